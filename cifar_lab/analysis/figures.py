@@ -1,0 +1,97 @@
+"""Figures of runs; the only module that uses matplotlib."""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+TRAIN_COLOUR, VAL_COLOUR = "#4c72b0", "#dd8452"
+
+
+def training_curves(metrics: pd.DataFrame, title: str, val_label: str = "validation") -> Figure:
+    """Loss and accuracy over epochs, training beside validation, with the best epoch marked.
+
+    Args:
+        metrics: A row per epoch with `epoch`, `train/loss`, `train/acc`, `val/loss` and `val/acc`.
+        title: What was trained.
+        val_label: What `val/*` was measured on.
+    """
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure.suptitle(_wrapped(title, 110), fontsize=10)
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    validated = metrics.dropna(subset=["val/acc"])
+    for axes, quantity in ((loss_axes, "loss"), (accuracy_axes, "acc")):
+        axes.plot(metrics["epoch"], metrics[f"train/{quantity}"], "o-", ms=3, color=TRAIN_COLOUR, label="training")
+        axes.plot(validated["epoch"], validated[f"val/{quantity}"], "s-", ms=3, color=VAL_COLOUR, label=val_label)
+        _epoch_axis(axes)
+    loss_axes.set_ylabel("loss, mean over images")
+    accuracy_axes.set_ylabel("accuracy")
+    accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    if len(validated):
+        best = validated.iloc[validated["val/acc"].argmax()]
+        label = f"best: {best['val/acc']:.2%} in epoch {best['epoch']:.0f}"
+        accuracy_axes.axvline(best["epoch"], color=VAL_COLOUR, lw=1, ls=":", label=label)
+    loss_axes.legend()
+    accuracy_axes.legend(loc="lower right")
+    return figure
+
+
+def learning_rate(rates: np.ndarray, steps_per_epoch: int, title: str) -> Figure:
+    """The learning rate of every step.
+
+    Args:
+        rates: `(steps,)`.
+        steps_per_epoch: Optimizer steps in an epoch.
+        title: What was trained.
+    """
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(np.arange(1, len(rates) + 1) / steps_per_epoch, rates, color=TRAIN_COLOUR)
+    axes.set_title(_wrapped(title, 70), fontsize=10)
+    axes.set_ylabel("learning rate")
+    if rates.min() > 0 and rates.max() / rates.min() > 100:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    _epoch_axis(axes)
+    return figure
+
+
+def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """How often images of each class were taken for each class, as counts and as percent of the true class.
+
+    Args:
+        counts: `(C, C)`, true classes in rows.
+        classes: Their names.
+        title: What was tested.
+    """
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(8.4, 7.4), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*counts.shape):
+        colour = "white" if shares[row, column] > 0.5 else "black" if counts[row, column] else "0.7"
+        text = f"{counts[row, column]:,}\n{shares[row, column]:.1%}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=colour)
+    ticks = np.arange(len(classes))
+    axes.set_xticks(ticks, classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, classes)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title(_wrapped(title, 80), fontsize=10)
+    figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1), label="share of the true class")
+    return figure
+
+
+def _wrapped(title: str, width: int) -> str:
+    return "\n".join(textwrap.fill(line, width) for line in title.splitlines())
+
+
+def _epoch_axis(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)

@@ -1,0 +1,49 @@
+"""What a finished run shows: its last lines and its figures."""
+
+import os
+
+import numpy as np
+
+from cifar_lab.analysis import figures
+from cifar_lab.analysis.statistics import wilson_interval
+from cifar_lab.runs import Run
+
+_DATA_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic data"}
+_PROTOCOLS = {
+    "holdout": "the epoch chosen on held-out training images, the test set read once",
+    "report": "the epoch chosen on the test set, as in the report",
+}
+
+
+def summary(run: Run) -> str:
+    """The lines that end a run: test accuracy with its 95 % Wilson interval, protocol, best epoch, seconds, folder."""
+    result = run.result()
+    accuracy, images, speed = result["test/acc"], result["test_size"], result["images_per_second"]
+    low, high = wilson_interval(round(accuracy * images), images)
+    subset = "" if result["train_size"] == result["train_available"] else f" of {result['train_available']:,}"
+    data = _DATA_NAMES.get(result["options"]["data"], result["options"]["data"])
+    lines = {
+        "test accuracy": f"{accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, {images:,} images), "
+        f"after the last epoch {result['test/acc_final']:.2%}",
+        "data": f"{data}, trained on {result['train_size']:,}{subset} images",
+        "protocol": f"{result['protocol']}: {_PROTOCOLS.get(result['protocol'], 'not one of ours')}",
+        "best epoch": f"{result['best_epoch'] or '-'} of {result['epochs']}",
+        "seconds": f"{result['seconds']:,.0f}" + ("" if speed is None else f", {speed:,.0f} images/s in training"),
+        "folder": os.path.relpath(run.folder),
+    }
+    return "\n".join(f"{name:14} {text}" for name, text in lines.items())
+
+
+def draw(run: Run) -> None:
+    """Write `figures/`: curves of loss and accuracy, the learning rate, the confusion matrix."""
+    result = run.result()
+    run.figures.mkdir(exist_ok=True)
+    title = f"{result['name']}: {', '.join(result['overrides']) or 'defaults'}"
+    val_label = "test (report protocol)" if result["protocol"] == "report" else "validation (held out)"
+    figures.training_curves(run.metrics(), title, val_label).savefig(run.figures / "curves.png", dpi=120)
+    rates = run.steps()["lr"]
+    steps_per_epoch = max(1, len(rates) // result["epochs"])
+    figures.learning_rate(rates, steps_per_epoch, title).savefig(run.figures / "learning_rate.png", dpi=120)
+    counts = np.array(result["confusion_matrix"])
+    tested = f"{title}\ntest accuracy {result['test/acc']:.2%}"
+    figures.confusion_matrix(counts, result["classes"], tested).savefig(run.figures / "confusion_matrix.png", dpi=120)

@@ -1,0 +1,123 @@
+"""How far a run is: a bar on a terminal, lines elsewhere."""
+
+import math
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+from torch import Tensor
+
+from cifar_lab.callbacks.throughput import Throughput
+
+_BAR_SECONDS = 0.5
+_LINE_SECONDS = 30.0
+
+
+class Progress(Checkpoint):
+    """Shows epoch, loss, validation accuracy, images per second and the time left for the whole run.
+
+    On a terminal a bar with those figures and, above it, a line for each finished epoch; elsewhere the lines, and one
+    every half minute within an epoch. A `Checkpoint` in Lightning's eyes, so that it is called after the module has
+    logged the epoch.
+
+    Args:
+        throughput: Measures the run.
+        console: Where to print; None is standard output.
+    """
+
+    def __init__(self, throughput: Throughput, console: Console | None = None) -> None:
+        self.throughput = throughput
+        self.console = console or Console(soft_wrap=True, highlight=False)
+        self._bar: Bar | None = None
+        self._task = TaskID(0)
+        self._next = 0.0
+        self._started = 0.0
+        self._steps_done = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Open the bar, where there is a terminal for it."""
+        self._started = time.perf_counter()
+        self._steps_done = 0
+        self._next = self._started + self._interval()
+        if self.console.is_terminal:
+            self._bar = Bar(TextColumn("{task.description}"), BarColumn(), console=self.console, transient=True)
+            self._bar.start()
+            total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
+            self._task = self._bar.add_task("starting", total=total)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: Any,
+        outputs: object,
+        batch: tuple[Tensor, Tensor],
+        batch_idx: int,
+    ) -> None:
+        """Show the step, if the last one shown is old enough: reading a loss waits for the device."""
+        self._steps_done += 1
+        now = time.perf_counter()
+        if now < self._next:
+            return
+        self._next = now + self._interval()
+        batches = int(trainer.num_training_batches)
+        text = (
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} step {batch_idx + 1}/{batches}"
+            f"  loss {float(pl_module.step_loss):.4f}{_accuracy(trainer)}  {self._speed()}{self._left(trainer)}"
+        )
+        if self._bar is None:
+            self.console.print(text)
+        else:
+            self._bar.update(self._task, completed=trainer.current_epoch * batches + batch_idx + 1, description=text)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Print the epoch's line."""
+        metrics = trainer.callback_metrics
+        self.console.print(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {metrics['train/loss']:.4f}"
+            f"  train acc {metrics['train/acc']:.2%}{_accuracy(trainer)}  {self._speed()}"
+            f"  {self.throughput.epoch_seconds:.1f} s{self._left(trainer)}"
+        )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Close the bar, so that an error is not printed into it."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _interval(self) -> float:
+        return _BAR_SECONDS if self.console.is_terminal else _LINE_SECONDS
+
+    def _speed(self) -> str:
+        speed = self.throughput.images_per_second
+        return "- images/s" if math.isnan(speed) else f"{speed:,.0f} images/s"
+
+    def _left(self, trainer: L.Trainer) -> str:
+        total = int(trainer.num_training_batches) * ((trainer.max_epochs or 1) - trainer.current_epoch)
+        done_this_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        left = total - done_this_epoch
+        if left <= 0 or self._steps_done == 0:
+            return ""
+        seconds = (time.perf_counter() - self._started) / self._steps_done * left
+        return f"  {_clock(seconds)} left"
+
+
+def _accuracy(trainer: L.Trainer) -> str:
+    accuracy = trainer.callback_metrics.get("val/acc")
+    return "" if accuracy is None else f"  val acc {accuracy:.2%}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

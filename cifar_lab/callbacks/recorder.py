@@ -1,0 +1,89 @@
+"""Every epoch and every step of a run, on disk."""
+
+import math
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from cifar_lab.callbacks.throughput import Throughput
+from cifar_lab.runs import DivergedError, Run, float32_digits
+
+STEP_QUANTITIES = ("loss", "grad_norm", "first_conv_grad_norm")
+_EPOCH_METRICS = ("train/loss", "train/objective", "train/acc", "val/loss", "val/acc", "train/lr")
+
+
+class Recorder(Checkpoint):
+    """Writes `metrics.csv`, `steps.npz` and the state of a run.
+
+    A `Checkpoint` in Lightning's eyes, so that it is called after the module has logged the epoch. Steps stay on the
+    device until the epoch's end, so that no step waits for it. A step is one of the optimizer; its loss is the mean
+    over the batches that it accumulates.
+
+    Args:
+        run: Where to write.
+        throughput: Measures the run; its epoch's seconds and images per second go into the row.
+    """
+
+    def __init__(self, run: Run, throughput: Throughput) -> None:
+        self.run = run
+        self.throughput = throughput
+        self._accumulated: list[Tensor] = []
+        self._steps: list[Tensor] = []
+        self._lr: list[float] = []
+        self._written: dict[str, list[float]] = {name: [] for name in (*STEP_QUANTITIES, "lr")}
+        self._global_step = 0
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: Any,
+        outputs: object,
+        batch: tuple[Tensor, Tensor],
+        batch_idx: int,
+    ) -> None:
+        """Keep what the module tells of its last step."""
+        self._accumulated.append(pl_module.step_loss)
+        if trainer.global_step == self._global_step:
+            return
+        self._global_step = trainer.global_step
+        losses = self._accumulated
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+        self._steps.append(torch.stack([loss, pl_module.grad_norm, pl_module.first_conv_grad_norm.float()]))
+        self._lr.append(pl_module.step_lr)
+        self._accumulated = []
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Write the epoch.
+
+        Raises:
+            DivergedError: The epoch's loss is not finite.
+        """
+        self._write_steps()
+        epoch = trainer.current_epoch + 1
+        row: dict[str, float | int | None] = {"epoch": epoch, "step": trainer.global_step}
+        for name in _EPOCH_METRICS:
+            value = trainer.callback_metrics.get(name) if pl_module.validated or not name.startswith("val/") else None
+            row[name] = None if value is None else float32_digits(float(value))
+        row["seconds"] = round(self.throughput.epoch_seconds, 3)
+        row["images_per_second"] = round(self.throughput.images_per_second, 1)
+        self.run.append_metrics(row)
+        self.run.set_state("running", epoch=epoch, epochs=trainer.max_epochs, step=trainer.global_step)
+        loss = row["train/loss"]
+        if loss is not None and not math.isfinite(loss):
+            raise DivergedError(f"train/loss is {loss} in epoch {epoch}; try a lower optimizer.lr")
+
+    def _write_steps(self) -> None:
+        if self._steps:
+            columns = torch.stack(self._steps).T.tolist()  # the epoch's one wait for the device
+            for name, values in zip(STEP_QUANTITIES, columns, strict=True):
+                self._written[name] += values
+            self._written["lr"] += self._lr
+        self._steps, self._lr = [], []
+        dtypes = {"lr": np.float64}
+        self.run.write_steps(
+            {name: np.array(values, dtypes.get(name, np.float32)) for name, values in self._written.items()}
+        )

@@ -1,0 +1,55 @@
+"""How fast a run trains."""
+
+import time
+
+import lightning as L
+import torch
+from torch import Tensor
+
+WARM_UP_STEPS = 10
+
+
+class Throughput(L.Callback):
+    """Times training steps and their data, without validation, saving and the first steps."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._seconds = 0.0
+        self._steps = 0
+        self._clock = self._epoch_clock = time.perf_counter()
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images per second since the warm-up; NaN until it is over."""
+        return self._images / self._seconds if self._images else float("nan")
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Wall seconds that the current or last epoch has taken, validation included."""
+        return time.perf_counter() - self._epoch_clock
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start an epoch's clocks."""
+        self._clock = self._epoch_clock = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: object,
+        batch: tuple[Tensor, Tensor],
+        batch_idx: int,
+    ) -> None:
+        """Count a step, from the end of the one before, so that the wait for its data is in it."""
+        if trainer.is_last_batch and pl_module.device.type == "cuda":
+            torch.cuda.synchronize()  # an epoch's steps are done when the device has done them
+        now = time.perf_counter()
+        self._steps += 1
+        if self._steps > WARM_UP_STEPS:
+            self._images += len(batch[1])
+            self._seconds += now - self._clock
+        self._clock = now
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave a validation in mid-epoch out of the step after it."""
+        self._clock = time.perf_counter()

@@ -1,0 +1,200 @@
+"""The LightningModule around any network."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.flop_counter import FlopCounterMode
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from cifar_lab.optimizers import make_optimizer
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(L.LightningModule):
+    """Trains a network on `(images, labels)` batches and measures it.
+
+    It logs, once an epoch, `train/loss` (nats for cross-entropies, the mean over images), `train/objective` (the loss
+    with the L1 penalty), `train/acc`, `val/loss`, `val/acc`, `test/loss`, `test/acc` (accuracies from 0 to 1) and
+    `train/lr` (of the epoch's last step). After each optimizer step `step_loss`, `grad_norm`, `first_conv_grad_norm`
+    (scalars on the device) and `step_lr` describe it; `validated` says whether the epoch at hand has been validated, as
+    otherwise the metrics that Lightning shows are those of an epoch before.
+
+    Args:
+        model: Maps images `(N, 3, H, W)` to logits `(N, num_classes)`.
+        loss: Called `(logits, labels)`, returns the batch's mean.
+        optimizer: Called with the parameters, returns their optimizer.
+        scheduler: Lightning's dictionary for a scheduler, but for `scheduler` itself, which is called with the
+            optimizer and returns the scheduler; None keeps the learning rate.
+        num_classes: Number of logits.
+        l1: Weight of the L1 norm of all trainable parameters in the objective.
+        grad_clip: Largest global L2 norm of the gradients; 0 or None does not clip.
+        memory_format: Layout of the weights and of the images that the network gets.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        optimizer: Callable[..., Optimizer],
+        scheduler: Mapping[str, Any] | None = None,
+        *,
+        num_classes: int = 10,
+        l1: float = 0.0,
+        grad_clip: float | None = None,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=memory_format)
+        self.loss = loss
+        self.optimizer_factory = optimizer
+        self.scheduler_options = scheduler
+        self.l1 = l1
+        self.grad_clip = grad_clip
+        self.memory_format = memory_format
+        self.train_metrics = _Metrics(num_classes, objective=MeanMetric(nan_strategy="disable"))
+        self.val_metrics = _Metrics(num_classes)
+        self.test_metrics = _Metrics(num_classes)
+        self.test_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+        self.optimizer_implementation: str | None = None
+        self.validated = False
+        self.step_lr = float("nan")
+        self.step_loss = self.grad_norm = self.first_conv_grad_norm = torch.tensor(float("nan"))
+        self._first_conv = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images `(N, 3, H, W)` to float32 logits `(N, num_classes)`."""
+        # In float32, so that no loss is computed in the eight bits of a bf16 logit.
+        return self.model(images.to(memory_format=self.memory_format)).float()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The objective of one batch."""
+        images, labels = batch
+        logits = self(images)
+        loss = self.loss(logits, labels)
+        objective = loss + self.l1 * self._l1_norm() if self.l1 else loss
+        self.step_loss = loss.detach()
+        self.train_metrics.update(logits.detach(), labels, loss=self.step_loss, objective=objective.detach())
+        return objective
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure one batch of the split that chooses the epoch."""
+        images, labels = batch
+        logits = self(images)
+        self.val_metrics.update(logits, labels, loss=self.loss(logits, labels))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure one batch of the test set."""
+        images, labels = batch
+        logits = self(images)
+        self.test_metrics.update(logits, labels, loss=self.loss(logits, labels))
+        self.test_confusion.update(logits, labels)
+
+    def on_train_epoch_start(self) -> None:
+        """Begin an epoch that has not been validated."""
+        self.validated = False
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch, and let a plateau scheduler see the validation's metric."""
+        self.log_dict(self.train_metrics.compute("train"))
+        self.log("train/lr", self.step_lr)
+        self.train_metrics.reset()
+        self._step_plateau()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation."""
+        self.log_dict(self.val_metrics.compute("val"))
+        self.val_metrics.reset()
+        self.validated = True
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the last test's confusion matrix, which is kept for whoever reads it after that test."""
+        self.test_confusion.reset()
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test."""
+        self.log_dict(self.test_metrics.compute("test"))
+        self.test_metrics.reset()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimizer, by its fastest implementation, and the scheduler."""
+        optimizer, self.optimizer_implementation = make_optimizer(self.optimizer_factory, self.model.parameters())
+        if self.scheduler_options is None:
+            return optimizer
+        scheduler = self.scheduler_options["scheduler"](optimizer)
+        options = {**self.scheduler_options, "scheduler": scheduler}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            # Lightning skips a plateau's step while it resumes, so it gets a turn that never comes and
+            # `_step_plateau` takes it; Lightning still saves the scheduler's state.
+            options["frequency"] = sys.maxsize
+        return {"optimizer": optimizer, "lr_scheduler": options}  # type: ignore[return-value]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Measure the gradients before the step, then clip them by their global norm."""
+        parameters = [weight for weight in self.model.parameters() if weight.grad is not None]
+        self.grad_norm = nn.utils.get_total_norm([weight.grad for weight in parameters if weight.grad is not None])
+        first = None if self._first_conv is None else self._first_conv.weight.grad
+        self.first_conv_grad_norm = torch.full_like(self.grad_norm, torch.nan) if first is None else first.norm()
+        self.step_lr = optimizer.param_groups[0]["lr"]
+        if self.grad_clip:
+            nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, self.grad_norm)
+        if gradient_clip_val is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    @torch.no_grad()
+    def flops_per_image(self, height: int = 32, width: int = 32) -> int:
+        """Floating-point operations of one image's forward pass: matrix products and convolutions, 2 a multiply-add."""
+        training = self.training
+        image = torch.zeros(1, 3, height, width, device=self.device)
+        with FlopCounterMode(display=False) as counter:
+            self.eval()(image)
+        self.train(training)
+        return counter.get_total_flops()
+
+    def _l1_norm(self) -> Tensor:
+        return torch.stack([weight.abs().sum() for weight in self.model.parameters() if weight.requires_grad]).sum()
+
+    def _step_plateau(self) -> None:
+        scheduler = self.lr_schedulers()
+        if self.validated and isinstance(scheduler, ReduceLROnPlateau) and self.scheduler_options is not None:
+            scheduler.step(self.trainer.callback_metrics[self.scheduler_options.get("monitor", "val/loss")])
+
+
+class _Metrics(nn.Module):
+    """A split's accuracy, and the means over images of what else is given to `update` by name."""
+
+    def __init__(self, num_classes: int, **means: MeanMetric) -> None:
+        super().__init__()
+        # nan_strategy: looking for NaN would wait for the GPU at every step.
+        self.loss = MeanMetric(nan_strategy="disable")
+        self.acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        for name, metric in means.items():
+            self.add_module(name, metric)
+
+    def update(self, logits: Tensor, labels: Tensor, **means: Tensor) -> None:
+        self.acc.update(logits, labels)
+        for name, value in means.items():
+            getattr(self, name).update(value, weight=len(labels))
+
+    def compute(self, split: str) -> dict[str, Tensor]:
+        return {f"{split}/{name}": metric.compute() for name, metric in self._metrics()}
+
+    def reset(self) -> None:
+        for _, metric in self._metrics():
+            metric.reset()
+
+    def _metrics(self) -> Iterator[tuple[str, Metric]]:
+        return ((name, module) for name, module in self.named_children() if isinstance(module, Metric))

@@ -1,0 +1,22 @@
+"""How a run is composed: the only room, beside the entry points and `runs.py`, that knows Hydra and OmegaConf."""
+
+from cifar_lab.config.app import RunFailedError, run_application
+from cifar_lab.config.build import build, build_scheduler
+from cifar_lab.config.naming import class_names, fingerprint, resolved
+from cifar_lab.config.outcome import recording_outcome
+from cifar_lab.config.schema import conf_folder, register
+
+register()
+
+__all__ = [
+    "RunFailedError",
+    "build",
+    "build_scheduler",
+    "class_names",
+    "conf_folder",
+    "fingerprint",
+    "recording_outcome",
+    "register",
+    "resolved",
+    "run_application",
+]

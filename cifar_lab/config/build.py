@@ -1,0 +1,31 @@
+"""From a composed option to the object that it describes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+
+def build(option: DictConfig, **arguments: Any) -> Any:
+    """Make what `_target_` names, with plain Python values; `arguments` add to the option's or replace them.
+
+    An option without `_target_`, such as `logger=none`, is None.
+    """
+    if "_target_" not in option:
+        return None
+    return instantiate(option, _convert_="all", **arguments)
+
+
+def build_scheduler(option: DictConfig, total_steps: int) -> dict[str, Any]:
+    """Lightning's dictionary for a scheduler, with a factory for the scheduler itself.
+
+    Args:
+        option: Arguments of torch's scheduler, and Lightning's own under `lightning`.
+        total_steps: Optimizer steps of the whole run, for a scheduler that is stepped after each of them.
+    """
+    arguments: dict[str, Any] = dict(option)
+    lightning: Mapping[str, Any] = arguments.pop("lightning")
+    if "total_steps" in arguments and arguments["total_steps"] is None:
+        arguments["total_steps"] = total_steps
+    return {**lightning, "scheduler": instantiate(arguments, _convert_="all")}

@@ -1,0 +1,63 @@
+"""The types of the scalars, and what Hydra must know before it composes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from cifar_lab.config import naming
+
+
+@dataclass
+class Schema:
+    """Types of the top-level keys; their defaults are in `conf/train.yaml`.
+
+    Attributes:
+        name: Folder of the run or sweep under `outputs/`.
+        seed: Varies initial weights, order, augmentation and dropout.
+        epochs: Passes over the training images.
+        batch_size: Training images per step.
+        bn: BatchNorm after each convolution.
+        l1: Weight of the L1 norm of all trainable parameters.
+        grad_clip: Largest global L2 norm of the gradients; 0 or null does not clip.
+    """
+
+    name: str = MISSING
+    seed: int = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    bn: bool = MISSING
+    l1: float = MISSING
+    grad_clip: float | None = MISSING
+    activation: Any = MISSING
+    model: Any = MISSING
+    loss: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+    data: Any = MISSING
+    augment: Any = MISSING
+    protocol: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+
+
+def register() -> None:
+    """Tell Hydra the schema and the resolvers of `conf/train.yaml`; may be called again."""
+    ConfigStore.instance().store(name="schema", node=Schema)
+    OmegaConf.register_new_resolver("default_name", naming.default_name, replace=True)
+    OmegaConf.register_new_resolver("run_folder", naming.run_folder, replace=True)
+
+
+def conf_folder() -> Path:
+    """The folder of the options: inside an installed package, else beside it in the checkout.
+
+    Raises:
+        FileNotFoundError: The installation holds none.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"no conf/train.yaml in or beside {package}; install the package again")

@@ -1,0 +1,161 @@
+"""CIFAR-10 from its published files (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images").
+
+Two layouts are read: the binary one, which holds no pickle, and the Python one, by an unpickler that knows numpy's
+arrays and nothing else.
+"""
+
+import hashlib
+import io
+import pickle
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import platformdirs
+import torch
+from numpy._core.multiarray import _reconstruct
+
+from cifar_lab.data.images import NUM_CLASSES, DataError, LabelledImages
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+IMAGES_PER_FILE = 10_000
+RECORD_BYTES = 1 + 3 * 32 * 32  # the label, then the red, the green and the blue plane, row by row
+
+# Of the split's sorted records, so the layout and the order of the images do not matter; computed from the real
+# images, whose channel means and deviations equal the published ones to all their digits.
+DIGESTS = {
+    "train": "55a61f79a40ece2ceda9fb5f9f7078f6ea2fc4952489cef56682bcf92cfcc260",
+    "test": "325704b01eb92e1e2a6215ae6a916bb7db7de054af0c496be1c7be2e0fcfbf5f",
+}
+_LAYOUTS = {"cifar-10-batches-bin": ".bin", "cifar-10-batches-py": ""}
+_FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+
+
+def default_root() -> Path:
+    """The folder in the user's cache where CIFAR-10 is looked for when none is named."""
+    return Path(platformdirs.user_cache_dir("cifar_lab", appauthor=False))
+
+
+def load(
+    root: Path | str | None = None, verify: bool = True, images_per_file: int = IMAGES_PER_FILE
+) -> tuple[LabelledImages, LabelledImages]:
+    """Read the training images and the test images.
+
+    Args:
+        root: The folder that holds `cifar-10-batches-bin` or `cifar-10-batches-py`, or one of those itself; the
+            binary layout is preferred. None is `default_root()`.
+        verify: Compare the images with CIFAR-10's digest. Sizes and labels are checked in any case.
+        images_per_file: Images in each of the six files.
+
+    Returns:
+        Training images, in the order of the files, and test images.
+
+    Raises:
+        DataError: Files are missing, or hold something else.
+    """
+    root = default_root() if root is None else Path(root).expanduser()
+    folder, suffix = _find_layout(root)
+    read = _read_binary if suffix else _read_pickle
+    splits = []
+    for split, names in _FILES.items():
+        records = np.concatenate([read(folder / f"{name}{suffix}", images_per_file) for name in names])
+        if verify:
+            _verify(records, split, folder)
+        images = np.ascontiguousarray(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        splits.append(LabelledImages(torch.from_numpy(images), torch.from_numpy(records[:, 0].astype(np.int64))))
+    return splits[0], splits[1]
+
+
+def digest(records: np.ndarray) -> str:
+    """The SHA-256 of a split whatever the order of its images.
+
+    Args:
+        records: uint8 `(N, 3073)`: the label, then the planes of an image.
+
+    Returns:
+        The hexadecimal SHA-256 of the sorted SHA-256 digests of the records.
+    """
+    return hashlib.sha256(b"".join(sorted(hashlib.sha256(record).digest() for record in records))).hexdigest()
+
+
+def _find_layout(root: Path) -> tuple[Path, str]:
+    names = _FILES["train"] + _FILES["test"]
+    candidates = [(root / folder, suffix) for folder, suffix in _LAYOUTS.items()]
+    candidates += [(root, suffix) for suffix in _LAYOUTS.values()]
+    missing = {}
+    for folder, suffix in candidates:
+        absent = [name + suffix for name in names if not (folder / (name + suffix)).is_file()]
+        if not absent:
+            return folder, suffix
+        if len(absent) < len(names):
+            missing[folder] = absent
+    for folder, absent in missing.items():
+        raise DataError(f"CIFAR-10 in {folder} is incomplete: {', '.join(absent)} missing; unpack the archive again")
+    raise DataError(
+        f"no CIFAR-10 in {root}: put cifar-10-batches-bin/ (data_batch_1.bin to data_batch_5.bin, test_batch.bin) or "
+        "cifar-10-batches-py/ there, unpacked from the archive of https://www.cs.toronto.edu/~kriz/cifar.html, or name "
+        "the folder that holds it by data.root= or CIFAR_LAB_DATA; data=synthetic needs no data"
+    )
+
+
+def _read_binary(path: Path, images_per_file: int) -> np.ndarray:
+    expected = images_per_file * RECORD_BYTES
+    found = path.stat().st_size
+    if found != expected:
+        raise DataError(f"{path} has {found:,} bytes, not {expected:,}; unpack the archive again")
+    return _check_labels(np.fromfile(path, np.uint8).reshape(-1, RECORD_BYTES), path)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Makes numpy arrays, texts, numbers and lists; refuses everything else that a pickle could call."""
+
+    _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it calls {module}.{name}, which no array needs") from None
+
+
+def _read_pickle(path: Path, images_per_file: int) -> np.ndarray:
+    try:
+        batch = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        planes, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
+    except Exception as error:  # damaged bytes can make the unpickler raise nearly anything
+        raise DataError(f"{path} is no batch of CIFAR-10 ({error}); unpack the archive again") from None
+    expected = (images_per_file, RECORD_BYTES - 1)
+    if planes.shape != expected or planes.dtype != np.uint8 or labels.shape != expected[:1] or labels.dtype.kind != "i":
+        raise DataError(
+            f"{path} holds {planes.dtype} images {planes.shape} and {labels.dtype} labels {labels.shape}, not uint8 "
+            f"{expected} and {expected[:1]} integers; unpack the archive again"
+        )
+    if labels.min() < 0 or labels.max() > np.iinfo(np.uint8).max:
+        raise DataError(_bad_labels(path))
+    return _check_labels(np.column_stack([labels.astype(np.uint8), planes]), path)
+
+
+def _check_labels(records: np.ndarray, path: Path) -> np.ndarray:
+    if records[:, 0].max() >= NUM_CLASSES:
+        raise DataError(_bad_labels(path))
+    return records
+
+
+def _bad_labels(path: Path) -> str:
+    return f"{path} holds labels outside 0 to {NUM_CLASSES - 1}; unpack the archive again"
+
+
+def _verify(records: np.ndarray, split: str, folder: Path) -> None:
+    found = digest(records)
+    if found != DIGESTS[split]:
+        names = _FILES[split]
+        files = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+        raise DataError(
+            f"the {split} images in {folder} ({files}) are not CIFAR-10's: their digest is {found}, not "
+            f"{DIGESTS[split]}; unpack the archive again, or say data.verify=false to use them as they are"
+        )

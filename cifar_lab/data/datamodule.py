@@ -1,0 +1,177 @@
+"""Data modules: which images train, which choose the epoch, which are tested on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from cifar_lab.data import cifar10, synthetic
+from cifar_lab.data.images import NUM_CLASSES, DataError, LabelledImages, keyed_generator, stratified_split
+from cifar_lab.data.loader import Augmentation, BatchLoader
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+
+_EVAL_BATCH_SIZE = 500
+
+
+class InMemoryDataModule(L.LightningDataModule):
+    """Batches of images in memory, on the training device, under one of two protocols; subclasses load the images.
+
+    Args:
+        batch_size: Training images per step.
+        augment: Changes each training batch, called `(images, generator)`; None leaves it as it is.
+        mean: Per channel, subtracted from [0, 1] images.
+        std: Per channel, divided by.
+        val_fraction: Share of the training images held out, stratified, to choose the epoch; with 0 all images train
+            and the test set is the validation set too, as in the report.
+        train_size: Number of training images, stratified, of those that the protocol leaves; None takes them all.
+        split_seed: Varies which images are held out and taken.
+        seed: Varies the order of the training images and their augmentation.
+
+    Raises:
+        ValueError: `batch_size` is not positive, or `val_fraction` lies outside [0, 1).
+
+    Attributes:
+        classes: Names of the classes, in the order of the labels.
+        train_available: Number of training images that the protocol leaves, once they are loaded.
+    """
+
+    classes: Sequence[str] = tuple(str(label) for label in range(NUM_CLASSES))
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 128,
+        augment: Augmentation | None = None,
+        mean: Sequence[float] = CIFAR10_MEAN,
+        std: Sequence[float] = CIFAR10_STD,
+        val_fraction: float = 0.1,
+        train_size: int | None = None,
+        split_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        if not 0 <= val_fraction < 1:
+            raise ValueError(f"val_fraction={val_fraction} lies outside [0, 1)")
+        self.batch_size = batch_size
+        self.augment = augment
+        self.mean = mean
+        self.std = std
+        self.val_fraction = val_fraction
+        self.train_size = train_size
+        self.split_seed = split_seed
+        self.seed = seed
+        self.train_available = 0
+        self._splits: dict[str, LabelledImages] = {}
+
+    def load(self) -> tuple[LabelledImages, LabelledImages]:
+        """Training images and test images."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the images and divide them, the first time that it is called.
+
+        Raises:
+            DataError: Files are missing or damaged, or `train_size` asks for more images than there are.
+        """
+        if self._splits:
+            return
+        train, test = self.load()
+        val = test
+        if self.val_fraction:
+            count = round(self.val_fraction * len(train.labels))
+            held_out, rest = stratified_split(train.labels, count, keyed_generator(self.split_seed, 0))
+            train, val = train.take(rest), train.take(held_out)
+        self.train_available = available = len(train.labels)
+        if self.train_size is not None:
+            if not 1 <= self.train_size <= available:
+                raise DataError(f"data.train_size={self.train_size} lies outside 1 to {available:,}, what is there")
+            taken, _ = stratified_split(train.labels, self.train_size, keyed_generator(self.split_seed, 1))
+            train = train.take(taken)
+        self._splits = {"train": train, "val": val, "test": test}
+
+    def size(self, split: str) -> int:
+        """Number of images in `train`, `val` or `test`."""
+        self.setup()
+        return len(self._splits[split].labels)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of training batches in an epoch."""
+        return -(-self.size("train") // self.batch_size)
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled, augmented training batches."""
+        return self._loader("train", self.batch_size, augment=self.augment, shuffle=True, seed=self.seed)
+
+    def val_dataloader(self) -> BatchLoader:
+        """Validation batches, in order, as they are."""
+        return self._loader("val", _EVAL_BATCH_SIZE)
+
+    def test_dataloader(self) -> BatchLoader:
+        """Test batches, in order, as they are."""
+        return self._loader("test", _EVAL_BATCH_SIZE)
+
+    def _loader(
+        self, split: str, batch_size: int, augment: Augmentation | None = None, shuffle: bool = False, seed: int = 0
+    ) -> BatchLoader:
+        self.setup()
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        images, labels = self._splits[split]
+        data = LabelledImages(images.to(device), labels.to(device))
+        return BatchLoader(data, batch_size, self.mean, self.std, augment=augment, shuffle=shuffle, seed=seed)
+
+
+class CIFAR10DataModule(InMemoryDataModule):
+    """CIFAR-10: 50,000 training and 10,000 test images of ten classes.
+
+    Args:
+        root: Folder of the published files; None is the user's cache, see `cifar_lab.data.cifar10.load`.
+        verify: Compare the images with CIFAR-10's digest; sizes and labels are checked in any case.
+        options: Arguments of `InMemoryDataModule`.
+    """
+
+    classes = cifar10.CLASSES
+
+    def __init__(self, root: str | Path | None = None, *, verify: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.root = root
+        self.verify = verify
+
+    def load(self) -> tuple[LabelledImages, LabelledImages]:
+        """Training and test images.
+
+        Raises:
+            DataError: Files are missing or damaged.
+        """
+        return cifar10.load(self.root, self.verify)
+
+
+class SyntheticDataModule(InMemoryDataModule):
+    """Generated images of ten classes in the shape of CIFAR-10, see `cifar_lab.data.synthetic`.
+
+    Args:
+        num_train: Number of training images, those included that are held out to choose the epoch.
+        num_test: Number of test images.
+        data_seed: Varies the images.
+        options: Arguments of `InMemoryDataModule`.
+    """
+
+    def __init__(self, num_train: int = 10_000, num_test: int = 2_000, *, data_seed: int = 0, **options: Any) -> None:
+        super().__init__(**options)
+        self.num_train = num_train
+        self.num_test = num_test
+        self.data_seed = data_seed
+
+    def load(self) -> tuple[LabelledImages, LabelledImages]:
+        """Training and test images, generated.
+
+        Raises:
+            ValueError: A number of images is not positive.
+        """
+        return synthetic.generate(self.num_train, self.num_test, self.data_seed)

@@ -1,0 +1,62 @@
+"""Images in memory, and the ways to divide them."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NUM_CLASSES = 10
+
+
+class DataError(ValueError):
+    """The data cannot be used as asked for; the message is one line that names the fix."""
+
+
+class LabelledImages(NamedTuple):
+    """Images uint8 `(N, 32, 32, 3)`, 0 to 255 and channels last, with their int64 labels `(N,)`."""
+
+    images: Tensor
+    labels: Tensor
+
+    def take(self, indices: Tensor) -> "LabelledImages":
+        """The images at int64 `indices`, in that order."""
+        return LabelledImages(self.images[indices], self.labels[indices])
+
+
+def keyed_generator(*key: int) -> torch.Generator:
+    """A CPU generator whose draws depend on `key` alone, not on what was drawn elsewhere before.
+
+    Args:
+        key: Non-negative integers; keys of different lengths, or of different numbers, give independent streams.
+    """
+    # SeedSequence pads its entropy with zeros, so (1,) and (1, 0) would be one stream without the length.
+    (state,) = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state) >> 1)
+
+
+def stratified_split(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Divide the images so that each class has the same share in both parts, as nearly as whole images allow.
+
+    Args:
+        labels: int64 labels `(N,)`.
+        count: Number of images in the first part.
+        generator: Draws which images; the same state draws the same ones.
+
+    Returns:
+        The int64 indices of `count` images and those of the rest, each in ascending order.
+
+    Raises:
+        DataError: `count` is negative or more than there are images.
+    """
+    if not 0 <= count <= len(labels):
+        raise DataError(f"cannot take {count:,} of {len(labels):,} images")
+    order = torch.randperm(len(labels), generator=generator)
+    # Number each class's images 0, 1, ... in the drawn order; the i-th of n then stands at (i + 1/2) / n of its
+    # class, and the `count` smallest positions hold every class's share.
+    position = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        members = order[labels[order] == label]
+        position[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    ranked = order[position[order].argsort(stable=True)]
+    return ranked[:count].sort().values, ranked[count:].sort().values

@@ -1,0 +1,90 @@
+"""Batches of images that live in memory."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from cifar_lab.data.images import LabelledImages, keyed_generator
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+
+# First part of a generator's key: what the numbers are for.
+_ORDER, _AUGMENTATION = 0, 1
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Map uint8 `(B, H, W, 3)` to float32 `(B, 3, H, W)`, in channels_last layout.
+
+    Args:
+        images: uint8 images, 0 to 255.
+        mean: float32 `(3,)`, subtracted per channel, in the units of [0, 1] images.
+        std: float32 `(3,)`, divided by per channel, in the same units.
+    """
+    width, channels = images.shape[2:]
+    shift = (-mean / std).repeat(width)
+    scale = (1 / (255 * std)).repeat(width)
+    # Over rows instead of pixels, an inner loop three times as fast as one over three channels.
+    rows = torch.addcmul(shift, images.flatten(2).to(torch.float32), scale)
+    return rows.unflatten(2, (width, channels)).permute(0, 3, 1, 2)
+
+
+class BatchLoader:
+    """Iterates over images in memory, a batch of normalised images and labels at a time.
+
+    The order depends on (seed, epoch) and a batch's augmentation on (seed, epoch, batch index) alone. Lightning sets
+    the epoch through `sampler.set_epoch`; it is read when an iteration starts.
+
+    Args:
+        data: The images; batches are made on their device.
+        batch_size: Images per batch; the last batch holds what is left.
+        mean: Per channel, in the units of [0, 1] images.
+        std: Per channel, in the same units.
+        augment: Changes each batch; None leaves it as it is.
+        shuffle: Visit the images in a new order each epoch.
+        seed: Non-negative; varies order and augmentation.
+    """
+
+    def __init__(
+        self,
+        data: LabelledImages,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augment: Augmentation | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.data = data
+        self.batch_size = batch_size
+        self.augment = augment
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+        self._mean, self._std = (torch.tensor(values, device=data.images.device) for values in (mean, std))
+        # Lightning looks here for whom to tell the epoch.
+        self.sampler = self
+        self.batch_sampler = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch, from 0, the next iteration is."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self.data.labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield float32 images `(B, 3, 32, 32)` and int64 labels `(B,)`."""
+        epoch = self.epoch
+        for index, chosen in enumerate(self._order(epoch).split(self.batch_size)):
+            images, labels = self.data.take(chosen.to(self.data.images.device, non_blocking=True))
+            if self.augment is not None:
+                images = self.augment(images, keyed_generator(_AUGMENTATION, self.seed, epoch, index))
+            yield normalise(images, self._mean, self._std), labels
+
+    def _order(self, epoch: int) -> Tensor:
+        count = len(self.data.labels)
+        if not self.shuffle:
+            return torch.arange(count)
+        return torch.randperm(count, generator=keyed_generator(_ORDER, self.seed, epoch))

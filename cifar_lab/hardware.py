@@ -1,0 +1,121 @@
+"""What this machine does natively, and what it is."""
+
+import os
+import platform
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+# Instructions that multiply bf16 matrices. Without any of them bf16 is emulated, ten to a hundred times slower.
+_BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
+
+
+@dataclass(frozen=True)
+class Native:
+    """How a run computes: `device` (`cpu`, `cuda`, `mps`), Lightning's `precision`, and the images' layout."""
+
+    device: str
+    precision: str
+    memory_format: torch.memory_format
+
+
+def choose(accelerator: str = "auto", precision: str | int = "auto", memory_format: str = "auto") -> Native:
+    """Settle what is left to the hardware.
+
+    Args:
+        accelerator: Lightning's; `auto` is a GPU where there is one.
+        precision: Lightning's; `auto` is what the device has instructions for.
+        memory_format: `channels_last`, `contiguous`, or `auto`: in which convolutions are fastest.
+
+    Raises:
+        ValueError: `memory_format` is none of these.
+    """
+    device = training_device(accelerator)
+    formats = {
+        "auto": native_memory_format(device),
+        "channels_last": torch.channels_last,
+        "contiguous": torch.contiguous_format,
+    }
+    if memory_format not in formats:
+        raise ValueError(f"trainer.memory_format={memory_format} is unknown; one of {', '.join(formats)}")
+    settled = native_precision(device) if precision == "auto" else str(precision)
+    return Native(device, settled, formats[memory_format])
+
+
+def training_device(accelerator: str) -> str:
+    """The device type, `cpu`, `cuda` or `mps`, that Lightning's `accelerator` will train on."""
+    if accelerator in ("auto", "gpu"):
+        if torch.cuda.is_available():
+            return "cuda"
+        if torch.backends.mps.is_available():
+            return "mps"
+        return "cpu"
+    return accelerator
+
+
+def native_precision(device: str, cpu_capabilities: Mapping[str, object] | None = None) -> str:
+    """Lightning's name of the fastest precision that the device has instructions for.
+
+    Args:
+        device: `cpu`, `cuda` or `mps`.
+        cpu_capabilities: Instruction sets by name, as from `torch.cpu.get_capabilities`; None asks this machine.
+
+    Returns:
+        `bf16-mixed` where bf16 is native, else `32-true`.
+    """
+    if device == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device == "cpu":
+        capabilities = _cpu_capabilities() if cpu_capabilities is None else cpu_capabilities
+        native = any(capabilities.get(name, False) for name in _BF16_INSTRUCTIONS)
+    else:
+        native = False
+    return "bf16-mixed" if native else "32-true"
+
+
+def native_memory_format(device: str) -> torch.memory_format:
+    """The layout in which convolutions are fastest: channels last, but for Apple's GPUs, which lack it."""
+    return torch.contiguous_format if device == "mps" else torch.channels_last
+
+
+def describe(device: str) -> dict[str, object]:
+    """The machine, in plain values: names of processor and accelerator, cores, threads, operating system."""
+    return {
+        "device": device,
+        "device_name": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
+        "cpu": _cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+    }
+
+
+def peak_memory_bytes(device: str) -> int:
+    """The most memory taken so far: of the GPU by torch, else of the machine by this process."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _cpu_capabilities() -> Mapping[str, object]:
+    if hasattr(torch.cpu, "get_capabilities"):
+        return torch.cpu.get_capabilities()
+    # Before torch 2.12 only these two questions could be asked.
+    return {
+        "amx_bf16": torch.cpu._is_amx_tile_supported(),
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+    }
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,60 @@
+"""The losses that torch lacks, or names otherwise; each is called `(logits, labels)`."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
+    """Cross-entropy against labels smoothed towards the uniform distribution (arXiv:1512.00567, section 7).
+
+    Args:
+        smoothing: Probability mass spread evenly over all classes, the right one included; 0 is cross-entropy.
+
+    Raises:
+        ValueError: `smoothing` lies outside [0, 1].
+    """
+
+    def __init__(self, smoothing: float = 0.1) -> None:
+        if not 0 <= smoothing <= 1:
+            raise ValueError(f"smoothing={smoothing} is a probability mass; it lies in [0, 1]")
+        super().__init__(label_smoothing=smoothing)
+
+
+class FocalLoss(nn.Module):
+    """Focal loss, `-alpha * (1 - p)**gamma * ln p` of the true class's probability p (arXiv:1708.02002, equation 5).
+
+    The mean over the batch, in nats. `alpha` is one weight for all classes, as in the report, not the paper's
+    per-class balance; gamma 0 with alpha 1 is cross-entropy.
+
+    Args:
+        alpha: Weight of the loss.
+        gamma: Focusing exponent; the larger, the less well-classified samples count.
+
+    Raises:
+        ValueError: `alpha` or `gamma` is negative.
+    """
+
+    def __init__(self, alpha: float = 1.0, gamma: float = 2.0) -> None:
+        super().__init__()
+        if alpha < 0 or gamma < 0:
+            raise ValueError(f"alpha={alpha} and gamma={gamma} must not be negative")
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of logits `(N, C)` against int64 labels `(N,)`, a scalar."""
+        cross_entropy = F.cross_entropy(logits, labels, reduction="none")
+        # 1 - p by expm1 keeps its digits where p is near 1; the clamp keeps the power's gradient finite at p = 1.
+        miss = -torch.expm1(-cross_entropy)
+        if self.gamma != 0:
+            cross_entropy = miss.clamp_min(torch.finfo(miss.dtype).tiny) ** self.gamma * cross_entropy
+        return self.alpha * cross_entropy.mean()
+
+
+class MSELoss(nn.Module):
+    """Squared distance of the raw logits from the one-hot labels, the mean over batch and classes."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of logits `(N, C)` against int64 labels `(N,)`, a scalar."""
+        return F.mse_loss(logits, F.one_hot(labels, logits.shape[1]).to(logits.dtype))

@@ -1,0 +1,10 @@
+"""Networks for 32x32 colour images; each maps `(N, 3, 32, 32)` to logits `(N, num_classes)`.
+
+Convolutions keep the module names of the report's published weight files, so those files load here.
+"""
+
+from cifar_lab.models.cnn import CNN
+from cifar_lab.models.resnet import ResNet
+from cifar_lab.models.vgg import VGG
+
+__all__ = ["CNN", "VGG", "ResNet"]

@@ -1,0 +1,46 @@
+"""What the architectures share: the normalisation after a convolution, and the initial weights."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+Activation = Callable[[], nn.Module]
+
+
+def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 3x3 convolution with padding 1, which keeps height and width, and with a bias."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+
+
+def norm(num_features: int, batch_norm: bool) -> nn.Module:
+    """BatchNorm (arXiv:1502.03167), or an Identity that keeps the position, and so the names, of what follows."""
+    return nn.BatchNorm2d(num_features) if batch_norm else nn.Identity()
+
+
+def initialise(model: nn.Module, init: str) -> None:
+    """Draw the weights of every convolution and linear layer again, in place.
+
+    Args:
+        model: Any network.
+        init: `default` leaves PyTorch's own; `xavier` is Xavier-normal with gain 1 (Glorot and Bengio 2010,
+            equation 12); `he` is He-normal for ReLU over the fan-in (arXiv:1502.01852, equation 10). Both set
+            biases to zero.
+
+    Raises:
+        ValueError: `init` is none of the three.
+    """
+    draw = {"default": None, "xavier": nn.init.xavier_normal_, "he": _he_normal}
+    if init not in draw:
+        raise ValueError(f"init={init!r} is unknown; one of {', '.join(draw)}")
+    draw_weight = draw[init]
+    if draw_weight is None:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            draw_weight(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _he_normal(weight: Tensor) -> None:
+    nn.init.kaiming_normal_(weight, nonlinearity="relu")

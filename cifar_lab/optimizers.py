@@ -1,0 +1,105 @@
+"""The report's sign-based optimizer, and the choice of torch's fastest implementation of its own."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class SignSGD(Optimizer):
+    """The report's SignSGD: momentum over the signs of the gradients.
+
+    `buffer = momentum * buffer + (1 - momentum) * sign(gradient + weight_decay * weight)`, then
+    `weight -= lr * buffer`. It averages signs, so it is neither signSGD, whose step is the sign of one gradient
+    (arXiv:1802.04434, algorithm 1), nor Signum, whose step is the sign of an average of gradients (algorithm 2).
+    Unlike the report's own code it leaves the gradients as they are.
+
+    Args:
+        params: Parameters, or groups of them.
+        lr: Length of a step per weight.
+        momentum: Share of the buffer that a step keeps; 0 steps along the plain signs.
+        weight_decay: L2 penalty, added to the gradient in front of the sign.
+        foreach: Update all parameters by a few fused calls; None does so. False updates one after the other.
+
+    Raises:
+        ValueError: `lr` or `weight_decay` is negative, or `momentum` lies outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        foreach: bool | None = None,
+    ) -> None:
+        if lr < 0 or weight_decay < 0:
+            raise ValueError(f"lr={lr} and weight_decay={weight_decay} must not be negative")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum={momentum} lies outside [0, 1)")
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "foreach": foreach})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
+        """Take one step; returns what `closure`, if given, returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            for weight in weights:
+                if not self.state[weight]:
+                    self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+            if group["foreach"] in (None, True):
+                self._step(weights, group)
+            else:
+                for weight in weights:
+                    self._step([weight], group)
+        return loss
+
+    def _step(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        if not weights:
+            return
+        buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        # The sum is a new tensor, so that taking its sign in place leaves the gradient alone.
+        signs = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
+        torch._foreach_sign_(signs)
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, signs, alpha=1 - group["momentum"])
+        torch._foreach_add_(weights, buffers, alpha=-group["lr"])
+
+
+def make_optimizer(
+    factory: Callable[..., Optimizer], parameters: Iterable[Tensor], device: torch.device | None = None
+) -> tuple[Optimizer, str]:
+    """Make an optimizer by the fastest implementation that it has for these parameters.
+
+    Args:
+        factory: An optimizer's class or a `functools.partial` of one; what it sets of `fused` and `foreach` stays.
+        parameters: What to optimise; all on one device.
+        device: The device that they will be on while training; None takes theirs.
+
+    Returns:
+        The optimizer and its implementation: `fused`, `foreach` or `for_loop`.
+    """
+    parameters = list(parameters)
+    bound = factory.keywords if isinstance(factory, partial) else {}
+    accepted = inspect.signature(factory).parameters
+    for implementation in ("fused", "foreach"):
+        if bound.get(implementation):
+            return factory(parameters), implementation
+    if any(bound.get(name) is False for name in ("fused", "foreach")):
+        return factory(parameters), "for_loop"
+    for implementation in ("fused", "foreach"):
+        if implementation in accepted:
+            try:
+                return factory(parameters, **{implementation: True}), implementation
+            except RuntimeError:  # torch's way of saying that it has none for this device or dtype
+                continue
+    return factory(parameters), "for_loop"

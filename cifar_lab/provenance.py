@@ -1,0 +1,34 @@
+"""Where a result comes from: versions and source."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this package and of what its numbers depend on."""
+    from cifar_lab import __version__
+
+    packages = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "cifar_lab": __version__, **packages}
+
+
+def git_revision() -> str | None:
+    """The commit of the source checkout, with `-dirty` where files differ from it; None outside a checkout."""
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        revision = _git(folder, "rev-parse", "HEAD")
+        changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{revision}-dirty" if changes else revision
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -1,0 +1,204 @@
+"""A run directory, written and read: the only module that knows its file names."""
+
+import csv
+import json
+import math
+import os
+import shutil
+import socket
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SCHEMA_VERSION = 1
+
+# Written by what trains, emptied when an unfinished run starts again; `.hydra` and the log belong to Hydra.
+_CONTENTS = ("result.json", "metrics.csv", "steps.npz", "error.txt")
+_FOLDERS = ("checkpoints", "weights", "tensorboard", "csv", "figures")
+
+
+class RunExistsError(ValueError):
+    """The folder belongs to another run."""
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+class Run:
+    """One run's directory.
+
+    Args:
+        folder: The directory; it need not exist.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.config_file = self.folder / ".hydra" / "config.yaml"
+        self.status_file = self.folder / "status.json"
+        self.result_file = self.folder / "result.json"
+        self.metrics_file = self.folder / "metrics.csv"
+        self.steps_file = self.folder / "steps.npz"
+        self.error_file = self.folder / "error.txt"
+        self.checkpoints = self.folder / "checkpoints"
+        self.best_checkpoint = self.checkpoints / "best.ckpt"
+        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.weights = self.folder / "weights"
+        self.tensorboard = self.folder / "tensorboard"
+        self.figures = self.folder / "figures"
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Take the folder, empty it of an unfinished run, and write the resolved configuration.
+
+        Raises:
+            RunExistsError: A finished run is there, or one that is being trained by a living process.
+            OSError: The folder cannot be written.
+        """
+        state = self.status().get("state")
+        if state == "finished":
+            raise RunExistsError(f"{self.folder} holds a finished run; set hydra.run.dir= to another folder")
+        if state == "running" and self._owner_is_alive():
+            owner = self.status()["process"]
+            raise RunExistsError(f"{self.folder} is being trained by process {owner}; set hydra.run.dir= to another")
+        for name in _CONTENTS:
+            (self.folder / name).unlink(missing_ok=True)
+        for name in _FOLDERS:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        self.config_file.parent.mkdir(parents=True, exist_ok=True)
+        with _replacing(self.config_file) as file:
+            yaml.safe_dump(dict(config), file, sort_keys=False)
+        self.set_state("running", host=socket.gethostname(), process=os.getpid(), start=time.time())
+
+    def set_state(self, state: str, **details: object) -> None:
+        """Write `state`, one of running, finished, failed, diverged and interrupted, and add `details` to it."""
+        with _replacing(self.status_file) as file:
+            json.dump({**self.status(), **details, "state": state, "heartbeat": time.time()}, file, indent=2)
+
+    def fail(self, state: str, error: BaseException) -> None:
+        """Record how the run ended without a result; the traceback goes to `error.txt`."""
+        self.error_file.write_text("".join(traceback.format_exception(error)))
+        self.result_file.unlink(missing_ok=True)
+        self.set_state(state, error=str(error) or type(error).__name__)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the result, plain values by name, then the state finished."""
+        with _replacing(self.result_file) as file:
+            json.dump({"schema_version": SCHEMA_VERSION, **result, "status": "finished"}, file, indent=2)
+        self.set_state("finished")
+
+    def append_metrics(self, row: Mapping[str, float | int | None]) -> None:
+        """Add one epoch's row to `metrics.csv`; its first row names the columns."""
+        is_new = not self.metrics_file.exists()
+        with self.metrics_file.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            if is_new:
+                writer.writeheader()
+            writer.writerow(
+                {name: None if value is None or math.isnan(value) else value for name, value in row.items()}
+            )
+
+    def write_steps(self, steps: Mapping[str, np.ndarray]) -> None:
+        """Write one array `(steps,)` per quantity, the whole of it each time."""
+        with _replacing(self.steps_file, "wb") as file:
+            np.savez(file, **steps)  # type: ignore[arg-type]
+
+    def save_weights(self, model: "nn.Module", name: str) -> None:
+        """Write the network's plain state dict to `weights/` under `name`."""
+        import torch
+
+        self.weights.mkdir(exist_ok=True)
+        state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+        with _replacing(self.weights / name, "wb") as file:
+            torch.save(state, file)
+
+    def validation(self, epoch: int | None) -> dict[str, float | None]:
+        """`val/acc` and `val/loss` of an epoch, from 1, as `metrics.csv` has them; None without an epoch."""
+        columns = ["val/acc", "val/loss"]
+        if epoch is None:
+            return dict.fromkeys(columns)
+        metrics = self.metrics()
+        row = metrics[metrics["epoch"] == epoch].iloc[-1]
+        return {name: float(row[name]) for name in columns}
+
+    def status(self) -> dict[str, Any]:
+        """What `status.json` says; empty where there is none."""
+        return json.loads(self.status_file.read_text()) if self.status_file.exists() else {}
+
+    def result(self) -> dict[str, Any]:
+        """What `result.json` says.
+
+        Raises:
+            FileNotFoundError: The run has not finished.
+        """
+        return json.loads(self.result_file.read_text())
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        return yaml.safe_load(self.config_file.read_text())
+
+    def metrics(self) -> pd.DataFrame:
+        """One row per epoch; what was not measured in an epoch is NaN."""
+        return pd.read_csv(self.metrics_file)
+
+    def steps(self) -> dict[str, np.ndarray]:
+        """One array `(steps,)` per quantity."""
+        with np.load(self.steps_file) as arrays:
+            return dict(arrays)
+
+    def _owner_is_alive(self) -> bool:
+        status = self.status()
+        if status.get("host") != socket.gethostname():
+            return True  # no way to tell from here, so leave it alone
+        if status["process"] == os.getpid():
+            return False
+        try:
+            os.kill(status["process"], 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+def float32_digits(value: float) -> float:
+    """The seven digits that a float32 has, without the ones that its conversion to a float adds."""
+    return float(f"{value:.7g}")
+
+
+def weights_name(names: Mapping[str, str], accuracy: float) -> str:
+    """The report's name for a file of weights.
+
+    Args:
+        names: The classes of `activation`, `loss`, `optimizer` and `scheduler`, as torch or this project calls them.
+        accuracy: From 0 to 1; the name holds it times 10,000, in four digits.
+    """
+    parts = [_REPORT_NAMES.get(names[part], names[part]) for part in ("activation", "loss", "optimizer", "scheduler")]
+    return f"best_model_{'_'.join(parts)}_{round(accuracy * 10_000):04d}.pth"
+
+
+_REPORT_NAMES = {"ELU": "eLU", "CrossEntropyLoss": "CrossEntropy", "SignSGD": "CustomSignSGD"}
+
+
+@contextmanager
+def _replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file beside `path` that takes its place once it is whole."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, mode) as file:
+            yield file
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
