@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.flop_counter import FlopCounterMode
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from cifar_lab.optimizers import make_optimizer
@@ -60,7 +60,7 @@ class Classifier(L.LightningModule):
         self.l1 = l1
         self.grad_clip = grad_clip
         self.memory_format = memory_format
-        self.train_metrics = _Metrics(num_classes, objective=MeanMetric(nan_strategy="disable"))
+        self.train_metrics = _Metrics(num_classes, objective=_Mean())
         self.val_metrics = _Metrics(num_classes)
         self.test_metrics = _Metrics(num_classes)
         self.test_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
@@ -173,13 +173,35 @@ class Classifier(L.LightningModule):
             scheduler.step(self.trainer.callback_metrics[self.scheduler_options.get("monitor", "val/loss")])
 
 
+class _Mean(Metric):
+    """The mean over images of what is given as the means of batches.
+
+    torchmetrics' own MeanMetric either looks for NaN, and so waits for the GPU at every step, or, told not to
+    (`nan_strategy="disable"`, version 1.9), forgets the weights.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, mean: Tensor, count: int) -> None:
+        self.total += mean * count
+        self.count += count
+
+    def compute(self) -> Tensor:
+        return self.total / self.count
+
+
 class _Metrics(nn.Module):
     """A split's accuracy, and the means over images of what else is given to `update` by name."""
 
-    def __init__(self, num_classes: int, **means: MeanMetric) -> None:
+    def __init__(self, num_classes: int, **means: _Mean) -> None:
         super().__init__()
-        # nan_strategy: looking for NaN would wait for the GPU at every step.
-        self.loss = MeanMetric(nan_strategy="disable")
+        self.loss = _Mean()
         self.acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         for name, metric in means.items():
             self.add_module(name, metric)
@@ -187,7 +209,7 @@ class _Metrics(nn.Module):
     def update(self, logits: Tensor, labels: Tensor, **means: Tensor) -> None:
         self.acc.update(logits, labels)
         for name, value in means.items():
-            getattr(self, name).update(value, weight=len(labels))
+            getattr(self, name).update(value, len(labels))
 
     def compute(self, split: str) -> dict[str, Tensor]:
         return {f"{split}/{name}": metric.compute() for name, metric in self._metrics()}

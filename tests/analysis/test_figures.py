@@ -1,0 +1,61 @@
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cifar_lab.analysis.figures import confusion_matrix, learning_rate, training_curves
+
+
+def _texts(figure: Figure) -> set[str]:
+    return {text.get_text() for axes in figure.axes for text in axes.texts}
+
+
+def test_curves_show_each_epoch_and_mark_the_best() -> None:
+    metrics = pd.DataFrame(
+        {
+            "epoch": [1, 2, 3],
+            "train/loss": [2.0, 1.0, 0.5],
+            "train/acc": [0.2, 0.5, 0.8],
+            "val/loss": [1.9, 1.2, 1.3],
+            "val/acc": [0.3, 0.6, 0.5],
+        }
+    )
+    loss, accuracy = training_curves(metrics, "a run", "held out").axes
+    for axes, quantity in ((loss, "loss"), (accuracy, "acc")):
+        assert axes.get_xlabel() == "epoch"
+        for line, split in zip(axes.lines, ("train", "val"), strict=False):
+            np.testing.assert_array_equal(line.get_ydata(), metrics[f"{split}/{quantity}"])
+    labels = [text.get_text() for text in accuracy.get_legend().get_texts()]
+    assert labels == ["training", "held out", "best: 60.00% in epoch 2"]
+
+
+def test_epochs_without_validation_leave_no_gap_in_the_curve() -> None:
+    metrics = pd.DataFrame({"epoch": [1, 2, 3], "val/acc": [np.nan, 0.5, np.nan], "val/loss": [np.nan, 1.0, np.nan]})
+    metrics["train/loss"] = metrics["train/acc"] = 0.5
+    _, accuracy = training_curves(metrics, "a run").axes
+    assert accuracy.lines[1].get_xdata().tolist() == [2]
+
+
+def test_a_run_that_was_never_validated_is_drawn() -> None:
+    metrics = pd.DataFrame({"epoch": [1], "val/acc": [np.nan], "val/loss": [np.nan]})
+    metrics["train/loss"] = metrics["train/acc"] = 0.5
+    assert len(training_curves(metrics, "a run").axes) == 2
+
+
+def test_a_learning_rate_over_decades_gets_a_logarithmic_axis() -> None:
+    (axes,) = learning_rate(np.array([1e-1, 1e-3, 1e-5]), 1, "a run").axes
+    assert axes.get_yscale() == "log"
+    (axes,) = learning_rate(np.array([1e-1, 5e-2, 0.0, 1e-2]), 2, "a run").axes
+    assert axes.get_yscale() == "linear"
+    assert axes.lines[0].get_xdata().tolist() == [0.5, 1.0, 1.5, 2.0]
+
+
+def test_a_confusion_matrix_shows_counts_and_percent_of_the_true_class() -> None:
+    figure = confusion_matrix(np.array([[3, 1], [0, 1200]]), ["cat", "dog"], "a run")
+    axes = figure.axes[0]
+    assert _texts(figure) == {"3\n75.0%", "1\n25.0%", "0\n0.0%", "1,200\n100.0%"}
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
+
+
+def test_a_class_without_images_divides_by_nothing() -> None:
+    assert "0\n0.0%" in _texts(confusion_matrix(np.array([[0, 0], [1, 1]]), ["a", "b"], "a run"))

@@ -1,0 +1,97 @@
+from collections.abc import Callable
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from cifar_lab.config import class_names, fingerprint, resolved
+from cifar_lab.config.naming import run_folder, sweep_name
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "name=other",
+        "logger=none",
+        "data.root=/elsewhere",
+        "data.verify=false",
+        "optimizer.fused=false",
+        "trainer=cpu",
+        "trainer.precision=32-true",
+        "trainer.enable_progress_bar=false",
+    ],
+)
+def test_what_cannot_change_numbers_is_not_in_the_fingerprint(composed: Compose, same: str) -> None:
+    assert fingerprint(resolved(composed(same))) == fingerprint(resolved(composed()))
+
+
+def test_everything_else_is(composed: Compose) -> None:
+    different = [
+        "seed=1",
+        "epochs=51",
+        "batch_size=64",
+        "bn=false",
+        "l1=1e-5",
+        "grad_clip=5",
+        "model.dropout=0.4",
+        "model.init=he",
+        "activation=relu",
+        "activation.negative_slope=0.05",
+        "loss=mse",
+        "optimizer.lr=2e-3",
+        "scheduler.eta_min=1e-5",
+        "data=synthetic",
+        "data.train_size=10000",
+        "data.split_seed=1",
+        "augment=none",
+        "protocol=report",
+        "trainer.accumulate_grad_batches=2",
+    ]
+    fingerprints = [fingerprint(resolved(composed(override))) for override in [*different, "name=test"]]
+    assert len(set(fingerprints)) == len(different) + 1
+
+
+def test_a_value_said_that_is_the_default_changes_nothing(composed: Compose) -> None:
+    assert fingerprint(resolved(composed("bn=true", "loss=ce", "epochs=50"))) == fingerprint(resolved(composed()))
+
+
+def test_a_sweep_is_named_by_its_axes() -> None:
+    parse = OverridesParser.create().parse_overrides
+    assert sweep_name(parse(["loss=ce,mse", "epochs=1", "seed=range(0,5)"])) == "loss-seed"
+    assert sweep_name(parse(["optimizer.lr=choice(1,2)"])) == "optimizer.lr"
+    assert sweep_name(parse(["epochs=1", "model.filters=[1,2,3]"])) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "folder"),
+    [
+        ([], "default"),
+        (["name=x"], "default"),
+        (["model=vgg_a", "bn=true", "name=x"], "model=vgg_a,bn=true"),
+        (["model.filters=[1,2,3]", "data.root='/a b/c'"], "model.filters=1,2,3,data.root=-a-b-c"),
+        (["+x=1"], "x=1"),
+        (["hydra/../../etc=1"], "hydra-..-..-etc=1"),
+        ([f"epochs={'1' * 300}"], "epochs=" + "1" * 93),
+    ],
+)
+def test_a_folder_is_named_by_its_overrides_safely(overrides: list[str], folder: str) -> None:
+    root = OmegaConf.create({"hydra": {"overrides": {"task": overrides}}})
+    assert run_folder(False, _root_=root) == folder
+
+
+def test_a_jobs_folder_ends_in_its_fingerprint(composed: Compose) -> None:
+    config = composed("loss=mse")
+    root = OmegaConf.merge(config, {"hydra": {"overrides": {"task": ["loss=mse"]}}})
+    assert run_folder(True, _root_=root) == f"loss=mse-{fingerprint(resolved(config))[:8]}"
+
+
+def test_classes_are_called_as_in_torch(composed: Compose) -> None:
+    config = resolved(composed("activation=swish", "loss=focal", "optimizer=sign_sgd", "scheduler=plateau"))
+    assert class_names(config) == {
+        "activation": "SiLU",
+        "loss": "FocalLoss",
+        "optimizer": "SignSGD",
+        "scheduler": "ReduceLROnPlateau",
+    }

@@ -1,0 +1,167 @@
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from cifar_lab.config import build
+from cifar_lab.models import CNN, VGG, ResNet
+
+MODELS = ("cnn", "vgg_a", "vgg_a_light", "vgg_a_dropout", "resnet14", "resnet18")
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "swish": nn.SiLU,
+    "gelu": nn.GELU,
+    "mish": nn.Mish,
+}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["model=cnn"], 2_603_274),
+        (["model=cnn", "model.filters=[128,256,512]"], 5_809_418),
+        (["model=vgg_a", "bn=false"], 9_750_922),
+        (["model=vgg_a", "bn=true"], 9_756_426),
+        (["model=vgg_a_dropout", "bn=false"], 9_750_922),
+        (["model=vgg_a_light", "bn=false"], 285_162),
+        (["model=resnet14"], 2_777_674),
+        (["model=resnet18"], 11_173_962),
+    ],
+)
+def test_parameter_counts_are_the_reports(
+    composed: Callable[..., DictConfig], overrides: list[str], expected: int
+) -> None:
+    model = build(composed(*overrides).model)
+    assert sum(weight.numel() for weight in model.parameters()) == expected
+
+
+@pytest.mark.parametrize(("model", "activation"), list(itertools.product(MODELS, ACTIVATIONS)))
+def test_an_activation_is_used_everywhere_in_a_model(
+    composed: Callable[..., DictConfig], model: str, activation: str
+) -> None:
+    network = build(composed(f"model={model}", f"activation={activation}").model)
+    kinds = {type(module) for module in network.modules()} & set(ACTIVATIONS.values())
+    assert kinds == {ACTIVATIONS[activation]}
+
+
+@pytest.mark.parametrize(
+    ("model", "activation", "setting"),
+    [
+        ("cnn", nn.LeakyReLU, {"negative_slope": 0.1}),
+        ("vgg_a", nn.ReLU, {}),
+        ("vgg_a_light", nn.ReLU, {}),
+        ("resnet14", nn.SiLU, {}),
+        ("resnet18", nn.SiLU, {}),
+    ],
+)
+def test_each_model_has_its_own_default_activation(
+    composed: Callable[..., DictConfig], model: str, activation: type[nn.Module], setting: dict[str, float]
+) -> None:
+    network = build(composed(f"model={model}").model)
+    used = [module for module in network.modules() if isinstance(module, activation)]
+    assert used
+    for name, value in setting.items():
+        assert {getattr(module, name) for module in used} == {value}
+
+
+def test_an_activations_settings_reach_the_model(composed: Callable[..., DictConfig]) -> None:
+    leaky = build(composed("activation=leaky_relu", "activation.negative_slope=0.05").model)
+    assert {m.negative_slope for m in leaky.modules() if isinstance(m, nn.LeakyReLU)} == {0.05}
+    elu = build(composed("model=vgg_a", "activation=elu", "activation.alpha=0.5").model)
+    assert {m.alpha for m in elu.modules() if isinstance(m, nn.ELU)} == {0.5}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("bn", [True, False])
+def test_batch_norm_is_there_or_each_convolution_has_a_bias(
+    composed: Callable[..., DictConfig], model: str, bn: bool
+) -> None:
+    network = build(composed(f"model={model}", f"bn={str(bn).lower()}").model)
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == (len(convolutions) if bn else 0)
+    assert bn or all(convolution.bias is not None for convolution in convolutions)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_logits_have_a_row_per_image_and_every_weight_gets_a_gradient(
+    composed: Callable[..., DictConfig], model: str
+) -> None:
+    network = build(composed(f"model={model}").model)
+    logits = network(torch.randn(2, 3, 32, 32))
+    assert logits.shape == (2, 10)
+    logits.square().sum().backward()
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
+def test_names_of_the_cnns_weights_are_the_reports() -> None:
+    for batch_norm in (True, False):
+        modules = {name.rpartition(".")[0] for name, _ in CNN(batch_norm=batch_norm).named_parameters()}
+        norms = {f"conv_layers.{number}" for number in (1, 5, 9)} if batch_norm else set()
+        expected = {f"conv_layers.{number}" for number in (0, 4, 8)} | {f"fc_layers.{number}" for number in (0, 3, 6)}
+        assert modules == expected | norms
+
+
+def test_names_of_the_resnets_weights_are_the_reports() -> None:
+    keys = ResNet(blocks=(2, 2, 2), widths=(8, 16, 32)).state_dict().keys()
+    assert {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer1.0.bn1.weight", "linear.bias"} <= set(keys)
+    assert {"layer2.0.shortcut.0.weight", "layer2.0.shortcut.1.weight"} <= set(keys)
+    assert not any(key.startswith("layer1.0.shortcut") for key in keys)
+
+
+def test_names_of_vggs_weights_are_the_reports() -> None:
+    plain = {name.rpartition(".")[0] for name, _ in VGG().named_parameters()}
+    convolutions = {f"features.{number}" for number in (0, 3, 6, 8, 11, 13, 16, 18)}
+    assert plain == convolutions | {f"classifier.{number}" for number in (0, 2, 4)}
+    staged = {name for name, _ in VGG(stages=[[16], [32]], hidden=128, by_stage=True).named_parameters()}
+    assert {"stage1.0.weight", "stage2.0.weight", "classifier.0.weight"} <= staged
+    dropout = VGG(by_stage=True, dropout=0.5)
+    assert isinstance(dropout.classifier[0], nn.Dropout)
+    assert isinstance(dropout.classifier[3], nn.Dropout)
+    assert dropout.stage5[2].weight.shape == (512, 512, 3, 3)
+
+
+def test_a_basic_block_adds_its_input_to_two_normalised_convolutions() -> None:
+    network = ResNet(blocks=(1,), widths=(4,), activation=nn.ReLU).eval()
+    block = network.layer1[0]
+    features = torch.randn(2, 4, 8, 8)
+    inner = torch.relu(block.bn1(block.conv1(features)))
+    torch.testing.assert_close(block(features), torch.relu(block.bn2(block.conv2(inner)) + features))
+
+
+def test_xavier_and_he_draw_their_variances_and_zero_biases() -> None:
+    layer = lambda model: model.conv_layers[8]  # noqa: E731  128 to 256 channels, 3x3
+    fan_in, fan_out = 128 * 9, 256 * 9
+    torch.manual_seed(0)
+    xavier, he = layer(CNN(init="xavier")), layer(CNN(init="he"))
+    assert xavier.weight.std().item() == pytest.approx((2 / (fan_in + fan_out)) ** 0.5, rel=0.01)
+    assert he.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.01)
+    assert xavier.bias.abs().max() == 0
+    assert he.bias.abs().max() == 0
+
+
+def test_default_initialisation_is_pytorchs() -> None:
+    torch.manual_seed(3)
+    ours = CNN().conv_layers[0].weight
+    torch.manual_seed(3)
+    assert torch.equal(ours, nn.Conv2d(3, 64, 3, padding=1).weight)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CNN(filters=(1, 2)),
+        lambda: CNN(init="glorot"),
+        lambda: VGG(stages=[]),
+        lambda: VGG(stages=[[1]] * 6),
+        lambda: ResNet(blocks=(1, 1), widths=(4,)),
+    ],
+)
+def test_impossible_arguments_are_refused(make: Callable[[], nn.Module]) -> None:
+    with pytest.raises(ValueError, match=r"filters=|init=|stages=|blocks="):
+        make()

@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from cifar_lab import hardware
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, "bf16-mixed"),
+        ({"amx_bf16": False, "avx512_bf16": True}, "bf16-mixed"),
+        ({"bf16": True, "architecture": "aarch64"}, "bf16-mixed"),
+        ({"avx2": True, "avx512_f": True, "amx_bf16": False, "avx512_bf16": False}, "32-true"),
+        ({"avx2": True}, "32-true"),
+        ({}, "32-true"),
+    ],
+)
+def test_a_cpu_trains_in_bf16_only_where_it_has_the_instructions(capabilities: dict[str, bool], precision: str) -> None:
+    assert hardware.native_precision("cpu", capabilities) == precision
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_gpu_trains_in_bf16_only_where_it_is_not_emulated(
+    monkeypatch: pytest.MonkeyPatch, native: bool, precision: str
+) -> None:
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: asked.append(1) or native)
+    assert hardware.native_precision("cuda") == precision
+    assert asked
+
+
+def test_the_older_question_about_the_cpu_has_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = hardware.native_precision("cpu")
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert hardware.native_precision("cpu") == now
+
+
+def test_apples_gpus_train_in_float32_and_contiguous() -> None:
+    assert hardware.native_precision("mps") == "32-true"
+    assert hardware.native_memory_format("mps") == torch.contiguous_format
+
+
+def test_what_is_said_wins_over_the_hardware() -> None:
+    assert hardware.choose("cpu", "32-true", "contiguous") == hardware.Native("cpu", "32-true", torch.contiguous_format)
+    assert hardware.choose("cpu", 64, "channels_last").precision == "64"
+    assert hardware.choose("cpu").memory_format == torch.channels_last
+    with pytest.raises(ValueError, match=r"memory_format=nhwc.*channels_last"):
+        hardware.choose("cpu", memory_format="nhwc")
+
+
+@pytest.mark.parametrize(("cuda", "device"), [(True, "cuda"), (False, "cpu")])
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch, cuda: bool, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert hardware.training_device("auto") == device
+    assert hardware.training_device("cpu") == "cpu"
+
+
+def test_the_machine_is_described_in_plain_values() -> None:
+    description = hardware.describe("cpu")
+    assert description["threads"] == torch.get_num_threads()
+    assert description["device_name"]
+    assert hardware.peak_memory_bytes("cpu") > 50 * 2**20  # torch alone takes more

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cifar_lab.losses import FocalLoss, LabelSmoothingCrossEntropy, MSELoss
+
+LABELS = torch.tensor([3, 0, 9, 3, 5])
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    return 3 * torch.randn(5, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def test_focal_loss_with_gamma_0_and_alpha_1_is_cross_entropy(logits: torch.Tensor) -> None:
+    torch.testing.assert_close(FocalLoss(1, 0)(logits, LABELS), F.cross_entropy(logits, LABELS))
+
+
+def test_focal_loss_is_the_papers_formula(logits: torch.Tensor) -> None:
+    p = logits.softmax(1)[torch.arange(5), LABELS]
+    expected = (-0.25 * (1 - p) ** 2 * p.log()).mean()
+    torch.testing.assert_close(FocalLoss(0.25, 2)(logits, LABELS), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_loss_of_a_certain_answer_has_a_finite_gradient(gamma: float) -> None:
+    logits = torch.tensor([[200.0, 0.0], [-200.0, 0.0]], requires_grad=True)
+    loss = FocalLoss(1, gamma)(logits, torch.tensor([0, 0]))
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_label_smoothing_is_the_formula_worked_by_hand() -> None:
+    # Two classes, logits ln 3 and 0: probabilities 3/4 and 1/4. Smoothing 0.2 makes the target 0.9 and 0.1.
+    logits = torch.tensor([[3.0, 1.0]], dtype=torch.float64).log()
+    expected = -(0.9 * torch.tensor(0.75).log() + 0.1 * torch.tensor(0.25).log())
+    loss = LabelSmoothingCrossEntropy(0.2)(logits, torch.tensor([0]))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_mse_is_the_mean_over_batch_and_classes_against_one_hot_labels() -> None:
+    # Distances (1, 1) and (0, 2): squares 1, 1, 0, 4.
+    logits = torch.tensor([[2.0, 1.0], [0.0, 3.0]])
+    assert MSELoss()(logits, torch.tensor([0, 1])).item() == pytest.approx(6 / 4)
+
+
+@pytest.mark.parametrize("loss", [FocalLoss(0.5, 2), FocalLoss(1, 0.5), LabelSmoothingCrossEntropy(0.1), MSELoss()])
+def test_gradients_are_those_of_finite_differences(loss: torch.nn.Module, logits: torch.Tensor) -> None:
+    assert torch.autograd.gradcheck(lambda x: loss(x, LABELS), logits.requires_grad_())
+
+
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="smoothing=2"):
+        LabelSmoothingCrossEntropy(2)
+    with pytest.raises(ValueError, match="gamma=-1"):
+        FocalLoss(1, -1)

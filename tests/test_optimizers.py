@@ -1,0 +1,95 @@
+import copy
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cifar_lab.optimizers import SignSGD, make_optimizer
+
+
+def _reference(weights: list[Tensor], gradients: list[list[Tensor]], lr: float, momentum: float, decay: float) -> None:
+    """The report's SignSGD, written from its formula."""
+    buffers = [torch.zeros_like(weight) for weight in weights]
+    for step in gradients:
+        for weight, buffer, gradient in zip(weights, buffers, step, strict=True):
+            sign = torch.sign(gradient + decay * weight)
+            buffer.copy_(momentum * buffer + (1 - momentum) * sign)
+            weight -= lr * buffer
+
+
+@pytest.mark.parametrize("foreach", [None, True, False])
+@pytest.mark.parametrize(("momentum", "decay"), [(0.9, 1e-2), (0.0, 0.0), (0.5, 0.0)])
+def test_sign_sgd_follows_its_formula(foreach: bool | None, momentum: float, decay: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in [(3, 4), (5,)]]
+    gradients = [[torch.randn(weight.shape, generator=generator) for weight in start] for _ in range(7)]
+    parameters = [nn.Parameter(weight.clone()) for weight in start]
+    optimizer = SignSGD(parameters, lr=0.1, momentum=momentum, weight_decay=decay, foreach=foreach)
+    for step in gradients:
+        for parameter, gradient in zip(parameters, step, strict=True):
+            parameter.grad = gradient.clone()
+        optimizer.step()
+    _reference(start, gradients, lr=0.1, momentum=momentum, decay=decay)
+    for parameter, expected in zip(parameters, start, strict=True):
+        torch.testing.assert_close(parameter.detach(), expected)
+
+
+def test_sign_sgd_leaves_the_gradient_and_weights_without_one_alone() -> None:
+    weight, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+    weight.grad = torch.tensor([0.5, -0.5, 0.0])
+    before = weight.grad.clone()
+    SignSGD([weight, unused], weight_decay=0.1).step()
+    assert torch.equal(weight.grad, before)
+    assert torch.equal(unused, torch.ones(2))
+
+
+def test_sign_sgd_continues_from_its_saved_state() -> None:
+    def steps(optimizer: SignSGD, weight: nn.Parameter, count: int) -> None:
+        for _ in range(count):
+            weight.grad = torch.sin(7 * weight.detach())
+            optimizer.step()
+
+    weight = nn.Parameter(torch.linspace(-1, 1, 5))
+    optimizer = SignSGD([weight])
+    steps(optimizer, weight, 3)
+    twin = nn.Parameter(weight.detach().clone())
+    resumed = SignSGD([twin])
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    steps(optimizer, weight, 3)
+    steps(resumed, twin, 3)
+    assert torch.equal(weight, twin)
+
+
+@pytest.mark.parametrize("arguments", [{"lr": -1.0}, {"momentum": 1.0}, {"weight_decay": -1e-4}])
+def test_sign_sgd_refuses_impossible_arguments(arguments: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        SignSGD([nn.Parameter(torch.ones(1))], **arguments)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
+def test_torchs_optimizers_are_fused_and_step_as_their_plain_form(kind: type[torch.optim.Optimizer]) -> None:
+    def trained(factory: partial[torch.optim.Optimizer]) -> tuple[Tensor, str]:
+        weight = nn.Parameter(torch.linspace(-1, 1, 20))
+        optimizer, implementation = make_optimizer(factory, [weight])
+        for _ in range(5):
+            weight.grad = torch.cos(3 * weight.detach())
+            optimizer.step()
+        return weight.detach(), implementation
+
+    fast, implementation = trained(partial(kind, lr=0.01))
+    plain, plain_implementation = trained(partial(kind, lr=0.01, fused=False, foreach=False))
+    assert (implementation, plain_implementation) == ("fused", "for_loop")
+    torch.testing.assert_close(fast, plain)
+
+
+def test_what_the_user_says_of_the_implementation_stays() -> None:
+    weight = nn.Parameter(torch.ones(1))
+    assert make_optimizer(partial(torch.optim.Adam, foreach=True), [weight])[1] == "foreach"
+    assert make_optimizer(partial(torch.optim.Adam, fused=True), [weight])[1] == "fused"
+    assert make_optimizer(SignSGD, [weight])[1] == "foreach"
+    assert make_optimizer(partial(SignSGD, foreach=False), [weight])[1] == "for_loop"
+
+
+def test_an_optimizer_without_fast_forms_is_made_as_it_is() -> None:
+    assert make_optimizer(torch.optim.LBFGS, [nn.Parameter(torch.ones(1))])[1] == "for_loop"

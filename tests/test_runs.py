@@ -1,0 +1,129 @@
+import json
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cifar_lab.runs import Run, RunExistsError, float32_digits, weights_name
+
+
+def test_what_a_run_writes_is_read_back(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    run.start({"seed": 1, "model": {"filters": [1, 2, 3]}})
+    run.append_metrics({"epoch": 1, "train/loss": 0.5, "val/acc": float("nan")})
+    run.append_metrics({"epoch": 2, "train/loss": 0.25, "val/acc": 0.75})
+    run.write_steps({"loss": np.array([1.0, 2.0], np.float32), "lr": np.array([0.1, 0.1])})
+    run.finish({"test/acc": 0.5})
+    assert run.config() == {"seed": 1, "model": {"filters": [1, 2, 3]}}
+    assert run.metrics()["train/loss"].tolist() == [0.5, 0.25]
+    assert run.metrics()["val/acc"].isna().tolist() == [True, False]
+    assert run.steps()["loss"].tolist() == [1.0, 2.0]
+    assert run.result() == {"schema_version": 1, "test/acc": 0.5, "status": "finished"}
+    status = run.status()
+    assert (status["state"], status["host"], status["process"]) == ("finished", socket.gethostname(), os.getpid())
+    assert not [path.name for path in run.folder.iterdir() if path.name.startswith(".status")]
+
+
+def test_a_finished_run_is_not_written_over(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.start({})
+    run.finish({"test/acc": 0.5})
+    with pytest.raises(RunExistsError, match=rf"{tmp_path} holds a finished run; set hydra\.run\.dir="):
+        run.start({})
+    assert run.result()["test/acc"] == 0.5
+
+
+def test_a_run_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.status_file.write_text(json.dumps({"state": "running", "host": socket.gethostname(), "process": os.getppid()}))
+    with pytest.raises(RunExistsError, match=f"process {os.getppid()}"):
+        run.start({})
+    run.status_file.write_text(json.dumps({"state": "running", "host": "elsewhere", "process": 1}))
+    with pytest.raises(RunExistsError, match="being trained"):
+        run.start({})
+
+
+def test_an_unfinished_run_starts_again_from_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.start({})
+    run.append_metrics({"epoch": 1})
+    run.checkpoints.mkdir()
+    run.last_checkpoint.write_text("old")
+    run.fail("failed", RuntimeError("no"))
+    run.start({})
+    assert run.status()["state"] == "running"
+    assert not run.metrics_file.exists()
+    assert not run.checkpoints.exists()
+    assert not run.error_file.exists()
+
+
+def test_a_failure_leaves_its_traceback_and_no_result(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.start({})
+    run.result_file.write_text("{}")
+    try:
+        raise RuntimeError("the reason")
+    except RuntimeError as error:
+        run.fail("failed", error)
+    assert not run.result_file.exists()
+    assert run.status()["state"] == "failed"
+    assert run.status()["error"] == "the reason"
+    assert "Traceback" in run.error_file.read_text()
+    assert "RuntimeError: the reason" in run.error_file.read_text()
+
+
+def test_a_write_that_breaks_off_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.start({})
+    with pytest.raises(TypeError):
+        run.set_state("running", epoch=object())
+    assert run.status()["state"] == "running"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hydra", "status.json"]
+
+
+def test_weights_are_a_plain_contiguous_state_dict(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    run.save_weights(model, "weights.pth")
+    state = torch.load(run.weights / "weights.pth", weights_only=True)
+    assert list(state) == ["weight", "bias"]
+    assert torch.equal(state["weight"], model.weight)
+    assert state["weight"].is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("classes", "accuracy", "name"),
+    [
+        (
+            ("LeakyReLU", "CrossEntropyLoss", "Adam", "CosineAnnealingLR"),
+            0.8945,
+            "best_model_LeakyReLU_CrossEntropy_Adam_CosineAnnealingLR_8945.pth",
+        ),
+        (("ELU", "MSELoss", "SignSGD", "StepLR"), 0.09996, "best_model_eLU_MSELoss_CustomSignSGD_StepLR_1000.pth"),
+        (
+            ("SiLU", "LabelSmoothingCrossEntropy", "AdamW", "CosineAnnealingWarmRestarts"),
+            0.05,
+            "best_model_SiLU_LabelSmoothingCrossEntropy_AdamW_CosineAnnealingWarmRestarts_0500.pth",
+        ),
+    ],
+)
+def test_weights_are_named_as_in_the_report(classes: tuple[str, ...], accuracy: float, name: str) -> None:
+    parts = ("activation", "loss", "optimizer", "scheduler")
+    assert weights_name(dict(zip(parts, classes, strict=True)), accuracy) == name
+
+
+def test_the_validation_of_an_epoch_is_its_row(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for epoch, accuracy in enumerate((0.25, 0.75, 0.5), start=1):
+        run.append_metrics({"epoch": epoch, "val/acc": accuracy, "val/loss": 1 - accuracy})
+    assert run.validation(2) == {"val/acc": 0.75, "val/loss": 0.25}
+    assert run.validation(None) == {"val/acc": None, "val/loss": None}
+
+
+def test_float32_digits_drop_what_the_conversion_added() -> None:
+    assert float32_digits(torch.tensor(0.08).item()) == 0.08
