@@ -158,7 +158,9 @@ def test_a_step_scheduler_is_stepped_every_step() -> None:
 
 
 def _plateau() -> dict[str, Any]:
-    factory = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=1e9, threshold_mode="abs")
+    factory = partial(
+        torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=1e9, threshold_mode="abs"
+    )
     return {"scheduler": factory, "interval": "epoch", "monitor": "val/loss"}
 
 
@@ -169,9 +171,7 @@ def test_a_plateau_sees_each_epochs_validation_loss_once() -> None:
 
 
 def test_a_plateau_waits_for_epochs_that_are_validated() -> None:
-    watch = fit(
-        Classifier(network(), nn.CrossEntropyLoss(), SGD, _plateau()), max_epochs=7, check_val_every_n_epoch=2
-    )
+    watch = fit(Classifier(network(), nn.CrossEntropyLoss(), SGD, _plateau()), max_epochs=7, check_val_every_n_epoch=2)
     assert watch.rates == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.025])
 
 

@@ -29,10 +29,14 @@ def test_a_gpu_trains_in_bf16_only_where_it_is_not_emulated(
     assert asked
 
 
-def test_the_older_question_about_the_cpu_has_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = hardware.native_precision("cpu")
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_an_older_torch_is_asked_in_its_own_words(
+    monkeypatch: pytest.MonkeyPatch, native: bool, precision: str
+) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert hardware.native_precision("cpu") == now
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    assert hardware.native_precision("cpu") == precision
 
 
 def test_apples_gpus_train_in_float32_and_contiguous() -> None:

@@ -162,6 +162,8 @@ class SyntheticDataModule(InMemoryDataModule):
         options: Arguments of `InMemoryDataModule`.
     """
 
+    classes = synthetic.CLASSES
+
     def __init__(self, num_train: int = 10_000, num_test: int = 2_000, *, data_seed: int = 0, **options: Any) -> None:
         super().__init__(**options)
         self.num_train = num_train

@@ -1,10 +1,13 @@
 """The report's small convolutional network."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
 from cifar_lab.models.layers import Activation, conv3x3, initialise, norm
+
+LEAKY_RELU = partial(nn.LeakyReLU, 0.1)
 
 
 class CNN(nn.Module):
@@ -29,7 +32,7 @@ class CNN(nn.Module):
         filters: Sequence[int] = (64, 128, 256),
         dropout: float = 0.5,
         batch_norm: bool = True,
-        activation: Activation = nn.LeakyReLU,
+        activation: Activation = LEAKY_RELU,
         num_classes: int = 10,
         init: str = "default",
     ) -> None:

@@ -83,7 +83,7 @@ def test_a_folder_is_named_by_its_overrides_safely(overrides: list[str], folder:
 
 def test_a_jobs_folder_ends_in_its_fingerprint(composed: Compose) -> None:
     config = composed("loss=mse")
-    root = OmegaConf.merge(config, {"hydra": {"overrides": {"task": ["loss=mse"]}}})
+    root = OmegaConf.create({**config, "hydra": {"overrides": {"task": ["loss=mse"]}}})
     assert run_folder(True, _root_=root) == f"loss=mse-{fingerprint(resolved(config))[:8]}"
 
 

@@ -1,0 +1,112 @@
+"""The synthetic images are reproducible, in CIFAR-10's format, and hard for a linear model but not for the CNN."""
+
+import functools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cifar_lab.data.augment import flip_crop
+from cifar_lab.data.images import NUM_CLASSES, LabelledImages
+from cifar_lab.data.loader import BatchLoader
+from cifar_lab.data.synthetic import CLASSES, generate
+from cifar_lab.models import CNN
+
+
+def test_same_arguments_give_the_same_tensors_whatever_the_global_random_state() -> None:
+    torch.manual_seed(1)
+    first = generate(50, 30, seed=7)
+    torch.manual_seed(2)
+    second = generate(50, 30, seed=7)
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+
+
+def test_generating_leaves_the_global_random_state_as_it_was() -> None:
+    before = torch.get_rng_state()
+    generate(20, 20)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_another_seed_gives_other_images() -> None:
+    assert not torch.equal(generate(20, 20, seed=0)[0].images, generate(20, 20, seed=1)[0].images)
+
+
+@pytest.mark.parametrize(("num_train", "num_test"), [(20, 7), (1, 1), (7, 1003)])
+def test_sets_have_the_sizes_format_and_balance_promised(num_train: int, num_test: int) -> None:
+    for data, count in zip(generate(num_train, num_test), (num_train, num_test), strict=True):
+        assert data.images.shape == (count, 32, 32, 3)
+        assert data.images.dtype == torch.uint8
+        assert data.labels.shape == (count,)
+        assert data.labels.dtype == torch.int64
+        sizes = data.labels.bincount(minlength=NUM_CLASSES)
+        assert len(sizes) == NUM_CLASSES == len(CLASSES)
+        assert sizes.max() - sizes.min() <= 1
+
+
+def test_labels_come_in_random_order() -> None:
+    labels = generate(500, 1)[0].labels
+    assert (labels[1:] == labels[:-1]).float().mean() == pytest.approx(1 / NUM_CLASSES, abs=0.06)
+
+
+def test_images_use_the_range_without_saturating() -> None:
+    images = generate(200, 1)[0].images.float()
+    assert 110 < images.mean() < 145
+    assert 40 < images.std() < 80
+    assert ((images == 0) | (images == 255)).float().mean() < 0.05
+
+
+def test_train_and_test_are_different_draws_of_one_distribution() -> None:
+    train, test = generate(200, 200)
+    assert not torch.equal(train.images, test.images)
+    assert not torch.equal(train.labels, test.labels)
+    distinct = torch.cat([train.images, test.images]).flatten(1)[:, :96].unique(dim=0)
+    assert len(distinct) == 400
+    assert train.images.float().mean() == pytest.approx(test.images.float().mean().item(), abs=8)
+
+
+@pytest.mark.parametrize(("num_train", "num_test", "seed"), [(0, 10, 0), (10, 0, 0), (-5, 10, 0), (10, 10, -1)])
+def test_no_images_or_a_negative_seed_is_refused(num_train: int, num_test: int, seed: int) -> None:
+    with pytest.raises(ValueError, match=r"at least 1 image|negative"):
+        generate(num_train, num_test, seed)
+
+
+def test_a_linear_model_on_the_pixels_stays_under_half() -> None:
+    train, test = (LabelledImages(data.images.flatten(1) / 255 - 0.5, data.labels) for data in generate(2000, 500))
+    targets = nn.functional.one_hot(train.labels, NUM_CLASSES).float() - 1 / NUM_CLASSES
+    # Ridge regression onto the labels in its dual form, a system of 2,000 equations instead of 3,072.
+    gram = train.images @ train.images.T
+    weights = train.images.T @ torch.linalg.solve(gram + 30 * torch.eye(len(gram)), targets)
+    assert _accuracy(train.images @ weights, train.labels) > 0.5, "the model did fit what it saw"
+    assert _accuracy(test.images @ weights, test.labels) < 0.5
+
+
+@pytest.mark.slow
+def test_the_cnn_passes_85_percent_within_three_epochs() -> None:
+    train, test = generate(10_000, 2_000)
+    pixels = train.images / 255
+    mean, std = pixels.mean((0, 1, 2)).tolist(), pixels.std((0, 1, 2)).tolist()
+    batches = BatchLoader(train, 128, mean, std, augment=flip_crop, shuffle=True)
+    torch.manual_seed(0)
+    model = CNN(activation=functools.partial(nn.LeakyReLU, 0.1)).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3 * len(batches))
+    for epoch in range(3):
+        batches.set_epoch(epoch)
+        for images, labels in batches:
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = model(images)
+            nn.functional.cross_entropy(logits.float(), labels).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    model.eval()
+    with torch.inference_mode():
+        logits = torch.cat([model(images) for images, _ in BatchLoader(test, 500, mean, std)])
+    assert _accuracy(logits, test.labels) > 0.85
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    return (logits.argmax(1) == labels).float().mean().item()
