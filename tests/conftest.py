@@ -1,20 +1,33 @@
-"""What tests share: composed configurations and tiny runs."""
+"""What tests share: composed configurations, and the command in an empty folder."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from cifar_lab.config import conf_folder
+from cifar_lab.config import conf_folder, run_application
+from cifar_lab.runs import Run
+from cifar_lab.train import train
 
-# Small enough for a step to take milliseconds.
-TINY = ("data=synthetic", "data.num_train=60", "data.num_test=20", "batch_size=6", "epochs=1", "trainer=cpu")
+# Small enough for a whole run to take a second.
+TINY = (
+    *("data=synthetic", "data.num_train=60", "data.num_test=20", "model.filters=[4,4,4]"),
+    *("batch_size=6", "epochs=2", "trainer=cpu"),
+)
 Compose = Callable[..., DictConfig]
+
+
+class Outcome(NamedTuple):
+    """How a command ended: its exit code, what it printed, and the runs it left, by folder."""
+
+    code: int
+    stdout: str
+    stderr: str
+    runs: list[Run]
 
 
 @pytest.fixture(autouse=True)
@@ -29,18 +42,29 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def composed() -> Iterator[Compose]:
+def composed() -> Compose:
     """Compose `conf/train.yaml` with overrides, named `test`."""
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        yield lambda *overrides: compose("train", ["name=test", *overrides])
+
+    def composition(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            return compose("train", ["name=test", *overrides])
+
+    return composition
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `python -m cifar_lab.train` in an empty folder, as a user would."""
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run `python -m cifar_lab.train` with arguments, in an empty folder and in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr("sys.argv", ["train"])
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "cifar_lab.train", *arguments]
-        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    def command(*arguments: str) -> Outcome:
+        with pytest.raises(SystemExit) as exit_:
+            run_application(train, arguments)
+        assert isinstance(exit_.value.code, int)
+        out, err = capfd.readouterr()
+        folders = sorted(path.parent for path in tmp_path.glob("**/status.json"))
+        return Outcome(exit_.value.code, out, err, [Run(folder) for folder in folders])
 
-    return run
+    return command

@@ -1,0 +1,41 @@
+# Everything here works from a fresh clone: the virtual environment is made and filled when something needs it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check format clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make .venv and install the project with the tested versions
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## train the report's CNN on synthetic images, a minute or two; ends with accuracy and curves
+	$(BIN)/python -m cifar_lab.train data=synthetic data.num_train=4500 data.num_test=1000 epochs=3 name=demo
+
+test: $(READY) ## the default tests, a few minutes; those of real images too where CIFAR_LAB_DATA is set
+	$(BIN)/python -m pytest $(if $(CIFAR_LAB_DATA),-m 'not slow and not gpu')
+
+test-all: $(READY) ## the slow tests too, and those of a GPU where there is one
+	$(BIN)/python -m pytest -m '$(if $(CIFAR_LAB_DATA),slow or not slow,not data)'
+
+check: $(READY) ## lint, format, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and the tools' caches; outputs stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info

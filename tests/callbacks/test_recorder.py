@@ -1,0 +1,109 @@
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cifar_lab.callbacks import Recorder, Throughput, best_and_last
+from cifar_lab.classifier import Classifier
+from cifar_lab.data import SyntheticDataModule
+from cifar_lab.runs import DivergedError, Run
+
+
+def fit(folder: Path, lr: float = 0.1, **options: Any) -> tuple[Run, Classifier]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 10))
+    classifier = Classifier(model, nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=lr))
+    run = Run(folder)
+    run.start({})
+    throughput = Throughput()
+    trainer = L.Trainer(
+        **{"max_epochs": 3, **options},
+        accelerator="cpu",
+        logger=False,
+        callbacks=[throughput, Recorder(run, throughput), *best_and_last(run)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+    trainer.fit(classifier, SyntheticDataModule(60, 20, batch_size=16))
+    return run, classifier
+
+
+def test_metrics_have_a_row_per_epoch_and_steps_an_entry_per_step(tmp_path: Path) -> None:
+    run, _ = fit(tmp_path)
+    metrics, steps = run.metrics(), run.steps()
+    assert metrics["epoch"].tolist() == [1, 2, 3]
+    assert metrics["step"].tolist() == [4, 8, 12]
+    expected = ["train/loss", "train/objective", "train/acc", "val/loss", "val/acc", "train/lr", "seconds"]
+    assert metrics.columns.tolist() == ["epoch", "step", *expected, "images_per_second"]
+    assert metrics[expected].notna().all(axis=None)
+    assert {name: values.shape for name, values in steps.items()} == dict.fromkeys(
+        ("loss", "grad_norm", "first_conv_grad_norm", "lr"), (12,)
+    )
+    # An epoch's mean over its images, 16 + 16 + 16 + 6, is that of its steps.
+    weights = np.tile([16, 16, 16, 6], 3).reshape(3, 4) / 54
+    np.testing.assert_allclose((steps["loss"].reshape(3, 4) * weights).sum(1), metrics["train/loss"], rtol=1e-5)
+    assert run.status()["epoch"] == 3
+    assert run.status()["epochs"] == 3
+
+
+def test_epochs_without_validation_have_empty_cells(tmp_path: Path) -> None:
+    run, _ = fit(tmp_path, check_val_every_n_epoch=2)
+    assert run.metrics()["val/acc"].isna().tolist() == [True, False, True]
+    assert run.metrics()["train/acc"].notna().all()
+
+
+def test_accumulated_batches_are_one_step_with_their_mean_loss(tmp_path: Path) -> None:
+    alone, _ = fit(tmp_path / "alone", lr=0.0, max_epochs=1)
+    together, _ = fit(tmp_path / "together", lr=0.0, max_epochs=1, accumulate_grad_batches=2)
+    pairs = alone.steps()["loss"].reshape(2, 2).mean(1)
+    np.testing.assert_allclose(together.steps()["loss"], pairs, rtol=1e-6)
+    assert together.metrics()["step"].tolist() == [2]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_is_recorded(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"train/loss is nan in epoch 1; try a lower optimizer\.lr"):
+        fit(tmp_path, lr=1e30)
+    assert len(Run(tmp_path).metrics()) == 1
+
+
+def test_the_best_checkpoint_is_the_first_of_the_best_epochs_and_the_last_is_the_last(tmp_path: Path) -> None:
+    run, classifier = fit(tmp_path, max_epochs=5)
+    best = torch.load(run.best_checkpoint, weights_only=True)
+    last = torch.load(run.last_checkpoint, weights_only=True)
+    assert best["epoch"] + 1 == run.metrics()["val/acc"].argmax() + 1
+    assert last["epoch"] + 1 == 5
+    for name, weight in classifier.state_dict().items():
+        assert torch.equal(last["state_dict"][name], weight)
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_throughput_leaves_out_the_first_ten_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        now = 0.0
+
+        def __call__(self) -> float:
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr("cifar_lab.callbacks.throughput.time.perf_counter", clock)
+    throughput = Throughput()
+    trainer: Any = type("Trainer", (), {"is_last_batch": False})()
+    batch = (torch.zeros(8, 3, 32, 32), torch.zeros(8))
+    throughput.on_train_epoch_start(trainer, trainer)
+    for step in range(30):
+        clock.now += 100.0 if step < 10 else 0.5
+        throughput.on_train_batch_end(trainer, trainer, None, batch, step)
+        if step == 9:
+            assert np.isnan(throughput.images_per_second)
+        if step == 19:
+            clock.now += 50.0
+            throughput.on_validation_end(trainer, trainer)
+    assert throughput.images_per_second == pytest.approx(16.0)
+    assert throughput.epoch_seconds == pytest.approx(1000 + 10 + 50)

@@ -1,0 +1,158 @@
+"""Every option composes with every other, and trains."""
+
+import itertools
+import random
+from collections.abc import Callable
+
+import lightning as L
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from cifar_lab.classifier import Classifier
+from cifar_lab.config import build, build_scheduler, conf_folder
+
+Compose = Callable[..., DictConfig]
+
+NARROW = {
+    "cnn": ["model.filters=[4,4,4]"],
+    "vgg_a": ["model.stages=[[4],[4],[4,4],[4,4],[4,4]]", "model.hidden=8"],
+    "vgg_a_dropout": ["model.stages=[[4],[4],[4,4],[4,4],[4,4]]", "model.hidden=8"],
+    "vgg_a_light": ["model.stages=[[4],[4]]", "model.hidden=8"],
+    "resnet14": ["model.widths=[4,4,4]"],
+    "resnet18": ["model.widths=[4,4,4,4]"],
+}
+SYNTHETIC = ["data=synthetic", "data.num_train=20", "data.num_test=10"]
+# CIFAR-10 has the same data module as the synthetic images and needs files; `logger` and `trainer` do not train.
+GROUPS = {
+    folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+    for folder in conf_folder().iterdir()
+    if folder.is_dir() and folder.name not in {"hydra", "data", "logger", "trainer"}
+}
+OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options]
+PAIRS = random.Random(0).sample([pair for pair in itertools.combinations(OPTIONS, 2) if pair[0][0] != pair[1][0]], k=40)
+
+
+def _step(composed: Compose, *overrides: str) -> dict[str, float]:
+    """Train one step and validate; the metrics that it logs."""
+    models = [override.partition("=")[2] for override in overrides if override.startswith("model=")]
+    narrow = NARROW[models[-1] if models else "cnn"]
+    config = composed(*SYNTHETIC, "batch_size=9", "epochs=1", *overrides, *narrow)
+    datamodule = build(config.data)
+    classifier = Classifier(
+        build(config.model),
+        build(config.loss),
+        build(config.optimizer),
+        build_scheduler(config.scheduler, total_steps=1),
+        l1=config.l1,
+        grad_clip=config.grad_clip,
+    )
+    before = torch.nn.utils.parameters_to_vector(classifier.parameters()).detach().clone()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        limit_train_batches=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    trainer.fit(classifier, datamodule)
+    after = torch.nn.utils.parameters_to_vector(classifier.parameters()).detach()
+    assert after.isfinite().all()
+    assert not torch.equal(before, after)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_an_option_trains_a_step(composed: Compose, group: str, option: str) -> None:
+    metrics = _step(composed, f"{group}={option}")
+    assert set(metrics) == {"train/loss", "train/objective", "train/acc", "train/lr", "val/loss", "val/acc"}
+    assert all(value == value for value in metrics.values())
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_two_options_train_a_step_together(composed: Compose, first: tuple[str, str], second: tuple[str, str]) -> None:
+    _step(composed, "=".join(first), "=".join(second))
+
+
+@pytest.mark.parametrize(
+    "override", ["bn=false", "l1=1e-4", "grad_clip=0", "grad_clip=null", "seed=5", "model.init=he"]
+)
+def test_a_scalar_trains_a_step(composed: Compose, override: str) -> None:
+    _step(composed, override)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "second"), [pair for pair in itertools.combinations(OPTIONS, 2) if pair[0][0] != pair[1][0]]
+)
+def test_any_two_options_train_a_step_together(
+    composed: Compose, first: tuple[str, str], second: tuple[str, str]
+) -> None:
+    _step(composed, "=".join(first), "=".join(second))
+
+
+def test_the_groups_hold_the_promised_options() -> None:
+    assert set(GROUPS["model"]) == {"cnn", "vgg_a", "vgg_a_light", "vgg_a_dropout", "resnet14", "resnet18"}
+    assert set(GROUPS["activation"]) == {"relu", "leaky_relu", "elu", "swish", "gelu", "mish"}
+    assert set(GROUPS["loss"]) == {"ce", "label_smoothing", "focal", "mse"}
+    assert set(GROUPS["optimizer"]) == {"adam", "adamw", "sgd", "sign_sgd"}
+    assert set(GROUPS["scheduler"]) == {"constant", "step", "plateau", "cosine", "warm_restarts", "one_cycle"}
+    assert set(GROUPS["augment"]) == {"none", "flip_crop"}
+    assert set(GROUPS["protocol"]) == {"holdout", "report"}
+
+
+def test_what_the_command_line_says_of_the_activation_wins_over_the_model(composed: Compose) -> None:
+    assert composed("model=vgg_a").activation._target_ == "torch.nn.ReLU"
+    assert composed("model=vgg_a", "activation=mish").model.activation._target_ == "torch.nn.Mish"
+    assert composed("activation=mish", "model=vgg_a").model.activation._target_ == "torch.nn.Mish"
+
+
+def test_defaults_are_those_of_the_report(composed: Compose) -> None:
+    config = composed()
+    assert (config.seed, config.epochs, config.batch_size, config.bn, config.l1, config.grad_clip) == (
+        *(0, 50, 128, True),
+        *(0.0, 1.0),
+    )
+    assert (config.optimizer.lr, config.optimizer.weight_decay) == (1e-3, 1e-4)
+    assert (config.scheduler.T_max, config.scheduler.eta_min) == (50, 1e-6)
+    assert config.model.dropout == 0.5
+    sgd = composed("optimizer=sgd").optimizer
+    assert (sgd.lr, sgd.momentum, sgd.nesterov, sgd.weight_decay) == (0.05, 0.9, True, 5e-4)
+    adamw = composed("optimizer=adamw").optimizer
+    assert (adamw.lr, adamw.weight_decay) == (1e-3, 0.05)
+    plateau = composed("scheduler=plateau").scheduler
+    assert (plateau.mode, plateau.patience, plateau.factor, plateau.cooldown, plateau.threshold) == (
+        *("min", 3, 0.2),
+        *(2, 1e-3),
+    )
+    assert plateau.lightning.monitor == "val/loss"
+    restarts = composed("scheduler=warm_restarts").scheduler
+    assert (restarts.T_0, restarts.T_mult) == (10, 2)
+    assert composed("scheduler=one_cycle").scheduler.pct_start == 0.15
+    assert composed("loss=label_smoothing").loss.smoothing == 0.1
+    assert (composed("loss=focal").loss.alpha, composed("loss=focal").loss.gamma) == (1, 2)
+
+
+def test_one_cycle_takes_the_runs_steps_and_the_optimizers_rate(composed: Compose) -> None:
+    config = composed("scheduler=one_cycle", "optimizer.lr=0.3")
+    options = build_scheduler(config.scheduler, total_steps=100)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.3, momentum=0.9)
+    scheduler = options["scheduler"](optimizer)
+    assert options["interval"] == "step"
+    assert scheduler.total_steps == 100
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step() if len(rates) < 100 else None
+    assert max(rates) == pytest.approx(0.3)
+    assert rates.index(max(rates)) == 14  # 15 % of the steps warm up
+
+
+def test_types_of_scalars_are_checked(composed: Compose) -> None:
+    for override in ("epochs=abc", "bn=yess", "seed=1.5", "l1=abc", "batch_size=x"):
+        with pytest.raises(Exception, match=r"could not be converted|Error merging"):
+            composed(override)

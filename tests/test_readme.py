@@ -1,0 +1,45 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from cifar_lab.config import conf_folder
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+# Lightning's defaults, as a reader would meet them: its bar and its hints.
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.filterwarnings("ignore:The '\\w+_dataloader' does not have many workers")
+def test_the_python_example_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    namespace: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), namespace)
+    trainer = namespace["trainer"]
+    assert {"test/acc", "test/loss"} <= trainer.callback_metrics.keys()  # type: ignore[attr-defined]
+
+
+def test_the_table_of_groups_is_complete_and_starts_with_the_defaults() -> None:
+    table = {
+        group: re.findall(r"`([a-z0-9_]+)`", options.partition(";")[0])
+        for group, options in re.findall(r"^\| `(\w+)` \| (`.*?) \|$", README, re.MULTILINE)
+    }
+    groups = {
+        folder.name: {path.stem for path in folder.glob("*.yaml")}
+        for folder in conf_folder().iterdir()
+        if folder.is_dir() and folder.name != "hydra"
+    }
+    assert {group: set(options) for group, options in table.items()} == groups
+    defaults = dict(re.findall(r"^  - (\w+): (\w+)", (conf_folder() / "train.yaml").read_text(), re.MULTILINE))
+    assert {group: options[0] for group, options in table.items()} == defaults
+
+
+def test_the_commands_of_the_house_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", README, re.MULTILINE))
+    assert {first or second for first, second in named} <= targets
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert phony is not None
+    assert set(phony.group(1).split()) == targets
