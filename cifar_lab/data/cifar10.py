@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 import platformdirs
 import torch
-from numpy._core.multiarray import _reconstruct
 
 from cifar_lab.data.images import NUM_CLASSES, DataError, LabelledImages
 
@@ -106,14 +105,37 @@ def _read_binary(path: Path, images_per_file: int) -> np.ndarray:
     return _check_labels(np.fromfile(path, np.uint8).reshape(-1, RECORD_BYTES), path)
 
 
+class _Dtype:
+    """Stands for numpy's dtype in a pickle: bytes, and nothing that holds pointers."""
+
+    def __init__(self, code: bytes | str, *_: Any) -> None:
+        if code not in (b"u1", "u1"):
+            raise pickle.UnpicklingError(f"it holds an array of {code!r}, not of bytes")
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Array:
+    """Stands for numpy's array in a pickle; numpy itself would let the file's state decide what is a pointer."""
+
+    def __init__(self, *_: Any) -> None:
+        self.values = np.empty(0, np.uint8)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran_order, content = state
+        assert isinstance(dtype, _Dtype)
+        self.values = np.frombuffer(content, np.uint8).reshape(shape, order="F" if fortran_order else "C")
+
+
 class _ArrayUnpickler(pickle.Unpickler):
-    """Makes numpy arrays, texts, numbers and lists; refuses everything else that a pickle could call."""
+    """Makes arrays of bytes, texts, numbers and lists; refuses everything else that a pickle could call."""
 
     _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy._core.multiarray", "_reconstruct"): _Array,
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Dtype,
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -126,11 +148,11 @@ class _ArrayUnpickler(pickle.Unpickler):
 def _read_pickle(path: Path, images_per_file: int) -> np.ndarray:
     try:
         batch = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-        planes, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
+        planes, labels = batch[b"data"].values, np.asarray(batch[b"labels"])
     except Exception as error:  # damaged bytes can make the unpickler raise nearly anything
         raise DataError(f"{path} is no batch of CIFAR-10 ({error}); unpack the archive again") from None
     expected = (images_per_file, RECORD_BYTES - 1)
-    if planes.shape != expected or planes.dtype != np.uint8 or labels.shape != expected[:1] or labels.dtype.kind != "i":
+    if planes.shape != expected or labels.shape != expected[:1] or labels.dtype.kind != "i":
         raise DataError(
             f"{path} holds {planes.dtype} images {planes.shape} and {labels.dtype} labels {labels.shape}, not uint8 "
             f"{expected} and {expected[:1]} integers; unpack the archive again"

@@ -77,7 +77,7 @@ class InMemoryDataModule(L.LightningDataModule):
         """Load the images and divide them, the first time that it is called.
 
         Raises:
-            DataError: Files are missing or damaged, or `train_size` asks for more images than there are.
+            DataError: Files are missing or damaged, a part would be empty, or `train_size` asks for more than there is.
         """
         if self._splits:
             return
@@ -85,6 +85,10 @@ class InMemoryDataModule(L.LightningDataModule):
         val = test
         if self.val_fraction:
             count = round(self.val_fraction * len(train.labels))
+            if not 0 < count < len(train.labels):
+                raise DataError(
+                    f"protocol.val_fraction={self.val_fraction} of {len(train.labels):,} images is {count:,}"
+                )
             held_out, rest = stratified_split(train.labels, count, keyed_generator(self.split_seed, 0))
             train, val = train.take(rest), train.take(held_out)
         self.train_available = available = len(train.labels)

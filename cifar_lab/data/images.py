@@ -28,7 +28,7 @@ def keyed_generator(*key: int) -> torch.Generator:
     """A CPU generator whose draws depend on `key` alone, not on what was drawn elsewhere before.
 
     Args:
-        key: Non-negative integers; keys of different lengths, or of different numbers, give independent streams.
+        key: Non-negative integers below 2**32; keys of other lengths or numbers give independent streams.
     """
     # SeedSequence pads its entropy with zeros, so (1,) and (1, 0) would be one stream without the length.
     (state,) = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)
@@ -52,11 +52,11 @@ def stratified_split(labels: Tensor, count: int, generator: torch.Generator) -> 
     if not 0 <= count <= len(labels):
         raise DataError(f"cannot take {count:,} of {len(labels):,} images")
     order = torch.randperm(len(labels), generator=generator)
-    # Number each class's images 0, 1, ... in the drawn order; the i-th of n then stands at (i + 1/2) / n of its
-    # class, and the `count` smallest positions hold every class's share.
-    position = torch.empty(len(labels), dtype=torch.float64)
-    for label in labels.unique():
-        members = order[labels[order] == label]
-        position[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
-    ranked = order[position[order].argsort(stable=True)]
-    return ranked[:count].sort().values, ranked[count:].sort().values
+    classes, sizes = labels.unique(return_counts=True)
+    # Largest remainders: every class gets its share rounded down, and those that lost most by it one image more.
+    shares, remainders = sizes * count // len(labels), sizes * count % len(labels)
+    shares[remainders.argsort(descending=True, stable=True)[: count - int(shares.sum())]] += 1
+    first = torch.zeros(len(labels), dtype=torch.bool)
+    for label, share in zip(classes, shares.tolist(), strict=True):
+        first[order[labels[order] == label][:share]] = True
+    return first.nonzero()[:, 0], (~first).nonzero()[:, 0]

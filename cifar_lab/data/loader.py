@@ -33,7 +33,7 @@ class BatchLoader:
     """Iterates over images in memory, a batch of normalised images and labels at a time.
 
     The order depends on (seed, epoch) and a batch's augmentation on (seed, epoch, batch index) alone. Lightning sets
-    the epoch through `sampler.set_epoch`; it is read when an iteration starts.
+    the epoch through `sampler.set_epoch`; it is read at an iteration's first batch.
 
     Args:
         data: The images; batches are made on their device.

@@ -1,0 +1,141 @@
+"""Batched augmentation does to every image what torchvision does to one, at offsets drawn for each image."""
+
+import itertools
+
+import pytest
+import scipy.stats
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tvf
+
+from cifar_lab.data.augment import crop, flip, flip_crop, identity
+
+
+def random_images(count: int, height: int = 32, width: int = 32) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (count, height, width, 3), dtype=torch.uint8, generator=generator)
+
+
+def position_images(count: int, side: int = 12) -> Tensor:
+    """Images whose red is the row and whose green is the column, counted from 1 because padding is 0."""
+    place = torch.arange(1, side + 1, dtype=torch.uint8)
+    image = torch.stack([place[:, None].expand(side, side), place.expand(side, side), torch.full((side, side), 255)], 2)
+    return image.to(torch.uint8).repeat(count, 1, 1, 1)
+
+
+def read_positions(images: Tensor, padding: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each of the augmented position images was cut, and whether it was mirrored."""
+    middle = images.shape[1] // 2
+    red, green = images[:, middle, middle, :2].long().unbind(1)
+    flipped = images[:, middle, middle + 1, 1].long() < green
+    column = torch.where(flipped, images.shape[2] - 1 - middle, middle)
+    return red - 1 - middle + padding, green - 1 - column + padding, flipped
+
+
+def by_torchvision(images: Tensor, tops: Tensor, lefts: Tensor, flipped: Tensor, padding: int) -> Tensor:
+    """Pad, cut and mirror the images one at a time."""
+    height, width = images.shape[1:3]
+    results = []
+    for image, top, left, mirror in zip(images, tops.tolist(), lefts.tolist(), flipped.tolist(), strict=True):
+        result = tvf.crop(tvf.pad(image.permute(2, 0, 1), [padding]), top, left, height, width)
+        results.append((tvf.horizontal_flip(result) if mirror else result).permute(1, 2, 0))
+    return torch.stack(results)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 4, 5])
+@pytest.mark.parametrize("size", [(32, 32), (6, 9)])
+def test_crop_at_every_offset_equals_torchvision(padding: int, size: tuple[int, int]) -> None:
+    offsets = range(2 * padding + 1)
+    tops, lefts = torch.tensor(list(itertools.product(offsets, offsets))).T
+    images = random_images(len(tops), *size)
+    cropped = crop(images, tops, lefts, padding)
+    assert cropped.dtype == torch.uint8
+    assert torch.equal(cropped, by_torchvision(images, tops, lefts, torch.zeros(len(tops), dtype=torch.bool), padding))
+
+
+def test_crop_reads_images_in_any_memory_layout() -> None:
+    planes = random_images(4).permute(0, 3, 1, 2).contiguous()
+    offsets = torch.tensor([0, 3, 5, 8])
+    view = planes.permute(0, 2, 3, 1)
+    assert torch.equal(crop(view, offsets, offsets, 4), crop(view.contiguous(), offsets, offsets, 4))
+
+
+def test_flip_mirrors_the_chosen_images_and_no_other() -> None:
+    images = random_images(6, 5, 8)
+    flipped = torch.tensor([True, False, False, True, True, False])
+    zeros = torch.zeros(6, dtype=torch.int64)
+    assert torch.equal(flip(images, flipped), by_torchvision(images, zeros, zeros, flipped, padding=0))
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2, 4])
+def test_flip_crop_equals_torchvision_at_the_offsets_that_were_drawn(padding: int) -> None:
+    places, images = position_images(200), random_images(200, 12, 12)
+    positions = read_positions(flip_crop(places, torch.Generator().manual_seed(3), padding), padding)
+    augmented = flip_crop(images, torch.Generator().manual_seed(3), padding)
+    assert torch.equal(augmented, by_torchvision(images, *positions, padding))
+    tops, lefts, flipped = positions
+    assert set(tops.tolist()) == set(lefts.tolist()) == set(range(2 * padding + 1))
+    assert set(flipped.tolist()) == {False, True}
+
+
+def test_padding_is_four_unless_said_otherwise() -> None:
+    images = random_images(50)
+    default, four = (flip_crop(images, torch.Generator().manual_seed(0), *padding) for padding in ((), (4,)))
+    assert torch.equal(default, four)
+
+
+def test_flip_crop_draws_offsets_and_flips_uniformly_and_independently() -> None:
+    augmented = flip_crop(position_images(20_000), torch.Generator().manual_seed(0))
+    tops, lefts, flipped = read_positions(augmented, padding=4)
+    counts = ((tops * 9 + lefts) * 2 + flipped).bincount(minlength=9 * 9 * 2)
+    assert len(counts) == 9 * 9 * 2
+    assert scipy.stats.chisquare(counts.numpy()).pvalue > 1e-4
+
+
+def test_offsets_and_flips_of_neighbours_in_a_batch_are_independent() -> None:
+    tops, lefts, flipped = read_positions(flip_crop(position_images(20_000), torch.Generator().manual_seed(1)), 4)
+    for quantity, levels in ((tops, 9), (lefts, 9), (flipped.long(), 2)):
+        pairs = (quantity[::2] * levels + quantity[1::2]).bincount(minlength=levels**2)
+        assert scipy.stats.chisquare(pairs.numpy()).pvalue > 1e-4
+
+
+def test_samples_of_a_batch_get_different_crops() -> None:
+    augmented = flip_crop(random_images(1).repeat(64, 1, 1, 1), torch.Generator().manual_seed(0))
+    # 64 uniform draws of 162 are expected to meet 53 different ones.
+    assert len(augmented.flatten(1).unique(dim=0)) > 40
+
+
+def test_the_generator_alone_decides_whatever_was_drawn_elsewhere_before() -> None:
+    images = random_images(32)
+    torch.manual_seed(1)
+    first = flip_crop(images, torch.Generator().manual_seed(7))
+    torch.manual_seed(2)
+    torch.rand(5)
+    assert torch.equal(flip_crop(images, torch.Generator().manual_seed(7)), first)
+    assert not torch.equal(flip_crop(images, torch.Generator().manual_seed(8)), first)
+
+
+def test_augmenting_leaves_the_global_random_state_as_it_was() -> None:
+    before = torch.get_rng_state()
+    flip_crop(random_images(8), torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_one_generator_draws_another_augmentation_at_each_call() -> None:
+    images, generator = random_images(32), torch.Generator().manual_seed(0)
+    assert not torch.equal(flip_crop(images, generator), flip_crop(images, generator))
+
+
+def test_augmenting_leaves_its_input_as_it_was() -> None:
+    images = random_images(16)
+    before = images.clone()
+    augmented = flip_crop(images, torch.Generator().manual_seed(0))
+    augmented.zero_()
+    assert torch.equal(images, before)
+
+
+def test_identity_changes_nothing_and_draws_nothing() -> None:
+    images, generator = random_images(4), torch.Generator().manual_seed(0)
+    state = generator.get_state()
+    assert torch.equal(identity(images, generator), random_images(4))
+    assert torch.equal(generator.get_state(), state)

@@ -1,0 +1,440 @@
+"""CIFAR-10's files are read pixel by pixel into the right place, and anything else is refused in one line."""
+
+import hashlib
+import os
+import pickle
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cifar_lab.data import cifar10
+from cifar_lab.data.cifar10 import load
+from cifar_lab.data.images import DataError, LabelledImages
+
+COUNT = 20
+BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
+NAMES = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
+
+Batches = dict[str, tuple[np.ndarray, list[int]]]
+
+
+def random_batches(seed: int = 0) -> Batches:
+    """Planes uint8 `(COUNT, 3072)` and labels of each file."""
+    generator = np.random.default_rng(seed)
+    return {
+        name: (generator.integers(256, size=(COUNT, 3072), dtype=np.uint8), generator.integers(10, size=COUNT).tolist())
+        for name in NAMES
+    }
+
+
+def python2_pickle(value: Any) -> bytes:
+    """The opcodes that Python 2 and the numpy of 2009 wrote: byte strings, and integers where dtype takes bools."""
+    match value:
+        case None:
+            return b"N"
+        case bytes():
+            return (b"U" + bytes([len(value)]) if len(value) < 256 else b"T" + struct.pack("<I", len(value))) + value
+        case bool():
+            return b"\x88" if value else b"\x89"
+        case float():
+            return b"G" + struct.pack(">d", value)
+        case int():
+            return b"J" + struct.pack("<i", value)
+        case list():
+            return b"](" + b"".join(map(python2_pickle, value)) + b"e"
+        case tuple():
+            return b"(" + b"".join(map(python2_pickle, value)) + b"t"
+        case dict():
+            return b"}(" + b"".join(python2_pickle(part) for item in value.items() for part in item) + b"u"
+        case np.ndarray():
+            code = value.dtype.str[1:].encode()
+            order = value.dtype.str[:1].encode()
+            dtype = b"cnumpy\ndtype\n" + python2_pickle((code, 0, 1)) + b"R"
+            dtype += python2_pickle((3, order, None, None, None, -1, -1, 0)) + b"b"
+            return python2_array(value.shape, dtype, value.tobytes())
+        case _:
+            raise TypeError(type(value))
+
+
+def python2_array(shape: tuple[int, ...], dtype: bytes, content: bytes) -> bytes:
+    empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + python2_pickle((0,)) + b"U\x01btR"
+    return empty + b"(K\x01" + python2_pickle(shape) + dtype + b"\x89" + python2_pickle(content) + b"tb"
+
+
+def python2_file(value: Any) -> bytes:
+    return b"\x80\x02" + python2_pickle(value) + b"."
+
+
+def write_binary(folder: Path, batches: Batches) -> Path:
+    folder.mkdir(parents=True)
+    for name, (planes, labels) in batches.items():
+        content = b"".join(bytes([label]) + row.tobytes() for row, label in zip(planes, labels, strict=True))
+        (folder / f"{name}.bin").write_bytes(content)
+    return folder
+
+
+def write_python(folder: Path, batches: Batches) -> Path:
+    folder.mkdir(parents=True)
+    for name, (planes, labels) in batches.items():
+        batch = {b"batch_label": b"training batch 1 of 5", b"labels": labels, b"data": planes, b"filenames": [b"a.png"]}
+        (folder / name).write_bytes(python2_file(batch))
+    return folder
+
+
+Writer = Callable[[Path, Batches], Path]
+both_layouts = pytest.mark.parametrize(("layout", "write"), [(BINARY, write_binary), (PYTHON, write_python)])
+
+
+def read(root: Path) -> tuple[LabelledImages, LabelledImages]:
+    return load(root, verify=False, images_per_file=COUNT)
+
+
+def refusal(root: Path, *, verify: bool = False) -> str:
+    """The message of the DataError, which is one line."""
+    with pytest.raises(DataError) as error:
+        load(root, verify, COUNT)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def overwrite_first(tmp_path: Path, content: bytes) -> Path:
+    """Valid Python batches except for the first file, whose path is returned."""
+    path = write_python(tmp_path / PYTHON, random_batches()) / "data_batch_1"
+    path.write_bytes(content)
+    return path
+
+
+@both_layouts
+def test_every_byte_of_a_plane_lands_at_its_channel_row_and_column(tmp_path: Path, layout: str, write: Writer) -> None:
+    batches = random_batches()
+    write(tmp_path / layout, batches)
+    train, test = read(tmp_path)
+    for data, names in ((train, NAMES[:5]), (test, NAMES[5:])):
+        planes = torch.from_numpy(np.concatenate([batches[name][0] for name in names]))
+        assert data.images.shape == (len(planes), 32, 32, 3) and data.images.dtype == torch.uint8
+        for channel in range(3):
+            for row in range(32):
+                start = channel * 1024 + row * 32
+                assert torch.equal(data.images[:, row, :, channel], planes[:, start : start + 32])
+        assert data.labels.dtype == torch.int64
+        assert data.labels.tolist() == [label for name in names for label in batches[name][1]]
+
+
+def test_the_two_layouts_give_equal_tensors(tmp_path: Path) -> None:
+    write_binary(tmp_path / "one" / BINARY, random_batches())
+    write_python(tmp_path / "other" / PYTHON, random_batches())
+    for one, other in zip(read(tmp_path / "one"), read(tmp_path / "other"), strict=True):
+        assert torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+
+
+def test_images_are_contiguous_and_can_be_changed_without_changing_the_file(tmp_path: Path) -> None:
+    write_binary(tmp_path / BINARY, random_batches())
+    train, _ = read(tmp_path)
+    assert train.images.is_contiguous()
+    train.images.zero_()
+    assert read(tmp_path)[0].images.any()
+
+
+@both_layouts
+def test_root_may_be_the_folder_of_the_layout_itself(tmp_path: Path, layout: str, write: Writer) -> None:
+    folder = write(tmp_path / layout, random_batches())
+    renamed = folder.rename(tmp_path / "renamed")
+    assert torch.equal(read(renamed)[0].images[:, 0, 0, 0], torch.from_numpy(first_bytes(random_batches())))
+
+
+def first_bytes(batches: Batches) -> np.ndarray:
+    return np.concatenate([batches[name][0][:, 0] for name in NAMES[:5]])
+
+
+def test_root_may_be_a_text_that_starts_at_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_binary(tmp_path / "data" / BINARY, random_batches())
+    assert len(load("~/data", verify=False, images_per_file=COUNT)[1].labels) == COUNT
+
+
+def test_the_binary_layout_is_preferred_to_the_python_one(tmp_path: Path) -> None:
+    write_python(tmp_path / PYTHON, random_batches(seed=1))
+    assert torch.equal(read(tmp_path)[0].images[:, 0, 0, 0], torch.from_numpy(first_bytes(random_batches(seed=1))))
+    write_binary(tmp_path / BINARY, random_batches(seed=2))
+    assert torch.equal(read(tmp_path)[0].images[:, 0, 0, 0], torch.from_numpy(first_bytes(random_batches(seed=2))))
+
+
+def test_a_complete_python_layout_is_read_where_the_binary_one_is_incomplete(tmp_path: Path) -> None:
+    write_python(tmp_path / PYTHON, random_batches(seed=1))
+    (write_binary(tmp_path / BINARY, random_batches(seed=2)) / "test_batch.bin").unlink()
+    assert torch.equal(read(tmp_path)[0].images[:, 0, 0, 0], torch.from_numpy(first_bytes(random_batches(seed=1))))
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_without_data_is_refused_and_the_line_says_what_to_do(tmp_path: Path, exists: bool) -> None:
+    root = tmp_path / "nowhere"
+    if exists:
+        root.mkdir()
+    message = refusal(root)
+    for part in (str(root), BINARY, "data_batch_1.bin", "test_batch.bin", PYTHON, "data.root=", "CIFAR_LAB_DATA"):
+        assert part in message
+    assert "data=synthetic" in message
+
+
+@both_layouts
+@pytest.mark.parametrize("inside", [False, True])
+def test_missing_files_are_named(tmp_path: Path, layout: str, write: Writer, inside: bool) -> None:
+    folder = write(tmp_path / layout, random_batches())
+    suffix = ".bin" if layout == BINARY else ""
+    for name in ("data_batch_3", "test_batch"):
+        (folder / f"{name}{suffix}").unlink()
+    message = refusal(folder if inside else tmp_path)
+    assert str(folder) in message and f"data_batch_3{suffix}, test_batch{suffix} missing" in message
+    assert "data_batch_1" not in message and "data_batch_5" not in message
+
+
+def test_no_root_means_the_folder_in_the_cache_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cifar10.default_root() == tmp_path / "cifar_lab"
+    write_binary(tmp_path / "cifar_lab" / BINARY, random_batches())
+    train, _ = load(verify=False, images_per_file=COUNT)
+    assert torch.equal(train.images[:, 0, 0, 0], torch.from_numpy(first_bytes(random_batches())))
+
+
+@pytest.mark.parametrize("change", [-3073, -1, 1, 3073])
+def test_a_binary_file_of_another_size_is_refused_with_both_sizes(tmp_path: Path, change: int) -> None:
+    path = write_binary(tmp_path / BINARY, random_batches()) / "data_batch_4.bin"
+    path.write_bytes((path.read_bytes() + bytes(3073))[: COUNT * 3073 + change])
+    assert f"{path} has {61_460 + change:,} bytes, not 61,460" in refusal(tmp_path)
+
+
+def test_an_empty_binary_file_is_refused(tmp_path: Path) -> None:
+    path = write_binary(tmp_path / BINARY, random_batches()) / "test_batch.bin"
+    path.write_bytes(b"")
+    assert f"{path} has 0 bytes" in refusal(tmp_path)
+
+
+@both_layouts
+@pytest.mark.parametrize("label", [10, 255])
+def test_labels_that_are_no_class_are_refused(tmp_path: Path, layout: str, write: Writer, label: int) -> None:
+    batches = random_batches()
+    batches["data_batch_2"][1][7] = label
+    folder = write(tmp_path / layout, batches)
+    message = refusal(tmp_path)
+    assert str(folder / "data_batch_2") in message and "labels outside 0 to 9" in message
+
+
+@pytest.mark.parametrize("label", [-1, -250, 256, 259, 2**31 - 1])
+def test_labels_that_do_not_fit_a_byte_are_refused_instead_of_wrapped(tmp_path: Path, label: int) -> None:
+    planes, labels = random_batches()["data_batch_1"]
+    path = overwrite_first(tmp_path, python2_file({b"data": planes, b"labels": [label, *labels[1:]]}))
+    assert refusal(tmp_path).startswith(f"{path} holds labels outside 0 to 9")
+
+
+PLANES, LABELS = random_batches()["data_batch_1"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "found"),
+    [
+        ({b"data": PLANES[:-1], b"labels": LABELS}, "uint8 images (19, 3072)"),
+        ({b"data": PLANES[:, :-1], b"labels": LABELS}, "uint8 images (20, 3071)"),
+        ({b"data": PLANES.reshape(COUNT, 3, 32, 32), b"labels": LABELS}, "uint8 images (20, 3, 32, 32)"),
+        ({b"data": PLANES, b"labels": LABELS[:-1]}, "labels (19,)"),
+        ({b"data": PLANES, b"labels": [[label] for label in LABELS]}, "labels (20, 1)"),
+        ({b"data": PLANES, b"labels": []}, "labels (0,)"),
+        ({b"data": PLANES, b"labels": [b"cat"] * COUNT}, "labels (20,)"),
+        ({b"data": PLANES, b"labels": 3}, "labels ()"),
+    ],
+)
+def test_images_and_labels_of_other_shapes_are_refused(tmp_path: Path, batch: dict[bytes, Any], found: str) -> None:
+    path = overwrite_first(tmp_path, python2_file(batch))
+    message = refusal(tmp_path)
+    assert str(path) in message and found in message
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {b"data": PLANES.astype(np.float32), b"labels": LABELS},
+        {b"data": PLANES.astype(np.int8), b"labels": LABELS},
+        {b"data": PLANES.astype(np.int64), b"labels": LABELS},
+        {b"data": PLANES, b"labels": np.zeros(COUNT)},
+        {b"data": PLANES, b"labels": [True] * COUNT},
+        {b"data": PLANES, b"labels": [2.5] * COUNT},
+    ],
+    ids=["float32 images", "int8 images", "int64 images", "float64 labels", "bool labels", "float labels"],
+)
+def test_images_and_labels_of_other_types_are_refused(tmp_path: Path, batch: dict[bytes, Any]) -> None:
+    path = overwrite_first(tmp_path, python2_file(batch))
+    assert str(path) in refusal(tmp_path)
+
+
+VALID = python2_file({b"data": PLANES, b"labels": LABELS})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(VALID[:size] for size in (0, 1, 2, 5, 20, 100, len(VALID) // 2, len(VALID) - 1)),
+        b"<!DOCTYPE html><html>404</html>",
+        b"\x1f\x8b\x08\x00" + bytes(100),
+        bytes(1000),
+        bytes(range(256)) * 8,
+        python2_file([PLANES, LABELS]),
+        python2_file(None),
+        python2_file(7),
+        python2_file({b"data": PLANES}),
+        python2_file({b"labels": LABELS}),
+        python2_file({b"data": PLANES, b"labels": [LABELS, 3]}),
+        pickle.dumps({"data": 1, "labels": 2}),
+    ],
+    ids=lambda content: f"{len(content)} bytes {content[:8]!r}",
+)
+def test_a_damaged_or_foreign_pickle_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = overwrite_first(tmp_path, content)
+    assert refusal(tmp_path).startswith(f"{path} is no batch of CIFAR-10 (")
+
+
+class Call:
+    """Pickled as the call of a function, which a trusting unpickler makes."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+
+def calls_that_leave_a_marker(marker: Path) -> dict[str, Any]:
+    python = f"open({str(marker)!r}, 'w').close()"
+    evil = Call(os.system, f"touch '{marker}'")
+    array = np.empty(1, object)
+    array[0] = evil
+    return {
+        "os.system": evil,
+        "builtins.eval": Call(eval, python),
+        "builtins.exec": Call(exec, python),
+        "method": Call(getattr(marker, "touch")),  # noqa: B009 - a bound method is pickled as a call of getattr
+        "in an object array": array,
+        "in a structured array": np.array([(1, evil)], dtype=[("a", "i4"), ("b", "O")]),
+        "among the labels": {b"data": PLANES, b"labels": [*LABELS[1:], evil]},
+        "under another key": {b"data": PLANES, b"labels": LABELS, b"batch_label": evil},
+    }
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("kind", list(calls_that_leave_a_marker(Path())))
+def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(tmp_path: Path, kind: str, protocol: int) -> None:
+    marker = tmp_path / "marker"
+    content = pickle.dumps(calls_that_leave_a_marker(marker)[kind], protocol)
+    pickle.loads(content)
+    assert marker.exists(), "the attack works on a trusting unpickler"
+    marker.unlink()
+    path = overwrite_first(tmp_path, content)
+    assert refusal(tmp_path).startswith(f"{path} is no batch of CIFAR-10 (")
+    assert not marker.exists()
+
+
+def test_a_call_by_the_opcode_that_needs_no_reduce_is_refused(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    content = b"(S'touch " + str(marker).encode() + b"'\nios\nsystem\n."
+    pickle.loads(content)
+    assert marker.exists(), "the attack works on a trusting unpickler"
+    marker.unlink()
+    overwrite_first(tmp_path, content)
+    assert "it calls os.system" in refusal(tmp_path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["frombuffer", "ndarray.tofile", "dtype.__class__", "load", "save", "fromfile"])
+def test_numpy_beyond_its_arrays_is_refused(tmp_path: Path, name: str) -> None:
+    content = b"\x80\x04" + b"".join(b"\x8c" + bytes([len(text)]) + text.encode() for text in ("numpy", name))
+    overwrite_first(tmp_path, content + b"\x93.")
+    assert f"it calls numpy.{name}" in refusal(tmp_path)
+
+
+def test_an_array_of_raw_pointers_is_refused_before_a_pointer_is_followed(tmp_path: Path) -> None:
+    # A dtype's pickled state can say that objects are plain bytes; copying such an array then follows addresses that
+    # the file has chosen. These are the addresses of None, so that following them does no harm here.
+    dtype = b"cnumpy\ndtype\n(U\x02O8\x89\x88tR" + python2_pickle((3, b"|", None, None, None, -1, -1, 0)) + b"b"
+    pointers = python2_array((1,), dtype, struct.pack("P", id(None)))
+    batch = b"\x80\x02}(" + python2_pickle(b"data") + python2_pickle(PLANES) + python2_pickle(b"labels")
+    path = overwrite_first(tmp_path, batch + b"](" + pointers * COUNT + b"eu.")
+    assert refusal(tmp_path).startswith(f"{path} is no batch of CIFAR-10 (")
+
+
+def records(batches: Batches, names: list[str]) -> np.ndarray:
+    return np.concatenate([np.column_stack([np.uint8(batches[name][1]), batches[name][0]]) for name in names])
+
+
+def test_the_digest_is_the_sha256_of_the_sorted_sha256_of_the_records() -> None:
+    rows = records(random_batches(), NAMES[:1])
+    each = sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in rows)
+    assert cifar10.digest(rows) == hashlib.sha256(bytes.fromhex("".join(each))).hexdigest()
+
+
+def test_the_digest_does_not_depend_on_the_order_of_the_images() -> None:
+    rows = records(random_batches(), NAMES[:1])
+    assert cifar10.digest(rows[np.random.default_rng(0).permutation(COUNT)]) == cifar10.digest(rows)
+
+
+@pytest.mark.parametrize(("row", "byte"), [(0, 0), (0, 1), (7, 1500), (COUNT - 1, 3072)])
+def test_the_digest_changes_with_one_byte(row: int, byte: int) -> None:
+    rows = records(random_batches(), NAMES[:1])
+    before = cifar10.digest(rows)
+    rows[row, byte] ^= 1
+    assert cifar10.digest(rows) != before
+
+
+def test_the_digest_changes_where_an_image_comes_twice() -> None:
+    rows = records(random_batches(), NAMES[:1])
+    assert cifar10.digest(np.concatenate([rows, rows[:1]])) != cifar10.digest(rows)
+
+
+@both_layouts
+def test_images_whose_digest_is_right_are_accepted_in_either_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, write: Writer
+) -> None:
+    batches = random_batches()
+    write(tmp_path / layout, batches)
+    for split, names in (("train", NAMES[:5]), ("test", NAMES[5:])):
+        monkeypatch.setitem(cifar10.DIGESTS, split, cifar10.digest(records(batches, names)))
+    assert len(load(tmp_path, verify=True, images_per_file=COUNT)[0].labels) == 5 * COUNT
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_foreign_images_are_refused_with_both_digests_and_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
+) -> None:
+    batches = random_batches()
+    found = {"train": cifar10.digest(records(batches, NAMES[:5])), "test": cifar10.digest(records(batches, NAMES[5:]))}
+    expected = cifar10.DIGESTS[split]
+    for other in found.keys() - {split}:
+        monkeypatch.setitem(cifar10.DIGESTS, other, found[other])
+    folder = write_binary(tmp_path / BINARY, batches)
+    message = refusal(tmp_path, verify=True)
+    assert f"the {split} images in {folder}" in message and "data.verify=false" in message
+    assert re.findall(r"[0-9a-f]{64}", message) == [found[split], expected]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("layout", [BINARY, PYTHON])
+def test_the_published_images_have_their_published_sizes_means_and_deviations(layout: str) -> None:
+    root = Path(os.environ["CIFAR_LAB_DATA"]).expanduser()
+    if not (root / layout).is_dir():
+        pytest.skip(f"no {layout} in {root}")
+    train, test = load(root / layout, verify=True)
+    assert train.images.shape == (50_000, 32, 32, 3) and test.images.shape == (10_000, 32, 32, 3)
+    assert train.labels.bincount().tolist() == [5_000] * 10 and test.labels.bincount().tolist() == [1_000] * 10
+    # Of every value 0 to 255, how many pixels have it: sums of integers, so the digits are exact.
+    counts = [train.images[..., channel].flatten().bincount(minlength=256).double() for channel in range(3)]
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means = [(count * values).sum() / count.sum() for count in counts]
+    stds = [
+        ((count * (values - mean) ** 2).sum() / count.sum()).sqrt() for count, mean in zip(counts, means, strict=True)
+    ]
+    assert [f"{mean:.4f}" for mean in means] == ["0.4914", "0.4822", "0.4465"]
+    assert [f"{std:.4f}" for std in stds] == ["0.2470", "0.2435", "0.2616"]

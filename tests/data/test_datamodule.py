@@ -1,0 +1,246 @@
+"""Both protocols divide the images as they promise, and Lightning trains on them in a new order each epoch."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cifar_lab.data import cifar10
+from cifar_lab.data.augment import flip_crop
+from cifar_lab.data.datamodule import CIFAR10DataModule, InMemoryDataModule, SyntheticDataModule
+from cifar_lab.data.images import DataError, LabelledImages
+from cifar_lab.data.loader import BatchLoader
+
+NUM_TRAIN, NUM_TEST = 200, 50
+
+
+class NumberedDataModule(InMemoryDataModule):
+    """Images whose first pixel is their number: 0 to 199 train, 200 to 249 test; the label is its last digit."""
+
+    def __init__(self, **options: Any) -> None:
+        # With these the normalised images are the numbers themselves.
+        super().__init__(**{"mean": (0, 0, 0), "std": (1 / 255,) * 3, **options})
+        self.num_loads = 0
+
+    def load(self) -> tuple[LabelledImages, LabelledImages]:
+        self.num_loads += 1
+        numbers = torch.arange(NUM_TRAIN + NUM_TEST)
+        images = numbers.to(torch.uint8)[:, None, None, None].repeat(1, 32, 32, 3)
+        data = LabelledImages(images, numbers % 10)
+        return data.take(numbers[:NUM_TRAIN]), data.take(numbers[NUM_TRAIN:])
+
+
+def numbers(images: Tensor) -> list[int]:
+    return images[:, 0, 0, 0].round().long().tolist()
+
+
+def content(loader: BatchLoader) -> list[int]:
+    """The numbers of the images, in the loader's order."""
+    return [number for images, _ in loader for number in numbers(images)]
+
+
+def class_sizes(indices: list[int]) -> list[int]:
+    counts = Counter(index % 10 for index in indices)
+    return [counts[label] for label in range(10)]
+
+
+def test_holdout_divides_the_training_images_and_leaves_the_test_images_alone() -> None:
+    data = NumberedDataModule(val_fraction=0.2)
+    train, val, test = map(content, (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()))
+    assert len(train) == 160 and len(val) == 40
+    assert sorted(train + val) == list(range(NUM_TRAIN))
+    assert test == list(range(NUM_TRAIN, NUM_TRAIN + NUM_TEST))
+    assert class_sizes(train) == [16] * 10 and class_sizes(val) == [4] * 10
+
+
+def test_a_tenth_of_the_training_images_is_held_out_unless_said_otherwise() -> None:
+    data = NumberedDataModule()
+    assert [data.size(split) for split in ("train", "val", "test")] == [180, 20, 50]
+
+
+def test_the_report_protocol_trains_on_all_images_and_validates_on_the_test_set() -> None:
+    data = NumberedDataModule(val_fraction=0.0)
+    assert sorted(content(data.train_dataloader())) == list(range(NUM_TRAIN))
+    assert content(data.val_dataloader()) == content(data.test_dataloader()) == list(range(200, 250))
+
+
+def test_what_is_held_out_depends_on_the_split_seed_alone() -> None:
+    held_out = content(NumberedDataModule(split_seed=1).val_dataloader())
+    torch.manual_seed(1)
+    others: list[dict[str, Any]] = [{"seed": 5}, {"batch_size": 7}, {"train_size": 30}, {"augment": flip_crop}]
+    for options in others:
+        assert content(NumberedDataModule(split_seed=1, **options).val_dataloader()) == held_out
+    assert content(NumberedDataModule(split_seed=2).val_dataloader()) != held_out
+
+
+@pytest.mark.parametrize("val_fraction", [0.0, 0.1])
+def test_train_size_takes_its_images_by_class_from_what_the_protocol_leaves(val_fraction: float) -> None:
+    data = NumberedDataModule(val_fraction=val_fraction, train_size=70)
+    train = content(data.train_dataloader())
+    assert len(set(train)) == 70 == data.size("train") and class_sizes(train) == [7] * 10
+    assert not set(train) & set(content(data.val_dataloader()))
+    assert data.train_available == round(NUM_TRAIN * (1 - val_fraction))
+
+
+def test_which_images_train_size_takes_depends_on_the_split_seed_and_not_on_the_seed() -> None:
+    def taken(**seeds: int) -> list[int]:
+        return sorted(content(NumberedDataModule(train_size=70, **seeds).train_dataloader()))
+
+    assert taken(seed=0) == taken(seed=1) != taken(split_seed=1)
+
+
+def test_all_images_that_the_protocol_leaves_can_be_asked_for() -> None:
+    assert NumberedDataModule(train_size=180).size("train") == 180
+
+
+@pytest.mark.parametrize(("train_size", "val_fraction", "available"), [(181, 0.1, 180), (201, 0, 200), (0, 0.5, 100)])
+def test_a_train_size_out_of_range_is_refused_with_the_number_there_is(
+    train_size: int, val_fraction: float, available: int
+) -> None:
+    data = NumberedDataModule(train_size=train_size, val_fraction=val_fraction)
+    with pytest.raises(DataError, match=rf"^data\.train_size={train_size} lies outside 1 to {available}\b.*$"):
+        data.setup()
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_size_that_is_not_positive_is_refused(batch_size: int) -> None:
+    with pytest.raises(ValueError, match=f"batch_size={batch_size}"):
+        NumberedDataModule(batch_size=batch_size)
+
+
+@pytest.mark.parametrize("val_fraction", [-0.1, 1.0, 1.5, float("nan")])
+def test_a_val_fraction_outside_its_range_is_refused(val_fraction: float) -> None:
+    with pytest.raises(ValueError, match=f"val_fraction={val_fraction}"):
+        NumberedDataModule(val_fraction=val_fraction)
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(1, 180), (50, 4), (60, 3), (180, 1), (500, 1)])
+def test_steps_per_epoch_counts_the_partial_batch_too(batch_size: int, steps: int) -> None:
+    data = NumberedDataModule(batch_size=batch_size)
+    assert data.steps_per_epoch == steps == len(list(data.train_dataloader()))
+
+
+def test_images_are_loaded_once_and_divided_once() -> None:
+    data = NumberedDataModule()
+    data.setup("fit")
+    val = content(data.val_dataloader())
+    data.setup("test")
+    assert content(data.val_dataloader()) == val and data.num_loads == 1
+
+
+def test_only_training_batches_are_augmented_and_shuffled() -> None:
+    def darken(images: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.zeros_like(images)
+
+    data = NumberedDataModule(augment=darken)
+    assert content(data.train_dataloader()) == [0] * 180
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        assert any(content(loader)) and content(loader) == sorted(content(loader))
+
+
+def test_the_seed_varies_order_and_augmentation_of_the_training_batches() -> None:
+    data = [NumberedDataModule(augment=flip_crop, seed=seed) for seed in (0, 0, 1)]
+    (first, labels), (again, labels_again), (_, other_labels) = (next(iter(one.train_dataloader())) for one in data)
+    assert torch.equal(first, again) and torch.equal(labels, labels_again) and not torch.equal(labels, other_labels)
+
+
+def test_mean_and_std_reach_the_batches_of_every_split() -> None:
+    plain, data = NumberedDataModule(), NumberedDataModule(mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.4))
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        (pixels, _), (images, _) = (next(iter(getattr(one, name)())) for one in (plain, data))
+        for channel, (mean, std) in enumerate(((0.5, 0.1), (0.4, 0.2), (0.3, 0.4))):
+            torch.testing.assert_close(images[:, channel], (pixels[:, channel] / 255 - mean) / std, rtol=0, atol=1e-5)
+
+
+def test_synthetic_images_have_the_sizes_asked_for_and_vary_with_the_data_seed() -> None:
+    data, again, other = (SyntheticDataModule(40, 20, data_seed=seed, val_fraction=0.25) for seed in (1, 1, 2))
+    assert [data.size(split) for split in ("train", "val", "test")] == [30, 10, 20]
+    (images, _), (same, _), (others, _) = (next(iter(one.test_dataloader())) for one in (data, again, other))
+    assert torch.equal(images, same) and not torch.equal(images, others)
+
+
+def test_cifar10_is_read_from_its_root_and_verified_unless_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load(root: str | Path | None, verify: bool) -> tuple[LabelledImages, LabelledImages]:
+        asked.append((root, verify))
+        return NumberedDataModule().load()
+
+    monkeypatch.setattr(cifar10, "load", load)
+    CIFAR10DataModule("somewhere", batch_size=3).setup()
+    CIFAR10DataModule(verify=False).setup()
+    assert asked == [("somewhere", True), (None, False)]
+
+
+def test_missing_cifar10_is_reported_when_the_images_are_loaded(tmp_path: Path) -> None:
+    data = CIFAR10DataModule(tmp_path)
+    with pytest.raises(DataError, match=r"data\.root="):
+        data.setup()
+
+
+class Recorder(L.LightningModule):
+    """A linear classifier that remembers the numbers of the images of every epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 10)
+        self.trained: dict[int, list[int]] = {}
+        self.validated: dict[int, list[int]] = {}
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        images, labels = batch
+        self.trained.setdefault(self.current_epoch, []).extend(numbers(images))
+        return F.cross_entropy(self.linear(images.mean((2, 3)) / 255), labels)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        self.validated.setdefault(self.current_epoch, []).extend(numbers(batch[0]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def fit(data: InMemoryDataModule, tmp_path: Path, max_epochs: int = 2) -> Recorder:
+    module = Recorder()
+    trainer = L.Trainer(
+        max_epochs=max_epochs,
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(module, datamodule=data)
+    assert trainer.global_step == max_epochs * data.steps_per_epoch
+    return module
+
+
+def test_a_lightning_trainer_tells_the_loader_each_epoch(tmp_path: Path) -> None:
+    module = fit(NumberedDataModule(batch_size=50, seed=3), tmp_path)
+    loader = NumberedDataModule(batch_size=50, seed=3).train_dataloader()
+    expected = {}
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        expected[epoch] = content(loader)
+    assert module.trained == expected and expected[0] != expected[1]
+
+
+def test_a_lightning_trainer_visits_every_image_once_an_epoch(tmp_path: Path) -> None:
+    data = NumberedDataModule(batch_size=50)
+    module = fit(data, tmp_path)
+    held_out = content(data.val_dataloader())
+    for epoch in range(2):
+        assert sorted(module.trained[epoch] + held_out) == list(range(NUM_TRAIN))
+        assert module.validated[epoch] == held_out
+
+
+@pytest.mark.parametrize("val_fraction", [0.001, 0.999])
+def test_a_part_without_images_is_refused(val_fraction: float) -> None:
+    with pytest.raises(DataError, match=r"protocol\.val_fraction=0\.\d+ of 100 images is (0|100)"):
+        SyntheticDataModule(100, 10, val_fraction=val_fraction).setup()

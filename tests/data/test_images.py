@@ -1,0 +1,98 @@
+"""Splits keep every class's share, and generators depend on their keys alone."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from cifar_lab.data.images import DataError, LabelledImages, keyed_generator, stratified_split
+
+
+def shuffled_labels(sizes: list[int]) -> Tensor:
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+
+
+@pytest.mark.parametrize(("sizes", "count"), [([20] * 10, 50), ([40, 20, 60], 30), ([7, 7], 0), ([7, 7], 14)])
+def test_every_class_keeps_its_exact_share_where_whole_images_allow(sizes: list[int], count: int) -> None:
+    labels = shuffled_labels(sizes)
+    first, _ = stratified_split(labels, count, keyed_generator(1))
+    shares = [size * count // sum(sizes) for size in sizes]
+    assert labels[first].bincount(minlength=len(sizes)).tolist() == shares
+
+
+@pytest.mark.parametrize("sizes", [[20] * 10, [11, 10, 10, 10], [3, 3], [91] + [1] * 9, [50, 30, 15, 5], [0, 4, 9]])
+def test_every_class_comes_within_one_image_of_its_share(sizes: list[int]) -> None:
+    labels = shuffled_labels(sizes)
+    for count in range(len(labels) + 1):
+        first, _ = stratified_split(labels, count, keyed_generator(count))
+        shares = torch.tensor(sizes, dtype=torch.float64) * count / len(labels)
+        deviation = (labels[first].bincount(minlength=len(sizes)) - shares).abs().max()
+        assert deviation < 1, f"{count} of {sizes}"
+
+
+@pytest.mark.parametrize("count", [0, 1, 33, 99, 100])
+def test_the_two_parts_are_disjoint_complete_and_ascending(count: int) -> None:
+    first, rest = stratified_split(shuffled_labels([10] * 10), count, keyed_generator(0))
+    assert len(first) == count and first.dtype == rest.dtype == torch.int64
+    assert torch.cat([first, rest]).sort().values.tolist() == list(range(100))
+    assert first.tolist() == sorted(first.tolist()) and rest.tolist() == sorted(rest.tolist())
+
+
+def test_the_same_key_draws_the_same_images_and_another_key_draws_others() -> None:
+    labels = shuffled_labels([50] * 10)
+    first, again, other = (stratified_split(labels, 100, keyed_generator(key))[0] for key in (3, 3, 4))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_every_image_of_a_class_is_drawn_equally_often() -> None:
+    drawn = torch.zeros(20)
+    for key in range(1000):
+        drawn[stratified_split(torch.arange(20) % 2, 4, keyed_generator(key))[0]] += 1
+    # Binomial (1000, 1/5): a mean of 200 and a deviation of 12.6; five deviations either way.
+    assert drawn.min() > 137 and drawn.max() < 263
+
+
+@pytest.mark.parametrize("count", [-1, 21])
+def test_asking_for_more_images_than_there_are_is_refused(count: int) -> None:
+    with pytest.raises(DataError, match=rf"^cannot take {count} of 20 images$"):
+        stratified_split(shuffled_labels([10, 10]), count, keyed_generator(0))
+
+
+def test_taking_keeps_images_with_their_labels_in_the_order_asked_for() -> None:
+    data = LabelledImages(torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 32, 32, 3), torch.arange(5))
+    taken = data.take(torch.tensor([3, 0, 3]))
+    assert taken.images[:, 0, 0, 0].tolist() == taken.labels.tolist() == [3, 0, 3]
+
+
+def draws(*key: int) -> tuple[int, ...]:
+    return tuple(torch.randint(2**62, (4,), generator=keyed_generator(*key)).tolist())
+
+
+def test_the_same_key_gives_the_same_draws_whatever_was_drawn_before() -> None:
+    first = draws(1, 2, 3)
+    torch.manual_seed(0)
+    torch.rand(10)
+    assert draws(1, 2, 3) == first
+
+
+def test_making_a_generator_leaves_the_global_random_state_as_it_was() -> None:
+    before = torch.get_rng_state()
+    draws(5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_different_keys_give_different_draws() -> None:
+    numbers = (0, 1, 2, 2**31, 2**32 - 1)
+    keys = [key for length in range(1, 4) for key in itertools.product(numbers, repeat=length)]
+    assert len({draws(*key) for key in keys}) == len(keys)
+
+
+def test_keys_that_differ_by_trailing_zeros_give_different_draws() -> None:
+    assert len({draws(1), draws(1, 0), draws(1, 0, 0)}) == 3
+
+
+def test_a_negative_key_is_refused() -> None:
+    with pytest.raises(ValueError, match="non-negative"):
+        keyed_generator(-1)

@@ -1,0 +1,155 @@
+"""Batches are normalised as torchvision does, complete, and depend on nothing but seed, epoch and index."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tvf
+
+from cifar_lab.data.augment import flip_crop
+from cifar_lab.data.images import LabelledImages
+from cifar_lab.data.loader import Augmentation, BatchLoader, normalise
+
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2470, 0.2435, 0.2616)
+
+
+def numbered_images(count: int = 23) -> LabelledImages:
+    """Random images, labelled by their index."""
+    generator = torch.Generator().manual_seed(0)
+    return LabelledImages(
+        torch.randint(256, (count, 32, 32, 3), dtype=torch.uint8, generator=generator), torch.arange(count)
+    )
+
+
+def shuffled_loader(
+    *, count: int = 23, batch_size: int = 5, seed: int = 0, augment: Augmentation | None = flip_crop
+) -> BatchLoader:
+    return BatchLoader(numbered_images(count), batch_size, MEAN, STD, augment=augment, shuffle=True, seed=seed)
+
+
+def order(loader: BatchLoader, epoch: int = 0) -> list[int]:
+    loader.set_epoch(epoch)
+    return [label for _, labels in loader for label in labels.tolist()]
+
+
+def batch(loader: BatchLoader, epoch: int, index: int) -> tuple[Tensor, Tensor]:
+    loader.set_epoch(epoch)
+    return next(itertools.islice(loader, index, None))
+
+
+def test_normalising_equals_torchvision() -> None:
+    images = numbered_images().images
+    images[0, :16, :16] = torch.arange(256, dtype=torch.uint8).view(16, 16, 1)
+    ours = normalise(images, torch.tensor(MEAN), torch.tensor(STD))
+    theirs = tvf.normalize(tvf.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True), list(MEAN), list(STD))
+    assert ours.shape == (23, 3, 32, 32) and ours.dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_normalised_images_are_laid_out_channels_last() -> None:
+    images = normalise(numbered_images().images, torch.tensor(MEAN), torch.tensor(STD))
+    assert images.is_contiguous(memory_format=torch.channels_last) and images.stride() == (3072, 1, 96, 3)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(("count", "batch_size", "sizes"), [(23, 5, [5, 5, 5, 5, 3]), (10, 5, [5, 5]), (3, 5, [3])])
+def test_every_image_comes_once_and_the_last_batch_holds_what_is_left(
+    shuffle: bool, count: int, batch_size: int, sizes: list[int]
+) -> None:
+    loader = BatchLoader(numbered_images(count), batch_size, MEAN, STD, shuffle=shuffle)
+    batches = list(loader)
+    assert [len(labels) for _, labels in batches] == [len(images) for images, _ in batches] == sizes
+    assert len(loader) == len(sizes)
+    assert torch.cat([labels for _, labels in batches]).sort().values.tolist() == list(range(count))
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_images_stay_with_their_labels(shuffle: bool) -> None:
+    data = numbered_images()
+    for images, labels in BatchLoader(data, 5, MEAN, STD, shuffle=shuffle):
+        assert torch.equal(images, normalise(data.images[labels], torch.tensor(MEAN), torch.tensor(STD)))
+
+
+def test_a_loader_that_does_not_shuffle_keeps_the_order_in_every_epoch() -> None:
+    loader = BatchLoader(numbered_images(), 5, MEAN, STD, seed=3)
+    assert order(loader, epoch=0) == order(loader, epoch=1) == list(range(23))
+
+
+def test_each_seed_and_each_epoch_has_its_own_order() -> None:
+    orders = {tuple(order(shuffled_loader(seed=seed), epoch)) for seed in range(4) for epoch in range(4)}
+    assert len(orders) == 16 and tuple(range(23)) not in orders
+
+
+def test_the_order_depends_on_neither_the_global_random_state_nor_batch_size_nor_augmentation() -> None:
+    torch.manual_seed(1)
+    expected = order(shuffled_loader(seed=2), epoch=3)
+    torch.manual_seed(2)
+    assert order(shuffled_loader(seed=2), epoch=3) == expected
+    assert order(shuffled_loader(seed=2, batch_size=7), epoch=3) == expected
+    assert order(shuffled_loader(seed=2, augment=None), epoch=3) == expected
+
+
+def test_every_batch_of_every_epoch_and_seed_is_augmented_by_its_own_draws() -> None:
+    drawn = []
+
+    def record(images: Tensor, generator: torch.Generator) -> Tensor:
+        drawn.append(torch.rand((), generator=generator, dtype=torch.float64).item())
+        return images
+
+    for seed, epoch in itertools.product(range(3), range(3)):
+        order(shuffled_loader(seed=seed, augment=record), epoch)
+    assert len(drawn) == len(set(drawn)) == 3 * 3 * 5
+
+
+def test_augmentation_does_not_draw_from_the_numbers_that_made_the_order() -> None:
+    states = []
+
+    def record(images: Tensor, generator: torch.Generator) -> Tensor:
+        states.append(torch.randperm(23, generator=generator).tolist())
+        return images
+
+    assert order(shuffled_loader(seed=0, augment=record), epoch=0) not in states
+
+
+@pytest.mark.parametrize(("epoch", "index"), [(0, 0), (0, 3), (2, 0), (2, 4)])
+def test_a_batch_depends_on_seed_epoch_and_index_alone(epoch: int, index: int) -> None:
+    through = shuffled_loader(seed=1)
+    torch.manual_seed(1)
+    for earlier in range(epoch):
+        order(through, earlier)
+    through.set_epoch(epoch)
+    expected = list(through)[index]
+    torch.manual_seed(2)
+    images, labels = batch(shuffled_loader(seed=1), epoch, index)
+    assert torch.equal(images, expected[0]) and torch.equal(labels, expected[1])
+
+
+def test_iterating_twice_gives_the_same_batches_until_the_epoch_is_set() -> None:
+    loader = shuffled_loader()
+    first, again, later = batch(loader, 0, 1), batch(loader, 0, 1), batch(loader, 1, 1)
+    assert torch.equal(first[0], again[0]) and not torch.equal(first[0], later[0])
+
+
+def test_setting_the_epoch_does_not_change_an_iteration_that_has_started() -> None:
+    loader = shuffled_loader()
+    expected = list(loader)
+    iterator = iter(loader)
+    batches = [next(iterator)]
+    loader.set_epoch(1)
+    batches += iterator
+    for (images, labels), (expected_images, expected_labels) in zip(batches, expected, strict=True):
+        assert torch.equal(images, expected_images) and torch.equal(labels, expected_labels)
+
+
+def test_two_iterations_at_once_do_not_disturb_each_other() -> None:
+    loader = shuffled_loader()
+    for (images, _), (other, _) in zip(loader, loader, strict=True):
+        assert torch.equal(images, other)
+
+
+def test_training_batches_leave_the_images_as_they_were() -> None:
+    data = numbered_images()
+    list(BatchLoader(data, 5, MEAN, STD, augment=flip_crop, shuffle=True))
+    assert torch.equal(data.images, numbered_images().images)
