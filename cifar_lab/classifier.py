@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -26,7 +26,8 @@ class Classifier(L.LightningModule):
     with the L1 penalty), `train/acc`, `val/loss`, `val/acc`, `test/loss`, `test/acc` (accuracies from 0 to 1) and
     `train/lr` (of the epoch's last step). After each optimizer step `step_loss`, `grad_norm`, `first_conv_grad_norm`
     (scalars on the device) and `step_lr` describe it; `validated` says whether the epoch at hand has been validated, as
-    otherwise the metrics that Lightning shows are those of an epoch before.
+    otherwise the metrics that Lightning shows are those of an epoch before. Setting `follows_schedule` to False stops
+    the scheduler where it is.
 
     Args:
         model: Maps images `(N, 3, H, W)` to logits `(N, num_classes)`.
@@ -66,14 +67,16 @@ class Classifier(L.LightningModule):
         self.test_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.optimizer_implementation: str | None = None
         self.validated = False
+        self.follows_schedule = True
         self.step_lr = float("nan")
         self.step_loss = self.grad_norm = self.first_conv_grad_norm = torch.tensor(float("nan"))
         self._first_conv = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images `(N, 3, H, W)` to float32 logits `(N, num_classes)`."""
-        # In float32, so that no loss is computed in the eight bits of a bf16 logit.
-        return self.model(images.to(memory_format=self.memory_format)).float()
+        """Map normalised images `(N, 3, H, W)` to logits `(N, num_classes)`, in float32 or better."""
+        logits = self.model(images.to(memory_format=self.memory_format))
+        # No loss is computed in the eight bits of a bf16 logit.
+        return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one batch."""
@@ -126,7 +129,10 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer, by its fastest implementation, and the scheduler."""
-        optimizer, self.optimizer_implementation = make_optimizer(self.optimizer_factory, self.model.parameters())
+        is_scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        optimizer, self.optimizer_implementation = make_optimizer(
+            self.optimizer_factory, self.model.parameters(), allow_fused=not is_scaled
+        )
         if self.scheduler_options is None:
             return optimizer
         scheduler = self.scheduler_options["scheduler"](optimizer)
@@ -136,6 +142,11 @@ class Classifier(L.LightningModule):
             # `_step_plateau` takes it; Lightning still saves the scheduler's state.
             options["frequency"] = sys.maxsize
         return {"optimizer": optimizer, "lr_scheduler": options}  # type: ignore[return-value]
+
+    def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any) -> None:
+        """Step the scheduler, unless something else has taken over the learning rate."""
+        if self.follows_schedule:
+            super().lr_scheduler_step(scheduler, metric)
 
     def configure_gradient_clipping(
         self,
@@ -170,7 +181,8 @@ class Classifier(L.LightningModule):
     def _step_plateau(self) -> None:
         scheduler = self.lr_schedulers()
         if self.validated and isinstance(scheduler, ReduceLROnPlateau) and self.scheduler_options is not None:
-            scheduler.step(self.trainer.callback_metrics[self.scheduler_options.get("monitor", "val/loss")])
+            metric = self.trainer.callback_metrics[self.scheduler_options.get("monitor", "val/loss")]
+            self.lr_scheduler_step(scheduler, metric)
 
 
 class _Mean(Metric):

@@ -94,8 +94,14 @@ def describe(device: str) -> dict[str, object]:
     }
 
 
+def reset_peak_memory(device: str) -> None:
+    """Forget what earlier runs of this process took of the GPU; a CPU's peak cannot be forgotten."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory_bytes(device: str) -> int:
-    """The most memory taken so far: of the GPU by torch, else of the machine by this process."""
+    """The most memory taken: of the GPU by torch since `reset_peak_memory`, else by this process since its start."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

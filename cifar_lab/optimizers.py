@@ -76,14 +76,15 @@ class SignSGD(Optimizer):
 
 
 def make_optimizer(
-    factory: Callable[..., Optimizer], parameters: Iterable[Tensor], device: torch.device | None = None
+    factory: Callable[..., Optimizer], parameters: Iterable[Tensor], allow_fused: bool = True
 ) -> tuple[Optimizer, str]:
     """Make an optimizer by the fastest implementation that it has for these parameters.
 
     Args:
         factory: An optimizer's class or a `functools.partial` of one; what it sets of `fused` and `foreach` stays.
         parameters: What to optimise; all on one device.
-        device: The device that they will be on while training; None takes theirs.
+        allow_fused: Whether `fused` may be chosen; not where gradients are scaled (16-bit floats), since fused
+            optimizers undo the scaling themselves, behind the back of whoever clips.
 
     Returns:
         The optimizer and its implementation: `fused`, `foreach` or `for_loop`.
@@ -97,7 +98,7 @@ def make_optimizer(
     if any(bound.get(name) is False for name in ("fused", "foreach")):
         return factory(parameters), "for_loop"
     for implementation in ("fused", "foreach"):
-        if implementation in accepted:
+        if implementation in accepted and (implementation != "fused" or allow_fused):
             try:
                 return factory(parameters, **{implementation: True}), implementation
             except RuntimeError:  # torch's way of saying that it has none for this device or dtype

@@ -9,8 +9,8 @@ import socket
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
-# Written by what trains, emptied when an unfinished run starts again; `.hydra` and the log belong to Hydra.
+# Written by what trains, removed when an unfinished run starts again.
 _CONTENTS = ("result.json", "metrics.csv", "steps.npz", "error.txt")
 _FOLDERS = ("checkpoints", "weights", "tensorboard", "csv", "figures")
 
@@ -46,6 +46,7 @@ class Run:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.config_file = self.folder / ".hydra" / "config.yaml"
+        self.overrides_file = self.folder / ".hydra" / "overrides.yaml"
         self.status_file = self.folder / "status.json"
         self.result_file = self.folder / "result.json"
         self.metrics_file = self.folder / "metrics.csv"
@@ -58,14 +59,21 @@ class Run:
         self.tensorboard = self.folder / "tensorboard"
         self.figures = self.folder / "figures"
 
-    def start(self, config: Mapping[str, Any]) -> None:
-        """Take the folder, empty it of an unfinished run, and write the resolved configuration.
+    def start(self, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
+        """Take the folder, empty it of an unfinished run, and write the configuration.
+
+        Args:
+            config: The resolved configuration, plain values.
+            overrides: The command line that gave it.
 
         Raises:
-            RunExistsError: A finished run is there, or one that is being trained by a living process.
+            RunExistsError: A finished run is there, one that a living process trains, or somebody's files.
             OSError: The folder cannot be written.
         """
         state = self.status().get("state")
+        foreign = [name for name in (*_CONTENTS, *_FOLDERS) if (self.folder / name).exists()]
+        if state is None and foreign:
+            raise RunExistsError(f"{self.folder} holds {foreign[0]} of no run; set hydra.run.dir= to another folder")
         if state == "finished":
             raise RunExistsError(f"{self.folder} holds a finished run; set hydra.run.dir= to another folder")
         if state == "running" and self._owner_is_alive():
@@ -76,8 +84,9 @@ class Run:
         for name in _FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         self.config_file.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(self.config_file) as file:
-            yaml.safe_dump(dict(config), file, sort_keys=False)
+        for path, content in ((self.config_file, dict(config)), (self.overrides_file, list(overrides))):
+            with _replacing(path) as file:
+                yaml.safe_dump(content, file, sort_keys=False)
         self.set_state("running", host=socket.gethostname(), process=os.getpid(), start=time.time())
 
     def set_state(self, state: str, **details: object) -> None:
@@ -90,6 +99,15 @@ class Run:
         self.error_file.write_text("".join(traceback.format_exception(error)))
         self.result_file.unlink(missing_ok=True)
         self.set_state(state, error=str(error) or type(error).__name__)
+
+    def discard(self) -> None:
+        """Remove what a run that never trained has left, and its folder if nothing else is in it."""
+        shutil.rmtree(self.folder / ".hydra", ignore_errors=True)
+        for name in (*_CONTENTS, self.status_file.name):
+            (self.folder / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
+            self.folder.parent.rmdir()
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, plain values by name, then the state finished."""
@@ -122,14 +140,11 @@ class Run:
         with _replacing(self.weights / name, "wb") as file:
             torch.save(state, file)
 
-    def validation(self, epoch: int | None) -> dict[str, float | None]:
-        """`val/acc` and `val/loss` of an epoch, from 1, as `metrics.csv` has them; None without an epoch."""
-        columns = ["val/acc", "val/loss"]
-        if epoch is None:
-            return dict.fromkeys(columns)
+    def validation(self, epoch: int) -> dict[str, float]:
+        """`val/acc` and `val/loss` of an epoch, from 1, as `metrics.csv` has them."""
         metrics = self.metrics()
         row = metrics[metrics["epoch"] == epoch].iloc[-1]
-        return {name: float(row[name]) for name in columns}
+        return {name: float(row[name]) for name in ("val/acc", "val/loss")}
 
     def status(self) -> dict[str, Any]:
         """What `status.json` says; empty where there is none."""

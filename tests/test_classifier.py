@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_lab.classifier import Classifier
-from cifar_lab.data import SyntheticDataModule
+from cifar_lab.data.datamodule import SyntheticDataModule
 
 
 class Watch(L.Callback):

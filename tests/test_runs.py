@@ -122,7 +122,6 @@ def test_the_validation_of_an_epoch_is_its_row(tmp_path: Path) -> None:
     for epoch, accuracy in enumerate((0.25, 0.75, 0.5), start=1):
         run.append_metrics({"epoch": epoch, "val/acc": accuracy, "val/loss": 1 - accuracy})
     assert run.validation(2) == {"val/acc": 0.75, "val/loss": 0.25}
-    assert run.validation(None) == {"val/acc": None, "val/loss": None}
 
 
 def test_float32_digits_drop_what_the_conversion_added() -> None:

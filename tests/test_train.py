@@ -1,6 +1,8 @@
+import gc
 import re
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cifar_lab import hardware
 from cifar_lab import train as train_module
 from cifar_lab.analysis.statistics import wilson_interval
 from cifar_lab.callbacks import Recorder
@@ -21,6 +24,10 @@ from cifar_lab.runs import Run
 from tests.conftest import TINY, Compose, Outcome
 
 Lab = Callable[..., Outcome]
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def _same_numbers(first: Run, second: Run) -> bool:
@@ -38,7 +45,7 @@ def test_a_run_leaves_a_complete_directory(lab: Lab, composed: Compose) -> None:
     assert run.folder.parts[-3:-1] == ("outputs", "cnn")
     left = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()}
     assert {
-        *(".hydra/config.yaml", "status.json", "result.json", "metrics.csv", "steps.npz", "train.log"),
+        *(".hydra/config.yaml", ".hydra/overrides.yaml", "status.json", "result.json", "metrics.csv", "steps.npz"),
         *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
         *("figures/curves.png", "figures/learning_rate.png", "figures/confusion_matrix.png"),
     } <= left
@@ -136,9 +143,9 @@ def test_a_run_that_is_never_validated_tests_its_last_epoch(lab: Lab) -> None:
     assert outcome.code == 0
     result = outcome.runs[0].result()
     assert result["best_epoch"] is None
-    assert result["val/acc"] is None
+    assert 0 <= result["val/acc"] <= 1
     assert result["test/acc"] == result["test/acc_final"]
-    assert "best epoch     - of 2" in outcome.stdout
+    assert "best epoch     none chosen of 2" in outcome.stdout
 
 
 def test_a_sweep_trains_each_job_once(lab: Lab) -> None:
@@ -152,11 +159,14 @@ def test_a_sweep_trains_each_job_once(lab: Lab) -> None:
     for run in outcome.runs:
         assert run.folder.name.endswith(run.result()["fingerprint"][:8])
 
-    written = [run.result_file.stat().st_mtime_ns for run in outcome.runs]
+    assert sorted(run.folder.name.rpartition("-")[0] for run in outcome.runs) == [
+        *("loss=ce,seed=0", "loss=ce,seed=1", "loss=mse,seed=0", "loss=mse,seed=1")
+    ]
+    written = [_contents(run.folder) for run in outcome.runs]
     again = lab(*command)
     assert again.code == 0
     assert [run.folder for run in again.runs] == [run.folder for run in outcome.runs]
-    assert [run.result_file.stat().st_mtime_ns for run in again.runs] == written
+    assert [_contents(run.folder) for run in again.runs] == written
     assert again.stdout.count("test accuracy") == 4
 
 
@@ -218,6 +228,73 @@ def test_an_interrupt_ends_a_sweep_with_130(lab: Lab, monkeypatch: pytest.Monkey
     assert outcome.stderr.splitlines()[-1] == "error: interrupted"
 
 
+def test_a_failed_job_lets_go_of_its_model(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[Classifier]] = []
+    still_there: list[int] = []
+
+    def broken(self: Classifier, batch: object, batch_idx: int) -> None:
+        gc.collect()
+        still_there.append(sum(reference() is not None for reference in alive))
+        alive.append(weakref.ref(self))
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Classifier, "training_step", broken)
+    assert lab("-m", *TINY, "seed=0,1,2").code == 1
+    assert still_there == [0, 0, 0]
+
+
+def test_a_failure_in_a_figure_is_a_failed_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such font")
+
+    monkeypatch.setattr("cifar_lab.analysis.figures.learning_rate", broken)
+    outcome = lab(*TINY, "epochs=1")
+    assert outcome.code == 1
+    assert outcome.runs[0].status()["state"] == "failed"
+    assert not outcome.runs[0].result_file.exists()
+
+
+def test_a_run_without_a_whole_epoch_is_a_failed_run(lab: Lab) -> None:
+    outcome = lab(*TINY, "trainer.max_time=00:00:00:00")
+    assert outcome.code == 1
+    assert "no epoch was trained to its end" in outcome.stderr
+    assert outcome.runs[0].status()["state"] == "failed"
+
+
+@pytest.mark.parametrize(("argument", "words"), [("model.filters=[1,2]", "filters=[1, 2] has 2 widths")])
+def test_what_a_component_refuses_is_one_line_and_exit_2(lab: Lab, argument: str, words: str) -> None:
+    outcome = lab(*TINY, argument)
+    assert outcome.code == 2
+    assert len(outcome.stderr.splitlines()) == 1
+    assert words in outcome.stderr
+
+
+def test_the_schedule_is_the_configurations(lab: Lab) -> None:
+    (run,) = lab(*TINY, "epochs=4", "scheduler.eta_min=1e-4").runs
+    expected = [1e-4 + 9e-4 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert run.metrics()["train/lr"].tolist() == pytest.approx(expected, rel=1e-5)
+    lab(*TINY, "scheduler=one_cycle", "trainer.accumulate_grad_batches=2", "hydra.run.dir=cycle")
+    rates = Run("cycle").steps()["lr"]
+    assert len(rates) == 2 * 5
+    assert rates[-1] == pytest.approx(1e-3 / 25 / 1e4, rel=1e-3)
+
+
+def test_what_is_composed_is_what_is_trained(composed: Compose, lab: Lab) -> None:
+    config = composed(*TINY, "l1=1e-3", "grad_clip=0.25", "trainer.memory_format=channels_last")
+    native = hardware.choose("cpu", memory_format="channels_last")
+    classifier = train_module.make_classifier(config, build(config.data), native)
+    assert (classifier.l1, classifier.grad_clip) == (1e-3, 0.25)
+    assert classifier.memory_format == torch.channels_last
+    (run,) = lab(*TINY, "l1=1e-3", "trainer.precision=32-true", "data.seed=0", "seed=1").runs
+    assert (run.metrics()["train/objective"] > run.metrics()["train/loss"] + 0.01).all()
+    assert run.result()["precision"] == "32-true"
+    lab(*TINY, "l1=1e-3", "trainer.precision=bf16-mixed", "data.seed=0", "hydra.run.dir=other")
+    other = Run("other")
+    assert other.result()["precision"] == "bf16-mixed"
+    # The same images in the same order, so the first losses differ by the initial weights.
+    assert abs(other.steps()["loss"][0] - run.steps()["loss"][0]) > 1e-3
+
+
 def test_missing_data_is_one_line_that_says_what_to_do(lab: Lab, tmp_path: Path) -> None:
     outcome = lab(f"data.root={tmp_path}/nowhere", "epochs=1")
     assert outcome.code == 2
@@ -229,15 +306,30 @@ def test_missing_data_is_one_line_that_says_what_to_do(lab: Lab, tmp_path: Path)
 
 def test_a_folder_with_a_finished_run_is_left_as_it_is(lab: Lab) -> None:
     lab(*TINY, "epochs=1", "hydra.run.dir=taken")
-    before = Run("taken").result_file.read_bytes()
+    before = _contents(Path("taken"))
     outcome = lab(*TINY, "epochs=1", "seed=1", "hydra.run.dir=taken")
     assert outcome.code == 2
     assert "holds a finished run; set hydra.run.dir=" in outcome.stderr
-    assert Run("taken").result_file.read_bytes() == before
+    assert _contents(Path("taken")) == before
+
+
+def test_a_folder_with_somebodys_files_is_left_as_it_is(lab: Lab) -> None:
+    Path("mine/figures").mkdir(parents=True)
+    Path("mine/figures/paper.png").write_text("mine")
+    outcome = lab(*TINY, "hydra.run.dir=mine")
+    assert outcome.code == 2
+    assert "holds figures of no run; set hydra.run.dir=" in outcome.stderr
+    assert _contents(Path("mine")) == {"mine/figures/paper.png": b"mine"}
+
+
+def test_an_empty_folder_may_be_named(lab: Lab) -> None:
+    Path("mine").mkdir()
+    assert lab(*TINY, "epochs=1", "hydra.run.dir=mine").code == 0
 
 
 @pytest.mark.parametrize(
-    ("argument", "words"), [("loss=foo", "ce focal label_smoothing mse"), ("epochs=abc", "'abc'"), ("lrr=1", "lrr")]
+    ("argument", "words"),
+    [("loss=foo", "ce, focal, label_smoothing, mse"), ("epochs=abc", "a whole number from 1 on"), ("lrr=1", "lrr")],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_2(lab: Lab, argument: str, words: str) -> None:
     outcome = lab(*TINY, argument)
@@ -286,3 +378,30 @@ def test_the_users_command_trains_on_real_images(lab: Lab) -> None:
     assert result["test_size"] == 10_000
     assert result["classes"][0] == "airplane"
     assert "CIFAR-10, trained on 1,000 of 45,000 images" in outcome.stdout
+
+
+def test_the_averaged_weights_are_the_result_of_swa(lab: Lab, composed: Compose) -> None:
+    swa = ["averaging=swa", "averaging.start=0.5", "epochs=4", "trainer.precision=32-true"]
+    (run,) = lab(*TINY, *swa).runs
+    result = run.result()
+    assert result["best_epoch"] is None
+    assert result["test/acc"] == result["test/acc_final"]
+    model = build(composed(*TINY).model)
+    model.load_state_dict(torch.load(next(run.weights.iterdir()), weights_only=True))
+    data = build(composed(*TINY).data)
+    (images, labels), *_ = data.test_dataloader()
+    assert (model.eval()(images).argmax(1) == labels).float().mean().item() == pytest.approx(result["test/acc"])
+
+
+def test_early_stopping_ends_a_run_that_has_stopped_growing(lab: Lab) -> None:
+    stop = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-12", "epochs=20"]
+    outcome = lab(*TINY, *stop)
+    assert outcome.code == 0
+    result = outcome.runs[0].result()
+    assert result["epochs"] == len(outcome.runs[0].metrics()) < 20
+
+
+def test_the_result_holds_the_experiments_published_accuracy(lab: Lab) -> None:
+    (run,) = lab("experiment=optimizer_sgd", *TINY, "epochs=1").runs
+    assert run.result()["published"] == 0.7858
+    assert run.folder.parent.name == "optimizer_sgd"

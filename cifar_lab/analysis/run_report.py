@@ -1,6 +1,9 @@
 """What a finished run shows: its last lines and its figures."""
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +18,8 @@ _PROTOCOLS = {
 }
 
 
-def summary(run: Run) -> str:
+def summary(folder: Path, result: Mapping[str, Any]) -> str:
     """The lines that end a run: test accuracy with its 95 % Wilson interval, protocol, best epoch, seconds, folder."""
-    result = run.result()
     accuracy, images, speed = result["test/acc"], result["test_size"], result["images_per_second"]
     low, high = wilson_interval(round(accuracy * images), images)
     subset = "" if result["train_size"] == result["train_available"] else f" of {result['train_available']:,}"
@@ -27,16 +29,15 @@ def summary(run: Run) -> str:
         f"after the last epoch {result['test/acc_final']:.2%}",
         "data": f"{data}, trained on {result['train_size']:,}{subset} images",
         "protocol": f"{result['protocol']}: {_PROTOCOLS.get(result['protocol'], 'not one of ours')}",
-        "best epoch": f"{result['best_epoch'] or '-'} of {result['epochs']}",
+        "best epoch": f"{result['best_epoch'] or 'none chosen'} of {result['epochs']}",
         "seconds": f"{result['seconds']:,.0f}" + ("" if speed is None else f", {speed:,.0f} images/s in training"),
-        "folder": os.path.relpath(run.folder),
+        "folder": os.path.relpath(folder),
     }
     return "\n".join(f"{name:14} {text}" for name, text in lines.items())
 
 
-def draw(run: Run) -> None:
-    """Write `figures/`: curves of loss and accuracy, the learning rate, the confusion matrix."""
-    result = run.result()
+def draw(run: Run, result: Mapping[str, Any]) -> None:
+    """Write a run's `figures/`: curves of loss and accuracy, the learning rate, the confusion matrix of `result`."""
     run.figures.mkdir(exist_ok=True)
     title = f"{result['name']}: {', '.join(result['overrides']) or 'defaults'}"
     val_label = "test (report protocol)" if result["protocol"] == "report" else "validation (held out)"

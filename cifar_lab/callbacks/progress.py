@@ -27,10 +27,12 @@ class Progress(Checkpoint):
     Args:
         throughput: Measures the run.
         console: Where to print; None is standard output.
+        val_name: What `val/acc` is called; under the report's protocol it is the test set's.
     """
 
-    def __init__(self, throughput: Throughput, console: Console | None = None) -> None:
+    def __init__(self, throughput: Throughput, console: Console | None = None, val_name: str = "val acc") -> None:
         self.throughput = throughput
+        self.val_name = val_name
         self.console = console or Console(soft_wrap=True, highlight=False)
         self._bar: Bar | None = None
         self._task = TaskID(0)
@@ -66,7 +68,7 @@ class Progress(Checkpoint):
         batches = int(trainer.num_training_batches)
         text = (
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} step {batch_idx + 1}/{batches}"
-            f"  loss {float(pl_module.step_loss):.4f}{_accuracy(trainer)}  {self._speed()}{self._left(trainer)}"
+            f"  loss {float(pl_module.step_loss):.4f}{self._accuracy(trainer)}  {self._speed()}{self._left(trainer)}"
         )
         if self._bar is None:
             self.console.print(text)
@@ -78,7 +80,7 @@ class Progress(Checkpoint):
         metrics = trainer.callback_metrics
         self.console.print(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {metrics['train/loss']:.4f}"
-            f"  train acc {metrics['train/acc']:.2%}{_accuracy(trainer)}  {self._speed()}"
+            f"  train acc {metrics['train/acc']:.2%}{self._accuracy(trainer)}  {self._speed()}"
             f"  {self.throughput.epoch_seconds:.1f} s{self._left(trainer)}"
         )
 
@@ -98,6 +100,10 @@ class Progress(Checkpoint):
     def _interval(self) -> float:
         return _BAR_SECONDS if self.console.is_terminal else _LINE_SECONDS
 
+    def _accuracy(self, trainer: L.Trainer) -> str:
+        accuracy = trainer.callback_metrics.get("val/acc")
+        return "" if accuracy is None else f"  {self.val_name} {accuracy:.2%}"
+
     def _speed(self) -> str:
         speed = self.throughput.images_per_second
         return "- images/s" if math.isnan(speed) else f"{speed:,.0f} images/s"
@@ -110,11 +116,6 @@ class Progress(Checkpoint):
             return ""
         seconds = (time.perf_counter() - self._started) / self._steps_done * left
         return f"  {_clock(seconds)} left"
-
-
-def _accuracy(trainer: L.Trainer) -> str:
-    accuracy = trainer.callback_metrics.get("val/acc")
-    return "" if accuracy is None else f"  val acc {accuracy:.2%}"
 
 
 def _clock(seconds: float) -> str:

@@ -69,7 +69,7 @@ class Recorder(Checkpoint):
             value = trainer.callback_metrics.get(name) if pl_module.validated or not name.startswith("val/") else None
             row[name] = None if value is None else float32_digits(float(value))
         row["seconds"] = round(self.throughput.epoch_seconds, 3)
-        row["images_per_second"] = round(self.throughput.images_per_second, 1)
+        row["images_per_second"] = round(self.throughput.epoch_images_per_second, 1)
         self.run.append_metrics(row)
         self.run.set_state("running", epoch=epoch, epochs=trainer.max_epochs, step=trainer.global_step)
         loss = row["train/loss"]

@@ -13,8 +13,8 @@ class Throughput(L.Callback):
     """Times training steps and their data, without validation, saving and the first steps."""
 
     def __init__(self) -> None:
-        self._images = 0
-        self._seconds = 0.0
+        self._images = self._epoch_images = 0
+        self._seconds = self._epoch_training_seconds = 0.0
         self._steps = 0
         self._clock = self._epoch_clock = time.perf_counter()
 
@@ -24,6 +24,11 @@ class Throughput(L.Callback):
         return self._images / self._seconds if self._images else float("nan")
 
     @property
+    def epoch_images_per_second(self) -> float:
+        """The same since the epoch's start."""
+        return self._epoch_images / self._epoch_training_seconds if self._epoch_images else float("nan")
+
+    @property
     def epoch_seconds(self) -> float:
         """Wall seconds that the current or last epoch has taken, validation included."""
         return time.perf_counter() - self._epoch_clock
@@ -31,6 +36,7 @@ class Throughput(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start an epoch's clocks."""
         self._clock = self._epoch_clock = time.perf_counter()
+        self._epoch_images, self._epoch_training_seconds = 0, 0.0
 
     def on_train_batch_end(
         self,
@@ -47,7 +53,9 @@ class Throughput(L.Callback):
         self._steps += 1
         if self._steps > WARM_UP_STEPS:
             self._images += len(batch[1])
+            self._epoch_images += len(batch[1])
             self._seconds += now - self._clock
+            self._epoch_training_seconds += now - self._clock
         self._clock = now
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

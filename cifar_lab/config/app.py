@@ -8,13 +8,13 @@ from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import naming, schema
+from cifar_lab.config import schema
+from cifar_lab.config.preflight import Preflight
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -49,7 +49,15 @@ def run_application(task: Callable[[DictConfig], object], arguments: Sequence[st
         SystemExit: Always; 0 done, 1 a run failed, 2 the command line cannot be run, 130 interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    sys.argv[1:] = _named(arguments)
+    preflight = Preflight(arguments)
+    if preflight.trains:
+        try:
+            preflight.check()
+        except ValueError as error:
+            _exit(str(error), EXIT_USAGE)
+        for note in preflight.notes:
+            print(f"note: {note}", flush=True)
+    sys.argv[1:] = [*arguments, *preflight.additions]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves the wording of errors to us
 
     @functools.wraps(task)
@@ -73,22 +81,9 @@ def run_application(task: Callable[[DictConfig], object], arguments: Sequence[st
     except (HydraException, OmegaConfBaseException) as error:
         parts = [str(error), str(error.__cause__ or "")]
         _exit(" ".join(" ".join(parts).split()), EXIT_USAGE)
-    except OSError as error:
+    except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
         _exit(f"cannot write {error.filename}: {error.strerror}; set hydra.run.dir= to a writable folder", EXIT_USAGE)
     sys.exit(0)
-
-
-def _named(arguments: list[str]) -> list[str]:
-    """Add the name of a sweep, which is known here alone: a job does not see what varies over the others."""
-    words = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-    try:
-        overrides = OverridesParser.create().parse_overrides(words)
-    except HydraException:
-        return arguments  # Hydra says what is wrong with it
-    name = sweep_name = naming.sweep_name(overrides)
-    if name is None or any(override.key_or_group == "name" for override in overrides):
-        return arguments
-    return [*arguments, f"name={sweep_name}"]
 
 
 def _exit(message: str, code: int) -> NoReturn:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -14,7 +15,7 @@ def build(option: DictConfig, **arguments: Any) -> Any:
     """
     if "_target_" not in option:
         return None
-    return instantiate(option, _convert_="all", **arguments)
+    return _instantiated(option, **arguments)
 
 
 def build_scheduler(option: DictConfig, total_steps: int) -> dict[str, Any]:
@@ -28,4 +29,12 @@ def build_scheduler(option: DictConfig, total_steps: int) -> dict[str, Any]:
     lightning: Mapping[str, Any] = arguments.pop("lightning")
     if "total_steps" in arguments and arguments["total_steps"] is None:
         arguments["total_steps"] = total_steps
-    return {**lightning, "scheduler": instantiate(arguments, _convert_="all")}
+    return {**lightning, "scheduler": _instantiated(arguments)}
+
+
+def _instantiated(option: Any, **arguments: Any) -> Any:
+    try:
+        return instantiate(option, _convert_="all", **arguments)
+    except InstantiationException as error:
+        # What the component itself said, such as a ValueError about one of its arguments.
+        raise (error.__cause__ or error) from None

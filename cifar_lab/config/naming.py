@@ -15,7 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 _NOT_HASHED: dict[str, set[str] | None] = {
     "name": None,
     "logger": None,
-    "data": {"root", "verify"},
+    "allow": None,
+    "published": None,
+    "data": {"root", "verify", "download", "sources"},
     "optimizer": {"foreach", "fused"},
     "trainer": {
         "accelerator",
@@ -35,10 +37,11 @@ _MAX_FOLDER_NAME = 100
 
 
 def default_name(*, _root_: DictConfig) -> str:
-    """The name of a run that was not given one: its model's."""
+    """The name of a run that was not given one: its experiment's, else its model's."""
     # Hydra takes its own node out of the configuration that a job gets, and keeps it here.
     own = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
-    return str(own.runtime.choices["model"])
+    choices = own.runtime.choices
+    return str(choices.get("experiment") or choices["model"])
 
 
 def sweep_name(overrides: Iterable[Override]) -> str | None:
@@ -58,19 +61,27 @@ def fingerprint(config: Mapping[str, Any]) -> str:
         left_out = _NOT_HASHED.get(key, set())
         if left_out is not None:
             kept[key] = _without(value, left_out) if isinstance(value, Mapping) else value
+    # null and 0 both switch clipping off, and 1 and 1.0 are one number.
+    kept["grad_clip"] = kept.get("grad_clip") or 0
+    kept = _canonical(kept)
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
     """A run's folder: what its command line set, short and safe as a file name.
 
+    What all jobs of a sweep have in common is left out, by Hydra's `hydra.job.config.override_dirname.exclude_keys`.
+
     Args:
         fingerprinted: Add the fingerprint, so that the same command finds the same folder and another one does not.
     """
-    overrides = [str(line) for line in _root_.hydra.overrides.task]
-    choices = ",".join(line.lstrip("+") for line in overrides if not line.startswith("name=")) or "default"
+    lines = [str(line).lstrip("+") for line in _root_.hydra.overrides.task]
+    common = {"name", *_root_.hydra.job.config.override_dirname.exclude_keys}
+    choices = ",".join(line for line in lines if line.partition("=")[0] not in common) or "default"
     bare = re.sub(r"[\[\]{}'\"]", "", choices)
-    readable = re.sub(r"[^A-Za-z0-9=.,_-]+", "-", bare)[:_MAX_FOLDER_NAME].strip("-,")
+    readable = re.sub(r"[^A-Za-z0-9=.,_-]+", "-", bare).strip("-,")
+    if len(readable) > _MAX_FOLDER_NAME:
+        readable = f"{readable[:_MAX_FOLDER_NAME]}-{hashlib.sha256(choices.encode()).hexdigest()[:8]}"
     if not fingerprinted:
         return readable
     config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
@@ -90,6 +101,14 @@ def class_names(config: Mapping[str, Any]) -> dict[str, str]:
         group: config[group]["_target_"].rpartition(".")[2]
         for group in ("activation", "loss", "optimizer", "scheduler")
     }
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _canonical(element) for key, element in value.items()}
+    if isinstance(value, list):
+        return [_canonical(element) for element in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _without(option: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:

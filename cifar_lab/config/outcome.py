@@ -1,15 +1,21 @@
 """How a run ends, whatever ends it."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cifar_lab.config.app import EXIT_FAILED, EXIT_USAGE, RunFailedError
+from cifar_lab.data.files import DataError
 from cifar_lab.runs import DivergedError, Run, RunExistsError
 
 
 @contextmanager
-def recording_outcome(run: Run) -> Iterator[None]:
+def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
     """Record an exception as the run's state, its traceback in `error.txt`, and raise it as one line.
+
+    Args:
+        run: Where to record it; a single run that found its data unusable leaves nothing.
+        in_sweep: Whether the run is one of several.
 
     Raises:
         RunFailedError: The run failed or diverged, or cannot be run as asked (a `ValueError`: exit code 2).
@@ -21,11 +27,25 @@ def recording_outcome(run: Run) -> Iterator[None]:
         raise RunFailedError(str(error), EXIT_USAGE) from None
     except BaseException as error:
         # Lightning makes a SystemExit of Ctrl-C.
-        if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
-            run.fail("interrupted", error)
+        interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+        diverged = isinstance(error, DivergedError)
+        run.fail("interrupted" if interrupted else "diverged" if diverged else "failed", error)
+        _forget(error)
+        if interrupted:
             raise KeyboardInterrupt from None
-        run.fail("diverged" if isinstance(error, DivergedError) else "failed", error)
         message = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, ValueError):
+        if isinstance(error, DataError):
+            if not in_sweep:  # a sweep shows it as a run that failed
+                run.discard()
             raise RunFailedError(message, EXIT_USAGE) from None
-        raise RunFailedError(f"{message}; the traceback is in {run.error_file}", EXIT_FAILED) from None
+        code = EXIT_USAGE if isinstance(error, ValueError) else EXIT_FAILED
+        raise RunFailedError(f"{message}; the traceback is in {run.error_file}", code) from None
+
+
+def _forget(error: BaseException) -> None:
+    """Let go of the failed run's model and data, which tracebacks keep alive as long as a sweep lasts."""
+    chained: BaseException | None = error
+    while chained is not None:
+        traceback.clear_frames(chained.__traceback__)
+        chained.__traceback__ = None
+        chained = chained.__context__

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
-from cifar_lab.config import naming
+from cifar_lab.config import naming, precedence
 
 
 @dataclass
@@ -22,6 +22,8 @@ class Schema:
         bn: BatchNorm after each convolution.
         l1: Weight of the L1 norm of all trainable parameters.
         grad_clip: Largest global L2 norm of the gradients; 0 or null does not clip.
+        allow: Packages outside this project whose components may be named by `_target_`.
+        published: The test accuracy that an experiment reproduces, from 0 to 1.
     """
 
     name: str = MISSING
@@ -41,10 +43,15 @@ class Schema:
     protocol: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
+    averaging: Any = MISSING
+    callbacks: Any = MISSING
+    allow: list[str] = MISSING
+    published: float | None = MISSING
 
 
 def register() -> None:
     """Tell Hydra the schema and the resolvers of `conf/train.yaml`; may be called again."""
+    precedence.install()
     ConfigStore.instance().store(name="schema", node=Schema)
     OmegaConf.register_new_resolver("default_name", naming.default_name, replace=True)
     OmegaConf.register_new_resolver("run_folder", naming.run_folder, replace=True)
@@ -61,3 +68,17 @@ def conf_folder() -> Path:
         if (folder / "train.yaml").is_file():
             return folder
     raise FileNotFoundError(f"no conf/train.yaml in or beside {package}; install the package again")
+
+
+def is_own(group: str, option: str) -> bool:
+    """Whether the project itself brings this option."""
+    return (conf_folder() / group / f"{option}.yaml").is_file()
+
+
+def settings_of(group: str, target: str) -> set[str]:
+    """The keys of the project's own option of a target; empty where it has none."""
+    for path in sorted((conf_folder() / group).glob("*.yaml")):
+        option = OmegaConf.load(path)
+        if isinstance(option, DictConfig) and option.get("_target_") == target:
+            return {str(key) for key in option} - {"defaults"}
+    return set()

@@ -11,28 +11,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import platformdirs
 import torch
 
-from cifar_lab.data.images import NUM_CLASSES, DataError, LabelledImages
+from cifar_lab.data.files import FILES, IMAGES_PER_FILE, RECORD_BYTES, DataError, find
+from cifar_lab.data.images import NUM_CLASSES, LabelledImages
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-IMAGES_PER_FILE = 10_000
-RECORD_BYTES = 1 + 3 * 32 * 32  # the label, then the red, the green and the blue plane, row by row
-
 # Of the split's sorted records, so the layout and the order of the images do not matter; computed from the real
 # images, whose channel means and deviations equal the published ones to all their digits.
 DIGESTS = {
     "train": "55a61f79a40ece2ceda9fb5f9f7078f6ea2fc4952489cef56682bcf92cfcc260",
     "test": "325704b01eb92e1e2a6215ae6a916bb7db7de054af0c496be1c7be2e0fcfbf5f",
 }
-_LAYOUTS = {"cifar-10-batches-bin": ".bin", "cifar-10-batches-py": ""}
-_FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
-
-
-def default_root() -> Path:
-    """The folder in the user's cache where CIFAR-10 is looked for when none is named."""
-    return Path(platformdirs.user_cache_dir("cifar_lab", appauthor=False))
 
 
 def load(
@@ -52,11 +42,10 @@ def load(
     Raises:
         DataError: Files are missing, or hold something else.
     """
-    root = default_root() if root is None else Path(root).expanduser()
-    folder, suffix = _find_layout(root)
+    folder, suffix = find(root, images_per_file)
     read = _read_binary if suffix else _read_pickle
     splits = []
-    for split, names in _FILES.items():
+    for split, names in FILES.items():
         records = np.concatenate([read(folder / f"{name}{suffix}", images_per_file) for name in names])
         if verify:
             _verify(records, split, folder)
@@ -77,32 +66,8 @@ def digest(records: np.ndarray) -> str:
     return hashlib.sha256(b"".join(sorted(hashlib.sha256(record).digest() for record in records))).hexdigest()
 
 
-def _find_layout(root: Path) -> tuple[Path, str]:
-    names = _FILES["train"] + _FILES["test"]
-    candidates = [(root / folder, suffix) for folder, suffix in _LAYOUTS.items()]
-    candidates += [(root, suffix) for suffix in _LAYOUTS.values()]
-    missing = {}
-    for folder, suffix in candidates:
-        absent = [name + suffix for name in names if not (folder / (name + suffix)).is_file()]
-        if not absent:
-            return folder, suffix
-        if len(absent) < len(names):
-            missing[folder] = absent
-    for folder, absent in missing.items():
-        raise DataError(f"CIFAR-10 in {folder} is incomplete: {', '.join(absent)} missing; unpack the archive again")
-    raise DataError(
-        f"no CIFAR-10 in {root}: put cifar-10-batches-bin/ (data_batch_1.bin to data_batch_5.bin, test_batch.bin) or "
-        "cifar-10-batches-py/ there, unpacked from the archive of https://www.cs.toronto.edu/~kriz/cifar.html, or name "
-        "the folder that holds it by data.root= or CIFAR_LAB_DATA; data=synthetic needs no data"
-    )
-
-
 def _read_binary(path: Path, images_per_file: int) -> np.ndarray:
-    expected = images_per_file * RECORD_BYTES
-    found = path.stat().st_size
-    if found != expected:
-        raise DataError(f"{path} has {found:,} bytes, not {expected:,}; unpack the archive again")
-    return _check_labels(np.fromfile(path, np.uint8).reshape(-1, RECORD_BYTES), path)
+    return _check_labels(np.fromfile(path, np.uint8).reshape(images_per_file, RECORD_BYTES), path)
 
 
 class _Dtype:
@@ -175,7 +140,7 @@ def _bad_labels(path: Path) -> str:
 def _verify(records: np.ndarray, split: str, folder: Path) -> None:
     found = digest(records)
     if found != DIGESTS[split]:
-        names = _FILES[split]
+        names = FILES[split]
         files = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
         raise DataError(
             f"the {split} images in {folder} ({files}) are not CIFAR-10's: their digest is {found}, not "

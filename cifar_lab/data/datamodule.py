@@ -7,8 +7,10 @@ from typing import Any
 import lightning as L
 import torch
 
-from cifar_lab.data import cifar10, synthetic
-from cifar_lab.data.images import NUM_CLASSES, DataError, LabelledImages, keyed_generator, stratified_split
+from cifar_lab.data import cifar10, files, synthetic
+from cifar_lab.data.download import SOURCES, fetch
+from cifar_lab.data.files import DataError
+from cifar_lab.data.images import NUM_CLASSES, LabelledImages, keyed_generator, stratified_split
 from cifar_lab.data.loader import Augmentation, BatchLoader
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
@@ -137,22 +139,37 @@ class CIFAR10DataModule(InMemoryDataModule):
     Args:
         root: Folder of the published files; None is the user's cache, see `cifar_lab.data.cifar10.load`.
         verify: Compare the images with CIFAR-10's digest; sizes and labels are checked in any case.
+        download: Whether missing files are fetched; None fetches them into the user's cache, but never into a `root`
+            that was named.
+        sources: Addresses of the binary archive, tried in order.
         options: Arguments of `InMemoryDataModule`.
     """
 
     classes = cifar10.CLASSES
 
-    def __init__(self, root: str | Path | None = None, *, verify: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        *,
+        verify: bool = True,
+        download: bool | None = None,
+        sources: Sequence[str] = SOURCES,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self.root = root
         self.verify = verify
+        self.download = download
+        self.sources = sources
 
     def load(self) -> tuple[LabelledImages, LabelledImages]:
-        """Training and test images.
+        """Training and test images, fetched first if they are missing and may be.
 
         Raises:
-            DataError: Files are missing or damaged.
+            DataError: Files are missing or damaged, or cannot be fetched.
         """
+        if files.may_download(self.root, self.download) and not files.is_there(self.root):
+            fetch(files.resolve(self.root), self.sources)
         return cifar10.load(self.root, self.verify)
 
 

@@ -6,11 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cifar_lab.data.files import DataError
+
 NUM_CLASSES = 10
-
-
-class DataError(ValueError):
-    """The data cannot be used as asked for; the message is one line that names the fix."""
 
 
 class LabelledImages(NamedTuple):

@@ -10,7 +10,7 @@ from torch import nn
 
 from cifar_lab.callbacks import Recorder, Throughput, best_and_last
 from cifar_lab.classifier import Classifier
-from cifar_lab.data import SyntheticDataModule
+from cifar_lab.data.datamodule import SyntheticDataModule
 from cifar_lab.runs import DivergedError, Run
 
 

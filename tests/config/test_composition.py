@@ -14,30 +14,29 @@ from cifar_lab.config import build, build_scheduler, conf_folder
 
 Compose = Callable[..., DictConfig]
 
-NARROW = {
-    "cnn": ["model.filters=[4,4,4]"],
-    "vgg_a": ["model.stages=[[4],[4],[4,4],[4,4],[4,4]]", "model.hidden=8"],
-    "vgg_a_dropout": ["model.stages=[[4],[4],[4,4],[4,4],[4,4]]", "model.hidden=8"],
-    "vgg_a_light": ["model.stages=[[4],[4]]", "model.hidden=8"],
-    "resnet14": ["model.widths=[4,4,4]"],
-    "resnet18": ["model.widths=[4,4,4,4]"],
-}
 SYNTHETIC = ["data=synthetic", "data.num_train=20", "data.num_test=10"]
-# CIFAR-10 has the same data module as the synthetic images and needs files; `logger` and `trainer` do not train.
+# CIFAR-10 has the same data module as the synthetic images and needs files, `logger` and `trainer` do not train, and
+# experiments have a test of their own.
 GROUPS = {
     folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
     for folder in conf_folder().iterdir()
-    if folder.is_dir() and folder.name not in {"hydra", "data", "logger", "trainer"}
+    if folder.is_dir() and folder.name not in {"hydra", "data", "logger", "trainer", "experiment"}
 }
 OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options]
 PAIRS = random.Random(0).sample([pair for pair in itertools.combinations(OPTIONS, 2) if pair[0][0] != pair[1][0]], k=40)
 
 
-def _step(composed: Compose, *overrides: str) -> dict[str, float]:
-    """Train one step and validate; the metrics that it logs."""
-    models = [override.partition("=")[2] for override in overrides if override.startswith("model=")]
-    narrow = NARROW[models[-1] if models else "cnn"]
-    config = composed(*SYNTHETIC, "batch_size=9", "epochs=1", *overrides, *narrow)
+def train_a_step(composed: Compose, *overrides: str) -> dict[str, float]:
+    """Train one step of a narrow network and validate; the metrics that it logs."""
+    # Of one epoch, the average takes the only one.
+    whole = ["averaging.start=0"] if "averaging=swa" in overrides or "experiment=swa" in overrides else []
+    config = composed(*overrides, *SYNTHETIC, "batch_size=9", "epochs=1", *whole)
+    model = config.model
+    for key, narrow in (("filters", [4, 4, 4]), ("hidden", 8), ("widths", [4] * len(model.get("widths", ())))):
+        if key in model:
+            model[key] = narrow
+    if "stages" in model:
+        model.stages = [[4] * len(stage) for stage in model.stages]
     datamodule = build(config.data)
     classifier = Classifier(
         build(config.model),
@@ -48,11 +47,13 @@ def _step(composed: Compose, *overrides: str) -> dict[str, float]:
         grad_clip=config.grad_clip,
     )
     before = torch.nn.utils.parameters_to_vector(classifier.parameters()).detach().clone()
+    averaging = build(config.averaging)
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=1,
         limit_train_batches=1,
         logger=False,
+        callbacks=[build(option) for option in config.callbacks.values()] + ([averaging] if averaging else []),
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -67,21 +68,21 @@ def _step(composed: Compose, *overrides: str) -> dict[str, float]:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_trains_a_step(composed: Compose, group: str, option: str) -> None:
-    metrics = _step(composed, f"{group}={option}")
+    metrics = train_a_step(composed, f"{group}={option}")
     assert set(metrics) == {"train/loss", "train/objective", "train/acc", "train/lr", "val/loss", "val/acc"}
     assert all(value == value for value in metrics.values())
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_two_options_train_a_step_together(composed: Compose, first: tuple[str, str], second: tuple[str, str]) -> None:
-    _step(composed, "=".join(first), "=".join(second))
+    train_a_step(composed, "=".join(first), "=".join(second))
 
 
 @pytest.mark.parametrize(
     "override", ["bn=false", "l1=1e-4", "grad_clip=0", "grad_clip=null", "seed=5", "model.init=he"]
 )
 def test_a_scalar_trains_a_step(composed: Compose, override: str) -> None:
-    _step(composed, override)
+    train_a_step(composed, override)
 
 
 @pytest.mark.slow
@@ -91,7 +92,7 @@ def test_a_scalar_trains_a_step(composed: Compose, override: str) -> None:
 def test_any_two_options_train_a_step_together(
     composed: Compose, first: tuple[str, str], second: tuple[str, str]
 ) -> None:
-    _step(composed, "=".join(first), "=".join(second))
+    train_a_step(composed, "=".join(first), "=".join(second))
 
 
 def test_the_groups_hold_the_promised_options() -> None:
@@ -100,7 +101,8 @@ def test_the_groups_hold_the_promised_options() -> None:
     assert set(GROUPS["loss"]) == {"ce", "label_smoothing", "focal", "mse"}
     assert set(GROUPS["optimizer"]) == {"adam", "adamw", "sgd", "sign_sgd"}
     assert set(GROUPS["scheduler"]) == {"constant", "step", "plateau", "cosine", "warm_restarts", "one_cycle"}
-    assert set(GROUPS["augment"]) == {"none", "flip_crop"}
+    assert set(GROUPS["augment"]) == {"none", "flip_crop", "randaugment", "cutout"}
+    assert set(GROUPS["averaging"]) == {"none", "swa", "ema"}
     assert set(GROUPS["protocol"]) == {"holdout", "report"}
 
 

@@ -1,4 +1,6 @@
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -8,6 +10,7 @@ from cifar_lab.config import class_names, fingerprint, resolved
 from cifar_lab.config.naming import run_folder, sweep_name
 
 Compose = Callable[..., DictConfig]
+LONG = "1" * 300
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,29 @@ def test_a_sweep_is_named_by_its_axes() -> None:
     assert sweep_name(parse(["epochs=1", "model.filters=[1,2,3]"])) is None
 
 
+def _root(overrides: list[str], common: Sequence[str] = (), **config: Any) -> DictConfig:
+    """A configuration with as much of Hydra's own node as names need."""
+    own = {"overrides": {"task": overrides}, "job": {"config": {"override_dirname": {"exclude_keys": list(common)}}}}
+    return OmegaConf.create({**config, "hydra": own})
+
+
+def test_what_all_jobs_have_in_common_is_not_in_their_folders_names() -> None:
+    root = _root(["epochs=1", "loss=mse", "data.root=/x", "name=loss"], common=["epochs", "data.root"])
+    assert run_folder(False, _root_=root) == "loss=mse"
+
+
+def test_long_names_that_differ_at_their_end_stay_different() -> None:
+    names = {run_folder(False, _root_=_root(["epochs=" + "1" * 200 + end])) for end in "abc"}
+    assert len(names) == 3
+    assert max(map(len, names)) <= 110
+
+
+@pytest.mark.parametrize("same", [("loss=focal", "loss.gamma=2"), ("loss=focal", "loss.gamma=2.0"), ("loss=focal",)])
+def test_a_number_is_the_same_however_it_is_spelt(composed: Compose, same: tuple[str, ...]) -> None:
+    assert fingerprint(resolved(composed(*same))) == fingerprint(resolved(composed("loss=focal")))
+    assert fingerprint(resolved(composed("grad_clip=null"))) == fingerprint(resolved(composed("grad_clip=0")))
+
+
 @pytest.mark.parametrize(
     ("overrides", "folder"),
     [
@@ -73,18 +99,16 @@ def test_a_sweep_is_named_by_its_axes() -> None:
         (["model.filters=[1,2,3]", "data.root='/a b/c'"], "model.filters=1,2,3,data.root=-a-b-c"),
         (["+x=1"], "x=1"),
         (["hydra/../../etc=1"], "hydra-..-..-etc=1"),
-        ([f"epochs={'1' * 300}"], "epochs=" + "1" * 93),
+        (["epochs=" + LONG], f"epochs={LONG[:93]}-{hashlib.sha256(f'epochs={LONG}'.encode()).hexdigest()[:8]}"),
     ],
 )
 def test_a_folder_is_named_by_its_overrides_safely(overrides: list[str], folder: str) -> None:
-    root = OmegaConf.create({"hydra": {"overrides": {"task": overrides}}})
-    assert run_folder(False, _root_=root) == folder
+    assert run_folder(False, _root_=_root(overrides)) == folder
 
 
 def test_a_jobs_folder_ends_in_its_fingerprint(composed: Compose) -> None:
     config = composed("loss=mse")
-    root = OmegaConf.create({**config, "hydra": {"overrides": {"task": ["loss=mse"]}}})
-    assert run_folder(True, _root_=root) == f"loss=mse-{fingerprint(resolved(config))[:8]}"
+    assert run_folder(True, _root_=_root(["loss=mse"], **config)) == f"loss=mse-{fingerprint(resolved(config))[:8]}"
 
 
 def test_classes_are_called_as_in_torch(composed: Compose) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_lab.data import cifar10
+from cifar_lab.data import cifar10, files
 from cifar_lab.data.cifar10 import load
 from cifar_lab.data.images import DataError, LabelledImages
 
@@ -197,7 +197,7 @@ def test_missing_files_are_named(tmp_path: Path, layout: str, write: Writer, ins
 
 def test_no_root_means_the_folder_in_the_cache_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cifar10.default_root() == tmp_path / "cifar_lab"
+    assert files.default_root() == tmp_path / "cifar_lab"
     write_binary(tmp_path / "cifar_lab" / BINARY, random_batches())
     train, _ = load(verify=False, images_per_file=COUNT)
     assert torch.equal(train.images[:, 0, 0, 0], torch.from_numpy(first_bytes(random_batches())))

@@ -173,7 +173,7 @@ def test_cifar10_is_read_from_its_root_and_verified_unless_told_not_to(monkeypat
 
     monkeypatch.setattr(cifar10, "load", load)
     CIFAR10DataModule("somewhere", batch_size=3).setup()
-    CIFAR10DataModule(verify=False).setup()
+    CIFAR10DataModule(verify=False, download=False).setup()
     assert asked == [("somewhere", True), (None, False)]
 
 
@@ -244,3 +244,20 @@ def test_a_lightning_trainer_visits_every_image_once_an_epoch(tmp_path: Path) ->
 def test_a_part_without_images_is_refused(val_fraction: float) -> None:
     with pytest.raises(DataError, match=r"protocol\.val_fraction=0\.\d+ of 100 images is (0|100)"):
         SyntheticDataModule(100, 10, val_fraction=val_fraction).setup()
+
+
+@pytest.mark.parametrize(
+    ("root", "download", "fetches"),
+    [(None, None, True), (None, False, False), ("named", None, False), ("named", True, True), ("named", False, False)],
+)
+def test_missing_files_are_fetched_only_where_they_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str | None, download: bool | None, fetches: bool
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked: list[tuple[Path, tuple[str, ...]]] = []
+    monkeypatch.setattr("cifar_lab.data.datamodule.fetch", lambda folder, sources: asked.append((folder, sources)))
+    folder = tmp_path / (root or "cifar_lab")
+    data = CIFAR10DataModule(None if root is None else folder, download=download, sources=("http://x",))
+    with pytest.raises(DataError, match="no CIFAR-10"):  # as nothing was really fetched
+        data.setup()
+    assert asked == ([(folder, ("http://x",))] if fetches else [])

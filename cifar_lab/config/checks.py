@@ -1,0 +1,203 @@
+"""What a composition may hold, checked before anything heavy is imported or made."""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+
+class Range(NamedTuple):
+    """Numbers that a key may take, how to say so, and whether only whole ones make sense."""
+
+    allows: Callable[[float], bool]
+    words: str
+    whole: bool = False
+
+
+_COUNT = Range(lambda x: x >= 1, "a whole number from 1 on", whole=True)
+_COUNT_OR_NONE = Range(lambda x: x >= 0, "a whole number from 0 on", whole=True)
+_SEED = Range(lambda x: 0 <= x < 2**32, "a whole number from 0 to 2**32 - 1", whole=True)
+_POSITIVE = Range(lambda x: x > 0, "a number above 0")
+_NOT_NEGATIVE = Range(lambda x: x >= 0, "a number from 0 on")
+_SHARE = Range(lambda x: 0 <= x <= 1, "a number from 0 to 1")
+_SHARE_BELOW_1 = Range(lambda x: 0 <= x < 1, "a number from 0 to below 1")
+
+# By a key's last name; lists are checked element by element. Numbers under other names may be any finite ones.
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(("epochs", "batch_size", "filters", "widths", "blocks", "stages", "hidden"), _COUNT),
+    **dict.fromkeys(("step_size", "T_max", "T_0", "T_mult", "num_train", "num_test", "train_size"), _COUNT),
+    **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch", "total_steps"), _COUNT),
+    **dict.fromkeys(("update_every_n_steps", "frequency", "num_nodes"), _COUNT),
+    **dict.fromkeys(("patience", "cooldown", "padding", "size", "num_ops", "total_iters"), _COUNT_OR_NONE),
+    **dict.fromkeys(("update_starting_at_step", "update_starting_at_epoch"), _COUNT_OR_NONE),
+    **dict.fromkeys(("seed", "split_seed", "data_seed"), _SEED),
+    **dict.fromkeys(("lr", "max_lr", "eps", "std", "div_factor", "final_div_factor"), _POSITIVE),
+    **dict.fromkeys(("l1", "grad_clip", "weight_decay", "alpha", "gamma", "negative_slope", "eta_min"), _NOT_NEGATIVE),
+    **dict.fromkeys(("min_lr", "min_delta", "threshold"), _NOT_NEGATIVE),
+    **dict.fromkeys(("dropout", "smoothing", "pct_start", "anneal", "factor"), _SHARE),
+    **dict.fromkeys(("momentum", "dampening", "betas", "val_fraction", "decay", "start"), _SHARE_BELOW_1),
+    **dict.fromkeys(("base_momentum", "max_momentum"), _SHARE_BELOW_1),
+    "num_classes": Range(lambda x: x >= 2, "a whole number from 2 on", whole=True),
+    "magnitude": Range(lambda x: 0 <= x <= 30, "a whole number from 0 to 30", whole=True),
+}
+# Keys that null switches off, though their option gives a value.
+_NULLABLE = ("grad_clip",)
+# Keys of Lightning that take a word or a number: `auto` or 2, `32-true` or 64.
+_SEVERAL_KINDS = ("precision", "devices", "deterministic", "profiler")
+WORDS: dict[str, tuple[str, ...]] = {
+    "init": ("default", "xavier", "he"),
+    "memory_format": ("auto", "channels_last", "contiguous"),
+    "mode": ("min", "max"),
+    "threshold_mode": ("rel", "abs"),
+    "anneal_strategy": ("cos", "linear"),
+    "interval": ("epoch", "step"),
+}
+# Twins of our own keys in Lightning's Trainer.
+TWINS = {
+    "trainer.max_epochs": "epochs",
+    "trainer.gradient_clip_val": "grad_clip",
+    "trainer.gradient_clip_algorithm": "grad_clip",
+    "trainer.logger": "logger",
+    "trainer.callbacks": "callbacks",
+    "trainer.default_root_dir": "hydra.run.dir",
+}
+OWN_TARGETS = ("cifar_lab.", "torch.nn.", "torch.optim.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.")
+
+
+def leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value with its dotted key; lists are values, empty mappings too."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse keys that no option has, and options that lost theirs.
+
+    Args:
+        config: The composition.
+        known: The same before the command line's values.
+
+    Raises:
+        ValueError: In one line that names the nearest key.
+    """
+    ours, theirs = dict(leaves(config)), dict(leaves(known))
+    for key in ours:
+        if key not in theirs:
+            raise ValueError(unknown_key(key, theirs))
+    for key in theirs:
+        if key not in ours and not any(other.startswith(f"{key}.") for other in ours):
+            raise ValueError(f"{key} was removed; every key has its place, set it instead")
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """One line about a key that does not exist, with the nearest that does."""
+    known = sorted({part for name in known for part in (name, name.partition(".")[0])})
+    if key in TWINS:
+        return f"{key} is set by {TWINS[key]}="
+    group, _, name = key.rpartition(".")
+    siblings = [
+        other for other in known if other.rpartition(".")[0] == group and not other.endswith(("_", "lightning"))
+    ]
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    if not nearest and not group:  # perhaps a setting without its group
+        last_names = {other.rpartition(".")[2]: other for other in reversed(known)}
+        nearest = [last_names[close] for close in difflib.get_close_matches(name, last_names, n=1, cutoff=0.75)]
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    if group and siblings:
+        names = ", ".join(other.rpartition(".")[2] for other in siblings)
+        return f"{key}: {group} has no {name}{hint or f'; it has {names}'}"
+    return f"{key} is unknown{hint or '; python -m cifar_lab.train --help lists what there is'}"
+
+
+def check_values(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse values of another kind than the option's own, and numbers outside their range.
+
+    Args:
+        config: The composition, resolved.
+        known: The same before the command line's values, for the kinds.
+
+    Raises:
+        ValueError: In one line that names the value and what the key takes.
+    """
+    defaults = dict(leaves(known))
+    for key, value in leaves(config):
+        if not key.endswith(("_target_", "_partial_")):
+            _check_value(key, value, defaults.get(key))
+
+
+def _check_value(key: str, value: Any, default: Any) -> None:
+    name = key.rpartition(".")[2]
+    limit = RANGES.get(name)
+    if value is None and (default is None or name in _NULLABLE):
+        return
+    if isinstance(default, list):
+        if not isinstance(value, list):
+            raise ValueError(f"{key}={value}: it takes a list like {default}")
+        for element in value:
+            _check_value(key, element, default[0] if default else None)
+        return
+    if limit is not None and not isinstance(value, bool | int | float | list | None):
+        raise ValueError(f"{key}={value}: it takes {limit.words}")
+    if default is not None and name not in _SEVERAL_KINDS and _kind(value) != _kind(default):
+        raise ValueError(f"{key}={value}: it takes {limit.words if limit else _kind(default)}")
+    if name in WORDS and value not in WORDS[name]:
+        raise ValueError(f"{key}={value} is unknown; one of {', '.join(WORDS[name])}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        whole = limit is not None and limit.whole and not float(value).is_integer()
+        if not math.isfinite(value) or whole or (limit is not None and not limit.allows(value)):
+            raise ValueError(f"{key}={value}: it takes {limit.words if limit else 'a finite number'}")
+
+
+def _kind(value: Any) -> str:
+    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a word", list: "a list"}
+    return kinds.get(type(value), "null" if value is None else "a group of settings")
+
+
+def check_targets(config: Mapping[str, Any], allowed: Iterable[str]) -> None:
+    """Refuse to make anything that is neither ours, nor torch's or Lightning's parts, nor in a package allowed by name.
+
+    Raises:
+        ValueError: In one line that names the target and how to allow its package.
+    """
+    prefixes = (*OWN_TARGETS, *(f"{package}." for package in allowed))
+    for key, value in leaves(config):
+        if key.rpartition(".")[2] == "_target_" and not str(value).startswith(prefixes):
+            package = str(value).partition(".")[0]
+            raise ValueError(f"{key}={value} lies outside this project; allow={[package]} lets it run".replace("'", ""))
+
+
+def check_together(config: Mapping[str, Any]) -> None:
+    """Refuse values that are right alone and make no sense together.
+
+    Raises:
+        ValueError: In one line.
+    """
+    optimizer, averaging, epochs = config["optimizer"], config["averaging"], config["epochs"]
+    if optimizer.get("nesterov") and not optimizer.get("momentum"):
+        raise ValueError("optimizer.nesterov=true needs a momentum; set optimizer.momentum or optimizer.nesterov=false")
+    if "start" in averaging and round(averaging["start"] * epochs) >= epochs:
+        raise ValueError(
+            f"averaging.start={averaging['start']} of {epochs} epochs leaves none to average; set it lower"
+        )
+    first = averaging.get("update_starting_at_epoch")
+    if first is not None and first >= epochs:
+        raise ValueError(f"averaging.update_starting_at_epoch={first} lies after the last of {epochs} epochs")
+
+
+def notes(config: Mapping[str, Any]) -> list[str]:
+    """Lines about what is allowed, but perhaps not what was meant."""
+    scheduler, epochs = config["scheduler"], config["epochs"]
+    lines = []
+    if "step_size" in scheduler and scheduler["step_size"] >= epochs:
+        lines.append(f"scheduler.step_size={scheduler['step_size']}: no step within {epochs} epochs")
+    if "T_0" in scheduler:
+        length, end = scheduler["T_0"], scheduler["T_0"]
+        while end < epochs:
+            length *= scheduler["T_mult"]
+            end += length
+        if end > epochs:
+            lines.append(f"warm restarts: epoch {epochs} lies within a cycle that ends at epoch {end}")
+    return lines

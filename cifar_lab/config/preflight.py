@@ -1,0 +1,187 @@
+"""The command line, composed and checked before anything heavy is imported or any folder is made."""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cifar_lab.config import checks, naming, schema
+from cifar_lab.config.precedence import Loader
+from cifar_lab.data import files
+
+
+class Preflight:
+    """What a command line asks for.
+
+    Args:
+        arguments: The command line without the program's name.
+
+    Attributes:
+        notes: Lines for the user about what is allowed but worth a word, once `check` has run.
+        additions: What a sweep's command line leaves unsaid and no job can know, as a job does not see what varies
+            over the others: the sweep's name, and which keys its jobs have in common.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._arguments = get_args_parser().parse_args(list(arguments))
+        self.notes: list[str] = []
+        self.additions: list[str] = []
+
+    @property
+    def trains(self) -> bool:
+        """Whether the command trains, instead of showing help, a configuration or completions."""
+        asked = self._arguments
+        shows = (asked.help, asked.hydra_help, asked.cfg, asked.info, asked.shell_completion, asked.experimental_rerun)
+        return not any(shows)
+
+    def check(self) -> None:
+        """Check the first job, and those that differ from it along one axis.
+
+        Raises:
+            ValueError: The command line cannot be run; in one line that says why.
+        """
+        search = []
+        if self._arguments.config_dir is not None:
+            folder = Path(self._arguments.config_dir).resolve()
+            if not folder.is_dir():
+                raise ValueError(f"--config-dir {folder} is no folder")
+            search = [f"hydra.searchpath=['file://{folder}']"]
+        with initialize_config_dir(str(schema.conf_folder()), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            assert isinstance(loader, Loader)
+            overrides = self._parsed(loader)
+            name = naming.sweep_name(overrides)
+            if self._arguments.multirun and name:
+                common = [override.key_or_group for override in overrides if not override.is_sweep_override()]
+                self.additions = [f"hydra.job.config.override_dirname.exclude_keys=[{','.join(common)}]"]
+                self.additions += [] if "name" in common else [f"name={name}"]
+            groups = set(loader.list_groups(""))
+            for override in overrides:
+                if override.key_or_group in groups:
+                    _check_options(override, loader, search)
+            for lines in _jobs(overrides):
+                self._check_job([*lines, *search], loader)
+
+    def _parsed(self, loader: Loader) -> list[Override]:
+        try:
+            overrides = OverridesParser.create(config_loader=loader).parse_overrides(self._arguments.overrides)
+        except HydraException as error:
+            raise ValueError(" ".join(str(error).split())) from None
+        for override in overrides:
+            if override.is_sweep_override() and not self._arguments.multirun:
+                line = override.input_line
+                raise ValueError(f"{line} is several values; add --multirun to run each, or quote a list: [...]")
+        return overrides
+
+    def _check_job(self, lines: list[str], loader: Loader) -> None:
+        try:
+            config = compose("train", lines, return_hydra_config=True)
+            plain = _plain(config)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(_reworded(error, loader)) from None
+        known = _plain(loader.before_values)
+        _check_own_options(loader)
+        check(plain, known)
+        for group in dict.fromkeys(key.partition(".")[0] for key in loader.dropped):
+            keys = " and ".join(key for key in loader.dropped if key.startswith(f"{group}."))
+            self._note(f"{group}={loader.choices[group]} replaces the experiment's, whose {keys} fall away")
+        for line in checks.notes(plain):
+            self._note(line)
+
+    def _note(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes.append(line)
+
+
+def _check_options(override: Override, loader: Loader, search: list[str]) -> None:
+    group = override.key_or_group
+    if override.is_delete():
+        raise ValueError(f"~{group}: every group needs an option; set {group}= to another one")
+    options = loader.get_group_options(group, config_name="train", overrides=search)
+    for line in _values(override):
+        option = line.partition("=")[2]
+        if option not in options and not (group == "experiment" and option == "null"):
+            nearest = difflib.get_close_matches(option, options, n=1)
+            hint = f"did you mean {nearest[0]}? " if nearest else ""
+            raise ValueError(f"{group}={option} does not exist; {hint}there are {', '.join(options)}")
+
+
+def check(config: dict[str, Any], known: dict[str, Any]) -> None:
+    """All checks of one composition.
+
+    Args:
+        config: The composition in plain values.
+        known: The same before the command line's values.
+
+    Raises:
+        ValueError: In one line.
+    """
+    checks.check_keys(config, known)
+    checks.check_values(config, known)
+    checks.check_targets(config, config["allow"])
+    checks.check_together(config)
+    data = config["data"]
+    if data["_target_"].endswith(".CIFAR10DataModule") and not files.may_download(data["root"], data["download"]):
+        files.find(data["root"])
+
+
+def _check_own_options(loader: Loader) -> None:
+    """Refuse a key in a user's option that its target does not have, as far as we have an option of that target."""
+    for group, option in loader.choices.items():
+        settings = loader.before_values.get(group)
+        if not isinstance(settings, DictConfig) or "_target_" not in settings or schema.is_own(group, option):
+            continue
+        theirs = schema.settings_of(group, str(settings._target_))
+        for key in settings:
+            if theirs and key not in theirs:
+                nearest = difflib.get_close_matches(str(key), theirs, n=1)
+                hint = f"; did you mean {nearest[0]}?" if nearest else ""
+                raise ValueError(f"{group}={option}: {settings._target_} has no {key!s}{hint}")
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "defaults")])
+    if OmegaConf.is_missing(own, "name") or "default_name" in str(own._get_node("name")):
+        own.name = "unnamed"
+    return naming.resolved(own)
+
+
+def _values(override: Override) -> list[str]:
+    if override.is_sweep_override():
+        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    return [override.input_line or ""]
+
+
+def _jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
+    """The first job's command line, and for each further value of each axis the first job's with that value."""
+    axes = [_values(override) for override in overrides]
+    first = [axis[0] for axis in axes]
+    yield first
+    for number, axis in enumerate(axes):
+        for line in axis[1:]:
+            yield [*first[:number], line, *first[number + 1 :]]
+
+
+def _reworded(error: Exception, loader: Loader) -> str:
+    text = str(error)
+    unknown = re.match(r"Could not override '([^']+)'", text)
+    if unknown:
+        known = OmegaConf.to_container(loader.before_values, resolve=False)
+        assert isinstance(known, dict)
+        return checks.unknown_key(unknown.group(1), dict(checks.leaves(known)))
+    merging = re.match(r"Error merging override (\S+)", text)
+    if merging:
+        key = merging.group(1).lstrip("+").partition("=")[0]
+        words = {"bn": "true or false", "name": "a word", "allow": "a list", "published": "a number"}
+        return f"{merging.group(1)}: it takes {checks.RANGES[key].words if key in checks.RANGES else words[key]}"
+    return " ".join(f"{text} {error.__cause__ or ''}".split())

@@ -1,0 +1,85 @@
+"""Where CIFAR-10's files are, looked up without torch: a command line is checked before anything heavy is imported."""
+
+from pathlib import Path
+
+import platformdirs
+
+IMAGES_PER_FILE = 10_000
+RECORD_BYTES = 1 + 3 * 32 * 32  # the label, then the red, the green and the blue plane, row by row
+FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+
+# Folder of each published layout, and the ending of its files' names.
+_LAYOUTS = {"cifar-10-batches-bin": ".bin", "cifar-10-batches-py": ""}
+
+
+class DataError(ValueError):
+    """The data cannot be used as asked for; the message is one line that names the fix."""
+
+
+def default_root() -> Path:
+    """The folder in the user's cache where CIFAR-10 is looked for when none is named."""
+    return Path(platformdirs.user_cache_dir("cifar_lab", appauthor=False))
+
+
+def resolve(root: Path | str | None) -> Path:
+    """The folder that `root` means; None is `default_root()`."""
+    return default_root() if root is None else Path(root).expanduser()
+
+
+def may_download(root: Path | str | None, download: bool | None) -> bool:
+    """Whether missing files may be fetched: where that was said, and into the user's cache unless it was forbidden."""
+    return root is None if download is None else download
+
+
+def is_there(root: Path | str | None) -> bool:
+    """Whether `find` finds a layout whose files are all there and whole."""
+    try:
+        find(root)
+    except DataError:
+        return False
+    return True
+
+
+def find(root: Path | str | None, images_per_file: int = IMAGES_PER_FILE) -> tuple[Path, str]:
+    """Find one of the published layouts, all of its files there and, of binary ones, of the right size.
+
+    Args:
+        root: The folder that holds `cifar-10-batches-bin` or `cifar-10-batches-py`, or one of those itself; the
+            binary layout is preferred. None is `default_root()`.
+        images_per_file: Images in each of the six files.
+
+    Returns:
+        The folder of the files, and the ending of their names: `.bin`, or nothing for the Python layout.
+
+    Raises:
+        DataError: Files are missing or truncated.
+    """
+    root = resolve(root)
+    names = FILES["train"] + FILES["test"]
+    candidates = [(root / folder, suffix) for folder, suffix in _LAYOUTS.items()]
+    candidates += [(root, suffix) for suffix in _LAYOUTS.values()]
+    missing = {}
+    for folder, suffix in candidates:
+        paths = [folder / f"{name}{suffix}" for name in names]
+        absent = [path.name for path in paths if not path.is_file()]
+        if not absent:
+            if suffix:
+                _check_sizes(paths, images_per_file * RECORD_BYTES)
+            return folder, suffix
+        if len(absent) < len(names):
+            missing[folder] = absent
+    for folder, absent in missing.items():
+        raise DataError(f"CIFAR-10 in {folder} is incomplete: {', '.join(absent)} missing; unpack the archive again")
+    raise DataError(
+        f"no CIFAR-10 in {root}: put cifar-10-batches-bin/ (data_batch_1.bin to data_batch_5.bin, test_batch.bin) or "
+        "cifar-10-batches-py/ there, unpacked from the archive of https://www.cs.toronto.edu/~kriz/cifar.html, or name "
+        "the folder that holds it by data.root= or CIFAR_LAB_DATA; data.download=true fetches it, data=synthetic needs "
+        "no data"
+    )
+
+
+def _check_sizes(paths: list[Path], expected: int) -> None:
+    for path in paths:
+        found = path.stat().st_size
+        if found != expected:
+            raise DataError(f"{path} has {found:,} bytes, not {expected:,}; unpack the archive again")

@@ -1,0 +1,174 @@
+"""RandAugment of whole batches, each image by its own random numbers."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms import functional as tvf
+from torchvision.transforms.v2 import functional as tvf2
+
+from cifar_lab.data.augment import flip_crop
+
+MAX_MAGNITUDE = 30
+
+
+class Operation(NamedTuple):
+    """One of RandAugment's operations, as torchvision has it.
+
+    Attributes:
+        function: Maps images `(N, 3, H, W)` and a strength to images; its strengths are in the operation's own units.
+        weakest: Strength at magnitude 0.
+        strongest: Strength at magnitude 30; between them it is linear.
+        signed: Half of the images get the negative strength.
+        moves_pixels: Each pixel of the result is one of the image's pixels, or black, wherever it lay.
+    """
+
+    function: Callable[[Tensor, float], Tensor]
+    weakest: float = 0.0
+    strongest: float = 0.0
+    signed: bool = False
+    moves_pixels: bool = False
+
+
+def _shear(image: Tensor, x: float, y: float) -> Tensor:
+    angles = [math.degrees(math.atan(slope)) for slope in (x, y)]
+    return tvf.affine(image, angle=0.0, translate=[0, 0], scale=1.0, shear=angles, center=[0, 0])
+
+
+def _translate(image: Tensor, x: float, y: float) -> Tensor:
+    height, width = image.shape[-2:]
+    pixels = [int(x * width), int(y * height)]
+    return tvf.affine(image, angle=0.0, translate=pixels, scale=1.0, shear=[0.0, 0.0])
+
+
+OPERATIONS = {
+    "Identity": Operation(lambda image, _: image),
+    # Slope: pixels sideways per row, or down per column.
+    "ShearX": Operation(lambda image, slope: _shear(image, slope, 0), 0, 0.3, signed=True, moves_pixels=True),
+    "ShearY": Operation(lambda image, slope: _shear(image, 0, slope), 0, 0.3, signed=True, moves_pixels=True),
+    # Share of the image's side: 150 of the 331 pixels of the images that the paper's magnitudes were made for.
+    "TranslateX": Operation(lambda image, x: _translate(image, x, 0), 0, 150 / 331, signed=True, moves_pixels=True),
+    "TranslateY": Operation(lambda image, y: _translate(image, 0, y), 0, 150 / 331, signed=True, moves_pixels=True),
+    "Rotate": Operation(lambda image, degrees: tvf.rotate(image, degrees), 0, 30, signed=True, moves_pixels=True),
+    # Change of the factor that leaves the image as it is, 1.
+    "Brightness": Operation(lambda image, change: tvf.adjust_brightness(image, 1 + change), 0, 0.9, signed=True),
+    "Color": Operation(lambda image, change: tvf.adjust_saturation(image, 1 + change), 0, 0.9, signed=True),
+    "Contrast": Operation(lambda image, change: tvf.adjust_contrast(image, 1 + change), 0, 0.9, signed=True),
+    # Planes, because on a GPU the convolution of channels that lie last may round to TensorFloat-32.
+    "Sharpness": Operation(
+        lambda image, change: tvf.adjust_sharpness(image.contiguous(), 1 + change), 0, 0.9, signed=True
+    ),
+    "Posterize": Operation(lambda image, bits: tvf.posterize(image, round(bits)), 8, 4),
+    "Solarize": Operation(lambda image, threshold: tvf.solarize(image, threshold), 255, 0),
+    "AutoContrast": Operation(lambda image, _: tvf.autocontrast(image)),
+    # The first version's takes one image at a time, and waits for the device at each; the results are the same.
+    "Equalize": Operation(lambda image, _: tvf2.equalize(image)),
+}
+"""By torchvision's names, in its order."""
+
+
+def randaugment(
+    images: Tensor, generator: torch.Generator, num_ops: int = 2, magnitude: int = 9, padding: int = 4
+) -> Tensor:
+    """Crop and flip as `flip_crop` does, then apply random operations, drawn anew for each image and round.
+
+    RandAugment (arXiv:1909.13719) as `torchvision.transforms.RandAugment` does it to a uint8 tensor, to the last bit:
+    its 14 operations and its strengths, which are not all the paper's, nearest neighbours, and black where no pixel
+    comes from. The paper also cuts out a square; this does not. To a PIL image torchvision does nearly the same: at
+    magnitude 9 the levels of Color, Contrast, Sharpness and AutoContrast differ by at most 1 of 255.
+
+    Args:
+        images: uint8 `(B, H, W, 3)`.
+        generator: A CPU generator.
+        num_ops: Rounds; in each, every image meets one of the 14 operations, all equally likely.
+        magnitude: Strength of all the operations, 0 to 30.
+        padding: Pixels of black on each side before the crop.
+
+    Raises:
+        ValueError: `num_ops` is negative, or `magnitude` not from 0 to 30.
+    """
+    if num_ops < 0:
+        raise ValueError(f"num_ops must be at least 0, not {num_ops}")
+    if not 0 <= magnitude <= MAX_MAGNITUDE:
+        raise ValueError(f"magnitude must be from 0 to {MAX_MAGNITUDE}, not {magnitude}")
+    images = flip_crop(images, generator, padding)
+    for operations, negated in zip(*draw_operations(num_ops, len(images), generator), strict=True):
+        images = apply_operations(images, operations, negated, magnitude)
+    return images
+
+
+def draw_operations(num_ops: int, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw which operation each of `count` images meets in each round, and the sign of its strength.
+
+    Returns:
+        Indices into `OPERATIONS`, int64 `(num_ops, count)`, and where the strength is negative, bool of that shape.
+    """
+    operations = torch.randint(len(OPERATIONS), (num_ops, count), generator=generator)
+    negated = torch.randint(2, (num_ops, count), generator=generator) == 1
+    signed = torch.tensor([operation.signed for operation in OPERATIONS.values()])
+    return operations, negated & signed[operations]
+
+
+def apply_operations(images: Tensor, operations: Tensor, negated: Tensor, magnitude: int) -> Tensor:
+    """Apply its own operation to each image.
+
+    Args:
+        images: uint8 `(B, H, W, 3)`, on any device.
+        operations: Indices into `OPERATIONS`, int64 `(B,)` on the CPU.
+        negated: Whether the strength is negative, bool `(B,)` on the CPU.
+        magnitude: 0 to 30, of all the operations.
+    """
+    # Images of one operation and sign are neighbours while they are worked on. All this is known on the CPU, so the
+    # device is not waited for.
+    kinds = 2 * operations + negated
+    order = kinds.argsort(stable=True)
+    counts = kinds.bincount(minlength=2 * len(OPERATIONS)).tolist()
+    groups = iter(images.index_select(0, order.to(images.device, non_blocking=True)).split(counts))
+    results = [
+        apply_operation(next(groups), operation, strength(operation, magnitude, negative))
+        for operation in OPERATIONS.values()
+        for negative in (False, True)
+    ]
+    return torch.cat(results).index_select(0, order.argsort().to(images.device, non_blocking=True))
+
+
+@cache
+def strength(operation: Operation, magnitude: int, negated: bool = False) -> float:
+    """The strength of `operation` at a magnitude of 0 to 30."""
+    # In float32, as torchvision's: the two then agree to the last bit.
+    absolute = float(torch.linspace(operation.weakest, operation.strongest, MAX_MAGNITUDE + 1)[magnitude])
+    return -absolute if negated else absolute
+
+
+def apply_operation(images: Tensor, operation: Operation, strength: float) -> Tensor:
+    """Apply one operation at one strength to all the images `(N, H, W, 3)`."""
+    if len(images) == 0:
+        return images
+    if not operation.moves_pixels:
+        return operation.function(images.permute(0, 3, 1, 2), strength).permute(0, 2, 3, 1)
+    sources = _sources(operation.function, strength, *images.shape[1:], images.device)
+    black_first = F.pad(images.flatten(1), (1, 0))
+    return black_first.gather(1, sources.expand(len(images), -1)).view(images.shape)
+
+
+@cache
+def _sources(
+    function: Callable[[Tensor, float], Tensor],
+    strength: float,
+    height: int,
+    width: int,
+    channels: int,
+    device: torch.device,
+) -> Tensor:
+    """Where each value of the flat result comes from: its place in the flat image counted from 1, or 0 for black.
+
+    What a move does to an image of places says where it takes every pixel from. It is made on the CPU, so that
+    rounding at the edge between two pixels is the same for all devices.
+    """
+    places = torch.arange(1.0, height * width * channels + 1).view(height, width, channels)
+    moved = function(places.permute(2, 0, 1), strength).permute(1, 2, 0)
+    return moved.flatten().long().to(device)

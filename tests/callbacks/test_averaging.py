@@ -1,0 +1,127 @@
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
+from torch import Tensor, nn
+
+from cifar_lab.callbacks import SWA, best_and_last
+from cifar_lab.classifier import Classifier
+from cifar_lab.data.datamodule import SyntheticDataModule
+from cifar_lab.runs import Run
+
+
+class Keep(L.Callback):
+    """Keeps the raw weights after each step and epoch, each epoch's rate, and what validation sees."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Tensor]] = []
+        self.epochs: list[dict[str, Tensor]] = []
+        self.validated: list[dict[str, Tensor]] = []
+        self.rates: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
+        self.steps.append(_state(pl_module))
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
+        self.validated.append(_state(pl_module))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.epochs.append(_state(pl_module))
+
+
+def _state(module: Classifier) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.model.state_dict().items()}
+
+
+def fit(
+    averaging: WeightAveraging, folder: Path, epochs: int, scheduler: dict[str, Any] | None = None
+) -> tuple[Keep, Classifier, Run]:
+    torch.manual_seed(0)
+    body = [nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 10)]
+    classifier = Classifier(
+        nn.Sequential(*body), nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=0.1, momentum=0.9), scheduler
+    )
+    keep, run = Keep(), Run(folder)
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[keep, averaging, *best_and_last(run)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+    trainer.fit(classifier, SyntheticDataModule(60, 20, batch_size=16, seed=3))
+    return keep, classifier, run
+
+
+def _cosine(epochs: int) -> dict[str, Any]:
+    factory = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs)
+    return {"scheduler": factory, "interval": "epoch"}
+
+
+def test_swas_weights_are_the_mean_of_the_last_epochs(tmp_path: Path) -> None:
+    keep, classifier, _ = fit(SWA(epochs=5, start=0.6), tmp_path, epochs=5)
+    for name, weight in classifier.model.named_parameters():
+        mean = (keep.epochs[3][name] + keep.epochs[4][name]) / 2
+        torch.testing.assert_close(weight.detach(), mean, rtol=1e-5, atol=1e-7)
+
+
+def test_swas_batch_norm_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
+    _, classifier, _ = fit(SWA(epochs=3, start=0.3), tmp_path, epochs=3)
+    convolution, norm = classifier.model[0], classifier.model[1]
+    data = SyntheticDataModule(60, 20, batch_size=16, seed=3)
+    loader = data.train_dataloader()
+    loader.set_epoch(3)
+    means, variances = [], []
+    for images, _ in loader:
+        features = convolution(images).detach()
+        means.append(features.mean(dim=(0, 2, 3)))
+        variances.append(features.var(dim=(0, 2, 3)))
+    # The plain mean over batches, as torch's update_bn has it.
+    torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(norm.running_var, torch.stack(variances).mean(0), rtol=1e-4, atol=1e-6)
+    assert norm.momentum == 0.1
+
+
+def test_swas_rate_follows_the_schedule_then_goes_to_its_own(tmp_path: Path) -> None:
+    keep, _, _ = fit(SWA(epochs=10, start=0.5, anneal=0.2, lr=0.3), tmp_path, 10, _cosine(10))
+    cosine = [0.1 * (1 + torch.cos(torch.tensor(torch.pi * epoch / 10)).item()) / 2 for epoch in range(6)]
+    # The first averaged epoch, number 5, still runs at the cosine's rate; then half the way, then the whole.
+    assert keep.rates == pytest.approx([*cosine, (cosine[5] + 0.3) / 2, 0.3, 0.3, 0.3], rel=1e-5)
+
+
+def test_swa_validates_the_raw_weights(tmp_path: Path) -> None:
+    keep, _, _ = fit(SWA(epochs=4, start=0.5), tmp_path, epochs=4)
+    for epoch, validated in enumerate(keep.validated):
+        assert all(torch.equal(validated[name], keep.epochs[epoch][name]) for name in validated)
+
+
+def test_swa_without_an_epoch_to_average_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"averaging\.start=0\.8 of 2 epochs leaves none to average"):
+        SWA(epochs=2, start=0.8)
+
+
+def test_emas_weights_are_the_moving_average_of_every_step_and_of_batch_norms_statistics(tmp_path: Path) -> None:
+    keep, classifier, run = fit(EMAWeightAveraging(decay=0.7), tmp_path, epochs=2)
+    assert len(keep.steps) == 8
+    for name, value in classifier.model.state_dict().items():
+        if not value.is_floating_point():
+            continue
+        average = keep.steps[0][name]
+        for step in keep.steps[1:]:
+            average = 0.7 * average + 0.3 * step[name]
+        torch.testing.assert_close(value, average, rtol=1e-4, atol=1e-6)
+        assert not torch.equal(value, keep.steps[-1][name])
+    # Validation saw the average, and the checkpoint's weights are the average's too.
+    assert all(torch.equal(keep.validated[-1][name], value) for name, value in classifier.model.state_dict().items())
+    saved = torch.load(run.last_checkpoint, weights_only=True)["state_dict"]
+    assert all(torch.equal(saved[f"model.{name}"], value) for name, value in classifier.model.state_dict().items())

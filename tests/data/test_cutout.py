@@ -1,0 +1,117 @@
+"""Cutout blackens one square in every image, at a place drawn for each, after crop and flip."""
+
+import pytest
+import scipy.stats
+import torch
+from torch import Tensor
+
+from cifar_lab.data.augment import flip_crop
+from cifar_lab.data.cutout import cut_squares, cutout
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random_images(count: int, height: int = 32, width: int = 32) -> Tensor:
+    """Images without black, so that every zero is a cut one."""
+    return torch.randint(1, 256, (count, height, width, 3), dtype=torch.uint8, generator=seeded())
+
+
+def as_in_the_paper(image: Tensor, row: int, column: int, size: int) -> Tensor:
+    """The square of the authors' code, whose sizes are even: half a side to each side of the centre, clipped."""
+    height, width, _ = image.shape
+    result = image.clone()
+    top, bottom = max(row - size // 2, 0), min(row + size // 2, height)
+    left, right = max(column - size // 2, 0), min(column + size // 2, width)
+    result[top:bottom, left:right] = 0
+    return result
+
+
+@pytest.mark.parametrize("size", [2, 8, 16, 64])
+def test_squares_at_every_kind_of_place_equal_the_papers(size: int) -> None:
+    places = [(16, 16), (0, 0), (31, 31), (0, 31), (31, 0), (3, 12), (12, 3), (8, 24), (7, 25)]
+    images = random_images(len(places))
+    expected = [as_in_the_paper(image, *place, size) for image, place in zip(images, places, strict=True)]
+    rows, columns = torch.tensor(places).T
+    assert torch.equal(cut_squares(images, rows, columns, size), torch.stack(expected))
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "size", "height", "width"),
+    [(10, 20, 8, 8, 8), (10, 20, 5, 5, 5), (10, 20, 1, 1, 1), (0, 20, 8, 4, 8), (10, 31, 8, 8, 5), (31, 0, 16, 9, 8)],
+)
+def test_a_square_has_its_size_unless_an_edge_clips_it(
+    row: int, column: int, size: int, height: int, width: int
+) -> None:
+    black = (cut_squares(random_images(1), torch.tensor([row]), torch.tensor([column]), size) == 0).all(3)[0]
+    assert black.any(1).sum() == height
+    assert black.any(0).sum() == width
+    assert black.sum() == height * width
+
+
+def test_images_that_are_not_square_are_cut_in_rows_and_columns() -> None:
+    images = random_images(1, 6, 9)
+    cut = cut_squares(images, torch.tensor([1]), torch.tensor([7]), 4)
+    assert torch.equal(cut[0], as_in_the_paper(images[0], 1, 7, 4))
+
+
+def test_all_outside_the_square_is_what_flip_crop_made() -> None:
+    images, generator = random_images(64), seeded(3)
+    cropped = flip_crop(images, generator)
+    rows, columns = (torch.randint(32, (64,), generator=generator) for _ in range(2))
+    draws = zip(cropped, rows.tolist(), columns.tolist(), strict=True)
+    expected = torch.stack([as_in_the_paper(image, row, column, 16) for image, row, column in draws])
+    assert torch.equal(cutout(images, seeded(3)), expected)
+
+
+def test_centres_are_uniform_over_the_image_and_independent_of_their_neighbours() -> None:
+    images = torch.ones((20_000, 6, 6, 3), dtype=torch.uint8)
+    centres = (cutout(images, seeded(), size=1, padding=0)[..., 0] == 0).flatten(1).long().argmax(1)
+    assert scipy.stats.chisquare(centres.bincount(minlength=36).numpy()).pvalue > 1e-4
+    pairs = (centres[::2] * 36 + centres[1::2]).bincount(minlength=36**2)
+    assert scipy.stats.chisquare(pairs.numpy()).pvalue > 1e-4
+
+
+def test_the_default_size_is_the_papers_for_cifar_10() -> None:
+    images = random_images(50)
+    assert torch.equal(cutout(images, seeded()), cutout(images, seeded(), size=16, padding=4))
+
+
+def test_a_square_of_size_zero_leaves_flip_crop_alone() -> None:
+    images = random_images(16)
+    assert torch.equal(cutout(images, seeded(), size=0, padding=2), flip_crop(images, seeded(), padding=2))
+
+
+def test_samples_of_a_batch_get_different_squares() -> None:
+    augmented = cutout(random_images(1).repeat(64, 1, 1, 1), seeded(), padding=0)
+    assert len((augmented == 0).flatten(1).unique(dim=0)) > 40
+
+
+def test_the_generator_alone_decides_whatever_was_drawn_elsewhere_before() -> None:
+    images = random_images(32)
+    torch.manual_seed(1)
+    first = cutout(images, seeded(7))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert torch.equal(cutout(images, seeded(7)), first)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(cutout(images, seeded(8)), first)
+
+
+def test_augmenting_leaves_its_input_as_it_was() -> None:
+    images = random_images(16)
+    before = images.clone()
+    augmented = cutout(images, seeded(), padding=0)
+    augmented.zero_()
+    assert torch.equal(images, before)
+
+
+def test_no_value_of_the_images_is_waited_for() -> None:
+    # Tensors without values: reading one, or a shape that depends on one, is an error.
+    assert cutout(random_images(128).to("meta"), seeded()).shape == (128, 32, 32, 3)
+
+
+def test_a_negative_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="size must be at least 0, not -1"):
+        cutout(random_images(1), seeded(), size=-1)

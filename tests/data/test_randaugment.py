@@ -1,0 +1,225 @@
+"""RandAugment of a batch does to every image what torchvision does to one, at operations drawn for each image."""
+
+import pytest
+import scipy.stats
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms import InterpolationMode, RandAugment
+from torchvision.transforms import functional as tvf
+from torchvision.transforms.autoaugment import _apply_op
+
+from cifar_lab.data.augment import flip_crop
+from cifar_lab.data.randaugment import (
+    MAX_MAGNITUDE,
+    OPERATIONS,
+    apply_operation,
+    apply_operations,
+    draw_operations,
+    randaugment,
+    strength,
+)
+
+NAMES = list(OPERATIONS)
+SIGNED_NAMES = [(name, negated) for name in NAMES for negated in (False, True)[: 1 + OPERATIONS[name].signed]]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random_images(count: int, height: int = 32, width: int = 32) -> Tensor:
+    return torch.randint(256, (count, height, width, 3), dtype=torch.uint8, generator=seeded())
+
+
+def sample_images(height: int = 32, width: int = 32) -> Tensor:
+    """Noise, smooth pictures in high and low contrast, and the flat ones that contrast and histograms stumble over."""
+    noise = random_images(6, height, width)
+    coarse = torch.rand(8, 3, 5, 5, generator=seeded(1))
+    smooth = F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1).permute(0, 2, 3, 1) * 255
+    faint = 90 + smooth[:4] / 10
+    flat = torch.tensor([0, 1, 254, 255]).view(4, 1, 1, 1).expand(4, height, width, 3)
+    two_levels = torch.where(noise[:2] < 250, 17, 200)
+    one_flat_channel = noise[2:4].clone()
+    one_flat_channel[..., 1] = 77
+    groups = (noise, smooth, faint, flat, two_levels, one_flat_channel)
+    return torch.cat([group.to(torch.uint8) for group in groups])
+
+
+def torchvision_strength(name: str, magnitude: int, negated: bool, height: int = 32, width: int = 32) -> float:
+    strengths, signed = RandAugment()._augmentation_space(MAX_MAGNITUDE + 1, (height, width))[name]
+    value = float(strengths[magnitude]) if strengths.ndim else 0.0
+    return -value if negated and signed else value
+
+
+def by_torchvision(image: Tensor, name: str, magnitude: int, negated: bool) -> Tensor:
+    """One operation on one image `(H, W, 3)`."""
+    value = torchvision_strength(name, magnitude, negated, *image.shape[:2])
+    return _apply_op(image.permute(2, 0, 1), name, value, InterpolationMode.NEAREST, None).permute(1, 2, 0)
+
+
+def each_by_torchvision(images: Tensor, operations: Tensor, negated: Tensor, magnitude: int) -> Tensor:
+    """Its own operation on each image, one at a time."""
+    draws = zip(images, operations.tolist(), negated.tolist(), strict=True)
+    return torch.stack([by_torchvision(image, NAMES[index], magnitude, sign) for image, index, sign in draws])
+
+
+def test_the_operations_are_torchvisions_in_its_order_and_as_signed() -> None:
+    space = RandAugment()._augmentation_space(MAX_MAGNITUDE + 1, (32, 32))
+    assert [(name, signed) for name, (_, signed) in space.items()] == [
+        (name, operation.signed) for name, operation in OPERATIONS.items()
+    ]
+
+
+@pytest.mark.parametrize(("name", "negated"), SIGNED_NAMES)
+def test_strengths_equal_torchvisions_at_every_magnitude(name: str, negated: bool) -> None:
+    for magnitude in range(MAX_MAGNITUDE + 1):
+        ours = strength(OPERATIONS[name], magnitude, negated)
+        if name == "Posterize":
+            ours = round(ours)
+        if name in ("TranslateX", "TranslateY"):
+            ours *= 32
+        assert ours == torchvision_strength(name, magnitude, negated)
+
+
+@pytest.mark.parametrize("magnitude", [0, 1, 9, 17, 30])
+@pytest.mark.parametrize(("name", "negated"), SIGNED_NAMES)
+def test_an_operation_equals_torchvisions_on_each_image(name: str, negated: bool, magnitude: int) -> None:
+    images, operation = sample_images(), OPERATIONS[name]
+    expected = torch.stack([by_torchvision(image, name, magnitude, negated) for image in images])
+    result = apply_operation(images, operation, strength(operation, magnitude, negated))
+    assert result.dtype == torch.uint8
+    assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("magnitude", [4, 9, 30])
+@pytest.mark.parametrize(("name", "negated"), SIGNED_NAMES)
+def test_images_of_another_shape_are_treated_as_torchvision_does(name: str, negated: bool, magnitude: int) -> None:
+    images, operation = random_images(2, 20, 27), OPERATIONS[name]
+    expected = torch.stack([by_torchvision(image, name, magnitude, negated) for image in images])
+    assert torch.equal(apply_operation(images, operation, strength(operation, magnitude, negated)), expected)
+
+
+@pytest.mark.parametrize(("name", "negated"), SIGNED_NAMES)
+def test_pil_images_would_differ_by_one_level_at_most_at_magnitude_nine(name: str, negated: bool) -> None:
+    images, operation = sample_images(), OPERATIONS[name]
+    value = torchvision_strength(name, 9, negated)
+    expected = [
+        tvf.pil_to_tensor(
+            _apply_op(tvf.to_pil_image(image.permute(2, 0, 1)), name, value, InterpolationMode.NEAREST, None)
+        )
+        for image in images
+    ]
+    result = apply_operation(images, operation, strength(operation, 9, negated)).permute(0, 3, 1, 2)
+    levels = 1 if name in ("Color", "Contrast", "Sharpness", "AutoContrast") else 0
+    torch.testing.assert_close(result, torch.stack(expected), atol=levels, rtol=0)
+
+
+def test_each_image_of_a_batch_gets_its_own_operation_and_keeps_its_place() -> None:
+    kinds = torch.randperm(2 * len(NAMES), generator=seeded()).repeat(3)
+    operations, images = kinds // 2, random_images(len(kinds))
+    negated = (kinds % 2 == 1) & torch.tensor([operation.signed for operation in OPERATIONS.values()])[operations]
+    result = apply_operations(images, operations, negated, magnitude=9)
+    assert torch.equal(result, each_by_torchvision(images, operations, negated, magnitude=9))
+
+
+@pytest.mark.parametrize(("num_ops", "magnitude", "padding"), [(1, 9, 4), (2, 9, 4), (3, 20, 2)])
+def test_a_batch_is_cropped_and_flipped_and_then_changed_by_the_operations_that_were_drawn(
+    num_ops: int, magnitude: int, padding: int
+) -> None:
+    images, generator = random_images(100), seeded(3)
+    expected = flip_crop(images, generator, padding)
+    for operations, negated in zip(*draw_operations(num_ops, len(images), generator), strict=True):
+        expected = each_by_torchvision(expected, operations, negated, magnitude)
+    assert torch.equal(randaugment(images, seeded(3), num_ops, magnitude, padding), expected)
+
+
+def test_without_operations_it_is_flip_crop() -> None:
+    images, generator, reference = random_images(20), seeded(), seeded()
+    assert torch.equal(randaugment(images, generator, num_ops=0), flip_crop(images, reference))
+    assert torch.equal(generator.get_state(), reference.get_state())
+
+
+def test_the_defaults_are_the_reports() -> None:
+    images = random_images(50)
+    assert torch.equal(randaugment(images, seeded()), randaugment(images, seeded(), num_ops=2, magnitude=9, padding=4))
+
+
+def test_operations_and_signs_are_uniform_and_only_signed_operations_are_negated() -> None:
+    operations, negated = (draws.flatten() for draws in draw_operations(2, 20_000, seeded()))
+    counts = torch.stack([operations[~negated].bincount(minlength=14), operations[negated].bincount(minlength=14)])
+    assert scipy.stats.chisquare(counts.sum(0).numpy()).pvalue > 1e-4
+    signed = torch.tensor([operation.signed for operation in OPERATIONS.values()])
+    assert scipy.stats.chisquare(counts[:, signed].flatten().numpy()).pvalue > 1e-4
+    assert counts[1, ~signed].sum() == 0
+
+
+def test_draws_of_the_rounds_and_of_neighbours_in_a_batch_are_independent() -> None:
+    operations, _ = draw_operations(2, 20_000, seeded(1))
+    for first, second in (operations, (operations[0, ::2], operations[0, 1::2])):
+        pairs = (first * 14 + second).bincount(minlength=14**2)
+        assert scipy.stats.chisquare(pairs.numpy()).pvalue > 1e-4
+
+
+def test_samples_of_a_batch_get_different_operations() -> None:
+    augmented = randaugment(random_images(1).repeat(64, 1, 1, 1), seeded(), num_ops=1, padding=0)
+    # Besides the two flips there are 23 operations with their signs.
+    assert len(augmented.flatten(1).unique(dim=0)) > 20
+
+
+def test_the_generator_alone_decides_whatever_was_drawn_elsewhere_before() -> None:
+    images = random_images(32)
+    torch.manual_seed(1)
+    first = randaugment(images, seeded(7))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert torch.equal(randaugment(images, seeded(7)), first)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(randaugment(images, seeded(8)), first)
+
+
+def test_augmenting_leaves_its_input_as_it_was() -> None:
+    images = random_images(64)
+    before = images.clone()
+    augmented = randaugment(images, seeded(), padding=0)
+    augmented.zero_()
+    assert torch.equal(images, before)
+
+
+def test_a_batch_may_hold_one_image() -> None:
+    assert randaugment(random_images(1), seeded()).shape == (1, 32, 32, 3)
+
+
+def test_no_value_of_the_images_is_waited_for() -> None:
+    # Tensors without values: reading one, or a shape that depends on one, is an error.
+    images = random_images(128).to("meta")
+    augmented = randaugment(images, seeded())
+    assert (augmented.shape, augmented.dtype) == (images.shape, torch.uint8)
+
+
+@pytest.mark.parametrize("num_ops", [-1, -2])
+def test_a_negative_number_of_operations_is_refused(num_ops: int) -> None:
+    with pytest.raises(ValueError, match=rf"num_ops must be at least 0, not {num_ops}"):
+        randaugment(random_images(1), seeded(), num_ops=num_ops)
+
+
+@pytest.mark.parametrize("magnitude", [-1, 31])
+def test_a_magnitude_outside_0_to_30_is_refused(magnitude: int) -> None:
+    with pytest.raises(ValueError, match=rf"magnitude must be from 0 to 30, not {magnitude}"):
+        randaugment(random_images(1), seeded(), magnitude=magnitude)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("magnitude", [9, 30])
+def test_a_gpu_makes_the_same_batch_without_waiting_for_itself(magnitude: int) -> None:
+    images = random_images(512)
+    expected = randaugment(images, seeded(), magnitude=magnitude)
+    on_gpu = images.cuda()
+    # The first call makes the maps of the moves.
+    randaugment(on_gpu, seeded(), magnitude=magnitude)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        augmented = randaugment(on_gpu, seeded(), magnitude=magnitude)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(augmented.cpu(), expected)
