@@ -37,6 +37,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("dropout", "smoothing", "pct_start", "anneal", "factor"), _SHARE),
     **dict.fromkeys(("momentum", "dampening", "betas", "val_fraction", "decay", "start"), _SHARE_BELOW_1),
     **dict.fromkeys(("base_momentum", "max_momentum"), _SHARE_BELOW_1),
+    "mean": Range(lambda x: True, "a finite number"),
     "num_classes": Range(lambda x: x >= 2, "a whole number from 2 on", whole=True),
     "magnitude": Range(lambda x: 0 <= x <= 30, "a whole number from 0 to 30", whole=True),
 }

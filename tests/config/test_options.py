@@ -1,0 +1,147 @@
+"""An option's file is its schema: its keys are those that its target takes."""
+
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from cifar_lab.config import checks, conf_folder
+from cifar_lab.data import datamodule
+
+# What torch takes and no option offers: layouts and debugging aids that change no result, what the optimizer or the
+# loss gets from elsewhere, and arguments that torch itself is giving up.
+LEFT_OUT = {
+    "torch.nn.ReLU": {"inplace"},
+    "torch.nn.LeakyReLU": {"inplace"},
+    "torch.nn.ELU": {"inplace"},
+    "torch.nn.SiLU": {"inplace"},
+    "torch.nn.Mish": {"inplace"},
+    "torch.nn.GELU": {"approximate"},
+    "torch.nn.CrossEntropyLoss": {"weight", "size_average", "ignore_index", "reduce", "reduction", "label_smoothing"},
+    "torch.optim.Adam": {"maximize", "capturable", "differentiable", "decoupled_weight_decay"},
+    "torch.optim.AdamW": {"maximize", "capturable", "differentiable"},
+    "torch.optim.SGD": {"maximize", "differentiable"},
+    "torch.optim.lr_scheduler.OneCycleLR": {"epochs", "steps_per_epoch"},
+    "lightning.pytorch.callbacks.EMAWeightAveraging": {"device"},
+    "lightning.pytorch.callbacks.EarlyStopping": {
+        *("verbose", "strict", "check_finite", "stopping_threshold", "divergence_threshold"),
+        *("check_on_train_epoch_end", "log_rank_zero_only"),
+    },
+    "lightning.pytorch.loggers.TensorBoardLogger": {"log_graph", "prefix", "sub_dir"},
+    "lightning.pytorch.loggers.CSVLogger": {"prefix", "flush_logs_every_n_steps"},
+}
+GIVEN = {"self", "optimizer", "params", "images", "generator", "last_epoch", "verbose", "args", "kwargs", "options"}
+
+
+def _options() -> dict[str, dict[str, Any]]:
+    """Every option's settings, those of its parent in the same group included."""
+    found = {}
+    for path in sorted(conf_folder().glob("*/*.yaml")):
+        if path.parent.name not in {"experiment", "trainer", "protocol", "hydra"}:
+            found[f"{path.parent.name}/{path.stem}"] = _settings(path)
+    return found
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    own = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(own, dict)
+    merged: dict[str, Any] = {}
+    for parent in own.pop("defaults", []):
+        if isinstance(parent, str) and parent != "_self_":
+            merged |= _settings(path.with_name(f"{parent}.yaml"))
+    return {**merged, **{str(key): value for key, value in own.items()}}
+
+
+def _targets(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if "_target_" in settings:
+        return [settings]
+    return [inner for inner in settings.values() if isinstance(inner, Mapping)]
+
+
+@pytest.mark.parametrize("option", _options())
+def test_the_keys_of_an_option_are_the_arguments_of_its_target(option: str) -> None:
+    for settings in _targets(_options()[option]):
+        target = get_object(settings["_target_"])
+        accepted = set(inspect.signature(target).parameters)
+        if inspect.isclass(target) and issubclass(target, datamodule.InMemoryDataModule):
+            accepted |= set(inspect.signature(datamodule.InMemoryDataModule).parameters)
+        offered = set(settings) - {"_target_", "_partial_", "lightning"}
+        assert offered == accepted - GIVEN - LEFT_OUT.get(settings["_target_"], set())
+
+
+@pytest.mark.parametrize("option", _options())
+def test_every_number_of_an_option_has_a_range(option: str) -> None:
+    for key, value in checks.leaves(_options()[option]):
+        values = value if isinstance(value, list) else [value]
+        is_number = any(isinstance(element, int | float) and not isinstance(element, bool) for element in values)
+        assert not is_number or key.rpartition(".")[2] in checks.RANGES, key
+
+
+def test_the_trainers_keys_are_lightnings_arguments() -> None:
+    settings = _settings(conf_folder() / "trainer" / "auto.yaml")
+    accepted = set(inspect.signature(L.Trainer).parameters)
+    assert set(settings) - accepted == {"memory_format"}
+    for name in ("cpu", "gpu"):
+        assert set(_settings(conf_folder() / "trainer" / f"{name}.yaml")) == set(settings)
+
+
+def test_the_options_normalisation_is_the_codes() -> None:
+    for name in ("cifar10", "synthetic"):
+        settings = _settings(conf_folder() / "data" / f"{name}.yaml")
+        assert (tuple(settings["mean"]), tuple(settings["std"])) == (datamodule.CIFAR10_MEAN, datamodule.CIFAR10_STD)
+
+
+def test_a_schedulers_epochs_or_steps_are_lightnings_words() -> None:
+    for option, settings in _options().items():
+        if option.startswith("scheduler/"):
+            assert settings["lightning"]["interval"] in ("epoch", "step")
+            assert issubclass(get_object(settings["_target_"]), torch.optim.lr_scheduler.LRScheduler)
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = (
+        "import sys\nfrom cifar_lab.train import main\ntry: main()\n"
+        "finally: assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_help_names_every_group_option_scalar_and_runnable_examples() -> None:
+    done = _run("--help")
+    assert done.returncode == 0, done.stderr
+    for folder in conf_folder().iterdir():
+        if folder.is_dir() and folder.name != "hydra":
+            assert re.search(rf"^\s*{folder.name}: ", done.stdout, re.MULTILINE), folder.name
+            assert all(path.stem in done.stdout for path in folder.glob("*.yaml"))
+    defaults = OmegaConf.load(conf_folder() / "train.yaml")
+    for name, default in re.findall(r"^\s+(\w+)=(\S+)  ", done.stdout, re.MULTILINE):
+        if name not in ("name", "allow"):
+            assert float(defaults[name]) == float({"true": 1}.get(default, default)), name
+    examples = re.findall(r"^\s+python -m cifar_lab\.train (.*=.*)$", done.stdout, re.MULTILINE)
+    assert len([example for example in examples if "GROUP" not in example]) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--cfg", "job", "model=resnet18"], "_target_: cifar_lab.models.ResNet"),
+        (["--cfg", "job", "--resolve", "name=x", "epochs=7"], "T_max: 7"),
+        (["--info", "defaults"], "model/cnn"),
+        (["--shell-completion", "install=bash"], "complete -o nospace"),
+        (["--shell-completion", "install=zsh"], "complete -o nospace"),
+        (["--shell-completion", "install=fish"], "complete -c"),
+    ],
+)
+def test_what_shows_without_training_needs_no_torch(arguments: list[str], words: str) -> None:
+    done = _run(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout + done.stderr
