@@ -1,6 +1,7 @@
 """Command line > experiment > model > default; and what an experiment set inside a replaced option falls away."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import hydra._internal.hydra as hydra_internals
@@ -32,19 +33,20 @@ ANOTHER = {
 }
 
 
-def _plain(config: DictConfig) -> Any:
-    return OmegaConf.to_container(config)
+@cache
+def _composition(*overrides: str) -> tuple[Any, dict[str, str]]:
+    """A composition in plain values, and the chosen option of each group."""
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        assert isinstance(loader, Loader)
+        return OmegaConf.to_container(compose("train", [*overrides])), loader.choices
 
 
 def _replaced_option_is_its_own(experiment: str, group: str, option: str) -> None:
     """A replaced option keeps nothing of the experiment's, and the rest of the experiment stays."""
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        assert isinstance(loader, Loader)
-        alone = _plain(compose("train", [f"experiment={experiment}"]))
-        chosen = dict(loader.choices)
-        replaced = _plain(compose("train", [f"experiment={experiment}", f"{group}={option}"]))
-        default = _plain(compose("train", [f"{group}={option}"]))
+    alone, chosen = _composition(f"experiment={experiment}")
+    replaced, _ = _composition(f"experiment={experiment}", f"{group}={option}")
+    default, _ = _composition(f"{group}={option}")
     if chosen[group] == option:
         assert replaced == alone
         return

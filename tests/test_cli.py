@@ -1,0 +1,41 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cifar_lab import __version__
+
+
+def _cifar_lab(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    script = Path(sys.executable).with_name("cifar-lab")
+    return subprocess.run([script, *arguments], capture_output=True, text=True, check=False, env=environment or None)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("cifar-lab train loss=f", ["loss=focal"]),
+        ("cifar-lab train model=vgg_a_", ["model=vgg_a_dropout", "model=vgg_a_light"]),
+        ("cifar-lab train optimizer.l", ["optimizer.lr="]),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "fish"])
+def test_the_shell_completes_options_and_keys(line: str, words: list[str], shell: str) -> None:
+    done = _cifar_lab("-sc", f"query={shell}", COMP_LINE=line, COMP_POINT=str(len(line)), PATH="/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == words
+
+
+def test_a_subcommand_is_its_module() -> None:
+    done = _cifar_lab("train", "loss=foo")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: loss=foo does not exist")
+    assert "python -m cifar_lab.train" in _cifar_lab("train", "--help").stdout
+
+
+def test_without_a_subcommand_it_says_what_there_is() -> None:
+    assert _cifar_lab("--version").stdout == f"cifar-lab {__version__}\n"
+    assert _cifar_lab().returncode == 2
+    assert "train" in _cifar_lab().stderr
+    assert _cifar_lab("--help").returncode == 0
