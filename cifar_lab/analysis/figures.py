@@ -50,7 +50,7 @@ def learning_rate(rates: np.ndarray, steps_per_epoch: int, title: str) -> Figure
     """
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
-    axes.plot(np.arange(1, len(rates) + 1) / steps_per_epoch, rates, color=TRAIN_COLOUR)
+    axes.plot(np.arange(1, len(rates) + 1) / steps_per_epoch, rates, color=TRAIN_COLOUR, drawstyle="steps-pre")
     axes.set_title(_wrapped(title, 70), fontsize=10)
     axes.set_ylabel("learning rate")
     if rates.min() > 0 and rates.max() / rates.min() > 100:
