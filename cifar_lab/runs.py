@@ -100,14 +100,20 @@ class Run:
         self.result_file.unlink(missing_ok=True)
         self.set_state(state, error=str(error) or type(error).__name__)
 
+    def has_begun(self) -> bool:
+        """Whether the first training step was due, so that what happened is worth keeping."""
+        return "epoch" in self.status()
+
     def discard(self) -> None:
-        """Remove what a run that never trained has left, and its folder if nothing else is in it."""
+        """Remove what a run that never trained has left, and, under `outputs/`, folders that nothing else is in."""
         shutil.rmtree(self.folder / ".hydra", ignore_errors=True)
         for name in (*_CONTENTS, self.status_file.name):
             (self.folder / name).unlink(missing_ok=True)
-        with suppress(OSError):
-            self.folder.rmdir()
-            self.folder.parent.rmdir()
+        parents = list(self.folder.absolute().parents)
+        if len(parents) > 1 and parents[1].name == "outputs":  # a folder that the user named stays
+            with suppress(OSError):
+                for folder in (self.folder, *parents[:2]):
+                    folder.rmdir()
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, plain values by name, then the state finished."""

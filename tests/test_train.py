@@ -267,6 +267,7 @@ def test_what_a_component_refuses_is_one_line_and_exit_2(lab: Lab, argument: str
     assert outcome.code == 2
     assert len(outcome.stderr.splitlines()) == 1
     assert words in outcome.stderr
+    assert not list(Path().iterdir())
 
 
 def test_the_schedule_is_the_configurations(lab: Lab) -> None:
@@ -301,7 +302,7 @@ def test_missing_data_is_one_line_that_says_what_to_do(lab: Lab, tmp_path: Path)
     (line,) = outcome.stderr.splitlines()
     assert line.startswith(f"error: no CIFAR-10 in {tmp_path}/nowhere: put cifar-10-batches-bin/")
     assert "data.root=" in line
-    assert not list(tmp_path.glob("**/result.json"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_with_a_finished_run_is_left_as_it_is(lab: Lab) -> None:
@@ -391,6 +392,14 @@ def test_the_averaged_weights_are_the_result_of_swa(lab: Lab, composed: Compose)
     data = build(composed(*TINY).data)
     (images, labels), *_ = data.test_dataloader()
     assert (model.eval()(images).argmax(1) == labels).float().mean().item() == pytest.approx(result["test/acc"])
+
+
+def test_swa_that_never_averaged_is_a_failed_run(lab: Lab) -> None:
+    stop = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-12", "epochs=20"]
+    outcome = lab(*TINY, *stop, "averaging=swa")
+    assert outcome.code == 1
+    assert "before averaging began after epoch 16" in outcome.stderr
+    assert not outcome.runs[0].result_file.exists()
 
 
 def test_early_stopping_ends_a_run_that_has_stopped_growing(lab: Lab) -> None:

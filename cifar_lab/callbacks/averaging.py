@@ -63,12 +63,28 @@ class SWA(WeightAveraging):
         """Nothing to put back."""
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Put the average in the weights' place, and estimate BatchNorm's statistics for it."""
+        """Put the average in the weights' place, and estimate BatchNorm's statistics for it.
+
+        Raises:
+            RuntimeError: Training ended before an epoch was averaged.
+        """
+        if not self._has_average():
+            ended, begins = trainer.current_epoch, self.first_epoch
+            raise RuntimeError(f"training ended in epoch {ended}, before averaging began after epoch {begins}")
         super().on_train_end(trainer, pl_module)
         loader: Any = trainer.train_dataloader
         loader.set_epoch(trainer.max_epochs)
         with trainer.precision_plugin.forward_context():
             update_bn(loader, pl_module, device=pl_module.device)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the average as the checkpoint's weights, once there is one; until then the raw weights."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if not self._has_average():
+            checkpoint["state_dict"] = checkpoint["current_model_state"]
+
+    def _has_average(self) -> bool:
+        return self._average_model is not None and bool(self._average_model.n_averaged > 0)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""

@@ -37,6 +37,10 @@ class Recorder(Checkpoint):
         self._written: dict[str, list[float]] = {name: [] for name in (*STEP_QUANTITIES, "lr")}
         self._global_step = 0
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Say that training begins."""
+        self.run.set_state("running", epoch=0, epochs=trainer.max_epochs, step=0)
+
     def on_train_batch_end(
         self,
         trainer: L.Trainer,

@@ -4,6 +4,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import hydra
@@ -48,16 +49,10 @@ def run_application(task: Callable[[DictConfig], object], arguments: Sequence[st
     Raises:
         SystemExit: Always; 0 done, 1 a run failed, 2 the command line cannot be run, 130 interrupted.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    preflight = Preflight(arguments)
-    if preflight.trains:
-        try:
-            preflight.check()
-        except ValueError as error:
-            _exit(str(error), EXIT_USAGE)
-        for note in preflight.notes:
-            print(f"note: {note}", flush=True)
-    sys.argv[1:] = [*arguments, *preflight.additions]
+    preflight = _checked([_expanded(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
+    for note in preflight.notes:
+        print(f"note: {note}", flush=True)
+    sys.argv[1:] = [*preflight.ordered, *preflight.additions]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves the wording of errors to us
 
     @functools.wraps(task)
@@ -81,9 +76,27 @@ def run_application(task: Callable[[DictConfig], object], arguments: Sequence[st
     except (HydraException, OmegaConfBaseException) as error:
         parts = [str(error), str(error.__cause__ or "")]
         _exit(" ".join(" ".join(parts).split()), EXIT_USAGE)
-    except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
+    except OSError as error:
+        if error.filename is None:  # not about a file, and so not about the run's folder
+            raise
         _exit(f"cannot write {error.filename}: {error.strerror}; set hydra.run.dir= to a writable folder", EXIT_USAGE)
     sys.exit(0)
+
+
+def _checked(arguments: list[str]) -> Preflight:
+    try:
+        preflight = Preflight(arguments)
+        if preflight.trains:
+            preflight.check()
+    except Exception as error:  # Hydra raises nearly anything at what it did not foresee
+        _exit(" ".join(str(error).split()) or type(error).__name__, EXIT_USAGE)
+    return preflight
+
+
+def _expanded(argument: str) -> str:
+    """Put the home folder for the `~` of `data.root=~/data`, which shells leave alone and Hydra refuses."""
+    key, separator, value = argument.partition("=")
+    return f"{key}={Path(value).expanduser()}" if separator and value.startswith("~/") else argument
 
 
 def _exit(message: str, code: int) -> NoReturn:

@@ -2,7 +2,8 @@
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 
@@ -29,8 +30,8 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch", "total_steps"), _COUNT),
     **dict.fromkeys(("update_every_n_steps", "frequency", "num_nodes"), _COUNT),
     **dict.fromkeys(("patience", "cooldown", "padding", "size", "num_ops", "total_iters"), _COUNT_OR_NONE),
-    **dict.fromkeys(("update_starting_at_step", "update_starting_at_epoch"), _COUNT_OR_NONE),
     **dict.fromkeys(("seed", "split_seed", "data_seed"), _SEED),
+    **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches"), _POSITIVE),
     **dict.fromkeys(("lr", "max_lr", "eps", "std", "div_factor", "final_div_factor"), _POSITIVE),
     **dict.fromkeys(("l1", "grad_clip", "weight_decay", "alpha", "gamma", "negative_slope", "eta_min"), _NOT_NEGATIVE),
     **dict.fromkeys(("min_lr", "min_delta", "threshold"), _NOT_NEGATIVE),
@@ -44,14 +45,17 @@ RANGES: dict[str, Range] = {
 # Keys that null switches off, though their option gives a value.
 _NULLABLE = ("grad_clip",)
 # Keys of Lightning that take a word or a number: `auto` or 2, `32-true` or 64.
+# Keys that are null by default: what they take otherwise.
+_NULL_OR: dict[str, type] = {**dict.fromkeys(("download", "foreach", "fused", "benchmark"), bool), "root": str}
 _SEVERAL_KINDS = ("precision", "devices", "deterministic", "profiler")
-WORDS: dict[str, tuple[str, ...]] = {
+WORDS: dict[str, tuple[str | int, ...]] = {
     "init": ("default", "xavier", "he"),
     "memory_format": ("auto", "channels_last", "contiguous"),
     "mode": ("min", "max"),
     "threshold_mode": ("rel", "abs"),
     "anneal_strategy": ("cos", "linear"),
     "interval": ("epoch", "step"),
+    "precision": ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true", 16, 32, 64),
 }
 # Twins of our own keys in Lightning's Trainer.
 TWINS = {
@@ -62,7 +66,11 @@ TWINS = {
     "trainer.callbacks": "callbacks",
     "trainer.default_root_dir": "hydra.run.dir",
 }
-OWN_TARGETS = ("cifar_lab.", "torch.nn.", "torch.optim.", "lightning.pytorch.callbacks.", "lightning.pytorch.loggers.")
+# Names straight in a module of components, so that no path leads through one to what it imports.
+_OWN_TARGET = re.compile(
+    r"cifar_lab\.(models|losses|optimizers|(data|callbacks)\.\w+)\.\w+|torch\.nn\.[A-Z]\w*|torch\.optim\.[A-Z]\w*"
+    r"|torch\.optim\.lr_scheduler\.[A-Z]\w*|lightning\.pytorch\.(callbacks|loggers)\.[A-Z]\w*"
+)
 
 
 def leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -107,18 +115,19 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
         last_names = {other.rpartition(".")[2]: other for other in reversed(known)}
         nearest = [last_names[close] for close in difflib.get_close_matches(name, last_names, n=1, cutoff=0.75)]
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    if group and siblings:
+    if group in known:
         names = ", ".join(other.rpartition(".")[2] for other in siblings)
-        return f"{key}: {group} has no {name}{hint or f'; it has {names}'}"
+        return f"{key}: {group} has no {name}{hint or (f'; it has {names}' if names else '')}"
     return f"{key} is unknown{hint or '; python -m cifar_lab.train --help lists what there is'}"
 
 
-def check_values(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+def check_values(config: Mapping[str, Any], known: Mapping[str, Any], foreign: Collection[str] = ()) -> None:
     """Refuse values of another kind than the option's own, and numbers outside their range.
 
     Args:
         config: The composition, resolved.
         known: The same before the command line's values, for the kinds.
+        foreign: Groups whose component is none of ours, so that our ranges do not speak of it.
 
     Raises:
         ValueError: In one line that names the value and what the key takes.
@@ -126,28 +135,31 @@ def check_values(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     defaults = dict(leaves(known))
     for key, value in leaves(config):
         if not key.endswith(("_target_", "_partial_")):
-            _check_value(key, value, defaults.get(key))
+            is_ours = key.partition(".")[0] not in foreign
+            _check_value(key, value, defaults.get(key), is_ours)
 
 
-def _check_value(key: str, value: Any, default: Any) -> None:
+def _check_value(key: str, value: Any, default: Any, is_ours: bool = True) -> None:
     name = key.rpartition(".")[2]
-    limit = RANGES.get(name)
+    limit = RANGES.get(name) if is_ours else None
     if value is None and (default is None or name in _NULLABLE):
         return
     if isinstance(default, list):
         if not isinstance(value, list):
             raise ValueError(f"{key}={value}: it takes a list like {default}")
         for element in value:
-            _check_value(key, element, default[0] if default else None)
+            _check_value(key, element, default[0] if default else None, is_ours)
         return
-    if limit is not None and not isinstance(value, bool | int | float | list | None):
+    if default is None and name in _NULL_OR and not isinstance(value, _NULL_OR[name]):
+        raise ValueError(f"{key}={value}: it takes {_kind(_NULL_OR[name]())}, or null")
+    if limit is not None and not isinstance(value, bool | int | float):
         raise ValueError(f"{key}={value}: it takes {limit.words}")
     if default is not None and name not in _SEVERAL_KINDS and _kind(value) != _kind(default):
         raise ValueError(f"{key}={value}: it takes {limit.words if limit else _kind(default)}")
-    if name in WORDS and value not in WORDS[name]:
-        raise ValueError(f"{key}={value} is unknown; one of {', '.join(WORDS[name])}")
+    if is_ours and name in WORDS and value not in WORDS[name]:
+        raise ValueError(f"{key}={value} is unknown; one of {', '.join(map(str, WORDS[name]))}")
     if isinstance(value, int | float) and not isinstance(value, bool):
-        whole = limit is not None and limit.whole and not float(value).is_integer()
+        whole = limit is not None and limit.whole and not isinstance(value, int)
         if not math.isfinite(value) or whole or (limit is not None and not limit.allows(value)):
             raise ValueError(f"{key}={value}: it takes {limit.words if limit else 'a finite number'}")
 
@@ -163,11 +175,21 @@ def check_targets(config: Mapping[str, Any], allowed: Iterable[str]) -> None:
     Raises:
         ValueError: In one line that names the target and how to allow its package.
     """
-    prefixes = (*OWN_TARGETS, *(f"{package}." for package in allowed))
-    for key, value in leaves(config):
-        if key.rpartition(".")[2] == "_target_" and not str(value).startswith(prefixes):
+    prefixes = tuple(f"{package}." for package in allowed)
+    for key, value in _targets(config):
+        if not _OWN_TARGET.fullmatch(str(value)) and not str(value).startswith(prefixes or "\0"):
             package = str(value).partition(".")[0]
             raise ValueError(f"{key}={value} lies outside this project; allow={[package]} lets it run".replace("'", ""))
+
+
+def _targets(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every `_target_`, those inside lists too, with its dotted key."""
+    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in children:
+        if key == "_target_":
+            yield f"{path}{key}", value
+        else:
+            yield from _targets(value, f"{path}{key}.")
 
 
 def check_together(config: Mapping[str, Any]) -> None:
@@ -179,13 +201,9 @@ def check_together(config: Mapping[str, Any]) -> None:
     optimizer, averaging, epochs = config["optimizer"], config["averaging"], config["epochs"]
     if optimizer.get("nesterov") and not optimizer.get("momentum"):
         raise ValueError("optimizer.nesterov=true needs a momentum; set optimizer.momentum or optimizer.nesterov=false")
-    if "start" in averaging and round(averaging["start"] * epochs) >= epochs:
-        raise ValueError(
-            f"averaging.start={averaging['start']} of {epochs} epochs leaves none to average; set it lower"
-        )
-    first = averaging.get("update_starting_at_epoch")
-    if first is not None and first >= epochs:
-        raise ValueError(f"averaging.update_starting_at_epoch={first} lies after the last of {epochs} epochs")
+    start = averaging.get("start")
+    if start is not None and round(start * averaging.get("epochs", epochs)) >= epochs:
+        raise ValueError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it lower")
 
 
 def notes(config: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,8 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
     """Record an exception as the run's state, its traceback in `error.txt`, and raise it as one line.
 
     Args:
-        run: Where to record it; a single run that found its data unusable leaves nothing.
+        run: Where to record it; a single run that cannot be made as asked (a `ValueError` before it trains) leaves
+            nothing.
         in_sweep: Whether the run is one of several.
 
     Raises:
@@ -34,9 +35,10 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         if interrupted:
             raise KeyboardInterrupt from None
         message = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, ValueError) and not in_sweep and not run.has_begun():
+            run.discard()  # a sweep shows it as a run that failed
+            raise RunFailedError(message, EXIT_USAGE) from None
         if isinstance(error, DataError):
-            if not in_sweep:  # a sweep shows it as a run that failed
-                run.discard()
             raise RunFailedError(message, EXIT_USAGE) from None
         code = EXIT_USAGE if isinstance(error, ValueError) else EXIT_FAILED
         raise RunFailedError(f"{message}; the traceback is in {run.error_file}", code) from None

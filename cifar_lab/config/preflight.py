@@ -2,9 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
@@ -26,6 +26,9 @@ class Preflight:
     Args:
         arguments: The command line without the program's name.
 
+    Raises:
+        ValueError: The command line has a flag that does not exist.
+
     Attributes:
         notes: Lines for the user about what is allowed but worth a word, once `check` has run.
         additions: What a sweep's command line leaves unsaid and no job can know, as a job does not see what varies
@@ -33,9 +36,24 @@ class Preflight:
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self._arguments = get_args_parser().parse_args(list(arguments))
+        parser = get_args_parser()
+        parser.error = _raise  # type: ignore[method-assign]
+        self._given = list(arguments)
+        self._arguments = parser.parse_intermixed_args(self._given)
         self.notes: list[str] = []
         self.additions: list[str] = []
+
+    @property
+    def ordered(self) -> list[str]:
+        """The command line as Hydra takes it: flags in front of what they would else cut in two."""
+        overrides = list(self._arguments.overrides)
+        flags = []
+        for argument in self._given:
+            if argument in overrides:
+                overrides.remove(argument)
+            else:
+                flags.append(argument)
+        return [*flags, *self._arguments.overrides]
 
     @property
     def trains(self) -> bool:
@@ -81,6 +99,12 @@ class Preflight:
             if override.is_sweep_override() and not self._arguments.multirun:
                 line = override.input_line
                 raise ValueError(f"{line} is several values; add --multirun to run each, or quote a list: [...]")
+            if override.package is not None:
+                raise ValueError(f"{override.input_line}: packages (@) are not used here")
+            if override.is_sweep_override() and (override.key_or_group == "name" or not override.is_discrete_sweep()):
+                raise ValueError(f"{override.input_line}: a sweep takes values of a list, and never of name")
+            if not _values(override):
+                raise ValueError(f"{override.input_line} matches nothing")
         return overrides
 
     def _check_job(self, lines: list[str], loader: Loader) -> None:
@@ -91,7 +115,7 @@ class Preflight:
             raise ValueError(_reworded(error, loader)) from None
         known = _plain(loader.before_values)
         _check_own_options(loader)
-        check(plain, known)
+        check(plain, known, _foreign(plain))
         for group in dict.fromkeys(key.partition(".")[0] for key in loader.dropped):
             keys = " and ".join(key for key in loader.dropped if key.startswith(f"{group}."))
             self._note(f"{group}={loader.choices[group]} replaces the experiment's, whose {keys} fall away")
@@ -110,24 +134,39 @@ def _check_options(override: Override, loader: Loader, search: list[str]) -> Non
     options = loader.get_group_options(group, config_name="train", overrides=search)
     for line in _values(override):
         option = line.partition("=")[2]
-        if option not in options and not (group == "experiment" and option == "null"):
+        if option not in options:
             nearest = difflib.get_close_matches(option, options, n=1)
             hint = f"did you mean {nearest[0]}? " if nearest else ""
             raise ValueError(f"{group}={option} does not exist; {hint}there are {', '.join(options)}")
 
 
-def check(config: dict[str, Any], known: dict[str, Any]) -> None:
+def _foreign(config: dict[str, Any]) -> set[str]:
+    """Groups whose component no option of ours makes."""
+    targets = {group: option["_target_"] for group, option in config.items() if "_target_" in _mapping(option)}
+    return {group for group, target in targets.items() if not schema.settings_of(group, target)}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _raise(message: str) -> NoReturn:
+    raise ValueError(message)
+
+
+def check(config: dict[str, Any], known: dict[str, Any], foreign: Collection[str] = ()) -> None:
     """All checks of one composition.
 
     Args:
         config: The composition in plain values.
         known: The same before the command line's values.
+        foreign: Groups whose component is none of ours.
 
     Raises:
         ValueError: In one line.
     """
     checks.check_keys(config, known)
-    checks.check_values(config, known)
+    checks.check_values(config, known, foreign)
     checks.check_targets(config, config["allow"])
     checks.check_together(config)
     data = config["data"]
@@ -183,5 +222,6 @@ def _reworded(error: Exception, loader: Loader) -> str:
     if merging:
         key = merging.group(1).lstrip("+").partition("=")[0]
         words = {"bn": "true or false", "name": "a word", "allow": "a list", "published": "a number"}
-        return f"{merging.group(1)}: it takes {checks.RANGES[key].words if key in checks.RANGES else words[key]}"
+        if key in words or key in checks.RANGES:
+            return f"{merging.group(1)}: it takes {checks.RANGES[key].words if key in checks.RANGES else words[key]}"
     return " ".join(f"{text} {error.__cause__ or ''}".split())

@@ -125,3 +125,14 @@ def test_emas_weights_are_the_moving_average_of_every_step_and_of_batch_norms_st
     assert all(torch.equal(keep.validated[-1][name], value) for name, value in classifier.model.state_dict().items())
     saved = torch.load(run.last_checkpoint, weights_only=True)["state_dict"]
     assert all(torch.equal(saved[f"model.{name}"], value) for name, value in classifier.model.state_dict().items())
+
+
+def test_a_checkpoint_before_averaging_holds_the_raw_weights_and_after_it_the_average(tmp_path: Path) -> None:
+    keep, _, run = fit(SWA(epochs=4, start=0.5), tmp_path, epochs=4)
+    best = torch.load(run.best_checkpoint, weights_only=True)
+    expected = keep.epochs[best["epoch"]] if best["epoch"] < 2 else None
+    last = torch.load(run.last_checkpoint, weights_only=True)["state_dict"]
+    mean = (keep.epochs[2]["4.weight"] + keep.epochs[3]["4.weight"]) / 2
+    torch.testing.assert_close(last["model.4.weight"], mean, rtol=1e-5, atol=1e-7)
+    if expected is not None:
+        assert torch.equal(best["state_dict"]["model.4.weight"], expected["4.weight"])
