@@ -3,6 +3,7 @@
 import difflib
 import math
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -179,7 +180,9 @@ def check_targets(config: Mapping[str, Any], allowed: Iterable[str]) -> None:
     for key, value in _targets(config):
         if not _OWN_TARGET.fullmatch(str(value)) and not str(value).startswith(prefixes or "\0"):
             package = str(value).partition(".")[0]
-            raise ValueError(f"{key}={value} lies outside this project; allow={[package]} lets it run".replace("'", ""))
+            is_users = package not in sys.stdlib_module_names and package not in ("torch", "lightning", "cifar_lab")
+            hint = f"; allow=[{package}] lets it run" if is_users else ""
+            raise ValueError(f"{key}={value} lies outside this project{hint}")
 
 
 def _targets(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -89,7 +89,7 @@ REFUSED = {
     "-m optimizer.lr=1e-3,-1": "optimizer.lr=-1: it takes a number above 0",
     "-m seed=range(0,3) epochs=1,0": "epochs=0: it takes",
     # what may be made
-    "optimizer._target_=os.system": "optimizer._target_=os.system lies outside this project; allow=[os] lets it run",
+    "optimizer._target_=os.system": "optimizer._target_=os.system lies outside this project",
     "loss._target_=torch.load": "loss._target_=torch.load lies outside this project",
     "loss._target_=torch.nn.modules.module.torch.load": "lies outside this project",
     "loss._target_=cifar_lab.runs.shutil.rmtree": "lies outside this project",
