@@ -81,7 +81,7 @@ REFUSED = {
     "-m name=a,b": "name=a,b: a sweep takes values of a list, and never of name",
     "-m optimizer.lr=interval(0.1,0.2)": "optimizer.lr=interval(0.1,0.2): a sweep takes values of a list",
     "-m experiment=glob(foo*)": "experiment=glob(foo*) matches nothing",
-    "data.root=1 data=cifar10": "data.root=1: it takes a word, or null",
+    "data.root=1 data=cifar10": "data.root=1: it takes a word",
     "--foo": "--foo",
     # sweeps
     "loss=ce,mse": "loss=ce,mse is several values; add --multirun to run each",
