@@ -1,6 +1,5 @@
 """The console script `cifar-lab`: each subcommand is the same as `python -m cifar_lab.<name>`."""
 
-import os
 import sys
 
 from cifar_lab import __version__, train
@@ -16,8 +15,7 @@ def main() -> None:
         del sys.argv[1]
         COMMANDS[first]()
     elif first in ("-sc", "--shell-completion"):
-        # The shell asks the program that it completes, and Hydra knows no subcommands.
-        os.environ["COMP_LINE"] = os.environ.get("COMP_LINE", "").replace(" train ", " ", 1)
+        # The shell asks the program that it completes, and one subcommand has something to complete.
         COMMANDS["train"]()
     elif first == "--version":
         print(f"cifar-lab {__version__}")

@@ -39,3 +39,21 @@ def test_without_a_subcommand_it_says_what_there_is() -> None:
     assert _cifar_lab().returncode == 2
     assert "train" in _cifar_lab().stderr
     assert _cifar_lab("--help").returncode == 0
+
+
+@pytest.mark.parametrize("words", ["python -m cifar_lab.train", "cifar-lab train"])
+@pytest.mark.parametrize(
+    ("word", "expected"), [("loss=f", ["loss=focal"]), ("scheduler=c", ["scheduler=constant", "scheduler=cosine"])]
+)
+def test_bash_completes_both_forms_of_the_command(words: str, word: str, expected: list[str]) -> None:
+    line = f"{words} {word}"
+    ask = "python -m cifar_lab.train" if words.startswith("python") else "cifar-lab"
+    script = f"""
+        eval "$({ask} -sc install=bash)"
+        COMP_LINE="{line}" COMP_POINT={len(line)} COMP_CWORD={len(line.split()) - 1}
+        hydra_bash_completion
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, env={"PATH": path})
+    assert done.stdout.split() == expected, done.stderr

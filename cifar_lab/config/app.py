@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import schema
+from cifar_lab.config import completion, schema
 from cifar_lab.config.preflight import Preflight
 
 EXIT_FAILED = 1
@@ -68,7 +68,10 @@ def run_application(task: Callable[[DictConfig], object], arguments: Sequence[st
 
     application = hydra.main(config_path=str(schema.conf_folder()), config_name="train", version_base="1.3")(job)
     try:
-        application()
+        if preflight.completes:
+            completion.answer(application)
+        else:
+            application()
     except RunFailedError as error:
         _exit(f"not every run of the sweep finished; the first that did not: {error}", EXIT_FAILED)
     except KeyboardInterrupt:

@@ -56,6 +56,11 @@ class Preflight:
         return [*flags, *self._arguments.overrides]
 
     @property
+    def completes(self) -> bool:
+        """Whether a shell asks for completion."""
+        return bool(self._arguments.shell_completion)
+
+    @property
     def trains(self) -> bool:
         """Whether the command trains, instead of showing help, a configuration or completions."""
         asked = self._arguments
