@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,13 @@ def test_bash_completes_both_forms_of_the_command(words: str, word: str, expecte
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, env={"PATH": path})
     assert done.stdout.split() == expected, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+@pytest.mark.parametrize("words", ["python -m cifar_lab.train", "cifar-lab train"])
+def test_fish_completes_both_forms_of_the_command(words: str) -> None:
+    ask = "python -m cifar_lab.train" if words.startswith("python") else "cifar-lab"
+    script = f'{ask} -sc install=fish | source; complete -C "{words} loss=f"'
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    done = subprocess.run(["fish", "-c", script], capture_output=True, text=True, check=False, env={"PATH": path})
+    assert done.stdout.split() == ["loss=focal"], done.stderr

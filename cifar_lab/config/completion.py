@@ -6,15 +6,23 @@ import os
 import re
 from collections.abc import Callable
 
-# Hydra completes `python file.py`; the words in between are those that lead to us.
 _OURS = re.compile(r"^\s*\S*(python[\d.]*\s+-m\s+cifar_lab\.train|cifar-lab\s+train)\s")
-_HYDRAS_TEST = "        file_path=$(pwd)/${words[1]}\n"
-_OUR_TEST = """\
-        if [ "${words[1]} ${words[2]}" == "-m cifar_lab.train" ]; then
+# Hydra's scripts complete `python file.py`; a second form beside it leads to us. For bash, and zsh, which reads bash's:
+_BASH_TEST, _BASH_END = "        file_path=$(pwd)/${words[1]}\n", '        helper="${words[0]} ${words[1]}"\n'
+_OUR_BASH_TEST = """\
+        if [ "${words[1]} ${words[2]}" = "-m cifar_lab.train" ]; then
             helper="${words[0]} -m cifar_lab.train"
         else
 """
-_HYDRAS_END = '        helper="${words[0]} ${words[1]}"\n'
+# And for fish:
+_FISH_TEST = '        set cmd "$parts[1] $parts[2]"\n'
+_OUR_FISH_TEST = """\
+        if test "$parts[2] $parts[3]" = "-m cifar_lab.train"
+            eval "$parts[1] -m cifar_lab.train -sc query=fish"
+            return
+        end
+"""
+_FISH_SEEN = re.compile(r"(__fish_seen_subcommand_from) \S*train\.py")
 
 
 def answer(application: Callable[[], object]) -> None:
@@ -31,7 +39,9 @@ def answer(application: Callable[[], object]) -> None:
             application()
     finally:
         script = printed.getvalue()
-        if _HYDRAS_TEST in script and _HYDRAS_END in script:
-            script = script.replace(_HYDRAS_TEST, _OUR_TEST + _HYDRAS_TEST)
-            script = script.replace(_HYDRAS_END, f"{_HYDRAS_END}        fi\n")
-        print(script, end="")
+        if _BASH_TEST in script and _BASH_END in script:
+            script = script.replace(_BASH_TEST, _OUR_BASH_TEST + _BASH_TEST)
+            # zsh takes `==` within brackets for a file's name.
+            script = script.replace(_BASH_END, f"{_BASH_END}        fi\n").replace(" == ", " = ")
+        script = script.replace(_FISH_TEST, _OUR_FISH_TEST + _FISH_TEST)
+        print(_FISH_SEEN.sub(r"\1 cifar_lab.train", script), end="")
