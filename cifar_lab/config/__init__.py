@@ -16,7 +16,6 @@ __all__ = [
     "conf_folder",
     "fingerprint",
     "recording_outcome",
-    "register",
     "resolved",
     "run_application",
 ]

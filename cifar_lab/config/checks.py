@@ -45,9 +45,9 @@ RANGES: dict[str, Range] = {
 }
 # Keys that null switches off, though their option gives a value.
 _NULLABLE = ("grad_clip",)
-# Keys of Lightning that take a word or a number: `auto` or 2, `32-true` or 64.
 # Keys that are null by default: what they take otherwise.
 _NULL_OR: dict[str, type] = {**dict.fromkeys(("download", "foreach", "fused", "benchmark"), bool), "root": str}
+# Keys of Lightning that take a word or a number: `auto` or 2, `32-true` or 64.
 _SEVERAL_KINDS = ("precision", "devices", "deterministic", "profiler")
 WORDS: dict[str, tuple[str | int, ...]] = {
     "init": ("default", "xavier", "he"),

@@ -9,8 +9,9 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from cifar_lab.classifier import Classifier
+from cifar_lab import hardware
 from cifar_lab.config import build, build_scheduler, conf_folder
+from cifar_lab.train import make_classifier
 
 Compose = Callable[..., DictConfig]
 
@@ -30,7 +31,7 @@ def train_a_step(composed: Compose, *overrides: str) -> dict[str, float]:
     """Train one step of a narrow network and validate; the metrics that it logs."""
     # Of one epoch, the average takes the only one.
     whole = ["averaging.start=0"] if "averaging=swa" in overrides or "experiment=swa" in overrides else []
-    config = composed(*overrides, *SYNTHETIC, "batch_size=9", "epochs=1", *whole)
+    config = composed(*overrides, *SYNTHETIC, "batch_size=9", "epochs=1", "trainer.limit_train_batches=1", *whole)
     model = config.model
     for key, narrow in (("filters", [4, 4, 4]), ("hidden", 8), ("widths", [4] * len(model.get("widths", ())))):
         if key in model:
@@ -38,20 +39,13 @@ def train_a_step(composed: Compose, *overrides: str) -> dict[str, float]:
     if "stages" in model:
         model.stages = [[4] * len(stage) for stage in model.stages]
     datamodule = build(config.data)
-    classifier = Classifier(
-        build(config.model),
-        build(config.loss),
-        build(config.optimizer),
-        build_scheduler(config.scheduler, total_steps=1),
-        l1=config.l1,
-        grad_clip=config.grad_clip,
-    )
+    classifier = make_classifier(config, datamodule, hardware.Native("cpu", "32-true", torch.contiguous_format))
     before = torch.nn.utils.parameters_to_vector(classifier.parameters()).detach().clone()
     averaging = build(config.averaging)
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=1,
-        limit_train_batches=1,
+        limit_train_batches=config.trainer.limit_train_batches,
         logger=False,
         callbacks=[build(option) for option in config.callbacks.values()] + ([averaging] if averaging else []),
         enable_checkpointing=False,
