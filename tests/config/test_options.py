@@ -59,7 +59,7 @@ def _settings(path: Path) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for parent in own.pop("defaults", []):
         if isinstance(parent, str) and parent != "_self_":
-            merged |= _settings(path.with_name(f"{parent}.yaml"))
+            merged |= _settings(path.parent / f"{parent}.yaml")
     return {**merged, **{str(key): value for key, value in own.items()}}
 
 
