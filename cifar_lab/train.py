@@ -157,14 +157,26 @@ def find_best(run: Run) -> int | None:
 
 
 def make_classifier(config: DictConfig, datamodule: "InMemoryDataModule", native: "hardware.Native") -> "Classifier":
-    """The module that the configuration describes; its weights come from the global random state."""
+    """The module that the configuration describes; its weights come from the global random state.
+
+    Raises:
+        ValueError: The model has another number of classes than the data.
+    """
     from cifar_lab.classifier import Classifier
 
+    datamodule.setup()
+    num_classes = len(datamodule.classes)
+    if config.model.get("num_classes", num_classes) != num_classes:
+        raise ValueError(
+            f"model.num_classes={config.model.num_classes}: the data has {num_classes}; "
+            f"set model.num_classes={num_classes}"
+        )
     return Classifier(
         build(config.model),
         build(config.loss),
         build(config.optimizer),
         build_scheduler(config.scheduler, total_steps(config, datamodule)),
+        num_classes=num_classes,
         l1=config.l1,
         grad_clip=config.grad_clip,
         memory_format=native.memory_format,
