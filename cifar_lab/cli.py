@@ -1,5 +1,6 @@
 """The console script `cifar-lab`: each subcommand is the same as `python -m cifar_lab.<name>`."""
 
+import os
 import sys
 
 from cifar_lab import __version__, train
@@ -10,6 +11,8 @@ _USAGE = f"usage: cifar-lab [--version] {{{','.join(COMMANDS)}}} ...\n       cif
 
 def main() -> None:
     """Hand the command line to the subcommand that it names; exits with 2 where it names none."""
+    if not sys.flags.safe_path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does, so that components in the folder at hand are found
     first = sys.argv[1] if len(sys.argv) > 1 else ""
     if first in COMMANDS:
         del sys.argv[1]
