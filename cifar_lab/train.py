@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """The command line; exits with 0, 1 (a run failed), 2 (it cannot be run as asked) or 130 (interrupted)."""
-    run_application(lambda: launch(sys.argv[1:]))
+    run_application(lambda: launch(checked(sys.argv[1:])))
 
 
 def run(overrides: Sequence[str]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     asked = checked(overrides)
     if not asked.trains or asked.sweep_folder is not None:
         raise ValueError(f"run() trains one composition, which {' '.join(overrides)} is not; sweep() trains several")
-    (folder,) = launch_checked(asked)
+    (folder,) = launch(asked)
     return Run(folder).outcome()
 
 
@@ -85,27 +85,22 @@ def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
     """
     asked = checked(["--multirun", *overrides])
     with suppress(RunFailedError):
-        launch_checked(asked)
+        launch(asked)
     assert asked.sweep_folder is not None
     outcomes = {job_key(made.overrides()): made.outcome() for made in Sweep(asked.sweep_folder).runs()}
     return [outcomes.get(job_key(job), {"status": "missing", "overrides": job}) for job in asked.jobs]
 
 
-def launch(arguments: Sequence[str]) -> list[Path]:
-    """Do what a command line says.
+def launch(asked: Preflight) -> list[Path]:
+    """Train what a checked command line says, and compare the runs of a sweep.
 
     Returns:
         The folders of the runs.
 
     Raises:
         ValueError: It cannot be run, in one line.
-        RunFailedError: A run failed or diverged.
+        RunFailedError: A run failed or diverged, or the table could not be written.
     """
-    return launch_checked(checked(arguments))
-
-
-def launch_checked(asked: Preflight) -> list[Path]:
-    """Train what a checked command line says, and compare the runs of a sweep; raises as `launch`."""
     try:
         folders = run_jobs(train, asked)
     except BaseException:
@@ -198,7 +193,7 @@ def fit_and_test(config: DictConfig, run: Run, job: Job | None = None) -> dict[s
     if not run.metrics_file.exists():
         raise RuntimeError("no epoch was trained to its end; give trainer.max_time more, or data.train_size less")
     # An average over epochs is no epoch's, and is itself what was chosen.
-    best_epoch = None if isinstance(averaging, SWA) else find_best(run)
+    best_epoch = None if isinstance(averaging, SWA) else run.best_epoch()
     tester = L.Trainer(**trainer_options(config, native), logger=False, enable_checkpointing=False)
     measured = test(tester, classifier, datamodule, run, best_epoch)
     for active in trainer.loggers:
@@ -246,12 +241,6 @@ def test(
         chosen, validation = tester.test(classifier, datamodule, verbose=False)[0], run.validation(best_epoch)
     measured = {**chosen, **{f"{name}_final": value for name, value in final.items()}, **validation}
     return {name: float32_digits(value) for name, value in measured.items()}
-
-
-def find_best(run: Run) -> int | None:
-    """The chosen epoch, from 1; None where no epoch was validated."""
-    validated = run.metrics().dropna(subset=["val/acc"])
-    return None if validated.empty else int(validated["epoch"].iloc[validated["val/acc"].argmax()])
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class Run:
         if state == "running" and self._owner_is_alive():
             owner = self.status()["process"]
             raise RunExistsError(f"{self.folder} is being trained by process {owner}; set hydra.run.dir= to another")
-        for name in _CONTENTS:
+        for name in (*_CONTENTS, self.status_file.name):
             (self.folder / name).unlink(missing_ok=True)
         for name in _FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -161,6 +161,11 @@ class Run:
         with replacing(self.weights / name, "wb") as file:
             torch.save(state, file)
 
+    def best_epoch(self) -> int | None:
+        """The first of the epochs with the best `val/acc`, from 1; None where none was validated."""
+        validated = self.metrics().dropna(subset=["val/acc"])
+        return None if validated.empty else int(validated["epoch"].iloc[validated["val/acc"].argmax()])
+
     def validation(self, epoch: int) -> dict[str, float]:
         """`val/acc` and `val/loss` of an epoch, from 1, as `metrics.csv` has them."""
         metrics = self.metrics()
@@ -229,22 +234,3 @@ class Run:
 
 def _read_yaml(path: Path) -> Any:
     return yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
-
-
-def float32_digits(value: float) -> float:
-    """The seven digits that a float32 has, without the ones that its conversion to a float adds."""
-    return float(f"{value:.7g}")
-
-
-def weights_name(names: Mapping[str, str], accuracy: float) -> str:
-    """The report's name for a file of weights.
-
-    Args:
-        names: The classes of `activation`, `loss`, `optimizer` and `scheduler`, as torch or this project calls them.
-        accuracy: From 0 to 1; the name holds it times 10,000, in four digits.
-    """
-    parts = [_REPORT_NAMES.get(names[part], names[part]) for part in ("activation", "loss", "optimizer", "scheduler")]
-    return f"best_model_{'_'.join(parts)}_{round(accuracy * 10_000):04d}.pth"
-
-
-_REPORT_NAMES = {"ELU": "eLU", "CrossEntropyLoss": "CrossEntropy", "SignSGD": "CustomSignSGD"}
