@@ -11,14 +11,14 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from cifar_lab import commands
+from cifar_lab.command import run_command
 from cifar_lab.runs import Run, find_runs, find_sweeps, job_key
+from cifar_lab.terminal import print_table
 
 _COLOURS = {"finished": "green", "running": "cyan", "interrupted": "yellow", "missing": "yellow"}
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (0, "s"))
 
 
-@commands.reporting_errors
 def status(
     paths: Annotated[list[Path], typer.Argument(help="Folders, searched for runs and sweeps.")] = [Path("outputs")],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -86,7 +86,7 @@ def _show(runs: list[dict[str, Any]], sweeps: list[dict[str, Any]]) -> None:
         for run in runs
     ]
     if rows:
-        commands.print_table(pd.DataFrame(rows), ("state", "folder"), lambda state: _COLOURS.get(state, "red"))
+        print_table(pd.DataFrame(rows), ("state", "folder"), lambda state: _COLOURS.get(state, "red"))
     for sweep in sweeps:
         told = ", ".join(f"{count} {state}" for state, count in sweep["states"].items())
         print(f"sweep {sweep['folder']}: {sweep['jobs']} jobs, {told}")
@@ -103,7 +103,7 @@ def _age(seconds: float | None) -> str:
 
 def main() -> None:
     """The command line."""
-    commands.run(status)
+    run_command(status)
 
 
 if __name__ == "__main__":

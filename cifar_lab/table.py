@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cifar_lab import commands
+from cifar_lab.command import run_command
 from cifar_lab.runs import Sweep, find_runs, find_sweeps, is_run
 
 if TYPE_CHECKING:
     from cifar_lab.analysis.comparison import Comparison
 
 
-@commands.reporting_errors
 def table(
     paths: Annotated[list[Path], typer.Argument(help="A sweep's folder, or runs; folders are searched for runs.")],
     output: Annotated[
@@ -80,7 +79,7 @@ def report(folder: Path) -> None:
 
 def main() -> None:
     """The command line."""
-    commands.run(table)
+    run_command(table)
 
 
 if __name__ == "__main__":

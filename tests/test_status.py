@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lab import commands, status
+from cifar_lab import status
 from cifar_lab.runs import Run, Sweep
 
 
@@ -19,7 +19,7 @@ def command(
     def ran(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["status", *arguments])
         with pytest.raises(SystemExit) as exit_:
-            commands.run(status.status)
+            status.main()
         return exit_.value.code, *capfd.readouterr()  # type: ignore[return-value]
 
     return ran

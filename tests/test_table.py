@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cifar_lab import commands, table
+from cifar_lab import table
 from cifar_lab import train as train_module
 from cifar_lab.analysis import sweep_report
 from cifar_lab.runs import Run
@@ -25,7 +25,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     def ran(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["table", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit_:
-            commands.run(table.table)
+            table.main()
         return exit_.value.code, *capfd.readouterr()  # type: ignore[return-value]
 
     return ran

@@ -11,8 +11,8 @@ from cifar_lab.analysis.comparison import Comparison, Row
 from cifar_lab.analysis.figures import Figure
 from cifar_lab.analysis.run_report import val_label
 from cifar_lab.analysis.statistics import accuracy_interval
-from cifar_lab.commands import print_table
 from cifar_lab.runs import Sweep, replacing
+from cifar_lab.terminal import print_table
 
 _INTERVALS = "95 % intervals: Student's over seeds from three runs on, else Wilson's of one network's test images"
 
