@@ -1,27 +1,79 @@
-"""The console script `cifar-lab`: each subcommand is the same as `python -m cifar_lab.<name>`."""
+"""The console script `cifar-lab`: each subcommand is the same as `python -m cifar_lab.<name>`.
 
+A subcommand is imported when it is called, so that help and version do not wait for Hydra or torch.
+"""
+
+import importlib
 import os
 import sys
+from collections.abc import Callable
+from typing import Annotated
 
-from cifar_lab import __version__, train
+import typer
 
-COMMANDS = {"train": train.main}
-_USAGE = f"usage: cifar-lab [--version] {{{','.join(COMMANDS)}}} ...\n       cifar-lab train --help"
+from cifar_lab import __version__
+from cifar_lab.command import application, run
+
+# A subcommand is one line: the module `cifar_lab.<name>`, whose `main()` reads the command line, and its help's line.
+COMMANDS = {
+    "train": "Train a composition, or each of a sweep; by Hydra.",
+    "table": "Compare the runs of a sweep, or any runs.",
+    "status": "List runs and sweeps, and how far they are.",
+}
+
+app = application()
 
 
 def main() -> None:
     """Hand the command line to the subcommand that it names; exits with 2 where it names none."""
     if not sys.flags.safe_path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does, so that components in the folder at hand are found
-    first = sys.argv[1] if len(sys.argv) > 1 else ""
-    if first in COMMANDS:
-        del sys.argv[1]
-        COMMANDS[first]()
-    elif first in ("-sc", "--shell-completion"):
-        # The shell asks the program that it completes, and one subcommand has something to complete.
-        COMMANDS["train"]()
-    elif first == "--version":
-        print(f"cifar-lab {__version__}")
+    if sys.argv[1:2] in (["-sc"], ["--shell-completion"]):
+        _complete()
     else:
-        print(_USAGE, file=sys.stdout if first in ("-h", "--help") else sys.stderr)
-        sys.exit(0 if first in ("-h", "--help") else 2)
+        run(app, "cifar-lab")
+
+
+def _complete() -> None:
+    """Answer the shell, which asks the program that it completes: names here, what follows `train` by Hydra."""
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()[1:] + [""] * line.endswith(" ")
+    if len(words) == 1:
+        print("\n".join(name for name in COMMANDS if name.startswith(words[0])))
+    elif not words or words[0] == "train":
+        _call("train")
+
+
+def _call(name: str) -> None:
+    importlib.import_module(f"cifar_lab.{name}").main()
+
+
+def _subcommand(name: str) -> Callable[[], None]:
+    def command() -> None:
+        # Not typer's idea of the arguments: Hydra's flags are its own, and `--help` is the subcommand's.
+        sys.argv.remove(name)
+        _call(name)
+
+    return command
+
+
+for _name, _help in COMMANDS.items():
+    app.command(
+        _name,
+        help=_help,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_subcommand(_name))
+
+
+@app.callback(invoke_without_command=True)
+def _cifar_lab(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Compose, train and compare ablations on CIFAR-10."""
+    if version:
+        print(f"cifar-lab {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise typer.TyperException(f"no subcommand; there are {', '.join(COMMANDS)}")

@@ -5,44 +5,131 @@ torch and Lightning are imported where training starts, so that help and mistake
 
 import logging
 import math
+import sys
 import time
 import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from cifar_lab import table
+from cifar_lab.assembly import describe, make_callbacks, make_classifier, trainer_options
 from cifar_lab.config import (
+    Preflight,
+    RunFailedError,
     build,
-    build_scheduler,
+    checked,
     class_names,
-    fingerprint,
+    interpolations,
     recording_outcome,
     resolved,
     run_application,
+    run_jobs,
 )
-from cifar_lab.runs import Run, float32_digits, weights_name
+from cifar_lab.jobs import Job, clock
+from cifar_lab.runs import Run, Sweep, find_runs, float32_digits, job_key, weights_name
 
 if TYPE_CHECKING:
     import lightning as L
 
-    from cifar_lab import hardware
-    from cifar_lab.callbacks import Throughput
     from cifar_lab.classifier import Classifier
     from cifar_lab.data.datamodule import InMemoryDataModule
 
 
 def main() -> None:
     """The command line; exits with 0, 1 (a run failed), 2 (it cannot be run as asked) or 130 (interrupted)."""
-    run_application(train)
+    run_application(lambda: launch(checked(sys.argv[1:])))
 
 
-def train(config: DictConfig) -> float:
+def run(overrides: Sequence[str]) -> dict[str, Any]:
+    """Train one composition from Python, in this process: `run(["model=vgg_a", "epochs=1"])`.
+
+    It composes, checks, prints and writes what `python -m cifar_lab.train` with the same words does. Global random
+    states are seeded.
+
+    Args:
+        overrides: The command line, a word each.
+
+    Returns:
+        The result by the names of `docs/run_directory.md`, and its `folder`.
+
+    Raises:
+        ValueError: The composition cannot be run, in one line.
+        RunFailedError: The run failed or diverged; its folder says why.
+    """
+    asked = checked(overrides)
+    if not asked.trains or asked.sweep_folder is not None:
+        raise ValueError(f"run() trains one composition, which {' '.join(overrides)} is not; sweep() trains several")
+    (folder,) = launch(asked)
+    return Run(folder).outcome()
+
+
+def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """Train every composition of a sweep from Python: `sweep(["loss=ce,mse", "seed=range(0,3)"])`.
+
+    As `python -m cifar_lab.train --multirun` it leaves a table in the sweep's folder, and goes on where a run fails.
+
+    Args:
+        overrides: The command line without `--multirun`, a word each.
+
+    Returns:
+        For each job, in order, its `status`, `folder`, `overrides`, and, if it finished, its result by the names of
+        `docs/run_directory.md`, else its `error`.
+
+    Raises:
+        ValueError: The sweep cannot be run, in one line.
+    """
+    asked = checked(["--multirun", *overrides])
+    with suppress(RunFailedError):
+        launch(asked)
+    assert asked.sweep_folder is not None
+    outcomes = {job_key(made.overrides()): made.outcome() for made in Sweep(asked.sweep_folder).runs()}
+    return [outcomes.get(job_key(job), {"status": "missing", "overrides": job}) for job in asked.jobs]
+
+
+def launch(asked: Preflight) -> list[Path]:
+    """Train what a checked command line says, and compare the runs of a sweep.
+
+    Returns:
+        The folders of the runs.
+
+    Raises:
+        ValueError: It cannot be run, in one line.
+        RunFailedError: A run failed or diverged, or the table could not be written.
+    """
+    try:
+        folders = run_jobs(train, asked)
+    except BaseException:
+        with suppress(RunFailedError):  # what ended the sweep is what the user must know
+            tabulate(asked.sweep_folder)
+        raise
+    tabulate(asked.sweep_folder)
+    return folders
+
+
+def tabulate(sweep_folder: Path | None) -> None:
+    """Write and show the table of a sweep, if it is one of which something has run.
+
+    Raises:
+        RunFailedError: It could not be written.
+    """
+    if sweep_folder is not None and any(find_runs(sweep_folder)):
+        try:
+            table.report(sweep_folder)
+        except OSError as error:
+            raise RunFailedError(f"the table was not written: {error}") from None
+
+
+def train(config: DictConfig, job: Job | None = None) -> float:
     """Train a composition and leave its run directory; a finished run of a sweep is not trained again.
 
     Args:
         config: The composed configuration; Hydra has made the run's folder.
+        job: Which job of a sweep it is.
 
     Returns:
         The validation accuracy of the chosen weights, from 0 to 1.
@@ -54,26 +141,32 @@ def train(config: DictConfig) -> float:
 
     hydra = HydraConfig.get()
     run = Run(hydra.runtime.output_dir)
-    in_sweep = hydra.mode == RunMode.MULTIRUN
-    if not in_sweep or run.status().get("state") != "finished":
-        with recording_outcome(run, in_sweep):
-            run.start(resolved(config), list(hydra.overrides.task))
-            options = {group: choice for group, choice in hydra.runtime.choices.items() if group in config}
-            overrides = [line for line in hydra.overrides.task if not line.startswith("name=")]
-            result = {**fit_and_test(config, run), "options": options, "overrides": overrides}
+    if job is not None:
+        left = job.seconds_left()
+        print(f"{job}{'' if left is None else f', {clock(left)} left'}: {run.folder.name}", flush=True)
+    if job is None or run.state() != "finished":
+        options = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
+        overrides = list(hydra.overrides.task)
+        with recording_outcome(run, in_sweep=job is not None):
+            run.start(resolved(config), overrides, options, interpolations(config))
+            typed = [line for line in overrides if not line.startswith("name=")]
+            result = {**fit_and_test(config, run, job), "options": options, "overrides": typed}
             draw(run, result)
             run.finish(result)
+        if job is not None:
+            job.seconds.append(result["seconds"])
     result = run.result()
     print(summary(run.folder, result), flush=True)
     return float(result["val/acc"])
 
 
-def fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
+def fit_and_test(config: DictConfig, run: Run, job: Job | None = None) -> dict[str, Any]:
     """Train, then test the chosen and the final epoch's weights, and keep the chosen ones.
 
     Args:
         config: The composed configuration.
         run: Where to write.
+        job: Which job of a sweep it is.
 
     Returns:
         The result in plain values, by the names of `docs/run_directory.md`.
@@ -94,13 +187,13 @@ def fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     classifier = make_classifier(config, datamodule, native)
     throughput, averaging = Throughput(), build(config.averaging)
     logger = build(config.logger, save_dir=run.folder) or False
-    callbacks = make_callbacks(config, run, throughput, averaging)
+    callbacks = make_callbacks(config, run, throughput, averaging, job)
     trainer = L.Trainer(**trainer_options(config, native), callbacks=callbacks, logger=logger)
     trainer.fit(classifier, datamodule)
     if not run.metrics_file.exists():
         raise RuntimeError("no epoch was trained to its end; give trainer.max_time more, or data.train_size less")
     # An average over epochs is no epoch's, and is itself what was chosen.
-    best_epoch = None if isinstance(averaging, SWA) else find_best(run)
+    best_epoch = None if isinstance(averaging, SWA) else run.best_epoch()
     tester = L.Trainer(**trainer_options(config, native), logger=False, enable_checkpointing=False)
     measured = test(tester, classifier, datamodule, run, best_epoch)
     for active in trainer.loggers:
@@ -148,113 +241,6 @@ def test(
         chosen, validation = tester.test(classifier, datamodule, verbose=False)[0], run.validation(best_epoch)
     measured = {**chosen, **{f"{name}_final": value for name, value in final.items()}, **validation}
     return {name: float32_digits(value) for name, value in measured.items()}
-
-
-def find_best(run: Run) -> int | None:
-    """The chosen epoch, from 1; None where no epoch was validated."""
-    validated = run.metrics().dropna(subset=["val/acc"])
-    return None if validated.empty else int(validated["epoch"].iloc[validated["val/acc"].argmax()])
-
-
-def make_classifier(config: DictConfig, datamodule: "InMemoryDataModule", native: "hardware.Native") -> "Classifier":
-    """The module that the configuration describes; its weights come from the global random state.
-
-    Raises:
-        ValueError: The model has another number of classes than the data.
-    """
-    from cifar_lab.classifier import Classifier
-
-    datamodule.setup()
-    num_classes = len(datamodule.classes)
-    if config.model.get("num_classes", num_classes) != num_classes:
-        raise ValueError(
-            f"model.num_classes={config.model.num_classes}: the data has {num_classes}; "
-            f"set model.num_classes={num_classes}"
-        )
-    return Classifier(
-        build(config.model),
-        build(config.loss),
-        build(config.optimizer),
-        build_scheduler(config.scheduler, total_steps(config, datamodule)),
-        num_classes=num_classes,
-        l1=config.l1,
-        grad_clip=config.grad_clip,
-        memory_format=native.memory_format,
-    )
-
-
-def make_callbacks(config: DictConfig, run: Run, throughput: "Throughput", averaging: Any) -> list[Any]:
-    """What happens beside training: our own, then the configuration's."""
-    from cifar_lab.callbacks import Progress, Recorder, best_and_last
-
-    callbacks = [throughput, Recorder(run, throughput), *best_and_last(run)]
-    callbacks += [build(option) for option in config.callbacks.values()]
-    if averaging is not None:
-        callbacks.append(averaging)
-    if config.trainer.enable_progress_bar:
-        val_name = "val acc" if config.protocol.val_fraction else "test acc"
-        callbacks.append(Progress(throughput, val_name=val_name))
-    return callbacks
-
-
-def trainer_options(config: DictConfig, native: "hardware.Native") -> dict[str, Any]:
-    """Lightning's Trainer arguments; `precision` and `memory_format` are settled."""
-    options = resolved(config.trainer)
-    del options["memory_format"]
-    if options["deterministic"] == "auto":
-        # On a CPU everything we use is deterministic as it is, and torch's switch would fill fresh memory.
-        options["deterministic"] = native.device == "cuda"
-    return {
-        **options,
-        # Nothing is logged within an epoch; a number above the epoch's batches would only draw a warning.
-        "log_every_n_steps": 1,
-        "precision": native.precision,
-        "max_epochs": config.epochs,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
-
-
-def batches_per_epoch(config: DictConfig, datamodule: "InMemoryDataModule") -> int:
-    """Training batches of an epoch, `trainer.limit_train_batches` heeded."""
-    batches, limit = datamodule.steps_per_epoch, config.trainer.limit_train_batches
-    if limit is None:
-        return batches
-    return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
-
-
-def total_steps(config: DictConfig, datamodule: "InMemoryDataModule") -> int:
-    """Optimizer steps of the whole run."""
-    return math.ceil(batches_per_epoch(config, datamodule) / config.trainer.accumulate_grad_batches) * config.epochs
-
-
-def describe(
-    config: DictConfig, classifier: "Classifier", datamodule: "InMemoryDataModule", native: "hardware.Native"
-) -> dict[str, Any]:
-    """What was trained, on what, from which source, in plain values."""
-    from cifar_lab import hardware, provenance
-
-    trained = batches_per_epoch(config, datamodule) * config.batch_size
-    return {
-        "name": config.name,
-        "seed": config.seed,
-        "protocol": config.protocol.name,
-        "published": config.published,
-        "fingerprint": fingerprint(resolved(config)),
-        "num_parameters": sum(weight.numel() for weight in classifier.parameters()),
-        "flops_per_image": classifier.flops_per_image(),
-        "train_size": min(trained, datamodule.size("train")),
-        "train_available": datamodule.train_available,
-        "val_size": datamodule.size("val"),
-        "test_size": int(classifier.test_confusion.confmat.sum()),
-        "memory_format": str(native.memory_format).removeprefix("torch."),
-        "optimizer_implementation": classifier.optimizer_implementation,
-        "peak_memory_bytes": hardware.peak_memory_bytes(native.device),
-        "hardware": hardware.describe(native.device),
-        "versions": provenance.versions(),
-        "git_revision": provenance.git_revision(),
-    }
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from cifar_lab.config import conf_folder, run_application
+from cifar_lab.config import checked, conf_folder, run_application
 from cifar_lab.runs import Run
-from cifar_lab.train import train
+from cifar_lab.train import launch
 
 # Small enough for a whole run to take a second.
 TINY = (
@@ -69,7 +69,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
     def command(*arguments: str) -> Outcome:
         with pytest.raises(SystemExit) as exit_:
-            run_application(train, arguments)
+            run_application(lambda: launch(checked(arguments)))
         assert isinstance(exit_.value.code, int)
         out, err = capfd.readouterr()
         folders = sorted(path.parent for path in tmp_path.glob("**/status.json"))

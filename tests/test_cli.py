@@ -1,3 +1,4 @@
+import importlib
 import shutil
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cifar_lab import __version__
+from cifar_lab.cli import COMMANDS
 
 
 def _cifar_lab(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -38,8 +40,43 @@ def test_a_subcommand_is_its_module() -> None:
 def test_without_a_subcommand_it_says_what_there_is() -> None:
     assert _cifar_lab("--version").stdout == f"cifar-lab {__version__}\n"
     assert _cifar_lab().returncode == 2
-    assert "train" in _cifar_lab().stderr
-    assert _cifar_lab("--help").returncode == 0
+    assert _cifar_lab().stderr == f"error: no subcommand; there are {', '.join(COMMANDS)}\n"
+    shown = _cifar_lab("--help")
+    assert shown.returncode == 0
+    for name, line in COMMANDS.items():
+        assert [name, *line.split()] in [row.split() for row in shown.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_subcommand_has_a_module_that_runs(name: str) -> None:
+    assert callable(importlib.import_module(f"cifar_lab.{name}").main)
+
+
+def test_a_mistyped_subcommand_is_refused_with_the_nearest_name() -> None:
+    done = _cifar_lab("trian", "loss=ce")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: No such command 'trian'. Did you mean 'train'?\n"
+
+
+def test_flags_after_train_are_hydras() -> None:
+    done = _cifar_lab("train", "--cfg", "job", "--package", "loss", "loss=focal", "loss.gamma=3")
+    assert "gamma: 3" in done.stdout, done.stderr
+    assert _cifar_lab("train", "--version").stdout.startswith("Hydra")
+
+
+def test_help_waits_for_neither_torch_nor_hydra() -> None:
+    line = "import sys, cifar_lab.cli; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "lightning", "hydra", "omegaconf", "pandas"} & set(modules)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"), [("cifar-lab tr", ["train"]), ("cifar-lab ", list(COMMANDS)), ("cifar-lab nothing x", [])]
+)
+def test_the_shell_completes_subcommands(line: str, words: list[str]) -> None:
+    done = _cifar_lab("-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)), PATH="/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == words
 
 
 @pytest.mark.parametrize("words", ["python -m cifar_lab.train", "cifar-lab train"])

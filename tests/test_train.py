@@ -173,10 +173,10 @@ def test_a_sweep_trains_each_job_once(lab: Lab) -> None:
 def test_a_job_that_fails_does_not_stop_the_sweep(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     fit_and_test = train_module.fit_and_test
 
-    def broken(config: Any, run: Run) -> dict[str, Any]:
+    def broken(config: Any, run: Run, job: object) -> dict[str, Any]:
         if config.seed == 1:
             raise RuntimeError("out of\nmemory")
-        return fit_and_test(config, run)
+        return fit_and_test(config, run, job)
 
     monkeypatch.setattr(train_module, "fit_and_test", broken)
     outcome = lab("-m", *TINY, "epochs=1", "seed=0,1,2")

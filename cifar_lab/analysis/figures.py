@@ -1,15 +1,18 @@
 """Figures of runs; the only module that uses matplotlib."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+Colour = tuple[float, float, float, float]
 TRAIN_COLOUR, VAL_COLOUR = "#4c72b0", "#dd8452"
+_LINES, _MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v")
 _MOST_LABELLED = 20  # classes; the numbers of more would overlap, and take many seconds to lay out
 
 
@@ -88,6 +91,84 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
     axes.set_ylabel("true class")
     axes.set_title(_wrapped(title, 80), fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1), label="share of the true class")
+    return figure
+
+
+def colours(count: int) -> list[Colour]:
+    """Colours to tell `count` compositions apart."""
+    shades = colormaps["tab10"](np.arange(10)) if count <= 10 else colormaps["turbo"](np.linspace(0.05, 0.95, count))
+    return [tuple(shade) for shade in shades[:count]]
+
+
+def compared_curves(
+    runs: Mapping[str, Sequence[pd.DataFrame]], colours: Mapping[str, Colour], title: str, val_label: str
+) -> Figure:
+    """Training loss and validation accuracy over epochs: a line for each composition, the mean over its seeds.
+
+    Args:
+        runs: The metrics of each run, a row per epoch, by the composition's name; a band spans several runs' range.
+        colours: By the composition's name.
+        title: What is compared.
+        val_label: What `val/*` was measured on.
+    """
+    figure = Figure(figsize=(11, 4.6 + 0.1 * len(runs)), layout="constrained")
+    figure.suptitle(_wrapped(title, 120), fontsize=10)
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    for axes, quantity in ((loss_axes, "train/loss"), (accuracy_axes, "val/acc")):
+        for number, (name, metrics) in enumerate(runs.items()):
+            epochs = pd.concat([frame.dropna(subset=[quantity]) for frame in metrics]).groupby("epoch")[quantity]
+            low, mean, high = epochs.min(), epochs.mean(), epochs.max()
+            style = {"color": colours[name], "ls": _LINES[number % 4], "marker": _MARKERS[number % 5]}
+            axes.plot(mean.index, mean, ms=3, lw=1.5, label=name, **style)
+            if len(metrics) > 1:
+                axes.fill_between(mean.index, low, high, color=colours[name], alpha=0.15, lw=0)
+                if len(mean) == 1:  # no band has a width then
+                    axes.vlines(mean.index, low, high, color=colours[name], alpha=0.5)
+        _epoch_axis(axes)
+    loss_axes.set_ylabel("training loss, mean over images")
+    accuracy_axes.set_ylabel(f"{val_label} accuracy")
+    accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    handles, names = loss_axes.get_legend_handles_labels()
+    columns = max(1, min(4, 110 // (max(map(len, names)) + 6)))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+    return figure
+
+
+def compared_accuracies(
+    accuracies: Mapping[str, np.ndarray],
+    intervals: np.ndarray,
+    colours: Mapping[str, Colour],
+    title: str,
+    note: str,
+) -> Figure:
+    """A bar for each composition, its interval, and a dot for each of its runs.
+
+    Args:
+        accuracies: Of each run, `(n,)`, from 0 to 1, by the composition's name.
+        intervals: `(compositions, 2)`, lower and upper bounds.
+        colours: By the composition's name.
+        title: What is compared.
+        note: What the intervals are.
+    """
+    figure = Figure(figsize=(8.5, 1.5 + 0.42 * len(accuracies)), layout="constrained")
+    axes = figure.subplots()
+    rows = np.arange(len(accuracies))
+    means = np.array([values.mean() for values in accuracies.values()])
+    lowest = min(intervals.min(), min(values.min() for values in accuracies.values()))
+    start = 0.0 if lowest < 0.5 else np.floor(20 * lowest - 0.5) / 20
+    axes.barh(rows, means - start, left=start, color=[colours[name] for name in accuracies], alpha=0.55, height=0.7)
+    errors = np.abs(intervals.T - means)
+    axes.errorbar(means, rows, xerr=errors, fmt="none", ecolor="0.15", elinewidth=1.3, capsize=4)
+    for row, values in enumerate(accuracies.values()):
+        axes.plot(values, np.full(len(values), row), "o", ms=4, color="white", mec="0.15", mew=0.9, zorder=3)
+        axes.text(intervals[row, 1], row, f"  {means[row]:.2%}", va="center", fontsize=8)
+    axes.set_yticks(rows, [_wrapped(name, 44) for name in accuracies], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(start, intervals.max() + 0.12 * (intervals.max() - start))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.set_xlabel("test accuracy" + (f" (the axis begins at {start:.0%})" if start else "") + f"\n{note}", fontsize=9)
+    axes.set_title(_wrapped(title, 100), fontsize=10)
+    axes.grid(axis="x", alpha=0.3)
     return figure
 
 

@@ -18,17 +18,32 @@ _PROTOCOLS = {
 }
 
 
+def data_name(option: str) -> str:
+    """What a reader calls the data of an option of `data`."""
+    return _DATA_NAMES.get(option, option)
+
+
+def protocol_words(protocol: str) -> str:
+    """What a protocol does, in a few words."""
+    return _PROTOCOLS.get(protocol, "not one of ours")
+
+
+def val_label(protocol: str) -> str:
+    """What `val/*` was measured on under a protocol."""
+    return "test (report protocol)" if protocol == "report" else "validation (held out)"
+
+
 def summary(folder: Path, result: Mapping[str, Any]) -> str:
     """The lines that end a run: test accuracy with its 95 % Wilson interval, protocol, best epoch, seconds, folder."""
     accuracy, images, speed = result["test/acc"], result["test_size"], result["images_per_second"]
     low, high = wilson_interval(round(accuracy * images), images)
     subset = "" if result["train_size"] == result["train_available"] else f" of {result['train_available']:,}"
-    data = _DATA_NAMES.get(result["options"]["data"], result["options"]["data"])
+    data = data_name(result["options"]["data"])
     lines = {
         "test accuracy": f"{accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, {images:,} images), "
         f"after the last epoch {result['test/acc_final']:.2%}",
         "data": f"{data}, trained on {result['train_size']:,}{subset} images",
-        "protocol": f"{result['protocol']}: {_PROTOCOLS.get(result['protocol'], 'not one of ours')}",
+        "protocol": f"{result['protocol']}: {protocol_words(result['protocol'])}",
         "best epoch": f"{result['best_epoch'] or 'none chosen'} of {result['epochs']}",
         "seconds": f"{result['seconds']:,.0f}" + ("" if speed is None else f", {speed:,.0f} images/s in training"),
         "folder": os.path.relpath(folder),
@@ -40,8 +55,9 @@ def draw(run: Run, result: Mapping[str, Any]) -> None:
     """Write a run's `figures/`: curves of loss and accuracy, the learning rate, the confusion matrix of `result`."""
     run.figures.mkdir(exist_ok=True)
     title = f"{result['name']}: {', '.join(result['overrides']) or 'defaults'}"
-    val_label = "test (report protocol)" if result["protocol"] == "report" else "validation (held out)"
-    figures.training_curves(run.metrics(), title, val_label).savefig(run.figures / "curves.png", dpi=120)
+    figures.training_curves(run.metrics(), title, val_label(result["protocol"])).savefig(
+        run.figures / "curves.png", dpi=120
+    )
     rates = run.steps()["lr"]
     steps_per_epoch = max(1, len(rates) // result["epochs"])
     figures.learning_rate(rates, steps_per_epoch, title).savefig(run.figures / "learning_rate.png", dpi=120)

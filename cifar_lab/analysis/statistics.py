@@ -1,6 +1,7 @@
 """Statistics of accuracies."""
 
-from scipy.stats import binomtest
+import numpy as np
+from scipy.stats import binomtest, t
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -19,3 +20,26 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
     """
     interval = binomtest(correct, total).proportion_ci(confidence_level=confidence, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def accuracy_interval(accuracies: np.ndarray, test_size: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of a composition's test accuracy.
+
+    From three runs on it is Student's for the mean over seeds. Two are too few for a standard deviation to mean much:
+    then, and for one, it is Wilson's for the mean accuracy as that of one network on `test_size` images, which knows
+    nothing of how seeds differ.
+
+    Args:
+        accuracies: Of each run, `(n,)`, from 0 to 1.
+        test_size: Test images.
+        confidence: From 0 to 1.
+
+    Returns:
+        Lower and upper bound.
+    """
+    mean, number = float(accuracies.mean()), len(accuracies)
+    if number < 3:
+        return wilson_interval(round(mean * test_size), test_size, confidence)
+    deviation = float(accuracies.std(ddof=1)) / number**0.5
+    half = float(t.ppf((1 + confidence) / 2, number - 1)) * deviation
+    return mean - half, mean + half

@@ -12,6 +12,7 @@ from rich.progress import Progress as Bar
 from torch import Tensor
 
 from cifar_lab.callbacks.throughput import Throughput
+from cifar_lab.jobs import Job, clock
 
 _BAR_SECONDS = 0.5
 _LINE_SECONDS = 30.0
@@ -28,10 +29,18 @@ class Progress(Checkpoint):
         throughput: Measures the run.
         console: Where to print; None is standard output.
         val_name: What `val/acc` is called; under the report's protocol it is the test set's.
+        job: Which job of a sweep the run is.
     """
 
-    def __init__(self, throughput: Throughput, console: Console | None = None, val_name: str = "val acc") -> None:
+    def __init__(
+        self,
+        throughput: Throughput,
+        console: Console | None = None,
+        val_name: str = "val acc",
+        job: Job | None = None,
+    ) -> None:
         self.throughput = throughput
+        self.job = job
         self.val_name = val_name
         self.console = console or Console(soft_wrap=True, highlight=False)
         self._bar: Bar | None = None
@@ -67,7 +76,7 @@ class Progress(Checkpoint):
         self._next = now + self._interval()
         batches = int(trainer.num_training_batches)
         text = (
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} step {batch_idx + 1}/{batches}"
+            f"{self._job()}epoch {trainer.current_epoch + 1}/{trainer.max_epochs} step {batch_idx + 1}/{batches}"
             f"  loss {float(pl_module.step_loss):.4f}{self._accuracy(trainer)}  {self._speed()}{self._left(trainer)}"
         )
         if self._bar is None:
@@ -79,7 +88,7 @@ class Progress(Checkpoint):
         """Print the epoch's line."""
         metrics = trainer.callback_metrics
         self.console.print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {metrics['train/loss']:.4f}"
+            f"{self._job()}epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {metrics['train/loss']:.4f}"
             f"  train acc {metrics['train/acc']:.2%}{self._accuracy(trainer)}  {self._speed()}"
             f"  {self.throughput.epoch_seconds:.1f} s{self._left(trainer)}"
         )
@@ -111,14 +120,14 @@ class Progress(Checkpoint):
     def _left(self, trainer: L.Trainer) -> str:
         total = int(trainer.num_training_batches) * ((trainer.max_epochs or 1) - trainer.current_epoch)
         done_this_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        left = total - done_this_epoch
-        if left <= 0 or self._steps_done == 0:
+        left = max(0, total - done_this_epoch)
+        if self._steps_done == 0:
             return ""
-        seconds = (time.perf_counter() - self._started) / self._steps_done * left
-        return f"  {_clock(seconds)} left"
+        each = (time.perf_counter() - self._started) / self._steps_done
+        texts = [f"{clock(each * left)} left"] if left else []
+        if self.job is not None and (sweep := self.job.seconds_left(each * (self._steps_done + left), each * left)):
+            texts.append(f"{clock(sweep)} {'' if left else 'left '}of the sweep")
+        return f"  {', '.join(texts)}" if texts else ""
 
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    def _job(self) -> str:
+        return "" if self.job is None else f"{self.job}  "

@@ -1,21 +1,25 @@
 """How a run is composed: the only room, beside the entry points and `runs.py`, that knows Hydra and OmegaConf."""
 
-from cifar_lab.config.app import RunFailedError, run_application
+from cifar_lab.config.app import RunFailedError, checked, run_application, run_jobs
 from cifar_lab.config.build import build, build_scheduler
-from cifar_lab.config.naming import class_names, fingerprint, resolved
+from cifar_lab.config.naming import class_names, interpolations, resolved
 from cifar_lab.config.outcome import recording_outcome
+from cifar_lab.config.preflight import Preflight
 from cifar_lab.config.schema import conf_folder, register
 
 register()
 
 __all__ = [
+    "Preflight",
     "RunFailedError",
     "build",
     "build_scheduler",
+    "checked",
     "class_names",
     "conf_folder",
-    "fingerprint",
+    "interpolations",
     "recording_outcome",
     "resolved",
     "run_application",
+    "run_jobs",
 ]

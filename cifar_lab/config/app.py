@@ -3,7 +3,8 @@
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import completion, schema
 from cifar_lab.config.preflight import Preflight
+from cifar_lab.jobs import Job
+from cifar_lab.runs import Sweep
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -39,61 +42,121 @@ class RunFailedError(Exception):
         return self.message
 
 
-def run_application(task: Callable[[DictConfig], object], arguments: Sequence[str] | None = None) -> NoReturn:
-    """Compose what the command line says, hand it to `task`, once or for each job of a sweep, and exit.
+Task = Callable[[DictConfig, Job | None], object]
+
+
+def run_application(application: Callable[[], object]) -> NoReturn:
+    """Call `application` as the process's command: one line for each error, and an exit code.
 
     Args:
-        task: Called with the composed configuration; raises `RunFailedError` for what the user should read.
-        arguments: The command line without the program's name; None takes the process's.
+        application: Raises as `checked` and `run_jobs` do.
 
     Raises:
         SystemExit: Always; 0 done, 1 a run failed, 2 the command line cannot be run, 130 interrupted.
     """
-    preflight = _checked([_expanded(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
-    for note in preflight.notes:
-        print(f"note: {note}", flush=True)
-    sys.argv[1:] = [*preflight.ordered, *preflight.additions]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves the wording of errors to us
-
-    @functools.wraps(task)
-    def job(config: DictConfig) -> object:
-        try:
-            return task(config)
-        except RunFailedError as error:
-            # Hydra would announce a failed job by lines of its own; a sweep needs it to go on with the others.
-            if HydraConfig.get().mode != RunMode.MULTIRUN:
-                _exit(str(error), error.exit_code)
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            raise
-
-    application = hydra.main(config_path=str(schema.conf_folder()), config_name="train", version_base="1.3")(job)
     try:
-        if preflight.completes:
-            completion.answer(application)
-        else:
-            application()
+        application()
     except RunFailedError as error:
-        _exit(f"not every run of the sweep finished; the first that did not: {error}", EXIT_FAILED)
+        _exit(str(error), error.exit_code)
+    except ValueError as error:
+        _exit(str(error), EXIT_USAGE)
     except KeyboardInterrupt:
         _exit("interrupted", EXIT_INTERRUPTED)
-    except (HydraException, OmegaConfBaseException) as error:
-        parts = [str(error), str(error.__cause__ or "")]
-        _exit(" ".join(" ".join(parts).split()), EXIT_USAGE)
-    except OSError as error:
-        if error.filename is None:  # not about a file, and so not about the run's folder
-            raise
-        _exit(f"cannot write {error.filename}: {error.strerror}; set hydra.run.dir= to a writable folder", EXIT_USAGE)
     sys.exit(0)
 
 
-def _checked(arguments: list[str]) -> Preflight:
+def checked(arguments: Sequence[str]) -> Preflight:
+    """Check a command line, and print what is allowed but worth a word.
+
+    Args:
+        arguments: Without the program's name.
+
+    Raises:
+        ValueError: It cannot be run, in one line.
+    """
     try:
-        preflight = Preflight(arguments)
+        preflight = Preflight([_expanded(argument) for argument in arguments])
         if preflight.trains:
             preflight.check()
     except Exception as error:  # Hydra raises nearly anything at what it did not foresee
-        _exit(" ".join(str(error).split()) or type(error).__name__, EXIT_USAGE)
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+    for note in preflight.notes:
+        print(f"note: {note}", flush=True)
     return preflight
+
+
+def run_jobs(task: Task, asked: Preflight) -> list[Path]:
+    """Hand what a command line composes to `task`, once or for each job of a sweep.
+
+    Args:
+        task: Called with the composed configuration and which job of a sweep it is, None for a single run; raises
+            `RunFailedError` for what the user should read.
+        asked: The checked command line.
+
+    Returns:
+        The folders of the runs that this process made.
+
+    Raises:
+        ValueError: It cannot be run, in one line.
+        RunFailedError: A run failed; in a sweep, after the others have run.
+        KeyboardInterrupt: A run was interrupted.
+    """
+    seconds: list[float] = []
+    failures: list[RunFailedError] = []
+    folders: list[Path] = []
+
+    @functools.wraps(task)
+    def job(config: DictConfig) -> object:
+        own = HydraConfig.get()
+        folders.append(Path(own.runtime.output_dir))
+        in_sweep = own.mode == RunMode.MULTIRUN
+        try:
+            return task(config, Job(own.job.num + 1, len(asked.jobs), seconds) if in_sweep else None)
+        except RunFailedError as error:
+            if in_sweep:  # Hydra must know, to go on with the others
+                print(f"error: {error}", file=sys.stderr, flush=True)
+                raise
+            failures.append(error)  # Hydra would announce it by lines of its own
+            return None
+
+    application = hydra.main(config_path=str(schema.conf_folder()), config_name="train", version_base="1.3")(job)
+    try:
+        if asked.sweep_folder is not None:
+            Sweep(asked.sweep_folder).plan(asked.jobs)
+        with _command_line([*asked.ordered, *asked.additions]):
+            if asked.completes:
+                completion.answer(application)
+            else:
+                application()
+    except RunFailedError as error:
+        raise RunFailedError(f"not every run of the sweep finished; the first that did not: {error}") from None
+    except (HydraException, OmegaConfBaseException) as error:
+        parts = [str(error), str(error.__cause__ or "")]
+        raise ValueError(" ".join(" ".join(parts).split())) from None
+    except OSError as error:
+        if error.filename is None:  # not about a file, and so not about the run's folder
+            raise
+        line = f"cannot write {error.filename}: {error.strerror}; set hydra.run.dir= to a writable folder"
+        raise ValueError(line) from None
+    if failures:
+        raise failures[0]
+    return folders
+
+
+@contextmanager
+def _command_line(arguments: Sequence[str]) -> Iterator[None]:
+    """Show Hydra `arguments` as the process's, and make it leave the wording of errors to us."""
+    given, environment = sys.argv[1:], os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv[1:] = arguments
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv[1:] = given
+        if environment is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = environment
 
 
 def _expanded(argument: str) -> str:

@@ -1,38 +1,16 @@
-"""What runs and sweeps are called, and what makes two runs the same."""
+"""What runs and sweeps are called, and the composed configuration in plain values."""
 
 import hashlib
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-# What cannot change a run's numbers, or is recorded instead of hashed: where things are, how they are shown, and on
-# what they run. `None` leaves out the whole option.
-_NOT_HASHED: dict[str, set[str] | None] = {
-    "name": None,
-    "logger": None,
-    "allow": None,
-    "published": None,
-    "data": {"root", "verify", "download", "sources"},
-    "optimizer": {"foreach", "fused"},
-    "trainer": {
-        "accelerator",
-        "devices",
-        "strategy",
-        "num_nodes",
-        "precision",
-        "memory_format",
-        "enable_progress_bar",
-        "deterministic",
-        "benchmark",
-        "detect_anomaly",
-        "profiler",
-    },
-}
+from cifar_lab.fingerprints import fingerprint
+
 _MAX_FOLDER_NAME = 100
 
 
@@ -48,23 +26,6 @@ def sweep_name(overrides: Iterable[Override]) -> str | None:
     """The axes that vary, joined by hyphens; None where nothing does."""
     axes = [override.get_key_element().lstrip("+") for override in overrides if override.is_sweep_override()]
     return "-".join(axes) or None
-
-
-def fingerprint(config: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits that two resolved configurations share if nothing that changes numbers differs.
-
-    Args:
-        config: The resolved configuration, plain values by name.
-    """
-    kept: dict[str, Any] = {}
-    for key, value in config.items():
-        left_out = _NOT_HASHED.get(key, set())
-        if left_out is not None:
-            kept[key] = _without(value, left_out) if isinstance(value, Mapping) else value
-    # null and 0 both switch clipping off, and 1 and 1.0 are one number.
-    kept["grad_clip"] = kept.get("grad_clip") or 0
-    kept = _canonical(kept)
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
@@ -95,21 +56,22 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+def interpolations(config: DictConfig) -> dict[str, str]:
+    """What stands for a value that follows others, by dotted key, such as `${epochs}` for `scheduler.T_max`."""
+    return dict(_interpolations(OmegaConf.to_container(config, resolve=False)))
+
+
+def _interpolations(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, element in value.items():
+            yield from _interpolations(element, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, str) and "${" in value:
+        yield prefix, value
+
+
 def class_names(config: Mapping[str, Any]) -> dict[str, str]:
     """The class behind `activation`, `loss`, `optimizer` and `scheduler`, without its module."""
     return {
         group: config[group]["_target_"].rpartition(".")[2]
         for group in ("activation", "loss", "optimizer", "scheduler")
     }
-
-
-def _canonical(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _canonical(element) for key, element in value.items()}
-    if isinstance(value, list):
-        return [_canonical(element) for element in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _without(option: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in option.items() if key not in keys}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -33,6 +34,8 @@ class Preflight:
         notes: Lines for the user about what is allowed but worth a word, once `check` has run.
         additions: What a sweep's command line leaves unsaid and no job can know, as a job does not see what varies
             over the others: the sweep's name, and which keys its jobs have in common.
+        jobs: The command line of each job of a sweep, in the order in which they run; none for a single run.
+        sweep_folder: Where a sweep's runs go; None for a single run.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
@@ -42,6 +45,8 @@ class Preflight:
         self._arguments = parser.parse_intermixed_args(self._given)
         self.notes: list[str] = []
         self.additions: list[str] = []
+        self.jobs: list[list[str]] = []
+        self.sweep_folder: Path | None = None
 
     @property
     def ordered(self) -> list[str]:
@@ -92,8 +97,16 @@ class Preflight:
             for override in overrides:
                 if override.key_or_group in groups:
                     _check_options(override, loader, search)
-            for lines in _jobs(overrides):
+            for lines in _neighbours(overrides):
                 self._check_job([*lines, *search], loader)
+            if self._arguments.multirun:
+                (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+                composed = compose("train", [*jobs[0], *self.additions, *search], return_hydra_config=True)
+                self.jobs = [[line for line in job if not line.startswith("hydra")] for job in jobs]
+                self.sweep_folder = Path(composed.hydra.sweep.dir)
+                # Written out, as a folder named by the time would be another one when Hydra makes it.
+                quoted = str(self.sweep_folder).replace("'", r"\'")
+                self.additions.append(f"hydra.sweep.dir='{quoted}'")
 
     def _parsed(self, loader: Loader) -> list[Override]:
         try:
@@ -206,7 +219,7 @@ def _values(override: Override) -> list[str]:
     return [override.input_line or ""]
 
 
-def _jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
+def _neighbours(overrides: Sequence[Override]) -> Iterator[list[str]]:
     """The first job's command line, and for each further value of each axis the first job's with that value."""
     axes = [_values(override) for override in overrides]
     first = [axis[0] for axis in axes]

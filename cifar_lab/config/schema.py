@@ -7,7 +7,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from cifar_lab.config import naming, precedence
+from cifar_lab.config import naming, parser, precedence
 
 
 @dataclass
@@ -52,6 +52,7 @@ class Schema:
 def register() -> None:
     """Tell Hydra the schema and the resolvers of `conf/train.yaml`; may be called again."""
     precedence.install()
+    parser.install()
     ConfigStore.instance().store(name="schema", node=Schema)
     OmegaConf.register_new_resolver("default_name", naming.default_name, replace=True)
     OmegaConf.register_new_resolver("run_folder", naming.run_folder, replace=True)

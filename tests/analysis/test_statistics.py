@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from cifar_lab.analysis.statistics import wilson_interval
+from cifar_lab.analysis.statistics import accuracy_interval, wilson_interval
 
 
 def test_wilson_interval_is_the_formula_worked_by_hand() -> None:
@@ -18,3 +19,14 @@ def test_wilson_interval_stays_between_0_and_1() -> None:
 def test_impossible_counts_are_refused() -> None:
     with pytest.raises(ValueError, match="k"):
         wilson_interval(11, 10)
+
+
+def test_the_interval_over_seeds_is_students_from_three_on() -> None:
+    # By hand: mean 0.5, deviation 0.01, standard error 0.01 / sqrt(3), and t(0.975, 2) = 4.302653.
+    low, high = accuracy_interval(np.array([0.49, 0.50, 0.51]), 10_000)
+    assert (low, high) == pytest.approx((0.5 - 0.0248414, 0.5 + 0.0248414), abs=1e-6)
+
+
+def test_the_interval_of_one_or_two_runs_is_that_of_one_network() -> None:
+    assert accuracy_interval(np.array([0.5]), 10_000) == wilson_interval(5_000, 10_000)
+    assert accuracy_interval(np.array([0.4, 0.6]), 10_000) == wilson_interval(5_000, 10_000)

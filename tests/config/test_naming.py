@@ -6,8 +6,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab.config import class_names, fingerprint, resolved
+from cifar_lab.config import class_names, resolved
 from cifar_lab.config.naming import run_folder, sweep_name
+from cifar_lab.fingerprints import fingerprint
 
 Compose = Callable[..., DictConfig]
 LONG = "1" * 300

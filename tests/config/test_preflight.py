@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lab.config import run_application
+from cifar_lab.config import checked, run_application
 from cifar_lab.config.preflight import Preflight
-from cifar_lab.train import train
+from cifar_lab.train import launch
 from tests.conftest import TINY, Outcome
 
 Lab = Callable[..., Outcome]
@@ -106,7 +106,7 @@ def test_it_is_refused_in_one_line_that_names_the_mend(line: str, capsys: pytest
     words = line.split()
     data = [] if "data." in line else ["data=synthetic"]
     with pytest.raises(SystemExit) as refusal:
-        run_application(train, [*words, *data])
+        run_application(lambda: launch(checked([*words, *data])))
     assert refusal.value.code == 2
     printed = capsys.readouterr()
     (message,) = printed.err.splitlines()

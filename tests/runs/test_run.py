@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab.runs import Run, RunExistsError, float32_digits, weights_name
+from cifar_lab.runs import Run, RunExistsError
 
 
 def test_what_a_run_writes_is_read_back(tmp_path: Path) -> None:
@@ -96,27 +96,6 @@ def test_weights_are_a_plain_contiguous_state_dict(tmp_path: Path) -> None:
     assert state["weight"].is_contiguous()
 
 
-@pytest.mark.parametrize(
-    ("classes", "accuracy", "name"),
-    [
-        (
-            ("LeakyReLU", "CrossEntropyLoss", "Adam", "CosineAnnealingLR"),
-            0.8945,
-            "best_model_LeakyReLU_CrossEntropy_Adam_CosineAnnealingLR_8945.pth",
-        ),
-        (("ELU", "MSELoss", "SignSGD", "StepLR"), 0.09996, "best_model_eLU_MSELoss_CustomSignSGD_StepLR_1000.pth"),
-        (
-            ("SiLU", "LabelSmoothingCrossEntropy", "AdamW", "CosineAnnealingWarmRestarts"),
-            0.05,
-            "best_model_SiLU_LabelSmoothingCrossEntropy_AdamW_CosineAnnealingWarmRestarts_0500.pth",
-        ),
-    ],
-)
-def test_weights_are_named_as_in_the_report(classes: tuple[str, ...], accuracy: float, name: str) -> None:
-    parts = ("activation", "loss", "optimizer", "scheduler")
-    assert weights_name(dict(zip(parts, classes, strict=True)), accuracy) == name
-
-
 def test_the_validation_of_an_epoch_is_its_row(tmp_path: Path) -> None:
     run = Run(tmp_path)
     for epoch, accuracy in enumerate((0.25, 0.75, 0.5), start=1):
@@ -124,5 +103,47 @@ def test_the_validation_of_an_epoch_is_its_row(tmp_path: Path) -> None:
     assert run.validation(2) == {"val/acc": 0.75, "val/loss": 0.25}
 
 
-def test_float32_digits_drop_what_the_conversion_added() -> None:
-    assert float32_digits(torch.tensor(0.08).item()) == 0.08
+def test_the_best_epoch_is_the_first_of_equals(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for epoch, accuracy in enumerate((0.25, float("nan"), 0.75, 0.75), start=1):
+        run.append_metrics({"epoch": epoch, "val/acc": accuracy})
+    assert run.best_epoch() == 3
+
+
+def test_without_a_validation_there_is_no_best_epoch(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.append_metrics({"epoch": 1, "val/acc": float("nan")})
+    assert run.best_epoch() is None
+
+
+def test_what_was_composed_is_read_back(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.start({"seed": 1}, ["seed=1"], {"loss": "ce", "experiment": None}, {"data.seed": "${seed}"})
+    assert run.overrides() == ["seed=1"]
+    assert run.composition() == {
+        "options": {"loss": "ce", "experiment": None},
+        "interpolations": {"data.seed": "${seed}"},
+    }
+
+
+def test_an_outcome_is_the_result_or_what_became_of_the_run(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.start({}, ["seed=1"])
+    assert run.outcome() == {"status": "running", "folder": str(tmp_path), "overrides": ["seed=1"]}
+    run.fail("failed", RuntimeError("no"))
+    assert run.outcome()["status"] == "failed"
+    assert run.outcome()["error"] == "no"
+    run.start({}, ["seed=1"])
+    run.finish({"test/acc": 0.5})
+    assert run.outcome() == {**run.result(), "folder": str(tmp_path)}
+    assert "error" not in run.status()
+
+
+def test_a_run_is_dead_where_its_process_is_gone(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.start({})
+    assert run.state() == "running"
+    run.set_state("running", process=2**22 + 1)  # above the largest process number
+    assert run.state() == "dead"
+    run.set_state("running", host="elsewhere")
+    assert run.state() == "running"

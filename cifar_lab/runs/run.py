@@ -1,4 +1,4 @@
-"""A run directory, written and read: the only module that knows its file names."""
+"""A run directory, written and read."""
 
 import csv
 import json
@@ -6,17 +6,18 @@ import math
 import os
 import shutil
 import socket
-import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import yaml
+
+from cifar_lab.runs.files import replacing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +48,7 @@ class Run:
         self.folder = Path(folder)
         self.config_file = self.folder / ".hydra" / "config.yaml"
         self.overrides_file = self.folder / ".hydra" / "overrides.yaml"
+        self.composition_file = self.folder / ".hydra" / "composition.yaml"
         self.status_file = self.folder / "status.json"
         self.result_file = self.folder / "result.json"
         self.metrics_file = self.folder / "metrics.csv"
@@ -59,12 +61,20 @@ class Run:
         self.tensorboard = self.folder / "tensorboard"
         self.figures = self.folder / "figures"
 
-    def start(self, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
+    def start(
+        self,
+        config: Mapping[str, Any],
+        overrides: Sequence[str] = (),
+        options: Mapping[str, str | None] | None = None,
+        interpolations: Mapping[str, str] | None = None,
+    ) -> None:
         """Take the folder, empty it of an unfinished run, and write the configuration.
 
         Args:
             config: The resolved configuration, plain values.
             overrides: The command line that gave it.
+            options: The chosen option of each group.
+            interpolations: What stands for values that follow others, by dotted key.
 
         Raises:
             RunExistsError: A finished run is there, one that a living process trains, or somebody's files.
@@ -79,19 +89,24 @@ class Run:
         if state == "running" and self._owner_is_alive():
             owner = self.status()["process"]
             raise RunExistsError(f"{self.folder} is being trained by process {owner}; set hydra.run.dir= to another")
-        for name in _CONTENTS:
+        for name in (*_CONTENTS, self.status_file.name):
             (self.folder / name).unlink(missing_ok=True)
         for name in _FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         self.config_file.parent.mkdir(parents=True, exist_ok=True)
-        for path, content in ((self.config_file, dict(config)), (self.overrides_file, list(overrides))):
-            with _replacing(path) as file:
+        contents = {
+            self.config_file: dict(config),
+            self.overrides_file: list(overrides),
+            self.composition_file: {"options": dict(options or {}), "interpolations": dict(interpolations or {})},
+        }
+        for path, content in contents.items():
+            with replacing(path) as file:
                 yaml.safe_dump(content, file, sort_keys=False)
         self.set_state("running", host=socket.gethostname(), process=os.getpid(), start=time.time())
 
     def set_state(self, state: str, **details: object) -> None:
         """Write `state`, one of running, finished, failed, diverged and interrupted, and add `details` to it."""
-        with _replacing(self.status_file) as file:
+        with replacing(self.status_file) as file:
             json.dump({**self.status(), **details, "state": state, "heartbeat": time.time()}, file, indent=2)
 
     def fail(self, state: str, error: BaseException) -> None:
@@ -117,7 +132,7 @@ class Run:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, plain values by name, then the state finished."""
-        with _replacing(self.result_file) as file:
+        with replacing(self.result_file) as file:
             json.dump({"schema_version": SCHEMA_VERSION, **result, "status": "finished"}, file, indent=2)
         self.set_state("finished")
 
@@ -134,7 +149,7 @@ class Run:
 
     def write_steps(self, steps: Mapping[str, np.ndarray]) -> None:
         """Write one array `(steps,)` per quantity, the whole of it each time."""
-        with _replacing(self.steps_file, "wb") as file:
+        with replacing(self.steps_file, "wb") as file:
             np.savez(file, **steps)  # type: ignore[arg-type]
 
     def save_weights(self, model: "nn.Module", name: str) -> None:
@@ -143,8 +158,13 @@ class Run:
 
         self.weights.mkdir(exist_ok=True)
         state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-        with _replacing(self.weights / name, "wb") as file:
+        with replacing(self.weights / name, "wb") as file:
             torch.save(state, file)
+
+    def best_epoch(self) -> int | None:
+        """The first of the epochs with the best `val/acc`, from 1; None where none was validated."""
+        validated = self.metrics().dropna(subset=["val/acc"])
+        return None if validated.empty else int(validated["epoch"].iloc[validated["val/acc"].argmax()])
 
     def validation(self, epoch: int) -> dict[str, float]:
         """`val/acc` and `val/loss` of an epoch, from 1, as `metrics.csv` has them."""
@@ -164,9 +184,29 @@ class Run:
         """
         return json.loads(self.result_file.read_text())
 
+    def state(self) -> str:
+        """Its state, or `dead` where it is said to run and its process, of this host, is gone."""
+        state = str(self.status().get("state", "unknown"))
+        return "dead" if state == "running" and not self._owner_is_alive(self_counts=True) else state
+
+    def outcome(self) -> dict[str, Any]:
+        """The result with its `folder`; without one `status`, `folder`, `overrides` and, if there is one, `error`."""
+        if self.state() == "finished":
+            return {**self.result(), "folder": str(self.folder.absolute())}
+        told = {"status": self.state(), "folder": str(self.folder.absolute()), "overrides": self.overrides()}
+        return {**told, "error": self.status()["error"]} if "error" in self.status() else told
+
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
-        return yaml.safe_load(self.config_file.read_text())
+        return _read_yaml(self.config_file)
+
+    def overrides(self) -> list[str]:
+        """The command line that gave the configuration."""
+        return _read_yaml(self.overrides_file)
+
+    def composition(self) -> dict[str, Any]:
+        """The chosen `options` of the groups, and `interpolations`, by dotted key, for values that follow others."""
+        return _read_yaml(self.composition_file)
 
     def metrics(self) -> pd.DataFrame:
         """One row per epoch; what was not measured in an epoch is NaN."""
@@ -177,12 +217,12 @@ class Run:
         with np.load(self.steps_file) as arrays:
             return dict(arrays)
 
-    def _owner_is_alive(self) -> bool:
+    def _owner_is_alive(self, self_counts: bool = False) -> bool:
         status = self.status()
         if status.get("host") != socket.gethostname():
             return True  # no way to tell from here, so leave it alone
         if status["process"] == os.getpid():
-            return False
+            return self_counts
         try:
             os.kill(status["process"], 0)
         except ProcessLookupError:
@@ -192,34 +232,5 @@ class Run:
         return True
 
 
-def float32_digits(value: float) -> float:
-    """The seven digits that a float32 has, without the ones that its conversion to a float adds."""
-    return float(f"{value:.7g}")
-
-
-def weights_name(names: Mapping[str, str], accuracy: float) -> str:
-    """The report's name for a file of weights.
-
-    Args:
-        names: The classes of `activation`, `loss`, `optimizer` and `scheduler`, as torch or this project calls them.
-        accuracy: From 0 to 1; the name holds it times 10,000, in four digits.
-    """
-    parts = [_REPORT_NAMES.get(names[part], names[part]) for part in ("activation", "loss", "optimizer", "scheduler")]
-    return f"best_model_{'_'.join(parts)}_{round(accuracy * 10_000):04d}.pth"
-
-
-_REPORT_NAMES = {"ELU": "eLU", "CrossEntropyLoss": "CrossEntropy", "SignSGD": "CustomSignSGD"}
-
-
-@contextmanager
-def _replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file beside `path` that takes its place once it is whole."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, mode) as file:
-            yield file
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def _read_yaml(path: Path) -> Any:
+    return yaml.load(path.read_text(), Loader=yaml.CSafeLoader)

@@ -1,0 +1,179 @@
+"""Runs beside each other: a row for each composition, over its seeds, and a column for each setting that varies."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cifar_lab.analysis.records import Record
+
+METRICS = ("test/acc", "test/acc_final", "val/acc")
+MEANS = ("num_parameters", "train_size", "seconds", "images_per_second")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One composition.
+
+    Attributes:
+        cells: What each varying column holds; empty where it is not known.
+        records: Its runs, by seed.
+    """
+
+    cells: Mapping[str, str]
+    records: tuple[Record, ...]
+
+    @property
+    def label(self) -> str:
+        """The row's name in a figure."""
+        cells = {column: cell for column, cell in self.cells.items() if cell}
+        return ", ".join(cells.values() if len(cells) == 1 else [f"{key}={cell}" for key, cell in cells.items()])
+
+    @property
+    def finished(self) -> list[Record]:
+        """The runs that have a result."""
+        return [record for record in self.records if record.state == "finished"]
+
+    @property
+    def state(self) -> str:
+        """Finished, or what became of the runs that have not."""
+        rest = [record for record in self.records if record.state != "finished"]
+        if not rest:
+            return "finished"
+        if len(self.records) == 1:
+            return rest[0].description
+        told = "; ".join(f"seed {'?' if record.seed is None else record.seed} {record.description}" for record in rest)
+        return f"{len(self.finished)} of {len(self.records)} finished; {told}"
+
+    @property
+    def protocol(self) -> str:
+        """What chooses the epoch; empty if not known."""
+        return str(next((record.settings.get("protocol.name", "") for record in self.records), ""))
+
+    def values(self, name: str) -> np.ndarray:
+        """A number of each finished run, `(n,)`; a run that does not have it is left out."""
+        values = [record.result.get(name) for record in self.finished]
+        return np.array([value for value in values if value is not None], dtype=float)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table of runs.
+
+    Attributes:
+        columns: The keys that vary.
+        rows: One for each composition.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def results(self) -> list[Mapping[str, Any]]:
+        """The results of all finished runs."""
+        return [record.result for row in self.rows for record in row.finished]
+
+    def common(self, name: str) -> Any:
+        """What all finished runs have under a name in their results; None if they differ, or there are none."""
+        values = [result.get(name) for result in self.results]
+        return values[0] if values and all(value == values[0] for value in values) else None
+
+    def frame(self) -> pd.DataFrame:
+        """The table in numbers: accuracies from 0 to 1, other numbers as means over the finished runs."""
+        return pd.DataFrame([{**row.cells, **_numbers(row)} for row in self.rows])
+
+
+def _numbers(row: Row) -> dict[str, Any]:
+    numbers: dict[str, Any] = {
+        "protocol": row.protocol,
+        "runs": len(row.records),
+        "finished": len(row.finished),
+    }
+    for name in METRICS:
+        values = row.values(name)
+        numbers[f"{name}_mean"] = values.mean() if len(values) else np.nan
+        numbers[f"{name}_sd"] = values.std(ddof=1) if len(values) > 1 else np.nan
+    for name in MEANS:
+        values = row.values(name)
+        numbers[name] = values.mean() if len(values) else np.nan
+    seeds = [str(record.seed) for record in row.records if record.seed is not None]
+    return {**numbers, "seeds": " ".join(seeds), "state": row.state}
+
+
+def compare(records: Sequence[Record]) -> Comparison:
+    """Group runs by what they train but for the seed, and find the columns that tell the groups apart.
+
+    Args:
+        records: In the order in which the rows are to be.
+    """
+    jobs = {record.job_without_seed: _composition(record) for record in records if record.run is not None}
+    groups: dict[object, list[Record]] = {}
+    for record in records:
+        job = record.job_without_seed
+        key = jobs.get(job, job) if record.run is None else _composition(record)
+        groups.setdefault(key, []).append(record)
+    columns = tuple(column for column in varying(records) if column != "protocol")
+    rows = [
+        Row({column: _cell(group[0], column) for column in columns}, tuple(sorted(group, key=_by_seed)))
+        for group in groups.values()
+    ]
+    return Comparison(columns, tuple(rows))
+
+
+def varying(records: Sequence[Record]) -> list[str]:
+    """The keys that tell runs apart: groups by their options, and what differs within the same option.
+
+    What follows another key in every run, as a schedule's length does the epochs, is left out. What a command line
+    names comes first, in its order.
+    """
+    groups = {group: None for record in records for group in record.options}
+    columns = [
+        group for group in groups if len({record.options[group] for record in records if group in record.options}) > 1
+    ]
+    for key in {key: None for record in records for key in record.settings}:
+        having = [record for record in records if key in record.settings]
+        following = [record.source(key) is not None for record in having if record.run is not None]
+        if following and all(following):
+            continue
+        group, is_nested, _ = key.partition(".")
+        values: dict[str | None, set[str]] = {}
+        for record in having:
+            values.setdefault(record.options.get(group) if is_nested else None, set()).add(_text(record.settings[key]))
+        if any(len(different) > 1 for different in values.values()):
+            columns.append(key)
+    typed = [line.lstrip("+").partition("=")[0] for record in records for line in record.overrides]
+    return sorted(columns, key=lambda key: typed.index(key) if key in typed else len(typed))
+
+
+def written(value: Any) -> str:
+    """A setting as one types it: `0.001`, `true`, `[64,128,256]`."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return f"[{','.join(map(written, value))}]"
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return json.dumps(value)
+
+
+def _cell(record: Record, column: str) -> str:
+    if column in record.options:
+        return record.options[column] or "none"
+    return written(record.settings[column]) if column in record.settings else ""
+
+
+def _composition(record: Record) -> str:
+    return _text([record.options.get("experiment"), record.composition])
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _by_seed(record: Record) -> tuple[bool, int]:
+    return record.seed is None, record.seed or 0

@@ -1,0 +1,96 @@
+"""What compared runs show: a table on the terminal and as files, and figures."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cifar_lab.analysis import figures, tables
+from cifar_lab.analysis.comparison import Comparison, Row
+from cifar_lab.analysis.figures import Figure
+from cifar_lab.analysis.run_report import val_label
+from cifar_lab.analysis.statistics import accuracy_interval
+from cifar_lab.runs import Sweep, replacing
+from cifar_lab.terminal import print_table
+
+_INTERVALS = "95 % intervals: Student's over seeds from three runs on, else Wilson's of one network's test images"
+
+
+def write(comparison: Comparison, folder: Path) -> None:
+    """Write the table as Markdown and CSV, and the figures as far as there is something to draw.
+
+    Args:
+        comparison: Of at least one run.
+        folder: Made if it does not exist; its name is the title.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    sweep = Sweep(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    title = folder.resolve().name
+    drawn = {
+        sweep.accuracy_figure: accuracies(comparison, title),
+        sweep.curves_figure: curves(comparison, title),
+    }
+    for path, figure in drawn.items():
+        path.unlink(missing_ok=True)
+        if figure is not None:
+            figure.savefig(path, dpi=120)
+    pictures = [path.name for path, figure in drawn.items() if figure is not None]
+    with replacing(sweep.table_markdown) as file:
+        file.write(tables.markdown(comparison, title, folder, pictures))
+    with replacing(sweep.table_csv) as file:
+        comparison.frame().to_csv(file, index=False, lineterminator="\n")
+
+
+def show(comparison: Comparison) -> None:
+    """Print the table, and below it what its runs have in common."""
+    print_table(tables.table(comparison), left=(*comparison.columns, "protocol", "state"))
+    for line in tables.facts(comparison):
+        print(line)
+
+
+def curves(comparison: Comparison, title: str) -> Figure | None:
+    """Curves of every run that has trained an epoch; None if none has."""
+    metrics = {}
+    for name, row in _named(comparison, title):
+        runs = [record.run for record in row.records if record.run is not None and record.run.metrics_file.exists()]
+        if runs:
+            metrics[name] = [run.metrics() for run in runs]
+    labels = {val_label(row.protocol) for row in comparison.rows if row.protocol}
+    return (
+        figures.compared_curves(metrics, _colours(comparison, title), title, " or ".join(sorted(labels)))
+        if metrics
+        else None
+    )
+
+
+def accuracies(comparison: Comparison, title: str) -> Figure | None:
+    """Test accuracies of every composition with a result; None if there is none."""
+    rows = {name: row for name, row in _named(comparison, title) if row.finished}
+    if not rows:
+        return None
+    intervals = np.array([_interval(row) for row in rows.values()])
+    values = {name: row.values("test/acc") for name, row in rows.items()}
+    return figures.compared_accuracies(values, intervals, _colours(comparison, title), title, _INTERVALS)
+
+
+def _named(comparison: Comparison, title: str) -> Iterator[tuple[str, Row]]:
+    """Each row under a name that no other has."""
+    seen: Counter[str] = Counter()
+    for row in comparison.rows:
+        name = row.label or title
+        seen[name] += 1
+        yield (name if seen[name] == 1 else f"{name} ({seen[name]})"), row
+
+
+def _colours(comparison: Comparison, title: str) -> dict[str, figures.Colour]:
+    """A row has the same colour in every figure, whichever rows a figure shows."""
+    names = [name for name, _ in _named(comparison, title)]
+    return dict(zip(names, figures.colours(len(names)), strict=True))
+
+
+def _interval(row: Row) -> tuple[float, float]:
+    return accuracy_interval(row.values("test/acc"), int(row.values("test_size").min()))

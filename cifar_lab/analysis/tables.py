@@ -1,0 +1,107 @@
+"""Comparisons as text, for people."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cifar_lab.analysis.comparison import Comparison, Row
+from cifar_lab.analysis.run_report import data_name, protocol_words
+
+CHOSEN, LAST = "test acc %", "test acc %, last epoch"
+_READING = (
+    "Accuracies in percent, as mean ± standard deviation (number of runs) over seeds: of the chosen epoch's weights, "
+    "and of the last epoch's, which nothing selected. Seconds and images/s are means over the runs."
+)
+
+
+def table(comparison: Comparison) -> pd.DataFrame:
+    """The rows in words: what varies, accuracies over seeds, protocol, parameters, seconds, images/s, state."""
+    rows = []
+    for row in comparison.rows:
+        speed = row.values("images_per_second")
+        rows.append(
+            {
+                **row.cells,
+                CHOSEN: over_seeds(100 * row.values("test/acc")),
+                LAST: over_seeds(100 * row.values("test/acc_final")),
+                "protocol": row.protocol,
+                "parameters": _mean(row.values("num_parameters")),
+                "seconds": _mean(row.values("seconds")),
+                "images/s": _mean(speed),
+                "state": row.state,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def over_seeds(values: np.ndarray) -> str:
+    """`45.78 ± 0.31 (3)`: mean, standard deviation (n - 1 in its denominator) and number; of one value no deviation."""
+    if len(values) == 0:
+        return "-"
+    spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{values.mean():.2f}{spread} ({len(values)})"
+
+
+def markdown(comparison: Comparison, title: str, folder: Path, pictures: Sequence[str] = ()) -> str:
+    """The whole comparison as a page.
+
+    Args:
+        comparison: Of at least one run.
+        title: Of the page.
+        folder: Where the page will lie; links to the runs go from there.
+        pictures: Names of the figures that lie beside it.
+    """
+    parts = [f"# {title}", "\n".join(facts(comparison)), _as_markdown(table(comparison)), _READING]
+    parts += [f"![{Path(name).stem}]({name})" for name in pictures]
+    parts += ["## Runs", _as_markdown(_runs(comparison.rows, folder))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def facts(comparison: Comparison) -> list[str]:
+    """What all finished runs share and a reader must know: data, how much of it, epochs, protocol, hardware."""
+    if not comparison.results:
+        return ["No run has finished."]
+    options = [result["options"] for result in comparison.results]
+    data = sorted({data_name(option["data"]) for option in options})
+    trained, available = comparison.common("train_size"), comparison.common("train_available")
+    images = "training images as the table says" if trained is None else f"{trained:,} training images"
+    if trained is not None and trained != available:
+        images += f" of {available:,}" if available else ", a part of those available"
+    epochs, protocol = comparison.common("epochs"), comparison.common("protocol")
+    lines = [f"- data: {' and '.join(data)}, {images}"]
+    lines += [f"- epochs: {epochs}"] if epochs else []
+    lines += [f"- protocol: {protocol}: {protocol_words(protocol)}"] if protocol else []
+    devices = {f"{result['hardware']['device_name']}, {result['precision']}": None for result in comparison.results}
+    return [*lines, f"- hardware: {'; '.join(devices)}"]
+
+
+def _runs(rows: Sequence[Row], folder: Path) -> pd.DataFrame:
+    lines = []
+    for row in rows:
+        for record in row.records:
+            accuracy = record.result.get("test/acc", math.nan)
+            path = "" if record.run is None else Path(os.path.relpath(record.run.folder, folder)).as_posix()
+            lines.append(
+                {
+                    **row.cells,
+                    "seed": "" if record.seed is None else str(record.seed),
+                    CHOSEN: "-" if math.isnan(accuracy) else f"{100 * accuracy:.2f}",
+                    "best epoch": str(record.result.get("best_epoch") or "-"),
+                    "state": record.description,
+                    "folder": f"[{path}](<{path}>)" if path else "",
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def _mean(values: np.ndarray) -> str:
+    return f"{values.mean():,.0f}" if len(values) else "-"
+
+
+def _as_markdown(frame: pd.DataFrame) -> str:
+    escaped = frame.map(lambda cell: str(cell).replace("|", "\\|"))
+    return escaped.to_markdown(index=False, disable_numparse=True)

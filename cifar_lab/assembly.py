@@ -1,0 +1,120 @@
+"""From a composed configuration to what Lightning trains."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from cifar_lab.config import build, build_scheduler, resolved
+from cifar_lab.fingerprints import fingerprint
+from cifar_lab.jobs import Job
+from cifar_lab.runs import Run
+
+if TYPE_CHECKING:
+    from cifar_lab import hardware
+    from cifar_lab.callbacks import Throughput
+    from cifar_lab.classifier import Classifier
+    from cifar_lab.data.datamodule import InMemoryDataModule
+
+
+def make_classifier(config: DictConfig, datamodule: "InMemoryDataModule", native: "hardware.Native") -> "Classifier":
+    """The module that the configuration describes; its weights come from the global random state.
+
+    Raises:
+        ValueError: The model has another number of classes than the data.
+    """
+    from cifar_lab.classifier import Classifier
+
+    datamodule.setup()
+    num_classes = len(datamodule.classes)
+    if config.model.get("num_classes", num_classes) != num_classes:
+        raise ValueError(
+            f"model.num_classes={config.model.num_classes}: the data has {num_classes}; "
+            f"set model.num_classes={num_classes}"
+        )
+    return Classifier(
+        build(config.model),
+        build(config.loss),
+        build(config.optimizer),
+        build_scheduler(config.scheduler, total_steps(config, datamodule)),
+        num_classes=num_classes,
+        l1=config.l1,
+        grad_clip=config.grad_clip,
+        memory_format=native.memory_format,
+    )
+
+
+def make_callbacks(
+    config: DictConfig, run: Run, throughput: "Throughput", averaging: Any, job: Job | None = None
+) -> list[Any]:
+    """What happens beside training: our own, then the configuration's."""
+    from cifar_lab.callbacks import Progress, Recorder, best_and_last
+
+    callbacks = [throughput, Recorder(run, throughput), *best_and_last(run)]
+    callbacks += [build(option) for option in config.callbacks.values()]
+    if averaging is not None:
+        callbacks.append(averaging)
+    if config.trainer.enable_progress_bar:
+        val_name = "val acc" if config.protocol.val_fraction else "test acc"
+        callbacks.append(Progress(throughput, val_name=val_name, job=job))
+    return callbacks
+
+
+def trainer_options(config: DictConfig, native: "hardware.Native") -> dict[str, Any]:
+    """Lightning's Trainer arguments; `precision` and `memory_format` are settled."""
+    options = resolved(config.trainer)
+    del options["memory_format"]
+    if options["deterministic"] == "auto":
+        # On a CPU everything we use is deterministic as it is, and torch's switch would fill fresh memory.
+        options["deterministic"] = native.device == "cuda"
+    return {
+        **options,
+        # Nothing is logged within an epoch; a number above the epoch's batches would only draw a warning.
+        "log_every_n_steps": 1,
+        "precision": native.precision,
+        "max_epochs": config.epochs,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+
+
+def batches_per_epoch(config: DictConfig, datamodule: "InMemoryDataModule") -> int:
+    """Training batches of an epoch, `trainer.limit_train_batches` heeded."""
+    batches, limit = datamodule.steps_per_epoch, config.trainer.limit_train_batches
+    if limit is None:
+        return batches
+    return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+
+
+def total_steps(config: DictConfig, datamodule: "InMemoryDataModule") -> int:
+    """Optimizer steps of the whole run."""
+    return math.ceil(batches_per_epoch(config, datamodule) / config.trainer.accumulate_grad_batches) * config.epochs
+
+
+def describe(
+    config: DictConfig, classifier: "Classifier", datamodule: "InMemoryDataModule", native: "hardware.Native"
+) -> dict[str, Any]:
+    """What was trained, on what, from which source, in plain values."""
+    from cifar_lab import hardware, provenance
+
+    trained = batches_per_epoch(config, datamodule) * config.batch_size
+    return {
+        "name": config.name,
+        "seed": config.seed,
+        "protocol": config.protocol.name,
+        "published": config.published,
+        "fingerprint": fingerprint(resolved(config)),
+        "num_parameters": sum(weight.numel() for weight in classifier.parameters()),
+        "flops_per_image": classifier.flops_per_image(),
+        "train_size": min(trained, datamodule.size("train")),
+        "train_available": datamodule.train_available,
+        "val_size": datamodule.size("val"),
+        "test_size": int(classifier.test_confusion.confmat.sum()),
+        "memory_format": str(native.memory_format).removeprefix("torch."),
+        "optimizer_implementation": classifier.optimizer_implementation,
+        "peak_memory_bytes": hardware.peak_memory_bytes(native.device),
+        "hardware": hardware.describe(native.device),
+        "versions": provenance.versions(),
+        "git_revision": provenance.git_revision(),
+    }

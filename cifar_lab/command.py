@@ -1,0 +1,57 @@
+"""Ordinary command lines: a function's annotations are the arguments, a mistake is one line on stderr."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import typer
+
+EXIT_USAGE = 2
+
+
+def application() -> typer.Typer:
+    """An empty application in the project's manner: plain text, and no completion beside Hydra's."""
+    return typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def run_command(function: Callable[..., object]) -> NoReturn:
+    """Run one function as the subcommand of its name; an integer that it returns is the exit code.
+
+    Args:
+        function: Its annotations say what the command line takes, its docstring's first lines are the help.
+
+    Raises:
+        SystemExit: Always; 2 where typer or, by a `ValueError` or an `OSError`, the function refuses what was asked
+            for.
+    """
+
+    @functools.wraps(function)
+    def command(*arguments: object, **options: object) -> object:
+        try:
+            return function(*arguments, **options)
+        except (ValueError, OSError) as error:
+            raise typer.TyperException(str(error)) from error
+
+    app = application()
+    app.command()(command)
+    run(app, f"cifar-lab {function.__name__}")
+
+
+def run(app: typer.Typer, name: str) -> NoReturn:
+    """Run an application on the process's command line, under a name that its help shows.
+
+    Raises:
+        SystemExit: Always, as `run_command` does.
+    """
+    try:
+        code = app(prog_name=name, standalone_mode=False)
+    except typer.TyperException as error:
+        print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    sys.exit(code if isinstance(code, int) else 0)

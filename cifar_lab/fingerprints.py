@@ -1,0 +1,67 @@
+"""What makes two runs the same: the settings that can change their numbers."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# What cannot change a run's numbers, or is recorded instead of hashed: where things are, how they are shown, and on
+# what they run. `None` leaves out the whole option.
+_NOT_HASHED: dict[str, set[str] | None] = {
+    "name": None,
+    "logger": None,
+    "allow": None,
+    "published": None,
+    "data": {"root", "verify", "download", "sources"},
+    "optimizer": {"foreach", "fused"},
+    "trainer": {
+        "accelerator",
+        "devices",
+        "strategy",
+        "num_nodes",
+        "precision",
+        "memory_format",
+        "enable_progress_bar",
+        "deterministic",
+        "benchmark",
+        "detect_anomaly",
+        "profiler",
+    },
+}
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a resolved configuration that can change numbers, with numbers that are equal made the same.
+
+    Args:
+        config: The resolved configuration, plain values by name.
+    """
+    kept: dict[str, Any] = {}
+    for key, value in config.items():
+        left_out = _NOT_HASHED.get(key, set())
+        if left_out is not None:
+            kept[key] = _without(value, left_out) if isinstance(value, Mapping) else value
+    # null and 0 both switch clipping off, and 1 and 1.0 are one number.
+    kept["grad_clip"] = kept.get("grad_clip") or 0
+    return _canonical(kept)
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits that two resolved configurations share if nothing that changes numbers differs.
+
+    Args:
+        config: The resolved configuration, plain values by name.
+    """
+    return hashlib.sha256(json.dumps(settings(config), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _canonical(element) for key, element in value.items()}
+    if isinstance(value, list):
+        return [_canonical(element) for element in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _without(option: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in option.items() if key not in keys}

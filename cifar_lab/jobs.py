@@ -1,0 +1,43 @@
+"""How far a sweep is."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep.
+
+    Attributes:
+        number: From 1.
+        total: Jobs of the sweep.
+        seconds: What each job that was trained before in this process has taken; a job adds its own.
+    """
+
+    number: int
+    total: int
+    seconds: list[float]
+
+    def __str__(self) -> str:
+        return f"job {self.number} of {self.total}"
+
+    def seconds_left(self, own: float | None = None, own_left: float | None = None) -> float | None:
+        """How long this job and those after it will take, if they take as long as those before it on average.
+
+        Args:
+            own: What this job will take in all; it stands for the others where it is the first.
+            own_left: What is left of it; None for all.
+
+        Returns:
+            Seconds; None if nothing is known yet.
+        """
+        each = sum(self.seconds) / len(self.seconds) if self.seconds else own
+        if each is None:
+            return None
+        return (each if own_left is None else own_left) + each * (self.total - self.number)
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03`, or `2:03` below an hour."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,75 @@
+"""The folder of a sweep: what was planned, beside what ran."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cifar_lab.runs.files import replacing
+from cifar_lab.runs.run import Run
+
+
+class Sweep:
+    """A folder with the runs of a sweep, and what compares them.
+
+    Args:
+        folder: The directory; it need not exist.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.plan_file = self.folder / "sweep.json"
+        self.table_markdown = self.folder / "table.md"
+        self.table_csv = self.folder / "table.csv"
+        self.curves_figure = self.folder / "curves.png"
+        self.accuracy_figure = self.folder / "accuracy.png"
+
+    def plan(self, jobs: Sequence[Sequence[str]]) -> None:
+        """Write what a command is about to run, in place of what the one before it was.
+
+        Args:
+            jobs: The command line of each job.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.plan_file) as file:
+            json.dump({"jobs": [list(job) for job in jobs]}, file, indent=1)
+
+    def jobs(self) -> list[list[str]]:
+        """The command line of each job that the last command was to run; none where there was no sweep."""
+        return json.loads(self.plan_file.read_text())["jobs"] if self.plan_file.exists() else []
+
+    def runs(self) -> list[Run]:
+        """Every run in the folder and below, by name."""
+        return list(find_runs(self.folder))
+
+
+def is_run(folder: Path | str) -> bool:
+    """Whether a folder is a run's."""
+    return (Path(folder) / "status.json").exists()
+
+
+def find_runs(folder: Path | str) -> Iterator[Run]:
+    """Every run in a folder and below, by name."""
+    for path, folders, files in os.walk(folder):
+        if "status.json" in files:
+            folders.clear()
+            yield Run(path)
+        folders.sort()
+
+
+def find_sweeps(folder: Path | str) -> Iterator[Sweep]:
+    """Every sweep that was planned in a folder and below, by name."""
+    for path, folders, files in os.walk(folder):
+        if "status.json" in files:
+            folders.clear()
+        elif "sweep.json" in files:
+            yield Sweep(path)
+        folders.sort()
+
+
+def job_key(lines: Sequence[str]) -> frozenset[str]:
+    """What makes a job of a sweep that job: its command line, but for order and the sweep's name."""
+    return frozenset(line for line in lines if not line.startswith("name="))

@@ -1,0 +1,110 @@
+"""What runs there are and how far they have come: `python -m cifar_lab.status outputs`."""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from cifar_lab.command import run_command
+from cifar_lab.runs import Run, find_runs, find_sweeps, job_key
+from cifar_lab.terminal import print_table
+
+_COLOURS = {"finished": "green", "running": "cyan", "interrupted": "yellow", "missing": "yellow"}
+_SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (0, "s"))
+
+
+def status(
+    paths: Annotated[list[Path], typer.Argument(help="Folders, searched for runs and sweeps.")] = [Path("outputs")],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List runs and sweeps: state, epoch of epochs, accuracy, time since the last sign of life, folder."""
+    for path in paths:
+        if not path.is_dir():
+            raise ValueError(f"{path} is no folder")
+    runs = [describe_run(run) for path in paths for run in find_runs(path)]
+    sweeps = describe_sweeps(paths)
+    if as_json:
+        print(json.dumps({"runs": runs, "sweeps": sweeps}, indent=2))
+    else:
+        _show(runs, sweeps)
+
+
+def describe_run(run: Run) -> dict[str, Any]:
+    """A run in plain values.
+
+    Returns:
+        `folder`, `state`, `epoch`, `epochs`, `accuracy` (from 0 to 1: of the test set if the run has finished, else the
+        last validation's; None before the first) and `measured_on` (test or val), `age` (seconds since the run last
+        wrote its status), `error` (None without one), `host` and `process`.
+    """
+    said, state = run.status(), run.state()
+    accuracy, measured_on = None, None
+    if state == "finished":
+        accuracy, measured_on = run.result()["test/acc"], "test"
+    elif run.metrics_file.exists():
+        validated = run.metrics()["val/acc"].dropna()
+        accuracy, measured_on = (float(validated.iloc[-1]), "val") if len(validated) else (None, None)
+    return {
+        "folder": os.path.relpath(run.folder),
+        "state": state,
+        "epoch": said.get("epoch"),
+        "epochs": said.get("epochs"),
+        "accuracy": accuracy,
+        "measured_on": measured_on,
+        "age": round(time.time() - said["heartbeat"], 1) if "heartbeat" in said else None,
+        "error": said.get("error"),
+        "host": said.get("host"),
+        "process": said.get("process"),
+    }
+
+
+def describe_sweeps(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Each sweep's `folder`, number of `jobs` and, by state, how many of them are there (`states`)."""
+    sweeps = []
+    for sweep in (sweep for path in paths for sweep in find_sweeps(path)):
+        states = {job_key(run.overrides()): run.state() for run in sweep.runs()}
+        counts = Counter(states.get(job_key(job), "missing") for job in sweep.jobs())
+        sweeps.append({"folder": os.path.relpath(sweep.folder), "jobs": counts.total(), "states": dict(counts)})
+    return sweeps
+
+
+def _show(runs: list[dict[str, Any]], sweeps: list[dict[str, Any]]) -> None:
+    rows = [
+        {
+            "state": run["state"],
+            "epoch": "" if run["epoch"] is None else f"{run['epoch']}/{run['epochs']}",
+            "accuracy": "" if run["accuracy"] is None else f"{run['measured_on']} {run['accuracy']:.2%}",
+            "age": _age(run["age"]),
+            "folder": Path(run["folder"]).as_posix(),
+        }
+        for run in runs
+    ]
+    if rows:
+        print_table(pd.DataFrame(rows), ("state", "folder"), lambda state: _COLOURS.get(state, "red"))
+    for sweep in sweeps:
+        told = ", ".join(f"{count} {state}" for state, count in sweep["states"].items())
+        print(f"sweep {sweep['folder']}: {sweep['jobs']} jobs, {told}")
+    if not rows and not sweeps:
+        print("no runs")
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    size, unit = next(span for span in _SPANS if seconds >= span[0] or span[0] == 0)
+    return f"{seconds / max(size, 1):.0f} {unit}"
+
+
+def main() -> None:
+    """The command line."""
+    run_command(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Compare runs: `python -m cifar_lab.table outputs/loss-seed`, or any runs: `python -m cifar_lab.table RUN RUN...`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cifar_lab.command import run_command
+from cifar_lab.runs import Sweep, find_runs, find_sweeps, is_run
+
+if TYPE_CHECKING:
+    from cifar_lab.analysis.comparison import Comparison
+
+
+def table(
+    paths: Annotated[list[Path], typer.Argument(help="A sweep's folder, or runs; folders are searched for runs.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where to write table.md, table.csv and figures; default: the folder, if there is one only."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON instead.")] = False,
+) -> None:
+    """Compare runs: a row per composition, mean and deviation over seeds, a column for each setting that varies."""
+    from cifar_lab.analysis import sweep_report
+
+    comparison = compare_folders(paths)
+    folder = output or (paths[0] if len(paths) == 1 and not is_run(paths[0]) else None)
+    if folder is not None:
+        sweep_report.write(comparison, folder)
+    if as_json:
+        print(comparison.frame().to_json(orient="records", indent=2))
+        return
+    sweep_report.show(comparison)
+    if folder is not None:
+        print(f"- table and figures: {Sweep(folder).table_markdown}")
+
+
+def compare_folders(paths: Iterable[Path]) -> "Comparison":
+    """Compare every run in the folders.
+
+    Args:
+        paths: Runs, or folders with runs; a sweep's jobs that left no run have their row too.
+
+    Raises:
+        ValueError: There is no run.
+    """
+    from cifar_lab.analysis.comparison import compare
+    from cifar_lab.analysis.records import collect, unique
+
+    for path in paths:
+        if not path.is_dir():
+            raise ValueError(f"{path} is no folder; name a run, or a folder with runs")
+    planned = [sweep for path in paths for sweep in find_sweeps(path)]
+    runs = {run.folder.resolve(): run for path in paths for run in find_runs(path)}
+    records = []
+    for sweep in planned:
+        own = [runs.pop(run.folder.resolve()) for run in sweep.runs() if run.folder.resolve() in runs]
+        records += collect(own, sweep.jobs())
+    records = unique([*records, *collect(runs.values())])
+    if not records:
+        raise ValueError(f"no run in {', '.join(map(str, paths))}; a run's folder holds a status.json")
+    return compare(records)
+
+
+def report(folder: Path) -> None:
+    """Write a sweep's table and figures, and print the table.
+
+    Args:
+        folder: The sweep's, with at least one run.
+    """
+    from cifar_lab.analysis import sweep_report
+
+    comparison = compare_folders([folder])
+    sweep_report.write(comparison, folder)
+    sweep_report.show(comparison)
+    print(f"- table and figures: {Sweep(folder).table_markdown}", flush=True)
+
+
+def main() -> None:
+    """The command line."""
+    run_command(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cifar_lab.analysis import sweep_report, tables
+from cifar_lab.analysis.comparison import Comparison, compare, varying, written
+from cifar_lab.analysis.records import collect, unique
+from cifar_lab.runs import Run
+
+LOSSES = {
+    "ce": {"_target_": "torch.nn.CrossEntropyLoss"},
+    "focal": {"_target_": "cifar_lab.losses.FocalLoss", "alpha": 1, "gamma": 2},
+}
+Make = Callable[..., Run]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Write a run's folder: `make("loss=focal seed=1", accuracy=0.5)`; without an accuracy it goes on running."""
+
+    def run(line: str = "", accuracy: float | None = None, **changes: Any) -> Run:
+        words = dict(word.split("=") for word in line.split())
+        loss, seed = words.get("loss", "ce"), int(words.get("seed", 0))
+        config = {
+            "name": "test",
+            "seed": seed,
+            "epochs": 50,
+            "loss": {**LOSSES[loss], **({"gamma": float(words["loss.gamma"])} if "loss.gamma" in words else {})},
+            "optimizer": {"lr": float(words.get("optimizer.lr", 1e-3)), "fused": None},
+            "scheduler": {"T_max": 50},
+            "data": {"root": f"/data{seed}", "seed": seed},
+            "protocol": {"name": "holdout"},
+            **changes,
+        }
+        config["scheduler"]["T_max"] = config["epochs"]
+        made = Run(tmp_path / f"{len(list(tmp_path.iterdir())):03d}")
+        options = {"loss": loss, "data": "cifar10", "protocol": "holdout", "experiment": None}
+        made.start(config, line.split(), options, {"scheduler.T_max": "${epochs}", "data.seed": "${seed}"})
+        if accuracy is not None:
+            made.append_metrics({"epoch": 1, "train/loss": 2.0, "val/acc": accuracy})
+            made.finish(_result(accuracy, options, made))
+        return made
+
+    return run
+
+
+def _result(accuracy: float, options: dict[str, Any], run: Run) -> dict[str, Any]:
+    return {
+        "test/acc": accuracy,
+        "test/acc_final": accuracy - 0.01,
+        "val/acc": accuracy,
+        "test_size": 10_000,
+        "num_parameters": 100,
+        "train_size": 45_000,
+        "train_available": 45_000,
+        "seconds": 10.0,
+        "epochs": 50,
+        "images_per_second": 500.0,
+        "best_epoch": 40,
+        "options": options,
+        "protocol": "holdout",
+        "hardware": {"device_name": "a CPU"},
+        "precision": "32-true",
+        "seed": run.config()["seed"],
+    }
+
+
+def _compared(runs: list[Run], jobs: list[list[str]] | None = None) -> Comparison:
+    return compare(unique(collect(runs, jobs or [])))
+
+
+def test_a_row_holds_mean_deviation_and_number_over_seeds(make: Make) -> None:
+    accuracies = {"ce": [0.50, 0.52, 0.57], "focal": [0.40]}
+    runs = [make(f"loss={loss} seed={seed}", value) for loss, of in accuracies.items() for seed, value in enumerate(of)]
+    comparison = _compared(runs)
+    assert comparison.columns == ("loss",)
+    frame = comparison.frame().set_index("loss")
+    assert frame.loc["ce", "test/acc_mean"] == pytest.approx(0.53)
+    assert frame.loc["ce", "test/acc_sd"] == pytest.approx(((0.03**2 + 0.01**2 + 0.04**2) / 2) ** 0.5)
+    assert frame.loc["ce", "test/acc_final_mean"] == pytest.approx(0.52)
+    assert np.isnan(frame.loc["focal", "test/acc_sd"])
+    assert frame.loc["ce", "seeds"] == "0 1 2"
+    words = tables.table(comparison).set_index("loss")
+    assert words.loc["ce", tables.CHOSEN] == "53.00 ± 3.61 (3)"
+    assert words.loc["focal", tables.CHOSEN] == "40.00 (1)"
+    assert words.loc["focal", tables.LAST] == "39.00 (1)"
+    assert words.loc["ce", "state"] == "finished"
+
+
+def test_only_what_varies_is_a_column(make: Make) -> None:
+    runs = [make(epochs=epochs) for epochs in (10, 20)]  # the schedule's length follows, and is no column
+    assert varying(collect(runs)) == ["epochs"]
+    runs = [make("optimizer.lr=0.1"), make("optimizer.lr=0.01 seed=1")]  # neither folders nor what follows the seed
+    assert varying(collect(runs)) == ["optimizer.lr"]
+    assert varying(collect(runs[:1])) == []
+
+
+def test_another_options_own_settings_are_no_columns_and_the_same_options_are(make: Make) -> None:
+    runs = [make("loss=ce"), make("loss=focal")]
+    assert varying(collect(runs)) == ["loss"]
+    comparison = _compared([*runs, make("loss=focal loss.gamma=1")])
+    assert comparison.columns == ("loss", "loss.gamma")
+    assert [tuple(row.cells.values()) for row in comparison.rows] == [("ce", ""), ("focal", "2"), ("focal", "1")]
+
+
+def test_columns_come_in_the_order_in_which_they_were_typed(make: Make) -> None:
+    runs = [make("optimizer.lr=0.1 loss=ce"), make("optimizer.lr=0.2 loss=focal")]
+    assert varying(collect(runs)) == ["optimizer.lr", "loss"]
+
+
+def test_two_of_one_composition_and_seed_count_once(make: Make) -> None:
+    first = make("optimizer.lr=0.001 seed=0", 0.5)
+    second = make("optimizer.lr=1e-3 seed=0", 0.5)
+    unfinished = make("seed=0")
+    comparison = _compared([first, second, unfinished])
+    assert [[record.run for record in row.records] for row in comparison.rows] == [[second]]
+
+
+def test_what_has_no_result_is_a_row_that_says_so(make: Make) -> None:
+    runs = [make("loss=ce seed=0", 0.5), make("loss=ce seed=1"), make("loss=focal seed=0"), make("loss=focal seed=1")]
+    runs[1].fail("diverged", RuntimeError("train/loss is nan\nin epoch 1"))
+    runs[2].fail("failed", RuntimeError("no memory"))
+    runs[3].set_state("running", epoch=3, epochs=50)
+    jobs = [[f"loss={loss}", f"seed={seed}"] for loss in ("ce", "focal") for seed in (0, 1, 2)]
+    rows = tables.table(_compared(runs, jobs)).set_index("loss")
+    assert list(rows.index) == ["ce", "focal"]
+    assert rows.loc["ce", tables.CHOSEN] == "50.00 (1)"
+    state = "1 of 3 finished; seed 1 diverged: train/loss is nan in epoch 1; seed 2 missing"
+    assert rows.loc["ce", "state"] == state
+    assert rows.loc["focal", tables.CHOSEN] == "-"
+    assert rows.loc["focal", "state"] == (
+        "0 of 3 finished; seed 0 failed: no memory; seed 1 running, epoch 3 of 50; seed 2 missing"
+    )
+
+
+def test_a_missing_composition_is_told_by_its_command_line(make: Make) -> None:
+    jobs = [[f"loss={loss}", f"optimizer.lr={lr}"] for loss in ("ce", "focal") for lr in ("1e-3", "0.1")]
+    comparison = _compared([make("loss=ce optimizer.lr=1e-3", 0.5)], jobs)
+    assert [tuple(row.cells.values()) for row in comparison.rows] == [
+        *(("ce", "0.001"), ("ce", "0.1"), ("focal", "0.001"), ("focal", "0.1"))
+    ]
+    assert [row.state for row in comparison.rows] == ["finished", "missing", "missing", "missing"]
+
+
+def test_a_sweep_of_which_nothing_ran_is_all_missing() -> None:
+    comparison = _compared([], [["loss=ce", "seed=0"], ["loss=focal", "seed=0"]])
+    assert comparison.columns == ("loss",)
+    assert [row.state for row in comparison.rows] == ["missing", "missing"]
+
+
+def test_a_run_whose_process_is_gone_is_dead(make: Make) -> None:
+    run = make("loss=ce")
+    run.set_state("running", process=2**22 + 1)  # above the largest process number
+    (row,) = _compared([run]).rows
+    assert row.state == "dead"
+
+
+def test_two_experiments_that_are_one_composition_both_have_their_row(make: Make) -> None:
+    runs = [make("seed=0", 0.5), make("seed=0", 0.5)]
+    records = collect(runs)
+    records[0].options["experiment"] = "loss_ce"  # type: ignore[index]
+    records[1].options["experiment"] = "optimizer_adam"  # type: ignore[index]
+    comparison = compare(unique(records))
+    assert comparison.columns == ("experiment",)
+    assert [row.cells["experiment"] for row in comparison.rows] == ["loss_ce", "optimizer_adam"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (50.0, "50"),
+        (1e-6, "1e-06"),
+        (0.1234567891, "0.1234567891"),
+        (True, "true"),
+        (None, "null"),
+        ([4.0, 8.0], "[4,8]"),
+    ],
+)
+def test_settings_are_written_as_one_types_them(value: object, text: str) -> None:
+    assert written(value) == text
+
+
+def test_the_page_says_what_a_reader_must_know(make: Make, tmp_path: Path) -> None:
+    runs = [make(f"loss={loss} seed={seed}", 0.5) for loss in ("ce", "focal") for seed in (0, 1)]
+    runs[0].finish({**runs[0].result(), "train_size": 9_000})
+    page = tables.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])
+    assert "- data: CIFAR-10, training images as the table says" in page
+    for run in runs:
+        run.finish({**run.result(), "train_size": 9_000})
+    page = tables.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])
+    assert "- data: CIFAR-10, 9,000 training images of 45,000" in page
+    assert "- protocol: holdout: the epoch chosen on held-out training images" in page
+    assert "![accuracy](accuracy.png)" in page
+    assert f"[{runs[0].folder.name}](<{runs[0].folder.name}>)" in page
+
+
+def test_a_bar_of_the_messages_splits_no_cell(make: Make, tmp_path: Path) -> None:
+    run = make("loss=ce")
+    run.fail("failed", RuntimeError("a | b"))
+    page = tables.markdown(_compared([run]), "x", tmp_path)
+    assert r"failed: a \| b" in page
+
+
+def test_files_and_figures_are_written_as_far_as_there_are_results(make: Make, tmp_path: Path) -> None:
+    runs = [make("loss=ce seed=0", 0.5), make("loss=ce seed=1", 0.6), make("loss=focal")]
+    sweep_report.write(_compared(runs), tmp_path / "with")
+    assert {path.name for path in (tmp_path / "with").iterdir()} == {
+        *("table.md", "table.csv", "curves.png", "accuracy.png")
+    }
+    sweep_report.write(_compared(runs[2:]), tmp_path / "with")
+    assert {path.name for path in (tmp_path / "with").iterdir()} == {"table.md", "table.csv"}
+
+
+def test_figures_hold_every_composition_and_its_spread(make: Make) -> None:
+    values = {"ce": [0.5, 0.6, 0.55], "focal": [0.4]}
+    runs = [make(f"loss={loss} seed={seed}", value) for loss, of in values.items() for seed, value in enumerate(of)]
+    comparison = _compared(runs)
+    curves = sweep_report.curves(comparison, "losses")
+    assert curves is not None
+    _, accuracy = curves.axes
+    assert [line.get_label() for line in accuracy.lines] == ["ce", "focal"]
+    assert [line.get_ydata()[0] for line in accuracy.lines] == pytest.approx([0.55, 0.4])
+    (spread,) = [part for part in accuracy.collections if len(part.get_paths()[0].vertices) == 2]
+    assert spread.get_paths()[0].vertices[:, 1].tolist() == pytest.approx([0.5, 0.6])
+    bars = sweep_report.accuracies(comparison, "losses")
+    assert bars is not None
+    (axes,) = bars.axes
+    assert [bar.get_x() + bar.get_width() for bar in axes.patches] == pytest.approx([0.55, 0.4])

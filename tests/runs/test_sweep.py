@@ -1,0 +1,28 @@
+from pathlib import Path
+
+from cifar_lab.runs import Run, Sweep, find_runs, find_sweeps, is_run, job_key
+
+
+def test_the_plan_is_that_of_the_last_command(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path / "outputs" / "loss")
+    assert sweep.jobs() == []
+    sweep.plan([["loss=ce"], ["loss=mse"]])
+    sweep.plan([["loss=mse"], ["loss=focal"]])
+    assert sweep.jobs() == [["loss=mse"], ["loss=focal"]]
+
+
+def test_runs_and_sweeps_are_found_below_a_folder_by_name(tmp_path: Path) -> None:
+    for name in ("b/2", "b/1", "a"):
+        Run(tmp_path / name).start({})
+    (tmp_path / "b" / "1" / "figures" / "deep").mkdir(parents=True)
+    Sweep(tmp_path / "b").plan([["seed=1"]])
+    assert [run.folder for run in find_runs(tmp_path)] == [tmp_path / "a", tmp_path / "b" / "1", tmp_path / "b" / "2"]
+    assert [sweep.folder for sweep in find_sweeps(tmp_path)] == [tmp_path / "b"]
+    assert [run.folder.name for run in Sweep(tmp_path / "b").runs()] == ["1", "2"]
+    assert is_run(tmp_path / "a")
+    assert not is_run(tmp_path / "b")
+
+
+def test_a_job_is_known_by_its_command_line_whatever_its_order_and_name() -> None:
+    assert job_key(["a=1", "b=2", "name=x"]) == job_key(["b=2", "a=1"])
+    assert job_key(["a=1"]) != job_key(["a=2"])

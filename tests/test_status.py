@@ -1,0 +1,95 @@
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cifar_lab import status
+from cifar_lab.runs import Run, Sweep
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `python -m cifar_lab.status` with arguments in an empty folder: its exit code, and what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def ran(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["status", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            status.main()
+        return exit_.value.code, *capfd.readouterr()  # type: ignore[return-value]
+
+    return ran
+
+
+def _sweep(folder: Path) -> None:
+    """Four jobs: one finished, one running, one diverged, one that has not begun."""
+    Sweep(folder).plan([[f"seed={seed}"] for seed in range(4)])
+    runs = [Run(folder / f"seed={seed}") for seed in range(3)]
+    for seed, run in enumerate(runs):
+        run.start({"seed": seed}, [f"seed={seed}", "name=seed"])
+        run.set_state("running", epoch=1, epochs=3)
+    runs[0].append_metrics({"epoch": 1, "val/acc": 0.25})
+    runs[0].finish({"test/acc": 0.5})
+    runs[1].append_metrics({"epoch": 1, "val/acc": 0.375})
+    runs[2].fail("diverged", RuntimeError("train/loss is nan"))
+
+
+def test_runs_and_sweeps_are_listed_with_state_epoch_accuracy_age_and_folder(
+    command: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    _sweep(tmp_path / "outputs" / "seed")
+    code, out, _ = command("outputs")
+    assert code == 0
+    header, *rows, sweep = [line.split() for line in out.splitlines()]
+    assert header == ["state", "epoch", "accuracy", "age", "folder"]
+    assert [row[:4] for row in rows[:2]] == [["finished", "1/3", "test", "50.00%"], ["running", "1/3", "val", "37.50%"]]
+    assert rows[2][:2] == ["diverged", "1/3"]
+    assert all(row[-2:] == ["s", f"outputs/seed/seed={seed}"] for seed, row in enumerate(rows))
+    assert " ".join(sweep) == "sweep outputs/seed: 4 jobs, 1 finished, 1 running, 1 diverged, 1 missing"
+
+
+def test_json_has_the_same(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    _sweep(tmp_path / "outputs" / "seed")
+    code, out, _ = command("--json")  # of outputs, where nothing else is said
+    assert code == 0
+    told = json.loads(out)
+    assert [run["state"] for run in told["runs"]] == ["finished", "running", "diverged"]
+    accuracies = [(run["accuracy"], run["measured_on"]) for run in told["runs"]]
+    assert accuracies == [
+        (0.5, "test"),
+        (0.375, "val"),
+        (None, None),
+    ]
+    assert told["runs"][2]["error"] == "train/loss is nan"
+    assert 0 <= told["runs"][0]["age"] < 100
+    (sweep,) = told["sweeps"]
+    assert sweep == {
+        "folder": "outputs/seed",
+        "jobs": 4,
+        "states": {"finished": 1, "running": 1, "diverged": 1, "missing": 1},
+    }
+
+
+def test_a_run_whose_process_is_gone_is_dead(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    run = Run(tmp_path / "outputs" / "a")
+    run.start({})
+    run.set_state("running", process=2**22 + 1)  # above the largest process number
+    assert command()[1].splitlines()[1].split()[0] == "dead"
+
+
+def test_no_runs_and_no_folder_are_said(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    assert command("outputs")[0] == 2
+    assert command("outputs")[2] == "error: outputs is no folder\n"
+    (tmp_path / "outputs").mkdir()
+    assert command("outputs") == (0, "no runs\n", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.2, "3 s"), (120, "2 min"), (7200, "2 h"), (2 * 86_400, "2 d"), (None, "")]
+)
+def test_an_age_is_told_in_one_unit(seconds: float | None, text: str) -> None:
+    assert status._age(seconds) == text

@@ -1,0 +1,112 @@
+"""What is published: a wheel and a source archive that work without the checkout."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from cifar_lab import __version__
+from cifar_lab.runs import Run
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+WHEEL = f"cifar_lab-{__version__}-py3-none-any.whl"
+TINY = (
+    *("data=synthetic", "data.num_train=60", "data.num_test=20", "model.filters=[4,4,4]"),
+    *("batch_size=6", "epochs=1", "trainer=cpu"),
+)
+
+
+def _run(*command: str | Path, folder: Path) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _build(source: Path, target: str, folder: Path) -> Path:
+    # Without build isolation, which would fetch the build tool.
+    _run(sys.executable, "-m", "hatchling", "build", "-t", target, "-d", folder, folder=source)
+    (built,) = folder.iterdir()
+    return built
+
+
+def _results(folder: Path) -> list[dict[str, object]]:
+    return [Run(path.parent).result() for path in sorted(folder.glob("outputs/*/*/result.json"))]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _build(CHECKOUT, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripts of a new environment with the wheel, which finds its dependencies, torch above all, in this one."""
+    folder = tmp_path_factory.mktemp("environment")
+    _run(sys.executable, "-m", "venv", "--without-pip", folder, folder=folder)
+    python = folder / "bin" / "python"
+    _run(sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "--no-deps", wheel, folder=folder)
+    installed = Path(
+        _run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=folder).strip()
+    )
+    # A folder named by a .pth file is searched last, and the .pth files in it, as that of the checkout, are not read.
+    found = [sysconfig.get_path("purelib"), *(path for path in sys.path if path.endswith("site-packages"))]
+    (installed / "dependencies.pth").write_text("\n".join(dict.fromkeys(found)))
+    where = _run(python, "-c", "import cifar_lab; print(cifar_lab.__file__)", folder=folder)
+    assert Path(where.strip()) == installed / "cifar_lab" / "__init__.py"
+    return python.parent
+
+
+def test_the_wheel_holds_the_package_its_options_and_its_licence_alone(wheel: Path) -> None:
+    assert wheel.name == WHEEL
+    names = set(zipfile.ZipFile(wheel).namelist())
+    options = {f"cifar_lab/{path.relative_to(CHECKOUT)}" for path in (CHECKOUT / "conf").rglob("*.yaml")}
+    assert options
+    assert options <= names
+    information = WHEEL.removesuffix("-py3-none-any.whl") + ".dist-info"
+    assert {"cifar_lab/py.typed", f"{information}/licenses/LICENSE"} <= names
+    kinds = {(name.partition("/")[0], Path(name).suffix) for name in names if not name.startswith(information)}
+    assert kinds == {("cifar_lab", ".py"), ("cifar_lab", ".yaml"), ("cifar_lab", ".typed")}
+    assert wheel.stat().st_size < 500_000
+
+
+def test_the_installed_script_says_its_version_and_its_subcommands(scripts: Path, tmp_path: Path) -> None:
+    assert _run(scripts / "cifar-lab", "--version", folder=tmp_path) == f"cifar-lab {__version__}\n"
+    assert "train" in _run(scripts / "cifar-lab", "--help", folder=tmp_path)
+
+
+# Both commands and both ways of running take their turn by default, the other two combinations among the slow tests.
+SCRIPT, MODULE = ("cifar-lab", "train"), ("python", "-m", "cifar_lab.train")
+
+
+@pytest.mark.parametrize("command", [SCRIPT, pytest.param(MODULE, marks=pytest.mark.slow)])
+def test_the_installed_package_trains_in_an_empty_folder(
+    command: tuple[str, ...], scripts: Path, tmp_path: Path
+) -> None:
+    _run(scripts / command[0], *command[1:], *TINY, folder=tmp_path)
+    (result,) = _results(tmp_path)
+    assert 0 <= result["test/acc"] <= 1
+    assert result["git_revision"] is None
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+
+
+@pytest.mark.parametrize("command", [MODULE, pytest.param(SCRIPT, marks=pytest.mark.slow)])
+def test_the_installed_package_sweeps(command: tuple[str, ...], scripts: Path, tmp_path: Path) -> None:
+    _run(scripts / command[0], *command[1:], "--multirun", "loss=ce,mse", *TINY, folder=tmp_path)
+    assert [result["options"]["loss"] for result in _results(tmp_path)] == ["ce", "mse"]
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+
+
+def test_the_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    archive = _build(CHECKOUT, "sdist", tmp_path / "archive")
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    source = tmp_path / archive.name.removesuffix(".tar.gz")
+    again = _build(source, "wheel", tmp_path / "wheel")
+    assert {path.name for path in source.iterdir()} >= {"conf", "tests", "docs", "Makefile", "constraints.txt"}
+    assert sorted(zipfile.ZipFile(again).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())
