@@ -18,6 +18,7 @@ from cifar_lab.config import (
     build_scheduler,
     class_names,
     fingerprint,
+    hyperparameters,
     recording_outcome,
     resolved,
     run_application,
@@ -26,6 +27,7 @@ from cifar_lab.runs import Run, float32_digits, weights_name
 
 if TYPE_CHECKING:
     import lightning as L
+    from lightning.pytorch.loggers import Logger
 
     from cifar_lab import hardware
     from cifar_lab.callbacks import Throughput
@@ -58,22 +60,33 @@ def train(config: DictConfig) -> float:
     if not in_sweep or run.status().get("state") != "finished":
         with recording_outcome(run, in_sweep):
             run.start(resolved(config), list(hydra.overrides.task))
+            from cifar_lab.callbacks.tensorboard import TensorBoard
+
             options = {group: choice for group, choice in hydra.runtime.choices.items() if group in config}
             overrides = [line for line in hydra.overrides.task if not line.startswith("name=")]
-            result = {**fit_and_test(config, run), "options": options, "overrides": overrides}
+            logger = build(config.logger, save_dir=run.folder)
+            if isinstance(logger, TensorBoard):
+                common = hydra.job.config.override_dirname.exclude_keys if in_sweep else None
+                columns = hyperparameters(resolved(config), hydra.runtime.choices, hydra.overrides.task, common)
+                val_is_test = not config.protocol.val_fraction
+                logger.describe(resolved(config), overrides, columns, val_is_test=val_is_test)
+            result = {**fit_and_test(config, run, logger), "options": options, "overrides": overrides}
             draw(run, result)
+            if isinstance(logger, TensorBoard):
+                logger.log_result(result, run.figures)
             run.finish(result)
     result = run.result()
     print(summary(run.folder, result), flush=True)
     return float(result["val/acc"])
 
 
-def fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
+def fit_and_test(config: DictConfig, run: Run, logger: "Logger | None" = None) -> dict[str, Any]:
     """Train, then test the chosen and the final epoch's weights, and keep the chosen ones.
 
     Args:
         config: The composed configuration.
         run: Where to write.
+        logger: Lightning's, for metrics beside the run's own files.
 
     Returns:
         The result in plain values, by the names of `docs/run_directory.md`.
@@ -93,9 +106,8 @@ def fit_and_test(config: DictConfig, run: Run) -> dict[str, Any]:
     L.seed_everything(config.seed, verbose=False)
     classifier = make_classifier(config, datamodule, native)
     throughput, averaging = Throughput(), build(config.averaging)
-    logger = build(config.logger, save_dir=run.folder) or False
     callbacks = make_callbacks(config, run, throughput, averaging)
-    trainer = L.Trainer(**trainer_options(config, native), callbacks=callbacks, logger=logger)
+    trainer = L.Trainer(**trainer_options(config, native), callbacks=callbacks, logger=logger or False)
     trainer.fit(classifier, datamodule)
     if not run.metrics_file.exists():
         raise RuntimeError("no epoch was trained to its end; give trainer.max_time more, or data.train_size less")

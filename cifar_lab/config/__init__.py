@@ -2,6 +2,7 @@
 
 from cifar_lab.config.app import RunFailedError, run_application
 from cifar_lab.config.build import build, build_scheduler
+from cifar_lab.config.hyperparameters import hyperparameters
 from cifar_lab.config.naming import class_names, fingerprint, resolved
 from cifar_lab.config.outcome import recording_outcome
 from cifar_lab.config.schema import conf_folder, register
@@ -15,6 +16,7 @@ __all__ = [
     "class_names",
     "conf_folder",
     "fingerprint",
+    "hyperparameters",
     "recording_outcome",
     "resolved",
     "run_application",
