@@ -1,6 +1,7 @@
 """From a composed configuration to what Lightning trains."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -11,6 +12,8 @@ from cifar_lab.jobs import Job
 from cifar_lab.runs import Run
 
 if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
     from cifar_lab import hardware
     from cifar_lab.callbacks import Throughput
     from cifar_lab.classifier import Classifier
@@ -58,6 +61,26 @@ def make_callbacks(
         val_name = "val acc" if config.protocol.val_fraction else "test acc"
         callbacks.append(Progress(throughput, val_name=val_name, job=job))
     return callbacks
+
+
+def make_logger(
+    config: DictConfig, run: Run, overrides: Sequence[str], hyperparameters: Mapping[str, bool | float | str]
+) -> "Logger | None":
+    """Lightning's logger, which TensorBoard's is told what the run is; None for `logger=none`.
+
+    Args:
+        config: The composed configuration.
+        run: Where it writes.
+        overrides: What the command line said.
+        hyperparameters: What tells the run from others.
+    """
+    from cifar_lab.callbacks.tensorboard import TensorBoard
+
+    logger = build(config.logger, save_dir=run.folder)
+    if isinstance(logger, TensorBoard):
+        val_is_test = not config.protocol.val_fraction
+        logger.describe(resolved(config), overrides, hyperparameters, val_is_test=val_is_test)
+    return logger
 
 
 def trainer_options(config: DictConfig, native: "hardware.Native") -> dict[str, Any]:

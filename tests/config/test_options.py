@@ -38,7 +38,6 @@ LEFT_OUT = {
         *("verbose", "strict", "check_finite", "stopping_threshold", "divergence_threshold"),
         *("check_on_train_epoch_end", "log_rank_zero_only"),
     },
-    "lightning.pytorch.loggers.TensorBoardLogger": {"log_graph", "prefix", "sub_dir"},
     "lightning.pytorch.loggers.CSVLogger": {"prefix", "flush_logs_every_n_steps"},
 }
 GIVEN = {"self", "optimizer", "params", "images", "generator", "last_epoch", "verbose", "args", "kwargs", "options"}
