@@ -83,6 +83,14 @@ def make_logger(
     return logger
 
 
+def log_result(logger: "Logger | None", run: Run, result: Mapping[str, Any]) -> None:
+    """Show a result and the run's figures where they are shown beside the run's own files."""
+    from cifar_lab.callbacks.tensorboard import TensorBoard
+
+    if isinstance(logger, TensorBoard):
+        logger.log_result(result, run.figures)
+
+
 def trainer_options(config: DictConfig, native: "hardware.Native") -> dict[str, Any]:
     """Lightning's Trainer arguments; `precision` and `memory_format` are settled."""
     options = resolved(config.trainer)

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cifar_lab import table
-from cifar_lab.assembly import describe, make_callbacks, make_classifier, make_logger, trainer_options
+from cifar_lab.assembly import describe, log_result, make_callbacks, make_classifier, make_logger, trainer_options
 from cifar_lab.config import (
     Preflight,
     RunFailedError,
@@ -156,8 +156,7 @@ def train(config: DictConfig, job: Job | None = None) -> float:
             logger = make_logger(config, run, typed, hyperparameters(resolved(config), options, typed, common))
             result = {**fit_and_test(config, run, logger, job), "options": options, "overrides": typed}
             draw(run, result)
-            if hasattr(logger, "log_result"):
-                logger.log_result(result, run.figures)
+            log_result(logger, run, result)
             run.finish(result)
         if job is not None:
             job.seconds.append(result["seconds"])
