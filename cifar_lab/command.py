@@ -1,6 +1,7 @@
 """Ordinary command lines: a function's annotations are the arguments, a mistake is one line on stderr."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -35,6 +36,9 @@ def run_command(function: Callable[..., object]) -> NoReturn:
     def command(*arguments: object, **options: object) -> object:
         try:
             return function(*arguments, **options)
+        except BrokenPipeError:  # whoever reads, such as `head`, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except (ValueError, OSError) as error:
             raise typer.TyperException(str(error)) from error
 

@@ -1,5 +1,8 @@
 """How far a sweep is."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -10,11 +13,13 @@ class Job:
     Attributes:
         number: From 1.
         total: Jobs of the sweep.
+        later: Jobs after it that have not finished yet.
         seconds: What each job that was trained before in this process has taken; a job adds its own.
     """
 
     number: int
     total: int
+    later: int
     seconds: list[float]
 
     def __str__(self) -> str:
@@ -33,7 +38,17 @@ class Job:
         each = sum(self.seconds) / len(self.seconds) if self.seconds else own
         if each is None:
             return None
-        return (each if own_left is None else own_left) + each * (self.total - self.number)
+        return (each if own_left is None else own_left) + each * self.later
+
+
+@contextmanager
+def timed(seconds: list[float]) -> Iterator[None]:
+    """Add to `seconds` how long it takes, whatever ends it."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds.append(time.perf_counter() - started)
 
 
 def clock(seconds: float) -> str:

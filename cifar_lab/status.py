@@ -5,6 +5,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,12 +45,9 @@ def describe_run(run: Run) -> dict[str, Any]:
         wrote its status), `error` (None without one), `host` and `process`.
     """
     said, state = run.status(), run.state()
-    accuracy, measured_on = None, None
-    if state == "finished":
-        accuracy, measured_on = run.result()["test/acc"], "test"
-    elif run.metrics_file.exists():
-        validated = run.metrics()["val/acc"].dropna()
-        accuracy, measured_on = (float(validated.iloc[-1]), "val") if len(validated) else (None, None)
+    if state == "finished" and not run.has_result():
+        said, state = {**said, "error": f"{run.result_file} is missing or damaged"}, "unreadable"
+    accuracy, measured_on = _accuracy(run, state)
     return {
         "folder": os.path.relpath(run.folder),
         "state": state,
@@ -64,11 +62,26 @@ def describe_run(run: Run) -> dict[str, Any]:
     }
 
 
+def _accuracy(run: Run, state: str) -> tuple[float | None, str | None]:
+    if state == "finished":
+        return run.result()["test/acc"], "test"
+    if state == "diverged":  # its last numbers are of weights that are none
+        return None, None
+    try:
+        validated = run.metrics()["val/acc"].dropna()
+    except (OSError, ValueError, KeyError):
+        return None, None
+    return (float(validated.iloc[-1]), "val") if len(validated) else (None, None)
+
+
 def describe_sweeps(paths: Iterable[Path]) -> list[dict[str, Any]]:
     """Each sweep's `folder`, number of `jobs` and, by state, how many of them are there (`states`)."""
     sweeps = []
     for sweep in (sweep for path in paths for sweep in find_sweeps(path)):
-        states = {job_key(run.overrides()): run.state() for run in sweep.runs()}
+        states = {}
+        for run in sweep.runs():
+            with suppress(OSError, ValueError):  # a damaged run is in the list of runs
+                states[job_key(run.overrides())] = run.state()
         counts = Counter(states.get(job_key(job), "missing") for job in sweep.jobs())
         sweeps.append({"folder": os.path.relpath(sweep.folder), "jobs": counts.total(), "states": dict(counts)})
     return sweeps

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifar_lab.command import run_command
-from cifar_lab.runs import Sweep, find_runs, find_sweeps, is_run
+from cifar_lab.runs import find_runs, find_sweeps, is_run
 
 if TYPE_CHECKING:
     from cifar_lab.analysis.comparison import Comparison
@@ -17,23 +17,23 @@ def table(
     paths: Annotated[list[Path], typer.Argument(help="A sweep's folder, or runs; folders are searched for runs.")],
     output: Annotated[
         Path | None,
-        typer.Option(help="Where to write table.md, table.csv and figures; default: the folder, if there is one only."),
+        typer.Option(help="Where to write table.md, table.csv and figures; default: the one folder that is named."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; only --output writes then.")] = False,
 ) -> None:
     """Compare runs: a row per composition, mean and deviation over seeds, a column for each setting that varies."""
     from cifar_lab.analysis import sweep_report
 
     comparison = compare_folders(paths)
-    folder = output or (paths[0] if len(paths) == 1 and not is_run(paths[0]) else None)
-    if folder is not None:
-        sweep_report.write(comparison, folder)
+    folder = output
+    if folder is None and not as_json and len(paths) == 1 and not is_run(paths[0]):
+        folder = paths[0]
     if as_json:
         print(comparison.frame().to_json(orient="records", indent=2))
-        return
-    sweep_report.show(comparison)
-    if folder is not None:
-        print(f"- table and figures: {Sweep(folder).table_markdown}")
+        if folder is not None:
+            sweep_report.write(comparison, folder)
+    else:
+        sweep_report.report(comparison, folder)
 
 
 def compare_folders(paths: Iterable[Path]) -> "Comparison":
@@ -46,18 +46,18 @@ def compare_folders(paths: Iterable[Path]) -> "Comparison":
         ValueError: There is no run.
     """
     from cifar_lab.analysis.comparison import compare
-    from cifar_lab.analysis.records import collect, unique
+    from cifar_lab.analysis.records import collect
 
     for path in paths:
         if not path.is_dir():
             raise ValueError(f"{path} is no folder; name a run, or a folder with runs")
-    planned = [sweep for path in paths for sweep in find_sweeps(path)]
     runs = {run.folder.resolve(): run for path in paths for run in find_runs(path)}
-    records = []
-    for sweep in planned:
+    sweeps = {sweep.folder.resolve(): sweep for path in paths for sweep in find_sweeps(path)}
+    groups = []
+    for sweep in sweeps.values():
         own = [runs.pop(run.folder.resolve()) for run in sweep.runs() if run.folder.resolve() in runs]
-        records += collect(own, sweep.jobs())
-    records = unique([*records, *collect(runs.values())])
+        groups.append((own, sweep.jobs()))
+    records = collect([*groups, (list(runs.values()), [])])
     if not records:
         raise ValueError(f"no run in {', '.join(map(str, paths))}; a run's folder holds a status.json")
     return compare(records)
@@ -71,10 +71,7 @@ def report(folder: Path) -> None:
     """
     from cifar_lab.analysis import sweep_report
 
-    comparison = compare_folders([folder])
-    sweep_report.write(comparison, folder)
-    sweep_report.show(comparison)
-    print(f"- table and figures: {Sweep(folder).table_markdown}", flush=True)
+    sweep_report.report(compare_folders([folder]), folder)
 
 
 def main() -> None:

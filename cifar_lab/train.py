@@ -31,7 +31,7 @@ from cifar_lab.config import (
     run_application,
     run_jobs,
 )
-from cifar_lab.jobs import Job, clock
+from cifar_lab.jobs import Job, clock, timed
 from cifar_lab.runs import Run, Sweep, find_runs, float32_digits, job_key, weights_name
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
         ValueError: The composition cannot be run, in one line.
         RunFailedError: The run failed or diverged; its folder says why.
     """
-    asked = checked(overrides)
+    asked = checked(_words(overrides))
     if not asked.trains or asked.sweep_folder is not None:
         raise ValueError(f"run() trains one composition, which {' '.join(overrides)} is not; sweep() trains several")
     (folder,) = launch(asked)
@@ -85,12 +85,19 @@ def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
     Raises:
         ValueError: The sweep cannot be run, in one line.
     """
-    asked = checked(["--multirun", *overrides])
+    asked = checked(["--multirun", *_words(overrides)])
+    if asked.sweep_folder is None:
+        raise ValueError(f"sweep() trains, which {' '.join(overrides)} does not ask for")
     with suppress(RunFailedError):
         launch(asked)
-    assert asked.sweep_folder is not None
     outcomes = {job_key(made.overrides()): made.outcome() for made in Sweep(asked.sweep_folder).runs()}
     return [outcomes.get(job_key(job), {"status": "missing", "overrides": job}) for job in asked.jobs]
+
+
+def _words(overrides: Sequence[str]) -> Sequence[str]:
+    if isinstance(overrides, str):
+        raise ValueError(f"a list of words is needed, such as {overrides.split()!r}")
+    return overrides
 
 
 def launch(asked: Preflight) -> list[Path]:
@@ -122,8 +129,9 @@ def tabulate(sweep_folder: Path | None) -> None:
     if sweep_folder is not None and any(find_runs(sweep_folder)):
         try:
             table.report(sweep_folder)
-        except OSError as error:
-            raise RunFailedError(f"the table was not written: {error}") from None
+        except Exception as error:  # the runs are there, whatever is wrong with the table
+            line = " ".join(str(error).split())
+            raise RunFailedError(f"the table was not written: {type(error).__name__}: {line}") from None
 
 
 def train(config: DictConfig, job: Job | None = None) -> float:
@@ -146,10 +154,10 @@ def train(config: DictConfig, job: Job | None = None) -> float:
     if job is not None:
         left = job.seconds_left()
         print(f"{job}{'' if left is None else f', {clock(left)} left'}: {run.folder.name}", flush=True)
-    if job is None or run.state() != "finished":
+    if job is None or not run.has_result():
         options = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
         overrides = list(hydra.overrides.task)
-        with recording_outcome(run, in_sweep=job is not None):
+        with recording_outcome(run, in_sweep=job is not None), timed([] if job is None else job.seconds):
             run.start(resolved(config), overrides, options, interpolations(config))
             typed = [line for line in overrides if not line.startswith("name=")]
             common = None if job is None else hydra.job.config.override_dirname.exclude_keys
@@ -158,8 +166,6 @@ def train(config: DictConfig, job: Job | None = None) -> float:
             draw(run, result)
             log_result(logger, run, result)
             run.finish(result)
-        if job is not None:
-            job.seconds.append(result["seconds"])
     result = run.result()
     print(summary(run.folder, result), flush=True)
     return float(result["val/acc"])

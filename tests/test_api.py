@@ -1,13 +1,15 @@
 """Training from Python: `cifar_lab.train.run` and `sweep`."""
 
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
-from cifar_lab.config import RunFailedError
+from cifar_lab.config import RunFailedError, conf_folder
 from cifar_lab.runs import Run
 from cifar_lab.train import run, sweep
 from tests.conftest import TINY
@@ -54,6 +56,12 @@ def test_what_cannot_be_run_is_a_value_error() -> None:
         run([*ONE, "loss=ce,mse"])
     with pytest.raises(ValueError, match=r"run\(\) trains one composition"):
         run(["--help"])
+    with pytest.raises(ValueError, match=r"sweep\(\) trains"):
+        sweep(["--help"])
+    with pytest.raises(ValueError, match=r"a list of words is needed, such as \['seed=1'\]"):
+        run("seed=1")
+    with pytest.raises(ValueError, match=r"hydra.mode=MULTIRUN: a sweep is asked for by --multirun"):
+        run([*ONE, "hydra.mode=MULTIRUN"])
     assert not list(Path.cwd().iterdir())
 
 
@@ -64,6 +72,15 @@ def test_a_run_that_fails_raises_and_leaves_the_process_as_it_was(monkeypatch: p
         run([*ONE, "optimizer=sgd", "grad_clip=0", "optimizer.lr=1e30"])
     assert sys.argv == ["notebook", "-f", "kernel.json"]
     assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_a_callers_own_hydra_and_logging_are_as_before(caplog: pytest.LogCaptureFixture) -> None:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        run(ONE)
+        assert compose("train", ["name=x", "seed=3"]).seed == 3
+    assert (root.handlers, root.level) == (handlers, level)
 
 
 def test_it_works_where_there_is_no_file_as_in_a_notebook(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def _sweep(folder: Path) -> None:
     runs[0].append_metrics({"epoch": 1, "val/acc": 0.25})
     runs[0].finish({"test/acc": 0.5})
     runs[1].append_metrics({"epoch": 1, "val/acc": 0.375})
+    runs[2].append_metrics({"epoch": 1, "val/acc": 0.1})
     runs[2].fail("diverged", RuntimeError("train/loss is nan"))
 
 
@@ -93,3 +94,16 @@ def test_no_runs_and_no_folder_are_said(command: Callable[..., tuple[int, str, s
 )
 def test_an_age_is_told_in_one_unit(seconds: float | None, text: str) -> None:
     assert status._age(seconds) == text
+
+
+@pytest.mark.parametrize("name", ["status.json", "result.json", "metrics.csv", ".hydra/overrides.yaml"])
+@pytest.mark.parametrize("content", ["", "{half: [", "word"])
+def test_a_damaged_run_takes_no_list_down(
+    command: Callable[..., tuple[int, str, str]], tmp_path: Path, name: str, content: str
+) -> None:
+    _sweep(tmp_path / "outputs" / "seed")
+    (tmp_path / "outputs" / "seed" / "seed=0" / name).write_text(content)
+    code, out, err = command("--json")
+    assert (code, err) == (0, "")
+    states = [run["state"] for run in json.loads(out)["runs"]]
+    assert states == ["unreadable" if name.endswith(".json") else "finished", "running", "diverged"]

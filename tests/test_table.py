@@ -1,5 +1,6 @@
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_a_job_that_fails_is_a_row_that_says_so(lab: Lab, monkeypatch: pytest.Mo
     assert outcome.code == 1
     states = pd.read_csv(outcome.runs[0].folder.parent / "table.csv").set_index("loss")["state"]
     assert states["ce"] == "1 of 2 finished; seed 1 failed: out of memory"
-    assert states["mse"] == "0 of 2 finished; seed 0 failed: out of memory; seed 1 failed: out of memory"
+    assert states["mse"] == "0 of 2 finished; seeds 0 1 failed: out of memory"
 
 
 def test_an_interrupted_sweep_has_the_table_of_what_ran(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +96,9 @@ def test_the_command_compares_a_folder_any_time_later(lab: Lab, command: Callabl
     assert (folder / "accuracy.png").exists()
     assert out.splitlines()[0].split()[:4] == ["loss", "test", "acc", "%"]
     shutil.rmtree(outcome.runs[1].folder)
+    (folder / "table.md").unlink()
     code, out, _ = command(folder, "--json")
+    assert not (folder / "table.md").exists()
     assert code == 0
     assert [(row["loss"], row["state"]) for row in json.loads(out)] == [("ce", "finished"), ("mse", "missing")]
 
@@ -127,6 +130,30 @@ def test_what_cannot_be_compared_is_one_line(
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {words}")
     assert len(err.splitlines()) == 1
+
+
+def test_a_damaged_run_takes_no_sweep_down(lab: Lab) -> None:
+    outcome = lab("-m", *ONE, "seed=0,1")
+    outcome.runs[0].result_file.write_text("")
+    outcome.runs[1].composition_file.write_text("")
+    again = lab("-m", *ONE, "seed=0,1")
+    assert again.code == 0
+    assert [run.has_result() for run in again.runs] == [True, True]  # the first was trained again
+    assert "unreadable" in again.stdout
+
+
+def test_the_same_folder_named_twice_is_one(lab: Lab, command: Callable[..., tuple[int, str, str]]) -> None:
+    folder = lab("-m", *ONE, "seed=0,1").runs[0].folder.parent
+    Path("link").symlink_to(folder)
+    (row,) = json.loads(command(folder, folder, "link", "--json")[1])
+    assert (row["runs"], row["state"]) == (2, "finished")
+
+
+def test_a_reader_that_has_enough_is_no_error(lab: Lab) -> None:
+    folder = lab("-m", *ONE, "seed=0,1").runs[0].folder.parent
+    line = f"{sys.executable} -m cifar_lab.table {folder} --json | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_a_table_that_cannot_be_written_does_not_hide_what_the_sweep_says(

@@ -46,8 +46,11 @@ class Row:
             return "finished"
         if len(self.records) == 1:
             return rest[0].description
-        told = "; ".join(f"seed {'?' if record.seed is None else record.seed} {record.description}" for record in rest)
-        return f"{len(self.finished)} of {len(self.records)} finished; {told}"
+        seeds: dict[str, list[str]] = {}
+        for record in rest:
+            seeds.setdefault(record.description, []).append("?" if record.seed is None else str(record.seed))
+        told = [f"seed{'s' * (len(of) > 1)} {' '.join(of)} {description}" for description, of in seeds.items()]
+        return "; ".join([f"{len(self.finished)} of {len(self.records)} finished", *told])
 
     @property
     def protocol(self) -> str:
@@ -116,7 +119,12 @@ def compare(records: Sequence[Record]) -> Comparison:
         job = record.job_without_seed
         key = jobs.get(job, job) if record.run is None else _composition(record)
         groups.setdefault(key, []).append(record)
-    columns = tuple(column for column in varying(records) if column != "protocol")
+    columns = tuple(
+        column
+        for column in varying(records)
+        # An option that changes no numbers, such as a logger, may differ within a row.
+        if column != "protocol" and all(len({_cell(record, column) for record in of}) == 1 for of in groups.values())
+    )
     rows = [
         Row({column: _cell(group[0], column) for column in columns}, tuple(sorted(group, key=_by_seed)))
         for group in groups.values()

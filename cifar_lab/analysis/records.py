@@ -16,12 +16,12 @@ class Record:
     """A run, or a job that has left none.
 
     Attributes:
-        state: finished, failed, diverged, interrupted, running, dead or missing.
+        state: finished, failed, diverged, interrupted, running, dead, unreadable or missing.
         options: The chosen option of each group, as far as it is known.
         settings: What can change numbers but for the seed, by dotted key, as far as it is known.
         interpolations: What stands for values that follow others, by dotted key.
         overrides: The command line.
-        identity: Equal for runs whose numbers must be equal; None for a missing run.
+        identity: Equal for runs whose numbers must be equal; None for a missing run, an unreadable one's folder.
         seed: None if not known.
         status: What `status.json` says.
         result: What `result.json` says; empty if the run has not finished.
@@ -69,31 +69,50 @@ class Record:
         return next((self.interpolations[prefix] for prefix in prefixes if prefix in self.interpolations), None)
 
 
-def collect(runs: Iterable[Run], jobs: Sequence[Sequence[str]] = ()) -> list[Record]:
+def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[Sequence[str]]]]) -> list[Record]:
     """Read runs, and tell which jobs of a sweep have left none.
 
     Args:
-        runs: In the sweep's folder.
-        jobs: The command lines that the sweep planned.
+        sweeps: Runs, each time with the command lines of the jobs of which they are the runs, if they are of a sweep.
 
     Returns:
-        In the order of the jobs; then what is of none of them, in the order given.
-
-    Raises:
-        OSError: A file that belongs to a run is missing.
+        Sweep by sweep in the order of the jobs; then what is of none of them, in the order given. Of those whose
+        numbers must be equal one: a finished one if there is one, and the latest.
     """
-    records = [read(run) for run in runs]
-    present = {record.job for record in records}
-    records += [_missing(job, records[:1]) for job in jobs if job_key(job) not in present]
-    order = {job_key(job): number for number, job in enumerate(jobs)}
-    return sorted(records, key=lambda record: order.get(record.job, len(order)))
+    read_sweeps = [([read(run) for run in runs], jobs) for runs, jobs in sweeps]
+    present = {record.job for records, _ in read_sweeps for record in records}
+    found = []
+    for records, jobs in read_sweeps:
+        missing = [_missing(job, records) for job in jobs if job_key(job) not in present]
+        order = {job_key(job): number for number, job in enumerate(jobs)}
+        found += sorted([*records, *missing], key=lambda record: order.get(record.job, len(order)))
+    return _unique(found)
 
 
-def unique(records: Sequence[Record]) -> list[Record]:
-    """One of those whose numbers must be equal: a finished one if there is one, and the latest.
+def read(run: Run) -> Record:
+    """Read what a comparison needs of a run; one that is damaged is `unreadable`."""
+    try:
+        config, composition, state = run.config(), run.composition(), run.state()
+        kept = settings(config)
+        return Record(
+            state=state,
+            seed=int(kept.pop("seed")),
+            options=composition["options"],
+            settings=dict(_leaves(kept)),
+            interpolations=composition["interpolations"],
+            overrides=tuple(run.overrides()),
+            identity=fingerprint(config),
+            status=run.status(),
+            result=run.result() if state == "finished" else {},
+            run=run,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        told = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
+        return Record(state="unreadable", status={"error": told}, identity=str(run.folder), run=run)
 
-    Runs of two experiments that are the same composition both stay: each has its row.
-    """
+
+def _unique(records: Sequence[Record]) -> list[Record]:
+    """One of those whose numbers must be equal; runs of two experiments that are one composition both stay."""
     chosen: dict[object, Record] = {}
     for record in records:
         key = (record.identity, record.options.get("experiment")) if record.run else record.job
@@ -102,49 +121,29 @@ def unique(records: Sequence[Record]) -> list[Record]:
     return list(chosen.values())
 
 
-def read(run: Run) -> Record:
-    """Read what a comparison needs of a run.
-
-    Raises:
-        OSError: A file that belongs to a run is missing.
-    """
-    config, composition, state = run.config(), run.composition(), run.state()
-    kept = settings(config)
-    return Record(
-        state=state,
-        seed=int(kept.pop("seed")),
-        options=composition["options"],
-        settings=dict(_leaves(kept)),
-        interpolations=composition["interpolations"],
-        overrides=tuple(run.overrides()),
-        identity=fingerprint(config),
-        status=run.status(),
-        result=run.result() if state == "finished" else {},
-        run=run,
-    )
-
-
 def _precedence(record: Record) -> tuple[bool, float]:
     return record.state == "finished", record.status.get("heartbeat", 0.0)
 
 
-def _missing(job: Sequence[str], example: Sequence[Record]) -> Record:
-    """A job without a run; where its command line is silent it is taken to be like another run of the sweep."""
+def _missing(job: Sequence[str], others: Sequence[Record]) -> Record:
+    """A job without a run: what its command line says, and what that leaves as it is in another run of the sweep.
+
+    An option may bring others, as a model does its activation; so where another option is chosen than in any run that
+    is there, nothing is taken to be as there.
+    """
     typed = {key: value for key, _, value in (line.lstrip("+").partition("=") for line in job)}
     seed = typed.pop("seed", "")
-    groups = example[0].options if example else {}
-    known = {} if "experiment" in typed else groups  # what else an experiment sets is not known here
-    options = {**known, **{key: value for key, value in typed.items() if key in groups}}
-    alike = {
-        key: value
-        for key, value in (example[0].settings if known else {}).items()
-        if known.get(group := key.partition(".")[0]) == options.get(group)
-    }
+    groups = {group for other in others for group in other.options}
+    options = {key: value for key, value in typed.items() if key in groups or not groups}
+    alike = [other for other in others if options.items() <= other.options.items()]
     numbers = {key: _value(text) for key, text in typed.items() if key not in options}
+    if "grad_clip" in numbers:
+        numbers["grad_clip"] = numbers["grad_clip"] or 0
     return Record(
         state="missing",
-        options=options,
-        settings={**alike, **json.loads(json.dumps(numbers), parse_int=float)},  # as in settings, numbers are floats
+        options={**(alike[0].options if alike else {}), **options},
+        # As in settings, numbers are floats.
+        settings={**(alike[0].settings if alike else {}), **json.loads(json.dumps(numbers), parse_int=float)},
         overrides=tuple(job),
         seed=int(seed) if seed.isdigit() else None,
     )
@@ -155,7 +154,11 @@ def _value(text: str) -> Any:
     try:
         return float(text)
     except ValueError:
+        pass
+    try:
         return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -25,9 +25,9 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
 def accuracy_interval(accuracies: np.ndarray, test_size: int, confidence: float = 0.95) -> tuple[float, float]:
     """The interval of a composition's test accuracy.
 
-    From three runs on it is Student's for the mean over seeds. Two are too few for a standard deviation to mean much:
-    then, and for one, it is Wilson's for the mean accuracy as that of one network on `test_size` images, which knows
-    nothing of how seeds differ.
+    From three runs on it is Student's for the mean over seeds, as far as it lies between 0 and 1. Two are too few for
+    a standard deviation to mean much: then, and for one, it is Wilson's for the mean accuracy as that of one network on
+    `test_size` images, which knows nothing of how seeds differ.
 
     Args:
         accuracies: Of each run, `(n,)`, from 0 to 1.
@@ -42,4 +42,4 @@ def accuracy_interval(accuracies: np.ndarray, test_size: int, confidence: float 
         return wilson_interval(round(mean * test_size), test_size, confidence)
     deviation = float(accuracies.std(ddof=1)) / number**0.5
     half = float(t.ppf((1 + confidence) / 2, number - 1)) * deviation
-    return mean - half, mean + half
+    return max(0.0, mean - half), min(1.0, mean + half)

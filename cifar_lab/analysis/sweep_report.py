@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from cifar_lab.analysis import figures, tables
 from cifar_lab.analysis.comparison import Comparison, Row
 from cifar_lab.analysis.figures import Figure
+from cifar_lab.analysis.records import Record
 from cifar_lab.analysis.run_report import val_label
 from cifar_lab.analysis.statistics import accuracy_interval
-from cifar_lab.runs import Sweep, replacing
+from cifar_lab.runs import Sweep, UnreadableError, replacing
 from cifar_lab.terminal import print_table
 
 _INTERVALS = "95 % intervals: Student's over seeds from three runs on, else Wilson's of one network's test images"
@@ -45,26 +47,31 @@ def write(comparison: Comparison, folder: Path) -> None:
         comparison.frame().to_csv(file, index=False, lineterminator="\n")
 
 
-def show(comparison: Comparison) -> None:
-    """Print the table, and below it what its runs have in common."""
+def report(comparison: Comparison, folder: Path | None) -> None:
+    """Print the table, below it what its runs have in common, and write it where there is a folder for it.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
     print_table(tables.table(comparison), left=(*comparison.columns, "protocol", "state"))
     for line in tables.facts(comparison):
         print(line)
+    if folder is not None:
+        write(comparison, folder)
+        print(f"- table and figures: {Sweep(folder).table_markdown}", flush=True)
 
 
 def curves(comparison: Comparison, title: str) -> Figure | None:
-    """Curves of every run that has trained an epoch; None if none has."""
+    """Curves of every run that has trained an epoch and has not diverged; None if there is none."""
     metrics = {}
     for name, row in _named(comparison, title):
-        runs = [record.run for record in row.records if record.run is not None and record.run.metrics_file.exists()]
-        if runs:
-            metrics[name] = [run.metrics() for run in runs]
-    labels = {val_label(row.protocol) for row in comparison.rows if row.protocol}
-    return (
-        figures.compared_curves(metrics, _colours(comparison, title), title, " or ".join(sorted(labels)))
-        if metrics
-        else None
-    )
+        frames = [frame for record in row.records if (frame := _metrics(record)) is not None]
+        if frames:
+            metrics[name] = frames
+    if not metrics:
+        return None
+    measured_on = " or ".join(sorted({val_label(row.protocol) for row in comparison.rows if row.protocol}))
+    return figures.compared_curves(metrics, _colours(comparison, title), title, measured_on)
 
 
 def accuracies(comparison: Comparison, title: str) -> Figure | None:
@@ -75,6 +82,17 @@ def accuracies(comparison: Comparison, title: str) -> Figure | None:
     intervals = np.array([_interval(row) for row in rows.values()])
     values = {name: row.values("test/acc") for name, row in rows.items()}
     return figures.compared_accuracies(values, intervals, _colours(comparison, title), title, _INTERVALS)
+
+
+def _metrics(record: Record) -> pd.DataFrame | None:
+    """A run's epochs; None of a run that has diverged, whose last are no numbers, or that has trained none."""
+    if record.run is None or record.state in ("diverged", "unreadable"):
+        return None
+    try:
+        metrics = record.run.metrics()
+    except (FileNotFoundError, UnreadableError):
+        return None
+    return metrics if len(metrics) else None
 
 
 def _named(comparison: Comparison, title: str) -> Iterator[tuple[str, Row]]:

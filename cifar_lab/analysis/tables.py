@@ -11,10 +11,11 @@ import pandas as pd
 from cifar_lab.analysis.comparison import Comparison, Row
 from cifar_lab.analysis.run_report import data_name, protocol_words
 
-CHOSEN, LAST = "test acc %", "test acc %, last epoch"
+CHOSEN, LAST, VAL = "test acc %", "test acc %, last epoch", "val acc %"
 _READING = (
     "Accuracies in percent, as mean ± standard deviation (number of runs) over seeds: of the chosen epoch's weights, "
-    "and of the last epoch's, which nothing selected. Seconds and images/s are means over the runs."
+    "and of the last epoch's, which nothing selected. Validation accuracy is the chosen epoch's; under "
+    "`protocol=report` the test set is what validates. Seconds and images/s are means over the runs."
 )
 
 
@@ -28,7 +29,9 @@ def table(comparison: Comparison) -> pd.DataFrame:
                 **row.cells,
                 CHOSEN: over_seeds(100 * row.values("test/acc")),
                 LAST: over_seeds(100 * row.values("test/acc_final")),
+                VAL: over_seeds(100 * row.values("val/acc")),
                 "protocol": row.protocol,
+                **({} if comparison.common("train_size") else {"training images": _mean(row.values("train_size"))}),
                 "parameters": _mean(row.values("num_parameters")),
                 "seconds": _mean(row.values("seconds")),
                 "images/s": _mean(speed),
@@ -68,7 +71,7 @@ def facts(comparison: Comparison) -> list[str]:
     options = [result["options"] for result in comparison.results]
     data = sorted({data_name(option["data"]) for option in options})
     trained, available = comparison.common("train_size"), comparison.common("train_available")
-    images = "training images as the table says" if trained is None else f"{trained:,} training images"
+    images = "numbers of training images differ" if trained is None else f"{trained:,} training images"
     if trained is not None and trained != available:
         images += f" of {available:,}" if available else ", a part of those available"
     epochs, protocol = comparison.common("epochs"), comparison.common("protocol")

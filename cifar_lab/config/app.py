@@ -1,24 +1,27 @@
 """The Hydra application around a task: one line for each error, and an exit code that says what it was."""
 
 import functools
+import logging
+import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import completion, schema
 from cifar_lab.config.preflight import Preflight
 from cifar_lab.jobs import Job
-from cifar_lab.runs import Sweep
+from cifar_lab.runs import Sweep, job_key
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -75,9 +78,10 @@ def checked(arguments: Sequence[str]) -> Preflight:
         ValueError: It cannot be run, in one line.
     """
     try:
-        preflight = Preflight([_expanded(argument) for argument in arguments])
-        if preflight.trains:
-            preflight.check()
+        with _own_hydra():
+            preflight = Preflight([_expanded(argument) for argument in arguments])
+            if preflight.trains:
+                preflight.check()
     except Exception as error:  # Hydra raises nearly anything at what it did not foresee
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
     for note in preflight.notes:
@@ -101,6 +105,9 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
         RunFailedError: A run failed; in a sweep, after the others have run.
         KeyboardInterrupt: A run was interrupted.
     """
+    sweep = None if asked.sweep_folder is None else Sweep(asked.sweep_folder)
+    finished = set() if sweep is None else sweep.finished_jobs()
+    unfinished = [job_key(lines) not in finished for lines in asked.jobs]
     seconds: list[float] = []
     failures: list[RunFailedError] = []
     folders: list[Path] = []
@@ -109,27 +116,27 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
     def job(config: DictConfig) -> object:
         own = HydraConfig.get()
         folders.append(Path(own.runtime.output_dir))
-        in_sweep = own.mode == RunMode.MULTIRUN
         try:
-            return task(config, Job(own.job.num + 1, len(asked.jobs), seconds) if in_sweep else None)
+            if sweep is None:
+                return task(config, None)
+            number = own.job.num + 1
+            return task(config, Job(number, len(asked.jobs), sum(unfinished[number:]), seconds))
         except RunFailedError as error:
-            if in_sweep:  # Hydra must know, to go on with the others
+            # Kept from Hydra, which would announce it by lines of its own.
+            if sweep is not None:
                 print(f"error: {error}", file=sys.stderr, flush=True)
-                raise
-            failures.append(error)  # Hydra would announce it by lines of its own
-            return None
+            failures.append(error)
+            return math.nan
 
     application = hydra.main(config_path=str(schema.conf_folder()), config_name="train", version_base="1.3")(job)
     try:
-        if asked.sweep_folder is not None:
-            Sweep(asked.sweep_folder).plan(asked.jobs)
+        if sweep is not None:
+            sweep.plan(asked.jobs)
         with _command_line([*asked.ordered, *asked.additions]):
             if asked.completes:
                 completion.answer(application)
             else:
                 application()
-    except RunFailedError as error:
-        raise RunFailedError(f"not every run of the sweep finished; the first that did not: {error}") from None
     except (HydraException, OmegaConfBaseException) as error:
         parts = [str(error), str(error.__cause__ or "")]
         raise ValueError(" ".join(" ".join(parts).split())) from None
@@ -138,6 +145,8 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
             raise
         line = f"cannot write {error.filename}: {error.strerror}; set hydra.run.dir= to a writable folder"
         raise ValueError(line) from None
+    if failures and sweep is not None:
+        raise RunFailedError(f"not every run of the sweep finished; the first that did not: {failures[0]}")
     if failures:
         raise failures[0]
     return folders
@@ -145,18 +154,36 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
 
 @contextmanager
 def _command_line(arguments: Sequence[str]) -> Iterator[None]:
-    """Show Hydra `arguments` as the process's, and make it leave the wording of errors to us."""
-    given, environment = sys.argv[1:], os.environ.get("HYDRA_FULL_ERROR")
+    """Show Hydra `arguments` as the process's, and make it leave the wording of errors to us.
+
+    What Hydra changes in the process is as before at the end: a caller may use Hydra and logging too.
+    """
+    given, environment, root = sys.argv[1:], os.environ.get("HYDRA_FULL_ERROR"), logging.getLogger()
+    handlers, level = list(root.handlers), root.level
     sys.argv[1:] = arguments
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        yield
+        with _own_hydra(), warnings.catch_warnings():
+            yield
     finally:
         sys.argv[1:] = given
+        root.handlers[:] = handlers
+        root.setLevel(level)
         if environment is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = environment
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Let Hydra begin anew, and give back what a caller has begun with it."""
+    callers = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = callers
 
 
 def _expanded(argument: str) -> str:

@@ -90,7 +90,8 @@ class Preflight:
             overrides = self._parsed(loader)
             name = naming.sweep_name(overrides)
             if self._arguments.multirun and name:
-                common = [override.key_or_group for override in overrides if not override.is_sweep_override()]
+                swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
+                common = [override.key_or_group for override in overrides if override.key_or_group not in swept]
                 self.additions = [f"hydra.job.config.override_dirname.exclude_keys=[{','.join(common)}]"]
                 self.additions += [] if "name" in common else [f"name={name}"]
             groups = set(loader.list_groups(""))
@@ -121,6 +122,8 @@ class Preflight:
                 raise ValueError(f"{override.input_line}: packages (@) are not used here")
             if override.is_sweep_override() and (override.key_or_group == "name" or not override.is_discrete_sweep()):
                 raise ValueError(f"{override.input_line}: a sweep takes values of a list, and never of name")
+            if override.key_or_group == "hydra.mode":
+                raise ValueError(f"{override.input_line}: a sweep is asked for by --multirun")
             if not _values(override):
                 raise ValueError(f"{override.input_line} matches nothing")
         return overrides

@@ -2,7 +2,7 @@
 
 from cifar_lab.runs.files import replacing
 from cifar_lab.runs.names import float32_digits, weights_name
-from cifar_lab.runs.run import DivergedError, Run, RunExistsError
+from cifar_lab.runs.run import DivergedError, Run, RunExistsError, UnreadableError
 from cifar_lab.runs.sweep import Sweep, find_runs, find_sweeps, is_run, job_key
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Run",
     "RunExistsError",
     "Sweep",
+    "UnreadableError",
     "find_runs",
     "find_sweeps",
     "float32_digits",

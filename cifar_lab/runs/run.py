@@ -1,6 +1,7 @@
 """A run directory, written and read."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -8,10 +9,10 @@ import shutil
 import socket
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 SCHEMA_VERSION = 1
+T = TypeVar("T")
 
 # Written by what trains, removed when an unfinished run starts again.
 _CONTENTS = ("result.json", "metrics.csv", "steps.npz", "error.txt")
@@ -31,6 +33,10 @@ _FOLDERS = ("checkpoints", "weights", "tensorboard", "csv", "figures")
 
 class RunExistsError(ValueError):
     """The folder belongs to another run."""
+
+
+class UnreadableError(ValueError):
+    """A file of a run is damaged; the message names it."""
 
 
 class DivergedError(RuntimeError):
@@ -84,7 +90,7 @@ class Run:
         foreign = [name for name in (*_CONTENTS, *_FOLDERS) if (self.folder / name).exists()]
         if state is None and foreign:
             raise RunExistsError(f"{self.folder} holds {foreign[0]} of no run; set hydra.run.dir= to another folder")
-        if state == "finished":
+        if self.has_result():
             raise RunExistsError(f"{self.folder} holds a finished run; set hydra.run.dir= to another folder")
         if state == "running" and self._owner_is_alive():
             owner = self.status()["process"]
@@ -173,16 +179,32 @@ class Run:
         return {name: float(row[name]) for name in ("val/acc", "val/loss")}
 
     def status(self) -> dict[str, Any]:
-        """What `status.json` says; empty where there is none."""
-        return json.loads(self.status_file.read_text()) if self.status_file.exists() else {}
+        """What `status.json` says; empty where there is none, the state `unreadable` where it cannot be read."""
+        try:
+            return _parsed(self.status_file, json.loads, dict)
+        except FileNotFoundError:
+            return {}
+        except UnreadableError as error:
+            return {"state": "unreadable", "error": str(error)}
 
     def result(self) -> dict[str, Any]:
         """What `result.json` says.
 
         Raises:
             FileNotFoundError: The run has not finished.
+            UnreadableError: The file is damaged.
         """
-        return json.loads(self.result_file.read_text())
+        return _parsed(self.result_file, json.loads, dict)
+
+    def has_result(self) -> bool:
+        """Whether the run has finished, and its result can be read."""
+        if self.status().get("state") != "finished":
+            return False
+        try:
+            self.result()
+        except (FileNotFoundError, UnreadableError):
+            return False
+        return True
 
     def state(self) -> str:
         """Its state, or `dead` where it is said to run and its process, of this host, is gone."""
@@ -191,26 +213,33 @@ class Run:
 
     def outcome(self) -> dict[str, Any]:
         """The result with its `folder`; without one `status`, `folder`, `overrides` and, if there is one, `error`."""
-        if self.state() == "finished":
+        if self.has_result():
             return {**self.result(), "folder": str(self.folder.absolute())}
         told = {"status": self.state(), "folder": str(self.folder.absolute()), "overrides": self.overrides()}
         return {**told, "error": self.status()["error"]} if "error" in self.status() else told
 
     def config(self) -> dict[str, Any]:
-        """The resolved configuration."""
-        return _read_yaml(self.config_file)
+        """The resolved configuration; raises `UnreadableError` and `FileNotFoundError`, as what follows does."""
+        return _parsed(self.config_file, _yaml, dict)
 
     def overrides(self) -> list[str]:
         """The command line that gave the configuration."""
-        return _read_yaml(self.overrides_file)
+        lines = _parsed(self.overrides_file, _yaml, list)
+        if not all(isinstance(line, str) for line in lines):
+            raise UnreadableError(f"{self.overrides_file} cannot be read: it holds no words")
+        return lines
 
     def composition(self) -> dict[str, Any]:
         """The chosen `options` of the groups, and `interpolations`, by dotted key, for values that follow others."""
-        return _read_yaml(self.composition_file)
+        try:
+            told = _parsed(self.composition_file, _yaml, dict)
+        except FileNotFoundError:  # runs of earlier versions have none
+            told = {}
+        return {"options": told.get("options") or {}, "interpolations": told.get("interpolations") or {}}
 
     def metrics(self) -> pd.DataFrame:
-        """One row per epoch; what was not measured in an epoch is NaN."""
-        return pd.read_csv(self.metrics_file)
+        """One row per epoch; what was not measured in an epoch is NaN, and a row that was cut off is left out."""
+        return _parsed(self.metrics_file, _table, pd.DataFrame)
 
     def steps(self) -> dict[str, np.ndarray]:
         """One array `(steps,)` per quantity."""
@@ -232,5 +261,22 @@ class Run:
         return True
 
 
-def _read_yaml(path: Path) -> Any:
-    return yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
+def _parsed(path: Path, parse: Callable[[str], Any], kind: type[T]) -> T:
+    try:
+        content = parse(path.read_text())
+    except (ValueError, yaml.YAMLError, pd.errors.ParserError) as error:
+        raise UnreadableError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, kind):
+        raise UnreadableError(f"{path} cannot be read: it holds no {kind.__name__}")
+    return content
+
+
+def _yaml(text: str) -> Any:
+    return yaml.load(text, Loader=yaml.CSafeLoader)
+
+
+def _table(text: str) -> pd.DataFrame:
+    table = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]))
+    if "epoch" not in table:
+        raise ValueError("it has no column epoch")
+    return table

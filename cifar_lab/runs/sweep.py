@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cifar_lab.runs.files import replacing
@@ -38,8 +39,20 @@ class Sweep:
             json.dump({"jobs": [list(job) for job in jobs]}, file, indent=1)
 
     def jobs(self) -> list[list[str]]:
-        """The command line of each job that the last command was to run; none where there was no sweep."""
-        return json.loads(self.plan_file.read_text())["jobs"] if self.plan_file.exists() else []
+        """The command line of each job that the last command was to run; none where there is no plan to be read."""
+        try:
+            return [[str(line) for line in job] for job in json.loads(self.plan_file.read_text())["jobs"]]
+        except (OSError, ValueError, TypeError, KeyError):
+            return []
+
+    def finished_jobs(self) -> set[frozenset[str]]:
+        """The `job_key` of each run that has a result."""
+        keys = set()
+        for run in self.runs():
+            with suppress(OSError, ValueError):  # damaged, so not finished
+                if run.has_result():
+                    keys.add(job_key(run.overrides()))
+        return keys
 
     def runs(self) -> list[Run]:
         """Every run in the folder and below, by name."""

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from cifar_lab.analysis import sweep_report, tables
 from cifar_lab.analysis.comparison import Comparison, compare, varying, written
-from cifar_lab.analysis.records import collect, unique
+from cifar_lab.analysis.records import collect
 from cifar_lab.runs import Run
 
 LOSSES = {
@@ -69,7 +70,7 @@ def _result(accuracy: float, options: dict[str, Any], run: Run) -> dict[str, Any
 
 
 def _compared(runs: list[Run], jobs: list[list[str]] | None = None) -> Comparison:
-    return compare(unique(collect(runs, jobs or [])))
+    return compare(collect([(runs, jobs or [])]))
 
 
 def test_a_row_holds_mean_deviation_and_number_over_seeds(make: Make) -> None:
@@ -92,15 +93,15 @@ def test_a_row_holds_mean_deviation_and_number_over_seeds(make: Make) -> None:
 
 def test_only_what_varies_is_a_column(make: Make) -> None:
     runs = [make(epochs=epochs) for epochs in (10, 20)]  # the schedule's length follows, and is no column
-    assert varying(collect(runs)) == ["epochs"]
+    assert varying(collect([(runs, [])])) == ["epochs"]
     runs = [make("optimizer.lr=0.1"), make("optimizer.lr=0.01 seed=1")]  # neither folders nor what follows the seed
-    assert varying(collect(runs)) == ["optimizer.lr"]
-    assert varying(collect(runs[:1])) == []
+    assert varying(collect([(runs, [])])) == ["optimizer.lr"]
+    assert varying(collect([(runs[:1], [])])) == []
 
 
 def test_another_options_own_settings_are_no_columns_and_the_same_options_are(make: Make) -> None:
     runs = [make("loss=ce"), make("loss=focal")]
-    assert varying(collect(runs)) == ["loss"]
+    assert varying(collect([(runs, [])])) == ["loss"]
     comparison = _compared([*runs, make("loss=focal loss.gamma=1")])
     assert comparison.columns == ("loss", "loss.gamma")
     assert [tuple(row.cells.values()) for row in comparison.rows] == [("ce", ""), ("focal", "2"), ("focal", "1")]
@@ -108,7 +109,7 @@ def test_another_options_own_settings_are_no_columns_and_the_same_options_are(ma
 
 def test_columns_come_in_the_order_in_which_they_were_typed(make: Make) -> None:
     runs = [make("optimizer.lr=0.1 loss=ce"), make("optimizer.lr=0.2 loss=focal")]
-    assert varying(collect(runs)) == ["optimizer.lr", "loss"]
+    assert varying(collect([(runs, [])])) == ["optimizer.lr", "loss"]
 
 
 def test_two_of_one_composition_and_seed_count_once(make: Make) -> None:
@@ -136,6 +137,14 @@ def test_what_has_no_result_is_a_row_that_says_so(make: Make) -> None:
     )
 
 
+def test_a_reason_that_several_runs_share_is_told_once(make: Make) -> None:
+    runs = [make(f"seed={seed}") for seed in (0, 1)]
+    for run in runs:
+        run.fail("failed", RuntimeError("no memory"))
+    (row,) = _compared(runs).rows
+    assert row.state == "0 of 2 finished; seeds 0 1 failed: no memory"
+
+
 def test_a_missing_composition_is_told_by_its_command_line(make: Make) -> None:
     jobs = [[f"loss={loss}", f"optimizer.lr={lr}"] for loss in ("ce", "focal") for lr in ("1e-3", "0.1")]
     comparison = _compared([make("loss=ce optimizer.lr=1e-3", 0.5)], jobs)
@@ -160,12 +169,82 @@ def test_a_run_whose_process_is_gone_is_dead(make: Make) -> None:
 
 def test_two_experiments_that_are_one_composition_both_have_their_row(make: Make) -> None:
     runs = [make("seed=0", 0.5), make("seed=0", 0.5)]
-    records = collect(runs)
-    records[0].options["experiment"] = "loss_ce"  # type: ignore[index]
-    records[1].options["experiment"] = "optimizer_adam"  # type: ignore[index]
-    comparison = compare(unique(records))
+    for run, experiment in zip(runs, ("loss_ce", "optimizer_adam"), strict=True):
+        told = run.composition()
+        told["options"]["experiment"] = experiment
+        run.composition_file.write_text(yaml.safe_dump(told))
+    comparison = _compared(runs)
     assert comparison.columns == ("experiment",)
     assert [row.cells["experiment"] for row in comparison.rows] == ["loss_ce", "optimizer_adam"]
+
+
+def test_an_option_that_changes_no_numbers_is_no_column(make: Make) -> None:
+    runs = [make(f"seed={seed}", 0.5) for seed in (0, 1)]
+    for run, trainer in zip(runs, ("cpu", "auto"), strict=True):
+        told = run.composition()
+        told["options"]["trainer"] = trainer
+        run.composition_file.write_text(yaml.safe_dump(told))
+    comparison = _compared(runs)
+    assert comparison.columns == ()
+    assert len(comparison.rows) == 1
+
+
+def test_a_missing_composition_states_nothing_that_another_option_would_bring(make: Make) -> None:
+    runs = [make("loss=ce", 0.5, activation={"slope": 0.1}), make("loss=ce", 0.5, activation={"slope": 0.2})]
+    comparison = _compared(runs, [["loss=focal"]])
+    assert comparison.columns == ("loss", "activation.slope")
+    (row,) = [row for row in comparison.rows if row.state == "missing"]
+    assert tuple(row.cells.values()) == ("focal", "")
+
+
+def test_what_another_folder_holds_is_not_missing(make: Make) -> None:
+    jobs = [["loss=ce", "seed=0"], ["loss=ce", "seed=1"]]
+    runs = [make("loss=ce seed=0", 0.5), make("loss=ce seed=1", 0.6)]
+    (row,) = compare(collect([(runs[:1], jobs), (runs[1:], jobs)])).rows
+    assert row.state == "finished"
+
+
+DAMAGE = [
+    (name, content)
+    for name in (".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra/composition.yaml", "status.json", "result.json")
+    for content in ("", "{half: [", "[1, 2]", "word", None)
+]
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGE)
+def test_a_damaged_run_takes_no_table_down(make: Make, tmp_path: Path, name: str, content: str | None) -> None:
+    good, bad = make("loss=focal", 0.5), make("loss=ce", 0.5)
+    if content is None:
+        (bad.folder / name).unlink()
+    else:
+        (bad.folder / name).write_text(content)
+    comparison = _compared([good, bad])
+    sweep_report.write(comparison, tmp_path / "table")
+    rows = {record.run: row for row in comparison.rows for record in row.records}
+    assert rows[good].values("test/acc").tolist() == [0.5]
+    state = rows[bad].state
+    harmless = name.endswith("composition.yaml") and content is None
+    unknown = name == "status.json" and content is None
+    assert state == ("finished" if harmless else "unknown") if harmless or unknown else state.startswith("unreadable: ")
+    assert harmless or unknown or name.rpartition("/")[2] in state
+
+
+@pytest.mark.parametrize("content", ["", "epoch,val/acc", "epoch,train/loss,val/acc\n1,0.5,0.5\n2,0.", "a,b\n1,2\n"])
+def test_damaged_metrics_leave_the_other_curves(make: Make, content: str) -> None:
+    good, bad = make("loss=focal", 0.5), make("loss=ce", 0.5)
+    bad.metrics_file.write_text(content)
+    figure = sweep_report.curves(_compared([good, bad]), "losses")
+    assert figure is not None
+    lines = {line.get_label(): line.get_xdata().tolist() for line in figure.axes[1].lines}
+    assert lines == {"focal": [1.0]} | ({"ce": [1.0]} if content.count("\n") == 2 and "train" in content else {})
+
+
+def test_a_diverged_run_is_no_curve(make: Make) -> None:
+    good, bad = make("loss=focal", 0.5), make("loss=ce", 0.5)
+    bad.fail("diverged", RuntimeError("train/loss is nan"))
+    figure = sweep_report.curves(_compared([good, bad]), "losses")
+    assert figure is not None
+    assert [line.get_label() for line in figure.axes[1].lines] == ["focal"]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +266,8 @@ def test_the_page_says_what_a_reader_must_know(make: Make, tmp_path: Path) -> No
     runs = [make(f"loss={loss} seed={seed}", 0.5) for loss in ("ce", "focal") for seed in (0, 1)]
     runs[0].finish({**runs[0].result(), "train_size": 9_000})
     page = tables.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])
-    assert "- data: CIFAR-10, training images as the table says" in page
+    assert "- data: CIFAR-10, numbers of training images differ" in page
+    assert "| training images " in page
     for run in runs:
         run.finish({**run.result(), "train_size": 9_000})
     page = tables.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])

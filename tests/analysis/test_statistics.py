@@ -30,3 +30,8 @@ def test_the_interval_over_seeds_is_students_from_three_on() -> None:
 def test_the_interval_of_one_or_two_runs_is_that_of_one_network() -> None:
     assert accuracy_interval(np.array([0.5]), 10_000) == wilson_interval(5_000, 10_000)
     assert accuracy_interval(np.array([0.4, 0.6]), 10_000) == wilson_interval(5_000, 10_000)
+
+
+def test_the_interval_ends_where_accuracies_end() -> None:
+    assert accuracy_interval(np.array([0.1, 0.1, 0.4]), 20)[0] == 0.0
+    assert accuracy_interval(np.array([0.99, 0.999, 0.97]), 10_000)[1] == 1.0
