@@ -13,7 +13,7 @@ from cifar_lab.config.preflight import Preflight
 from cifar_lab.config.reference import anchor
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md"]
 COMMANDS = sorted(
     {
         command

@@ -1,4 +1,4 @@
-"""How a run is composed: the only room, beside the entry points and `runs.py`, that knows Hydra and OmegaConf."""
+"""How a run is composed: the only room, beside the entry points and `assembly`, that knows Hydra and OmegaConf."""
 
 from cifar_lab.config.app import RunFailedError, checked, run_application, run_jobs
 from cifar_lab.config.build import build, build_scheduler
