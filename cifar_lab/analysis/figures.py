@@ -114,17 +114,23 @@ def compared_curves(
     figure = Figure(figsize=(11, 4.6 + 0.1 * len(runs)), layout="constrained")
     figure.suptitle(_wrapped(title, 120), fontsize=10)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
+    last = max(int(frame["epoch"].max()) for metrics in runs.values() for frame in metrics)
     for axes, quantity in ((loss_axes, "train/loss"), (accuracy_axes, "val/acc")):
         for number, (name, metrics) in enumerate(runs.items()):
             epochs = pd.concat([frame.dropna(subset=[quantity]) for frame in metrics]).groupby("epoch")[quantity]
             low, mean, high = epochs.min(), epochs.mean(), epochs.max()
             style = {"color": colours[name], "ls": _LINES[number % 4], "marker": _MARKERS[number % 5]}
-            axes.plot(mean.index, mean, ms=3, lw=1.5, label=name, **style)
-            if len(metrics) > 1:
-                axes.fill_between(mean.index, low, high, color=colours[name], alpha=0.15, lw=0)
-                if len(mean) == 1:  # no band has a width then
-                    axes.vlines(mean.index, low, high, color=colours[name], alpha=0.5)
+            # In a single epoch no line has a length and no band a width: there compositions stand side by side.
+            at = mean.index + (0.0 if last > 1 else (number + 0.5) / len(runs) - 0.5)
+            axes.plot(at, mean, ms=3 if last > 1 else 6, lw=1.5, label=name, **style)
+            if len(metrics) > 1 and last > 1:
+                axes.fill_between(at, low, high, color=colours[name], alpha=0.15, lw=0)
+            elif len(metrics) > 1:
+                axes.vlines(at, low, high, color=colours[name], alpha=0.5)
         _epoch_axis(axes)
+        if last == 1:
+            axes.set_xticks([1])
+            axes.set_xlim(0.4, 1.6)
     loss_axes.set_ylabel("training loss, mean over images")
     accuracy_axes.set_ylabel(f"{val_label} accuracy")
     accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
@@ -154,6 +160,7 @@ def compared_accuracies(
     axes = figure.subplots()
     rows = np.arange(len(accuracies))
     means = np.array([values.mean() for values in accuracies.values()])
+    highest = np.maximum(intervals[:, 1], [values.max() for values in accuracies.values()])
     lowest = min(intervals.min(), min(values.min() for values in accuracies.values()))
     start = 0.0 if lowest < 0.5 else np.floor(20 * lowest - 0.5) / 20
     axes.barh(rows, means - start, left=start, color=[colours[name] for name in accuracies], alpha=0.55, height=0.7)
@@ -161,12 +168,15 @@ def compared_accuracies(
     axes.errorbar(means, rows, xerr=errors, fmt="none", ecolor="0.15", elinewidth=1.3, capsize=4)
     for row, values in enumerate(accuracies.values()):
         axes.plot(values, np.full(len(values), row), "o", ms=4, color="white", mec="0.15", mew=0.9, zorder=3)
-        axes.text(intervals[row, 1], row, f"  {means[row]:.2%}", va="center", fontsize=8)
+        axes.text(highest[row], row, f"   {means[row]:.2%}", va="center", fontsize=8)
     axes.set_yticks(rows, [_wrapped(name, 44) for name in accuracies], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlim(start, intervals.max() + 0.12 * (intervals.max() - start))
+    axes.set_xlim(start, highest.max() + 0.14 * (highest.max() - start))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.set_xlabel("test accuracy" + (f" (the axis begins at {start:.0%})" if start else "") + f"\n{note}", fontsize=9)
+    axes.set_xlabel(
+        "test accuracy" + (f" (the axis begins at {start:.0%})" if start else "") + f"\n{_wrapped(note, 75)}",
+        fontsize=9,
+    )
     axes.set_title(_wrapped(title, 100), fontsize=10)
     axes.grid(axis="x", alpha=0.3)
     return figure

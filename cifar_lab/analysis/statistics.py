@@ -26,8 +26,8 @@ def accuracy_interval(accuracies: np.ndarray, test_size: int, confidence: float 
     """The interval of a composition's test accuracy.
 
     From three runs on it is Student's for the mean over seeds, as far as it lies between 0 and 1. Two are too few for
-    a standard deviation to mean much: then, and for one, it is Wilson's for the mean accuracy as that of one network on
-    `test_size` images, which knows nothing of how seeds differ.
+    a standard deviation to mean much: then it spans Wilson's intervals of both, and of one run it is Wilson's, which
+    knows nothing of how seeds differ.
 
     Args:
         accuracies: Of each run, `(n,)`, from 0 to 1.
@@ -39,7 +39,8 @@ def accuracy_interval(accuracies: np.ndarray, test_size: int, confidence: float 
     """
     mean, number = float(accuracies.mean()), len(accuracies)
     if number < 3:
-        return wilson_interval(round(mean * test_size), test_size, confidence)
+        bounds = [wilson_interval(round(value * test_size), test_size, confidence) for value in accuracies]
+        return min(low for low, _ in bounds), max(high for _, high in bounds)
     deviation = float(accuracies.std(ddof=1)) / number**0.5
     half = float(t.ppf((1 + confidence) / 2, number - 1)) * deviation
     return max(0.0, mean - half), min(1.0, mean + half)

@@ -16,7 +16,7 @@ from cifar_lab.analysis.statistics import accuracy_interval
 from cifar_lab.runs import Sweep, UnreadableError, replacing
 from cifar_lab.terminal import print_table
 
-_INTERVALS = "95 % intervals: Student's over seeds from three runs on, else Wilson's of one network's test images"
+_INTERVALS = "95 % intervals: Student's over seeds from three runs on, else the span of Wilson's of each run"
 
 
 def write(comparison: Comparison, folder: Path) -> None:

@@ -27,9 +27,9 @@ def table(comparison: Comparison) -> pd.DataFrame:
         rows.append(
             {
                 **row.cells,
-                CHOSEN: over_seeds(100 * row.values("test/acc")),
-                LAST: over_seeds(100 * row.values("test/acc_final")),
-                VAL: over_seeds(100 * row.values("val/acc")),
+                CHOSEN: over_seeds(row.values("test/acc")),
+                LAST: over_seeds(row.values("test/acc_final")),
+                VAL: over_seeds(row.values("val/acc")),
                 "protocol": row.protocol,
                 **({} if comparison.common("train_size") else {"training images": _mean(row.values("train_size"))}),
                 "parameters": _mean(row.values("num_parameters")),
@@ -42,11 +42,11 @@ def table(comparison: Comparison) -> pd.DataFrame:
 
 
 def over_seeds(values: np.ndarray) -> str:
-    """`45.78 ± 0.31 (3)`: mean, standard deviation (n - 1 in its denominator) and number; of one value no deviation."""
+    """`45.78 ± 0.31 (3)`, in percent: mean, standard deviation (over n - 1) and number of fractions; of one no deviation."""
     if len(values) == 0:
         return "-"
-    spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{values.mean():.2f}{spread} ({len(values)})"
+    spread = f" ± {_percent(values.std(ddof=1))}" if len(values) > 1 else ""
+    return f"{_percent(values.mean())}{spread} ({len(values)})"
 
 
 def markdown(comparison: Comparison, title: str, folder: Path, pictures: Sequence[str] = ()) -> str:
@@ -92,13 +92,17 @@ def _runs(rows: Sequence[Row], folder: Path) -> pd.DataFrame:
                 {
                     **row.cells,
                     "seed": "" if record.seed is None else str(record.seed),
-                    CHOSEN: "-" if math.isnan(accuracy) else f"{100 * accuracy:.2f}",
+                    CHOSEN: "-" if math.isnan(accuracy) else _percent(accuracy),
                     "best epoch": str(record.result.get("best_epoch") or "-"),
                     "state": record.description,
                     "folder": f"[{path}](<{path}>)" if path else "",
                 }
             )
     return pd.DataFrame(lines)
+
+
+def _percent(fraction: float) -> str:
+    return f"{fraction:.2%}".removesuffix("%")
 
 
 def _mean(values: np.ndarray) -> str:

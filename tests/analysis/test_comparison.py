@@ -235,8 +235,8 @@ def test_damaged_metrics_leave_the_other_curves(make: Make, content: str) -> Non
     bad.metrics_file.write_text(content)
     figure = sweep_report.curves(_compared([good, bad]), "losses")
     assert figure is not None
-    lines = {line.get_label(): line.get_xdata().tolist() for line in figure.axes[1].lines}
-    assert lines == {"focal": [1.0]} | ({"ce": [1.0]} if content.count("\n") == 2 and "train" in content else {})
+    lines = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[1].lines}
+    assert lines == {"focal": [0.5]} | ({"ce": [0.5]} if content.count("\n") == 2 and "train" in content else {})
 
 
 def test_a_diverged_run_is_no_curve(make: Make) -> None:
