@@ -42,7 +42,7 @@ def table(comparison: Comparison) -> pd.DataFrame:
 
 
 def over_seeds(values: np.ndarray) -> str:
-    """`45.78 ± 0.31 (3)` of fractions, in percent: mean, standard deviation (over n - 1), which one has none of, and n."""
+    """`45.78 ± 0.31 (3)`, in percent, of fractions: mean, standard deviation (over n - 1) if there are several, n."""
     if len(values) == 0:
         return "-"
     spread = f" ± {_percent(values.std(ddof=1))}" if len(values) > 1 else ""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 _RESULT_TAGS = {
     "val/acc": "val/acc_chosen",
     "val/loss": "val/loss_chosen",
-    "best_epoch": "run/best_epoch",
-    "seconds": "run/seconds",
-    "images_per_second": "run/images_per_second",
+    "best_epoch": "whole_run/best_epoch",
+    "seconds": "whole_run/seconds",
+    "images_per_second": "whole_run/images_per_second",
 }
 _DESCRIPTIONS = {
     "train/objective": "the loss with the L1 penalty",
@@ -34,9 +34,9 @@ _DESCRIPTIONS = {
     "test/loss": "with the chosen weights",
     "test/acc_final": "with the last epoch's weights, which nothing selected",
     "test/loss_final": "with the last epoch's weights, which nothing selected",
-    "run/best_epoch": "the chosen epoch, from 1",
-    "run/seconds": "wall time from loading the data to the last test",
-    "run/images_per_second": "training images over the time in training steps and their data",
+    "whole_run/best_epoch": "the chosen epoch, from 1",
+    "whole_run/seconds": "wall time from loading the data to the last test",
+    "whole_run/images_per_second": "training images over the time in training steps and their data",
 }
 
 

@@ -31,7 +31,7 @@ ALL = {"size_guidance": {"tensors": 0, "images": 0}}
 TAGS = {
     *("train/loss", "train/acc", "train/objective", "train/lr", "val/loss", "val/acc"),
     *("val/acc_chosen", "val/loss_chosen", "test/acc", "test/loss", "test/acc_final", "test/loss_final"),
-    *("run/best_epoch", "run/seconds", "run/images_per_second"),
+    *("whole_run/best_epoch", "whole_run/seconds", "whole_run/images_per_second"),
 }
 
 
