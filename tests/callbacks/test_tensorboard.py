@@ -91,7 +91,7 @@ def test_every_metric_of_every_epoch_and_of_the_result_is_there(lab: Lab) -> Non
         assert _curve(events, name) == pytest.approx([result[name]], rel=1e-5)
     assert _curve(events, "val/acc_chosen") == pytest.approx([result["val/acc"]])
     for name in ("seconds", "images_per_second", "best_epoch"):
-        assert _curve(events, f"run/{name}") == pytest.approx([result[name]], rel=1e-5)
+        assert _curve(events, f"whole_run/{name}") == pytest.approx([result[name]], rel=1e-5)
 
 
 def test_a_run_is_one_file_with_scalars_by_split_and_quantity(lab: Lab) -> None:
