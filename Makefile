@@ -24,10 +24,10 @@ demo: $(READY) ## train the report's CNN on synthetic images, a minute or two; e
 	$(BIN)/python -m cifar_lab.train data=synthetic data.num_train=4500 data.num_test=1000 epochs=3 name=demo
 
 test: $(READY) ## the default tests, a few minutes; those of real images too where CIFAR_LAB_DATA is set
-	$(BIN)/python -m pytest $(if $(CIFAR_LAB_DATA),-m 'not slow and not gpu')
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(if $(CIFAR_LAB_DATA),-m 'not slow and not gpu')
 
 test-all: $(READY) ## the slow tests too, and those of a GPU where there is one
-	$(BIN)/python -m pytest -m '$(if $(CIFAR_LAB_DATA),slow or not slow,not data)'
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m '$(if $(CIFAR_LAB_DATA),slow or not slow,not data)'
 
 check: $(READY) ## lint, format, types, layers
 	$(BIN)/ruff check .
