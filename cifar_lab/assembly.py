@@ -29,6 +29,7 @@ def make_classifier(config: DictConfig, datamodule: "InMemoryDataModule", native
         l1=config.l1,
         grad_clip=config.grad_clip,
         memory_format=native.memory_format,
+        seed=config.seed,
     )
 
 

@@ -57,6 +57,8 @@ class Run:
         self.checkpoints = self.folder / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.previous_checkpoint = self.checkpoints / "previous.ckpt"
+        self.lock_file = self.folder / "run.lock"
         self.weights = self.folder / "weights"
         self.tensorboard = self.folder / "tensorboard"
         self.figures = self.folder / "figures"
@@ -146,6 +148,20 @@ class Run:
             writer.writerow(
                 {name: None if value is None or math.isnan(value) else value for name, value in row.items()}
             )
+
+    def truncate(self, epochs: int, steps: int) -> None:
+        """Take back what was written after a checkpoint.
+
+        Args:
+            epochs: That were trained to their end.
+            steps: Of those epochs.
+        """
+        if self.metrics_file.exists():
+            header, *rows = self.metrics_file.read_text().splitlines(keepends=True)
+            with replacing(self.metrics_file) as file:
+                file.writelines([header, *rows[: -1 if rows and not rows[-1].endswith("\n") else None][:epochs]])
+        if self.steps_file.exists():
+            self.write_steps({name: values[:steps] for name, values in self.steps().items()})
 
     def write_steps(self, steps: Mapping[str, np.ndarray]) -> None:
         """Write one array `(steps,)` per quantity, the whole of it each time."""
