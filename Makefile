@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 FROM_TORCH_INDEX := $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format clean
+.PHONY: help setup demo test test-all check format docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ check: $(READY) ## lint, format, types, layers
 format: $(READY) ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY) ## write docs/configuration.md again, from conf/
+	$(BIN)/python -m cifar_lab.config.reference > docs/configuration.md
 
 clean: ## remove the virtual environment and the tools' caches; outputs stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info

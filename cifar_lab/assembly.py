@@ -1,6 +1,7 @@
 """From a composed configuration to what Lightning trains."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -11,6 +12,8 @@ from cifar_lab.jobs import Job
 from cifar_lab.runs import Run
 
 if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
     from cifar_lab import hardware
     from cifar_lab.callbacks import Throughput
     from cifar_lab.classifier import Classifier
@@ -18,14 +21,26 @@ if TYPE_CHECKING:
 
 
 def make_classifier(config: DictConfig, datamodule: "InMemoryDataModule", native: "hardware.Native") -> "Classifier":
-    """The module that the configuration describes; its weights come from the global random state."""
+    """The module that the configuration describes; its weights come from the global random state.
+
+    Raises:
+        ValueError: The model has another number of classes than the data.
+    """
     from cifar_lab.classifier import Classifier
 
+    datamodule.setup()
+    num_classes = len(datamodule.classes)
+    if config.model.get("num_classes", num_classes) != num_classes:
+        raise ValueError(
+            f"model.num_classes={config.model.num_classes}: the data has {num_classes}; "
+            f"set model.num_classes={num_classes}"
+        )
     return Classifier(
         build(config.model),
         build(config.loss),
         build(config.optimizer),
         build_scheduler(config.scheduler, total_steps(config, datamodule)),
+        num_classes=num_classes,
         l1=config.l1,
         grad_clip=config.grad_clip,
         memory_format=native.memory_format,
@@ -47,6 +62,34 @@ def make_callbacks(
         val_name = "val acc" if config.protocol.val_fraction else "test acc"
         callbacks.append(Progress(throughput, val_name=val_name, job=job))
     return callbacks
+
+
+def make_logger(
+    config: DictConfig, run: Run, overrides: Sequence[str], hyperparameters: Mapping[str, bool | float | str]
+) -> "Logger | None":
+    """Lightning's logger, which TensorBoard's is told what the run is; None for `logger=none`.
+
+    Args:
+        config: The composed configuration.
+        run: Where it writes.
+        overrides: What the command line said.
+        hyperparameters: What tells the run from others.
+    """
+    from cifar_lab.callbacks.tensorboard import TensorBoard
+
+    logger = build(config.logger, save_dir=run.folder)
+    if isinstance(logger, TensorBoard):
+        val_is_test = not config.protocol.val_fraction
+        logger.describe(resolved(config), overrides, hyperparameters, val_is_test=val_is_test)
+    return logger
+
+
+def log_result(logger: "Logger | None", run: Run, result: Mapping[str, Any]) -> None:
+    """Show a result and the run's figures where they are shown beside the run's own files."""
+    from cifar_lab.callbacks.tensorboard import TensorBoard
+
+    if isinstance(logger, TensorBoard):
+        logger.log_result(result, run.figures)
 
 
 def trainer_options(config: DictConfig, native: "hardware.Native") -> dict[str, Any]:

@@ -26,6 +26,8 @@ app = application()
 
 def main() -> None:
     """Hand the command line to the subcommand that it names; exits with 2 where it names none."""
+    if not sys.flags.safe_path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does, so that components in the folder at hand are found
     if sys.argv[1:2] in (["-sc"], ["--shell-completion"]):
         _complete()
     else:

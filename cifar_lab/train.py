@@ -17,13 +17,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cifar_lab import table
-from cifar_lab.assembly import describe, make_callbacks, make_classifier, trainer_options
+from cifar_lab.assembly import describe, log_result, make_callbacks, make_classifier, make_logger, trainer_options
 from cifar_lab.config import (
     Preflight,
     RunFailedError,
     build,
     checked,
     class_names,
+    hyperparameters,
     interpolations,
     recording_outcome,
     resolved,
@@ -35,6 +36,7 @@ from cifar_lab.runs import Run, Sweep, find_runs, float32_digits, job_key, weigh
 
 if TYPE_CHECKING:
     import lightning as L
+    from lightning.pytorch.loggers import Logger
 
     from cifar_lab.classifier import Classifier
     from cifar_lab.data.datamodule import InMemoryDataModule
@@ -150,8 +152,11 @@ def train(config: DictConfig, job: Job | None = None) -> float:
         with recording_outcome(run, in_sweep=job is not None):
             run.start(resolved(config), overrides, options, interpolations(config))
             typed = [line for line in overrides if not line.startswith("name=")]
-            result = {**fit_and_test(config, run, job), "options": options, "overrides": typed}
+            common = None if job is None else hydra.job.config.override_dirname.exclude_keys
+            logger = make_logger(config, run, typed, hyperparameters(resolved(config), options, typed, common))
+            result = {**fit_and_test(config, run, logger, job), "options": options, "overrides": typed}
             draw(run, result)
+            log_result(logger, run, result)
             run.finish(result)
         if job is not None:
             job.seconds.append(result["seconds"])
@@ -160,12 +165,15 @@ def train(config: DictConfig, job: Job | None = None) -> float:
     return float(result["val/acc"])
 
 
-def fit_and_test(config: DictConfig, run: Run, job: Job | None = None) -> dict[str, Any]:
+def fit_and_test(
+    config: DictConfig, run: Run, logger: "Logger | None" = None, job: Job | None = None
+) -> dict[str, Any]:
     """Train, then test the chosen and the final epoch's weights, and keep the chosen ones.
 
     Args:
         config: The composed configuration.
         run: Where to write.
+        logger: Lightning's, for metrics beside the run's own files.
         job: Which job of a sweep it is.
 
     Returns:
@@ -186,9 +194,8 @@ def fit_and_test(config: DictConfig, run: Run, job: Job | None = None) -> dict[s
     L.seed_everything(config.seed, verbose=False)
     classifier = make_classifier(config, datamodule, native)
     throughput, averaging = Throughput(), build(config.averaging)
-    logger = build(config.logger, save_dir=run.folder) or False
     callbacks = make_callbacks(config, run, throughput, averaging, job)
-    trainer = L.Trainer(**trainer_options(config, native), callbacks=callbacks, logger=logger)
+    trainer = L.Trainer(**trainer_options(config, native), callbacks=callbacks, logger=logger or False)
     trainer.fit(classifier, datamodule)
     if not run.metrics_file.exists():
         raise RuntimeError("no epoch was trained to its end; give trainer.max_time more, or data.train_size less")

@@ -11,7 +11,6 @@ import pytest
 from cifar_lab import table
 from cifar_lab import train as train_module
 from cifar_lab.analysis import sweep_report
-from cifar_lab.runs import Run
 from tests.conftest import TINY, Outcome
 
 Lab = Callable[..., Outcome]
@@ -56,10 +55,10 @@ def test_a_sweep_ends_in_its_table(lab: Lab) -> None:
 def test_a_job_that_fails_is_a_row_that_says_so(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     fit_and_test = train_module.fit_and_test
 
-    def broken(config: Any, run: Run, job: Any) -> dict[str, Any]:
+    def broken(config: Any, *arguments: Any) -> dict[str, Any]:
         if config.loss._target_.endswith("MSELoss") or config.seed == 1:
             raise RuntimeError("out of memory")
-        return fit_and_test(config, run, job)
+        return fit_and_test(config, *arguments)
 
     monkeypatch.setattr(train_module, "fit_and_test", broken)
     outcome = lab("-m", *ONE, "loss=ce,mse", "seed=0,1")
@@ -72,10 +71,10 @@ def test_a_job_that_fails_is_a_row_that_says_so(lab: Lab, monkeypatch: pytest.Mo
 def test_an_interrupted_sweep_has_the_table_of_what_ran(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     fit_and_test = train_module.fit_and_test
 
-    def interrupted(config: Any, run: Run, job: Any) -> dict[str, Any]:
+    def interrupted(config: Any, *arguments: Any) -> dict[str, Any]:
         if config.seed == 1:
             raise KeyboardInterrupt
-        return fit_and_test(config, run, job)
+        return fit_and_test(config, *arguments)
 
     monkeypatch.setattr(train_module, "fit_and_test", interrupted)
     outcome = lab("-m", *ONE, "seed=0,1,2")

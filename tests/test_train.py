@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cifar_lab import hardware
 from cifar_lab import train as train_module
@@ -100,16 +99,6 @@ def test_a_subset_is_said_to_be_one(lab: Lab) -> None:
     assert outcome.runs[0].result()["train_size"] == 30
 
 
-def test_tensorboard_has_every_metric_of_every_epoch(lab: Lab) -> None:
-    (run,) = lab(*TINY).runs
-    events = EventAccumulator(str(run.tensorboard)).Reload()
-    metrics = run.metrics()
-    for name in ("train/loss", "train/acc", "train/objective", "train/lr", "val/loss", "val/acc"):
-        assert [event.value for event in events.Scalars(name)] == pytest.approx(metrics[name].tolist(), rel=1e-5)
-    for name in ("test/acc", "test/acc_final", "test/loss"):
-        assert [event.value for event in events.Scalars(name)] == pytest.approx([run.result()[name]], rel=1e-5)
-
-
 @pytest.mark.parametrize(("logger", "folder"), [("none", None), ("csv", "csv")])
 def test_other_loggers(lab: Lab, logger: str, folder: str | None) -> None:
     outcome = lab(*TINY, f"logger={logger}")
@@ -173,10 +162,10 @@ def test_a_sweep_trains_each_job_once(lab: Lab) -> None:
 def test_a_job_that_fails_does_not_stop_the_sweep(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     fit_and_test = train_module.fit_and_test
 
-    def broken(config: Any, run: Run, job: object) -> dict[str, Any]:
+    def broken(config: Any, *arguments: Any) -> dict[str, Any]:
         if config.seed == 1:
             raise RuntimeError("out of\nmemory")
-        return fit_and_test(config, run, job)
+        return fit_and_test(config, *arguments)
 
     monkeypatch.setattr(train_module, "fit_and_test", broken)
     outcome = lab("-m", *TINY, "epochs=1", "seed=0,1,2")

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 Colour = tuple[float, float, float, float]
 TRAIN_COLOUR, VAL_COLOUR = "#4c72b0", "#dd8452"
 _LINES, _MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v")
+_MOST_LABELLED = 20  # classes; the numbers of more would overlap, and take many seconds to lay out
 
 
 def training_curves(metrics: pd.DataFrame, title: str, val_label: str = "validation") -> Figure:
@@ -67,6 +68,8 @@ def learning_rate(rates: np.ndarray, steps_per_epoch: int, title: str) -> Figure
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """How often images of each class were taken for each class, as counts and as percent of the true class.
 
+    With more classes than `_MOST_LABELLED` the colours alone say so.
+
     Args:
         counts: `(C, C)`, true classes in rows.
         classes: Their names.
@@ -76,7 +79,8 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
     figure = Figure(figsize=(8.4, 7.4), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(*counts.shape):
+    cells = np.ndindex(*counts.shape) if len(classes) <= _MOST_LABELLED else ()
+    for row, column in cells:
         colour = "white" if shares[row, column] > 0.5 else "black" if counts[row, column] else "0.7"
         text = f"{counts[row, column]:,}\n{shares[row, column]:.1%}"
         axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=colour)

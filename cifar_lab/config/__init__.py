@@ -2,6 +2,7 @@
 
 from cifar_lab.config.app import RunFailedError, checked, run_application, run_jobs
 from cifar_lab.config.build import build, build_scheduler
+from cifar_lab.config.hyperparameters import hyperparameters
 from cifar_lab.config.naming import class_names, interpolations, resolved
 from cifar_lab.config.outcome import recording_outcome
 from cifar_lab.config.preflight import Preflight
@@ -17,6 +18,7 @@ __all__ = [
     "checked",
     "class_names",
     "conf_folder",
+    "hyperparameters",
     "interpolations",
     "recording_outcome",
     "resolved",

@@ -36,7 +36,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("lr", "max_lr", "eps", "std", "div_factor", "final_div_factor"), _POSITIVE),
     **dict.fromkeys(("l1", "grad_clip", "weight_decay", "alpha", "gamma", "negative_slope", "eta_min"), _NOT_NEGATIVE),
     **dict.fromkeys(("min_lr", "min_delta", "threshold"), _NOT_NEGATIVE),
-    **dict.fromkeys(("dropout", "smoothing", "pct_start", "anneal", "factor"), _SHARE),
+    **dict.fromkeys(("dropout", "smoothing", "pct_start", "anneal", "factor", "published"), _SHARE),
     **dict.fromkeys(("momentum", "dampening", "betas", "val_fraction", "decay", "start"), _SHARE_BELOW_1),
     **dict.fromkeys(("base_momentum", "max_momentum"), _SHARE_BELOW_1),
     "mean": Range(lambda x: True, "a finite number"),
@@ -46,7 +46,10 @@ RANGES: dict[str, Range] = {
 # Keys that null switches off, though their option gives a value.
 _NULLABLE = ("grad_clip",)
 # Keys that are null by default: what they take otherwise.
-_NULL_OR: dict[str, type] = {**dict.fromkeys(("download", "foreach", "fused", "benchmark"), bool), "root": str}
+_NULL_OR: dict[str, type] = {
+    **dict.fromkeys(("download", "foreach", "fused", "benchmark"), bool),
+    **dict.fromkeys(("root", "max_time"), str),
+}
 # Keys of Lightning that take a word or a number: `auto` or 2, `32-true` or 64.
 _SEVERAL_KINDS = ("precision", "devices", "deterministic", "profiler")
 WORDS: dict[str, tuple[str | int, ...]] = {
@@ -163,6 +166,27 @@ def _check_value(key: str, value: Any, default: Any, is_ours: bool = True) -> No
         whole = limit is not None and limit.whole and not isinstance(value, int)
         if not math.isfinite(value) or whole or (limit is not None and not limit.allows(value)):
             raise ValueError(f"{key}={value}: it takes {limit.words if limit else 'a finite number'}")
+
+
+def accepted(key: str, default: Any) -> str:
+    """What `check_values` lets a key take, in words.
+
+    Args:
+        key: Its dotted name.
+        default: Its option's own value.
+    """
+    name = key.rpartition(".")[2]
+    if isinstance(default, list) and default:
+        words = f"a list, each {accepted(key, default[0])}"
+    elif name in WORDS:
+        words = ", ".join(map(str, WORDS[name]))
+    elif name in RANGES:
+        words = RANGES[name].words
+    elif name in _SEVERAL_KINDS:
+        words = "a word, a number, true or false"
+    else:
+        words = _kind(_NULL_OR.get(name, str)() if default is None else default)
+    return f"{words}, or null" if default is None or name in _NULLABLE else words
 
 
 def _kind(value: Any) -> str:

@@ -26,7 +26,11 @@ class Loader(ConfigLoaderImpl):
 
     choices: dict[str, str]
     dropped: list[str]
-    before_values: DictConfig
+    before_values: DictConfig = DictConfig({})
+
+    def list_groups(self, parent_name: str) -> list[str]:
+        """Groups whose options may be chosen; what options of a group have in common, `base`, is no choice."""
+        return [group for group in super().list_groups(parent_name) if group != "base"]
 
     def _compose_config_from_defaults_list(self, defaults: list[Any], repo: Any) -> DictConfig:
         paths = [default.config_path for default in defaults if default.config_path and "/" in default.config_path]

@@ -81,5 +81,16 @@ def settings_of(group: str, target: str) -> set[str]:
     for path in sorted((conf_folder() / group).glob("*.yaml")):
         option = OmegaConf.load(path)
         if isinstance(option, DictConfig) and option.get("_target_") == target:
-            return {str(key) for key in option} - {"defaults"}
+            return _keys(path)
     return set()
+
+
+def _keys(path: Path) -> set[str]:
+    """The keys of an option's file and of those of its group that it builds on."""
+    option = OmegaConf.load(path)
+    assert isinstance(option, DictConfig)
+    keys = {str(key) for key in option} - {"defaults"}
+    for parent in option.get("defaults", ()):
+        if isinstance(parent, str) and parent != "_self_":
+            keys |= _keys(path.parent / f"{parent}.yaml")
+    return keys

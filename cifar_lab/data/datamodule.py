@@ -5,18 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+from torch import Tensor
 
 from cifar_lab.data import cifar10, files, synthetic
 from cifar_lab.data.download import SOURCES, fetch
 from cifar_lab.data.files import DataError
-from cifar_lab.data.images import NUM_CLASSES, LabelledImages, keyed_generator, stratified_split
+from cifar_lab.data.images import LabelledImages, keyed_generator, stratified_split
 from cifar_lab.data.loader import Augmentation, BatchLoader
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 _EVAL_BATCH_SIZE = 500
+
+Arrays = tuple[Tensor | np.ndarray, Tensor | np.ndarray]
 
 
 class InMemoryDataModule(L.LightningDataModule):
@@ -37,11 +41,12 @@ class InMemoryDataModule(L.LightningDataModule):
         ValueError: `batch_size` is not positive, or `val_fraction` lies outside [0, 1).
 
     Attributes:
-        classes: Names of the classes, in the order of the labels.
+        classes: Names of the classes, in the order of the labels; where a subclass gives none, the labels, once they
+            are loaded.
         train_available: Number of training images that the protocol leaves, once they are loaded.
     """
 
-    classes: Sequence[str] = tuple(str(label) for label in range(NUM_CLASSES))
+    classes: Sequence[str] = ()
 
     def __init__(
         self,
@@ -71,19 +76,25 @@ class InMemoryDataModule(L.LightningDataModule):
         self.train_available = 0
         self._splits: dict[str, LabelledImages] = {}
 
-    def load(self) -> tuple[LabelledImages, LabelledImages]:
-        """Training images and test images."""
+    def load(self) -> Sequence[Arrays]:
+        """Training images with their labels, and test images with theirs.
+
+        Images are uint8 `(N, 32, 32, 3)`, labels whole numbers `(N,)` from 0 on; numpy's arrays or torch's tensors.
+        """
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
         """Load the images and divide them, the first time that it is called.
 
         Raises:
-            DataError: Files are missing or damaged, a part would be empty, or `train_size` asks for more than there is.
+            DataError: Files are missing or damaged, images or labels are of another kind, a part would be empty, or
+                `train_size` asks for more than there is.
         """
         if self._splits:
             return
-        train, test = self.load()
+        train, test = (LabelledImages.checked(*part, len(self.classes) or None) for part in self.load())
+        if not self.classes:
+            self.classes = [str(label) for label in range(1 + int(torch.cat([train.labels, test.labels]).max()))]
         val = test
         if self.val_fraction:
             count = round(self.val_fraction * len(train.labels))

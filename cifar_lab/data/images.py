@@ -17,6 +17,32 @@ class LabelledImages(NamedTuple):
     images: Tensor
     labels: Tensor
 
+    @classmethod
+    def checked(
+        cls, images: Tensor | np.ndarray, labels: Tensor | np.ndarray, num_classes: int | None = None
+    ) -> "LabelledImages":
+        """Images and labels, of numpy or torch, once they are what a batch can be made of.
+
+        Args:
+            images: uint8 `(N, 32, 32, 3)`, at least one.
+            labels: Whole numbers `(N,)`, from 0 on.
+            num_classes: They lie below it; None sets no limit.
+
+        Raises:
+            DataError: They are something else.
+        """
+        images, labels = torch.as_tensor(images), torch.as_tensor(labels)
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (32, 32, 3) or not len(images):
+            found = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+            raise DataError(f"images are uint8 (N, 32, 32, 3), 0 to 255 and channels last, not {found}")
+        if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.is_complex():
+            found = f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
+            raise DataError(f"labels of {len(images):,} images are as many whole numbers, not {found}")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or (num_classes is not None and high >= num_classes):
+            raise DataError(f"labels lie from {low} to {high}, outside 0 to {(num_classes or high + 1) - 1}")
+        return cls(images, labels.to(torch.int64))
+
     def take(self, indices: Tensor) -> "LabelledImages":
         """The images at int64 `indices`, in that order."""
         return LabelledImages(self.images[indices], self.labels[indices])

@@ -57,5 +57,10 @@ def test_a_confusion_matrix_shows_counts_and_percent_of_the_true_class() -> None
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
 
 
+def test_the_cells_of_many_classes_carry_no_numbers() -> None:
+    figure = confusion_matrix(np.eye(100, dtype=int), [str(label) for label in range(100)], "a run")
+    assert _texts(figure) == set()
+
+
 def test_a_class_without_images_divides_by_nothing() -> None:
     assert "0\n0.0%" in _texts(confusion_matrix(np.array([[0, 0], [1, 1]]), ["a", "b"], "a run"))

@@ -38,7 +38,6 @@ LEFT_OUT = {
         *("verbose", "strict", "check_finite", "stopping_threshold", "divergence_threshold"),
         *("check_on_train_epoch_end", "log_rank_zero_only"),
     },
-    "lightning.pytorch.loggers.TensorBoardLogger": {"log_graph", "prefix", "sub_dir"},
     "lightning.pytorch.loggers.CSVLogger": {"prefix", "flush_logs_every_n_steps"},
 }
 GIVEN = {"self", "optimizer", "params", "images", "generator", "last_epoch", "verbose", "args", "kwargs", "options"}
@@ -59,7 +58,7 @@ def _settings(path: Path) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for parent in own.pop("defaults", []):
         if isinstance(parent, str) and parent != "_self_":
-            merged |= _settings(path.with_name(f"{parent}.yaml"))
+            merged |= _settings(path.parent / f"{parent}.yaml")
     return {**merged, **{str(key): value for key, value in own.items()}}
 
 

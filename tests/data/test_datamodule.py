@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -261,3 +262,46 @@ def test_missing_files_are_fetched_only_where_they_may_be(
     with pytest.raises(DataError, match="no CIFAR-10"):  # as nothing was really fetched
         data.setup()
     assert asked == ([(folder, ("http://x",))] if fetches else [])
+
+
+class ArraysDataModule(InMemoryDataModule):
+    """What a user's data set may return: numpy's arrays, with labels of any whole kind."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, **options: Any) -> None:
+        super().__init__(**options)
+        self.arrays = images, labels
+
+    def load(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [self.arrays, self.arrays]
+
+
+IMAGES = np.zeros((30, 32, 32, 3), np.uint8)
+
+
+def test_a_subclass_may_give_arrays_and_has_as_many_classes_as_their_labels() -> None:
+    data = ArraysDataModule(IMAGES, np.arange(30, dtype=np.uint8) % 3)
+    images, labels = next(iter(data.train_dataloader()))
+    assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
+    assert data.classes == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (IMAGES / 255, np.zeros(30, int), r"not float64 \(30, 32, 32, 3\)"),
+        (IMAGES.transpose(0, 3, 1, 2), np.zeros(30, int), r"channels last, not uint8 \(30, 3, 32, 32\)"),
+        (IMAGES, np.zeros(29, int), r"labels of 30 images are as many whole numbers, not int64 \(29,\)"),
+        (IMAGES, np.zeros(30), r"not float64 \(30,\)"),
+        (IMAGES, np.arange(30) - 1, "labels lie from -1 to 28, outside 0 to 28"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(images: np.ndarray, labels: np.ndarray, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        ArraysDataModule(images, labels).setup()
+
+
+def test_labels_beyond_the_named_classes_are_refused() -> None:
+    data = ArraysDataModule(IMAGES, np.arange(30) % 3)
+    data.classes = ("cat", "dog")
+    with pytest.raises(DataError, match="labels lie from 0 to 2, outside 0 to 1"):
+        data.setup()

@@ -1,0 +1,178 @@
+"""A run in TensorBoard: one event file per training, with what a sweep is compared by."""
+
+import copy
+import shlex
+import warnings
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+# The result's own numbers. `val/acc` is a curve that ends with the last epoch, so the chosen weights' has another tag.
+_RESULT_TAGS = {
+    "val/acc": "val/acc_chosen",
+    "val/loss": "val/loss_chosen",
+    "best_epoch": "run/best_epoch",
+    "seconds": "run/seconds",
+    "images_per_second": "run/images_per_second",
+}
+_DESCRIPTIONS = {
+    "train/objective": "the loss with the L1 penalty",
+    "train/lr": "of the epoch's last step",
+    "val/acc_chosen": "with the chosen weights",
+    "val/loss_chosen": "with the chosen weights",
+    "test/acc": "with the chosen weights",
+    "test/loss": "with the chosen weights",
+    "test/acc_final": "with the last epoch's weights, which nothing selected",
+    "test/loss_final": "with the last epoch's weights, which nothing selected",
+    "run/best_epoch": "the chosen epoch, from 1",
+    "run/seconds": "wall time from loading the data to the last test",
+    "run/images_per_second": "training images over the time in training steps and their data",
+}
+
+
+class TensorBoard(TensorBoardLogger):
+    """Lightning's logger, with one event file per training and every tab filled.
+
+    Scalars are the metrics by their names, over optimizer steps. `describe` adds what the Text, HParams and Custom
+    Scalars tabs show; `log_result` adds the figures and what only a whole run has, and closes the file. Where there is
+    no result the file ends with what there is, and HParams calls the run failed. Nothing is written within an epoch.
+
+    Args:
+        save_dir: The run's folder.
+        name: Folder of the event file in it.
+        version: Folder in that folder; empty for none.
+        log_graph: Draw the network as training begins. A copy of it is traced, so that training stays bitwise the same.
+    """
+
+    def __init__(
+        self, save_dir: str | Path, name: str = "tensorboard", version: str = "", log_graph: bool = False
+    ) -> None:
+        super().__init__(save_dir, name, version, log_graph=log_graph, default_hp_metric=False)
+        self._hyperparameters: dict[str, bool | float | str] = {}
+        self._texts: dict[str, str] = {}
+        self._descriptions = dict(_DESCRIPTIONS)
+        self._step = 0
+
+    def describe(
+        self,
+        config: Mapping[str, Any],
+        overrides: Sequence[str],
+        hyperparameters: Mapping[str, bool | float | str],
+        *,
+        val_is_test: bool,
+    ) -> None:
+        """Say what the run is; it is written once the file is opened.
+
+        Args:
+            config: The resolved configuration, plain values.
+            overrides: What the command line said.
+            hyperparameters: The run's columns in the HParams tab.
+            val_is_test: Whether `val/*` is measured on the test set, which their descriptions then say.
+        """
+        self._hyperparameters = dict(hyperparameters)
+        self._texts = {
+            "command": " \\\n  ".join(["python -m cifar_lab.train", *map(shlex.quote, overrides)]),
+            "config": yaml.safe_dump(dict(config), sort_keys=False),
+        }
+        if val_is_test:
+            for tag in ("val/acc", "val/loss", "val/acc_chosen", "val/loss_chosen"):
+                also = f", {_DESCRIPTIONS[tag]}" if tag in _DESCRIPTIONS else ""
+                self._descriptions[tag] = f"the test set, which chose the epoch (protocol=report){also}"
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> "SummaryWriter":
+        """The event file's writer; the first use opens the file and writes the description."""
+        writer = self._experiment
+        if writer is None:
+            from cifar_lab.callbacks import summaries
+
+            writer = super().experiment
+            # A run may fail between training and its result: the file is closed once nobody holds the logger.
+            weakref.finalize(self, _end, writer, succeeded=False)
+            writer.add_custom_scalars(summaries.layout())
+            self._write(summaries.session_start(self._hyperparameters))
+            for tag, text in self._texts.items():
+                self._write(summaries.code(tag, text))
+        return writer
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Write scalars by their tags; Lightning's own `epoch`, which is no metric, is left out.
+
+        Args:
+            metrics: Numbers by tag.
+            step: Optimizer steps taken; None takes the last one logged.
+        """
+        from cifar_lab.callbacks import summaries
+
+        self._step = self._step if step is None else step
+        values = {tag: value for tag, value in metrics.items() if tag != "epoch"}
+        self._write(summaries.scalars(values, self._descriptions))
+        for tag in values:
+            self._descriptions.pop(tag, None)  # TensorBoard keeps a tag's first
+
+    @rank_zero_only
+    def log_graph(self, model: Any, input_array: object = None) -> None:
+        """Draw the network of a Classifier, if `log_graph` asks for it.
+
+        Args:
+            model: The Classifier; its network is copied to the CPU and traced in evaluation mode.
+            input_array: Not used: a black image is traced.
+        """
+        if self._log_graph:
+            network = copy.deepcopy(model.model).cpu()
+            image = torch.zeros(1, 3, 32, 32, dtype=next(network.parameters()).dtype)
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")  # of the tracer that torch is giving up and TensorBoard's graphs need
+                self.experiment.add_graph(network, image)
+
+    @rank_zero_only
+    def log_result(self, result: Mapping[str, Any], figures: Path) -> None:
+        """Write what stands at the end of a run, and close its file.
+
+        Args:
+            result: By the names of `result.json`.
+            figures: The folder whose PNG files are shown, byte for byte.
+        """
+        from cifar_lab.callbacks import summaries
+
+        self.log_metrics({tag: result[name] for name, tag in _RESULT_TAGS.items() if result[name] is not None})
+        for path in sorted(figures.glob("*.png")):
+            self._write(summaries.png(f"figures/{path.stem}", path.read_bytes()))
+        _end(self.experiment, succeeded=True)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Bring what was logged to the disk."""
+        self.experiment.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Bring what was logged to the disk; the file stays open for the result, unless training did not succeed."""
+        if self._experiment is not None:
+            self.save()
+            if status != "success":
+                _end(self._experiment, succeeded=False)
+
+    def _write(self, summary: Any) -> None:
+        self.experiment.file_writer.add_summary(summary, self._step)
+
+
+def _end(writer: Any, *, succeeded: bool) -> None:
+    """Say how the run ended and close its file, unless that was done before."""
+    from cifar_lab.callbacks import summaries
+
+    if writer.all_writers:  # a closed one has none
+        writer.file_writer.add_summary(summaries.session_end(succeeded))
+        writer.close()

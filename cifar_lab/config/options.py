@@ -1,0 +1,169 @@
+"""The options with what their files' comments say of them.
+
+The lines above a file's first key describe the option, the end of a key's line the key. What a key takes is what
+`cifar_lab.config.checks` lets pass.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+import yaml
+
+from cifar_lab.config import checks, schema
+
+_UNSET = ("defaults", "_target_", "_partial_")
+
+
+class Setting(NamedTuple):
+    """A key of an option: its dotted name, its default as the file has it, what it takes, and its comment."""
+
+    key: str
+    default: str
+    accepted: str
+    description: str
+
+
+class Option(NamedTuple):
+    """An option's file.
+
+    Attributes:
+        group: Its group.
+        name: Its name in the group; one in `base/` is no choice of its own, but what others build on.
+        header: The lines of comment above its keys, without their `#`.
+        target: The first `_target_`, empty without one.
+        builds_on: Options of its group whose keys it has too.
+        replaced: Options of other groups that it brings, as `loss=ce`.
+        settings: Its keys.
+    """
+
+    group: str
+    name: str
+    header: list[str]
+    target: str
+    builds_on: list[str]
+    replaced: list[str]
+    settings: list[Setting]
+
+    @property
+    def description(self) -> str:
+        """What it is, in one line."""
+        return " ".join(map(str.strip, self.header))
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether the command line may choose it."""
+        return "/" not in self.name
+
+    @property
+    def title(self) -> str:
+        """What its heading says."""
+        return f"`{self.group}={self.name}`" if self.is_choice else f"Every option of `{self.group}`"
+
+
+class CommentedFile:
+    """A YAML file with its comments."""
+
+    def __init__(self, path: Path) -> None:
+        text = path.read_text()
+        self.lines = text.splitlines()
+        self.content: dict[str, Any] = yaml.safe_load(text)
+        root = yaml.compose(text)
+        assert isinstance(root, yaml.MappingNode)
+        self._text, self._root = text, root
+        above = [line[1:] for line in self.lines[: self._root.start_mark.line] if line.startswith("#")]
+        self.header = [line for line in above if not line.startswith(" @package")]
+
+    def leaves(self) -> Iterator[tuple[str, str, Any, str]]:
+        """Each key with its value's text, its value and its comment; a mapping on one line shares one."""
+        yield from self._leaves(self._root, "")
+
+    def comments(self, name: str) -> dict[str, str]:
+        """The comments of a list's entries `- key: value`, by key."""
+        (entries,) = (value for key, value in self._root.value if key.value == name)
+        pairs = [entry.value[0] for entry in entries.value if isinstance(entry, yaml.MappingNode)]
+        return {key.value: self._comment(value) for key, value in pairs}
+
+    def _leaves(self, node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, str, Any, str]]:
+        for key, value in node.value:
+            if key.value in _UNSET:
+                continue
+            if isinstance(value, yaml.MappingNode):
+                shared = self._comment(value) if value.flow_style else ""
+                for name, text, plain, comment in self._leaves(value, f"{prefix}{key.value}."):
+                    yield name, text, plain, comment or shared
+            else:
+                text = self._text[value.start_mark.index : value.end_mark.index]
+                yield f"{prefix}{key.value}", text, yaml.safe_load(text), self._comment(value)
+
+    def _comment(self, node: yaml.Node) -> str:
+        rest = self.lines[node.end_mark.line][node.end_mark.column :].strip()
+        return rest.removeprefix("#").strip() if rest.startswith("#") else ""
+
+
+def options(group: str) -> list[Option]:
+    """A group's options, those in its folder `base`, on which others build, first."""
+    folder = schema.conf_folder() / group
+    paths = [*sorted(folder.glob("base/*.yaml")), *sorted(folder.glob("*.yaml"))]
+    return [_option(group, path, path.relative_to(folder).with_suffix("").as_posix()) for path in paths]
+
+
+def scalars() -> list[Setting]:
+    """The keys outside any group, and Hydra's that say where runs lie."""
+    file, kinds = CommentedFile(schema.conf_folder() / "train.yaml"), get_type_hints(schema.Schema)
+    found = []
+    for key, text, value, comment in file.leaves():
+        plain = kinds[key]() if key in kinds and _is_followed(value) else value
+        found.append(Setting(key, text, checks.accepted(key, plain), comment))
+    return found
+
+
+def groups() -> dict[str, tuple[str | None, str]]:
+    """Each group with its default option and what it is for, in the order of `conf/train.yaml`."""
+    file = CommentedFile(schema.conf_folder() / "train.yaml")
+    described = file.comments("defaults")
+    entries = [entry for entry in file.content["defaults"] if isinstance(entry, dict)]
+    chosen = {group: option for entry in entries for group, option in entry.items() if not group.startswith("override")}
+    return {group: (option, described[group]) for group, option in chosen.items()}
+
+
+def _option(group: str, path: Path, name: str) -> Option:
+    file = CommentedFile(path)
+    settings = []
+    for key, text, value, comment in file.leaves():
+        settings.append(Setting(f"{group}.{key}", text, _accepted(f"{group}.{key}", value), comment))
+    # Experiments replace the options of other groups, and models that of the activation.
+    builds_on, replaced = [], []
+    for entry in file.content.get("defaults", []):
+        if isinstance(entry, dict):
+            replaced += [f"{re.split('[/@]', key)[1]}={option}" for key, option in entry.items()]
+        elif entry != "_self_":
+            builds_on.append(entry)
+    target = _target(file.content) or next((_target(_content(group, parent)) for parent in builds_on), "")
+    return Option(group, name, file.header, target, builds_on, replaced, settings)
+
+
+def _content(group: str, name: str) -> dict[str, Any]:
+    return CommentedFile(schema.conf_folder() / group / f"{name}.yaml").content
+
+
+def _target(content: dict[str, Any]) -> str:
+    """The first `_target_`, at the top or inside."""
+    inner = (_target(value) for value in content.values() if isinstance(value, dict))
+    return str(content.get("_target_") or next(inner, ""))
+
+
+def _is_followed(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("${")
+
+
+def _accepted(key: str, value: Any) -> str:
+    if not _is_followed(value):
+        return checks.accepted(key, "" if value == "???" else value)
+    followed, known = value[2:-1], groups()
+    if followed in known:
+        return f"the option of [{followed}](#{followed})"
+    group, _, name = followed.rpartition(".")
+    content = _content(group, known[group][0] or "") if group in known else _content("", "train")
+    return checks.accepted(key, content.get(name))

@@ -1,0 +1,66 @@
+"""What the pages show is so: code prints what stands below it, links lead somewhere, every room has its place."""
+
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import cifar_lab
+from cifar_lab.config.preflight import Preflight
+from cifar_lab.config.reference import anchor
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+COMMANDS = sorted(
+    {
+        command
+        for page in (DOCS.parent / "README.md", DOCS / "first_ablation.md")
+        for command in re.findall(r"^python -m cifar_lab\.train (.*)$", page.read_text(), re.MULTILINE)
+        if "my_conf" not in command  # recipes have a test of their own
+    }
+)
+
+
+def test_the_numbers_of_the_first_ablation_are_computed() -> None:
+    blocks = re.findall(
+        r"```python\n(.*?)```\n\n```text\n(.*?)```", (DOCS / "first_ablation.md").read_text(), re.DOTALL
+    )
+    assert len(blocks) == 2
+    for code, shown in blocks:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, "first_ablation.md", "exec"), {})
+        assert printed.getvalue() == shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_that_a_page_shows_can_be_run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CIFAR_LAB_DATA", raising=False)
+    Preflight(shlex.split(command, comments=True)).check()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            name, _, heading = target.partition("#")
+            linked = page.parent / name if name else page
+            assert linked.exists(), target
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE) if heading else []
+            assert not heading or heading in map(anchor, headings), target
+
+
+def test_every_module_has_its_place_in_the_architecture() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    for path in Path(cifar_lab.__file__).parent.iterdir():
+        if (path.is_dir() and (path / "__init__.py").exists()) or (path.suffix == ".py" and path.stem != "__init__"):
+            assert re.search(rf"\b{path.stem}\b", page), path.name
+
+
+def test_the_architecture_is_one_page_with_one_diagram() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    assert page.count("```mermaid") == 1
+    assert len(page.splitlines()) <= 120
