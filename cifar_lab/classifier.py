@@ -246,7 +246,7 @@ class _Metrics(nn.Module):
     def compute(self, split: str) -> dict[str, Tensor]:
         return {f"{split}/{name}": metric.compute() for name, metric in self._metrics()}
 
-    def sums(self) -> dict[str, dict[str, Tensor]]:
+    def sums(self) -> dict[str, dict[str, Any]]:
         return {name: dict(metric.metric_state) for name, metric in self._metrics()}
 
     def load_sums(self, sums: Mapping[str, Mapping[str, Tensor]]) -> None:

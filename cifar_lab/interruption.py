@@ -12,7 +12,7 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class Interrupted(KeyboardInterrupt):  # noqa: N818 - it is Ctrl-C, and what stands for it
+class Interrupted(KeyboardInterrupt):
     """A run has stopped because a signal asked for it.
 
     Args:

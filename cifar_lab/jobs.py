@@ -1,6 +1,7 @@
 """How far a sweep is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -11,11 +12,15 @@ class Job:
         number: From 1.
         total: Jobs of the sweep.
         seconds: What each job that was trained before in this process has taken; a job adds its own.
+        left: Folders of jobs that another process was training when their turn came; a job adds its own.
+        again: The folders to look at, in a second turn for what was left; None in the first, which looks at all.
     """
 
     number: int
     total: int
     seconds: list[float]
+    left: list[Path] = field(default_factory=list)
+    again: frozenset[Path] | None = None
 
     def __str__(self) -> str:
         return f"job {self.number} of {self.total}"

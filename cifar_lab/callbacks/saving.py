@@ -29,7 +29,9 @@ class CheckpointFiles(CheckpointIO):
         previous = self.run.previous_checkpoint if path == self.run.last_checkpoint else None
         write_checkpoint(checkpoint, self.run.checkpoints / str(path), previous)
 
-    def load_checkpoint(self, path: _PATH, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: _PATH, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         """Read a checkpoint; never code, whatever `weights_only` says."""
         return read_checkpoint(self.run.checkpoints / str(path), map_location)
 
@@ -84,16 +86,27 @@ class Saving(Checkpoint):
         self._save(trainer, pl_module)
         self.interruption.check()
 
-    def on_validation_batch_start(self, *_: Any) -> None:
-        """Stop without saving, if a signal was received."""
-        self.interruption.check()
-
-    def on_test_batch_start(self, *_: Any) -> None:
-        """Stop, if a signal was received."""
-        self.interruption.check()
-
     def _save(self, trainer: L.Trainer, pl_module: Any) -> None:
         # On a GPU a loss is looked at now and then only; weights from behind a bad one must not be kept.
         if bool(torch.isfinite(pl_module.step_loss)):
             trainer.save_checkpoint(self.run.last_checkpoint)
         self._saved = time.monotonic()
+
+
+class Stopping(L.Callback):
+    """Stops validations and tests where a signal asked for it, without saving.
+
+    Args:
+        interruption: Notes signals.
+    """
+
+    def __init__(self, interruption: Interruption) -> None:
+        self.interruption = interruption
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        """Stop, if a signal was received."""
+        self.interruption.check()
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        """Stop, if a signal was received."""
+        self.interruption.check()

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import completion, schema
 from cifar_lab.config.preflight import Preflight
+from cifar_lab.interruption import Interrupted
 from cifar_lab.jobs import Job
 from cifar_lab.runs import Sweep
 
@@ -52,7 +53,8 @@ def run_application(application: Callable[[], object]) -> NoReturn:
         application: Raises as `checked` and `run_jobs` do.
 
     Raises:
-        SystemExit: Always; 0 done, 1 a run failed, 2 the command line cannot be run, 130 interrupted.
+        SystemExit: Always; 0 done, 1 a run failed, 2 the command line cannot be run, 130 interrupted by Ctrl-C, 143 by
+            another signal.
     """
     try:
         application()
@@ -60,8 +62,11 @@ def run_application(application: Callable[[], object]) -> NoReturn:
         _exit(str(error), error.exit_code)
     except ValueError as error:
         _exit(str(error), EXIT_USAGE)
-    except KeyboardInterrupt:
-        _exit("interrupted", EXIT_INTERRUPTED)
+    except KeyboardInterrupt as error:
+        name, code = ("interrupted", EXIT_INTERRUPTED)
+        if isinstance(error, Interrupted):
+            name, code = f"interrupted by {error}; the same command goes on where it stopped", error.exit_code
+        _exit(name, code)
     sys.exit(0)
 
 
@@ -102,6 +107,8 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
         KeyboardInterrupt: A run was interrupted.
     """
     seconds: list[float] = []
+    left: list[Path] = []
+    again: frozenset[Path] | None = None
     failures: list[RunFailedError] = []
     folders: list[Path] = []
 
@@ -111,13 +118,19 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
         folders.append(Path(own.runtime.output_dir))
         in_sweep = own.mode == RunMode.MULTIRUN
         try:
-            return task(config, Job(own.job.num + 1, len(asked.jobs), seconds) if in_sweep else None)
+            return task(config, Job(own.job.num + 1, len(asked.jobs), seconds, left, again) if in_sweep else None)
         except RunFailedError as error:
             if in_sweep:  # Hydra must know, to go on with the others
                 print(f"error: {error}", file=sys.stderr, flush=True)
                 raise
             failures.append(error)  # Hydra would announce it by lines of its own
             return None
+
+    def attempt(application: Callable[[], object]) -> None:
+        try:
+            application()
+        except RunFailedError as error:
+            failures.append(RunFailedError(f"not every run of the sweep finished; the first that did not: {error}"))
 
     application = hydra.main(config_path=str(schema.conf_folder()), config_name="train", version_base="1.3")(job)
     try:
@@ -127,9 +140,10 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
             if asked.completes:
                 completion.answer(application)
             else:
-                application()
-    except RunFailedError as error:
-        raise RunFailedError(f"not every run of the sweep finished; the first that did not: {error}") from None
+                attempt(application)
+                if left:  # what another process trained when its turn came is looked at once more
+                    again, left = frozenset(left), []
+                    attempt(application)
     except (HydraException, OmegaConfBaseException) as error:
         parts = [str(error), str(error.__cause__ or "")]
         raise ValueError(" ".join(" ".join(parts).split())) from None
@@ -140,6 +154,8 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
         raise ValueError(line) from None
     if failures:
         raise failures[0]
+    if left:
+        raise RunFailedError(f"{len(left)} runs of the sweep are still being trained elsewhere, the first is {left[0]}")
     return folders
 
 

@@ -28,12 +28,12 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         raise RunFailedError(str(error), EXIT_USAGE) from None
     except BaseException as error:
         # Lightning makes a SystemExit of Ctrl-C.
-        interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+        interrupt = next((e for e in (error, error.__context__) if isinstance(e, KeyboardInterrupt)), None)
         diverged = isinstance(error, DivergedError)
-        run.fail("interrupted" if interrupted else "diverged" if diverged else "failed", error)
+        run.fail("interrupted" if interrupt else "diverged" if diverged else "failed", interrupt or error)
         _forget(error)
-        if interrupted:
-            raise KeyboardInterrupt from None
+        if interrupt is not None:
+            raise interrupt from None
         message = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, ValueError) and not in_sweep and not run.has_begun():
             run.discard()  # a sweep shows it as a run that failed

@@ -74,9 +74,12 @@ def _beat(path: Path, stopped: threading.Event) -> None:
 @contextmanager
 def _guarded(path: Path) -> Iterator[None]:
     """Let one process at a time look at a lock and take it."""
-    with path.with_name(f"{path.name}.guard").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    guard = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(guard)
 
 
 def _identity() -> dict[str, Any]:
