@@ -17,11 +17,16 @@ class Interrupted(KeyboardInterrupt):
 
     Args:
         received: The signal.
+
+    Attributes:
+        exit_code: What the process should end with: 130 after Ctrl-C, else 143.
+        goes_on: What goes on with the run.
     """
 
     def __init__(self, received: signal.Signals) -> None:
         super().__init__(received.name)
         self.exit_code = 130 if received == signal.SIGINT else 143
+        self.goes_on = "the same command"
 
 
 class Interruption:

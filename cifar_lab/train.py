@@ -243,6 +243,7 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
     # Which devices there are stands in the result; how Lightning uses torch is nothing that a user could mend.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     started = time.perf_counter()
     run = attempt.run
     native = choose_native(config, run)

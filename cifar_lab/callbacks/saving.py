@@ -90,6 +90,7 @@ class Saving(Checkpoint):
         # On a GPU a loss is looked at now and then only; weights from behind a bad one must not be kept.
         if bool(torch.isfinite(pl_module.step_loss)):
             trainer.save_checkpoint(self.run.last_checkpoint)
+            self.run.set_state("running", step=trainer.global_step)
         self._saved = time.monotonic()
 
 

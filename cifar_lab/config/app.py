@@ -63,10 +63,9 @@ def run_application(application: Callable[[], object]) -> NoReturn:
     except ValueError as error:
         _exit(str(error), EXIT_USAGE)
     except KeyboardInterrupt as error:
-        name, code = ("interrupted", EXIT_INTERRUPTED)
         if isinstance(error, Interrupted):
-            name, code = f"interrupted by {error}; the same command goes on where it stopped", error.exit_code
-        _exit(name, code)
+            _exit(f"interrupted by {error}; {error.goes_on} goes on where it stopped", error.exit_code)
+        _exit("interrupted", EXIT_INTERRUPTED)
     sys.exit(0)
 
 

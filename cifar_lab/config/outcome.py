@@ -1,11 +1,13 @@
 """How a run ends, whatever ends it."""
 
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cifar_lab.config.app import EXIT_FAILED, EXIT_USAGE, RunFailedError
 from cifar_lab.data.files import DataError
+from cifar_lab.interruption import Interrupted
 from cifar_lab.runs import DivergedError, Run, RunExistsError
 
 
@@ -33,6 +35,8 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         run.fail("interrupted" if interrupt else "diverged" if diverged else "failed", interrupt or error)
         _forget(error)
         if interrupt is not None:
+            if isinstance(interrupt, Interrupted) and not in_sweep:
+                interrupt.goes_on = f"resume={os.path.relpath(run.folder)}"
             raise interrupt from None
         message = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, ValueError) and not in_sweep and not run.has_begun():
