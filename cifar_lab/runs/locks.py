@@ -28,14 +28,10 @@ def owner(path: Path) -> dict[str, Any] | None:
         None where nobody living has it.
     """
     try:
-        told = json.loads(path.read_text())
-        told["heartbeat"] = path.stat().st_mtime
-        alive = _is_alive(told)
-    except FileNotFoundError:
+        told = {**_told(path), "heartbeat": path.stat().st_mtime}
+        return told if _is_alive(told) else None
+    except (FileNotFoundError, KeyError, TypeError):  # none, or its writer was killed in the middle
         return None
-    except (ValueError, KeyError, TypeError):  # its writer was killed in the middle
-        return None
-    return told if alive else None
 
 
 @contextmanager
@@ -62,7 +58,18 @@ def locked(path: Path) -> Iterator[None]:
     finally:
         stopped.set()
         beating.join()
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError), _guarded(path):  # a run that never trained leaves no folder
+            if _told(path) == _identity():  # else it was taken over from a process that seemed dead
+                path.unlink()
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """What a lock says; empty where there is none, or its writer was killed in the middle."""
+    try:
+        told = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _beat(path: Path, stopped: threading.Event) -> None:

@@ -1,0 +1,142 @@
+"""The command in processes of its own, in which real faults are made: kills and signals at a chosen place."""
+
+import io
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+# A process begins where torch has been imported, in no second instead of several.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["cifar_lab.fitting", "cifar_lab.train", "cifar_lab.callbacks"])
+
+
+class Fault(NamedTuple):
+    """A signal that a process sends itself.
+
+    Attributes:
+        place: `batch` (a training batch has ended), `epoch` (its checkpoint is saved), `validation`, `test` (a batch of
+            it begins), `save` (half of the last checkpoint is written), `replace` (the one before has been moved).
+        count: The how manyeth time.
+        number: The signal.
+    """
+
+    place: str
+    count: int
+    number: signal.Signals = signal.SIGKILL
+
+
+class Ended(NamedTuple):
+    """How a process ended: its exit code, -9 after a SIGKILL, and what it printed."""
+
+    code: int | None
+    output: str
+
+
+def command(*arguments: str, fault: Fault | None = None) -> Ended:
+    """Run `python -m cifar_lab.train` with arguments in a process of its own, in the current folder."""
+    started = start(*arguments, fault=fault)
+    return started()
+
+
+def start(*arguments: str, fault: Fault | None = None) -> Callable[[], Ended]:
+    """Start it, and return what waits for its end; the process's number is the `pid` of that."""
+    output = Path(f".output{len(list(Path.cwd().glob('.output*')))}").absolute()
+    process = _processes.Process(target=_train, args=(arguments, fault, str(output), os.getcwd()))
+    process.start()
+
+    def wait() -> Ended:
+        process.join()
+        return Ended(process.exitcode, output.read_text())
+
+    wait.pid = process.pid  # type: ignore[attr-defined]
+    return wait
+
+
+def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder: str) -> None:
+    os.chdir(folder)
+    handle = os.open(output, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    torch.set_num_threads(1)
+    if fault is not None:
+        _arm(fault)
+    from cifar_lab.train import main
+
+    sys.argv = ["train", *arguments]
+    main()
+
+
+def _arm(fault: Fault) -> None:
+    from cifar_lab.callbacks import Saving
+    from cifar_lab.classifier import Classifier
+    from cifar_lab.runs import files
+
+    times = 0
+
+    def due() -> bool:
+        nonlocal times
+        times += 1
+        return times == fault.count
+
+    def send() -> None:
+        os.kill(os.getpid(), fault.number)
+
+    def after(owner: Any, name: str) -> None:
+        method = getattr(owner, name)
+
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            if fault.place in ("validation", "test") and due():
+                send()
+            value = method(*arguments, **options)
+            if fault.place in ("batch", "epoch") and due():
+                send()
+            return value
+
+        setattr(owner, name, wrapped)
+
+    places = {
+        "batch": (Saving, "on_train_batch_end"),
+        "epoch": (Saving, "on_train_epoch_end"),
+        "validation": (Classifier, "validation_step"),
+        "test": (Classifier, "test_step"),
+    }
+    if fault.place in places:
+        after(*places[fault.place])
+    elif fault.place == "save":
+        torch.save = _half_saved(torch.save, due, send)
+    else:
+        files.os = _Moving(due, send)  # type: ignore[assignment]
+
+
+def _half_saved(save: Callable[..., None], due: Callable[[], bool], send: Callable[[], None]) -> Callable[..., None]:
+    def half(value: Any, file: Any) -> None:
+        if not (file.name_of_last and due()):
+            return save(value, file)
+        whole = io.BytesIO()
+        save(value, whole)
+        file.write(whole.getvalue()[: whole.tell() // 2])
+        file.flush()
+        return send()
+
+    return half
+
+
+class _Moving:
+    """The module `os`, but for a signal before a checkpoint takes its place."""
+
+    def __init__(self, due: Callable[[], bool], send: Callable[[], None]) -> None:
+        self._due, self._send = due, send
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def replace(self, source: Any, target: Any) -> None:
+        if Path(target).name == "last.ckpt" and self._due():
+            self._send()
+        os.replace(source, target)
