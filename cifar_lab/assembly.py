@@ -1,7 +1,9 @@
 """From a composed configuration to what Lightning trains."""
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -75,6 +77,24 @@ def choose_native(config: DictConfig, run: Run) -> "hardware.Native":
     native = hardware.choose(config.trainer.accelerator, **chosen)
     run.set_state("running", precision=native.precision, memory_format=_short(native.memory_format))
     return native
+
+
+@contextmanager
+def same_threads(run: Run) -> Iterator[None]:
+    """Compute with as many threads as the run's first attempt did, as another number gives other bits."""
+    import torch
+
+    own = torch.get_num_threads()
+    recorded = run.status().get("threads", own)
+    run.set_state("running", threads=recorded)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if recorded > max(own, cores):
+        print(f"note: the run began with {recorded} threads, and goes on with them on {cores} cores", flush=True)
+    torch.set_num_threads(recorded)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
 
 
 def _short(memory_format: object) -> str:

@@ -62,6 +62,11 @@ class Interruption:
             for number, handler in self._before.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
+    def take_back(self) -> None:
+        """Listen first again, where Lightning has put a handler in front, which would stop without saving."""
+        for number in self._before:
+            signal.signal(number, self._note)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         handler = self._before.get(signal.Signals(number))
         if callable(handler) and handler is not signal.default_int_handler:

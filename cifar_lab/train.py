@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab import table
-from cifar_lab.assembly import log_result, make_logger
+from cifar_lab.assembly import log_result, make_logger, same_threads
 from cifar_lab.attempt import Attempt, checkpoint_of, is_done
 from cifar_lab.config import (
     EXIT_USAGE,
@@ -187,7 +187,8 @@ def train_run(config: DictConfig, attempt: Attempt) -> None:
         run.start(resolved(config), overrides, options, follows, goes_on=attempt.checkpoint is not None)
         common = None if job is None else hydra.job.config.override_dirname.exclude_keys
         logger = make_logger(config, run, typed, hyperparameters(resolved(config), options, typed, common))
-        result = {**fit_and_test(config, attempt, logger), "options": options, "overrides": typed}
+        with same_threads(run):
+            result = {**fit_and_test(config, attempt, logger), "options": options, "overrides": typed}
         draw(run, result)
         log_result(logger, run, result)
         run.finish(result)

@@ -20,8 +20,9 @@ class Fault(NamedTuple):
     """A signal that a process sends itself.
 
     Attributes:
-        place: `batch` (a training batch has ended), `epoch` (its checkpoint is saved), `validation`, `test` (a batch of
-            it begins), `save` (half of the last checkpoint is written), `replace` (the one before has been moved).
+        place: `step` (a training batch begins), `batch` (it has ended), `epoch` (its checkpoint is saved), `validation`
+            and `test` (a batch of it begins), `save` (half of the last checkpoint is written), `replace` (the one
+            before has been moved).
         count: The how manyeth time.
         number: The signal.
     """
@@ -47,6 +48,7 @@ def command(*arguments: str, fault: Fault | None = None) -> Ended:
 def start(*arguments: str, fault: Fault | None = None) -> Callable[[], Ended]:
     """Start it, and return what waits for its end; the process's number is the `pid` of that."""
     output = Path(f".output{len(list(Path.cwd().glob('.output*')))}").absolute()
+    output.touch()
     process = _processes.Process(target=_train, args=(arguments, fault, str(output), os.getcwd()))
     process.start()
 
@@ -73,7 +75,7 @@ def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder:
 
 
 def _arm(fault: Fault) -> None:
-    from cifar_lab.callbacks import Saving
+    from cifar_lab.callbacks import Saving, saving
     from cifar_lab.classifier import Classifier
     from cifar_lab.runs import files
 
@@ -91,7 +93,7 @@ def _arm(fault: Fault) -> None:
         method = getattr(owner, name)
 
         def wrapped(*arguments: Any, **options: Any) -> Any:
-            if fault.place in ("validation", "test") and due():
+            if fault.place in ("step", "validation", "test") and due():
                 send()
             value = method(*arguments, **options)
             if fault.place in ("batch", "epoch") and due():
@@ -101,6 +103,7 @@ def _arm(fault: Fault) -> None:
         setattr(owner, name, wrapped)
 
     places = {
+        "step": (Classifier, "training_step"),
         "batch": (Saving, "on_train_batch_end"),
         "epoch": (Saving, "on_train_epoch_end"),
         "validation": (Classifier, "validation_step"),
@@ -109,26 +112,30 @@ def _arm(fault: Fault) -> None:
     if fault.place in places:
         after(*places[fault.place])
     elif fault.place == "save":
-        torch.save = _half_saved(torch.save, due, send)
+        saving.write_checkpoint = _half_written(saving.write_checkpoint, due, send)
     else:
         files.os = _Moving(due, send)  # type: ignore[assignment]
 
 
-def _half_saved(save: Callable[..., None], due: Callable[[], bool], send: Callable[[], None]) -> Callable[..., None]:
-    def half(value: Any, file: Any) -> None:
-        if not (file.name_of_last and due()):
-            return save(value, file)
+def _half_written(write: Callable[..., None], due: Callable[[], bool], send: Callable[[], None]) -> Callable[..., None]:
+    def half_saved(value: Any, file: Any) -> None:
         whole = io.BytesIO()
-        save(value, whole)
+        pickle_and_tensors(value, whole)
         file.write(whole.getvalue()[: whole.tell() // 2])
         file.flush()
-        return send()
+        send()
 
+    def half(checkpoint: dict[str, Any], path: Path, previous: Path | None = None) -> None:
+        if previous is not None and due():  # of the last checkpoint, not the best
+            torch.save = half_saved
+        write(checkpoint, path, previous)
+
+    pickle_and_tensors = torch.save
     return half
 
 
 class _Moving:
-    """The module `os`, but for a signal before a checkpoint takes its place."""
+    """The module `os`, but for a signal before the last checkpoint takes its place."""
 
     def __init__(self, due: Callable[[], bool], send: Callable[[], None]) -> None:
         self._due, self._send = due, send

@@ -44,7 +44,8 @@ class Recorder(Checkpoint):
         steps = trainer.global_step - len(self._steps)
         if trainer.global_step > 0:
             self.run.truncate(trainer.current_epoch, steps)
-            self._written = {name: values.tolist() for name, values in self.run.steps().items()}
+            if steps > 0:
+                self._written = {name: values.tolist() for name, values in self.run.steps().items()}
         self.run.set_state("running", epoch=trainer.current_epoch, epochs=trainer.max_epochs, step=trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:

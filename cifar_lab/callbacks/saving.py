@@ -104,6 +104,14 @@ class Stopping(L.Callback):
     def __init__(self, interruption: Interruption) -> None:
         self.interruption = interruption
 
+    def on_train_start(self, *_: Any) -> None:
+        """Listen to signals in Lightning's place."""
+        self.interruption.take_back()
+
+    def on_test_start(self, *_: Any) -> None:
+        """Listen to signals in Lightning's place."""
+        self.interruption.take_back()
+
     def on_validation_batch_start(self, *_: Any) -> None:
         """Stop, if a signal was received."""
         self.interruption.check()

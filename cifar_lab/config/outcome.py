@@ -3,7 +3,7 @@
 import os
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from cifar_lab.config.app import EXIT_FAILED, EXIT_USAGE, RunFailedError
 from cifar_lab.data.files import DataError
@@ -32,7 +32,8 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         # Lightning makes a SystemExit of Ctrl-C.
         interrupt = next((e for e in (error, error.__context__) if isinstance(e, KeyboardInterrupt)), None)
         diverged = isinstance(error, DivergedError)
-        run.fail("interrupted" if interrupt else "diverged" if diverged else "failed", interrupt or error)
+        with suppress(OSError):  # on a full disk; what has happened is told all the same
+            run.fail("interrupted" if interrupt else "diverged" if diverged else "failed", interrupt or error)
         _forget(error)
         if interrupt is not None:
             if isinstance(interrupt, Interrupted) and not in_sweep:

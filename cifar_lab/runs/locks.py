@@ -94,15 +94,16 @@ def _identity() -> dict[str, Any]:
 
 
 def _is_alive(told: dict[str, Any]) -> bool:
-    if told["host"] != socket.gethostname():
+    host, process, started = told["host"], told["process"], told["started"]
+    if host != socket.gethostname():
         return time.time() - told["heartbeat"] < DEAD_AFTER_SECONDS
     try:
-        os.kill(told["process"], 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return _started(told["process"]) == told["started"]  # else another process has got its number
+    return _started(process) == started  # else another process has got its number
 
 
 def _started(process: int) -> str:
