@@ -1,13 +1,13 @@
 """The command in processes of its own, in which real faults are made: kills and signals at a chosen place."""
 
-import io
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 
@@ -75,9 +75,9 @@ def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder:
 
 
 def _arm(fault: Fault) -> None:
-    from cifar_lab.callbacks import Saving, saving
+    from cifar_lab.callbacks import Saving
     from cifar_lab.classifier import Classifier
-    from cifar_lab.runs import files
+    from cifar_lab.runs import checkpoints, files
 
     times = 0
 
@@ -112,26 +112,31 @@ def _arm(fault: Fault) -> None:
     if fault.place in places:
         after(*places[fault.place])
     elif fault.place == "save":
-        saving.write_checkpoint = _half_written(saving.write_checkpoint, due, send)
+        checkpoints.replacing = _half_written(checkpoints.replacing, due, send)
     else:
         files.os = _Moving(due, send)  # type: ignore[assignment]
 
 
-def _half_written(write: Callable[..., None], due: Callable[[], bool], send: Callable[[], None]) -> Callable[..., None]:
-    def half_saved(value: Any, file: Any) -> None:
-        whole = io.BytesIO()
-        pickle_and_tensors(value, whole)
-        file.write(whole.getvalue()[: whole.tell() // 2])
-        file.flush()
-        send()
+def _half_written(replacing: Callable[..., Any], due: Callable[[], bool], send: Callable[[], None]) -> Any:
+    @contextmanager
+    def half(path: Path, mode: str, **options: Any) -> Iterator[Any]:
+        with replacing(path, mode, **options) as file:
+            # Of the last checkpoint, not the best.
+            yield _Half(file, send) if options["keep"] is not None and due() else file
 
-    def half(checkpoint: dict[str, Any], path: Path, previous: Path | None = None) -> None:
-        if previous is not None and due():  # of the last checkpoint, not the best
-            torch.save = half_saved
-        write(checkpoint, path, previous)
-
-    pickle_and_tensors = torch.save
     return half
+
+
+class _Half:
+    """A file that gets half of what is written, then a signal."""
+
+    def __init__(self, file: IO[bytes], send: Callable[[], None]) -> None:
+        self._file, self._send = file, send
+
+    def write(self, contents: memoryview) -> None:
+        self._file.write(contents[: len(contents) // 2])
+        self._file.flush()
+        self._send()
 
 
 class _Moving:

@@ -58,10 +58,20 @@ class Saving(Checkpoint):
         self.interruption = interruption
         self.every_minutes = every_minutes
         self._saved = 0.0
+        self._has_stopped = False
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Keep that training has been stopped early, which Lightning forgets."""
+        checkpoint["has_stopped"] = bool(trainer.should_stop)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Go on from what was saved."""
+        self._has_stopped = checkpoint["has_stopped"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and train no more where training had been stopped."""
         self._saved = time.monotonic()
+        trainer.should_stop = self._has_stopped
 
     def on_train_batch_end(
         self,

@@ -1,5 +1,6 @@
 """Checkpoints, written whole or not at all, and read only if they are whole and hold no code."""
 
+import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -26,8 +27,14 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path, previous: Path | No
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, "wb", durable=True, keep=previous) as file:
-        torch.save(checkpoint, file)
+    # Not straight into the file, as torch's error for a full disk does not say that it is full.
+    contents = io.BytesIO()
+    torch.save(checkpoint, contents)
+    try:
+        with replacing(path, "wb", durable=True, keep=previous) as file:
+            file.write(contents.getbuffer())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
