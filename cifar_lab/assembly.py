@@ -1,14 +1,16 @@
 """From a composed configuration to what Lightning trains."""
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from cifar_lab.attempt import Attempt
 from cifar_lab.config import build, build_scheduler, resolved
 from cifar_lab.fingerprints import fingerprint
-from cifar_lab.jobs import Job
 from cifar_lab.runs import Run
 
 if TYPE_CHECKING:
@@ -44,23 +46,59 @@ def make_classifier(config: DictConfig, datamodule: "InMemoryDataModule", native
         l1=config.l1,
         grad_clip=config.grad_clip,
         memory_format=native.memory_format,
+        seed=config.seed,
     )
 
 
-def make_callbacks(
-    config: DictConfig, run: Run, throughput: "Throughput", averaging: Any, job: Job | None = None
-) -> list[Any]:
+def make_callbacks(config: DictConfig, attempt: Attempt, throughput: "Throughput", averaging: Any) -> list[Any]:
     """What happens beside training: our own, then the configuration's."""
-    from cifar_lab.callbacks import Progress, Recorder, best_and_last
+    from cifar_lab.callbacks import Progress, Recorder, Saving, Stopping, best
 
-    callbacks = [throughput, Recorder(run, throughput), *best_and_last(run)]
-    callbacks += [build(option) for option in config.callbacks.values()]
+    run, options = attempt.run, dict(config.callbacks)
+    saving = Saving(run, attempt.interruption, options.pop("checkpoint")["every_minutes"])
+    # Lightning calls checkpoints last, and in this order: a loss is looked at before the weights behind it are kept.
+    callbacks = [throughput, Recorder(run, throughput), best(run), saving, Stopping(attempt.interruption)]
+    callbacks += [build(option) for option in options.values()]
     if averaging is not None:
         callbacks.append(averaging)
     if config.trainer.enable_progress_bar:
         val_name = "val acc" if config.protocol.val_fraction else "test acc"
-        callbacks.append(Progress(throughput, val_name=val_name, job=job))
+        callbacks.append(Progress(throughput, val_name=val_name, job=attempt.job))
     return callbacks
+
+
+def choose_native(config: DictConfig, run: Run) -> "hardware.Native":
+    """How the run computes: as its first attempt did, else what the hardware does natively."""
+    from cifar_lab import hardware
+
+    recorded = run.status()
+    options = {key: config.trainer[key] for key in ("precision", "memory_format")}
+    chosen = {key: recorded.get(key, "auto") if value == "auto" else value for key, value in options.items()}
+    native = hardware.choose(config.trainer.accelerator, **chosen)
+    run.set_state("running", precision=native.precision, memory_format=_short(native.memory_format))
+    return native
+
+
+@contextmanager
+def same_threads(run: Run) -> Iterator[None]:
+    """Compute with as many threads as the run's first attempt did, as another number gives other bits."""
+    import torch
+
+    own = torch.get_num_threads()
+    recorded = run.status().get("threads", own)
+    run.set_state("running", threads=recorded)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if recorded > max(own, cores):
+        print(f"note: the run began with {recorded} threads, and goes on with them on {cores} cores", flush=True)
+    torch.set_num_threads(recorded)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
+
+
+def _short(memory_format: object) -> str:
+    return str(memory_format).removeprefix("torch.").removesuffix("_format")
 
 
 def make_logger(

@@ -14,9 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from cifar_lab.data.images import key_seed
 from cifar_lab.optimizers import make_optimizer
 
 Batch = tuple[Tensor, Tensor]
+
+# First part of a generator's key: what the numbers are for.
+_DRAWS = 2
 
 
 class Classifier(L.LightningModule):
@@ -39,6 +43,7 @@ class Classifier(L.LightningModule):
         l1: Weight of the L1 norm of all trainable parameters in the objective.
         grad_clip: Largest global L2 norm of the gradients; 0 or None does not clip.
         memory_format: Layout of the weights and of the images that the network gets.
+        seed: Of what is drawn in training steps; each draw depends on it, the epoch and the batch alone.
     """
 
     def __init__(
@@ -52,8 +57,10 @@ class Classifier(L.LightningModule):
         l1: float = 0.0,
         grad_clip: float | None = None,
         memory_format: torch.memory_format = torch.contiguous_format,
+        seed: int = 0,
     ) -> None:
         super().__init__()
+        self.seed = seed
         self.model = model.to(memory_format=memory_format)
         self.loss = loss
         self.optimizer_factory = optimizer
@@ -100,6 +107,19 @@ class Classifier(L.LightningModule):
         logits = self(images)
         self.test_metrics.update(logits, labels, loss=self.loss(logits, labels))
         self.test_confusion.update(logits, labels)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed what is drawn in this batch, by dropout, with nothing but what it is drawn for."""
+        torch.manual_seed(key_seed(_DRAWS, self.seed, self.current_epoch, batch_idx))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the sums of the epoch at hand; within an epoch they are in no weights."""
+        checkpoint["train_metrics"] = self.train_metrics.sums()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from what was saved."""
+        if "train_metrics" in checkpoint:
+            self.train_metrics.load_sums(checkpoint["train_metrics"])
 
     def on_train_epoch_start(self) -> None:
         """Begin an epoch that has not been validated."""
@@ -225,6 +245,14 @@ class _Metrics(nn.Module):
 
     def compute(self, split: str) -> dict[str, Tensor]:
         return {f"{split}/{name}": metric.compute() for name, metric in self._metrics()}
+
+    def sums(self) -> dict[str, dict[str, Any]]:
+        return {name: dict(metric.metric_state) for name, metric in self._metrics()}
+
+    def load_sums(self, sums: Mapping[str, Mapping[str, Tensor]]) -> None:
+        for name, metric in self._metrics():
+            for part, value in sums[name].items():
+                setattr(metric, part, value.to(metric.device))
 
     def reset(self) -> None:
         for _, metric in self._metrics():

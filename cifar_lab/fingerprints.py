@@ -12,6 +12,10 @@ _NOT_HASHED: dict[str, set[str] | None] = {
     "logger": None,
     "allow": None,
     "published": None,
+    "resume": None,
+    "retry_failed": None,
+    "retry_diverged": None,
+    "callbacks": {"checkpoint"},
     "data": {"root", "verify", "download", "sources"},
     "optimizer": {"foreach", "fused"},
     "trainer": {

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -15,12 +16,16 @@ class Job:
         total: Jobs of the sweep.
         later: Jobs after it that have not finished yet.
         seconds: What each job that was trained before in this process has taken; a job adds its own.
+        left: Folders of jobs that another process was training when their turn came; a job adds its own.
+        again: The folders to look at, in a second turn for what was left; None in the first, which looks at all.
     """
 
     number: int
     total: int
     later: int
     seconds: list[float]
+    left: list[Path] = field(default_factory=list)
+    again: frozenset[Path] | None = None
 
     def __str__(self) -> str:
         return f"job {self.number} of {self.total}"

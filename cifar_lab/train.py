@@ -3,43 +3,36 @@
 torch and Lightning are imported where training starts, so that help and mistakes do not wait for them.
 """
 
-import logging
 import math
 import sys
-import time
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab import table
-from cifar_lab.assembly import describe, log_result, make_callbacks, make_classifier, make_logger, trainer_options
+from cifar_lab.assembly import log_result, make_logger, same_threads
+from cifar_lab.attempt import Attempt, checkpoint_of, is_done
 from cifar_lab.config import (
+    EXIT_USAGE,
     Preflight,
     RunFailedError,
-    build,
     checked,
-    class_names,
     hyperparameters,
     interpolations,
+    merged,
     recording_outcome,
     resolved,
     run_application,
     run_jobs,
 )
+from cifar_lab.fitting import fit_and_test
+from cifar_lab.interruption import Interruption
 from cifar_lab.jobs import Job, clock, timed
-from cifar_lab.runs import Run, Sweep, find_runs, float32_digits, job_key, weights_name
-
-if TYPE_CHECKING:
-    import lightning as L
-    from lightning.pytorch.loggers import Logger
-
-    from cifar_lab.classifier import Classifier
-    from cifar_lab.data.datamodule import InMemoryDataModule
+from cifar_lab.runs import LockedError, Run, Sweep, find_runs, job_key, locked
 
 
 def main() -> None:
@@ -135,125 +128,78 @@ def tabulate(sweep_folder: Path | None) -> None:
 
 
 def train(config: DictConfig, job: Job | None = None) -> float:
-    """Train a composition and leave its run directory; a finished run of a sweep is not trained again.
+    """Train a composition and leave its run directory, or go on with what an earlier attempt has left there.
 
     Args:
         config: The composed configuration; Hydra has made the run's folder.
-        job: Which job of a sweep it is.
+        job: Which job of a sweep it is; of a sweep, finished runs are not trained again, and others gone on with.
 
     Returns:
-        The validation accuracy of the chosen weights, from 0 to 1.
+        The validation accuracy of the chosen weights, from 0 to 1; NaN where another process trains the run.
+
+    Raises:
+        RunFailedError: The run ended without a result; its folder says why.
+        Interrupted: A signal ended it.
+    """
+    from cifar_lab.analysis.run_report import summary
+
+    run = Run(HydraConfig.get().runtime.output_dir)
+    if job is not None:
+        if job.again is not None and run.folder not in job.again:
+            return math.nan
+        left = job.seconds_left()
+        print(f"{job}{'' if left is None else f', {clock(left)} left'}: {run.folder.name}", flush=True)
+    interruption = Interruption()
+    with interruption.listening():
+        try:
+            if not is_done(run, config, job):
+                with locked(run.lock_file):
+                    if not is_done(run, config, job):
+                        train_run(config, Attempt(run, job, interruption, checkpoint_of(run, config, job)))
+        except LockedError as owner:
+            return leave(run, job, owner)
+    print(summary(run.folder, run.result()), flush=True)
+    interruption.check()
+    return float(run.result()["val/acc"])
+
+
+def leave(run: Run, job: Job | None, owner: LockedError) -> float:
+    """Leave a run to the process that trains it.
+
+    Raises:
+        RunFailedError: It is not one of a sweep, of which it could be looked at again.
+    """
+    if job is None:
+        raise RunFailedError(f"{run.folder} is being trained by {owner}; set hydra.run.dir= to another", EXIT_USAGE)
+    print(f"{run.folder.name} is being trained by {owner}", flush=True)
+    job.left.append(run.folder)
+    return math.nan
+
+
+def train_run(config: DictConfig, attempt: Attempt) -> None:
+    """Train a run whose lock is held, and write its directory from the first file to the result.
 
     Raises:
         RunFailedError: The run ended without a result; its folder says why.
     """
-    from cifar_lab.analysis.run_report import draw, summary
+    from cifar_lab.analysis.run_report import draw
 
-    hydra = HydraConfig.get()
-    run = Run(hydra.runtime.output_dir)
-    if job is not None:
-        left = job.seconds_left()
-        print(f"{job}{'' if left is None else f', {clock(left)} left'}: {run.folder.name}", flush=True)
-    if job is None or not run.has_result():
-        options = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
-        overrides = list(hydra.overrides.task)
-        with recording_outcome(run, in_sweep=job is not None), timed([] if job is None else job.seconds):
-            run.start(resolved(config), overrides, options, interpolations(config))
-            typed = [line for line in overrides if not line.startswith("name=")]
-            common = None if job is None else hydra.job.config.override_dirname.exclude_keys
-            logger = make_logger(config, run, typed, hyperparameters(resolved(config), options, typed, common))
-            result = {**fit_and_test(config, run, logger, job), "options": options, "overrides": typed}
-            draw(run, result)
-            log_result(logger, run, result)
-            run.finish(result)
-    result = run.result()
-    print(summary(run.folder, result), flush=True)
-    return float(result["val/acc"])
-
-
-def fit_and_test(
-    config: DictConfig, run: Run, logger: "Logger | None" = None, job: Job | None = None
-) -> dict[str, Any]:
-    """Train, then test the chosen and the final epoch's weights, and keep the chosen ones.
-
-    Args:
-        config: The composed configuration.
-        run: Where to write.
-        logger: Lightning's, for metrics beside the run's own files.
-        job: Which job of a sweep it is.
-
-    Returns:
-        The result in plain values, by the names of `docs/run_directory.md`.
-    """
-    import lightning as L
-
-    from cifar_lab import hardware
-    from cifar_lab.callbacks import SWA, Throughput
-
-    # Which devices there are stands in the result; how Lightning uses torch is nothing that a user could mend.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
-    started = time.perf_counter()
-    native = hardware.choose(config.trainer.accelerator, config.trainer.precision, config.trainer.memory_format)
-    hardware.reset_peak_memory(native.device)
-    datamodule = build(config.data)
-    L.seed_everything(config.seed, verbose=False)
-    classifier = make_classifier(config, datamodule, native)
-    throughput, averaging = Throughput(), build(config.averaging)
-    callbacks = make_callbacks(config, run, throughput, averaging, job)
-    trainer = L.Trainer(**trainer_options(config, native), callbacks=callbacks, logger=logger or False)
-    trainer.fit(classifier, datamodule)
-    if not run.metrics_file.exists():
-        raise RuntimeError("no epoch was trained to its end; give trainer.max_time more, or data.train_size less")
-    # An average over epochs is no epoch's, and is itself what was chosen.
-    best_epoch = None if isinstance(averaging, SWA) else run.best_epoch()
-    tester = L.Trainer(**trainer_options(config, native), logger=False, enable_checkpointing=False)
-    measured = test(tester, classifier, datamodule, run, best_epoch)
-    for active in trainer.loggers:
-        active.log_metrics({name: value for name, value in measured.items() if "test/" in name}, trainer.global_step)
-        active.finalize("success")
-    run.save_weights(classifier.model, weights_name(class_names(config), measured["test/acc"]))
-    speed = throughput.images_per_second
-    return {
-        **measured,
-        "best_epoch": best_epoch,
-        "epochs": trainer.current_epoch,
-        "seconds": round(time.perf_counter() - started, 3),
-        "images_per_second": None if math.isnan(speed) else round(speed, 1),
-        "precision": str(trainer.precision),
-        **describe(config, classifier, datamodule, native),
-        "classes": list(datamodule.classes),
-        "confusion_matrix": classifier.test_confusion.compute().tolist(),
-    }
-
-
-def test(
-    tester: "L.Trainer", classifier: "Classifier", datamodule: "InMemoryDataModule", run: Run, best_epoch: int | None
-) -> dict[str, float]:
-    """Measure the weights at hand, those of the last epoch, then the chosen epoch's, which stay loaded.
-
-    Args:
-        tester: Runs the test.
-        classifier: As training left it.
-        datamodule: Its images.
-        run: Holds the chosen epoch's weights and validation.
-        best_epoch: The chosen epoch, from 1; None chooses the weights at hand.
-
-    Returns:
-        `test/*` and `val/*` of the chosen weights, `test/*_final` of those at hand.
-    """
-    import torch
-
-    (final,) = tester.test(classifier, datamodule, verbose=False)
-    if best_epoch is None:
-        chosen, validation = final, tester.validate(classifier, datamodule, verbose=False)[0]
-    else:
-        checkpoint = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)
-        assert checkpoint["epoch"] + 1 == best_epoch
-        classifier.load_state_dict(checkpoint["state_dict"])
-        chosen, validation = tester.test(classifier, datamodule, verbose=False)[0], run.validation(best_epoch)
-    measured = {**chosen, **{f"{name}_final": value for name, value in final.items()}, **validation}
-    return {name: float32_digits(value) for name, value in measured.items()}
+    hydra, run, job = HydraConfig.get(), attempt.run, attempt.job
+    options = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
+    overrides = [line for line in hydra.overrides.task if not line.startswith(("resume=", "retry_"))]
+    typed = [line for line in overrides if not line.startswith("name=")]
+    with recording_outcome(run, in_sweep=job is not None), timed([] if job is None else job.seconds):
+        follows = interpolations(config)
+        if config.resume not in (None, "auto"):
+            config = OmegaConf.create(merged(run, resolved(config), overrides))
+        run.start(resolved(config), overrides, options, follows, goes_on=attempt.checkpoint is not None)
+        common = None if job is None else hydra.job.config.override_dirname.exclude_keys
+        logger = make_logger(config, run, typed, hyperparameters(resolved(config), options, typed, common))
+        with same_threads(run):
+            result = {**fit_and_test(config, attempt, logger), "options": options, "overrides": typed}
+        draw(run, result)
+        log_result(logger, run, result)
+        run.finish(result)
 
 
 if __name__ == "__main__":

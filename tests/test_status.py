@@ -1,12 +1,13 @@
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cifar_lab import status
-from cifar_lab.runs import Run, Sweep
+from cifar_lab.runs import Run, Sweep, locked
 
 
 @pytest.fixture
@@ -25,7 +26,8 @@ def command(
     return ran
 
 
-def _sweep(folder: Path) -> None:
+@contextmanager
+def _sweep(folder: Path) -> Iterator[None]:
     """Four jobs: one finished, one running, one diverged, one that has not begun."""
     Sweep(folder).plan([[f"seed={seed}"] for seed in range(4)])
     runs = [Run(folder / f"seed={seed}") for seed in range(3)]
@@ -37,13 +39,15 @@ def _sweep(folder: Path) -> None:
     runs[1].append_metrics({"epoch": 1, "val/acc": 0.375})
     runs[2].append_metrics({"epoch": 1, "val/acc": 0.1})
     runs[2].fail("diverged", RuntimeError("train/loss is nan"))
+    with locked(runs[1].lock_file):
+        yield
 
 
 def test_runs_and_sweeps_are_listed_with_state_epoch_accuracy_age_and_folder(
     command: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    _sweep(tmp_path / "outputs" / "seed")
-    code, out, _ = command("outputs")
+    with _sweep(tmp_path / "outputs" / "seed"):
+        code, out, _ = command("outputs")
     assert code == 0
     header, *rows, sweep = [line.split() for line in out.splitlines()]
     assert header == ["state", "epoch", "accuracy", "age", "folder"]
@@ -54,8 +58,8 @@ def test_runs_and_sweeps_are_listed_with_state_epoch_accuracy_age_and_folder(
 
 
 def test_json_has_the_same(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
-    _sweep(tmp_path / "outputs" / "seed")
-    code, out, _ = command("--json")  # of outputs, where nothing else is said
+    with _sweep(tmp_path / "outputs" / "seed"):
+        code, out, _ = command("--json")  # of outputs, where nothing else is said
     assert code == 0
     told = json.loads(out)
     assert [run["state"] for run in told["runs"]] == ["finished", "running", "diverged"]

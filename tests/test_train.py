@@ -15,6 +15,7 @@ import yaml
 from cifar_lab import hardware
 from cifar_lab import train as train_module
 from cifar_lab.analysis.statistics import wilson_interval
+from cifar_lab.assembly import make_classifier
 from cifar_lab.callbacks import Recorder
 from cifar_lab.classifier import Classifier
 from cifar_lab.config import build
@@ -201,9 +202,12 @@ def test_a_run_that_fails_is_one_line_and_exit_1(lab: Lab, monkeypatch: pytest.M
 def test_a_loss_that_is_no_number_is_a_diverged_run(lab: Lab) -> None:
     outcome = lab(*TINY, "optimizer=sgd", "optimizer.lr=1e30", "grad_clip=0", "bn=false")
     assert outcome.code == 1
-    assert "is nan in epoch" in outcome.stderr
-    assert outcome.runs[0].status()["state"] == "diverged"
-    assert not outcome.runs[0].result_file.exists()
+    assert "error: the loss is nan in step 2; try a lower optimizer.lr" in outcome.stderr
+    run = outcome.runs[0]
+    assert run.status()["state"] == "diverged"
+    assert np.isnan(run.steps()["loss"]).tolist() == [False, True]  # it stopped within that step
+    assert not run.result_file.exists()
+    assert not run.checkpoints.exists()
 
 
 def test_an_interrupt_ends_a_sweep_with_130(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +276,7 @@ def test_the_schedule_is_the_configurations(lab: Lab) -> None:
 def test_what_is_composed_is_what_is_trained(composed: Compose, lab: Lab) -> None:
     config = composed(*TINY, "l1=1e-3", "grad_clip=0.25", "trainer.memory_format=channels_last")
     native = hardware.choose("cpu", memory_format="channels_last")
-    classifier = train_module.make_classifier(config, build(config.data), native)
+    classifier = make_classifier(config, build(config.data), native)
     assert (classifier.l1, classifier.grad_clip) == (1e-3, 0.25)
     assert classifier.memory_format == torch.channels_last
     (run,) = lab(*TINY, "l1=1e-3", "trainer.precision=32-true", "data.seed=0", "seed=1").runs

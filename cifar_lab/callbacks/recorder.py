@@ -1,6 +1,5 @@
 """Every epoch and every step of a run, on disk."""
 
-import math
 from typing import Any
 
 import lightning as L
@@ -13,6 +12,8 @@ from cifar_lab.callbacks.throughput import Throughput
 from cifar_lab.runs import DivergedError, Run, float32_digits
 
 STEP_QUANTITIES = ("loss", "grad_norm", "first_conv_grad_norm")
+# How late a loss that is no number may be found on a GPU, in optimizer steps.
+CHECKED_EVERY_STEPS = 50
 _EPOCH_METRICS = ("train/loss", "train/objective", "train/acc", "val/loss", "val/acc", "train/lr")
 
 
@@ -38,8 +39,22 @@ class Recorder(Checkpoint):
         self._global_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Say that training begins."""
-        self.run.set_state("running", epoch=0, epochs=trainer.max_epochs, step=0)
+        """Say that training begins, or goes on: then what was written after the checkpoint is taken back."""
+        self._global_step = trainer.global_step
+        steps = trainer.global_step - len(self._steps)
+        if trainer.global_step > 0:
+            self.run.truncate(trainer.current_epoch, steps)
+            if steps > 0:
+                self._written = {name: values.tolist() for name, values in self.run.steps().items()}
+        self.run.set_state("running", epoch=trainer.current_epoch, epochs=trainer.max_epochs, step=trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The steps of the epoch at hand, which are on no disk yet."""
+        return {"steps": list(self._steps), "lr": list(self._lr)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what was saved."""
+        self._steps, self._lr = list(state_dict["steps"]), list(state_dict["lr"])
 
     def on_train_batch_end(
         self,
@@ -49,7 +64,11 @@ class Recorder(Checkpoint):
         batch: tuple[Tensor, Tensor],
         batch_idx: int,
     ) -> None:
-        """Keep what the module tells of its last step."""
+        """Keep what the module tells of its last step.
+
+        Raises:
+            DivergedError: The loss is not finite.
+        """
         self._accumulated.append(pl_module.step_loss)
         if trainer.global_step == self._global_step:
             return
@@ -59,13 +78,12 @@ class Recorder(Checkpoint):
         self._steps.append(torch.stack([loss, pl_module.grad_norm, pl_module.first_conv_grad_norm.float()]))
         self._lr.append(pl_module.step_lr)
         self._accumulated = []
+        # Looking at a loss waits for a GPU, so there it is done now and then, and before an epoch is validated.
+        if pl_module.device.type == "cpu" or trainer.is_last_batch or self._global_step % CHECKED_EVERY_STEPS == 0:
+            self._check(loss)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write the epoch.
-
-        Raises:
-            DivergedError: The epoch's loss is not finite.
-        """
+        """Write the epoch."""
         self._write_steps()
         epoch = trainer.current_epoch + 1
         row: dict[str, float | int | None] = {"epoch": epoch, "step": trainer.global_step}
@@ -76,9 +94,15 @@ class Recorder(Checkpoint):
         row["images_per_second"] = round(self.throughput.epoch_images_per_second, 1)
         self.run.append_metrics(row)
         self.run.set_state("running", epoch=epoch, epochs=trainer.max_epochs, step=trainer.global_step)
-        loss = row["train/loss"]
-        if loss is not None and not math.isfinite(loss):
-            raise DivergedError(f"train/loss is {loss} in epoch {epoch}; try a lower optimizer.lr")
+
+    def _check(self, loss: Tensor) -> None:
+        if bool(torch.isfinite(loss)):
+            return
+        losses = torch.stack([step[0] for step in self._steps])
+        first = int((~torch.isfinite(losses)).nonzero()[0])
+        step = self._global_step - len(self._steps) + first + 1
+        self._write_steps()
+        raise DivergedError(f"the loss is {float(losses[first])} in step {step}; try a lower optimizer.lr")
 
     def _write_steps(self) -> None:
         if self._steps:

@@ -16,6 +16,7 @@ class Throughput(L.Callback):
         self._images = self._epoch_images = 0
         self._seconds = self._epoch_training_seconds = 0.0
         self._steps = 0
+        self.has_trained = False
         self._clock = self._epoch_clock = time.perf_counter()
 
     @property
@@ -32,6 +33,10 @@ class Throughput(L.Callback):
     def epoch_seconds(self) -> float:
         """Wall seconds that the current or last epoch has taken, validation included."""
         return time.perf_counter() - self._epoch_clock
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that there is something to train."""
+        self.has_trained = True
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start an epoch's clocks."""

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import completion, schema
 from cifar_lab.config.preflight import Preflight
+from cifar_lab.interruption import Interrupted
 from cifar_lab.jobs import Job
 from cifar_lab.runs import Sweep, job_key
 
@@ -55,7 +56,8 @@ def run_application(application: Callable[[], object]) -> NoReturn:
         application: Raises as `checked` and `run_jobs` do.
 
     Raises:
-        SystemExit: Always; 0 done, 1 a run failed, 2 the command line cannot be run, 130 interrupted.
+        SystemExit: Always; 0 done, 1 a run failed, 2 the command line cannot be run, 130 interrupted by Ctrl-C, 143 by
+            another signal.
     """
     try:
         application()
@@ -63,7 +65,9 @@ def run_application(application: Callable[[], object]) -> NoReturn:
         _exit(str(error), error.exit_code)
     except ValueError as error:
         _exit(str(error), EXIT_USAGE)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if isinstance(error, Interrupted):
+            _exit(f"interrupted by {error}; {error.goes_on} goes on where it stopped", error.exit_code)
         _exit("interrupted", EXIT_INTERRUPTED)
     sys.exit(0)
 
@@ -109,6 +113,8 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
     finished = set() if sweep is None else sweep.finished_jobs()
     unfinished = [job_key(lines) not in finished for lines in asked.jobs]
     seconds: list[float] = []
+    left: list[Path] = []
+    again: frozenset[Path] | None = None
     failures: list[RunFailedError] = []
     folders: list[Path] = []
 
@@ -120,7 +126,7 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
             if sweep is None:
                 return task(config, None)
             number = own.job.num + 1
-            return task(config, Job(number, len(asked.jobs), sum(unfinished[number:]), seconds))
+            return task(config, Job(number, len(asked.jobs), sum(unfinished[number:]), seconds, left, again))
         except RunFailedError as error:
             # Kept from Hydra, which would announce it by lines of its own.
             if sweep is not None:
@@ -137,6 +143,9 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
                 completion.answer(application)
             else:
                 application()
+                if left:  # what another process trained when its turn came is looked at once more
+                    again, left = frozenset(left), []
+                    application()
     except (HydraException, OmegaConfBaseException) as error:
         parts = [str(error), str(error.__cause__ or "")]
         raise ValueError(" ".join(" ".join(parts).split())) from None
@@ -149,6 +158,8 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
         raise RunFailedError(f"not every run of the sweep finished; the first that did not: {failures[0]}")
     if failures:
         raise failures[0]
+    if left:
+        raise RunFailedError(f"{len(left)} runs of the sweep are still being trained elsewhere, the first is {left[0]}")
     return folders
 
 

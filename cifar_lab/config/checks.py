@@ -33,7 +33,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("patience", "cooldown", "padding", "size", "num_ops", "total_iters"), _COUNT_OR_NONE),
     **dict.fromkeys(("seed", "split_seed", "data_seed"), _SEED),
     **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches"), _POSITIVE),
-    **dict.fromkeys(("lr", "max_lr", "eps", "std", "div_factor", "final_div_factor"), _POSITIVE),
+    **dict.fromkeys(("lr", "max_lr", "eps", "std", "div_factor", "final_div_factor", "every_minutes"), _POSITIVE),
     **dict.fromkeys(("l1", "grad_clip", "weight_decay", "alpha", "gamma", "negative_slope", "eta_min"), _NOT_NEGATIVE),
     **dict.fromkeys(("min_lr", "min_delta", "threshold"), _NOT_NEGATIVE),
     **dict.fromkeys(("dropout", "smoothing", "pct_start", "anneal", "factor", "published"), _SHARE),
@@ -44,7 +44,7 @@ RANGES: dict[str, Range] = {
     "magnitude": Range(lambda x: 0 <= x <= 30, "a whole number from 0 to 30", whole=True),
 }
 # Keys that null switches off, though their option gives a value.
-_NULLABLE = ("grad_clip",)
+_NULLABLE = ("grad_clip", "every_minutes")
 # Keys that are null by default: what they take otherwise.
 _NULL_OR: dict[str, type] = {
     **dict.fromkeys(("download", "foreach", "fused", "benchmark"), bool),

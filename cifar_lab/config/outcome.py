@@ -1,11 +1,13 @@
 """How a run ends, whatever ends it."""
 
+import os
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from cifar_lab.config.app import EXIT_FAILED, EXIT_USAGE, RunFailedError
 from cifar_lab.data.files import DataError
+from cifar_lab.interruption import Interrupted
 from cifar_lab.runs import DivergedError, Run, RunExistsError
 
 
@@ -28,12 +30,15 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         raise RunFailedError(str(error), EXIT_USAGE) from None
     except BaseException as error:
         # Lightning makes a SystemExit of Ctrl-C.
-        interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+        interrupt = next((e for e in (error, error.__context__) if isinstance(e, KeyboardInterrupt)), None)
         diverged = isinstance(error, DivergedError)
-        run.fail("interrupted" if interrupted else "diverged" if diverged else "failed", error)
+        with suppress(OSError):  # on a full disk; what has happened is told all the same
+            run.fail("interrupted" if interrupt else "diverged" if diverged else "failed", interrupt or error)
         _forget(error)
-        if interrupted:
-            raise KeyboardInterrupt from None
+        if interrupt is not None:
+            if isinstance(interrupt, Interrupted) and not in_sweep:
+                interrupt.goes_on = f"resume={os.path.relpath(run.folder)}"
+            raise interrupt from None
         message = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, ValueError) and not in_sweep and not run.has_begun():
             run.discard()  # a sweep shows it as a run that failed

@@ -16,9 +16,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import checks, naming, schema
+from cifar_lab.config import checks, naming, resume, schema
 from cifar_lab.config.precedence import Loader
 from cifar_lab.data import files
+from cifar_lab.runs import Run
 
 
 class Preflight:
@@ -36,12 +37,16 @@ class Preflight:
             over the others: the sweep's name, and which keys its jobs have in common.
         jobs: The command line of each job of a sweep, in the order in which they run; none for a single run.
         sweep_folder: Where a sweep's runs go; None for a single run.
+        resumed: The folder of the run that the command line says to go on with; None without one.
+        typed: What stands beside that on the command line.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
         parser = get_args_parser()
         parser.error = _raise  # type: ignore[method-assign]
-        self._given = list(arguments)
+        self.resumed = resume.named_run(arguments)
+        self.typed = [argument for argument in arguments if not argument.startswith(("resume=", "-"))]
+        self._given = list(arguments) if self.resumed is None else resume.full_command(arguments, self.resumed)
         self._arguments = parser.parse_intermixed_args(self._given)
         self.notes: list[str] = []
         self.additions: list[str] = []
@@ -89,6 +94,8 @@ class Preflight:
             assert isinstance(loader, Loader)
             overrides = self._parsed(loader)
             name = naming.sweep_name(overrides)
+            if self.resumed is not None and self._arguments.multirun:
+                raise ValueError("resume= names one run; a sweep goes on by itself when its command is given again")
             if self._arguments.multirun and name:
                 swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
                 common = [override.key_or_group for override in overrides if override.key_or_group not in swept]
@@ -100,6 +107,8 @@ class Preflight:
                     _check_options(override, loader, search)
             for lines in _neighbours(overrides):
                 self._check_job([*lines, *search], loader)
+            if self._is_auto(overrides) and not self._arguments.multirun:
+                self.additions.append("hydra.run.dir='outputs/${name}/${run_folder:true}'")
             if self._arguments.multirun:
                 (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
                 composed = compose("train", [*jobs[0], *self.additions, *search], return_hydra_config=True)
@@ -108,6 +117,11 @@ class Preflight:
                 # Written out, as a folder named by the time would be another one when Hydra makes it.
                 quoted = str(self.sweep_folder).replace("'", r"\'")
                 self.additions.append(f"hydra.sweep.dir='{quoted}'")
+
+    def _is_auto(self, overrides: Sequence[Override]) -> bool:
+        lines = [override.input_line for override in overrides]
+        named = any(str(line).startswith("hydra.run.dir=") for line in lines)
+        return f"resume={resume.AUTO}" in lines and not named
 
     def _parsed(self, loader: Loader) -> list[Override]:
         try:
@@ -137,6 +151,8 @@ class Preflight:
         known = _plain(loader.before_values)
         _check_own_options(loader)
         check(plain, known, _foreign(plain))
+        if self.resumed is not None:
+            resume.merged(Run(self.resumed), plain, self.typed)
         for group in dict.fromkeys(key.partition(".")[0] for key in loader.dropped):
             keys = " and ".join(key for key in loader.dropped if key.startswith(f"{group}."))
             self._note(f"{group}={loader.choices[group]} replaces the experiment's, whose {keys} fall away")

@@ -23,6 +23,9 @@ class Schema:
         l1: Weight of the L1 norm of all trainable parameters.
         grad_clip: Largest global L2 norm of the gradients; 0 or null does not clip.
         allow: Packages outside this project whose components may be named by `_target_`.
+        resume: Folder of a run to go on with, or `auto`.
+        retry_failed: Train again what has failed.
+        retry_diverged: Train again what has diverged.
         published: The test accuracy that an experiment reproduces, from 0 to 1.
     """
 
@@ -46,6 +49,9 @@ class Schema:
     averaging: Any = MISSING
     callbacks: Any = MISSING
     allow: list[str] = MISSING
+    resume: str | None = MISSING
+    retry_failed: bool = MISSING
+    retry_diverged: bool = MISSING
     published: float | None = MISSING
 
 

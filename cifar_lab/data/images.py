@@ -54,9 +54,14 @@ def keyed_generator(*key: int) -> torch.Generator:
     Args:
         key: Non-negative integers below 2**32; keys of other lengths or numbers give independent streams.
     """
+    return torch.Generator().manual_seed(key_seed(*key))
+
+
+def key_seed(*key: int) -> int:
+    """A seed for torch, from non-negative integers below 2**32."""
     # SeedSequence pads its entropy with zeros, so (1,) and (1, 0) would be one stream without the length.
     (state,) = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state) >> 1)
+    return int(state) >> 1
 
 
 def stratified_split(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -61,6 +61,8 @@ class BatchLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
+        self._given = (0, 0)  # the epoch of the last iteration, and how many batches of it were given out
+        self._resumes = (0, 0)
         self._mean, self._std = (torch.tensor(values, device=data.images.device) for values in (mean, std))
         # Lightning looks here for whom to tell the epoch.
         self.sampler = self
@@ -77,11 +79,24 @@ class BatchLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield float32 images `(B, 3, 32, 32)` and int64 labels `(B,)`."""
         epoch = self.epoch
+        first = self._resumes[1] if self._resumes[0] == epoch else 0
+        self._resumes = (0, 0)
         for index, chosen in enumerate(self._order(epoch).split(self.batch_size)):
+            if index < first:
+                continue
+            self._given = epoch, index + 1
             images, labels = self.data.take(chosen.to(self.data.images.device, non_blocking=True))
             if self.augment is not None:
                 images = self.augment(images, keyed_generator(_AUGMENTATION, self.seed, epoch, index))
             yield normalise(images, self._mean, self._std), labels
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of which epoch have been given out; the rest follows from the seed."""
+        return {"epoch": self._given[0], "batches": self._given[1]}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin the next iteration where another one was, if it is of the same epoch."""
+        self._resumes = state_dict["epoch"], state_dict["batches"]
 
     def _order(self, epoch: int) -> Tensor:
         count = len(self.data.labels)

@@ -1,21 +1,29 @@
 """What runs leave on disk, written and read: the only room that knows the names of their files."""
 
+from cifar_lab.runs.checkpoints import CheckpointError, first_whole, read_checkpoint, write_checkpoint
 from cifar_lab.runs.files import replacing
+from cifar_lab.runs.locks import LockedError, locked
 from cifar_lab.runs.names import float32_digits, weights_name
 from cifar_lab.runs.run import DivergedError, Run, RunExistsError, UnreadableError
 from cifar_lab.runs.sweep import Sweep, find_runs, find_sweeps, is_run, job_key
 
 __all__ = [
+    "CheckpointError",
     "DivergedError",
+    "LockedError",
     "Run",
     "RunExistsError",
     "Sweep",
     "UnreadableError",
     "find_runs",
     "find_sweeps",
+    "first_whole",
     "float32_digits",
     "is_run",
     "job_key",
+    "locked",
+    "read_checkpoint",
     "replacing",
     "weights_name",
+    "write_checkpoint",
 ]

@@ -9,14 +9,39 @@ from typing import IO, Any
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file beside `path` that takes its place once it is whole."""
+def replacing(path: Path, mode: str = "w", *, durable: bool = False, keep: Path | None = None) -> Iterator[IO[Any]]:
+    """Open a file beside `path` that takes its place once it is whole.
+
+    Args:
+        path: What is to be written.
+        mode: As for `open`.
+        durable: Whether it must outlast a loss of power, and so be on the disk before it takes its place.
+        keep: Where the file that was at `path` goes; None gives it up.
+
+    Raises:
+        OSError: It cannot be written; what was there is left.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, mode) as file:
             yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(name, 0o644)
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(name, path)
+        if durable:
+            _sync_folder(path.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -19,6 +19,7 @@ import pandas as pd
 import yaml
 
 from cifar_lab.runs.files import replacing
+from cifar_lab.runs.locks import owner
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,6 +64,8 @@ class Run:
         self.checkpoints = self.folder / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.previous_checkpoint = self.checkpoints / "previous.ckpt"
+        self.lock_file = self.folder / "run.lock"
         self.weights = self.folder / "weights"
         self.tensorboard = self.folder / "tensorboard"
         self.figures = self.folder / "figures"
@@ -73,32 +76,27 @@ class Run:
         overrides: Sequence[str] = (),
         options: Mapping[str, str | None] | None = None,
         interpolations: Mapping[str, str] | None = None,
+        *,
+        goes_on: bool = False,
     ) -> None:
-        """Take the folder, empty it of an unfinished run, and write the configuration.
+        """Write the configuration and the state running; whoever calls it holds the run's lock.
 
         Args:
             config: The resolved configuration, plain values.
             overrides: The command line that gave it.
             options: The chosen option of each group.
             interpolations: What stands for values that follow others, by dotted key.
+            goes_on: Keep what an earlier attempt has left, instead of emptying the folder of it.
 
         Raises:
-            RunExistsError: A finished run is there, one that a living process trains, or somebody's files.
+            RunExistsError: A finished run is there, or somebody's files.
             OSError: The folder cannot be written.
         """
-        state = self.status().get("state")
-        foreign = [name for name in (*_CONTENTS, *_FOLDERS) if (self.folder / name).exists()]
-        if state is None and foreign:
-            raise RunExistsError(f"{self.folder} holds {foreign[0]} of no run; set hydra.run.dir= to another folder")
-        if self.has_result():
-            raise RunExistsError(f"{self.folder} holds a finished run; set hydra.run.dir= to another folder")
-        if state == "running" and self._owner_is_alive():
-            owner = self.status()["process"]
-            raise RunExistsError(f"{self.folder} is being trained by process {owner}; set hydra.run.dir= to another")
-        for name in (*_CONTENTS, self.status_file.name):
-            (self.folder / name).unlink(missing_ok=True)
-        for name in _FOLDERS:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+        if goes_on:
+            self.error_file.unlink(missing_ok=True)
+            self.result_file.unlink(missing_ok=True)
+        else:
+            self._empty()
         self.config_file.parent.mkdir(parents=True, exist_ok=True)
         contents = {
             self.config_file: dict(config),
@@ -108,12 +106,25 @@ class Run:
         for path, content in contents.items():
             with replacing(path) as file:
                 yaml.safe_dump(content, file, sort_keys=False)
-        self.set_state("running", host=socket.gethostname(), process=os.getpid(), start=time.time())
+        self.set_state("running", error=None, host=socket.gethostname(), process=os.getpid(), start=time.time())
+
+    def _empty(self) -> None:
+        state = self.status().get("state")
+        foreign = [name for name in (*_CONTENTS, *_FOLDERS) if (self.folder / name).exists()]
+        if state is None and foreign:
+            raise RunExistsError(f"{self.folder} holds {foreign[0]} of no run; set hydra.run.dir= to another folder")
+        if self.has_result():
+            raise RunExistsError(f"{self.folder} holds a finished run; set hydra.run.dir= to another folder")
+        for name in (*_CONTENTS, self.status_file.name):
+            (self.folder / name).unlink(missing_ok=True)
+        for name in _FOLDERS:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def set_state(self, state: str, **details: object) -> None:
         """Write `state`, one of running, finished, failed, diverged and interrupted, and add `details` to it."""
         with replacing(self.status_file) as file:
-            json.dump({**self.status(), **details, "state": state, "heartbeat": time.time()}, file, indent=2)
+            told = {**self.status(), **details, "state": state, "heartbeat": time.time()}
+            json.dump({key: value for key, value in told.items() if value is not None}, file, indent=2)
 
     def fail(self, state: str, error: BaseException) -> None:
         """Record how the run ended without a result; the traceback goes to `error.txt`."""
@@ -128,7 +139,7 @@ class Run:
     def discard(self) -> None:
         """Remove what a run that never trained has left, and, under `outputs/`, folders that nothing else is in."""
         shutil.rmtree(self.folder / ".hydra", ignore_errors=True)
-        for name in (*_CONTENTS, self.status_file.name):
+        for name in (*_CONTENTS, self.status_file.name, self.lock_file.name):
             (self.folder / name).unlink(missing_ok=True)
         parents = list(self.folder.absolute().parents)
         if len(parents) > 1 and parents[1].name == "outputs":  # a folder that the user named stays
@@ -152,6 +163,20 @@ class Run:
             writer.writerow(
                 {name: None if value is None or math.isnan(value) else value for name, value in row.items()}
             )
+
+    def truncate(self, epochs: int, steps: int) -> None:
+        """Take back what was written after a checkpoint.
+
+        Args:
+            epochs: That were trained to their end.
+            steps: Of those epochs.
+        """
+        if self.metrics_file.exists():
+            header, *rows = self.metrics_file.read_text().splitlines(keepends=True)
+            with replacing(self.metrics_file) as file:
+                file.writelines([header, *rows[: -1 if rows and not rows[-1].endswith("\n") else None][:epochs]])
+        if self.steps_file.exists():
+            self.write_steps({name: values[:steps] for name, values in self.steps().items()})
 
     def write_steps(self, steps: Mapping[str, np.ndarray]) -> None:
         """Write one array `(steps,)` per quantity, the whole of it each time."""
@@ -207,9 +232,9 @@ class Run:
         return True
 
     def state(self) -> str:
-        """Its state, or `dead` where it is said to run and its process, of this host, is gone."""
+        """Its state, or `dead` where it is said to run and nobody living has its lock."""
         state = str(self.status().get("state", "unknown"))
-        return "dead" if state == "running" and not self._owner_is_alive(self_counts=True) else state
+        return "dead" if state == "running" and owner(self.lock_file) is None else state
 
     def outcome(self) -> dict[str, Any]:
         """The result with its `folder`; without one `status`, `folder`, `overrides` and, if there is one, `error`."""
@@ -245,20 +270,6 @@ class Run:
         """One array `(steps,)` per quantity."""
         with np.load(self.steps_file) as arrays:
             return dict(arrays)
-
-    def _owner_is_alive(self, self_counts: bool = False) -> bool:
-        status = self.status()
-        if status.get("host") != socket.gethostname():
-            return True  # no way to tell from here, so leave it alone
-        if status["process"] == os.getpid():
-            return self_counts
-        try:
-            os.kill(status["process"], 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
 
 
 def _parsed(path: Path, parse: Callable[[str], Any], kind: type[T]) -> T:

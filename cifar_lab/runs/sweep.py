@@ -84,5 +84,5 @@ def find_sweeps(folder: Path | str) -> Iterator[Sweep]:
 
 
 def job_key(lines: Sequence[str]) -> frozenset[str]:
-    """What makes a job of a sweep that job: its command line, but for order and the sweep's name."""
-    return frozenset(line for line in lines if not line.startswith("name="))
+    """What makes a job of a sweep that job: its command line, but for order, the sweep's name and how to go on."""
+    return frozenset(line for line in lines if not line.startswith(("name=", "resume=", "retry_")))

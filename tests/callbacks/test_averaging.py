@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from torch import Tensor, nn
 
-from cifar_lab.callbacks import SWA, best_and_last
+from cifar_lab.callbacks import SWA, Saving, best
 from cifar_lab.classifier import Classifier
 from cifar_lab.data.datamodule import SyntheticDataModule
+from cifar_lab.interruption import Interruption
 from cifar_lab.runs import Run
 
 
@@ -53,7 +54,7 @@ def fit(
         max_epochs=epochs,
         accelerator="cpu",
         logger=False,
-        callbacks=[keep, averaging, *best_and_last(run)],
+        callbacks=[keep, averaging, best(run), Saving(run, Interruption())],
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab.callbacks import Recorder, Throughput, best_and_last
+from cifar_lab.callbacks import CheckpointFiles, Recorder, Saving, Throughput, best
 from cifar_lab.classifier import Classifier
 from cifar_lab.data.datamodule import SyntheticDataModule
+from cifar_lab.interruption import Interruption
 from cifar_lab.runs import DivergedError, Run
 
 
@@ -24,8 +25,9 @@ def fit(folder: Path, lr: float = 0.1, **options: Any) -> tuple[Run, Classifier]
     trainer = L.Trainer(
         **{"max_epochs": 3, **options},
         accelerator="cpu",
+        plugins=[CheckpointFiles(run)],
         logger=False,
-        callbacks=[throughput, Recorder(run, throughput), *best_and_last(run)],
+        callbacks=[throughput, Recorder(run, throughput), best(run), Saving(run, Interruption())],
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -67,10 +69,13 @@ def test_accumulated_batches_are_one_step_with_their_mean_loss(tmp_path: Path) -
     assert together.metrics()["step"].tolist() == [2]
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_is_recorded(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"train/loss is nan in epoch 1; try a lower optimizer\.lr"):
+def test_a_loss_that_is_no_number_ends_the_run_within_its_step(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"the loss is nan in step 2; try a lower optimizer\.lr"):
         fit(tmp_path, lr=1e30)
-    assert len(Run(tmp_path).metrics()) == 1
+    run = Run(tmp_path)
+    assert np.isfinite(run.steps()["loss"]).tolist() == [True, False]
+    assert not run.metrics_file.exists()
+    assert not run.checkpoints.exists()
 
 
 def test_the_best_checkpoint_is_the_first_of_the_best_epochs_and_the_last_is_the_last(tmp_path: Path) -> None:
@@ -81,7 +86,7 @@ def test_the_best_checkpoint_is_the_first_of_the_best_epochs_and_the_last_is_the
     assert last["epoch"] + 1 == 5
     for name, weight in classifier.state_dict().items():
         assert torch.equal(last["state_dict"][name], weight)
-    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
 
 
 def test_throughput_leaves_out_the_first_ten_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ import torch
 from omegaconf import DictConfig
 
 from cifar_lab import hardware
+from cifar_lab.assembly import make_classifier
 from cifar_lab.config import build, build_scheduler, conf_folder
-from cifar_lab.train import make_classifier
 
 Compose = Callable[..., DictConfig]
 
@@ -47,7 +47,10 @@ def train_a_step(composed: Compose, *overrides: str) -> dict[str, float]:
         max_epochs=1,
         limit_train_batches=config.trainer.limit_train_batches,
         logger=False,
-        callbacks=[build(option) for option in config.callbacks.values()] + ([averaging] if averaging else []),
+        callbacks=[
+            *(build(option) for name, option in config.callbacks.items() if name != "checkpoint"),
+            *([averaging] if averaging else []),
+        ],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -65,7 +65,7 @@ def _settings(path: Path) -> dict[str, Any]:
 def _targets(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if "_target_" in settings:
         return [settings]
-    return [inner for inner in settings.values() if isinstance(inner, Mapping)]
+    return [inner for name, inner in settings.items() if isinstance(inner, Mapping) and name != "checkpoint"]
 
 
 @pytest.mark.parametrize("option", _options())
@@ -125,10 +125,10 @@ def test_help_names_every_group_option_scalar_and_runnable_examples() -> None:
             assert all(path.stem in done.stdout for path in folder.glob("*.yaml"))
     defaults = OmegaConf.load(conf_folder() / "train.yaml")
     for name, default in re.findall(r"^\s+(\w+)=(\S+)  ", done.stdout, re.MULTILINE):
-        if name not in ("name", "allow"):
+        if name not in ("name", "allow", "resume"):
             assert float(defaults[name]) == float({"true": 1}.get(default, default)), name
     examples = re.findall(r"^\s+python -m cifar_lab\.train (.*=.*)$", done.stdout, re.MULTILINE)
-    assert len([example for example in examples if "GROUP" not in example]) == 6
+    assert len([example for example in examples if "GROUP" not in example]) == 7
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab.runs import Run, RunExistsError
+from cifar_lab.runs import Run, RunExistsError, locked
 
 
 def test_what_a_run_writes_is_read_back(tmp_path: Path) -> None:
@@ -36,16 +36,6 @@ def test_a_finished_run_is_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(RunExistsError, match=rf"{tmp_path} holds a finished run; set hydra\.run\.dir="):
         run.start({})
     assert run.result()["test/acc"] == 0.5
-
-
-def test_a_run_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.status_file.write_text(json.dumps({"state": "running", "host": socket.gethostname(), "process": os.getppid()}))
-    with pytest.raises(RunExistsError, match=f"process {os.getppid()}"):
-        run.start({})
-    run.status_file.write_text(json.dumps({"state": "running", "host": "elsewhere", "process": 1}))
-    with pytest.raises(RunExistsError, match="being trained"):
-        run.start({})
 
 
 def test_an_unfinished_run_starts_again_from_nothing(tmp_path: Path) -> None:
@@ -129,7 +119,8 @@ def test_what_was_composed_is_read_back(tmp_path: Path) -> None:
 def test_an_outcome_is_the_result_or_what_became_of_the_run(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.start({}, ["seed=1"])
-    assert run.outcome() == {"status": "running", "folder": str(tmp_path), "overrides": ["seed=1"]}
+    with locked(run.lock_file):
+        assert run.outcome() == {"status": "running", "folder": str(tmp_path), "overrides": ["seed=1"]}
     run.fail("failed", RuntimeError("no"))
     assert run.outcome()["status"] == "failed"
     assert run.outcome()["error"] == "no"
@@ -139,11 +130,29 @@ def test_an_outcome_is_the_result_or_what_became_of_the_run(tmp_path: Path) -> N
     assert "error" not in run.status()
 
 
-def test_a_run_is_dead_where_its_process_is_gone(tmp_path: Path) -> None:
+def test_a_running_run_is_dead_where_nobody_living_has_its_lock(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.start({})
-    assert run.state() == "running"
-    run.set_state("running", process=2**22 + 1)  # above the largest process number
+    with locked(run.lock_file):
+        run.start({})
+        assert run.state() == "running"
+        told = json.loads(run.lock_file.read_text())
+        run.lock_file.write_text(json.dumps({**told, "process": 2**22 + 1}))  # above the largest process number
+        assert run.state() == "dead"
+    run.lock_file.unlink()
     assert run.state() == "dead"
-    run.set_state("running", host="elsewhere")
-    assert run.state() == "running"
+    run.finish({"test/acc": 0.5})
+    assert run.state() == "finished"
+
+
+def test_what_was_written_after_a_checkpoint_is_taken_back(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for epoch in (1, 2, 3):
+        run.append_metrics({"epoch": epoch, "val/acc": 0.5})
+    with run.metrics_file.open("a") as file:
+        file.write("4,0.")  # its writer was killed in the middle of a row
+    run.write_steps({"loss": np.arange(12.0), "lr": np.arange(12.0)})
+    run.truncate(epochs=2, steps=8)
+    assert run.metrics()["epoch"].tolist() == [1, 2]
+    assert [len(values) for values in run.steps().values()] == [8, 8]
+    run.truncate(epochs=5, steps=20)  # what is not there yet is none of it
+    assert run.metrics()["epoch"].tolist() == [1, 2]

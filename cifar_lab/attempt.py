@@ -1,0 +1,70 @@
+"""One try at training a run: whether there is something to do, and from where."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cifar_lab.config import EXIT_USAGE, RunFailedError
+from cifar_lab.interruption import Interruption
+from cifar_lab.jobs import Job
+from cifar_lab.runs import Run, first_whole
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at training a run.
+
+    Attributes:
+        run: Where to write.
+        job: Which job of a sweep it is; None for a single run.
+        interruption: Notes signals.
+        checkpoint: What it goes on from; None begins anew.
+    """
+
+    run: Run
+    job: Job | None = None
+    interruption: Interruption = field(default_factory=Interruption)
+    checkpoint: Path | None = None
+
+
+def is_done(run: Run, config: Mapping[str, Any], job: Job | None) -> bool:
+    """Whether a run that may be gone on with has finished, and is not to be given more epochs.
+
+    Args:
+        run: The run.
+        config: With `resume`, `epochs`, `retry_failed` and `retry_diverged`.
+        job: Which job of a sweep it is.
+
+    Raises:
+        RunFailedError: It has failed or diverged, and is not to be trained again.
+    """
+    if job is None and config["resume"] is None:
+        return False
+    state = run.status().get("state")
+    if state in ("failed", "diverged") and not config[f"retry_{state}"]:
+        error = run.status().get("error", "")
+        raise RunFailedError(f"{run.folder} has {state}: {error}; retry_{state}=true trains it again")
+    return run.has_result() and config["epochs"] <= run.config()["epochs"]
+
+
+def checkpoint_of(run: Run, config: Mapping[str, Any], job: Job | None) -> Path | None:
+    """The checkpoint that a run goes on from; None where it begins anew.
+
+    Args:
+        run: The run, whose lock is held.
+        config: With `resume`.
+        job: Which job of a sweep it is.
+
+    Raises:
+        RunFailedError: `resume=` names a run that has none that can be read.
+    """
+    if (job is None and config["resume"] is None) or run.status().get("state") == "diverged":
+        return None
+    path, reasons = first_whole([run.last_checkpoint, run.previous_checkpoint])
+    named = config["resume"] not in (None, "auto")
+    if path is None and named:
+        raise RunFailedError("; ".join(reasons) or f"{run.folder} has no checkpoint to go on from", EXIT_USAGE)
+    for reason in reasons:
+        print(f"note: {reason}; going on from {path.name if path else 'the beginning'}", flush=True)
+    return path

@@ -1,0 +1,97 @@
+"""Going on with a run: from its own configuration, which a command line may change in nothing that changes numbers."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cifar_lab.config.checks import leaves
+from cifar_lab.fingerprints import settings
+from cifar_lab.runs import Run
+
+AUTO = "auto"
+
+
+def named_run(arguments: Sequence[str]) -> Path | None:
+    """The folder that `resume=FOLDER` names; None where nothing is resumed, or `auto`."""
+    values = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
+    return Path(values[-1].strip("'\"")) if values and values[-1] not in (AUTO, "null", "") else None
+
+
+def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
+    """The command line that gave a run, with what is typed beside `resume=` in place of the same keys.
+
+    Raises:
+        ValueError: There is no run in the folder.
+    """
+    run = Run(folder)
+    if not run.config_file.exists():
+        raise ValueError(f"resume={folder}: no run there; its folder holds .hydra/config.yaml")
+    typed = {_key(argument) for argument in arguments}
+    saved = [line for line in run.overrides() if _key(line) not in typed]
+    return [*saved, *arguments, f"hydra.run.dir='{folder}'"]
+
+
+def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+    """A run's own configuration, with what may differ as it is composed now: folders, devices, loggers.
+
+    Args:
+        run: What is resumed.
+        composed: What the whole command line composes now, plain values.
+        typed: The command line beside `resume=`.
+
+    Raises:
+        ValueError: Something typed changes numbers; all of it is listed.
+    """
+    saved = run.config()
+    keys = {_key(line) for line in typed}
+    before, now = (dict(leaves(settings(config))) for config in (saved, composed))
+    changed = sorted(
+        key
+        for key in before.keys() | now.keys()
+        if before.get(key) != now.get(key) and (key in keys or key.partition(".")[0] in keys)
+    )
+    result = copy.deepcopy(dict(composed))
+    for key, value in saved.items():
+        result[key] = _with_settings(composed.get(key), value, settings({key: value, "grad_clip": 0}).get(key))
+    result["grad_clip"] = saved["grad_clip"]
+    if "epochs" in changed:
+        changed.remove("epochs")
+        _check_epochs(run, saved["epochs"], composed["epochs"])
+        result["epochs"] = composed["epochs"]
+    if changed:
+        told = ", ".join(f"{key} ({before.get(key)} in the run, {now.get(key)} typed)" for key in changed)
+        raise ValueError(f"resume={run.folder}: another run's settings: {told}; leave them out, or start a new run")
+    return result
+
+
+def _with_settings(composed: Any, saved: Any, kept: Any) -> Any:
+    """An option as saved where it can change numbers, as composed elsewhere."""
+    if kept is None:  # an option that changes no numbers at all
+        return composed
+    if not isinstance(saved, Mapping) or not isinstance(kept, Mapping):
+        return saved
+    free = {key: value for key, value in (composed or {}).items() if key in saved and key not in kept}
+    return {**saved, **free}
+
+
+def _check_epochs(run: Run, saved: int, typed: int) -> None:
+    """Refuse another number of epochs than can be gone on to.
+
+    Raises:
+        ValueError: Fewer, or the schedule or the averaging depends on how many there are.
+    """
+    if typed < saved:
+        raise ValueError(f"epochs={typed}: the run has {saved}, and can be given more, not fewer")
+    following = [key for key, source in run.composition()["interpolations"].items() if "${epochs}" in source]
+    if run.config()["scheduler"].get("total_steps", 0) is None:
+        following.append("scheduler.total_steps")
+    if following:
+        raise ValueError(
+            f"epochs={typed}: {' and '.join(following)} follows the number of epochs, {saved} in the run; "
+            f"only a schedule that does not depend on it can go on for more"
+        )
+
+
+def _key(line: str) -> str:
+    return line.lstrip("+~").partition("=")[0]

@@ -1,0 +1,107 @@
+"""A run's training and its tests, from composed parts to a result."""
+
+import logging
+import math
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from cifar_lab.assembly import choose_native, describe, make_callbacks, make_classifier, trainer_options
+from cifar_lab.attempt import Attempt
+from cifar_lab.config import build, class_names
+from cifar_lab.runs import Run, float32_digits, read_checkpoint, weights_name
+
+if TYPE_CHECKING:
+    import lightning as L
+    from lightning.pytorch.loggers import Logger
+
+    from cifar_lab.classifier import Classifier
+    from cifar_lab.data.datamodule import InMemoryDataModule
+
+
+def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" = None) -> dict[str, Any]:
+    """Train, then test the chosen and the final epoch's weights, and keep the chosen ones.
+
+    Args:
+        config: The composed configuration.
+        attempt: Where to write, and what to go on from.
+        logger: Lightning's, for metrics beside the run's own files.
+
+    Returns:
+        The result in plain values, by the names of `docs/run_directory.md`.
+    """
+    import lightning as L
+
+    from cifar_lab import hardware
+    from cifar_lab.callbacks import SWA, CheckpointFiles, Stopping, Throughput
+
+    # Which devices there are stands in the result; how Lightning uses torch is nothing that a user could mend.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    started = time.perf_counter()
+    run = attempt.run
+    native = choose_native(config, run)
+    hardware.reset_peak_memory(native.device)
+    datamodule = build(config.data)
+    L.seed_everything(config.seed, verbose=False)
+    classifier = make_classifier(config, datamodule, native)
+    throughput, averaging = Throughput(), build(config.averaging)
+    callbacks = make_callbacks(config, attempt, throughput, averaging)
+    options = {**trainer_options(config, native), "plugins": [CheckpointFiles(run)]}
+    trainer = L.Trainer(**options, callbacks=callbacks, logger=logger or False)
+    trainer.fit(classifier, datamodule, ckpt_path=attempt.checkpoint, weights_only=True)
+    if averaging is not None and not throughput.has_trained:  # all epochs were there, and Lightning ends nothing then
+        averaging.on_train_end(trainer, classifier)
+    if not run.metrics_file.exists():
+        raise RuntimeError("no epoch was trained to its end; give trainer.max_time more, or data.train_size less")
+    # An average over epochs is no epoch's, and is itself what was chosen.
+    best_epoch = None if isinstance(averaging, SWA) else run.best_epoch()
+    stopping = Stopping(attempt.interruption)
+    tester = L.Trainer(**options, callbacks=[stopping], logger=False, enable_checkpointing=False)
+    measured = test(tester, classifier, datamodule, run, best_epoch)
+    for active in trainer.loggers:
+        active.log_metrics({name: value for name, value in measured.items() if "test/" in name}, trainer.global_step)
+        active.finalize("success")
+    run.save_weights(classifier.model, weights_name(class_names(config), measured["test/acc"]))
+    speed = throughput.images_per_second
+    return {
+        **measured,
+        "best_epoch": best_epoch,
+        "epochs": trainer.current_epoch,
+        "seconds": round(time.perf_counter() - started, 3),
+        "images_per_second": None if math.isnan(speed) else round(speed, 1),
+        "precision": str(trainer.precision),
+        **describe(config, classifier, datamodule, native),
+        "classes": list(datamodule.classes),
+        "confusion_matrix": classifier.test_confusion.compute().tolist(),
+    }
+
+
+def test(
+    tester: "L.Trainer", classifier: "Classifier", datamodule: "InMemoryDataModule", run: Run, best_epoch: int | None
+) -> dict[str, float]:
+    """Measure the weights at hand, those of the last epoch, then the chosen epoch's, which stay loaded.
+
+    Args:
+        tester: Runs the test.
+        classifier: As training left it.
+        datamodule: Its images.
+        run: Holds the chosen epoch's weights and validation.
+        best_epoch: The chosen epoch, from 1; None chooses the weights at hand.
+
+    Returns:
+        `test/*` and `val/*` of the chosen weights, `test/*_final` of those at hand.
+    """
+    (final,) = tester.test(classifier, datamodule, verbose=False)
+    if best_epoch is None:
+        chosen, validation = final, tester.validate(classifier, datamodule, verbose=False)[0]
+    else:
+        checkpoint = read_checkpoint(run.best_checkpoint)
+        assert checkpoint["epoch"] + 1 == best_epoch
+        classifier.load_state_dict(checkpoint["state_dict"])
+        chosen, validation = tester.test(classifier, datamodule, verbose=False)[0], run.validation(best_epoch)
+    measured = {**chosen, **{f"{name}_final": value for name, value in final.items()}, **validation}
+    return {name: float32_digits(value) for name, value in measured.items()}

@@ -1,0 +1,85 @@
+"""Checkpoints, written whole or not at all, and read only if they are whole and hold no code."""
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from cifar_lab.runs.files import replacing
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read: damaged, or with more in it than plain values and tensors."""
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: Path, previous: Path | None = None) -> None:
+    """Write a checkpoint; whenever the process is killed, `path` or `previous` is whole.
+
+    Args:
+        checkpoint: Plain values and tensors.
+        path: Its folder is made if it does not exist.
+        previous: Where the checkpoint that was at `path` goes; None gives it up.
+
+    Raises:
+        OSError: The file cannot be written; what was there is left.
+    """
+    import torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not straight into the file, as torch's error for a full disk does not say that it is full.
+    contents = io.BytesIO()
+    torch.save(checkpoint, contents)
+    try:
+        with replacing(path, "wb", durable=True, keep=previous) as file:
+            file.write(contents.getbuffer())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Args:
+        path: The file.
+        map_location: Where torch puts the tensors.
+
+    Raises:
+        CheckpointError: It is damaged, or not one of ours; the message names the file.
+        FileNotFoundError: There is none.
+    """
+    import torch
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch stores without compression, so nothing can unfold to more than the file; it checks no CRC itself.
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise CheckpointError(f"{path} is no checkpoint: parts of it are compressed")
+            if archive.testzip() is not None:
+                raise CheckpointError(f"{path} is damaged: its contents do not match their checksums")
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except (zipfile.BadZipFile, EOFError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} is damaged, or no checkpoint: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")
+    return checkpoint
+
+
+def first_whole(paths: list[Path]) -> tuple[Path | None, list[str]]:
+    """The first of some checkpoints that can be read.
+
+    Returns:
+        Its path, None if there is none; and why each before it cannot be read.
+    """
+    reasons = []
+    for path in paths:
+        if path.exists():
+            try:
+                read_checkpoint(path)
+            except CheckpointError as error:
+                reasons.append(str(error))
+            else:
+                return path, reasons
+    return None, reasons

@@ -1,0 +1,154 @@
+"""The command in processes of its own, in which real faults are made: kills and signals at a chosen place."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import torch
+
+# A process begins where torch has been imported, in no second instead of several.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["cifar_lab.fitting", "cifar_lab.train", "cifar_lab.callbacks"])
+
+
+class Fault(NamedTuple):
+    """A signal that a process sends itself.
+
+    Attributes:
+        place: `step` (a training batch begins), `batch` (it has ended), `epoch` (its checkpoint is saved), `validation`
+            and `test` (a batch of it begins), `save` (half of the last checkpoint is written), `replace` (the one
+            before has been moved).
+        count: The how manyeth time.
+        number: The signal.
+    """
+
+    place: str
+    count: int
+    number: signal.Signals = signal.SIGKILL
+
+
+class Ended(NamedTuple):
+    """How a process ended: its exit code, -9 after a SIGKILL, and what it printed."""
+
+    code: int | None
+    output: str
+
+
+def command(*arguments: str, fault: Fault | None = None) -> Ended:
+    """Run `python -m cifar_lab.train` with arguments in a process of its own, in the current folder."""
+    started = start(*arguments, fault=fault)
+    return started()
+
+
+def start(*arguments: str, fault: Fault | None = None) -> Callable[[], Ended]:
+    """Start it, and return what waits for its end; the process's number is the `pid` of that."""
+    output = Path(f".output{len(list(Path.cwd().glob('.output*')))}").absolute()
+    output.touch()
+    process = _processes.Process(target=_train, args=(arguments, fault, str(output), os.getcwd()))
+    process.start()
+
+    def wait() -> Ended:
+        process.join()
+        return Ended(process.exitcode, output.read_text())
+
+    wait.pid = process.pid  # type: ignore[attr-defined]
+    return wait
+
+
+def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder: str) -> None:
+    os.chdir(folder)
+    handle = os.open(output, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    torch.set_num_threads(1)
+    if fault is not None:
+        _arm(fault)
+    from cifar_lab.train import main
+
+    sys.argv = ["train", *arguments]
+    main()
+
+
+def _arm(fault: Fault) -> None:
+    from cifar_lab.callbacks import Saving
+    from cifar_lab.classifier import Classifier
+    from cifar_lab.runs import checkpoints, files
+
+    times = 0
+
+    def due() -> bool:
+        nonlocal times
+        times += 1
+        return times == fault.count
+
+    def send() -> None:
+        os.kill(os.getpid(), fault.number)
+
+    def after(owner: Any, name: str) -> None:
+        method = getattr(owner, name)
+
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            if fault.place in ("step", "validation", "test") and due():
+                send()
+            value = method(*arguments, **options)
+            if fault.place in ("batch", "epoch") and due():
+                send()
+            return value
+
+        setattr(owner, name, wrapped)
+
+    places = {
+        "step": (Classifier, "training_step"),
+        "batch": (Saving, "on_train_batch_end"),
+        "epoch": (Saving, "on_train_epoch_end"),
+        "validation": (Classifier, "validation_step"),
+        "test": (Classifier, "test_step"),
+    }
+    if fault.place in places:
+        after(*places[fault.place])
+    elif fault.place == "save":
+        checkpoints.replacing = _half_written(checkpoints.replacing, due, send)
+    else:
+        files.os = _Moving(due, send)  # type: ignore[assignment]
+
+
+def _half_written(replacing: Callable[..., Any], due: Callable[[], bool], send: Callable[[], None]) -> Any:
+    @contextmanager
+    def half(path: Path, mode: str, **options: Any) -> Iterator[Any]:
+        with replacing(path, mode, **options) as file:
+            # Of the last checkpoint, not the best.
+            yield _Half(file, send) if options["keep"] is not None and due() else file
+
+    return half
+
+
+class _Half:
+    """A file that gets half of what is written, then a signal."""
+
+    def __init__(self, file: IO[bytes], send: Callable[[], None]) -> None:
+        self._file, self._send = file, send
+
+    def write(self, contents: memoryview) -> None:
+        self._file.write(contents[: len(contents) // 2])
+        self._file.flush()
+        self._send()
+
+
+class _Moving:
+    """The module `os`, but for a signal before the last checkpoint takes its place."""
+
+    def __init__(self, due: Callable[[], bool], send: Callable[[], None]) -> None:
+        self._due, self._send = due, send
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def replace(self, source: Any, target: Any) -> None:
+        if Path(target).name == "last.ckpt" and self._due():
+            self._send()
+        os.replace(source, target)

@@ -1,0 +1,118 @@
+"""A run that is killed and goes on ends with the bits of the one that nothing disturbed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cifar_lab.runs import Run, read_checkpoint
+from tests.conftest import TINY
+from tests.faults import Fault, command
+
+# Nine batches an epoch; dropout is in the network.
+LONG = (*TINY, "epochs=4", "trainer.precision=32-true", "logger=none")
+EVERY_STEP = "callbacks.checkpoint.every_minutes=1e-9"
+TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def equal(first: Any, second: Any) -> bool:
+    """Whether two values of a checkpoint are the same to the bit."""
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(equal(*pair) for pair in zip(first, second, strict=True))
+    return first == second or first != first  # NaN
+
+
+def differences(first: Run, second: Run) -> set[str]:
+    """What two runs do not have in common, times aside."""
+    told = set()
+    for name in ("best_checkpoint", "last_checkpoint"):
+        one, other = (read_checkpoint(getattr(run, name)) for run in (first, second))
+        for part in one.keys() | other.keys():
+            # Lightning's counters also count processes' starts and the seconds of a batch.
+            if part not in ("loops", "callbacks") and not equal(one.get(part), other.get(part)):
+                told.add(f"{name} {part}")
+        for callback in one["callbacks"]:  # the best's tells paths
+            if not callback.startswith("_Best") and not equal(one["callbacks"][callback], other["callbacks"][callback]):
+                told.add(f"{name} {callback}")
+    (one, other) = (run.metrics().drop(columns=["seconds", "images_per_second"]) for run in (first, second))
+    told |= set() if one.equals(other) else {"metrics.csv"}
+    one, other = first.steps(), second.steps()
+    told |= {f"steps {name}" for name in one if not np.array_equal(one[name], other[name], equal_nan=True)}
+    one, other = first.result(), second.result()
+    told |= {key for key in one.keys() | other.keys() if key not in TIMES and one.get(key) != other.get(key)}
+    weights = [torch.load(next(run.weights.iterdir()), weights_only=True) for run in (first, second)]
+    return told | (set() if equal(*weights) else {"weights"})
+
+
+def undisturbed(*arguments: str) -> Run:
+    ended = command(*LONG, *arguments, "hydra.run.dir=undisturbed")
+    assert ended.code == 0, ended.output
+    return Run("undisturbed")
+
+
+def disturbed(*arguments: str, faults: list[Fault]) -> Run:
+    """The run of the same arguments that each fault kills and the next command goes on with."""
+    line = [*LONG, *arguments, "hydra.run.dir=disturbed"]
+    for fault in faults:
+        ended = command(*line, fault=fault)
+        assert ended.code == -fault.number, ended
+        assert Run("disturbed").state() == "dead"
+        line = ["resume=disturbed"]
+    ended = command(*line)
+    assert ended.code == 0, ended.output
+    return Run("disturbed")
+
+
+def test_a_run_killed_anywhere_goes_on_to_the_same_bits() -> None:
+    everything = [
+        *("augment=randaugment", "scheduler=plateau", "averaging=ema", "grad_clip=0.5", EVERY_STEP),
+        *("trainer.accumulate_grad_batches=2", "trainer.check_val_every_n_epoch=2"),
+    ]
+    faults = [Fault("batch", 5), Fault("save", 2), Fault("replace", 2), Fault("validation", 1), Fault("epoch", 2)]
+    assert not differences(undisturbed(*everything), disturbed(*everything, faults=faults))
+
+
+def test_a_run_with_swa_killed_anywhere_goes_on_to_the_same_bits() -> None:
+    swa = ["averaging=swa", "averaging.start=0.5"]
+    faults = [Fault("batch", 12), Fault("validation", 2), Fault("test", 1)]
+    assert not differences(undisturbed(*swa), disturbed(*swa, faults=faults))
+
+
+COMPOSITIONS = {
+    "cosine": (),
+    "warm restarts": ("scheduler=warm_restarts", "scheduler.T_0=1"),
+    "one cycle": ("scheduler=one_cycle",),
+    "plateau": ("scheduler=plateau", "scheduler.patience=0", "scheduler.cooldown=0", "scheduler.threshold=0.5"),
+    "swa": ("averaging=swa", "averaging.start=0.5", "averaging.anneal=0.5"),
+    "ema": ("averaging=ema", "averaging.decay=0.9"),
+    "accumulation": ("trainer.accumulate_grad_batches=3",),
+    "accumulation with a rest": ("trainer.accumulate_grad_batches=4", "augment=randaugment"),
+    "bf16": ("trainer.precision=bf16-mixed",),
+    "early stopping": ("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-9"),
+    "validated now and then": ("trainer.check_val_every_n_epoch=2", "scheduler=plateau"),
+    "part of an epoch": ("trainer.limit_train_batches=5",),
+    "sgd, mse, randaugment, l1": ("optimizer=sgd", "loss=mse", "augment=randaugment", "l1=1e-4"),
+    "cutout, report": ("augment=cutout", "protocol=report", "optimizer=sign_sgd"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("every_step", [True, False], ids=["saved after every step", "saved after epochs"])
+@pytest.mark.parametrize("name", COMPOSITIONS)
+def test_every_composition_killed_anywhere_goes_on_to_the_same_bits(name: str, every_step: bool) -> None:
+    arguments = [*COMPOSITIONS[name], *([EVERY_STEP] if every_step else [])]
+    first = Fault("batch", 4 if every_step else 12)  # there is a save before it
+    faults = [first, Fault("save", 1), Fault("validation", 1), Fault("batch", 3), Fault("test", 1)]
+    assert not differences(undisturbed(*arguments), disturbed(*arguments, faults=faults))
