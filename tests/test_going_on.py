@@ -198,3 +198,40 @@ def test_a_run_goes_on_with_the_threads_that_it_began_with(killed: Run, lab: Lab
     assert outcome.code == 0
     assert killed.result()["hardware"]["threads"] == 3
     assert torch.get_num_threads() == 1  # the next job has its own
+
+
+def test_a_diverged_job_is_final_unless_asked_for_and_the_sweep_goes_on(lab: Lab) -> None:
+    line = ["-m", *TINY, "optimizer=sgd", "bn=false", "grad_clip=0", "optimizer.lr=1e30,0.01"]
+    first = lab(*line)
+    assert first.code == 1
+    runs = {run.config()["optimizer"]["lr"]: run for run in first.runs}
+    assert {lr: run.state() for lr, run in runs.items()} == {1e30: "diverged", 0.01: "finished"}
+    error = "the loss is nan in step 2; try a lower optimizer.lr"
+    assert runs[1e30].status()["error"] == error
+    table = (runs[0.01].folder.parent / "table.md").read_text()
+    (row,) = (line for line in table.splitlines() if line.startswith("| 1e+30") and "holdout" in line)
+    assert [cell.strip() for cell in row.split("|")][2:4] == ["-", "-"]  # never a number
+    assert f"diverged: {error}" in row
+    start = runs[1e30].status()["start"]
+    again = lab(*line)
+    assert again.code == 1
+    assert f"{runs[1e30].folder} has diverged: {error}; retry_diverged=true trains it again" in again.stderr
+    assert runs[1e30].status()["start"] == start
+    assert lab(*line, "retry_diverged=true").code == 1
+    assert runs[1e30].status()["start"] > start
+
+
+def test_a_failed_job_is_trained_again_unless_told_otherwise(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    line = ["-m", *TINY, "epochs=1", "seed=0,1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("cifar_lab.classifier.Classifier.test_step", broken)
+        assert lab(*line).code == 1
+    left = lab(*line, "retry_failed=false")
+    assert left.code == 1
+    assert "has failed: no such kernel; retry_failed=true trains it again" in left.stderr
+    again = lab(*line)
+    assert again.code == 0
+    assert "epoch 1/1" not in again.stdout  # what failed was the test: the trained epoch stands
