@@ -46,7 +46,7 @@ def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
     }
     choices = ",".join(line for line in lines if line.partition("=")[0] not in common) or "default"
     bare = re.sub(r"[\[\]{}'\"]", "", choices)
-    readable = re.sub(r"[^A-Za-z0-9=.,_-]+", "-", bare).strip("-,")
+    readable = re.sub(r"[^A-Za-z0-9=.,_+-]+", "-", bare).strip("-,")
     if len(readable) > _MAX_FOLDER_NAME:
         readable = f"{readable[:_MAX_FOLDER_NAME]}-{hashlib.sha256(choices.encode()).hexdigest()[:8]}"
     if not fingerprinted:
