@@ -105,9 +105,9 @@ def test_an_age_is_told_in_one_unit(seconds: float | None, text: str) -> None:
 def test_a_damaged_run_takes_no_list_down(
     command: Callable[..., tuple[int, str, str]], tmp_path: Path, name: str, content: str
 ) -> None:
-    _sweep(tmp_path / "outputs" / "seed")
-    (tmp_path / "outputs" / "seed" / "seed=0" / name).write_text(content)
-    code, out, err = command("--json")
+    with _sweep(tmp_path / "outputs" / "seed"):
+        (tmp_path / "outputs" / "seed" / "seed=0" / name).write_text(content)
+        code, out, err = command("--json")
     assert (code, err) == (0, "")
     states = [run["state"] for run in json.loads(out)["runs"]]
     assert states == ["unreadable" if name.endswith(".json") else "finished", "running", "diverged"]
