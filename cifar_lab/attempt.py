@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cifar_lab.config import EXIT_USAGE, RunFailedError
+from cifar_lab import exit_codes
+from cifar_lab.config import RunFailedError, names_run
 from cifar_lab.interruption import Interruption
 from cifar_lab.jobs import Job
 from cifar_lab.runs import Run, first_whole
@@ -62,9 +63,8 @@ def checkpoint_of(run: Run, config: Mapping[str, Any], job: Job | None) -> Path 
     if (job is None and config["resume"] is None) or run.status().get("state") == "diverged":
         return None
     path, reasons = first_whole([run.last_checkpoint, run.previous_checkpoint])
-    named = config["resume"] not in (None, "auto")
-    if path is None and named:
-        raise RunFailedError("; ".join(reasons) or f"{run.folder} has no checkpoint to go on from", EXIT_USAGE)
+    if path is None and names_run(config["resume"]):
+        raise RunFailedError("; ".join(reasons) or f"{run.folder} has no checkpoint to go on from", exit_codes.USAGE)
     for reason in reasons:
         print(f"note: {reason}; going on from {path.name if path else 'the beginning'}", flush=True)
     return path

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-EXIT_USAGE = 2
+from cifar_lab import exit_codes
 
 
 def application() -> typer.Typer:
@@ -57,5 +57,5 @@ def run(app: typer.Typer, name: str) -> NoReturn:
         code = app(prog_name=name, standalone_mode=False)
     except typer.TyperException as error:
         print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        sys.exit(exit_codes.USAGE)
     sys.exit(code if isinstance(code, int) else 0)

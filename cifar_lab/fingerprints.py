@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 # What cannot change a run's numbers, or is recorded instead of hashed: where things are, how they are shown, and on
@@ -44,7 +44,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in config.items():
         left_out = _NOT_HASHED.get(key, set())
         if left_out is not None:
-            kept[key] = _without(value, left_out) if isinstance(value, Mapping) else value
+            kept[key] = _without(value, left_out) if isinstance(value, dict) else value
     # null and 0 both switch clipping off, and 1 and 1.0 are one number.
     kept["grad_clip"] = kept.get("grad_clip") or 0
     return _canonical(kept)
@@ -56,11 +56,25 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     Args:
         config: The resolved configuration, plain values by name.
     """
-    return hashlib.sha256(json.dumps(settings(config), sort_keys=True).encode()).hexdigest()[:16]
+    return digest(settings(config))
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """The fingerprint of a configuration of which `settings` is the part that can change numbers."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value with its dotted key; lists are values, empty mappings too."""
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _canonical(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _canonical(element) for key, element in value.items()}
     if isinstance(value, list):
         return [_canonical(element) for element in value]

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from cifar_lab import exit_codes
+
 # What a terminal, a system that shuts down, Slurm and submitit send.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -25,7 +27,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, received: signal.Signals) -> None:
         super().__init__(received.name)
-        self.exit_code = 130 if received == signal.SIGINT else 143
+        self.exit_code = exit_codes.interrupted(received)
         self.goes_on = "the same command"
 
 

@@ -5,7 +5,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,7 +43,8 @@ def describe_run(run: Run) -> dict[str, Any]:
         last validation's; None before the first) and `measured_on` (test or val), `age` (seconds since the run last
         wrote its status), `error` (None without one), `host` and `process`.
     """
-    said, state = run.status(), run.state()
+    said = run.status()
+    state = run.state(said)
     if state == "finished" and not run.has_result():
         said, state = {**said, "error": f"{run.result_file} is missing or damaged"}, "unreadable"
     accuracy, measured_on = _accuracy(run, state)
@@ -78,11 +78,9 @@ def describe_sweeps(paths: Iterable[Path]) -> list[dict[str, Any]]:
     """Each sweep's `folder`, number of `jobs` and, by state, how many of them are there (`states`)."""
     sweeps = []
     for sweep in (sweep for path in paths for sweep in find_sweeps(path)):
-        states = {}
-        for run in sweep.runs():
-            with suppress(OSError, ValueError):  # a damaged run is in the list of runs
-                states[job_key(run.overrides())] = run.state()
-        counts = Counter(states.get(job_key(job), "missing") for job in sweep.jobs())
+        runs = sweep.runs_by_job()
+        keys = [job_key(job) for job in sweep.jobs()]
+        counts = Counter(runs[key].state() if key in runs else "missing" for key in keys)
         sweeps.append({"folder": os.path.relpath(sweep.folder), "jobs": counts.total(), "states": dict(counts)})
     return sweeps
 

@@ -13,17 +13,17 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab import table
+from cifar_lab import exit_codes, table
 from cifar_lab.assembly import log_result, make_logger, same_threads
 from cifar_lab.attempt import Attempt, checkpoint_of, is_done
 from cifar_lab.config import (
-    EXIT_USAGE,
     Preflight,
     RunFailedError,
     checked,
     hyperparameters,
     interpolations,
     merged,
+    names_run,
     recording_outcome,
     resolved,
     run_application,
@@ -83,8 +83,11 @@ def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
         raise ValueError(f"sweep() trains, which {' '.join(overrides)} does not ask for")
     with suppress(RunFailedError):
         launch(asked)
-    outcomes = {job_key(made.overrides()): made.outcome() for made in Sweep(asked.sweep_folder).runs()}
-    return [outcomes.get(job_key(job), {"status": "missing", "overrides": job}) for job in asked.jobs]
+    runs = Sweep(asked.sweep_folder).runs_by_job()
+    return [
+        runs[job_key(job)].outcome() if job_key(job) in runs else {"status": "missing", "overrides": job}
+        for job in asked.jobs
+    ]
 
 
 def _words(overrides: Sequence[str]) -> Sequence[str]:
@@ -170,7 +173,8 @@ def leave(run: Run, job: Job | None, owner: LockedError) -> float:
         RunFailedError: It is not one of a sweep, of which it could be looked at again.
     """
     if job is None:
-        raise RunFailedError(f"{run.folder} is being trained by {owner}; set hydra.run.dir= to another", EXIT_USAGE)
+        line = f"{run.folder} is being trained by {owner}; set hydra.run.dir= to another"
+        raise RunFailedError(line, exit_codes.USAGE)
     print(f"{run.folder.name} is being trained by {owner}", flush=True)
     job.left.append(run.folder)
     return math.nan
@@ -190,11 +194,13 @@ def train_run(config: DictConfig, attempt: Attempt) -> None:
     typed = [line for line in overrides if not line.startswith("name=")]
     with recording_outcome(run, in_sweep=job is not None), timed([] if job is None else job.seconds):
         follows = interpolations(config)
-        if config.resume not in (None, "auto"):
-            config = OmegaConf.create(merged(run, resolved(config), overrides))
-        run.start(resolved(config), overrides, options, follows, goes_on=attempt.checkpoint is not None)
+        settled = resolved(config)
+        if names_run(config.resume):
+            settled = merged(run, settled, overrides)
+            config = OmegaConf.create(settled)
+        run.start(settled, overrides, options, follows, goes_on=attempt.checkpoint is not None)
         common = None if job is None else hydra.job.config.override_dirname.exclude_keys
-        logger = make_logger(config, run, typed, hyperparameters(resolved(config), options, typed, common))
+        logger = make_logger(config, run, typed, hyperparameters(settled, options, typed, common))
         with same_threads(run):
             result = {**fit_and_test(config, attempt, logger), "options": options, "overrides": typed}
         draw(run, result)

@@ -113,11 +113,11 @@ def compare(records: Sequence[Record]) -> Comparison:
     Args:
         records: In the order in which the rows are to be.
     """
-    jobs = {record.job_without_seed: _composition(record) for record in records if record.run is not None}
+    jobs = {record.job_without_seed: record.composition for record in records if record.run is not None}
     groups: dict[object, list[Record]] = {}
     for record in records:
         job = record.job_without_seed
-        key = jobs.get(job, job) if record.run is None else _composition(record)
+        key = jobs.get(job, job) if record.run is None else record.composition
         groups.setdefault(key, []).append(record)
     columns = tuple(
         column
@@ -144,16 +144,17 @@ def varying(records: Sequence[Record]) -> list[str]:
     ]
     for key in {key: None for record in records for key in record.settings}:
         having = [record for record in records if key in record.settings]
-        following = [record.source(key) is not None for record in having if record.run is not None]
-        if following and all(following):
+        runs = [record for record in having if record.run is not None]
+        if runs and all(key in record.sources for record in runs):
             continue
         group, is_nested, _ = key.partition(".")
         values: dict[str | None, set[str]] = {}
         for record in having:
-            values.setdefault(record.options.get(group) if is_nested else None, set()).add(_text(record.settings[key]))
+            values.setdefault(record.options.get(group) if is_nested else None, set()).add(repr(record.settings[key]))
         if any(len(different) > 1 for different in values.values()):
             columns.append(key)
-    typed = [line.lstrip("+").partition("=")[0] for record in records for line in record.overrides]
+    lines = {line: None for record in records for line in record.overrides}
+    typed = list({line.lstrip("+").partition("=")[0]: None for line in lines})
     return sorted(columns, key=lambda key: typed.index(key) if key in typed else len(typed))
 
 
@@ -173,14 +174,6 @@ def _cell(record: Record, column: str) -> str:
     if column in record.options:
         return record.options[column] or "none"
     return written(record.settings[column]) if column in record.settings else ""
-
-
-def _composition(record: Record) -> str:
-    return _text([record.options.get("experiment"), record.composition])
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
 
 
 def _by_seed(record: Record) -> tuple[bool, int]:

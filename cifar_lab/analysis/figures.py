@@ -170,7 +170,7 @@ def compared_accuracies(
         axes.plot(values, np.full(len(values), row), "o", ms=4, color="white", mec="0.15", mew=0.9, zorder=3)
         axes.text(highest[row], row, f"   {means[row]:.2%}", va="center", fontsize=8)
     axes.set_yticks(rows, [_wrapped(name, 44) for name in accuracies], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(start, highest.max() + 0.14 * (highest.max() - start))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.set_xlabel(

@@ -1,13 +1,14 @@
 """What a comparison needs to know of runs, and of the jobs of a sweep that have left none."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 import yaml
 
-from cifar_lab.fingerprints import fingerprint, settings
+from cifar_lab.fingerprints import digest, leaves, settings
 from cifar_lab.runs import Run, job_key
 
 
@@ -39,7 +40,7 @@ class Record:
     result: Mapping[str, Any] = field(default_factory=dict)
     run: Run | None = None
 
-    @property
+    @cached_property
     def job(self) -> frozenset[str]:
         """What makes a job of a sweep that job."""
         return job_key(self.overrides)
@@ -57,16 +58,27 @@ class Record:
         reason = " ".join(str(self.status.get("error", "")).split())
         return f"{self.state}: {reason}" if reason else self.state
 
-    @property
-    def composition(self) -> dict[str, Any]:
-        """The settings that runs of all seeds share."""
-        return {key: value for key, value in self.settings.items() if "${seed}" not in (self.source(key) or "")}
+    @cached_property
+    def composition(self) -> str:
+        """What runs of all seeds share, as one word: the settings, and the experiment."""
+        own = {key: value for key, value in self.settings.items() if "${seed}" not in self.sources.get(key, "")}
+        return json.dumps([self.options.get("experiment"), own], sort_keys=True)
 
-    def source(self, key: str) -> str | None:
-        """The interpolation that a setting's value comes from; None where it has one of its own."""
-        parts = key.split(".")
-        prefixes = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
-        return next((self.interpolations[prefix] for prefix in prefixes if prefix in self.interpolations), None)
+    @cached_property
+    def sources(self) -> Mapping[str, str]:
+        """Where settings that follow others get their values, interpolations by the setting's dotted key."""
+        return _sources(tuple(self.interpolations.items()), tuple(self.settings))
+
+
+@lru_cache
+def _sources(interpolations: tuple[tuple[str, str], ...], keys: tuple[str, ...]) -> dict[str, str]:
+    """Cached, as thousands of runs have the same."""
+    found = {}
+    for key in keys:
+        inner = [source for prefix, source in interpolations if f"{key}.".startswith(f"{prefix}.")]
+        if inner:
+            found[key] = inner[0]
+    return found
 
 
 def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[Sequence[str]]]]) -> list[Record]:
@@ -92,17 +104,18 @@ def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[Sequence[str]]]]) -> 
 def read(run: Run) -> Record:
     """Read what a comparison needs of a run; one that is damaged is `unreadable`."""
     try:
-        config, composition, state = run.config(), run.composition(), run.state()
-        kept = settings(config)
+        composition, status = run.composition(), run.status()
+        state, kept = run.state(status), settings(composition["config"])
+        identity, seed = digest(kept), int(kept.pop("seed"))
         return Record(
             state=state,
-            seed=int(kept.pop("seed")),
+            seed=seed,
             options=composition["options"],
-            settings=dict(_leaves(kept)),
+            settings=dict(leaves(kept)),
             interpolations=composition["interpolations"],
-            overrides=tuple(run.overrides()),
-            identity=fingerprint(config),
-            status=run.status(),
+            overrides=tuple(composition["overrides"]),
+            identity=identity,
+            status=status,
             result=run.result() if state == "finished" else {},
             run=run,
         )
@@ -159,11 +172,3 @@ def _value(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-
-
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, element in value.items():
-        if isinstance(element, Mapping) and element:
-            yield from _leaves(element, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", element

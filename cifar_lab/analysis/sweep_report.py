@@ -18,6 +18,8 @@ from cifar_lab.terminal import print_table
 
 _INTERVALS = "95 % intervals: Student's over seeds from three runs on, else the span of Wilson's of each run"
 
+_MOST_DRAWN = 30
+
 
 def write(comparison: Comparison, folder: Path) -> None:
     """Write the table as Markdown and CSV, and the figures as far as there is something to draw.
@@ -32,9 +34,12 @@ def write(comparison: Comparison, folder: Path) -> None:
     sweep = Sweep(folder)
     folder.mkdir(parents=True, exist_ok=True)
     title = folder.resolve().name
+    shown, words = _legible(comparison), title
+    if len(shown.rows) < len(comparison.rows):
+        words = f"{title}: of {len(comparison.rows):,} rows the {_MOST_DRAWN} with the highest test accuracy"
     drawn = {
-        sweep.accuracy_figure: accuracies(comparison, title),
-        sweep.curves_figure: curves(comparison, title),
+        sweep.accuracy_figure: accuracies(shown, words),
+        sweep.curves_figure: curves(shown, words),
     }
     for path, figure in drawn.items():
         path.unlink(missing_ok=True)
@@ -76,12 +81,21 @@ def curves(comparison: Comparison, title: str) -> Figure | None:
 
 def accuracies(comparison: Comparison, title: str) -> Figure | None:
     """Test accuracies of every composition with a result; None if there is none."""
-    rows = {name: row for name, row in _named(comparison, title) if row.finished}
+    rows = {name: row for name, row in _named(comparison, title) if len(row.values("test/acc"))}
     if not rows:
         return None
     intervals = np.array([_interval(row) for row in rows.values()])
     values = {name: row.values("test/acc") for name, row in rows.items()}
     return figures.compared_accuracies(values, intervals, _colours(comparison, title), title, _INTERVALS)
+
+
+def _legible(comparison: Comparison) -> Comparison:
+    """As many rows as a figure can tell apart, those with the highest mean test accuracy, in the table's order."""
+    if len(comparison.rows) <= _MOST_DRAWN:
+        return comparison
+    means = [values.mean() if len(values := row.values("test/acc")) else -1.0 for row in comparison.rows]
+    best = np.sort(np.argsort(means, kind="stable")[-_MOST_DRAWN:])
+    return Comparison(comparison.columns, tuple(comparison.rows[index] for index in best))
 
 
 def _metrics(record: Record) -> pd.DataFrame | None:

@@ -1,18 +1,17 @@
 """How a run is composed: the only room, beside the entry points and `assembly`, that knows Hydra and OmegaConf."""
 
-from cifar_lab.config.app import EXIT_USAGE, RunFailedError, checked, run_application, run_jobs
+from cifar_lab.config.app import RunFailedError, checked, run_application, run_jobs
 from cifar_lab.config.build import build, build_scheduler
 from cifar_lab.config.hyperparameters import hyperparameters
 from cifar_lab.config.naming import class_names, interpolations, resolved
 from cifar_lab.config.outcome import recording_outcome
 from cifar_lab.config.preflight import Preflight
-from cifar_lab.config.resume import merged
+from cifar_lab.config.resume import merged, names_run
 from cifar_lab.config.schema import conf_folder, register
 
 register()
 
 __all__ = [
-    "EXIT_USAGE",
     "Preflight",
     "RunFailedError",
     "build",
@@ -23,6 +22,7 @@ __all__ = [
     "hyperparameters",
     "interpolations",
     "merged",
+    "names_run",
     "recording_outcome",
     "resolved",
     "run_application",

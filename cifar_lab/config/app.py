@@ -4,6 +4,7 @@ import functools
 import logging
 import math
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,15 +19,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from cifar_lab import exit_codes
 from cifar_lab.config import completion, schema
 from cifar_lab.config.preflight import Preflight
 from cifar_lab.interruption import Interrupted
 from cifar_lab.jobs import Job
 from cifar_lab.runs import Sweep, job_key
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 
 class RunFailedError(Exception):
@@ -37,7 +35,7 @@ class RunFailedError(Exception):
         exit_code: 1 where the run failed, 2 where what it was asked for cannot be.
     """
 
-    def __init__(self, message: str, exit_code: int = EXIT_FAILED) -> None:
+    def __init__(self, message: str, exit_code: int = exit_codes.FAILED) -> None:
         super().__init__(message, exit_code)
         self.message = message
         self.exit_code = exit_code
@@ -64,11 +62,11 @@ def run_application(application: Callable[[], object]) -> NoReturn:
     except RunFailedError as error:
         _exit(str(error), error.exit_code)
     except ValueError as error:
-        _exit(str(error), EXIT_USAGE)
+        _exit(str(error), exit_codes.USAGE)
     except KeyboardInterrupt as error:
         if isinstance(error, Interrupted):
             _exit(f"interrupted by {error}; {error.goes_on} goes on where it stopped", error.exit_code)
-        _exit("interrupted", EXIT_INTERRUPTED)
+        _exit("interrupted", exit_codes.interrupted(signal.SIGINT))
     sys.exit(0)
 
 
@@ -110,29 +108,11 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
         KeyboardInterrupt: A run was interrupted.
     """
     sweep = None if asked.sweep_folder is None else Sweep(asked.sweep_folder)
-    finished = set() if sweep is None else sweep.finished_jobs()
-    unfinished = [job_key(lines) not in finished for lines in asked.jobs]
-    seconds: list[float] = []
-    left: list[Path] = []
-    again: frozenset[Path] | None = None
-    failures: list[RunFailedError] = []
-    folders: list[Path] = []
+    jobs = _Jobs(task, asked, sweep)
 
     @functools.wraps(task)
     def job(config: DictConfig) -> object:
-        own = HydraConfig.get()
-        folders.append(Path(own.runtime.output_dir))
-        try:
-            if sweep is None:
-                return task(config, None)
-            number = own.job.num + 1
-            return task(config, Job(number, len(asked.jobs), sum(unfinished[number:]), seconds, left, again))
-        except RunFailedError as error:
-            # Kept from Hydra, which would announce it by lines of its own.
-            if sweep is not None:
-                print(f"error: {error}", file=sys.stderr, flush=True)
-            failures.append(error)
-            return math.nan
+        return jobs.run(config)
 
     application = hydra.main(config_path=str(schema.conf_folder()), config_name="train", version_base="1.3")(job)
     try:
@@ -143,8 +123,7 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
                 completion.answer(application)
             else:
                 application()
-                if left:  # what another process trained when its turn came is looked at once more
-                    again, left = frozenset(left), []
+                if jobs.begin_again():
                     application()
     except (HydraException, OmegaConfBaseException) as error:
         parts = [str(error), str(error.__cause__ or "")]
@@ -154,13 +133,65 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
             raise
         line = f"cannot write {error.filename}: {error.strerror}; set hydra.run.dir= to a writable folder"
         raise ValueError(line) from None
-    if failures and sweep is not None:
-        raise RunFailedError(f"not every run of the sweep finished; the first that did not: {failures[0]}")
-    if failures:
-        raise failures[0]
-    if left:
-        raise RunFailedError(f"{len(left)} runs of the sweep are still being trained elsewhere, the first is {left[0]}")
-    return folders
+    jobs.check()
+    return jobs.folders
+
+
+class _Jobs:
+    """The jobs of a command line, which Hydra hands over one by one.
+
+    Args:
+        task: What to call with each.
+        asked: The checked command line.
+        sweep: Whose jobs they are; None for a single run.
+    """
+
+    def __init__(self, task: Task, asked: Preflight, sweep: Sweep | None) -> None:
+        self.task = task
+        self.sweep = sweep
+        runs = {} if sweep is None else sweep.runs_by_job()
+        finished = {key for key, run in runs.items() if run.has_result()}
+        self.unfinished = [job_key(lines) not in finished for lines in asked.jobs]
+        self.seconds: list[float] = []
+        self.left: list[Path] = []
+        self.again: frozenset[Path] | None = None
+        self.failures: list[RunFailedError] = []
+        self.folders: list[Path] = []
+
+    def run(self, config: DictConfig) -> object:
+        """Run a job; NaN where it fails, as an exception would be announced by Hydra, in lines of its own."""
+        own = HydraConfig.get()
+        self.folders.append(Path(own.runtime.output_dir))
+        try:
+            return self.task(config, None if self.sweep is None else self._job(own.job.num))
+        except RunFailedError as error:
+            if self.sweep is not None:
+                print(f"error: {error}", file=sys.stderr, flush=True)
+            self.failures.append(error)
+            return math.nan
+
+    def _job(self, index: int) -> Job:
+        later = sum(self.unfinished[index + 1 :])
+        return Job(index + 1, len(self.unfinished), later, self.seconds, self.left, self.again)
+
+    def begin_again(self) -> bool:
+        """Turn to what another process was training when its turn came; whether there is any."""
+        self.again, self.left = frozenset(self.left), []
+        return bool(self.again)
+
+    def check(self) -> None:
+        """Tell what has not finished.
+
+        Raises:
+            RunFailedError: Something has not.
+        """
+        if self.failures and self.sweep is not None:
+            raise RunFailedError(f"not every run of the sweep finished; the first that did not: {self.failures[0]}")
+        if self.failures:
+            raise self.failures[0]
+        if self.left:
+            elsewhere = f"{len(self.left)} runs of the sweep are still being trained elsewhere"
+            raise RunFailedError(f"{elsewhere}, the first is {self.left[0]}")
 
 
 @contextmanager

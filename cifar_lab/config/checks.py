@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from cifar_lab.fingerprints import leaves
+
 
 class Range(NamedTuple):
     """Numbers that a key may take, how to say so, and whether only whole ones make sense."""
@@ -75,15 +77,6 @@ _OWN_TARGET = re.compile(
     r"cifar_lab\.(models|losses|optimizers|(data|callbacks)\.\w+)\.\w+|torch\.nn\.[A-Z]\w*|torch\.optim\.[A-Z]\w*"
     r"|torch\.optim\.lr_scheduler\.[A-Z]\w*|lightning\.pytorch\.(callbacks|loggers)\.[A-Z]\w*"
 )
-
-
-def leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value with its dotted key; lists are values, empty mappings too."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:

@@ -5,7 +5,8 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from cifar_lab.config.app import EXIT_FAILED, EXIT_USAGE, RunFailedError
+from cifar_lab import exit_codes
+from cifar_lab.config.app import RunFailedError
 from cifar_lab.data.files import DataError
 from cifar_lab.interruption import Interrupted
 from cifar_lab.runs import DivergedError, Run, RunExistsError
@@ -27,7 +28,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
     try:
         yield
     except RunExistsError as error:  # the folder is not this run's to write into
-        raise RunFailedError(str(error), EXIT_USAGE) from None
+        raise RunFailedError(str(error), exit_codes.USAGE) from None
     except BaseException as error:
         # Lightning makes a SystemExit of Ctrl-C.
         interrupt = next((e for e in (error, error.__context__) if isinstance(e, KeyboardInterrupt)), None)
@@ -42,10 +43,10 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         message = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, ValueError) and not in_sweep and not run.has_begun():
             run.discard()  # a sweep shows it as a run that failed
-            raise RunFailedError(message, EXIT_USAGE) from None
+            raise RunFailedError(message, exit_codes.USAGE) from None
         if isinstance(error, DataError):
-            raise RunFailedError(message, EXIT_USAGE) from None
-        code = EXIT_USAGE if isinstance(error, ValueError) else EXIT_FAILED
+            raise RunFailedError(message, exit_codes.USAGE) from None
+        code = exit_codes.USAGE if isinstance(error, ValueError) else exit_codes.FAILED
         raise RunFailedError(f"{message}; the traceback is in {run.error_file}", code) from None
 
 

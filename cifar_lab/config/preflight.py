@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar_lab.config import checks, naming, resume, schema
 from cifar_lab.config.precedence import Loader
 from cifar_lab.data import files
+from cifar_lab.fingerprints import leaves
 from cifar_lab.runs import Run
 
 
@@ -254,7 +255,7 @@ def _reworded(error: Exception, loader: Loader) -> str:
     if unknown:
         known = OmegaConf.to_container(loader.before_values, resolve=False)
         assert isinstance(known, dict)
-        return checks.unknown_key(unknown.group(1), dict(checks.leaves(known)))
+        return checks.unknown_key(unknown.group(1), dict(leaves(known)))
     merging = re.match(r"Error merging override (\S+)", text)
     if merging:
         key = merging.group(1).lstrip("+").partition("=")[0]

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cifar_lab.config.checks import leaves
-from cifar_lab.fingerprints import settings
+from cifar_lab.fingerprints import leaves, settings
 from cifar_lab.runs import Run
 
 AUTO = "auto"
@@ -16,6 +15,11 @@ def named_run(arguments: Sequence[str]) -> Path | None:
     """The folder that `resume=FOLDER` names; None where nothing is resumed, or `auto`."""
     values = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
     return Path(values[-1].strip("'\"")) if values and values[-1] not in (AUTO, "null", "") else None
+
+
+def names_run(resume: str | None) -> bool:
+    """Whether `resume` is a run's folder."""
+    return resume not in (None, AUTO)
 
 
 def full_command(arguments: Sequence[str], folder: Path) -> list[str]:

@@ -55,7 +55,7 @@ class Run:
         self.folder = Path(folder)
         self.config_file = self.folder / ".hydra" / "config.yaml"
         self.overrides_file = self.folder / ".hydra" / "overrides.yaml"
-        self.composition_file = self.folder / ".hydra" / "composition.yaml"
+        self.composition_file = self.folder / ".hydra" / "composition.json"
         self.status_file = self.folder / "status.json"
         self.result_file = self.folder / "result.json"
         self.metrics_file = self.folder / "metrics.csv"
@@ -98,14 +98,17 @@ class Run:
         else:
             self._empty()
         self.config_file.parent.mkdir(parents=True, exist_ok=True)
-        contents = {
-            self.config_file: dict(config),
-            self.overrides_file: list(overrides),
-            self.composition_file: {"options": dict(options or {}), "interpolations": dict(interpolations or {})},
+        composition = {
+            "overrides": list(overrides),
+            "options": dict(options or {}),
+            "interpolations": dict(interpolations or {}),
+            "config": dict(config),
         }
-        for path, content in contents.items():
+        for path, content in ((self.config_file, dict(config)), (self.overrides_file, list(overrides))):
             with replacing(path) as file:
                 yaml.safe_dump(content, file, sort_keys=False)
+        with replacing(self.composition_file) as file:
+            json.dump(composition, file)
         self.set_state("running", error=None, host=socket.gethostname(), process=os.getpid(), start=time.time())
 
     def _empty(self) -> None:
@@ -219,7 +222,10 @@ class Run:
             FileNotFoundError: The run has not finished.
             UnreadableError: The file is damaged.
         """
-        return _parsed(self.result_file, json.loads, dict)
+        told = _parsed(self.result_file, json.loads, dict)
+        if told.get("status") != "finished":
+            raise UnreadableError(f"{self.result_file} cannot be read: it holds no result")
+        return told
 
     def has_result(self) -> bool:
         """Whether the run has finished, and its result can be read."""
@@ -231,9 +237,13 @@ class Run:
             return False
         return True
 
-    def state(self) -> str:
-        """Its state, or `dead` where it is said to run and nobody living has its lock."""
-        state = str(self.status().get("state", "unknown"))
+    def state(self, status: Mapping[str, Any] | None = None) -> str:
+        """Its state, or `dead` where it is said to run and nobody living has its lock.
+
+        Args:
+            status: What `status.json` says, where that has just been read.
+        """
+        state = str((self.status() if status is None else status).get("state", "unknown"))
         return "dead" if state == "running" and owner(self.lock_file) is None else state
 
     def outcome(self) -> dict[str, Any]:
@@ -249,18 +259,22 @@ class Run:
 
     def overrides(self) -> list[str]:
         """The command line that gave the configuration."""
-        lines = _parsed(self.overrides_file, _yaml, list)
-        if not all(isinstance(line, str) for line in lines):
-            raise UnreadableError(f"{self.overrides_file} cannot be read: it holds no words")
-        return lines
+        return self.composition()["overrides"]
 
     def composition(self) -> dict[str, Any]:
-        """The chosen `options` of the groups, and `interpolations`, by dotted key, for values that follow others."""
-        try:
-            told = _parsed(self.composition_file, _yaml, dict)
-        except FileNotFoundError:  # runs of earlier versions have none
-            told = {}
-        return {"options": told.get("options") or {}, "interpolations": told.get("interpolations") or {}}
+        """What the run is, in a form that thousands of runs are compared by in seconds.
+
+        Returns:
+            `overrides`, the command line; `options`, the chosen one of each group; `interpolations`, by dotted key, for
+            values that follow others; `config`, the resolved configuration, in which keys are words.
+        """
+        told = _parsed(self.composition_file, json.loads, dict)
+        kinds = {"overrides": list, "options": dict, "interpolations": dict, "config": dict}
+        if not all(isinstance(told.get(name), kind) for name, kind in kinds.items()):
+            raise UnreadableError(f"{self.composition_file} cannot be read: it holds no composition")
+        if not all(isinstance(line, str) for line in told["overrides"]):
+            raise UnreadableError(f"{self.composition_file} cannot be read: its overrides are no words")
+        return told
 
     def metrics(self) -> pd.DataFrame:
         """One row per epoch; what was not measured in an epoch is NaN, and a row that was cut off is left out."""

@@ -45,14 +45,13 @@ class Sweep:
         except (OSError, ValueError, TypeError, KeyError):
             return []
 
-    def finished_jobs(self) -> set[frozenset[str]]:
-        """The `job_key` of each run that has a result."""
-        keys = set()
+    def runs_by_job(self) -> dict[frozenset[str], Run]:
+        """Each run by its `job_key`; those whose command line cannot be read are left out."""
+        runs = {}
         for run in self.runs():
-            with suppress(OSError, ValueError):  # damaged, so not finished
-                if run.has_result():
-                    keys.add(job_key(run.overrides()))
-        return keys
+            with suppress(OSError, ValueError):
+                runs[job_key(run.overrides())] = run
+        return runs
 
     def runs(self) -> list[Run]:
         """Every run in the folder and below, by name."""

@@ -1,10 +1,10 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from cifar_lab.analysis import sweep_report, tables
 from cifar_lab.analysis.comparison import Comparison, compare, varying, written
@@ -173,7 +173,7 @@ def test_two_experiments_that_are_one_composition_both_have_their_row(make: Make
     for run, experiment in zip(runs, ("loss_ce", "optimizer_adam"), strict=True):
         told = run.composition()
         told["options"]["experiment"] = experiment
-        run.composition_file.write_text(yaml.safe_dump(told))
+        run.composition_file.write_text(json.dumps(told))
     comparison = _compared(runs)
     assert comparison.columns == ("experiment",)
     assert [row.cells["experiment"] for row in comparison.rows] == ["loss_ce", "optimizer_adam"]
@@ -184,7 +184,7 @@ def test_an_option_that_changes_no_numbers_is_no_column(make: Make) -> None:
     for run, trainer in zip(runs, ("cpu", "auto"), strict=True):
         told = run.composition()
         told["options"]["trainer"] = trainer
-        run.composition_file.write_text(yaml.safe_dump(told))
+        run.composition_file.write_text(json.dumps(told))
     comparison = _compared(runs)
     assert comparison.columns == ()
     assert len(comparison.rows) == 1
@@ -207,8 +207,8 @@ def test_what_another_folder_holds_is_not_missing(make: Make) -> None:
 
 DAMAGE = [
     (name, content)
-    for name in (".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra/composition.yaml", "status.json", "result.json")
-    for content in ("", "{half: [", "[1, 2]", "word", None)
+    for name in (".hydra/composition.json", "status.json", "result.json")
+    for content in ("", '{"half": [', "[1, 2]", '{"overrides": [1]}', None)
 ]
 
 
@@ -224,10 +224,9 @@ def test_a_damaged_run_takes_no_table_down(make: Make, tmp_path: Path, name: str
     rows = {record.run: row for row in comparison.rows for record in row.records}
     assert rows[good].values("test/acc").tolist() == [0.5]
     state = rows[bad].state
-    harmless = name.endswith("composition.yaml") and content is None
-    unknown = name == "status.json" and content is None
-    assert state == ("finished" if harmless else "unknown") if harmless or unknown else state.startswith("unreadable: ")
-    assert harmless or unknown or name.rpartition("/")[2] in state
+    unknown = name == "status.json" and content in (None, '{"overrides": [1]}')
+    assert state == "unknown" if unknown else state.startswith("unreadable: ")
+    assert unknown or name.rpartition("/")[2] in state
 
 
 @pytest.mark.parametrize("content", ["", "epoch,val/acc", "epoch,train/loss,val/acc\n1,0.5,0.5\n2,0.", "a,b\n1,2\n"])

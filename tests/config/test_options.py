@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from cifar_lab.config import checks, conf_folder
 from cifar_lab.data import datamodule
+from cifar_lab.fingerprints import leaves
 
 # What torch takes and no option offers: layouts and debugging aids that change no result, what the optimizer or the
 # loss gets from elsewhere, and arguments that torch itself is giving up.
@@ -81,7 +82,7 @@ def test_the_keys_of_an_option_are_the_arguments_of_its_target(option: str) -> N
 
 @pytest.mark.parametrize("option", _options())
 def test_every_number_of_an_option_has_a_range(option: str) -> None:
-    for key, value in checks.leaves(_options()[option]):
+    for key, value in leaves(_options()[option]):
         values = value if isinstance(value, list) else [value]
         is_number = any(isinstance(element, int | float) and not isinstance(element, bool) for element in values)
         assert not is_number or key.rpartition(".")[2] in checks.RANGES, key

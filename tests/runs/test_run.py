@@ -111,8 +111,10 @@ def test_what_was_composed_is_read_back(tmp_path: Path) -> None:
     run.start({"seed": 1}, ["seed=1"], {"loss": "ce", "experiment": None}, {"data.seed": "${seed}"})
     assert run.overrides() == ["seed=1"]
     assert run.composition() == {
+        "overrides": ["seed=1"],
         "options": {"loss": "ce", "experiment": None},
         "interpolations": {"data.seed": "${seed}"},
+        "config": {"seed": 1},
     }
 
 

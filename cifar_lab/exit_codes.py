@@ -1,0 +1,11 @@
+"""What a process's exit code says, for every command."""
+
+import signal
+
+FAILED = 1  # a run failed or diverged, or a sweep is incomplete
+USAGE = 2  # bad configuration, data or checkpoint path
+
+
+def interrupted(number: int) -> int:
+    """The exit code after a signal: as shells have it, 130 for Ctrl-C, else 143, that of SIGTERM."""
+    return 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
