@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from cifar_lab.runs.files import replacing
+from cifar_lab.runs.files import remove_unfinished, replacing
 from cifar_lab.runs.locks import owner
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ class Run:
             self.result_file.unlink(missing_ok=True)
         else:
             self._empty()
+        for folder in (self.folder, self.config_file.parent, self.checkpoints, self.weights, self.figures):
+            remove_unfinished(folder)
         self.config_file.parent.mkdir(parents=True, exist_ok=True)
         contents = {
             self.config_file: dict(config),
