@@ -132,7 +132,7 @@ class Run:
         """Record how the run ended without a result; the traceback goes to `error.txt`."""
         self.error_file.write_text("".join(traceback.format_exception(error)))
         self.result_file.unlink(missing_ok=True)
-        self.set_state(state, error=str(error) or type(error).__name__)
+        self.set_state(state, error=described(error))
 
     def has_begun(self) -> bool:
         """Whether the first training step was due, so that what happened is worth keeping."""
@@ -272,6 +272,12 @@ class Run:
         """One array `(steps,)` per quantity."""
         with np.load(self.steps_file) as arrays:
             return dict(arrays)
+
+
+def described(error: BaseException) -> str:
+    """What an exception says; with the name of its class where that alone tells what has happened."""
+    told, kind = str(error), type(error).__name__
+    return f"{kind}: {told}" if told and isinstance(error, SystemExit | LookupError) else told or kind
 
 
 def _parsed(path: Path, parse: Callable[[str], Any], kind: type[T]) -> T:
