@@ -11,6 +11,8 @@ import torch
 from cifar_lab.runs import Run, Sweep, job_key, read_checkpoint
 
 TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
+# What is checked out may change while a soak runs.
+NOT_COMPARED = TIMES | {"git_revision"}
 
 
 def equal(first: Any, second: Any) -> bool:
@@ -41,7 +43,7 @@ def differences(first: Run, second: Run) -> set[str]:
     one, other = first.steps(), second.steps()
     told |= {f"steps {name}" for name in one if not np.array_equal(one[name], other[name], equal_nan=True)}
     one, other = first.result(), second.result()
-    told |= {key for key in one.keys() | other.keys() if key not in TIMES and one.get(key) != other.get(key)}
+    told |= {key for key in one.keys() | other.keys() if key not in NOT_COMPARED and one.get(key) != other.get(key)}
     one, other = (_files(run.folder) for run in (first, second))
     told |= {f"file {name}" for name in one ^ other}
     weights = [torch.load(next(run.weights.glob("*.pth")), weights_only=True) for run in (first, second)]
