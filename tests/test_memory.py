@@ -42,10 +42,11 @@ def _resident() -> float:
 @pytest.mark.slow
 def test_memory_is_flat_over_ten_thousand_steps(lab: Lab, measured: Callable[..., list[float]]) -> None:
     megabytes = measured(Saving, "on_train_batch_end", lambda _, trainer, *__: trainer.global_step % 500 == 0)
-    outcome = lab(*TINY, "logger=none", "data.num_train=2224", "batch_size=2", "epochs=10", "trainer.max_steps=10010")
+    outcome = lab(*TINY, "logger=none", "data.num_train=2224", "batch_size=2", "epochs=10")
     assert outcome.code == 0, outcome.stderr
     assert len(megabytes) == 20
-    assert max(megabytes[4:]) - megabytes[3] < 10, megabytes
+    # What is recorded of each step takes 1 MB in eight thousand.
+    assert max(megabytes[4:]) - megabytes[3] < 4, megabytes
 
 
 @pytest.mark.slow
@@ -54,4 +55,5 @@ def test_memory_is_flat_over_fifty_jobs(lab: Lab, measured: Callable[..., list[f
     outcome = lab("-m", *TINY, "epochs=1", "seed=range(0,50)")
     assert outcome.code == 0, outcome.stderr
     assert len(megabytes) == 50
-    assert max(megabytes[10:]) - megabytes[9] < 20, megabytes
+    # Hydra keeps each job's configuration until the sweep ends, 0.2 MB; a network with its optimizer's state has 2 MB.
+    assert max(megabytes[10:]) - megabytes[9] < 0.3 * 40, megabytes
