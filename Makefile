@@ -30,7 +30,7 @@ test-all: $(READY) ## the slow tests too, and those of a GPU where there is one
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m '$(if $(CIFAR_LAB_DATA),slow or not slow,not data)'
 
 KILLS ?= 100
-soak: $(READY) ## kill a sweep at random until it ends, KILLS=100 times, and compare it with an undisturbed one; ten minutes
+soak: $(READY) ## kill a sweep at random until it ends, KILLS=100 times, and compare it with an undisturbed one; some twenty minutes
 	$(BIN)/python -m tests.soak --kills $(KILLS)
 
 check: $(READY) ## lint, format, types, layers
