@@ -1,5 +1,6 @@
 """The command in processes of its own, in which real faults are made: kills and signals at a chosen place."""
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -13,7 +14,9 @@ import torch
 
 # A process begins where torch has been imported, in no second instead of several.
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["cifar_lab.fitting", "cifar_lab.train", "cifar_lab.callbacks"])
+_processes.set_forkserver_preload(
+    ["cifar_lab.fitting", "cifar_lab.train", "cifar_lab.callbacks", "cifar_lab.analysis.run_report"]
+)
 
 
 class Fault(NamedTuple):
@@ -65,6 +68,7 @@ def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder:
     handle = os.open(output, os.O_WRONLY | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(handle, stream)
+    _tell_where_on_sigprof()
     torch.set_num_threads(1)
     if fault is not None:
         _arm(fault)
@@ -72,6 +76,15 @@ def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder:
 
     sys.argv = ["train", *arguments]
     main()
+
+
+def _tell_where_on_sigprof() -> None:
+    from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+
+    faulthandler.register(signal.SIGPROF, all_threads=False)  # prints the stack at once, whatever runs
+    # Lightning sets back every signal after training, to what Python knows of.
+    numbers = _SignalConnector._valid_signals() - {signal.SIGPROF}
+    _SignalConnector._valid_signals = staticmethod(lambda: numbers)  # type: ignore[method-assign]
 
 
 def _arm(fault: Fault) -> None:

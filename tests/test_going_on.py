@@ -11,9 +11,9 @@ import torch
 
 from cifar_lab.config import interpolations, resolved
 from cifar_lab.runs import Run
+from tests.comparison import differences
 from tests.conftest import TINY, Compose, Outcome
 from tests.faults import Fault, command
-from tests.test_resume import differences
 
 Lab = Callable[..., Outcome]
 CONSTANT = (*TINY, "scheduler=constant", "trainer.precision=32-true")

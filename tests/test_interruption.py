@@ -11,9 +11,9 @@ import pytest
 
 from cifar_lab.interruption import SIGNALS, Interrupted, Interruption
 from cifar_lab.runs import Run, find_runs, read_checkpoint
+from tests.comparison import differences
 from tests.conftest import TINY
 from tests.faults import Fault, command, start
-from tests.test_resume import differences
 
 PLAIN = (*TINY, "trainer.precision=32-true", "logger=none")
 

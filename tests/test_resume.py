@@ -1,59 +1,22 @@
 """A run that is killed and goes on ends with the bits of the one that nothing disturbed."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
-from cifar_lab.runs import Run, read_checkpoint
+from cifar_lab.runs import Run
+from tests.comparison import differences
 from tests.conftest import TINY
 from tests.faults import Fault, command
 
 # Nine batches an epoch; dropout is in the network.
 LONG = (*TINY, "epochs=4", "trainer.precision=32-true", "logger=none")
 EVERY_STEP = "callbacks.checkpoint.every_minutes=1e-9"
-TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
 
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def equal(first: Any, second: Any) -> bool:
-    """Whether two values of a checkpoint are the same to the bit."""
-    if isinstance(first, torch.Tensor):
-        return first.dtype == second.dtype and torch.equal(first, second)
-    if isinstance(first, Mapping):
-        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(equal(*pair) for pair in zip(first, second, strict=True))
-    return first == second or first != first  # NaN
-
-
-def differences(first: Run, second: Run) -> set[str]:
-    """What two runs do not have in common, times aside."""
-    told = set()
-    for name in ("best_checkpoint", "last_checkpoint"):
-        one, other = (read_checkpoint(getattr(run, name)) for run in (first, second))
-        for part in one.keys() | other.keys():
-            # Lightning's counters also count processes' starts and the seconds of a batch.
-            if part not in ("loops", "callbacks") and not equal(one.get(part), other.get(part)):
-                told.add(f"{name} {part}")
-        for callback in one["callbacks"]:  # the best's tells paths
-            if not callback.startswith("_Best") and not equal(one["callbacks"][callback], other["callbacks"][callback]):
-                told.add(f"{name} {callback}")
-    (one, other) = (run.metrics().drop(columns=["seconds", "images_per_second"]) for run in (first, second))
-    told |= set() if one.equals(other) else {"metrics.csv"}
-    one, other = first.steps(), second.steps()
-    told |= {f"steps {name}" for name in one if not np.array_equal(one[name], other[name], equal_nan=True)}
-    one, other = first.result(), second.result()
-    told |= {key for key in one.keys() | other.keys() if key not in TIMES and one.get(key) != other.get(key)}
-    weights = [torch.load(next(run.weights.iterdir()), weights_only=True) for run in (first, second)]
-    return told | (set() if equal(*weights) else {"weights"})
 
 
 def undisturbed(*arguments: str) -> Run:

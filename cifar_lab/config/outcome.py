@@ -9,7 +9,7 @@ from cifar_lab import exit_codes
 from cifar_lab.config.app import RunFailedError
 from cifar_lab.data.files import DataError
 from cifar_lab.interruption import Interrupted
-from cifar_lab.runs import DivergedError, Run, RunExistsError
+from cifar_lab.runs import DivergedError, Run, RunExistsError, described
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
             if isinstance(interrupt, Interrupted) and not in_sweep:
                 interrupt.goes_on = f"resume={os.path.relpath(run.folder)}"
             raise interrupt from None
-        message = " ".join(str(error).split()) or type(error).__name__
+        message = " ".join(described(error).split())
         if isinstance(error, ValueError) and not in_sweep and not run.has_begun():
             run.discard()  # a sweep shows it as a run that failed
             raise RunFailedError(message, exit_codes.USAGE) from None

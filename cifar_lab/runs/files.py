@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+_UNFINISHED = ".part"
+
 
 @contextmanager
 def replacing(path: Path, mode: str = "w", *, durable: bool = False, keep: Path | None = None) -> Iterator[IO[Any]]:
@@ -21,7 +23,7 @@ def replacing(path: Path, mode: str = "w", *, durable: bool = False, keep: Path 
     Raises:
         OSError: It cannot be written; what was there is left.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
     try:
         with os.fdopen(handle, mode) as file:
             yield file
@@ -37,6 +39,12 @@ def replacing(path: Path, mode: str = "w", *, durable: bool = False, keep: Path 
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed has left unfinished; no other may be writing there."""
+    for path in folder.glob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

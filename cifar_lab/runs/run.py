@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from cifar_lab.runs.files import replacing
+from cifar_lab.runs.files import remove_unfinished, replacing
 from cifar_lab.runs.locks import owner
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ class Run:
             self.result_file.unlink(missing_ok=True)
         else:
             self._empty()
+        for folder in (self.folder, self.config_file.parent, self.checkpoints, self.weights, self.figures):
+            remove_unfinished(folder)
         self.config_file.parent.mkdir(parents=True, exist_ok=True)
         composition = {
             "overrides": list(overrides),
@@ -133,7 +135,7 @@ class Run:
         """Record how the run ended without a result; the traceback goes to `error.txt`."""
         self.error_file.write_text("".join(traceback.format_exception(error)))
         self.result_file.unlink(missing_ok=True)
-        self.set_state(state, error=str(error) or type(error).__name__)
+        self.set_state(state, error=described(error))
 
     def has_begun(self) -> bool:
         """Whether the first training step was due, so that what happened is worth keeping."""
@@ -284,6 +286,12 @@ class Run:
         """One array `(steps,)` per quantity."""
         with np.load(self.steps_file) as arrays:
             return dict(arrays)
+
+
+def described(error: BaseException) -> str:
+    """What an exception says; with the name of its class where that alone tells what has happened."""
+    told, kind = str(error), type(error).__name__
+    return f"{kind}: {told}" if told and isinstance(error, SystemExit | LookupError) else told or kind
 
 
 def _parsed(path: Path, parse: Callable[[str], Any], kind: type[T]) -> T:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab.runs import Run, RunExistsError, locked
+from cifar_lab.runs import Run, RunExistsError, locked, replacing
 
 
 def test_what_a_run_writes_is_read_back(tmp_path: Path) -> None:
@@ -36,6 +36,21 @@ def test_a_finished_run_is_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(RunExistsError, match=rf"{tmp_path} holds a finished run; set hydra\.run\.dir="):
         run.start({})
     assert run.result()["test/acc"] == 0.5
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_what_a_killed_process_was_writing_is_removed_when_the_run_starts_again(tmp_path: Path, goes_on: bool) -> None:
+    run = Run(tmp_path)
+    run.start({})
+    run.checkpoints.mkdir()
+    (run.checkpoints / ".mine").touch()
+    writing = [replacing(path) for path in (run.status_file, run.config_file, run.last_checkpoint)]
+    for file in writing:
+        file.__enter__()  # and not left, as by a SIGKILL
+    assert len(list(tmp_path.rglob("*.part"))) == 3
+    run.start({}, goes_on=goes_on)
+    assert not list(tmp_path.rglob("*.part"))
+    assert (run.checkpoints / ".mine").exists() == goes_on
 
 
 def test_an_unfinished_run_starts_again_from_nothing(tmp_path: Path) -> None:

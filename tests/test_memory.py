@@ -1,0 +1,59 @@
+"""Memory stays where it is, however long a run is and however many jobs a process trains."""
+
+import ctypes
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cifar_lab.callbacks import Saving
+from cifar_lab.runs import Run
+from tests.conftest import TINY, Outcome
+
+Lab = Callable[..., Outcome]
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
+    """Make a method's end a measurement, where a condition on its arguments holds, of resident MB."""
+
+    def measure(owner: type, name: str, due: Callable[..., bool] = lambda *_: True) -> list[float]:
+        method, megabytes = getattr(owner, name), []
+
+        def wrapped(*arguments: Any) -> None:
+            method(*arguments)
+            if due(*arguments):
+                megabytes.append(_resident())
+
+        monkeypatch.setattr(owner, name, wrapped)
+        return megabytes
+
+    return measure
+
+
+def _resident() -> float:
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what glibc keeps of what was freed is no leak
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_ten_thousand_steps(lab: Lab, measured: Callable[..., list[float]]) -> None:
+    megabytes = measured(Saving, "on_train_batch_end", lambda _, trainer, *__: trainer.global_step % 500 == 0)
+    outcome = lab(*TINY, "logger=none", "data.num_train=2224", "batch_size=2", "epochs=10")
+    assert outcome.code == 0, outcome.stderr
+    assert len(megabytes) == 20
+    # What is recorded of each step takes 1 MB in eight thousand.
+    assert max(megabytes[4:]) - megabytes[3] < 4, megabytes
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_fifty_jobs(lab: Lab, measured: Callable[..., list[float]]) -> None:
+    megabytes = measured(Run, "finish")
+    outcome = lab("-m", *TINY, "epochs=1", "seed=range(0,50)")
+    assert outcome.code == 0, outcome.stderr
+    assert len(megabytes) == 50
+    # Hydra keeps each job's configuration until the sweep ends, 0.2 MB; a network with its optimizer's state has 2 MB.
+    assert max(megabytes[10:]) - megabytes[9] < 0.3 * 40, megabytes

@@ -1,0 +1,53 @@
+"""Checkpoints hold plain values and tensors, so that any torch can read them and none runs code for it."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import TINY, Outcome
+
+PLAIN = {dict, OrderedDict, list, tuple, str, int, float, bool, type(None), torch.Tensor}
+
+
+def _foreign(value: Any, place: str) -> Iterator[str]:
+    """Where in nested containers there is something else; a subclass, as of numpy's floats, is something else."""
+    if type(value) not in PLAIN:
+        yield f"{place}: {type(value).__module__}.{type(value).__qualname__}"
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _foreign(key, f"{place}, a key")
+            yield from _foreign(inner, f"{place}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _foreign(inner, f"{place}[{index}]")
+
+
+def test_what_is_not_plain_is_found_wherever_it_is() -> None:
+    value = {"a": [1, (torch.float32,)], "b": {"c": torch.Size([1])}, "d": torch.nn.Parameter(torch.ones(1))}
+    assert list(_foreign(value, "x")) == [
+        "x.a[1][0]: torch.dtype",
+        "x.b.c: torch.Size",
+        "x.d: torch.nn.parameter.Parameter",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("averaging=swa", "averaging.start=0.5", "scheduler=plateau", "augment=randaugment"),
+        ("averaging=ema", "scheduler=one_cycle", "callbacks=early_stopping", "optimizer=sgd", "augment=cutout"),
+    ],
+    ids=["swa, plateau, randaugment", "ema, one cycle, early stopping"],
+)
+def test_a_checkpoint_holds_nothing_but_plain_values_and_tensors(
+    lab: Callable[..., Outcome], arguments: tuple[str, ...]
+) -> None:
+    outcome = lab(*TINY, *arguments)
+    assert outcome.code == 0, outcome.stderr
+    (run,) = outcome.runs
+    paths = [run.last_checkpoint, run.previous_checkpoint, run.best_checkpoint, *run.weights.iterdir()]
+    for path in paths:
+        assert not list(_foreign(torch.load(path, weights_only=True), path.name))
