@@ -4,6 +4,7 @@ from cifar_lab.runs.checkpoints import CheckpointError, first_whole, read_checkp
 from cifar_lab.runs.files import replacing
 from cifar_lab.runs.locks import LockedError, locked
 from cifar_lab.runs.names import float32_digits, weights_name
+from cifar_lab.runs.plain import from_yaml
 from cifar_lab.runs.run import DivergedError, Run, RunExistsError, UnreadableError
 from cifar_lab.runs.sweep import Sweep, find_runs, find_sweeps, is_run, job_key
 
@@ -19,6 +20,7 @@ __all__ = [
     "find_sweeps",
     "first_whole",
     "float32_digits",
+    "from_yaml",
     "is_run",
     "job_key",
     "locked",

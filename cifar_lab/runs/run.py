@@ -9,6 +9,8 @@ import shutil
 import socket
 import time
 import traceback
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +22,7 @@ import yaml
 
 from cifar_lab.runs.files import replacing
 from cifar_lab.runs.locks import owner
+from cifar_lab.runs.plain import check_kinds, from_json, from_yaml
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +33,25 @@ T = TypeVar("T")
 # Written by what trains, removed when an unfinished run starts again.
 _CONTENTS = ("result.json", "metrics.csv", "steps.npz", "error.txt")
 _FOLDERS = ("checkpoints", "weights", "tensorboard", "csv", "figures")
+
+# What a reader must be able to rely on, where it is there.
+_NUMBER = (int, float)
+_STATUS_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("state", "error", "host"), str),
+    **dict.fromkeys(("process", "epoch", "epochs", "step", "threads"), int),
+    **dict.fromkeys(("heartbeat", "start"), _NUMBER),
+}
+_RESULT_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("name", "protocol", "precision", "fingerprint"), str),
+    **dict.fromkeys(("options", "hardware", "versions"), dict),
+    **dict.fromkeys(("classes", "confusion_matrix", "overrides"), list),
+    **dict.fromkeys(("epochs", "train_size", "val_size", "test_size", "num_parameters"), int),
+    **dict.fromkeys(("best_epoch", "train_available"), (int, type(None))),
+    **dict.fromkeys(("test/acc", "test/acc_final", "test/loss", "test/loss_final"), _NUMBER),
+    **dict.fromkeys(("val/acc", "val/loss", "seconds"), _NUMBER),
+    **dict.fromkeys(("images_per_second", "peak_memory_bytes", "published"), (*_NUMBER, type(None))),
+}
+_CONFIG_KINDS = dict.fromkeys(("seed", "epochs"), int)
 
 
 class RunExistsError(ValueError):
@@ -134,7 +156,7 @@ class Run:
 
     def has_begun(self) -> bool:
         """Whether the first training step was due, so that what happened is worth keeping."""
-        return "epoch" in self.status()
+        return "epoch" in self.status() or self.last_checkpoint.exists()  # a damaged status says nothing
 
     def discard(self) -> None:
         """Remove what a run that never trained has left, and, under `outputs/`, folders that nothing else is in."""
@@ -170,11 +192,21 @@ class Run:
         Args:
             epochs: That were trained to their end.
             steps: Of those epochs.
+
+        Raises:
+            UnreadableError: The row of an epoch before the last of them is damaged or missing.
         """
         if self.metrics_file.exists():
-            header, *rows = self.metrics_file.read_text().splitlines(keepends=True)
+            header, *rows = [*self.metrics_file.read_text(errors="replace").splitlines(keepends=True), ""]
+            kept = {row.partition(",")[0]: row for row in rows if row.endswith("\n")}
+            wanted = [str(epoch) for epoch in range(1, epochs + 1)]
+            lost = [epoch for epoch in wanted[:-1] if epoch not in kept]  # the last one's row may be still to come
+            if lost:
+                raise UnreadableError(f"{self.metrics_file} lacks epoch {lost[0]}, which its checkpoint goes on from")
             with replacing(self.metrics_file) as file:
-                file.writelines([header, *rows[: -1 if rows and not rows[-1].endswith("\n") else None][:epochs]])
+                file.writelines([header, *(kept[epoch] for epoch in wanted if epoch in kept)])
+            if not kept.keys() & set(wanted):  # its header may be half written; the next row writes it
+                self.metrics_file.unlink()
         if self.steps_file.exists():
             self.write_steps({name: values[:steps] for name, values in self.steps().items()})
 
@@ -206,20 +238,20 @@ class Run:
     def status(self) -> dict[str, Any]:
         """What `status.json` says; empty where there is none, the state `unreadable` where it cannot be read."""
         try:
-            return _parsed(self.status_file, json.loads, dict)
+            return _parsed(self.status_file, _status, dict)
         except FileNotFoundError:
             return {}
         except UnreadableError as error:
             return {"state": "unreadable", "error": str(error)}
 
     def result(self) -> dict[str, Any]:
-        """What `result.json` says.
+        """What `result.json` says; `test/acc` is from 0 to 1.
 
         Raises:
             FileNotFoundError: The run has not finished.
             UnreadableError: The file is damaged.
         """
-        return _parsed(self.result_file, json.loads, dict)
+        return _parsed(self.result_file, _result, dict)
 
     def has_result(self) -> bool:
         """Whether the run has finished, and its result can be read."""
@@ -245,49 +277,97 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration; raises `UnreadableError` and `FileNotFoundError`, as what follows does."""
-        return _parsed(self.config_file, _yaml, dict)
+        return _parsed(self.config_file, _config, dict)
 
     def overrides(self) -> list[str]:
         """The command line that gave the configuration."""
-        lines = _parsed(self.overrides_file, _yaml, list)
-        if not all(isinstance(line, str) for line in lines):
-            raise UnreadableError(f"{self.overrides_file} cannot be read: it holds no words")
-        return lines
+        return _parsed(self.overrides_file, _words, list)
 
     def composition(self) -> dict[str, Any]:
         """The chosen `options` of the groups, and `interpolations`, by dotted key, for values that follow others."""
         try:
-            told = _parsed(self.composition_file, _yaml, dict)
+            told = _parsed(self.composition_file, _composition, dict)
         except FileNotFoundError:  # runs of earlier versions have none
             told = {}
         return {"options": told.get("options") or {}, "interpolations": told.get("interpolations") or {}}
 
     def metrics(self) -> pd.DataFrame:
-        """One row per epoch; what was not measured in an epoch is NaN, and a row that was cut off is left out."""
+        """One row per epoch; what was not measured in an epoch is NaN, and a row that is damaged is left out.
+
+        Of an epoch that was written twice the later row counts.
+        """
         return _parsed(self.metrics_file, _table, pd.DataFrame)
 
     def steps(self) -> dict[str, np.ndarray]:
         """One array `(steps,)` per quantity."""
-        with np.load(self.steps_file) as arrays:
-            return dict(arrays)
+        try:
+            # Without numpy's own arrays of objects, which are pickles.
+            with self.steps_file.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            raise UnreadableError(f"{self.steps_file} cannot be read: {' '.join(str(error).split())}") from None
 
 
 def _parsed(path: Path, parse: Callable[[str], Any], kind: type[T]) -> T:
     try:
         content = parse(path.read_text())
-    except (ValueError, yaml.YAMLError, pd.errors.ParserError) as error:
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError) as error:
         raise UnreadableError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, kind):
         raise UnreadableError(f"{path} cannot be read: it holds no {kind.__name__}")
     return content
 
 
-def _yaml(text: str) -> Any:
-    return yaml.load(text, Loader=yaml.CSafeLoader)
+def _mapping(content: Any, kinds: Mapping[str, type | tuple[type, ...]]) -> Any:
+    if isinstance(content, dict):
+        check_kinds(content, kinds)
+    return content
+
+
+def _status(text: str) -> Any:
+    told = _mapping(from_json(text), _STATUS_KINDS)
+    if isinstance(told, dict) and not math.isfinite(told.get("heartbeat", 0)):
+        raise ValueError(f"heartbeat is {told['heartbeat']}")
+    return told
+
+
+def _result(text: str) -> Any:
+    result = _mapping(from_json(text), _RESULT_KINDS)
+    if isinstance(result, dict) and not 0 <= result.get("test/acc", math.nan) <= 1:
+        raise ValueError(f"test/acc is {result.get('test/acc', 'missing')}, not from 0 to 1")
+    return result
+
+
+def _config(text: str) -> Any:
+    return _mapping(from_yaml(text), _CONFIG_KINDS)
+
+
+def _words(text: str) -> Any:
+    lines = from_yaml(text)
+    if isinstance(lines, list) and not all(isinstance(line, str) for line in lines):
+        raise ValueError("it holds no words")
+    return lines
+
+
+def _composition(text: str) -> Any:
+    told = from_yaml(text)
+    if isinstance(told, dict):
+        for part, kinds in {"options": str | None, "interpolations": str}.items():
+            content = told.get(part) or {}
+            if not isinstance(content, dict) or not all(isinstance(word, kinds) for word in content.values()):
+                raise ValueError(f"its {part} are no words")
+    return told
 
 
 def _table(text: str) -> pd.DataFrame:
-    table = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]))
+    try:
+        table = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]), index_col=False, on_bad_lines="skip")
+    except pd.errors.ParserError as error:
+        raise ValueError(str(error)) from None
     if "epoch" not in table:
         raise ValueError("it has no column epoch")
-    return table
+    epochs = pd.to_numeric(table["epoch"], errors="coerce")
+    table = table[epochs.notna()].apply(pd.to_numeric).astype({"epoch": int})
+    return table.drop_duplicates("epoch", keep="last", ignore_index=True)
