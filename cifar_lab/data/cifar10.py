@@ -119,7 +119,8 @@ def _read_pickle(path: Path, images_per_file: int) -> np.ndarray:
         batch = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         planes, labels = batch[b"data"].values, np.asarray(batch[b"labels"])
     except Exception as error:  # damaged bytes can make the unpickler raise nearly anything
-        raise DataError(f"{path} is no batch of CIFAR-10 ({error}); unpack the archive again") from None
+        words = " ".join(str(error).split())[:200]  # names in a pickle may have several lines
+        raise DataError(f"{path} is no batch of CIFAR-10 ({words}); unpack the archive again") from None
     expected = (images_per_file, RECORD_BYTES - 1)
     if planes.shape != expected or labels.shape != expected[:1] or labels.dtype.kind != "i":
         raise DataError(
