@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
-import yaml
-
 from cifar_lab.fingerprints import digest, leaves, settings
-from cifar_lab.runs import Run, job_key
+from cifar_lab.runs import Run, from_yaml, job_key
 
 
 @dataclass(frozen=True)
@@ -116,12 +114,21 @@ def read(run: Run) -> Record:
             overrides=tuple(composition["overrides"]),
             identity=identity,
             status=status,
-            result=run.result() if state == "finished" else {},
+            result=_shown(run) if state == "finished" else {},
             run=run,
         )
     except (OSError, ValueError, KeyError) as error:
         told = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
         return Record(state="unreadable", status={"error": told}, identity=str(run.folder), run=run)
+
+
+def _shown(run: Run) -> dict[str, Any]:
+    """A result that has what tables show of every finished run."""
+    result = run.result()
+    parts = (result.get("options", {}).get("data"), result.get("hardware", {}).get("device_name"))
+    if None in (*parts, result.get("precision"), result.get("test_size")):
+        raise ValueError(f"{run.result_file} lacks the data, the hardware, the precision or the number of test images")
+    return result
 
 
 def _unique(records: Sequence[Record]) -> list[Record]:
@@ -158,7 +165,7 @@ def _missing(job: Sequence[str], others: Sequence[Record]) -> Record:
         # As in settings, numbers are floats.
         settings={**(alike[0].settings if alike else {}), **json.loads(json.dumps(numbers), parse_int=float)},
         overrides=tuple(job),
-        seed=int(seed) if seed.isdigit() else None,
+        seed=int(seed) if seed.isdecimal() and len(seed) < 20 else None,
     )
 
 
@@ -169,6 +176,6 @@ def _value(text: str) -> Any:
     except ValueError:
         pass
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return from_yaml(text)
+    except ValueError:
         return text

@@ -26,6 +26,8 @@ _NOT_NEGATIVE = Range(lambda x: x >= 0, "a number from 0 on")
 _SHARE = Range(lambda x: 0 <= x <= 1, "a number from 0 to 1")
 _SHARE_BELOW_1 = Range(lambda x: 0 <= x < 1, "a number from 0 to below 1")
 
+_WHOLE_LIMIT = 2**63  # torch's whole numbers end there
+
 # By a key's last name; lists are checked element by element. Numbers under other names may be any finite ones.
 RANGES: dict[str, Range] = {
     **dict.fromkeys(("epochs", "batch_size", "filters", "widths", "blocks", "stages", "hidden"), _COUNT),
@@ -157,6 +159,8 @@ def _check_value(key: str, value: Any, default: Any, is_ours: bool = True) -> No
         raise ValueError(f"{key}={value} is unknown; one of {', '.join(map(str, WORDS[name]))}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         whole = limit is not None and limit.whole and not isinstance(value, int)
+        if isinstance(value, int) and abs(value) >= _WHOLE_LIMIT:
+            raise ValueError(f"{key} is a number of {len(str(abs(value)))} digits; it takes less than 2**63")
         if not math.isfinite(value) or whole or (limit is not None and not limit.allows(value)):
             raise ValueError(f"{key}={value}: it takes {limit.words if limit else 'a finite number'}")
 
@@ -226,16 +230,21 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise ValueError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it lower")
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 1
+
+
 def notes(config: Mapping[str, Any]) -> list[str]:
     """Lines about what is allowed, but perhaps not what was meant."""
     scheduler, epochs = config["scheduler"], config["epochs"]
     lines = []
     if "step_size" in scheduler and scheduler["step_size"] >= epochs:
         lines.append(f"scheduler.step_size={scheduler['step_size']}: no step within {epochs} epochs")
-    if "T_0" in scheduler:
-        length, end = scheduler["T_0"], scheduler["T_0"]
+    length, factor = scheduler.get("T_0"), scheduler.get("T_mult")
+    if _is_count(length) and _is_count(factor):
+        end = -(-epochs // length) * length if factor == 1 else length
         while end < epochs:
-            length *= scheduler["T_mult"]
+            length *= factor
             end += length
         if end > epochs:
             lines.append(f"warm restarts: epoch {epochs} lies within a cycle that ends at epoch {end}")

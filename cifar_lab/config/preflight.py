@@ -1,6 +1,8 @@
 """The command line, composed and checked before anything heavy is imported or any folder is made."""
 
 import difflib
+import itertools
+import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,6 +23,10 @@ from cifar_lab.config.precedence import Loader
 from cifar_lab.data import files
 from cifar_lab.fingerprints import leaves
 from cifar_lab.runs import Run
+
+_MAX_JOBS = 10_000
+_MAX_INTERPOLATIONS = 20  # each may repeat others, so that what they stand for grows exponentially with their number
+_LONG_RANGE = 50  # composing each value takes about a tenth of a second
 
 
 class Preflight:
@@ -125,6 +131,8 @@ class Preflight:
         return f"resume={resume.AUTO}" in lines and not named
 
     def _parsed(self, loader: Loader) -> list[Override]:
+        if sum(line.count("${") for line in self._arguments.overrides) > _MAX_INTERPOLATIONS:
+            raise ValueError(f"a command line takes {_MAX_INTERPOLATIONS} interpolations, ${{...}}, at most")
         try:
             overrides = OverridesParser.create(config_loader=loader).parse_overrides(self._arguments.overrides)
         except HydraException as error:
@@ -141,6 +149,7 @@ class Preflight:
                 raise ValueError(f"{override.input_line}: a sweep is asked for by --multirun")
             if not _values(override):
                 raise ValueError(f"{override.input_line} matches nothing")
+        _check_jobs(math.prod(len(_values(override)) for override in overrides), "the sweep")
         return overrides
 
     def _check_job(self, lines: list[str], loader: Loader) -> None:
@@ -153,7 +162,7 @@ class Preflight:
         _check_own_options(loader)
         check(plain, known, _foreign(plain))
         if self.resumed is not None:
-            resume.merged(Run(self.resumed), plain, self.typed)
+            checks.check_values(resume.merged(Run(self.resumed), plain, self.typed), known, _foreign(plain))
         for group in dict.fromkeys(key.partition(".")[0] for key in loader.dropped):
             keys = " and ".join(key for key in loader.dropped if key.startswith(f"{group}."))
             self._note(f"{group}={loader.choices[group]} replaces the experiment's, whose {keys} fall away")
@@ -234,18 +243,30 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _values(override: Override) -> list[str]:
-    if override.is_sweep_override():
-        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-    return [override.input_line or ""]
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    sweep = override.value()
+    if isinstance(sweep, RangeSweep):  # counted first, as Hydra shuffles a range by making a list of all of it
+        _check_jobs(sum(1 for _ in itertools.islice(sweep.range(), _MAX_JOBS + 1)), str(override.input_line))
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def _check_jobs(number: int, of: str) -> None:
+    if number > _MAX_JOBS:
+        raise ValueError(f"{of} is more than {_MAX_JOBS:,} jobs; a sweep takes that many at most")
 
 
 def _neighbours(overrides: Sequence[Override]) -> Iterator[list[str]]:
-    """The first job's command line, and for each further value of each axis the first job's with that value."""
+    """The first job's command line, and for each further value of each axis the first job's with that value.
+
+    Of a long range its ends stand for all.
+    """
     axes = [_values(override) for override in overrides]
     first = [axis[0] for axis in axes]
     yield first
     for number, axis in enumerate(axes):
-        for line in axis[1:]:
+        is_long_range = isinstance(overrides[number].value(), RangeSweep) and len(axis) > _LONG_RANGE
+        for line in [axis[-1]] if is_long_range else dict.fromkeys(axis[1:]):
             yield [*first[:number], line, *first[number + 1 :]]
 
 

@@ -1,14 +1,19 @@
 """Going on with a run: from its own configuration, which a command line may change in nothing that changes numbers."""
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cifar_lab.config.checks import check_targets
 from cifar_lab.fingerprints import leaves, settings
 from cifar_lab.runs import Run
 
 AUTO = "auto"
+
+# A setting or an option of ours: no flag, such as the one that makes Hydra load a pickle, and none of Hydra's settings.
+_SETTING = re.compile(r"[+~]{0,2}(?!hydra\b)[A-Za-z_][\w./]*(=|$)")
 
 
 def named_run(arguments: Sequence[str]) -> Path | None:
@@ -25,14 +30,21 @@ def names_run(resume: str | None) -> bool:
 def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
     """The command line that gave a run, with what is typed beside `resume=` in place of the same keys.
 
+    What may run is for whoever types the command to say, so `allow=` and Hydra's own settings are not taken from there.
+
     Raises:
-        ValueError: There is no run in the folder.
+        ValueError: There is no run in the folder, or what it tells as its command line is none.
     """
     run = Run(folder)
     if not run.config_file.exists():
         raise ValueError(f"resume={folder}: no run there; its folder holds .hydra/config.yaml")
     typed = {_key(argument) for argument in arguments}
-    saved = [line for line in run.overrides() if _key(line) not in typed]
+    saved = [line for line in run.overrides() if _key(line) not in {*typed, "allow"}]
+    foreign = [line for line in saved if not _SETTING.match(line)]
+    if foreign:
+        raise ValueError(
+            f"resume={folder}: {run.composition_file} holds {foreign[0][:80]!r}, which no run writes there"
+        )
     return [*saved, *arguments, f"hydra.run.dir='{folder}'"]
 
 
@@ -45,9 +57,11 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
         typed: The command line beside `resume=`.
 
     Raises:
-        ValueError: Something typed changes numbers; all of it is listed.
+        ValueError: Something typed changes numbers; all of it is listed. Or the run's configuration is damaged, or
+            makes what neither this project has nor the command line allows.
     """
     saved = run.config()
+    _check_saved(run, saved, composed)
     keys = {_key(line) for line in typed}
     before, now = (dict(leaves(settings(config))) for config in (saved, composed))
     changed = sorted(
@@ -66,7 +80,24 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
     if changed:
         told = ", ".join(f"{key} ({before.get(key)} in the run, {now.get(key)} typed)" for key in changed)
         raise ValueError(f"resume={run.folder}: another run's settings: {told}; leave them out, or start a new run")
+    check_targets(result, composed["allow"])
     return result
+
+
+def _check_saved(run: Run, saved: Mapping[str, Any], composed: Mapping[str, Any]) -> None:
+    """Refuse a configuration that no run has written.
+
+    Raises:
+        ValueError: In one line that names the file.
+    """
+    kinds = {key: isinstance(value, Mapping) for key, value in composed.items()}
+    wrong = [key for key in kinds if key in saved and isinstance(saved[key], Mapping) != kinds[key]]
+    wrong += [key for key in ("seed", "epochs", "grad_clip") if key not in saved]
+    if wrong:
+        raise ValueError(f"{run.config_file} is damaged: {wrong[0]} is missing, or of another kind")
+    # A run writes values; an interpolation could stand for a `_target_` that is not seen here.
+    if "${" in str(saved):
+        raise ValueError(f"{run.config_file} is damaged: it holds an interpolation, ${{...}}, in place of a value")
 
 
 def _with_settings(composed: Any, saved: Any, kept: Any) -> Any:

@@ -1,7 +1,7 @@
 """Checkpoints, written whole or not at all, and read only if they are whole and hold no code."""
 
 import io
-import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """
     import torch
 
+    with path.open("rb"):  # what cannot be opened is not damaged
+        pass
     try:
         with zipfile.ZipFile(path) as archive:
             # torch stores without compression, so nothing can unfold to more than the file; it checks no CRC itself.
@@ -57,11 +59,14 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
                 raise CheckpointError(f"{path} is no checkpoint: parts of it are compressed")
             if archive.testzip() is not None:
                 raise CheckpointError(f"{path} is damaged: its contents do not match their checksums")
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} is damaged, or no checkpoint: {' '.join(str(error).split())[:200]}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is refused below
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # damaged bytes can make the unpickler raise nearly anything
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(f"{path} is damaged, or no checkpoint: {words}") from None
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")
     return checkpoint

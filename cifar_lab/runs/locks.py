@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from cifar_lab.runs.plain import from_json
+
 # A process on another host is dead when its lock has not been touched for so long; a network file system may hold
 # back a time by a minute.
 HEARTBEAT_SECONDS = 20.0
@@ -30,7 +32,7 @@ def owner(path: Path) -> dict[str, Any] | None:
     try:
         told = {**_told(path), "heartbeat": path.stat().st_mtime}
         return told if _is_alive(told) else None
-    except (FileNotFoundError, KeyError, TypeError):  # none, or its writer was killed in the middle
+    except (FileNotFoundError, KeyError, TypeError, OverflowError):  # none, or its writer was killed in the middle
         return None
 
 
@@ -66,7 +68,7 @@ def locked(path: Path) -> Iterator[None]:
 def _told(path: Path) -> dict[str, Any]:
     """What a lock says; empty where there is none, or its writer was killed in the middle."""
     try:
-        told = json.loads(path.read_text())
+        told = from_json(path.read_text())
     except (FileNotFoundError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}

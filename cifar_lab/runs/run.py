@@ -1,7 +1,6 @@
 """A run directory, written and read."""
 
 import csv
-import io
 import json
 import math
 import os
@@ -9,23 +8,31 @@ import shutil
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import yaml
 
 from cifar_lab.runs.files import remove_unfinished, replacing
 from cifar_lab.runs.locks import owner
+from cifar_lab.runs.reading import (
+    UnreadableError,
+    read_composition,
+    read_config,
+    read_metrics,
+    read_result,
+    read_status,
+    read_steps,
+)
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import nn
 
 SCHEMA_VERSION = 1
-T = TypeVar("T")
 
 # Written by what trains, removed when an unfinished run starts again.
 _CONTENTS = ("result.json", "metrics.csv", "steps.npz", "error.txt")
@@ -34,10 +41,6 @@ _FOLDERS = ("checkpoints", "weights", "tensorboard", "csv", "figures")
 
 class RunExistsError(ValueError):
     """The folder belongs to another run."""
-
-
-class UnreadableError(ValueError):
-    """A file of a run is damaged; the message names it."""
 
 
 class DivergedError(RuntimeError):
@@ -139,7 +142,7 @@ class Run:
 
     def has_begun(self) -> bool:
         """Whether the first training step was due, so that what happened is worth keeping."""
-        return "epoch" in self.status()
+        return "epoch" in self.status() or self.last_checkpoint.exists()  # a damaged status says nothing
 
     def discard(self) -> None:
         """Remove what a run that never trained has left, and, under `outputs/`, folders that nothing else is in."""
@@ -175,11 +178,21 @@ class Run:
         Args:
             epochs: That were trained to their end.
             steps: Of those epochs.
+
+        Raises:
+            UnreadableError: The row of an epoch before the last of them is damaged or missing.
         """
         if self.metrics_file.exists():
-            header, *rows = self.metrics_file.read_text().splitlines(keepends=True)
+            header, *rows = [*self.metrics_file.read_text(errors="replace").splitlines(keepends=True), ""]
+            kept = {row.partition(",")[0]: row for row in rows if row.endswith("\n")}
+            wanted = [str(epoch) for epoch in range(1, epochs + 1)]
+            lost = [epoch for epoch in wanted[:-1] if epoch not in kept]  # the last one's row may be still to come
+            if lost:
+                raise UnreadableError(f"{self.metrics_file} lacks epoch {lost[0]}, which its checkpoint goes on from")
             with replacing(self.metrics_file) as file:
-                file.writelines([header, *rows[: -1 if rows and not rows[-1].endswith("\n") else None][:epochs]])
+                file.writelines([header, *(kept[epoch] for epoch in wanted if epoch in kept)])
+            if not kept.keys() & set(wanted):  # its header may be half written; the next row writes it
+                self.metrics_file.unlink()
         if self.steps_file.exists():
             self.write_steps({name: values[:steps] for name, values in self.steps().items()})
 
@@ -211,23 +224,20 @@ class Run:
     def status(self) -> dict[str, Any]:
         """What `status.json` says; empty where there is none, the state `unreadable` where it cannot be read."""
         try:
-            return _parsed(self.status_file, json.loads, dict)
+            return read_status(self.status_file)
         except FileNotFoundError:
             return {}
         except UnreadableError as error:
             return {"state": "unreadable", "error": str(error)}
 
     def result(self) -> dict[str, Any]:
-        """What `result.json` says.
+        """What `result.json` says; `test/acc` is from 0 to 1.
 
         Raises:
             FileNotFoundError: The run has not finished.
             UnreadableError: The file is damaged.
         """
-        told = _parsed(self.result_file, json.loads, dict)
-        if told.get("status") != "finished":
-            raise UnreadableError(f"{self.result_file} cannot be read: it holds no result")
-        return told
+        return read_result(self.result_file)
 
     def has_result(self) -> bool:
         """Whether the run has finished, and its result can be read."""
@@ -257,7 +267,7 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration; raises `UnreadableError` and `FileNotFoundError`, as what follows does."""
-        return _parsed(self.config_file, _yaml, dict)
+        return read_config(self.config_file)
 
     def overrides(self) -> list[str]:
         """The command line that gave the configuration."""
@@ -270,46 +280,21 @@ class Run:
             `overrides`, the command line; `options`, the chosen one of each group; `interpolations`, by dotted key, for
             values that follow others; `config`, the resolved configuration, in which keys are words.
         """
-        told = _parsed(self.composition_file, json.loads, dict)
-        kinds = {"overrides": list, "options": dict, "interpolations": dict, "config": dict}
-        if not all(isinstance(told.get(name), kind) for name, kind in kinds.items()):
-            raise UnreadableError(f"{self.composition_file} cannot be read: it holds no composition")
-        if not all(isinstance(line, str) for line in told["overrides"]):
-            raise UnreadableError(f"{self.composition_file} cannot be read: its overrides are no words")
-        return told
+        return read_composition(self.composition_file)
 
-    def metrics(self) -> pd.DataFrame:
-        """One row per epoch; what was not measured in an epoch is NaN, and a row that was cut off is left out."""
-        return _parsed(self.metrics_file, _table, pd.DataFrame)
+    def metrics(self) -> "pd.DataFrame":
+        """One row per epoch; what was not measured in an epoch is NaN, and a row that is damaged is left out.
+
+        Of an epoch that was written twice the later row counts.
+        """
+        return read_metrics(self.metrics_file)
 
     def steps(self) -> dict[str, np.ndarray]:
         """One array `(steps,)` per quantity."""
-        with np.load(self.steps_file) as arrays:
-            return dict(arrays)
+        return read_steps(self.steps_file)
 
 
 def described(error: BaseException) -> str:
     """What an exception says; with the name of its class where that alone tells what has happened."""
     told, kind = str(error), type(error).__name__
     return f"{kind}: {told}" if told and isinstance(error, SystemExit | LookupError) else told or kind
-
-
-def _parsed(path: Path, parse: Callable[[str], Any], kind: type[T]) -> T:
-    try:
-        content = parse(path.read_text())
-    except (ValueError, yaml.YAMLError, pd.errors.ParserError) as error:
-        raise UnreadableError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(content, kind):
-        raise UnreadableError(f"{path} cannot be read: it holds no {kind.__name__}")
-    return content
-
-
-def _yaml(text: str) -> Any:
-    return yaml.load(text, Loader=yaml.CSafeLoader)
-
-
-def _table(text: str) -> pd.DataFrame:
-    table = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]))
-    if "epoch" not in table:
-        raise ValueError("it has no column epoch")
-    return table

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cifar_lab.runs.files import replacing
+from cifar_lab.runs.plain import from_json
 from cifar_lab.runs.run import Run
 
 
@@ -41,7 +42,7 @@ class Sweep:
     def jobs(self) -> list[list[str]]:
         """The command line of each job that the last command was to run; none where there is no plan to be read."""
         try:
-            return [[str(line) for line in job] for job in json.loads(self.plan_file.read_text())["jobs"]]
+            return [[str(line) for line in job] for job in from_json(self.plan_file.read_text())["jobs"]]
         except (OSError, ValueError, TypeError, KeyError):
             return []
 

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -347,6 +348,20 @@ def test_a_call_by_the_opcode_that_needs_no_reduce_is_refused(tmp_path: Path) ->
     overwrite_first(tmp_path, content)
     assert "it calls os.system" in refusal(tmp_path)
     assert not marker.exists()
+
+
+def test_ten_bytes_fill_no_memory(tmp_path: Path) -> None:
+    # They say that the value is to be remembered as number 2,147,483,647; Python's unpickler in C makes room for all.
+    overwrite_first(tmp_path, b"\x80\x02Nr\xff\xff\xff\x7f.")
+    tracemalloc.start()
+    refusal(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_a_name_of_several_lines_is_refused_in_one(tmp_path: Path) -> None:
+    overwrite_first(tmp_path, b"\x80\x04\x8c\x05numpy\x8c\x08load\nall\x93.")
+    assert "it calls numpy.load all" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["frombuffer", "ndarray.tofile", "dtype.__class__", "load", "save", "fromfile"])

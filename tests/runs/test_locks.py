@@ -88,12 +88,18 @@ def test_a_lock_beats(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize("contents", ["", "{", "[]", '{"host": 3}', "null"])
+@pytest.mark.parametrize("contents", ["", "{", "[]", '{"host": 3}', "null", "[" * 100_000])
 def test_a_lock_whose_writer_was_killed_in_the_middle_holds_nobody_off(lock: Path, contents: str) -> None:
     lock.write_text(contents)
     assert owner(lock) is None
     with locked(lock):
         pass
+
+
+def test_a_process_of_a_number_that_none_can_have_holds_nobody_off(lock: Path) -> None:
+    for process in (2**40, 2**80, "one", [1]):
+        _tell(lock, process=process)
+        assert owner(lock) is None
 
 
 def test_a_lock_that_was_taken_over_is_left_to_the_new_owner(lock: Path) -> None:

@@ -171,5 +171,5 @@ def test_what_was_written_after_a_checkpoint_is_taken_back(tmp_path: Path) -> No
     run.truncate(epochs=2, steps=8)
     assert run.metrics()["epoch"].tolist() == [1, 2]
     assert [len(values) for values in run.steps().values()] == [8, 8]
-    run.truncate(epochs=5, steps=20)  # what is not there yet is none of it
+    run.truncate(epochs=3, steps=20)  # the last epoch's row may not be there yet
     assert run.metrics()["epoch"].tolist() == [1, 2]

@@ -1,0 +1,77 @@
+"""The text of files, read as plain values of bounded depth and size, whoever wrote it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+_DEPTH = 50
+_WHOLE_LIMIT = 2**63  # beyond, whole numbers fit neither numpy nor, further on, a float
+
+
+def from_json(text: str) -> Any:
+    """The value that a JSON text holds.
+
+    Raises:
+        ValueError: It is damaged, nested deeply, or holds huge numbers.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check(value)
+    return value
+
+
+def from_yaml(text: str) -> Any:
+    """The value that a YAML text of mappings, lists, texts, numbers, true, false and null holds.
+
+    Raises:
+        ValueError: It is damaged, nested deeply, or holds huge numbers, repetitions by `*`, or objects by `!`.
+    """
+    try:
+        depth = 0
+        # Before anything is made: libyaml's events take no memory, but what makes values of them recurses without a
+        # limit (it ends the process), and repetitions of repetitions unfold to more than any memory holds.
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEPTH:
+                raise ValueError("it is nested too deeply")
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"it repeats a part of itself, *{event.anchor}")
+        value = yaml.load(text, Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, TypeError) as error:  # a list as a key is a TypeError
+        raise ValueError(str(error)) from None
+    _check(value)
+    return value
+
+
+def check_kinds(content: Mapping[str, Any], kinds: Mapping[str, type | tuple[type, ...]]) -> None:
+    """Refuse values of another kind than the one that goes with their name; names may be missing.
+
+    Raises:
+        ValueError: It names the first.
+    """
+    for name, kind in kinds.items():
+        allowed = kind if isinstance(kind, tuple) else (kind,)
+        if name in content and type(content[name]) not in allowed:
+            words = " or ".join(one.__name__ for one in allowed)
+            raise ValueError(f"{name} is of type {type(content[name]).__name__}, not {words}")
+
+
+def _check(value: Any, depth: int = 0) -> None:
+    if depth > _DEPTH:
+        raise ValueError("it is nested too deeply")
+    if isinstance(value, dict):
+        kinds = {type(key) for key in value}
+        if len(kinds) > 1 or not kinds <= {str, int}:
+            raise ValueError("its keys are no words")
+        value = list(value.values())
+    if isinstance(value, list):
+        for element in value:
+            _check(element, depth + 1)
+    elif not isinstance(value, bool | int | float | str | None):
+        raise ValueError(f"it holds a {type(value).__name__}")
+    elif isinstance(value, int) and abs(value) >= _WHOLE_LIMIT:
+        raise ValueError("it holds a number of more than 63 bits")

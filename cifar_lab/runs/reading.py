@@ -1,0 +1,141 @@
+"""A run's files as values that a reader can rely on, whoever wrote them."""
+
+import io
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from cifar_lab.runs.plain import check_kinds, from_json, from_yaml
+
+T = TypeVar("T")
+Kinds = Mapping[str, type | tuple[type, ...]]
+
+_NUMBER = (int, float)
+_STATUS: Kinds = {
+    **dict.fromkeys(("state", "error", "host"), str),
+    **dict.fromkeys(("process", "epoch", "epochs", "step", "threads"), int),
+    **dict.fromkeys(("heartbeat", "start"), _NUMBER),
+}
+_RESULT: Kinds = {
+    **dict.fromkeys(("name", "protocol", "precision", "fingerprint"), str),
+    **dict.fromkeys(("options", "hardware", "versions"), dict),
+    **dict.fromkeys(("classes", "confusion_matrix", "overrides"), list),
+    **dict.fromkeys(("epochs", "train_size", "val_size", "test_size", "num_parameters"), int),
+    **dict.fromkeys(("best_epoch", "train_available"), (int, type(None))),
+    **dict.fromkeys(("test/acc", "test/acc_final", "test/loss", "test/loss_final"), _NUMBER),
+    **dict.fromkeys(("val/acc", "val/loss", "seconds"), _NUMBER),
+    **dict.fromkeys(("images_per_second", "peak_memory_bytes", "published"), (*_NUMBER, type(None))),
+}
+_CONFIG: Kinds = dict.fromkeys(("seed", "epochs"), int)
+_COMPOSITION: Kinds = {"overrides": list, "options": dict, "interpolations": dict, "config": dict}
+
+
+class UnreadableError(ValueError):
+    """A file of a run is damaged; the message names it."""
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """What `status.json` says.
+
+    Raises:
+        FileNotFoundError: There is none.
+        UnreadableError: It is damaged, as all that follow here.
+    """
+
+    def parse(text: str) -> Any:
+        told = _checked(from_json(text), _STATUS)
+        if not math.isfinite(told.get("heartbeat", 0)):
+            raise ValueError(f"heartbeat is {told['heartbeat']}")
+        return told
+
+    return _parsed(path, parse)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What `result.json` says; `test/acc` is from 0 to 1."""
+
+    def parse(text: str) -> Any:
+        result = _checked(from_json(text), _RESULT)
+        if not 0 <= result.get("test/acc", math.nan) <= 1:
+            raise ValueError(f"test/acc is {result.get('test/acc', 'missing')}, not from 0 to 1")
+        return result
+
+    return _parsed(path, parse)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What `config.yaml` says."""
+    return _parsed(path, lambda text: _checked(from_yaml(text), _CONFIG))
+
+
+def read_composition(path: Path) -> dict[str, Any]:
+    """What `composition.json` says, all of whose four parts are there."""
+
+    def parse(text: str) -> Any:
+        told = _checked(from_json(text), _COMPOSITION)
+        words = {
+            "overrides": told["overrides"],
+            "options": [option for option in told["options"].values() if option is not None],
+            "interpolations": list(told["interpolations"].values()),
+        }
+        for part, content in words.items():
+            if not all(isinstance(word, str) for word in content):
+                raise ValueError(f"its {part} are no words")
+        _checked(told["config"], _CONFIG)
+        return told
+
+    return _parsed(path, parse)
+
+
+def read_metrics(path: Path) -> pd.DataFrame:
+    """One row per epoch; damaged rows are left out, and of an epoch that was written twice the later row counts."""
+
+    def parse(text: str) -> pd.DataFrame:
+        try:
+            table = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]), index_col=False, on_bad_lines="skip")
+        except pd.errors.ParserError as error:
+            raise ValueError(str(error)) from None
+        if "epoch" not in table:
+            raise ValueError("it has no column epoch")
+        epochs = pd.to_numeric(table["epoch"], errors="coerce")
+        table = table[epochs.notna()].apply(pd.to_numeric).astype({"epoch": int})
+        return table.drop_duplicates("epoch", keep="last", ignore_index=True)
+
+    return _parsed(path, parse)
+
+
+def read_steps(path: Path) -> dict[str, np.ndarray]:
+    """One array `(steps,)` per quantity."""
+    try:
+        # Without numpy's own arrays of objects, which are pickles.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise _unreadable(path, error) from None
+
+
+def _parsed(path: Path, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(path.read_text())
+    except FileNotFoundError:
+        raise
+    except (ValueError, KeyError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> UnreadableError:
+    told = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    return UnreadableError(f"{path} cannot be read: {' '.join(told.split())}")
+
+
+def _checked(content: Any, kinds: Kinds) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ValueError("it holds no dict")
+    check_kinds(content, kinds)
+    return content

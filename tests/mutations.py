@@ -1,0 +1,95 @@
+"""Damage to bytes, as hypothesis draws it."""
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+
+class Edit(NamedTuple):
+    """One change: what is done, where (a share of all bytes, or a number of them from either end), and with what."""
+
+    kind: str
+    place: float | int
+    junk: bytes
+
+    def applied(self, content: bytes) -> bytes:
+        at = int(self.place * len(content)) if isinstance(self.place, float) else self.place
+        before, after = content[:at], content[at:]
+        if self.kind == "end" or not after:
+            return before
+        return (
+            before
+            + {
+                "flip": bytes([after[0] ^ (1 << self.junk[0] % 8)]) + after[1:],
+                "cut": after[len(self.junk) :],
+                "insert": self.junk + after,
+                "overwrite": self.junk + after[len(self.junk) :],
+            }[self.kind]
+        )
+
+
+EDITS = st.lists(
+    st.builds(
+        Edit,
+        kind=st.sampled_from(["flip", "overwrite", "insert", "cut", "end"]),
+        # What is not plain content stands at the ends of a file.
+        place=st.integers(0, 300) | st.integers(-300, -1) | st.floats(0, 1, exclude_max=True),
+        junk=st.binary(min_size=1, max_size=8),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def damaged(content: bytes, edits: Sequence[Edit]) -> bytes:
+    for edit in edits:
+        content = edit.applied(content)
+    return content
+
+
+def damaged_member(archive: bytes, number: int, edits: Sequence[Edit]) -> bytes:
+    """A zip archive with a member damaged, under a checksum that is right again; the pickle for most numbers."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as read:
+        members = {name: read.read(name) for name in read.namelist()}
+    names = list(members)
+    pickle = next(name for name in names if name.endswith("data.pkl"))
+    target = names[number] if number < len(names) else pickle
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as written:
+        for name, content in members.items():
+            written.writestr(name, damaged(content, edits) if name == target else content)
+    return file.getvalue()
+
+
+def fuzzed(draws: st.SearchStrategy[Any]) -> Callable[[Callable[[Any, Path], None]], Callable[..., None]]:
+    """Make a test of a property of what is drawn and an empty folder: 50 times, and marked slow 1,000 times."""
+
+    def decorate(holds: Callable[[Any, Path], None]) -> Callable[..., None]:
+        @pytest.mark.parametrize(
+            "examples", [50, pytest.param(1_000, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])]
+        )
+        def test(examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+            monkeypatch.chdir(tmp_path)
+
+            @settings(
+                max_examples=examples,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                suppress_health_check=[HealthCheck.too_slow],  # a composition takes a fifth of a second
+            )
+            @given(draws)
+            def each(drawn: Any) -> None:
+                holds(drawn, tmp_path)
+
+            each()
+
+        return test
+
+    return decorate

@@ -1,0 +1,196 @@
+"""Whatever is drawn is refused in one line or gives a right result: no other exception, and no code that runs."""
+
+import io
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import strategies as st
+
+from cifar_lab.config import checked
+from cifar_lab.data.cifar10 import load
+from cifar_lab.data.files import DataError
+from cifar_lab.runs import CheckpointError, read_checkpoint
+from tests.data.test_cifar10 import COUNT, Writer, random_batches, write_binary, write_python
+from tests.mutations import EDITS, Edit, damaged, damaged_member, fuzzed
+from tests.runs.test_checkpoints import CHECKPOINT
+from tests.test_resume import equal
+
+# What a payload does, by the names that Python itself announces it under.
+_CODE = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "socket.connect")
+_calls: list[str] = []
+sys.addaudithook(lambda event, _: _calls.append(event) if event in _CODE else None)
+
+
+@contextmanager
+def refusing(error: type[Exception]) -> Iterator[None]:
+    """Let pass an error of a kind that says something, in one line; and no code that was run meanwhile."""
+    _calls.clear()
+    refusals = []
+    try:
+        yield
+    except error as refusal:
+        refusals.append(str(refusal))
+    assert [len(line.splitlines()) for line in refusals] in ([], [1])
+    assert not _calls
+
+
+def test_code_is_noticed() -> None:
+    with pytest.raises(AssertionError), refusing(ValueError):
+        os.system("true")
+
+
+def _whole(write: Writer, folder: Path) -> tuple[Path, bytes]:
+    """The second file of a data set in the folder `data`, whole."""
+    if not (folder / "data").exists():
+        write(folder / "data", random_batches())
+    path = min((folder / "data").glob("data_batch_2*"))
+    whole = folder / "whole"
+    if not whole.exists():
+        whole.write_bytes(path.read_bytes())
+    return path, whole.read_bytes()
+
+
+def _is_read_or_refused(write: Writer, folder: Path, edits: Sequence[Edit]) -> None:
+    path, whole = _whole(write, folder)
+    path.write_bytes(damaged(whole, edits))
+    with refusing(DataError):
+        for data, count in zip(
+            load(folder / "data", verify=False, images_per_file=COUNT), (5 * COUNT, COUNT), strict=True
+        ):
+            assert data.images.shape == (count, 32, 32, 3) and data.images.dtype == torch.uint8
+            assert data.labels.shape == (count,) and data.labels.dtype == torch.int64
+            assert data.labels.min() >= 0 and data.labels.max() <= 9
+
+
+@fuzzed(EDITS)
+def test_a_damaged_binary_data_file_is_refused_or_gives_images_and_classes(edits: list[Edit], folder: Path) -> None:
+    _is_read_or_refused(write_binary, folder, edits)
+
+
+@fuzzed(EDITS)
+def test_a_damaged_python_data_file_is_refused_or_gives_images_and_classes(edits: list[Edit], folder: Path) -> None:
+    _is_read_or_refused(write_python, folder, edits)
+
+
+_BYTES = io.BytesIO()
+torch.save({**CHECKPOINT, "loops": {"done": [1, 2]}, "optimizer_states": [{"step": torch.tensor(3)}]}, _BYTES)
+
+
+@fuzzed(EDITS)
+def test_a_damaged_checkpoint_is_refused_or_what_it_was(edits: list[Edit], folder: Path) -> None:
+    path = folder / "last.ckpt"
+    path.write_bytes(damaged(_BYTES.getvalue(), edits))
+    with refusing(CheckpointError):
+        assert equal(read_checkpoint(path), torch.load(io.BytesIO(_BYTES.getvalue()), weights_only=True))
+
+
+@fuzzed(st.tuples(st.integers(0, 15), EDITS))
+def test_a_checkpoint_damaged_under_right_checksums_is_refused_or_a_dictionary(
+    drawn: tuple[int, list[Edit]], folder: Path
+) -> None:
+    path = folder / "last.ckpt"
+    path.write_bytes(damaged_member(_BYTES.getvalue(), *drawn))
+    with refusing(CheckpointError):
+        assert isinstance(read_checkpoint(path), dict)
+
+
+_KEYS = ["epochs", "seed", "bn", "optimizer.lr", "model.filters", "grad_clip", "name", "allow", "resume", "data.root"]
+_KEYS += ["scheduler.T_max", "trainer.precision", "hydra.run.dir", "hydra.sweep.dir", "hydra.callbacks", "published"]
+_KEYS += ["model", "loss", "optimizer", "scheduler", "augment", "experiment", "data", "hydra/launcher", "loss._target_"]
+_KEYS += [
+    "optimizer.betas",
+    "optimizer._target_",
+    "activation._args_",
+    "trainer.profiler",
+    "logger",
+    "callbacks",
+    "lrr",
+]
+_PLAIN = [
+    "1",
+    "0",
+    "-1",
+    "0.5",
+    "1e-3",
+    "1e400",
+    "nan",
+    "inf",
+    "true",
+    "null",
+    "''",
+    "vgg_a",
+    "sgd",
+    "mse",
+    "step",
+    "none",
+]
+_PLAIN += ["[4,4,4]", "[]", "{}", "{a:1}", "warm_restarts", "32-true", "9" * 30, "9" * 5_000, "os.system", "torch.load"]
+_NASTY = ["${oc.env:HOME}", "${hydra:job.name}", "${run_folder:true}", "${epochs}", "${seed}${seed}", "${oc.env:NONE}"]
+_NASTY += [
+    "${oc.create:'{_target_: os.system}'}",
+    "'${",
+    "${",
+    "}",
+    "[[[[",
+    "]]]]",
+    "[" * 300 + "]" * 300,
+    "'",
+    '"',
+    "\\",
+]
+_NASTY += ["glob(*)", "glob([*,a],exclude=b)", "range(0,1000000000)", "shuffle(range(0,1000000000))", "range(1,3)"]
+_NASTY += [
+    "range(0.0,1,1e-300)",
+    "range(0,inf)",
+    "range(3,1,0)",
+    "choice(1,2)",
+    "choice()",
+    "sort(3,1)",
+    "interval(0,1)",
+]
+_NASTY += [
+    "tag(a,choice(1,2))",
+    "int(1.5)",
+    "float(a)",
+    "json_str({a:1})",
+    "eval(1)",
+    "a,b",
+    "1,2,",
+    "\0",
+    "\x1b[31m",
+    "\n",
+]
+_NASTY += [
+    "é🙂\u202e",
+    "\ud800",
+    "a" * 10_000,
+    "{_target_:os.system,command:touch marker}",
+    "~",
+    "~/x",
+    "../../x",
+    "!!python/x",
+]
+_VALUES = st.sampled_from([*_PLAIN, *_NASTY]) | st.tuples(st.sampled_from(_NASTY), st.sampled_from(_PLAIN)).map("".join)
+_SETTINGS = st.builds("{}{}{}{}".format, st.sampled_from(["", "", "+", "++", "~", "+ "]), st.sampled_from(_KEYS),
+                      st.sampled_from(["=", "=", "=", "", "@a=", "==", " = "]), _VALUES)  # fmt: skip
+_LINES = st.lists(_SETTINGS | st.text(max_size=20) | _VALUES, min_size=1, max_size=3)
+_FLAGS = st.sampled_from(
+    [[], ["--multirun"], ["-m"], ["--config-dir", "."], ["--config-dir=/nowhere"], ["--foo"], ["--"]]
+)
+
+
+@fuzzed(st.tuples(_FLAGS, _LINES))
+def test_a_command_line_is_refused_in_one_line_or_can_be_run(drawn: tuple[list[str], list[str]], folder: Path) -> None:
+    flags, lines = drawn
+    before = time.perf_counter()
+    with refusing(ValueError):
+        asked = checked([*flags, "data=synthetic", *(line for line in lines if not line.startswith("-"))])
+        assert asked.trains and len(asked.jobs) <= 10_000
+    assert time.perf_counter() - before < 30
+    assert not list(folder.iterdir())

@@ -1,0 +1,339 @@
+"""Files that were made to harm, or that a crash has cut: refused in one line or read past, and nothing in them runs.
+
+Archives, data files and checkpoints of that kind are in `tests/data` and `tests/runs`; these are the folders of runs
+and the YAML of options, read by the commands.
+"""
+
+import json
+import os
+import pickle
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from cifar_lab import status, table
+from cifar_lab.runs import Run, UnreadableError
+from tests.conftest import TINY, Outcome
+from tests.faults import Fault, command
+from tests.test_resume import differences
+
+Lab = Callable[..., Outcome]
+LINE = (*TINY, "scheduler=constant", "trainer.precision=32-true", "logger=tensorboard")
+DEEP = "[" * 200_000
+# Ten levels of ten repetitions each: some kilobytes that unfold to gigabytes.
+UNFOLDING = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 11))
+PYTHON_OBJECT = "!!python/object/apply:os.system ['touch marker']"
+
+
+class Touch:
+    """Unpickled, it makes the file `marker`."""
+
+    def __reduce__(self) -> Any:
+        return os.system, ("touch marker",)
+
+
+@pytest.fixture(scope="module")
+def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert command(*LINE, "hydra.run.dir=whole").code == 0
+        assert command(*LINE, "hydra.run.dir=killed", fault=Fault("epoch", 1)).code == -9
+    return folder
+
+
+@pytest.fixture
+def killed(_made: Path, lab: Lab) -> Run:
+    """A run of two epochs in the folder at hand, killed after the first was saved."""
+    return Run(shutil.copytree(_made / "killed", "killed"))
+
+
+@pytest.fixture
+def whole(_made: Path, lab: Lab) -> Run:
+    """The same undisturbed, in the folder `outputs/whole`."""
+    return Run(shutil.copytree(_made / "whole", "outputs/whole"))
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command over folders, which does its work: what it printed."""
+
+    def run(module: Any, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["x", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            module.main()
+        out, err = capfd.readouterr()
+        assert (exit_.value.code, err) == (0, "")
+        return out
+
+    return run
+
+
+def _add_override(run: Run, line: str) -> None:
+    """Have a run tell a longer command line than it was given."""
+    told = run.composition()
+    run.composition_file.write_text(json.dumps({**told, "overrides": [*told["overrides"], line]}))
+
+
+def _with(run: Run, **changes: Any) -> str:
+    """A run's configuration with top-level values in place of its own."""
+    return yaml.safe_dump({**run.config(), **changes})
+
+
+def _refusal(lab: Lab, *arguments: str) -> str:
+    outcome = lab(*arguments)
+    assert outcome.code == 2
+    (line,) = outcome.stderr.splitlines()
+    assert not Path("marker").exists()
+    return line
+
+
+CONFIGURATIONS = {
+    "an object of Python": (lambda run: PYTHON_OBJECT, "could not determine a constructor"),
+    "a target": (
+        lambda run: _with(run, loss={"_target_": "pathlib.Path.touch", "self": {"_target_": "pathlib.Path"}}),
+        "lies outside this project",
+    ),
+    "a target inside": (
+        lambda run: _with(run, model={**run.config()["model"], "activation": {"_target_": "torch.load", "f": "x"}}),
+        "model.activation._target_=torch.load lies outside this project",
+    ),
+    "a target in an interpolation": (
+        lambda run: _with(run, model={**run.config()["model"], "init": "${oc.create:'{_target_: torch.load}'}"}),
+        "it holds an interpolation",
+    ),
+    "a list in place of an option": (lambda run: _with(run, loss=[1]), "loss is missing, or of another kind"),
+    "a word in place of a number": (lambda run: _with(run, seed="one"), "seed is of type str, not int"),
+    "a number out of range": (
+        lambda run: _with(run, batch_size=-6),
+        "batch_size=-6: it takes a whole number from 1 on",
+    ),
+    "what ends a process": (lambda run: DEEP, "nested too deeply"),
+    "what unfolds": (lambda run: UNFOLDING, "it repeats a part of itself"),
+    "no text": (lambda run: "\x00\x01", "config.yaml cannot be read: "),
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGURATIONS)
+def test_a_run_whose_configuration_is_hostile_is_not_gone_on_with(killed: Run, lab: Lab, kind: str) -> None:
+    make, words = CONFIGURATIONS[kind]
+    killed.config_file.write_text(make(killed))
+    assert words in _refusal(lab, "resume=killed")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--experimental-rerun=killed/config.pickle",
+        "--config-dir=killed",
+        "+hydra.callbacks.x._target_=pathlib.Path.touch",
+        "hydra/launcher=submitit_local",
+        "~hydra.job_logging",
+        "hydra.searchpath=[pkg://this]",
+    ],
+)
+def test_a_command_line_that_a_run_tells_gives_settings_alone(killed: Run, lab: Lab, line: str) -> None:
+    (killed.folder / "config.pickle").write_bytes(pickle.dumps(Touch()))
+    _add_override(killed, line)
+    assert f"composition.json holds {line!r}, which no run writes there" in _refusal(lab, "resume=killed")
+
+
+def test_what_may_run_is_said_by_who_resumes_and_not_by_the_run(
+    killed: Run, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("outside_loss.py").write_text(
+        "import pathlib, torch\npathlib.Path('marker').touch()\nclass Loss(torch.nn.CrossEntropyLoss): pass\n"
+    )
+    monkeypatch.syspath_prepend(".")
+    loss = {**killed.config()["loss"], "_target_": "outside_loss.Loss"}
+    killed.config_file.write_text(_with(killed, loss=loss, allow=["outside_loss"]))
+    _add_override(killed, "allow=[outside_loss]")
+    line = _refusal(lab, "resume=killed")
+    assert "loss._target_=outside_loss.Loss lies outside this project; allow=[outside_loss] lets it run" in line
+    assert lab("resume=killed", "allow=[outside_loss]").code == 0
+    assert Path("marker").exists()
+
+
+def test_checkpoints_with_code_in_them_are_not_gone_on_from(killed: Run, lab: Lab) -> None:
+    for path in (killed.last_checkpoint, killed.previous_checkpoint):
+        torch.save({"state_dict": {}, "callbacks": Touch()}, path)
+    assert "is damaged, or no checkpoint: Weights only load failed" in _refusal(lab, "resume=killed")
+
+
+@pytest.mark.parametrize("content", [PYTHON_OBJECT, f"_target_: {PYTHON_OBJECT}", "a: [", "\x00"])
+def test_an_option_of_hostile_yaml_is_refused(lab: Lab, content: str) -> None:
+    Path("conf/loss").mkdir(parents=True)
+    Path("conf/loss/evil.yaml").write_text(content)
+    _refusal(lab, "--config-dir=conf", "loss=evil", *TINY)
+
+
+def test_a_run_goes_on_where_a_kill_has_cut_its_files(killed: Run, whole: Run, lab: Lab) -> None:
+    with killed.metrics_file.open("a") as file:
+        file.write("2,18,2.30")
+    (events,) = killed.tensorboard.glob("**/events.*")
+    events.write_bytes(events.read_bytes()[: events.stat().st_size // 2])
+    assert lab("resume=killed").code == 0
+    assert killed.metrics()["epoch"].tolist() == [1, 2]
+    assert not differences(killed, whole)
+
+
+def test_a_run_with_a_damaged_status_goes_on_and_keeps_its_files(killed: Run, whole: Run, lab: Lab) -> None:
+    killed.status_file.write_bytes(b"\xff\x00")
+    assert lab("resume=killed", "data.num_train=1").code == 2
+    assert killed.metrics_file.exists() and killed.config_file.exists()
+    assert lab("resume=killed").code == 0
+    assert not differences(killed, whole)
+
+
+def test_a_run_whose_earlier_epochs_are_damaged_is_not_gone_on_with(killed: Run) -> None:
+    killed.metrics_file.write_text(killed.metrics_file.read_text().replace("\n1,", "\nx,"))
+    with pytest.raises(
+        UnreadableError, match=f"{killed.metrics_file} lacks epoch 1, which its checkpoint goes on from"
+    ):
+        killed.truncate(epochs=2, steps=18)
+
+
+def test_columns_are_named_again_where_a_kill_has_cut_their_names(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.metrics_file.write_text("epoch,val/a")
+    run.truncate(epochs=0, steps=3)
+    run.append_metrics({"epoch": 1, "val/acc": 0.5})
+    assert run.metrics().to_dict("list") == {"epoch": [1], "val/acc": [0.5]}
+
+
+METRICS = "epoch,step,train/loss,train/acc,val/loss,val/acc\n1,9,2.5,0.1,2.4,0.125\n2,18,2.25,0.2,2.3,0.25\n"
+READ_PAST = {
+    "half a row": "3,27,2.",
+    "zeros": "\0" * 100,
+    "a row of zeros": "\0" * 100 + "\n",
+    "a row of words": "a,b,c\n",
+    "a row that is too long": "3" + ",1" * 40 + "\n",
+    "two rows in one": "3,27,2.3,27,2.1,0.1,2.2,0.5\n",
+    "a row twice": "2,18,2.25,0.2,2.3,0.25\n",
+}
+
+
+@pytest.mark.parametrize("kind", READ_PAST)
+def test_damage_behind_the_last_epoch_is_read_past(tmp_path: Path, kind: str) -> None:
+    run = Run(tmp_path)
+    run.metrics_file.write_text(METRICS + READ_PAST[kind])
+    assert run.metrics()["epoch"].tolist() == [1, 2]
+    assert (run.best_epoch(), run.validation(2)) == (2, {"val/acc": 0.25, "val/loss": 2.3})
+
+
+def test_of_an_epoch_that_was_written_twice_the_later_row_counts(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.metrics_file.write_text(METRICS + "1,9,2.0,0.3,2.1,0.375\n")
+    assert run.metrics().set_index("epoch")["val/acc"].to_dict() == {1: 0.375, 2: 0.25}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [METRICS.replace("0.25\n", "word\n"), "", "epoch,val", "step\n1\n", '"'],
+    ids=["words for numbers", "empty", "half of the names", "no epoch", "a quote"],
+)
+def test_metrics_without_numbers_are_named(tmp_path: Path, content: str) -> None:
+    run = Run(tmp_path)
+    run.metrics_file.write_text(content)
+    with pytest.raises(UnreadableError, match=f"{run.metrics_file} cannot be read") as error:
+        run.metrics()
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_steps_that_are_cut_or_hold_objects_are_named_and_run_nothing(tmp_path: Path, lab: Lab) -> None:
+    run = Run(tmp_path)
+    run.write_steps({"lr": np.arange(100.0)})
+    content = run.steps_file.read_bytes()
+    np.savez(run.steps_file, lr=np.array([Touch()], dtype=object))
+    objects = run.steps_file.read_bytes()
+    for damaged in (b"", b"PK\x03\x04", b"junk", content[:300], content[:-30], objects):
+        run.steps_file.write_bytes(damaged)
+        with pytest.raises(UnreadableError, match=f"{run.steps_file} cannot be read"):
+            run.steps()
+    assert not Path("marker").exists()
+
+
+def test_tables_read_nothing_of_tensorboard(whole: Run, ran: Callable[..., str]) -> None:
+    before = ran(table, "outputs", "--json")
+    for events in whole.tensorboard.glob("**/events.*"):
+        events.write_bytes(b"\xff" * 1_000)
+    assert ran(table, "outputs", "--json") == before
+    shutil.rmtree(whole.tensorboard)
+    assert ran(table, "outputs", "--json") == before
+
+
+# Of a finished run, and whether a table has no word about it: it does not read the file, or takes the equal run.
+DAMAGE: dict[str, tuple[str, Callable[[str], str | bytes | None], bool]] = {
+    "status, binary": ("status.json", lambda text: b"\x00\xff\xfe\x80", True),
+    "status, deep": ("status.json", lambda text: DEEP, True),
+    "status, kinds": ("status.json", lambda text: json.dumps({**json.loads(text), "heartbeat": "now"}), True),
+    "status, NaN": ("status.json", lambda text: json.dumps({**json.loads(text), "heartbeat": float("nan")}), True),
+    "result, binary": ("result.json", lambda text: b"\xff\xfe\x00", False),
+    "result, deep": ("result.json", lambda text: text.replace('"name": ', f'"x": {DEEP}, "name": '), False),
+    "result, empty": ("result.json", lambda text: "{}", False),
+    "result, only accuracy": ("result.json", lambda text: '{"test/acc": 0.5}', False),
+    "result, NaN": ("result.json", lambda text: json.dumps({**json.loads(text), "test/acc": float("nan")}), False),
+    "result, infinite": ("result.json", lambda text: json.dumps({**json.loads(text), "test/acc": 10.0**300}), False),
+    "result, huge": ("result.json", lambda text: text.replace('"test_size": ', f'"test_size": {"9" * 4_000}'), False),
+    "result, words": ("result.json", lambda text: json.dumps({**json.loads(text), "test/acc": "0.5"}), False),
+    "result, a folder": ("result.json", lambda text: None, False),
+    "metrics, binary": ("metrics.csv", lambda text: b"\xff\x00\x01", True),
+    "metrics, words": ("metrics.csv", lambda text: text.replace("1,9,", "1,nine,"), True),
+    "metrics, a folder": ("metrics.csv", lambda text: None, True),
+    "steps, binary": ("steps.npz", lambda text: b"PK\x03\x04", True),
+    "configuration, object": (".hydra/config.yaml", lambda text: f"{text}x: {PYTHON_OBJECT}\n", False),
+    "configuration, deep": (".hydra/config.yaml", lambda text: DEEP, False),
+    "configuration, unfolding": (".hydra/config.yaml", lambda text: text + UNFOLDING, False),
+    "configuration, recursive": (".hydra/config.yaml", lambda text: f"{text}x: &x [*x]\n", False),
+    "configuration, a date": (".hydra/config.yaml", lambda text: f"{text}x: 2001-01-01\n", False),
+    "configuration, keys": (".hydra/config.yaml", lambda text: f"{text}1: 2\n", False),
+    "configuration, a key that is a list": (".hydra/config.yaml", lambda text: f"{text}? [1]\n: 2\n", False),
+    "configuration, seed": (".hydra/config.yaml", lambda text: text.replace("seed: 0", "seed: [0]"), False),
+    "overrides, object": (".hydra/overrides.yaml", lambda text: f"- {PYTHON_OBJECT}", True),
+    "composition, kinds": (
+        ".hydra/composition.json",
+        lambda text: text.replace('"model": "', '"model": [1], "m": "'),
+        False,
+    ),
+    "plan, deep": ("../sweep.json", lambda text: DEEP, True),
+    "plan, words": (
+        "../sweep.json",
+        lambda text: json.dumps({"jobs": [["seed=²", f"a={DEEP}", "b=2001-01-01"]]}),
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_no_hostile_file_takes_a_list_or_a_table_down(whole: Run, ran: Callable[..., str], kind: str) -> None:
+    name, change, is_silent = DAMAGE[kind]
+    shutil.copytree(whole.folder, "outputs/other")
+    path = whole.folder / name
+    content = change("" if name in ("../sweep.json", "steps.npz") else path.read_text())
+    if content is None:
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    unharmed, other = json.loads(ran(status, "outputs", "--json"), parse_constant=refuse)["runs"]
+    assert unharmed["state"] == "finished"
+    is_unreadable = name in ("status.json", "result.json") and kind != "result, only accuracy"
+    assert other["state"] == ("unreadable" if is_unreadable else "finished")
+    assert len(ran(status, "outputs").splitlines()) >= 3
+    rows = json.loads(ran(table, "outputs", "--json"))
+    told = " ".join(row["state"] for row in rows)
+    assert "finished" in told and ("unreadable" in told) != is_silent
+    ran(table, "outputs")
+    assert not Path("marker").exists()
