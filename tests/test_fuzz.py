@@ -16,10 +16,10 @@ from cifar_lab.config import checked
 from cifar_lab.data.cifar10 import load
 from cifar_lab.data.files import DataError
 from cifar_lab.runs import CheckpointError, read_checkpoint
+from tests.comparison import equal
 from tests.data.test_cifar10 import COUNT, Writer, random_batches, write_binary, write_python
 from tests.mutations import EDITS, Edit, damaged, damaged_member, fuzzed
 from tests.runs.test_checkpoints import CHECKPOINT
-from tests.test_resume import equal
 
 # What a payload does, by the names that Python itself announces it under.
 _CODE = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "socket.connect")

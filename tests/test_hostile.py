@@ -20,9 +20,9 @@ import yaml
 
 from cifar_lab import status, table
 from cifar_lab.runs import Run, UnreadableError
+from tests.comparison import differences
 from tests.conftest import TINY, Outcome
 from tests.faults import Fault, command
-from tests.test_resume import differences
 
 Lab = Callable[..., Outcome]
 LINE = (*TINY, "scheduler=constant", "trainer.precision=32-true", "logger=tensorboard")
@@ -289,15 +289,18 @@ DAMAGE: dict[str, tuple[str, Callable[[str], str | bytes | None], bool]] = {
     "metrics, words": ("metrics.csv", lambda text: text.replace("1,9,", "1,nine,"), True),
     "metrics, a folder": ("metrics.csv", lambda text: None, True),
     "steps, binary": ("steps.npz", lambda text: b"PK\x03\x04", True),
-    "configuration, object": (".hydra/config.yaml", lambda text: f"{text}x: {PYTHON_OBJECT}\n", False),
-    "configuration, deep": (".hydra/config.yaml", lambda text: DEEP, False),
-    "configuration, unfolding": (".hydra/config.yaml", lambda text: text + UNFOLDING, False),
-    "configuration, recursive": (".hydra/config.yaml", lambda text: f"{text}x: &x [*x]\n", False),
-    "configuration, a date": (".hydra/config.yaml", lambda text: f"{text}x: 2001-01-01\n", False),
-    "configuration, keys": (".hydra/config.yaml", lambda text: f"{text}1: 2\n", False),
-    "configuration, a key that is a list": (".hydra/config.yaml", lambda text: f"{text}? [1]\n: 2\n", False),
-    "configuration, seed": (".hydra/config.yaml", lambda text: text.replace("seed: 0", "seed: [0]"), False),
+    "configuration, object": (".hydra/config.yaml", lambda text: f"{text}x: {PYTHON_OBJECT}\n", True),
+    "configuration, deep": (".hydra/config.yaml", lambda text: DEEP, True),
+    "configuration, unfolding": (".hydra/config.yaml", lambda text: text + UNFOLDING, True),
+    "configuration, recursive": (".hydra/config.yaml", lambda text: f"{text}x: &x [*x]\n", True),
+    "configuration, a date": (".hydra/config.yaml", lambda text: f"{text}x: 2001-01-01\n", True),
+    "configuration, keys": (".hydra/config.yaml", lambda text: f"{text}1: 2\n", True),
+    "configuration, a key that is a list": (".hydra/config.yaml", lambda text: f"{text}? [1]\n: 2\n", True),
+    "configuration, seed": (".hydra/config.yaml", lambda text: text.replace("seed: 0", "seed: [0]"), True),
     "overrides, object": (".hydra/overrides.yaml", lambda text: f"- {PYTHON_OBJECT}", True),
+    "composition, deep": (".hydra/composition.json", lambda text: DEEP, False),
+    "composition, seed": (".hydra/composition.json", lambda text: text.replace('"seed": 0', '"seed": [0]'), False),
+    "composition, no configuration": (".hydra/composition.json", lambda text: text.replace('"config"', '"c"'), False),
     "composition, kinds": (
         ".hydra/composition.json",
         lambda text: text.replace('"model": "', '"model": [1], "m": "'),

@@ -31,7 +31,7 @@ def _sweep(folder: Path, number: int) -> None:
         options = {"data": "cifar10", "optimizer": "adam", "protocol": "holdout"}
         run.start(config, job, options, {"scheduler.T_max": "${epochs}"})
         run.append_metrics({"epoch": 1, "train/loss": 2.0, "val/acc": 0.25})
-        accuracy = 0.5 + index / 1000
+        accuracy = 0.5 + index / 10_000
         run.finish(
             {
                 "test/acc": accuracy,
