@@ -177,9 +177,27 @@ _NASTY += [
     "!!python/x",
 ]
 _VALUES = st.sampled_from([*_PLAIN, *_NASTY]) | st.tuples(st.sampled_from(_NASTY), st.sampled_from(_PLAIN)).map("".join)
-_SETTINGS = st.builds("{}{}{}{}".format, st.sampled_from(["", "", "+", "++", "~", "+ "]), st.sampled_from(_KEYS),
-                      st.sampled_from(["=", "=", "=", "", "@a=", "==", " = "]), _VALUES)  # fmt: skip
-_LINES = st.lists(_SETTINGS | st.text(max_size=20) | _VALUES, min_size=1, max_size=3)
+_SETTINGS = st.builds("{}={}".format, st.sampled_from(_KEYS), _VALUES)
+_MALFORMED = st.builds(
+    "{}{}{}{}".format,
+    st.sampled_from(["+", "++", "~", "+ ", ""]),
+    st.sampled_from(_KEYS),
+    st.sampled_from(["", "@a=", "==", " = "]),
+    _VALUES,
+)
+_RIGHT = ["epochs=3", "seed=7", "bn=true", "grad_clip=null", "model=vgg_a", "loss=mse", "optimizer=sgd", "augment=none"]
+_RIGHT += [
+    "experiment=loss_focal",
+    "scheduler=warm_restarts",
+    "name=a",
+    "optimizer.lr=1e-3",
+    "trainer.precision=32-true",
+]
+_LINES = st.builds(
+    lambda right, drawn: [*right, *drawn],
+    st.lists(st.sampled_from(_RIGHT), max_size=3),
+    st.lists(_SETTINGS | _MALFORMED | st.text(max_size=20) | _VALUES, max_size=2),
+)
 _FLAGS = st.sampled_from(
     [[], ["--multirun"], ["-m"], ["--config-dir", "."], ["--config-dir=/nowhere"], ["--foo"], ["--"]]
 )
