@@ -51,7 +51,8 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_whole(mounted: 
     done = mounted("mount -t tmpfs -o size=5500k none disk", "hydra.run.dir=disk/run", "epochs=20")
     assert done.returncode == 1, done
     (line,) = done.stderr.splitlines()
-    assert "No space left on device" in line
+    assert line.startswith("error: cannot write disk/run/")
+    assert line.endswith(": No space left on device; free some space, then resume=disk/run goes on")
     run = Run("left/run")
     assert run.status()["state"] == "failed"
     assert not run.result_file.exists()

@@ -1,5 +1,6 @@
 """How a run ends, whatever ends it."""
 
+import errno
 import os
 import traceback
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from cifar_lab.config.app import RunFailedError
 from cifar_lab.data.files import DataError
 from cifar_lab.interruption import Interrupted
 from cifar_lab.runs import DivergedError, Run, RunExistsError, described
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -46,8 +49,19 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
             raise RunFailedError(message, exit_codes.USAGE) from None
         if isinstance(error, DataError):
             raise RunFailedError(message, exit_codes.USAGE) from None
+        if isinstance(error, OSError) and error.errno in _FULL:  # the traceback may not have found room either
+            raise RunFailedError(_told_of_full_disk(error, run, in_sweep)) from None
         code = exit_codes.USAGE if isinstance(error, ValueError) else exit_codes.FAILED
         raise RunFailedError(f"{message}; the traceback is in {run.error_file}", code) from None
+
+
+def _told_of_full_disk(error: OSError, run: Run, in_sweep: bool) -> str:
+    what = "a file" if error.filename is None else os.path.relpath(error.filename)
+    saved = run.last_checkpoint.exists()
+    how = "the same command" if in_sweep or not saved else f"resume={os.path.relpath(run.folder)}"
+    return (
+        f"cannot write {what}: {error.strerror}; free some space, then {how} {'goes on' if saved else 'begins again'}"
+    )
 
 
 def _forget(error: BaseException) -> None:

@@ -171,6 +171,9 @@ class Run:
             writer.writerow(
                 {name: None if value is None or math.isnan(value) else value for name, value in row.items()}
             )
+            # On the disk before the checkpoint that counts on it.
+            file.flush()
+            os.fsync(file.fileno())
 
     def truncate(self, epochs: int, steps: int) -> None:
         """Take back what was written after a checkpoint.
@@ -198,7 +201,7 @@ class Run:
 
     def write_steps(self, steps: Mapping[str, np.ndarray]) -> None:
         """Write one array `(steps,)` per quantity, the whole of it each time."""
-        with replacing(self.steps_file, "wb") as file:
+        with replacing(self.steps_file, "wb", durable=True) as file:
             np.savez(file, **steps)  # type: ignore[arg-type]
 
     def save_weights(self, model: "nn.Module", name: str) -> None:
