@@ -18,7 +18,7 @@ from cifar_lab.terminal import print_table
 
 _INTERVALS = "95 % intervals: Student's over seeds from three runs on, else the span of Wilson's of each run"
 
-_MOST_DRAWN = 30
+_MOST_DRAWN = 20
 
 
 def write(comparison: Comparison, folder: Path) -> None:

@@ -103,8 +103,9 @@ def read_metrics(path: Path) -> pd.DataFrame:
             raise ValueError(str(error)) from None
         if "epoch" not in table:
             raise ValueError("it has no column epoch")
-        epochs = pd.to_numeric(table["epoch"], errors="coerce")
-        table = table[epochs.notna()].apply(pd.to_numeric).astype({"epoch": int})
+        if any(kind not in "if" for kind in (dtype.kind for dtype in table.dtypes)):  # some cells are no numbers
+            table = table[pd.to_numeric(table["epoch"], errors="coerce").notna()].apply(pd.to_numeric)
+        table = table.dropna(subset=["epoch"]).astype({"epoch": int})
         return table.drop_duplicates("epoch", keep="last", ignore_index=True)
 
     return _parsed(path, parse)
