@@ -130,7 +130,7 @@ class Preflight:
                 quoted = str(self.sweep_folder).replace("'", r"\'")
                 self.additions.append(f"hydra.sweep.dir='{quoted}'")
 
-    def _axes(self, study: Override, loader: Loader, search: list[str]) -> dict[str, str]:
+    def _axes(self, study: Override, loader: Loader, search: list[str]) -> list[Override]:
         try:
             return studies.axes(str(study.input_line), loader, search)
         except (HydraException, OmegaConfBaseException) as error:

@@ -3,10 +3,11 @@
 `study=loss` is short for `--multirun` and the axes of its file, so that it is a sweep like any typed one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from hydra import compose
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from cifar_lab.config.precedence import Loader
@@ -27,8 +28,8 @@ def chosen(overrides: Iterable[Override]) -> Override | None:
     return found[0] if found else None
 
 
-def axes(choice: str, loader: Loader, search: list[str]) -> dict[str, str]:
-    """The axes of a study, in its file's order: by key, the values as one would type them.
+def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
+    """The axes of a study, in its file's order, as if they were typed.
 
     Args:
         choice: How the study is chosen, `study=loss`.
@@ -45,7 +46,8 @@ def axes(choice: str, loader: Loader, search: list[str]) -> dict[str, str]:
         raise ValueError(f"{choice}: its file needs its axes under `axes:`, as `loss: [ce, mse]` and `seed: range(0,3)`")
     if hydra.mode is not None or hydra.sweeper.get("params"):
         raise ValueError(f"{choice}: its file sets hydra.mode or hydra.sweeper; its axes stand under `axes:`, no more")
-    return {str(key): as_typed(value) for key, value in written.items()}
+    lines = [f"{key}={as_typed(values)}" for key, values in written.items()]
+    return OverridesParser.create(config_loader=loader).parse_overrides(lines)
 
 
 def as_typed(values: Any) -> str:
@@ -57,14 +59,14 @@ def as_typed(values: Any) -> str:
     return ",".join(map(_word, values)) if isinstance(values, list) else _word(values)
 
 
-def expanded(overrides: Iterable[Override], study: Override, axes: Mapping[str, str]) -> list[str]:
+def expanded(overrides: Iterable[Override], study: Override, axes: Iterable[Override]) -> list[str]:
     """A command line with the axes of its study behind it; what is typed for one of them stands in its place.
 
     Their order is always the study's and one value is a sweep over one, so that a run's folder has the same name
     however much of the study is asked for.
     """
-    overrides = list(overrides)
-    typed: dict[str, list[str]] = {key: [] for key in axes}
+    overrides, axes = list(overrides), list(axes)
+    typed: dict[str, list[str]] = {axis.key_or_group: [] for axis in axes}
     for override in overrides:
         if override.key_or_group in typed:
             typed[override.key_or_group].append(_swept(override))
@@ -73,8 +75,8 @@ def expanded(overrides: Iterable[Override], study: Override, axes: Mapping[str, 
         if override.key_or_group not in typed:
             lines.append(str(override.input_line))
         if override is study:
-            for key, values in axes.items():
-                lines += typed[key] or [f"{key}={values}"]
+            for axis in axes:
+                lines += typed[axis.key_or_group] or [_swept(axis)]
     return lines
 
 

@@ -1,7 +1,9 @@
 """A study is a controlled sweep, in one command that may be narrowed, and like any sweep in all else."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,11 @@ STUDIES = {
 }
 # What follows an axis, as `model.batch_norm` does `bn`.
 FOLLOWING = {"bn": {"model.batch_norm"}, "activation": {"model.activation"}}
-GROUPS = {"activation", "loss", "optimizer", "scheduler", "augment"}
 FILES = {path.stem: path.read_text() for path in (conf_folder() / "study").glob("*.yaml")}
 EPOCH_IMAGES = 45_000
 
 
+@cache
 def _jobs(*arguments: str) -> list[list[str]]:
     return checked([*arguments, "data=synthetic"]).jobs
 
@@ -66,19 +68,17 @@ def test_every_study_stands_here() -> None:
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_jobs_of_a_study_differ_in_its_axes_alone(name: str) -> None:
     axes, jobs = STUDIES[name], _jobs(f"study={name}")
-    compositions = _compositions(jobs)
-    number = 3
-    for values in axes.values():
-        number *= values
-    assert len({fingerprint(composition) for composition in compositions}) == len(jobs) == number
+    compositions = _compositions([job for job in jobs if "seed=0" in job])
+    number = math.prod(axes.values())
+    assert len({fingerprint(composition) for composition in compositions}) == len(compositions) == number
+    assert len(set(map(frozenset, jobs))) == len(jobs) == 3 * number
+    assert {line for job in jobs for line in job if line.startswith("seed=")} == {"seed=0", "seed=1", "seed=2"}
     for key, values in axes.items():
         assert len({line for job in jobs for line in job if line.startswith(f"{key}=")}) == values
-    by_seed: dict[int, list[dict[str, Any]]] = {}
-    for composition in compositions:
-        fixed = {key: value for key, value in leaves(composition) if not _varies(axes, key)}
-        by_seed.setdefault(composition["seed"], []).append(fixed)
-    assert set(by_seed) == {0, 1, 2}
-    assert all(fixed == first for first, *rest in by_seed.values() for fixed in rest)
+    first, *rest = (
+        {key: value for key, value in leaves(composition) if not _varies(axes, key)} for composition in compositions
+    )
+    assert all(fixed == first for fixed in rest)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -207,8 +207,8 @@ def test_a_study_is_trained_once_and_ends_in_its_table(lab: Lab, tmp_path: Path)
     assert [run.result_file.stat().st_mtime_ns for run in again.runs] == times
     folder = tmp_path / "outputs" / "study-loss"
     assert {run.folder.parent for run in again.runs} == {folder}
-    heading, _, *rows = (folder / "table.md").read_text().splitlines()[:4]
-    assert heading.startswith("| loss") and [row.split()[1] for row in rows] == ["ce", "mse"]
+    heading, _, *rows = [line for line in (folder / "table.md").read_text().splitlines() if line.startswith("|")]
+    assert heading.split()[1] == "loss" and [row.split()[1] for row in rows[:2]] == ["ce", "mse"]
     # A run of it is a run like any other.
     resumed = lab(f"resume='{again.runs[0].folder}'")
     assert resumed.code == 0 and "epoch 1/1" not in resumed.stdout
