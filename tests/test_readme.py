@@ -29,17 +29,18 @@ def test_the_table_of_groups_is_complete_and_starts_with_the_defaults() -> None:
     groups = {
         folder.name: {path.stem for path in folder.glob("*.yaml")}
         for folder in conf_folder().iterdir()
-        if folder.is_dir() and folder.name not in {"hydra", "experiment"}
+        if folder.is_dir() and folder.name not in {"hydra", "experiment", "study"}
     }
     assert {group: set(options) for group, options in table.items()} == groups
     defaults = dict(re.findall(r"^  - (\w+): (\w+)", (conf_folder() / "train.yaml").read_text(), re.MULTILINE))
-    del defaults["experiment"]
+    del defaults["experiment"], defaults["study"]
     assert {group: options[0] for group, options in table.items()} == defaults
 
 
-def test_every_experiment_is_named() -> None:
-    for path in (conf_folder() / "experiment").glob("*.yaml"):
-        assert f"`{path.stem}`" in README
+def test_every_experiment_and_every_study_is_named() -> None:
+    for group in ("experiment", "study"):
+        for path in (conf_folder() / group).glob("*.yaml"):
+            assert f"`{path.stem}`" in README
 
 
 def test_the_commands_of_the_house_exist() -> None:

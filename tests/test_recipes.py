@@ -41,6 +41,11 @@ RECIPES = {
 
 def _follow(recipe: Recipe, folder: Path, program: str = "python -m cifar_lab.train") -> dict[str, Any]:
     """Write the files, run the command in a shell, and return the run's configuration and result."""
+    (run,) = _follow_all(recipe, folder, program)
+    return run
+
+
+def _follow_all(recipe: Recipe, folder: Path, program: str = "python -m cifar_lab.train") -> list[dict[str, Any]]:
     for name, content in recipe.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
@@ -49,13 +54,18 @@ def _follow(recipe: Recipe, folder: Path, program: str = "python -m cifar_lab.tr
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (result,) = folder.glob("outputs/*/*/result.json")
-    config = yaml.safe_load((result.parent / ".hydra" / "config.yaml").read_text())
-    return {"config": config, "result": json.loads(result.read_text()), "folder": result.parent}
+    return [
+        {
+            "config": yaml.safe_load((result.parent / ".hydra" / "config.yaml").read_text()),
+            "result": json.loads(result.read_text()),
+            "folder": result.parent,
+        }
+        for result in sorted(folder.glob("outputs/*/*/result.json"))
+    ]
 
 
 def test_there_is_a_recipe_for_each_kind_of_component() -> None:
-    assert list(RECIPES) == ["loss", "model", "optimizer", "data set"]
+    assert list(RECIPES) == ["loss", "model", "optimizer", "data set", "study"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -102,6 +112,13 @@ def test_the_recipe_of_a_data_set_trains_on_it_however_many_classes_it_has(tmp_p
     assert (result["train_size"], result["val_size"], result["test_size"]) == (360, 40, 200)
     assert result["classes"] == [str(label) for label in range(NUM_CLASSES)]
     assert np.sum(result["confusion_matrix"], axis=1).tolist() == [2] * NUM_CLASSES
+
+
+def test_the_recipe_of_a_study_runs_its_axes(tmp_path: Path) -> None:
+    runs = _follow_all(RECIPES["study"], tmp_path)
+    assert [run["config"]["optimizer"]["lr"] for run in runs] == [0.01, 0.1]
+    assert {run["config"]["optimizer"]["_target_"] for run in runs} == {"torch.optim.SGD"}
+    assert {run["folder"].parent for run in runs} == {tmp_path / "outputs" / "study-rates"}
 
 
 def test_a_model_of_another_number_of_classes_than_the_data_is_refused(lab: Callable[..., Any]) -> None:

@@ -1,6 +1,7 @@
-"""Hydra's composition, with one rule more: replacing an option drops what an experiment set inside it.
+"""Hydra's composition, with two rules more.
 
-`experiment=loss_focal loss=ce` would else keep focal's gamma, and `optimizer=sgd` Adam's learning rate. It stands on
+Replacing an option drops what an experiment or a study set inside it: `experiment=loss_focal loss=ce` would else keep
+focal's gamma, and `optimizer=sgd` Adam's learning rate. And a study's `axes` are no settings of a run. It stands on
 two methods of Hydra's own loader (1.3); `tests/config/test_precedence.py` fails where they have changed.
 """
 
@@ -10,7 +11,7 @@ from typing import Any
 import hydra._internal.hydra as hydra_internals
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.default_element import GroupDefault
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 _FOLDERS = ("experiment/", "study/")
 
@@ -20,13 +21,16 @@ class Loader(ConfigLoaderImpl):
 
     Attributes:
         choices: The chosen option of each group, of the last composition.
-        dropped: What the last composition dropped, as `loss.gamma`.
-        before_values: The last composition without experiments and typed values: the options' own keys and kinds.
+        dropped: What the last composition dropped, as `loss.gamma`, and whose that was: `experiment` or `study`.
+        before_values: The last composition without experiments, studies and typed values: the options' own keys and
+            kinds.
+        axes: What the study of the last composition varies, as its file has it; empty without one.
     """
 
     choices: dict[str, str]
-    dropped: list[str]
+    dropped: dict[str, str]
     before_values: DictConfig = DictConfig({})
+    axes: Any
 
     def list_groups(self, parent_name: str) -> list[str]:
         """Groups whose options may be chosen; what options of a group have in common, `base`, is no choice."""
@@ -35,7 +39,7 @@ class Loader(ConfigLoaderImpl):
     def _compose_config_from_defaults_list(self, defaults: list[Any], repo: Any) -> DictConfig:
         paths = [default.config_path for default in defaults if default.config_path and "/" in default.config_path]
         self.choices = dict(path.rsplit("/", 1) for path in paths)
-        self.dropped = []
+        self.dropped, self.axes = {}, {}
         options = [default for default in defaults if not str(default.config_path).startswith(_FOLDERS)]
         self.before_values = super()._compose_config_from_defaults_list(options, repo)
         return super()._compose_config_from_defaults_list(defaults, repo)
@@ -47,15 +51,26 @@ class Loader(ConfigLoaderImpl):
         result = copy.copy(result)
         result.config = config = copy.deepcopy(result.config)
         assert isinstance(config, DictConfig)
+        kind = default.config_path.partition("/")[0]
         for named in result.defaults_list or []:
             if isinstance(named, GroupDefault) and named.override:
-                self._drop_unless_chosen(config, str(named.group).lstrip("/"), str(named.value))
+                self._drop_unless_chosen(config, str(named.group).lstrip("/"), str(named.value), kind)
+        if kind == "study":
+            self._take_axes(config)
         return result
 
-    def _drop_unless_chosen(self, config: DictConfig, group: str, option: str) -> None:
+    def _drop_unless_chosen(self, config: DictConfig, group: str, option: str, kind: str) -> None:
         if self.choices.get(group) != option and group in config:
             with open_dict(config):
-                self.dropped += [f"{group}.{key}" for key in config.pop(group)]
+                self.dropped |= {f"{group}.{key}": kind for key in config.pop(group)}
+
+    def _take_axes(self, config: DictConfig) -> None:
+        with open_dict(config):
+            axes = config.pop("axes", {})
+        axes = OmegaConf.to_container(axes) if OmegaConf.is_config(axes) else axes
+        # A study may build on another: their axes add up.
+        both = isinstance(axes, dict) and isinstance(self.axes, dict)
+        self.axes = {**self.axes, **axes} if both else axes
 
 
 def install() -> None:

@@ -1,10 +1,9 @@
 """The command line, composed and checked before anything heavy is imported or any folder is made."""
 
 import difflib
-import itertools
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,20 +12,19 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import checks, naming, resume, schema
+from cifar_lab.config import checks, naming, resume, schema, studies
+from cifar_lab.config.axes import check_jobs, neighbours, values
 from cifar_lab.config.precedence import Loader
 from cifar_lab.data import files
 from cifar_lab.fingerprints import leaves
 from cifar_lab.runs import Run
 
-_MAX_JOBS = 10_000
 _MAX_INTERPOLATIONS = 20  # each may repeat others, so that what they stand for grows exponentially with their number
-_LONG_RANGE = 50  # composing each value takes about a tenth of a second
 
 
 class Preflight:
@@ -100,19 +98,26 @@ class Preflight:
             loader = GlobalHydra.instance().config_loader()
             assert isinstance(loader, Loader)
             overrides = self._parsed(loader)
-            name = naming.sweep_name(overrides)
-            if self.resumed is not None and self._arguments.multirun:
+            study = studies.chosen(overrides)
+            if study is not None and self.resumed is None:
+                _check_options(study, loader, search)
+                self._expand(studies.expanded(overrides, study, self._axes(study, loader, search)))
+                overrides = self._parsed(loader)
+            self._check_overrides(overrides)
+            is_study_typed = any(line.startswith("study=") for line in self.typed)
+            if self.resumed is not None and (self._arguments.multirun or is_study_typed):
                 raise ValueError("resume= names one run; a sweep goes on by itself when its command is given again")
+            name = naming.sweep_name(overrides)
             if self._arguments.multirun and name:
                 swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
                 common = [override.key_or_group for override in overrides if override.key_or_group not in swept]
                 self.additions = [f"hydra.job.config.override_dirname.exclude_keys=[{','.join(common)}]"]
-                self.additions += [] if "name" in common else [f"name={name}"]
+                self.additions += [] if "name" in common or study else [f"name={name}"]
             groups = set(loader.list_groups(""))
             for override in overrides:
                 if override.key_or_group in groups:
                     _check_options(override, loader, search)
-            for lines in _neighbours(overrides):
+            for lines in neighbours(overrides):
                 self._check_job([*lines, *search], loader)
             if self._is_auto(overrides) and not self._arguments.multirun:
                 self.additions.append("hydra.run.dir='outputs/${name}/${run_folder:true}'")
@@ -125,6 +130,19 @@ class Preflight:
                 quoted = str(self.sweep_folder).replace("'", r"\'")
                 self.additions.append(f"hydra.sweep.dir='{quoted}'")
 
+    def _axes(self, study: Override, loader: Loader, search: list[str]) -> list[Override]:
+        try:
+            return studies.axes(str(study.input_line), loader, search)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(_reworded(error, loader)) from None
+
+    def _expand(self, overrides: list[str]) -> None:
+        """Take `overrides` in place of those typed, as a sweep."""
+        given = self.ordered
+        flags = given[: len(given) - len(self._arguments.overrides)]
+        self._given = [*flags, *([] if self._arguments.multirun else ["--multirun"]), *overrides]
+        self._arguments.overrides, self._arguments.multirun = overrides, True
+
     def _is_auto(self, overrides: Sequence[Override]) -> bool:
         lines = [override.input_line for override in overrides]
         named = any(str(line).startswith("hydra.run.dir=") for line in lines)
@@ -134,9 +152,11 @@ class Preflight:
         if sum(line.count("${") for line in self._arguments.overrides) > _MAX_INTERPOLATIONS:
             raise ValueError(f"a command line takes {_MAX_INTERPOLATIONS} interpolations, ${{...}}, at most")
         try:
-            overrides = OverridesParser.create(config_loader=loader).parse_overrides(self._arguments.overrides)
+            return OverridesParser.create(config_loader=loader).parse_overrides(self._arguments.overrides)
         except HydraException as error:
             raise ValueError(" ".join(str(error).split())) from None
+
+    def _check_overrides(self, overrides: Sequence[Override]) -> None:
         for override in overrides:
             if override.is_sweep_override() and not self._arguments.multirun:
                 line = override.input_line
@@ -147,10 +167,9 @@ class Preflight:
                 raise ValueError(f"{override.input_line}: a sweep takes values of a list, and never of name")
             if override.key_or_group == "hydra.mode":
                 raise ValueError(f"{override.input_line}: a sweep is asked for by --multirun")
-            if not _values(override):
+            if not values(override):
                 raise ValueError(f"{override.input_line} matches nothing")
-        _check_jobs(math.prod(len(_values(override)) for override in overrides), "the sweep")
-        return overrides
+        check_jobs(math.prod(len(values(override)) for override in overrides), "the sweep")
 
     def _check_job(self, lines: list[str], loader: Loader) -> None:
         try:
@@ -158,14 +177,17 @@ class Preflight:
             plain = _plain(config)
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_reworded(error, loader)) from None
+        if loader.axes and studies.GROUP not in {line.partition("=")[0] for line in lines}:
+            raise ValueError(f"study={loader.choices[studies.GROUP]} is for the command line to choose")
         known = _plain(loader.before_values)
         _check_own_options(loader)
         check(plain, known, _foreign(plain))
         if self.resumed is not None:
             checks.check_values(resume.merged(Run(self.resumed), plain, self.typed), known, _foreign(plain))
         for group in dict.fromkeys(key.partition(".")[0] for key in loader.dropped):
-            keys = " and ".join(key for key in loader.dropped if key.startswith(f"{group}."))
-            self._note(f"{group}={loader.choices[group]} replaces the experiment's, whose {keys} fall away")
+            keys = [key for key in loader.dropped if key.startswith(f"{group}.")]
+            whose = f"the {loader.dropped[keys[0]]}'s, whose {' and '.join(keys)} fall away"
+            self._note(f"{group}={loader.choices[group]} replaces {whose}")
         for line in checks.notes(plain):
             self._note(line)
 
@@ -179,7 +201,7 @@ def _check_options(override: Override, loader: Loader, search: list[str]) -> Non
     if override.is_delete():
         raise ValueError(f"~{group}: every group needs an option; set {group}= to another one")
     options = loader.get_group_options(group, config_name="train", overrides=search)
-    for line in _values(override):
+    for line in values(override):
         option = line.partition("=")[2]
         if option not in options:
             nearest = difflib.get_close_matches(option, options, n=1)
@@ -240,34 +262,6 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     if OmegaConf.is_missing(own, "name") or "default_name" in str(own._get_node("name")):
         own.name = "unnamed"
     return naming.resolved(own)
-
-
-def _values(override: Override) -> list[str]:
-    if not override.is_sweep_override():
-        return [override.input_line or ""]
-    sweep = override.value()
-    if isinstance(sweep, RangeSweep):  # counted first, as Hydra shuffles a range by making a list of all of it
-        _check_jobs(sum(1 for _ in itertools.islice(sweep.range(), _MAX_JOBS + 1)), str(override.input_line))
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-
-
-def _check_jobs(number: int, of: str) -> None:
-    if number > _MAX_JOBS:
-        raise ValueError(f"{of} is more than {_MAX_JOBS:,} jobs; a sweep takes that many at most")
-
-
-def _neighbours(overrides: Sequence[Override]) -> Iterator[list[str]]:
-    """The first job's command line, and for each further value of each axis the first job's with that value.
-
-    Of a long range its ends stand for all.
-    """
-    axes = [_values(override) for override in overrides]
-    first = [axis[0] for axis in axes]
-    yield first
-    for number, axis in enumerate(axes):
-        is_long_range = isinstance(overrides[number].value(), RangeSweep) and len(axis) > _LONG_RANGE
-        for line in [axis[-1]] if is_long_range else dict.fromkeys(axis[1:]):
-            yield [*first[:number], line, *first[number + 1 :]]
 
 
 def _reworded(error: Exception, loader: Loader) -> str:

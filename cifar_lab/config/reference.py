@@ -2,7 +2,10 @@
 
 import re
 
+import yaml
+
 from cifar_lab.config.options import Option, Setting, groups, options, scalars
+from cifar_lab.config.studies import as_typed
 
 _INTRODUCTION = """\
 # Configuration
@@ -10,10 +13,20 @@ _INTRODUCTION = """\
 Generated from `conf/` by `make docs`; edit the comments there, not this page.
 
 A group's option is chosen by `group=option`, as `model=vgg_a`; a key is set by its dotted name, as `optimizer.lr=3e-4`.
-With `-m` either takes several values: `loss=ce,mse seed='range(0,5)'`. The command line wins over an experiment, that
-over a model's own activation, and that over the defaults. A default such as `${epochs}` follows another key. Options of
+With `-m` either takes several values: `loss=ce,mse seed='range(0,5)'`. The command line wins over a study, that over an
+experiment, that over a model's own activation, and that over the defaults. A default such as `${epochs}` follows another key. Options of
 your own: [recipes.md](recipes.md). How a composition becomes a run: [architecture.md](architecture.md).
 """
+# Groups of whole sets of choices, and what there is to say of all of a group.
+_WHOLE = {
+    "experiment": "",
+    "study": """ `study=loss` is a sweep without
+`-m`, in `outputs/study-loss/` unless `name=` says otherwise, and the same command again goes on with what is unfinished.
+What is typed beside it wins: a value narrows an axis (`study=loss loss=ce`), several replace it (`seed=5,6,7`) or add one
+(`model=cnn,vgg_a`), and any other setting holds for all runs (`epochs=3 data.train_size=10000`). The runs that two such
+commands have in common are trained once. What a study neither varies nor sets is the experiment's, where one is typed
+(`study=loss experiment=best_cnn`), else the default; without an experiment that is what stands under *Fixed*.""",
+}
 _TABLE = "| key | default | takes | what it is |\n|---|---|---|---|"
 
 
@@ -30,8 +43,8 @@ def page() -> str:
     hydra = [setting for setting in scalars() if setting.key.startswith("hydra.")]
     parts = [_INTRODUCTION, *contents, "\n## Scalars\n", _table(own)]
     for group, members in kinds.items():
-        if group == "experiment":
-            parts += [f"\n## experiment\n\n{_sentence(groups()[group][1])}", *map(_experiment, members)]
+        if group in _WHOLE:
+            parts += [f"\n## {group}\n\n{_sentence(groups()[group][1])}{_WHOLE[group]}", *map(_whole, members)]
         else:
             parts.append(_group(group, members))
     parts += ["\n## Folders\n\nWhere runs lie; Hydra's own keys.\n", _table(hydra)]
@@ -62,8 +75,8 @@ def _group(group: str, members: list[Option]) -> str:
     return "\n".join(parts)
 
 
-def _experiment(option: Option) -> str:
-    """Its command, what its header says, and what it sets as one would type it."""
+def _whole(option: Option) -> str:
+    """An experiment or a study: its command, what its header says, and what it sets and varies as one would type it."""
     fields = dict[str, str]()
     for line in option.header:
         if line.startswith("   "):  # goes on from the line above
@@ -71,12 +84,17 @@ def _experiment(option: Option) -> str:
         else:
             field, _, text = line.strip().partition(": ")
             fields[field] = text
-    values = [f"{key.partition('.')[2]}={text.replace(' ', '')}" for key, text, _, _ in option.settings]
-    chosen = [f"experiment={parent}" for parent in option.builds_on] + option.replaced
+    texts = {key.partition(".")[2]: text for key, text, _, _ in option.settings}
+    axes = {key: texts.pop(key) for key in list(texts) if key.startswith("axes.")}
+    values = [f"{key}={text.replace(' ', '')}" for key, text in texts.items()]
+    chosen = [f"{option.group}={parent}" for parent in option.builds_on] + option.replaced
     chosen += [value for value in values if not value.startswith("published=")]
     command = fields.pop("Command")
     bullets = "\n".join(f"- {field}: {text}" for field, text in fields.items())
-    return f"\n### {option.title}\n\n```sh\n{command}\n```\n\n{bullets}\n- Sets: `{' '.join(chosen)}`"
+    varied = " ".join(f"{key.removeprefix('axes.')}={as_typed(yaml.safe_load(text))}" for key, text in axes.items())
+    told = {"Varies": varied, "Sets": " ".join(chosen)}
+    bullets += "".join(f"\n- {field}: `{text}`" for field, text in told.items() if text)
+    return f"\n### {option.title}\n\n```sh\n{command}\n```\n\n{bullets}"
 
 
 def _table(settings: list[Setting]) -> str:
@@ -97,7 +115,7 @@ def _link(title: str, text: str) -> str:
 def _linked(option: Option) -> str:
     """Its name, linked to its section if it has one."""
     name = f"`{option.name}`"
-    return _link(option.title, name) if option.settings or option.group == "experiment" else name
+    return _link(option.title, name) if option.settings or option.group in _WHOLE else name
 
 
 if __name__ == "__main__":

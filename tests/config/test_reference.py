@@ -31,7 +31,7 @@ def test_every_group_option_and_key_has_a_description() -> None:
         for option in options(group):
             assert option.description, f"conf/{group}/{option.name}.yaml needs a comment above its first key"
             for setting in option.settings:
-                assert setting.description or group == "experiment", f"{setting.key} of {option.name} needs a comment"
+                assert setting.description or group in {"experiment", "study"}, f"{setting.key} of {option.name} needs a comment"
     assert all(setting.description for setting in scalars())
 
 
@@ -44,7 +44,9 @@ def test_every_group_option_and_key_stands_on_the_page() -> None:
             assert f"`{path.stem}`" in text
             for key in re.findall(r"^(\w+): ", path.read_text(), re.MULTILINE):
                 assert (
-                    key.endswith("_") or folder == "experiment" or re.search(rf"^\| `{folder}\.{key}[`.]", text, re.M)
+                    key.endswith("_")
+                    or folder in {"experiment", "study"}
+                    or re.search(rf"^\| `{folder}\.{key}[`.]", text, re.M)
                 )
 
 

@@ -1,0 +1,98 @@
+"""Studies: whole sweeps in a file, `conf/study/*.yaml`, whose axes the command line may narrow or lengthen.
+
+`study=loss` is short for `--multirun` and the axes of its file, so that it is a sweep like any typed one.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from hydra import compose
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from cifar_lab.config.precedence import Loader
+
+GROUP = "study"
+
+
+def chosen(overrides: Iterable[Override]) -> Override | None:
+    """The override that chooses a study; None without one.
+
+    Raises:
+        ValueError: Several studies are asked for at once.
+    """
+    found = [override for override in overrides if override.key_or_group == GROUP]
+    if len(found) > 1 or any(override.is_sweep_override() for override in found):
+        line = " ".join(str(override.input_line) for override in found)
+        raise ValueError(f"{line}: one study at a time, as each has axes of its own")
+    return found[0] if found else None
+
+
+def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
+    """The axes of a study, in its file's order, as if they were typed.
+
+    Args:
+        choice: How the study is chosen, `study=loss`.
+        loader: What composes.
+        search: Where to look for a user's own studies.
+
+    Raises:
+        ValueError: Its file says in another way what it sweeps, or does not say it.
+        hydra.errors.HydraException: It cannot be composed.
+    """
+    hydra = compose("train", [choice, *search], return_hydra_config=True).hydra
+    written: Any = loader.axes
+    if not isinstance(written, dict) or not all(map(_is_axis, written.values())) or not written:
+        raise ValueError(f"{choice}: its file needs its axes under `axes:`, as `loss: [ce, mse]` and `seed: range(0,3)`")
+    if hydra.mode is not None or hydra.sweeper.get("params"):
+        raise ValueError(f"{choice}: its file sets hydra.mode or hydra.sweeper; its axes stand under `axes:`, no more")
+    lines = [f"{key}={as_typed(values)}" for key, values in written.items()]
+    return OverridesParser.create(config_loader=loader).parse_overrides(lines)
+
+
+def as_typed(values: Any) -> str:
+    """The values of an axis as they stand behind `key=` on a command line.
+
+    >>> as_typed([[16, 32], True, None, "ce"])
+    '[16,32],true,null,ce'
+    """
+    return ",".join(map(_word, values)) if isinstance(values, list) else _word(values)
+
+
+def expanded(overrides: Iterable[Override], study: Override, axes: Iterable[Override]) -> list[str]:
+    """A command line with the axes of its study behind it; what is typed for one of them stands in its place.
+
+    Their order is always the study's and one value is a sweep over one, so that a run's folder has the same name
+    however much of the study is asked for.
+    """
+    overrides, axes = list(overrides), list(axes)
+    typed: dict[str, list[str]] = {axis.key_or_group: [] for axis in axes}
+    for override in overrides:
+        if override.key_or_group in typed:
+            typed[override.key_or_group].append(_swept(override))
+    lines = []
+    for override in overrides:
+        if override.key_or_group not in typed:
+            lines.append(str(override.input_line))
+        if override is study:
+            for axis in axes:
+                lines += typed[axis.key_or_group] or [_swept(axis)]
+    return lines
+
+
+def _swept(override: Override) -> str:
+    line = str(override.input_line)
+    key, _, value = line.partition("=")
+    return line if override.is_delete() or override.is_sweep_override() or not value else f"{key}=choice({value})"
+
+
+def _is_axis(values: Any) -> bool:
+    return values not in ([], "") and not isinstance(values, dict)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_word, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
