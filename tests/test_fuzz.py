@@ -102,8 +102,9 @@ def test_a_checkpoint_damaged_under_right_checksums_is_refused_or_a_dictionary(
 
 _KEYS = ["epochs", "seed", "bn", "optimizer.lr", "model.filters", "grad_clip", "name", "allow", "resume", "data.root"]
 _KEYS += ["scheduler.T_max", "trainer.precision", "hydra.run.dir", "hydra.sweep.dir", "hydra.callbacks", "published"]
-_KEYS += ["model", "loss", "optimizer", "scheduler", "augment", "experiment", "study", "data", "hydra/launcher", "loss._target_"]
+_KEYS += ["model", "loss", "optimizer", "scheduler", "augment", "experiment", "data", "hydra/launcher", "loss._target_"]
 _KEYS += [
+    "study",
     "optimizer.betas",
     "optimizer._target_",
     "activation._args_",

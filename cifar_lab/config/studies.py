@@ -43,9 +43,11 @@ def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
     hydra = compose("train", [choice, *search], return_hydra_config=True).hydra
     written: Any = loader.axes
     if not isinstance(written, dict) or not all(map(_is_axis, written.values())) or not written:
-        raise ValueError(f"{choice}: its file needs its axes under `axes:`, as `loss: [ce, mse]` and `seed: range(0,3)`")
+        raise ValueError(
+            f"{choice}: its file needs its axes under `axes:`, as `loss: [ce, mse]` and `seed: range(0,3)`"
+        )
     if hydra.mode is not None or hydra.sweeper.get("params"):
-        raise ValueError(f"{choice}: its file sets hydra.mode or hydra.sweeper; its axes stand under `axes:`, no more")
+        raise ValueError(f"{choice}: its file sets hydra.mode or hydra.sweeper; a study has `axes:`")
     lines = [f"{key}={as_typed(values)}" for key, values in written.items()]
     return OverridesParser.create(config_loader=loader).parse_overrides(lines)
 

@@ -129,7 +129,7 @@ def test_help_names_every_group_option_scalar_and_runnable_examples() -> None:
         if name not in ("name", "allow", "resume"):
             assert float(defaults[name]) == float({"true": 1}.get(default, default)), name
     examples = re.findall(r"^\s+python -m cifar_lab\.train (.*=.*)$", done.stdout, re.MULTILINE)
-    assert len([example for example in examples if "GROUP" not in example]) == 7
+    assert len([example for example in examples if "GROUP" not in example]) == 8
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ STUDIES = {
     "smoothing": {"loss.smoothing": 4},
 }
 # What follows an axis, as `model.batch_norm` does `bn`.
-FOLLOWING = {"bn": {"model.batch_norm"}, "activation": {"model.activation"}}
+FOLLOWING = {"bn": {"model.batch_norm"}, "activation": {"model.activation"}, "augment": {"data.augment"}}
 FILES = {path.stem: path.read_text() for path in (conf_folder() / "study").glob("*.yaml")}
 EPOCH_IMAGES = 45_000
 
