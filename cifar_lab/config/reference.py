@@ -13,9 +13,10 @@ _INTRODUCTION = """\
 Generated from `conf/` by `make docs`; edit the comments there, not this page.
 
 A group's option is chosen by `group=option`, as `model=vgg_a`; a key is set by its dotted name, as `optimizer.lr=3e-4`.
-With `-m` either takes several values: `loss=ce,mse seed='range(0,5)'`. The command line wins over a study, that over an
-experiment, that over a model's own activation, and that over the defaults. A default such as `${epochs}` follows
-another key. Options of your own: [recipes.md](recipes.md). How a composition becomes a run: [architecture.md](architecture.md).
+With `-m` either takes several values: `loss=ce,mse seed='range(0,5)'`. The command line wins over a study, that over
+an experiment, that over a model's own activation, and that over the defaults. A default such as `${epochs}` follows
+another key. Options of your own: [recipes.md](recipes.md). How a composition becomes a run:
+[architecture.md](architecture.md).
 """
 # Groups of whole sets of choices, and what there is to say of all of a group.
 _WHOLE = {
