@@ -66,8 +66,8 @@ class Loader(ConfigLoaderImpl):
 
     def _take_axes(self, config: DictConfig) -> None:
         with open_dict(config):
-            axes = config.pop("axes", {})
-        axes = OmegaConf.to_container(axes) if OmegaConf.is_config(axes) else axes
+            written = config.pop("axes", {})
+        axes: Any = OmegaConf.to_container(written) if OmegaConf.is_config(written) else written
         # A study may build on another: their axes add up.
         both = isinstance(axes, dict) and isinstance(self.axes, dict)
         self.axes = {**self.axes, **axes} if both else axes
