@@ -66,8 +66,9 @@ class Loader(ConfigLoaderImpl):
 
     def _take_axes(self, config: DictConfig) -> None:
         with open_dict(config):
-            written = config.pop("axes", {})
-        axes: Any = OmegaConf.to_container(written) if OmegaConf.is_config(written) else written
+            axes: Any = config.pop("axes", {})
+        if OmegaConf.is_config(axes):
+            axes = OmegaConf.to_container(axes)
         # A study may build on another: their axes add up.
         both = isinstance(axes, dict) and isinstance(self.axes, dict)
         self.axes = {**self.axes, **axes} if both else axes

@@ -13,21 +13,21 @@ _INTRODUCTION = """\
 Generated from `conf/` by `make docs`; edit the comments there, not this page.
 
 A group's option is chosen by `group=option`, as `model=vgg_a`; a key is set by its dotted name, as `optimizer.lr=3e-4`.
-With `-m` either takes several values: `loss=ce,mse seed='range(0,5)'`. The command line wins over a study, that
-over an experiment, that over a model's own activation, and that over the defaults. A default such as `${epochs}`
-follows another key. Options of your own: [recipes.md](recipes.md). How a composition becomes a run:
+With `-m` either takes several values: `loss=ce,mse seed='range(0,5)'`. The command line wins over a study, that over
+an experiment, that over a model's own activation, and that over the defaults. A default such as `${epochs}` follows
+another key. Options of your own: [recipes.md](recipes.md). How a composition becomes a run:
 [architecture.md](architecture.md).
 """
 # Groups of whole sets of choices, and what there is to say of all of a group.
 _WHOLE = {
     "experiment": "",
     "study": """ `study=loss` is a sweep without
-`-m`, in `outputs/study-loss/` unless `name=` says otherwise; the same command again goes on with what is
+`-m`, in `outputs/study-loss/` unless `name=` says otherwise, and the same command again goes on with what is
 unfinished. What is typed beside it wins: a value narrows an axis (`study=loss loss=ce`), several replace it
 (`seed=5,6,7`) or add one (`model=cnn,vgg_a`), and any other setting holds for all runs (`epochs=3
-data.train_size=10000`). The runs that two such commands have in common are trained once. What a study neither
-varies nor sets is the experiment's, where one is typed (`study=loss experiment=best_cnn`), else the default;
-without an experiment that is what stands under *Fixed*.""",
+data.train_size=10000`). The runs that two such commands have in common are trained once. What a study neither varies
+nor sets is the experiment's, where one is typed (`study=loss experiment=best_cnn`), else the default; without an
+experiment that is what stands under *Fixed*.""",
 }
 _TABLE = "| key | default | takes | what it is |\n|---|---|---|---|"
 
