@@ -29,7 +29,8 @@ class Recipe(NamedTuple):
 
 def _recipe(text: str) -> Recipe:
     blocks = re.findall(r"^```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    files = {block.splitlines()[0].removeprefix("# "): block for block in blocks[:-1]}
+    names = [re.findall(r"^# (?!@)(.*)$", block, re.MULTILINE)[0] for block in blocks[:-1]]
+    files = dict(zip(names, blocks[:-1], strict=True))
     return Recipe(files, blocks[-1])
 
 
