@@ -129,6 +129,12 @@ def test_fewer_epochs_are_refused(begun: Callable[..., Run], lab: Lab) -> None:
     assert "the run has 5, and can be given more, not fewer" in _line(lab("resume=run", "epochs=4"))
 
 
+def test_a_folder_may_be_named_as_runs_are(killed: Run, lab: Lab) -> None:
+    named = killed.folder.rename(killed.folder.parent / "loss=ce,seed=0 (1)")
+    assert lab(f"resume={named.name}").code == 0
+    assert Run(named).has_result()
+
+
 def test_a_folder_without_a_run_or_a_checkpoint_is_refused(begun: Callable[..., Run], lab: Lab) -> None:
     assert _line(lab("resume=nowhere")) == "error: resume=nowhere: no run there; its folder holds .hydra/config.yaml"
     run = begun(*TINY)

@@ -45,7 +45,9 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
         raise ValueError(
             f"resume={folder}: {run.composition_file} holds {foreign[0][:80]!r}, which no run writes there"
         )
-    return [*saved, *arguments, f"hydra.run.dir='{folder}'"]
+    # In quotes, as Hydra takes the `=` and the commas of a run's folder for its own.
+    asked = [f"resume='{folder}'" if line.startswith("resume=") else line for line in arguments]
+    return [*saved, *asked, f"hydra.run.dir='{folder}'"]
 
 
 def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[str, Any]:
