@@ -64,6 +64,14 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+def plain(config: DictConfig) -> dict[str, Any]:
+    """What is composed, without Hydra's own part, in plain values; a name still to be given is `unnamed`."""
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "defaults")])
+    if OmegaConf.is_missing(own, "name") or "default_name" in str(own._get_node("name")):
+        own.name = "unnamed"
+    return resolved(own)
+
+
 def interpolations(config: DictConfig) -> dict[str, str]:
     """What stands for a value that follows others, by dotted key, such as `${epochs}` for `scheduler.T_max`."""
     return dict(_interpolations(OmegaConf.to_container(config, resolve=False)))

@@ -174,12 +174,12 @@ class Preflight:
     def _check_job(self, lines: list[str], loader: Loader) -> None:
         try:
             config = compose("train", lines, return_hydra_config=True)
-            plain = _plain(config)
+            plain = naming.plain(config)
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_reworded(error, loader)) from None
         if loader.axes and studies.GROUP not in {line.partition("=")[0] for line in lines}:
             raise ValueError(f"study={loader.choices[studies.GROUP]} is for the command line to choose")
-        known = _plain(loader.before_values)
+        known = naming.plain(loader.before_values)
         _check_own_options(loader)
         check(plain, known, _foreign(plain))
         if self.resumed is not None:
@@ -255,13 +255,6 @@ def _check_own_options(loader: Loader) -> None:
                 nearest = difflib.get_close_matches(str(key), theirs, n=1)
                 hint = f"; did you mean {nearest[0]}?" if nearest else ""
                 raise ValueError(f"{group}={option}: {settings._target_} has no {key!s}{hint}")
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "defaults")])
-    if OmegaConf.is_missing(own, "name") or "default_name" in str(own._get_node("name")):
-        own.name = "unnamed"
-    return naming.resolved(own)
 
 
 def _reworded(error: Exception, loader: Loader) -> str:
