@@ -1,5 +1,6 @@
 """What runs leave on disk, written and read: the only room that knows the names of their files."""
 
+from cifar_lab.runs.archive import Archive, ArchivedRun
 from cifar_lab.runs.checkpoints import CheckpointError, first_whole, read_checkpoint, write_checkpoint
 from cifar_lab.runs.files import replacing
 from cifar_lab.runs.locks import LockedError, locked
@@ -10,6 +11,8 @@ from cifar_lab.runs.run import DivergedError, Run, RunExistsError, described
 from cifar_lab.runs.sweep import Sweep, find_runs, find_sweeps, is_run, job_key
 
 __all__ = [
+    "Archive",
+    "ArchivedRun",
     "CheckpointError",
     "DivergedError",
     "LockedError",

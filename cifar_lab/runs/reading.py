@@ -22,7 +22,7 @@ _STATUS: Kinds = {
     **dict.fromkeys(("process", "epoch", "epochs", "step", "threads"), int),
     **dict.fromkeys(("heartbeat", "start"), _NUMBER),
 }
-_RESULT: Kinds = {
+RESULT_KINDS: Kinds = {
     **dict.fromkeys(("name", "protocol", "precision", "fingerprint"), str),
     **dict.fromkeys(("options", "hardware", "versions"), dict),
     **dict.fromkeys(("classes", "confusion_matrix", "overrides"), list),
@@ -61,7 +61,7 @@ def read_result(path: Path) -> dict[str, Any]:
     """What `result.json` says; `test/acc` is from 0 to 1."""
 
     def parse(text: str) -> Any:
-        result = _checked(from_json(text), _RESULT)
+        result = _checked(from_json(text), RESULT_KINDS)
         if not 0 <= result.get("test/acc", math.nan) <= 1:
             raise ValueError(f"test/acc is {result.get('test/acc', 'missing')}, not from 0 to 1")
         return result

@@ -1,0 +1,127 @@
+"""What differences between runs of several seeds mean."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from cifar_lab.analysis.statistics import accuracy_interval
+
+SEEDS_FOR_INTERVALS = 3
+SEEDS_FOR_TESTS = 5
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of two rows' means by Welch's test.
+
+    Attributes:
+        first: The row from which `second` is taken away.
+        second: The other one.
+        mean: Of `first` less that of `second`.
+        interval: 95 % confidence interval of it, for this pair alone.
+        p: Two-sided, as Welch's test gives it.
+        adjusted: `p` by Holm's correction over the pairs of the table.
+    """
+
+    first: str
+    second: str
+    mean: float
+    interval: tuple[float, float]
+    p: float
+    adjusted: float
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the corrected p is below 0.05."""
+        return self.adjusted < 0.05
+
+
+def prediction_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Where one more run's number is expected (Hahn & Meeker 1991, "Statistical Intervals", section 4.7).
+
+    Args:
+        values: `(n,)`, of runs that differ in the seed alone; taken as normal.
+        confidence: From 0 to 1.
+
+    Returns:
+        Lower and upper bound.
+
+    Raises:
+        ValueError: Fewer than two values.
+    """
+    number = len(values)
+    if number < 2:
+        raise ValueError(f"a prediction interval needs two values or more, not {number}")
+    half = float(stats.t.ppf((1 + confidence) / 2, number - 1) * values.std(ddof=1) * (1 + 1 / number) ** 0.5)
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def noise_interval(accuracies: np.ndarray, test_size: int) -> tuple[float, float]:
+    """Where a published accuracy lies that the runs' noise explains.
+
+    From three seeds on the 95 % prediction interval for one new run; below that the binomial interval alone, which
+    knows nothing of how seeds differ.
+
+    Args:
+        accuracies: Of each run, `(n,)`, from 0 to 1, n at least 1.
+        test_size: Test images.
+    """
+    if len(accuracies) < SEEDS_FOR_INTERVALS:
+        return accuracy_interval(accuracies, test_size)
+    low, high = prediction_interval(accuracies)
+    return max(0.0, low), min(1.0, high)
+
+
+def welch(first: np.ndarray, second: np.ndarray) -> tuple[float, tuple[float, float], float]:
+    """Welch's test of two means (Welch 1947, Biometrika 34, by scipy).
+
+    Args:
+        first: `(n,)`.
+        second: `(m,)`.
+
+    Returns:
+        The difference of the means, its 95 % confidence interval, and the two-sided p.
+    """
+    mean = float(first.mean() - second.mean())
+    if first.std() == 0 and second.std() == 0:  # no noise at all, where the test has no number
+        return mean, (mean, mean), float(mean == 0)
+    tested = stats.ttest_ind(first, second, equal_var=False)
+    interval = tested.confidence_interval(0.95)
+    return mean, (float(interval.low), float(interval.high)), float(tested.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's step-down correction (Holm 1979, Scandinavian Journal of Statistics 6).
+
+    Args:
+        p_values: Of the tests of one family, `(k,)`.
+
+    Returns:
+        Corrected, `(k,)`, in the same order: the smallest times k, the next times k - 1, and so on, never decreasing
+        and at most 1.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(stepped, 1)
+    return corrected
+
+
+def differences(rows: Mapping[str, np.ndarray]) -> list[Difference]:
+    """Every pair of those rows that have five seeds or more.
+
+    Args:
+        rows: Numbers of each run, `(n,)`, by the row's name.
+    """
+    tested = {name: values for name, values in rows.items() if len(values) >= SEEDS_FOR_TESTS}
+    pairs = list(itertools.combinations(tested, 2))
+    told = [welch(tested[first], tested[second]) for first, second in pairs]
+    corrected = holm([p for _, _, p in told])
+    return [
+        Difference(first, second, mean, interval, p, float(adjusted))
+        for (first, second), (mean, interval, p), adjusted in zip(pairs, told, corrected, strict=True)
+    ]

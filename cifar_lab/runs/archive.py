@@ -1,0 +1,116 @@
+"""Finished runs kept small: a line each in `results.csv`, and the curves of each in a file of its own."""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cifar_lab.runs.files import replacing
+from cifar_lab.runs.plain import check_kinds, from_json
+from cifar_lab.runs.reading import RESULT_KINDS, UnreadableError, read_metrics
+
+_WORDS = (
+    "fingerprint",
+    "name",
+    "status",
+    "protocol",
+    "precision",
+    "memory_format",
+    "optimizer_implementation",
+    "git_revision",
+)
+_FIRST = ("fingerprint", "name", "seed", "protocol", "epochs", "train_size", "test/acc", "test/acc_final")
+_LIMIT = 2**24  # characters of a cell; what keeps csv from reading a hostile one whole
+
+
+@dataclass(frozen=True)
+class ArchivedRun:
+    """A finished run as the archive has it.
+
+    Attributes:
+        result: As `result.json` has it.
+        settings: What can change its numbers, by dotted key, with the seed.
+        interpolations: What stands for values that follow others, by dotted key.
+    """
+
+    result: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    interpolations: Mapping[str, str] = field(default_factory=dict)
+
+
+class Archive:
+    """A folder with the results that count, small enough to be kept under version control.
+
+    Args:
+        folder: It need not exist.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.results_file = self.folder / "results.csv"
+        self.curves_folder = self.folder / "curves"
+
+    def read(self) -> list[ArchivedRun]:
+        """Every run, in the file's order; none where there is no file.
+
+        Raises:
+            UnreadableError: The file is damaged.
+        """
+        try:
+            with self.results_file.open(newline="") as file:
+                csv.field_size_limit(_LIMIT)
+                return [_parsed(line) for line in csv.DictReader(file)]
+        except FileNotFoundError:
+            return []
+        except (csv.Error, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnreadableError(f"{self.results_file} cannot be read: {error!r}") from None
+
+    def metrics(self, fingerprint: str) -> pd.DataFrame:
+        """The curves of a run, a row per epoch.
+
+        Raises:
+            FileNotFoundError: There are none.
+            UnreadableError: They are damaged.
+        """
+        return read_metrics(self._curves_file(fingerprint))
+
+    def add(self, runs: Iterable[tuple[ArchivedRun, pd.DataFrame]]) -> None:
+        """Keep runs with their metrics; one that is there already, by its fingerprint, stays as it is.
+
+        Raises:
+            OSError: The folder cannot be written.
+            UnreadableError: What is there is damaged.
+        """
+        kept = self.read()
+        known = {run.result["fingerprint"] for run in kept}
+        self.curves_folder.mkdir(parents=True, exist_ok=True)
+        for run, metrics in runs:
+            fingerprint = run.result["fingerprint"]
+            if fingerprint not in known:
+                known.add(fingerprint)
+                kept.append(run)
+                with replacing(self._curves_file(fingerprint)) as file:
+                    metrics.to_csv(file, index=False, lineterminator="\n")
+        names = dict.fromkeys([*_FIRST, *(name for run in kept for name in run.result)])
+        with replacing(self.results_file) as file:
+            writer = csv.DictWriter(file, [*names, "settings", "interpolations"], lineterminator="\n")
+            writer.writeheader()
+            for run in kept:
+                own = {**run.result, "settings": run.settings, "interpolations": run.interpolations}
+                writer.writerow({name: value if name in _WORDS else json.dumps(value) for name, value in own.items()})
+
+    def _curves_file(self, fingerprint: str) -> Path:
+        return self.curves_folder / f"{fingerprint}.csv"
+
+
+def _parsed(line: Mapping[str, str]) -> ArchivedRun:
+    told = {name: cell if name in _WORDS else from_json(cell) for name, cell in line.items() if cell != ""}
+    settings, interpolations = told.pop("settings"), told.pop("interpolations")
+    check_kinds(told, RESULT_KINDS)
+    if not told["fingerprint"].isalnum():
+        raise ValueError(f"the fingerprint {told['fingerprint']!r} is none")
+    return ArchivedRun(told, dict(settings), dict(interpolations))
