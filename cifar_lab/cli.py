@@ -18,6 +18,7 @@ from cifar_lab.command import application, run
 COMMANDS = {
     "train": "Train a composition, or each of a sweep; by Hydra.",
     "table": "Compare the runs of a sweep, or any runs.",
+    "report": "Set runs beside the published rows that they reproduce, as a page.",
     "status": "List runs and sweeps, and how far they are.",
 }
 

@@ -94,6 +94,35 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
     return figure
 
 
+def confusion_matrices(counts: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
+    """Several confusion matrices beside each other, in percent of the true class.
+
+    Args:
+        counts: `(C, C)` each, true classes in rows, by what was tested.
+        classes: Their names.
+    """
+    columns = min(3, len(counts))
+    rows = -(-len(counts) // columns)
+    figure = Figure(figsize=(0.6 + 3.8 * columns, 4.1 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    ticks = np.arange(len(classes))
+    for axes in list(grid)[len(counts) :]:
+        axes.remove()
+    for axes, (name, matrix) in zip(grid, counts.items(), strict=False):
+        percents = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        axes.imshow(percents, cmap="Blues", vmin=0, vmax=100)
+        for row, column in np.ndindex(*matrix.shape) if len(classes) <= _MOST_LABELLED else ():
+            percent = percents[row, column]
+            shade = "white" if percent > 50 else "black" if percent >= 0.5 else "0.75"
+            axes.text(column, row, f"{percent:.0f}", ha="center", va="center", fontsize=6.5, color=shade)
+        axes.set_xticks(ticks, classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+        axes.set_yticks(ticks, classes, fontsize=7)
+        axes.set_title(_wrapped(name, 44), fontsize=9)
+    figure.supxlabel("predicted class", fontsize=9)
+    figure.supylabel("true class", fontsize=9)
+    return figure
+
+
 def colours(count: int) -> list[Colour]:
     """Colours to tell `count` compositions apart."""
     shades = colormaps["tab10"](np.arange(10)) if count <= 10 else colormaps["turbo"](np.linspace(0.05, 0.95, count))

@@ -1,6 +1,6 @@
 """Runs set beside the published rows that they reproduce."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -247,6 +247,8 @@ def _length(row: Row, record: Record) -> str | None:
     if not differing:
         return _FULL
     part = own.get(_PART)
+    if differing == {_PART}:
+        return f"all epochs, {part:,.0f} training images"
     for scale in (Scale.QUICK, Scale.SMOKE):
         shortened = row.shortened(scale)
         if all(own.get(key) == value for key, value in shortened.items() if key != _PART):

@@ -108,7 +108,9 @@ class Archive:
 
 
 def _parsed(line: Mapping[str, str]) -> ArchivedRun:
-    told = {name: cell if name in _WORDS else from_json(cell) for name, cell in line.items() if cell != ""}
+    told: dict[str, Any] = {
+        name: cell if name in _WORDS else from_json(cell) for name, cell in line.items() if cell != ""
+    }
     settings, interpolations = told.pop("settings"), told.pop("interpolations")
     check_kinds(told, RESULT_KINDS)
     if not told["fingerprint"].isalnum():

@@ -1,0 +1,71 @@
+"""The published report beside what was measured: `python -m cifar_lab.report outputs` writes `report/index.html`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifar_lab.command import run_command
+from cifar_lab.runs import Archive, find_runs
+
+if TYPE_CHECKING:
+    from cifar_lab.analysis.published import Table
+
+RESULTS = Path("docs/results")
+
+
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="Runs, or folders that are searched for runs.")],
+    output: Annotated[Path, typer.Option(help="Where to write index.html, report.md, tables.csv and figures.")] = Path(
+        "report"
+    ),
+    results: Annotated[
+        Path, typer.Option(help="Finished runs kept small, read beside the folders; it need not exist.")
+    ] = RESULTS,
+    keep: Annotated[bool, typer.Option("--keep", help="Add the finished runs to what --results holds.")] = False,
+) -> None:
+    """Set every run beside the published row that it reproduces: tables, verdicts, tests, curves, claims."""
+    for path in paths:
+        if not path.is_dir():
+            raise ValueError(f"{path} is no folder; name a run, or a folder with runs")
+
+    from cifar_lab.analysis import report_page
+    from cifar_lab.analysis.reproduction import archived, gather, reproduce
+    from cifar_lab.config.published import tables
+
+    published = tables()
+    archive = Archive(results)
+    runs = {run.folder.resolve(): run for path in paths for run in find_runs(path)}
+    reproduction = reproduce(published, gather(runs.values(), archive))
+    if keep:
+        archive.add((archived(run), run.metrics) for run in reproduction.runs if run.metrics is not None)
+    page = report_page.write(reproduction, parameters(published), output)
+    entries = reproduction.entries
+    for verdict in ("within noise", "lower", "higher", "none published", "not run"):
+        named = [entry.row.label for entry in entries if entry.verdict == verdict]
+        if named:
+            print(f"{verdict:15} {len(named)}: {', '.join(named)}")
+    print(f"report          {page}")
+
+
+def parameters(tables: "Sequence[Table]") -> dict[str, int]:
+    """The number of parameters of every row's model, by the row's name."""
+    from omegaconf import OmegaConf
+
+    from cifar_lab.config import build
+
+    models: dict[str, Mapping[str, Any]] = {row.name: row.config["model"] for table in tables for row in table.rows}
+    return {
+        name: sum(weight.numel() for weight in build(OmegaConf.create(dict(model))).parameters())
+        for name, model in models.items()
+    }
+
+
+def main() -> None:
+    """The command line."""
+    run_command(report)
+
+
+if __name__ == "__main__":
+    main()
