@@ -1,6 +1,6 @@
 """The published report beside what was measured: `python -m cifar_lab.report outputs` writes `report/index.html`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +10,7 @@ from cifar_lab.command import run_command
 from cifar_lab.runs import Archive, find_runs
 
 if TYPE_CHECKING:
-    from cifar_lab.analysis.published import Table
+    from cifar_lab.analysis.reproduction import Reproduction
 
 RESULTS = Path("docs/results")
 
@@ -26,21 +26,15 @@ def report(
     keep: Annotated[bool, typer.Option("--keep", help="Add the finished runs to what --results holds.")] = False,
 ) -> None:
     """Set every run beside the published row that it reproduces: tables, verdicts, tests, curves, claims."""
-    for path in paths:
-        if not path.is_dir():
-            raise ValueError(f"{path} is no folder; name a run, or a folder with runs")
+    archive = Archive(results)
+    reproduction = read(paths, archive)
 
     from cifar_lab.analysis import report_page
-    from cifar_lab.analysis.reproduction import archived, gather, reproduce
-    from cifar_lab.config.published import tables
+    from cifar_lab.analysis.reproduction import archived
 
-    published = tables()
-    archive = Archive(results)
-    runs = {run.folder.resolve(): run for path in paths for run in find_runs(path)}
-    reproduction = reproduce(published, gather(runs.values(), archive))
     if keep:
         archive.add((archived(run), run.metrics) for run in reproduction.runs if run.metrics is not None)
-    page = report_page.write(reproduction, parameters(published), output)
+    page = report_page.write(reproduction, parameters(), output)
     entries = reproduction.entries
     for verdict in ("within noise", "lower", "higher", "none published", "not run"):
         named = [entry.row.label for entry in entries if entry.verdict == verdict]
@@ -49,17 +43,38 @@ def report(
     print(f"report          {page}")
 
 
-def parameters(tables: "Sequence[Table]") -> dict[str, int]:
-    """The number of parameters of every row's model, by the row's name."""
+def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reproduction":
+    """Set the runs in folders, and those of an archive, beside the published rows.
+
+    Args:
+        paths: Runs, or folders with runs.
+        archive: Finished runs kept elsewhere.
+
+    Raises:
+        ValueError: A path is no folder, or the archive is damaged.
+    """
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise ValueError(f"{path} is no folder; name a run, or a folder with runs")
+
+    from cifar_lab.analysis.reproduction import gather, reproduce
+    from cifar_lab.config.published import tables
+
+    runs = {run.folder.resolve(): run for path in paths for run in find_runs(path)}
+    return reproduce(tables(), gather(runs.values(), archive))
+
+
+def parameters() -> dict[str, int]:
+    """The number of parameters of every published row's model, by the row's name."""
     from omegaconf import OmegaConf
 
     from cifar_lab.config import build
+    from cifar_lab.config.published import tables
 
-    models: dict[str, Mapping[str, Any]] = {row.name: row.config["model"] for table in tables for row in table.rows}
-    return {
-        name: sum(weight.numel() for weight in build(OmegaConf.create(dict(model))).parameters())
-        for name, model in models.items()
+    models: dict[str, Any] = {
+        row.name: OmegaConf.create(row.config["model"]) for table in tables() for row in table.rows
     }
+    return {name: sum(weight.numel() for weight in build(model).parameters()) for name, model in models.items()}
 
 
 def main() -> None:

@@ -126,7 +126,7 @@ def _losses(found: Reproduction) -> list[Claim]:
             if ranks is None
             else _verdict(ranks["MSE"] <= 1 and max(accuracies, key=lambda name: accuracies[name].mean()) != "MSE"),
         ),
-        _long_training(found.others),
+        _long_training(found.measured),
     ]
 
 
@@ -151,7 +151,7 @@ def _long_training(runs: Sequence[Measured]) -> Claim:
 
 def _optimizers(found: Reproduction) -> list[Claim]:
     options = {"Adam": "adam", "SGD": "sgd", "SignSGD": "sign_sgd"}
-    tuned = {name: _study(found.others, "optimizer", option) for name, option in options.items()}
+    tuned = {name: _study(found.measured, "optimizer", option) for name, option in options.items()}
     accuracies = {name: np.array(list(of.values())) for name, of in tuned.items() if of}
     at_adams, protocol = _accuracies(
         _rows(found, {"Adam": "optimizer_adam", "SGD": "optimizer_sgd", "SignSGD": "optimizer_sign_sgd"})

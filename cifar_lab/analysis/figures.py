@@ -104,9 +104,9 @@ def confusion_matrices(counts: Mapping[str, np.ndarray], classes: Sequence[str])
     columns = min(3, len(counts))
     rows = -(-len(counts) // columns)
     figure = Figure(figsize=(0.6 + 3.8 * columns, 4.1 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     ticks = np.arange(len(classes))
-    for axes in list(grid)[len(counts) :]:
+    for axes in grid[len(counts) :]:
         axes.remove()
     for axes, (name, matrix) in zip(grid, counts.items(), strict=False):
         percents = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)

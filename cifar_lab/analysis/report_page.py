@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from cifar_lab.analysis import figures, tables
 from cifar_lab.analysis.claims import Claim, claims
@@ -102,6 +103,7 @@ def write(reproduction: Reproduction, parameters: Mapping[str, int], folder: Pat
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["code"] = _code
     for name in ("index.html", "report.md"):
         with replacing(folder / name) as file:
             file.write(environment.get_template(f"{name}.j2").render(told))
@@ -155,7 +157,7 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
         "seeds_for_tests": SEEDS_FOR_TESTS,
         "parts": [_part(section, parameters) for section in reproduction.sections],
         "shortened": [_part(section, parameters) for section in reproduction.shortened],
-        "studies": list(_studies(reproduction.others)),
+        "studies": list(_studies(reproduction.measured)),
         "findings": list(_findings(reproduction)),
         "claims": _claims(claims(reproduction, parameters)),
     }
@@ -278,7 +280,7 @@ def _pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
         shown = {label: metrics for label, metrics in curves.items() if metrics}
         if shown:
             words = f"{title}: training loss and accuracy, protocol={protocol}"
-            figure = figures.compared_curves(shown, shades, words, val_label(protocol))
+            figure = figures.compared_curves(shown, shades, "", val_label(protocol))
             yield Picture(f"{name}-{protocol}-curves", words, _svg(figure))
     tested = {
         f"{entry.row.label}, {finished[0].record.result['test/acc']:.2%}": finished[0].record.result
@@ -294,7 +296,7 @@ def _pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
 
 def _svg(figure: Figure) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
     return file.getvalue()
 
 
@@ -342,6 +344,14 @@ def _claims(told: Sequence[Claim]) -> pd.DataFrame:
             {"claim": claim.words, "decided by": claim.decides, "measured": claim.numbers, "verdict": claim.verdict}
             for claim in told
         ]
+    )
+
+
+def _code(words: str) -> Markup:
+    """Put what stands between backticks as code, in HTML."""
+    parts = words.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part) for number, part in enumerate(parts)
     )
 
 

@@ -144,12 +144,12 @@ class Reproduction:
     Attributes:
         sections: The published tables with the full-length runs.
         shortened: Tables of shorter runs, each of one length.
-        others: Runs that are of no published row.
+        measured: All runs, those of no published row too.
     """
 
     sections: tuple[Section, ...]
     shortened: tuple[Section, ...] = ()
-    others: tuple[Measured, ...] = field(default=(), repr=False)
+    measured: tuple[Measured, ...] = field(default=(), repr=False)
 
     def entry(self, experiment: str) -> Entry:
         """The full-length runs of the published row that is one experiment as it is.
@@ -210,22 +210,17 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction
 
     Args:
         tables: The published ones.
-        runs: Any; what fits no row is left for others.
+        runs: Any.
     """
     lengths: dict[str, None] = {}
     found: dict[tuple[str, str, str], list[Measured]] = {}
-    others = []
     for run in runs:
-        fits = False
         for table in tables:
             for row in table.rows:
                 length = _length(row, run.record)
                 if length is not None:
-                    fits = True
                     lengths[length] = None
                     found.setdefault((table.name, length, row.name), []).append(run)
-        if not fits:
-            others.append(run)
 
     def section(table: Table, length: str) -> Section:
         entries = [
@@ -235,7 +230,7 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction
 
     sections = tuple(section(table, _FULL) for table in tables)
     shortened = [section(table, length) for length in lengths if length != _FULL for table in tables]
-    return Reproduction(sections, tuple(one for one in shortened if one.has_runs), tuple(others))
+    return Reproduction(sections, tuple(one for one in shortened if one.has_runs), tuple(runs))
 
 
 def _length(row: Row, record: Record) -> str | None:

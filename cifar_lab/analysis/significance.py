@@ -1,6 +1,7 @@
 """What differences between runs of several seeds mean."""
 
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,7 +89,9 @@ def welch(first: np.ndarray, second: np.ndarray) -> tuple[float, tuple[float, fl
     mean = float(first.mean() - second.mean())
     if first.std() == 0 and second.std() == 0:  # no noise at all, where the test has no number
         return mean, (mean, mean), float(mean == 0)
-    tested = stats.ttest_ind(first, second, equal_var=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of one row whose runs are all the same, which is no mistake
+        tested = stats.ttest_ind(first, second, equal_var=False)
     interval = tested.confidence_interval(0.95)
     return mean, (float(interval.low), float(interval.high)), float(tested.pvalue)
 

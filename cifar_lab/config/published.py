@@ -1,6 +1,7 @@
 """The published report's tables as they are told in `conf/published.yaml`, with each row composed."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import yaml
@@ -12,6 +13,7 @@ from cifar_lab.config import naming, schema
 __all__ = ["Row", "Scale", "Table", "tables"]
 
 
+@cache
 def tables() -> tuple[Table, ...]:
     """The report's tables, each row composed; a tenth of a second a row."""
     told = yaml.safe_load((schema.conf_folder() / "published.yaml").read_text())

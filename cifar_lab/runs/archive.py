@@ -63,7 +63,10 @@ class Archive:
         try:
             with self.results_file.open(newline="") as file:
                 csv.field_size_limit(_LIMIT)
-                return [_parsed(line) for line in csv.DictReader(file)]
+                reader = csv.DictReader(file)
+                if "fingerprint" not in (reader.fieldnames or ()):
+                    raise ValueError("it has no column fingerprint")
+                return [_parsed(line) for line in reader]
         except FileNotFoundError:
             return []
         except (csv.Error, ValueError, KeyError, TypeError, AttributeError) as error:

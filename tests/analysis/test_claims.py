@@ -1,0 +1,139 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cifar_lab.analysis import curves
+from cifar_lab.analysis.claims import Claim, claims
+from cifar_lab.analysis.published import Row, Table
+from cifar_lab.analysis.reproduction import gather, reproduce
+from cifar_lab.config.published import tables
+from cifar_lab.runs import find_runs
+from tests.published_runs import leave_run
+
+COMPACT = {"best_cnn": 5_809_418}
+
+
+@pytest.fixture(scope="module")
+def published() -> tuple[Table, ...]:
+    return tables()
+
+
+@pytest.fixture(scope="module")
+def rows(published: tuple[Table, ...]) -> dict[str, Row]:
+    return {row.name: row for table in published for row in table.rows}
+
+
+def judged(folder: Path, published: tuple[Table, ...]) -> dict[str, Claim]:
+    return {claim.words: claim for claim in claims(reproduce(published, gather(find_runs(folder))), COMPACT)}
+
+
+def leave_seeds(folder: Path, row: Row, mean: float, number: int = 5, noise: float = 0.002) -> None:
+    for seed in range(number):
+        leave_run(folder / f"{row.name}{seed}", row, mean + 0.0005 * (seed - 2), seed=seed, noise=noise)
+
+
+def test_without_runs_only_the_parameters_decide(tmp_path: Path, published: tuple[Table, ...]) -> None:
+    found = judged(tmp_path, published)
+    decided = {words: claim.verdict for words, claim in found.items() if claim.verdict != "untested"}
+    assert decided == {"The best model is a compact network of 2.6 M parameters": "not supported"}
+    assert len(found) == 20
+
+
+def test_activations_that_are_alike_and_one_that_is_weaker(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
+) -> None:
+    for name, mean in (("leaky_relu", 0.894), ("relu", 0.8935), ("elu", 0.874)):
+        leave_seeds(tmp_path, rows[f"activation_{name}"], mean)
+    found = judged(tmp_path, published)
+    assert found["LeakyReLU and ReLU have similar performance"].verdict == "supported"
+    assert found["ELU is significantly weaker"].verdict == "supported"
+    assert "LeakyReLU 89.40 % ± 0.08 (5)" in found["ELU is significantly weaker"].numbers
+
+
+def test_activations_the_other_way_round(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
+    for name, mean in (("leaky_relu", 0.89), ("relu", 0.87), ("elu", 0.894)):
+        leave_seeds(tmp_path, rows[f"activation_{name}"], mean)
+    found = judged(tmp_path, published)
+    assert found["LeakyReLU and ReLU have similar performance"].verdict == "not supported"
+    assert found["ELU is significantly weaker"].verdict == "not supported"
+
+
+def test_four_seeds_decide_nothing(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
+    for name, mean in (("leaky_relu", 0.894), ("relu", 0.8935), ("elu", 0.874)):
+        leave_seeds(tmp_path, rows[f"activation_{name}"], mean, number=4)
+    claim = judged(tmp_path, published)["ELU is significantly weaker"]
+    assert claim.verdict == "untested"
+    assert "ELU 87.38 % ± 0.06 (4)" in claim.numbers
+
+
+@pytest.mark.parametrize(("noise", "verdict"), [(0.02, "supported"), (0.001, "not supported")])
+def test_stability_of_the_losses(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row], noise: float, verdict: str
+) -> None:
+    leave_seeds(tmp_path, rows["loss_ce"], 0.88, noise=0.005)
+    leave_seeds(tmp_path, rows["loss_focal"], 0.88, noise=noise)
+    for name in ("loss_label_smoothing", "loss_mse"):
+        leave_seeds(tmp_path, rows[name], 0.88)
+    assert judged(tmp_path, published)["Cross-entropy was more stable than focal loss"].verdict == verdict
+
+
+@pytest.mark.parametrize(("reached", "verdict"), [(0.9, "supported"), (0.4, "not supported")])
+def test_half_of_the_images_by_epoch_10(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row], reached: float, verdict: str
+) -> None:
+    leave_run(tmp_path / "bn", rows["vgg_a_bn,optimizer.lr=1e-3"], reached)
+    leave_run(tmp_path / "none", rows["vgg_a,optimizer.lr=1e-3"], 0.9)
+    assert judged(tmp_path, published)["With BatchNorm 50 % validation accuracy by epoch 10"].verdict == verdict
+
+
+@pytest.mark.parametrize(("accuracy", "verdict"), [(0.10, "supported"), (0.7, "not supported")])
+def test_larger_rates_with_batch_norm(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row], accuracy: float, verdict: str
+) -> None:
+    for rate in ("1e-4", "5e-4", "1e-3", "2e-3"):
+        leave_run(tmp_path / f"bn{rate}", rows[f"vgg_a_bn,optimizer.lr={rate}"], 0.8)
+        without = rows[f"vgg_a,optimizer.lr={rate}"]
+        leave_run(tmp_path / f"none{rate}", without, accuracy if rate == "2e-3" else 0.7)
+    claim = judged(tmp_path, published)["BatchNorm allows larger learning rates without divergence"]
+    assert claim.verdict == verdict
+
+
+@pytest.mark.parametrize(("mse", "verdict"), [(0.03, "supported"), (0.0, "not supported")])
+def test_many_epochs_in_the_study_of_the_losses(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row], mse: float, verdict: str
+) -> None:
+    for loss, gain in (("ce", 0.01), ("label_smoothing", 0.03), ("mse", mse)):
+        for seed in range(5):
+            for epochs in (50, 100):
+                folder = tmp_path / f"{loss}{seed}{epochs}"
+                options = {"study": "loss", "loss": loss, "experiment": None}
+                mean = 0.88 + 0.0003 * seed * (epochs == 100) + gain * (epochs == 100)
+                run = leave_run(
+                    folder, rows["loss_ce"], mean, seed=seed, protocol="holdout", epochs=epochs, options=options
+                )
+                # Each loss is a composition of its own, here by its dropout.
+                text = run.composition_file.read_text()
+                run.composition_file.write_text(text.replace('"dropout": 0.5', f'"dropout": 0.{len(loss)}'))
+    claim = judged(tmp_path, published)["Label smoothing and MSE show great potential after many epochs"]
+    assert claim.verdict == verdict
+
+
+def metrics(accuracies: list[float]) -> pd.DataFrame:
+    epochs = np.arange(1, len(accuracies) + 1)
+    return pd.DataFrame({"epoch": epochs, "val/acc": accuracies, "val/loss": [1 - value for value in accuracies]})
+
+
+def test_instability_is_of_the_changes() -> None:
+    assert curves.instability(metrics([0.1, 0.2, 0.3, 0.4])) == pytest.approx(0)
+    assert curves.instability(metrics([0.0, 0.5, 0.5, 0.6, 0.5]), epochs=2) == pytest.approx(
+        np.std([0.1, -0.1], ddof=1)
+    )
+    assert np.isnan(curves.instability(metrics([0.1, 0.2])))
+
+
+def test_epochs_to_an_accuracy_and_jumps() -> None:
+    assert curves.epochs_to(metrics([0.1, 0.8, 0.7]), 0.8) == 2
+    assert np.isnan(curves.epochs_to(metrics([0.1, 0.2]), 0.8))
+    assert curves.mean_jump(metrics([0.1, float("nan"), 0.3, 0.2])) == pytest.approx(0.15)

@@ -1,0 +1,139 @@
+from pathlib import Path
+
+import pytest
+
+from cifar_lab.analysis.published import Row, Scale, Table
+from cifar_lab.analysis.reproduction import archived, gather, reproduce
+from cifar_lab.config.published import tables
+from cifar_lab.runs import Archive, UnreadableError, find_runs
+from tests.published_runs import leave_run
+
+
+@pytest.fixture(scope="module")
+def published() -> tuple[Table, ...]:
+    return tables()
+
+
+@pytest.fixture(scope="module")
+def rows(published: tuple[Table, ...]) -> dict[str, Row]:
+    return {row.name: row for table in published for row in table.rows}
+
+
+def test_one_run_serves_every_table_that_it_fits(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
+) -> None:
+    leave_run(tmp_path / "a", rows["optimizer_adam"], 0.88)
+    found = reproduce(published, gather(find_runs(tmp_path)))
+    assert [entry.row.name for entry in found.entries if entry.runs] == ["loss_ce", "optimizer_adam"]
+    assert len(found.runs) == 1
+    assert not found.shortened
+
+
+def test_a_run_with_another_setting_is_of_no_row(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
+) -> None:
+    run = leave_run(tmp_path / "a", rows["optimizer_adam"], 0.88)
+    text = run.composition_file.read_text()
+    assert '"lr": 0.001' in text
+    run.composition_file.write_text(text.replace('"lr": 0.001', '"lr": 0.002'))
+    found = reproduce(published, gather(find_runs(tmp_path)))
+    assert not any(entry.runs for entry in found.entries)
+    assert len(found.measured) == 1
+
+
+@pytest.mark.parametrize(
+    ("scale", "length"), [(Scale.QUICK, "a tenth of the epochs"), (Scale.SMOKE, "one epoch of 1,000 images")]
+)
+@pytest.mark.parametrize("name", ["optimizer_adam", "resnet_adamw", "scheduler_plateau", "vgg_a,optimizer.lr=2e-3"])
+def test_shortened_runs_are_in_tables_of_their_own(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row], name: str, scale: Scale, length: str
+) -> None:
+    leave_run(tmp_path / "a", rows[name], 0.5, scale=scale)
+    found = reproduce(published, gather(find_runs(tmp_path)))
+    assert not any(entry.runs for entry in found.entries)
+    assert {section.length for section in found.shortened} == {length}
+
+
+def test_other_lengths_are_told_apart_from_the_scales(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
+) -> None:
+    leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.5, epochs=7)
+    found = reproduce(published, gather(find_runs(tmp_path)))
+    assert [section.length for section in found.shortened] == ["other lengths"]
+
+
+def test_protocols_are_never_mixed(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
+    leave_run(tmp_path / "a", rows["best_cnn"], 0.92)
+    leave_run(tmp_path / "b", rows["best_cnn"], 0.91, protocol="holdout")
+    entry = reproduce(published, gather(find_runs(tmp_path))).entry("best_cnn")
+    assert list(entry.values("test/acc", "report")) == [0.92]
+    assert list(entry.values("test/acc", "holdout")) == [0.91]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "verdict", "basis"),
+    [
+        ([], "not run", ""),
+        ([0.8800], "within noise", "binomial interval alone, n = 1"),
+        ([0.8700], "lower", "binomial interval alone, n = 1"),
+        ([0.9000], "higher", "binomial interval alone, n = 1"),
+        ([0.8700, 0.8710, 0.8720], "lower", "95 % prediction interval, n = 3"),
+        ([0.8700, 0.8800, 0.8900], "within noise", "95 % prediction interval, n = 3"),
+    ],
+)
+def test_verdicts(
+    tmp_path: Path,
+    published: tuple[Table, ...],
+    rows: dict[str, Row],
+    accuracies: list[float],
+    verdict: str,
+    basis: str,
+) -> None:
+    """Of optimizer_adam, published at 88.42 %."""
+    for seed, accuracy in enumerate(accuracies):
+        leave_run(tmp_path / str(seed), rows["optimizer_adam"], accuracy, seed=seed)
+    entry = reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_adam")
+    assert (entry.verdict, entry.basis) == (verdict, basis)
+
+
+def test_the_sound_protocol_alone_gives_no_verdict_on_the_reports_number(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
+) -> None:
+    leave_run(tmp_path / "a", rows["optimizer_adam"], 0.88, protocol="holdout")
+    assert reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_adam").verdict == "not run"
+
+
+def test_an_unfinished_run_is_no_number(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
+    leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8, finished=False)
+    entry = reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_sgd")
+    assert entry.verdict == "not run"
+    assert [run.record.state for run in entry.unfinished] == ["dead"]
+
+
+def test_the_archive_gives_back_what_it_was_given(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
+) -> None:
+    leave_run(tmp_path / "runs" / "a", rows["optimizer_sgd"], 0.8)
+    leave_run(tmp_path / "runs" / "b", rows["best_cnn"], 0.92, seed=3, protocol="holdout")
+    measured = gather(find_runs(tmp_path / "runs"))
+    archive = Archive(tmp_path / "results")
+    for _ in range(2):
+        archive.add((archived(run), run.metrics) for run in measured if run.metrics is not None)
+    assert len(archive.results_file.read_text().splitlines()) == 3
+    again = gather([], archive)
+    for before, after in zip(measured, again, strict=True):
+        assert after.record.result == before.record.result
+        assert after.record.settings == before.record.settings
+        assert after.record.seed == before.record.seed
+        assert after.metrics is not None
+        assert after.metrics.equals(before.metrics)
+    found = reproduce(published, again)
+    assert list(found.entry("best_cnn").values("test/acc", "holdout")) == [0.92]
+    assert len(gather(find_runs(tmp_path / "runs"), archive)) == 2
+
+
+@pytest.mark.parametrize("line", ["fingerprint,seed\nab,{", "fingerprint,settings\n../x,{}", "a\nb", "\x00"])
+def test_a_damaged_archive_is_told_in_one_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / "results.csv").write_text(line)
+    with pytest.raises(UnreadableError, match=r"results\.csv cannot be read"):
+        gather([], Archive(tmp_path))

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from cifar_lab.analysis import significance
+
+
+def test_a_prediction_interval_holds_the_share_that_it_says() -> None:
+    drawn = np.random.default_rng(0).normal(0.9, 0.01, (4000, 6))
+    intervals = np.array([significance.prediction_interval(values[:5]) for values in drawn])
+    inside = (intervals[:, 0] <= drawn[:, 5]) & (drawn[:, 5] <= intervals[:, 1])
+    assert inside.mean() == pytest.approx(0.95, abs=0.012)
+
+
+def test_a_prediction_interval_of_one_run_is_refused() -> None:
+    with pytest.raises(ValueError, match="two values or more, not 1"):
+        significance.prediction_interval(np.array([0.9]))
+
+
+def test_noise_of_one_run_is_the_binomial_interval_alone() -> None:
+    low, high = significance.noise_interval(np.array([0.9]), 10_000)
+    expected = stats.binomtest(9000, 10_000).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def test_noise_of_three_runs_is_the_prediction_interval() -> None:
+    values = np.array([0.90, 0.91, 0.92])
+    assert significance.noise_interval(values, 10_000) == pytest.approx(significance.prediction_interval(values))
+    # By hand: t(0.975, 2) = 4.302653, times 0.01, times the root of 4/3.
+    assert significance.noise_interval(values, 10_000)[1] == pytest.approx(0.91 + 4.302653 * 0.01 * (4 / 3) ** 0.5)
+
+
+def test_holm_by_its_own_example() -> None:
+    # p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") of R.
+    assert significance.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_ends_at_1() -> None:
+    assert significance.holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
+
+
+def test_holm_keeps_the_error_rate_of_the_family() -> None:
+    drawn = np.random.default_rng(1).uniform(size=(4000, 6))
+    assert np.mean([significance.holm(p).min() < 0.05 for p in drawn]) <= 0.06
+
+
+def test_welch_is_that_of_unequal_variances() -> None:
+    first, second = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([2.0, 2.1, 1.9, 2.0, 2.05])
+    mean, (low, high), p = significance.welch(first, second)
+    # By hand: t = 0.99 / sqrt(2.5 / 5 + 0.0055 / 5), 4.0176 degrees of freedom.
+    error = (2.5 / 5 + second.var(ddof=1) / 5) ** 0.5
+    freedom = error**4 / ((2.5 / 5) ** 2 / 4 + (second.var(ddof=1) / 5) ** 2 / 4)
+    assert mean == pytest.approx(0.99)
+    assert p == pytest.approx(2 * stats.t.sf(0.99 / error, freedom))
+    assert high - low == pytest.approx(2 * stats.t.ppf(0.975, freedom) * error)
+
+
+def test_welch_of_runs_without_noise() -> None:
+    same, other = np.full(5, 0.5), np.full(5, 0.6)
+    assert significance.welch(same, same) == (0.0, (0.0, 0.0), 1.0)
+    assert significance.welch(other, same)[2] == 0.0
+
+
+def test_rows_of_fewer_than_five_seeds_are_not_tested() -> None:
+    drawn = np.random.default_rng(2)
+    rows = {"a": drawn.normal(0.9, 0.01, 5), "b": drawn.normal(0.8, 0.01, 5), "c": drawn.normal(0.8, 0.01, 4)}
+    (pair,) = significance.differences(rows)
+    assert (pair.first, pair.second, pair.is_significant) == ("a", "b", True)
+
+
+def test_differences_are_corrected_over_the_table() -> None:
+    drawn = np.random.default_rng(3)
+    rows = {name: drawn.normal(0.9, 0.01, 5) for name in "abcd"}
+    pairs = significance.differences(rows)
+    assert len(pairs) == 6
+    assert [pair.adjusted for pair in pairs] == pytest.approx(list(significance.holm([pair.p for pair in pairs])))

@@ -1,0 +1,196 @@
+"""The page that sets runs beside the published rows, as a user writes and reads it."""
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cifar_lab import report, train
+from cifar_lab.analysis.published import Row, Scale
+from cifar_lab.config.published import tables
+from tests.published_runs import leave_run
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, Row]:
+    return {row.name: row for table in tables() for row in table.rows}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, rows: dict[str, Row]) -> Path:
+    """The folder of a report on some runs of every kind."""
+    folder = tmp_path_factory.mktemp("written")
+    for name, accuracy in (("leaky_relu", 0.894), ("relu", 0.893), ("elu", 0.860)):
+        for seed in range(5):
+            row = rows[f"activation_{name}"]
+            leave_run(folder / "runs" / f"{name}{seed}", row, accuracy + 0.0004 * (seed - 2), seed=seed)
+    leave_run(folder / "runs" / "holdout", rows["activation_relu"], 0.871, protocol="holdout")
+    leave_run(folder / "runs" / "adam", rows["optimizer_adam"], 0.8836)
+    leave_run(folder / "runs" / "sgd", rows["optimizer_sgd"], 0.7, finished=False)
+    leave_run(folder / "runs" / "swa", rows["swa"], 0.8, scale=Scale.QUICK)
+    leave_run(folder / "runs" / "vgg", rows["vgg_a,optimizer.lr=1e-3"], 0.8)
+    report.report([folder / "runs"], folder / "report", folder / "results", keep=True)
+    return folder
+
+
+class Page(HTMLParser):
+    """Tables as lists of rows of cells, the addresses that a page names, and its headings."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [str(value) for name, value in attrs if name in ("href", "src")]
+        if tag in ("meta", "img", "br"):
+            return
+        self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += data
+
+
+def test_published_stands_beside_measured(written: Path) -> None:
+    page = Page((written / "report" / "index.html").read_text())
+    activation, differences, *_ = page.tables
+    cells = dict(zip(activation[0], activation[2], strict=True))
+    assert cells["row"] == "ReLU"
+    assert cells["published"] == "89.31"
+    assert cells["report: best epoch"] == "89.30 ± 0.06 (5)"
+    assert cells["report: last epoch"] == "88.30 ± 0.06 (5)"
+    assert cells["holdout: chosen epoch"] == "87.10 (1)"
+    assert cells["parameters"] == "2,603,274"
+    assert cells["measured, against published"].startswith("within noise")
+    assert activation[3][-1].startswith("lower")
+    assert [line[-1] for line in differences[1:]] == ["yes", "yes", "yes"]
+    text = (written / "report" / "index.html").read_text()
+    assert "binomial interval alone, n = 1" in text
+    assert "95 % prediction interval, n = 5" in text
+
+
+def test_what_has_not_finished_is_said_and_gives_no_number(written: Path) -> None:
+    page = Page((written / "report" / "index.html").read_text())
+    (optimizers,) = [table for table in page.tables if any(line[0] == "SGD with momentum" for line in table)]
+    cells = dict(zip(optimizers[0], optimizers[2], strict=True))
+    assert cells["report: best epoch"] == "-"
+    assert cells["measured, against published"] == "not run"
+    assert cells["state"].startswith("seed 0, report: dead")
+
+
+def test_shorter_runs_are_in_tables_of_their_own(written: Path) -> None:
+    text = (written / "report" / "index.html").read_text()
+    whole, _, shorter = text.partition("<h2>Shorter runs</h2>")
+    (best,) = [table for table in Page(text).tables if any(line[0] == "Best CNN" for line in table)][:1]
+    assert best[2][:3] == ["SWA", "85.17", "-"]
+    assert "a tenth of the epochs" not in whole
+    (quick,) = [table for table in Page(text).tables if "epochs" in table[0] and "training images" in table[0]]
+    cells = dict(zip(quick[0], quick[2], strict=True))
+    assert (cells["row"], cells["epochs"], cells["report: best epoch"]) == ("SWA", "10", "80.00 (1)")
+    assert "a tenth of the epochs" in shorter
+
+
+def test_published_training_losses(written: Path) -> None:
+    page = Page((written / "report" / "index.html").read_text())
+    (losses,) = [table for table in page.tables if "published mean training loss" in table[0]]
+    assert [line[1:3] for line in losses[1:6]] == [
+        ["1", "1.744"],
+        ["2", "1.198"],
+        ["5", "0.600"],
+        ["10", "0.226"],
+        ["20", "0.083"],
+    ]
+    assert losses[1][4] != "not run"
+    assert losses[6][3:] == ["-", "not run"]
+
+
+def test_the_page_needs_nothing_but_itself(written: Path) -> None:
+    text = (written / "report" / "index.html").read_text()
+    page = Page(text)
+    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    assert all(f'id="{address[1:]}"' in text for address in page.addresses if address.startswith("#"))
+    assert "<script" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+def test_words_of_a_run_are_shown_not_executed(tmp_path: Path, rows: dict[str, Row]) -> None:
+    run = leave_run(tmp_path / "runs" / "a", rows["optimizer_sgd"], 0.78)
+    told = run.result_file.read_text().replace("a processor", "<script>alert(1)</script>")
+    run.result_file.write_text(told)
+    report.report([tmp_path / "runs"], tmp_path / "report", tmp_path / "results")
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_markdown_and_csv_lie_beside_it(written: Path) -> None:
+    folder = written / "report"
+    markdown = (folder / "report.md").read_text()
+    assert "| ReLU | 89.31 | 89.30 ± 0.06 (5) |" in markdown
+    pictures = re.findall(r"\]\((figures/[^)]+)\)", markdown)
+    assert pictures
+    assert all((folder / picture).read_bytes().startswith(b"<?xml") for picture in pictures)
+    table = pd.read_csv(folder / "tables.csv").set_index(["row", "length"])
+    line = table.loc[("activation_relu", "full length")]
+    assert line["report/test/acc_mean"] == pytest.approx(0.893)
+    assert line["report/runs"] == 5
+    assert table.loc[("swa", "a tenth of the epochs"), "report/test/acc_mean"] == pytest.approx(0.8)
+
+
+def test_what_is_kept_gives_the_same_report(written: Path) -> None:
+    (written / "none").mkdir(exist_ok=True)
+    report.report([written / "none"], written / "again", written / "results")
+    first, again = (pd.read_csv(written / name / "tables.csv") for name in ("report", "again"))
+    pd.testing.assert_frame_equal(first.drop(columns="state"), again.drop(columns="state"))
+    assert sum(path.stat().st_size for path in (written / "results").rglob("*") if path.is_file()) < 500_000
+
+
+def test_without_runs_every_row_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report.report([tmp_path], tmp_path / "report", tmp_path / "results")
+    assert "not run         16" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "report" / "tables.csv")
+    assert set(table["verdict"]) == {"not run", "none published"}
+
+
+def test_a_missing_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cifar_lab.report", "nowhere"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    ran = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "error: nowhere is no folder; name a run, or a folder with runs\n"
+
+
+@pytest.mark.data
+def test_a_real_run_finds_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: dict[str, Row]) -> None:
+    monkeypatch.chdir(tmp_path)
+    smoke = rows["optimizer_adam"].command(Scale.SMOKE)
+    train.run(
+        [*smoke, "data.verify=false", "logger=none", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2"]
+    )
+    found = report.read([tmp_path / "outputs"])
+    assert [section.length for section in found.shortened] == []
+    train.run([*smoke, "data.verify=false", "logger=none"])
+    found = report.read([tmp_path / "outputs"])
+    assert {section.length for section in found.shortened} == {"one epoch of 1,000 images"}
+    assert {section.table.name for section in found.shortened} == {"loss", "optimizer"}
