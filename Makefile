@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 FROM_TORCH_INDEX := $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all soak check format docs clean
+.PHONY: help setup demo test test-all reproduce soak check format docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,10 @@ test: $(READY) ## the default tests, a few minutes; those of real images too whe
 
 test-all: $(READY) ## the slow tests too, and those of a GPU where there is one
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m '$(if $(CIFAR_LAB_DATA),slow or not slow,not data)'
+
+SCALE ?= full
+reproduce: $(READY) ## run the published report; SCALE=full, quick or smoke, ONLY= a table or an experiment
+	$(BIN)/python -m cifar_lab.reproduce --scale $(SCALE) $(if $(ONLY),--only $(ONLY))
 
 KILLS ?= 100
 soak: $(READY) ## kill a sweep at random until it ends, KILLS=100 times, and compare it with an undisturbed one; some twenty minutes

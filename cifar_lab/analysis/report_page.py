@@ -253,7 +253,9 @@ def _losses(section: Section) -> pd.DataFrame | None:
             found = [
                 float(metrics.loc[metrics["epoch"] == epoch, "train/loss"].iloc[0])
                 for run in entry.runs
-                if (metrics := run.metrics) is not None and (metrics["epoch"] == epoch).any()
+                if run.protocol == "report"
+                and (metrics := run.metrics) is not None
+                and (metrics["epoch"] == epoch).any()
             ]
             values = np.array(found)
             spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""

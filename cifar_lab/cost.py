@@ -1,0 +1,88 @@
+"""How long training takes on this machine, measured on a few steps."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from cifar_lab import hardware
+from cifar_lab.config import build
+from cifar_lab.data.loader import normalise
+
+_WARM_UP = 2
+_MOST_STEPS, _FEWEST_STEPS = 40, 3
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images per second in training steps, and in evaluation."""
+
+    training: float
+    evaluation: float
+
+    def seconds(self, epochs: int, train_size: int, test_size: int, validations: int) -> float:
+        """What epochs take, with the evaluation of `validations` of them and the two tests at the end."""
+        return epochs * train_size / self.training + (validations + 2) * test_size / self.evaluation
+
+
+def measure(config: Mapping[str, Any], seconds: float = 2.0) -> Speed:
+    """Time steps of a composition's model, loss and optimizer on random images, as it would be trained here.
+
+    Reading and augmenting batches is left out; it is a few percent of a step.
+
+    Args:
+        config: The resolved configuration, plain values.
+        seconds: How long to go on, after two steps of warm-up; at least three steps.
+    """
+    trainer = config["trainer"]
+    native = hardware.choose(trainer["accelerator"], trainer["precision"], trainer["memory_format"])
+    parts = OmegaConf.create({key: config[key] for key in ("model", "loss", "optimizer")})
+    model = build(parts.model).to(native.device, memory_format=native.memory_format)
+    criterion = build(parts.loss).to(native.device)
+    optimizer = build(parts.optimizer)(model.parameters())
+    mixed = torch.autocast(native.device, torch.bfloat16, enabled=native.precision == "bf16-mixed")
+    generator = torch.Generator().manual_seed(0)
+    size = config["batch_size"]
+    raw = torch.randint(256, (size, 32, 32, 3), generator=generator, dtype=torch.uint8).to(native.device)
+    labels = torch.randint(config["model"]["num_classes"], (size,), generator=generator).to(native.device)
+    mean, std = (torch.tensor(config["data"][name], device=native.device) for name in ("mean", "std"))
+
+    def forward() -> Tensor:
+        with mixed:
+            return criterion(model(normalise(raw, mean, std)), labels)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        forward().backward()
+        optimizer.step()
+
+    def evaluate() -> None:
+        with torch.no_grad():
+            forward()
+
+    training = size / _median_seconds(step, seconds, native.device)
+    model.eval()
+    return Speed(training, size / _median_seconds(evaluate, seconds / 4, native.device))
+
+
+def _median_seconds(work: Callable[[], object], seconds: float, device: str) -> float:
+    took: list[float] = []
+    began = time.perf_counter()
+    for number in range(_WARM_UP + _MOST_STEPS):
+        started = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if number < _WARM_UP:
+            began = now
+        else:
+            took.append(now - started)
+            if len(took) >= _FEWEST_STEPS and now - began > seconds:
+                break
+    return statistics.median(took)

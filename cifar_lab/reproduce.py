@@ -1,0 +1,277 @@
+"""Run every row of the published report: `python -m cifar_lab.reproduce --scale quick --only loss`."""
+
+import difflib
+import json
+import math
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifar_lab import exit_codes, train
+from cifar_lab.analysis.published import Row, Scale, Table
+from cifar_lab.command import run_command
+from cifar_lab.config import RunFailedError, checked
+from cifar_lab.fingerprints import fingerprint
+from cifar_lab.interruption import Interrupted
+from cifar_lab.jobs import clock
+from cifar_lab.runs import Archive, Run, find_runs
+
+if TYPE_CHECKING:
+    from cifar_lab.cost import Speed
+
+OUTPUTS = Path("outputs")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that is due, or is there already.
+
+    Attributes:
+        row: The first of the published rows that it is.
+        tables: The names of all tables that it is in.
+        command: What `python -m cifar_lab.train` is given.
+        config: What that composes, plain values.
+        state: What is there of it.
+        epoch: Epochs that it has trained.
+    """
+
+    row: Row
+    tables: tuple[str, ...]
+    command: tuple[str, ...]
+    config: Mapping[str, Any]
+    state: str
+    epoch: int = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left of it."""
+        return self.state.startswith("finished")
+
+    @property
+    def train_size(self) -> int:
+        """Training images of an epoch."""
+        data = self.config["data"]
+        whole = data.get("num_train", 50_000) - round(data["val_fraction"] * data.get("num_train", 50_000))
+        return min(whole, data["train_size"] or whole)
+
+    def seconds(self, speed: "Speed") -> float:
+        """About how long it still takes."""
+        epochs, data = self.config["epochs"] - self.epoch, self.config["data"]
+        every = self.config["trainer"]["check_val_every_n_epoch"] or 1
+        return speed.seconds(epochs, self.train_size, data.get("num_test", 10_000), epochs // every)
+
+
+def reproduce(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Set for every run beside its own, such as data.train_size=10000.")
+    ] = None,
+    scale: Annotated[Scale, typer.Option(help="How much of each run: all, a tenth of its epochs, 1,000 images.")] = (
+        Scale.FULL
+    ),
+    only: Annotated[str, typer.Option(help="Tables or experiments, joined by commas; all without it.")] = "",
+    seed: Annotated[str, typer.Option(help="Seeds, joined by commas.")] = "0",
+    protocol: Annotated[
+        str, typer.Option(help="report, whose numbers are the published ones', or holdout.")
+    ] = "report",
+    results: Annotated[Path, typer.Option(help="Finished runs kept small; they are not run again.")] = Path(
+        "docs/results"
+    ),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it takes, and end.")] = False,
+) -> int:
+    """Run every row of the published report, shortest first; what is finished stays, what was interrupted goes on."""
+    if not seed.replace(",", "").isdecimal():
+        raise ValueError(f"--seed {seed}: it takes whole numbers joined by commas")
+    seeds = [int(number) for number in seed.split(",") if number]
+    planned = plan(_chosen(only), scale, seeds, protocol, overrides or [], Archive(results))
+    due = [one for one in planned if not one.is_finished]
+    speeds = measured([one.config for one in due])
+    due.sort(key=lambda one: one.seconds(speeds[_network(one.config)]))
+    _show([one for one in planned if one.is_finished], due, speeds)
+    if dry_run:
+        return 0
+    left = _run(due)
+    print(
+        f"{len(planned) - len(left)} of {len(planned)} runs are finished; "
+        f"python -m cifar_lab.report {OUTPUTS} sets them beside what was published"
+    )
+    if left:
+        print(f"error: not finished: {', '.join(one.row.name for one in left)}", file=sys.stderr)
+    return exit_codes.FAILED if left else 0
+
+
+def plan(
+    tables: Sequence[tuple[Table, Row]],
+    scale: Scale,
+    seeds: Sequence[int],
+    protocol: str,
+    overrides: Sequence[str],
+    archive: Archive,
+) -> list[Planned]:
+    """What is to be run, each composition once.
+
+    Args:
+        tables: The rows, each with its table.
+        scale: How much of each.
+        seeds: Of each row.
+        protocol: `report` or `holdout`.
+        overrides: What is set for every run, in place of what the row sets.
+        archive: Runs that are finished, beside those under `outputs/`.
+
+    Raises:
+        ValueError: A command line cannot be run.
+    """
+    from cifar_lab.config.published import composed
+
+    found = _found(archive)
+    runs: dict[str, Planned] = {}
+    for seed in seeds:
+        for table, row in tables:
+            prefix = "report" if scale is Scale.FULL else f"report-{scale}"
+            own = [*row.command(scale, seed, protocol), f"name={prefix}-{table.name}"]
+            keys = {line.partition("=")[0] for line in overrides}
+            command = [*(line for line in own if line.partition("=")[0] not in keys), "resume=auto", *overrides]
+            if not runs:
+                checked(command)
+            config = composed(command)
+            key = fingerprint(config)
+            if key in runs:
+                known = runs[key]
+                runs[key] = Planned(**{**vars(known), "tables": (*known.tables, table.name)})
+            else:
+                state, epoch = found.get(key, ("to do", 0))
+                runs[key] = Planned(row, (table.name,), tuple(command), config, state, epoch)
+    return list(runs.values())
+
+
+def measured(configs: Sequence[Mapping[str, Any]]) -> dict[str, "Speed"]:
+    """How fast each of the networks trains here, by what tells them apart; a few seconds each."""
+    networks = {_network(config): config for config in configs}
+    if networks:
+        from cifar_lab.cost import measure
+
+        print(f"measuring {len(networks)} networks on this machine", flush=True)
+        return {name: measure(config) for name, config in networks.items()}
+    return {}
+
+
+def _network(config: Mapping[str, Any]) -> str:
+    return json.dumps([config["model"], config["batch_size"], config["optimizer"]["_target_"]], sort_keys=True)
+
+
+def _chosen(only: str) -> list[tuple[Table, Row]]:
+    """The rows of the tables, or the rows, that are named.
+
+    Raises:
+        ValueError: A name is neither's.
+    """
+    from cifar_lab.config.published import tables
+
+    rows = [(table, row) for table in tables() for row in table.rows]
+    wanted = {name for name in only.replace(" ", ",").split(",") if name}
+    known = {name for table, row in rows for name in (table.name, row.experiment)}
+    for name in sorted(wanted - known):
+        nearest = difflib.get_close_matches(name, sorted(known), n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(sorted(known))}"
+        raise ValueError(f"--only {name}: no table and no experiment of the report{hint}")
+    return [(table, row) for table, row in rows if not wanted or wanted & {table.name, row.experiment}]
+
+
+def _found(archive: Archive) -> dict[str, tuple[str, int]]:
+    """What is there, by fingerprint: its state with its place, and how many epochs it has trained."""
+    found = {run.result["fingerprint"]: (f"finished, {archive.results_file}", 0) for run in archive.read()}
+    for run in find_runs(OUTPUTS):
+        try:
+            key, status = fingerprint(run.composition()["config"]), run.status()
+        except (OSError, ValueError):
+            continue
+        state = run.state(status)
+        if not found.get(key, ("",))[0].startswith("finished"):
+            found[key] = (f"finished, {run.folder}" if state == "finished" else state, _epochs(run))
+    return found
+
+
+def _epochs(run: Run) -> int:
+    try:
+        return len(run.metrics())
+    except (OSError, ValueError):
+        return 0
+
+
+def _show(finished: Sequence[Planned], due: Sequence[Planned], speeds: Mapping[str, "Speed"]) -> None:
+    import pandas as pd
+
+    from cifar_lab.terminal import print_table
+
+    lines, total = [], 0.0
+    for one in (*finished, *due):
+        speed = speeds.get(_network(one.config))
+        seconds = 0.0 if one.is_finished or speed is None else one.seconds(speed)
+        total += seconds
+        lines.append(
+            {
+                "row": one.row.name,
+                "tables": ", ".join(one.tables),
+                "seed": str(one.config["seed"]),
+                "epochs": f"{one.config['epochs']:,}",
+                "images": f"{one.train_size:,}",
+                "state": f"{one.state}, {one.epoch} epochs" if one.epoch and not one.is_finished else one.state,
+                "images/s": "-" if one.is_finished or speed is None else f"{speed.training:,.0f}",
+                "about": "-" if one.is_finished else clock(math.ceil(seconds)),
+            }
+        )
+    print_table(pd.DataFrame(lines), left=("row", "tables", "state"))
+    print(
+        f"{len(due)} of {len(lines)} runs to do, about {clock(math.ceil(total))} on this machine, measured now",
+        flush=True,
+    )
+
+
+def _run(due: Sequence[Planned]) -> list[Planned]:
+    """Train what is due, and what another process was training once more at the end.
+
+    Returns:
+        What has not finished.
+    """
+    later: list[Planned] = []
+    failed: list[Planned] = []
+    for number, one in enumerate(due, 1):
+        print(f"\nrun {number} of {len(due)}: {_typed(one)}", flush=True)
+        error = _trained(one)
+        if error is not None:
+            (later if error.exit_code == exit_codes.USAGE else failed).append(one)
+    return [*failed, *(one for one in later if _trained(one) is not None)]
+
+
+def _trained(one: Planned) -> RunFailedError | None:
+    """Train a run; what is wrong with it, which has been told.
+
+    Raises:
+        typer.Exit: A signal has ended it.
+    """
+    try:
+        train.run(one.command)
+    except RunFailedError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error
+    except Interrupted as error:
+        print(f"error: interrupted by {error}; the same command goes on where it stopped", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
+    return None
+
+
+def _typed(one: Planned) -> str:
+    return shlex.join(["python", "-m", "cifar_lab.train", *one.command])
+
+
+def main() -> None:
+    """The command line."""
+    run_command(reproduce)
+
+
+if __name__ == "__main__":
+    main()
