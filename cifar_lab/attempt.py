@@ -42,10 +42,10 @@ def is_done(run: Run, config: Mapping[str, Any], job: Job | None) -> bool:
     """
     if job is None and config["resume"] is None:
         return False
-    state = run.status().get("state")
+    status = run.status()
+    state = status.get("state")
     if state in ("failed", "diverged") and not config[f"retry_{state}"]:
-        error = run.status().get("error", "")
-        raise RunFailedError(f"{run.folder} has {state}: {error}; retry_{state}=true trains it again")
+        raise RunFailedError(f"{run.folder} has {state}: {status.get('error', '')}; retry_{state}=true trains it again")
     return run.has_result() and config["epochs"] <= run.config()["epochs"]
 
 

@@ -1,6 +1,7 @@
 """Ordinary command lines: a function's annotations are the arguments, a mistake is one line on stderr."""
 
 import functools
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -44,7 +45,11 @@ def run_command(function: Callable[..., object]) -> NoReturn:
 
     app = application()
     app.command()(command)
-    run(app, f"cifar-lab {function.__name__}")
+    gc.disable()  # what thousands of runs hold has no cycles, and to look for some takes nearly as long as to read it
+    try:
+        run(app, f"cifar-lab {function.__name__}")
+    finally:
+        gc.enable()
 
 
 def run(app: typer.Typer, name: str) -> NoReturn:

@@ -45,9 +45,10 @@ def describe_run(run: Run) -> dict[str, Any]:
     """
     said = run.status()
     state = run.state(said)
-    if state == "finished" and not run.has_result():
+    result = run.finished_result() if state == "finished" else None
+    if state == "finished" and result is None:
         said, state = {**said, "error": f"{run.result_file} is missing or damaged"}, "unreadable"
-    accuracy, measured_on = _accuracy(run, state)
+    accuracy, measured_on = _validated(run, state) if result is None else (result["test/acc"], "test")
     return {
         "folder": os.path.relpath(run.folder),
         "state": state,
@@ -62,9 +63,7 @@ def describe_run(run: Run) -> dict[str, Any]:
     }
 
 
-def _accuracy(run: Run, state: str) -> tuple[float | None, str | None]:
-    if state == "finished":
-        return run.result()["test/acc"], "test"
+def _validated(run: Run, state: str) -> tuple[float | None, str | None]:
     if state == "diverged":  # its last numbers are of weights that are none
         return None, None
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifar_lab.command import run_command
-from cifar_lab.runs import find_runs, find_sweeps, is_run
+from cifar_lab.runs import Run, Sweep, find, is_run
 
 if TYPE_CHECKING:
     from cifar_lab.analysis.comparison import Comparison
@@ -51,13 +51,16 @@ def compare_folders(paths: Iterable[Path]) -> "Comparison":
     for path in paths:
         if not path.is_dir():
             raise ValueError(f"{path} is no folder; name a run, or a folder with runs")
-    runs = {run.folder.resolve(): run for path in paths for run in find_runs(path)}
-    sweeps = {sweep.folder.resolve(): sweep for path in paths for sweep in find_sweeps(path)}
-    groups = []
-    for sweep in sweeps.values():
-        own = [runs.pop(run.folder.resolve()) for run in sweep.runs() if run.folder.resolve() in runs]
-        groups.append((own, sweep.jobs()))
-    records = collect([*groups, (list(runs.values()), [])])
+    found: dict[Path, Run | Sweep] = {}
+    for path in paths:
+        place = path.resolve()
+        found |= {place / one.folder.relative_to(path): one for one in find(path)}
+    sweeps = {place: one for place, one in found.items() if isinstance(one, Sweep)}
+    runs: dict[Path | None, list[Run]] = {place: [] for place in (*sweeps, None)}
+    for place, one in found.items():
+        if isinstance(one, Run):  # of a sweep within a sweep it is the outer one's
+            runs[next((above for above in reversed(place.parents) if above in sweeps), None)].append(one)
+    records = collect([(runs[place], sweep.jobs()) for place, sweep in sweeps.items()] + [(runs[None], [])])
     if not records:
         raise ValueError(f"no run in {', '.join(map(str, paths))}; a run's folder holds a status.json")
     return compare(records)

@@ -161,9 +161,10 @@ def train(config: DictConfig, job: Job | None = None) -> float:
                         train_run(config, Attempt(run, job, interruption, checkpoint_of(run, config, job)))
         except LockedError as owner:
             return leave(run, job, owner)
-    print(summary(run.folder, run.result()), flush=True)
+    result = run.result()
+    print(summary(run.folder, result), flush=True)
     interruption.check()
-    return float(run.result()["val/acc"])
+    return float(result["val/acc"])
 
 
 def leave(run: Run, job: Job | None, owner: LockedError) -> float:

@@ -142,17 +142,19 @@ def varying(records: Sequence[Record]) -> list[str]:
     columns = [
         group for group in groups if len({record.options[group] for record in records if group in record.options}) > 1
     ]
-    for key in {key: None for record in records for key in record.settings}:
-        having = [record for record in records if key in record.settings]
-        runs = [record for record in having if record.run is not None]
-        if runs and all(key in record.sources for record in runs):
-            continue
-        group, is_nested, _ = key.partition(".")
-        values: dict[str | None, set[str]] = {}
-        for record in having:
-            values.setdefault(record.options.get(group) if is_nested else None, set()).add(repr(record.settings[key]))
-        if any(len(different) > 1 for different in values.values()):
-            columns.append(key)
+    runs = [record for record in records if record.run is not None]
+    own = {key for record in runs for key in record.settings.keys() - record.sources.keys()}
+    following = {key for record in runs for key in record.settings} - own
+    values: dict[str, dict[str | None, set[str]]] = {}
+    for record in records:
+        for key, value in record.settings.items():
+            if key not in following:
+                group, is_nested, _ = key.partition(".")
+                option = record.options.get(group) if is_nested else None
+                values.setdefault(key, {}).setdefault(option, set()).add(repr(value))
+    columns += [
+        key for key, of_options in values.items() if any(len(different) > 1 for different in of_options.values())
+    ]
     lines = {line: None for record in records for line in record.overrides}
     typed = list({line.lstrip("+").partition("=")[0]: None for line in lines})
     return sorted(columns, key=lambda key: typed.index(key) if key in typed else len(typed))

@@ -143,18 +143,19 @@ def compared_curves(
     figure = Figure(figsize=(11, 4.6 + 0.1 * len(runs)), layout="constrained")
     figure.suptitle(_wrapped(title, 120), fontsize=10)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
-    last = max(int(frame["epoch"].max()) for metrics in runs.values() for frame in metrics)
+    pooled = {name: pd.concat(metrics) for name, metrics in runs.items()}
+    last = max(int(frame["epoch"].max()) for frame in pooled.values())
     for axes, quantity in ((loss_axes, "train/loss"), (accuracy_axes, "val/acc")):
-        for number, (name, metrics) in enumerate(runs.items()):
-            epochs = pd.concat([frame.dropna(subset=[quantity]) for frame in metrics]).groupby("epoch")[quantity]
+        for number, (name, frame) in enumerate(pooled.items()):
+            epochs = frame[frame[quantity].notna()].groupby("epoch")[quantity]
             low, mean, high = epochs.min(), epochs.mean(), epochs.max()
             style = {"color": colours[name], "ls": _LINES[number % 4], "marker": _MARKERS[number % 5]}
             # In a single epoch no line has a length and no band a width: there compositions stand side by side.
             at = mean.index + (0.0 if last > 1 else (number + 0.5) / len(runs) - 0.5)
             axes.plot(at, mean, ms=3 if last > 1 else 6, lw=1.5, label=name, **style)
-            if len(metrics) > 1 and last > 1:
+            if len(runs[name]) > 1 and last > 1:
                 axes.fill_between(at, low, high, color=colours[name], alpha=0.15, lw=0)
-            elif len(metrics) > 1:
+            elif len(runs[name]) > 1:
                 axes.vlines(at, low, high, color=colours[name], alpha=0.5)
         _epoch_axis(axes)
         if last == 1:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cifar_lab.fingerprints import leaves
+from cifar_lab.runs import WHOLE_LIMIT
 
 
 class Range(NamedTuple):
@@ -25,8 +26,6 @@ _POSITIVE = Range(lambda x: x > 0, "a number above 0")
 _NOT_NEGATIVE = Range(lambda x: x >= 0, "a number from 0 on")
 _SHARE = Range(lambda x: 0 <= x <= 1, "a number from 0 to 1")
 _SHARE_BELOW_1 = Range(lambda x: 0 <= x < 1, "a number from 0 to below 1")
-
-_WHOLE_LIMIT = 2**63  # torch's whole numbers end there
 
 # By a key's last name; lists are checked element by element. Numbers under other names may be any finite ones.
 RANGES: dict[str, Range] = {
@@ -159,7 +158,7 @@ def _check_value(key: str, value: Any, default: Any, is_ours: bool = True) -> No
         raise ValueError(f"{key}={value} is unknown; one of {', '.join(map(str, WORDS[name]))}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         whole = limit is not None and limit.whole and not isinstance(value, int)
-        if isinstance(value, int) and abs(value) >= _WHOLE_LIMIT:
+        if isinstance(value, int) and abs(value) >= WHOLE_LIMIT:
             raise ValueError(f"{key} is a number of {len(str(abs(value)))} digits; it takes less than 2**63")
         if not math.isfinite(value) or whole or (limit is not None and not limit.allows(value)):
             raise ValueError(f"{key}={value}: it takes {limit.words if limit else 'a finite number'}")

@@ -122,13 +122,17 @@ class Preflight:
             if self._is_auto(overrides) and not self._arguments.multirun:
                 self.additions.append("hydra.run.dir='outputs/${name}/${run_folder:true}'")
             if self._arguments.multirun:
-                (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-                composed = compose("train", [*jobs[0], *self.additions, *search], return_hydra_config=True)
-                self.jobs = [[line for line in job if not line.startswith("hydra")] for job in jobs]
-                self.sweep_folder = Path(composed.hydra.sweep.dir)
-                # Written out, as a folder named by the time would be another one when Hydra makes it.
-                quoted = str(self.sweep_folder).replace("'", r"\'")
-                self.additions.append(f"hydra.sweep.dir='{quoted}'")
+                self._plan(overrides, search)
+
+    def _plan(self, overrides: list[Override], search: list[str]) -> None:
+        """List the jobs of a sweep, and settle its folder."""
+        (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+        composed = compose("train", [*jobs[0], *self.additions, *search], return_hydra_config=True)
+        self.jobs = [[line for line in job if not line.startswith("hydra")] for job in jobs]
+        self.sweep_folder = Path(composed.hydra.sweep.dir)
+        # Written out, as a folder named by the time would be another one when Hydra makes it.
+        quoted = str(self.sweep_folder).replace("'", r"\'")
+        self.additions.append(f"hydra.sweep.dir='{quoted}'")
 
     def _axes(self, study: Override, loader: Loader, search: list[str]) -> list[Override]:
         try:
@@ -181,9 +185,10 @@ class Preflight:
             raise ValueError(f"study={loader.choices[studies.GROUP]} is for the command line to choose")
         known = naming.plain(loader.before_values)
         _check_own_options(loader)
-        check(plain, known, _foreign(plain))
+        foreign = _foreign(plain)
+        check(plain, known, foreign)
         if self.resumed is not None:
-            checks.check_values(resume.merged(Run(self.resumed), plain, self.typed), known, _foreign(plain))
+            checks.check_values(resume.merged(Run(self.resumed), plain, self.typed), known, foreign)
         for group in dict.fromkeys(key.partition(".")[0] for key in loader.dropped):
             keys = [key for key in loader.dropped if key.startswith(f"{group}.")]
             whose = f"the {loader.dropped[keys[0]]}'s, whose {' and '.join(keys)} fall away"

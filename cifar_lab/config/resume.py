@@ -77,7 +77,7 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
     result["grad_clip"] = saved["grad_clip"]
     if "epochs" in changed:
         changed.remove("epochs")
-        _check_epochs(run, saved["epochs"], composed["epochs"])
+        _check_epochs(run, saved, composed["epochs"])
         result["epochs"] = composed["epochs"]
     if changed:
         told = ", ".join(f"{key} ({before.get(key)} in the run, {now.get(key)} typed)" for key in changed)
@@ -112,20 +112,20 @@ def _with_settings(composed: Any, saved: Any, kept: Any) -> Any:
     return {**saved, **free}
 
 
-def _check_epochs(run: Run, saved: int, typed: int) -> None:
+def _check_epochs(run: Run, saved: Mapping[str, Any], typed: int) -> None:
     """Refuse another number of epochs than can be gone on to.
 
     Raises:
         ValueError: Fewer, or the schedule or the averaging depends on how many there are.
     """
-    if typed < saved:
-        raise ValueError(f"epochs={typed}: the run has {saved}, and can be given more, not fewer")
+    if typed < saved["epochs"]:
+        raise ValueError(f"epochs={typed}: the run has {saved['epochs']}, and can be given more, not fewer")
     following = [key for key, source in run.composition()["interpolations"].items() if "${epochs}" in source]
-    if run.config()["scheduler"].get("total_steps", 0) is None:
+    if saved["scheduler"].get("total_steps", 0) is None:
         following.append("scheduler.total_steps")
     if following:
         raise ValueError(
-            f"epochs={typed}: {' and '.join(following)} follows the number of epochs, {saved} in the run; "
+            f"epochs={typed}: {' and '.join(following)} follows the number of epochs, {saved['epochs']} in the run; "
             f"only a schedule that does not depend on it can go on for more"
         )
 

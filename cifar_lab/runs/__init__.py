@@ -5,12 +5,13 @@ from cifar_lab.runs.checkpoints import CheckpointError, first_whole, read_checkp
 from cifar_lab.runs.files import replacing
 from cifar_lab.runs.locks import LockedError, locked
 from cifar_lab.runs.names import float32_digits, weights_name
-from cifar_lab.runs.plain import from_yaml
+from cifar_lab.runs.plain import WHOLE_LIMIT, from_yaml
 from cifar_lab.runs.reading import UnreadableError
 from cifar_lab.runs.run import DivergedError, Run, RunExistsError, described
-from cifar_lab.runs.sweep import Sweep, find_runs, find_sweeps, is_run, job_key
+from cifar_lab.runs.sweep import Sweep, find, find_runs, find_sweeps, is_run, job_key
 
 __all__ = [
+    "WHOLE_LIMIT",
     "Archive",
     "ArchivedRun",
     "CheckpointError",
@@ -21,6 +22,7 @@ __all__ = [
     "Sweep",
     "UnreadableError",
     "described",
+    "find",
     "find_runs",
     "find_sweeps",
     "first_whole",

@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 _DEPTH = 50
-_WHOLE_LIMIT = 2**63  # beyond, whole numbers fit neither numpy nor, further on, a float
+WHOLE_LIMIT = 2**63  # from here on whole numbers fit neither numpy nor torch nor, further on, a float
+_KINDS = (bool, int, float, str, type(None))
 
 
 def from_json(text: str) -> Any:
@@ -60,18 +61,21 @@ def check_kinds(content: Mapping[str, Any], kinds: Mapping[str, type | tuple[typ
             raise ValueError(f"{name} is of type {type(content[name]).__name__}, not {words}")
 
 
-def _check(value: Any, depth: int = 0) -> None:
+def _check(value: Any, depth: int = 1) -> None:
     if depth > _DEPTH:
         raise ValueError("it is nested too deeply")
     if isinstance(value, dict):
-        kinds = {type(key) for key in value}
+        kinds = set(map(type, value))
         if len(kinds) > 1 or not kinds <= {str, int}:
             raise ValueError("its keys are no words")
-        value = list(value.values())
-    if isinstance(value, list):
-        for element in value:
+        value = value.values()
+    elif not isinstance(value, list):
+        value = (value,)
+    for element in value:  # a call for each collection, not for each value: one table reads millions
+        kind = type(element)
+        if kind is dict or kind is list:
             _check(element, depth + 1)
-    elif not isinstance(value, bool | int | float | str | None):
-        raise ValueError(f"it holds a {type(value).__name__}")
-    elif isinstance(value, int) and abs(value) >= _WHOLE_LIMIT:
-        raise ValueError("it holds a number of more than 63 bits")
+        elif kind is int and abs(element) >= WHOLE_LIMIT:
+            raise ValueError("it holds a number of more than 63 bits")
+        elif kind not in _KINDS:
+            raise ValueError(f"it holds a {kind.__name__}")

@@ -1,8 +1,6 @@
 """A run directory, written and read."""
 
-import csv
 import json
-import math
 import os
 import shutil
 import socket
@@ -27,6 +25,7 @@ from cifar_lab.runs.reading import (
     read_status,
     read_steps,
 )
+from cifar_lab.runs.rows import append_row, keep_epochs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,17 +162,7 @@ class Run:
 
     def append_metrics(self, row: Mapping[str, float | int | None]) -> None:
         """Add one epoch's row to `metrics.csv`; its first row names the columns."""
-        is_new = not self.metrics_file.exists()
-        with self.metrics_file.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if is_new:
-                writer.writeheader()
-            writer.writerow(
-                {name: None if value is None or math.isnan(value) else value for name, value in row.items()}
-            )
-            # On the disk before the checkpoint that counts on it.
-            file.flush()
-            os.fsync(file.fileno())
+        append_row(self.metrics_file, row)
 
     def truncate(self, epochs: int, steps: int) -> None:
         """Take back what was written after a checkpoint.
@@ -186,16 +175,7 @@ class Run:
             UnreadableError: The row of an epoch before the last of them is damaged or missing.
         """
         if self.metrics_file.exists():
-            header, *rows = [*self.metrics_file.read_text(errors="replace").splitlines(keepends=True), ""]
-            kept = {row.partition(",")[0]: row for row in rows if row.endswith("\n")}
-            wanted = [str(epoch) for epoch in range(1, epochs + 1)]
-            lost = [epoch for epoch in wanted[:-1] if epoch not in kept]  # the last one's row may be still to come
-            if lost:
-                raise UnreadableError(f"{self.metrics_file} lacks epoch {lost[0]}, which its checkpoint goes on from")
-            with replacing(self.metrics_file) as file:
-                file.writelines([header, *(kept[epoch] for epoch in wanted if epoch in kept)])
-            if not kept.keys() & set(wanted):  # its header may be half written; the next row writes it
-                self.metrics_file.unlink()
+            keep_epochs(self.metrics_file, epochs)
         if self.steps_file.exists():
             self.write_steps({name: values[:steps] for name, values in self.steps().items()})
 
@@ -242,15 +222,18 @@ class Run:
         """
         return read_result(self.result_file)
 
+    def finished_result(self) -> dict[str, Any] | None:
+        """What `result()` says of a run that has finished; None where it has not, or its result cannot be read."""
+        if self.status().get("state") != "finished":
+            return None
+        try:
+            return self.result()
+        except (FileNotFoundError, UnreadableError):
+            return None
+
     def has_result(self) -> bool:
         """Whether the run has finished, and its result can be read."""
-        if self.status().get("state") != "finished":
-            return False
-        try:
-            self.result()
-        except (FileNotFoundError, UnreadableError):
-            return False
-        return True
+        return self.finished_result() is not None
 
     def state(self, status: Mapping[str, Any] | None = None) -> str:
         """Its state, or `dead` where it is said to run and nobody living has its lock.
@@ -263,10 +246,12 @@ class Run:
 
     def outcome(self) -> dict[str, Any]:
         """The result with its `folder`; without one `status`, `folder`, `overrides` and, if there is one, `error`."""
-        if self.has_result():
-            return {**self.result(), "folder": str(self.folder.absolute())}
-        told = {"status": self.state(), "folder": str(self.folder.absolute()), "overrides": self.overrides()}
-        return {**told, "error": self.status()["error"]} if "error" in self.status() else told
+        result, folder = self.finished_result(), str(self.folder.absolute())
+        if result is not None:
+            return {**result, "folder": folder}
+        status = self.status()
+        told = {"status": self.state(status), "folder": folder, "overrides": self.overrides()}
+        return {**told, "error": status["error"]} if "error" in status else told
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration; raises `UnreadableError` and `FileNotFoundError`, as what follows does."""

@@ -64,22 +64,33 @@ def is_run(folder: Path | str) -> bool:
     return (Path(folder) / "status.json").exists()
 
 
+def find(folder: Path | str) -> Iterator[Run | Sweep]:
+    """Every run, and every sweep that was planned, in a folder and below, by name; a sweep comes before its runs."""
+    for path, kind in _walk(folder):
+        yield kind(path)
+
+
 def find_runs(folder: Path | str) -> Iterator[Run]:
     """Every run in a folder and below, by name."""
-    for path, folders, files in os.walk(folder):
-        if "status.json" in files:
-            folders.clear()
+    for path, kind in _walk(folder):
+        if kind is Run:
             yield Run(path)
-        folders.sort()
 
 
 def find_sweeps(folder: Path | str) -> Iterator[Sweep]:
     """Every sweep that was planned in a folder and below, by name."""
+    for path, kind in _walk(folder):
+        if kind is Sweep:
+            yield Sweep(path)
+
+
+def _walk(folder: Path | str) -> Iterator[tuple[str, type[Run] | type[Sweep]]]:
     for path, folders, files in os.walk(folder):
         if "status.json" in files:
             folders.clear()
+            yield path, Run
         elif "sweep.json" in files:
-            yield Sweep(path)
+            yield path, Sweep
         folders.sort()
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from cifar_lab.config import checked, conf_folder, resolved
+from cifar_lab.config import checked, conf_folder, preflight, resolved
 from cifar_lab.fingerprints import fingerprint, leaves
 from tests.conftest import TINY, Outcome
 
@@ -51,6 +52,32 @@ def _compositions(jobs: list[list[str]]) -> list[dict[str, Any]]:
         return [resolved(compose("train", [*job, "name=test"])) for job in jobs]
 
 
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The compositions that a check goes through; of the seeds the first alone, as a composition takes long."""
+    gone_through: list[dict[str, Any]] = []
+    check, neighbours = preflight.check, preflight.neighbours
+
+    def noting(config: dict[str, Any], *arguments: Any) -> None:
+        gone_through.append(config)
+        check(config, *arguments)
+
+    def of_one_seed(overrides: Any) -> list[list[str]]:
+        first, *others = neighbours(overrides)
+        seeds = {line for line in first if line.startswith("seed=")}
+        return [first, *(lines for lines in others if seeds <= set(lines))]
+
+    monkeypatch.setattr(preflight, "check", noting)
+    monkeypatch.setattr(preflight, "neighbours", of_one_seed)
+    return gone_through
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs without a check of each, as a composition takes long."""
+    monkeypatch.setattr(preflight, "neighbours", lambda overrides: [])
+
+
 def _varies(axes: Mapping[str, int], key: str) -> bool:
     names = {*axes, *(name for axis in axes for name in FOLLOWING.get(axis, ()))}
     return any(key == name or key.startswith(f"{name}.") for name in names)
@@ -66,9 +93,10 @@ def test_every_study_stands_here() -> None:
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_jobs_of_a_study_differ_in_its_axes_alone(name: str) -> None:
-    axes, jobs = STUDIES[name], _jobs(f"study={name}")
-    compositions = _compositions([job for job in jobs if "seed=0" in job])
+def test_the_jobs_of_a_study_differ_in_its_axes_alone(name: str, checks: list[dict[str, Any]]) -> None:
+    axes, jobs = STUDIES[name], checked([f"study={name}", "data=synthetic"]).jobs
+    # A check goes along each axis, so that of a single one it goes through all.
+    compositions = checks if len(axes) == 1 else _compositions([job for job in jobs if "seed=0" in job])
     number = math.prod(axes.values())
     assert len({fingerprint(composition) for composition in compositions}) == len(compositions) == number
     assert len(set(map(frozenset, jobs))) == len(jobs) == 3 * number
@@ -83,7 +111,7 @@ def test_the_jobs_of_a_study_differ_in_its_axes_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_studys_header_says_what_is_fixed_and_what_it_costs(composed: Compose, name: str) -> None:
-    header, jobs = _header(name), _jobs(f"study={name}")
+    header, number = _header(name), 3 * math.prod(STUDIES[name].values())
     assert list(header) == ["Question", "Source", "Command", "Fixed", "Cost"]
     assert header["Command"] == f"python -m cifar_lab.train study={name}"
     fixed = header["Fixed"].split()
@@ -93,18 +121,17 @@ def test_a_studys_header_says_what_is_fixed_and_what_it_costs(composed: Compose,
     assert groups | {"bn", "epochs", "batch_size", "l1", "grad_clip"} <= written | set(STUDIES[name])
     assert not written & set(STUDIES[name])
     assert resolved(composed(f"study={name}", *fixed)) == plain
-    images = f"{len(jobs) * plain['epochs'] * EPOCH_IMAGES / 1e6:.1f}".removesuffix(".0")
-    assert header["Cost"].startswith(f"{len(jobs)} runs of {plain['epochs']} epochs, {images} million images trained")
+    images = f"{number * plain['epochs'] * EPOCH_IMAGES / 1e6:.1f}".removesuffix(".0")
+    assert header["Cost"].startswith(f"{number} runs of {plain['epochs']} epochs, {images} million images trained")
 
 
 def test_each_optimizer_has_its_own_rate_and_the_grid_around_it(composed: Compose) -> None:
-    compositions = _compositions(_jobs("study=optimizer", "seed=0"))
-    own = {name: composed(f"optimizer={name}").optimizer for name in ("adam", "adamw", "sgd", "sign_sgd")}
-    assert [composition["optimizer"]["lr"] for composition in compositions] == [option.lr for option in own.values()]
-    for name, option in own.items():
-        grid = _compositions(_jobs(f"study=learning_rate_{name}", "seed=0"))
-        assert {composition["optimizer"]["_target_"] for composition in grid} == {option._target_}
-        assert sorted(composition["optimizer"]["lr"] for composition in grid)[2] == option.lr
+    for name in ("adam", "adamw", "sgd", "sign_sgd"):
+        own = composed(f"optimizer={name}").optimizer
+        assert composed("study=optimizer", f"optimizer={name}").optimizer == own
+        grid = yaml.safe_load(FILES[f"learning_rate_{name}"])["axes"]["optimizer.lr"]
+        assert sorted(map(float, grid))[2] == own.lr
+        assert composed(f"study=learning_rate_{name}").optimizer._target_ == own._target_
 
 
 @pytest.mark.parametrize(
@@ -119,18 +146,21 @@ def test_each_optimizer_has_its_own_rate_and_the_grid_around_it(composed: Compos
         ("--multirun", 12, ["loss=ce", "seed=0"]),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_the_command_line_narrows_and_lengthens_a_study(typed: str, number: int, first: list[str]) -> None:
     jobs = _jobs("study=loss", *typed.split())
     assert len(jobs) == number
     assert jobs[0] == ["study=loss", *first, "data=synthetic"]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_value_is_written_one_way_whether_it_is_typed_or_the_studys() -> None:
     assert _jobs("study=batch_norm", "bn=true")[0] == _jobs("study=batch_norm")[0]
     assert _jobs("study=learning_rate_adam", "optimizer.lr=1e-4")[0] == _jobs("study=learning_rate_adam")[0]
 
 
-def test_the_command_line_wins_over_the_study_over_the_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("unchecked")
+def test_the_command_line_wins_over_the_study_over_the_experiment() -> None:
     with_bn, without = _compositions(_jobs("experiment=vgg_a", "study=batch_norm", "seed=0"))
     assert with_bn["bn"] and not without["bn"]  # the experiment's is false
     assert with_bn["model"]["_target_"] == "cifar_lab.models.VGG" and with_bn["epochs"] == 20
@@ -138,6 +168,9 @@ def test_the_command_line_wins_over_the_study_over_the_experiment(capsys: pytest
     assert job["epochs"] == 70 and job["optimizer"]["lr"] == 2e-3
     (job,) = _compositions(_jobs("study=scheduler", "experiment=best_cnn", "scheduler=step", "seed=0", "epochs=9"))
     assert job["epochs"] == 9
+
+
+def test_what_an_experiment_sets_falls_away_with_its_option(capsys: pytest.CaptureFixture[str]) -> None:
     (job,) = _compositions(_jobs("study=smoothing", "experiment=loss_focal", "loss.smoothing=0.2", "seed=0"))
     assert job["loss"]["smoothing"] == 0.2 and "gamma" not in job["loss"]
     expected = "loss=label_smoothing replaces the experiment's, whose loss.alpha and loss.gamma fall away"
@@ -216,6 +249,7 @@ def test_a_study_is_trained_once_and_ends_in_its_table(lab: Lab, tmp_path: Path)
     assert refused.code == 2 and refused.stderr.startswith("error: resume= names one run")
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_name_names_a_studys_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert checked(["study=loss", "data=synthetic"]).sweep_folder == Path("outputs/study-loss")
