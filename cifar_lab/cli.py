@@ -18,8 +18,8 @@ from cifar_lab.command import application, run
 COMMANDS = {
     "train": "Train a composition, or each of a sweep; by Hydra.",
     "table": "Compare the runs of a sweep, or any runs.",
-    "reproduce": "Run every row of the published report, resumable, with what it takes beforehand.",
-    "report": "Set runs beside the published rows that they reproduce, as a page.",
+    "reproduce": "Run every row of the published report.",
+    "report": "Set runs beside the published rows, as a page.",
     "status": "List runs and sweeps, and how far they are.",
 }
 

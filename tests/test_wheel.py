@@ -71,7 +71,7 @@ def test_the_wheel_holds_the_package_its_options_and_its_licence_alone(wheel: Pa
     information = WHEEL.removesuffix("-py3-none-any.whl") + ".dist-info"
     assert {"cifar_lab/py.typed", f"{information}/licenses/LICENSE"} <= names
     kinds = {(name.partition("/")[0], Path(name).suffix) for name in names if not name.startswith(information)}
-    assert kinds == {("cifar_lab", ".py"), ("cifar_lab", ".yaml"), ("cifar_lab", ".typed")}
+    assert kinds == {("cifar_lab", ".py"), ("cifar_lab", ".yaml"), ("cifar_lab", ".typed"), ("cifar_lab", ".j2")}
     assert wheel.stat().st_size < 500_000
 
 
