@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from cifar_lab.callbacks import Saving
+from cifar_lab.classifier import Classifier
 from cifar_lab.runs import Run
 from tests.conftest import TINY, Outcome
 
@@ -57,3 +59,21 @@ def test_memory_is_flat_over_fifty_jobs(lab: Lab, measured: Callable[..., list[f
     assert len(megabytes) == 50
     # Hydra keeps each job's configuration until the sweep ends, 0.2 MB; a network with its optimizer's state has 2 MB.
     assert max(megabytes[10:]) - megabytes[9] < 0.3 * 40, megabytes
+
+
+def test_a_job_leaves_no_network_behind(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would hold a GPU's memory holds a CPU's too, and is found on both."""
+    networks: list[weakref.ref[Classifier]] = []
+    alive: list[int] = []
+    initialise = Classifier.__init__
+
+    def counted(self: Classifier, *arguments: Any, **options: Any) -> None:
+        gc.collect()
+        alive.append(sum(network() is not None for network in networks))
+        initialise(self, *arguments, **options)
+        networks.append(weakref.ref(self))
+
+    monkeypatch.setattr(Classifier, "__init__", counted)
+    outcome = lab("-m", *TINY, "epochs=1", "seed=range(0,3)")
+    assert outcome.code == 0, outcome.stderr
+    assert alive == [0, 0, 0]
