@@ -36,7 +36,7 @@ def report(
         archive.add((archived(run), run.metrics) for run in reproduction.runs if run.metrics is not None)
     page = report_page.write(reproduction, parameters(), output)
     entries = reproduction.entries
-    for verdict in ("within noise", "lower", "higher", "none published", "not run"):
+    for verdict in ("within noise", "lower", "higher", "diverged", "none published", "not run"):
         named = [entry.row.label for entry in entries if entry.verdict == verdict]
         if named:
             print(f"{verdict:15} {len(named)}: {', '.join(named)}")

@@ -49,8 +49,8 @@ class Planned:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing is left of it."""
-        return self.state.startswith("finished")
+        """Whether nothing is left of it; that a run diverges is what was found of it."""
+        return self.state.startswith(("finished", "diverged"))
 
     @property
     def train_size(self) -> int:
@@ -191,7 +191,8 @@ def _found(archive: Archive) -> dict[str, tuple[str, int]]:
             continue
         state = run.state(status)
         if not found.get(key, ("",))[0].startswith("finished"):
-            found[key] = (f"finished, {run.folder}" if state == "finished" else state, _epochs(run))
+            final = state in ("finished", "diverged")
+            found[key] = (f"{state}, {run.folder}" if final else state, _epochs(run))
     return found
 
 

@@ -91,11 +91,16 @@ class Entry:
 
     @property
     def verdict(self) -> str:
-        """What was measured against the published accuracy: within noise, lower, higher, not run, none published."""
+        """What was measured against the published accuracy.
+
+        One of within noise, lower, higher, diverged (no run of the report's protocol has finished), not run, and none
+        published.
+        """
         if self.row.accuracy is None:
             return "none published"
         if self.noise is None:
-            return "not run"
+            diverged = any(run.record.state == "diverged" and run.protocol == "report" for run in self.runs)
+            return "diverged" if diverged else "not run"
         low, high = self.noise
         if low <= self.row.accuracy <= high:
             return "within noise"

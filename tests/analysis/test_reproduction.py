@@ -110,6 +110,14 @@ def test_an_unfinished_run_is_no_number(tmp_path: Path, published: tuple[Table, 
     assert [run.record.state for run in entry.unfinished] == ["dead"]
 
 
+def test_a_run_that_diverged_is_a_verdict(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
+    run = leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8, finished=False)
+    run.fail("diverged", RuntimeError("the loss is nan in step 7"))
+    entry = reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_sgd")
+    assert entry.verdict == "diverged"
+    assert [shown.metrics for shown in entry.runs] == [None]
+
+
 def test_the_archive_gives_back_what_it_was_given(
     tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
 ) -> None:
