@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from cifar_lab.models.layers import Activation, conv3x3, initialise, norm
+from cifar_lab.models.layers import Activation, conv3x3, initialise, norm, pooled
 
 LEAKY_RELU = partial(nn.LeakyReLU, 0.1)
 
@@ -41,8 +41,7 @@ class CNN(nn.Module):
             raise ValueError(f"filters={list(filters)} has {len(filters)} widths; three pools halve 32 to 4, so give 3")
         layers: list[nn.Module] = []
         for in_channels, out_channels in zip((3, *filters), filters, strict=False):
-            layers += [conv3x3(in_channels, out_channels), norm(out_channels, batch_norm), activation()]
-            layers += [nn.MaxPool2d(2)]
+            layers += [conv3x3(in_channels, out_channels), norm(out_channels, batch_norm), *pooled(activation())]
         self.conv_layers = nn.Sequential(*layers)
         self.fc_layers = nn.Sequential(
             nn.Linear(filters[-1] * 4 * 4, 512),

@@ -17,6 +17,28 @@ def norm(num_features: int, batch_norm: bool) -> nn.Module:
     return nn.BatchNorm2d(num_features) if batch_norm else nn.Identity()
 
 
+def pooled(activation: nn.Module) -> list[nn.Module]:
+    """An activation and a 2x2 max-pool behind it.
+
+    The maximum of what an activation that never falls makes of some values is what it makes of their maximum, so
+    such a one stands behind the pool and sees a quarter of the values. Where rounding made equal what was not, the
+    gradient goes to another of them.
+    """
+    pool = nn.MaxPool2d(2)
+    return [pool, activation] if _never_falls(activation) else [activation, pool]
+
+
+def _never_falls(activation: nn.Module) -> bool:
+    match activation:
+        case nn.ReLU():
+            return True
+        case nn.LeakyReLU():
+            return activation.negative_slope >= 0
+        case nn.ELU():
+            return activation.alpha >= 0
+    return False
+
+
 def initialise(model: nn.Module, init: str) -> None:
     """Draw the weights of every convolution and linear layer again, in place.
 

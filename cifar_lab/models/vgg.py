@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from cifar_lab.models.layers import Activation, conv3x3, initialise
+from cifar_lab.models.layers import Activation, conv3x3, initialise, pooled
 
 
 class VGG(nn.Module):
@@ -25,7 +25,7 @@ class VGG(nn.Module):
         init: Initial weights, see `cifar_lab.models.layers.initialise`.
 
     Raises:
-        ValueError: There are no stages, or more than the five that 32 pixels can be halved.
+        ValueError: There are no stages, or more than the five that 32 pixels can be halved, or one has no convolution.
     """
 
     def __init__(
@@ -42,6 +42,8 @@ class VGG(nn.Module):
         super().__init__()
         if not 1 <= len(stages) <= 5:
             raise ValueError(f"stages={stages} has {len(stages)} stages; 32 pixels can be halved one to five times")
+        if not all(stages):
+            raise ValueError(f"stages={stages} has a stage without a convolution")
         in_channels = 3
         built: list[nn.Sequential] = []
         for widths in stages:
@@ -52,7 +54,7 @@ class VGG(nn.Module):
                     layers.append(nn.BatchNorm2d(out_channels))
                 layers.append(activation())
                 in_channels = out_channels
-            built.append(nn.Sequential(*layers, nn.MaxPool2d(2)))
+            built.append(nn.Sequential(*layers[:-1], *pooled(layers[-1])))
         if by_stage:
             for number, stage in enumerate(built, start=1):
                 self.add_module(f"stage{number}", stage)

@@ -8,6 +8,7 @@ from torch import nn
 
 from cifar_lab.config import build
 from cifar_lab.models import CNN, VGG, ResNet
+from cifar_lab.models.layers import pooled
 
 MODELS = ("cnn", "vgg_a", "vgg_a_light", "vgg_a_dropout", "resnet14", "resnet18")
 ACTIVATIONS = {
@@ -134,6 +135,24 @@ def test_a_basic_block_adds_its_input_to_two_normalised_convolutions() -> None:
     torch.testing.assert_close(block(features), torch.relu(block.bn2(block.conv2(inner)) + features))
 
 
+@pytest.mark.parametrize("activation", [*ACTIVATIONS.values(), lambda: nn.LeakyReLU(-0.1)])
+def test_an_activation_and_its_pool_are_what_they_are_one_after_the_other(activation: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(4, 3, 4, 4, dtype=torch.float64)
+    results = []
+    for modules in ([activation(), nn.MaxPool2d(2)], pooled(activation())):
+        output = nn.Sequential(*modules)(images)
+        results.append((output, *torch.autograd.grad(output, images, upstream)))
+    for plain, reordered in zip(*results, strict=True):
+        assert torch.equal(plain, reordered)
+
+
+def test_only_an_activation_that_never_falls_stands_behind_its_pool() -> None:
+    behind = {name for name, activation in ACTIVATIONS.items() if isinstance(pooled(activation())[0], nn.MaxPool2d)}
+    assert behind == {"relu", "leaky_relu", "elu"}
+
+
 def test_xavier_and_he_draw_their_variances_and_zero_biases() -> None:
     layer = lambda model: model.conv_layers[8]  # noqa: E731  128 to 256 channels, 3x3
     fan_in, fan_out = 128 * 9, 256 * 9
@@ -159,6 +178,7 @@ def test_default_initialisation_is_pytorchs() -> None:
         lambda: CNN(init="glorot"),
         lambda: VGG(stages=[]),
         lambda: VGG(stages=[[1]] * 6),
+        lambda: VGG(stages=[[1], []]),
         lambda: ResNet(blocks=(1, 1), widths=(4,)),
     ],
 )
