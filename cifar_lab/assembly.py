@@ -51,7 +51,7 @@ def make_classifier(config: DictConfig, datamodule: "InMemoryDataModule", native
 
 
 def make_callbacks(config: DictConfig, attempt: Attempt, throughput: "Throughput", averaging: Any) -> list[Any]:
-    """What happens beside training: our own, then the configuration's."""
+    """What happens beside training: our own, then the configuration's, then the caller's."""
     from cifar_lab.callbacks import Progress, Recorder, Saving, Stopping, best
 
     run, options = attempt.run, dict(config.callbacks)
@@ -64,7 +64,7 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: "Throughput
     if config.trainer.enable_progress_bar:
         val_name = "val acc" if config.protocol.val_fraction else "test acc"
         callbacks.append(Progress(throughput, val_name=val_name, job=attempt.job))
-    return callbacks
+    return [*callbacks, *attempt.callbacks]
 
 
 def choose_native(config: DictConfig, run: Run) -> "hardware.Native":

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cifar_lab import exit_codes
 from cifar_lab.config import RunFailedError, names_run
 from cifar_lab.interruption import Interruption
 from cifar_lab.jobs import Job
 from cifar_lab.runs import Run, first_whole
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,14 @@ class Attempt:
         job: Which job of a sweep it is; None for a single run.
         interruption: Notes signals.
         checkpoint: What it goes on from; None begins anew.
+        callbacks: Lightning's, called after the run's own.
     """
 
     run: Run
     job: Job | None = None
     interruption: Interruption = field(default_factory=Interruption)
     checkpoint: Path | None = None
+    callbacks: tuple["Callback", ...] = ()
 
 
 def is_done(run: Run, config: Mapping[str, Any], job: Job | None) -> bool:

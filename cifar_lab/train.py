@@ -7,8 +7,9 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -34,13 +35,16 @@ from cifar_lab.interruption import Interruption
 from cifar_lab.jobs import Job, clock, timed
 from cifar_lab.runs import LockedError, Run, Sweep, find_runs, job_key, locked
 
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+
 
 def main() -> None:
     """The command line; exits with 0, 1 (a run failed), 2 (it cannot be run as asked) or 130 (interrupted)."""
     run_application(lambda: launch(checked(sys.argv[1:])))
 
 
-def run(overrides: Sequence[str]) -> dict[str, Any]:
+def run(overrides: Sequence[str], callbacks: Sequence["Callback"] = ()) -> dict[str, Any]:
     """Train one composition from Python, in this process: `run(["model=vgg_a", "epochs=1"])`.
 
     It composes, checks, prints and writes what `python -m cifar_lab.train` with the same words does. Global random
@@ -48,6 +52,7 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
 
     Args:
         overrides: The command line, a word each.
+        callbacks: Lightning's, called after the run's own; what they change is recorded nowhere.
 
     Returns:
         The result by the names of `docs/run_directory.md`, and its `folder`.
@@ -59,7 +64,7 @@ def run(overrides: Sequence[str]) -> dict[str, Any]:
     asked = checked(_words(overrides))
     if not asked.trains or asked.sweep_folder is not None:
         raise ValueError(f"run() trains one composition, which {' '.join(overrides)} is not; sweep() trains several")
-    (folder,) = launch(asked)
+    (folder,) = launch(asked, callbacks)
     return Run(folder).outcome()
 
 
@@ -96,8 +101,12 @@ def _words(overrides: Sequence[str]) -> Sequence[str]:
     return overrides
 
 
-def launch(asked: Preflight) -> list[Path]:
+def launch(asked: Preflight, callbacks: Sequence["Callback"] = ()) -> list[Path]:
     """Train what a checked command line says, and compare the runs of a sweep.
+
+    Args:
+        asked: The checked command line.
+        callbacks: Lightning's, called after each run's own.
 
     Returns:
         The folders of the runs.
@@ -106,8 +115,13 @@ def launch(asked: Preflight) -> list[Path]:
         ValueError: It cannot be run, in one line.
         RunFailedError: A run failed or diverged, or the table could not be written.
     """
+
+    @wraps(train)
+    def task(config: DictConfig, job: Job | None) -> float:
+        return train(config, job, callbacks)
+
     try:
-        folders = run_jobs(train, asked)
+        folders = run_jobs(task, asked)
     except BaseException:
         with suppress(RunFailedError):  # what ended the sweep is what the user must know
             tabulate(asked.sweep_folder)
@@ -130,12 +144,13 @@ def tabulate(sweep_folder: Path | None) -> None:
             raise RunFailedError(f"the table was not written: {type(error).__name__}: {line}") from None
 
 
-def train(config: DictConfig, job: Job | None = None) -> float:
+def train(config: DictConfig, job: Job | None = None, callbacks: Sequence["Callback"] = ()) -> float:
     """Train a composition and leave its run directory, or go on with what an earlier attempt has left there.
 
     Args:
         config: The composed configuration; Hydra has made the run's folder.
         job: Which job of a sweep it is; of a sweep, finished runs are not trained again, and others gone on with.
+        callbacks: Lightning's, called after the run's own.
 
     Returns:
         The validation accuracy of the chosen weights, from 0 to 1; NaN where another process trains the run.
@@ -158,7 +173,8 @@ def train(config: DictConfig, job: Job | None = None) -> float:
             if not is_done(run, config, job):
                 with locked(run.lock_file):
                     if not is_done(run, config, job):
-                        train_run(config, Attempt(run, job, interruption, checkpoint_of(run, config, job)))
+                        checkpoint = checkpoint_of(run, config, job)
+                        train_run(config, Attempt(run, job, interruption, checkpoint, tuple(callbacks)))
         except LockedError as owner:
             return leave(run, job, owner)
     result = run.result()

@@ -81,7 +81,7 @@ class BatchLoader:
         epoch = self.epoch
         first = self._resumes[1] if self._resumes[0] == epoch else 0
         self._resumes = (0, 0)
-        for index, chosen in enumerate(self._order(epoch).split(self.batch_size)):
+        for index, chosen in enumerate(self.order(epoch).split(self.batch_size)):
             if index < first:
                 continue
             self._given = epoch, index + 1
@@ -98,8 +98,15 @@ class BatchLoader:
         """Begin the next iteration where another one was, if it is of the same epoch."""
         self._resumes = state_dict["epoch"], state_dict["batches"]
 
-    def _order(self, epoch: int) -> Tensor:
+    def order(self, epoch: int) -> Tensor:
+        """The int64 indices of an epoch's images, in the order in which they are visited."""
         count = len(self.data.labels)
         if not self.shuffle:
             return torch.arange(count)
         return torch.randperm(count, generator=keyed_generator(_ORDER, self.seed, epoch))
+
+    def to(self, device: torch.device) -> "BatchLoader":
+        """The same batches, made on a device."""
+        data = LabelledImages(*(part.to(device) for part in self.data))
+        mean, std = self._mean.tolist(), self._std.tolist()
+        return BatchLoader(data, self.batch_size, mean, std, self.augment, self.shuffle, self.seed)

@@ -1,0 +1,134 @@
+"""Time training by hand and by this package, side by side: `python -m cifar_lab.benchmark --model cnn`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifar_lab import exit_codes
+from cifar_lab.command import run_command
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cifar_lab.benchmarking import Comparison
+
+
+class Network(StrEnum):
+    """A network of the report, with the settings that it is benchmarked with."""
+
+    CNN = "cnn"
+    VGG_A = "vgg_a"
+    RESNET14 = "resnet14"
+    ALL = "all"
+
+
+def benchmark(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Set for every loop, such as augment=randaugment or trainer=cpu.")
+    ] = None,
+    model: Annotated[Network, typer.Option(help="Which network; VGG-A is the one with BatchNorm.")] = Network.ALL,
+    batch_size: Annotated[str, typer.Option(help="Images a step; several joined by commas.")] = "128",
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that each loop has.")] = 7,
+    seconds: Annotated[float, typer.Option(min=0.01, help="About how long a turn takes.")] = 1.5,
+    variants: Annotated[
+        bool, typer.Option("--variants", help="The best loop in other precisions, layouts, ..., not the other loops.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="Where benchmark.json and benchmark.png go.")] = Path(
+        "outputs/benchmark"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
+) -> int:
+    """Time the report's way, plain loops and cifar_lab.train in turns, after a check that they train alike."""
+    sizes = [int(size) for size in batch_size.split(",") if size.isdecimal() and int(size)]
+    if len(sizes) != len(batch_size.split(",")):
+        raise ValueError(f"--batch-size {batch_size}: it takes numbers from 1 on, joined by commas")
+    from cifar_lab.benchmarking import compare, describe_host
+
+    names = [name for name in Network if name is not Network.ALL and model in (name, Network.ALL)]
+    host = describe_host()
+    if not as_json:
+        print(_host_line(host), flush=True)
+    comparisons = []
+    for name in names:
+        for size in sizes:
+            comparison = compare(str(name), overrides or [], size, rounds, seconds, host, variants=variants)
+            comparisons.append(comparison)
+            if not as_json:
+                _show(comparison)
+    told = {"host": host, "comparisons": [comparison.plain() for comparison in comparisons]}
+    _write(told, comparisons, output)
+    if as_json:
+        print(json.dumps(told, indent=2))
+    else:
+        print(f"- {output / 'benchmark.json'}, {output / 'benchmark.png'}")
+    astray = [line for comparison in comparisons for line in comparison.astray]
+    for line in astray:
+        print(f"error: {line}", file=sys.stderr)
+    return exit_codes.FAILED if astray else 0
+
+
+def _host_line(host: dict[str, Any]) -> str:
+    peaks = ", ".join(f"{name} {flops / 1e9:,.0f} GFLOP/s" for name, flops in host["matmul_flops"].items())
+    return f"{host['device_name']}, {host['cpu_count']} cores, {host['threads']} threads; best matmul: {peaks}"
+
+
+def _show(comparison: "Comparison") -> None:
+    from cifar_lab.terminal import print_table
+
+    print(f"\n{comparison.title}")
+    print_table(_table(comparison), left=("loop", "precision", "layout"))
+    print(
+        f"first {comparison.check_steps} steps of the same weights, largest loss apart from the plain loop's: ", end=""
+    )
+    print(", ".join(f"{name} {apart:.1%}" for name, apart in comparison.apart().items()), flush=True)
+
+
+def _table(comparison: "Comparison") -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame([_cells(row) for row in comparison.plain()["loops"]])
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    def times(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    return {
+        "loop": row["name"],
+        "precision": row["precision"],
+        "layout": row["memory_format"],
+        "images/s": f"{row['images_per_second']:,.0f}",
+        "from": f"{row['images_per_second_low']:,.0f}",
+        "to": f"{row['images_per_second_high']:,.0f}",
+        "x report": times(row["ratio_to_report"]),
+        "x best": times(row["ratio_to_best"]),
+        **{phase: f"{share:.1%}" for phase, share in row["shares"].items()},
+        "GFLOP/s": f"{row['flops_per_second'] / 1e9:,.0f}",
+        "of matmul": f"{row['share_of_matmul']:.0%}",
+        "MB": f"{row['memory_bytes'] / 1e6:,.0f}",
+    }
+
+
+def _write(told: dict[str, Any], comparisons: Sequence["Comparison"], folder: Path) -> None:
+    from cifar_lab.analysis import figures
+    from cifar_lab.runs import replacing
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "benchmark.json") as file:
+        file.write(json.dumps(told, indent=2) + "\n")
+    speeds = {one.title: {row["name"]: row for row in one.plain()["loops"]} for one in comparisons}
+    figures.loop_speeds(speeds, _host_line(told["host"])).savefig(folder / "benchmark.png", dpi=120)
+
+
+def main() -> None:
+    """The command line."""
+    run_command(benchmark)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What a race says: speeds as medians and ratios, beside what the machine could do at best."""
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from cifar_lab import hardware, provenance
+from cifar_lab.benchmarking.race import CHECK_STEPS, LOOPS, VARIANTS, Contest, Measured, race
+from cifar_lab.classifier import Classifier
+from cifar_lab.config import build
+from cifar_lab.config.published import composed
+
+# How far a loss may lie from the plain loop's, as a share of it, by precision: what rounding makes of some steps.
+_TOLERANCE = {"32-true": 0.01, "bf16-mixed": 0.03}
+_MODELS = {"vgg_a": ["model=vgg_a", "bn=true"]}
+_MATMUL_SIZES = (512, 1024, 2048, 4096)
+_MATMUL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What loops have shown of one network.
+
+    Attributes:
+        title: What was trained.
+        contest: How.
+        measured: What the loops have shown.
+        flops_per_image: Of a forward pass.
+        matmul_flops: The most floating-point operations a second of this machine's matrix products, by precision.
+    """
+
+    title: str
+    contest: Contest
+    measured: Sequence[Measured]
+    flops_per_image: int
+    matmul_flops: Mapping[str, float]
+
+    check_steps = CHECK_STEPS
+
+    def plain(self) -> dict[str, Any]:
+        """All of it in plain values; a ratio is the median over the rounds."""
+        return {
+            "title": self.title,
+            "command": list(self.contest.command),
+            "batch_size": self.contest.batch_size,
+            "flops_per_image": self.flops_per_image,
+            "loops": [self._row(one) for one in self.measured],
+        }
+
+    def apart(self) -> dict[str, float]:
+        """How far each loop's first losses lie from the plain one's at most, as a share."""
+        (reference,) = (one.losses for one in self.measured if one.name in ("plain", "fp32"))
+        return {
+            one.name: max(abs(own / loss - 1) for own, loss in zip(one.losses, reference, strict=True))
+            for one in self.measured
+        }
+
+    @property
+    def astray(self) -> list[str]:
+        """A line for each loop that does not train as the plain one does."""
+        precisions = {one.name: one.precision for one in self.measured}
+        return [
+            f"{self.title}: the loss of {name} lies {apart:.1%} from the plain loop's within {CHECK_STEPS} steps"
+            for name, apart in self.apart().items()
+            if not apart <= _TOLERANCE.get(precisions[name], max(_TOLERANCE.values()))
+        ]
+
+    def _row(self, one: Measured) -> dict[str, Any]:
+        speeds = [self.contest.batch_size / seconds for seconds in one.seconds_per_step]
+        speed = statistics.median(speeds)
+        # A backward pass is two of a forward pass, one for the weights and one for what is below.
+        flops = 3 * self.flops_per_image * speed
+        peak = self.matmul_flops.get(one.precision, max(self.matmul_flops.values()))
+        return {
+            "name": one.name,
+            "precision": one.precision,
+            "memory_format": one.memory_format,
+            "images_per_second": speed,
+            "images_per_second_low": min(speeds),
+            "images_per_second_high": max(speeds),
+            "ratio_to_report": self._ratio(one, "report"),
+            "ratio_to_best": self._ratio(one, "best"),
+            "shares": one.phases,
+            "flops_per_second": flops,
+            "share_of_matmul": flops / peak,
+            "memory_bytes": one.memory_bytes,
+            "seconds_per_step": one.seconds_per_step,
+            "losses": one.losses,
+        }
+
+    def _ratio(self, one: Measured, name: str) -> float | None:
+        others = [other.seconds_per_step for other in self.measured if other.name == name]
+        if not others:
+            return None
+        return statistics.median(theirs / own for theirs, own in zip(others[0], one.seconds_per_step, strict=True))
+
+
+def compare(
+    model: str,
+    overrides: Sequence[str],
+    batch_size: int,
+    rounds: int,
+    seconds: float,
+    host: Mapping[str, Any],
+    variants: bool = False,
+) -> Comparison:
+    """Race the loops on a network.
+
+    Args:
+        model: `cnn`, `vgg_a` (with BatchNorm) or `resnet14`.
+        overrides: Set for every loop.
+        batch_size: Images a step.
+        rounds: Turns that each loop has.
+        seconds: About how long a turn takes.
+        host: From `describe_host`.
+        variants: Race the best loop with what it could do otherwise.
+
+    Raises:
+        ValueError: A loop cannot train what is asked for.
+    """
+    command = (*_MODELS.get(model, [f"model={model}"]), *overrides)
+    loops = ("best", *VARIANTS) if variants else tuple(LOOPS)
+    contest = Contest(command, batch_size, loops, rounds, seconds)
+    flops = _flops_per_image([*command, f"batch_size={batch_size}"])
+    return Comparison(
+        f"{' '.join(command)} batch_size={batch_size}", contest, race(contest), flops, host["matmul_flops"]
+    )
+
+
+def describe_host() -> dict[str, Any]:
+    """The machine, the versions, and the most operations a second of its matrix products in each precision."""
+    device = hardware.training_device("auto")
+    dtypes = {"32-true": torch.float32}
+    if hardware.native_precision(device) == "bf16-mixed":
+        dtypes["bf16-mixed"] = torch.bfloat16
+    peaks = {precision: _matmul_flops(device, dtype) for precision, dtype in dtypes.items()}
+    return {**hardware.describe(device), "matmul_flops": peaks, "versions": provenance.versions()}
+
+
+def _matmul_flops(device: str, dtype: torch.dtype) -> float:
+    best = 0.0
+    for size in _MATMUL_SIZES:
+        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        until = time.perf_counter() + _MATMUL_SECONDS
+        while time.perf_counter() < until:
+            started = time.perf_counter()
+            torch.mm(left, right)
+            if device == "cuda":
+                torch.cuda.synchronize()
+            best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    return best
+
+
+def _flops_per_image(command: Sequence[str]) -> int:
+    config = OmegaConf.create(composed(command))
+    return Classifier(build(config.model), build(config.loss), partial(torch.optim.SGD, lr=0.1)).flops_per_image()

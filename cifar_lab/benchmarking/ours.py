@@ -1,0 +1,104 @@
+"""`cifar_lab.train` itself as one of the loops: a callback takes the turns, Lightning's profiler times the parts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.profilers import Profiler
+from torch import Tensor
+
+from cifar_lab import train
+from cifar_lab.benchmarking.watch import Watch
+
+# Which phase an action is of by the name that Lightning gives it, and whether it adds to it or is a part of it that is
+# of another phase: forward and backward passes are called from within the optimizer's step.
+_ACTIONS = {
+    "train_dataloader_next": (("data", 1),),
+    "training_step": (("forward", 1), ("optimizer", -1)),
+    "Strategy.backward": (("backward", 1), ("optimizer", -1)),
+    "optimizer_step": (("optimizer", 1),),
+}
+
+
+def ours(command: Sequence[str], watch: Watch) -> None:
+    """Train what a command line says for as long as it is asked.
+
+    Args:
+        command: A word each; the run is left in the current folder.
+        watch: Times it.
+    """
+    train.run([*command, "hydra.run.dir=run"], callbacks=[Turns(watch)])
+
+
+class Turns(Checkpoint):
+    """Takes turns with the other loops.
+
+    A `Checkpoint` in Lightning's eyes, so that it is called after all that happens in a step.
+
+    Args:
+        watch: Times the steps.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.profiler = Phases(watch)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Wait for the first turn."""
+        self.watch.wait(pl_module.device.type, str(trainer.precision), pl_module.memory_format)
+        self._choose_profiler(trainer)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Leave out what is done between two epochs: validation, checkpoints."""
+        if trainer.current_epoch > 0:
+            self.watch.leave_out()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: Any,
+        outputs: object,
+        batch: tuple[Tensor, Tensor],
+        batch_idx: int,
+    ) -> None:
+        """Count a step, and wait for the next turn where one is over."""
+        self.watch.end(pl_module.step_loss)
+        self._choose_profiler(trainer)
+
+    def _choose_profiler(self, trainer: L.Trainer) -> None:
+        from lightning.pytorch.profilers import PassThroughProfiler
+
+        if self.watch.in_phases != (trainer.profiler is self.profiler):
+            trainer.profiler = self.profiler if self.watch.in_phases else PassThroughProfiler()
+
+
+class Phases(Profiler):
+    """Counts what Lightning times to the parts of a step.
+
+    What the closure of an optimizer's step does beside both passes is the optimizer's.
+
+    Args:
+        watch: Is told.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.watch = watch
+        self._began: dict[str, float] = {}
+
+    def start(self, action_name: str) -> None:
+        """An action begins."""
+        if _phases(action_name):
+            self._began[action_name] = self.watch.now()
+
+    def stop(self, action_name: str) -> None:
+        """An action ends, if this profiler has seen it begin."""
+        if action_name in self._began:
+            seconds = self.watch.now() - self._began.pop(action_name)
+            for phase, sign in _phases(action_name):
+                self.watch.add(phase, sign * seconds)
+
+
+def _phases(action: str) -> Sequence[tuple[str, int]]:
+    return next((phases for name, phases in _ACTIONS.items() if action.endswith(name)), ())

@@ -1,0 +1,241 @@
+"""Loops side by side: processes of which one runs at a time, in turns."""
+
+import multiprocessing
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from cifar_lab.benchmarking.watch import Over, Turn, Watch, shares
+
+LOOPS = {
+    "report": "the report's way: PIL, 2 workers, fp32",
+    "plain": "plain tensors, fp32",
+    "best": "the best by hand",
+    "train": "cifar_lab.train",
+}
+"""The loops, and what they are."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "fp32": {"precision": "32-true"},
+    "bf16": {"precision": "bf16-mixed"},
+    "contiguous": {"memory_format": "contiguous"},
+    "foreach": {"implementation": "foreach"},
+    "compiled": {"compiles": True},
+    "fp32-compiled": {"precision": "32-true", "compiles": True},
+}
+"""Ways for the best loop to compute otherwise."""
+
+# What the report's workers have prepared while the others ran: two batches each, and one on its way.
+_SKIPPED = {"report": 5}
+CHECK_STEPS = 8
+_MOST_STEPS = 200
+_MOST_IMAGES = 50_000
+_ENDING_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What the loops train.
+
+    Attributes:
+        command: As for `cifar_lab.train`, without data, length and logger.
+        batch_size: Images a step.
+        loops: Names of loops, or of variants of the best one.
+        rounds: Turns that each loop has.
+        seconds: About how long a turn takes.
+    """
+
+    command: tuple[str, ...]
+    batch_size: int = 128
+    loops: tuple[str, ...] = tuple(LOOPS)
+    rounds: int = 7
+    seconds: float = 1.5
+
+
+@dataclass
+class Measured:
+    """What a loop has shown.
+
+    Attributes:
+        name: The loop's.
+        precision: In which it computes, by Lightning's name.
+        memory_format: Layout of its images.
+        seconds_per_step: Of each round.
+        phases: Shares of a step's time.
+        losses: Of its first steps, on images that are not augmented.
+        memory_bytes: The most that it took, of the GPU's memory or of its process.
+    """
+
+    name: str
+    precision: str = ""
+    memory_format: str = ""
+    seconds_per_step: list[float] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    memory_bytes: int = 0
+
+
+class LoopError(RuntimeError):
+    """A loop's process ended, in one line."""
+
+
+def race(contest: Contest) -> list[Measured]:
+    """Check that the loops train alike, then time them in turns.
+
+    Every loop has a process of its own that is stopped while another's turn is, so that all meet the same machine.
+
+    Args:
+        contest: What they train.
+
+    Raises:
+        LoopError: A loop cannot run what the contest says.
+    """
+    measured = [Measured(name) for name in contest.loops]
+    for one in measured:
+        with _started(contest, one, check=True) as process:
+            one.losses = process.take(Turn(CHECK_STEPS, skipped=0))["losses"]
+    with _all_started(contest, measured) as processes:
+        steps = _steps(contest, processes)
+        for number in range(contest.rounds):
+            # Another loop begins each round, so that none always follows the same one.
+            first = number % len(processes)
+            for process in [*processes[first:], *processes[:first]]:
+                told = process.take(Turn(steps, process.skipped))
+                process.measured.seconds_per_step.append(told["seconds"] / steps)
+        for process in processes:
+            told = process.take(Turn(steps, process.skipped, in_phases=True))
+            process.measured.phases = shares(told["seconds"], told["phases"])
+            process.measured.memory_bytes = told["memory"]
+    return measured
+
+
+def _steps(contest: Contest, processes: Sequence["_Process"]) -> int:
+    """Steps of a turn, from what a step of the loop in the middle takes."""
+    seconds = statistics.median(process.take(Turn(2, process.skipped))["seconds"] / 2 for process in processes)
+    return min(_MOST_STEPS, max(2, round(contest.seconds / seconds)))
+
+
+class _Process:
+    """A loop's process, stopped but for its turns."""
+
+    def __init__(self, contest: Contest, measured: Measured, check: bool, folder: Path) -> None:
+        self.measured = measured
+        self.skipped = _SKIPPED.get(measured.name, 1)
+        self.log = folder / "log.txt"
+        folder.mkdir()
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        arguments = (measured.name, _command(contest, check), check, theirs, folder)
+        self._process = context.Process(target=_work, args=arguments)
+        self._process.start()
+        theirs.close()
+        told = self._receive()
+        measured.precision, measured.memory_format = told["precision"], told["memory_format"]
+        self._signal(signal.SIGSTOP)
+
+    def take(self, turn: Turn) -> dict[str, Any]:
+        """Let it take a turn; what it tells of it."""
+        self._signal(signal.SIGCONT)
+        self._connection.send(turn)
+        told = self._receive()
+        self._signal(signal.SIGSTOP)
+        return told
+
+    def end(self) -> None:
+        """End it, and the workers that it has; by force where it does not do so itself."""
+        with suppress(OSError):
+            self._signal(signal.SIGCONT)
+            self._connection.send(None)
+            self._process.join(_ENDING_SECONDS)
+        with suppress(OSError):
+            self._signal(signal.SIGKILL)
+        self._process.join()
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process.pid is not None
+        os.killpg(self._process.pid, number)
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            told: dict[str, Any] = self._connection.recv()
+        except EOFError:
+            raise LoopError(f"{self.measured.name}: its process has ended") from None
+        if "error" in told:
+            raise LoopError(f"{self.measured.name}: {told['error']}")
+        return told
+
+
+@contextmanager
+def _started(contest: Contest, measured: Measured, check: bool) -> Iterator[_Process]:
+    with tempfile.TemporaryDirectory() as folder:
+        process = _Process(contest, measured, check, Path(folder) / "loop")
+        try:
+            yield process
+        finally:
+            process.end()
+
+
+@contextmanager
+def _all_started(contest: Contest, measured: Sequence[Measured]) -> Iterator[list[_Process]]:
+    processes: list[_Process] = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for number, one in enumerate(measured):
+                processes.append(_Process(contest, one, False, Path(folder) / str(number)))
+            yield processes
+        finally:
+            for process in processes:
+                process.end()
+
+
+def _command(contest: Contest, check: bool) -> list[str]:
+    # Enough images for all turns to lie in one epoch, up to a limit.
+    images = contest.batch_size * (CHECK_STEPS if check else (contest.rounds + 3) * (_MOST_STEPS + 5))
+    return [
+        *contest.command,
+        *(f"batch_size={contest.batch_size}", "epochs=1000", "protocol=report"),
+        *("data=synthetic", f"data.num_train={min(images, _MOST_IMAGES)}", "data.num_test=100"),
+        *(["augment=none"] if check else []),
+    ]
+
+
+def _work(name: str, command: Sequence[str], check: bool, connection: Connection, folder: Path) -> None:
+    """What a loop's process does, in a group of its own, of which the workers of its data are too."""
+    os.setsid()
+    os.chdir(folder)
+    with (folder / "log.txt").open("w") as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+        try:
+            _train(name, command, Watch(connection, check))
+        except Over:
+            pass
+        except BaseException as error:
+            traceback.print_exc()
+            connection.send({"error": " ".join(f"{type(error).__name__}: {error}".split())})
+
+
+def _train(name: str, command: Sequence[str], watch: Watch) -> None:
+    if name == "train":
+        from cifar_lab.benchmarking.ours import ours
+
+        ours(command, watch)
+        return
+    from omegaconf import OmegaConf
+
+    from cifar_lab.benchmarking import loops
+    from cifar_lab.config.published import composed
+
+    config = OmegaConf.create(composed(command))
+    options: Mapping[str, Any] = {"variant": loops.Variant(**VARIANTS[name])} if name in VARIANTS else {}
+    for loss in getattr(loops, name if name in LOOPS else "best")(config, watch, **options):
+        watch.end(loss)

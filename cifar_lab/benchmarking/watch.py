@@ -1,0 +1,141 @@
+"""How a loop takes its turns, and what its steps spend their time on."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import torch
+from torch import Tensor
+
+from cifar_lab import hardware
+from cifar_lab.data.images import key_seed
+
+PHASES = ("data", "forward", "backward", "optimizer")
+# As the Classifier seeds what dropout draws in a batch.
+_DRAWS = 2
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a loop is asked for: some steps, of which the first are not timed.
+
+    Attributes:
+        steps: That are timed.
+        skipped: Before them, while caches fill and what was prepared during the others' turns is used up.
+        in_phases: Time the parts of a step too, for which a GPU is waited for after each.
+    """
+
+    steps: int
+    skipped: int = 1
+    in_phases: bool = False
+
+
+class Over(BaseException):
+    """There are no more turns."""
+
+
+class Watch:
+    """Lets a loop run when it is its turn, and times it.
+
+    A loop calls `begin` once its batch is there, `mark` after each part of a step and `end` after the step, which waits
+    for the next turn where one is over.
+
+    Args:
+        connection: Where turns come from, and times go to.
+        seeded: Seed what is drawn in each step as `cifar_lab.train` does, so that all loops draw the same.
+    """
+
+    def __init__(self, connection: Connection, seeded: bool = False) -> None:
+        self._connection = connection
+        self._device = "cpu"
+        self._seeded = seeded
+        self._turn: Turn | None = None
+        self._done = 0
+        self._started = self._marked = self._ended = 0.0
+        self._phases: dict[str, float] = {}
+        self._losses: list[Tensor] = []
+
+    @property
+    def in_phases(self) -> bool:
+        """Whether this turn asks for the parts of a step."""
+        return self._turn is not None and self._turn.in_phases
+
+    def leave_out(self) -> None:
+        """Leave out of the time what was done since the last step."""
+        between = self.now() - self._ended
+        self._started += between
+        self._marked += between
+
+    def wait(self, device: str, precision: str, memory_format: torch.memory_format) -> None:
+        """Tell how the loop computes, and wait for its first turn.
+
+        Args:
+            device: `cpu`, `cuda` or `mps`.
+            precision: By Lightning's name.
+            memory_format: The images'.
+        """
+        self._device = device
+        layout = str(memory_format).removeprefix("torch.").removesuffix("_format")
+        self._connection.send({"precision": precision, "memory_format": layout})
+        self._take_turn()
+
+    def begin(self, epoch: int, index: int) -> None:
+        """The batch `index` of an epoch is there."""
+        self.mark("data")
+        if self._seeded:
+            torch.manual_seed(key_seed(_DRAWS, 0, epoch, index))
+
+    def mark(self, phase: str) -> None:
+        """What was done since the last mark is of this phase."""
+        if self.in_phases:
+            now = self.now()
+            self.add(phase, now - self._marked)
+            self._marked = now
+
+    def now(self) -> float:
+        """Seconds on a clock, once a GPU has done what it was asked for."""
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Count seconds, which may be negative, to a phase."""
+        self._phases[phase] = self._phases.get(phase, 0.0) + seconds
+
+    def end(self, loss: Tensor) -> None:
+        """A step is done.
+
+        Raises:
+            Over: It was the last one.
+        """
+        assert self._turn is not None
+        self._done += 1
+        self._losses.append(loss.detach())
+        if self._done == self._turn.skipped:
+            self._start()
+        elif self._done == self._turn.skipped + self._turn.steps:
+            seconds = self.now() - self._started
+            losses = torch.stack(self._losses).tolist()
+            memory = hardware.peak_memory_bytes(self._device)
+            self._connection.send({"seconds": seconds, "losses": losses, "memory": memory, "phases": self._phases})
+            self._take_turn()
+        self._ended = time.perf_counter()
+
+    def _take_turn(self) -> None:
+        self._turn = self._connection.recv()
+        if self._turn is None:
+            raise Over
+        self._done, self._losses = 0, []
+        if self._turn.skipped == 0:
+            self._start()
+
+    def _start(self) -> None:
+        self._phases = {}
+        self._started = self._marked = self.now()
+
+
+def shares(seconds: float, phases: Mapping[str, float]) -> dict[str, float]:
+    """The phases' shares of the time of some steps, and under `framework` what is in none of them."""
+    of_phases = {phase: phases.get(phase, 0.0) / seconds for phase in PHASES}
+    return {**of_phases, "framework": max(0.0, 1 - sum(of_phases.values()))}
