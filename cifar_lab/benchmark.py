@@ -78,14 +78,13 @@ def _host_line(host: dict[str, Any]) -> str:
 
 
 def _show(comparison: "Comparison") -> None:
+    from cifar_lab.benchmarking import CHECK_STEPS
     from cifar_lab.terminal import print_table
 
     print(f"\n{comparison.title}")
     print_table(_table(comparison), left=("loop", "precision", "layout"))
-    print(
-        f"first {comparison.check_steps} steps of the same weights, largest loss apart from the plain loop's: ", end=""
-    )
-    print(", ".join(f"{name} {apart:.1%}" for name, apart in comparison.apart().items()), flush=True)
+    apart = ", ".join(f"{name} {share:.1%}" for name, share in comparison.apart().items())
+    print(f"loss of the first {CHECK_STEPS} steps, at most apart from the plain loop's: {apart}", flush=True)
 
 
 def _table(comparison: "Comparison") -> "pd.DataFrame":

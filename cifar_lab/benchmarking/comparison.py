@@ -41,8 +41,6 @@ class Comparison:
     flops_per_image: int
     matmul_flops: Mapping[str, float]
 
-    check_steps = CHECK_STEPS
-
     def plain(self) -> dict[str, Any]:
         """All of it in plain values; a ratio is the median over the rounds."""
         return {

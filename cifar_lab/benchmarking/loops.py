@@ -1,7 +1,7 @@
 """Training loops written by hand, from the report's way to the fastest that we know of.
 
-Each trains what a configuration describes for as long as it is asked, yields after every step the step's loss, and tells
-`watch` of the step's parts. They clip gradients as the configuration says and measure nothing else.
+Each trains what a configuration describes for as long as it is asked, yields after every step the step's loss, and
+tells `watch` of the step's parts. They clip gradients as the configuration says and measure nothing else.
 """
 
 import itertools
@@ -115,7 +115,7 @@ def best(config: DictConfig, watch: Watch, variant: Variant | None = None) -> It
     variant = variant or Variant()
     parts = Parts.of(config)
     native = hardware.choose(config.trainer.accelerator, variant.precision, variant.memory_format)
-    model = parts.model.to(native.device, memory_format=native.memory_format)
+    model = parts.model.to(native.device).to(memory_format=native.memory_format)
     weights = list(model.parameters())
     chosen = {name: name == variant.implementation for name in ("fused", "foreach")} if variant.implementation else {}
     optimizer = parts.optimizer(weights, **chosen) if chosen else make_optimizer(parts.optimizer, weights)[0]

@@ -66,7 +66,7 @@ class Turns(Checkpoint):
         self.watch.end(pl_module.step_loss)
         self._choose_profiler(trainer)
 
-    def _choose_profiler(self, trainer: L.Trainer) -> None:
+    def _choose_profiler(self, trainer: Any) -> None:
         from lightning.pytorch.profilers import PassThroughProfiler
 
         if self.watch.in_phases != (trainer.profiler is self.profiler):
