@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 
@@ -54,10 +55,7 @@ class Comparison:
     def apart(self) -> dict[str, float]:
         """How far each loop's first losses lie from the plain one's at most, as a share."""
         (reference,) = (one.losses for one in self.measured if one.name in ("plain", "fp32"))
-        return {
-            one.name: max(abs(own / loss - 1) for own, loss in zip(one.losses, reference, strict=True))
-            for one in self.measured
-        }
+        return {one.name: float(np.abs(np.divide(one.losses, reference) - 1).max()) for one in self.measured}
 
     @property
     def astray(self) -> list[str]:

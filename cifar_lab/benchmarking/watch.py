@@ -31,7 +31,7 @@ class Turn:
     in_phases: bool = False
 
 
-class Over(BaseException):
+class Over(KeyboardInterrupt):
     """There are no more turns."""
 
 

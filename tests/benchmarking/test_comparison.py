@@ -1,0 +1,54 @@
+"""What is said of loops that have taken their turns."""
+
+import pytest
+
+from cifar_lab.benchmarking.comparison import Comparison
+from cifar_lab.benchmarking.race import Contest, LoopError, Measured, race
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    report = Measured("report", "32-true", "contiguous", [1.0, 2.0, 4.0], {}, [2.0, 1.0])
+    plain = Measured("plain", "32-true", "contiguous", [1.0, 1.0, 1.0], {}, [2.0, 1.0])
+    best = Measured("best", "bf16-mixed", "channels_last", [0.5, 0.5, 1.0], {}, [2.02, 1.0])
+    train = Measured("train", "bf16-mixed", "channels_last", [0.5, 1.0, 0.8], {}, [2.0, 1.02])
+    contest = Contest(("model=cnn",), batch_size=100)
+    return Comparison("cnn", contest, (report, plain, best, train), 10, {"32-true": 1e4, "bf16-mixed": 2e4})
+
+
+def test_a_ratio_is_the_median_over_the_rounds(comparison: Comparison) -> None:
+    rows = {row["name"]: row for row in comparison.plain()["loops"]}
+    assert rows["train"]["ratio_to_best"] == 1.0  # of 1, 0.5 and 1.25
+    assert rows["train"]["ratio_to_report"] == 2.0  # of 2, 2 and 5
+    assert rows["report"]["ratio_to_report"] == 1.0
+    assert rows["train"]["images_per_second"] == 125.0
+    assert (rows["train"]["images_per_second_low"], rows["train"]["images_per_second_high"]) == (100.0, 200.0)
+
+
+def test_work_is_three_forward_passes_and_is_held_against_the_matmul_of_its_precision(comparison: Comparison) -> None:
+    rows = {row["name"]: row for row in comparison.plain()["loops"]}
+    assert rows["plain"]["flops_per_second"] == 3 * 10 * 100
+    assert rows["plain"]["share_of_matmul"] == pytest.approx(0.3)
+    assert rows["best"]["share_of_matmul"] == pytest.approx(0.3)
+
+
+def test_a_loop_is_astray_beyond_its_precisions_rounding(comparison: Comparison) -> None:
+    assert comparison.apart() == pytest.approx({"report": 0, "plain": 0, "best": 0.01, "train": 0.02})
+    assert comparison.astray == []
+    comparison.measured[0].losses[1] = 1.02
+    comparison.measured[3].losses[1] = float("nan")
+    assert [line.split()[4] for line in comparison.astray] == ["report", "train"]
+
+
+def test_processes_take_turns_and_end() -> None:
+    words = ("model.filters=[2,2,2]", "trainer=cpu")
+    (measured,) = race(Contest(words, batch_size=8, loops=("plain",), rounds=3, seconds=0.01))
+    assert len(measured.seconds_per_step) == 3
+    assert min(measured.seconds_per_step) > 0
+    assert len(measured.losses) == 8
+    assert measured.memory_bytes > 0
+
+
+def test_a_loop_that_cannot_run_is_told_in_one_line() -> None:
+    with pytest.raises(LoopError, match="plain: ValueError: .*has 2 widths"):
+        race(Contest(("model.filters=[2,2]",), batch_size=8, loops=("plain",), rounds=1))

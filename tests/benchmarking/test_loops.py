@@ -1,0 +1,95 @@
+"""The loops of the benchmark: they train the same, and their time is told."""
+
+from collections.abc import Callable
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from cifar_lab.benchmarking import loops
+from cifar_lab.benchmarking.ours import ours
+from cifar_lab.benchmarking.watch import PHASES, Over, Turn, Watch, shares
+from cifar_lab.config.published import composed
+
+WORDS = [
+    *("model.filters=[2,2,2]", "batch_size=8", "data=synthetic", "data.num_train=44", "data.num_test=20"),
+    *("protocol=report", "augment=none", "trainer=cpu", "trainer.precision=32-true", "epochs=100"),
+]
+STEPS = 9  # one and a half epochs, the short batch at an epoch's end among them
+
+
+@pytest.fixture
+def config() -> DictConfig:
+    return OmegaConf.create(composed(WORDS))
+
+
+def told(train: Callable[[Watch], object], *turns: Turn) -> list[dict[str, Any]]:
+    """Give a loop its turns; what it tells: how it computes, then of each turn."""
+    here, there = Pipe()
+    for turn in (*turns, None):
+        here.send(turn)
+    with pytest.raises(Over):
+        train(Watch(there, seeded=True))
+    return [here.recv() for _ in range(1 + len(turns))]
+
+
+def by_hand(name: str, config: DictConfig, **options: Any) -> Callable[[Watch], None]:
+    def train(watch: Watch) -> None:
+        for loss in getattr(loops, name)(config, watch, **options):
+            watch.end(loss)
+
+    return train
+
+
+# Workers are forked from a process with threads, as anybody's are.
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_every_loop_and_cifar_lab_itself_train_to_the_same_losses(
+    config: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    turn = Turn(STEPS, skipped=0)
+    _, plain = told(by_hand("plain", config), turn)
+    assert len(set(plain["losses"])) == STEPS
+    fp32 = loops.Variant(precision="32-true")
+    for train in (by_hand("report", config), by_hand("best", config, variant=fp32), lambda watch: ours(WORDS, watch)):
+        _, other = told(train, turn)
+        torch.testing.assert_close(other["losses"], plain["losses"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"implementation": "for_loop"}, {"memory_format": "contiguous"}])
+def test_variants_compute_otherwise_and_train_the_same(config: DictConfig, changes: dict[str, str]) -> None:
+    turn = Turn(STEPS, skipped=0)
+    _, plain = told(by_hand("plain", config), turn)
+    how, other = told(by_hand("best", config, variant=loops.Variant(precision="32-true", **changes)), turn)
+    assert how == {"precision": "32-true", "memory_format": changes.get("memory_format", "channels_last")}
+    torch.testing.assert_close(other["losses"], plain["losses"], rtol=1e-4, atol=1e-5)
+
+
+def test_turns_go_on_where_the_last_one_ended(config: DictConfig) -> None:
+    _, whole = told(by_hand("best", config), Turn(6, skipped=0))
+    _, first, second = told(by_hand("best", config), Turn(1, skipped=1), Turn(4, skipped=0))
+    assert [*first["losses"], *second["losses"]] == whole["losses"]
+
+
+@pytest.mark.parametrize("name", ["best", "train"])
+def test_the_parts_of_a_step_make_up_most_of_it(
+    config: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train = by_hand("best", config) if name == "best" else lambda watch: ours(WORDS, watch)
+    _, fast, parted = told(train, Turn(2), Turn(3, in_phases=True))
+    assert fast["phases"] == {}
+    assert set(parted["phases"]) == set(PHASES)
+    assert all(seconds > 0 for seconds in parted["phases"].values())
+    of_step = shares(parted["seconds"], parted["phases"])
+    assert sum(of_step.values()) == pytest.approx(1)
+    assert of_step["forward"] + of_step["backward"] > of_step["data"]
+
+
+def test_an_augmentation_that_the_report_has_no_transform_for_is_refused() -> None:
+    config = OmegaConf.create(composed([*WORDS[:-1], "augment=cutout"]))
+    with pytest.raises(ValueError, match="augment=cutout: the report's loop knows identity, flip_crop, randaugment"):
+        next(loops.report(config, Watch(Pipe()[0])))
