@@ -50,5 +50,5 @@ def test_processes_take_turns_and_end() -> None:
 
 
 def test_a_loop_that_cannot_run_is_told_in_one_line() -> None:
-    with pytest.raises(LoopError, match="plain: ValueError: .*has 2 widths"):
+    with pytest.raises(LoopError, match=r"plain: ValueError: .*has 2 widths"):
         race(Contest(("model.filters=[2,2]",), batch_size=8, loops=("plain",), rounds=1))
