@@ -41,6 +41,7 @@ def measure(config: Mapping[str, Any], seconds: float = 2.0) -> Speed:
     """
     trainer = config["trainer"]
     native = hardware.choose(trainer["accelerator"], trainer["precision"], trainer["memory_format"])
+    hardware.keep_freed_memory(native.device)
     parts = OmegaConf.create({key: config[key] for key in ("model", "loss", "optimizer")})
     model = build(parts.model).to(native.device, memory_format=native.memory_format)
     criterion = build(parts.loss).to(native.device)

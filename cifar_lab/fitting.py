@@ -45,6 +45,7 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
     run = attempt.run
     native = choose_native(config, run)
     hardware.reset_peak_memory(native.device)
+    hardware.keep_freed_memory(native.device)
     datamodule = build(config.data)
     L.seed_everything(config.seed, verbose=False)
     classifier = make_classifier(config, datamodule, native)

@@ -1,5 +1,6 @@
 """What this machine does natively, and what it is."""
 
+import ctypes
 import os
 import platform
 import resource
@@ -12,6 +13,9 @@ import torch
 
 # Instructions that multiply bf16 matrices. Without any of them bf16 is emulated, ten to a hundred times slower.
 _BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
+
+# glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, in bytes: blocks below a gigabyte come from the heap, which stays.
+_KEEP_FREED_MEMORY = ((-3, 1 << 30), (-1, (1 << 31) - 1))
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,27 @@ def native_precision(device: str, cpu_capabilities: Mapping[str, object] | None 
 def native_memory_format(device: str) -> torch.memory_format:
     """The layout in which convolutions are fastest: channels last, but for Apple's GPUs, which lack it."""
     return torch.contiguous_format if device == "mps" else torch.channels_last
+
+
+def keep_freed_memory(device: str) -> bool:
+    """Let the C library keep what tensors have freed for the tensors of the next step.
+
+    glibc gives blocks of more than 32 MB, which a batch's activations are in float32, back to the system as they are
+    freed; the next step then waits for their pages to be mapped and zeroed again. The process keeps what it took once.
+
+    Args:
+        device: On which tensors live; a GPU's memory has torch's own allocator.
+
+    Returns:
+        Whether the C library does so from now on; only glibc's can.
+    """
+    if device != "cpu":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return all(mallopt(option, value) == 1 for option, value in _KEEP_FREED_MEMORY)
 
 
 def describe(device: str) -> dict[str, object]:

@@ -1,3 +1,7 @@
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -65,3 +69,35 @@ def test_the_machine_is_described_in_plain_values() -> None:
     assert description["threads"] == torch.get_num_threads()
     assert description["device_name"]
     assert hardware.peak_memory_bytes("cpu") > 50 * 2**20  # torch alone takes more
+
+
+_FAULTS = """
+import resource, sys, torch
+from cifar_lab import hardware
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if sys.argv[1] == "keep":
+    assert hardware.keep_freed_memory("cpu")
+for _ in range(2):
+    torch.ones(20_000_000)
+before = faults()
+for _ in range(5):
+    torch.ones(20_000_000)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+def test_memory_that_is_kept_is_not_mapped_again() -> None:
+    def faults(word: str) -> int:
+        return int(subprocess.check_output([sys.executable, "-c", _FAULTS, word], text=True))
+
+    assert faults("keep") < 100 < faults("leave")
+
+
+def test_memory_is_left_to_the_allocators_of_other_devices_and_c_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not hardware.keep_freed_memory("cuda")
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda _: object())
+    assert not hardware.keep_freed_memory("cpu")
