@@ -14,8 +14,8 @@ import torch
 # Instructions that multiply bf16 matrices. Without any of them bf16 is emulated, ten to a hundred times slower.
 _BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
 
-# glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, in bytes: blocks below a gigabyte come from the heap, which stays.
-_KEEP_FREED_MEMORY = ((-3, 1 << 30), (-1, (1 << 31) - 1))
+# glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, in bytes: blocks up to 300 MiB come from the heap, which stays.
+_KEEP_FREED_MEMORY = ((-3, 300 << 20), (-1, (1 << 31) - 1))
 
 
 @dataclass(frozen=True)
