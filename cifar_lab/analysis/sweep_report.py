@@ -58,7 +58,7 @@ def report(comparison: Comparison, folder: Path | None) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
-    print_table(tables.table(comparison), left=(*comparison.columns, "protocol", "state"))
+    print_table(tables.table(comparison).to_dict("records"), left=(*comparison.columns, "protocol", "state"))
     for line in tables.facts(comparison):
         print(line)
     if folder is not None:
