@@ -33,6 +33,7 @@ def write(comparison: Comparison, folder: Path) -> None:
     """
     sweep = Sweep(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    sweep.tidy()
     title = folder.resolve().name
     shown, words = _legible(comparison), title
     if len(shown.rows) < len(comparison.rows):
