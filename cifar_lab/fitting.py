@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +40,7 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    started = time.perf_counter()
+    throughput = Throughput()
     run = attempt.run
     native = choose_native(config, run)
     hardware.reset_peak_memory(native.device)
@@ -49,7 +48,7 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
     datamodule = build(config.data)
     L.seed_everything(config.seed, verbose=False)
     classifier = make_classifier(config, datamodule, native)
-    throughput, averaging = Throughput(), build(config.averaging)
+    averaging = build(config.averaging)
     callbacks = make_callbacks(config, attempt, throughput, averaging)
     options = {**trainer_options(config, native), "plugins": [CheckpointFiles(run)]}
     trainer = L.Trainer(**options, callbacks=callbacks, logger=logger or False)
@@ -72,7 +71,7 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
         **measured,
         "best_epoch": best_epoch,
         "epochs": trainer.current_epoch,
-        "seconds": round(time.perf_counter() - started, 3),
+        "seconds": round(throughput.seconds, 3),
         "images_per_second": None if math.isnan(speed) else round(speed, 1),
         "precision": str(trainer.precision),
         **describe(config, classifier, datamodule, native),

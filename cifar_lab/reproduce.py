@@ -204,8 +204,6 @@ def _epochs(run: Run) -> int:
 
 
 def _show(finished: Sequence[Planned], due: Sequence[Planned], speeds: Mapping[str, "Speed"]) -> None:
-    import pandas as pd
-
     from cifar_lab.terminal import print_table
 
     lines, total = [], 0.0
@@ -225,7 +223,7 @@ def _show(finished: Sequence[Planned], due: Sequence[Planned], speeds: Mapping[s
                 "about": "-" if one.is_finished else clock(math.ceil(seconds)),
             }
         )
-    print_table(pd.DataFrame(lines), left=("row", "tables", "state"))
+    print_table(lines, left=("row", "tables", "state"))
     print(
         f"{len(due)} of {len(lines)} runs to do, about {clock(math.ceil(total))} on this machine, measured now",
         flush=True,

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import typer
 
 from cifar_lab.command import run_command
@@ -96,7 +95,7 @@ def _show(runs: list[dict[str, Any]], sweeps: list[dict[str, Any]]) -> None:
         for run in runs
     ]
     if rows:
-        print_table(pd.DataFrame(rows), ("state", "folder"), lambda state: _COLOURS.get(state, "red"))
+        print_table(rows, ("state", "folder"), lambda state: _COLOURS.get(state, "red"))
     for sweep in sweeps:
         told = ", ".join(f"{count} {state}" for state, count in sweep["states"].items())
         print(f"sweep {sweep['folder']}: {sweep['jobs']} jobs, {told}")

@@ -1,8 +1,8 @@
 """Tables on a terminal."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
-import pandas as pd
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
@@ -10,17 +10,19 @@ from rich.text import Text
 _GAP = "  "
 
 
-def print_table(rows: pd.DataFrame, left: Collection[str], colours: Callable[[str], str] | None = None) -> None:
+def print_table(
+    rows: Sequence[Mapping[Any, str]], left: Collection[str], colours: Callable[[str], str] | None = None
+) -> None:
     """Print a table, as wide as it needs to be.
 
     Args:
-        rows: Of text.
+        rows: At least one, all with the same columns.
         left: Columns that are set to the left, as words are.
         colours: Gives rich's colour for what stands in the column `state`.
     """
     # Not by rich's own table, whose layout of ten thousand rows takes half a minute.
-    names = [str(name) for name in rows.columns]
-    cells = [names, *rows.itertuples(index=False, name=None)]
+    names = list(map(str, rows[0]))
+    cells = [names, *(list(row.values()) for row in rows)]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:

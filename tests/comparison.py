@@ -33,7 +33,7 @@ def differences(first: Run, second: Run) -> set[str]:
         one, other = (read_checkpoint(getattr(run, name)) for run in (first, second))
         for part in one.keys() | other.keys():
             # Lightning's counters also count processes' starts and the seconds of a batch.
-            if part not in ("loops", "callbacks") and not equal(one.get(part), other.get(part)):
+            if part not in ("loops", "callbacks", "times") and not equal(one.get(part), other.get(part)):
                 told.add(f"{name} {part}")
         for callback in one["callbacks"]:  # the best's tells paths
             if not callback.startswith("_Best") and not equal(one["callbacks"][callback], other["callbacks"][callback]):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cifar_lab.config import interpolations, resolved
-from cifar_lab.runs import Run
+from cifar_lab.runs import Run, read_checkpoint, write_checkpoint
 from tests.comparison import differences
 from tests.conftest import TINY, Compose, Outcome
 from tests.faults import Fault, command
@@ -69,6 +69,17 @@ def test_what_is_typed_beside_resume_and_changes_numbers_is_refused_and_listed(k
 
 def test_what_is_typed_again_as_it_was_is_nothing_new(killed: Run, lab: Lab) -> None:
     assert lab("resume=run", "optimizer.lr=1e-3", "seed=0").code == 0
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_attempts(killed: Run, lab: Lab) -> None:
+    checkpoint = read_checkpoint(killed.last_checkpoint)
+    assert 0 < checkpoint["times"]["seconds"] < 100
+    times = {"seconds": 1000.0, "images": 10_000_000, "training_seconds": 500.0}
+    write_checkpoint({**checkpoint, "times": times}, killed.last_checkpoint)
+    assert lab("resume=run").code == 0
+    result = killed.result()
+    assert 1000 < result["seconds"] < 1100
+    assert 19_000 < result["images_per_second"] <= 20_000  # the speed too, of what was trained before
 
 
 def test_a_refusal_needs_no_torch(killed: Run) -> None:

@@ -175,6 +175,22 @@ def test_an_option_of_hostile_yaml_is_refused(lab: Lab, content: str) -> None:
     _refusal(lab, "--config-dir=conf", "loss=evil", *TINY)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "callbacks: {x: {_target_: os.mkdir, path: marker}}",
+        "job_logging: {handlers: {x: {(): os.mkdir, path: marker}}}",
+    ],
+)
+def test_an_option_that_makes_hydra_call_something_is_refused(lab: Lab, setting: str) -> None:
+    Path("conf/experiment").mkdir(parents=True)
+    Path("conf/experiment/evil.yaml").write_text(f"# @package _global_\nhydra:\n  {setting}\n")
+    for sweep in ([], ["-m", "seed=0,1"]):
+        line = _refusal(lab, "--config-dir=conf", "experiment=evil", *sweep, *TINY)
+        assert "os.mkdir lies outside this project" in line
+    assert not Path("marker").exists()
+
+
 def test_a_run_goes_on_where_a_kill_has_cut_its_files(killed: Run, whole: Run, lab: Lab) -> None:
     with killed.metrics_file.open("a") as file:
         file.write("2,18,2.30")

@@ -1,56 +1,64 @@
-"""What reads runs takes work in proportion to their number: eight times as many, about eight times the work."""
+"""What reads runs takes work in proportion to their number, and seconds for thousands."""
 
 import cProfile
+import json
 import pstats
+import resource
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cifar_lab import status, table
 from cifar_lab.analysis import tables
+from cifar_lab.config import resolved
 from cifar_lab.runs import Run, Sweep
+from tests.conftest import Compose
 
 FEW, MANY = 120, 960
 
 
-def _sweep(folder: Path, number: int) -> None:
-    """A sweep of compositions with three seeds each, all finished."""
-    jobs = [[f"optimizer.lr={1 + index // 3}e-5", f"seed={index % 3}"] for index in range(number)]
+@pytest.fixture
+def config(composed: Compose) -> dict[str, Any]:
+    """What a run of the CNN writes down."""
+    return resolved(composed("data=cifar10"))
+
+
+def _sweep(folder: Path, number: int, config: dict[str, Any]) -> None:
+    """A sweep of compositions with five seeds each, all finished: one run is written, the others are its copies."""
+    jobs = [[f"optimizer.lr={1 + index // 5}e-5", f"seed={index % 5}"] for index in range(number)]
     Sweep(folder).plan(jobs)
+    options = {"data": "cifar10", "optimizer": "adam", "protocol": "holdout"}
+    first = Run(folder / "00000")
+    first.start(config, jobs[0], options, {"scheduler.T_max": "${epochs}"})
+    for epoch in range(20):
+        first.append_metrics({"epoch": epoch + 1, "train/loss": 2.0, "val/acc": 0.25})
+    result = {
+        **dict.fromkeys(("test/acc", "test/acc_final", "val/acc"), 0.5),
+        **dict.fromkeys(("seconds", "images_per_second"), 1.0),
+        **dict.fromkeys(("train_size", "train_available"), 45_000),
+        "test_size": 10_000,
+        "num_parameters": 10,
+        "epochs": 20,
+        "best_epoch": 1,
+        "protocol": "holdout",
+        "options": options,
+        "precision": "32-true",
+        "hardware": {"device_name": "a CPU"},
+    }
+    first.finish(result)
+    composition = first.composition()
     for index, job in enumerate(jobs):
         run = Run(folder / f"{index:05d}")
-        config = {
-            "name": "load",
-            "seed": index % 3,
-            "epochs": 2,
-            "optimizer": {"lr": (1 + index // 3) * 1e-5, "betas": [0.9, 0.999]},
-            "scheduler": {"T_max": 2},
-            "protocol": {"name": "holdout"},
-        }
-        options = {"data": "cifar10", "optimizer": "adam", "protocol": "holdout"}
-        run.start(config, job, options, {"scheduler.T_max": "${epochs}"})
-        run.append_metrics({"epoch": 1, "train/loss": 2.0, "val/acc": 0.25})
-        accuracy = 0.5 + index / 10_000
-        run.finish(
-            {
-                "test/acc": accuracy,
-                "test/acc_final": accuracy,
-                "val/acc": accuracy,
-                "test_size": 10_000,
-                "num_parameters": 10,
-                "seconds": 1.0,
-                "images_per_second": 1.0,
-                "epochs": 2,
-                "protocol": "holdout",
-                "train_size": 45_000,
-                "train_available": 45_000,
-                "options": options,
-                "precision": "32-true",
-                "hardware": {"device_name": "a CPU"},
-                "best_epoch": 1,
-            }
-        )
+        if index:
+            shutil.copytree(first.folder, run.folder)
+        optimizer = {**config["optimizer"], "lr": (1 + index // 5) * 1e-5}
+        own = {**config, "seed": index % 5, "optimizer": optimizer}
+        run.composition_file.write_text(json.dumps({**composition, "overrides": job, "config": own}))
 
 
 def _describe(folder: Path) -> int:
@@ -66,12 +74,36 @@ def _compare(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("read", [_describe, _compare])
-def test_work_grows_in_proportion_to_the_runs(tmp_path: Path, read: Callable[[Path], int]) -> None:
+def test_work_grows_in_proportion_to_the_runs(
+    tmp_path: Path, config: dict[str, Any], read: Callable[[Path], int]
+) -> None:
     calls = {}
     for number in (FEW, FEW, MANY):  # the first only warms what is cached for all
         folder = tmp_path / f"{number}{len(calls)}"
-        _sweep(folder, number)
+        _sweep(folder, number, config)
         profile = cProfile.Profile()
         assert profile.runcall(read, folder) == number
         calls[number] = pstats.Stats(profile).total_calls  # type: ignore[attr-defined]
     assert calls[MANY] < 1.1 * MANY / FEW * calls[FEW]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "limit"), [(1_000, 3), (10_000, 20)])
+def test_thousands_of_runs_take_seconds(tmp_path: Path, config: dict[str, Any], number: int, limit: float) -> None:
+    _sweep(tmp_path, number, config)
+    for command in ("status", "table"):
+        seconds = limit
+        for _ in range(3):  # the least of three; one that is within the limit is enough
+            if seconds >= limit:
+                before = _processor_seconds()
+                subprocess.run(
+                    [sys.executable, "-m", f"cifar_lab.{command}", tmp_path], check=True, capture_output=True
+                )
+                seconds = _processor_seconds() - before
+        assert seconds < limit, command
+
+
+def _processor_seconds() -> float:
+    """What processes that have ended took; on a machine with other work, the clock tells of that work."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -33,6 +33,7 @@ def write(comparison: Comparison, folder: Path) -> None:
     """
     sweep = Sweep(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    sweep.tidy()
     title = folder.resolve().name
     shown, words = _legible(comparison), title
     if len(shown.rows) < len(comparison.rows):
@@ -58,7 +59,7 @@ def report(comparison: Comparison, folder: Path | None) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
-    print_table(tables.table(comparison), left=(*comparison.columns, "protocol", "state"))
+    print_table(tables.table(comparison).to_dict("records"), left=(*comparison.columns, "protocol", "state"))
     for line in tables.facts(comparison):
         print(line)
     if folder is not None:

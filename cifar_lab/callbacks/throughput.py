@@ -1,6 +1,7 @@
 """How fast a run trains."""
 
 import time
+from typing import Any
 
 import lightning as L
 import torch
@@ -10,9 +11,13 @@ WARM_UP_STEPS = 10
 
 
 class Throughput(L.Callback):
-    """Times training steps and their data, without validation, saving and the first steps."""
+    """Times a run, and its training steps and their data, without validation, saving and the first steps.
+
+    A run that goes on adds to what it had taken where it was saved.
+    """
 
     def __init__(self) -> None:
+        self._started, self._seconds_before = time.perf_counter(), 0.0
         self._images = self._epoch_images = 0
         self._seconds = self._epoch_training_seconds = 0.0
         self._steps = 0
@@ -33,6 +38,21 @@ class Throughput(L.Callback):
     def epoch_seconds(self) -> float:
         """Wall seconds that the current or last epoch has taken, validation included."""
         return time.perf_counter() - self._epoch_clock
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds that the run has taken, those before it was saved included."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep what the run has taken."""
+        checkpoint["times"] = {"seconds": self.seconds, "images": self._images, "training_seconds": self._seconds}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on from what it had taken; early checkpoints do not tell."""
+        times = checkpoint.get("times", {"seconds": 0.0, "images": 0, "training_seconds": 0.0})
+        self._seconds_before = times["seconds"]
+        self._images, self._seconds = times["images"], times["training_seconds"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note that there is something to train."""

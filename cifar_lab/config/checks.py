@@ -2,9 +2,7 @@
 
 import difflib
 import math
-import re
-import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from cifar_lab.fingerprints import leaves
@@ -73,11 +71,6 @@ TWINS = {
     "trainer.callbacks": "callbacks",
     "trainer.default_root_dir": "hydra.run.dir",
 }
-# Names straight in a module of components, so that no path leads through one to what it imports.
-_OWN_TARGET = re.compile(
-    r"cifar_lab\.(models|losses|optimizers|(data|callbacks)\.\w+)\.\w+|torch\.nn\.[A-Z]\w*|torch\.optim\.[A-Z]\w*"
-    r"|torch\.optim\.lr_scheduler\.[A-Z]\w*|lightning\.pytorch\.(callbacks|loggers)\.[A-Z]\w*"
-)
 
 
 def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
@@ -188,31 +181,6 @@ def accepted(key: str, default: Any) -> str:
 def _kind(value: Any) -> str:
     kinds = {bool: "true or false", int: "a number", float: "a number", str: "a word", list: "a list"}
     return kinds.get(type(value), "null" if value is None else "a group of settings")
-
-
-def check_targets(config: Mapping[str, Any], allowed: Iterable[str]) -> None:
-    """Refuse to make anything that is neither ours, nor torch's or Lightning's parts, nor in a package allowed by name.
-
-    Raises:
-        ValueError: In one line that names the target and how to allow its package.
-    """
-    prefixes = tuple(f"{package}." for package in allowed)
-    for key, value in _targets(config):
-        if not _OWN_TARGET.fullmatch(str(value)) and not str(value).startswith(prefixes or "\0"):
-            package = str(value).partition(".")[0]
-            is_users = package not in sys.stdlib_module_names and package not in ("torch", "lightning", "cifar_lab")
-            hint = f"; allow=[{package}] lets it run" if is_users else ""
-            raise ValueError(f"{key}={value} lies outside this project{hint}")
-
-
-def _targets(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every `_target_`, those inside lists too, with its dotted key."""
-    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in children:
-        if key == "_target_":
-            yield f"{path}{key}", value
-        else:
-            yield from _targets(value, f"{path}{key}.")
 
 
 def check_together(config: Mapping[str, Any]) -> None:

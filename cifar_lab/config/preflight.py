@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import checks, naming, resume, schema, studies
+from cifar_lab.config import checks, naming, resume, schema, studies, targets
 from cifar_lab.config.axes import check_jobs, neighbours, values
 from cifar_lab.config.precedence import Loader
 from cifar_lab.data import files
@@ -187,6 +187,7 @@ class Preflight:
         _check_own_options(loader)
         foreign = _foreign(plain)
         check(plain, known, foreign)
+        targets.check_hydra_targets({"hydra": OmegaConf.to_container(config.hydra)}, plain["allow"])
         if self.resumed is not None:
             checks.check_values(resume.merged(Run(self.resumed), plain, self.typed), known, foreign)
         for group in dict.fromkeys(key.partition(".")[0] for key in loader.dropped):
@@ -216,8 +217,8 @@ def _check_options(override: Override, loader: Loader, search: list[str]) -> Non
 
 def _foreign(config: dict[str, Any]) -> set[str]:
     """Groups whose component no option of ours makes."""
-    targets = {group: option["_target_"] for group, option in config.items() if "_target_" in _mapping(option)}
-    return {group for group, target in targets.items() if not schema.settings_of(group, target)}
+    made = {group: option["_target_"] for group, option in config.items() if "_target_" in _mapping(option)}
+    return {group for group, target in made.items() if not schema.settings_of(group, target)}
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -241,7 +242,7 @@ def check(config: dict[str, Any], known: dict[str, Any], foreign: Collection[str
     """
     checks.check_keys(config, known)
     checks.check_values(config, known, foreign)
-    checks.check_targets(config, config["allow"])
+    targets.check_targets(config, config["allow"])
     checks.check_together(config)
     data = config["data"]
     if data["_target_"].endswith(".CIFAR10DataModule") and not files.may_download(data["root"], data["download"]):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cifar_lab.config.checks import check_targets
+from cifar_lab.config.targets import check_targets
 from cifar_lab.fingerprints import leaves, settings
 from cifar_lab.runs import Run
 

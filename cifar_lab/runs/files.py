@@ -2,8 +2,9 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,10 +42,17 @@ def replacing(path: Path, mode: str = "w", *, durable: bool = False, keep: Path 
         raise
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what a process that was killed has left unfinished; no other may be writing there."""
+def remove_unfinished(folder: Path, older_than: float = 0.0) -> None:
+    """Remove what a process that was killed has left unfinished.
+
+    Args:
+        folder: Where to look; not in folders below.
+        older_than: Seconds since it was last written to; without them no other process may be writing there.
+    """
     for path in folder.glob(f".*{_UNFINISHED}"):
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime >= older_than:
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

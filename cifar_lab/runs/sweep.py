@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cifar_lab.runs.files import replacing
+from cifar_lab.runs.files import remove_unfinished, replacing
 from cifar_lab.runs.plain import from_json
 from cifar_lab.runs.run import Run
 
@@ -38,6 +38,10 @@ class Sweep:
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.plan_file) as file:
             json.dump({"jobs": [list(job) for job in jobs]}, file, indent=1)
+
+    def tidy(self) -> None:
+        """Remove what a process that was killed has left unfinished; others may be writing there, but take no hour."""
+        remove_unfinished(self.folder, older_than=3_600)
 
     def jobs(self) -> list[list[str]]:
         """The command line of each job that the last command was to run; none where there is no plan to be read."""

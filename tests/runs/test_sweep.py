@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from cifar_lab.runs import Run, Sweep, find_runs, find_sweeps, is_run, job_key
@@ -26,3 +29,19 @@ def test_runs_and_sweeps_are_found_below_a_folder_by_name(tmp_path: Path) -> Non
 def test_a_job_is_known_by_its_command_line_whatever_its_order_and_name() -> None:
     assert job_key(["a=1", "b=2", "name=x"]) == job_key(["b=2", "a=1"])
     assert job_key(["a=1"]) != job_key(["a=2"])
+
+
+def test_what_a_kill_left_half_written_is_removed_and_what_another_process_writes_is_not(tmp_path: Path) -> None:
+    code = (
+        "import os, signal\nfrom cifar_lab.runs import Sweep, replacing\n"
+        "with replacing(Sweep('.').table_markdown) as file:\n    file.write('|')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = []
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == -9
+        killed += [path for path in tmp_path.glob(".table.md.*.part") if path not in killed]
+    old, recent = killed
+    os.utime(old, (0, 0))
+    Sweep(tmp_path).tidy()
+    assert list(tmp_path.iterdir()) == [recent]
