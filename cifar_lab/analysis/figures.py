@@ -166,8 +166,9 @@ def compared_curves(
     accuracy_axes.set_ylabel(f"{val_label} accuracy")
     accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     handles, names = loss_axes.get_legend_handles_labels()
-    columns = max(1, min(4, 110 // (max(map(len, names)) + 6)))
-    figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+    if names:  # a single composition may have none
+        columns = max(1, min(4, 110 // (max(map(len, names)) + 6)))
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     return figure
 
 
