@@ -30,7 +30,7 @@ def report(
     reproduction = read(paths, archive)
 
     from cifar_lab.analysis import report_page
-    from cifar_lab.analysis.reproduction import archived
+    from cifar_lab.analysis.measured import archived
 
     if keep:
         archive.add((archived(run), run.metrics) for run in reproduction.runs if run.metrics is not None)
@@ -57,7 +57,8 @@ def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reprod
         if not path.is_dir():
             raise ValueError(f"{path} is no folder; name a run, or a folder with runs")
 
-    from cifar_lab.analysis.reproduction import gather, reproduce
+    from cifar_lab.analysis.measured import gather
+    from cifar_lab.analysis.reproduction import reproduce
     from cifar_lab.config.published import tables
 
     runs = {run.folder.resolve(): run for path in paths for run in find_runs(path)}
@@ -65,15 +66,15 @@ def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reprod
 
 
 def parameters() -> dict[str, int]:
-    """The number of parameters of every published row's model, by the row's name."""
+    """The number of parameters of every published row's model, and of the hypotheses', by the row's name."""
     from omegaconf import OmegaConf
 
     from cifar_lab.config import build
     from cifar_lab.config.published import tables
 
-    models: dict[str, Any] = {
-        row.name: OmegaConf.create(row.config["model"]) for table in tables() for row in table.rows
-    }
+    published = [row for table in tables() for row in table.rows]
+    rows = [*published, *(hypothesis.row for row in published for hypothesis in row.hypotheses)]
+    models: dict[str, Any] = {row.name: OmegaConf.create(row.config["model"]) for row in rows}
     return {name: sum(weight.numel() for weight in build(model).parameters()) for name, model in models.items()}
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifar_lab import exit_codes, train
-from cifar_lab.analysis.published import Row, Scale, Table
+from cifar_lab.analysis.published import Row, Scale
 from cifar_lab.command import run_command
 from cifar_lab.config import RunFailedError, checked
 from cifar_lab.fingerprints import fingerprint
@@ -73,7 +73,9 @@ def reproduce(
     scale: Annotated[Scale, typer.Option(help="How much of each run: all, a tenth of its epochs, 1,000 images.")] = (
         Scale.FULL
     ),
-    only: Annotated[str, typer.Option(help="Tables or experiments, joined by commas; all without it.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Tables, experiments, hypotheses, joined by commas; all tables without it.")
+    ] = "",
     seed: Annotated[str, typer.Option(help="Seeds, joined by commas.")] = "0",
     protocol: Annotated[
         str, typer.Option(help="report, whose numbers are the published ones', or holdout.")
@@ -105,7 +107,7 @@ def reproduce(
 
 
 def plan(
-    tables: Sequence[tuple[Table, Row]],
+    rows: Sequence[tuple[str, Row]],
     scale: Scale,
     seeds: Sequence[int],
     protocol: str,
@@ -115,7 +117,7 @@ def plan(
     """What is to be run, each composition once.
 
     Args:
-        tables: The rows, each with its table.
+        rows: Each with the name of its table, or of the hypothesis that it is.
         scale: How much of each.
         seeds: Of each row.
         protocol: `report` or `holdout`.
@@ -130,9 +132,9 @@ def plan(
     found = _found(archive)
     runs: dict[str, Planned] = {}
     for seed in seeds:
-        for table, row in tables:
+        for table, row in rows:
             prefix = "report" if scale is Scale.FULL else f"report-{scale}"
-            own = [*row.command(scale, seed, protocol), f"name={prefix}-{table.name}"]
+            own = [*row.command(scale, seed, protocol), f"name={prefix}-{table}"]
             keys = {line.partition("=")[0] for line in overrides}
             command = [*(line for line in own if line.partition("=")[0] not in keys), "resume=auto", *overrides]
             if not runs:
@@ -141,10 +143,10 @@ def plan(
             key = fingerprint(config)
             if key in runs:
                 known = runs[key]
-                runs[key] = Planned(**{**vars(known), "tables": (*known.tables, table.name)})
+                runs[key] = Planned(**{**vars(known), "tables": (*known.tables, table)})
             else:
                 state, epoch = found.get(key, ("to do", 0))
-                runs[key] = Planned(row, (table.name,), tuple(command), config, state, epoch)
+                runs[key] = Planned(row, (table,), tuple(command), config, state, epoch)
     return list(runs.values())
 
 
@@ -163,22 +165,24 @@ def _network(config: Mapping[str, Any]) -> str:
     return json.dumps([config["model"], config["batch_size"], config["optimizer"]["_target_"]], sort_keys=True)
 
 
-def _chosen(only: str) -> list[tuple[Table, Row]]:
-    """The rows of the tables, or the rows, that are named.
+def _chosen(only: str) -> list[tuple[str, Row]]:
+    """The rows of the tables, the rows, or the hypotheses that are named; without a name every row of every table.
 
     Raises:
         ValueError: A name is neither's.
     """
     from cifar_lab.config.published import tables
 
-    rows = [(table, row) for table in tables() for row in table.rows]
+    rows = [(table.name, row) for table in tables() for row in table.rows]
+    hypotheses = {one.name: (f"hypothesis-{one.name}", one.row) for _, row in rows for one in row.hypotheses}
     wanted = {name for name in only.replace(" ", ",").split(",") if name}
-    known = {name for table, row in rows for name in (table.name, row.experiment)}
+    known = {name for table, row in rows for name in (table, row.experiment)} | hypotheses.keys()
     for name in sorted(wanted - known):
         nearest = difflib.get_close_matches(name, sorted(known), n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(sorted(known))}"
-        raise ValueError(f"--only {name}: no table and no experiment of the report{hint}")
-    return [(table, row) for table, row in rows if not wanted or wanted & {table.name, row.experiment}]
+        raise ValueError(f"--only {name}: no table, no experiment and no hypothesis of the report{hint}")
+    chosen = [(table, row) for table, row in rows if not wanted or wanted & {table, row.experiment}]
+    return chosen + [one for name, one in hypotheses.items() if name in wanted]
 
 
 def _found(archive: Archive) -> dict[str, tuple[str, int]]:

@@ -1,7 +1,7 @@
 """Finished runs of published rows, as training leaves them, with numbers that a test chooses."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,18 @@ def leave_run(
     options: Mapping[str, str | None] | None = None,
     epochs: int | None = None,
     finished: bool = True,
+    overrides: Sequence[str] = (),
 ) -> Run:
-    """Write a run whose chosen epoch, the last but one, has `accuracy`."""
+    """Write a run whose chosen epoch, the last but one, has `accuracy`; `overrides` are of a study's run."""
     config = configured(row, seed, protocol, scale)
     if epochs is not None:
         config["epochs"] = epochs
     epochs = config["epochs"]
     run = Run(folder)
     chosen = {"experiment": row.experiment, "data": "cifar10", "model": "cnn", **(options or {})}
-    run.start(config, row.command(scale, seed, protocol), chosen, {"data.seed": "${seed}"})
+    study = chosen.get("study")
+    typed = row.command(scale, seed, protocol) if study is None else [f"study={study}", f"seed={seed}", *overrides]
+    run.start(config, typed, chosen, {"data.seed": "${seed}"})
     drawn = np.random.default_rng(seed)
     for epoch in range(1, epochs + 1):
         share = 1 - 0.5 ** (epoch / epochs * 8)
@@ -90,7 +93,7 @@ def leave_run(
                 "versions": {},
                 "git_revision": "0" * 40,
                 "options": chosen,
-                "overrides": row.command(scale, seed, protocol),
+                "overrides": typed,
                 "classes": [str(number) for number in range(10)],
                 "confusion_matrix": matrix.tolist(),
             }

@@ -20,7 +20,11 @@ def test_the_notebook_runs_on_small_runs(tmp_path: Path, monkeypatch: pytest.Mon
     made = train.sweep([*data, "loss=ce,mse", "epochs=2", "logger=none"])
     assert [result["status"] for result in made] == ["finished", "finished"]
     command = [sys.executable, "-m", "pytest", "--nbmake", "-p", "no:cacheprovider", str(NOTEBOOK)]
-    environment = {**os.environ, "CIFAR_LAB_OUTPUTS": str(tmp_path / "outputs")}
+    environment = {
+        **os.environ,
+        "CIFAR_LAB_OUTPUTS": str(tmp_path / "outputs"),
+        "PYTHONPATH": str(NOTEBOOK.parents[1]),
+    }
     ran = subprocess.run(
         command, cwd=NOTEBOOK.parents[1], env=environment, capture_output=True, text=True, timeout=280, check=False
     )

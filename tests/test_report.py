@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
 from cifar_lab import report, train
 from cifar_lab.analysis.published import Row, Scale
@@ -31,7 +33,9 @@ def written(tmp_path_factory: pytest.TempPathFactory, rows: dict[str, Row]) -> P
             leave_run(folder / "runs" / f"{name}{seed}", row, accuracy + 0.0004 * (seed - 2), seed=seed)
     leave_run(folder / "runs" / "holdout", rows["activation_relu"], 0.871, protocol="holdout")
     leave_run(folder / "runs" / "adam", rows["optimizer_adam"], 0.8836)
-    leave_run(folder / "runs" / "sgd", rows["optimizer_sgd"], 0.7, finished=False)
+    leave_run(folder / "runs" / "sign", rows["optimizer_sign_sgd"], 0.7, finished=False)
+    leave_run(folder / "runs" / "sgd", rows["optimizer_sgd"], 0.7)
+    leave_run(folder / "runs" / "no dropout", rows["optimizer_sgd"].hypotheses[0].row, 0.78)
     leave_run(folder / "runs" / "swa", rows["swa"], 0.8, scale=Scale.QUICK)
     leave_run(folder / "runs" / "vgg", rows["vgg_a,optimizer.lr=1e-3"], 0.8)
     report.report([folder / "runs"], folder / "report", folder / "results", keep=True)
@@ -80,7 +84,7 @@ def test_published_stands_beside_measured(written: Path) -> None:
     assert cells["holdout: chosen epoch"] == "87.10 (1)"
     assert cells["parameters"] == "2,603,274"
     assert cells["measured, against published"].startswith("within noise")
-    assert activation[3][-1].startswith("lower")
+    assert dict(zip(activation[0], activation[3], strict=True))["measured, against published"].startswith("lower")
     assert [line[-1] for line in differences[1:]] == ["yes", "yes", "yes"]
     text = (written / "report" / "index.html").read_text()
     assert "binomial interval alone, n = 1" in text
@@ -89,8 +93,8 @@ def test_published_stands_beside_measured(written: Path) -> None:
 
 def test_what_has_not_finished_is_said_and_gives_no_number(written: Path) -> None:
     page = Page((written / "report" / "index.html").read_text())
-    (optimizers,) = [table for table in page.tables if any(line[0] == "SGD with momentum" for line in table)]
-    cells = dict(zip(optimizers[0], optimizers[2], strict=True))
+    (optimizers,) = [table for table in page.tables if any(line[0] == "SignSGD (averaged signs)" for line in table)]
+    cells = dict(zip(optimizers[0], optimizers[3], strict=True))
     assert cells["report: best epoch"] == "-"
     assert cells["measured, against published"] == "not run"
     assert cells["state"].startswith("seed 0, report: dead")
@@ -103,9 +107,46 @@ def test_shorter_runs_are_in_tables_of_their_own(written: Path) -> None:
     assert best[2][:3] == ["SWA", "85.17", "-"]
     assert "a tenth of the epochs" not in whole
     (quick,) = [table for table in Page(text).tables if "epochs" in table[0] and "training images" in table[0]]
-    cells = dict(zip(quick[0], quick[2], strict=True))
+    cells = dict(zip(quick[0], quick[1], strict=True))
+    assert "published" not in quick[0]
     assert (cells["row"], cells["epochs"], cells["report: best epoch"]) == ("SWA", "10", "80.00 (1)")
     assert "a tenth of the epochs" in shorter
+
+
+def test_a_number_that_the_settings_do_not_give_stands_with_its_hypothesis(written: Path) -> None:
+    text = (written / "report" / "index.html").read_text()
+    findings = text.partition('<section id="findings">')[2].partition("</section>")[0]
+    assert "SGD with momentum (optimizer_sgd)" in findings
+    assert "Published: 78.58. The printed settings give 70.00 (1) in the best epoch" in findings
+    assert "outside 69.09 to 70.89 (binomial interval alone, n = 1)" in findings
+    (tried,) = [table for table in Page(text).tables if table[0][0] == "hypothesis"]
+    cells = dict(zip(tried[0], tried[1], strict=True))
+    assert (cells["best epoch"], cells["last epoch"]) == ("78.00 (1)", "77.00 (1)")
+    assert cells["measured, against published"].startswith("within noise")
+    assert "experiment=optimizer_sgd model.dropout=0" in cells["run by"]
+    assert "name=report-hypothesis-sgd_no_dropout" in cells["run by"]
+    lines = pd.read_csv(written / "report" / "tables.csv").set_index("hypothesis")
+    assert lines.loc["sgd_no_dropout", "report/test/acc_mean"] == pytest.approx(0.78)
+
+
+def test_tensorboard_has_a_category_for_each_table(written: Path) -> None:
+    folders = {path.parent for path in (written / "report" / "tensorboard").rglob("events.*")}
+    assert len(folders) == 5 * 3 + 1 + 2 + 2 + 1 + 1  # cross-entropy and Adam are one run, in two tables
+    adam = EventAccumulator(str(written / "report" / "tensorboard" / "optimizer_adam,protocol=report,seed=0"))
+    adam.Reload()
+    assert [point.step for point in adam.Scalars("optimizer/report/val/acc")] == list(range(1, 51))
+    (event,) = adam.Tensors(metadata.CONFIG_SUMMARY_TAG)
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    charts = {category.title: list(category.chart) for category in layout.category}
+    assert set(charts) >= {
+        "Activation",
+        "Loss",
+        "Optimizer",
+        "The best CNN, and averaged weights: a tenth of the epochs",
+    }
+    (tag,) = charts["Optimizer"][0].multiline.tag
+    assert re.match(tag, "optimizer/report/val/acc")
+    assert not re.match(tag, "loss/report/val/acc")
 
 
 def test_published_training_losses(written: Path) -> None:

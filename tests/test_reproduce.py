@@ -81,6 +81,22 @@ def test_the_plan_has_every_composition_once(tmp_path: Path, monkeypatch: pytest
     )
 
 
+def test_a_hypothesis_is_run_by_its_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not any(table.startswith("hypothesis") for table, _ in _chosen(""))
+    assert [table for table, _ in _chosen("optimizer_sgd")] == ["optimizer"]
+    (one,) = plan(_chosen("sgd_no_dropout"), Scale.FULL, [0], "report", ["data=synthetic"], Archive("none"))
+    assert one.command[:5] == (
+        "experiment=optimizer_sgd",
+        "model.dropout=0",
+        "published=null",
+        "protocol=report",
+        "seed=0",
+    )
+    assert "name=report-hypothesis-sgd_no_dropout" in one.command
+    assert (one.config["model"]["dropout"], one.config["published"]) == (0, None)
+
+
 def test_a_row_is_found_wherever_it_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: dict[str, Row], data_folder: Path
 ) -> None:
@@ -112,7 +128,7 @@ def data_folder(tmp_path: Path) -> Path:
 
 def test_unknown_names_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"--only optimiser: no table .*; did you mean optimizer\?"):
+    with pytest.raises(ValueError, match=r"--only optimiser: no table, .*; did you mean optimizer\?"):
         reproduce(only="optimiser")
     with pytest.raises(ValueError, match="--seed x: it takes whole numbers"):
         reproduce(seed="x")

@@ -154,7 +154,8 @@ def compared_curves(
             style = {"color": colours[name], "ls": _LINES[number % 4], "marker": _MARKERS[number % 5]}
             # In a single epoch no line has a length and no band a width: there compositions stand side by side.
             at = mean.index + (0.0 if last > 1 else (number + 0.5) / len(runs) - 0.5)
-            axes.plot(at, mean, ms=3 if last > 1 else 6, lw=1.5, label=name, **style)
+            every = max(1, len(at) // 12)  # markers tell lines apart, and hide them where they are dense
+            axes.plot(at, mean, ms=4 if last > 1 else 6, lw=1.5, markevery=every, label=name, **style)
             if len(runs[name]) > 1 and last > 1:
                 axes.fill_between(at, low, high, color=colours[name], alpha=0.15, lw=0)
             elif len(runs[name]) > 1:
@@ -167,8 +168,9 @@ def compared_curves(
     accuracy_axes.set_ylabel(f"{val_label} accuracy")
     accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     handles, names = loss_axes.get_legend_handles_labels()
-    columns = max(1, min(4, 110 // (max(map(len, names)) + 6)))
-    figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+    if names:  # a single composition may have none
+        columns = max(1, min(4, 110 // (max(map(len, names)) + 6)))
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     return figure
 
 
@@ -258,5 +260,5 @@ def _wrapped(title: str, width: int) -> str:
 
 def _epoch_axis(axes: Axes) -> None:
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.3)

@@ -39,6 +39,8 @@ class Row:
         overrides: What is set on top of the experiment.
         train_loss: Published mean training loss by epoch, from 1.
         config: The resolved configuration of `protocol=report` and seed 0, plain values.
+        accuracy: The published test accuracy, from 0 to 1; None where none is printed.
+        hypotheses: What may explain an accuracy that the row's settings do not give.
     """
 
     experiment: str
@@ -46,16 +48,13 @@ class Row:
     overrides: tuple[str, ...] = ()
     train_loss: Mapping[int, float] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    accuracy: float | None = None
+    hypotheses: tuple["Hypothesis", ...] = ()
 
     @property
     def name(self) -> str:
         """The experiment with what is set on top of it: `vgg_a,optimizer.lr=1e-4`."""
         return ",".join((self.experiment, *self.overrides))
-
-    @property
-    def accuracy(self) -> float | None:
-        """The published test accuracy, from 0 to 1; None where none is printed."""
-        return self.config["published"]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -89,6 +88,21 @@ class Row:
         if every is not None and every > short["epochs"]:  # else it would never be validated
             short["trainer.check_val_every_n_epoch"] = short["epochs"]
         return {**short, "data.train_size": _SMOKE_IMAGES} if scale is Scale.SMOKE else short
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """Why the printed settings may not give the published number, as settings of a run of its own.
+
+    Attributes:
+        name: One word, of the sweep in which its runs lie too.
+        words: What it says, and why it may be.
+        row: The published row with what the hypothesis sets otherwise; its accuracy is the published one.
+    """
+
+    name: str
+    words: str
+    row: Row
 
 
 @dataclass(frozen=True)

@@ -1,53 +1,17 @@
 """Runs set beside the published rows that they reproduce."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from cifar_lab.analysis.published import LENGTH_KEYS, Row, Scale, Table
-from cifar_lab.analysis.records import Record, collect
+from cifar_lab.analysis.lengths import FULL, length_of, order
+from cifar_lab.analysis.measured import Measured
+from cifar_lab.analysis.published import Row, Table
 from cifar_lab.analysis.significance import SEEDS_FOR_INTERVALS, noise_interval
-from cifar_lab.runs import Archive, ArchivedRun, Run, UnreadableError
 
 PROTOCOLS = ("report", "holdout")
-# What a run of a row may have otherwise than the row: its seed, and its protocol, which the tables tell apart.
-_OF_A_RUN = ("seed", "data.seed", "data.val_fraction", "protocol.name", "protocol.val_fraction")
-_PART = "data.train_size"
-_FULL = "full length"
-_LENGTHS = {
-    Scale.FULL: _FULL,
-    Scale.QUICK: "a tenth of the epochs",
-    Scale.SMOKE: "one epoch of 1,000 images",
-}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A run, of a folder or of the archive.
-
-    Attributes:
-        record: What is known of it.
-        metrics: A row per epoch; None where there are none that can be shown.
-        source: Where it is from.
-    """
-
-    record: Record
-    metrics: pd.DataFrame | None
-    source: str
-
-    @property
-    def protocol(self) -> str:
-        """What chooses its epoch."""
-        return str(self.record.settings.get("protocol.name", ""))
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it has a result."""
-        return self.record.state == "finished"
 
 
 @dataclass(frozen=True)
@@ -57,10 +21,12 @@ class Entry:
     Attributes:
         row: What was published.
         runs: All of them, finished or not, by seed.
+        hypotheses: What was tried to explain the published number, each with its runs, where the row has full length.
     """
 
     row: Row
     runs: tuple[Measured, ...] = ()
+    hypotheses: tuple["Entry", ...] = ()
 
     def finished(self, protocol: str) -> list[Measured]:
         """The runs with a result under a protocol."""
@@ -107,6 +73,11 @@ class Entry:
         return "lower" if high < self.row.accuracy else "higher"
 
     @property
+    def is_finding(self) -> bool:
+        """Whether the printed settings gave another number than the published one."""
+        return self.verdict in ("lower", "higher", "diverged")
+
+    @property
     def basis(self) -> str:
         """What the verdict rests on."""
         number = len(self.values("test/acc", "report"))
@@ -134,7 +105,7 @@ class Section:
     @property
     def is_full(self) -> bool:
         """Whether the runs are as long as the published ones, on all images."""
-        return self.length == _FULL
+        return self.length == FULL
 
     @property
     def has_runs(self) -> bool:
@@ -171,43 +142,12 @@ class Reproduction:
 
     @property
     def runs(self) -> list[Measured]:
-        """Every finished run of a published row, once."""
+        """Every finished run of a published row, or of a hypothesis about one, once."""
         sections = (*self.sections, *self.shortened)
-        found = {run.record.identity: run for section in sections for entry in section.entries for run in entry.runs}
+        entries = [entry for section in sections for entry in section.entries]
+        entries += [tested for entry in entries for tested in entry.hypotheses]
+        found = {run.record.identity: run for entry in entries for run in entry.runs}
         return [run for run in found.values() if run.is_finished]
-
-
-def gather(runs: Iterable[Run], archive: Archive | None = None) -> list[Measured]:
-    """Read runs, and those of the archive that are in no folder.
-
-    Args:
-        runs: Folders.
-        archive: Finished runs kept elsewhere.
-
-    Raises:
-        UnreadableError: The archive is damaged; a damaged folder is a run in the state `unreadable`.
-    """
-    measured = [
-        Measured(record, None if record.run is None else _metrics(record), str(record.run and record.run.folder))
-        for record in collect([(runs, [])])
-    ]
-    there = {run.record.identity for run in measured if run.is_finished}
-    for kept in [] if archive is None else archive.read():
-        fingerprint = kept.result["fingerprint"]
-        if fingerprint not in there:
-            assert archive is not None
-            try:
-                metrics = archive.metrics(fingerprint)
-            except FileNotFoundError:
-                metrics = None
-            measured.append(Measured(_record(kept), metrics, str(archive.results_file)))
-    return measured
-
-
-def archived(run: Measured) -> ArchivedRun:
-    """A finished run as the archive keeps it."""
-    record = run.record
-    return ArchivedRun(record.result, {**record.settings, "seed": record.seed}, record.interpolations)
 
 
 def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction:
@@ -215,72 +155,34 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction
 
     Args:
         tables: The published ones.
-        runs: Any.
+        runs: Any; of those of a row whose numbers must be equal one counts, a finished one if there is one.
     """
-    lengths: dict[str, None] = {}
-    found: dict[tuple[str, str, str], list[Measured]] = {}
-    for run in runs:
-        for table in tables:
-            for row in table.rows:
-                length = _length(row, run.record)
-                if length is not None:
-                    lengths[length] = None
-                    found.setdefault((table.name, length, row.name), []).append(run)
+
+    def entry(row: Row) -> dict[str, Entry]:
+        """The row's runs by their length."""
+        found: dict[str, dict[object, Measured]] = {}
+        for run in runs:
+            length = length_of(row, run.record.settings)
+            if length is not None:
+                known = found.setdefault(length, {}).setdefault(run.record.identity, run)
+                if run.is_finished and not known.is_finished:
+                    found[length][run.record.identity] = run
+        tested = tuple(entry(hypothesis.row).get(FULL, Entry(hypothesis.row)) for hypothesis in row.hypotheses)
+        by_length = {length: Entry(row, tuple(sorted(own.values(), key=_by_seed))) for length, own in found.items()}
+        return {**by_length, FULL: Entry(row, by_length[FULL].runs if FULL in by_length else (), tested)}
+
+    entries = {(table.name, row.name): entry(row) for table in tables for row in table.rows}
+    lengths = sorted({length for by_length in entries.values() for length in by_length} - {FULL}, key=order)
 
     def section(table: Table, length: str) -> Section:
-        entries = [
-            Entry(row, tuple(sorted(found.get((table.name, length, row.name), ()), key=_by_seed))) for row in table.rows
-        ]
-        return Section(table, length, tuple(entries))
+        of_rows = [entries[table.name, row.name].get(length, Entry(row)) for row in table.rows]
+        return Section(table, length, tuple(of_rows))
 
-    sections = tuple(section(table, _FULL) for table in tables)
-    shortened = [section(table, length) for length in lengths if length != _FULL for table in tables]
-    return Reproduction(sections, tuple(one for one in shortened if one.has_runs), tuple(runs))
-
-
-def _length(row: Row, record: Record) -> str | None:
-    """How long a run is beside the published row; None if it is no run of that row."""
-    own, theirs = dict(record.settings), row.settings
-    differing = {key for key in own.keys() | theirs.keys() if key not in _OF_A_RUN and own.get(key) != theirs.get(key)}
-    if differing - {*LENGTH_KEYS, _PART} or not own:
-        return None
-    if not differing:
-        return _FULL
-    part = own.get(_PART)
-    if differing == {_PART}:
-        return f"all epochs, {part:,.0f} training images"
-    for scale in (Scale.QUICK, Scale.SMOKE):
-        shortened = row.shortened(scale)
-        if all(own.get(key) == value for key, value in shortened.items() if key != _PART):
-            if scale is Scale.SMOKE and part == shortened[_PART]:
-                return _LENGTHS[scale]
-            if scale is Scale.QUICK:
-                return _LENGTHS[scale] if part is None else f"{_LENGTHS[scale]}, {part:,.0f} training images"
-    return "other lengths"
-
-
-def _metrics(record: Record) -> pd.DataFrame | None:
-    if record.run is None or record.state in ("diverged", "unreadable"):
-        return None
-    try:
-        metrics = record.run.metrics()
-    except (FileNotFoundError, UnreadableError):
-        return None
-    return metrics if len(metrics) else None
-
-
-def _record(kept: ArchivedRun) -> Record:
-    settings: dict[str, Any] = dict(kept.settings)
-    seed = int(settings.pop("seed"))
-    return Record(
-        state="finished",
-        options=kept.result["options"],
-        settings=settings,
-        interpolations=kept.interpolations,
-        overrides=tuple(kept.result["overrides"]),
-        identity=kept.result["fingerprint"],
-        seed=seed,
-        result=kept.result,
+    shortened = [section(table, length) for length in lengths for table in tables]
+    return Reproduction(
+        tuple(section(table, FULL) for table in tables),
+        tuple(one for one in shortened if one.has_runs),
+        tuple(runs),
     )
 
 

@@ -9,10 +9,10 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.analysis.published import Row, Scale, Table
+from cifar_lab.analysis.published import Hypothesis, Row, Scale, Table
 from cifar_lab.config import naming, schema
 
-__all__ = ["Row", "Scale", "Table", "tables"]
+__all__ = ["Hypothesis", "Row", "Scale", "Table", "tables"]
 
 
 @cache
@@ -26,9 +26,29 @@ def tables() -> tuple[Table, ...]:
 
 
 def _row(told: Mapping[str, Any]) -> Row:
-    row = Row(told["experiment"], told["label"], tuple(told.get("overrides", ())), told.get("train_loss", {}))
-    config = composed([f"experiment={row.experiment}", *row.overrides, "protocol=report", "seed=0"])
-    return Row(row.experiment, row.label, row.overrides, row.train_loss, config)
+    overrides = tuple(told.get("overrides", ()))
+    config = _of_row(told["experiment"], overrides)
+    return Row(
+        told["experiment"],
+        told["label"],
+        overrides,
+        told.get("train_loss", {}),
+        config,
+        config["published"],
+        tuple(_hypothesis(told, one, config["published"]) for one in told.get("hypotheses", ())),
+    )
+
+
+def _hypothesis(row: Mapping[str, Any], told: Mapping[str, Any], published: float | None) -> Hypothesis:
+    # Its run reproduces nothing that is printed, so the run itself carries no published number.
+    overrides = (*row.get("overrides", ()), *told["overrides"], "published=null")
+    config = _of_row(row["experiment"], overrides)
+    tested = Row(row["experiment"], told["label"], overrides, config=config, accuracy=published)
+    return Hypothesis(told["name"], told["words"], tested)
+
+
+def _of_row(experiment: str, overrides: Sequence[str]) -> dict[str, Any]:
+    return composed([f"experiment={experiment}", *overrides, "protocol=report", "seed=0"])
 
 
 def composed(lines: Sequence[str]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import pytest
 
 from cifar_lab.analysis import curves
 from cifar_lab.analysis.claims import Claim, claims
+from cifar_lab.analysis.measured import gather
 from cifar_lab.analysis.published import Row, Table
-from cifar_lab.analysis.reproduction import gather, reproduce
+from cifar_lab.analysis.reproduction import reproduce
 from cifar_lab.config.published import tables
 from cifar_lab.runs import find_runs
 from tests.published_runs import leave_run
@@ -49,7 +50,7 @@ def test_activations_that_are_alike_and_one_that_is_weaker(
     found = judged(tmp_path, published)
     assert found["LeakyReLU and ReLU have similar performance"].verdict == "supported"
     assert found["ELU is significantly weaker"].verdict == "supported"
-    assert "LeakyReLU 89.40 % ± 0.08 (5)" in found["ELU is significantly weaker"].numbers
+    assert "LeakyReLU 89.40 ± 0.08 % (5)" in found["ELU is significantly weaker"].numbers
 
 
 def test_activations_the_other_way_round(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
@@ -65,7 +66,7 @@ def test_four_seeds_decide_nothing(tmp_path: Path, published: tuple[Table, ...],
         leave_seeds(tmp_path, rows[f"activation_{name}"], mean, number=4)
     claim = judged(tmp_path, published)["ELU is significantly weaker"]
     assert claim.verdict == "untested"
-    assert "ELU 87.38 % ± 0.06 (4)" in claim.numbers
+    assert "ELU 87.38 ± 0.06 % (4)" in claim.numbers
 
 
 @pytest.mark.parametrize(("noise", "verdict"), [(0.02, "supported"), (0.001, "not supported")])
@@ -86,6 +87,14 @@ def test_half_of_the_images_by_epoch_10(
     leave_run(tmp_path / "bn", rows["vgg_a_bn,optimizer.lr=1e-3"], reached)
     leave_run(tmp_path / "none", rows["vgg_a,optimizer.lr=1e-3"], 0.9)
     assert judged(tmp_path, published)["With BatchNorm 50 % validation accuracy by epoch 10"].verdict == verdict
+
+
+@pytest.mark.parametrize(("reached", "verdict"), [(0.9, "not supported"), (0.4, "untested")])
+def test_epoch_25_lies_beyond_the_published_runs(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row], reached: float, verdict: str
+) -> None:
+    leave_run(tmp_path / "none", rows["vgg_a,optimizer.lr=1e-3"], reached)
+    assert judged(tmp_path, published)["Without BatchNorm 50 % only by epoch 25"].verdict == verdict
 
 
 @pytest.mark.parametrize(("accuracy", "verdict"), [(0.10, "supported"), (0.7, "not supported")])
@@ -118,6 +127,35 @@ def test_many_epochs_in_the_study_of_the_losses(
                 run.composition_file.write_text(text.replace('"dropout": 0.5', f'"dropout": 0.{len(loss)}'))
     claim = judged(tmp_path, published)["Label smoothing and MSE show great potential after many epochs"]
     assert claim.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("data", "typed", "verdict"),
+    [
+        ("cifar10", [], "supported"),
+        ("synthetic", ["data=synthetic"], "untested"),
+        ("cifar10", ["model.dropout=0"], "untested"),
+        ("cifar10", ["data.train_size=10000"], "untested"),
+    ],
+)
+def test_a_study_decides_as_it_is_told_and_on_the_images_that_it_is_about(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row], data: str, typed: list[str], verdict: str
+) -> None:
+    for optimizer, mean in (("adam", 0.89), ("sgd", 0.88), ("sign_sgd", 0.87)):
+        for seed in range(5):
+            options = {"study": "optimizer", "optimizer": optimizer, "experiment": None, "data": data}
+            leave_run(
+                tmp_path / f"{optimizer}{seed}",
+                rows[f"optimizer_{optimizer}"],
+                mean + 0.0003 * seed,
+                seed=seed,
+                protocol="holdout",
+                options=options,
+                overrides=[f"optimizer={optimizer}", *typed],
+            )
+    claim = judged(tmp_path, published)["Adam outperformed SGD due to adaptive rates"]
+    assert claim.verdict == verdict
+    assert ("Adam − SGD +1.00 points" in claim.numbers) == (verdict == "supported")
 
 
 def metrics(accuracies: list[float]) -> pd.DataFrame:

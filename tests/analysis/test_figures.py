@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cifar_lab.analysis.figures import confusion_matrix, learning_rate, training_curves
+from cifar_lab.analysis.figures import compared_curves, confusion_matrix, learning_rate, training_curves
 
 
 def _texts(figure: Figure) -> set[str]:
@@ -64,3 +64,9 @@ def test_the_cells_of_many_classes_carry_no_numbers() -> None:
 
 def test_a_class_without_images_divides_by_nothing() -> None:
     assert "0\n0.0%" in _texts(confusion_matrix(np.array([[0, 0], [1, 1]]), ["a", "b"], "a run"))
+
+
+def test_the_curves_of_a_single_composition_without_a_name() -> None:
+    metrics = pd.DataFrame({"epoch": [1, 2], "train/loss": [2.0, 1.0], "val/acc": [0.1, 0.2]})
+    figure = compared_curves({"": [metrics]}, {"": (0, 0, 1, 1)}, "", "validation")
+    assert not figure.legends

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from cifar_lab.analysis.lengths import length_of
+from cifar_lab.analysis.measured import archived, gather
 from cifar_lab.analysis.published import Row, Scale, Table
-from cifar_lab.analysis.reproduction import archived, gather, reproduce
+from cifar_lab.analysis.reproduction import reproduce
 from cifar_lab.config.published import tables
 from cifar_lab.runs import Archive, UnreadableError, find_runs
 from tests.published_runs import leave_run
@@ -54,12 +56,56 @@ def test_shortened_runs_are_in_tables_of_their_own(
     assert {section.length for section in found.shortened} == {length}
 
 
-def test_other_lengths_are_told_apart_from_the_scales(
+def test_other_lengths_are_each_in_a_table_of_their_own(
     tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
 ) -> None:
-    leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.5, epochs=7)
+    for seed, epochs in enumerate((7, 12)):
+        leave_run(tmp_path / str(seed), rows["optimizer_sgd"], 0.5, seed=seed, epochs=epochs)
     found = reproduce(published, gather(find_runs(tmp_path)))
-    assert [section.length for section in found.shortened] == ["other lengths"]
+    assert [section.length for section in found.shortened] == ["12 epochs", "7 epochs"]
+    assert [len(entry.runs) for section in found.shortened for entry in section.entries if entry.runs] == [1, 1]
+
+
+def test_other_step_sizes_and_parts_of_the_images_are_named(rows: dict[str, Row]) -> None:
+    row = rows["optimizer_sgd"]
+    part = {**row.settings, "data.train_size": 10_000}
+    assert length_of(row, row.settings) == "full length"
+    assert length_of(row, part) == "all epochs, 10,000 training images"
+    assert length_of(row, {**part, "epochs": 9, "scheduler.step_size": 4}) == (
+        "9 epochs, 10,000 training images, scheduler.step_size=4"
+    )
+    assert length_of(row, {**part, "epochs": 5, "scheduler.step_size": 2}) == (
+        "a tenth of the epochs, 10,000 training images"
+    )
+
+
+def test_another_share_held_out_is_of_no_row(rows: dict[str, Row]) -> None:
+    row = rows["optimizer_sgd"]
+    held_out = {"protocol.name": "holdout", "protocol.val_fraction": 0.1, "data.val_fraction": 0.1}
+    assert length_of(row, {**row.settings, **held_out}) == "full length"
+    assert length_of(row, {**row.settings, **held_out, "protocol.val_fraction": 0.3}) is None
+
+
+def test_runs_whose_numbers_must_be_equal_count_once(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
+) -> None:
+    leave_run(tmp_path / "dead", rows["optimizer_adam"], 0.88, finished=False)
+    for name in ("loss_ce", "optimizer_adam"):  # two names of one run
+        leave_run(tmp_path / name, rows[name], 0.88)
+    entry = reproduce(published, gather(find_runs(tmp_path))).entry("loss_ce")
+    assert [run.record.state for run in entry.runs] == ["finished"]
+
+
+def test_a_hypothesis_has_runs_of_its_own(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
+    row = rows["optimizer_sgd"]
+    (hypothesis,) = row.hypotheses
+    leave_run(tmp_path / "printed", row, 0.70)
+    leave_run(tmp_path / "tried", hypothesis.row, 0.78)
+    found = reproduce(published, gather(find_runs(tmp_path)))
+    entry = found.entry("optimizer_sgd")
+    assert (entry.verdict, [tested.verdict for tested in entry.hypotheses]) == ("lower", ["within noise"])
+    assert len(found.runs) == 2
+    assert [one.row.name for one in found.entries if one.runs] == ["optimizer_sgd"]
 
 
 def test_protocols_are_never_mixed(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:

@@ -45,3 +45,13 @@ def test_rows_are_of_the_reports_protocol_and_alike_in_what_makes_one_run() -> N
     assert {row.config["protocol"]["name"] for row in rows.values()} == {"report"}
     alike = [name for name, row in rows.items() if row.settings == rows["loss_ce"].settings]
     assert alike == ["loss_ce", "optimizer_adam"]
+
+
+def test_a_hypothesis_differs_from_its_row_in_what_it_says() -> None:
+    for row in (row for table in tables() for row in table.rows):
+        for hypothesis in row.hypotheses:
+            tried = hypothesis.row
+            differing = {key for key, value in tried.settings.items() if row.settings.get(key) != value}
+            typed = {line.partition("=")[0] for line in tried.overrides[len(row.overrides) :]}
+            assert differing == typed - {"published"}
+            assert (tried.accuracy, tried.config["published"]) == (row.accuracy, None)

@@ -1,0 +1,51 @@
+"""How long a run is beside the published row whose settings it otherwise has."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cifar_lab.analysis.published import LENGTH_KEYS, Row, Scale
+
+FULL = "full length"
+_SCALES = {Scale.QUICK: "a tenth of the epochs", Scale.SMOKE: "one epoch of 1,000 images"}
+# The share of the training images that a protocol holds out; a run with another one is of no row.
+_HELD_OUT = {"report": 0.0, "holdout": 0.1}
+# What a run of a row may have otherwise than the row: its seed, and its protocol, which the tables tell apart.
+_OF_A_RUN = ("seed", "data.seed", "data.val_fraction", "protocol.name", "protocol.val_fraction")
+_PART = "data.train_size"
+_FOLLOWING = ("scheduler.T_max", "scheduler.total_steps")  # the epochs
+
+
+def length_of(row: Row, settings: Mapping[str, Any]) -> str | None:
+    """How long a run is beside the published row, in words; None if it is no run of that row.
+
+    Runs of a row with the same words are as long as each other.
+
+    Args:
+        row: What was published.
+        settings: What can change the run's numbers, by dotted key, without the seed.
+    """
+    theirs = row.settings
+    keys = (settings.keys() | theirs.keys()) - set(_OF_A_RUN)
+    differing = {key for key in keys if settings.get(key) != theirs.get(key)}
+    share = _HELD_OUT.get(str(settings.get("protocol.name")))
+    if differing - {*LENGTH_KEYS, _PART} or settings.get("protocol.val_fraction") != share:
+        return None
+    if not differing:
+        return FULL
+    part = settings.get(_PART)
+    images = "" if part is None else f", {part:,.0f} training images"
+    if differing == {_PART}:
+        return f"all epochs{images}"
+    for scale, words in _SCALES.items():
+        shortened = row.shortened(scale)
+        alike = all(settings.get(key) == value for key, value in shortened.items())
+        if alike and differing <= {*shortened, *_FOLLOWING, _PART}:
+            return words if scale is Scale.SMOKE else words + images
+    others = "".join(f", {key}={settings.get(key)}" for key in sorted(differing - {"epochs", _PART, *_FOLLOWING}))
+    return f"{settings['epochs']:g} epochs{images}{others}"
+
+
+def order(length: str) -> tuple[int, str]:
+    """Where tables of a length stand: a tenth of the epochs, then one epoch, then others."""
+    known = [*_SCALES.values()]
+    return (known.index(length) if length in known else len(known), length)

@@ -1,0 +1,93 @@
+"""Runs as the report reads them, from folders and from the archive."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from cifar_lab.analysis.records import Record, collect
+from cifar_lab.runs import Archive, ArchivedRun, Run, UnreadableError
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run, of a folder or of the archive.
+
+    Attributes:
+        record: What is known of it.
+        metrics: A row per epoch; None where there are none that can be shown.
+        source: Where it is from.
+    """
+
+    record: Record
+    metrics: pd.DataFrame | None
+    source: str
+
+    @property
+    def protocol(self) -> str:
+        """What chooses its epoch."""
+        return str(self.record.settings.get("protocol.name", ""))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has a result."""
+        return self.record.state == "finished"
+
+
+def gather(runs: Iterable[Run], archive: Archive | None = None) -> list[Measured]:
+    """Read runs, and those of the archive that are in no folder.
+
+    Args:
+        runs: Folders.
+        archive: Finished runs kept elsewhere.
+
+    Raises:
+        UnreadableError: The archive is damaged; a damaged folder is a run in the state `unreadable`.
+    """
+    measured = [
+        Measured(record, None if record.run is None else _metrics(record), str(record.run and record.run.folder))
+        for record in collect([(runs, [])])
+    ]
+    there = {run.record.identity for run in measured if run.is_finished}
+    for kept in [] if archive is None else archive.read():
+        fingerprint = kept.result["fingerprint"]
+        if fingerprint not in there:
+            assert archive is not None
+            try:
+                metrics = archive.metrics(fingerprint)
+            except FileNotFoundError:
+                metrics = None
+            measured.append(Measured(_record(kept), metrics, str(archive.results_file)))
+    return measured
+
+
+def archived(run: Measured) -> ArchivedRun:
+    """A finished run as the archive keeps it."""
+    record = run.record
+    return ArchivedRun(record.result, {**record.settings, "seed": record.seed}, record.interpolations)
+
+
+def _metrics(record: Record) -> pd.DataFrame | None:
+    if record.run is None or record.state in ("diverged", "unreadable"):
+        return None
+    try:
+        metrics = record.run.metrics()
+    except (FileNotFoundError, UnreadableError):
+        return None
+    return metrics if len(metrics) else None
+
+
+def _record(kept: ArchivedRun) -> Record:
+    settings: dict[str, Any] = dict(kept.settings)
+    seed = int(settings.pop("seed"))
+    return Record(
+        state="finished",
+        options=kept.result["options"],
+        settings=settings,
+        interpolations=kept.interpolations,
+        overrides=tuple(kept.result["overrides"]),
+        identity=kept.result["fingerprint"],
+        seed=seed,
+        result=kept.result,
+    )
