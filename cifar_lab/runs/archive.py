@@ -5,13 +5,14 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from cifar_lab.runs.files import replacing
 from cifar_lab.runs.plain import check_kinds, from_json
 from cifar_lab.runs.reading import RESULT_KINDS, UnreadableError, read_metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _WORDS = (
     "fingerprint",
@@ -72,7 +73,7 @@ class Archive:
         except (csv.Error, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnreadableError(f"{self.results_file} cannot be read: {error!r}") from None
 
-    def metrics(self, fingerprint: str) -> pd.DataFrame:
+    def metrics(self, fingerprint: str) -> "pd.DataFrame":
         """The curves of a run, a row per epoch.
 
         Raises:
@@ -81,7 +82,7 @@ class Archive:
         """
         return read_metrics(self._curves_file(fingerprint))
 
-    def add(self, runs: Iterable[tuple[ArchivedRun, pd.DataFrame]]) -> None:
+    def add(self, runs: "Iterable[tuple[ArchivedRun, pd.DataFrame]]") -> None:
         """Keep runs with their metrics; one that is there already, by its fingerprint, stays as it is.
 
         Raises:
