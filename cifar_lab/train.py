@@ -1,6 +1,7 @@
 """Train one composition, or each of a sweep: `python -m cifar_lab.train model=vgg_a bn=true`.
 
-torch and Lightning are imported where training starts, so that help and mistakes do not wait for them.
+torch and Lightning are imported where training starts, so that help and mistakes do not wait for them, and what
+draws and tabulates where it has ended.
 """
 
 import math
@@ -159,8 +160,6 @@ def train(config: DictConfig, job: Job | None = None, callbacks: Sequence["Callb
         RunFailedError: The run ended without a result; its folder says why.
         Interrupted: A signal ended it.
     """
-    from cifar_lab.analysis.run_report import summary
-
     run = Run(HydraConfig.get().runtime.output_dir)
     if job is not None:
         if job.again is not None and run.folder not in job.again:
@@ -177,6 +176,8 @@ def train(config: DictConfig, job: Job | None = None, callbacks: Sequence["Callb
                         train_run(config, Attempt(run, job, interruption, checkpoint, tuple(callbacks)))
         except LockedError as owner:
             return leave(run, job, owner)
+    from cifar_lab.analysis.run_report import summary
+
     result = run.result()
     print(summary(run.folder, result), flush=True)
     interruption.check()
@@ -203,8 +204,6 @@ def train_run(config: DictConfig, attempt: Attempt) -> None:
     Raises:
         RunFailedError: The run ended without a result; its folder says why.
     """
-    from cifar_lab.analysis.run_report import draw
-
     hydra, run, job = HydraConfig.get(), attempt.run, attempt.job
     options = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
     overrides = [line for line in hydra.overrides.task if not line.startswith(("resume=", "retry_"))]
@@ -220,6 +219,8 @@ def train_run(config: DictConfig, attempt: Attempt) -> None:
         logger = make_logger(config, run, typed, hyperparameters(settled, options, typed, common))
         with same_threads(run):
             result = {**fit_and_test(config, attempt, logger), "options": options, "overrides": typed}
+        from cifar_lab.analysis.run_report import draw
+
         draw(run, result)
         log_result(logger, run, result)
         run.finish(result)

@@ -341,17 +341,34 @@ def test_a_folder_that_cannot_be_written_is_one_line(lab: Lab, tmp_path: Path) -
     assert re.fullmatch(r"error: cannot write .*file.*; set hydra\.run\.dir= to a writable folder\n", outcome.stderr)
 
 
-def test_help_and_the_configuration_need_no_torch(tmp_path: Path) -> None:
+def test_help_and_the_configuration_need_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv = ['train', *sys.argv[1:]]\n"
         "from cifar_lab.train import main\n"
         "try: main()\nexcept SystemExit: pass\n"
-        "sys.exit('torch' in sys.modules)"
+        "sys.exit(' '.join({'torch', 'pandas', 'scipy', 'matplotlib'} & set(sys.modules)) or 0)"
     )
     for argument in ("--help", "--cfg=job"):
         done = subprocess.run([sys.executable, "-c", code, argument], cwd=tmp_path, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
         assert not list(tmp_path.iterdir())
+
+
+def test_the_first_step_does_not_wait_for_what_draws_and_tabulates(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from cifar_lab.classifier import Classifier\n"
+        "from cifar_lab.train import run\n"
+        "def first_step(*_):\n"
+        "    print(*{'pandas', 'cifar_lab.analysis.figures', 'cifar_lab.cost'} & set(sys.modules), flush=True)\n"
+        "    os._exit(7)\n"
+        "Classifier.training_step = first_step\n"
+        "run([*sys.argv[1:], 'trainer.enable_progress_bar=false'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *TINY], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (7, "\n"), done
 
 
 def test_the_command_runs_as_a_module(tmp_path: Path) -> None:

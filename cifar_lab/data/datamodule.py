@@ -174,14 +174,14 @@ class CIFAR10DataModule(InMemoryDataModule):
         self.sources = sources
 
     def load(self) -> tuple[LabelledImages, LabelledImages]:
-        """Training and test images, fetched first if they are missing and may be.
+        """Training and test images, fetched first if they are missing and may be; read once for all data modules.
 
         Raises:
             DataError: Files are missing or damaged, or cannot be fetched.
         """
         if files.may_download(self.root, self.download) and not files.is_there(self.root):
             fetch(files.resolve(self.root), self.sources)
-        return cifar10.load(self.root, self.verify)
+        return cifar10.load_once(self.root, self.verify)
 
 
 class SyntheticDataModule(InMemoryDataModule):

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from cifar_lab.data import cifar10, files
-from cifar_lab.data.cifar10 import load
+from cifar_lab.data.cifar10 import load, load_once
 from cifar_lab.data.images import DataError, LabelledImages
 
 COUNT = 20
@@ -433,6 +433,66 @@ def test_foreign_images_are_refused_with_both_digests_and_the_way_out(
     message = refusal(tmp_path, verify=True)
     assert f"the {split} images in {folder}" in message and "data.verify=false" in message
     assert re.findall(r"[0-9a-f]{64}", message) == [found[split], expected]
+
+
+@pytest.fixture
+def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are read from now on."""
+    names: list[str] = []
+    for name in ("_read_binary", "_read_pickle"):
+        read = getattr(cifar10, name)
+
+        def noting(path: Path, images_per_file: int, read: Any = read) -> np.ndarray:
+            names.append(path.stem)
+            return read(path, images_per_file)
+
+        monkeypatch.setattr(cifar10, name, noting)
+    return names
+
+
+@both_layouts
+def test_files_are_read_again_only_once_they_have_been_written_to(
+    tmp_path: Path, read_files: list[str], layout: str, write: Writer
+) -> None:
+    folder = write(tmp_path / layout, random_batches())
+    first = load_once(tmp_path, verify=False, images_per_file=COUNT)
+    assert load_once(folder, verify=False, images_per_file=COUNT)[0].images is first[0].images
+    assert read_files == NAMES
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    write(folder, random_batches(seed=1))
+    changed = load_once(tmp_path, verify=False, images_per_file=COUNT)
+    assert read_files == NAMES * 2
+    assert not torch.equal(changed[0].images, first[0].images)
+
+
+def test_a_file_whose_time_was_put_back_is_read_again(tmp_path: Path, read_files: list[str]) -> None:
+    folder = write_binary(tmp_path / BINARY, random_batches())
+    path = folder / "test_batch.bin"
+    before, status = load_once(tmp_path, verify=False, images_per_file=COUNT), path.stat()
+    content = bytearray(path.read_bytes())
+    content[5] ^= 1
+    while path.stat().st_ctime_ns == status.st_ctime_ns:  # the system's clock ticks every few milliseconds
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = load_once(tmp_path, verify=False, images_per_file=COUNT)
+    assert not torch.equal(before[1].images, after[1].images)
+
+
+def test_images_that_were_not_verified_are_read_again_where_they_must_be(tmp_path: Path) -> None:
+    write_binary(tmp_path / BINARY, random_batches())
+    load_once(tmp_path, verify=False, images_per_file=COUNT)
+    with pytest.raises(DataError, match="are not CIFAR-10's"):
+        load_once(tmp_path, verify=True, images_per_file=COUNT)
+
+
+def test_memory_holds_one_data_set(tmp_path: Path, read_files: list[str]) -> None:
+    for name in ("one", "other", "one"):
+        if not (tmp_path / name).exists():
+            write_binary(tmp_path / name / BINARY, random_batches())
+        load_once(tmp_path / name, verify=False, images_per_file=COUNT)
+    assert read_files == NAMES * 3
 
 
 @pytest.mark.data

@@ -172,7 +172,7 @@ def test_cifar10_is_read_from_its_root_and_verified_unless_told_not_to(monkeypat
         asked.append((root, verify))
         return NumberedDataModule().load()
 
-    monkeypatch.setattr(cifar10, "load", load)
+    monkeypatch.setattr(cifar10, "load_once", load)
     CIFAR10DataModule("somewhere", batch_size=3).setup()
     CIFAR10DataModule(verify=False, download=False).setup()
     assert asked == [("somewhere", True), (None, False)]
