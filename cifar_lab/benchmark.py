@@ -13,8 +13,6 @@ from cifar_lab import exit_codes
 from cifar_lab.command import run_command
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from cifar_lab.benchmarking import Comparison
 
 
@@ -82,15 +80,9 @@ def _show(comparison: "Comparison") -> None:
     from cifar_lab.terminal import print_table
 
     print(f"\n{comparison.title}")
-    print_table(_table(comparison), left=("loop", "precision", "layout"))
+    print_table([_cells(row) for row in comparison.plain()["loops"]], left=("loop", "precision", "layout"))
     apart = ", ".join(f"{name} {share:.1%}" for name, share in comparison.apart().items())
     print(f"loss of the first {CHECK_STEPS} steps, at most apart from the plain loop's: {apart}", flush=True)
-
-
-def _table(comparison: "Comparison") -> "pd.DataFrame":
-    import pandas as pd
-
-    return pd.DataFrame([_cells(row) for row in comparison.plain()["loops"]])
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
