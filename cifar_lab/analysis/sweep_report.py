@@ -19,6 +19,7 @@ from cifar_lab.terminal import print_table
 _INTERVALS = "95 % intervals: Student's over seeds from three runs on, else the span of Wilson's of each run"
 
 _MOST_DRAWN = 20
+_BEST_DRAWN = 10  # of more rows than that: as many as there are colours that nobody confuses
 
 
 def write(comparison: Comparison, folder: Path) -> None:
@@ -35,9 +36,9 @@ def write(comparison: Comparison, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sweep.tidy()
     title = folder.resolve().name
-    shown, words = _legible(comparison), title
+    shown, words = drawn_rows(comparison), title
     if len(shown.rows) < len(comparison.rows):
-        words = f"{title}: of {len(comparison.rows):,} rows the {_MOST_DRAWN} with the highest test accuracy"
+        words = f"{title}: of {len(comparison.rows):,} rows the {_BEST_DRAWN} with the highest test accuracy"
     drawn = {
         sweep.accuracy_figure: accuracies(shown, words),
         sweep.curves_figure: curves(shown, words),
@@ -90,12 +91,12 @@ def accuracies(comparison: Comparison, title: str) -> Figure | None:
     return figures.compared_accuracies(values, intervals, _colours(comparison, title), title, _INTERVALS)
 
 
-def _legible(comparison: Comparison) -> Comparison:
-    """As many rows as a figure can tell apart, those with the highest mean test accuracy, in the table's order."""
+def drawn_rows(comparison: Comparison) -> Comparison:
+    """All rows, or of more than a figure can show those with the highest mean test accuracy, in the table's order."""
     if len(comparison.rows) <= _MOST_DRAWN:
         return comparison
     means = [values.mean() if len(values := row.values("test/acc")) else -1.0 for row in comparison.rows]
-    best = np.sort(np.argsort(means, kind="stable")[-_MOST_DRAWN:])
+    best = np.sort(np.argsort(means, kind="stable")[-_BEST_DRAWN:])
     return Comparison(comparison.columns, tuple(comparison.rows[index] for index in best))
 
 
