@@ -44,13 +44,13 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
     started = time.perf_counter()
     run = attempt.run
     native = choose_native(config, run)
+    options = {**trainer_options(config, native, attempt.job), "plugins": [CheckpointFiles(run)]}
     hardware.reset_peak_memory(native.device)
     datamodule = build(config.data)
     L.seed_everything(config.seed, verbose=False)
     classifier = make_classifier(config, datamodule, native)
     throughput, averaging = Throughput(), build(config.averaging)
     callbacks = make_callbacks(config, attempt, throughput, averaging)
-    options = {**trainer_options(config, native), "plugins": [CheckpointFiles(run)]}
     trainer = L.Trainer(**options, callbacks=callbacks, logger=logger or False)
     trainer.fit(classifier, datamodule, ckpt_path=attempt.checkpoint, weights_only=True)
     if averaging is not None and not throughput.has_trained:  # all epochs were there, and Lightning ends nothing then
