@@ -1,7 +1,6 @@
 """From a composed configuration to what Lightning trains."""
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from omegaconf import DictConfig
 from cifar_lab.attempt import Attempt
 from cifar_lab.config import build, build_scheduler, resolved
 from cifar_lab.fingerprints import fingerprint
+from cifar_lab.jobs import Job, cores
 from cifar_lab.runs import Run
 
 if TYPE_CHECKING:
@@ -87,9 +87,8 @@ def same_threads(run: Run) -> Iterator[None]:
     own = torch.get_num_threads()
     recorded = run.status().get("threads", own)
     run.set_state("running", threads=recorded)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if recorded > max(own, cores):
-        print(f"note: the run began with {recorded} threads, and goes on with them on {cores} cores", flush=True)
+    if recorded > max(own, cores()):
+        print(f"note: the run began with {recorded} threads, and goes on with them on {cores()} cores", flush=True)
     torch.set_num_threads(recorded)
     try:
         yield
@@ -129,10 +128,14 @@ def log_result(logger: "Logger | None", run: Run, result: Mapping[str, Any]) -> 
         logger.log_result(result, run.figures)
 
 
-def trainer_options(config: DictConfig, native: "hardware.Native") -> dict[str, Any]:
-    """Lightning's Trainer arguments; `precision` and `memory_format` are settled."""
+def trainer_options(config: DictConfig, native: "hardware.Native", job: Job | None = None) -> dict[str, Any]:
+    """Lightning's Trainer arguments; `precision` and `memory_format` are settled, and which GPU a job is for."""
+    from cifar_lab import hardware
+
     options = resolved(config.trainer)
     del options["memory_format"]
+    if native.device == "cuda" and job is not None and job.beside > 1 and options["devices"] == 1:
+        options["devices"] = [(job.number - 1) % hardware.device_count("gpu")]
     if options["deterministic"] == "auto":
         # On a CPU everything we use is deterministic as it is, and torch's switch would fill fresh memory.
         options["deterministic"] = native.device == "cuda"

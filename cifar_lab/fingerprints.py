@@ -15,6 +15,7 @@ _NOT_HASHED: dict[str, set[str] | None] = {
     "resume": None,
     "retry_failed": None,
     "retry_diverged": None,
+    "jobs_per_device": None,
     "callbacks": {"checkpoint"},
     "data": {"root", "verify", "download", "sources"},
     "optimizer": {"foreach", "fused"},

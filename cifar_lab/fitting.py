@@ -43,6 +43,7 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
     throughput = Throughput()
     run = attempt.run
     native = choose_native(config, run)
+    options = {**trainer_options(config, native, attempt.job), "plugins": [CheckpointFiles(run)]}
     hardware.reset_peak_memory(native.device)
     hardware.keep_freed_memory(native.device)
     datamodule = build(config.data)
@@ -50,7 +51,6 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
     classifier = make_classifier(config, datamodule, native)
     averaging = build(config.averaging)
     callbacks = make_callbacks(config, attempt, throughput, averaging)
-    options = {**trainer_options(config, native), "plugins": [CheckpointFiles(run)]}
     trainer = L.Trainer(**options, callbacks=callbacks, logger=logger or False)
     trainer.fit(classifier, datamodule, ckpt_path=attempt.checkpoint, weights_only=True)
     if averaging is not None and not throughput.has_trained:  # all epochs were there, and Lightning ends nothing then

@@ -61,6 +61,11 @@ def training_device(accelerator: str) -> str:
     return accelerator
 
 
+def device_count(accelerator: str) -> int:
+    """How many devices of the kind that Lightning's `accelerator` will train on there are; processors count as one."""
+    return torch.cuda.device_count() if training_device(accelerator) == "cuda" else 1
+
+
 def native_precision(device: str, cpu_capabilities: Mapping[str, object] | None = None) -> str:
     """Lightning's name of the fastest precision that the device has instructions for.
 

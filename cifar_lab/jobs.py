@@ -1,5 +1,6 @@
 """How far a sweep is."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ class Job:
         seconds: What each job that was trained before in this process has taken; a job adds its own.
         left: Folders of jobs that another process was training when their turn came; a job adds its own.
         again: The folders to look at, in a second turn for what was left; None in the first, which looks at all.
+        beside: How many jobs run at a time.
     """
 
     number: int
@@ -26,6 +28,7 @@ class Job:
     seconds: list[float]
     left: list[Path] = field(default_factory=list)
     again: frozenset[Path] | None = None
+    beside: int = 1
 
     def __str__(self) -> str:
         return f"job {self.number} of {self.total}"
@@ -43,7 +46,7 @@ class Job:
         each = sum(self.seconds) / len(self.seconds) if self.seconds else own
         if each is None:
             return None
-        return (each if own_left is None else own_left) + each * self.later
+        return (each if own_left is None else own_left) + each * -(-self.later // self.beside)
 
 
 @contextmanager
@@ -54,6 +57,11 @@ def timed(seconds: list[float]) -> Iterator[None]:
         yield
     finally:
         seconds.append(time.perf_counter() - started)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def clock(seconds: float) -> str:

@@ -34,7 +34,7 @@ from cifar_lab.config import (
 from cifar_lab.fitting import fit_and_test
 from cifar_lab.interruption import Interruption
 from cifar_lab.jobs import Job, clock, timed
-from cifar_lab.runs import LockedError, Run, Sweep, find_runs, job_key, locked
+from cifar_lab.runs import HOW_IT_IS_RUN, LockedError, Run, Sweep, find_runs, job_key, locked
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -206,7 +206,7 @@ def train_run(config: DictConfig, attempt: Attempt) -> None:
     """
     hydra, run, job = HydraConfig.get(), attempt.run, attempt.job
     options = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
-    overrides = [line for line in hydra.overrides.task if not line.startswith(("resume=", "retry_"))]
+    overrides = [line for line in hydra.overrides.task if not line.startswith(HOW_IT_IS_RUN)]
     typed = [line for line in overrides if not line.startswith("name=")]
     with recording_outcome(run, in_sweep=job is not None), timed([] if job is None else job.seconds):
         follows = interpolations(config)

@@ -54,7 +54,7 @@ class Progress(Checkpoint):
         self._started = time.perf_counter()
         self._steps_done = 0
         self._next = self._started + self._interval()
-        if self.console.is_terminal:
+        if self._has_bar():
             self._bar = Bar(TextColumn("{task.description}"), BarColumn(), console=self.console, transient=True)
             self._bar.start()
             total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
@@ -107,7 +107,11 @@ class Progress(Checkpoint):
             self._bar = None
 
     def _interval(self) -> float:
-        return _BAR_SECONDS if self.console.is_terminal else _LINE_SECONDS
+        return _BAR_SECONDS if self._has_bar() else _LINE_SECONDS
+
+    def _has_bar(self) -> bool:
+        """Jobs side by side would draw theirs over each other."""
+        return self.console.is_terminal and (self.job is None or self.job.beside == 1)
 
     def _accuracy(self, trainer: L.Trainer) -> str:
         accuracy = trainer.callback_metrics.get("val/acc")

@@ -1,7 +1,8 @@
 """How a run is composed: the only room, beside the entry points and `assembly`, that knows Hydra and OmegaConf."""
 
-from cifar_lab.config.app import RunFailedError, checked, run_application, run_jobs
+from cifar_lab.config.app import checked, run_application, run_jobs
 from cifar_lab.config.build import build, build_scheduler
+from cifar_lab.config.handover import RunFailedError
 from cifar_lab.config.hyperparameters import hyperparameters
 from cifar_lab.config.naming import class_names, interpolations, resolved
 from cifar_lab.config.outcome import recording_outcome

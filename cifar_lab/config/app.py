@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import math
 import os
 import signal
 import sys
@@ -14,37 +13,16 @@ from typing import NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab import exit_codes
 from cifar_lab.config import completion, schema
+from cifar_lab.config.handover import Jobs, RunFailedError, Task
 from cifar_lab.config.preflight import Preflight
 from cifar_lab.interruption import Interrupted
-from cifar_lab.jobs import Job
-from cifar_lab.runs import Sweep, job_key
-
-
-class RunFailedError(Exception):
-    """A run that ended without a result, told in one line.
-
-    Args:
-        message: The line.
-        exit_code: 1 where the run failed, 2 where what it was asked for cannot be.
-    """
-
-    def __init__(self, message: str, exit_code: int = exit_codes.FAILED) -> None:
-        super().__init__(message, exit_code)
-        self.message = message
-        self.exit_code = exit_code
-
-    def __str__(self) -> str:
-        return self.message
-
-
-Task = Callable[[DictConfig, Job | None], object]
+from cifar_lab.runs import Sweep
 
 
 def run_application(application: Callable[[], object]) -> NoReturn:
@@ -108,7 +86,7 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
         KeyboardInterrupt: A run was interrupted.
     """
     sweep = None if asked.sweep_folder is None else Sweep(asked.sweep_folder)
-    jobs = _Jobs(task, asked, sweep)
+    jobs = Jobs(task, asked, sweep)
 
     @functools.wraps(task)
     def job(config: DictConfig) -> object:
@@ -122,9 +100,9 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
             if asked.completes:
                 completion.answer(application)
             else:
-                application()
+                jobs.run_all(application)
                 if jobs.begin_again():
-                    application()
+                    jobs.run_all(application)
     except (HydraException, OmegaConfBaseException) as error:
         parts = [str(error), str(error.__cause__ or "")]
         raise ValueError(" ".join(" ".join(parts).split())) from None
@@ -135,63 +113,6 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
         raise ValueError(line) from None
     jobs.check()
     return jobs.folders
-
-
-class _Jobs:
-    """The jobs of a command line, which Hydra hands over one by one.
-
-    Args:
-        task: What to call with each.
-        asked: The checked command line.
-        sweep: Whose jobs they are; None for a single run.
-    """
-
-    def __init__(self, task: Task, asked: Preflight, sweep: Sweep | None) -> None:
-        self.task = task
-        self.sweep = sweep
-        runs = {} if sweep is None else sweep.runs_by_job()
-        finished = {key for key, run in runs.items() if run.has_result()}
-        self.unfinished = [job_key(lines) not in finished for lines in asked.jobs]
-        self.seconds: list[float] = []
-        self.left: list[Path] = []
-        self.again: frozenset[Path] | None = None
-        self.failures: list[RunFailedError] = []
-        self.folders: list[Path] = []
-
-    def run(self, config: DictConfig) -> object:
-        """Run a job; NaN where it fails, as an exception would be announced by Hydra, in lines of its own."""
-        own = HydraConfig.get()
-        self.folders.append(Path(own.runtime.output_dir))
-        try:
-            return self.task(config, None if self.sweep is None else self._job(own.job.num))
-        except RunFailedError as error:
-            if self.sweep is not None:
-                print(f"error: {error}", file=sys.stderr, flush=True)
-            self.failures.append(error)
-            return math.nan
-
-    def _job(self, index: int) -> Job:
-        later = sum(self.unfinished[index + 1 :])
-        return Job(index + 1, len(self.unfinished), later, self.seconds, self.left, self.again)
-
-    def begin_again(self) -> bool:
-        """Turn to what another process was training when its turn came; whether there is any."""
-        self.again, self.left = frozenset(self.left), []
-        return bool(self.again)
-
-    def check(self) -> None:
-        """Tell what has not finished.
-
-        Raises:
-            RunFailedError: Something has not.
-        """
-        if self.failures and self.sweep is not None:
-            raise RunFailedError(f"not every run of the sweep finished; the first that did not: {self.failures[0]}")
-        if self.failures:
-            raise self.failures[0]
-        if self.left:
-            elsewhere = f"{len(self.left)} runs of the sweep are still being trained elsewhere"
-            raise RunFailedError(f"{elsewhere}, the first is {self.left[0]}")
 
 
 @contextmanager

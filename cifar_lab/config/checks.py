@@ -30,7 +30,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("epochs", "batch_size", "filters", "widths", "blocks", "stages", "hidden"), _COUNT),
     **dict.fromkeys(("step_size", "T_max", "T_0", "T_mult", "num_train", "num_test", "train_size"), _COUNT),
     **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch", "total_steps"), _COUNT),
-    **dict.fromkeys(("update_every_n_steps", "frequency", "num_nodes"), _COUNT),
+    **dict.fromkeys(("update_every_n_steps", "frequency", "num_nodes", "jobs_per_device"), _COUNT),
     **dict.fromkeys(("patience", "cooldown", "padding", "size", "num_ops", "total_iters"), _COUNT_OR_NONE),
     **dict.fromkeys(("seed", "split_seed", "data_seed"), _SEED),
     **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches"), _POSITIVE),

@@ -44,6 +44,7 @@ def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
         "resume",
         "retry_failed",
         "retry_diverged",
+        "jobs_per_device",
         *_root_.hydra.job.config.override_dirname.exclude_keys,
     }
     choices = ",".join(line for line in lines if line.partition("=")[0] not in common) or "default"

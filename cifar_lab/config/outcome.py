@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from cifar_lab import exit_codes
-from cifar_lab.config.app import RunFailedError
+from cifar_lab.config.handover import RunFailedError
 from cifar_lab.data.files import DataError
 from cifar_lab.interruption import Interrupted
 from cifar_lab.runs import DivergedError, Run, RunExistsError, described

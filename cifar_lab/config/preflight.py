@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import checks, naming, resume, schema, studies, targets
+from cifar_lab.config import checks, naming, resume, schema, side_by_side, studies, targets
 from cifar_lab.config.axes import check_jobs, neighbours, values
 from cifar_lab.config.precedence import Loader
 from cifar_lab.data import files
@@ -25,6 +25,7 @@ from cifar_lab.fingerprints import leaves
 from cifar_lab.runs import Run
 
 _MAX_INTERPOLATIONS = 20  # each may repeat others, so that what they stand for grows exponentially with their number
+_OF_A_WHOLE_SWEEP = ("name", "jobs_per_device")
 
 
 class Preflight:
@@ -42,6 +43,7 @@ class Preflight:
             over the others: the sweep's name, and which keys its jobs have in common.
         jobs: The command line of each job of a sweep, in the order in which they run; none for a single run.
         sweep_folder: Where a sweep's runs go; None for a single run.
+        beside: How many jobs of a sweep run at a time.
         resumed: The folder of the run that the command line says to go on with; None without one.
         typed: What stands beside that on the command line.
     """
@@ -57,6 +59,7 @@ class Preflight:
         self.additions: list[str] = []
         self.jobs: list[list[str]] = []
         self.sweep_folder: Path | None = None
+        self.beside = 1
 
     @property
     def ordered(self) -> list[str]:
@@ -104,6 +107,7 @@ class Preflight:
                 self._expand(studies.expanded(overrides, study, self._axes(study, loader, search)))
                 overrides = self._parsed(loader)
             self._check_overrides(overrides)
+            side_by_side.check_launcher(overrides)
             is_study_typed = any(line.startswith("study=") for line in self.typed)
             if self.resumed is not None and (self._arguments.multirun or is_study_typed):
                 raise ValueError("resume= names one run; a sweep goes on by itself when its command is given again")
@@ -130,6 +134,8 @@ class Preflight:
         composed = compose("train", [*jobs[0], *self.additions, *search], return_hydra_config=True)
         self.jobs = [[line for line in job if not line.startswith("hydra")] for job in jobs]
         self.sweep_folder = Path(composed.hydra.sweep.dir)
+        self.beside, how = side_by_side.plan(composed)
+        self.additions += how
         # Written out, as a folder named by the time would be another one when Hydra makes it.
         quoted = str(self.sweep_folder).replace("'", r"\'")
         self.additions.append(f"hydra.sweep.dir='{quoted}'")
@@ -167,8 +173,10 @@ class Preflight:
                 raise ValueError(f"{line} is several values; add --multirun to run each, or quote a list: [...]")
             if override.package is not None:
                 raise ValueError(f"{override.input_line}: packages (@) are not used here")
-            if override.is_sweep_override() and (override.key_or_group == "name" or not override.is_discrete_sweep()):
-                raise ValueError(f"{override.input_line}: a sweep takes values of a list, and never of name")
+            is_whole_sweeps = override.key_or_group in _OF_A_WHOLE_SWEEP
+            if override.is_sweep_override() and (is_whole_sweeps or not override.is_discrete_sweep()):
+                never = " or ".join(_OF_A_WHOLE_SWEEP)
+                raise ValueError(f"{override.input_line}: a sweep takes values of a list, and never of {never}")
             if override.key_or_group == "hydra.mode":
                 raise ValueError(f"{override.input_line}: a sweep is asked for by --multirun")
             if not values(override):

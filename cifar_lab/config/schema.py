@@ -26,6 +26,7 @@ class Schema:
         resume: Folder of a run to go on with, or `auto`.
         retry_failed: Train again what has failed.
         retry_diverged: Train again what has diverged.
+        jobs_per_device: Jobs of a sweep at a time on each GPU, or on the processor.
         published: The test accuracy that an experiment reproduces, from 0 to 1.
     """
 
@@ -52,6 +53,7 @@ class Schema:
     resume: str | None = MISSING
     retry_failed: bool = MISSING
     retry_diverged: bool = MISSING
+    jobs_per_device: int = MISSING
     published: float | None = MISSING
 
 

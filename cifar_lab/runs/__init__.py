@@ -8,9 +8,10 @@ from cifar_lab.runs.names import float32_digits, weights_name
 from cifar_lab.runs.plain import WHOLE_LIMIT, from_yaml
 from cifar_lab.runs.reading import UnreadableError
 from cifar_lab.runs.run import DivergedError, Run, RunExistsError, described
-from cifar_lab.runs.sweep import Sweep, find, find_runs, find_sweeps, is_run, job_key
+from cifar_lab.runs.sweep import HOW_IT_IS_RUN, Sweep, find, find_runs, find_sweeps, is_run, job_key
 
 __all__ = [
+    "HOW_IT_IS_RUN",
     "WHOLE_LIMIT",
     "Archive",
     "ArchivedRun",

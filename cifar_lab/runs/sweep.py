@@ -10,6 +10,9 @@ from cifar_lab.runs.files import remove_unfinished, replacing
 from cifar_lab.runs.plain import from_json
 from cifar_lab.runs.run import Run
 
+# What a command line says of how to go on and on what, and not of what is trained.
+HOW_IT_IS_RUN = ("resume=", "retry_", "jobs_per_device=")
+
 
 class Sweep:
     """A folder with the runs of a sweep, and what compares them.
@@ -99,5 +102,5 @@ def _walk(folder: Path | str) -> Iterator[tuple[str, type[Run] | type[Sweep]]]:
 
 
 def job_key(lines: Sequence[str]) -> frozenset[str]:
-    """What makes a job of a sweep that job: its command line, but for order, the sweep's name and how to go on."""
-    return frozenset(line for line in lines if not line.startswith(("name=", "resume=", "retry_")))
+    """What makes a job of a sweep that job: its command line, but for order, the sweep's name and how it is run."""
+    return frozenset(line for line in lines if not line.startswith(("name=", *HOW_IT_IS_RUN)))
