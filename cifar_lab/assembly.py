@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -77,6 +77,36 @@ def choose_native(config: DictConfig, run: Run) -> "hardware.Native":
     native = hardware.choose(config.trainer.accelerator, **chosen)
     run.set_state("running", precision=native.precision, memory_format=_short(native.memory_format))
     return native
+
+
+@contextmanager
+def compiled_as_recorded(
+    config: DictConfig, attempt: Attempt, classifier: "Classifier", native: "hardware.Native"
+) -> Iterator[dict[str, bool]]:
+    """Compile the network if the configuration says so, or did where the run was begun.
+
+    Yields:
+        `compile` and `cuda_graphs`, as they are.
+
+    Raises:
+        ValueError: There is nothing to compile with.
+    """
+    from cifar_lab.compilation import check_compiler, compiled
+
+    run, asked = attempt.run, {key: config[key] for key in ("compile", "cuda_graphs")}
+    recorded = asked if attempt.checkpoint is None else run.status()
+    does = {key: bool(recorded.get(key, False)) for key in asked}
+    if does["compile"] != asked["compile"]:
+        # A compiled network rounds otherwise, and draws other numbers.
+        print(f"note: the run began with compile={str(does['compile']).lower()}, and goes on with it", flush=True)
+    if does["cuda_graphs"] and native.device != "cuda":
+        print("note: cuda_graphs=true is for GPUs, and there is none; it is left out", flush=True)
+        does["cuda_graphs"] = False
+    if does["compile"]:
+        check_compiler(native.device)
+    run.set_state("running", **does)
+    with compiled(classifier.model, does["cuda_graphs"]) if does["compile"] else nullcontext():
+        yield does
 
 
 @contextmanager

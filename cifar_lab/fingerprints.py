@@ -12,6 +12,8 @@ _NOT_HASHED: dict[str, set[str] | None] = {
     "logger": None,
     "allow": None,
     "published": None,
+    "compile": None,
+    "cuda_graphs": None,
     "resume": None,
     "retry_failed": None,
     "retry_diverged": None,
@@ -33,6 +35,10 @@ _NOT_HASHED: dict[str, set[str] | None] = {
         "profiler",
     },
 }
+
+
+# What components were called when runs were trained with them that are finished.
+_FORMER_NAMES = {"cifar_lab.callbacks.averaging.EMA": "lightning.pytorch.callbacks.EMAWeightAveraging"}
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +85,8 @@ def _canonical(value: Any) -> Any:
         return {key: _canonical(element) for key, element in value.items()}
     if isinstance(value, list):
         return [_canonical(element) for element in value]
+    if isinstance(value, str):
+        return _FORMER_NAMES.get(value, value)
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from cifar_lab.assembly import choose_native, describe, make_callbacks, make_classifier, trainer_options
+from cifar_lab.assembly import (
+    choose_native,
+    compiled_as_recorded,
+    describe,
+    make_callbacks,
+    make_classifier,
+    trainer_options,
+)
 from cifar_lab.attempt import Attempt
 from cifar_lab.config import build, class_names
 from cifar_lab.runs import Run, float32_digits, read_checkpoint, weights_name
@@ -16,6 +23,8 @@ if TYPE_CHECKING:
     import lightning as L
     from lightning.pytorch.loggers import Logger
 
+    from cifar_lab import hardware
+    from cifar_lab.callbacks import Throughput
     from cifar_lab.classifier import Classifier
     from cifar_lab.data.datamodule import InMemoryDataModule
 
@@ -32,25 +41,47 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
         The result in plain values, by the names of `docs/run_directory.md`.
     """
     import lightning as L
+    import torch
 
     from cifar_lab import hardware
-    from cifar_lab.callbacks import SWA, CheckpointFiles, Stopping, Throughput
+    from cifar_lab.callbacks import Throughput
 
     # Which devices there are stands in the result; how Lightning uses torch is nothing that a user could mend.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     throughput = Throughput()
-    run = attempt.run
-    native = choose_native(config, run)
-    options = {**trainer_options(config, native, attempt.job), "plugins": [CheckpointFiles(run)]}
+    native = choose_native(config, attempt.run)
     hardware.reset_peak_memory(native.device)
     hardware.keep_freed_memory(native.device)
     datamodule = build(config.data)
     L.seed_everything(config.seed, verbose=False)
+    # Part of torch's deterministic algorithms; nothing here reads what it has not written, and on a GPU it is a kernel
+    # for each tensor that is made.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     classifier = make_classifier(config, datamodule, native)
+    with compiled_as_recorded(config, attempt, classifier, native) as compilation:
+        result = _fit_and_test(config, attempt, logger, throughput, classifier, datamodule, native)
+    return {**result, **compilation}
+
+
+def _fit_and_test(
+    config: DictConfig,
+    attempt: Attempt,
+    logger: "Logger | None",
+    throughput: "Throughput",
+    classifier: "Classifier",
+    datamodule: "InMemoryDataModule",
+    native: "hardware.Native",
+) -> dict[str, Any]:
+    import lightning as L
+
+    from cifar_lab.callbacks import SWA, CheckpointFiles, Stopping
+
+    run = attempt.run
     averaging = build(config.averaging)
     callbacks = make_callbacks(config, attempt, throughput, averaging)
+    options = {**trainer_options(config, native, attempt.job), "plugins": [CheckpointFiles(run)]}
     trainer = L.Trainer(**options, callbacks=callbacks, logger=logger or False)
     trainer.fit(classifier, datamodule, ckpt_path=attempt.checkpoint, weights_only=True)
     if averaging is not None and not throughput.has_trained:  # all epochs were there, and Lightning ends nothing then

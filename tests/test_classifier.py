@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cifar_lab.classifier import Classifier
 from cifar_lab.data.datamodule import SyntheticDataModule
+from cifar_lab.data.images import key_seed
 
 
 class Watch(L.Callback):
@@ -197,3 +198,30 @@ def test_a_model_without_convolutions_has_no_first_gradient() -> None:
     watch = fit(Classifier(model, nn.CrossEntropyLoss(), SGD))
     assert all(step["first_conv_grad_norm"] != step["first_conv_grad_norm"] for step in watch.steps)
     assert all(step["grad_norm"] > 0 for step in watch.steps)
+
+
+def test_the_size_of_evaluations_batches_changes_neither_count_nor_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier, measured = Classifier(network(), nn.CrossEntropyLoss(), SGD), []
+    for size in (7, 100):
+        monkeypatch.setattr("cifar_lab.data.datamodule._CPU_EVAL_BATCH_SIZE", size)
+        trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        (metrics,) = trainer.test(classifier, SyntheticDataModule(60, 120), verbose=False)
+        assert trainer.num_test_batches == [-(-120 // size)]
+        measured.append(metrics)
+    assert measured[0]["test/acc"] == measured[1]["test/acc"]
+    assert measured[0]["test/loss"] == pytest.approx(measured[1]["test/loss"], rel=1e-6)
+
+
+def test_what_a_batch_draws_depends_on_seed_epoch_and_batch_alone() -> None:
+    def draws(seed: int, batch: int) -> list[float]:
+        torch.rand(3)
+        classifier = Classifier(network(), nn.CrossEntropyLoss(), SGD, seed=seed)
+        L.Trainer(accelerator="cpu", logger=False).strategy.connect(classifier)
+        classifier.on_train_batch_start((torch.empty(0), torch.empty(0)), batch)
+        drawn = torch.rand(2).tolist()
+        torch.manual_seed(key_seed(2, seed, 0, batch))
+        assert drawn == torch.rand(2).tolist()
+        return drawn
+
+    assert draws(0, 1) == draws(0, 1)
+    assert draws(0, 1) != draws(0, 2) and draws(0, 1) != draws(1, 1)

@@ -2,10 +2,13 @@
 
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
+from cifar_lab.callbacks import Recorder
+from cifar_lab.classifier import Classifier
 from tests.conftest import TINY, Outcome
 
 Lab = Callable[..., Outcome]
@@ -30,3 +33,65 @@ def test_a_job_leaves_nothing_in_a_gpus_memory(lab: Lab) -> None:
         gc.collect()
         left.append(torch.cuda.memory_allocated())
     assert left[0] == left[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("augment", ["flip_crop", "cutout", "randaugment"])
+@pytest.mark.parametrize(
+    "arguments", [[], ["averaging=ema", "l1=1e-4"], ["loss=mse", "optimizer=sgd"], ["compile=true"]]
+)
+def test_no_step_waits_for_the_gpu(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, augment: str, arguments: list[str]
+) -> None:
+    """From the second epoch's first batch on, its loading included, to the last batch's end, which may wait."""
+    steps = []
+    begin, kept = Classifier.on_train_batch_start, Recorder.on_train_batch_end
+
+    def forbid(self: Classifier, *arguments: Any) -> None:
+        last = self.trainer.num_training_batches - 1  # type: ignore[operator]
+        forbidden = self.trainer.current_epoch > 0 and arguments[1] < last
+        torch.cuda.set_sync_debug_mode("error" if forbidden else "default")
+        steps.append(forbidden)
+        begin(self, *arguments)
+
+    def allow_at_the_end(self: Recorder, *arguments: Any) -> None:
+        if arguments[0].is_last_batch:
+            torch.cuda.set_sync_debug_mode("default")
+        kept(self, *arguments)
+
+    monkeypatch.setattr(Classifier, "on_train_batch_start", forbid)
+    monkeypatch.setattr(Recorder, "on_train_batch_end", allow_at_the_end)
+    command = (*TINY, "trainer=gpu", "trainer.enable_progress_bar=false", f"augment={augment}", *arguments)
+    try:
+        outcome = lab(*command)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert outcome.code == 0, outcome.stderr
+    assert sum(steps) == 8
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("extra", [[], ["averaging=ema"], ["averaging=swa", "averaging.start=0.5"]])
+@pytest.mark.parametrize("cuda_graphs", ["false", "true"])
+def test_compiled_training_is_that_of_the_plain_network_within_rounding(
+    lab: Lab, cuda_graphs: str, extra: list[str]
+) -> None:
+    plain = (*TINY, "trainer=gpu", "trainer.precision=32-true", "model.dropout=0", *extra)
+    compiled = (*plain, "compile=true", f"cuda_graphs={cuda_graphs}")
+    for folder, command in (("a", plain), ("b", compiled), ("c", compiled)):
+        outcome = lab(*command, f"hydra.run.dir={folder}")
+        assert outcome.code == 0, outcome.stderr
+    eager, first, second = outcome.runs
+    assert first.result()["compile"] is True
+    assert first.result()["cuda_graphs"] is (cuda_graphs == "true")
+    assert first.steps()["loss"] == pytest.approx(eager.steps()["loss"], rel=1e-3)
+    assert first.steps()["loss"].tolist() == second.steps()["loss"].tolist()
+
+
+@pytest.mark.gpu
+def test_compiled_dropout_follows_the_seed_of_each_batch(lab: Lab) -> None:
+    for folder in ("a", "b"):
+        arguments = ("trainer=gpu", "compile=true", "cuda_graphs=true", f"hydra.run.dir={folder}")
+        assert lab(*TINY, *arguments).code == 0
+    first, second = (run.steps()["loss"].tolist() for run in lab(*TINY, "trainer=gpu", "hydra.run.dir=c").runs[:2])
+    assert first == second

@@ -1,10 +1,10 @@
 """What happens beside training."""
 
-from cifar_lab.callbacks.averaging import SWA
+from cifar_lab.callbacks.averaging import EMA, SWA
 from cifar_lab.callbacks.checkpoints import best
 from cifar_lab.callbacks.progress import Progress
 from cifar_lab.callbacks.recorder import Recorder
 from cifar_lab.callbacks.saving import CheckpointFiles, Saving, Stopping
 from cifar_lab.callbacks.throughput import Throughput
 
-__all__ = ["SWA", "CheckpointFiles", "Progress", "Recorder", "Saving", "Stopping", "Throughput", "best"]
+__all__ = ["EMA", "SWA", "CheckpointFiles", "Progress", "Recorder", "Saving", "Stopping", "Throughput", "best"]

@@ -1,10 +1,66 @@
-"""Stochastic weight averaging as the report runs it."""
+"""Averages of the weights over time."""
 
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import WeightAveraging
-from torch.optim.swa_utils import SWALR, update_bn
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
+from torch import Tensor
+from torch.optim.swa_utils import SWALR, get_ema_multi_avg_fn, update_bn
+
+from cifar_lab.compilation import uncompiled
+
+
+class EMA(EMAWeightAveraging):
+    """Lightning's exponential moving average, with steps that do not wait for the device.
+
+    Lightning's own keeps the average, or the count of its updates, where each step of a GPU has to wait for it. The
+    average is the same, but for rounding.
+
+    Args:
+        decay: Share of the average that an update keeps.
+        use_buffers: Average BatchNorm's statistics too; else they are the last step's.
+        update_every_n_steps: Optimizer steps between two updates.
+    """
+
+    def __init__(self, decay: float = 0.999, use_buffers: bool = True, update_every_n_steps: int = 1) -> None:
+        super().__init__(decay=decay, use_buffers=use_buffers, update_every_n_steps=update_every_n_steps)
+        self._mix = get_ema_multi_avg_fn(decay)
+        self._has_begun = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Bring the average to where the weights are; when it was made they were on no GPU yet."""
+        assert self._average_model is not None
+        self._average_model.module.to(pl_module.device)
+        self._has_begun = bool(self._average_model.n_averaged > 0)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take the weights in; the first time the average becomes them."""
+        if not self._has_begun:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            self._has_begun = self._latest_update_step > 0
+        elif trainer.global_step > self._latest_update_step and self.should_update(step_idx=trainer.global_step - 1):
+            self._update(pl_module)
+            self._latest_update_step = trainer.global_step
+
+    @torch.no_grad()
+    def _update(self, pl_module: L.LightningModule) -> None:
+        assert self._average_model is not None
+        average = self._average_model.module
+        pairs: list[tuple[Tensor, Tensor]] = list(zip(average.parameters(), pl_module.parameters(), strict=True))
+        buffers = list(zip(average.buffers(), pl_module.buffers(), strict=True))
+        if self._use_buffers:
+            pairs += buffers
+        else:
+            for kept, now in buffers:
+                kept.copy_(now)
+        for is_float in (True, False):  # of one kind, as torch's function looks at the first
+            of_kind = [pair for pair in pairs if pair[0].is_floating_point() == is_float]
+            if of_kind:
+                self._mix([kept for kept, _ in of_kind], [now for _, now in of_kind], 0)
+        self._average_model.n_averaged += 1
 
 
 class SWA(WeightAveraging):
@@ -74,7 +130,8 @@ class SWA(WeightAveraging):
         super().on_train_end(trainer, pl_module)
         loader: Any = trainer.train_dataloader
         loader.set_epoch(trainer.max_epochs)
-        with trainer.precision_plugin.forward_context():
+        # Its running averages follow the count of batches, a program for each of them.
+        with uncompiled(), trainer.precision_plugin.forward_context():
             update_bn(loader, pl_module, device=pl_module.device)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:

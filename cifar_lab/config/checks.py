@@ -195,6 +195,14 @@ def check_together(config: Mapping[str, Any]) -> None:
     start = averaging.get("start")
     if start is not None and round(start * averaging.get("epochs", epochs)) >= epochs:
         raise ValueError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it lower")
+    if config["cuda_graphs"]:
+        if not config["compile"]:
+            raise ValueError("cuda_graphs=true records what torch.compile has made; set compile=true too")
+        # Compiled gradients live in the graph's own memory, which its next replay overwrites: their sum is lost.
+        if config["trainer"]["accumulate_grad_batches"] != 1:
+            raise ValueError("cuda_graphs=true cannot accumulate; set trainer.accumulate_grad_batches=1")
+        if config["trainer"]["accelerator"] == "cpu":
+            raise ValueError("cuda_graphs=true needs a GPU, and trainer.accelerator=cpu; leave one of them out")
 
 
 def _is_count(value: Any) -> bool:

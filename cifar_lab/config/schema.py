@@ -22,6 +22,8 @@ class Schema:
         bn: BatchNorm after each convolution.
         l1: Weight of the L1 norm of all trainable parameters.
         grad_clip: Largest global L2 norm of the gradients; 0 or null does not clip.
+        compile: Compile the network with `torch.compile`.
+        cuda_graphs: Record the compiled network's kernels as CUDA graphs.
         allow: Packages outside this project whose components may be named by `_target_`.
         resume: Folder of a run to go on with, or `auto`.
         retry_failed: Train again what has failed.
@@ -37,6 +39,8 @@ class Schema:
     bn: bool = MISSING
     l1: float = MISSING
     grad_clip: float | None = MISSING
+    compile: bool = MISSING
+    cuda_graphs: bool = MISSING
     activation: Any = MISSING
     model: Any = MISSING
     loss: Any = MISSING

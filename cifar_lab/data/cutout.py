@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cifar_lab.data.augment import flip_crop
+from cifar_lab.data.augment import flip_crop, to_device
 
 
 def cutout(images: Tensor, generator: torch.Generator, size: int = 16, padding: int = 4) -> Tensor:
@@ -26,8 +26,8 @@ def cutout(images: Tensor, generator: torch.Generator, size: int = 16, padding: 
         raise ValueError(f"size must be at least 0, not {size}")
     images = flip_crop(images, generator, padding)
     count, height, width, _ = images.shape
-    rows = torch.randint(height, (count,), generator=generator).to(images.device, non_blocking=True)
-    columns = torch.randint(width, (count,), generator=generator).to(images.device, non_blocking=True)
+    drawn = [torch.randint(side, (count,), generator=generator) for side in (height, width)]
+    rows, columns = to_device(torch.stack(drawn), images.device)
     return cut_squares(images, rows, columns, size)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from cifar_lab.data.augment import to_device
 from cifar_lab.data.images import LabelledImages, keyed_generator
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -81,11 +82,12 @@ class BatchLoader:
         epoch = self.epoch
         first = self._resumes[1] if self._resumes[0] == epoch else 0
         self._resumes = (0, 0)
-        for index, chosen in enumerate(self.order(epoch).split(self.batch_size)):
+        order = to_device(self.order(epoch), self.data.images.device)
+        for index, chosen in enumerate(order.split(self.batch_size)):
             if index < first:
                 continue
             self._given = epoch, index + 1
-            images, labels = self.data.take(chosen.to(self.data.images.device, non_blocking=True))
+            images, labels = self.data.take(chosen)
             if self.augment is not None:
                 images = self.augment(images, keyed_generator(_AUGMENTATION, self.seed, epoch, index))
             yield normalise(images, self._mean, self._std), labels

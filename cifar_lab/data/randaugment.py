@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.transforms import functional as tvf
 from torchvision.transforms.v2 import functional as tvf2
 
-from cifar_lab.data.augment import flip_crop
+from cifar_lab.data.augment import flip_crop, to_device
 
 MAX_MAGNITUDE = 30
 
@@ -126,14 +126,15 @@ def apply_operations(images: Tensor, operations: Tensor, negated: Tensor, magnit
     # device is not waited for.
     kinds = 2 * operations + negated
     order = kinds.argsort(stable=True)
+    sorted_from, sorted_to = to_device(torch.stack([order, order.argsort()]), images.device)
     counts = kinds.bincount(minlength=2 * len(OPERATIONS)).tolist()
-    groups = iter(images.index_select(0, order.to(images.device, non_blocking=True)).split(counts))
+    groups = iter(images.index_select(0, sorted_from).split(counts))
     results = [
         apply_operation(next(groups), operation, strength(operation, magnitude, negative))
         for operation in OPERATIONS.values()
         for negative in (False, True)
     ]
-    return torch.cat(results).index_select(0, order.argsort().to(images.device, non_blocking=True))
+    return torch.cat(results).index_select(0, sorted_to)
 
 
 @cache
@@ -171,4 +172,4 @@ def _sources(
     """
     places = torch.arange(1.0, height * width * channels + 1).view(height, width, channels)
     moved = function(places.permute(2, 0, 1), strength).permute(1, 2, 0)
-    return moved.flatten().long().to(device)
+    return to_device(moved.flatten().long(), device)

@@ -22,6 +22,7 @@ _NUMBER = (int, float)
 _STATUS: Kinds = {
     **dict.fromkeys(("state", "error", "host"), str),
     **dict.fromkeys(("process", "epoch", "epochs", "step", "threads"), int),
+    **dict.fromkeys(("compile", "cuda_graphs"), bool),
     **dict.fromkeys(("heartbeat", "start"), _NUMBER),
 }
 RESULT_KINDS: Kinds = {

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from torch import Tensor, nn
 
-from cifar_lab.callbacks import SWA, Saving, best
+from cifar_lab.callbacks import EMA, SWA, Saving, best
 from cifar_lab.classifier import Classifier
 from cifar_lab.data.datamodule import SyntheticDataModule
 from cifar_lab.interruption import Interruption
@@ -112,7 +112,7 @@ def test_swa_without_an_epoch_to_average_is_refused() -> None:
 
 
 def test_emas_weights_are_the_moving_average_of_every_step_and_of_batch_norms_statistics(tmp_path: Path) -> None:
-    keep, classifier, run = fit(EMAWeightAveraging(decay=0.7), tmp_path, epochs=2)
+    keep, classifier, run = fit(EMA(decay=0.7), tmp_path, epochs=2)
     assert len(keep.steps) == 8
     for name, value in classifier.model.state_dict().items():
         if not value.is_floating_point():
@@ -126,6 +126,13 @@ def test_emas_weights_are_the_moving_average_of_every_step_and_of_batch_norms_st
     assert all(torch.equal(keep.validated[-1][name], value) for name, value in classifier.model.state_dict().items())
     saved = torch.load(run.last_checkpoint, weights_only=True)["state_dict"]
     assert all(torch.equal(saved[f"model.{name}"], value) for name, value in classifier.model.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [{}, {"use_buffers": False}, {"update_every_n_steps": 3}])
+def test_ema_is_lightnings_own_but_for_rounding(tmp_path: Path, options: dict[str, Any]) -> None:
+    _, ours, _ = fit(EMA(decay=0.7, **options), tmp_path / "ours", epochs=2)
+    _, lightnings, _ = fit(EMAWeightAveraging(decay=0.7, **options), tmp_path / "lightnings", epochs=2)
+    torch.testing.assert_close(ours.model.state_dict(), lightnings.model.state_dict(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_checkpoint_before_averaging_holds_the_raw_weights_and_after_it_the_average(tmp_path: Path) -> None:

@@ -25,10 +25,18 @@ LONG = "1" * 300
         "trainer=cpu",
         "trainer.precision=32-true",
         "trainer.enable_progress_bar=false",
+        "compile=true",
+        "cuda_graphs=true",
     ],
 )
 def test_what_cannot_change_numbers_is_not_in_the_fingerprint(composed: Compose, same: str) -> None:
     assert fingerprint(resolved(composed(same))) == fingerprint(resolved(composed()))
+
+
+def test_a_component_that_has_been_renamed_keeps_its_fingerprint(composed: Compose) -> None:
+    before = resolved(composed("averaging=ema"))
+    before["averaging"]["_target_"] = "lightning.pytorch.callbacks.EMAWeightAveraging"
+    assert fingerprint(before) == fingerprint(resolved(composed("averaging=ema")))
 
 
 def test_everything_else_is(composed: Compose) -> None:

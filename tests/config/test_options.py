@@ -32,9 +32,6 @@ LEFT_OUT = {
     "torch.optim.AdamW": {"maximize", "capturable", "differentiable"},
     "torch.optim.SGD": {"maximize", "differentiable"},
     "torch.optim.lr_scheduler.OneCycleLR": {"epochs", "steps_per_epoch"},
-    "lightning.pytorch.callbacks.EMAWeightAveraging": {
-        *("device", "update_starting_at_step", "update_starting_at_epoch"),
-    },
     "lightning.pytorch.callbacks.EarlyStopping": {
         *("verbose", "strict", "check_finite", "stopping_threshold", "divergence_threshold"),
         *("check_on_train_epoch_end", "log_rank_zero_only"),

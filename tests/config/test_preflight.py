@@ -67,6 +67,9 @@ REFUSED = {
     # together
     "optimizer=sgd optimizer.momentum=0": "optimizer.nesterov=true needs a momentum",
     "averaging=swa averaging.start=0.99 epochs=10": "averaging.start=0.99 of 10 epochs leaves none to average",
+    "cuda_graphs=true": "cuda_graphs=true records what torch.compile has made; set compile=true too",
+    "cuda_graphs=true compile=true trainer=cpu": "cuda_graphs=true needs a GPU, and trainer.accelerator=cpu",
+    "cuda_graphs=true compile=true trainer.accumulate_grad_batches=2": "cuda_graphs=true cannot accumulate",
     "averaging=swa epochs=1": "averaging.start=0.8 of 1 epochs leaves none to average",
     "averaging=swa averaging.epochs=500 epochs=6": "averaging.start=0.8 of 6 epochs leaves none to average",
     "data.download=no data=cifar10": "data.download=no: it takes true or false, or null",

@@ -1,0 +1,123 @@
+"""`compile=true` trains the same network under the same names."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch._inductor.exc import InvalidCxxCompiler
+
+from cifar_lab.assembly import compiled_as_recorded
+from cifar_lab.attempt import Attempt
+from cifar_lab.compilation import compiled
+from cifar_lab.hardware import choose
+from cifar_lab.models import CNN
+from cifar_lab.runs import Run
+from tests.comparison import differences
+from tests.conftest import TINY, Compose, Outcome
+from tests.faults import Fault, command
+
+Lab = Callable[..., Outcome]
+PLAIN = (*TINY, "trainer.precision=32-true", "logger=none")
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[nn.Module, bool]]:
+    """What was to be compiled, and whether with CUDA graphs, instead of compiling it."""
+    asked: list[tuple[nn.Module, bool]] = []
+
+    @contextmanager
+    def noting(network: nn.Module, cuda_graphs: bool) -> Iterator[None]:
+        asked.append((network, cuda_graphs))
+        yield
+
+    monkeypatch.setattr("cifar_lab.compilation.compiled", noting)
+    return asked
+
+
+def test_a_compiled_network_keeps_its_names_and_its_copies_are_not_compiled() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    names = list(network.state_dict())
+    with compiled(network):
+        assert list(network.state_dict()) == names
+        assert copy.deepcopy(network)._compiled_call_impl is None
+
+
+def test_without_a_compiler_a_run_is_refused_in_one_line(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> str:
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", missing)
+    outcome = lab(*PLAIN, "compile=true")
+    assert outcome.code == 2
+    assert outcome.stderr.splitlines() == [
+        "error: compile=true needs a C++ compiler and there is none; install g++, name one in CXX, or leave "
+        "compile=true out"
+    ]
+    assert outcome.runs == []
+
+
+@pytest.mark.usefixtures("compilations")
+def test_cuda_graphs_without_a_gpu_are_left_out_in_one_line(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cifar_lab.hardware.training_device", lambda accelerator: "cpu")
+    outcome = lab(*PLAIN, "trainer.accelerator=auto", "epochs=1", "compile=true", "cuda_graphs=true")
+    assert outcome.code == 0, outcome.stderr
+    assert "note: cuda_graphs=true is for GPUs, and there is none; it is left out" in outcome.stdout.splitlines()
+    for told in (outcome.runs[0].result(), outcome.runs[0].status()):
+        assert (told["compile"], told["cuda_graphs"]) == (True, False)
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_a_run_that_goes_on_is_compiled_if_it_was_where_it_began(
+    composed: Compose,
+    compilations: list[tuple[nn.Module, bool]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    began: bool,
+) -> None:
+    run = Run(tmp_path)
+    run.set_state("running", compile=began)
+    config = composed(f"compile={not began}")
+    classifier = nn.Module()
+    classifier.model = nn.Linear(2, 2)
+    attempt = Attempt(run, checkpoint=run.last_checkpoint)
+    with compiled_as_recorded(config, attempt, classifier, choose("cpu")) as does:  # type: ignore[arg-type]
+        assert does == {"compile": began, "cuda_graphs": False}
+    assert compilations == [(classifier.model, False)] * began
+    assert f"the run began with compile={str(began).lower()}, and goes on with it" in capsys.readouterr().out
+    with compiled_as_recorded(config, Attempt(run), classifier, choose("cpu")) as does:  # type: ignore[arg-type]
+        assert does["compile"] is not began
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("averaging", ["none", "ema", "swa"])
+def test_compiled_training_is_that_of_the_plain_network_within_rounding(lab: Lab, averaging: str) -> None:
+    arguments = [*PLAIN, "model.dropout=0", "epochs=3", "data.num_train=63", f"averaging={averaging}"]
+    arguments += ["averaging.start=0.4"] if averaging == "swa" else []
+    for folder, extra in (("a", []), ("b", ["compile=true"])):
+        outcome = lab(*arguments, *extra, f"hydra.run.dir={folder}")
+        assert outcome.code == 0, outcome.stderr
+    plain, compiled_run = outcome.runs
+    assert compiled_run.result()["compile"] is True
+    assert compiled_run.result()["flops_per_image"] == plain.result()["flops_per_image"]
+    for name in ("loss", "grad_norm", "first_conv_grad_norm"):
+        assert compiled_run.steps()[name] == pytest.approx(plain.steps()[name], rel=1e-2)
+    assert compiled_run.result()["test/loss"] == pytest.approx(plain.result()["test/loss"], rel=1e-2)
+    weights = torch.load(next(compiled_run.weights.glob("*.pth")), weights_only=True)
+    CNN(filters=[4, 4, 4]).load_state_dict(weights)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_that_is_killed_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = [*PLAIN, "compile=true", "averaging=ema", "callbacks.checkpoint.every_minutes=1e-9"]
+    assert command(*line, "hydra.run.dir=undisturbed").code == 0
+    assert command(*line, "hydra.run.dir=disturbed", fault=Fault("batch", 5)).code == -9
+    ended = command("resume=disturbed")
+    assert ended.code == 0, ended.output
+    assert not differences(Run("undisturbed"), Run("disturbed"))

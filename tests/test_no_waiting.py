@@ -1,0 +1,68 @@
+"""Nothing reads a tensor's value in a training step: on a GPU each such read waits until the device has caught up."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cifar_lab.callbacks import Recorder
+from cifar_lab.classifier import Classifier
+from tests.conftest import TINY, Outcome
+
+Lab = Callable[..., Outcome]
+_READS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select")
+
+
+class Reads(TorchDispatchMode):
+    """Notes every operation whose result the host has to know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.steps = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in _READS:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    """What is read from a batch's first hook to its last."""
+    mode = Reads()
+    begin = Classifier.on_train_batch_start
+
+    def enter(self: Classifier, *arguments: Any) -> None:
+        mode.__enter__()
+        begin(self, *arguments)
+
+    def leave(self: Classifier, *_: object) -> None:  # the module's hook comes after all callbacks'
+        mode.__exit__(None, None, None)
+        if mode.steps == 0:
+            mode.found.clear()  # a first step may look at what it begins with
+        mode.steps += 1
+
+    monkeypatch.setattr(Classifier, "on_train_batch_start", enter)
+    monkeypatch.setattr(Classifier, "on_train_batch_end", leave)
+    # On a CPU it looks at each step's loss, on a GPU at every fiftieth.
+    monkeypatch.setattr(Recorder, "_check", lambda *_: None)
+    return mode
+
+
+# Not mse: one_hot looks for the largest label on a CPU, though not on a GPU.
+@pytest.mark.parametrize("arguments", [["l1=1e-4"], ["loss=focal", "averaging=ema"], ["loss=label_smoothing"]])
+def test_a_step_reads_no_tensor(lab: Lab, reads: Reads, arguments: list[str]) -> None:
+    outcome = lab(*TINY, *arguments, "trainer.enable_progress_bar=false")
+    assert outcome.code == 0, outcome.stderr
+    assert reads.steps == 18
+    assert reads.found == []
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "sign_sgd"])
+def test_no_optimizer_reads_a_tensor(lab: Lab, reads: Reads, optimizer: str) -> None:
+    assert lab(*TINY, f"optimizer={optimizer}", "trainer.enable_progress_bar=false").code == 0
+    assert reads.steps == 18
+    assert reads.found == []
