@@ -121,6 +121,9 @@ def best(config: DictConfig, watch: Watch, variant: Variant | None = None) -> It
     chosen = {name: name == variant.implementation for name in ("fused", "foreach")} if variant.implementation else {}
     optimizer = parts.optimizer(weights, **chosen) if chosen else make_optimizer(parts.optimizer, weights)[0]
     if variant.compiles:
+        from torch._inductor import config as inductor
+
+        inductor.fallback_random = True  # so that dropout draws what the other loops draw
         model.compile(dynamic=False)
     loader, loss_of = _loader(parts, native.device), parts.loss
     mixed = torch.autocast(native.device, torch.bfloat16, enabled=native.precision == "bf16-mixed")
