@@ -75,7 +75,7 @@ def choose_native(config: DictConfig, run: Run) -> "hardware.Native":
     options = {key: config.trainer[key] for key in ("precision", "memory_format")}
     chosen = {key: recorded.get(key, "auto") if value == "auto" else value for key, value in options.items()}
     native = hardware.choose(config.trainer.accelerator, **chosen)
-    run.set_state("running", precision=native.precision, memory_format=_short(native.memory_format))
+    run.set_state("running", precision=native.precision, memory_format=native.layout)
     return native
 
 
@@ -124,10 +124,6 @@ def same_threads(run: Run) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(own)
-
-
-def _short(memory_format: object) -> str:
-    return str(memory_format).removeprefix("torch.").removesuffix("_format")
 
 
 def make_logger(

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,7 +58,7 @@ def benchmark(
             if not as_json:
                 _show(comparison)
     told = {"host": host, "comparisons": [comparison.plain() for comparison in comparisons]}
-    _write(told, comparisons, output)
+    _write(told, output)
     if as_json:
         print(json.dumps(told, indent=2))
     else:
@@ -105,14 +104,14 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _write(told: dict[str, Any], comparisons: Sequence["Comparison"], folder: Path) -> None:
+def _write(told: dict[str, Any], folder: Path) -> None:
     from cifar_lab.analysis import figures
     from cifar_lab.runs import replacing
 
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "benchmark.json") as file:
         file.write(json.dumps(told, indent=2) + "\n")
-    speeds = {one.title: {row["name"]: row for row in one.plain()["loops"]} for one in comparisons}
+    speeds = {one["title"]: {row["name"]: row for row in one["loops"]} for one in told["comparisons"]}
     figures.loop_speeds(speeds, _host_line(told["host"])).savefig(folder / "benchmark.png", dpi=120)
 
 

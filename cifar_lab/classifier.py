@@ -111,7 +111,7 @@ class Classifier(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed what is drawn in this batch, by dropout, with nothing but what it is drawn for."""
-        _seed(key_seed(_DRAWS, self.seed, self.current_epoch, batch_idx), self.device)
+        seed_draws(self.seed, self.current_epoch, batch_idx, self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the sums of the epoch at hand; within an epoch they are in no weights."""
@@ -206,8 +206,10 @@ class Classifier(L.LightningModule):
             self.lr_scheduler_step(scheduler, metric)
 
 
-def _seed(seed: int, device: torch.device) -> None:
-    """Seed what is drawn on the CPU and on a device, in 1 us; `torch.manual_seed` takes up to 1 ms where no GPU is."""
+def seed_draws(run_seed: int, epoch: int, batch_idx: int, device: torch.device) -> None:
+    """Seed what a training step draws, on the CPU and on its device, with nothing but what it is drawn for."""
+    seed = key_seed(_DRAWS, run_seed, epoch, batch_idx)
+    # In 1 us; `torch.manual_seed` takes up to 1 ms where no GPU is.
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)

@@ -26,6 +26,11 @@ class Native:
     precision: str
     memory_format: torch.memory_format
 
+    @property
+    def layout(self) -> str:
+        """The memory format as `trainer.memory_format` names it."""
+        return str(self.memory_format).removeprefix("torch.").removesuffix("_format")
+
 
 def choose(accelerator: str = "auto", precision: str | int = "auto", memory_format: str = "auto") -> Native:
     """Settle what is left to the hardware.

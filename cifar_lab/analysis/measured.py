@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from cifar_lab.analysis.records import Record, collect
-from cifar_lab.runs import Archive, ArchivedRun, Run, UnreadableError
+from cifar_lab.runs import Archive, ArchivedRun, Run
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ def gather(runs: Iterable[Run], archive: Archive | None = None) -> list[Measured
         UnreadableError: The archive is damaged; a damaged folder is a run in the state `unreadable`.
     """
     measured = [
-        Measured(record, None if record.run is None else _metrics(record), str(record.run and record.run.folder))
-        for record in collect([(runs, [])])
+        Measured(record, record.metrics(), str(record.run and record.run.folder)) for record in collect([(runs, [])])
     ]
     there = {run.record.identity for run in measured if run.is_finished}
     for kept in [] if archive is None else archive.read():
@@ -66,16 +65,6 @@ def archived(run: Measured) -> ArchivedRun:
     """A finished run as the archive keeps it."""
     record = run.record
     return ArchivedRun(record.result, {**record.settings, "seed": record.seed}, record.interpolations)
-
-
-def _metrics(record: Record) -> pd.DataFrame | None:
-    if record.run is None or record.state in ("diverged", "unreadable"):
-        return None
-    try:
-        metrics = record.run.metrics()
-    except (FileNotFoundError, UnreadableError):
-        return None
-    return metrics if len(metrics) else None
 
 
 def _record(kept: ArchivedRun) -> Record:

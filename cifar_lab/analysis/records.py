@@ -4,10 +4,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cifar_lab.fingerprints import digest, leaves, settings
-from cifar_lab.runs import Run, from_yaml, job_key
+from cifar_lab.runs import Run, UnreadableError, from_yaml, job_key
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,16 @@ class Record:
             return f"running, epoch {self.status.get('epoch', 0)} of {self.status.get('epochs', '?')}"
         reason = " ".join(str(self.status.get("error", "")).split())
         return f"{self.state}: {reason}" if reason else self.state
+
+    def metrics(self) -> "pd.DataFrame | None":
+        """A run's epochs; None of a run that has diverged, whose last are no numbers, or that has trained none."""
+        if self.run is None or self.state in ("diverged", "unreadable"):
+            return None
+        try:
+            metrics = self.run.metrics()
+        except (FileNotFoundError, UnreadableError):
+            return None
+        return metrics if len(metrics) else None
 
     @cached_property
     def composition(self) -> str:

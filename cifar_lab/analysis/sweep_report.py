@@ -5,15 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from cifar_lab.analysis import figures, tables
 from cifar_lab.analysis.comparison import Comparison, Row
 from cifar_lab.analysis.figures import Figure
-from cifar_lab.analysis.records import Record
 from cifar_lab.analysis.run_report import val_label
 from cifar_lab.analysis.statistics import accuracy_interval
-from cifar_lab.runs import Sweep, UnreadableError, replacing
+from cifar_lab.runs import Sweep, replacing
 from cifar_lab.terminal import print_table
 
 _INTERVALS = "95 % intervals: Student's over seeds from three runs on, else the span of Wilson's of each run"
@@ -72,7 +70,7 @@ def curves(comparison: Comparison, title: str) -> Figure | None:
     """Curves of every run that has trained an epoch and has not diverged; None if there is none."""
     metrics = {}
     for name, row in _named(comparison, title):
-        frames = [frame for record in row.records if (frame := _metrics(record)) is not None]
+        frames = [frame for record in row.records if (frame := record.metrics()) is not None]
         if frames:
             metrics[name] = frames
     if not metrics:
@@ -98,17 +96,6 @@ def drawn_rows(comparison: Comparison) -> Comparison:
     means = [values.mean() if len(values := row.values("test/acc")) else -1.0 for row in comparison.rows]
     best = np.sort(np.argsort(means, kind="stable")[-_BEST_DRAWN:])
     return Comparison(comparison.columns, tuple(comparison.rows[index] for index in best))
-
-
-def _metrics(record: Record) -> pd.DataFrame | None:
-    """A run's epochs; None of a run that has diverged, whose last are no numbers, or that has trained none."""
-    if record.run is None or record.state in ("diverged", "unreadable"):
-        return None
-    try:
-        metrics = record.run.metrics()
-    except (FileNotFoundError, UnreadableError):
-        return None
-    return metrics if len(metrics) else None
 
 
 def _named(comparison: Comparison, title: str) -> Iterator[tuple[str, Row]]:

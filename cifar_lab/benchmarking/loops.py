@@ -73,7 +73,7 @@ def report(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
     sampler = _Order(batches)
     images = _PILImages(batches.data, _pil_transform(config))
     loader = DataLoader(images, config.batch_size, sampler=sampler, num_workers=2, pin_memory=device == "cuda")
-    watch.wait(device, "32-true", torch.contiguous_format)
+    watch.wait(hardware.Native(device, "32-true", torch.contiguous_format))
     for epoch in itertools.count():
         sampler.epoch = epoch
         for index, batch in enumerate(loader):
@@ -89,7 +89,7 @@ def plain(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
     model = parts.model.to(device)
     optimizer = parts.optimizer(model.parameters())
     loader = _loader(parts, device)
-    watch.wait(device, "32-true", torch.contiguous_format)
+    watch.wait(hardware.Native(device, "32-true", torch.contiguous_format))
     for epoch in itertools.count():
         loader.set_epoch(epoch)
         for index, (images, labels) in enumerate(loader):
@@ -127,7 +127,7 @@ def best(config: DictConfig, watch: Watch, variant: Variant | None = None) -> It
         model.compile(dynamic=False)
     loader, loss_of = _loader(parts, native.device), parts.loss
     mixed = torch.autocast(native.device, torch.bfloat16, enabled=native.precision == "bf16-mixed")
-    watch.wait(native.device, native.precision, native.memory_format)
+    watch.wait(native)
     for epoch in itertools.count():
         loader.set_epoch(epoch)
         for index, (images, labels) in enumerate(loader):

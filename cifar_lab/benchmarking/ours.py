@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.profilers import Profiler
 from torch import Tensor
 
-from cifar_lab import train
+from cifar_lab import hardware, train
 from cifar_lab.benchmarking.watch import Watch
 
 # Which phase an action is of by the name that Lightning gives it, and whether it adds to it or is a part of it that is
@@ -46,7 +46,7 @@ class Turns(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Wait for the first turn."""
-        self.watch.wait(pl_module.device.type, str(trainer.precision), pl_module.memory_format)
+        self.watch.wait(hardware.Native(pl_module.device.type, str(trainer.precision), pl_module.memory_format))
         self._choose_profiler(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:

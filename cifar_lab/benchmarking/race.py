@@ -6,7 +6,6 @@ import signal
 import statistics
 import sys
 import tempfile
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -84,8 +83,8 @@ class Measured:
     memory_bytes: int = 0
 
 
-class LoopError(RuntimeError):
-    """A loop's process ended, in one line."""
+class LoopError(ValueError):
+    """A loop cannot train what it is asked for, in one line."""
 
 
 def race(contest: Contest) -> list[Measured]:
@@ -101,9 +100,9 @@ def race(contest: Contest) -> list[Measured]:
     """
     measured = [Measured(name) for name in contest.loops]
     for one in measured:
-        with _started(contest, one, check=True) as process:
+        with _started(contest, [one], check=True) as (process,):
             one.losses = process.take(Turn(CHECK_STEPS, skipped=0))["losses"]
-    with _all_started(contest, measured) as processes:
+    with _started(contest, measured) as processes:
         steps = _steps(contest, processes)
         for number in range(contest.rounds):
             # Another loop begins each round, so that none always follows the same one.
@@ -130,7 +129,6 @@ class _Process:
     def __init__(self, contest: Contest, measured: Measured, check: bool, folder: Path) -> None:
         self.measured = measured
         self.skipped = _SKIPPED.get(measured.name, 1)
-        self.log = folder / "log.txt"
         folder.mkdir()
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
@@ -175,22 +173,12 @@ class _Process:
 
 
 @contextmanager
-def _started(contest: Contest, measured: Measured, check: bool) -> Iterator[_Process]:
-    with tempfile.TemporaryDirectory() as folder:
-        process = _Process(contest, measured, check, Path(folder) / "loop")
-        try:
-            yield process
-        finally:
-            process.end()
-
-
-@contextmanager
-def _all_started(contest: Contest, measured: Sequence[Measured]) -> Iterator[list[_Process]]:
+def _started(contest: Contest, measured: Sequence[Measured], check: bool = False) -> Iterator[list[_Process]]:
     processes: list[_Process] = []
     with tempfile.TemporaryDirectory() as folder:
         try:
             for number, one in enumerate(measured):
-                processes.append(_Process(contest, one, False, Path(folder) / str(number)))
+                processes.append(_Process(contest, one, check, Path(folder) / str(number)))
             yield processes
         finally:
             for process in processes:
@@ -212,15 +200,14 @@ def _work(name: str, command: Sequence[str], check: bool, connection: Connection
     """What a loop's process does, in a group of its own, of which the workers of its data are too."""
     os.setsid()
     os.chdir(folder)
-    with (folder / "log.txt").open("w") as log:
-        os.dup2(log.fileno(), sys.stdout.fileno())
-        os.dup2(log.fileno(), sys.stderr.fileno())
+    with (folder / "printed.txt").open("w") as printed:
+        os.dup2(printed.fileno(), sys.stdout.fileno())
+        os.dup2(printed.fileno(), sys.stderr.fileno())
         try:
             _train(name, command, Watch(connection, check))
         except Over:
             pass
         except BaseException as error:
-            traceback.print_exc()
             connection.send({"error": " ".join(f"{type(error).__name__}: {error}".split())})
 
 

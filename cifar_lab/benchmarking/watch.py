@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from cifar_lab import hardware
-from cifar_lab.data.images import key_seed
+from cifar_lab.classifier import seed_draws
 
 PHASES = ("data", "forward", "backward", "optimizer")
-# As the Classifier seeds what dropout draws in a batch.
-_DRAWS = 2
 
 
 @dataclass(frozen=True)
@@ -67,24 +65,17 @@ class Watch:
         self._started += between
         self._marked += between
 
-    def wait(self, device: str, precision: str, memory_format: torch.memory_format) -> None:
-        """Tell how the loop computes, and wait for its first turn.
-
-        Args:
-            device: `cpu`, `cuda` or `mps`.
-            precision: By Lightning's name.
-            memory_format: The images'.
-        """
-        self._device = device
-        layout = str(memory_format).removeprefix("torch.").removesuffix("_format")
-        self._connection.send({"precision": precision, "memory_format": layout})
+    def wait(self, native: hardware.Native) -> None:
+        """Tell how the loop computes, and wait for its first turn."""
+        self._device = native.device
+        self._connection.send({"precision": native.precision, "memory_format": native.layout})
         self._take_turn()
 
     def begin(self, epoch: int, index: int) -> None:
         """The batch `index` of an epoch is there."""
         self.mark("data")
         if self._seeded:
-            torch.manual_seed(key_seed(_DRAWS, 0, epoch, index))
+            seed_draws(0, epoch, index, torch.device(self._device))
 
     def mark(self, phase: str) -> None:
         """What was done since the last mark is of this phase."""
