@@ -1,0 +1,112 @@
+"""A loss as a function of weights: its value, its gradient, its Hessian's product with a direction."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from cifar_lab.compilation import uncompiled
+
+Weights = Mapping[str, Tensor]
+"""A point, or a direction, in the space of a network's weights: a tensor for each by its name."""
+
+Loss = Callable[[Weights], Tensor]
+"""Maps weights to a scalar that depends on them differentiably."""
+
+
+class NetworkLoss:
+    """The loss of a network on one batch, as a function of its trainable weights.
+
+    It computes in float32 and in the mode that the network is in: in training, BatchNorm normalises by the batch's own
+    statistics. Nothing that it does is seen from outside: neither weights nor their `.grad`, nor buffers such as
+    BatchNorm's running statistics, nor the random state change.
+
+    Args:
+        model: Maps `images` to logits `(N, num_classes)`.
+        criterion: Called `(logits, labels)`, returns a scalar.
+        images: `(N, 3, H, W)`, normalised, in the memory format that the network computes in.
+        labels: `(N,)`.
+        seed_draws: Seeds what the network draws, so that every call has the same dropout mask; without it each call
+            starts at the random state at hand.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: Callable[[Tensor, Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        seed_draws: Callable[[], None] | None = None,
+    ) -> None:
+        self._model = model
+        self._criterion = criterion
+        self._images = images.float()
+        self._labels = labels
+        self._seed_draws = seed_draws
+        self._fixed = {name: value.detach() for name, value in model.named_parameters() if not value.requires_grad}
+        self._buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the network's trainable weights as they are now."""
+        return {name: value.detach().clone() for name, value in self._model.named_parameters() if value.requires_grad}
+
+    def __call__(self, weights: Weights) -> Tensor:
+        """The loss, a scalar in float32."""
+        buffers = {name: value.clone() for name, value in self._buffers.items()}
+        with _same_random_state(self._images.device), uncompiled(), _full_precision(self._images.device):
+            if self._seed_draws is not None:
+                self._seed_draws()
+            logits = functional_call(self._model, {**self._fixed, **weights, **buffers}, (self._images,))
+            return self._criterion(logits.float(), self._labels)
+
+
+def value_and_gradient(loss: Loss, weights: Weights) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss at `weights`, detached, and its gradient there."""
+    leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
+    with torch.enable_grad():
+        value = loss(leaves)
+        gradient = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+    return value.detach(), dict(zip(leaves, gradient, strict=True))
+
+
+def hessian_vector_product(loss: Loss, weights: Weights, direction: Weights) -> dict[str, Tensor]:
+    """The loss's Hessian at `weights` times `direction`, exactly, by a gradient of the gradient."""
+    leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
+    with torch.enable_grad():
+        gradient = torch.autograd.grad(loss(leaves), list(leaves.values()), create_graph=True, materialize_grads=True)
+        along = dot(dict(zip(leaves, gradient, strict=True)), direction)
+        if not along.requires_grad:  # a loss that is linear in its weights
+            return {name: torch.zeros_like(value) for name, value in weights.items()}
+        product = torch.autograd.grad(along, list(leaves.values()), materialize_grads=True)
+    return dict(zip(leaves, product, strict=True))
+
+
+def moved(weights: Weights, direction: Weights, distance: float | Tensor) -> dict[str, Tensor]:
+    """New weights, `distance` times `direction` away from `weights`."""
+    return {name: value + distance * direction[name] for name, value in weights.items()}
+
+
+def difference(weights: Weights, others: Weights) -> dict[str, Tensor]:
+    """`weights - others`, tensor by tensor."""
+    return {name: value - others[name] for name, value in weights.items()}
+
+
+def dot(weights: Weights, others: Weights) -> Tensor:
+    """The scalar product over all weights."""
+    return torch.stack([(value * others[name]).sum() for name, value in weights.items()]).sum()
+
+
+def norm(weights: Weights) -> Tensor:
+    """The L2 norm over all weights, a scalar."""
+    return nn.utils.get_total_norm(list(weights.values()))
+
+
+def _same_random_state(device: torch.device) -> AbstractContextManager[None]:
+    devices = [device] if device.type == "cuda" else []
+    return torch.random.fork_rng(devices)
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()

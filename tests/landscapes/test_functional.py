@@ -1,0 +1,100 @@
+import pytest
+import torch
+from torch import nn
+
+from cifar_lab.landscapes.functional import (
+    NetworkLoss,
+    difference,
+    dot,
+    hessian_vector_product,
+    moved,
+    norm,
+    value_and_gradient,
+)
+from cifar_lab.models import CNN
+
+MATRIX = torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, -1.0], [0.0, -1.0, 5.0]])
+
+
+def quadratic(weights):
+    point = torch.cat([weights["a"], weights["b"]])
+    return point @ MATRIX @ point / 2
+
+
+@pytest.fixture
+def point():
+    return {"a": torch.tensor([1.0, -2.0]), "b": torch.tensor([0.5])}
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return CNN(filters=(4, 4, 4), dropout=0.5, batch_norm=True)
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(8, 3, 32, 32, generator=generator), torch.arange(8)
+
+
+def test_a_quadratics_value_gradient_and_hessian_are_the_matrixs(point):
+    flat = torch.tensor([1.0, -2.0, 0.5])
+    value, gradient = value_and_gradient(quadratic, point)
+    assert value == flat @ MATRIX @ flat / 2
+    assert not value.requires_grad
+    torch.testing.assert_close(torch.cat(list(gradient.values())), MATRIX @ flat)
+    product = hessian_vector_product(quadratic, point, gradient)
+    torch.testing.assert_close(torch.cat(list(product.values())), MATRIX @ MATRIX @ flat)
+
+
+def test_a_linear_loss_has_no_curvature(point):
+    product = hessian_vector_product(lambda weights: 3 * weights["a"].sum(), point, point)
+    assert not any(value.any() for value in product.values())
+
+
+def test_vectors_are_those_of_all_tensors_together(point):
+    assert dot(point, point) == pytest.approx(5.25)
+    assert norm(point) == pytest.approx(5.25**0.5)
+    assert norm(difference(moved(point, point, 2.0), point)) == pytest.approx(2 * 5.25**0.5)
+
+
+def test_a_networks_loss_and_gradient_are_those_of_its_training(network, batch):
+    images, labels = batch
+    criterion = nn.CrossEntropyLoss()
+    loss = NetworkLoss(network, criterion, images, labels, lambda: torch.manual_seed(3))
+    value, gradient = value_and_gradient(loss, loss.weights())
+    torch.manual_seed(3)
+    expected = criterion(network(images), labels)
+    expected.backward()
+    assert torch.equal(value, expected)
+    for name, weight in network.named_parameters():
+        torch.testing.assert_close(gradient[name], weight.grad)
+
+
+@pytest.mark.parametrize("seed_draws", [None, lambda: torch.manual_seed(3)])
+def test_nothing_of_it_is_seen_from_outside(network, batch, seed_draws):
+    loss = NetworkLoss(network, nn.CrossEntropyLoss(), *batch, seed_draws)
+    state, random = {name: value.clone() for name, value in network.state_dict().items()}, torch.get_rng_state()
+    values = [value_and_gradient(loss, loss.weights())[0] for _ in range(2)]
+    hessian_vector_product(loss, loss.weights(), loss.weights())
+    assert torch.equal(values[0], values[1])
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(weight.grad is None for weight in network.parameters())
+
+
+def test_it_computes_in_float32_whatever_surrounds_it(network, batch):
+    images, labels = batch
+    loss = NetworkLoss(network, nn.CrossEntropyLoss(), images, labels, lambda: torch.manual_seed(3))
+    plain = loss(loss.weights())
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = loss(loss.weights())
+    assert torch.equal(plain, mixed)
+
+
+def test_frozen_weights_stay_where_they_are(network, batch):
+    network.conv_layers[0].weight.requires_grad_(False)
+    loss = NetworkLoss(network, nn.CrossEntropyLoss(), *batch)
+    assert "conv_layers.0.weight" not in loss.weights()
+    assert "conv_layers.0.weight" not in value_and_gradient(loss, loss.weights())[1]
