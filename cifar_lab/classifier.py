@@ -1,7 +1,7 @@
 """The LightningModule around any network."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.flop_counter import FlopCounterMode
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from cifar_lab.compilation import uncompiled
 from cifar_lab.data.images import key_seed
+from cifar_lab.metrics import Mean, SplitMetrics
 from cifar_lab.optimizers import make_optimizer
 
 Batch = tuple[Tensor, Tensor]
@@ -69,9 +69,9 @@ class Classifier(L.LightningModule):
         self.l1 = l1
         self.grad_clip = grad_clip
         self.memory_format = memory_format
-        self.train_metrics = _Metrics(num_classes, objective=_Mean())
-        self.val_metrics = _Metrics(num_classes)
-        self.test_metrics = _Metrics(num_classes)
+        self.train_metrics = SplitMetrics(num_classes, objective=Mean())
+        self.val_metrics = SplitMetrics(num_classes)
+        self.test_metrics = SplitMetrics(num_classes)
         self.test_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.optimizer_implementation: str | None = None
         self.validated = False
@@ -215,60 +215,3 @@ def seed_draws(run_seed: int, epoch: int, batch_idx: int, device: torch.device) 
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
     elif device.type != "cpu":
         torch.manual_seed(seed)
-
-
-class _Mean(Metric):
-    """The mean over images of what is given as the means of batches.
-
-    torchmetrics' own MeanMetric either looks for NaN, and so waits for the GPU at every step, or, told not to
-    (`nan_strategy="disable"`, version 1.9), forgets the weights.
-    """
-
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0.0), dist_reduce_fx="sum")
-
-    def update(self, mean: Tensor, count: int) -> None:
-        self.total += mean * count
-        self.count += count
-
-    def compute(self) -> Tensor:
-        return self.total / self.count
-
-
-class _Metrics(nn.Module):
-    """A split's accuracy, and the means over images of what else is given to `update` by name."""
-
-    def __init__(self, num_classes: int, **means: _Mean) -> None:
-        super().__init__()
-        self.loss = _Mean()
-        self.acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        for name, metric in means.items():
-            self.add_module(name, metric)
-
-    def update(self, logits: Tensor, labels: Tensor, **means: Tensor) -> None:
-        self.acc.update(logits, labels)
-        for name, value in means.items():
-            getattr(self, name).update(value, len(labels))
-
-    def compute(self, split: str) -> dict[str, Tensor]:
-        return {f"{split}/{name}": metric.compute() for name, metric in self._metrics()}
-
-    def sums(self) -> dict[str, dict[str, Any]]:
-        return {name: dict(metric.metric_state) for name, metric in self._metrics()}
-
-    def load_sums(self, sums: Mapping[str, Mapping[str, Tensor]]) -> None:
-        for name, metric in self._metrics():
-            for part, value in sums[name].items():
-                setattr(metric, part, value.to(metric.device))
-
-    def reset(self) -> None:
-        for _, metric in self._metrics():
-            metric.reset()
-
-    def _metrics(self) -> Iterator[tuple[str, Metric]]:
-        return ((name, module) for name, module in self.named_children() if isinstance(module, Metric))

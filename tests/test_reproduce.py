@@ -14,7 +14,8 @@ from cifar_lab.analysis.published import Row, Scale
 from cifar_lab.command import application
 from cifar_lab.config.published import tables
 from cifar_lab.cost import Speed
-from cifar_lab.reproduce import _chosen, _network, plan, reproduce
+from cifar_lab.planned import chosen, network_of, plan
+from cifar_lab.reproduce import reproduce
 from cifar_lab.runs import Archive, ArchivedRun, Run, find_runs
 from tests.published_runs import leave_run
 
@@ -66,7 +67,7 @@ def test_scales(rows: dict[str, Row], name: str, quick: dict[str, int], smoke: d
 
 def test_the_plan_has_every_composition_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    planned = plan(_chosen(""), Scale.FULL, [0], "report", ["data=synthetic"], Archive("none"))
+    planned = plan(chosen(""), Scale.FULL, [0], "report", ["data=synthetic"], Archive("none"))
     assert len(planned) == 23
     (both,) = [one for one in planned if len(one.tables) > 1]
     assert (both.row.name, both.tables) == ("loss_ce", ("loss", "optimizer"))
@@ -83,9 +84,9 @@ def test_the_plan_has_every_composition_once(tmp_path: Path, monkeypatch: pytest
 
 def test_a_hypothesis_is_run_by_its_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert not any(table.startswith("hypothesis") for table, _ in _chosen(""))
-    assert [table for table, _ in _chosen("optimizer_sgd")] == ["optimizer"]
-    (one,) = plan(_chosen("sgd_no_dropout"), Scale.FULL, [0], "report", ["data=synthetic"], Archive("none"))
+    assert not any(table.startswith("hypothesis") for table, _ in chosen(""))
+    assert [table for table, _ in chosen("optimizer_sgd")] == ["optimizer"]
+    (one,) = plan(chosen("sgd_no_dropout"), Scale.FULL, [0], "report", ["data=synthetic"], Archive("none"))
     assert one.command[:5] == (
         "experiment=optimizer_sgd",
         "model.dropout=0",
@@ -108,7 +109,7 @@ def test_a_row_is_found_wherever_it_lies(
     config = kept.composition()["config"]
     archive = Archive(tmp_path / "results")
     archive.add([(ArchivedRun(kept.result(), config), kept.metrics())])
-    adam, sgd, sign_sgd = plan(_chosen("optimizer"), Scale.FULL, [0], "report", [], archive)
+    adam, sgd, sign_sgd = plan(chosen("optimizer"), Scale.FULL, [0], "report", [], archive)
     assert adam.state == f"finished, {Path('outputs/by/another/name')}"
     assert (sgd.state, sgd.epoch, sgd.is_finished) == ("dead", 50, False)
     assert sign_sgd.state == f"finished, {archive.results_file}"
@@ -188,7 +189,9 @@ def test_the_shortest_runs_first(
 
     def measured(configs: Sequence[Mapping[str, Any]]) -> dict[str, Speed]:
         # The network of the rows with the fewest epochs is the slow one, so epochs alone do not give the order.
-        return {_network(config): Speed(100 if config["model"]["dropout"] == 0.5 else 1000, 1000) for config in configs}
+        return {
+            network_of(config): Speed(100 if config["model"]["dropout"] == 0.5 else 1000, 1000) for config in configs
+        }
 
     monkeypatch.setattr("cifar_lab.reproduce.measured", measured)
     assert call("--only", "loss", "--dry-run", "data=synthetic") == 0

@@ -1,11 +1,9 @@
 """The command line, composed and checked before anything heavy is imported or any folder is made."""
 
-import difflib
 import math
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -14,14 +12,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import checks, naming, resume, schema, side_by_side, studies, targets
 from cifar_lab.config.axes import check_jobs, neighbours, values
+from cifar_lab.config.composition import check, check_options, check_own_options, foreign_groups, reworded
 from cifar_lab.config.precedence import Loader
-from cifar_lab.data import files
-from cifar_lab.fingerprints import leaves
 from cifar_lab.runs import Run
 
 _MAX_INTERPOLATIONS = 20  # each may repeat others, so that what they stand for grows exponentially with their number
@@ -103,7 +100,7 @@ class Preflight:
             overrides = self._parsed(loader)
             study = studies.chosen(overrides)
             if study is not None and self.resumed is None:
-                _check_options(study, loader, search)
+                check_options(study, loader, search)
                 self._expand(studies.expanded(overrides, study, self._axes(study, loader, search)))
                 overrides = self._parsed(loader)
             self._check_overrides(overrides)
@@ -120,7 +117,7 @@ class Preflight:
             groups = set(loader.list_groups(""))
             for override in overrides:
                 if override.key_or_group in groups:
-                    _check_options(override, loader, search)
+                    check_options(override, loader, search)
             for lines in neighbours(overrides):
                 self._check_job([*lines, *search], loader)
             if self._is_auto(overrides) and not self._arguments.multirun:
@@ -144,7 +141,7 @@ class Preflight:
         try:
             return studies.axes(str(study.input_line), loader, search)
         except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(_reworded(error, loader)) from None
+            raise ValueError(reworded(error, loader)) from None
 
     def _expand(self, overrides: list[str]) -> None:
         """Take `overrides` in place of those typed, as a sweep."""
@@ -188,12 +185,12 @@ class Preflight:
             config = compose("train", lines, return_hydra_config=True)
             plain = naming.plain(config)
         except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(_reworded(error, loader)) from None
+            raise ValueError(reworded(error, loader)) from None
         if loader.axes and studies.GROUP not in {line.partition("=")[0] for line in lines}:
             raise ValueError(f"study={loader.choices[studies.GROUP]} is for the command line to choose")
         known = naming.plain(loader.before_values)
-        _check_own_options(loader)
-        foreign = _foreign(plain)
+        check_own_options(loader)
+        foreign = foreign_groups(plain)
         check(plain, known, foreign)
         targets.check_hydra_targets({"hydra": OmegaConf.to_container(config.hydra)}, plain["allow"])
         if self.resumed is not None:
@@ -210,78 +207,5 @@ class Preflight:
             self.notes.append(line)
 
 
-def _check_options(override: Override, loader: Loader, search: list[str]) -> None:
-    group = override.key_or_group
-    if override.is_delete():
-        raise ValueError(f"~{group}: every group needs an option; set {group}= to another one")
-    options = loader.get_group_options(group, config_name="train", overrides=search)
-    for line in values(override):
-        option = line.partition("=")[2]
-        if option not in options:
-            nearest = difflib.get_close_matches(option, options, n=1)
-            hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise ValueError(f"{group}={option} does not exist; {hint}there are {', '.join(options)}")
-
-
-def _foreign(config: dict[str, Any]) -> set[str]:
-    """Groups whose component no option of ours makes."""
-    made = {group: option["_target_"] for group, option in config.items() if "_target_" in _mapping(option)}
-    return {group for group, target in made.items() if not schema.settings_of(group, target)}
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _raise(message: str) -> NoReturn:
     raise ValueError(message)
-
-
-def check(config: dict[str, Any], known: dict[str, Any], foreign: Collection[str] = ()) -> None:
-    """All checks of one composition.
-
-    Args:
-        config: The composition in plain values.
-        known: The same before the command line's values.
-        foreign: Groups whose component is none of ours.
-
-    Raises:
-        ValueError: In one line.
-    """
-    checks.check_keys(config, known)
-    checks.check_values(config, known, foreign)
-    targets.check_targets(config, config["allow"])
-    checks.check_together(config)
-    data = config["data"]
-    if data["_target_"].endswith(".CIFAR10DataModule") and not files.may_download(data["root"], data["download"]):
-        files.find(data["root"])
-
-
-def _check_own_options(loader: Loader) -> None:
-    """Refuse a key in a user's option that its target does not have, as far as we have an option of that target."""
-    for group, option in loader.choices.items():
-        settings = loader.before_values.get(group)
-        if not isinstance(settings, DictConfig) or "_target_" not in settings or schema.is_own(group, option):
-            continue
-        theirs = schema.settings_of(group, str(settings._target_))
-        for key in settings:
-            if theirs and key not in theirs:
-                nearest = difflib.get_close_matches(str(key), theirs, n=1)
-                hint = f"; did you mean {nearest[0]}?" if nearest else ""
-                raise ValueError(f"{group}={option}: {settings._target_} has no {key!s}{hint}")
-
-
-def _reworded(error: Exception, loader: Loader) -> str:
-    text = str(error)
-    unknown = re.match(r"Could not override '([^']+)'", text)
-    if unknown:
-        known = OmegaConf.to_container(loader.before_values, resolve=False)
-        assert isinstance(known, dict)
-        return checks.unknown_key(unknown.group(1), dict(leaves(known)))
-    merging = re.match(r"Error merging override (\S+)", text)
-    if merging:
-        key = merging.group(1).lstrip("+").partition("=")[0]
-        words = {"bn": "true or false", "name": "a word", "allow": "a list", "published": "a number"}
-        if key in words or key in checks.RANGES:
-            return f"{merging.group(1)}: it takes {checks.RANGES[key].words if key in checks.RANGES else words[key]}"
-    return " ".join(f"{text} {error.__cause__ or ''}".split())

@@ -1,0 +1,78 @@
+"""What a split is measured by: accuracy, and means over images."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+
+class Mean(Metric):
+    """The mean over images of what is given as the means of batches.
+
+    torchmetrics' own MeanMetric either looks for NaN, and so waits for the GPU at every step, or, told not to
+    (`nan_strategy="disable"`, version 1.9), forgets the weights.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, mean: Tensor, count: int) -> None:
+        """Take in a batch of `count` images whose mean is `mean`, a scalar."""
+        self.total += mean * count
+        self.count += count
+
+    def compute(self) -> Tensor:
+        """The mean over all images so far, a scalar."""
+        return self.total / self.count
+
+
+class SplitMetrics(nn.Module):
+    """A split's accuracy, and the means over images of what else is given to `update` by name.
+
+    Args:
+        num_classes: Number of logits.
+        means: What is measured beside `loss` and `acc`.
+    """
+
+    def __init__(self, num_classes: int, **means: Mean) -> None:
+        super().__init__()
+        self.loss = Mean()
+        self.acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        for name, metric in means.items():
+            self.add_module(name, metric)
+
+    def update(self, logits: Tensor, labels: Tensor, **means: Tensor) -> None:
+        """Take in a batch: logits `(N, num_classes)`, labels `(N,)`, and by name scalars that are means over it."""
+        self.acc.update(logits, labels)
+        for name, value in means.items():
+            getattr(self, name).update(value, len(labels))
+
+    def compute(self, split: str) -> dict[str, Tensor]:
+        """Each metric so far, a scalar, by the name that it is logged under, `split/loss`."""
+        return {f"{split}/{name}": metric.compute() for name, metric in self._metrics()}
+
+    def sums(self) -> dict[str, dict[str, Any]]:
+        """What the metrics are made from, to go on with later."""
+        return {name: dict(metric.metric_state) for name, metric in self._metrics()}
+
+    def load_sums(self, sums: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Go on from what `sums` gave."""
+        for name, metric in self._metrics():
+            for part, value in sums[name].items():
+                setattr(metric, part, value.to(metric.device))
+
+    def reset(self) -> None:
+        """Begin anew."""
+        for _, metric in self._metrics():
+            metric.reset()
+
+    def _metrics(self) -> Iterator[tuple[str, Metric]]:
+        return ((name, module) for name, module in self.named_children() if isinstance(module, Metric))
