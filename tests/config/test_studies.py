@@ -35,6 +35,8 @@ STUDIES = {
     "regularisation": {"l1": 3, "optimizer.weight_decay": 3},
     "augment": {"augment": 4},
     "smoothing": {"loss.smoothing": 4},
+    "bn_landscape": {"bn": 2, "optimizer.lr": 4},
+    "bn_smoothness": {"bn": 2, "model.init": 2},
 }
 # What follows an axis, as `model.batch_norm` does `bn`.
 FOLLOWING = {"bn": {"model.batch_norm"}, "activation": {"model.activation"}, "augment": {"data.augment"}}
