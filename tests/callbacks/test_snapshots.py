@@ -26,7 +26,9 @@ def test_the_initial_weights_and_every_epochs_are_kept_as_plain_state_dicts(
 ) -> None:
     trained = train()
     assert {epoch: path.name for epoch, path in trained.snapshots().items()} == {
-        0: "epoch_0000.pt", 1: "epoch_0001.pt", 2: "epoch_0002.pt"
+        0: "epoch_0000.pt",
+        1: "epoch_0001.pt",
+        2: "epoch_0002.pt",
     }
     network = build(composed(*TINY).model)
     for epoch, path in trained.snapshots().items():
