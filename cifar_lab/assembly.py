@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
@@ -58,13 +59,24 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: "Throughput
     saving = Saving(run, attempt.interruption, options.pop("checkpoint")["every_minutes"])
     # Lightning calls checkpoints last, and in this order: a loss is looked at before the weights behind it are kept.
     callbacks = [throughput, Recorder(run, throughput), best(run), saving, Stopping(attempt.interruption)]
-    callbacks += [build(option) for option in options.values()]
+    made = [build(option) for option in options.values()]
+    callbacks += [each(run) if isinstance(each, partial) else each for each in made]
+    if (probe := build(config.probe, run=run, throughput=throughput)) is not None:
+        callbacks.append(probe)
     if averaging is not None:
         callbacks.append(averaging)
     if config.trainer.enable_progress_bar:
         val_name = "val acc" if config.protocol.val_fraction else "test acc"
         callbacks.append(Progress(throughput, val_name=val_name, job=attempt.job))
     return [*callbacks, *attempt.callbacks]
+
+
+def probe_cost(run: Run) -> dict[str, int | float | None]:
+    """How many probes a run has made, and the seconds that they took; None where it made none."""
+    if not run.probes_file.exists():
+        return {"probes": None, "probe_seconds": None}
+    seconds = run.probes()["seconds"]
+    return {"probes": len(seconds), "probe_seconds": round(float(seconds.sum()), 3)}
 
 
 def choose_native(config: DictConfig, run: Run) -> "hardware.Native":

@@ -111,6 +111,10 @@ class Classifier(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed what is drawn in this batch, by dropout, with nothing but what it is drawn for."""
+        self.seed_draws(batch_idx)
+
+    def seed_draws(self, batch_idx: int) -> None:
+        """Set the random state to the one in which a batch of the epoch at hand is trained on."""
         seed_draws(self.seed, self.current_epoch, batch_idx, self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -190,7 +194,7 @@ class Classifier(L.LightningModule):
     def flops_per_image(self, height: int = 32, width: int = 32) -> int:
         """Floating-point operations of one image's forward pass: matrix products and convolutions, 2 a multiply-add."""
         training = self.training
-        image = torch.zeros(1, 3, height, width, device=self.device)
+        image = torch.zeros(1, 3, height, width, device=self.device, dtype=self.dtype)  # type: ignore[arg-type]
         with uncompiled(), FlopCounterMode(display=False) as counter:
             self.eval()(image)
         self.train(training)

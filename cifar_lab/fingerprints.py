@@ -18,7 +18,7 @@ _NOT_HASHED: dict[str, set[str] | None] = {
     "retry_failed": None,
     "retry_diverged": None,
     "jobs_per_device": None,
-    "callbacks": {"checkpoint"},
+    "callbacks": {"checkpoint", "snapshots"},
     "data": {"root", "verify", "download", "sources"},
     "optimizer": {"foreach", "fused"},
     "trainer": {
@@ -54,6 +54,9 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
             kept[key] = _without(value, left_out) if isinstance(value, dict) else value
     # null and 0 both switch clipping off, and 1 and 1.0 are one number.
     kept["grad_clip"] = kept.get("grad_clip") or 0
+    # It changes no number either, but what is recorded; without one a run is what it was before there were probes.
+    if not kept.get("probe"):
+        kept.pop("probe", None)
     return _canonical(kept)
 
 

@@ -13,6 +13,7 @@ from cifar_lab.assembly import (
     describe,
     make_callbacks,
     make_classifier,
+    probe_cost,
     trainer_options,
 )
 from cifar_lab.attempt import Attempt
@@ -104,6 +105,7 @@ def _fit_and_test(
         "epochs": trainer.current_epoch,
         "seconds": round(throughput.seconds, 3),
         "images_per_second": None if math.isnan(speed) else round(speed, 1),
+        **probe_cost(run),
         "precision": str(trainer.precision),
         **describe(config, classifier, datamodule, native),
         "classes": list(datamodule.classes),

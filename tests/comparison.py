@@ -10,7 +10,7 @@ import torch
 
 from cifar_lab.runs import Run, Sweep, job_key, read_checkpoint
 
-TIMES = {"seconds", "images_per_second", "peak_memory_bytes"}
+TIMES = {"seconds", "images_per_second", "peak_memory_bytes", "probe_seconds"}
 # What is checked out may change while a soak runs.
 NOT_COMPARED = TIMES | {"git_revision"}
 
@@ -36,18 +36,30 @@ def differences(first: Run, second: Run) -> set[str]:
             if part not in ("loops", "callbacks", "times") and not equal(one.get(part), other.get(part)):
                 told.add(f"{name} {part}")
         for callback in one["callbacks"]:  # the best's tells paths
-            if not callback.startswith("_Best") and not equal(one["callbacks"][callback], other["callbacks"][callback]):
+            states = [_timeless(each["callbacks"].get(callback, {})) for each in (one, other)]
+            if not callback.startswith("_Best") and not equal(*states):
                 told.add(f"{name} {callback}")
     (one, other) = (run.metrics().drop(columns=["seconds", "images_per_second"]) for run in (first, second))
     told |= set() if one.equals(other) else {"metrics.csv"}
     one, other = first.steps(), second.steps()
     told |= {f"steps {name}" for name in one if not np.array_equal(one[name], other[name], equal_nan=True)}
+    if first.probes_file.exists() and second.probes_file.exists():
+        one, other = (_timeless(run.probes()) for run in (first, second))
+        same = {name for name in one.keys() & other.keys() if np.array_equal(one[name], other[name], equal_nan=True)}
+        told |= {f"probes {name}" for name in (one.keys() | other.keys()) - same}
+    snapshots = [{path.name: path.read_bytes() for path in run.snapshots().values()} for run in (first, second)]
+    told |= set() if snapshots[0] == snapshots[1] else {"snapshots"}
     one, other = first.result(), second.result()
     told |= {key for key in one.keys() | other.keys() if key not in NOT_COMPARED and one.get(key) != other.get(key)}
     one, other = (_files(run.folder) for run in (first, second))
     told |= {f"file {name}" for name in one ^ other}
     weights = [torch.load(next(run.weights.glob("*.pth")), weights_only=True) for run in (first, second)]
     return told | (set() if equal(*weights) else {"weights"})
+
+
+def _timeless(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """What a probe keeps, without what it took."""
+    return {name: values for name, values in arrays.items() if name != "seconds"}
 
 
 def _files(folder: Path) -> set[str]:

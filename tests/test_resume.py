@@ -12,6 +12,7 @@ from tests.faults import Fault, command
 # Nine batches an epoch; dropout is in the network.
 LONG = (*TINY, "epochs=4", "trainer.precision=32-true", "logger=none")
 EVERY_STEP = "callbacks.checkpoint.every_minutes=1e-9"
+PROBE = ("probe=gradient", "probe.every=4", "probe.etas=[0.1,1]", "probe.relative=[0.1]")
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,7 @@ def disturbed(*arguments: str, faults: list[Fault]) -> Run:
 def test_a_run_killed_anywhere_goes_on_to_the_same_bits() -> None:
     everything = [
         *("augment=randaugment", "scheduler=plateau", "averaging=ema", "grad_clip=0.5", EVERY_STEP),
+        *("callbacks=snapshots", *PROBE),
         *("trainer.accumulate_grad_batches=2", "trainer.check_val_every_n_epoch=2"),
     ]
     faults = [Fault("batch", 5), Fault("save", 2), Fault("replace", 2), Fault("validation", 1), Fault("epoch", 2)]
@@ -64,6 +66,7 @@ COMPOSITIONS = {
     "accumulation with a rest": ("trainer.accumulate_grad_batches=4", "augment=randaugment"),
     "bf16": ("trainer.precision=bf16-mixed",),
     "early stopping": ("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-9"),
+    "snapshots and probes": ("callbacks=snapshots", "callbacks.snapshots.every_epochs=2", *PROBE),
     "validated now and then": ("trainer.check_val_every_n_epoch=2", "scheduler=plateau"),
     "part of an epoch": ("trainer.limit_train_batches=5",),
     "sgd, mse, randaugment, l1": ("optimizer=sgd", "loss=mse", "augment=randaugment", "l1=1e-4"),

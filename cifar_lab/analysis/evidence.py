@@ -68,7 +68,7 @@ def of_study(runs: Sequence[Measured], study: str, option: str, epochs: int = 50
 
     Those on CIFAR-10 alone, on all of its training images, under the sound protocol.
     """
-    allowed = {"study", study, "epochs", "data", "protocol", "logger", "trainer", "callbacks"}
+    allowed = {"study", study, "epochs", "data", "protocol", "logger", "trainer", "callbacks", "probe"}
     found = {}
     for run in runs:
         record = run.record

@@ -2,9 +2,23 @@
 
 from cifar_lab.callbacks.averaging import EMA, SWA
 from cifar_lab.callbacks.checkpoints import best
+from cifar_lab.callbacks.probe import GradientProbe
 from cifar_lab.callbacks.progress import Progress
 from cifar_lab.callbacks.recorder import Recorder
 from cifar_lab.callbacks.saving import CheckpointFiles, Saving, Stopping
+from cifar_lab.callbacks.snapshots import Snapshots
 from cifar_lab.callbacks.throughput import Throughput
 
-__all__ = ["EMA", "SWA", "CheckpointFiles", "Progress", "Recorder", "Saving", "Stopping", "Throughput", "best"]
+__all__ = [
+    "EMA",
+    "SWA",
+    "CheckpointFiles",
+    "GradientProbe",
+    "Progress",
+    "Recorder",
+    "Saving",
+    "Snapshots",
+    "Stopping",
+    "Throughput",
+    "best",
+]

@@ -44,6 +44,10 @@ class Throughput(L.Callback):
         """Wall seconds that the run has taken, those before it was saved included."""
         return self._seconds_before + time.perf_counter() - self._started
 
+    def leave_out(self, seconds: float) -> None:
+        """Count so many seconds of the step at hand as none of training, such as those of measuring something."""
+        self._clock += seconds
+
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep what the run has taken."""
         checkpoint["times"] = {"seconds": self.seconds, "images": self._images, "training_seconds": self._seconds}

@@ -31,10 +31,12 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("step_size", "T_max", "T_0", "T_mult", "num_train", "num_test", "train_size"), _COUNT),
     **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch", "total_steps"), _COUNT),
     **dict.fromkeys(("update_every_n_steps", "frequency", "num_nodes", "jobs_per_device"), _COUNT),
-    **dict.fromkeys(("patience", "cooldown", "padding", "size", "num_ops", "total_iters"), _COUNT_OR_NONE),
+    **dict.fromkeys(("every", "every_epochs"), _COUNT),
+    **dict.fromkeys(("patience", "cooldown", "padding", "size", "num_ops", "total_iters", "at"), _COUNT_OR_NONE),
     **dict.fromkeys(("seed", "split_seed", "data_seed"), _SEED),
     **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches"), _POSITIVE),
     **dict.fromkeys(("lr", "max_lr", "eps", "std", "div_factor", "final_div_factor", "every_minutes"), _POSITIVE),
+    **dict.fromkeys(("etas", "relative"), _POSITIVE),
     **dict.fromkeys(("l1", "grad_clip", "weight_decay", "alpha", "gamma", "negative_slope", "eta_min"), _NOT_NEGATIVE),
     **dict.fromkeys(("min_lr", "min_delta", "threshold"), _NOT_NEGATIVE),
     **dict.fromkeys(("dropout", "smoothing", "pct_start", "anneal", "factor", "published"), _SHARE),
@@ -139,7 +141,7 @@ def _check_value(key: str, value: Any, default: Any, is_ours: bool = True) -> No
         if not isinstance(value, list):
             raise ValueError(f"{key}={value}: it takes a list like {default}")
         for element in value:
-            _check_value(key, element, default[0] if default else None, is_ours)
+            _check_value(key, element, _element(default, limit), is_ours)
         return
     if default is None and name in _NULL_OR and not isinstance(value, _NULL_OR[name]):
         raise ValueError(f"{key}={value}: it takes {_kind(_NULL_OR[name]())}, or null")
@@ -157,6 +159,11 @@ def _check_value(key: str, value: Any, default: Any, is_ours: bool = True) -> No
             raise ValueError(f"{key}={value}: it takes {limit.words if limit else 'a finite number'}")
 
 
+def _element(default: list[Any], limit: Range | None) -> Any:
+    """What stands for an element's default: the list's first, else a number where it takes numbers."""
+    return default[0] if default else None if limit is None else 0
+
+
 def accepted(key: str, default: Any) -> str:
     """What `check_values` lets a key take, in words.
 
@@ -165,8 +172,8 @@ def accepted(key: str, default: Any) -> str:
         default: Its option's own value.
     """
     name = key.rpartition(".")[2]
-    if isinstance(default, list) and default:
-        words = f"a list, each {accepted(key, default[0])}"
+    if isinstance(default, list) and (default or name in RANGES):
+        words = f"a list, each {accepted(key, _element(default, RANGES.get(name)))}"
     elif name in WORDS:
         words = ", ".join(map(str, WORDS[name]))
     elif name in RANGES:

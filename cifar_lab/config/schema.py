@@ -52,6 +52,7 @@ class Schema:
     trainer: Any = MISSING
     logger: Any = MISSING
     averaging: Any = MISSING
+    probe: Any = MISSING
     callbacks: Any = MISSING
     allow: list[str] = MISSING
     resume: str | None = MISSING

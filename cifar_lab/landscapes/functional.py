@@ -1,7 +1,7 @@
 """A loss as a function of weights: its value, its gradient, its Hessian's product with a direction."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +45,14 @@ class NetworkLoss:
         self._images = images.float()
         self._labels = labels
         self._seed_draws = seed_draws
-        self._fixed = {name: value.detach() for name, value in model.named_parameters() if not value.requires_grad}
-        self._buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
+        named = dict(model.named_parameters())
+        self._fixed = {name: _in_float32(value) for name, value in named.items() if not value.requires_grad}
+        self._buffers = {name: _in_float32(value).clone() for name, value in model.named_buffers()}
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the network's trainable weights as they are now."""
-        return {name: value.detach().clone() for name, value in self._model.named_parameters() if value.requires_grad}
+        """A copy of the network's trainable weights as they are now, in float32."""
+        named = self._model.named_parameters()
+        return {name: _in_float32(value).clone() for name, value in named if value.requires_grad}
 
     def __call__(self, weights: Weights) -> Tensor:
         """The loss, a scalar in float32."""
@@ -65,7 +67,7 @@ class NetworkLoss:
 def value_and_gradient(loss: Loss, weights: Weights) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss at `weights`, detached, and its gradient there."""
     leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
-    with torch.enable_grad():
+    with torch.enable_grad(), without_tf32(_device(leaves)):
         value = loss(leaves)
         gradient = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
     return value.detach(), dict(zip(leaves, gradient, strict=True))
@@ -74,7 +76,7 @@ def value_and_gradient(loss: Loss, weights: Weights) -> tuple[Tensor, dict[str, 
 def hessian_vector_product(loss: Loss, weights: Weights, direction: Weights) -> dict[str, Tensor]:
     """The loss's Hessian at `weights` times `direction`, exactly, by a gradient of the gradient."""
     leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
-    with torch.enable_grad():
+    with torch.enable_grad(), without_tf32(_device(leaves)):
         gradient = torch.autograd.grad(loss(leaves), list(leaves.values()), create_graph=True, materialize_grads=True)
         along = dot(dict(zip(leaves, gradient, strict=True)), direction)
         if not along.requires_grad:  # a loss that is linear in its weights
@@ -101,6 +103,29 @@ def dot(weights: Weights, others: Weights) -> Tensor:
 def norm(weights: Weights) -> Tensor:
     """The L2 norm over all weights, a scalar."""
     return nn.utils.get_total_norm(list(weights.values()))
+
+
+@contextmanager
+def without_tf32(device: torch.device) -> Iterator[None]:
+    """Compute in float32 on a GPU too, whose convolutions else round to ten bits, more than a small step changes."""
+    backends = [torch.backends.cuda.matmul, torch.backends.cudnn.conv] if device.type == "cuda" else []
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+def _device(weights: Weights) -> torch.device:
+    return next(iter(weights.values())).device
+
+
+def _in_float32(value: Tensor) -> Tensor:
+    """The same numbers; of a run in `bf16-true` or `64-true` the weights are of another type."""
+    return value.detach().float() if value.is_floating_point() else value.detach()
 
 
 def _same_random_state(device: torch.device) -> AbstractContextManager[None]:

@@ -4,9 +4,12 @@ import io
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cifar_lab.runs.files import replacing
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class CheckpointError(ValueError):
@@ -35,6 +38,16 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path, previous: Path | No
             file.write(contents.getbuffer())
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def write_weights(model: "nn.Module", path: Path) -> None:
+    """Write a network's plain state dict, contiguous and on the CPU; the same weights give the same bytes.
+
+    Raises:
+        OSError: The file cannot be written; what was there is left.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    write_checkpoint(state, path)
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:

@@ -30,10 +30,10 @@ RESULT_KINDS: Kinds = {
     **dict.fromkeys(("options", "hardware", "versions"), dict),
     **dict.fromkeys(("classes", "confusion_matrix", "overrides"), list),
     **dict.fromkeys(("epochs", "train_size", "val_size", "test_size", "num_parameters"), int),
-    **dict.fromkeys(("best_epoch", "train_available"), (int, type(None))),
+    **dict.fromkeys(("best_epoch", "train_available", "probes"), (int, type(None))),
     **dict.fromkeys(("test/acc", "test/acc_final", "test/loss", "test/loss_final"), _NUMBER),
     **dict.fromkeys(("val/acc", "val/loss", "seconds"), _NUMBER),
-    **dict.fromkeys(("images_per_second", "peak_memory_bytes", "published"), (*_NUMBER, type(None))),
+    **dict.fromkeys(("images_per_second", "peak_memory_bytes", "published", "probe_seconds"), (*_NUMBER, type(None))),
 }
 _CONFIG: Kinds = dict.fromkeys(("seed", "epochs"), int)
 _COMPOSITION: Kinds = {"overrides": list, "options": dict, "interpolations": dict, "config": dict}
@@ -117,8 +117,8 @@ def read_metrics(path: Path) -> "pd.DataFrame":
     return _parsed(path, parse)
 
 
-def read_steps(path: Path) -> dict[str, np.ndarray]:
-    """One array `(steps,)` per quantity."""
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What an `npz` file holds, by name."""
     try:
         # Without numpy's own arrays of objects, which are pickles.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:

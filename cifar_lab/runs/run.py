@@ -14,28 +14,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from cifar_lab.runs.files import remove_unfinished, replacing
+from cifar_lab.runs.checkpoints import read_checkpoint, write_weights
+from cifar_lab.runs.files import remove_unfinished, replacing, write_arrays
 from cifar_lab.runs.locks import owner
 from cifar_lab.runs.reading import (
     UnreadableError,
+    read_arrays,
     read_composition,
     read_config,
     read_metrics,
     read_result,
     read_status,
-    read_steps,
 )
 from cifar_lab.runs.rows import append_row, keep_epochs
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import nn
+    from torch import Tensor, nn
 
 SCHEMA_VERSION = 1
 
 # Written by what trains, removed when an unfinished run starts again.
-_CONTENTS = ("result.json", "metrics.csv", "steps.npz", "error.txt")
-_FOLDERS = ("checkpoints", "weights", "tensorboard", "csv", "figures")
+_CONTENTS = ("result.json", "metrics.csv", "steps.npz", "probes.npz", "error.txt")
+_FOLDERS = ("checkpoints", "weights", "snapshots", "tensorboard", "csv", "figures")
 
 
 class RunExistsError(ValueError):
@@ -62,6 +63,7 @@ class Run:
         self.result_file = self.folder / "result.json"
         self.metrics_file = self.folder / "metrics.csv"
         self.steps_file = self.folder / "steps.npz"
+        self.probes_file = self.folder / "probes.npz"
         self.error_file = self.folder / "error.txt"
         self.checkpoints = self.folder / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.ckpt"
@@ -69,6 +71,7 @@ class Run:
         self.previous_checkpoint = self.checkpoints / "previous.ckpt"
         self.lock_file = self.folder / "run.lock"
         self.weights = self.folder / "weights"
+        self.snapshots_folder = self.folder / "snapshots"
         self.tensorboard = self.folder / "tensorboard"
         self.figures = self.folder / "figures"
 
@@ -99,7 +102,7 @@ class Run:
             self.result_file.unlink(missing_ok=True)
         else:
             self._empty()
-        for folder in (self.folder, self.config_file.parent, self.checkpoints, self.weights, self.figures):
+        for folder in (self.folder, self.config_file.parent, *(self.folder / name for name in _FOLDERS)):
             remove_unfinished(folder)
         self.config_file.parent.mkdir(parents=True, exist_ok=True)
         composition = {
@@ -181,17 +184,19 @@ class Run:
 
     def write_steps(self, steps: Mapping[str, np.ndarray]) -> None:
         """Write one array `(steps,)` per quantity, the whole of it each time."""
-        with replacing(self.steps_file, "wb", durable=True) as file:
-            np.savez(file, **steps)  # type: ignore[arg-type]
+        write_arrays(self.steps_file, steps)
+
+    def write_probes(self, probes: Mapping[str, np.ndarray]) -> None:
+        """Write the arrays of all probes so far, by the names of `docs/run_directory.md`."""
+        write_arrays(self.probes_file, probes)
 
     def save_weights(self, model: "nn.Module", name: str) -> None:
         """Write the network's plain state dict to `weights/` under `name`."""
-        import torch
+        write_weights(model, self.weights / name)
 
-        self.weights.mkdir(exist_ok=True)
-        state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-        with replacing(self.weights / name, "wb") as file:
-            torch.save(state, file)
+    def save_snapshot(self, model: "nn.Module", epoch: int) -> None:
+        """Write the network's plain state dict after `epoch` epochs to `snapshots/`; the initial one's is 0."""
+        write_weights(model, self.snapshots_folder / f"epoch_{epoch:04d}.pt")
 
     def best_epoch(self) -> int | None:
         """The first of the epochs with the best `val/acc`, from 1; None where none was validated."""
@@ -279,7 +284,25 @@ class Run:
 
     def steps(self) -> dict[str, np.ndarray]:
         """One array `(steps,)` per quantity."""
-        return read_steps(self.steps_file)
+        return read_arrays(self.steps_file)
+
+    def probes(self) -> dict[str, np.ndarray]:
+        """The arrays of `probes.npz`, `(P,)`, `(P, J)` or `(P, R)`, of a run with `probe=gradient`."""
+        return read_arrays(self.probes_file)
+
+    def snapshots(self) -> dict[int, Path]:
+        """The files of the network's weights by the number of epochs trained, in order, of a run that has kept them."""
+        paths = {path.stem.removeprefix("epoch_"): path for path in self.snapshots_folder.glob("epoch_*.pt")}
+        return dict(sorted((int(epoch), path) for epoch, path in paths.items() if epoch.isdecimal()))
+
+    def snapshot(self, epoch: int) -> "dict[str, Tensor]":
+        """The network's state dict after so many epochs.
+
+        Raises:
+            FileNotFoundError: It was not kept.
+            CheckpointError: It is damaged, or holds more than tensors.
+        """
+        return read_checkpoint(self.snapshots_folder / f"epoch_{epoch:04d}.pt")
 
 
 def described(error: BaseException) -> str:

@@ -41,15 +41,15 @@ def train_a_step(composed: Compose, *overrides: str) -> dict[str, float]:
     datamodule = build(config.data)
     classifier = make_classifier(config, datamodule, hardware.Native("cpu", "32-true", torch.contiguous_format))
     before = torch.nn.utils.parameters_to_vector(classifier.parameters()).detach().clone()
-    averaging = build(config.averaging)
+    averaging, probe = build(config.averaging), build(config.probe)
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=1,
         limit_train_batches=config.trainer.limit_train_batches,
         logger=False,
         callbacks=[
-            *(build(option) for name, option in config.callbacks.items() if name != "checkpoint"),
-            *([averaging] if averaging else []),
+            *(build(option) for name, option in config.callbacks.items() if name not in ("checkpoint", "snapshots")),
+            *(each for each in (averaging, probe) if each),
         ],
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -57,6 +57,7 @@ def train_a_step(composed: Compose, *overrides: str) -> dict[str, float]:
         log_every_n_steps=1,
     )
     trainer.fit(classifier, datamodule)
+    assert probe is None or probe.arrays()["step"].tolist() == [0]
     after = torch.nn.utils.parameters_to_vector(classifier.parameters()).detach()
     assert after.isfinite().all()
     assert not torch.equal(before, after)
@@ -100,6 +101,7 @@ def test_the_groups_hold_the_promised_options() -> None:
     assert set(GROUPS["scheduler"]) == {"constant", "step", "plateau", "cosine", "warm_restarts", "one_cycle"}
     assert set(GROUPS["augment"]) == {"none", "flip_crop", "randaugment", "cutout"}
     assert set(GROUPS["averaging"]) == {"none", "swa", "ema"}
+    assert set(GROUPS["probe"]) == {"none", "gradient"}
     assert set(GROUPS["protocol"]) == {"holdout", "report"}
 
 

@@ -1,5 +1,6 @@
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_lab.config import class_names, resolved
 from cifar_lab.config.naming import run_folder, sweep_name
 from cifar_lab.fingerprints import fingerprint
+from cifar_lab.runs import Archive
 
 Compose = Callable[..., DictConfig]
 LONG = "1" * 300
@@ -27,10 +29,22 @@ LONG = "1" * 300
         "trainer.enable_progress_bar=false",
         "compile=true",
         "cuda_graphs=true",
+        "callbacks=snapshots",
+        "probe=none",
     ],
 )
 def test_what_cannot_change_numbers_is_not_in_the_fingerprint(composed: Compose, same: str) -> None:
     assert fingerprint(resolved(composed(same))) == fingerprint(resolved(composed()))
+
+
+def test_runs_from_before_there_were_probes_are_found_again(composed: Compose) -> None:
+    before = resolved(composed("experiment=vgg_a"))
+    del before["probe"]
+    assert fingerprint(before) == fingerprint(resolved(composed("experiment=vgg_a")))
+    kept = Archive(Path(__file__).parents[2] / "docs" / "results").read()
+    commands = [[f"experiment={run.result['options']['experiment']}", *run.result["overrides"][1:]] for run in kept]
+    now = [fingerprint(resolved(composed(*command))) for command in commands]
+    assert now == [run.result["fingerprint"] for run in kept] != []
 
 
 def test_a_component_that_has_been_renamed_keeps_its_fingerprint(composed: Compose) -> None:
@@ -60,6 +74,8 @@ def test_everything_else_is(composed: Compose) -> None:
         "augment=none",
         "protocol=report",
         "trainer.accumulate_grad_batches=2",
+        "callbacks=early_stopping",
+        "probe=gradient",
     ]
     fingerprints = [fingerprint(resolved(composed(override))) for override in [*different, "name=test"]]
     assert len(set(fingerprints)) == len(different) + 1

@@ -39,6 +39,7 @@ LEFT_OUT = {
     "lightning.pytorch.loggers.CSVLogger": {"prefix", "flush_logs_every_n_steps"},
 }
 GIVEN = {"self", "optimizer", "params", "images", "generator", "last_epoch", "verbose", "args", "kwargs", "options"}
+GIVEN |= {"run", "throughput"}
 
 
 def _options() -> dict[str, dict[str, Any]]:

@@ -46,7 +46,16 @@ REFUSED = {
     "data.train_size=0": "data.train_size=0: it takes a whole number from 1 on",
     "augment=randaugment augment.magnitude=31": "augment.magnitude=31: it takes a whole number from 0 to 30",
     "trainer.memory_format=nhwc": "trainer.memory_format=nhwc is unknown; one of auto, channels_last, contiguous",
+    "probe=gradient probe.every=0": "probe.every=0: it takes a whole number from 1 on",
+    "probe=gradient probe.etas=[0.5,0]": "probe.etas=0: it takes a number above 0",
+    "probe=gradient probe.etas=1": "probe.etas=1: it takes a list like [0.001, 0.0033, ",
+    "probe=gradient probe.relative=[-1e-3]": "probe.relative=-0.001: it takes a number above 0",
+    "probe=gradient probe.relative=[null]": "probe.relative=None: it takes a number above 0",
+    "probe=gradient probe.relative=[true]": "probe.relative=True: it takes a number above 0",
+    "probe=gradient probe.at=[1.5]": "probe.at=1.5: it takes a whole number from 0 on",
+    "callbacks=snapshots callbacks.snapshots.every_epochs=0": "every_epochs=0: it takes a whole number from 1 on",
     # keys
+    "probe.every=10": "probe.every: probe has no every",
     "lrr=0.1": "lrr is unknown; did you mean optimizer.lr?",
     "+lrr=0.1": "lrr is unknown; did you mean optimizer.lr?",
     "++lrr=0.1": "lrr is unknown; did you mean optimizer.lr?",
@@ -164,6 +173,7 @@ def test_the_command_leaves_nothing_behind_and_imports_nothing_heavy(tmp_path: P
         "trainer.precision=64",
         "callbacks=early_stopping callbacks.early_stopping.patience=3",
         "scheduler=one_cycle scheduler.total_steps=100",
+        "probe=gradient probe.etas=[0.5,1,2,4] probe.relative=[] probe.at=[]",
     ],
 )
 def test_it_is_accepted(line: str) -> None:

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from cifar_lab.config import checked, conf_folder, preflight, resolved
+from cifar_lab.analysis.published import Scale
+from cifar_lab.config import build, checked, conf_folder, preflight, resolved
+from cifar_lab.config.published import tables
 from cifar_lab.fingerprints import fingerprint, leaves
 from tests.conftest import TINY, Outcome
 
@@ -35,6 +38,8 @@ STUDIES = {
     "regularisation": {"l1": 3, "optimizer.weight_decay": 3},
     "augment": {"augment": 4},
     "smoothing": {"loss.smoothing": 4},
+    "bn_landscape": {"bn": 2, "optimizer.lr": 4},
+    "bn_smoothness": {"bn": 2, "model.init": 2},
 }
 # What follows an axis, as `model.batch_norm` does `bn`.
 FOLLOWING = {"bn": {"model.batch_norm"}, "activation": {"model.activation"}, "augment": {"data.augment"}}
@@ -132,6 +137,40 @@ def test_each_optimizer_has_its_own_rate_and_the_grid_around_it(composed: Compos
         grid = yaml.safe_load(FILES[f"learning_rate_{name}"])["axes"]["optimizer.lr"]
         assert sorted(map(float, grid))[2] == own.lr
         assert composed(f"study=learning_rate_{name}").optimizer._target_ == own._target_
+
+
+def test_the_landscapes_runs_are_the_reports_rows(composed: Compose) -> None:
+    theirs = ["seed=2020", "protocol=report"]
+    of_study = {
+        fingerprint(resolved(composed("study=bn_landscape", f"bn={bn}", f"optimizer.lr={lr}", *theirs)))
+        for bn in ("true", "false")
+        for lr in ("1e-4", "5e-4", "1e-3", "2e-3")
+    }
+    (vgg,) = (table for table in tables() if table.name == "vgg")
+    rows = {fingerprint(resolved(composed(*row.command(Scale.FULL, 2020, "report")))) for row in vgg.rows}
+    assert of_study == rows and len(rows) == 8
+
+
+@pytest.mark.parametrize("study", ["bn_landscape", "bn_smoothness"])
+def test_runs_of_a_seed_see_the_same_batches_with_and_without_batch_norm(composed: Compose, study: str) -> None:
+    batches = {}
+    for bn in ("true", "false"):
+        for seed in (0, 1):
+            small = ["data=synthetic", "data.num_train=200", "data.num_test=10"]
+            loader = build(composed(f"study={study}", f"bn={bn}", f"seed={seed}", *small).data).train_dataloader()
+            loader.set_epoch(1)
+            batches[bn, seed] = list(loader)
+    for seed in (0, 1):
+        for (images, labels), (others, theirs) in zip(batches["true", seed], batches["false", seed], strict=True):
+            assert torch.equal(images, others) and torch.equal(labels, theirs)
+    assert not torch.equal(batches["true", 0][0][1], batches["true", 1][0][1])
+
+
+def test_the_smoothness_study_is_the_papers_protocol_and_finer(composed: Compose) -> None:
+    config = composed("study=bn_smoothness")
+    assert {0.5, 1, 2, 4} < set(config.probe.etas)
+    assert (min(config.probe.etas), max(config.probe.etas)) == (1e-3, 4)
+    assert 15_000 <= config.epochs * math.ceil(EPOCH_IMAGES / config.batch_size) == 15_136
 
 
 @pytest.mark.parametrize(

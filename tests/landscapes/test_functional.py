@@ -10,6 +10,7 @@ from cifar_lab.landscapes.functional import (
     moved,
     norm,
     value_and_gradient,
+    without_tf32,
 )
 from cifar_lab.models import CNN
 
@@ -98,3 +99,20 @@ def test_frozen_weights_stay_where_they_are(network, batch):
     loss = NetworkLoss(network, nn.CrossEntropyLoss(), *batch)
     assert "conv_layers.0.weight" not in loss.weights()
     assert "conv_layers.0.weight" not in value_and_gradient(loss, loss.weights())[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_of_another_type_are_taken_as_float32(network, batch, dtype):
+    images, labels = batch
+    loss = NetworkLoss(network.to(dtype), nn.CrossEntropyLoss(), images.to(dtype), labels)
+    value, gradient = value_and_gradient(loss, loss.weights())
+    assert {value.dtype, *(part.dtype for part in gradient.values())} == {torch.float32}
+    assert {weight.dtype for weight in network.parameters()} == {dtype}
+
+
+def test_a_gpus_tf32_is_switched_off_and_on_again():
+    convolutions = torch.backends.cudnn.conv
+    before = convolutions.fp32_precision
+    with without_tf32(torch.device("cuda")):
+        assert convolutions.fp32_precision == "ieee"
+    assert convolutions.fp32_precision == before != "ieee"

@@ -18,11 +18,13 @@ def test_what_a_run_writes_is_read_back(tmp_path: Path) -> None:
     run.append_metrics({"epoch": 1, "train/loss": 0.5, "val/acc": float("nan")})
     run.append_metrics({"epoch": 2, "train/loss": 0.25, "val/acc": 0.75})
     run.write_steps({"loss": np.array([1.0, 2.0], np.float32), "lr": np.array([0.1, 0.1])})
+    run.write_probes({"step": np.array([0, 100]), "eta": np.array([[0.5], [np.inf]])})
     run.finish({"test/acc": 0.5})
     assert run.config() == {"seed": 1, "model": {"filters": [1, 2, 3]}}
     assert run.metrics()["train/loss"].tolist() == [0.5, 0.25]
     assert run.metrics()["val/acc"].isna().tolist() == [True, False]
     assert run.steps()["loss"].tolist() == [1.0, 2.0]
+    assert run.probes()["eta"].tolist() == [[0.5], [np.inf]]
     assert run.result() == {"schema_version": 1, "test/acc": 0.5, "status": "finished"}
     status = run.status()
     assert (status["state"], status["host"], status["process"]) == ("finished", socket.gethostname(), os.getpid())
@@ -59,11 +61,16 @@ def test_an_unfinished_run_starts_again_from_nothing(tmp_path: Path) -> None:
     run.append_metrics({"epoch": 1})
     run.checkpoints.mkdir()
     run.last_checkpoint.write_text("old")
+    run.write_probes({"step": np.array([0])})
+    run.save_snapshot(nn.Linear(1, 1), 3)
+    assert list(run.snapshots()) == [3]
     run.fail("failed", RuntimeError("no"))
     run.start({})
     assert run.status()["state"] == "running"
     assert not run.metrics_file.exists()
     assert not run.checkpoints.exists()
+    assert not run.probes_file.exists()
+    assert run.snapshots() == {}
     assert not run.error_file.exists()
 
 

@@ -1,0 +1,214 @@
+"""Probes tell what they say, and training does not notice them."""
+
+import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cifar_lab.callbacks import CheckpointFiles, GradientProbe, Recorder, Saving, Throughput
+from cifar_lab.classifier import Classifier
+from cifar_lab.data.datamodule import SyntheticDataModule
+from cifar_lab.interruption import Interruption
+from cifar_lab.landscapes.probing import MOVED_QUANTITIES, POINT_QUANTITIES, RELATIVE
+from cifar_lab.models import CNN
+from cifar_lab.runs import DivergedError, Run
+from cifar_lab.train import run
+from tests.comparison import equal
+from tests.conftest import TINY
+
+PROBE = ("probe=gradient", "probe.every=2", "probe.etas=[0.1,1]", "probe.relative=[0.01]", "probe.at=[1]")
+
+
+class Everything(L.Callback):
+    """Keeps all that a step leaves: weights, buffers, gradients, the optimizer's state, random states and the loss."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Any]] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: object, batch: Any, index: int) -> None:
+        kept = {
+            "state": pl_module.state_dict(),
+            "gradients": [weight.grad for weight in pl_module.parameters()],
+            "optimizer": trainer.optimizers[0].state_dict(),
+            "averages": [each.state_dict() for each in trainer.callbacks if hasattr(each, "_average_model")],
+            "random": torch.get_rng_state(),
+            "loss": pl_module.step_loss,
+            "batch": batch,
+            "training": [module.training for module in pl_module.modules()],
+        }
+        self.steps.append(copy.deepcopy(kept))
+
+
+COMPOSITIONS = {
+    "dropout, BatchNorm, RandAugment, ema": ("augment=randaugment", "averaging=ema"),
+    "swa, sgd, l1": ("averaging=swa", "averaging.start=0.5", "optimizer=sgd", "l1=1e-4", "scheduler=one_cycle"),
+    "accumulation": ("trainer.accumulate_grad_batches=2", "grad_clip=0.01"),
+    "bf16": ("trainer.precision=bf16-mixed", "optimizer=sign_sgd", "loss=focal"),
+    "bf16 weights": ("trainer.precision=bf16-true", "loss=mse"),
+    "a VGG with dropout, without BatchNorm": ("model=vgg_a_dropout", "model.stages=[[4],[4]]", "bn=false"),
+}
+
+
+@pytest.mark.parametrize("name", COMPOSITIONS)
+def test_training_is_the_same_to_the_bit_with_and_without_probes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY, "trainer.precision=32-true", "logger=none", *COMPOSITIONS[name]]
+    last = {word.partition("=")[0]: word for word in words if "vgg" not in str(words) or "filters" not in word}
+    line = list(last.values())
+    plain, probed = Everything(), Everything()
+    run([*line, "hydra.run.dir=plain"], callbacks=[plain])
+    result = run([*line, *PROBE, "hydra.run.dir=probed"], callbacks=[probed])
+    assert len(plain.steps) == len(probed.steps) == 18
+    for before, after in zip(plain.steps, probed.steps, strict=True):
+        assert {part for part in before if not equal(before[part], after[part])} == set()
+    assert result["probes"] == len(Run("probed").probes()["step"]) >= 5
+
+
+def fit(probe: GradientProbe, folder: Path | None = None, *, lr: float = 0.1, **options: Any) -> Classifier:
+    torch.manual_seed(0)
+    l1 = options.pop("l1", 0.0)
+    more = options.pop("callbacks", [])
+    classifier = Classifier(
+        CNN(filters=(4, 4, 4), dropout=0.5),
+        nn.CrossEntropyLoss(),
+        partial(torch.optim.SGD, lr=lr),
+        {"scheduler": partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5), "interval": "epoch"},
+        l1=l1,
+        memory_format=torch.channels_last,
+    )
+    ours: list[Any] = []
+    if folder is not None:
+        probe.run, probe.throughput = Run(folder), Throughput()
+        probe.run.start({})
+        ours = [probe.throughput, Recorder(probe.run, probe.throughput), Saving(probe.run, Interruption())]
+    trainer = L.Trainer(
+        **{"max_epochs": 2, **options},
+        accelerator="cpu",
+        plugins=[CheckpointFiles(probe.run)] if probe.run else [],
+        logger=False,
+        callbacks=[*ours, probe, *more],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=bool(ours),
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+    trainer.fit(classifier, SyntheticDataModule(60, 20, batch_size=16))
+    return classifier
+
+
+def test_the_loss_and_the_gradient_are_those_of_the_step_dropout_included(tmp_path: Path) -> None:
+    fit(GradientProbe(every=1, etas=[1.0]), tmp_path)
+    probes, steps = Run(tmp_path).probes(), Run(tmp_path).steps()
+    assert probes["step"].tolist() == list(range(8))
+    np.testing.assert_array_equal(probes["loss"].astype(np.float32), steps["loss"])
+    np.testing.assert_allclose(probes["grad_norm"], steps["grad_norm"], rtol=1e-6)
+    np.testing.assert_array_equal(probes["lr"], steps["lr"])
+
+
+def test_a_step_of_plain_sgd_goes_where_the_probe_of_its_learning_rate_went(tmp_path: Path) -> None:
+    """The loss after the step, on the same batch with the same dropout mask, is the probe's."""
+
+    class After(L.Callback):
+        def __init__(self) -> None:
+            self.losses: list[float] = []
+
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, index: int) -> None:
+            network = copy.deepcopy(pl_module.model).train()
+            pl_module.seed_draws(index)
+            with torch.no_grad():
+                self.losses.append(float(pl_module.loss(network(batch[0]), batch[1])))
+
+    after = After()
+    probe = GradientProbe(every=1, etas=[1.0])
+    fit(probe, callbacks=[after])
+    np.testing.assert_allclose(probe.arrays()["moved_loss"][:, 0], after.losses, rtol=1e-5)
+
+
+def test_steps_that_are_named_are_probed_beside_every_so_many() -> None:
+    probe = GradientProbe(every=3, etas=[1.0], at=[1, 4, 100])
+    fit(probe)
+    assert probe.arrays()["step"].tolist() == [0, 1, 3, 4, 6]
+    assert probe.arrays()["step"].dtype == np.int64
+
+
+def test_step_sizes_follow_the_learning_rate() -> None:
+    probe = GradientProbe(every=4, etas=[0.5, 2.0], at=[])
+    fit(probe)
+    assert probe.arrays()["lr"].tolist() == [0.1, 0.05]
+    np.testing.assert_allclose(probe.arrays()["eta"], [[0.05, 0.2], [0.025, 0.1]])
+
+
+def test_every_array_has_the_shape_that_the_page_gives_it(tmp_path: Path) -> None:
+    fit(GradientProbe(every=4, etas=[0.5, 2.0, 4.0], relative=[1e-3, 1e-2], at=[]), tmp_path)
+    shapes = {name: values.shape for name, values in Run(tmp_path).probes().items()}
+    assert shapes == {
+        **dict.fromkeys(("step", "lr", "seconds", *POINT_QUANTITIES), (2,)),
+        **dict.fromkeys(MOVED_QUANTITIES, (2, 3)),
+        **dict.fromkeys([f"{RELATIVE}{name}" for name in MOVED_QUANTITIES], (2, 2)),
+        "relative_distance": (2,),
+    }
+    documented = (Path(__file__).parents[2] / "docs" / "run_directory.md").read_text()
+    assert all(f"`{name}`" in documented for name in shapes if not name.startswith(RELATIVE))
+
+
+def test_of_accumulated_batches_the_last_is_probed_without_the_l1_penalty() -> None:
+    class Losses(L.Callback):
+        def __init__(self) -> None:
+            self.losses: list[float] = []
+
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
+            self.losses.append(float(pl_module.step_loss))
+
+    probe, kept = GradientProbe(every=1, etas=[1.0]), Losses()
+    fit(probe, l1=0.1, accumulate_grad_batches=2, callbacks=[kept])
+    assert probe.arrays()["loss"].tolist() == kept.losses[1::2]
+
+
+def test_a_run_that_diverges_keeps_the_probes_before(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="in step 2;"):
+        fit(GradientProbe(every=1, etas=[1.0]), tmp_path, lr=1e30)
+    probes = Run(tmp_path).probes()
+    assert probes["step"].tolist() == [0, 1]
+    assert np.isfinite(probes["loss"]).tolist() == [True, False]
+    assert not np.isfinite(probes["moved_loss"]).any()
+
+
+def test_what_is_saved_is_gone_on_from() -> None:
+    probe, other = (
+        GradientProbe(every=3, etas=[1.0], relative=[0.1]),
+        GradientProbe(every=3, etas=[1.0], relative=[0.1]),
+    )
+    other.load_state_dict(probe.state_dict())
+    assert other.arrays() == {}
+    fit(probe)
+    other.load_state_dict(probe.state_dict())
+    assert other.arrays().keys() == probe.arrays().keys()
+    for name, values in probe.arrays().items():
+        np.testing.assert_array_equal(other.arrays()[name], values)
+        assert other.arrays()[name].dtype == values.dtype
+
+
+def test_probes_are_no_part_of_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("cifar_lab.callbacks.throughput.time.perf_counter", lambda: now)
+    throughput = Throughput()
+    trainer: Any = type("Trainer", (), {"is_last_batch": False})()
+    module: Any = type("Module", (), {"device": torch.device("cpu")})()
+    batch: tuple[Tensor, Tensor] = (torch.zeros(8, 3, 32, 32), torch.zeros(8))
+    throughput.on_train_epoch_start(trainer, module)
+    for step in range(30):
+        now += 0.5
+        if step % 5 == 0:
+            now += 100.0
+            throughput.leave_out(100.0)
+        throughput.on_train_batch_end(trainer, module, None, batch, step)
+    assert throughput.images_per_second == throughput.epoch_images_per_second == 16.0

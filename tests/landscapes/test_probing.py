@@ -1,0 +1,138 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cifar_lab.landscapes.functional import NetworkLoss
+from cifar_lab.landscapes.probing import MOVED_QUANTITIES, POINT_QUANTITIES, RELATIVE, probe
+from cifar_lab.models import CNN
+
+MATRIX = torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, -1.0], [0.0, -1.0, 5.0]], dtype=torch.float64)
+POINT = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+ETAS = [1e-3, 0.1, 0.5, 2.0]
+
+
+def quadratic(weights):
+    point = torch.cat([weights["a"], weights["b"]])
+    return point @ MATRIX @ point / 2
+
+
+@pytest.fixture
+def weights():
+    return {"a": POINT[:2].clone(), "b": POINT[2:].clone()}
+
+
+def test_on_a_quadratic_beta_and_curvature_are_the_hessians_whatever_the_step(weights):
+    gradient = MATRIX @ POINT
+    told = probe(quadratic, weights, ETAS, [1e-3, 0.1])
+    hessian_norm = float((MATRIX @ gradient).norm() / gradient.norm())
+    sharpness = float(gradient @ MATRIX @ gradient / gradient.norm() ** 2)
+    assert told["hessian_norm"] == pytest.approx(hessian_norm, rel=1e-12)
+    assert told["sharpness"] == pytest.approx(sharpness, rel=1e-12)
+    for prefix in ("", RELATIVE):
+        np.testing.assert_allclose(told[f"{prefix}beta"], hessian_norm, rtol=1e-9)
+        np.testing.assert_allclose(told[f"{prefix}curvature"], sharpness, rtol=1e-8)
+
+
+def test_every_quantity_is_the_formulas_at_the_moved_point(weights):
+    gradient = MATRIX @ POINT
+    told = probe(quadratic, weights, ETAS)
+    assert told["eta"].tolist() == ETAS
+    assert told["loss"] == pytest.approx(float(POINT @ MATRIX @ POINT / 2))
+    assert told["grad_norm"] == pytest.approx(float(gradient.norm()))
+    assert told["weight_norm"] == pytest.approx(float(POINT.norm()))
+    for number, eta in enumerate(ETAS):
+        point = POINT - eta * gradient
+        other = MATRIX @ point
+        cosine = float(gradient @ other / gradient.norm() / other.norm())
+        assert told["moved_loss"][number] == pytest.approx(float(point @ MATRIX @ point / 2))
+        assert told["moved_grad_norm"][number] == pytest.approx(float(other.norm()))
+        assert told["grad_distance"][number] == pytest.approx(float((other - gradient).norm()))
+        assert told["grad_cosine"][number] == pytest.approx(cosine)
+
+
+def test_a_relative_step_goes_that_share_of_the_weights_norm(weights):
+    told = probe(quadratic, weights, [], [1e-3, 0.1])
+    gone = told["relative_eta"] * told["grad_norm"]
+    np.testing.assert_allclose(gone / told["weight_norm"], [1e-3, 0.1])
+    alone = probe(quadratic, weights, told["relative_eta"].tolist())
+    for name in MOVED_QUANTITIES:
+        np.testing.assert_array_equal(told[f"{RELATIVE}{name}"], alone[name])
+        assert told[name].shape == (0,)
+
+
+def test_numbers_are_float64_by_the_names_of_the_file(weights):
+    told = probe(quadratic, weights, ETAS, [0.1])
+    assert set(told) == {*POINT_QUANTITIES, *MOVED_QUANTITIES, *(f"{RELATIVE}{name}" for name in MOVED_QUANTITIES)}
+    assert all(values.dtype == np.float64 for values in told.values())
+    assert {told[name].shape for name in POINT_QUANTITIES} == {()}
+
+
+def test_what_is_not_finite_is_recorded_as_it_is():
+    told = probe(lambda weights: weights["a"].square().sum() ** 2, {"a": torch.tensor([1e3])}, [1e-9, 1e30])
+    assert np.isfinite(told["moved_loss"][0]) and np.isinf(told["moved_loss"][1])
+    assert np.isnan(told["grad_cosine"][1])
+    assert np.isfinite(told["loss"])
+
+
+def test_where_the_gradient_vanishes_quotients_are_not_a_number():
+    told = probe(lambda weights: weights["a"].square().sum(), {"a": torch.zeros(2)}, [0.1], [0.1])
+    assert told["grad_norm"] == 0
+    for name in ("hessian_norm", "sharpness", "beta", "relative_beta", "grad_cosine"):
+        assert np.isnan(told[name]).all(), name
+
+
+def naive(network, criterion, images, labels, eta):
+    """The loss and the gradient after a step, by a copy of the network whose weights are moved in place."""
+    torch.manual_seed(5)
+    here = copy.deepcopy(network)
+    criterion(here(images), labels).backward()
+    gradient = torch.cat([weight.grad.flatten() for weight in here.parameters()])
+    there = copy.deepcopy(network)
+    with torch.no_grad():
+        for weight, start in zip(there.parameters(), here.parameters(), strict=True):
+            weight.copy_(weight - eta * start.grad)
+    torch.manual_seed(5)
+    value = criterion(there(images), labels)
+    value.backward()
+    return float(value.detach()), gradient, torch.cat([weight.grad.flatten() for weight in there.parameters()])
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_a_networks_probe_is_that_of_a_copy_that_is_moved(batch_norm):
+    torch.manual_seed(0)
+    network, criterion = CNN(filters=(4, 4, 4), dropout=0.5, batch_norm=batch_norm), nn.CrossEntropyLoss()
+    images, labels = torch.randn(16, 3, 32, 32), torch.randint(10, (16,))
+    loss = NetworkLoss(network, criterion, images, labels, lambda: torch.manual_seed(5))
+    etas = [0.01, 0.3, 2.0]
+    told = probe(loss, loss.weights(), etas)
+    for number, eta in enumerate(etas):
+        value, gradient, other = naive(network, criterion, images, labels, eta)
+        distance = float((other - gradient).norm())
+        expected = {
+            "moved_loss": value,
+            "moved_grad_norm": float(other.norm()),
+            "grad_distance": distance,
+            "grad_cosine": float(torch.cosine_similarity(gradient, other, dim=0)),
+            "beta": distance / (eta * float(gradient.norm())),
+        }
+        assert {name: told[name][number] for name in expected} == pytest.approx(expected, rel=1e-4)
+    assert told["grad_norm"] == pytest.approx(float(gradient.norm()), rel=1e-5)
+
+
+def test_the_hessians_product_is_the_limit_of_small_steps():
+    torch.manual_seed(0)
+    network = CNN(filters=(4, 4, 4), dropout=0, batch_norm=True, activation=nn.Softplus).double()
+    images, labels = torch.randn(16, 3, 32, 32, dtype=torch.float64), torch.randint(10, (16,))
+
+    def loss(weights):
+        return nn.functional.cross_entropy(torch.func.functional_call(network, weights, (images,)), labels)
+
+    weights = {name: value.detach() for name, value in network.named_parameters()}
+    told = probe(loss, weights, [1e-5])
+    assert told["beta"][0] == pytest.approx(float(told["hessian_norm"]), rel=1e-2)
+    assert told["curvature"][0] == pytest.approx(float(told["sharpness"]), rel=1e-2)
+    assert not math.isclose(float(told["hessian_norm"]), abs(float(told["sharpness"])), rel_tol=1e-2)
