@@ -4,6 +4,7 @@ torch and Lightning are imported where training starts, so that help and mistake
 draws and tabulates where it has ended.
 """
 
+import gc
 import math
 import sys
 from collections.abc import Sequence
@@ -164,6 +165,7 @@ def train(config: DictConfig, job: Job | None = None, callbacks: Sequence["Callb
     if job is not None:
         if job.again is not None and run.folder not in job.again:
             return math.nan
+        gc.collect()  # a network and what trains it refer to each other; this job may need the memory of the one before
         left = job.seconds_left()
         print(f"{job}{'' if left is None else f', {clock(left)} left'}: {run.folder.name}", flush=True)
     interruption = Interruption()
