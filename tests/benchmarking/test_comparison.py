@@ -1,5 +1,7 @@
 """What is said of loops that have taken their turns."""
 
+from dataclasses import replace
+
 import pytest
 
 from cifar_lab.benchmarking.comparison import Comparison
@@ -38,6 +40,13 @@ def test_a_loop_is_astray_beyond_its_precisions_rounding(comparison: Comparison)
     comparison.measured[0].losses[1] = 1.02
     comparison.measured[3].losses[1] = float("nan")
     assert [line.split()[4] for line in comparison.astray] == ["report", "train"]
+
+
+def test_small_batches_average_less_rounding_out(comparison: Comparison) -> None:
+    comparison.measured[3].losses[1] = 1.06
+    assert [line.split()[4] for line in comparison.astray] == ["train"]
+    small = replace(comparison, contest=Contest(("model=cnn",), batch_size=50))
+    assert small.astray == []
 
 
 def test_processes_take_turns_and_end() -> None:
