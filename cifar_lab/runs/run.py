@@ -62,6 +62,7 @@ class Run:
         self.result_file = self.folder / "result.json"
         self.metrics_file = self.folder / "metrics.csv"
         self.steps_file = self.folder / "steps.npz"
+        self.probes_file = self.folder / "probes.npz"
         self.error_file = self.folder / "error.txt"
         self.checkpoints = self.folder / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.ckpt"
@@ -280,6 +281,10 @@ class Run:
     def steps(self) -> dict[str, np.ndarray]:
         """One array `(steps,)` per quantity."""
         return read_steps(self.steps_file)
+
+    def probes(self) -> dict[str, np.ndarray]:
+        """What was measured along the gradient at the probed steps, an array per quantity."""
+        return read_steps(self.probes_file)
 
 
 def described(error: BaseException) -> str:
