@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from cifar_lab.analysis.figures import wrapped
 from cifar_lab.landscapes.bands import SMALLEST_LOSS, Band
@@ -180,14 +180,13 @@ def _note(together: int, seeds: int, what: str = "steps") -> str:
     spread = [
         f"{seeds} seeds: median and range" if what == "probes" else f"{seeds} seeds: mean; widths median and range"
     ]
-    told = "; ".join(smoothed + (spread if seeds > 1 else ["one seed"]))
-    return told
+    return "; ".join(smoothed + (spread if seeds > 1 else ["one seed"]))
 
 
 def _entitle(axes: Axes, title: str, x: str = "step", *, log: bool = False) -> None:
     axes.set_title(title, fontsize=9)
     axes.set_xlabel(x, fontsize=8)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(which="both", labelsize=8)
     axes.grid(alpha=0.3)
     if log:
         _log(axes)
@@ -196,4 +195,10 @@ def _entitle(axes: Axes, title: str, x: str = "step", *, log: bool = False) -> N
 def _log(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+
+    def between(value: float, _: float) -> str:
+        """2 and 5 too, where fewer than two powers of ten would be told."""
+        low, high = axes.get_ylim()
+        return f"{value:g}" if high < 50 * low and f"{value:e}"[0] in "25" else ""
+
+    axes.yaxis.set_minor_formatter(between)

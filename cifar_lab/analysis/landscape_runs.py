@@ -13,7 +13,7 @@ from cifar_lab.analysis.run_report import data_name
 _AXES = {"bn": "${bn}", "model.init": "${model.init}", "optimizer.lr": "${optimizer.lr}", "seed": "${seed}"}
 # Beside the training: what is recorded, and when.
 _NO_SETTINGS = ("probe", "callbacks")
-NAMES = {True: "with BatchNorm", False: "without"}
+NAMES = {True: "with BatchNorm", False: "without BatchNorm"}
 INITS = {"default": "PyTorch's initialisation", "xavier": "Xavier", "he": "He"}
 
 
@@ -37,7 +37,7 @@ class LandscapeRun:
 
     @cached_property
     def described(self) -> str:
-        """It in words: `without, lr 0.002, seed 0`."""
+        """It in words: `without BatchNorm, lr 0.002, seed 0`."""
         return f"{NAMES[self.bn]}, lr {self.lr:g}, seed {self.seed}"
 
 
