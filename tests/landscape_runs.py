@@ -54,7 +54,14 @@ def losses(bn: bool, lr: float, steps: int, widen: float = 1.0) -> np.ndarray:
 
 
 def leave_band(
-    folder: Path, *, seeds: Sequence[int] = (0,), epochs: int = 4, init: str = "xavier", widen: float = 0.0, **told: Any
+    folder: Path,
+    *,
+    seeds: Sequence[int] = (0,),
+    epochs: int = 4,
+    init: str = "xavier",
+    widen: float = 0.0,
+    changes: dict[str, Any] | None = None,
+    **told: Any,
 ) -> None:
     """Runs of both networks at four rates; the band without BatchNorm is three times as wide in every seed.
 
@@ -64,7 +71,15 @@ def leave_band(
         for bn in (True, False):
             for lr in RATES:
                 name = f"{'bn' if bn else 'none'}_{init}_{lr:g}_{seed}"
-                run = leave(folder / name, bn=bn, lr=lr, seed=seed, epochs=epochs, changes={"model.init": init}, **told)
+                run = leave(
+                    folder / name,
+                    bn=bn,
+                    lr=lr,
+                    seed=seed,
+                    epochs=epochs,
+                    changes={"model.init": init, **(changes or {})},
+                    **told,
+                )
                 spread = 1 if bn else 1 + widen * seed
                 run.write_steps({"loss": losses(bn, lr, epochs * STEPS_PER_EPOCH, spread).astype(np.float32)})
 

@@ -151,18 +151,17 @@ def test_tensorboard_has_a_category_for_each_table(written: Path) -> None:
 
 
 def test_the_chapter_on_batch_norm_is_the_same_from_what_is_kept(tmp_path: Path) -> None:
-    leave_band(tmp_path / "runs" / "band", seeds=(0, 1, 2), widen=0.1)
+    leave_band(tmp_path / "runs" / "band", seeds=(0, 1, 2), widen=0.1, epochs=2)
     leave_probed(tmp_path / "runs" / "probed", seeds=(0, 1, 2), noise=0.2)
     chapters = []
     (tmp_path / "none").mkdir()
     for source, keep in (("runs", True), ("none", False)):
         report.report([tmp_path / source], tmp_path / "report", tmp_path / "results", keep=keep)
         text = (tmp_path / "report" / "report.md").read_text()
-        chapters.append(re.split("^## ", text, flags=re.MULTILINE)[6].strip())
+        chapters += [one.strip() for one in re.split("^## ", text, flags=re.MULTILINE) if one.startswith("How does")]
         assert (tmp_path / "report" / "figures" / "batch-norm-band.svg").exists()
         assert (tmp_path / "report" / "figures" / "batch-norm-smoothness.svg").exists()
-    assert chapters[0] == chapters[1]
-    assert chapters[0].startswith("How does BatchNorm help optimisation?")
+    assert len(chapters) == 2 and chapters[0] == chapters[1]
     assert "ratio 3.29 [3, 3.6]" in chapters[0]
     page = Page((tmp_path / "report" / "index.html").read_text())
     claimed = [line for table in page.tables if table[0][0] == "claim" for line in table]
