@@ -57,19 +57,20 @@ def leave_band(
     folder: Path,
     *,
     seeds: Sequence[int] = (0,),
+    rates: Sequence[float] = RATES,
     epochs: int = 4,
     init: str = "xavier",
     widen: float = 0.0,
     changes: dict[str, Any] | None = None,
     **told: Any,
 ) -> None:
-    """Runs of both networks at four rates; the band without BatchNorm is three times as wide in every seed.
+    """Runs of both networks; over all four rates, or the first and the last, the band without BatchNorm is three times as wide in every seed.
 
     From seed to seed it is `widen` times wider, for an interval that is no point.
     """
     for seed in seeds:
         for bn in (True, False):
-            for lr in RATES:
+            for lr in rates:
                 name = f"{'bn' if bn else 'none'}_{init}_{lr:g}_{seed}"
                 run = leave(
                     folder / name,
@@ -81,13 +82,18 @@ def leave_band(
                     **told,
                 )
                 spread = 1 if bn else 1 + widen * seed
-                run.write_steps({"loss": losses(bn, lr, epochs * STEPS_PER_EPOCH, spread).astype(np.float32)})
+                _write(run.steps_file, {"loss": losses(bn, lr, epochs * STEPS_PER_EPOCH, spread).astype(np.float32)})
 
 
 def write_probes(run: Run, probes: dict[str, np.ndarray]) -> None:
     """What the run's probes measured."""
-    with run.probes_file.open("wb") as file:
-        np.savez(file, **probes)
+    _write(run.probes_file, probes)
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """As a run writes them, but for the wait until they are on the disk."""
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def leave_probed(
@@ -113,4 +119,4 @@ def leave_probed(
                 factor = 1.0 if bn else sharper * (1 + noise * seed)
                 matrix = np.diag([0.2, 0.5, 1.0]) * factor
                 write_probes(run, quadratic_probes(matrix, gradients, lr=lr, multiples=FINE, steps=steps))
-                run.write_steps({"loss": np.ones(40, dtype=np.float32)})
+                _write(run.steps_file, {"loss": np.ones(40, dtype=np.float32)})

@@ -151,8 +151,8 @@ def test_tensorboard_has_a_category_for_each_table(written: Path) -> None:
 
 
 def test_the_chapter_on_batch_norm_is_the_same_from_what_is_kept(tmp_path: Path) -> None:
-    leave_band(tmp_path / "runs" / "band", seeds=(0, 1, 2), widen=0.1, epochs=2)
-    leave_probed(tmp_path / "runs" / "probed", seeds=(0, 1, 2), noise=0.2)
+    leave_band(tmp_path / "runs" / "band", seeds=(0, 1, 2), rates=(1e-4, 2e-3), widen=0.1, epochs=2)
+    leave_probed(tmp_path / "runs" / "probed", seeds=(0, 1, 2), inits=("xavier",), noise=0.2)
     chapters = []
     (tmp_path / "none").mkdir()
     for source, keep in (("runs", True), ("none", False)):

@@ -8,8 +8,9 @@ import pytest
 from cifar_lab.analysis.landscape_claims import Landscape, claims, landscape
 from cifar_lab.analysis.measured import gather
 from cifar_lab.runs import find_runs
-from tests.landscape_runs import leave, leave_band, leave_probed
+from tests.landscape_runs import RATES, leave, leave_band, leave_probed
 
+ENDS = (RATES[0], RATES[-1])  # as wide a band, of half the runs
 SMOOTHER = "BatchNorm makes the loss landscape smoother, of lower variance"
 LIPSCHITZ = "BatchNorm reduces the Lipschitz constant"
 PREDICTIVE = "BatchNorm improves gradient predictiveness"
@@ -53,16 +54,16 @@ def test_what_holds_with_xavier_alone_is_not_due_to_batch_norm(tmp_path: Path) -
 
 
 def test_the_band_stands_beside_the_loss_variation(tmp_path: Path) -> None:
-    leave_band(tmp_path, seeds=(0, 1, 2), widen=0.1)
+    leave_band(tmp_path, rates=ENDS, seeds=(0, 1, 2), widen=0.1)
     (claim,) = [claim for claim in claims(found(tmp_path)) if claim.words == SMOOTHER]
     assert "over steps 1 to 40: ratio 3.29 [3, 3.6]" in claim.numbers
     assert claim.verdict == "untested"  # no run has probes
 
 
 def test_of_several_lengths_the_longest_decides(tmp_path: Path) -> None:
-    leave_band(tmp_path / "short", epochs=2)
-    leave_band(tmp_path / "long", epochs=6)
-    leave_band(tmp_path / "other images", epochs=6, changes={"data.train_size": 1000})
+    leave_band(tmp_path / "short", rates=ENDS, epochs=2)
+    leave_band(tmp_path / "long", rates=ENDS, epochs=6)
+    leave_band(tmp_path / "other images", rates=ENDS, epochs=6, changes={"data.train_size": 1000})
     group = found(tmp_path).band_group
     assert group is not None
     assert group.length == (float("inf"), 6)
@@ -103,7 +104,7 @@ def write_shift(path: Path, folders: Iterable[str], cosine: dict[bool, float]) -
 @pytest.mark.parametrize(("without", "verdict"), [(0.5, "supported"), (0.95, "not supported")])
 @pytest.mark.parametrize("place", ["covariate_shift.csv", "landscape/covariate_shift.csv"])
 def test_covariate_shift_is_read_beside_the_runs(tmp_path: Path, place: str, without: float, verdict: str) -> None:
-    leave_band(tmp_path, seeds=(0, 1, 2))
+    leave_band(tmp_path, rates=ENDS, seeds=(0, 1, 2))
     names = [run.folder.name for run in find_runs(tmp_path)]
     write_shift(tmp_path / place, names, {True: 0.9, False: without})
     (claim,) = [claim for claim in claims(found(tmp_path)) if claim.words == SHIFT]
@@ -112,7 +113,7 @@ def test_covariate_shift_is_read_beside_the_runs(tmp_path: Path, place: str, wit
 
 
 def test_covariate_shift_of_one_network_or_of_a_damaged_file_is_none(tmp_path: Path) -> None:
-    leave_band(tmp_path, seeds=(0, 1, 2))
+    leave_band(tmp_path, rates=ENDS, seeds=(0, 1, 2))
     names = [run.folder.name for run in find_runs(tmp_path)]
     write_shift(tmp_path / "covariate_shift.csv", [name for name in names if "bn_" in name], {True: 0.9})
     assert verdicts(found(tmp_path))[SHIFT] == "untested"
