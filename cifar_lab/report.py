@@ -30,10 +30,15 @@ def report(
     reproduction = read(paths, archive)
 
     from cifar_lab.analysis import report_page
+    from cifar_lab.analysis.landscape_claims import landscape
     from cifar_lab.analysis.measured import archived
 
     if keep:
-        archive.add((archived(run), run.metrics) for run in reproduction.runs if run.metrics is not None)
+        of_landscape = landscape(reproduction.measured).runs
+        runs = {run.record.identity: run for run in (*reproduction.runs, *of_landscape)}
+        archive.add((archived(run), run.metrics) for run in runs.values() if run.metrics is not None)
+        for run in of_landscape:
+            archive.add_arrays(str(run.record.identity), run.steps(), run.probes())
     page = report_page.write(reproduction, parameters(), output)
     entries = reproduction.entries
     for verdict in ("within noise", "lower", "higher", "diverged", "none published", "not run"):

@@ -12,6 +12,7 @@ from cifar_lab.fingerprints import fingerprint
 from cifar_lab.runs import Run
 
 _HELD_OUT = 0.1
+STEPS_PER_EPOCH = 10
 
 
 def configured(row: Row, seed: int = 0, protocol: str = "report", scale: Scale = Scale.FULL) -> dict[str, Any]:
@@ -44,9 +45,19 @@ def leave_run(
     epochs: int | None = None,
     finished: bool = True,
     overrides: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Write a run whose chosen epoch, the last but one, has `accuracy`; `overrides` are of a study's run."""
+    """Write a run whose chosen epoch, the last but one, has `accuracy`.
+
+    `overrides` are of a study's run; `changes` are settings otherwise than the row's, by dotted key.
+    """
     config = configured(row, seed, protocol, scale)
+    for key, value in (changes or {}).items():
+        *path, last = key.split(".")
+        part = config
+        for name in path:
+            part = part[name]
+        part[last] = value
     if epochs is not None:
         config["epochs"] = epochs
     epochs = config["epochs"]
@@ -62,6 +73,7 @@ def leave_run(
         run.append_metrics(
             {
                 "epoch": epoch,
+                "step": epoch * STEPS_PER_EPOCH,
                 "train/loss": 2.3 - 2 * share,
                 "train/acc": share,
                 "val/loss": 2.3 - 1.5 * share,

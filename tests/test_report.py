@@ -15,6 +15,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from cifar_lab import report, train
 from cifar_lab.analysis.published import Row, Scale
 from cifar_lab.config.published import tables
+from tests.landscape_runs import leave_band, leave_probed
 from tests.published_runs import leave_run
 
 
@@ -147,6 +148,29 @@ def test_tensorboard_has_a_category_for_each_table(written: Path) -> None:
     (tag,) = charts["Optimizer"][0].multiline.tag
     assert re.match(tag, "optimizer/report/val/acc")
     assert not re.match(tag, "loss/report/val/acc")
+
+
+def test_the_chapter_on_batch_norm_is_the_same_from_what_is_kept(tmp_path: Path) -> None:
+    leave_band(tmp_path / "runs" / "band", seeds=(0, 1, 2), rates=(1e-4, 2e-3), widen=0.1, epochs=2)
+    leave_probed(tmp_path / "runs" / "probed", seeds=(0, 1, 2), inits=("xavier",), noise=0.2)
+    chapters = []
+    (tmp_path / "none").mkdir()
+    for source, keep in (("runs", True), ("none", False)):
+        report.report([tmp_path / source], tmp_path / "report", tmp_path / "results", keep=keep)
+        text = (tmp_path / "report" / "report.md").read_text()
+        chapters += [one.strip() for one in re.split("^## ", text, flags=re.MULTILINE) if one.startswith("How does")]
+        assert (tmp_path / "report" / "figures" / "batch-norm-band.svg").exists()
+        assert (tmp_path / "report" / "figures" / "batch-norm-smoothness.svg").exists()
+    assert len(chapters) == 2 and chapters[0] == chapters[1]
+    assert "ratio 3.29 [3, 3.6]" in chapters[0]
+    page = Page((tmp_path / "report" / "index.html").read_text())
+    claimed = [line for table in page.tables if table[0][0] == "claim" for line in table]
+    (lipschitz,) = {tuple(line) for line in claimed if line[0] == "BatchNorm reduces the Lipschitz constant"}
+    assert lipschitz[-1] == "supported"
+
+
+def test_without_runs_the_chapter_says_so(written: Path) -> None:
+    assert "No runs of <code>study=bn_landscape</code>" in (written / "report" / "index.html").read_text()
 
 
 def test_published_training_losses(written: Path) -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from cifar_lab.analysis import landscape_claims
 from cifar_lab.analysis.curves import epochs_to
 from cifar_lab.analysis.evidence import (
-    NOT_MEASURED,
     NOT_SUPPORTED,
     UNTESTED,
     Claim,
@@ -13,26 +13,26 @@ from cifar_lab.analysis.evidence import (
     told_of,
     verdict,
 )
+from cifar_lab.analysis.landscape_claims import Landscape
+from cifar_lab.analysis.landscape_training import USELESS
 from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.reproduction import Reproduction
 
 _RATES = ("1e-4", "5e-4", "1e-3", "2e-3")
-# Ten classes: a network that has learnt nothing is right in a tenth of the images.
-_USELESS = 0.15
-_OF_THE_STUDY = {
-    "BatchNorm makes the loss landscape smoother, of lower variance": "spread of the loss along the gradient",
-    "BatchNorm reduces the Lipschitz constant": "largest change of the gradient over the distance moved",
-    "BatchNorm improves gradient predictiveness": "distance of the gradient before and after a step",
-    "BatchNorm reduces internal covariate shift": "change of the layers' inputs between steps",
-}
 
 
-def claims(reproduction: Reproduction) -> list[Claim]:
-    """Those of the VGG-A rows, and those that the study of the loss landscape decides."""
+def claims(reproduction: Reproduction, landscape: Landscape | None = None) -> list[Claim]:
+    """Those of the VGG-A rows, and those that the study of the loss landscape decides.
+
+    Args:
+        reproduction: What was measured.
+        landscape: What was found of the loss landscape in it, where that is known already.
+    """
+    found = landscape_claims.landscape(reproduction.measured) if landscape is None else landscape
     return [
         *_half_right(reproduction),
         _larger_rates(reproduction),
-        *(Claim(words, decides, NOT_MEASURED, UNTESTED) for words, decides in _OF_THE_STUDY.items()),
+        *landscape_claims.claims(found),
     ]
 
 
@@ -79,7 +79,7 @@ def _ended(of_rates: Mapping[str, Sequence[Measured]]) -> dict[str, int]:
     finished = [run for run in runs if run.is_finished]
     return {
         "finished": len(finished),
-        "below 15 %": sum(run.record.result["test/acc_final"] < _USELESS for run in finished),
+        "below 15 %": sum(run.record.result["test/acc_final"] < USELESS for run in finished),
         "diverged": sum(run.record.state == "diverged" for run in runs),
     }
 

@@ -1,4 +1,4 @@
-"""Figures of runs; the only module that uses matplotlib."""
+"""Figures of runs; with `landscape_figures.py` the only module that uses matplotlib."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ def training_curves(metrics: pd.DataFrame, title: str, val_label: str = "validat
         val_label: What `val/*` was measured on.
     """
     figure = Figure(figsize=(10, 4.2), layout="constrained")
-    figure.suptitle(_wrapped(title, 110), fontsize=10)
+    figure.suptitle(wrapped(title, 110), fontsize=10)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     validated = metrics.dropna(subset=["val/acc"])
     for axes, quantity in ((loss_axes, "loss"), (accuracy_axes, "acc")):
@@ -57,7 +57,7 @@ def learning_rate(rates: np.ndarray, steps_per_epoch: int, title: str) -> Figure
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot(np.arange(1, len(rates) + 1) / steps_per_epoch, rates, color=TRAIN_COLOUR, drawstyle="steps-pre")
-    axes.set_title(_wrapped(title, 70), fontsize=10)
+    axes.set_title(wrapped(title, 70), fontsize=10)
     axes.set_ylabel("learning rate")
     if rates.min() > 0 and rates.max() / rates.min() > 100:
         axes.set_yscale("log")
@@ -91,7 +91,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
     axes.set_yticks(ticks, classes)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    axes.set_title(_wrapped(title, 80), fontsize=10)
+    axes.set_title(wrapped(title, 80), fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1), label="share of the true class")
     return figure
 
@@ -119,7 +119,7 @@ def confusion_matrices(counts: Mapping[str, np.ndarray], classes: Sequence[str])
             axes.text(column, row, f"{percent:.0f}", ha="center", va="center", fontsize=6.5, color=shade)
         axes.set_xticks(ticks, classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
         axes.set_yticks(ticks, classes, fontsize=7)
-        axes.set_title(_wrapped(name, 44), fontsize=9)
+        axes.set_title(wrapped(name, 44), fontsize=9)
     figure.supxlabel("predicted class", fontsize=9)
     figure.supylabel("true class", fontsize=9)
     return figure
@@ -143,7 +143,7 @@ def compared_curves(
         val_label: What `val/*` was measured on.
     """
     figure = Figure(figsize=(11, 4.6 + 0.1 * len(runs)), layout="constrained")
-    figure.suptitle(_wrapped(title, 120), fontsize=10)
+    figure.suptitle(wrapped(title, 120), fontsize=10)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     pooled = {name: pd.concat(metrics) for name, metrics in runs.items()}
     last = max(int(frame["epoch"].max()) for frame in pooled.values())
@@ -203,15 +203,15 @@ def compared_accuracies(
     for row, values in enumerate(accuracies.values()):
         axes.plot(values, np.full(len(values), row), "o", ms=4, color="white", mec="0.15", mew=0.9, zorder=3)
         axes.text(highest[row], row, f"   {means[row]:.2%}", va="center", fontsize=8)
-    axes.set_yticks(rows, [_wrapped(name, 44) for name in accuracies], fontsize=8)
+    axes.set_yticks(rows, [wrapped(name, 44) for name in accuracies], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(start, highest.max() + 0.14 * (highest.max() - start))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.set_xlabel(
-        "test accuracy" + (f" (the axis begins at {start:.0%})" if start else "") + f"\n{_wrapped(note, 75)}",
+        "test accuracy" + (f" (the axis begins at {start:.0%})" if start else "") + f"\n{wrapped(note, 75)}",
         fontsize=9,
     )
-    axes.set_title(_wrapped(title, 100), fontsize=10)
+    axes.set_title(wrapped(title, 100), fontsize=10)
     axes.grid(axis="x", alpha=0.3)
     return figure
 
@@ -226,7 +226,7 @@ def loop_speeds(speeds: Mapping[str, Mapping[str, Mapping[str, Any]]], title: st
     """
     heights = [len(loops) for loops in speeds.values()]
     figure = Figure(figsize=(9, 1.2 + sum(0.42 * height + 0.8 for height in heights)), layout="constrained")
-    figure.suptitle(_wrapped(title, 110), fontsize=9)
+    figure.suptitle(wrapped(title, 110), fontsize=9)
     panels = figure.subplots(len(speeds), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (network, loops) in zip(panels, speeds.items(), strict=True):
         rows = np.arange(len(loops))
@@ -254,7 +254,8 @@ def loop_speeds(speeds: Mapping[str, Mapping[str, Mapping[str, Any]]], title: st
     return figure
 
 
-def _wrapped(title: str, width: int) -> str:
+def wrapped(title: str, width: int) -> str:
+    """Its lines, none longer than `width` letters."""
     return "\n".join(textwrap.fill(line, width) for line in title.splitlines())
 
 

@@ -1,13 +1,14 @@
 """Runs as the report reads them, from folders and from the archive."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cifar_lab.analysis.records import Record, collect
-from cifar_lab.runs import Archive, ArchivedRun, Run
+from cifar_lab.runs import Archive, ArchivedRun, Run, UnreadableError
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,13 @@ class Measured:
         record: What is known of it.
         metrics: A row per epoch; None where there are none that can be shown.
         source: Where it is from.
+        archive: Where its arrays are kept, if it is of no folder.
     """
 
     record: Record
     metrics: pd.DataFrame | None
     source: str
+    archive: Archive | None = field(default=None, repr=False)
 
     @property
     def protocol(self) -> str:
@@ -33,6 +36,26 @@ class Measured:
     def is_finished(self) -> bool:
         """Whether it has a result."""
         return self.record.state == "finished"
+
+    def steps(self) -> dict[str, np.ndarray] | None:
+        """One array `(steps,)` per quantity, of the archive the loss alone; None where there are none to be read."""
+        return self._arrays(Run.steps, Archive.steps)
+
+    def probes(self) -> dict[str, np.ndarray] | None:
+        """What `probes.npz` holds; None where there is none to be read."""
+        return self._arrays(Run.probes, Archive.probes)
+
+    def _arrays(
+        self,
+        of_run: Callable[[Run], dict[str, np.ndarray]],
+        of_archive: Callable[[Archive, str], dict[str, np.ndarray]],
+    ) -> dict[str, np.ndarray] | None:
+        try:
+            if self.record.run is not None:
+                return of_run(self.record.run)
+            return None if self.archive is None else of_archive(self.archive, str(self.record.identity))
+        except (FileNotFoundError, UnreadableError):
+            return None
 
 
 def gather(runs: Iterable[Run], archive: Archive | None = None) -> list[Measured]:
@@ -57,7 +80,7 @@ def gather(runs: Iterable[Run], archive: Archive | None = None) -> list[Measured
                 metrics = archive.metrics(fingerprint)
             except FileNotFoundError:
                 metrics = None
-            measured.append(Measured(_record(kept), metrics, str(archive.results_file)))
+            measured.append(Measured(_record(kept), metrics, str(archive.results_file), archive))
     return measured
 
 

@@ -10,8 +10,10 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from cifar_lab.analysis import report_dashboards
+from cifar_lab.analysis import batch_norm_claims, report_dashboards
+from cifar_lab.analysis.batch_norm_chapter import chapter
 from cifar_lab.analysis.claims import Claim, claims
+from cifar_lab.analysis.landscape_claims import landscape
 from cifar_lab.analysis.report_findings import findings
 from cifar_lab.analysis.report_parts import part, state, studies
 from cifar_lab.analysis.reproduction import PROTOCOLS, Entry, Reproduction
@@ -38,7 +40,7 @@ def write(reproduction: Reproduction, parameters: Mapping[str, int], folder: Pat
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for old in (folder / "figures").glob("*.svg"):
         old.unlink()
-    for one in (*told["parts"], *told["shortened"], *told["studies"]):
+    for one in (*told["parts"], *told["shortened"], *told["studies"], told["chapter"]):
         for picture in one.pictures:
             (folder / "figures" / f"{picture.name}.svg").write_bytes(picture.data)
     environment = Environment(
@@ -96,6 +98,7 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
     finished = [entry for entry in reproduction.entries if any(run.is_finished for run in entry.runs)]
     results = [run.record.result for run in reproduction.runs]
     machines = {f"{result['hardware']['device_name']}, {result['precision']}": None for result in results}
+    found = landscape(reproduction.measured)
     revisions = {str(result["git_revision"])[:12]: None for result in results if result.get("git_revision")}
     return {
         "date": date.today().isoformat(),
@@ -111,6 +114,8 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
         "studies": list(studies(reproduction.measured)),
         "findings": list(findings(reproduction)),
         "claims": _claims(claims(reproduction, parameters)),
+        "chapter": chapter(found),
+        "chapter_claims": _claims(batch_norm_claims.claims(reproduction, found)),
     }
 
 

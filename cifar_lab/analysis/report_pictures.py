@@ -53,7 +53,7 @@ def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
         if shown:
             words = f"{title}: training loss and accuracy, protocol={protocol}"
             figure = figures.compared_curves(shown, shades, "", val_label(protocol))
-            yield Picture(f"{name}-{protocol}-curves", words, _svg(figure))
+            yield Picture(f"{name}-{protocol}-curves", words, svg(figure))
     tested = {
         f"{entry.row.label}\n{_told(first)}": first.record.result
         for entry in section.entries
@@ -63,14 +63,15 @@ def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
         words = f"{title}: confusion matrices of the chosen epoch, percent of the true class"
         counts = {label: np.array(result["confusion_matrix"]) for label, result in tested.items()}
         classes = next(iter(tested.values()))["classes"]
-        yield Picture(f"{name}-confusion", words, _svg(figures.confusion_matrices(counts, classes)))
+        yield Picture(f"{name}-confusion", words, svg(figures.confusion_matrices(counts, classes)))
 
 
 def _told(run: Measured) -> str:
     return f"seed {run.record.seed}, protocol={run.protocol}, {run.record.result['test/acc']:.2%}"
 
 
-def _svg(figure: Figure) -> bytes:
+def svg(figure: Figure) -> bytes:
+    """A figure as the page holds it."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
     return file.getvalue()

@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,3 +128,24 @@ def differences(rows: Mapping[str, np.ndarray]) -> list[Difference]:
         Difference(first, second, mean, interval, p, float(adjusted))
         for (first, second), (mean, interval, p), adjusted in zip(pairs, told, corrected, strict=True)
     ]
+
+
+def bootstrap_interval(
+    values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean
+) -> tuple[float, float] | None:
+    """The 95 % percentile interval of a statistic over seeds (Efron & Tibshirani 1993, chapter 13, by scipy).
+
+    Of paired seeds `values` are their differences, or the logarithms of their quotients. Of three seeds it is nearly
+    their range: it cannot be wider.
+
+    Args:
+        values: `(n,)`, one for each seed.
+        statistic: Called with `axis`, as `np.mean` is.
+
+    Returns:
+        Lower and upper bound; None of fewer than three seeds, or if one of them has no finite number.
+    """
+    if len(values) < SEEDS_FOR_INTERVALS or not np.isfinite(values).all():
+        return None
+    found = stats.bootstrap((values,), statistic, method="percentile", n_resamples=9999, rng=np.random.default_rng(0))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -1,4 +1,4 @@
-"""Finished runs kept small: a line each in `results.csv`, and the curves of each in a file of its own."""
+"""Finished runs kept small: a line each in `results.csv`; curves, losses and probes of each in files of its own."""
 
 import csv
 import json
@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cifar_lab.runs.files import replacing
 from cifar_lab.runs.plain import check_kinds, from_json
-from cifar_lab.runs.reading import RESULT_KINDS, UnreadableError, read_metrics
+from cifar_lab.runs.reading import RESULT_KINDS, UnreadableError, read_metrics, read_steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +56,8 @@ class Archive:
         self.folder = Path(folder)
         self.results_file = self.folder / "results.csv"
         self.curves_folder = self.folder / "curves"
+        self.steps_folder = self.folder / "steps"
+        self.probes_folder = self.folder / "probes"
 
     def read(self) -> list[ArchivedRun]:
         """Every run, in the file's order; none where there is no file.
@@ -82,6 +86,38 @@ class Archive:
         """
         return read_metrics(self._curves_file(fingerprint))
 
+    def steps(self, fingerprint: str) -> dict[str, np.ndarray]:
+        """The loss of every step of a run, `(steps,)`; raises as `metrics` does."""
+        return read_steps(self.steps_folder / f"{fingerprint}.npz")
+
+    def probes(self, fingerprint: str) -> dict[str, np.ndarray]:
+        """The probes of a run, an array per quantity; raises as `metrics` does."""
+        return read_steps(self.probes_folder / f"{fingerprint}.npz")
+
+    def add_arrays(
+        self, fingerprint: str, steps: Mapping[str, np.ndarray] | None, probes: Mapping[str, np.ndarray] | None
+    ) -> None:
+        """Keep of a run what its place in the loss landscape is told from, as far as it is not there already.
+
+        Every step's loss, and all of the probes, in single precision and compressed.
+
+        Args:
+            fingerprint: Of a run that `add` has kept.
+            steps: An array `(steps,)` per quantity; None if there are none.
+            probes: An array per quantity; None if there are none.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        losses = None if steps is None else {"loss": steps["loss"]}
+        for folder, arrays in ((self.steps_folder, losses), (self.probes_folder, probes)):
+            path = folder / f"{fingerprint}.npz"
+            if arrays is not None and not path.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                with replacing(path, "wb") as file:
+                    small = {name: _single(values) for name, values in arrays.items()}
+                    np.savez_compressed(file, **small)  # type: ignore[arg-type]
+
     def add(self, runs: Iterable["tuple[ArchivedRun, pd.DataFrame]"]) -> None:
         """Keep runs with their metrics; one that is there already, by its fingerprint, stays as it is.
 
@@ -109,6 +145,11 @@ class Archive:
 
     def _curves_file(self, fingerprint: str) -> Path:
         return self.curves_folder / f"{fingerprint}.csv"
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what single precision cannot hold is infinite
+        return values.astype(np.float32) if values.dtype.kind == "f" else values
 
 
 def _parsed(line: Mapping[str, str]) -> ArchivedRun:

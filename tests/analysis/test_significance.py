@@ -74,3 +74,16 @@ def test_differences_are_corrected_over_the_table() -> None:
     pairs = significance.differences(rows)
     assert len(pairs) == 6
     assert [pair.adjusted for pair in pairs] == pytest.approx(list(significance.holm([pair.p for pair in pairs])))
+
+
+def test_the_bootstrap_of_three_seeds_is_no_wider_than_their_range_and_of_many_is_the_normal_interval() -> None:
+    assert significance.bootstrap_interval(np.array([1.0, 2.0, 6.0])) == (1.0, 6.0)
+    drawn = np.random.default_rng(0).normal(size=400)
+    low, high = significance.bootstrap_interval(drawn) or (np.nan, np.nan)
+    half = 1.96 * drawn.std() / 20
+    assert (low, high) == pytest.approx((drawn.mean() - half, drawn.mean() + half), abs=0.01)
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [1.0, 2.0, np.nan], [1.0, 2.0, np.inf]])
+def test_two_seeds_or_a_number_that_is_none_have_no_bootstrap_interval(values: list[float]) -> None:
+    assert significance.bootstrap_interval(np.array(values)) is None

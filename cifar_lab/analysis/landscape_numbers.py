@@ -1,0 +1,110 @@
+"""Numbers of paired seeds in words: a ratio or a median with its interval."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cifar_lab.analysis.figures import Figure
+from cifar_lab.analysis.significance import bootstrap_interval
+from cifar_lab.runs import replacing
+
+
+class Estimate(NamedTuple):
+    """A number over seeds.
+
+    Attributes:
+        value: It.
+        interval: 95 %, by the bootstrap over seeds; None of fewer than three.
+        seeds: How many it is of.
+    """
+
+    value: float
+    interval: tuple[float, float] | None
+    seeds: int
+
+    def told(self, digits: int = 3) -> str:
+        """`2.61 [2.2, 3.1]`, `2.61 (one seed)`, `2.61 (2 seeds)`."""
+        number = f"{self.value:.{digits}g}"
+        if self.interval is not None:
+            low, high = (f"{bound:.{digits}g}" for bound in self.interval)
+            return f"{number} [{low}, {high}]"
+        return f"{number} ({'one seed' if self.seeds == 1 else f'{self.seeds} seeds'})"
+
+
+def ratio(quotients: Sequence[float] | np.ndarray) -> Estimate:
+    """The geometric mean of a quotient over seeds; NaN if a seed has none.
+
+    Args:
+        quotients: `(n,)`, of each seed's two runs.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logarithms = np.log(np.asarray(quotients, dtype=float))
+        interval = bootstrap_interval(logarithms)
+        bounds = None if interval is None else (float(np.exp(interval[0])), float(np.exp(interval[1])))
+        return Estimate(float(np.exp(logarithms.mean())), bounds, len(logarithms))
+
+
+def difference(values: Sequence[float] | np.ndarray) -> Estimate:
+    """The mean over seeds of a difference.
+
+    Args:
+        values: `(n,)`, of each seed's two runs.
+    """
+    found = np.asarray(values, dtype=float)
+    return Estimate(float(found.mean()), bootstrap_interval(found), len(found))
+
+
+def median(values: Sequence[float] | np.ndarray) -> Estimate:
+    """The median over seeds.
+
+    Args:
+        values: `(n,)`, one for each seed.
+    """
+    found = np.asarray(values, dtype=float)
+    return Estimate(float(np.median(found)), bootstrap_interval(found, np.median), len(found))
+
+
+class Written(NamedTuple):
+    """What a comparison has left.
+
+    Attributes:
+        sentences: What was found.
+        tables: By the name of their CSV file, without suffix.
+        figures: The pictures' files.
+    """
+
+    sentences: list[str]
+    tables: dict[str, pd.DataFrame]
+    figures: list[Path]
+
+
+def save(
+    output: Path, name: str, figure: Figure, tables: dict[str, pd.DataFrame], arrays: dict[str, np.ndarray]
+) -> Path:
+    """Write a figure, and beside it its tables as CSV and its arrays as npz.
+
+    Args:
+        output: Made if it does not exist.
+        name: Of the figure and the arrays, without suffix.
+        figure: What is drawn.
+        tables: By their name, without suffix.
+        arrays: By their name.
+
+    Returns:
+        The figure's file.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with replacing(output / f"{name}.png", "wb") as file:
+        figure.savefig(file, format="png", dpi=120)
+    for table, frame in tables.items():
+        with replacing(output / f"{table}.csv") as file:
+            frame.to_csv(file, index=False, lineterminator="\n")
+    with replacing(output / f"{name}.npz", "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    return output / f"{name}.png"

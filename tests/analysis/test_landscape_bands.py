@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cifar_lab.analysis.landscape_bands import compare, write_band
+from cifar_lab.analysis.landscape_runs import groups, the_group
+from cifar_lab.analysis.measured import gather
+from cifar_lab.landscapes.bands import Band
+from cifar_lab.runs import find_runs
+from tests.landscape_runs import RATES, leave, leave_band, losses
+from tests.published_runs import STEPS_PER_EPOCH
+
+
+def compared(folder: Path):
+    (group,) = groups(gather(find_runs(folder)))
+    return compare(group, "xavier")
+
+
+def test_the_band_without_batch_norm_is_as_much_wider_as_the_losses_say(tmp_path: Path) -> None:
+    leave_band(tmp_path, seeds=(0, 1, 2), widen=0.1)
+    found = compared(tmp_path)
+    np.testing.assert_allclose(found.frame["ratio/mean_width"], [3.0, 3.3, 3.6], rtol=1e-5)
+    assert (found.seeds, found.rates, found.steps, found.steps_per_epoch) == ([0, 1, 2], RATES, 40, STEPS_PER_EPOCH)
+    estimate = found.band_ratio()
+    assert estimate.value == pytest.approx((3.0 * 3.3 * 3.6) ** (1 / 3), rel=1e-5)
+    assert estimate.interval == pytest.approx((3.0, 3.6), rel=1e-5)
+    assert not found.epochs["bn_wider"].any()
+
+
+def test_one_seed_is_told_as_one_seed(tmp_path: Path) -> None:
+    leave_band(tmp_path)
+    found = compared(tmp_path)
+    assert found.band_ratio().told() == "3 (one seed)"
+    assert found.sentences[0].startswith("vgg_a on CIFAR-10, 50,000 training images, 4 epochs, seed 0; Xavier")
+
+
+def test_where_batch_norm_loses_is_said(tmp_path: Path) -> None:
+    leave_band(tmp_path)
+    for run in find_runs(tmp_path):
+        steps = run.steps()
+        if "bn_" in run.folder.name and "0.002" in run.folder.name:
+            steps["loss"][:5] = 100.0  # half of the first epoch
+            run.write_steps(steps)
+    found = compared(tmp_path)
+    assert found.epochs["bn_wider"].tolist() == [True, False, False, False]
+    assert found.frame["share_bn_wider"].tolist() == [5 / 40]
+    assert any("12.5 % of the steps" in told and "in epochs 1 of 4" in told for told in found.sentences)
+
+
+def test_a_rate_at_which_a_run_diverged_is_in_neither_band_and_told(tmp_path: Path) -> None:
+    leave_band(tmp_path)
+    gone = next(run for run in find_runs(tmp_path) if run.folder.name == "none_xavier_0.002_0")
+    gone.write_steps({"loss": np.array([2.0, 3.0, np.inf], dtype=np.float32)})
+    gone.fail("diverged", RuntimeError("the loss is inf in step 3"))
+    found = compared(tmp_path)
+    assert (found.rates, found.steps) == (RATES[:3], 40)
+    assert found.left_out == (
+        "Left out of both bands: lr 0.002, since without BatchNorm, lr 0.002, seed 0 diverged at step 3, where a band "
+        "would have no end.",
+    )
+
+
+def test_a_run_that_is_not_at_its_end_ends_the_bands_and_is_named(tmp_path: Path) -> None:
+    leave_band(tmp_path)
+    short = next(run for run in find_runs(tmp_path) if run.folder.name == "bn_xavier_0.001_0")
+    short.write_steps({"loss": losses(True, 1e-3, 40)[:25].astype(np.float32)})
+    found = compared(tmp_path)
+    assert found.steps == 25
+    assert found.left_out == ("Later steps are left out: with BatchNorm, lr 0.001, seed 0 has 25.",)
+
+
+def test_a_seed_that_lacks_a_run_and_a_rate_of_one_network_are_told(tmp_path: Path) -> None:
+    leave_band(tmp_path, seeds=(0, 1))
+    (tmp_path / "bn_xavier_0.001_1" / "steps.npz").unlink()
+    extra = leave(tmp_path / "extra", bn=True, lr=0.01)
+    extra.write_steps({"loss": np.ones(40)})
+    found = compared(tmp_path)
+    assert found.seeds == [0]
+    assert found.left_out[0] == "Left out: lr 0.01, which one of the networks has no run of."
+    assert found.left_out[1] == "Left out: seed 1, of which a run is missing."
+
+
+def test_what_makes_no_band_is_refused_with_its_mend(tmp_path: Path) -> None:
+    leave(tmp_path / "a", bn=True, lr=1e-3).write_steps({"loss": np.ones(40)})
+    with pytest.raises(ValueError, match=r"found lr 0\.001 with BatchNorm, none without; run study=bn_landscape"):
+        compared(tmp_path)
+    with pytest.raises(ValueError, match="no run can be compared"):
+        the_group([])
+    leave(tmp_path / "b", bn=False, lr=1e-3, epochs=2)
+    with pytest.raises(ValueError, match=r"the runs differ in epochs \(2\.0 and 4\.0\)|epochs \(4\.0 and 2\.0\)"):
+        the_group(gather(find_runs(tmp_path)))
+
+
+def test_the_figure_and_the_numbers_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave_band(tmp_path / "runs", seeds=(0, 1))
+    written = write_band(find_runs(tmp_path / "runs"), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "band.png",
+        "band.npz",
+        "band.csv",
+        "band_epochs.csv",
+    }
+    assert capsys.readouterr().out.splitlines() == written.sentences
+    with Image.open(written.figures[0]) as picture:
+        assert min(picture.size) > 500
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "band.csv"), written.tables["band"])
+    with np.load(tmp_path / "out" / "band.npz") as arrays:
+        band = Band(arrays["none_low"][1], arrays["none_high"][1])
+    assert band.width.mean() == pytest.approx(written.tables["band"]["none/mean_width"][1])
+
+
+def test_each_initialisation_has_a_figure_of_its_own(tmp_path: Path) -> None:
+    for init in ("xavier", "he"):
+        leave_band(tmp_path / init, init=init)
+    written = write_band(find_runs(tmp_path), tmp_path / "out")
+    assert [path.name for path in written.figures] == ["band_xavier.png", "band_he.png"]

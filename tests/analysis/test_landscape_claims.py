@@ -1,0 +1,121 @@
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cifar_lab.analysis.landscape_claims import Landscape, claims, landscape
+from cifar_lab.analysis.measured import gather
+from cifar_lab.runs import find_runs
+from tests.landscape_runs import RATES, leave, leave_band, leave_probed
+
+ENDS = (RATES[0], RATES[-1])  # as wide a band, of half the runs
+SMOOTHER = "BatchNorm makes the loss landscape smoother, of lower variance"
+LIPSCHITZ = "BatchNorm reduces the Lipschitz constant"
+PREDICTIVE = "BatchNorm improves gradient predictiveness"
+SHIFT = "BatchNorm reduces internal covariate shift"
+
+
+def found(folder: Path) -> Landscape:
+    return landscape(gather(find_runs(folder)))
+
+
+def verdicts(of: Landscape) -> dict[str, str]:
+    return {claim.words: claim.verdict for claim in claims(of)}
+
+
+def test_without_runs_nothing_is_tested_and_no_number_is_told() -> None:
+    assert {(claim.verdict, claim.numbers) for claim in claims(Landscape())} == {
+        ("untested", "not measured: no run records it yet")
+    }
+
+
+@pytest.mark.parametrize(("sharper", "verdict"), [(4.0, "supported"), (0.25, "not supported")])
+def test_three_seeds_decide_as_the_hessians_say(tmp_path: Path, sharper: float, verdict: str) -> None:
+    leave_probed(tmp_path, seeds=(0, 1, 2), sharper=sharper, noise=0.1)
+    told = verdicts(found(tmp_path))
+    assert (told[LIPSCHITZ], told[PREDICTIVE]) == (verdict, verdict)
+
+
+def test_two_seeds_show_their_numbers_and_decide_nothing(tmp_path: Path) -> None:
+    leave_probed(tmp_path, seeds=(0, 1))
+    (claim,) = [claim for claim in claims(found(tmp_path)) if claim.words == LIPSCHITZ]
+    assert claim.verdict == "untested"
+    assert "||Hg||/||g|| Xavier 4 (2 seeds), He 4 (2 seeds)" in claim.numbers
+    assert "at the ceiling 1/eta_min of its grid" in claim.numbers
+
+
+def test_what_holds_with_xavier_alone_is_not_due_to_batch_norm(tmp_path: Path) -> None:
+    leave_probed(tmp_path, seeds=(0, 1, 2), inits=("xavier",), noise=0.1)
+    assert verdicts(found(tmp_path))[LIPSCHITZ] == "supported"
+    leave_probed(tmp_path, seeds=(0, 1, 2), inits=("he",), sharper=0.5)
+    assert verdicts(found(tmp_path))[LIPSCHITZ] == "not supported"
+
+
+def test_the_band_stands_beside_the_loss_variation(tmp_path: Path) -> None:
+    leave_band(tmp_path, rates=ENDS, seeds=(0, 1, 2), widen=0.1)
+    (claim,) = [claim for claim in claims(found(tmp_path)) if claim.words == SMOOTHER]
+    assert "over steps 1 to 40: ratio 3.29 [3, 3.6]" in claim.numbers
+    assert claim.verdict == "untested"  # no run has probes
+
+
+def test_of_several_lengths_the_longest_decides(tmp_path: Path) -> None:
+    leave_band(tmp_path / "short", rates=ENDS, epochs=2)
+    leave_band(tmp_path / "long", rates=ENDS, epochs=6)
+    leave_band(tmp_path / "other images", rates=ENDS, epochs=6, changes={"data.train_size": 1000})
+    group = found(tmp_path).band_group
+    assert group is not None
+    assert group.length == (float("inf"), 6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data._target_": "cifar_lab.data.datamodule.SyntheticDataModule"},
+        {"model.stages": [[4], [4], [4], [4], [4]]},
+        {"model._target_": "my_lab.VGG"},
+    ],
+)
+def test_other_images_and_other_networks_decide_nothing(tmp_path: Path, changes: dict[str, object]) -> None:
+    for number, bn in enumerate((True, True, False, False)):
+        run = leave(tmp_path / str(number), bn=bn, lr=(1e-3, 2e-3)[number % 2], changes=changes)
+        run.write_steps({"loss": np.ones(40)})
+    assert found(tmp_path) == Landscape()
+
+
+def write_shift(path: Path, folders: Iterable[str], cosine: dict[bool, float]) -> None:
+    lines = [
+        {
+            "run": name,
+            "epoch": epoch,
+            "layer": layer,
+            "name": "",
+            "cosine": 1.0 if layer == 1 else cosine["bn_" in name],
+        }
+        for name in folders
+        for epoch in (0, 4)
+        for layer in (1, 2, 3)
+    ]
+    path.parent.mkdir(exist_ok=True)
+    pd.DataFrame(lines).to_csv(path, index=False)
+
+
+@pytest.mark.parametrize(("without", "verdict"), [(0.5, "supported"), (0.95, "not supported")])
+@pytest.mark.parametrize("place", ["covariate_shift.csv", "landscape/covariate_shift.csv"])
+def test_covariate_shift_is_read_beside_the_runs(tmp_path: Path, place: str, without: float, verdict: str) -> None:
+    leave_band(tmp_path, rates=ENDS, seeds=(0, 1, 2))
+    names = [run.folder.name for run in find_runs(tmp_path)]
+    write_shift(tmp_path / place, names, {True: 0.9, False: without})
+    (claim,) = [claim for claim in claims(found(tmp_path)) if claim.words == SHIFT]
+    assert claim.verdict == verdict
+    assert f"Xavier 0.9 against {without}" in claim.numbers
+
+
+def test_covariate_shift_of_one_network_or_of_a_damaged_file_is_none(tmp_path: Path) -> None:
+    leave_band(tmp_path, rates=ENDS, seeds=(0, 1, 2))
+    names = [run.folder.name for run in find_runs(tmp_path)]
+    write_shift(tmp_path / "covariate_shift.csv", [name for name in names if "bn_" in name], {True: 0.9})
+    assert verdicts(found(tmp_path))[SHIFT] == "untested"
+    (tmp_path / "covariate_shift.csv").write_bytes(b"\xff\x00")
+    assert verdicts(found(tmp_path))[SHIFT] == "untested"

@@ -1,0 +1,131 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cifar_lab.analysis.landscape_probes import SmoothnessComparison, compare
+from cifar_lab.analysis.landscape_runs import groups
+from cifar_lab.analysis.landscape_smoothness import figure, write_smoothness
+from cifar_lab.analysis.measured import gather
+from cifar_lab.runs import find_runs
+from tests.landscape_runs import leave, leave_probed, write_probes
+
+
+def compared(folder: Path, lr: float = 0.1) -> SmoothnessComparison:
+    (group,) = groups(gather(find_runs(folder)))
+    return compare(group, lr)
+
+
+def test_ratios_are_those_of_the_hessians(tmp_path: Path) -> None:
+    leave_probed(tmp_path, seeds=(0, 1, 2), noise=0.25)
+    found = compared(tmp_path)
+    assert found.inits == ["xavier", "he"]
+    for quantity in ("hessian_norm", "gradient_range", "beta", "change_at_0.01"):
+        estimate = found.ratio("he", quantity)
+        assert estimate.value == pytest.approx((4 * 5 * 6) ** (1 / 3))
+        assert estimate.interval == pytest.approx((4, 6))
+    lines = found.ratios.set_index(["init", "quantity"])
+    assert lines.loc[("xavier", "hessian_norm"), "seeds"] == 3
+
+
+def test_ratios_are_of_the_steps_that_both_have(tmp_path: Path) -> None:
+    leave_probed(tmp_path, inits=("xavier",))
+    bn = next(run for run in find_runs(tmp_path) if run.folder.name == "True_xavier_0")
+    probes = {name: values if name == "relative_distance" else values[2:] for name, values in bn.probes().items()}
+    write_probes(bn, probes)
+    assert compared(tmp_path).ratio("xavier", "hessian_norm").value == pytest.approx(4)
+
+
+def test_beta_never_stands_without_its_ceiling(tmp_path: Path) -> None:
+    leave_probed(tmp_path, lr=0.6, inits=("xavier",))  # eta_min 0.3, Hessian up to 4 without BatchNorm
+    found = compared(tmp_path, 0.6)
+    shares = found.frame.set_index("bn")["share_at_ceiling"]
+    assert (shares[True], shares[False] > 0) == (0, True)
+    (told,) = [one for one in found.sentences if "largest beta" in one]
+    assert f"at 0 % of the probes with BatchNorm and {100 * shares[False]:.3g} % without" in told
+
+
+def test_one_seed_has_no_interval_and_two_neither(tmp_path: Path) -> None:
+    leave_probed(tmp_path, seeds=(0, 1))
+    found = compared(tmp_path)
+    assert found.ratio("xavier", "hessian_norm").told() == "4 (2 seeds)"
+    assert found.cosine_gain("xavier").interval is None
+    assert found.ratios["low"].isna().all()
+
+
+def test_where_batch_norms_loss_varies_more_is_said(tmp_path: Path) -> None:
+    leave_probed(tmp_path, inits=("xavier",), sharper=0.25)
+    share, steps = compared(tmp_path).lost("xavier")
+    assert share == len(steps) / 6
+
+
+def test_a_diverging_network_keeps_the_comparison_finite_where_it_is(tmp_path: Path) -> None:
+    leave_probed(tmp_path, inits=("xavier",))
+    none = next(run for run in find_runs(tmp_path) if run.folder.name == "False_xavier_0")
+    probes = none.probes()
+    probes["loss"][-1] = np.nan
+    probes["moved_loss"][-2, -1] = np.inf
+    write_probes(none, probes)
+    found = compared(tmp_path)
+    assert np.isfinite(found.ratio("xavier", "loss_range").value)
+    assert found.frame["probes"].tolist() == [6, 5]
+
+
+def test_probes_of_one_network_are_refused_with_the_mend(tmp_path: Path) -> None:
+    leave_probed(tmp_path)
+    for run in find_runs(tmp_path):
+        if run.folder.name.startswith("True"):
+            run.probes_file.unlink()
+    with pytest.raises(ValueError, match="run study=bn_smoothness, or train with probe=gradient"):
+        compared(tmp_path)
+    with pytest.raises(ValueError, match="run study=bn_smoothness"):
+        write_smoothness([leave(tmp_path / "alone", bn=True, lr=1.0)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_figure_and_the_numbers_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave_probed(tmp_path / "runs", seeds=(0, 1), probes=30)
+    written = write_smoothness(find_runs(tmp_path / "runs"), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "smoothness.png",
+        "smoothness.npz",
+        "smoothness.csv",
+        "smoothness_ratios.csv",
+    }
+    assert capsys.readouterr().out.splitlines() == written.sentences
+    with Image.open(written.figures[0]) as picture:
+        assert min(picture.size) > 500
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "smoothness.csv"), written.tables["smoothness"])
+    with np.load(tmp_path / "out" / "smoothness.npz") as arrays:
+        beta = arrays["none_he_seed_1_beta"]
+    row = written.tables["smoothness"].query("init == 'he' and not bn and seed == 1")
+    assert row["beta"].item() == pytest.approx(np.median(beta))
+
+
+def test_all_arms_are_drawn_in_lines_of_their_own_below_the_ceiling(tmp_path: Path) -> None:
+    leave_probed(tmp_path)
+    drawn = figure(compared(tmp_path))
+    (beta,) = [axes for axes in drawn.axes if "β-smoothness" in axes.get_title()]
+    ceiling, arms = beta.lines[-1], beta.lines[:-1]
+    assert ceiling.get_ydata()[0] == pytest.approx(1 / 0.05)
+    assert len({(line.get_color(), line.get_linestyle()) for line in arms}) == 4
+    assert drawn.get_suptitle().startswith("vgg_a on CIFAR-10, 50,000 training images, 4 epochs, seed 0; learning rate")
+
+
+def test_without_relative_distances_their_panels_are_empty(tmp_path: Path) -> None:
+    leave_probed(tmp_path)
+    for run in find_runs(tmp_path):
+        write_probes(run, {name: one for name, one in run.probes().items() if not name.startswith("relative")})
+    found = compared(tmp_path)
+    assert found.relative_quantities == []
+    (change,) = [axes for axes in figure(found).axes if "Change of the gradient" in axes.get_title()]
+    assert not change.lines
+
+
+def test_several_rates_have_a_figure_each(tmp_path: Path) -> None:
+    for lr in (0.1, 0.01):
+        leave_probed(tmp_path / str(lr), lr=lr, inits=("xavier",))
+    written = write_smoothness(find_runs(tmp_path), tmp_path / "out")
+    assert [path.name for path in written.figures] == ["smoothness_lr_0.01.png", "smoothness_lr_0.1.png"]

@@ -1,0 +1,122 @@
+"""Runs with and without BatchNorm as training leaves them, with losses and probes that a test chooses."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar_lab.analysis.published import Row
+from cifar_lab.config.published import tables
+from cifar_lab.landscapes.smoothness import PAPER_MULTIPLES
+from cifar_lab.runs import Run
+from tests.made_up_probes import quadratic_probes
+from tests.published_runs import STEPS_PER_EPOCH, leave_run
+
+RATES = (1e-4, 5e-4, 1e-3, 2e-3)
+FINE = (1e-3, 1e-2, 1e-1, *PAPER_MULTIPLES)
+
+
+@cache
+def _rows() -> dict[str, Row]:
+    return {row.name: row for table in tables() for row in table.rows}
+
+
+def leave(
+    folder: Path,
+    *,
+    bn: bool,
+    lr: float,
+    seed: int = 0,
+    epochs: int = 4,
+    accuracy: float = 0.8,
+    changes: dict[str, Any] | None = None,
+    **told: Any,
+) -> Run:
+    """A run of VGG-A on CIFAR-10 of some epochs, ten steps each, without steps and probes."""
+    row = _rows()["vgg_a_bn,optimizer.lr=1e-3" if bn else "vgg_a,optimizer.lr=1e-3"]
+    kept = {"optimizer.lr": lr, **(changes or {})}
+    options = {
+        "study": "bn_landscape",
+        "experiment": None,
+        "model": "vgg_a",
+        "data": "cifar10",
+        **told.pop("options", {}),
+    }
+    return leave_run(folder, row, accuracy, seed=seed, epochs=epochs, changes=kept, options=options, **told)
+
+
+def losses(bn: bool, lr: float, steps: int, widen: float = 1.0) -> np.ndarray:
+    """A falling loss; the rates spread from twice it to `2 + 2 * widen` times, three times as far without BatchNorm."""
+    place = RATES.index(lr) / (len(RATES) - 1)
+    return np.exp(-np.arange(steps) / steps) * (2 + widen * (2 if bn else 6) * place)
+
+
+def leave_band(
+    folder: Path,
+    *,
+    seeds: Sequence[int] = (0,),
+    rates: Sequence[float] = RATES,
+    epochs: int = 4,
+    init: str = "xavier",
+    widen: float = 0.0,
+    changes: dict[str, Any] | None = None,
+    **told: Any,
+) -> None:
+    """Runs of both networks; over all four rates, or the first and the last, the band without BatchNorm is three times as wide in every seed.
+
+    From seed to seed it is `widen` times wider, for an interval that is no point.
+    """
+    for seed in seeds:
+        for bn in (True, False):
+            for lr in rates:
+                name = f"{'bn' if bn else 'none'}_{init}_{lr:g}_{seed}"
+                run = leave(
+                    folder / name,
+                    bn=bn,
+                    lr=lr,
+                    seed=seed,
+                    epochs=epochs,
+                    changes={"model.init": init, **(changes or {})},
+                    **told,
+                )
+                spread = 1 if bn else 1 + widen * seed
+                _write(run.steps_file, {"loss": losses(bn, lr, epochs * STEPS_PER_EPOCH, spread).astype(np.float32)})
+
+
+def write_probes(run: Run, probes: dict[str, np.ndarray]) -> None:
+    """What the run's probes measured."""
+    _write(run.probes_file, probes)
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """As a run writes them, but for the wait until they are on the disk."""
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def leave_probed(
+    folder: Path,
+    *,
+    seeds: Sequence[int] = (0,),
+    inits: Sequence[str] = ("xavier", "he"),
+    lr: float = 0.1,
+    sharper: float = 4.0,
+    noise: float = 0.0,
+    probes: int = 6,
+    **told: Any,
+) -> None:
+    """Runs of both networks with probes of quadratics; without BatchNorm the Hessian is `sharper` times as large."""
+    for seed in seeds:
+        drawn = np.random.default_rng(seed)
+        gradients = drawn.normal(size=(probes, 3))
+        steps = np.unique(np.geomspace(1, 10 * probes, probes).astype(int) - 1 + np.arange(probes))
+        for init in inits:
+            for bn in (True, False):
+                changes = {"model.init": init, "scheduler.total_iters": 0}
+                run = leave(folder / f"{bn}_{init}_{seed}", bn=bn, lr=lr, seed=seed, changes=changes, **told)
+                factor = 1.0 if bn else sharper * (1 + noise * seed)
+                matrix = np.diag([0.2, 0.5, 1.0]) * factor
+                write_probes(run, quadratic_probes(matrix, gradients, lr=lr, multiples=FINE, steps=steps))
+                _write(run.steps_file, {"loss": np.ones(40, dtype=np.float32)})

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from cifar_lab.landscapes.bands import SMALLEST_LOSS, band, epoch_means, finite_steps, numbers, share_wider
+
+STEPS = np.arange(101.0)
+
+
+def test_the_band_of_known_curves_has_the_known_area():
+    triangle = band([1 + STEPS, np.ones(101), 1 + STEPS / 2])
+    assert numbers(triangle).area == pytest.approx(100**2 / 2)
+    assert numbers(triangle).mean_width == pytest.approx(50)
+    np.testing.assert_array_equal(triangle.width, STEPS)
+
+
+def test_the_band_of_known_exponentials_has_the_known_area_in_logarithms():
+    fan = band([np.exp(-STEPS / 50), np.exp(-STEPS / 25)])
+    assert numbers(fan).log_area == pytest.approx(100**2 / 2 / 50)
+    assert numbers(fan).mean_log_width == pytest.approx(1.0)
+
+
+def test_the_linear_width_depends_on_the_losss_unit_and_the_logarithmic_one_does_not():
+    curves = [1 + STEPS, np.ones(101)]
+    once, thrice = numbers(band(curves)), numbers(band([3 * curve for curve in curves]))
+    assert thrice.mean_width == pytest.approx(3 * once.mean_width)
+    assert thrice.mean_log_width == pytest.approx(once.mean_log_width)
+
+
+def test_a_loss_that_is_rounded_to_zero_counts_as_the_smallest_that_float32_tells():
+    assert numbers(band([np.zeros(3), np.full(3, SMALLEST_LOSS)])).mean_log_width == 0
+    assert numbers(band([np.zeros(3), np.ones(3)])).mean_log_width == pytest.approx(24 * np.log(2))
+
+
+def test_a_band_ends_with_the_run_that_ends_first():
+    assert len(band([np.ones(5), np.ones(3), np.ones(4)]).low) == 3
+
+
+def test_a_diverged_run_is_cut_at_its_first_loss_that_is_no_number():
+    assert finite_steps(np.array([1.0, 2.0, np.inf, 1.0])) == 2
+    assert finite_steps(np.array([np.nan])) == 0
+    assert finite_steps(np.ones(4)) == 4
+    with pytest.raises(ValueError, match="no finite number"):
+        band([np.ones(3), np.array([1.0, np.nan, 1.0])])
+
+
+def test_one_rate_makes_no_band():
+    with pytest.raises(ValueError, match="two learning rates, not 1"):
+        band([np.ones(3)])
+
+
+def test_the_wider_one_may_be_another_in_logarithms():
+    high, low = band([np.full(4, 10.0), np.full(4, 12.0)]), band([np.full(4, 0.1), np.full(4, 1.0)])
+    assert (share_wider(high, low), share_wider(high, low, in_log=True)) == (1.0, 0.0)
+    quarter = band([np.zeros(4), np.array([3.0, 1.0, 1.0, 1.0])])
+    assert share_wider(quarter, high) == 0.25
+    assert share_wider(high, high) == 0
+    with pytest.raises(ValueError, match="4 and 2 steps"):
+        share_wider(high, band([np.ones(2), np.ones(2)]))
+
+
+def test_the_last_epoch_may_be_short():
+    np.testing.assert_allclose(epoch_means(np.array([1.0, 3.0, 5.0, 7.0, 8.0]), 2), [2, 6, 8])

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from cifar_lab.landscapes.smoothness import PAPER_MULTIPLES, has_grid, median_ratio, shared_steps, smoothness
+from tests.made_up_probes import quadratic_probes
+
+MATRIX = np.diag([1.0, 3.0, 8.0])
+GRADIENTS = np.array([[1.0, 2.0, 0.5], [0.3, 0.0, 1.0]])
+FINE = (1e-3, 1e-2, 0.5, 1.0, 2.0, 4.0)
+
+
+def of_quadratic(multiples=PAPER_MULTIPLES, lr=0.01):
+    return quadratic_probes(MATRIX, GRADIENTS, lr=lr, multiples=multiples)
+
+
+@pytest.mark.parametrize("multiples", [PAPER_MULTIPLES, FINE])
+def test_on_a_quadratic_beta_is_the_hessian_limit_for_every_grid(multiples):
+    found = smoothness(of_quadratic(multiples))
+    expected = np.linalg.norm(GRADIENTS @ MATRIX, axis=1) / np.linalg.norm(GRADIENTS, axis=1)
+    np.testing.assert_allclose(found.beta, expected)
+    np.testing.assert_allclose(found.hessian_norm, expected)
+
+
+def test_on_a_quadratic_the_ranges_are_those_of_its_taylor_series():
+    found = smoothness(of_quadratic())
+    bent = np.linalg.norm(GRADIENTS @ MATRIX, axis=1)
+    np.testing.assert_allclose(found.gradient_range, (0.04 - 0.005) * bent)
+    square = (GRADIENTS**2).sum(axis=1)
+    curved = np.einsum("pi,ij,pj->p", GRADIENTS, MATRIX, GRADIENTS)
+    etas = np.array(PAPER_MULTIPLES) * 0.01
+    losses = -etas * square[:, None] + etas**2 * curved[:, None] / 2
+    np.testing.assert_allclose(found.loss_range, np.ptp(losses, axis=1))
+    np.testing.assert_allclose(found.sharpness, curved / square)
+
+
+def test_a_grid_is_chosen_in_learning_rates():
+    whole, paper = smoothness(of_quadratic(FINE)), smoothness(of_quadratic(FINE), PAPER_MULTIPLES)
+    np.testing.assert_allclose(whole.ceiling, 1 / 1e-5)
+    np.testing.assert_allclose(paper.ceiling, 1 / 0.005)
+    np.testing.assert_allclose(paper.gradient_range, smoothness(of_quadratic()).gradient_range)
+    assert has_grid(of_quadratic(FINE), PAPER_MULTIPLES)
+    with pytest.raises(ValueError, match=r"0\.5, 1, 2, 4 x lr; set probe\.etas"):
+        smoothness(of_quadratic((0.5, 1.0)), PAPER_MULTIPLES)
+
+
+def test_a_gradient_of_which_nothing_is_left_puts_beta_at_the_ceiling_whatever_its_length():
+    probes = of_quadratic()
+    norms = np.linalg.norm(GRADIENTS, axis=1)
+    for length in (0.01, 0.5, 1.0):  # orthogonal to g
+        probes["grad_distance"] = np.broadcast_to(norms[:, None] * np.hypot(1, length), probes["eta"].shape)
+        probes["beta"] = probes["grad_distance"] / (probes["eta"] * norms[:, None])
+        found = smoothness(probes)
+        assert found.at_ceiling.all()
+        np.testing.assert_allclose(found.beta / found.ceiling, np.hypot(1, length))
+
+
+def test_a_smooth_loss_and_one_whose_gradient_grows_are_not_at_the_ceiling():
+    assert not smoothness(of_quadratic()).at_ceiling.any()
+    assert not smoothness(of_quadratic(lr=10.0)).at_ceiling.any()
+
+
+def test_the_cosine_is_the_one_at_the_learning_rate():
+    probes = of_quadratic(FINE)
+    np.testing.assert_array_equal(smoothness(probes).cosine, probes["grad_cosine"][:, 3])
+    np.testing.assert_array_equal(smoothness(probes, (0.5, 2.0)).cosine, probes["grad_cosine"][:, 3])
+    assert np.isnan(smoothness(of_quadratic((0.5, 2.0))).cosine).all()
+
+
+def test_a_step_to_a_loss_that_is_no_number_is_infinitely_far():
+    probes = of_quadratic()
+    for name in ("moved_loss", "grad_distance", "beta"):
+        probes[name] = probes[name].copy()
+        probes[name][0, -1] = np.nan
+    found = smoothness(probes)
+    assert np.isposinf([found.loss_range[0], found.gradient_range[0], found.beta[0]]).all()
+    assert np.isfinite([found.loss_range[1], found.gradient_range[1], found.beta[1]]).all()
+    assert not found.at_ceiling[0]
+
+
+def test_a_probe_of_a_diverged_network_is_left_out():
+    probes = of_quadratic()
+    probes["loss"] = np.array([np.nan, 1.0])
+    assert smoothness(probes).step.tolist() == [1]
+
+
+def test_ratios_are_of_the_same_steps():
+    one, other = shared_steps(np.array([0, 1, 5, 7]), np.array([1, 2, 7]))
+    assert (one.tolist(), other.tolist()) == ([1, 3], [0, 2])
+    assert median_ratio(np.array([2.0, 6.0, np.inf]), np.array([1.0, 2.0, 1.0])) == 3
+    assert np.isnan(median_ratio(np.array([np.inf]), np.array([np.inf])))
