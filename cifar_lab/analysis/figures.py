@@ -1,4 +1,4 @@
-"""Figures of runs; the only module that uses matplotlib."""
+"""Figures of runs; only this module and those of landscapes use matplotlib."""
 
 import textwrap
 from collections.abc import Mapping, Sequence

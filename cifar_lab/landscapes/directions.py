@@ -60,14 +60,16 @@ def trajectory_plane(snapshots: Sequence[Weights]) -> Plane:
     Raises:
         ValueError: They lie in one point or on one line.
     """
+    if len(snapshots) < 3:
+        raise ValueError(f"{len(snapshots)} snapshots span no plane; it takes three")
     last = snapshots[-1]
     scalars = _scalar_products([difference(weights, last) for weights in snapshots])
     centre = np.eye(len(snapshots)) - 1 / len(snapshots)
     variances, parts = np.linalg.eigh(centre @ scalars @ centre)
     variances, parts = variances[::-1][:2], parts[:, ::-1][:, :2]
     total = np.trace(centre @ scalars @ centre)
-    if len(snapshots) < 3 or not variances[1] > _ROUNDING * total:
-        raise ValueError(f"{len(snapshots)} snapshots span no plane; it takes three that do not lie on one line")
+    if not variances[1] > _ROUNDING * total:
+        raise ValueError(f"{len(snapshots)} snapshots span no plane, as they lie on one line")
     parts *= np.sign(parts[np.abs(parts).argmax(axis=0), [0, 1]])  # which way an eigenvector points is chance
     # Coefficients that sum to zero, so that snapshots may stand for their distances from the mean.
     shares = centre @ parts / np.sqrt(variances)

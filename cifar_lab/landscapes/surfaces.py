@@ -22,7 +22,7 @@ def weights_at(weights: Weights, directions: Sequence[Weights], coordinates: Seq
     return there
 
 
-def surface(loss: Loss, weights: Weights, directions: Sequence[Weights], points: np.ndarray) -> np.ndarray:
+def losses_at(loss: Loss, weights: Weights, directions: Sequence[Weights], points: np.ndarray) -> np.ndarray:
     """The loss at points of the space that directions span.
 
     Args:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_lab.landscapes.surfaces import common_levels, grid, surface
+from cifar_lab.landscapes.surfaces import common_levels, grid, losses_at
 
 MATRIX = torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, -1.0], [0.0, -1.0, 5.0]], dtype=torch.float64)
 
@@ -19,7 +19,7 @@ def test_a_quadratics_surface_is_the_paraboloid():
     points = grid(np.linspace(-1, 1, 5), np.linspace(-3, 3, 4))
     moved = flat + torch.from_numpy(points) @ axes
     expected = ((moved @ MATRIX) * moved).sum(dim=1) / 2
-    np.testing.assert_allclose(surface(quadratic, origin, directions, points), expected)
+    np.testing.assert_allclose(losses_at(quadratic, origin, directions, points), expected)
 
 
 def test_a_grid_runs_through_its_last_axis_first():
@@ -27,7 +27,9 @@ def test_a_grid_runs_through_its_last_axis_first():
 
 
 def test_what_is_not_finite_stays_so():
-    values = surface(lambda w: 1 / w["a"].sum(), {"a": torch.zeros(1)}, [{"a": torch.ones(1)}], np.array([[0.0], [1]]))
+    values = losses_at(
+        lambda w: 1 / w["a"].sum(), {"a": torch.zeros(1)}, [{"a": torch.ones(1)}], np.array([[0.0], [1]])
+    )
     assert values.tolist() == [np.inf, 1.0]
 
 
