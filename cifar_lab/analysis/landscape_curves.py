@@ -29,11 +29,15 @@ def curvature(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     eigenvalues = [name for name in frame if str(name).startswith("eigenvalue_")]
     for axes, (label, part) in zip(panels, runs, strict=True):
         for number, name in enumerate(eigenvalues):
-            told = "largest eigenvalue" if not number else "the next" if number == 1 else None
+            told = "largest eigenvalue" if not number else f"the next {len(eigenvalues) - 1}" if number == 1 else None
             style = {"ls": "-", "ms": 6} if not number else {"ls": "", "ms": 3.5, "alpha": 0.6}
             axes.plot(part["epoch"], part[name], marker="o", color=TRAIN_COLOUR, label=told, **style)
-        axes.plot(part["epoch"], part["sharpness"], "s--", ms=5, color="#55a868", label="g'Hg / ||g||², all images")
-        axes.plot(part["epoch"], part["batch_sharpness"], "^:", ms=5, color=VAL_COLOUR, label="over mini-batches")
+        axes.plot(
+            part["epoch"], part["sharpness"], "s--", ms=5, color="#55a868", label="g'Hg / ||g||², all images at once"
+        )
+        axes.plot(
+            part["epoch"], part["batch_sharpness"], "^:", ms=5, color=VAL_COLOUR, label="the same over mini-batches"
+        )
         axes.plot(part["epoch"], part["two_over_lr"], "_-", ms=14, color="0.2", lw=1, label="2 / lr")
         _epochs(axes)
         axes.set_title(textwrap.fill(str(label), 50), fontsize=8)

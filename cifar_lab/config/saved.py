@@ -25,5 +25,5 @@ def saved(run: Run, allowed: Iterable[str] = ()) -> DictConfig:
     if missing or "${" in str(config):
         what = f"{missing[0]} is missing" if missing else "it holds an interpolation, ${...}, in place of a value"
         raise ValueError(f"{run.config_file} is damaged: {what}")
-    check_targets(config, allowed)
+    check_targets(config, allowed, "--allow {}")
     return OmegaConf.create(config)

@@ -62,8 +62,9 @@ def covariate_shift(loss: Loss, weights: Weights, stepped: Weights, layers: Sequ
     mixed = dict(weights)
     for below, layer in zip([(), *layers], layers, strict=False):
         mixed |= {name: stepped[name] for name in below}
-        before = {name: gradient[name] for name in layer}
-        after = _layer_gradient(loss, mixed, layer) if below else before
+        changed = _layer_gradient(loss, mixed, layer) if below else gradient
+        # In float64, where a cosine near 1 does not pass it.
+        before, after = ({name: values[name].double() for name in layer} for values in (gradient, changed))
         lengths = norm(before) * norm(after)
         distances.append(float(norm(difference(before, after))))
         cosines.append(float(dot(before, after) / lengths) if lengths != 0 else float("nan"))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call, jacrev
+from torch.func import jacrev
 
 from cifar_lab.landscapes.curvature import sharpness, top_eigenvalues
 from cifar_lab.landscapes.functional import NetworkLoss
@@ -41,23 +41,27 @@ def test_it_tells_of_each_product(point):
 
 def test_a_networks_eigenvalues_are_those_of_its_whole_hessian():
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3)
-    )
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3))
     images, labels = torch.randn(6, 3, 4, 4), torch.arange(6) % 3
     loss = NetworkLoss(model, nn.CrossEntropyLoss(), images, labels)
     weights = loss.weights()
     sizes = [value.numel() for value in weights.values()]
 
     def flat_loss(flat):
-        parts = zip(weights.items(), flat.split(sizes), strict=True)
-        shaped = {name: part.view(value.shape) for (name, value), part in parts}
-        return nn.functional.cross_entropy(functional_call(model, shaped, (images,)), labels)
+        # Written out, as torch.func's second derivatives of batch_norm in train mode are wrong in torch 2.14: the
+        # Hessian that it gives is not symmetric.
+        parts = zip(weights.values(), flat.split(sizes), strict=True)
+        kernel, bias, scale, shift, matrix, last = (part.view(value.shape) for value, part in parts)
+        outputs = nn.functional.conv2d(images, kernel, bias).transpose(0, 1).flatten(1)
+        centred = outputs - outputs.mean(1, keepdim=True)
+        normal = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        hidden = torch.tanh(normal * scale[:, None] + shift[:, None]).view(2, 6, 4).transpose(0, 1).flatten(1)
+        return nn.functional.cross_entropy(hidden @ matrix.T + last, labels)
 
-    whole = jacrev(jacrev(flat_loss))(torch.cat([value.flatten() for value in weights.values()]))
-    expected = torch.linalg.eigvalsh(whole.detach().double()).flip(0)[:5]
+    whole = jacrev(jacrev(flat_loss))(torch.cat([value.flatten() for value in weights.values()])).detach()
+    expected = torch.linalg.eigvalsh(whole.double()).flip(0)[:5]
     found = top_eigenvalues(loss, weights, 5, tolerance=1e-5)
-    np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-3, atol=1e-4 * float(expected[0]))
+    np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-4)
 
 
 def test_sharpness_of_a_quadratic_is_the_matrixs_along_the_gradient(point):
