@@ -3,8 +3,9 @@
 import functools
 import gc
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import typer
@@ -32,6 +33,49 @@ def run_command(function: Callable[..., object]) -> NoReturn:
         SystemExit: Always; 2 where typer or, by a `ValueError` or an `OSError`, the function refuses what was asked
             for.
     """
+    app = application()
+    app.command()(_refusing(function))
+    gc.disable()  # what thousands of runs hold has no cycles, and to look for some takes nearly as long as to read it
+    try:
+        run(app, f"cifar-lab {function.__name__}")
+    finally:
+        gc.enable()
+
+
+def run_commands(name: str, functions: Sequence[Callable[..., object]], text: str) -> NoReturn:
+    """Run one of several functions, each the subcommand of its name; otherwise as `run_command` does.
+
+    Ctrl-C ends it with 130, in a line that says that the same command goes on.
+
+    Args:
+        name: What they are subcommands of.
+        functions: As for `run_command`.
+        text: The help's first line.
+
+    Raises:
+        SystemExit: Always.
+    """
+    app = application()
+    app.callback(help=text)(lambda: None)
+    for function in functions:
+        app.command()(_refusing(_going_on(function)))
+    run(app, f"cifar-lab {name}")
+
+
+def _going_on(function: Callable[..., object]) -> Callable[..., object]:
+    @functools.wraps(function)
+    def command(*arguments: object, **options: object) -> object:
+        try:
+            return function(*arguments, **options)
+        except KeyboardInterrupt:  # here, as typer makes another exception of it
+            print("interrupted; the same command goes on from here", file=sys.stderr)
+            return exit_codes.interrupted(signal.SIGINT)
+
+    return command
+
+
+def _refusing(function: Callable[..., object]) -> Callable[..., object]:
+    """The function, whose `ValueError` and `OSError` are mistakes of the command line."""
 
     @functools.wraps(function)
     def command(*arguments: object, **options: object) -> object:
@@ -43,13 +87,7 @@ def run_command(function: Callable[..., object]) -> NoReturn:
         except (ValueError, OSError) as error:
             raise typer.TyperException(str(error)) from error
 
-    app = application()
-    app.command()(command)
-    gc.disable()  # what thousands of runs hold has no cycles, and to look for some takes nearly as long as to read it
-    try:
-        run(app, f"cifar-lab {function.__name__}")
-    finally:
-        gc.enable()
+    return command
 
 
 def run(app: typer.Typer, name: str) -> NoReturn:

@@ -4,7 +4,7 @@ from typing import Annotated
 import pytest
 import typer
 
-from cifar_lab.command import run_command
+from cifar_lab.command import run_command, run_commands
 
 
 def _ended(monkeypatch: pytest.MonkeyPatch, function: object, *arguments: str) -> object:
@@ -58,3 +58,27 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "argv", ["cifar-lab"])
     with pytest.raises(KeyError):
         run_command(broken)
+
+
+def stop(number: int) -> None:
+    """Stop as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (["halve", "6"], 3, ""),
+        (["halve", "5"], 2, "error: 5 is odd; give an even number\n"),
+        (["stop", "5"], 130, "interrupted; the same command goes on from here\n"),
+        ([], 2, "error: Missing command.\n"),
+    ],
+)
+def test_several_functions_are_subcommands(
+    arguments: list[str], code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cifar-lab", *arguments])
+    with pytest.raises(SystemExit) as end:
+        run_commands("numbers", [halve, stop], "Numbers.")
+    assert end.value.code == code
+    assert capsys.readouterr().err == line

@@ -1,4 +1,4 @@
-"""Figures of runs; with `landscape_figures.py` the only module that uses matplotlib."""
+"""Figures of runs; only this module and those of landscapes, `landscape_*.py`, use matplotlib."""
 
 import textwrap
 from collections.abc import Mapping, Sequence

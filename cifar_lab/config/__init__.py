@@ -8,6 +8,7 @@ from cifar_lab.config.naming import class_names, interpolations, resolved
 from cifar_lab.config.outcome import recording_outcome
 from cifar_lab.config.preflight import Preflight
 from cifar_lab.config.resume import merged, names_run
+from cifar_lab.config.saved import saved
 from cifar_lab.config.schema import conf_folder, register
 
 register()
@@ -28,4 +29,5 @@ __all__ = [
     "resolved",
     "run_application",
     "run_jobs",
+    "saved",
 ]

@@ -18,27 +18,34 @@ _HYDRAS = re.compile(
 _LOGGING_KEYS = ("()", "class")  # what `logging.config` calls
 
 
-def check_targets(config: Mapping[str, Any], allowed: Iterable[str]) -> None:
+def check_targets(config: Mapping[str, Any], allowed: Iterable[str], how: str = "allow=[{}]") -> None:
     """Refuse to make anything that is neither ours, nor torch's or Lightning's parts, nor in a package allowed by name.
+
+    Args:
+        config: Plain values.
+        allowed: Packages.
+        how: How the command at hand allows one, `{}` in place of its name.
 
     Raises:
         ValueError: In one line that names the target and how to allow its package.
     """
-    _check(config, ("_target_",), _OWN, allowed)
+    _check(config, ("_target_",), _OWN, allowed, how)
 
 
 def check_hydra_targets(config: Mapping[str, Any], allowed: Iterable[str]) -> None:
     """The same of Hydra's own part, `{"hydra": ...}`, whose callbacks and logging a `--config-dir` can set."""
-    _check(config, ("_target_", *_LOGGING_KEYS), _HYDRAS, allowed)
+    _check(config, ("_target_", *_LOGGING_KEYS), _HYDRAS, allowed, "allow=[{}]")
 
 
-def _check(config: Mapping[str, Any], keys: tuple[str, ...], own: re.Pattern[str], allowed: Iterable[str]) -> None:
+def _check(
+    config: Mapping[str, Any], keys: tuple[str, ...], own: re.Pattern[str], allowed: Iterable[str], how: str
+) -> None:
     prefixes = tuple(f"{package}." for package in allowed)
     for key, value in _targets(config, keys):
         if not own.fullmatch(str(value)) and not str(value).startswith(prefixes or "\0"):
             package = str(value).partition(".")[0]
             is_users = package not in sys.stdlib_module_names and package not in ("torch", "lightning", "cifar_lab")
-            hint = f"; allow=[{package}] lets it run" if is_users else ""
+            hint = f"; {how.format(package)} lets it run" if is_users else ""
             raise ValueError(f"{key}={value} lies outside this project{hint}")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from cifar_lab.runs.files import replacing
 from cifar_lab.runs.plain import check_kinds, from_json
-from cifar_lab.runs.reading import RESULT_KINDS, UnreadableError, read_metrics, read_steps
+from cifar_lab.runs.reading import RESULT_KINDS, UnreadableError, read_arrays, read_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,11 +88,11 @@ class Archive:
 
     def steps(self, fingerprint: str) -> dict[str, np.ndarray]:
         """The loss of every step of a run, `(steps,)`; raises as `metrics` does."""
-        return read_steps(self.steps_folder / f"{fingerprint}.npz")
+        return read_arrays(self.steps_folder / f"{fingerprint}.npz")
 
     def probes(self, fingerprint: str) -> dict[str, np.ndarray]:
         """The probes of a run, an array per quantity; raises as `metrics` does."""
-        return read_steps(self.probes_folder / f"{fingerprint}.npz")
+        return read_arrays(self.probes_folder / f"{fingerprint}.npz")
 
     def add_arrays(
         self, fingerprint: str, steps: Mapping[str, np.ndarray] | None, probes: Mapping[str, np.ndarray] | None

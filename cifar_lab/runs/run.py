@@ -304,10 +304,6 @@ class Run:
         """
         return read_checkpoint(self.snapshots_folder / f"epoch_{epoch:04d}.pt")
 
-    def probes(self) -> dict[str, np.ndarray]:
-        """What was measured along the gradient at the probed steps, an array per quantity."""
-        return read_steps(self.probes_file)
-
 
 def described(error: BaseException) -> str:
     """What an exception says; with the name of its class where that alone tells what has happened."""

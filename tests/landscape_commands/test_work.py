@@ -1,0 +1,46 @@
+import pytest
+
+from cifar_lab.landscape_commands.points import Points
+from cifar_lab.landscape_commands.work import Job, compute
+
+
+@pytest.fixture
+def job(tmp_path):
+    def of(count, seconds=2.0):
+        def evaluate(index, tick):
+            tick()
+            return {"square": index**2}
+
+        return Job("squares", Points(tmp_path, "squares", "key", count), evaluate, 10, lambda: seconds)
+
+    return of
+
+
+def test_it_says_before_how_long_it_will_take(job, capsys):
+    compute("squares", [job(3)])
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "squares: 3 points to compute; about 1:00\n")
+
+
+def test_it_computes_only_what_is_not_there(job, capsys):
+    first = job(3)
+    first.points.keep(1, {"square": -1.0})
+    compute("squares", [first])
+    assert capsys.readouterr().err == "squares: 2 points to compute, 1 more are there; about 0:40\n"
+    assert first.points.values()["square"].tolist() == [0, -1, 4]
+    compute("squares", [job(3)])
+    assert capsys.readouterr().err == "squares: all of it is there\n"
+
+
+def test_what_is_done_is_kept_where_a_point_fails(job):
+    broken = job(3)
+    evaluate = broken.evaluate
+
+    def failing(index, tick):
+        if index == 2:
+            raise KeyboardInterrupt
+        return evaluate(index, tick)
+
+    with pytest.raises(KeyboardInterrupt):
+        compute("squares", [Job("squares", broken.points, failing, 1, lambda: 0.0)])
+    assert job(3).points.pending() == [2]

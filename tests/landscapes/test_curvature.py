@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.func import jacrev
+
+from cifar_lab.landscapes.curvature import sharpness, top_eigenvalues
+from cifar_lab.landscapes.functional import NetworkLoss
+
+
+def symmetric(size, seed=0):
+    drawn = torch.randn(size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return drawn + drawn.T
+
+
+def quadratic(matrix):
+    def loss(weights):
+        point = torch.cat([weights["a"].flatten(), weights["b"]])
+        return point @ matrix @ point / 2
+
+    return loss
+
+
+@pytest.fixture
+def point():
+    drawn = torch.randn(30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return {"a": drawn[:24].view(4, 6), "b": drawn[24:]}
+
+
+def test_a_quadratics_eigenvalues_are_the_matrixs(point):
+    matrix = symmetric(30)
+    spectrum = top_eigenvalues(quadratic(matrix), point, 4, tolerance=1e-10)
+    np.testing.assert_allclose(spectrum.eigenvalues, torch.linalg.eigvalsh(matrix).flip(0)[:4], rtol=1e-8)
+
+
+def test_it_tells_of_each_product(point):
+    told = []
+    spectrum = top_eigenvalues(quadratic(symmetric(30)), point, 2, on_product=lambda: told.append(1))
+    assert spectrum.products == len(told) >= 20
+
+
+def test_a_networks_eigenvalues_are_those_of_its_whole_hessian():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3))
+    images, labels = torch.randn(6, 3, 4, 4), torch.arange(6) % 3
+    loss = NetworkLoss(model, nn.CrossEntropyLoss(), images, labels)
+    weights = loss.weights()
+    sizes = [value.numel() for value in weights.values()]
+
+    def flat_loss(flat):
+        # Written out, as torch.func's second derivatives of batch_norm in train mode are wrong in torch 2.14: the
+        # Hessian that it gives is not symmetric.
+        parts = zip(weights.values(), flat.split(sizes), strict=True)
+        kernel, bias, scale, shift, matrix, last = (part.view(value.shape) for value, part in parts)
+        outputs = nn.functional.conv2d(images, kernel, bias).transpose(0, 1).flatten(1)
+        centred = outputs - outputs.mean(1, keepdim=True)
+        normal = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        hidden = torch.tanh(normal * scale[:, None] + shift[:, None]).view(2, 6, 4).transpose(0, 1).flatten(1)
+        return nn.functional.cross_entropy(hidden @ matrix.T + last, labels)
+
+    whole = jacrev(jacrev(flat_loss))(torch.cat([value.flatten() for value in weights.values()])).detach()
+    expected = torch.linalg.eigvalsh(whole.double()).flip(0)[:5]
+    found = top_eigenvalues(loss, weights, 5, tolerance=1e-5)
+    np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-4)
+
+
+def test_sharpness_of_a_quadratic_is_the_matrixs_along_the_gradient(point):
+    matrix = symmetric(30)
+    gradient = matrix @ torch.cat([point["a"].flatten(), point["b"]])
+    expected = gradient @ matrix @ gradient / (gradient @ gradient)
+    assert sharpness([quadratic(matrix)], point) == pytest.approx(float(expected))
+
+
+def test_batch_sharpness_weighs_batches_by_their_gradients(point):
+    flat = torch.cat([point["a"].flatten(), point["b"]])
+    matrices = symmetric(30), symmetric(30, seed=5)
+    gradients = [matrix @ flat for matrix in matrices]
+    above = sum(g @ matrix @ g for g, matrix in zip(gradients, matrices, strict=True))
+    expected = above / sum(g @ g for g in gradients)
+    assert sharpness(map(quadratic, matrices), point) == pytest.approx(float(expected))
+
+
+def test_where_the_gradient_is_zero_there_is_no_sharpness(point):
+    assert np.isnan(sharpness([lambda weights: (weights["a"] * 0).sum()], point))
+
+
+def test_a_hessian_that_is_not_finite_has_no_eigenvalues(point):
+    found = top_eigenvalues(lambda weights: (weights["a"] / 0).square().sum(), point, 2)
+    assert np.isnan(found.eigenvalues).all()
+
+
+@pytest.mark.parametrize("count", [0, 30])
+def test_a_count_of_eigenvalues_that_there_are_not_is_refused(point, count):
+    with pytest.raises(ValueError, match=f"{count} eigenvalues of 30 weights"):
+        top_eigenvalues(quadratic(symmetric(30)), point, count)

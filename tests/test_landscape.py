@@ -1,0 +1,294 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from cifar_lab import landscape, train
+from cifar_lab.config import build, saved
+from cifar_lab.landscape_commands import Settings
+from cifar_lab.landscape_commands.covariate_shift import optimizer_step
+from cifar_lab.landscape_commands.points import Points
+from cifar_lab.landscape_commands.subject import load
+from cifar_lab.landscapes.interpolation import with_weights
+from cifar_lab.runs import Run, snapshots
+
+TINY = (
+    *("data=synthetic", "data.num_train=60", "data.num_test=20", "model=vgg_a", "model.stages=[[4],[4],[4],[4],[4]]"),
+    *("model.hidden=8", "batch_size=18", "epochs=3", "trainer=cpu", "logger=none", "optimizer=sgd", "augment=none"),
+)
+IMAGES = 54  # all that a run trains on, so that which are drawn makes no difference
+
+
+class Snapshots(L.Callback):
+    """Writes the initial weights, and those of each epoch."""
+
+    def __init__(self, run):
+        self.run = run
+
+    def _write(self, module, epoch):
+        folder = self.run.folder / "snapshots"
+        folder.mkdir(exist_ok=True)
+        state = {name: value.clone().contiguous() for name, value in module.model.state_dict().items()}
+        torch.save(state, folder / f"epoch_{epoch:04d}.pt")
+
+    def on_train_start(self, trainer, module):
+        self._write(module, 0)
+
+    def on_train_epoch_end(self, trainer, module):
+        self._write(module, trainer.current_epoch + 1)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run with BatchNorm and one without, with their snapshots."""
+    folder, threads = tmp_path_factory.mktemp("trained"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name in ("with", "without"):
+        run = Run(folder / name)
+        train.run([*TINY, f"bn={name == 'with'}", f"hydra.run.dir={run.folder}"], callbacks=[Snapshots(run)])
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture
+def runs(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "sweep")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "sweep"
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Run `python -m cifar_lab.landscape` with arguments in this process: its exit code, and what it printed."""
+
+    def ran(*arguments):
+        monkeypatch.setattr(sys, "argv", ["landscape", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            landscape.main()
+        return exit_.value.code, *capfd.readouterr()
+
+    return ran
+
+
+def network(run, epoch):
+    """A run's network with the weights of an epoch, its training images, their labels, and its loss."""
+    config = saved(run)
+    model = build(config.model)
+    model.load_state_dict(torch.load(snapshots(run)[epoch], weights_only=True))
+    data = build(config.data, augment=None)
+    data.setup()
+    batches = list(data.train_dataloader())
+    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return model.train(), images, labels, nn.functional.cross_entropy
+
+
+def loss_of(run, epoch):
+    model, images, labels, criterion = network(run, epoch)
+    return float(criterion(model(images), labels).detach())
+
+
+def test_a_surface_has_the_loss_of_the_final_weights_in_its_middle_and_of_the_initial_where_training_began(
+    runs, command
+):
+    code, out, err = command("surface", runs / "with", runs / "without", "--images", IMAGES, "--points", 5)
+    assert code == 0, err
+    frame = pd.read_csv(runs / "landscape" / "surface.csv")
+    assert frame.groupby(["run", "kind"]).size().to_dict() == {
+        (run, kind): {"plane": 25, "profile": 17, "trajectory": 25}[kind]
+        for run in ("with", "without")
+        for kind in ("plane", "profile", "trajectory")
+    }
+    for name in ("with", "without"):
+        middle = frame[(frame["run"] == name) & (frame["x"] == 0) & frame["kind"].isin(["plane", "profile"])]
+        middle = middle[middle["y"].isna() | (middle["y"] == 0)]
+        assert middle["loss"].tolist() == pytest.approx([loss_of(Run(runs / name), 3)] * 2, rel=1e-4)
+    places = pd.read_csv(runs / "landscape" / "trajectory.csv")
+    assert places["epoch"].tolist() == [0, 1, 2, 3] * 2
+    assert (runs / "landscape" / "surface.png").stat().st_size > 10_000
+    assert (runs / "landscape" / "surface_profile.png").exists()
+    assert "sweep/landscape/surface.csv" in out
+    assert err.startswith("surface: 134 points to compute; about ")
+
+
+def test_without_snapshots_a_surface_has_no_trajectory_and_says_why(runs, command):
+    shutil.rmtree(runs / "with" / "snapshots")
+    code, _, err = command("surface", runs / "with", "--images", 20, "--points", 3)
+    assert code == 0
+    assert "no trajectory" in err
+    assert "callbacks=snapshots" in err
+    assert set(pd.read_csv(runs / "landscape" / "surface.csv")["kind"]) == {"plane", "profile"}
+    assert not (runs / "landscape" / "trajectory.csv").exists()
+
+
+def test_a_killed_command_goes_on_to_the_same_numbers(runs, command, tmp_path):
+    arguments = ["surface", str(runs / "with"), "--images", "20", "--points", "3", "--output"]
+    script = f"""
+import os, signal, sys
+from cifar_lab import landscape
+from cifar_lab.landscape_commands.points import Points
+keep, kept = Points.keep, []
+def dying(self, *arguments):
+    keep(self, *arguments)
+    kept.append(1)
+    if len(kept) == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+Points.keep = dying
+sys.argv = ["landscape", *{arguments!r}, "killed"]
+landscape.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == -9, done.stderr
+    assert not (tmp_path / "killed" / "surface.csv").exists()
+    code, _, err = command(*arguments, "killed")
+    assert code == 0
+    assert "surface: 15 points to compute, 12 more are there" in err
+    assert command(*arguments, "undisturbed")[0] == 0
+    for name in ("surface.csv", "trajectory.csv"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+def test_a_finished_command_reads_what_it_has(runs, command, monkeypatch):
+    arguments = ("surface", runs / "with", "--images", 20, "--points", 3)
+    assert command(*arguments)[0] == 0
+    written = (runs / "landscape" / "surface.csv").read_bytes()
+
+    def computed(*_):
+        raise AssertionError("it computes")
+
+    monkeypatch.setattr(Points, "keep", computed)
+    code, _, err = command(*arguments)
+    assert (code, err) == (0, "surface: all of it is there\n")
+    assert (runs / "landscape" / "surface.csv").read_bytes() == written
+    with pytest.raises(AssertionError, match="it computes"):
+        command(*arguments, "--seed", 1)
+
+
+def test_curvature_is_told_for_the_first_middle_and_last_epoch_beside_two_over_lr(runs, command):
+    code, out, err = command("curvature", runs / "with", "--images", IMAGES, "--eigenvalues", 2, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    rows = told["rows"]
+    assert [row["epoch"] for row in rows] == [0, 2, 3]
+    metrics = Run(runs / "with").metrics().set_index("epoch")["train/lr"]
+    for row in rows:
+        assert row["loss"] == pytest.approx(loss_of(Run(runs / "with"), row["epoch"]), rel=1e-4)
+        assert row["eigenvalue_1"] >= row["eigenvalue_2"]
+        assert row["eigenvalue_1"] >= row["sharpness"]
+        lr = metrics[row["epoch"]] if row["epoch"] else 0.05
+        assert row["two_over_lr"] == pytest.approx(2 / lr)
+    frame = pd.read_csv(runs / "landscape" / "curvature.csv")
+    assert frame["eigenvalue_1"].tolist() == [row["eigenvalue_1"] for row in rows]
+    assert [file.rpartition("/")[2] for file in told["files"]] == ["curvature.csv", "curvature.png"]
+
+
+def test_interpolation_ends_at_the_two_networks(runs, command):
+    run = Run(runs / "with")
+    code, _, err = command("interpolate", run.folder, "--images", IMAGES, "--points", 3)
+    assert code == 0, err
+    frame = pd.read_csv(runs / "landscape" / "interpolate.csv")
+    assert frame["share"].tolist() == [0, 0.5, 1]
+    for row, epoch in ((0, 0), (2, 3)):
+        model, images, labels, criterion = network(run, epoch)
+        weights = {name: value.detach() for name, value in model.named_parameters()}
+        logits = with_weights(model, weights, [(images, labels)])(images)
+        # The command's statistics are averages over three batches; the means of equal ones are those of all.
+        assert frame["train_loss"][row] == pytest.approx(float(criterion(logits, labels).detach()), rel=0.1)
+    assert frame["held_out_accuracy"].between(0, 1).all()
+
+
+def test_between_a_run_and_its_twin_nothing_changes(runs, command):
+    shutil.copytree(runs / "with", runs / "twin")
+    code, out, err = command("interpolate", runs / "with", runs / "twin", "--images", 20, "--points", 3, "--json")
+    assert code == 0, err
+    (row,) = json.loads(out)["rows"]
+    assert (row["start"], row["end"]) == ("with", "twin")
+    assert row["train_barrier"] == pytest.approx(0, abs=1e-6)
+    frame = pd.read_csv(runs / "landscape" / "interpolate.csv")
+    assert np.ptp(frame["held_out_loss"]) == pytest.approx(0, abs=1e-6)
+
+
+def test_covariate_shift_tells_the_gradients_of_each_layer_at_the_start(runs, command):
+    code, out, err = command("covariate-shift", runs / "without", "--images", 18, "--at", 0, "--json")
+    assert code == 0, err
+    rows = json.loads(out)["rows"]
+    assert [row["layer"] for row in rows] == list(range(1, 9))
+    assert (rows[0]["distance"], rows[0]["cosine"]) == (0, pytest.approx(1))
+    assert all(row["distance"] > 0 for row in rows[1:])
+    (subject,) = load([runs / "without"], Settings(runs, images=18))
+    model, *_, criterion = network(subject.run, 0)
+    criterion(model(subject.images), subject.labels).backward()
+    for row in rows:
+        layer = model.get_submodule(row["name"])
+        whole = torch.cat([layer.weight.grad.flatten(), layer.bias.grad])
+        assert row["gradient_norm"] == pytest.approx(float(whole.norm()), rel=1e-4)
+    assert rows[-1]["name"] == "classifier.4"
+
+
+def test_a_step_is_the_run_optimizers_with_clipped_gradients(composed):
+    config = composed("optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false", "optimizer.weight_decay=0")
+    weights, gradient = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 4.0])}
+    stepped = optimizer_step(config, weights, gradient, 0.5)
+    torch.testing.assert_close(stepped["w"], torch.tensor([1 - 0.5 * 0.6, 2 - 0.5 * 0.8]))  # grad_clip=1
+    torch.testing.assert_close(optimizer_step(config, weights, gradient, float("nan"))["w"][0], torch.tensor(0.97))
+    assert weights["w"].tolist() == [1, 2]
+    config = composed("optimizer=adam", "optimizer.weight_decay=0", "grad_clip=null")
+    torch.testing.assert_close(optimizer_step(config, weights, gradient, 0.1)["w"], torch.tensor([0.9, 1.9]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["surface", "nowhere"], "nowhere is no run; name a run's folder"),
+        (["surface", "sweep/with", "sweep/with"], "the same run twice"),
+        (["surface", "sweep/with", "sweep/without", "sweep/with"], "3 runs; name one or two"),
+        (["surface", "sweep/with"], "--images 500: the run has 54 training images"),
+        (["interpolate", "sweep/with", "sweep/without", "--images", "20"], "these weights are another network's"),
+        (["curvature", "sweep/with", "--images", "20", "--at", "1,9"], "snapshots of the epochs 0, 1, 2, 3"),
+        (["curvature", "sweep/with", "--images", "20", "--at", "last"], "snapshots of the epochs 0, 1, 2, 3"),
+        (["curvature", "sweep/bare", "--images", "20"], "train it with callbacks=snapshots"),
+        (["covariate-shift", "sweep/bare", "--images", "20"], "train it with callbacks=snapshots"),
+        (["interpolate", "sweep/bare", "--images", "20"], "train it with callbacks=snapshots"),
+        (["curvature", "sweep/damaged", "--images", "20"], "epoch_0002.pt is damaged"),
+        (["surface", "sweep/foreign", "--images", "20"], "--allow my_lab lets it run"),
+        (["surface"], "Missing argument"),
+        ([], "Missing command"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_one_line(runs, command, arguments, words):
+    for name in ("bare", "damaged", "foreign"):
+        shutil.copytree(runs / "with", runs / name)
+    shutil.rmtree(runs / "bare" / "snapshots")
+    (runs / "damaged" / "snapshots" / "epoch_0002.pt").write_bytes(b"not weights")
+    config = runs / "foreign" / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace("cifar_lab.models.VGG", "my_lab.Model"))
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+def test_final_weights_without_snapshots_are_the_last_checkpoints(runs, command):
+    shutil.copytree(runs / "with", runs / "bare")
+    shutil.rmtree(runs / "bare" / "snapshots")
+    losses = []
+    for name in ("with", "bare"):
+        code, out, _ = command("surface", runs / name, "--images", 20, "--points", 3, "--json")
+        assert code == 0
+        losses.append(json.loads(out)["rows"][0]["loss"])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("name", ["band", "smoothness", "surface", "curvature", "interpolate", "covariate-shift"])
+def test_each_subcommand_has_help(command, name):
+    code, out, _ = command(name, "--help")
+    assert code == 0
+    assert f"cifar-lab landscape {name}" in out
