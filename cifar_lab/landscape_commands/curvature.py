@@ -84,7 +84,7 @@ def _job(subject: Subject, epoch: int, settings: Settings, count: int) -> Job:
         f"epoch {epoch} of {subject.label}",
         Points(settings.output / "points", "curvature", key, 1),
         evaluate,
-        3 + 2 * krylov_size(count, size),  # as a rule Lanczos starts again a few times, with about half of its vectors
+        3 + 3 * krylov_size(count, size) // 2,  # as a rule Lanczos starts again once or twice, or not at all
         timed(lambda: hessian_vector_product(loss, weights, weights)),
     )
 

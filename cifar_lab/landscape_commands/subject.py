@@ -1,6 +1,5 @@
 """A run whose landscape is looked at: its network, its images, its snapshots."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 # First part of a generator's key: what the numbers are for.
 _IMAGES = 3
-_FINGERPRINT = re.compile(r"-[0-9a-f]{8}$")
 
 
 @dataclass(frozen=True)
@@ -157,16 +155,16 @@ def check_fits(state: Mapping[str, Any], weights: Mapping[str, Tensor], where: P
 
 def _load(run: Run, label: str, settings: Settings) -> Subject:
     config = saved(run, settings.allow)
-    native = hardware.choose(config.trainer.accelerator, memory_format=config.trainer.memory_format)
-    hardware.keep_freed_memory(native.device)
+    device = hardware.training_device(config.trainer.accelerator)
+    hardware.keep_freed_memory(device)
     datamodule = build(config.data, augment=None)
-    images, labels = _images(datamodule, "train", settings, native.device)
+    images, labels = _images(datamodule, "train", settings, device)
     with torch.random.fork_rng():  # what is drawn for initial weights is replaced at once
         model: nn.Module = build(config.model)
     state = final_state(run)
     check_fits(state, dict(model.named_parameters()), run.folder)
     model.load_state_dict({name: value for name, value in state.items() if name in model.state_dict()}, strict=False)
-    model = model.to(native.device).to(memory_format=native.memory_format)
+    model = model.to(device)
     for module in model.train().modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.eval()
@@ -178,10 +176,10 @@ def _load(run: Run, label: str, settings: Settings) -> Subject:
         run,
         config,
         model,
-        build(config.loss).to(native.device),
+        build(config.loss).to(device),
         images,
         labels,
-        _images(datamodule, "val", settings, native.device),
+        _images(datamodule, "val", settings, device),
         "held-out images" if config.data.get("val_fraction") else "test images",
         f"{name}, trained on {trained:,}{part} images",
         snapshots(run),
@@ -198,12 +196,12 @@ def _images(datamodule: "InMemoryDataModule", split: str, settings: Settings, de
     chosen, _ = stratified_split(loader.data.labels, count, keyed_generator(_IMAGES, settings.seed, 0))
     ordered = chosen[torch.randperm(count, generator=keyed_generator(_IMAGES, settings.seed, 1))]
     (batch,) = BatchLoader(loader.data.take(ordered), count, datamodule.mean, datamodule.std)
-    return batch[0].to(device), batch[1].to(device)
+    # Contiguous, not channels last: Hessian-vector products of VGG-A are 1.3 times as fast so on a CPU.
+    return batch[0].contiguous().to(device), batch[1].to(device)
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """Names of runs, without their fingerprints where these do not tell them apart."""
-    names = [_FINGERPRINT.sub("", folder.resolve().name) for folder in folders]
-    if len(set(names)) == len(names):
-        return names
-    return [f"{folder.resolve().parent.name}/{folder.resolve().name}" for folder in folders]
+    """The folders' names, behind those of the folders above where these do not tell them apart."""
+    places = [folder.resolve() for folder in folders]
+    names = [place.name for place in places]
+    return names if len(set(names)) == len(names) else [f"{place.parent.name}/{place.name}" for place in places]
