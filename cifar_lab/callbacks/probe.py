@@ -87,7 +87,7 @@ class GradientProbe(L.Callback):
         told = self._probed(pl_module, *self._batch, lr=optimizer.param_groups[0]["lr"])
         _wait_for(pl_module.device)
         seconds = time.perf_counter() - started
-        self._probes.append({"step": np.int64(trainer.global_step), **told, "seconds": np.float64(seconds)})
+        self._probes.append({"step": np.array(trainer.global_step), **told, "seconds": np.array(seconds)})
         self._batch = None
         if self.throughput is not None:
             self.throughput.leave_out(seconds)
@@ -107,7 +107,7 @@ class GradientProbe(L.Callback):
         seed_draws = partial(pl_module.seed_draws, batch_idx)
         loss = NetworkLoss(pl_module.model, pl_module.loss, images, labels, seed_draws)
         told = probe(loss, loss.weights(), [float(lr) * eta for eta in self.etas], self.relative)
-        return {"lr": np.float64(lr), **told}
+        return {"lr": np.array(float(lr)), **told}
 
     def _write(self) -> None:
         if self.run is not None and self._probes:

@@ -85,6 +85,27 @@ def hessian_vector_product(loss: Loss, weights: Weights, direction: Weights) -> 
     return dict(zip(leaves, product, strict=True))
 
 
+def along_gradient(loss: Loss, weights: Weights) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """The loss at `weights`, its gradient g there, and its Hessian's product with g, from one pass forward.
+
+    Both calls beside this one, `value_and_gradient` and `hessian_vector_product`, would cost a pass more.
+    """
+    leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
+    points = list(leaves.values())
+    with torch.enable_grad(), without_tf32(_device(leaves)):
+        value = loss(leaves)
+        gradient = torch.autograd.grad(value, points, create_graph=True, materialize_grads=True)
+        varying = [part for part in gradient if part.requires_grad]  # none of a loss that is linear in its weights
+        along = [part.detach() for part in varying]
+        product = (
+            torch.autograd.grad(varying, points, along, materialize_grads=True)
+            if varying
+            else [torch.zeros_like(point) for point in points]
+        )
+    detached = [part.detach() for part in gradient]
+    return value.detach(), dict(zip(leaves, detached, strict=True)), dict(zip(leaves, product, strict=True))
+
+
 def moved(weights: Weights, direction: Weights, distance: float | Tensor) -> dict[str, Tensor]:
     """New weights, `distance` times `direction` away from `weights`."""
     return {name: value + distance * direction[name] for name, value in weights.items()}
@@ -108,7 +129,8 @@ def norm(weights: Weights) -> Tensor:
 @contextmanager
 def without_tf32(device: torch.device) -> Iterator[None]:
     """Compute in float32 on a GPU too, whose convolutions else round to ten bits, more than a small step changes."""
-    backends = [torch.backends.cuda.matmul, torch.backends.cudnn.conv] if device.type == "cuda" else []
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    backends = [torch.backends.cuda.matmul, convolutions] if device.type == "cuda" else []
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:

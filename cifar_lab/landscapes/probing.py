@@ -9,9 +9,9 @@ from torch import Tensor
 from cifar_lab.landscapes.functional import (
     Loss,
     Weights,
+    along_gradient,
     difference,
     dot,
-    hessian_vector_product,
     moved,
     norm,
     value_and_gradient,
@@ -40,7 +40,7 @@ def probe(
     for being finite: of a loss that overflows infinities and NaN are the result.
 
     Args:
-        loss: Is called at J + R + 1 points, and once for the Hessian's product.
+        loss: Is called at J + R + 1 points.
         weights: w, which is left as it is.
         etas: Step sizes, `(J,)`.
         relative_distances: Step sizes by the distance that they go, ||eta g|| / ||w||, `(R,)`.
@@ -52,8 +52,7 @@ def probe(
         (eta ||g||) and `curvature` (L' - L + eta ||g||^2) / (eta^2 ||g||^2 / 2); for each of `relative_distances` the
         same under `relative_eta` and so on, `(R,)`.
     """
-    value, gradient = value_and_gradient(loss, weights)
-    product = hessian_vector_product(loss, weights, gradient)
+    value, gradient, product = along_gradient(loss, weights)
     grad_norm, weight_norm = _float64(norm(gradient)), _float64(norm(weights))
     told = {
         "loss": _float64(value),

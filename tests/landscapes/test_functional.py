@@ -4,6 +4,7 @@ from torch import nn
 
 from cifar_lab.landscapes.functional import (
     NetworkLoss,
+    along_gradient,
     difference,
     dot,
     hessian_vector_product,
@@ -99,6 +100,19 @@ def test_frozen_weights_stay_where_they_are(network, batch):
     loss = NetworkLoss(network, nn.CrossEntropyLoss(), *batch)
     assert "conv_layers.0.weight" not in loss.weights()
     assert "conv_layers.0.weight" not in value_and_gradient(loss, loss.weights())[1]
+
+
+def test_what_is_along_the_gradient_is_what_the_single_calls_give(network, batch):
+    loss = NetworkLoss(network, nn.CrossEntropyLoss(), *batch, lambda: torch.manual_seed(3))
+    told = along_gradient(loss, loss.weights())
+    value, gradient = value_and_gradient(loss, loss.weights())
+    torch.testing.assert_close(told, (value, gradient, hessian_vector_product(loss, loss.weights(), gradient)))
+    assert not any(part.requires_grad for part in (told[0], *told[1].values(), *told[2].values()))
+
+
+def test_along_the_gradient_of_a_linear_loss_the_hessian_is_zero():
+    value, gradient, product = along_gradient(lambda weights: weights["a"].sum(), {"a": torch.tensor([1.0, 2.0])})
+    assert (value.item(), gradient["a"].tolist(), product["a"].tolist()) == (3, [1, 1], [0, 0])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
