@@ -66,7 +66,8 @@ def leave_band(
 ) -> None:
     """Runs of both networks; the band without BatchNorm is three times as wide in every seed.
 
-    That is over all four rates, or the first and the last. From seed to seed it is `widen` times wider, for an interval that is no point.
+    That is over all four rates, or the first and the last. From seed to seed it is `widen` times wider, for an
+    interval that is no point.
     """
     for seed in seeds:
         for bn in (True, False):
