@@ -64,10 +64,10 @@ def leave_band(
     changes: dict[str, Any] | None = None,
     **told: Any,
 ) -> None:
-    """Runs of both networks.
+    """Runs of both networks; the band without BatchNorm is three times as wide in every seed.
 
-    Over all four rates, or the first and the last, the band without BatchNorm is three times as wide in every seed.
-    From seed to seed it is `widen` times wider, for an interval that is no point.
+    That is over all four rates, or the first and the last. From seed to seed it is `widen` times wider, for an
+    interval that is no point.
     """
     for seed in seeds:
         for bn in (True, False):
