@@ -1,4 +1,4 @@
-"""A run directory, written and read."""
+"""A run directory, written."""
 
 import json
 import os
@@ -8,29 +8,18 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
-from cifar_lab.runs.checkpoints import read_checkpoint, write_weights
+from cifar_lab.runs.checkpoints import write_weights
 from cifar_lab.runs.files import remove_unfinished, replacing, write_arrays
-from cifar_lab.runs.locks import owner
-from cifar_lab.runs.reading import (
-    UnreadableError,
-    read_arrays,
-    read_composition,
-    read_config,
-    read_metrics,
-    read_result,
-    read_status,
-)
 from cifar_lab.runs.rows import append_row, keep_epochs
+from cifar_lab.runs.run_files import RunFiles
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from torch import Tensor, nn
+    from torch import nn
 
 SCHEMA_VERSION = 1
 
@@ -47,33 +36,12 @@ class DivergedError(RuntimeError):
     """The loss is no longer a finite number."""
 
 
-class Run:
-    """One run's directory.
+class Run(RunFiles):
+    """One run's directory, read and written by the process that trains it.
 
     Args:
         folder: The directory; it need not exist.
     """
-
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
-        self.config_file = self.folder / ".hydra" / "config.yaml"
-        self.overrides_file = self.folder / ".hydra" / "overrides.yaml"
-        self.composition_file = self.folder / ".hydra" / "composition.json"
-        self.status_file = self.folder / "status.json"
-        self.result_file = self.folder / "result.json"
-        self.metrics_file = self.folder / "metrics.csv"
-        self.steps_file = self.folder / "steps.npz"
-        self.probes_file = self.folder / "probes.npz"
-        self.error_file = self.folder / "error.txt"
-        self.checkpoints = self.folder / "checkpoints"
-        self.best_checkpoint = self.checkpoints / "best.ckpt"
-        self.last_checkpoint = self.checkpoints / "last.ckpt"
-        self.previous_checkpoint = self.checkpoints / "previous.ckpt"
-        self.lock_file = self.folder / "run.lock"
-        self.weights = self.folder / "weights"
-        self.snapshots_folder = self.folder / "snapshots"
-        self.tensorboard = self.folder / "tensorboard"
-        self.figures = self.folder / "figures"
 
     def start(
         self,
@@ -197,112 +165,6 @@ class Run:
     def save_snapshot(self, model: "nn.Module", epoch: int) -> None:
         """Write the network's plain state dict after `epoch` epochs to `snapshots/`; the initial one's is 0."""
         write_weights(model, self.snapshots_folder / f"epoch_{epoch:04d}.pt")
-
-    def best_epoch(self) -> int | None:
-        """The first of the epochs with the best `val/acc`, from 1; None where none was validated."""
-        validated = self.metrics().dropna(subset=["val/acc"])
-        return None if validated.empty else int(validated["epoch"].iloc[validated["val/acc"].argmax()])
-
-    def validation(self, epoch: int) -> dict[str, float]:
-        """`val/acc` and `val/loss` of an epoch, from 1, as `metrics.csv` has them."""
-        metrics = self.metrics()
-        row = metrics[metrics["epoch"] == epoch].iloc[-1]
-        return {name: float(row[name]) for name in ("val/acc", "val/loss")}
-
-    def status(self) -> dict[str, Any]:
-        """What `status.json` says; empty where there is none, the state `unreadable` where it cannot be read."""
-        try:
-            return read_status(self.status_file)
-        except FileNotFoundError:
-            return {}
-        except UnreadableError as error:
-            return {"state": "unreadable", "error": str(error)}
-
-    def result(self) -> dict[str, Any]:
-        """What `result.json` says; `test/acc` is from 0 to 1.
-
-        Raises:
-            FileNotFoundError: The run has not finished.
-            UnreadableError: The file is damaged.
-        """
-        return read_result(self.result_file)
-
-    def finished_result(self) -> dict[str, Any] | None:
-        """What `result()` says of a run that has finished; None where it has not, or its result cannot be read."""
-        if self.status().get("state") != "finished":
-            return None
-        try:
-            return self.result()
-        except (FileNotFoundError, UnreadableError):
-            return None
-
-    def has_result(self) -> bool:
-        """Whether the run has finished, and its result can be read."""
-        return self.finished_result() is not None
-
-    def state(self, status: Mapping[str, Any] | None = None) -> str:
-        """Its state, or `dead` where it is said to run and nobody living has its lock.
-
-        Args:
-            status: What `status.json` says, where that has just been read.
-        """
-        state = str((self.status() if status is None else status).get("state", "unknown"))
-        return "dead" if state == "running" and owner(self.lock_file) is None else state
-
-    def outcome(self) -> dict[str, Any]:
-        """The result with its `folder`; without one `status`, `folder`, `overrides` and, if there is one, `error`."""
-        result, folder = self.finished_result(), str(self.folder.absolute())
-        if result is not None:
-            return {**result, "folder": folder}
-        status = self.status()
-        told = {"status": self.state(status), "folder": folder, "overrides": self.overrides()}
-        return {**told, "error": status["error"]} if "error" in status else told
-
-    def config(self) -> dict[str, Any]:
-        """The resolved configuration; raises `UnreadableError` and `FileNotFoundError`, as what follows does."""
-        return read_config(self.config_file)
-
-    def overrides(self) -> list[str]:
-        """The command line that gave the configuration."""
-        return self.composition()["overrides"]
-
-    def composition(self) -> dict[str, Any]:
-        """What the run is, in a form that thousands of runs are compared by in seconds.
-
-        Returns:
-            `overrides`, the command line; `options`, the chosen one of each group; `interpolations`, by dotted key, for
-            values that follow others; `config`, the resolved configuration, in which keys are words.
-        """
-        return read_composition(self.composition_file)
-
-    def metrics(self) -> "pd.DataFrame":
-        """One row per epoch; what was not measured in an epoch is NaN, and a row that is damaged is left out.
-
-        Of an epoch that was written twice the later row counts.
-        """
-        return read_metrics(self.metrics_file)
-
-    def steps(self) -> dict[str, np.ndarray]:
-        """One array `(steps,)` per quantity."""
-        return read_arrays(self.steps_file)
-
-    def probes(self) -> dict[str, np.ndarray]:
-        """The arrays of `probes.npz`, `(P,)`, `(P, J)` or `(P, R)`, of a run with `probe=gradient`."""
-        return read_arrays(self.probes_file)
-
-    def snapshots(self) -> dict[int, Path]:
-        """The files of the network's weights by the number of epochs trained, in order, of a run that has kept them."""
-        paths = {path.stem.removeprefix("epoch_"): path for path in self.snapshots_folder.glob("epoch_*.pt")}
-        return dict(sorted((int(epoch), path) for epoch, path in paths.items() if epoch.isdecimal()))
-
-    def snapshot(self, epoch: int) -> "dict[str, Tensor]":
-        """The network's state dict after so many epochs.
-
-        Raises:
-            FileNotFoundError: It was not kept.
-            CheckpointError: It is damaged, or holds more than tensors.
-        """
-        return read_checkpoint(self.snapshots_folder / f"epoch_{epoch:04d}.pt")
 
 
 def described(error: BaseException) -> str:
