@@ -3,7 +3,6 @@ import shutil
 import subprocess
 import sys
 
-import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +16,7 @@ from cifar_lab.landscape_commands.covariate_shift import optimizer_step
 from cifar_lab.landscape_commands.points import Points
 from cifar_lab.landscape_commands.subject import load
 from cifar_lab.landscapes.interpolation import with_weights
-from cifar_lab.runs import Run, snapshots
+from cifar_lab.runs import Run
 
 TINY = (
     *("data=synthetic", "data.num_train=60", "data.num_test=20", "model=vgg_a", "model.stages=[[4],[4],[4],[4],[4]]"),
@@ -26,33 +25,13 @@ TINY = (
 IMAGES = 54  # all that a run trains on, so that which are drawn makes no difference
 
 
-class Snapshots(L.Callback):
-    """Writes the initial weights, and those of each epoch."""
-
-    def __init__(self, run):
-        self.run = run
-
-    def _write(self, module, epoch):
-        folder = self.run.folder / "snapshots"
-        folder.mkdir(exist_ok=True)
-        state = {name: value.clone().contiguous() for name, value in module.model.state_dict().items()}
-        torch.save(state, folder / f"epoch_{epoch:04d}.pt")
-
-    def on_train_start(self, trainer, module):
-        self._write(module, 0)
-
-    def on_train_epoch_end(self, trainer, module):
-        self._write(module, trainer.current_epoch + 1)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run with BatchNorm and one without, with their snapshots."""
     folder, threads = tmp_path_factory.mktemp("trained"), torch.get_num_threads()
     torch.set_num_threads(1)
     for name in ("with", "without"):
-        run = Run(folder / name)
-        train.run([*TINY, f"bn={name == 'with'}", f"hydra.run.dir={run.folder}"], callbacks=[Snapshots(run)])
+        train.run([*TINY, "callbacks=snapshots", f"bn={name == 'with'}", f"hydra.run.dir={folder / name}"])
     torch.set_num_threads(threads)
     return folder
 
@@ -82,7 +61,7 @@ def network(run, epoch):
     """A run's network with the weights of an epoch, its training images, their labels, and its loss."""
     config = saved(run)
     model = build(config.model)
-    model.load_state_dict(torch.load(snapshots(run)[epoch], weights_only=True))
+    model.load_state_dict(torch.load(run.snapshots()[epoch], weights_only=True))
     data = build(config.data, augment=None)
     data.setup()
     batches = list(data.train_dataloader())

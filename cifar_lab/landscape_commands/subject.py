@@ -15,7 +15,7 @@ from cifar_lab.data.images import keyed_generator, stratified_split
 from cifar_lab.data.loader import BatchLoader
 from cifar_lab.landscape_commands.settings import Settings
 from cifar_lab.landscapes.functional import NetworkLoss
-from cifar_lab.runs import Run, final_state, read_checkpoint, snapshots
+from cifar_lab.runs import Run, read_checkpoint
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -161,7 +161,7 @@ def _load(run: Run, label: str, settings: Settings) -> Subject:
     images, labels = _images(datamodule, "train", settings, device)
     with torch.random.fork_rng():  # what is drawn for initial weights is replaced at once
         model: nn.Module = build(config.model)
-    state = final_state(run)
+    state = run.final_state()
     check_fits(state, dict(model.named_parameters()), run.folder)
     model.load_state_dict({name: value for name, value in state.items() if name in model.state_dict()}, strict=False)
     model = model.to(device)
@@ -182,7 +182,7 @@ def _load(run: Run, label: str, settings: Settings) -> Subject:
         _images(datamodule, "val", settings, device),
         "held-out images" if config.data.get("val_fraction") else "test images",
         f"{name}, trained on {trained:,}{part} images",
-        snapshots(run),
+        run.snapshots(),
     )
 
 

@@ -8,7 +8,6 @@ from cifar_lab.runs.names import float32_digits, weights_name
 from cifar_lab.runs.plain import WHOLE_LIMIT, from_yaml
 from cifar_lab.runs.reading import UnreadableError
 from cifar_lab.runs.run import DivergedError, Run, RunExistsError, described
-from cifar_lab.runs.snapshots import final_state, snapshots
 from cifar_lab.runs.sweep import HOW_IT_IS_RUN, Sweep, find, find_runs, find_sweeps, is_run, job_key
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "Sweep",
     "UnreadableError",
     "described",
-    "final_state",
     "find",
     "find_runs",
     "find_sweeps",
@@ -36,7 +34,6 @@ __all__ = [
     "locked",
     "read_checkpoint",
     "replacing",
-    "snapshots",
     "weights_name",
     "write_checkpoint",
 ]

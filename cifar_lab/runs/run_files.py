@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+_PREFIX = "model."  # of the network's own names in a checkpoint
+
 
 class RunFiles:
     """One run's directory, which may be read while another process writes it.
@@ -156,3 +158,22 @@ class RunFiles:
             CheckpointError: It is damaged, or holds more than tensors.
         """
         return read_checkpoint(self.snapshots_folder / f"epoch_{epoch:04d}.pt")
+
+    def final_state(self) -> "dict[str, Tensor]":
+        """The network's state dict that the run ended with: of its last snapshot, else of its last checkpoint.
+
+        Where neither is left, as in an archive, that of the chosen epoch, under `weights/`.
+
+        Raises:
+            ValueError: There are none, or they are damaged.
+        """
+        kept = list(self.snapshots().values())
+        if kept:
+            return read_checkpoint(kept[-1])
+        if self.last_checkpoint.exists():
+            state = read_checkpoint(self.last_checkpoint)["state_dict"]
+            return {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
+        chosen = sorted(self.weights.glob("*.pth"))
+        if not chosen:
+            raise ValueError(f"{self.folder} holds no weights, neither snapshots nor checkpoints; train it again")
+        return read_checkpoint(chosen[-1])
