@@ -12,6 +12,7 @@ from cifar_lab.landscapes.functional import (
     along_gradient,
     difference,
     dot,
+    hessian_vector_product,
     moved,
     norm,
     value_and_gradient,
@@ -28,10 +29,16 @@ MOVED_QUANTITIES = (
     "curvature",
 )
 RELATIVE = "relative_"
+# Relative distance of the gradients of one loss in two layouts: rounding is far below it, another mask far above.
+_TWINS = 1e-2
 
 
 def probe(
-    loss: Loss, weights: Weights, etas: Sequence[float], relative_distances: Sequence[float] = ()
+    loss: Loss,
+    weights: Weights,
+    etas: Sequence[float],
+    relative_distances: Sequence[float] = (),
+    twin: Loss | None = None,
 ) -> dict[str, np.ndarray]:
     """Measure a loss at `weights` w and at w - eta g, where g is its gradient at w (arXiv:1805.11604, section 3.2).
 
@@ -40,10 +47,12 @@ def probe(
     for being finite: of a loss that overflows infinities and NaN are the result.
 
     Args:
-        loss: Is called at J + R + 1 points.
+        loss: Is called at J + R + 1 points, and for the Hessian's product where `twin` is not.
         weights: w, which is left as it is.
         etas: Step sizes, `(J,)`.
         relative_distances: Step sizes by the distance that they go, ||eta g|| / ||w||, `(R,)`.
+        twin: The same loss computed in contiguous memory, where its second derivative may be cheaper; where its
+            gradient at w turns out to be another one, `loss` itself is taken.
 
     Returns:
         In float64: at w the scalars `loss`, `grad_norm` ||g||, `weight_norm` ||w||, `hessian_norm` ||Hg|| / ||g|| and
@@ -52,7 +61,11 @@ def probe(
         (eta ||g||) and `curvature` (L' - L + eta ||g||^2) / (eta^2 ||g||^2 / 2); for each of `relative_distances` the
         same under `relative_eta` and so on, `(R,)`.
     """
-    value, gradient, product = along_gradient(loss, weights)
+    if twin is None:
+        value, gradient, product = along_gradient(loss, weights)
+    else:
+        value, gradient = value_and_gradient(loss, weights)
+        product = _product_by_twin(twin, weights, gradient) or hessian_vector_product(loss, weights, gradient)
     grad_norm, weight_norm = _float64(norm(gradient)), _float64(norm(weights))
     told = {
         "loss": _float64(value),
@@ -66,6 +79,14 @@ def probe(
     told |= _along(loss, weights, value, gradient, sizes)
     told |= {f"{RELATIVE}{name}": values for name, values in _along(loss, weights, value, gradient, relative).items()}
     return {name: values.numpy() for name, values in told.items()}
+
+
+def _product_by_twin(twin: Loss, weights: Weights, gradient: Weights) -> dict[str, Tensor] | None:
+    """The Hessian's product with the gradient of a twin of the loss; None where it is no twin within rounding."""
+    # Dropout of feature maps draws in the order of memory, so that in another layout its mask is another one.
+    _, other, product = along_gradient(twin, {name: value.contiguous() for name, value in weights.items()})
+    is_same = norm(difference(other, gradient)) <= _TWINS * norm(gradient)
+    return product if bool(is_same) else None
 
 
 def _along(loss: Loss, weights: Weights, value: Tensor, gradient: Weights, etas: Tensor) -> dict[str, Tensor]:

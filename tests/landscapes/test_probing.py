@@ -85,6 +85,25 @@ def test_where_the_gradient_vanishes_quotients_are_not_a_number():
         assert np.isnan(told[name]).all(), name
 
 
+@pytest.mark.parametrize("spatial_dropout", [False, True])
+def test_the_hessians_product_is_the_same_in_another_layout_whatever_dropout_draws(spatial_dropout):
+    torch.manual_seed(0)
+    body = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Softplus(), nn.Dropout(0.5) if spatial_dropout else nn.Identity()]
+    network = nn.Sequential(*body, nn.Flatten(), nn.Linear(144, 10)).to(memory_format=torch.channels_last)
+    images, labels = torch.randn(16, 3, 8, 8), torch.randint(10, (16,))
+    loss, twin = (
+        NetworkLoss(
+            network, nn.CrossEntropyLoss(), images.to(memory_format=layout), labels, lambda: torch.manual_seed(5)
+        )
+        for layout in (torch.channels_last, torch.contiguous_format)
+    )
+    alone, beside = probe(loss, loss.weights(), [0.1]), probe(loss, loss.weights(), [0.1], twin=twin)
+    for name, values in alone.items():
+        np.testing.assert_allclose(beside[name], values, rtol=1e-3, err_msg=name)
+    other = probe(twin, {name: value.contiguous() for name, value in loss.weights().items()}, [])["hessian_norm"]
+    assert (abs(other / alone["hessian_norm"] - 1) < 1e-3) != spatial_dropout  # else the mask would tell nothing
+
+
 def naive(network, criterion, images, labels, eta):
     """The loss and the gradient after a step, by a copy of the network whose weights are moved in place."""
     torch.manual_seed(5)
