@@ -57,7 +57,8 @@ def test_a_run_leaves_a_complete_directory(lab: Lab, composed: Compose) -> None:
     assert yaml.safe_load(run.config_file.read_text())["data"]["num_train"] == 60
 
     result = run.result()
-    _, documented = (Path(__file__).parents[1] / "docs" / "run_directory.md").read_text().split("## result.json")
+    page = (Path(__file__).parents[1] / "docs" / "run_directory.md").read_text()
+    documented = page.partition("\n## result.json\n")[2]
     assert set(re.findall(r"^\| `([^`]+)` \|", documented, re.MULTILINE)) == result.keys()
     assert result["status"] == "finished"
     assert result["num_parameters"] == sum(weight.numel() for weight in CNN(filters=(4, 4, 4)).parameters())
@@ -92,6 +93,18 @@ def test_the_last_lines_tell_the_result(lab: Lab) -> None:
     assert lines[4].startswith(f"seconds        {result['seconds']:,.0f}")
     assert lines[5] == f"folder         {outcome.runs[0].folder.relative_to(Path.cwd())}"
     assert outcome.stderr == ""
+
+
+def test_what_probes_cost_is_told_in_one_line_and_in_the_result(lab: Lab) -> None:
+    outcome = lab(*TINY, "probe=gradient", "probe.every=5", "probe.at=[]", "probe.etas=[1]")
+    (line,) = (line for line in outcome.stdout.splitlines() if line.startswith("probes "))
+    result = outcome.runs[0].result()
+    taken = outcome.runs[0].probes()["seconds"].sum()
+    assert result["probes"] == 4
+    assert result["probe_seconds"] == pytest.approx(taken, abs=1e-3)
+    steps = result["epochs"] * result["train_size"] / result["images_per_second"]
+    share = result["probe_seconds"] / steps
+    assert line == f"probes         4 in {result['probe_seconds']:.1f} s, {share:.1%} of training"
 
 
 def test_a_subset_is_said_to_be_one(lab: Lab) -> None:
