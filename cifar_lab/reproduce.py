@@ -113,9 +113,9 @@ def _trained(one: Planned) -> RunFailedError | None:
     """
     try:
         train.run(one.command)
-    except RunFailedError as error:
+    except (RunFailedError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        return error
+        return error if isinstance(error, RunFailedError) else RunFailedError(str(error))
     except Interrupted as error:
         print(f"error: interrupted by {error}; the same command goes on where it stopped", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None

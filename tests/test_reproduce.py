@@ -12,6 +12,7 @@ import pytest
 
 from cifar_lab.analysis.published import Row, Scale
 from cifar_lab.command import application
+from cifar_lab.config import checked
 from cifar_lab.config.published import tables
 from cifar_lab.cost import Speed
 from cifar_lab.planned import chosen, network_of, plan
@@ -48,7 +49,7 @@ def call(*arguments: str) -> int:
         ("optimizer_adam", {"epochs": 5, "scheduler.step_size": 2}, {"epochs": 1, "scheduler.step_size": 1}),
         ("loss_label_smoothing", {"epochs": 8}, {"epochs": 1}),
         ("scheduler_plateau", {"epochs": 5}, {"epochs": 1}),
-        ("swa", {"epochs": 10}, {"epochs": 1}),
+        ("swa", {"epochs": 10}, {"epochs": 1, "averaging.start": 0}),
         (
             "resnet_adamw",
             {"epochs": 20, "scheduler.T_0": 1},
@@ -63,6 +64,12 @@ def test_scales(rows: dict[str, Row], name: str, quick: dict[str, int], smoke: d
     assert row.shortened(Scale.QUICK) == quick
     assert row.shortened(Scale.SMOKE) == {**smoke, "data.train_size": 1000}
     assert row.command(Scale.QUICK, 3, "holdout")[-2:] == ["protocol=holdout", "seed=3"]
+
+
+@pytest.mark.parametrize("name", ["swa", "resnet_adamw", "scheduler_plateau", "loss_focal"])
+@pytest.mark.parametrize("scale", [Scale.QUICK, Scale.SMOKE])
+def test_shortened_rows_can_be_run(rows: dict[str, Row], name: str, scale: Scale) -> None:
+    assert checked([*rows[name].command(scale), "data=synthetic"]).trains
 
 
 def test_the_plan_has_every_composition_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,8 @@ class Row:
         """What a scale sets otherwise than the published run has it, by dotted key.
 
         Epochs, step sizes and the first cycle's length become a tenth, rounded, at least 1; the averaging's start and
-        anneal are shares of the epochs, and follow. Patience and cooldown stay.
+        anneal are shares of the epochs, and follow, but for a start that would leave no epoch. Patience and cooldown
+        stay.
         """
         if scale is Scale.FULL:
             return {}
@@ -87,6 +88,9 @@ class Row:
         every = self.config["trainer"]["check_val_every_n_epoch"]
         if every is not None and every > short["epochs"]:  # else it would never be validated
             short["trainer.check_val_every_n_epoch"] = short["epochs"]
+        start = self.config["averaging"].get("start")
+        if start is not None and round(start * short["epochs"]) >= short["epochs"]:
+            short["averaging.start"] = 0
         return {**short, "data.train_size": _SMOKE_IMAGES} if scale is Scale.SMOKE else short
 
 
