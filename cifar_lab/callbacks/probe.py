@@ -21,8 +21,9 @@ class GradientProbe(L.Callback):
     """Measures, before some optimizer steps, what the loss and its gradient do along the gradient.
 
     The loss is the Classifier's own, without the L1 penalty, on the step's batch as the network saw it (of accumulated
-    batches the last), with the same dropout mask, in float32 whatever the run's precision. Training is not disturbed:
-    with and without probes a run has the same bits. `cifar_lab.landscapes.probing.probe` says what is measured.
+    batches the last), with the same dropout mask, in float32 whatever the run's precision. A compiled network is probed
+    as it was written, whose dropout mask is another one. Training is not disturbed: with and without probes a run has
+    the same bits. `cifar_lab.landscapes.probing.probe` says what is measured.
 
     Args:
         every: Steps between two probes; the first is before step 0.
