@@ -8,7 +8,7 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
-from cifar_lab.landscapes.functional import Loss, Weights, dot, hessian_vector_product, value_and_gradient
+from cifar_lab.landscapes.functional import Loss, Weights, along_gradient, dot, hessian_vector_product
 
 _MOST_RESTARTS = 40
 
@@ -102,8 +102,8 @@ def sharpness(losses: Iterable[Loss], weights: Weights) -> float:
     """
     curved = squares = 0.0
     for loss in losses:
-        _, gradient = value_and_gradient(loss, weights)
-        curved += float(dot(gradient, hessian_vector_product(loss, weights, gradient)))
+        _, gradient, product = along_gradient(loss, weights)
+        curved += float(dot(gradient, product))
         squares += float(dot(gradient, gradient))
     return curved / squares if squares else float("nan")
 

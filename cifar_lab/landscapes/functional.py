@@ -75,14 +75,7 @@ def value_and_gradient(loss: Loss, weights: Weights) -> tuple[Tensor, dict[str, 
 
 def hessian_vector_product(loss: Loss, weights: Weights, direction: Weights) -> dict[str, Tensor]:
     """The loss's Hessian at `weights` times `direction`, exactly, by a gradient of the gradient."""
-    leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
-    with torch.enable_grad(), without_tf32(_device(leaves)):
-        gradient = torch.autograd.grad(loss(leaves), list(leaves.values()), create_graph=True, materialize_grads=True)
-        along = dot(dict(zip(leaves, gradient, strict=True)), direction)
-        if not along.requires_grad:  # a loss that is linear in its weights
-            return {name: torch.zeros_like(value) for name, value in weights.items()}
-        product = torch.autograd.grad(along, list(leaves.values()), materialize_grads=True)
-    return dict(zip(leaves, product, strict=True))
+    return _gradient_of_gradient(loss, weights, direction)[2]
 
 
 def along_gradient(loss: Loss, weights: Weights) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
@@ -90,20 +83,33 @@ def along_gradient(loss: Loss, weights: Weights) -> tuple[Tensor, dict[str, Tens
 
     Both calls beside this one, `value_and_gradient` and `hessian_vector_product`, would cost a pass more.
     """
+    return _gradient_of_gradient(loss, weights)
+
+
+def _gradient_of_gradient(
+    loss: Loss, weights: Weights, direction: Weights | None = None
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """The loss, its gradient, and its Hessian's product with `direction`, or with the gradient itself."""
     leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
     points = list(leaves.values())
     with torch.enable_grad(), without_tf32(_device(leaves)):
         value = loss(leaves)
-        gradient = torch.autograd.grad(value, points, create_graph=True, materialize_grads=True)
-        varying = [part for part in gradient if part.requires_grad]  # none of a loss that is linear in its weights
-        along = [part.detach() for part in varying]
+        parts = torch.autograd.grad(value, points, create_graph=True, materialize_grads=True)
+        gradient = dict(zip(leaves, parts, strict=True))
+        along = {name: part.detach() for name, part in (gradient if direction is None else direction).items()}
+        varying = [name for name, part in gradient.items() if part.requires_grad]  # none where the loss is linear
         product = (
-            torch.autograd.grad(varying, points, along, materialize_grads=True)
+            torch.autograd.grad(
+                [gradient[name] for name in varying],
+                points,
+                [along[name] for name in varying],
+                materialize_grads=True,
+            )
             if varying
             else [torch.zeros_like(point) for point in points]
         )
-    detached = [part.detach() for part in gradient]
-    return value.detach(), dict(zip(leaves, detached, strict=True)), dict(zip(leaves, product, strict=True))
+    detached = {name: part.detach() for name, part in gradient.items()}
+    return value.detach(), detached, dict(zip(leaves, product, strict=True))
 
 
 def moved(weights: Weights, direction: Weights, distance: float | Tensor) -> dict[str, Tensor]:
