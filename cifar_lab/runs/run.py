@@ -159,8 +159,11 @@ class Run(RunFiles):
         write_arrays(self.probes_file, probes)
 
     def save_weights(self, model: "nn.Module", name: str) -> None:
-        """Write the network's plain state dict to `weights/` under `name`."""
+        """Write the network's plain state dict to `weights/` under `name`, in place of what is there."""
         write_weights(model, self.weights / name)
+        for other in self.weights.glob("*.pth"):  # of a run that has been trained further
+            if other.name != name:
+                other.unlink()
 
     def save_snapshot(self, model: "nn.Module", epoch: int) -> None:
         """Write the network's plain state dict after `epoch` epochs to `snapshots/`; the initial one's is 0."""

@@ -173,7 +173,16 @@ class RunFiles:
         if self.last_checkpoint.exists():
             state = read_checkpoint(self.last_checkpoint)["state_dict"]
             return {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
-        chosen = sorted(self.weights.glob("*.pth"))
-        if not chosen:
+        return read_checkpoint(self.chosen_weights())
+
+    def chosen_weights(self) -> Path:
+        """The file with the chosen epoch's weights, or, of a run that has not finished, the best epoch's so far.
+
+        Raises:
+            ValueError: There is none.
+        """
+        kept = [*sorted(self.weights.glob("*.pth")), self.best_checkpoint, self.last_checkpoint]
+        there = [path for path in kept if path.exists()]
+        if not there:
             raise ValueError(f"{self.folder} holds no weights, neither snapshots nor checkpoints; train it again")
-        return read_checkpoint(chosen[-1])
+        return there[0]

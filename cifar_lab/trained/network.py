@@ -1,0 +1,116 @@
+"""A trained network, ready to be used."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from cifar_lab import hardware
+from cifar_lab.config import build
+from cifar_lab.data import files
+from cifar_lab.data.datamodule import CIFAR10DataModule
+from cifar_lab.data.loader import normalise
+from cifar_lab.runs import Run
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from cifar_lab.data.datamodule import InMemoryDataModule
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network with what it takes to use it.
+
+    Attributes:
+        label: What it is called: the run's folder, or the file.
+        weights: The file that the weights are from.
+        run: The run that trained it; None of a file alone.
+        config: The run's configuration; None of a file alone.
+        model: On its device, in evaluation mode, in float32; maps normalised images to logits.
+        making: The option that makes the network, plain values with `_target_`.
+        architecture: What it is, in a few words.
+        mean: Per channel, subtracted from images from 0 to 1.
+        std: Per channel, divided by.
+        classes: Their names, in the order of the logits.
+        native: The device, the precision and the layout that it computes in.
+        facts: What is known of it, by the names of `docs/run_directory.md`: `test/acc`, `fingerprint` and so on.
+        assumed: What nothing says, a line each.
+        data_root: The folder of CIFAR-10 that the command line names.
+    """
+
+    label: str
+    weights: Path
+    run: Run | None
+    config: "DictConfig | None"
+    model: nn.Module
+    making: Mapping[str, Any]
+    architecture: str
+    mean: Sequence[float]
+    std: Sequence[float]
+    classes: Sequence[str]
+    native: hardware.Native
+    facts: Mapping[str, Any]
+    assumed: Sequence[str]
+    data_root: Path | None = None
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Map normalised images `(N, 3, 32, 32)` to float32 logits `(N, num_classes)` on its device."""
+        with torch.no_grad():
+            moved = images.to(self.native.device).to(memory_format=self.native.memory_format)
+            return self._forward(moved).float()
+
+    def logits_of_pixels(self, pixels: Tensor) -> Tensor:
+        """Map uint8 images `(N, 32, 32, 3)`, 0 to 255, to float32 logits `(N, num_classes)` on its device."""
+        return self.logits(self.normalised(pixels))
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Map uint8 images `(N, 32, 32, 3)`, 0 to 255, to what the network takes, `(N, 3, 32, 32)`."""
+        return normalise(pixels, torch.tensor(self.mean), torch.tensor(self.std))
+
+    @cached_property
+    def _forward(self) -> Callable[[Tensor], Tensor]:
+        # Lightning's own way of computing in a precision, so that the numbers are those of the run's test.
+        accelerator = "gpu" if self.native.device == "cuda" else self.native.device
+        fabric = Fabric(accelerator=accelerator, devices=1, precision=self.native.precision)  # type: ignore[arg-type]
+        return fabric.setup_module(self.model)
+
+    def datamodule(self, *, augment: bool = False) -> "InMemoryDataModule":
+        """The images that it was trained, validated and tested on; a file alone is of CIFAR-10, all of it.
+
+        Its folder is the one that the command line names, else the run's, else, where that is not there (on another
+        machine), `$CIFAR_LAB_DATA` or the user's cache.
+
+        Args:
+            augment: Change training images as the run did.
+
+        Raises:
+            DataError: They are not there, or damaged.
+        """
+        if self.config is None:
+            datamodule: InMemoryDataModule = CIFAR10DataModule(
+                self._root(None), mean=self.mean, std=self.std, val_fraction=0
+            )
+        else:
+            data = self.config.data
+            changes: dict[str, Any] = {"root": self._root(data.root)} if "root" in data else {}
+            datamodule = build(data, **changes) if augment else build(data, augment=None, **changes)
+        datamodule.setup()
+        return datamodule
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether images were held out of its training that are not the test set."""
+        return self.config is not None and bool(self.config.protocol.val_fraction)
+
+    def _root(self, recorded: str | None) -> str | None:
+        if self.data_root is not None:
+            return str(self.data_root)
+        own = os.environ.get("CIFAR_LAB_DATA") or None
+        return own if recorded is None or not files.is_there(recorded) else recorded

@@ -1,0 +1,140 @@
+"""The report's published weight files, in its naming, load as what they are."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from cifar_lab.trained import Said, load
+from tests.report_networks import ReportCNN, ReportResNet, ReportVGG
+
+LEAKY = partial(nn.LeakyReLU, 0.1)
+LIGHT = ((16,), (32,))
+SMALL = ((4,), (8,), (8, 8), (12, 12), (12, 12))
+HALVES = (0.5, 0.5, 0.5)
+
+
+def published(model: nn.Module, path: Path) -> nn.Module:
+    """A file as the report has it; BatchNorm's statistics are no longer the initial ones."""
+    model.train()(torch.rand(16, 3, 32, 32))
+    torch.save(model.state_dict(), path)
+    return model.eval()
+
+
+def normalised(pixels: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    images = pixels.permute(0, 3, 1, 2) / 255
+    return (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "said", "architecture", "mean"),
+    [
+        (
+            "best_model_LeakyReLU_CrossEntropy_Adam_CosineAnnealingLR_8945.pth",
+            ReportCNN((8, 12, 16), LEAKY),
+            Said(),
+            "cnn filters=[8,12,16] bn=true",
+            None,
+        ),
+        (
+            "best_model_eLU_CrossEntropy_Adam_CosineAnnealingLR_8745.pth",
+            ReportCNN((8, 8, 8), nn.ELU, bn=False),
+            Said(),
+            "cnn filters=[8,8,8] bn=false",
+            None,
+        ),
+        ("best_model_9153.pth", ReportCNN((8, 8, 8), partial(nn.LeakyReLU, 0.05)), Said(), "cnn filters=[8,8,8]", None),
+        ("best_model_resnet_adamw_9522.pth", ReportResNet((4, 8, 12)), Said(), "resnet14 blocks=[2,2,2]", HALVES),
+        ("a.pth", ReportResNet((4, 4, 8, 8), nn.GELU), Said(activation="gelu"), "resnet18", HALVES),
+        ("vgg.pth", ReportVGG(SMALL, 16), Said(), "vgg_a stages=[[4],[8],[8,8],[12,12],[12,12]] hidden=16", HALVES),
+        ("vgg_bn.pth", ReportVGG(SMALL, 16, bn=True), Said(), "bn=true", HALVES),
+        ("light.pth", ReportVGG(LIGHT, 128, by_stage=True), Said(), "vgg_a_light stages=[[16],[32]]", HALVES),
+        ("drop.pth", ReportVGG(SMALL, 8, by_stage=True, dropout=True), Said(), "vgg_a_dropout", HALVES),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.endswith(".pth") else "",
+)
+def test_a_published_file_gives_the_logits_of_the_reports_own_network(
+    tmp_path: Path, name: str, model: nn.Module, said: Said, architecture: str, mean: tuple[float, ...] | None
+) -> None:
+    published(model, tmp_path / name)
+    trained = load(tmp_path / name, said)
+    pixels = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8)
+    cifar10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+    with torch.no_grad():
+        expected = model(normalised(pixels, *(cifar10 if mean is None else (mean, mean))))
+    torch.testing.assert_close(trained.logits_of_pixels(pixels), expected)
+    assert architecture in trained.architecture
+    assert list(trained.classes)[:2] == ["airplane", "automobile"]
+
+
+def test_an_averages_file_loads_without_its_prefix(tmp_path: Path) -> None:
+    averaged = AveragedModel(ReportCNN((4, 4, 4), partial(nn.LeakyReLU, 0.05)))
+    torch.save(averaged.state_dict(), tmp_path / "best_model_swa_8517.pth")
+    trained = load(tmp_path / "best_model_swa_8517.pth")
+    images = torch.rand(3, 3, 32, 32)
+    torch.testing.assert_close(trained.logits(images), averaged.module.eval()(images).detach())
+
+
+def test_what_is_assumed_is_said_and_can_be_said_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "best_model_LeakyReLU_CrossEntropy_Adam_StepLR_8842.pth"
+    published(ReportCNN((4, 4, 4), partial(nn.LeakyReLU, 0.3)), path)
+    assumed = "\n".join(load(path).assumed)
+    assert "slope 0.1" in assumed
+    assert "--negative-slope" in assumed
+    assert "0.4914" in assumed
+    said = load(path, Said(negative_slope=0.3, mean=HALVES, std=HALVES))
+    assert not said.assumed
+    assert said.making["activation"]["negative_slope"] == 0.3
+    assert tuple(said.mean) == HALVES
+
+
+def test_the_best_configurations_slope_is_its_own(tmp_path: Path) -> None:
+    published(ReportCNN((4, 4, 4)), tmp_path / "best_model_9153.pth")
+    assert load(tmp_path / "best_model_9153.pth").making["activation"]["negative_slope"] == 0.05
+
+
+def test_another_network_than_asked_for_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "vgg.pth"
+    published(ReportVGG(SMALL, 8, bn=True), path)
+    with pytest.raises(ValueError, match=r"is vgg_a .* bn=true; asked for bn=false"):
+        load(path, Said(bn=False))
+    with pytest.raises(ValueError, match="asked for cnn"):
+        load(path, Said(model="cnn"))
+    assert load(path, Said(model="vgg_a", bn=True)).architecture.startswith("vgg_a")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (Said(activation="tanh"), "--activation tanh does not exist; there are elu, gelu"),
+        (Said(negative_slope=0.1), "--negative-slope is of leaky_relu"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, said: Said, words: str) -> None:
+    published(ReportCNN((4, 4, 4)), tmp_path / "best_model_ReLU_x.pth")
+    with pytest.raises(ValueError, match=words):
+        load(tmp_path / "best_model_ReLU_x.pth", said)
+
+
+def test_foreign_weights_are_one_line(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"none of this project's \(weight, bias, \.\.\.\)"):
+        load(tmp_path / "x.pth")
+    torch.save({"weight": "words"}, tmp_path / "y.pth")
+    with pytest.raises(ValueError, match="weight is no tensor"):
+        load(tmp_path / "y.pth")
+    (tmp_path / "z.pth").write_bytes(b"no zip")
+    with pytest.raises(ValueError, match=r"z\.pth is damaged"):
+        load(tmp_path / "z.pth")
+    with pytest.raises(ValueError, match="does not exist"):
+        load(tmp_path / "none")
+
+
+def test_numbers_that_are_no_normalisation_are_refused() -> None:
+    with pytest.raises(ValueError, match="--mean takes three numbers"):
+        Said(mean=(0.5,))
+    with pytest.raises(ValueError, match="each lies above 0"):
+        Said(std=(0.5, 0.5, 0.0))
