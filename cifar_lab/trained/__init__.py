@@ -2,6 +2,6 @@
 
 from cifar_lab.trained.loading import load
 from cifar_lab.trained.network import Trained
-from cifar_lab.trained.said import Said
+from cifar_lab.trained.said import Said, numbers
 
-__all__ = ["Said", "Trained", "load"]
+__all__ = ["Said", "Trained", "load", "numbers"]

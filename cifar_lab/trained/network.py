@@ -1,7 +1,8 @@
 """A trained network, ready to be used."""
 
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from cifar_lab import hardware
 from cifar_lab.config import build
@@ -74,12 +76,31 @@ class Trained:
         """Map uint8 images `(N, 32, 32, 3)`, 0 to 255, to what the network takes, `(N, 3, 32, 32)`."""
         return normalise(pixels, torch.tensor(self.mean), torch.tensor(self.std))
 
+    def reestimate_batch_norm(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Estimate BatchNorm's running statistics again, as the averages over batches (arXiv:1803.05407, section 3.2).
+
+        Args:
+            batches: Normalised training images `(N, 3, 32, 32)` with their labels.
+
+        Raises:
+            ValueError: The network has no BatchNorm with running statistics.
+        """
+        norms = [module for module in self.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        if not any(norm.track_running_stats for norm in norms):
+            raise ValueError(f"{self.label} has no BatchNorm; leave --reestimate-bn out")
+        layout = self.native.memory_format
+        update_bn(
+            (images.to(self.native.device).to(memory_format=layout) for images, _ in batches),
+            self._forward,
+        )
+
     @cached_property
-    def _forward(self) -> Callable[[Tensor], Tensor]:
+    def _forward(self) -> nn.Module:
         # Lightning's own way of computing in a precision, so that the numbers are those of the run's test.
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it tells what the caller has chosen
         accelerator = "gpu" if self.native.device == "cuda" else self.native.device
         fabric = Fabric(accelerator=accelerator, devices=1, precision=self.native.precision)  # type: ignore[arg-type]
-        return fabric.setup_module(self.model)
+        return fabric.setup_module(self.model).eval()
 
     def datamodule(self, *, augment: bool = False) -> "InMemoryDataModule":
         """The images that it was trained, validated and tested on; a file alone is of CIFAR-10, all of it.

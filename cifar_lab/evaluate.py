@@ -1,0 +1,126 @@
+"""How good trained networks are: `python -m cifar_lab.evaluate RUN`."""
+
+import json
+import os
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifar_lab.command import run_command
+from cifar_lab.network_options import Networks, check_there, folder_of, load_noting, says_of_network
+
+if TYPE_CHECKING:
+    from cifar_lab.evaluation import Settings
+    from cifar_lab.trained import Said
+
+
+class Split(StrEnum):
+    """Which images."""
+
+    TEST = "test"
+    VAL = "val"
+
+
+class TTA(StrEnum):
+    """Test-time augmentation."""
+
+    FLIP = "flip"
+
+
+@says_of_network
+def evaluate(
+    networks: Networks,
+    said: "Callable[[], Said]",
+    split: Annotated[Split, typer.Option(help="val: the images that were held out of training.")] = Split.TEST,
+    tta: Annotated[
+        TTA | None, typer.Option(help="Test-time augmentation; flip: the mean of an image's and its mirror's logits.")
+    ] = None,
+    reestimate_bn: Annotated[
+        bool, typer.Option("--reestimate-bn", help="Estimate BatchNorm's statistics again, over the training images.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Where files go; default: evaluation/ in the run, or beside the file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a list of results, instead of text.")] = False,
+) -> None:
+    """Accuracy, calibration and mistakes of trained networks, in numbers and figures."""
+    check_there(networks)
+    if output is not None and len(networks) > 1:
+        raise ValueError(f"--output {output} with {len(networks)} networks; leave it out, or name one network")
+    from cifar_lab.evaluation import Settings
+
+    settings = Settings(split.value, None if tta is None else tta.value, reestimate_bn)
+    results = [_evaluate(path, said, settings, output, quiet=as_json) for path in networks]
+    if as_json:
+        print(json.dumps(results, indent=2))
+    elif len(results) > 1:
+        _compare(results)
+
+
+def _evaluate(
+    path: Path, said: "Callable[[], Said]", settings: "Settings", output: Path | None, *, quiet: bool
+) -> dict[str, Any]:
+    from cifar_lab.evaluation import evaluate as measure
+    from cifar_lab.evaluation import write
+
+    evaluation = measure(load_noting(path, said), settings)
+    folder = output if output is not None else folder_of(path, "evaluation") / settings.name
+    files = write(evaluation, folder)
+    result = {**evaluation.result, "files": [os.path.relpath(file) for file in files]}
+    if not quiet:
+        _show(result)
+    return result
+
+
+def _show(result: dict[str, Any]) -> None:
+    from cifar_lab.terminal import print_table
+
+    own, images = result["own_test_acc"], result["images"]
+    same = "" if own is None else ", the run's own" if round(own * images) == round(result["acc"] * images) else None
+    note = f", the run's own test found {own:.2%}" if same is None else same
+    top5 = f", among the first five {result['acc_top5']:.2%}" if "acc_top5" in result else ""
+    temperature = " and ".join(f"{value:.3f}" for value in result["temperature"])
+    lines = {
+        "network": f"{result['network']}: {result['architecture']}, {result['precision']}",
+        f"{result['split']} accuracy": f"{result['acc']:.2%} (95 % interval {result['acc_low']:.2%} to "
+        f"{result['acc_high']:.2%}, {images:,} images of {result['data']}){note}{top5}",
+        "loss": f"{result['loss']:.4f}, cross-entropy {result['nll']:.4f} nats",
+        "calibration": f"ECE {result['ece']:.2%}, Brier {result['brier']:.4f}, NLL {result['nll']:.4f}",
+        "  scaled": f"ECE {result['ece_scaled']:.2%}, Brier {result['brier_scaled']:.4f}, NLL "
+        f"{result['nll_scaled']:.4f}; temperature {temperature}, fitted on {result['temperature_fitted_on']}",
+        "folder": os.path.dirname(result["files"][0]),
+    }
+    for name, text in lines.items():
+        print(f"{name:14} {text}")
+    rows = [
+        {name: f"{value:.2%}" if isinstance(value, float) else f"{value}" for name, value in row.items()}
+        for row in result["per_class"]
+    ]
+    print_table(rows, left=("class",))
+
+
+def _compare(results: list[dict[str, Any]]) -> None:
+    from cifar_lab.terminal import print_table
+
+    names = {"acc": "accuracy", "acc_low": "from", "acc_high": "to", "ece": "ECE", "ece_scaled": "ECE scaled"}
+    rows = [
+        {
+            "network": result["network"],
+            **{name: f"{result[key]:.2%}" for key, name in names.items()},
+            "NLL": f"{result['nll']:.4f}",
+        }
+        for result in results
+    ]
+    print_table(rows, left=("network",))
+
+
+def main() -> None:
+    """The command line."""
+    run_command(evaluate)
+
+
+if __name__ == "__main__":
+    main()

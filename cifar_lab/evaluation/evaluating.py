@@ -1,0 +1,135 @@
+"""Evaluate one trained network."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from cifar_lab.analysis.run_report import data_name
+from cifar_lab.config import build
+from cifar_lab.data.datamodule import InMemoryDataModule
+from cifar_lab.data.images import LabelledImages
+from cifar_lab.evaluation import measures
+from cifar_lab.evaluation.calibration import calibration
+from cifar_lab.evaluation.measures import Answers, Scaled
+from cifar_lab.trained import Trained
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network is evaluated.
+
+    Attributes:
+        split: `test`, or `val`: the images held out of training.
+        tta: `flip` averages the logits of an image and of its mirror image; None looks at the image alone.
+        reestimate_bn: Estimate BatchNorm's statistics again over the training images first.
+    """
+
+    split: str = "test"
+    tta: str | None = None
+    reestimate_bn: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return "-".join([self.split, *([self.tta] if self.tta else []), *(["bn"] if self.reestimate_bn else [])])
+
+    @property
+    def is_the_runs_own(self) -> bool:
+        """Whether a run's own test did the same."""
+        return self == Settings()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found.
+
+    Attributes:
+        trained: The network.
+        settings: How it was evaluated.
+        answers: On the split.
+        images: Of the split, in the same order.
+        scaled: Answers after temperature scaling.
+        result: Plain values, by the names of `docs/evaluate.md`.
+    """
+
+    trained: Trained
+    settings: Settings
+    answers: Answers
+    images: LabelledImages
+    scaled: Scaled
+    result: dict[str, Any]
+
+
+def evaluate(trained: Trained, settings: Settings) -> Evaluation:
+    """Measure a network on a split.
+
+    Args:
+        trained: The network; its BatchNorm's statistics change where they are to be estimated again.
+        settings: How.
+
+    Raises:
+        ValueError: Its images are not there, no images were held out for `val`, or there is no BatchNorm.
+    """
+    if settings.split == "val" and not trained.holds_out:
+        raise ValueError(f"--split val: of the training of {trained.label} nothing was held out; leave it out")
+    datamodule = trained.datamodule()
+    if settings.reestimate_bn:
+        training = trained.datamodule(augment=True).train_dataloader()
+        training.set_epoch(int(trained.facts.get("epochs", 0)))  # an order that training has not seen
+        trained.reestimate_batch_norm(_shown(training, f"{trained.label}: BatchNorm"))
+    answers = answer(trained, datamodule, settings.split, settings.tta)
+    has_other = settings.split == "test" and trained.holds_out
+    held_out = answer(trained, datamodule, "val", settings.tta) if has_other else None
+    scaled = measures.scaled(answers, held_out)
+    loader = datamodule.test_dataloader() if settings.split == "test" else datamodule.val_dataloader()
+    return Evaluation(trained, settings, answers, loader.data, scaled, _result(trained, settings, answers, scaled))
+
+
+def answer(trained: Trained, datamodule: InMemoryDataModule, split: str, tta: str | None) -> Answers:
+    """A network's answers on a split's images, in the batches of the run's own test."""
+    loader = datamodule.test_dataloader() if split == "test" else datamodule.val_dataloader()
+    logits, labels = [], []
+    for images, of_batch in _shown(loader, f"{trained.label}: {split}"):
+        given = trained.logits(images)
+        if tta == "flip":
+            given = (given + trained.logits(images.flip(3))) / 2
+        logits.append(given.cpu())
+        labels.append(of_batch.cpu())
+    return Answers(torch.cat(logits), torch.cat(labels))
+
+
+def _result(trained: Trained, settings: Settings, answers: Answers, scaled: Scaled) -> dict[str, Any]:
+    criterion = nn.CrossEntropyLoss() if trained.config is None else build(trained.config.loss)
+    own = trained.facts.get("test/acc") if settings.is_the_runs_own else None
+    option = "cifar10" if trained.run is None else trained.run.composition()["options"].get("data") or ""
+    return {
+        "network": trained.label,
+        "architecture": trained.architecture,
+        "weights": trained.weights.name,
+        "data": data_name(option),
+        "split": settings.split,
+        "tta": settings.tta,
+        "reestimate_bn": settings.reestimate_bn,
+        "precision": trained.native.precision,
+        "images": len(answers.labels),
+        **measures.accuracy(answers),
+        "own_test_acc": own,
+        "loss": measures.mean_loss(answers, criterion),
+        **calibration(answers.logits, answers.labels)._asdict(),
+        "temperature": scaled.temperatures,
+        "temperature_fitted_on": scaled.fitted_on,
+        **{f"{name}_scaled": value for name, value in scaled.measured._asdict().items()},
+        "per_class": measures.per_class(answers, trained.classes),
+        "confusion_matrix": measures.confusion_matrix(answers),
+        "assumed": list(trained.assumed),
+    }
+
+
+def _shown(batches: Iterable[tuple[Tensor, Tensor]], what: str) -> Iterable[tuple[Tensor, Tensor]]:
+    console = Console(stderr=True)
+    return track(batches, what, console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,78 @@
+"""What an evaluation leaves on disk."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cifar_lab.analysis import evaluation_figures, figures
+from cifar_lab.evaluation.calibration import reliability
+from cifar_lab.evaluation.evaluating import Evaluation
+from cifar_lab.evaluation.measures import most_confident_mistakes
+from cifar_lab.runs import replacing
+
+_MISTAKES = 24
+
+
+def write(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Write numbers and figures.
+
+    Args:
+        evaluation: What was found.
+        folder: Made if it does not exist.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    result, answers = evaluation.result, evaluation.answers
+    with replacing(folder / "evaluation.json") as file:
+        json.dump(result, file, indent=2)
+    with replacing(folder / "per_class.csv") as file:
+        pd.DataFrame(result["per_class"]).to_csv(file, index=False)
+    with replacing(folder / "answers.npz", "wb") as file:
+        np.savez(file, logits=answers.logits.numpy(), labels=answers.labels.numpy())
+    title = f"{result['network']}\n{result['data']}, {described(evaluation)}: {result['acc']:.2%}"
+    classes = list(evaluation.trained.classes)
+    drawn = {
+        "confusion_matrix.png": figures.confusion_matrix(np.array(result["confusion_matrix"]), classes, title),
+        "reliability.png": _reliability(evaluation, title),
+    }
+    if (chosen := most_confident_mistakes(answers, _MISTAKES)).numel():
+        probability, predicted = answers.logits.double().softmax(1).max(1)
+        drawn["mistakes.png"] = evaluation_figures.mistakes(
+            evaluation.images.images[chosen.to(evaluation.images.images.device)].cpu().numpy(),
+            [classes[label] for label in answers.labels[chosen].tolist()],
+            [classes[label] for label in predicted[chosen].tolist()],
+            probability[chosen].numpy(),
+            f"{title}\nthe wrong answers with the highest probability",
+        )
+    else:
+        (folder / "mistakes.png").unlink(missing_ok=True)
+    for name, figure in drawn.items():
+        with replacing(folder / name, "wb") as file:
+            figure.savefig(file, dpi=120, format="png")
+    return [folder / name for name in ("evaluation.json", "per_class.csv", "answers.npz", *drawn)]
+
+
+def described(evaluation: Evaluation) -> str:
+    """On which images, and how."""
+    result = evaluation.result
+    words = [f"{result['images']:,} {'test' if result['split'] == 'test' else 'validation'} images"]
+    words += ["image and mirror image averaged"] if result["tta"] else []
+    words += ["BatchNorm's statistics estimated again"] if result["reestimate_bn"] else []
+    return ", ".join(words)
+
+
+def _reliability(evaluation: Evaluation, title: str) -> "figures.Figure":
+    result, labels = evaluation.result, evaluation.answers.labels
+    words = " and ".join(f"{value:.3f}" for value in result["temperature"])
+    panels = {
+        f"as it is: ECE {result['ece']:.2%}": reliability(evaluation.answers.logits, labels),
+        f"temperature {words}: ECE {result['ece_scaled']:.2%}": reliability(evaluation.scaled.logits, labels),
+    }
+    note = f"temperature fitted on {result['temperature_fitted_on']}"
+    return evaluation_figures.reliability(
+        {name: (bins.confidence, bins.accuracy, bins.count) for name, bins in panels.items()}, f"{title}\n{note}"
+    )

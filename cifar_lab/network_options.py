@@ -1,0 +1,108 @@
+"""The arguments that every command on a trained network takes."""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifar_lab.runs import is_run
+
+if TYPE_CHECKING:
+    from cifar_lab.trained import Said, Trained
+
+Network = Annotated[Path, typer.Argument(help="The folder of a run, or a file of weights.", metavar="RUN|WEIGHTS")]
+Networks = Annotated[list[Path], typer.Argument(help="Folders of runs, or files of weights.", metavar="RUN|WEIGHTS...")]
+
+
+def says_of_network(command: Callable[..., object]) -> Callable[..., object]:
+    """Give a command the options of `_options`, which reach it as one argument, `said`.
+
+    Args:
+        command: Takes `said` among its own arguments, by name.
+    """
+    added = inspect.signature(_options).parameters
+    own = inspect.signature(command)
+    parameters = [each for name, each in own.parameters.items() if name != "said"]
+
+    @functools.wraps(command)
+    def with_options(**arguments: Any) -> object:
+        said = _options(**{name: arguments.pop(name) for name in added})
+        return command(said=said, **arguments)
+
+    # typer reads both; `said` is in neither, and its type is not there to be looked up before torch is.
+    with_options.__signature__ = own.replace(parameters=[*parameters, *added.values()])  # type: ignore[attr-defined]
+    with_options.__annotations__ = {each.name: each.annotation for each in (*parameters, *added.values())}
+    del with_options.__wrapped__  # type: ignore[attr-defined]
+    return with_options
+
+
+def _options(
+    *,
+    model: Annotated[
+        str | None, typer.Option(help="Refuse weights of another model, such as vgg_a, an option of model.")
+    ] = None,
+    bn: Annotated[bool | None, typer.Option("--bn/--no-bn", help="Refuse weights without, or with, BatchNorm.")] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="Of a file alone: its activation, where its name says none, or a wrong one.")
+    ] = None,
+    negative_slope: Annotated[float | None, typer.Option(help="Of a file alone: of its LeakyReLU.")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Of a file alone: what is subtracted from images from 0 to 1, as 0.5,0.5,0.5.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Of a file alone: what they are divided by.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Lightning's name, as 32-true; default: the run's, of a file alone 32-true.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="The folder of CIFAR-10; default: the run's, else CIFAR_LAB_DATA's.")
+    ] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="A package whose components may run; may be repeated.")
+    ] = None,
+) -> "Callable[[], Said]":
+    def said() -> "Said":
+        from cifar_lab.trained import Said, numbers
+
+        means, stds = numbers(mean, "--mean"), numbers(std, "--std")
+        return Said(model, bn, activation, negative_slope, means, stds, precision, data_root, tuple(allow or ()))
+
+    return said
+
+
+def check_there(networks: Sequence[Path]) -> None:
+    """Refuse what is neither a run nor a file, before torch is imported.
+
+    Raises:
+        ValueError: One is not.
+    """
+    for path in networks:
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; name a run's folder, or a file of weights")
+        if path.is_dir() and not is_run(path):
+            raise ValueError(f"{path} is no run; name a run's folder, which holds a status.json, or a file of weights")
+
+
+def load_noting(path: Path, said: "Callable[[], Said]") -> "Trained":
+    """Load a network, and tell on standard error what nothing says of it.
+
+    Raises:
+        ValueError: It cannot be loaded as asked for.
+    """
+    from cifar_lab.trained import load
+
+    trained = load(path, said())
+    for line in trained.assumed:
+        typer.echo(f"note: {path}: {line}", err=True)
+    return trained
+
+
+def folder_of(path: Path, name: str) -> Path:
+    """Where what is found of a network goes: a folder in the run, or beside the file of weights."""
+    folder = path if path.is_dir() else path.parent.parent
+    if is_run(folder):
+        return Path(os.path.relpath(folder)) / name
+    return path.parent / f"{path.stem}-{name}"
