@@ -109,11 +109,6 @@ def test_more_epochs_than_a_run_began_with_are_as_if_it_had_begun_with_them(kill
     assert lab("resume=run", "epochs=3").code == 0  # of a finished one too
     assert killed.config()["epochs"] == 3
     assert lab(*CONSTANT, "epochs=3", "hydra.run.dir=whole").code == 0
-    # Weights of both are the chosen ones; the first has an older file of weights beside them.
-    newest = max(killed.weights.iterdir(), key=lambda path: path.stat().st_mtime)
-    for path in killed.weights.iterdir():
-        if path != newest:
-            path.unlink()
     assert not differences(killed, Run("whole")) - {"overrides"}
 
 
@@ -133,6 +128,16 @@ def test_more_epochs_are_refused_where_something_follows_them(
     assert outcome.code == 2
     assert words in _line(outcome)
     assert "only a schedule that does not depend on it can go on for more" in _line(outcome)
+
+
+def test_snapshots_begin_where_a_run_that_goes_on_is_told_to_keep_them(killed: Run, lab: Lab) -> None:
+    assert lab("resume=run", "callbacks=snapshots", "epochs=4").code == 0
+    assert list(killed.snapshots()) == [3, 4]
+    assert killed.config()["callbacks"]["snapshots"]["every_epochs"] == 1
+    assert lab("resume=run", "callbacks.snapshots.every_epochs=2", "epochs=6").code == 0
+    assert list(killed.snapshots()) == [3, 4, 6]
+    assert lab("resume=run", "callbacks=none", "epochs=7").code == 0
+    assert list(killed.snapshots()) == [3, 4, 6]
 
 
 def test_fewer_epochs_are_refused(begun: Callable[..., Run], lab: Lab) -> None:

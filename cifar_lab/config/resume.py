@@ -39,7 +39,8 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
     if not run.config_file.exists():
         raise ValueError(f"resume={folder}: no run there; its folder holds .hydra/config.yaml")
     typed = {_key(argument) for argument in arguments}
-    saved = [line for line in run.overrides() if _key(line) not in {*typed, "allow"}]
+    # An option that is chosen anew brings its own settings, so what was said of the old one's falls away.
+    saved = [line for line in run.overrides() if not {_key(line), _key(line).partition(".")[0]} & {*typed, "allow"}]
     foreign = [line for line in saved if not _SETTING.match(line)]
     if foreign:
         raise ValueError(
@@ -73,7 +74,8 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
     )
     result = copy.deepcopy(dict(composed))
     for key, value in saved.items():
-        result[key] = _with_settings(composed.get(key), value, settings({key: value, "grad_clip": 0}).get(key))
+        now_hashed, hashed = (settings({key: option, "grad_clip": 0}).get(key) for option in (composed.get(key), value))
+        result[key] = _with_settings(composed.get(key), now_hashed, value, hashed)
     result["grad_clip"] = saved["grad_clip"]
     if "epochs" in changed:
         changed.remove("epochs")
@@ -102,14 +104,14 @@ def _check_saved(run: Run, saved: Mapping[str, Any], composed: Mapping[str, Any]
         raise ValueError(f"{run.config_file} is damaged: it holds an interpolation, ${{...}}, in place of a value")
 
 
-def _with_settings(composed: Any, saved: Any, kept: Any) -> Any:
-    """An option as saved where it can change numbers, as composed elsewhere."""
-    if kept is None:  # an option that changes no numbers at all
+def _with_settings(composed: Any, of_composed: Any, saved: Any, of_saved: Any) -> Any:
+    """An option as saved where it can change numbers, as composed elsewhere; each with its part that can."""
+    if of_saved is None:  # an option that changes no numbers at all
         return composed
-    if not isinstance(saved, Mapping) or not isinstance(kept, Mapping):
+    if not all(isinstance(option, Mapping) for option in (composed, of_composed, saved, of_saved)):
         return saved
-    free = {key: value for key, value in (composed or {}).items() if key in saved and key not in kept}
-    return {**saved, **free}
+    free = {key: value for key, value in composed.items() if key not in of_composed}
+    return {**{key: value for key, value in saved.items() if key in of_saved}, **free}
 
 
 def _check_epochs(run: Run, saved: Mapping[str, Any], typed: int) -> None:
