@@ -36,7 +36,7 @@ def says_of_network(command: Callable[..., object]) -> Callable[..., object]:
     # typer reads both; `said` is in neither, and its type is not there to be looked up before torch is.
     with_options.__signature__ = own.replace(parameters=[*parameters, *added.values()])  # type: ignore[attr-defined]
     with_options.__annotations__ = {each.name: each.annotation for each in (*parameters, *added.values())}
-    del with_options.__wrapped__  # type: ignore[attr-defined]
+    del with_options.__wrapped__
     return with_options
 
 

@@ -112,12 +112,25 @@ class GradientProbe(L.Callback):
         # On a CPU BatchNorm's second derivative takes twice as long in channels_last.
         is_slow = pl_module.device.type == "cpu" and pl_module.memory_format == torch.channels_last
         etas = [float(lr) * eta for eta in self.etas]
-        told = probe(loss, loss.weights(), etas, self.relative, twin=contiguous if is_slow else None)
+        told = probe(loss, loss.weights(), etas, self.relative, contiguous if is_slow else None, _known(pl_module))
         return {"lr": np.array(float(lr)), **told}
 
     def _write(self) -> None:
         if self.run is not None and self._probes:
             self.run.write_probes(self.arrays())
+
+
+def _known(pl_module: Any) -> tuple[Tensor, dict[str, Tensor]] | None:
+    """The step's own loss and gradient, which are the probe's where nothing but the loss was computed, in float32."""
+    trainer = pl_module.trainer
+    is_plain = (
+        trainer.precision == "32-true" and trainer.accumulate_grad_batches == 1 and trainer.world_size == 1
+    ) and not (pl_module.l1 or pl_module.model._compiled_call_impl)
+    named = [(name, weight) for name, weight in pl_module.model.named_parameters() if weight.requires_grad]
+    if not is_plain:
+        return None
+    gradient = {name: weight.grad.clone() for name, weight in named if weight.grad is not None}
+    return (pl_module.step_loss, gradient) if len(gradient) == len(named) else None
 
 
 def _wait_for(device: torch.device) -> None:

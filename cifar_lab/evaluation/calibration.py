@@ -34,12 +34,12 @@ class Reliability(NamedTuple):
     Attributes:
         confidence: Mean confidence in each bin, `(bins,)`; NaN where it is empty.
         accuracy: The share of right answers, `(bins,)`; NaN where it is empty.
-        count: Images, `(bins,)`.
+        images: How many, `(bins,)`.
     """
 
     confidence: np.ndarray
     accuracy: np.ndarray
-    count: np.ndarray
+    images: np.ndarray
 
 
 def calibration(logits: Tensor, labels: Tensor) -> Calibration:

@@ -74,5 +74,5 @@ def _reliability(evaluation: Evaluation, title: str) -> "figures.Figure":
     }
     note = f"temperature fitted on {result['temperature_fitted_on']}"
     return evaluation_figures.reliability(
-        {name: (bins.confidence, bins.accuracy, bins.count) for name, bins in panels.items()}, f"{title}\n{note}"
+        {name: (bins.confidence, bins.accuracy, bins.images) for name, bins in panels.items()}, f"{title}\n{note}"
     )

@@ -112,9 +112,9 @@ def _gradient_of_gradient(
     return value.detach(), detached, dict(zip(leaves, product, strict=True))
 
 
-def moved(weights: Weights, direction: Weights, distance: float | Tensor) -> dict[str, Tensor]:
+def moved(weights: Weights, direction: Weights, distance: float) -> dict[str, Tensor]:
     """New weights, `distance` times `direction` away from `weights`."""
-    return {name: value + distance * direction[name] for name, value in weights.items()}
+    return {name: torch.add(value, direction[name], alpha=distance) for name, value in weights.items()}
 
 
 def difference(weights: Weights, others: Weights) -> dict[str, Tensor]:

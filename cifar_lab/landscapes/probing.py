@@ -39,6 +39,7 @@ def probe(
     etas: Sequence[float],
     relative_distances: Sequence[float] = (),
     twin: Loss | None = None,
+    known: tuple[Tensor, dict[str, Tensor]] | None = None,
 ) -> dict[str, np.ndarray]:
     """Measure a loss at `weights` w and at w - eta g, where g is its gradient at w (arXiv:1805.11604, section 3.2).
 
@@ -47,12 +48,13 @@ def probe(
     for being finite: of a loss that overflows infinities and NaN are the result.
 
     Args:
-        loss: Is called at J + R + 1 points, and for the Hessian's product where `twin` is not.
+        loss: Is called at w, unless its gradient is known there, at J + R points, and for the Hessian's product where `twin` is not.
         weights: w, which is left as it is.
         etas: Step sizes, `(J,)`.
         relative_distances: Step sizes by the distance that they go, ||eta g|| / ||w||, `(R,)`.
         twin: The same loss computed in contiguous memory, where its second derivative may be cheaper; where its
             gradient at w turns out to be another one, `loss` itself is taken.
+        known: The loss and its gradient at w, where they have been computed already in the same way.
 
     Returns:
         In float64: at w the scalars `loss`, `grad_norm` ||g||, `weight_norm` ||w||, `hessian_norm` ||Hg|| / ||g|| and
@@ -64,7 +66,7 @@ def probe(
     if twin is None:
         value, gradient, product = along_gradient(loss, weights)
     else:
-        value, gradient = value_and_gradient(loss, weights)
+        value, gradient = known or value_and_gradient(loss, weights)
         product = _product_by_twin(twin, weights, gradient) or hessian_vector_product(loss, weights, gradient)
     grad_norm, weight_norm = _float64(norm(gradient)), _float64(norm(weights))
     told = {

@@ -114,6 +114,16 @@ def test_the_loss_and_the_gradient_are_those_of_the_step_dropout_included(tmp_pa
     np.testing.assert_array_equal(probes["lr"], steps["lr"])
 
 
+def test_the_steps_own_gradient_is_the_one_that_the_probe_would_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, computed = (GradientProbe(every=1, etas=[1.0], relative=[0.01]) for _ in range(2))
+    fit(taken)
+    monkeypatch.setattr("cifar_lab.callbacks.probe._known", lambda pl_module: None)
+    fit(computed)
+    for name, values in computed.arrays().items():
+        if name != "seconds":
+            np.testing.assert_array_equal(taken.arrays()[name], values, err_msg=name)
+
+
 def test_a_step_of_plain_sgd_goes_where_the_probe_of_its_learning_rate_went(tmp_path: Path) -> None:
     """The loss after the step, on the same batch with the same dropout mask, is the probe's."""
 

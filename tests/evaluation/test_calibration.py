@@ -30,15 +30,15 @@ def test_two_answers_have_the_errors_that_pencil_and_paper_give() -> None:
 def test_the_bins_make_up_the_error() -> None:
     logits, labels = drawn(scale=3.0)
     bins = reliability(logits, labels)
-    filled = bins.count > 0
-    gaps = abs(bins.accuracy - bins.confidence)[filled] * bins.count[filled] / bins.count.sum()
+    filled = bins.images > 0
+    gaps = abs(bins.accuracy - bins.confidence)[filled] * bins.images[filled] / bins.images.sum()
     assert gaps.sum() == pytest.approx(calibration(logits, labels).ece, abs=1e-6)
-    assert bins.count.sum() == len(labels)
+    assert bins.images.sum() == len(labels)
 
 
 def test_a_certain_answer_lies_in_the_last_bin() -> None:
     bins = reliability(torch.tensor([[1e9, 0.0]]), torch.tensor([0]))
-    assert bins.count.tolist() == [0] * 14 + [1]
+    assert bins.images.tolist() == [0] * 14 + [1]
 
 
 @pytest.mark.parametrize("scale", [0.25, 1.0, 4.0])
