@@ -19,6 +19,8 @@ from cifar_lab.runs import replacing
 from cifar_lab.trained import Said, Trained
 
 NAME = "model_card.md"
+# Of which the card tells those that are known.
+_FACTS = ("best_epoch", "epochs", "fingerprint", "protocol", "precision", "train_size", "train_available")
 
 
 def write(
@@ -55,7 +57,7 @@ def write(
         "files": {str(file.kind): file for file in files},
         "accuracy": _accuracy(trained.facts),
         "settings": _settings(trained),
-        "facts": trained.facts,
+        "facts": {**dict.fromkeys(_FACTS), **trained.facts},
         "data": _data(trained.facts),
         "protocol": _protocol(trained.facts),
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),

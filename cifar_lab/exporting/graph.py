@@ -19,11 +19,14 @@ class Deployable(nn.Module):
         takes: uint8 images `(N, 32, 32, 3)`, or float32 ones `(N, 3, 32, 32)` from 0 to 1.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], takes: Input) -> None:
         super().__init__()
         self.network = network
         self.takes = takes
-        # One product and one sum, with the numbers of the run's own batches: x * scale + shift = (x / 255 - mean) / std.
+        # One product and one sum, as the run's own batches were made: x * scale + shift = (x / 255 - mean) / std.
         channels = torch.tensor(std).view(3, 1, 1)
         self.register_buffer("scale", 1 / (255 * channels if takes is Input.UINT8 else channels))
         self.register_buffer("shift", -torch.tensor(mean).view(3, 1, 1) / channels)
