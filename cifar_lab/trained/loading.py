@@ -133,8 +133,10 @@ def _of_description(path: Path, state: Mapping[str, Tensor], description: Descri
     network = architecture(state)
     if making["_target_"].startswith("cifar_lab."):
         _check_told(path, state, making, network)
-    option = making["_target_"].rpartition(".")[2] if network is None else network.option
-    _check_asked(path, state, said, option, bool(making.get("batch_norm", said.bn)))
+    if network is None:
+        _check_asked(path, state, said, making["_target_"].rpartition(".")[2], bool(making.get("batch_norm", said.bn)))
+    else:
+        _check_asked(path, state, said, network.option, bool(network.arguments["batch_norm"]))
     try:
         if not said.allow:  # no file makes a network larger than itself: its sizes are looked at first, without memory
             with torch.device("meta"):
