@@ -21,7 +21,7 @@ COMMANDS = {
     "reproduce": "Run every row of the published report.",
     "report": "Set runs beside the published rows, as a page.",
     "landscape": "Look at the geometry of the loss around runs.",
-    "export": "Write a trained network for use elsewhere: ONNX, safetensors, torch.export.",
+    "export": "Write a trained network as files for use elsewhere.",
     "benchmark": "Time training by hand and by this package, side by side.",
     "status": "List runs and sweeps, and how far they are.",
 }

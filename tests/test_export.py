@@ -217,7 +217,7 @@ def test_the_reports_own_classes_load_what_a_run_and_its_export_hold(
 def test_a_component_from_outside_is_exported_only_where_it_is_allowed(
     lab: Lab, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "my_lab.py").write_text(
+    (tmp_path / "my_nets.py").write_text(
         "import torch\nclass Net(torch.nn.Module):\n"
         "    def __init__(self, width=4, num_classes=10):\n"
         "        super().__init__()\n        self.layer = torch.nn.Linear(3072, num_classes)\n"
@@ -225,23 +225,23 @@ def test_a_component_from_outside_is_exported_only_where_it_is_allowed(
     )
     conf = tmp_path / "conf" / "model"
     conf.mkdir(parents=True)
-    (conf / "mine.yaml").write_text("_target_: my_lab.Net\nnum_classes: 10\n")
+    (conf / "mine.yaml").write_text("_target_: my_nets.Net\nnum_classes: 10\n")
     monkeypatch.syspath_prepend(tmp_path)
     tiny = [argument for argument in TINY if not argument.startswith("model.")]
-    outcome = lab(*tiny, "name=x", "--config-dir", str(tmp_path / "conf"), "model=mine", "allow=[my_lab]")
+    outcome = lab(*tiny, "name=x", "--config-dir", str(tmp_path / "conf"), "model=mine", "allow=[my_nets]")
     assert outcome.code == 0, outcome.stderr
     (run,) = outcome.runs
     code, _, err = command(run.folder)
     assert code == 2
-    assert "my_lab" in err
-    assert "--allow my_lab lets it run" in err
-    code, _, err = command(run.folder, "--allow", "my_lab", "--output", "out", *LIGHT_WORK, "--format", "torch-export")
+    assert "my_nets" in err
+    assert "--allow my_nets lets it run" in err
+    code, _, err = command(run.folder, "--allow", "my_nets", "--output", "out", *LIGHT_WORK, "--format", "torch-export")
     assert (code, err) == (0, "")
-    assert 'Said(allow=["my_lab"])' in Path("out/model_card.md").read_text()
+    assert 'Said(allow=["my_nets"])' in Path("out/model_card.md").read_text()
     code, _, err = command("out/model.safetensors", "--format", "weights")
     assert code == 2
-    assert "--allow my_lab lets it run" in err
-    assert command("out/model.safetensors", "--format", "weights", "--allow", "my_lab")[0] == 0
+    assert "--allow my_nets lets it run" in err
+    assert command("out/model.safetensors", "--format", "weights", "--allow", "my_nets")[0] == 0
 
 
 def test_a_run_is_exported_elsewhere_without_its_data(
