@@ -22,6 +22,7 @@ COMMANDS = {
     "report": "Set runs beside the published rows, as a page.",
     "evaluate": "Measure trained networks: accuracy, calibration, mistakes.",
     "landscape": "Look at the geometry of the loss around runs.",
+    "export": "Write a trained network as files for use elsewhere.",
     "benchmark": "Time training by hand and by this package, side by side.",
     "status": "List runs and sweeps, and how far they are.",
 }

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +10,10 @@ import typer
 
 from cifar_lab.command import run_command
 from cifar_lab.network_options import Networks, check_there, folder_of, load_noting, says_of_network
+from cifar_lab.trained import Said
 
 if TYPE_CHECKING:
     from cifar_lab.evaluation import Settings
-    from cifar_lab.trained import Said
 
 
 class Split(StrEnum):
@@ -30,10 +29,10 @@ class TTA(StrEnum):
     FLIP = "flip"
 
 
-@says_of_network
+@says_of_network()
 def evaluate(
     networks: Networks,
-    said: "Callable[[], Said]",
+    said: Said,
     split: Annotated[Split, typer.Option(help="val: the images that were held out of training.")] = Split.TEST,
     tta: Annotated[
         TTA | None, typer.Option(help="Test-time augmentation; flip: the mean of an image's and its mirror's logits.")
@@ -60,9 +59,7 @@ def evaluate(
         _compare(results)
 
 
-def _evaluate(
-    path: Path, said: "Callable[[], Said]", settings: "Settings", output: Path | None, *, quiet: bool
-) -> dict[str, Any]:
+def _evaluate(path: Path, said: Said, settings: "Settings", output: Path | None, *, quiet: bool) -> dict[str, Any]:
     from cifar_lab.evaluation import evaluate as measure
     from cifar_lab.evaluation import write
 

@@ -3,44 +3,51 @@
 import functools
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cifar_lab.runs import is_run
+from cifar_lab.trained import Said, numbers
 
 if TYPE_CHECKING:
-    from cifar_lab.trained import Said, Trained
+    from cifar_lab.trained import Trained
+
+Command = Callable[..., object]
 
 Network = Annotated[Path, typer.Argument(help="The folder of a run, or a file of weights.", metavar="RUN|WEIGHTS")]
 Networks = Annotated[list[Path], typer.Argument(help="Folders of runs, or files of weights.", metavar="RUN|WEIGHTS...")]
 
 
-def says_of_network(command: Callable[..., object]) -> Callable[..., object]:
-    """Give a command the options of `_options`, which reach it as one argument, `said`.
+def says_of_network(without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Give a command the options that `Said` is made of, which reach it as one argument, `said`.
 
     Args:
-        command: Takes `said` among its own arguments, by name.
+        without: Those that it does not take.
     """
-    added = inspect.signature(_options).parameters
-    own = inspect.signature(command)
-    parameters = [each for name, each in own.parameters.items() if name != "said"]
+    added = [each for name, each in inspect.signature(_said).parameters.items() if name not in without]
 
-    @functools.wraps(command)
-    def with_options(**arguments: Any) -> object:
-        said = _options(**{name: arguments.pop(name) for name in added})
-        return command(said=said, **arguments)
+    def with_them(command: Command) -> Command:
+        own = inspect.signature(command)
+        parameters = [*(each for name, each in own.parameters.items() if name != "said"), *added]
 
-    # typer reads both; `said` is in neither, and its type is not there to be looked up before torch is.
-    with_options.__signature__ = own.replace(parameters=[*parameters, *added.values()])  # type: ignore[attr-defined]
-    with_options.__annotations__ = {each.name: each.annotation for each in (*parameters, *added.values())}
-    del with_options.__wrapped__
-    return with_options
+        @functools.wraps(command)
+        def with_options(**arguments: Any) -> object:
+            said = _said(**{each.name: arguments.pop(each.name) for each in added})
+            return command(said=said, **arguments)
+
+        # typer reads both.
+        with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {each.name: each.annotation for each in parameters}
+        del with_options.__wrapped__
+        return with_options
+
+    return with_them
 
 
-def _options(
+def _said(
     *,
     model: Annotated[
         str | None, typer.Option(help="Refuse weights of another model, such as vgg_a, an option of model.")
@@ -63,14 +70,9 @@ def _options(
     allow: Annotated[
         list[str] | None, typer.Option(help="A package whose components may run; may be repeated.")
     ] = None,
-) -> "Callable[[], Said]":
-    def said() -> "Said":
-        from cifar_lab.trained import Said, numbers
-
-        means, stds = numbers(mean, "--mean"), numbers(std, "--std")
-        return Said(model, bn, activation, negative_slope, means, stds, precision, data_root, tuple(allow or ()))
-
-    return said
+) -> Said:
+    means, stds = numbers(mean, "--mean"), numbers(std, "--std")
+    return Said(model, bn, activation, negative_slope, means, stds, precision, data_root, tuple(allow or ()))
 
 
 def check_there(networks: Sequence[Path]) -> None:
@@ -86,7 +88,7 @@ def check_there(networks: Sequence[Path]) -> None:
             raise ValueError(f"{path} is no run; name a run's folder, which holds a status.json, or a file of weights")
 
 
-def load_noting(path: Path, said: "Callable[[], Said]") -> "Trained":
+def load_noting(path: Path, said: Said) -> "Trained":
     """Load a network, and tell on standard error what nothing says of it.
 
     Raises:
@@ -94,7 +96,7 @@ def load_noting(path: Path, said: "Callable[[], Said]") -> "Trained":
     """
     from cifar_lab.trained import load
 
-    trained = load(path, said())
+    trained = load(path, said)
     for line in trained.assumed:
         typer.echo(f"note: {path}: {line}", err=True)
     return trained

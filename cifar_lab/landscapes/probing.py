@@ -48,7 +48,8 @@ def probe(
     for being finite: of a loss that overflows infinities and NaN are the result.
 
     Args:
-        loss: Is called at w, unless its gradient is known there, at J + R points, and for the Hessian's product where `twin` is not.
+        loss: Is called at w, unless its gradient is known there, at J + R points, and for the Hessian's product where
+            `twin` is not.
         weights: w, which is left as it is.
         etas: Step sizes, `(J,)`.
         relative_distances: Step sizes by the distance that they go, ||eta g|| / ||w||, `(R,)`.

@@ -5,7 +5,7 @@ from cifar_lab.runs.checkpoints import CheckpointError, first_whole, read_checkp
 from cifar_lab.runs.files import replacing
 from cifar_lab.runs.locks import LockedError, locked
 from cifar_lab.runs.names import float32_digits, weights_name
-from cifar_lab.runs.plain import WHOLE_LIMIT, from_yaml
+from cifar_lab.runs.plain import WHOLE_LIMIT, check_kinds, from_json, from_yaml
 from cifar_lab.runs.reading import UnreadableError
 from cifar_lab.runs.run import DivergedError, Run, RunExistsError, described
 from cifar_lab.runs.sweep import HOW_IT_IS_RUN, Sweep, find, find_runs, find_sweeps, is_run, job_key
@@ -22,12 +22,14 @@ __all__ = [
     "RunExistsError",
     "Sweep",
     "UnreadableError",
+    "check_kinds",
     "described",
     "find",
     "find_runs",
     "find_sweeps",
     "first_whole",
     "float32_digits",
+    "from_json",
     "from_yaml",
     "is_run",
     "job_key",

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import OmegaConf
@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from cifar_lab import hardware
 from cifar_lab.config import build, resolved, saved
+from cifar_lab.config.targets import check_targets
 from cifar_lab.data import cifar10
 from cifar_lab.runs import Run, is_run, read_checkpoint
-from cifar_lab.trained.architecture import architecture, described, unwrapped
+from cifar_lab.trained import safetensors_files
+from cifar_lab.trained.architecture import Architecture, architecture, described, unwrapped
+from cifar_lab.trained.description import Description
 from cifar_lab.trained.network import Trained
 from cifar_lab.trained.published_files import completed
 from cifar_lab.trained.said import Said
@@ -64,7 +67,7 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
     assumed = []
     if not result:
         assumed.append(f"{run.folder} has not finished: the weights are those of its best epoch so far")
-    mean, std = settings["data"].get("mean", ()), settings["data"].get("std", ())
+    mean, std = (settings["data"].get(name) or getattr(build(config.data), name, ()) for name in ("mean", "std"))
     classes = result.get("classes") or _classes(config, settings["model"].get("num_classes"))
     native, notes = _native(config, run, said)
     return Trained(
@@ -86,7 +89,9 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
 
 
 def _of_file(path: Path, said: Said) -> Trained:
-    state = _state(path)
+    state, description = _read(path)
+    if description is not None:
+        return _of_description(path, state, description, said)
     network = architecture(state)
     if network is None:
         names = ", ".join(list(state)[:3]) or "nothing"
@@ -119,12 +124,76 @@ def _of_file(path: Path, said: Said) -> Trained:
     )
 
 
+def _of_description(path: Path, state: Mapping[str, Tensor], description: Description, said: Said) -> Trained:
+    """Of a file that says all of its network itself, whoever wrote it."""
+    if given := said.of_network():
+        raise ValueError(f"{path} says so itself; leave {', '.join(given)} out")
+    making = dict(description.model)
+    check_targets({"model": making}, said.allow, "--allow {}")
+    network = architecture(state)
+    if making["_target_"].startswith("cifar_lab."):
+        _check_told(path, state, making, network)
+    if network is None:
+        _check_asked(path, state, said, making["_target_"].rpartition(".")[2], bool(making.get("batch_norm", said.bn)))
+    else:
+        _check_asked(path, state, said, network.option, bool(network.arguments["batch_norm"]))
+    try:
+        if not said.allow:  # no file makes a network larger than itself: its sizes are looked at first, without memory
+            with torch.device("meta"):
+                _check_sizes(build(OmegaConf.create(making)), state, path, description.architecture)
+        model = _network(OmegaConf.create(making))
+    except ValueError:
+        raise
+    except Exception as error:  # what somebody made up can make a class raise anything
+        words = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: its metadata makes no network: {words}") from None
+    _load(model, state, path, description.architecture)
+    native = hardware.choose("auto", said.precision or "32-true")
+    return Trained(
+        label=str(path),
+        weights=path,
+        run=None,
+        config=None,
+        model=_placed(model, native),
+        making=making,
+        architecture=description.architecture,
+        mean=description.mean,
+        std=description.std,
+        classes=description.classes,
+        native=native,
+        facts=description.facts,
+        assumed=(),
+        data_root=said.data_root,
+    )
+
+
+def _check_told(
+    path: Path, state: Mapping[str, Tensor], making: Mapping[str, Any], network: Architecture | None
+) -> None:
+    """Raises `ValueError` where the option of one of our networks is not what the weights are of.
+
+    Before it is made: numbers in metadata could keep this process busy for ever.
+    """
+    read = {} if network is None else {name: value for name, value in network.arguments.items() if name != "dropout"}
+    differing = [name for name, value in read.items() if making.get(name, value) != value]
+    if network is None or making["_target_"] != network.target or differing:
+        what = differing[0] if differing else making["_target_"]
+        raise ValueError(f"{path} is {described(state)}, but not by its metadata ({what})")
+
+
 def _state(path: Path) -> dict[str, Tensor]:
-    state = unwrapped(read_checkpoint(path))
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Description | None]:
+    """A file's weights, and what it says of itself."""
+    is_safe = path.suffix == safetensors_files.SUFFIX
+    content, description = safetensors_files.read(path) if is_safe else (read_checkpoint(path), None)
+    state = unwrapped(content)
     foreign = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if foreign or not state:
         raise ValueError(f"{path} is no file of weights: {f'{foreign[0]} is no tensor' if foreign else 'it is empty'}")
-    return state
+    return state, description
 
 
 def _network(option: "DictConfig") -> nn.Module:
@@ -138,6 +207,11 @@ def _placed(model: nn.Module, native: hardware.Native) -> nn.Module:
 
 def _load(model: nn.Module, state: Mapping[str, Tensor], path: Path, told: str) -> None:
     """Raises `ValueError` where the weights are another network's."""
+    _check_sizes(model, state, path, told)
+    model.load_state_dict(dict(state))
+
+
+def _check_sizes(model: nn.Module, state: Mapping[str, Tensor], path: Path, told: str) -> None:
     own = model.state_dict()
     if own.keys() != state.keys() or any(own[name].shape != state[name].shape for name in own):
         name = next(
@@ -145,7 +219,6 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], path: Path, told: str) 
             next((name for name in own if name in state and own[name].shape != state[name].shape), ""),
         )
         raise ValueError(f"{path} is {described(state)}; its network is {told} ({name} is missing or of another shape)")
-    model.load_state_dict(dict(state))
 
 
 def _check_asked(path: Path, state: Mapping[str, Tensor], said: Said, option: str, bn: bool) -> None:

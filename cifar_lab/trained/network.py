@@ -126,6 +126,13 @@ class Trained:
         return datamodule
 
     @property
+    def data_is_here(self) -> bool:
+        """Whether `datamodule()` has its images on this machine; else it may have to fetch them."""
+        if self.config is not None and "root" not in self.config.data:
+            return True
+        return files.is_there(self._root(None if self.config is None else self.config.data.root))
+
+    @property
     def holds_out(self) -> bool:
         """Whether images were held out of its training that are not the test set."""
         return self.config is not None and bool(self.config.protocol.val_fraction)

@@ -1,0 +1,111 @@
+"""A trained network for use elsewhere: `python -m cifar_lab.export RUN --format onnx`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifar_lab import exit_codes
+from cifar_lab.command import run_command
+from cifar_lab.exporting.kinds import Format, Input, check_installed
+from cifar_lab.network_options import Network, check_there, folder_of, load_noting, says_of_network
+from cifar_lab.trained import Said
+
+if TYPE_CHECKING:
+    from cifar_lab.exporting.verification import Images
+    from cifar_lab.exporting.work import Exported
+
+
+@says_of_network(without=("precision",))
+def export(
+    network: Network,
+    said: Said,
+    formats: Annotated[
+        list[Format] | None, typer.Option("--format", help="A kind of file; may be repeated. Default: all of them.")
+    ] = None,
+    takes: Annotated[
+        Input, typer.Option("--input", help="Of a graph: uint8 (N, 32, 32, 3), or float32 (N, 3, 32, 32) from 0 to 1.")
+    ] = Input.UINT8,
+    output: Annotated[
+        Path | None, typer.Option(help="A folder; default: export in a run's, <name>-export beside a file.")
+    ] = None,
+    # float32 tells logits of 10 apart by 1e-6, and sums in another order lose some ten times as much.
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="The largest difference of a logit between a file and the network.")
+    ] = 1e-4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the files, and what they were compared on.")] = (
+        False
+    ),
+) -> int:
+    """Write a trained network as files, each compared with it at once, and a model card; 1 where one differs."""
+    check_there([network])
+    kinds = list(dict.fromkeys(formats or Format))
+    check_installed(kinds)
+    folder = folder_of(network, "export") if output is None else output
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; name another one by --output")
+
+    from cifar_lab.exporting import card, verification, work
+    from cifar_lab.exporting.subject import on_cpu
+
+    # In float32 whatever it was trained in: what a file holds, and what its user computes in.
+    said = replace(said, precision="32-true")
+    trained = on_cpu(load_noting(network, said))
+    compared = verification.images(trained)
+    done = []
+    for exported in work.export(trained, kinds, takes, folder, compared, tolerance, said):
+        done.append(exported)
+        _show(exported, compared, as_json)
+    written = [exported for exported in done if exported.problem is None]
+    page = card.write(trained, written, compared, tolerance, folder, said) if written else None
+    if as_json:
+        print(json.dumps(_told(done, compared, tolerance, page), indent=2))
+    elif page is not None:
+        print(f"{'model card':{_WIDTH}}  {page}")
+    return 0 if len(written) == len(done) else exit_codes.FAILED
+
+
+_WIDTH = max(map(len, Format))
+
+
+def _show(exported: "Exported", compared: "Images", as_json: bool) -> None:
+    if exported.problem is not None:
+        print(f"error: {exported.kind}: {exported.problem}", file=sys.stderr)
+    elif not as_json:
+        print(
+            f"{exported.kind:{_WIDTH}}  {exported.path}  {exported.size / 1e6:,.1f} MB, largest difference "
+            f"{exported.difference:.1e} on {compared.words} (batches of 1 and {len(compared.pixels)})",
+            flush=True,
+        )
+
+
+def _told(done: Sequence["Exported"], compared: "Images", tolerance: float, page: Path | None) -> dict[str, Any]:
+    files = [
+        {
+            "format": exported.kind,
+            "path": str(exported.path) if exported.problem is None else None,
+            "input": exported.takes,
+            "bytes": exported.size,
+            "sha256": exported.sha256 or None,
+            "difference": exported.difference
+            if exported.difference == exported.difference
+            else None,  # JSON has no NaN
+            "problem": exported.problem,
+        }
+        for exported in done
+    ]
+    on = {"images": len(compared.pixels), "generated": compared.generated, "tolerance": tolerance}
+    return {"files": files, "compared": on, "card": None if page is None else str(page)}
+
+
+def main() -> None:
+    """The command line."""
+    run_command(export)
+
+
+if __name__ == "__main__":
+    main()

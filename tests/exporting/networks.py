@@ -1,0 +1,61 @@
+"""Files of weights of small networks, and an export of them in this process."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from cifar_lab.config import build
+from cifar_lab.exporting import verification
+from cifar_lab.exporting.kinds import Format, Input
+from cifar_lab.exporting.subject import on_cpu
+from cifar_lab.exporting.work import Exported, export
+from cifar_lab.trained import Said, Trained, load
+
+ACTIVATIONS = {
+    "relu": {"_target_": "torch.nn.ReLU", "_partial_": True},
+    "leaky_relu": {"_target_": "torch.nn.LeakyReLU", "_partial_": True, "negative_slope": 0.1},
+    "elu": {"_target_": "torch.nn.ELU", "_partial_": True},
+    "swish": {"_target_": "torch.nn.SiLU", "_partial_": True},
+    "gelu": {"_target_": "torch.nn.GELU", "_partial_": True},
+    "mish": {"_target_": "torch.nn.Mish", "_partial_": True},
+}
+_STAGES = [[4], [8], [8, 8], [8, 8], [8, 8]]
+NETWORKS: dict[str, Mapping[str, Any]] = {
+    "cnn": {"_target_": "cifar_lab.models.CNN", "filters": [4, 4, 4]},
+    "vgg_a": {"_target_": "cifar_lab.models.VGG", "stages": _STAGES, "hidden": 8},
+    "vgg_a_light": {"_target_": "cifar_lab.models.VGG", "stages": [[4], [8]], "hidden": 8, "by_stage": True},
+    "vgg_a_dropout": {
+        "_target_": "cifar_lab.models.VGG",
+        "stages": _STAGES,
+        "hidden": 8,
+        "by_stage": True,
+        "dropout": 0.5,
+    },
+    "resnet14": {"_target_": "cifar_lab.models.ResNet", "blocks": [2, 2, 2], "widths": [4, 4, 8]},
+    "resnet18": {"_target_": "cifar_lab.models.ResNet", "blocks": [2, 2, 2, 2], "widths": [4, 4, 4, 8]},
+}
+
+
+def network(folder: Path, option: str = "cnn", activation: str = "leaky_relu", bn: bool = True) -> Trained:
+    """A network whose BatchNorm has seen images, loaded from a file of its weights."""
+    made = {**NETWORKS[option], "activation": ACTIVATIONS[activation], "batch_norm": bn}
+    model = build(OmegaConf.create(made))
+    model.train()(torch.randn(32, 3, 32, 32))
+    path = folder / f"{option}_{activation}_{bn}.pth"
+    torch.save(model.state_dict(), path)
+    return on_cpu(load(path, Said(activation=activation, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))))
+
+
+def pixels(count: int = 7) -> Tensor:
+    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8)
+
+
+def exported(
+    trained: Trained, folder: Path, *formats: Format, takes: Input = Input.UINT8, said: Said | None = None
+) -> list[Exported]:
+    on = verification.Images(pixels(16), "16 test images")
+    return list(export(trained, formats, takes, folder, on, 1e-4, said or Said()))

@@ -1,0 +1,129 @@
+"""A safetensors file says its network itself, and whatever somebody wrote into one is a line at worst."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cifar_lab.models import CNN
+from cifar_lab.trained import Said, load
+
+Told = dict[str, Any]
+HALVES = [0.5, 0.5, 0.5]
+
+
+def described(model: torch.nn.Module) -> Told:
+    return {
+        "model": {
+            "_target_": "cifar_lab.models.CNN",
+            "filters": [4, 4, 4],
+            "activation": {"_target_": "torch.nn.GELU", "_partial_": True},
+        },
+        "architecture": "cnn bn=true",
+        "mean": HALVES,
+        "std": HALVES,
+        "classes": [f"c{n}" for n in range(10)],
+        "names": list(model.state_dict()),
+        "facts": {"test/acc": 0.5},
+    }
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write a CNN's weights with what is told of it, changed."""
+
+    def written(change: Callable[[Told], object] = lambda told: None) -> Path:
+        model = CNN((4, 4, 4), activation=torch.nn.GELU)
+        told = described(model)
+        changed = change(told)
+        text = changed if isinstance(changed, str) else json.dumps(told)
+        save_file(model.state_dict(), tmp_path / "a.safetensors", {"cifar_lab": text})
+        return tmp_path / "a.safetensors"
+
+    return written
+
+
+def test_a_file_says_its_network(write: Callable[..., Path]) -> None:
+    trained = load(write())
+    assert trained.making["activation"]["_target_"] == "torch.nn.GELU"
+    assert next(iter(trained.classes)) == "c0"
+    assert trained.facts == {"test/acc": 0.5}
+    assert not trained.assumed
+    assert load(trained.weights, Said(model="cnn", bn=True)).architecture == "cnn bn=true"
+
+
+def test_somebody_elses_file_is_a_plain_state_dict(tmp_path: Path) -> None:
+    model = CNN((4, 4, 4))
+    save_file(model.state_dict(), tmp_path / "best_model_ReLU.safetensors", {"format": "pt"})
+    trained = load(tmp_path / "best_model_ReLU.safetensors", Said(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+    assert trained.making["activation"]["_target_"] == "torch.nn.ReLU"
+    torch.testing.assert_close(trained.model.state_dict(), model.state_dict())
+
+
+def nested(told: Told) -> str:
+    return "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda told: "no JSON", "its metadata is damaged"),
+        (nested, "nested too deeply"),
+        (lambda told: "[]", "it is no JSON object"),
+        (lambda told: told.pop("mean"), "mean is missing"),
+        (lambda told: told.update(std=[0.5, 0.5, 0.0]), "a std lies not above 0"),
+        (lambda told: told.update(mean=[float("nan")] * 3), "mean is not three numbers"),
+        (lambda told: told.update(classes=["\x1b[31m"]), "its names are no plain words"),
+        (lambda told: told.update(facts={"test/acc": "high"}), "test/acc is of type str"),
+        (lambda told: told["model"].update(_target_=7), "its model names no class"),
+        (lambda told: told["model"].update(filters="${oc.env:HOME}"), "holds an interpolation"),
+        (lambda told: told["model"].update(_target_="os.system"), "model._target_=os.system lies outside"),
+        (lambda told: told["model"].update(_target_="my_lab.Net"), "--allow my_lab lets it run"),
+        (lambda told: told["model"]["activation"].update(_target_="os.system"), "activation._target_=os.system lies"),
+        (lambda told: told["model"].update(filters=[10**9] * 3), r"by its metadata \(filters\)"),
+        (lambda told: told["model"].update(_target_="cifar_lab.models.VGG"), r"metadata \(cifar_lab.models.VGG\)"),
+        (lambda told: told["model"].update(colour="red"), "its metadata makes no network: .*colour"),
+        (lambda told: told["model"].update(init="random"), "init='random' is unknown"),
+        (
+            lambda told: told.update(
+                model={"_target_": "torch.nn.Linear", "in_features": 10**7, "out_features": 10**7}
+            ),
+            "is missing or of another shape",
+        ),
+        (
+            lambda told: told["model"].update(
+                activation={"_target_": "torch.nn.Linear", "in_features": 10**7, "out_features": 10**7}
+            ),
+            "its metadata makes no network",
+        ),
+    ],
+)
+def test_metadata_that_somebody_made_up_is_one_line(
+    write: Callable[..., Path], change: Callable[[Told], object], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words) as error:
+        load(write(change))
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_file_is_one_line(write: Callable[..., Path], tmp_path: Path) -> None:
+    path = write()
+    content = path.read_bytes()
+    for damaged in (b"", b"no file of tensors", content[:-100], content[:50], b"\xff" * 8 + content[8:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.safetensors is damaged, or no safetensors file: "):
+            load(path)
+    with pytest.raises(ValueError, match="does not exist"):
+        load(tmp_path / "none.safetensors")
+
+
+def test_a_network_is_not_another_than_asked_for(write: Callable[..., Path]) -> None:
+    path = write()
+    with pytest.raises(ValueError, match="asked for vgg_a bn=false"):
+        load(path, Said(model="vgg_a", bn=False))
+    with pytest.raises(ValueError, match="says so itself; leave --activation, --mean out"):
+        load(path, Said(activation="relu", mean=(0.5, 0.5, 0.5)))
