@@ -42,9 +42,9 @@ def export(
     ),
 ) -> int:
     """Write a trained network as files, each compared with it at once, and a model card; 1 where one differs."""
-    check_there([network])
     kinds = list(dict.fromkeys(formats or Format))
     check_installed(kinds)
+    check_there([network])
     folder = folder_of(network, "export") if output is None else output
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is no folder; name another one by --output")

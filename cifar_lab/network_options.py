@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,7 +103,4 @@ def load_noting(path: Path, said: Said) -> "Trained":
 
 def folder_of(path: Path, name: str) -> Path:
     """Where what is found of a network goes: a folder in the run, or beside the file of weights."""
-    folder = path if path.is_dir() else path.parent.parent
-    if is_run(folder):
-        return Path(os.path.relpath(folder)) / name
-    return path.parent / f"{path.stem}-{name}"
+    return path / name if path.is_dir() else path.parent / f"{path.stem}-{name}"

@@ -48,7 +48,8 @@ def load(path: Path, said: Said | None = None) -> Trained:
     if not path.is_file():
         raise ValueError(f"{path} does not exist; name a run's folder, or a file of weights")
     folder = path.resolve().parent.parent
-    if is_run(folder):
+    # What `export` has written there says itself what it is.
+    if is_run(folder) and path.suffix != safetensors_files.SUFFIX:
         return _of_run(Run(os.path.relpath(folder)), path, said)
     return _of_file(path, said)
 
