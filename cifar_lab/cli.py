@@ -20,6 +20,7 @@ COMMANDS = {
     "table": "Compare the runs of a sweep, or any runs.",
     "reproduce": "Run every row of the published report.",
     "report": "Set runs beside the published rows, as a page.",
+    "predict": "Say what a trained network takes images for.",
     "landscape": "Look at the geometry of the loss around runs.",
     "benchmark": "Time training by hand and by this package, side by side.",
     "status": "List runs and sweeps, and how far they are.",

@@ -1,7 +1,21 @@
 """Networks that have been trained, from a run's folder or a file of weights, ready to be used."""
 
-from cifar_lab.trained.loading import load
-from cifar_lab.trained.network import Trained
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from cifar_lab.trained.said import Said
 
+if TYPE_CHECKING:
+    from cifar_lab.trained.loading import load
+    from cifar_lab.trained.network import Trained
+
 __all__ = ["Said", "Trained", "load"]
+
+_HOMES = {"load": "cifar_lab.trained.loading", "Trained": "cifar_lab.trained.network"}
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch is imported once it is asked for, so that a command's help does not wait for it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -28,8 +28,8 @@ def load(path: Path, said: Said | None = None) -> Trained:
     """Make a trained network.
 
     Args:
-        path: A run's folder, of which the chosen epoch's weights are taken; or a file of weights, the report's or ours; of
-            one that lies in a run's folder the run's configuration says the rest.
+        path: A run's folder, of which the chosen epoch's weights are taken; or a file of weights, the report's or ours;
+            of one that lies in a run's folder the run's configuration says the rest.
         said: What the command line says.
 
     Raises:
