@@ -21,6 +21,7 @@ COMMANDS = {
     "reproduce": "Run every row of the published report.",
     "report": "Set runs beside the published rows, as a page.",
     "predict": "Say what a trained network takes images for.",
+    "explain": "Show what a trained network looks at, and which of its units are dead.",
     "landscape": "Look at the geometry of the loss around runs.",
     "benchmark": "Time training by hand and by this package, side by side.",
     "status": "List runs and sweeps, and how far they are.",
