@@ -1,7 +1,6 @@
 """What a trained network looks at, and which of its units are dead: `python -m cifar_lab.explain RUN --mistakes 16`."""
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -202,7 +201,7 @@ def _print(explained: Explained) -> None:
             print_table(rows, left=left)
             print()
     for file in explained.files:
-        print(f"- {os.path.relpath(file)}")
+        print(f"- {file}")
 
 
 def _layer_row(row: Mapping[str, Any]) -> dict[str, str]:

@@ -20,18 +20,20 @@ from tests.report_networks import ReportCNN
 
 Command = Callable[..., tuple[int, str, str]]
 DATA = ("data=synthetic", "data.num_train=60", "data.num_test=20", "batch_size=20", "epochs=1", "trainer=cpu")
+OTHERS = {
+    "vgg": ("model=vgg_a", "model.stages=[[4],[4]]", "model.hidden=8"),
+    "resnet": ("model=resnet14", "model.blocks=[1,1]", "model.widths=[4,4]"),
+}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs: a CNN with LeakyReLU, one with ReLU, a VGG and a ResNet."""
+    """A folder of runs: a CNN with LeakyReLU, and one with ReLU."""
     folder, threads = tmp_path_factory.mktemp("trained"), torch.get_num_threads()
     torch.set_num_threads(1)
     for name, arguments in {
         "leaky": TINY,
         "relu": (*TINY, "activation=relu", "bn=false"),
-        "vgg": (*DATA, "model=vgg_a", "model.stages=[[4],[4]]", "model.hidden=8"),
-        "resnet": (*DATA, "model=resnet14", "model.blocks=[1,1]", "model.widths=[4,4]"),
     }.items():
         train.run([*arguments, "logger=none", f"hydra.run.dir={folder / name}"])
     torch.set_num_threads(threads)
@@ -73,8 +75,10 @@ def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cifar_lab.data.datamodule.SyntheticDataModule.load", missing)
 
 
-@pytest.mark.parametrize("name", ["leaky", "vgg", "resnet"])
+@pytest.mark.parametrize("name", ["leaky", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_mistakes_filters_and_activations_of_every_network(runs: Path, command: Command, name: str) -> None:
+    if name in OTHERS:
+        train.run([*DATA, *OTHERS[name], "logger=none", f"hydra.run.dir={runs / name}"])
     code, out, err = command(runs / name, "--mistakes", 4, "--images", 30, "--json")
     assert (code, err) == (0, "")
     told = json.loads(out)

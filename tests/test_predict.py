@@ -167,7 +167,7 @@ def test_a_run_moved_to_a_machine_without_data_predicts(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("averaging=ema", "averaging.decay=0.5", "activation=mish"),
+        ("averaging=ema", "averaging.decay=0.5", "activation=mish", "trainer.precision=bf16-mixed"),
         ("averaging=swa", "averaging.start=0.5", "optimizer=sgd", "data.mean=[0.5,0.5,0.5]"),
         ("model=vgg_a", "model.stages=[[4],[4]]", "model.hidden=8", "bn=false", "activation=elu"),
         ("model=resnet14", "model.blocks=[1,1]", "model.widths=[4,4]", "activation=gelu"),
@@ -190,13 +190,13 @@ def test_every_kind_of_network_predicts_as_its_test_did(
 def test_components_from_outside_run_where_they_are_allowed(
     run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("my_lab.py").write_text("from cifar_lab.models import CNN\n\n\nclass Model(CNN):\n    pass\n")
+    Path("somebodys_lab.py").write_text("from cifar_lab.models import CNN\n\n\nclass Model(CNN):\n    pass\n")
     monkeypatch.syspath_prepend(".")
     config = run / ".hydra" / "config.yaml"
-    config.write_text(config.read_text().replace("cifar_lab.models.CNN", "my_lab.Model"))
+    config.write_text(config.read_text().replace("cifar_lab.models.CNN", "somebodys_lab.Model"))
     code, _, err = command(run, "images", "--json")
-    assert (code, "--allow my_lab" in err) == (2, True)
-    code, out, _ = command(run, "images", "--json", "--allow", "my_lab")
+    assert (code, "--allow somebodys_lab" in err) == (2, True)
+    code, out, _ = command(run, "images", "--json", "--allow", "somebodys_lab")
     assert (code, len(parsed(out))) == (0, 20)
 
 

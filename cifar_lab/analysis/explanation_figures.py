@@ -106,6 +106,6 @@ def activations(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="x", alpha=0.3)
-    axes.set_title(wrapped(title, 100), fontsize=9)
+    figure.suptitle(wrapped(title, 100), fontsize=9)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure

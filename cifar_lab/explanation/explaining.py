@@ -46,7 +46,7 @@ def explain_examples(trained: Trained, examples: Sequence[Example], layer: str |
         )
         for example, heat in zip(examples, heats, strict=True)
     ]
-    title = f"{trained.label}: Grad-CAM at {name}, each map from 0 to its own maximum"
+    title = f"{_name(trained)}: Grad-CAM at {name}, each map from 0 to its own maximum"
     return _write_figure(figures.grad_cams(overlaid, title), folder / "gradcam.png")
 
 
@@ -55,7 +55,7 @@ def explain_filters(trained: Trained, folder: Path) -> Path | None:
     weights = first_filters(trained.model)
     if weights is None:
         return None
-    title = f"{trained.label}: the {len(weights)} filters of the first convolution"
+    title = f"{_name(trained)}: the {len(weights)} filters of the first convolution"
     return _write_figure(figures.filters(weights.float().cpu().numpy(), title), folder / "filters.png")
 
 
@@ -102,7 +102,7 @@ def explain_units(
         The files, and the rows of `dead_units.csv`.
     """
     rows = [layer.row() for layer in layers]
-    title = f"{trained.label}, over {images:,} training images"
+    title = f"{_name(trained)}, over {images:,} training images"
     networks = [{"network": label, **told} for label, told in {trained.label: totals(layers), **others}.items()]
     files = [
         _write_table(rows, folder / "activations.csv"),
@@ -112,9 +112,13 @@ def explain_units(
     return files, networks
 
 
+def _name(trained: Trained) -> str:
+    return Path(trained.label).name
+
+
 def _placed(trained: Trained, pixels: Tensor) -> Tensor:
     images = trained.normalised(pixels).to(trained.native.device)
-    return images.to(memory_format=trained.native.memory_format)  # type: ignore[call-overload]
+    return images.to(memory_format=trained.native.memory_format)
 
 
 def _activation(making: Mapping[str, Any]) -> str | None:

@@ -1,5 +1,6 @@
 """A trained network, ready to be used."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ class Trained:
     def _forward(self) -> Callable[[Tensor], Tensor]:
         # Lightning's own way of computing in a precision, so that the numbers are those of the run's test.
         accelerator = "gpu" if self.native.device == "cuda" else self.native.device
+        # By whose logger Fabric would say the precision, where both have been imported.
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         fabric = Fabric(accelerator=accelerator, devices=1, precision=self.native.precision)  # type: ignore[arg-type]
         return fabric.setup_module(self.model)
 
