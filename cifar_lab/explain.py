@@ -48,7 +48,7 @@ class Explained:
 def explain(
     network: options.Subject,
     pictures: Annotated[
-        list[str] | None, typer.Argument(help="Files, folders or patterns, for Grad-CAM.", metavar="[IMAGE...]")
+        list[str] | None, typer.Argument(help="Files, folders or patterns, for Grad-CAM.", metavar="IMAGE")
     ] = None,
     mistakes: Annotated[
         int | None, typer.Option(min=1, max=_MOST_SHOWN, help="Grad-CAM of the test set's most confident mistakes.")

@@ -40,7 +40,7 @@ class Prediction(NamedTuple):
 def predict(
     network: options.Subject,
     images: Annotated[
-        list[str], typer.Argument(help="Files, folders (searched for images), or patterns.", metavar="IMAGE...")
+        list[str], typer.Argument(help="Files, folders (searched for images), or patterns.", metavar="IMAGE")
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to tell, the most probable first.")] = 3,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 100,

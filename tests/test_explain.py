@@ -131,6 +131,17 @@ def test_relu_and_leaky_relu_are_a_number_each(runs: Path, command: Command) -> 
     assert lines[1].endswith("0 (0.00%)")
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_explanations_are_in_float32_whatever_the_precision(runs: Path, command: Command, precision: str) -> None:
+    tables = []
+    for name in ("32-true", precision):
+        arguments = ("--precision", name, "--images", 20, "--mistakes", 1, "--output", name)
+        code, _, err = command(runs / "relu", *arguments)
+        assert (code, err) == (0, "")
+        tables.append(pd.read_csv(Path(name) / "activations.csv")["mean"].to_numpy())
+    assert tables[0] == pytest.approx(tables[1], rel=0.05)
+
+
 def test_pictures_need_no_data(runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     no_data(monkeypatch)
     Path("bad.png").write_text("no image")

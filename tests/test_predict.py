@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -118,6 +119,34 @@ def test_bad_images_are_a_line_each_and_the_rest_goes_on(run: Path, command: Com
         next(line for line in err.splitlines() if line.startswith("error: images/05.png: image file is truncated")),
         "error: images/new?line.png: it is empty",
     ]
+
+
+def test_names_that_no_terminal_takes_are_printed_all_the_same(run: Path, command: Command) -> None:
+    name = os.fsdecode(b"\xff\n.png")
+    shutil.copy("images/00.png", name)
+    Path(os.fsdecode(b"\xfe.png")).touch()
+    code, out, err = command(run, name, os.fsdecode(b"\xfe.png"), "--json")
+    assert (code, parsed(out)[0]["image"], err) == (1, name, "error: ?.png: it is empty\n")
+    for flags, line in (((), "??.png  "), (("--csv",), "??.png,")):
+        assert command(run, name, *flags)[1].splitlines()[1].startswith(line)
+
+
+def test_more_classes_than_there_are_is_all_of_them(run: Path, command: Command) -> None:
+    (line,) = parsed(command(run, "images/00.png", "--top", 50, "--json")[1])
+    assert sorted(entry["class"] for entry in line["top"]) == sorted(load(run).classes)
+
+
+def test_a_bar_on_the_terminal_stays_out_of_what_is_printed(
+    run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command(run, "images", "--json")[2] == ""
+    monkeypatch.setattr(predict, "_MANY", 20)
+    assert command(run, "images", "--json")[2] == ""  # no terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    Path("images/07.png").write_bytes(b"")
+    code, out, err = command(run, "images", "--json")
+    assert (code, len(parsed(out))) == (1, 19)
+    assert "images/07.png: it is empty" in err and "images" in err and len(err) > 50
 
 
 def test_without_one_good_image_nothing_is_printed(run: Path, command: Command) -> None:

@@ -1,12 +1,13 @@
 """From a trained network to figures and tables of it."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cifar_lab.analysis import explanation_figures as figures
 from cifar_lab.explanation.activations import LayerActivations, measure, totals
@@ -33,10 +34,11 @@ def explain_examples(trained: Trained, examples: Sequence[Example], layer: str |
     Raises:
         ValueError: As `grad_cam` and `map_layer`.
     """
-    name, module = map_layer(trained.model, layer)
+    model = _in_float32(trained)
+    name, module = map_layer(model, layer)
     images = _placed(trained, torch.stack([example.pixels for example in examples]))
     labels = torch.tensor([example.label for example in examples], device=images.device)
-    heats = grad_cam(trained.model, (name, module), images, labels).cpu()
+    heats = grad_cam(model, (name, module), images, labels).cpu()
     overlaid = [
         figures.Overlaid(
             pixels=example.pixels.numpy(),
@@ -79,7 +81,7 @@ def measured(trained: Trained, count: int) -> tuple[list[LayerActivations], int]
         for part in chosen.split(_BATCH_SIZE):
             yield _placed(trained, loader.data.images[part])
 
-    return measure(trained.model, batches(), _activation(trained.making)), len(chosen)
+    return measure(_in_float32(trained), batches(), _activation(trained.making)), len(chosen)
 
 
 def explain_units(
@@ -114,6 +116,13 @@ def explain_units(
 
 def _name(trained: Trained) -> str:
     return Path(trained.label).name
+
+
+def _in_float32(trained: Trained) -> nn.Module:
+    """The network itself, or a copy where a precision such as `bf16-true` has changed its weights."""
+    if all(value.dtype == torch.float32 for value in trained.model.parameters()):
+        return trained.model
+    return copy.deepcopy(trained.model).float()
 
 
 def _placed(trained: Trained, pixels: Tensor) -> Tensor:
