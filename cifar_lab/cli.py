@@ -21,8 +21,10 @@ COMMANDS = {
     "reproduce": "Run every row of the published report.",
     "report": "Set runs beside the published rows, as a page.",
     "evaluate": "Measure trained networks: accuracy, calibration, mistakes.",
-    "landscape": "Look at the geometry of the loss around runs.",
+    "predict": "Say what a trained network takes images for.",
+    "explain": "Show what a trained network looks at; its dead units.",
     "export": "Write a trained network as files for use elsewhere.",
+    "landscape": "Look at the geometry of the loss around runs.",
     "benchmark": "Time training by hand and by this package, side by side.",
     "status": "List runs and sweeps, and how far they are.",
 }

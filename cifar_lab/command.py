@@ -84,6 +84,9 @@ def _refusing(function: Callable[..., object]) -> Callable[..., object]:
         except BrokenPipeError:  # whoever reads, such as `head`, has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except KeyboardInterrupt:  # here, as typer makes another exception of it
+            print("interrupted", file=sys.stderr)
+            return exit_codes.interrupted(signal.SIGINT)
         except (ValueError, OSError) as error:
             raise typer.TyperException(str(error)) from error
 

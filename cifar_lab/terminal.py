@@ -1,5 +1,6 @@
-"""Tables on a terminal."""
+"""Tables on a terminal, and lines beside them."""
 
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -37,3 +38,24 @@ def print_table(
     console = Console(highlight=False, soft_wrap=True)
     for line in lines:
         console.print(line, no_wrap=True, overflow="ignore", crop=False)
+
+
+class Complaints:
+    """Lines on standard error about what cannot be used while the rest goes on.
+
+    Attributes:
+        count: How many there were.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, name: str, reason: str) -> None:
+        """Print one."""
+        self.count += 1
+        print(f"error: {printable(name)}: {printable(reason)}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """A text as one line for any terminal; a file's name may hold line breaks, and bytes that are no letters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

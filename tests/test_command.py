@@ -82,3 +82,11 @@ def test_several_functions_are_subcommands(
         run_commands("numbers", [halve, stop], "Numbers.")
     assert end.value.code == code
     assert capsys.readouterr().err == line
+
+
+def test_ctrl_c_is_a_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    assert _ended(monkeypatch, stopped) == 130
+    assert capsys.readouterr().err == "interrupted\n"

@@ -1,4 +1,4 @@
-"""Figures of runs; only this module and those of landscapes, `landscape_*.py`, use matplotlib."""
+"""Figures of runs; matplotlib is used here, in `explanation_figures.py` and in `landscape_*.py` alone."""
 
 import textwrap
 from collections.abc import Mapping, Sequence

@@ -99,6 +99,8 @@ class Trained:
         # Lightning's own way of computing in a precision, so that the numbers are those of the run's test.
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it tells what the caller has chosen
         accelerator = "gpu" if self.native.device == "cuda" else self.native.device
+        # By whose logger Fabric would say the precision, where both have been imported.
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         fabric = Fabric(accelerator=accelerator, devices=1, precision=self.native.precision)  # type: ignore[arg-type]
         return fabric.setup_module(self.model).eval()
 

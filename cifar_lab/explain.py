@@ -1,0 +1,208 @@
+"""What a trained network looks at, and which of its units are dead: `python -m cifar_lab.explain RUN --mistakes 16`."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifar_lab import exit_codes
+from cifar_lab.command import run_command
+from cifar_lab.data.files import DataError
+from cifar_lab.data.image_files import Resize, find_images, read_images
+from cifar_lab.network_options import Network, check_there, folder_of, load_noting, says_of_network
+from cifar_lab.terminal import Complaints, print_table, printable
+from cifar_lab.trained import Said
+
+if TYPE_CHECKING:
+    from cifar_lab.explanation import Example, LayerActivations
+    from cifar_lab.trained import Trained
+
+_MOST_SHOWN = 64  # images in a figure, which a page can hold
+
+
+@dataclass
+class Explained:
+    """What was found and written.
+
+    Attributes:
+        network: The network's label.
+        images: Over how many training images its activations are; 0 where these are left out.
+        examples: The images under Grad-CAM.
+        layers: The activation layers.
+        networks: Its dead units, and those of the networks that it is compared with.
+        files: Tables and figures.
+    """
+
+    network: str
+    images: int = 0
+    examples: "Sequence[Example]" = ()
+    layers: "Sequence[LayerActivations]" = ()
+    networks: Sequence[dict[str, Any]] = ()
+    files: list[Path] = field(default_factory=list)
+
+
+@says_of_network()
+def explain(
+    network: Network,
+    said: Said,
+    pictures: Annotated[
+        list[str] | None, typer.Argument(help="Files, folders or patterns, for Grad-CAM.", metavar="IMAGE")
+    ] = None,
+    mistakes: Annotated[
+        int | None, typer.Option(min=1, max=_MOST_SHOWN, help="Grad-CAM of the test set's most confident mistakes.")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Of Grad-CAM; default: the last convolution.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Training images that the activations are over.")] = 2000,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another run, whose dead units are set beside; may be repeated.", metavar="RUN|WEIGHTS"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where figures and tables go; default: the folder explanation in the run.")
+    ] = None,
+    resize: Annotated[Resize, typer.Option(help="As predict has it.")] = "crop",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: what was found, and the files.")] = False,
+) -> int:
+    """Show what a trained network looks at, its first filters, its activations, and its dead units."""
+    if pictures and mistakes:
+        raise ValueError("images and --mistakes: name one of them")
+    check_there([network, *(against or ())])
+    complaints = Complaints()
+    paths = find_images(pictures, complaints) if pictures else []
+    if len(paths) > _MOST_SHOWN:
+        raise ValueError(f"{len(paths):,} images; a figure holds {_MOST_SHOWN}")
+    trained = load_noting(network, said)
+    # What the command line says of a file alone is of the first; a second says by its name what it is, or is a run.
+    others = [load_noting(path, Said(data_root=said.data_root, allow=said.allow)) for path in against or ()]
+    folder = folder_of(network, "explanation") if output is None else output
+    folder.mkdir(parents=True, exist_ok=True)
+    explained = Explained(trained.label)
+    explained.examples = _examples(trained, paths, resize, mistakes, complaints)
+    _show_pictures(trained, layer, folder, explained)
+    _show_units(trained, others, images, folder, explained, may_lack_data=bool(paths) and not others)
+    _print_json(explained) if as_json else _print(explained)
+    return exit_codes.FAILED if complaints.count else 0
+
+
+def _examples(
+    trained: "Trained", paths: Sequence[Path], resize: Resize, mistakes: int | None, complaints: Complaints
+) -> "list[Example]":
+    from cifar_lab.explanation import confident_mistakes, of_files
+
+    if mistakes:
+        found = confident_mistakes(trained, mistakes)
+        if len(found) < mistakes:
+            _note(f"the test set has {len(found)} mistakes, not {mistakes}")
+        return found
+    read = list(read_images(paths, resize, complaints))
+    return of_files(trained, read) if read else []
+
+
+def _show_pictures(trained: "Trained", layer: str | None, folder: Path, explained: Explained) -> None:
+    from cifar_lab.explanation import explain_examples, explain_filters
+
+    if explained.examples:
+        explained.files.append(explain_examples(trained, explained.examples, layer, folder))
+    elif layer is not None:
+        _note("--layer is of Grad-CAM, which has no images; name some, or --mistakes 16")
+    filters = explain_filters(trained, folder)
+    if filters is None:
+        _note("no filters.png: the network has no convolution that looks at red, green and blue")
+    else:
+        explained.files.append(filters)
+
+
+def _show_units(
+    trained: "Trained",
+    others: "Sequence[Trained]",
+    count: int,
+    folder: Path,
+    explained: Explained,
+    *,
+    may_lack_data: bool,
+) -> None:
+    from cifar_lab.explanation import explain_units, measured, totals
+
+    try:
+        layers, explained.images = measured(trained, count)
+    except DataError as error:
+        if not may_lack_data:
+            raise
+        _note(f"activations are left out: {error}")
+        return
+    compared = {other.label: totals(measured(other, count)[0]) for other in others}
+    if not layers:
+        _note("activations are left out: the network's are no modules, but calls within its own")
+        return
+    explained.layers = layers
+    files, explained.networks = explain_units(trained, layers, explained.images, compared, folder)
+    explained.files += files
+
+
+def _print_json(explained: Explained) -> None:
+    examples = [
+        {"image": one.name, "true": one.true, "predicted": one.predicted, "probability": one.probability}
+        for one in explained.examples
+    ]
+    told = {
+        "network": explained.network,
+        "images": explained.images,
+        "examples": examples,
+        "layers": [layer.row() for layer in explained.layers],
+        "networks": explained.networks,
+        "files": [str(file) for file in explained.files],
+    }
+    print(json.dumps(told, indent=2))
+
+
+def _print(explained: Explained) -> None:
+    pictures = [
+        {"image": printable(one.name), "true": one.true or "-", "taken for": f"{one.predicted} {one.probability:.1%}"}
+        for one in explained.examples
+    ]
+    layers = [_layer_row(layer.row()) for layer in explained.layers]
+    networks = [_network_row(row) for row in explained.networks]
+    for rows, left in (
+        (pictures, ("image", "true", "taken for")),
+        (layers, ("layer", "activation")),
+        (networks, ("network", "activation")),
+    ):
+        if rows:
+            print_table(rows, left=left)
+            print()
+    for file in explained.files:
+        print(f"- {file}")
+
+
+def _layer_row(row: Mapping[str, Any]) -> dict[str, str]:
+    numbers_ = {"units": f"{row['units']:,}", "mean": f"{row['mean']:.3g}", "std": f"{row['std']:.3g}"}
+    shares = {name.replace("_", " "): f"{row[name]:.1%}" for name in ("negative_inputs", "zeros")}
+    return {"layer": row["layer"], "activation": row["activation"], **numbers_, **shares, **_units(row)}
+
+
+def _network_row(row: Mapping[str, Any]) -> dict[str, str]:
+    return {"network": row["network"], "activation": row["activation"], "units": f"{row['units']:,}", **_units(row)}
+
+
+def _units(row: Mapping[str, Any]) -> dict[str, str]:
+    names = ("negative_only", "dead")
+    return {
+        name.replace("_", " "): f"{row[f'{name}_units']:,} ({row[name]:.2%})" if row["units"] else "-" for name in names
+    }
+
+
+def _note(text: str) -> None:
+    print(f"note: {printable(text)}", file=sys.stderr)
+
+
+def main() -> None:
+    """The command line."""
+    run_command(explain)
+
+
+if __name__ == "__main__":
+    main()

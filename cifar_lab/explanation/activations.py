@@ -1,0 +1,169 @@
+"""What each activation layer is given and makes of it, and which of its units are dead.
+
+A unit is a channel of a convolution, at every position, or a feature of a linear layer. Over the images looked at, it
+is `negative_only` where its input is never above 0, and `dead` where the activation's derivative is 0 at all of its
+inputs: then no gradient of those images reaches it, and none of them can revive it (the dying ReLU of
+arXiv:1903.06733). For ReLU the two are one. A LeakyReLU (Maas et al. 2013, "Rectifier nonlinearities improve neural
+network acoustic models") has the slope there that it was made with, so that a unit may be negative only but not dead.
+
+Where a 2x2 max-pool stands before the activation (`cifar_lab.models.layers.pooled`), its inputs are the pooled ones.
+Both counts are the same either way, as a maximum is negative exactly where all are; the shares of negative inputs and
+of zeros are smaller.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SMALLEST_DERIVATIVE = 1e-6  # below it, in absolute value, a derivative counts as 0
+# Of torch's: what mixes features has no derivative of one output in one input.
+_MIXING = (nn.GLU, nn.LogSoftmax, nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin)
+
+
+@dataclass(frozen=True)
+class LayerActivations:
+    """An activation layer over some images.
+
+    Attributes:
+        layer: Its name in the network; of one that is run several times for an image, followed by `#2` and so on.
+        activation: Its class.
+        units: How many channels or features.
+        mean: Of its outputs, over images, units and positions.
+        std: Their standard deviation.
+        negative_inputs: Share of its inputs below 0.
+        zeros: Share of its outputs that are exactly 0.
+        negative_only_units: Units whose input is never above 0.
+        dead_units: Units whose derivative is always 0.
+    """
+
+    layer: str
+    activation: str
+    units: int
+    mean: float
+    std: float
+    negative_inputs: float
+    zeros: float
+    negative_only_units: int
+    dead_units: int
+
+    @property
+    def negative_only(self) -> float:
+        """Share of the units."""
+        return self.negative_only_units / self.units
+
+    @property
+    def dead(self) -> float:
+        """Share of the units."""
+        return self.dead_units / self.units
+
+    def row(self) -> dict[str, Any]:
+        """Plain values, shares from 0 to 1."""
+        return {**vars(self), "negative_only": self.negative_only, "dead": self.dead}
+
+
+def measure(model: nn.Module, batches: Iterable[Tensor], activation: str | None = None) -> list[LayerActivations]:
+    """Measure every activation layer, in the order in which they are run.
+
+    Args:
+        model: In evaluation mode.
+        batches: Normalised float32 images `(N, 3, 32, 32)`, on the model's device.
+        activation: The name of a class beside torch's own activations.
+
+    Returns:
+        None of a network whose activations are no modules, but calls within its own.
+    """
+    found: dict[str, _Layer] = {}
+    runs: dict[str, int] = {}
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            runs[name] = runs.get(name, 0) + 1
+            key = name if runs[name] == 1 else f"{name}#{runs[name]}"
+            outputs, derivative = _with_derivative(module, inputs[0])
+            if outputs.shape == inputs[0].shape:
+                found.setdefault(key, _Layer(type(module).__name__)).add(inputs[0], outputs, derivative)
+
+        return before
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in model.named_modules():
+            if _is_activation(module, activation):
+                # Before it, as one that works in place leaves nothing of its input.
+                hooks.callback(module.register_forward_pre_hook(hook(name)).remove)
+        for images in batches:
+            runs.clear()
+            model(images)
+    return [layer.told(name) for name, layer in found.items()]
+
+
+def totals(layers: Sequence[LayerActivations]) -> dict[str, Any]:
+    """All layers together: their activations, and of all units how many, and what share, are negative only or dead."""
+    units = sum(layer.units for layer in layers)
+    counts = {name: sum(getattr(layer, f"{name}_units") for layer in layers) for name in ("negative_only", "dead")}
+    return {
+        "activation": ", ".join(dict.fromkeys(layer.activation for layer in layers)),
+        "units": units,
+        **{f"{name}_units": count for name, count in counts.items()},
+        **{name: count / units if units else None for name, count in counts.items()},
+    }
+
+
+def _is_activation(module: nn.Module, name: str | None) -> bool:
+    if isinstance(module, _MIXING):
+        return False
+    return type(module).__module__ == "torch.nn.modules.activation" or type(module).__name__ == name
+
+
+def _with_derivative(module: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The outputs, and d output / d input at each of them."""
+    with torch.enable_grad():
+        leaf = inputs.detach().clone().requires_grad_()
+        outputs = module.forward(leaf.clone())  # the clone, as it may work in place; not its call, which is hooked
+        if not outputs.requires_grad:  # a step function
+            return outputs, torch.zeros_like(leaf)
+        (derivative,) = torch.autograd.grad(outputs.sum(), leaf)
+    return outputs.detach(), derivative
+
+
+class _Layer:
+    """Sums over batches."""
+
+    def __init__(self, activation: str) -> None:
+        self.activation = activation
+        self.count = self.negative = self.zeros = 0
+        self.mean = self.squares = 0.0  # of outputs, and the sum of squares of what they lie from it
+        self.highest: Tensor | None = None  # input of each unit
+        self.steepest: Tensor | None = None  # derivative of each unit
+
+    def add(self, inputs: Tensor, outputs: Tensor, derivative: Tensor) -> None:
+        over = [0, *range(2, inputs.ndim)]
+        highest, steepest = inputs.amax(over), derivative.abs().amax(over)
+        self.highest = highest if self.highest is None else torch.maximum(self.highest, highest)
+        self.steepest = steepest if self.steepest is None else torch.maximum(self.steepest, steepest)
+        self.negative += int((inputs < 0).sum())
+        self.zeros += int((outputs == 0).sum())
+        # Two sets' mean and squares are those of both (Chan, Golub and LeVeque 1979), without the difference of large
+        # numbers that sums of squares end in.
+        variance, mean = (float(value) for value in torch.var_mean(outputs, correction=0))
+        together, apart = self.count + outputs.numel(), mean - self.mean
+        self.squares += variance * outputs.numel() + apart**2 * self.count * outputs.numel() / together
+        self.mean += apart * outputs.numel() / together
+        self.count = together
+
+    def told(self, name: str) -> LayerActivations:
+        assert self.highest is not None and self.steepest is not None
+        return LayerActivations(
+            layer=name,
+            activation=self.activation,
+            units=len(self.highest),
+            mean=self.mean,
+            std=(self.squares / self.count) ** 0.5,
+            negative_inputs=self.negative / self.count,
+            zeros=self.zeros / self.count,
+            negative_only_units=int((self.highest <= 0).sum()),
+            dead_units=int((self.steepest < SMALLEST_DERIVATIVE).sum()),
+        )

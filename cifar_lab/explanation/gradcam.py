@@ -1,0 +1,96 @@
+"""Grad-CAM (arXiv:1610.02391), by captum."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_MOST_NAMED = 20  # layers in a message
+
+
+def map_layer(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:
+    """The layer whose maps Grad-CAM weighs.
+
+    Args:
+        model: Any network.
+        name: As `model.named_modules()` has it; None is the last convolution that sees more than one pixel, as the 1x1
+            of a shortcut only passes on what was there before.
+
+    Returns:
+        Its name, and itself.
+
+    Raises:
+        ValueError: There is none of that name, or no convolution.
+    """
+    convolutions = {key: module for key, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    if name is None:
+        wide = [key for key, module in convolutions.items() if max(module.kernel_size) > 1] or list(convolutions)
+        if not wide:
+            raise ValueError("the network has no convolution, whose maps Grad-CAM weighs; name a layer by --layer")
+        return wide[-1], convolutions[wide[-1]]
+    modules = dict(model.named_modules())
+    if not name or name not in modules:
+        raise ValueError(f"--layer {name} does not exist; {_named(list(convolutions))}")
+    return name, modules[name]
+
+
+def grad_cam(model: nn.Module, layer: tuple[str, nn.Module], images: Tensor, labels: Tensor) -> Tensor:
+    """Where a layer's maps speak for a class: ReLU(sum_k alpha_k A_k), alpha_k the mean gradient of the logit in A_k.
+
+    Args:
+        model: Maps images to logits; in evaluation mode.
+        layer: From `map_layer`; its outputs are A, `(N, K, h, w)`.
+        images: Normalised, float32 `(N, 3, H, W)`, on the model's device.
+        labels: int64 `(N,)`, the class of each image that is asked about.
+
+    Returns:
+        float32 `(N, H, W)`, at least 0, enlarged bilinearly from h x w.
+
+    Raises:
+        ValueError: captum is not installed, or the layer has no maps.
+    """
+    captum = _captum()
+    name, module = layer
+    _check_maps(model, name, module, images[:1])
+    # Of the images, as the weights of a trained network ask for no gradient, and something has to.
+    inputs = images.detach().clone().requires_grad_()
+    maps = captum.LayerGradCam(model, module).attribute(inputs, target=labels, relu_attributions=True)
+    enlarged = captum.LayerAttribution.interpolate(maps, tuple(images.shape[2:]), interpolate_mode="bilinear")
+    return enlarged.detach()[:, 0]
+
+
+def first_filters(model: nn.Module) -> Tensor | None:
+    """The weights `(K, 3, h, w)` of the first convolution; None where none looks at red, green and blue."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.weight.detach() if module.weight.shape[1] == 3 else None
+    return None
+
+
+def _captum() -> Any:
+    try:
+        import captum.attr
+    except ImportError:
+        raise ValueError("Grad-CAM is captum's, which is not here; pip install 'cifar-lab[explain]'") from None
+    return captum.attr
+
+
+def _check_maps(model: nn.Module, name: str, module: nn.Module, image: Tensor) -> None:
+    seen: list[Any] = []
+    handle = module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    try:
+        with torch.no_grad():
+            model(image)
+    finally:
+        handle.remove()
+    if len(seen) != 1 or not isinstance(seen[0], Tensor) or seen[0].ndim != 4:
+        what = "has no maps" if len(seen) == 1 else f"is run {len(seen)} times for an image"
+        convolutions = [key for key, part in model.named_modules() if isinstance(part, nn.Conv2d)]
+        raise ValueError(f"--layer {name} {what}; {_named(convolutions)}")
+
+
+def _named(names: list[str]) -> str:
+    if not names:
+        return "the network has no convolution"
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"its convolutions are {', '.join(names[:_MOST_NAMED])}{more}"

@@ -1,0 +1,126 @@
+"""What a trained network takes images for: `python -m cifar_lab.predict RUN IMAGE...`."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from cifar_lab import exit_codes
+from cifar_lab.command import run_command
+from cifar_lab.data.image_files import Resize, find_images, read_images
+from cifar_lab.network_options import Network, check_there, load_noting, says_of_network
+from cifar_lab.terminal import Complaints, print_table, printable
+from cifar_lab.trained import Said
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cifar_lab.trained import Trained
+
+_MANY = 1_000  # images that are worth a progress bar
+
+
+class Prediction(NamedTuple):
+    """What an image is taken for.
+
+    Attributes:
+        image: Its file.
+        top: The most probable classes and their probabilities, from 0 to 1, the most probable first.
+    """
+
+    image: Path
+    top: list[tuple[str, float]]
+
+
+@says_of_network(without=("data_root",))
+def predict(
+    network: Network,
+    said: Said,
+    images: Annotated[
+        list[str], typer.Argument(help="Files, folders (searched for images), or patterns.", metavar="IMAGE")
+    ],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to tell, the most probable first.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 100,
+    resize: Annotated[
+        Resize, typer.Option(help="crop: the largest square in the middle; squash: everything, distorted.")
+    ] = "crop",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each image.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> int:
+    """Say what a trained network takes images for; exits with 1 where an image could not be read."""
+    if as_json and as_csv:
+        raise ValueError("--json and --csv: print one of them")
+    check_there([network])
+    complaints = Complaints()
+    paths = find_images(images, complaints)
+    trained = load_noting(network, said)
+    shows = sys.stderr.isatty() and not (sys.stdout.isatty() and (as_json or as_csv)) and len(paths) >= _MANY
+    read = read_images(_with_progress(paths) if shows else paths, resize, complaints)
+    write = _write_json if as_json else _write_csv if as_csv else _write_table
+    write(_predictions(trained, read, batch_size, top))
+    return exit_codes.FAILED if complaints.count else 0
+
+
+def _predictions(
+    trained: "Trained", read: "Iterator[tuple[Path, np.ndarray]]", batch_size: int, top: int
+) -> Iterator[Prediction]:
+    import numpy as np
+    import torch
+
+    from cifar_lab.trained.names import class_names
+
+    while batch := list(islice(read, batch_size)):
+        pixels = torch.from_numpy(np.stack([image for _, image in batch]))
+        probabilities = trained.logits_of_pixels(pixels).cpu().double().softmax(dim=1)
+        names = class_names(trained, probabilities.shape[1])
+        values, labels = probabilities.topk(min(top, len(names)), dim=1)
+        for (path, _), chosen, shares in zip(batch, labels.tolist(), values.tolist(), strict=True):
+            yield Prediction(path, [(names[label], share) for label, share in zip(chosen, shares, strict=True)])
+
+
+def _write_json(predictions: Iterable[Prediction]) -> None:
+    for image, top in predictions:
+        classes = [{"class": name, "probability": probability} for name, probability in top]
+        print(json.dumps({"image": str(image), **classes[0], "top": classes}))
+
+
+def _write_csv(predictions: Iterable[Prediction]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    for number, (image, top) in enumerate(predictions):
+        if not number:
+            ranks = range(1, len(top) + 1)
+            writer.writerow(["image", *(name for rank in ranks for name in (f"class_{rank}", f"probability_{rank}"))])
+        writer.writerow([printable(str(image)), *(value for pair in top for value in pair)])
+
+
+def _write_table(predictions: Iterable[Prediction]) -> None:
+    rows = [
+        {"image": printable(str(image))}
+        | {f"top {rank}": f"{share:6.1%} {name}" for rank, (name, share) in enumerate(top, start=1)}
+        for image, top in predictions
+    ]
+    if rows:
+        print_table(rows, left=rows[0])
+
+
+def _with_progress(paths: Sequence[Path]) -> Iterator[Path]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # Standard output is left alone: what is printed there may go into a file.
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
+        yield from progress.track(paths, description="images")
+
+
+def main() -> None:
+    """The command line."""
+    run_command(predict)
+
+
+if __name__ == "__main__":
+    main()

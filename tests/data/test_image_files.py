@@ -1,0 +1,250 @@
+"""Image files of every kind, and what is no image."""
+
+import os
+import struct
+import tracemalloc
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar_lab.data.image_files import ImageFileError, Resize, find_images, read_image, read_images
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+
+def saved(path: Path, image: Image.Image | np.ndarray, **options: Any) -> Path:
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    image.save(path, **options)
+    return path
+
+
+def refuse(name: str, reason: str) -> None:
+    raise AssertionError(f"{name}: {reason}")
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+@pytest.mark.parametrize("ending", ["png", "bmp", "tiff", "ppm", "tga"])
+def test_a_32x32_image_keeps_its_pixels(tmp_path: Path, ending: str, resize: Resize) -> None:
+    read = read_image(saved(tmp_path / f"image.{ending}", PIXELS), resize)
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, PIXELS)
+
+
+@pytest.mark.parametrize(("orientation", "turned"), [(1, 0), (6, 1), (3, 2), (8, 3)])
+def test_a_photograph_is_turned_upright(tmp_path: Path, orientation: int, turned: int) -> None:
+    upright = np.zeros((64, 64, 3), np.uint8)
+    upright[:32, :32] = (255, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = orientation  # 6: the camera was turned, the picture is to be turned clockwise once
+    path = saved(tmp_path / "photo.jpg", np.rot90(upright, turned).copy(), exif=exif, quality=95, subsampling=0)
+    read = read_image(path).astype(int)
+    assert read[:14, :14, 0].min() > 220
+    assert read[18:].max() < 40 and read[:, 18:].max() < 40
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+def test_transparent_parts_are_white(tmp_path: Path, mode: str) -> None:
+    image = np.zeros((32, 32, 4), np.uint8)
+    image[:, 16:, 3] = 255  # the right half is black, the left is not there
+    image[0, 0, 3] = 128
+    ending = "tiff" if mode == "PA" else "png"
+    made = Image.fromarray(image)
+    read = read_image(saved(tmp_path / f"image.{ending}", made if mode == "RGBA" else made.convert("LA")))
+    assert (read[1:, :16] == 255).all()
+    assert (read[:, 16:] == 0).all()
+    assert abs(int(read[0, 0, 0]) - 127) <= 1
+
+
+def test_palettes_have_their_colours_and_their_transparent_one_is_white(tmp_path: Path) -> None:
+    image = Image.new("P", (32, 32), 0)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.paste(1, (0, 0, 16, 32))
+    read = read_image(saved(tmp_path / "opaque.png", image))
+    assert read[0, 0].tolist() == [200, 100, 50] and read[0, 31].tolist() == [10, 20, 30]
+    read = read_image(saved(tmp_path / "number.png", image, transparency=0))
+    assert read[0, 0].tolist() == [200, 100, 50] and read[0, 31].tolist() == [255, 255, 255]
+    read = read_image(saved(tmp_path / "bytes.png", image, transparency=bytes([255, 0])))
+    assert read[0, 0].tolist() == [255, 255, 255] and read[0, 31].tolist() == [10, 20, 30]
+    read = read_image(saved(tmp_path / "image.gif", image, transparency=0))
+    assert read[0, 0].tolist() == [200, 100, 50] and read[0, 31].tolist() == [255, 255, 255]
+
+
+def test_grey_of_any_depth_is_grey(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65_535, 32 * 32).reshape(32, 32).round().astype(np.uint16)
+    expected = np.round(ramp / 257).astype(np.uint8)
+    for name in ("deep.png", "deep.tiff", "deep.pgm"):
+        read = read_image(saved(tmp_path / name, ramp))
+        np.testing.assert_array_equal(read, np.dstack([expected] * 3))
+    read = read_image(
+        saved(tmp_path / "big_endian.tiff", Image.frombytes("I;16B", (32, 32), ramp.astype(">u2").tobytes()))
+    )
+    np.testing.assert_array_equal(read[..., 0], expected)
+    np.testing.assert_array_equal(read_image(saved(tmp_path / "grey.png", expected))[..., 2], expected)
+    bits = read_image(saved(tmp_path / "bits.png", Image.fromarray(expected).convert("1")))
+    assert set(np.unique(bits)) == {0, 255}
+
+
+def test_printers_colours_and_video_ones_are_converted(tmp_path: Path) -> None:
+    cyan = read_image(saved(tmp_path / "print.jpg", Image.new("CMYK", (32, 32), (255, 0, 0, 0)), quality=95))
+    np.testing.assert_allclose(cyan[16, 16], [0, 255, 255], atol=4)
+    cyan = read_image(saved(tmp_path / "print.tiff", Image.new("CMYK", (32, 32), (255, 0, 0, 0))))
+    assert cyan[0, 0].tolist() == [0, 255, 255]
+    red = read_image(saved(tmp_path / "video.tiff", Image.new("RGB", (32, 32), "red").convert("YCbCr")))
+    np.testing.assert_allclose(red[16, 16], [255, 0, 0], atol=3)
+
+
+def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    for ending, options in (("gif", {}), ("png", {}), ("webp", {"lossless": True}), ("tiff", {})):
+        path = saved(tmp_path / f"film.{ending}", frames[0], save_all=True, append_images=frames[1:], **options)
+        assert read_image(path)[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (31, 33), (640, 17), (1500, 1000)])
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_any_size_becomes_32x32(tmp_path: Path, size: tuple[int, int], resize: Resize) -> None:
+    read = read_image(saved(tmp_path / "image.png", Image.new("RGB", size, (9, 99, 200))), resize)
+    assert read.shape == (32, 32, 3)
+    assert (read == (9, 99, 200)).all()
+
+
+def test_crop_takes_the_middle_and_squash_everything(tmp_path: Path) -> None:
+    wide = np.zeros((64, 192, 3), np.uint8)
+    wide[:, :64], wide[:, 64:128], wide[:, 128:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    path = saved(tmp_path / "wide.png", wide)
+    assert (read_image(path, "crop")[:, 1:-1] == (0, 255, 0)).all()
+    squashed = read_image(path, "squash")
+    assert squashed[:, :9, 0].min() > 200 and squashed[:, 12:20, 1].min() > 200 and squashed[:, 23:, 2].min() > 200
+
+
+def test_what_is_made_smaller_is_averaged(tmp_path: Path) -> None:
+    fine = np.indices((256, 256)).sum(0) % 2 * 255  # every second pixel, as a coarser grid would catch at random
+    read = read_image(saved(tmp_path / "fine.png", fine.astype(np.uint8)))
+    np.testing.assert_allclose(read, 127.5, atol=2)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(60_000, 60_000), (9460, 9460)])  # Pillow raises; Pillow warns
+def test_a_decompression_bomb_is_refused_before_it_goes_off(tmp_path: Path, width: int, height: int) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(width, height))
+    tracemalloc.start()
+    with pytest.raises(ImageFileError, match="more than 89,478,485 pixels, and may be a decompression bomb"):
+        read_image(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000
+
+
+def bad_files(folder: Path) -> dict[str, str]:
+    """Files that cannot be used, with a word of why."""
+    whole = saved(folder / "whole.png", RNG.integers(0, 256, (200, 200, 3), dtype=np.uint8)).read_bytes()
+    photo = saved(folder / "photo.jpg", RNG.integers(0, 256, (200, 200, 3), dtype=np.uint8)).read_bytes()
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.png").write_text("not an image")
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "cut.jpg").write_bytes(photo[: len(photo) // 2])
+    (folder / "bent.png").write_bytes(whole[:100] + bytes(100) + whole[200:])
+    (folder / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    (folder / "dangling.png").symlink_to("nowhere")
+    saved(folder / "float.tiff", np.full((32, 32), 0.5, np.float32))
+    saved(folder / "deep.tiff", np.full((32, 32), 70_000, np.int32))
+    return {
+        "empty.png": "it is empty",
+        "text.png": "no image of a known format",
+        "cut.png": "truncated",
+        "cut.jpg": "truncated",
+        "bent.png": "broken",
+        "script.png": "no image of a known format",
+        "folder.png": "a folder",
+        "pipe.png": "no file",
+        "dangling.png": "no file",
+        "float.tiff": "float32 values have no agreed white",
+        "deep.tiff": "int32 values have no agreed white",
+    }
+
+
+def test_what_is_no_image_is_told_in_a_line_and_the_rest_goes_on(tmp_path: Path) -> None:
+    told: dict[str, str] = {}
+    expected = bad_files(tmp_path)
+    paths = [tmp_path / name for name in (*expected, "whole.png")]
+    read = list(read_images(paths, "crop", lambda name, reason: told.update({Path(name).name: reason})))
+    assert [path.name for path, _ in read] == ["whole.png"]
+    assert told.keys() == expected.keys()
+    for name, words in expected.items():
+        assert words in told[name], told[name]
+        assert "\n" not in told[name] and str(tmp_path) not in told[name]
+
+
+def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "image.png")
+
+    path = saved(tmp_path / "image.png", PIXELS)
+    monkeypatch.setattr(Image, "open", denied)
+    with pytest.raises(ImageFileError, match=r"^permission denied$"):
+        read_image(path)
+
+
+def test_files_folders_and_patterns_are_found_in_order_and_once(tmp_path: Path) -> None:
+    for name in ("b/2.png", "b/1.JPG", "b/c/3.webp", "b/notes.txt", "b/.hidden.png", "a.png", "odd_ending.dat"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b" / "c" / "around").symlink_to(tmp_path / "b")
+
+    def found(*names: str) -> list[str]:
+        return [
+            str(path.relative_to(tmp_path)) for path in find_images([str(tmp_path / name) for name in names], refuse)
+        ]
+
+    assert found("b") == ["b/1.JPG", "b/2.png", "b/c/3.webp"]
+    assert found("b/*.png", "a.png", "b/2.png") == ["b/2.png", "a.png"]
+    assert found("**/*.webp") == ["b/c/3.webp"]
+    assert found("[ab]*") == ["a.png", "b/1.JPG", "b/2.png", "b/c/3.webp"]
+    assert found("odd_ending.dat") == ["odd_ending.dat"]
+
+
+def test_a_name_with_brackets_is_the_file_of_that_name(tmp_path: Path) -> None:
+    (tmp_path / "image[1].png").touch()
+    assert find_images([str(tmp_path / "image[1].png")], refuse) == [tmp_path / "image[1].png"]
+
+
+def test_names_that_mean_nothing_are_told_and_an_error_if_all_do(tmp_path: Path) -> None:
+    told: list[tuple[str, str]] = []
+    (tmp_path / "a.png").touch()
+    (tmp_path / "nothing").mkdir()
+    names = [str(tmp_path / name) for name in ("a.png", "x.png", "*.gif", "nothing")]
+    assert find_images(names, lambda *line: told.append(line)) == [tmp_path / "a.png"]
+    assert [name for name, _ in told] == names[1:]
+    with pytest.raises(ValueError, match=r"no images: .*x\.png: it does not exist; .*no file is like it; .*ends in"):
+        find_images(names[1:], refuse)
+
+
+def test_memory_is_flat_over_many_images(tmp_path: Path) -> None:
+    path = saved(tmp_path / "image.png", RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        for _ in read_images([path] * count, "crop", refuse):
+            pass
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    peak(5)
+    assert peak(300) < peak(20) + 50_000

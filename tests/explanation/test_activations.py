@@ -1,0 +1,152 @@
+"""Dead units, of networks whose units are known to be."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cifar_lab.explanation import measure, totals
+from cifar_lab.models import CNN, ResNet
+
+Activation = Callable[[], nn.Module]
+IMAGES = torch.randn(7, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def network(activation: Activation) -> nn.Sequential:
+    """Of its six channels the first two are never positive, of its five features the last three; the others vary."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), activation(), nn.Flatten(), nn.Linear(6 * 64, 5), activation(), nn.Linear(5, 2)
+    )
+    with torch.no_grad():
+        for layer, units in ((model[0], [0, 1]), (model[3], [2, 3, 4])):
+            layer.weight[units] = 0  # type: ignore[index, operator]
+            layer.bias[units] = -1.5  # type: ignore[index, operator]
+    return model.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("activation", "dead"),
+    [(nn.ReLU, True), (nn.LeakyReLU, False), (nn.ELU, False), (nn.SiLU, False), (nn.GELU, False), (nn.Mish, False)],
+)
+def test_a_unit_that_is_never_positive_is_dead_where_the_activation_is_flat(activation: Activation, dead: bool) -> None:
+    convolution, linear = measure(network(activation), IMAGES.split(3))
+    assert (convolution.layer, linear.layer) == ("1", "4")
+    assert convolution.activation == activation.__name__  # type: ignore[attr-defined]
+    assert (convolution.units, linear.units) == (6, 5)
+    # The linear layer's others depend on the activation, and one of two may be on one side by chance.
+    assert convolution.negative_only_units == 2 and convolution.negative_only == pytest.approx(2 / 6)
+    assert linear.negative_only_units >= 3
+    assert convolution.dead_units == (2 if dead else 0)
+    assert linear.dead_units == (linear.negative_only_units if dead else 0)
+    told = totals([convolution, linear])
+    assert (told["units"], told["dead_units"]) == (11, convolution.dead_units + linear.dead_units)
+    assert told["dead"] == pytest.approx(told["dead_units"] / 11)
+
+
+def test_one_image_on_the_other_side_revives_a_unit() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False), nn.ReLU())
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0]]))  # type: ignore[operator, union-attr]
+    images = -torch.ones(20, 1, 2, 2)
+    (layer,) = measure(model, images.split(4))
+    assert layer.dead_units == layer.negative_only_units == 2
+    images[13, 0, 0, 1] = 0.1
+    (layer,) = measure(model, images.split(4))
+    assert layer.dead_units == layer.negative_only_units == 1
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.ReLU(inplace=True), nn.GELU, nn.Tanh])
+def test_its_numbers_are_those_of_inputs_and_outputs(activation: Activation) -> None:
+    model = network(activation)
+    layers = measure(model, IMAGES.split(2))
+    inputs = model[0](IMAGES)
+    outputs = activation()(inputs.clone())
+    assert layers[0].mean == pytest.approx(float(outputs.mean()), rel=1e-5)
+    assert layers[0].std == pytest.approx(float(outputs.std(correction=0)), rel=1e-5)
+    assert layers[0].negative_inputs == pytest.approx(float((inputs < 0).float().mean()))
+    assert layers[0].zeros == pytest.approx(float((outputs == 0).float().mean()))
+
+
+def test_a_spread_that_is_small_beside_the_mean_is_not_lost() -> None:
+    values = 1e4 + torch.randn(500, 4)
+    (layer,) = measure(nn.Sequential(nn.ReLU()), values.split(7))
+    assert layer.std == pytest.approx(float(values.double().std(correction=0)), rel=1e-3)
+
+
+def test_a_saturated_unit_is_dead_too() -> None:
+    high = torch.full((3, 2), 100.0)
+    assert measure(nn.Sequential(nn.ReLU6()), [high])[0].dead_units == 2
+    assert measure(nn.Sequential(nn.Tanh()), [high])[0].dead_units == 2
+    assert measure(nn.Sequential(nn.ReLU6()), [high])[0].negative_only_units == 0
+
+
+def test_a_pool_before_the_activation_leaves_both_counts_as_they_are() -> None:
+    torch.manual_seed(3)
+    convolution = nn.Conv2d(3, 40, 3, padding=1)
+    with torch.no_grad():
+        convolution.bias -= torch.linspace(0, 4, 40)
+    before = nn.Sequential(convolution, nn.MaxPool2d(2), nn.ReLU())
+    behind = nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(2))
+    (one,), (other,) = measure(before, [IMAGES]), measure(behind, [IMAGES])
+    assert 0 < one.dead_units < 40
+    assert (one.dead_units, one.negative_only_units) == (other.dead_units, other.negative_only_units)
+    assert one.negative_inputs < other.negative_inputs
+
+
+def test_every_activation_of_a_network_has_its_row() -> None:
+    images = torch.randn(2, 3, 32, 32)
+    layers = measure(CNN((4, 5, 6), activation=nn.ReLU).eval(), [images])
+    assert [(layer.layer, layer.units) for layer in layers] == [
+        ("conv_layers.3", 4),
+        ("conv_layers.7", 5),
+        ("conv_layers.11", 6),
+        ("fc_layers.1", 512),
+        ("fc_layers.4", 256),
+    ]
+    names = [layer.layer for layer in measure(ResNet((1, 1), (4, 8)).eval(), [images])]
+    stages = [f"layer{stage}.0.activation{number}" for stage in (1, 2) for number in (1, 2)]
+    assert names == ["activation1", *stages]
+
+
+class Shared(nn.Module):
+    """Uses one activation twice."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(3, 2)
+        self.activation = activation
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.activation(self.second(self.activation(self.first(inputs))))
+
+
+class Half(nn.Module):
+    """An activation of one's own."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.clamp(min=0) / 2
+
+
+class Step(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return (inputs.detach() > 0).float()
+
+
+def test_an_activation_that_is_used_twice_has_two_rows() -> None:
+    layers = measure(Shared(nn.ReLU()), torch.randn(6, 4).split(2))
+    assert [(layer.layer, layer.units) for layer in layers] == [("activation", 3), ("activation#2", 2)]
+
+
+def test_ones_own_activation_is_known_by_its_name() -> None:
+    model = Shared(Half())
+    assert measure(model, [torch.randn(6, 4)]) == []
+    layers = measure(model, [torch.randn(6, 4)], "Half")
+    assert [layer.activation for layer in layers] == ["Half", "Half"]
+    assert [layer.dead_units for layer in measure(Shared(Step()), [torch.randn(6, 4)], "Step")] == [3, 2]
+
+
+def test_what_mixes_features_is_no_activation_layer() -> None:
+    assert measure(nn.Sequential(nn.Softmax(dim=1)), [torch.randn(2, 3)]) == []
+    assert totals([])["dead"] is None

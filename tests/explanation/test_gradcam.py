@@ -1,0 +1,107 @@
+"""Grad-CAM against its formula."""
+
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cifar_lab.explanation import first_filters, grad_cam, map_layer
+from cifar_lab.models import CNN, VGG, ResNet
+
+
+def network() -> nn.Sequential:
+    """Two maps of 4x4, whose ReLU is weighed by a linear layer; like a trained one it asks for no gradient."""
+    model = nn.Sequential(nn.Conv2d(3, 2, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
+    return model.eval().requires_grad_(False)
+
+
+def test_it_is_the_relu_of_the_maps_weighed_by_their_mean_gradient() -> None:
+    model = network()
+    images, labels = torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1])
+    maps = F.conv2d(images, model[0].weight, model[0].bias, stride=2, padding=1)  # type: ignore[arg-type]
+    # d logit / d A is the linear layer's weight where ReLU lets through, and 0 elsewhere.
+    weights = model[3].weight.unflatten(1, (2, 4, 4))[labels]  # type: ignore[operator]
+    alphas = (weights * (maps > 0)).mean(dim=(2, 3))
+    by_hand = (alphas[:, :, None, None] * maps).sum(1).clamp(min=0)
+    assert by_hand.max() > 0
+    heat = grad_cam(model, map_layer(model), images, labels)
+    assert heat.shape == (5, 8, 8)
+    expected = F.interpolate(by_hand[:, None], (8, 8), mode="bilinear")[:, 0]
+    torch.testing.assert_close(heat, expected)
+
+
+def test_weights_and_images_are_left_as_they_were() -> None:
+    model, images = network(), torch.randn(2, 3, 8, 8)
+    before = [parameter.clone() for parameter in model.parameters()]
+    grad_cam(model, map_layer(model), images, torch.tensor([0, 1]))
+    assert not images.requires_grad and not any(parameter.requires_grad for parameter in model.parameters())
+    assert all(map(torch.equal, before, model.parameters()))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("model", "last"),
+    [
+        (CNN((4, 4, 4)), "conv_layers.8"),
+        (VGG([[4], [4, 4]], hidden=8), "features.5"),
+        (ResNet((1, 1), (4, 4)), "layer2.0.conv2"),  # and not the shortcut's projection, which comes after it
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_it_is_of_the_last_convolution_of_every_network(model: nn.Module, last: str) -> None:
+    layer = map_layer(model.eval())
+    assert layer[0] == last
+    heat = grad_cam(model, layer, torch.randn(2, 3, 32, 32), torch.tensor([3, 7]))
+    assert heat.shape == (2, 32, 32) and heat.min() >= 0
+
+
+def test_any_layer_with_maps_can_be_named() -> None:
+    model = ResNet((1, 1), (4, 4)).eval()
+    assert grad_cam(model, map_layer(model, "layer1"), torch.randn(1, 3, 32, 32), torch.tensor([0])).shape == (
+        1,
+        32,
+        32,
+    )
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.convolution(self.convolution(images)).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "words"),
+    [
+        (network(), "features.9", "--layer features.9 does not exist; its convolutions are 0"),
+        (network(), "", "does not exist"),
+        (network(), "3", "--layer 3 has no maps; its convolutions are 0"),
+        (Twice(), "convolution", "is run 2 times for an image"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), None, "the network has no convolution"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), "1", "the network has no convolution"),
+    ],
+)
+def test_a_layer_without_maps_is_one_line(model: nn.Module, name: str | None, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        grad_cam(model, map_layer(model, name), torch.randn(1, 3, 8, 8), torch.tensor([0]))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_without_captum_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "captum", None)
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    model = network()
+    with pytest.raises(ValueError, match=r"pip install 'cifar-lab\[explain\]'"):
+        grad_cam(model, map_layer(model), torch.randn(1, 3, 8, 8), torch.tensor([0]))
+
+
+def test_the_first_filters_are_those_that_see_colours() -> None:
+    model = CNN((4, 5, 6))
+    assert first_filters(model).shape == (4, 3, 3, 3)  # type: ignore[union-attr]
+    assert first_filters(nn.Sequential(nn.Conv2d(1, 4, 3))) is None
+    assert first_filters(nn.Linear(3, 3)) is None

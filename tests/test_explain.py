@@ -1,0 +1,224 @@
+"""A run's Grad-CAM, filters, activations and dead units, from the command."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from cifar_lab import explain, train
+from cifar_lab.explanation import confident_mistakes
+from cifar_lab.trained import load
+from tests.conftest import TINY
+from tests.report_networks import ReportCNN
+
+Command = Callable[..., tuple[int, str, str]]
+DATA = ("data=synthetic", "data.num_train=60", "data.num_test=20", "batch_size=20", "epochs=1", "trainer=cpu")
+OTHERS = {
+    "vgg": ("model=vgg_a", "model.stages=[[4],[4]]", "model.hidden=8"),
+    "resnet": ("model=resnet14", "model.blocks=[1,1]", "model.widths=[4,4]"),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs: a CNN with LeakyReLU, and one with ReLU."""
+    folder, threads = tmp_path_factory.mktemp("trained"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name, arguments in {
+        "leaky": TINY,
+        "relu": (*TINY, "activation=relu", "bn=false"),
+    }.items():
+        train.run([*arguments, "logger=none", f"hydra.run.dir={folder / name}"])
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture
+def runs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runs, as `runs/leaky` and so on, beside a picture."""
+    shutil.copytree(trained, tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (50, 40), "teal").save("a $price$.png")
+    return Path("runs")
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run `python -m cifar_lab.explain` with arguments in this process: its exit code, and what it printed."""
+
+    def ran(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["explain", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            explain.main()
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code, *capfd.readouterr()
+
+    return ran
+
+
+def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine where the training data is not."""
+
+    def missing(*_: object) -> None:
+        from cifar_lab.data.files import DataError
+
+        raise DataError("no CIFAR-10 in /nowhere: put cifar-10-batches-bin/ there")
+
+    monkeypatch.setattr("cifar_lab.data.datamodule.SyntheticDataModule.load", missing)
+
+
+@pytest.mark.parametrize("name", ["leaky", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+def test_mistakes_filters_and_activations_of_every_network(runs: Path, command: Command, name: str) -> None:
+    if name in OTHERS:
+        train.run([*DATA, *OTHERS[name], "logger=none", f"hydra.run.dir={runs / name}"])
+    code, out, err = command(runs / name, "--mistakes", 4, "--images", 30, "--json")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert len(told["examples"]) == 4
+    assert all(example["true"] != example["predicted"] for example in told["examples"])
+    folder = runs / name / "explanation"
+    written = ["gradcam.png", "filters.png", "activations.csv", "activations.png", "dead_units.csv"]
+    assert told["files"] == [str(folder / file) for file in written]
+    for file in written:
+        if file.endswith(".png"):
+            with Image.open(folder / file) as image:
+                assert min(image.size) > 150
+    frame = pd.read_csv(folder / "activations.csv")
+    assert frame["layer"].tolist() == [layer["layer"] for layer in told["layers"]]
+    assert frame[["negative_inputs", "zeros", "negative_only", "dead"]].stack().between(0, 1).all()
+    (network,) = told["networks"]
+    assert network["units"] == frame["units"].sum() and network["dead_units"] == frame["dead_units"].sum()
+    assert told["images"] == 30
+
+
+def test_the_mistakes_are_the_most_confident_ones_of_the_test(runs: Path) -> None:
+    network = load(runs / "leaky")
+    (images, labels), *_ = network.datamodule().test_dataloader()
+    probabilities = network.logits(images).softmax(1)
+    wrong = [
+        (float(row.max()), network.classes[int(row.argmax())], network.classes[int(label)], str(place))
+        for place, (row, label) in enumerate(zip(probabilities, labels, strict=True))
+        if row.argmax() != label
+    ]
+    found = confident_mistakes(network, 5)
+    assert [(one.probability, one.predicted, one.true, one.name) for one in found] == sorted(wrong, reverse=True)[:5]
+    assert len(confident_mistakes(network, 1000)) == len(wrong)
+
+
+def test_relu_and_leaky_relu_are_a_number_each(runs: Path, command: Command) -> None:
+    (file,) = (runs / "relu" / "weights").glob("*.pth")
+    state = torch.load(file, weights_only=True)
+    state["conv_layers.0.bias"].fill_(-100)  # below anything that the weights can bring: all four channels die
+    torch.save(state, file)
+    code, out, err = command(runs / "relu", "--against", runs / "leaky", "--images", 40)
+    assert (code, err) == (0, "")
+    frame = pd.read_csv(runs / "relu" / "explanation" / "dead_units.csv").set_index("network")
+    relu, leaky = frame.loc[str(runs / "relu")], frame.loc[str(runs / "leaky")]
+    assert (relu["activation"], leaky["activation"]) == ("ReLU", "LeakyReLU")
+    assert relu["units"] == leaky["units"] == 4 + 4 + 4 + 512 + 256
+    assert relu["dead_units"] == relu["negative_only_units"] >= 4
+    assert leaky["dead_units"] == 0
+    lines = [line for line in out.splitlines() if line.startswith(str(runs))]
+    assert [line.split()[0] for line in lines] == [str(runs / "relu"), str(runs / "leaky")]
+    assert lines[1].endswith("0 (0.00%)")
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_explanations_are_in_float32_whatever_the_precision(runs: Path, command: Command, precision: str) -> None:
+    tables = []
+    for name in ("32-true", precision):
+        arguments = ("--precision", name, "--images", 20, "--mistakes", 1, "--output", name)
+        code, _, err = command(runs / "relu", *arguments)
+        assert (code, err) == (0, "")
+        tables.append(pd.read_csv(Path(name) / "activations.csv")["mean"].to_numpy())
+    assert tables[0] == pytest.approx(tables[1], rel=0.05)
+
+
+def test_pictures_need_no_data(runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_data(monkeypatch)
+    Path("bad.png").write_text("no image")
+    code, out, err = command(runs / "leaky", "a $price$.png", "bad.png", "--output", "out/of/it")
+    assert code == 1
+    assert sorted(path.name for path in Path("out/of/it").iterdir()) == ["filters.png", "gradcam.png"]
+    assert err.splitlines() == [
+        "error: bad.png: it is no image of a known format (AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TGA, TIFF, WEBP)",
+        "note: activations are left out: no CIFAR-10 in /nowhere: put cifar-10-batches-bin/ there",
+    ]
+    assert "a $price$.png" in out and "- out/of/it/gradcam.png" in out
+
+
+@pytest.mark.parametrize("arguments", [(), ("--mistakes", 3), ("a $price$.png", "--against", "runs/relu")])
+def test_what_needs_data_says_in_a_line_that_it_is_missing(
+    runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[object, ...]
+) -> None:
+    no_data(monkeypatch)
+    code, out, err = command(runs / "leaky", *arguments)
+    assert (code, out) == (2, "")
+    assert err == "error: no CIFAR-10 in /nowhere: put cifar-10-batches-bin/ there\n"
+
+
+def test_a_published_files_explanation_lies_beside_it(runs: Path, command: Command) -> None:
+    torch.save(ReportCNN((4, 4, 4)).state_dict(), "cnn.pth")
+    code, _, err = command("cnn.pth", "a $price$.png", "--data-root", "nowhere")
+    assert code == 0
+    assert sorted(path.name for path in Path("cnn-explanation").iterdir()) == ["filters.png", "gradcam.png"]
+    assert all(line.startswith("note: ") for line in err.splitlines())
+    code, out, err = command("cnn.pth", "--data-root", "nowhere")
+    assert (code, out) == (2, "")
+    assert "error: no CIFAR-10 in nowhere" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["runs/leaky", "a $price$.png", "--mistakes", "3"], "images and --mistakes: name one of them"),
+        (["runs/leaky", "--mistakes", "65"], "--mistakes"),
+        (["runs/leaky", "nowhere.png"], "no images: nowhere.png: it does not exist"),
+        (["runs/leaky", "a $price$.png", "--layer", "features.3"], "its convolutions are conv_layers.0, conv_layers.4"),
+        (["runs/leaky", "a $price$.png", "--layer", "fc_layers.0"], "has no maps"),
+        (["runs", "a $price$.png"], "runs is no run"),
+        (["runs/leaky", "--against", "nowhere"], "nowhere does not exist"),
+        (["runs/leaky", "--output", "a $price$.png/folder"], "a $price$.png"),
+        ([], "Missing argument"),
+    ],
+)
+def test_a_mistake_is_one_line(runs: Path, command: Command, arguments: list[str], words: str) -> None:
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+def test_too_many_pictures_are_refused(runs: Path, command: Command) -> None:
+    Path("many").mkdir()
+    for number in range(65):
+        shutil.copy("a $price$.png", f"many/{number}.png")
+    code, _, err = command(runs / "leaky", "many")
+    assert (code, err) == (2, "error: 65 images; a figure holds 64\n")
+
+
+def test_without_captum_grad_cam_says_what_to_install_and_the_rest_works(
+    runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "captum", None)
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    code, _, err = command(runs / "leaky", "a $price$.png")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "pip install 'cifar-lab[explain]'" in err
+    code, out, _ = command(runs / "leaky", "--images", 10, "--layer", "conv_layers.0")
+    assert (code, "gradcam" in out, "dead_units.csv" in out) == (0, False, True)
+
+
+def test_help_waits_for_no_torch() -> None:
+    line = "import sys, cifar_lab.explain; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "lightning", "hydra", "omegaconf", "pandas", "matplotlib", "captum"} & set(modules)
