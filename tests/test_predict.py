@@ -235,7 +235,7 @@ def test_a_published_file_predicts_and_says_what_is_assumed(run: Path, command: 
     assert code == 0
     assert parsed(out)[0]["class"] in CLASSES
     assert all(line.startswith("note: ") for line in err.splitlines())
-    assert "note: activation relu" in err
+    assert "note: vgg.pth: activation relu" in err
     code, _, err = command("vgg.pth", "images/00.png", "--activation", "relu", "--mean", "0,0,0", "--std", "1,1,1")
     assert (code, err) == (0, "")
 
