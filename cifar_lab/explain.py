@@ -91,10 +91,10 @@ def explain(
 def _examples(
     trained: "Trained", paths: Sequence[Path], resize: Resize, mistakes: int | None, complaints: Complaints
 ) -> "list[Example]":
-    from cifar_lab.explanation import confident_mistakes, of_files
+    from cifar_lab.explanation import mistaken, of_files
 
     if mistakes:
-        found = confident_mistakes(trained, mistakes)
+        found = mistaken(trained, mistakes)
         if len(found) < mistakes:
             _note(f"the test set has {len(found)} mistakes, not {mistakes}")
         return found

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from cifar_lab import explain, train
-from cifar_lab.explanation import confident_mistakes
+from cifar_lab.explanation import mistaken
 from cifar_lab.trained import load
 from tests.conftest import TINY
 from tests.report_networks import ReportCNN
@@ -102,15 +102,15 @@ def test_mistakes_filters_and_activations_of_every_network(runs: Path, command: 
 def test_the_mistakes_are_the_most_confident_ones_of_the_test(runs: Path) -> None:
     network = load(runs / "leaky")
     (images, labels), *_ = network.datamodule().test_dataloader()
-    probabilities = network.logits(images).softmax(1)
+    probabilities = network.logits(images).double().softmax(1)
     wrong = [
         (float(row.max()), network.classes[int(row.argmax())], network.classes[int(label)], str(place))
         for place, (row, label) in enumerate(zip(probabilities, labels, strict=True))
         if row.argmax() != label
     ]
-    found = confident_mistakes(network, 5)
+    found = mistaken(network, 5)
     assert [(one.probability, one.predicted, one.true, one.name) for one in found] == sorted(wrong, reverse=True)[:5]
-    assert len(confident_mistakes(network, 1000)) == len(wrong)
+    assert len(mistaken(network, 1000)) == len(wrong)
 
 
 def test_relu_and_leaky_relu_are_a_number_each(runs: Path, command: Command) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from cifar_lab.analysis import batch_norm_claims
 from cifar_lab.analysis.curves import epochs_to, instability, mean_jump
+from cifar_lab.analysis.dead_units import negative_only
 from cifar_lab.analysis.evidence import (
     ALIKE,
     NOT_MEASURED,
@@ -15,6 +16,7 @@ from cifar_lab.analysis.evidence import (
     alike,
     all_hold,
     of_curves,
+    of_runs,
     of_study,
     pairs_of,
     ranks,
@@ -70,13 +72,21 @@ def _activation(found: Reproduction) -> list[Claim]:
             told + told_pairs(weaker),
             all_hold(weaker, lambda pair: pair.is_significant and pair.mean > 0),
         ),
-        Claim(
-            "LeakyReLU revives dying units",
-            "share of dead units in each",
-            NOT_MEASURED,
-            UNTESTED,
-        ),
+        _revived(found),
     ]
+
+
+def _revived(found: Reproduction) -> Claim:
+    rows = rows_of(found, {"ReLU": "activation_relu", "LeakyReLU": "activation_leaky_relu"})
+    shares, protocol = of_runs(rows, negative_only)
+    pair = pairs_of(shares).get(("ReLU", "LeakyReLU"))
+    is_measured = any(len(values) for values in shares.values())
+    return Claim(
+        "LeakyReLU revives dying units",
+        "fewer units whose input is never above 0 (python -m cifar_lab.explain RUN) than with ReLU, by Welch's test",
+        told_of(shares, protocol) + told_pairs([pair]) if is_measured else NOT_MEASURED,
+        all_hold([pair], lambda tested: tested.is_significant and tested.mean > 0),
+    )
 
 
 def _losses(found: Reproduction) -> list[Claim]:

@@ -55,12 +55,17 @@ def accuracies_of(rows: Mapping[str, Entry]) -> tuple[dict[str, np.ndarray], str
 
 def of_curves(rows: Mapping[str, Entry], measure: Callable[[pd.DataFrame], float]) -> tuple[dict[str, np.ndarray], str]:
     """A number of each run's curves, `(n,)` by row, and the protocol of all of them."""
+    return of_runs(rows, lambda run: None if run.metrics is None else measure(run.metrics))
+
+
+def of_runs(
+    rows: Mapping[str, Entry], measure: Callable[[Measured], float | None]
+) -> tuple[dict[str, np.ndarray], str]:
+    """A number of each run that has one, `(n,)` by row, and the protocol of all of them."""
     protocol = _protocol(rows)
-    numbers = {
-        name: np.array([measure(run.metrics) for run in entry.finished(protocol) if run.metrics is not None])
-        for name, entry in rows.items()
-    }
-    return numbers, protocol
+    numbers = {name: [measure(run) for run in entry.finished(protocol)] for name, entry in rows.items()}
+    known = {name: [value for value in values if value is not None] for name, values in numbers.items()}
+    return {name: np.array(values, dtype=float) for name, values in known.items()}, protocol
 
 
 def of_study(runs: Sequence[Measured], study: str, option: str, epochs: int = 50) -> dict[int, float]:

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
@@ -15,8 +14,8 @@ from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.data.images import LabelledImages
 from cifar_lab.evaluation import measures
 from cifar_lab.evaluation.calibration import calibration
-from cifar_lab.evaluation.measures import Answers, Scaled
-from cifar_lab.trained import Trained
+from cifar_lab.evaluation.measures import Scaled
+from cifar_lab.trained import Answers, Trained, answer
 
 
 @dataclass(frozen=True)
@@ -82,28 +81,21 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
         training = trained.datamodule(augment=True).train_dataloader()
         training.set_epoch(int(trained.facts.get("epochs", 0)))  # an order that training has not seen
         trained.reestimate_batch_norm(_shown(training, f"{trained.label}: BatchNorm"))
-    answers = answer(trained, datamodule, settings.split, settings.tta)
+    given = _answers(trained, datamodule, settings, settings.split)
     has_other = settings.split == "test" and trained.holds_out
-    held_out = answer(trained, datamodule, "val", settings.tta) if has_other else None
-    scaled = measures.scaled(answers, held_out)
+    held_out = _answers(trained, datamodule, settings, "val") if has_other else None
+    scaled = measures.scaled(given, held_out)
     loader = datamodule.test_dataloader() if settings.split == "test" else datamodule.val_dataloader()
-    return Evaluation(trained, settings, answers, loader.data, scaled, _result(trained, settings, answers, scaled))
+    return Evaluation(trained, settings, given, loader.data, scaled, _result(trained, settings, given, scaled))
 
 
-def answer(trained: Trained, datamodule: InMemoryDataModule, split: str, tta: str | None) -> Answers:
+def _answers(trained: Trained, datamodule: InMemoryDataModule, settings: Settings, split: str) -> Answers:
     """A network's answers on a split's images, in the batches of the run's own test."""
     loader = datamodule.test_dataloader() if split == "test" else datamodule.val_dataloader()
-    logits, labels = [], []
-    for images, of_batch in _shown(loader, f"{trained.label}: {split}"):
-        given = trained.logits(images)
-        if tta == "flip":
-            given = (given + trained.logits(images.flip(3))) / 2
-        logits.append(given.cpu())
-        labels.append(of_batch.cpu())
-    return Answers(torch.cat(logits), torch.cat(labels))
+    return answer(trained, _shown(loader, f"{trained.label}: {split}"), flip=settings.tta == "flip")
 
 
-def _result(trained: Trained, settings: Settings, answers: Answers, scaled: Scaled) -> dict[str, Any]:
+def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled) -> dict[str, Any]:
     criterion = nn.CrossEntropyLoss() if trained.config is None else build(trained.config.loss)
     own = trained.facts.get("test/acc") if settings.is_the_runs_own else None
     option = "cifar10" if trained.run is None else trained.run.composition()["options"].get("data") or ""
@@ -116,16 +108,16 @@ def _result(trained: Trained, settings: Settings, answers: Answers, scaled: Scal
         "tta": settings.tta,
         "reestimate_bn": settings.reestimate_bn,
         "precision": trained.native.precision,
-        "images": len(answers.labels),
-        **measures.accuracy(answers),
+        "images": len(given.labels),
+        **measures.accuracy(given),
         "own_test_acc": own,
-        "loss": measures.mean_loss(answers, criterion),
-        **calibration(answers.logits, answers.labels)._asdict(),
+        "loss": measures.mean_loss(given, criterion),
+        **calibration(given.logits, given.labels)._asdict(),
         "temperature": scaled.temperatures,
         "temperature_fitted_on": scaled.fitted_on,
         **{f"{name}_scaled": value for name, value in scaled.measured._asdict().items()},
-        "per_class": measures.per_class(answers, trained.classes),
-        "confusion_matrix": measures.confusion_matrix(answers),
+        "per_class": measures.per_class(given, trained.classes),
+        "confusion_matrix": measures.confusion_matrix(given),
         "assumed": list(trained.assumed),
     }
 

@@ -15,20 +15,9 @@ from torchmetrics.functional.classification import (
 
 from cifar_lab.analysis.statistics import wilson_interval
 from cifar_lab.evaluation.calibration import Calibration, calibration, cross_fitted, temperature
+from cifar_lab.trained import Answers
 
 TOP = 5
-
-
-class Answers(NamedTuple):
-    """A network's answers on a split.
-
-    Attributes:
-        logits: float32 `(N, C)`, on the CPU.
-        labels: int64 `(N,)`.
-    """
-
-    logits: Tensor
-    labels: Tensor
 
 
 class Scaled(NamedTuple):
@@ -107,10 +96,3 @@ def scaled(answers: Answers, held_out: Answers | None) -> Scaled:
         logits = answers.logits.double() / temperatures[0]
         fitted_on = f"{len(held_out.labels):,} validation images"
     return Scaled(logits, temperatures, fitted_on, calibration(logits, answers.labels))
-
-
-def most_confident_mistakes(answers: Answers, count: int) -> Tensor:
-    """The int64 indices of the wrong answers with the highest probability, at most `count`, the surest first."""
-    probability, predicted = answers.logits.double().softmax(1).max(1)
-    wrong = (predicted != answers.labels).nonzero()[:, 0]
-    return wrong[probability[wrong].argsort(descending=True, stable=True)][:count]

@@ -9,8 +9,8 @@ import pandas as pd
 from cifar_lab.analysis import evaluation_figures, figures
 from cifar_lab.evaluation.calibration import reliability
 from cifar_lab.evaluation.evaluating import Evaluation
-from cifar_lab.evaluation.measures import most_confident_mistakes
 from cifar_lab.runs import replacing
+from cifar_lab.trained import confident_mistakes
 
 _MISTAKES = 24
 
@@ -39,7 +39,7 @@ def write(evaluation: Evaluation, folder: Path) -> list[Path]:
         "confusion_matrix.png": figures.confusion_matrix(np.array(result["confusion_matrix"]), classes, title),
         "reliability.png": _reliability(evaluation, title),
     }
-    if (chosen := most_confident_mistakes(answers, _MISTAKES)).numel():
+    if (chosen := confident_mistakes(answers, _MISTAKES)).numel():
         probability, predicted = answers.logits.double().softmax(1).max(1)
         drawn["mistakes.png"] = evaluation_figures.mistakes(
             evaluation.images.images[chosen.to(evaluation.images.images.device)].cpu().numpy(),

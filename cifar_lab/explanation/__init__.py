@@ -1,14 +1,13 @@
 """What a trained network looks at, and what its units do."""
 
 from cifar_lab.explanation.activations import LayerActivations, measure, totals
-from cifar_lab.explanation.examples import Example, confident_mistakes, of_files
+from cifar_lab.explanation.examples import Example, mistaken, of_files
 from cifar_lab.explanation.explaining import explain_examples, explain_filters, explain_units, measured
 from cifar_lab.explanation.gradcam import first_filters, grad_cam, map_layer
 
 __all__ = [
     "Example",
     "LayerActivations",
-    "confident_mistakes",
     "explain_examples",
     "explain_filters",
     "explain_units",
@@ -17,6 +16,7 @@ __all__ = [
     "map_layer",
     "measure",
     "measured",
+    "mistaken",
     "of_files",
     "totals",
 ]

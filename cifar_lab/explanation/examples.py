@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_lab.trained import Trained
+from cifar_lab.trained import Trained, answer, confident_mistakes
 from cifar_lab.trained.names import class_names
 
 
@@ -50,7 +50,7 @@ def of_files(trained: Trained, read: Sequence[tuple[Path, np.ndarray]]) -> list[
     ]
 
 
-def confident_mistakes(trained: Trained, count: int) -> list[Example]:
+def mistaken(trained: Trained, count: int) -> list[Example]:
     """The test images that are taken for a wrong class with the highest probability, the highest first.
 
     Args:
@@ -61,12 +61,10 @@ def confident_mistakes(trained: Trained, count: int) -> list[Example]:
         DataError: The test set is not there.
     """
     loader = trained.datamodule().test_dataloader()
-    logits = torch.cat([trained.logits(images).cpu() for images, _ in loader])
+    given = answer(trained, loader)
+    shares, labels = given.logits.double().softmax(dim=1).max(dim=1)
     images, truth = (part.cpu() for part in loader.data)
-    shares, labels = logits.softmax(dim=1).max(dim=1)
-    wrong = (labels != truth).nonzero()[:, 0]
-    chosen = wrong[shares[wrong].argsort(descending=True, stable=True)][:count]
-    names = class_names(trained, logits.shape[1])
+    names = class_names(trained, given.logits.shape[1])
     return [
         Example(
             name=str(place),
@@ -76,5 +74,5 @@ def confident_mistakes(trained: Trained, count: int) -> list[Example]:
             probability=float(shares[place]),
             true=names[int(truth[place])],
         )
-        for place in chosen.tolist()
+        for place in confident_mistakes(given, count).tolist()
     ]

@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING, Any
 from cifar_lab.trained.said import Said, numbers
 
 if TYPE_CHECKING:
+    from cifar_lab.trained.answers import Answers, answer, confident_mistakes
     from cifar_lab.trained.loading import load
     from cifar_lab.trained.network import Trained
 
-__all__ = ["Said", "Trained", "load", "numbers"]
+__all__ = ["Answers", "Said", "Trained", "answer", "confident_mistakes", "load", "numbers"]
 
-_HOMES = {"load": "cifar_lab.trained.loading", "Trained": "cifar_lab.trained.network"}
+_HOMES = {
+    "Answers": "cifar_lab.trained.answers",
+    "answer": "cifar_lab.trained.answers",
+    "confident_mistakes": "cifar_lab.trained.answers",
+    "load": "cifar_lab.trained.loading",
+    "Trained": "cifar_lab.trained.network",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -69,6 +69,26 @@ def test_four_seeds_decide_nothing(tmp_path: Path, published: tuple[Table, ...],
     assert "ELU 87.38 ± 0.06 % (4)" in claim.numbers
 
 
+@pytest.mark.parametrize(("of_leaky_relu", "verdict"), [(0.05, "supported"), (0.25, "not supported")])
+def test_dead_units_of_relu_beside_those_of_leaky_relu(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row], of_leaky_relu: float, verdict: str
+) -> None:
+    words = "LeakyReLU revives dying units"
+    for name, share in (("relu", 0.25), ("leaky_relu", of_leaky_relu)):
+        leave_seeds(tmp_path, rows[f"activation_{name}"], 0.89)
+        assert judged(tmp_path, published)[words].verdict == "untested"
+        for seed in range(5):
+            folder = tmp_path / f"activation_{name}{seed}" / "explanation"
+            folder.mkdir()
+            shares = pd.DataFrame({"network": ["own", "another"], "negative_only": [share + 0.001 * seed, 0.9]})
+            shares.to_csv(folder / "dead_units.csv", index=False)
+    claim = judged(tmp_path, published)[words]
+    assert claim.verdict == verdict
+    assert claim.numbers.startswith("ReLU 25.20 ± 0.16 % (5), LeakyReLU ")
+    (tmp_path / "activation_relu0" / "explanation" / "dead_units.csv").write_text("no table")
+    assert judged(tmp_path, published)[words].numbers.startswith("ReLU 25.25 ± 0.13 % (4)")
+
+
 @pytest.mark.parametrize(("noise", "verdict"), [(0.02, "supported"), (0.001, "not supported")])
 def test_stability_of_the_losses(
     tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row], noise: float, verdict: str

@@ -4,15 +4,14 @@ import pytest
 import torch
 
 from cifar_lab.evaluation.measures import (
-    Answers,
     accuracy,
     confusion_matrix,
     mean_loss,
-    most_confident_mistakes,
     per_class,
     scaled,
 )
 from cifar_lab.losses import FocalLoss
+from cifar_lab.trained import Answers, confident_mistakes
 
 
 def answers(predicted: list[int], labels: list[int], classes: int = 3) -> Answers:
@@ -47,8 +46,8 @@ def test_the_loss_is_the_mean_over_images_whatever_the_batches() -> None:
 
 def test_the_surest_mistakes_come_first() -> None:
     logits = torch.tensor([[5.0, 0.0], [1.0, 0.0], [3.0, 0.0], [0.0, 2.0]])
-    assert most_confident_mistakes(Answers(logits, torch.tensor([0, 1, 1, 0])), 2).tolist() == [2, 3]
-    assert most_confident_mistakes(Answers(logits, torch.tensor([0, 0, 0, 1])), 2).tolist() == []
+    assert confident_mistakes(Answers(logits, torch.tensor([0, 1, 1, 0])), 2).tolist() == [2, 3]
+    assert confident_mistakes(Answers(logits, torch.tensor([0, 0, 0, 1])), 2).tolist() == []
 
 
 def test_scaling_fits_on_what_was_held_out() -> None:
