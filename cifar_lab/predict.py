@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -14,7 +14,7 @@ from cifar_lab import exit_codes
 from cifar_lab.command import run_command
 from cifar_lab.data.image_files import Resize, find_images, read_images
 from cifar_lab.network_options import Network, check_there, load_noting, says_of_network
-from cifar_lab.terminal import Complaints, print_table, printable
+from cifar_lab.terminal import Complaints, print_table, printable, shown
 from cifar_lab.trained import Said
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def predict(
     paths = find_images(images, complaints)
     trained = load_noting(network, said)
     shows = sys.stderr.isatty() and not (sys.stdout.isatty() and (as_json or as_csv)) and len(paths) >= _MANY
-    read = read_images(_with_progress(paths) if shows else paths, resize, complaints)
+    read = read_images(shown(paths, "images") if shows else paths, resize, complaints)
     write = _write_json if as_json else _write_csv if as_csv else _write_table
     write(_predictions(trained, read, batch_size, top))
     return exit_codes.FAILED if complaints.count else 0
@@ -106,15 +106,6 @@ def _write_table(predictions: Iterable[Prediction]) -> None:
     ]
     if rows:
         print_table(rows, left=rows[0])
-
-
-def _with_progress(paths: Sequence[Path]) -> Iterator[Path]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    # Standard output is left alone: what is printed there may go into a file.
-    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
-        yield from progress.track(paths, description="images")
 
 
 def main() -> None:

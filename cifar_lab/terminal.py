@@ -1,14 +1,15 @@
 """Tables on a terminal, and lines beside them."""
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
 _GAP = "  "
+Item = TypeVar("Item")
 
 
 def print_table(
@@ -38,6 +39,24 @@ def print_table(
     console = Console(highlight=False, soft_wrap=True)
     for line in lines:
         console.print(line, no_wrap=True, overflow="ignore", crop=False)
+
+
+def shown(items: Iterable[Item], what: str) -> Iterator[Item]:
+    """The same items, with a bar on standard error of how many have been taken, where that is a terminal.
+
+    Args:
+        items: Whose number is known.
+        what: They are.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield from items
+        return
+    from rich.progress import Progress
+
+    # Standard output is left alone: what is printed there may go into a file.
+    with Progress(console=console, transient=True, redirect_stdout=False) as progress:
+        yield from progress.track(items, description=what)
 
 
 class Complaints:

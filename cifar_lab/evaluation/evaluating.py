@@ -1,12 +1,9 @@
 """Evaluate one trained network."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-from torch import Tensor, nn
+from torch import nn
 
 from cifar_lab.analysis.run_report import data_name
 from cifar_lab.config import build
@@ -15,6 +12,7 @@ from cifar_lab.data.images import LabelledImages
 from cifar_lab.evaluation import measures
 from cifar_lab.evaluation.calibration import calibration
 from cifar_lab.evaluation.measures import Scaled
+from cifar_lab.terminal import shown
 from cifar_lab.trained import Answers, Trained, answer
 
 
@@ -80,7 +78,7 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
     if settings.reestimate_bn:
         training = trained.datamodule(augment=True).train_dataloader()
         training.set_epoch(int(trained.facts.get("epochs", 0)))  # an order that training has not seen
-        trained.reestimate_batch_norm(_shown(training, f"{trained.label}: BatchNorm"))
+        trained.reestimate_batch_norm(shown(training, f"{trained.label}: BatchNorm"))
     given = _answers(trained, datamodule, settings, settings.split)
     has_other = settings.split == "test" and trained.holds_out
     held_out = _answers(trained, datamodule, settings, "val") if has_other else None
@@ -92,7 +90,7 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
 def _answers(trained: Trained, datamodule: InMemoryDataModule, settings: Settings, split: str) -> Answers:
     """A network's answers on a split's images, in the batches of the run's own test."""
     loader = datamodule.test_dataloader() if split == "test" else datamodule.val_dataloader()
-    return answer(trained, _shown(loader, f"{trained.label}: {split}"), flip=settings.tta == "flip")
+    return answer(trained, shown(loader, f"{trained.label}: {split}"), flip=settings.tta == "flip")
 
 
 def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled) -> dict[str, Any]:
@@ -120,8 +118,3 @@ def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled
         "confusion_matrix": measures.confusion_matrix(given),
         "assumed": list(trained.assumed),
     }
-
-
-def _shown(batches: Iterable[tuple[Tensor, Tensor]], what: str) -> Iterable[tuple[Tensor, Tensor]]:
-    console = Console(stderr=True)
-    return track(batches, what, console=console, transient=True, disable=not console.is_terminal)

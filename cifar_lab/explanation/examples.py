@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cifar_lab.terminal import shown
 from cifar_lab.trained import Trained, answer, confident_mistakes
 from cifar_lab.trained.names import class_names
 
@@ -61,7 +62,7 @@ def mistaken(trained: Trained, count: int) -> list[Example]:
         DataError: The test set is not there.
     """
     loader = trained.datamodule().test_dataloader()
-    given = answer(trained, loader)
+    given = answer(trained, shown(loader, f"{trained.label}: test"))
     shares, labels = given.logits.double().softmax(dim=1).max(dim=1)
     images, truth = (part.cpu() for part in loader.data)
     names = class_names(trained, given.logits.shape[1])
