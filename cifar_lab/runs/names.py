@@ -16,7 +16,12 @@ def weights_name(names: Mapping[str, str], accuracy: float) -> str:
         accuracy: From 0 to 1; the name holds it times 10,000, in four digits.
     """
     parts = [_REPORT_NAMES.get(names[part], names[part]) for part in ("activation", "loss", "optimizer", "scheduler")]
-    return f"best_model_{'_'.join(parts)}_{round(accuracy * 10_000):04d}.pth"
+    return f"best_model_{'_'.join(parts)}_{accuracy_digits(accuracy)}.pth"
+
+
+def accuracy_digits(accuracy: float) -> str:
+    """An accuracy from 0 to 1 as those names have it: times 10,000, four digits or more."""
+    return f"{round(accuracy * 10_000):04d}"
 
 
 _REPORT_NAMES = {"ELU": "eLU", "CrossEntropyLoss": "CrossEntropy", "SignSGD": "CustomSignSGD"}

@@ -8,6 +8,7 @@ import numpy as np
 
 from cifar_lab.runs.checkpoints import read_checkpoint
 from cifar_lab.runs.locks import owner
+from cifar_lab.runs.names import accuracy_digits
 from cifar_lab.runs.reading import (
     UnreadableError,
     read_arrays,
@@ -181,8 +182,11 @@ class RunFiles:
         Raises:
             ValueError: There is none.
         """
-        kept = [*sorted(self.weights.glob("*.pth")), self.best_checkpoint, self.last_checkpoint]
-        there = [path for path in kept if path.exists()]
+        named, result = sorted(self.weights.glob("*.pth")), self.finished_result()
+        if result is not None:  # one that was trained further may have an older file beside its own
+            own = f"_{accuracy_digits(result['test/acc'])}.pth"
+            named.sort(key=lambda path: not path.name.endswith(own))
+        there = [path for path in (*named, self.best_checkpoint, self.last_checkpoint) if path.exists()]
         if not there:
             raise ValueError(f"{self.folder} holds no weights, neither snapshots nor checkpoints; train it again")
         return there[0]

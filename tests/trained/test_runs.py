@@ -85,6 +85,14 @@ def test_a_run_without_weights_is_one_line(lab: Lab) -> None:
         load(run.folder)
 
 
+def test_of_several_files_the_one_of_the_result_counts(lab: Lab) -> None:
+    (run,) = lab(*TINY, "name=x").runs
+    (weights,) = run.weights.glob("*.pth")
+    for digits in ("0000", "9999"):
+        shutil.copy(weights, run.weights / f"{weights.stem[:-4]}{digits}.pth")
+    assert load(run.folder).weights == weights
+
+
 def test_a_component_from_outside_runs_only_where_it_is_allowed(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
