@@ -1,15 +1,18 @@
 """How good trained networks are: `python -m cifar_lab.evaluate RUN`."""
 
+import gc
 import json
 import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cifar_lab import exit_codes
 from cifar_lab.command import run_command
-from cifar_lab.network_options import Networks, check_there, folder_of, load_noting, says_of_network
+from cifar_lab.network_options import Networks, folder_of, load_noting, says_of_network, with_runs_below
 from cifar_lab.trained import Said
 
 if TYPE_CHECKING:
@@ -44,19 +47,28 @@ def evaluate(
         Path | None, typer.Option(help="Where files go; default: evaluation/ in the run, or beside the file.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a list of results, instead of text.")] = False,
-) -> None:
-    """Accuracy, calibration and mistakes of trained networks, in numbers and figures."""
-    check_there(networks)
-    if output is not None and len(networks) > 1:
-        raise ValueError(f"--output {output} with {len(networks)} networks; leave it out, or name one network")
+) -> int:
+    """Accuracy, calibration and mistakes of trained networks, in numbers and figures; 1 where one cannot be used."""
+    paths = with_runs_below(networks)
+    if output is not None and len(paths) > 1:
+        raise ValueError(f"--output {output} with {len(paths)} networks; leave it out, or name one network")
     from cifar_lab.evaluation import Settings
 
     settings = Settings(split.value, None if tta is None else tta.value, reestimate_bn)
-    results = [_evaluate(path, said, settings, output, quiet=as_json) for path in networks]
+    results = []
+    for path in paths:
+        try:
+            results.append(_evaluate(path, said, settings, output, quiet=as_json))
+        except (ValueError, OSError) as error:
+            if len(paths) == 1:
+                raise
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        gc.collect()  # the network and its images refer to each other, and the next one may need their memory
     if as_json:
         print(json.dumps(results, indent=2))
     elif len(results) > 1:
         _compare(results)
+    return 0 if len(results) == len(paths) else exit_codes.FAILED
 
 
 def _evaluate(path: Path, said: Said, settings: "Settings", output: Path | None, *, quiet: bool) -> dict[str, Any]:

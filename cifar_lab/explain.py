@@ -125,16 +125,18 @@ def _show_units(
     *,
     may_lack_data: bool,
 ) -> None:
-    from cifar_lab.explanation import explain_units, measured, totals
+    from cifar_lab.explanation import explain_units, measured, network_row
 
     try:
+        if may_lack_data and trained.data_root is None and not trained.data_is_here:
+            raise DataError("CIFAR-10 is not here; name its folder by --data-root")  # nothing is fetched for this
         layers, explained.images = measured(trained, count)
-    except DataError as error:
+    except (DataError, OSError) as error:
         if not may_lack_data:
             raise
         _note(f"activations are left out: {error}")
         return
-    compared = {other.label: totals(measured(other, count)[0]) for other in others}
+    compared = [network_row(other, *measured(other, count)) for other in others]
     if not layers:
         _note("activations are left out: the network's are no modules, but calls within its own")
         return
@@ -185,7 +187,8 @@ def _layer_row(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _network_row(row: Mapping[str, Any]) -> dict[str, str]:
-    return {"network": row["network"], "activation": row["activation"], "units": f"{row['units']:,}", **_units(row)}
+    told = {name: f"{row[name]:,}" for name in ("images", "units")}
+    return {"network": row["network"], "activation": row["activation"], **told, **_units(row)}
 
 
 def _units(row: Mapping[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifar_lab.runs import is_run
+from cifar_lab.runs import find_runs, is_run
 from cifar_lab.trained import Said, numbers
 
 if TYPE_CHECKING:
@@ -81,10 +81,24 @@ def check_there(networks: Sequence[Path]) -> None:
         ValueError: One is not.
     """
     for path in networks:
-        if not path.exists():
-            raise ValueError(f"{path} does not exist; name a run's folder, or a file of weights")
         if path.is_dir() and not is_run(path):
             raise ValueError(f"{path} is no run; name a run's folder, which holds a status.json, or a file of weights")
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; name a run's folder, or a file of weights")
+
+
+def with_runs_below(networks: Sequence[Path]) -> list[Path]:
+    """The same, with the runs in a folder that is none in its place.
+
+    Raises:
+        ValueError: One does not exist, or holds no run.
+    """
+    found: list[Path] = []
+    for path in networks:
+        below = [run.folder for run in find_runs(path)] if path.is_dir() else []
+        check_there(below or [path])
+        found += below or [path]
+    return found
 
 
 def load_noting(path: Path, said: Said) -> "Trained":

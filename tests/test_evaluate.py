@@ -1,5 +1,7 @@
 """`python -m cifar_lab.evaluate`: numbers and figures of trained networks."""
 
+import copy
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -73,6 +75,40 @@ def test_several_networks_are_compared(run: Run, command: Lab, tmp_path: Path) -
     *_, heading, first, second = outcome.stdout.splitlines()
     assert heading.split()[:2] == ["network", "accuracy"]
     assert first.split()[1:] == second.split()[1:]
+
+
+def test_a_folder_is_all_of_its_runs_and_one_that_cannot_be_used_stops_no_other(
+    run: Run, command: Lab, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        shutil.copytree(run.folder, tmp_path / "sweep" / name)
+    (tmp_path / "sweep" / "curves.png").write_bytes(b"no weights")
+    shutil.rmtree(tmp_path / "sweep" / "b" / "weights")
+    shutil.rmtree(tmp_path / "sweep" / "b" / "checkpoints")
+    outcome = command(tmp_path / "sweep", "--json")
+    assert outcome.code == 1
+    assert [Path(told["network"]).name for told in json.loads(outcome.stdout)] == ["a", "c"]
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith("error: ") and "holds no weights" in line
+    (tmp_path / "empty").mkdir()
+    assert command(tmp_path / "empty").code == 2
+
+
+def test_networks_of_other_data_or_classes_are_one_line(run: Run, command: Lab, tmp_path: Path) -> None:
+    network = load(run.folder)
+    facts = {"options": {"data": "synthetic"}}
+    alone = dataclasses.replace(network, run=None, config=None, facts=facts, label="x.safetensors")
+    with pytest.raises(ValueError, match="was trained on data=synthetic; name the run's folder"):
+        evaluate(alone, Settings())
+    fewer = copy.deepcopy(network.model)
+    fewer.fc_layers[6] = torch.nn.Linear(256, 5)
+    with pytest.raises(ValueError, match="knows 5 classes, and the images are of more"):
+        evaluate(dataclasses.replace(network, model=fewer.eval()), Settings())
+
+
+def test_a_logit_without_a_name_is_a_number(run: Run) -> None:
+    nameless = dataclasses.replace(load(run.folder), classes=[])
+    assert [row["class"] for row in evaluate(nameless, Settings()).result["per_class"]][:2] == ["0", "1"]
 
 
 def test_the_mean_of_an_image_and_its_mirror_is_the_same_for_both(run: Run) -> None:

@@ -19,7 +19,7 @@ def reliability(panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
         title: What was evaluated.
     """
     figure = Figure(figsize=(4.6 * len(panels), 5.4), layout="constrained")
-    figure.suptitle(wrapped(title, 90), fontsize=9)
+    figure.suptitle(wrapped(title, 90), fontsize=9, parse_math=False)
     rows = figure.subplots(2, len(panels), squeeze=False, sharex=True, height_ratios=[3, 1])
     for (name, (confidence, accuracy, count)), above, below in zip(panels.items(), rows[0], rows[1], strict=True):
         bins = len(count)
@@ -57,11 +57,11 @@ def mistakes(
     """
     rows = -(-len(images) // _COLUMNS)
     figure = Figure(figsize=(1.35 * _COLUMNS, 1.75 * rows + 0.9), layout="constrained")
-    figure.suptitle(wrapped(title, 110), fontsize=9)
+    figure.suptitle(wrapped(title, 110), fontsize=9, parse_math=False)
     grid = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
     for axes, image, own, given, share in zip(grid, images, true, predicted, probability, strict=False):
         axes.imshow(image, interpolation="nearest")
-        axes.set_title(f"{given} {share:.1%}\nis {own}", fontsize=7.5)
+        axes.set_title(f"{given} {share:.1%}\nis {own}", fontsize=7.5, parse_math=False)
     return figure

@@ -1,4 +1,4 @@
-"""Figures of runs; matplotlib is used here, in `explanation_figures.py` and in `landscape_*.py` alone."""
+"""Figures of runs; only this module and its neighbours, `landscape_*.py` and `*_figures.py`, use matplotlib."""
 
 import textwrap
 from collections.abc import Mapping, Sequence

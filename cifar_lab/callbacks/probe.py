@@ -112,7 +112,8 @@ class GradientProbe(L.Callback):
         # On a CPU BatchNorm's second derivative takes twice as long in channels_last.
         is_slow = pl_module.device.type == "cpu" and pl_module.memory_format == torch.channels_last
         etas = [float(lr) * eta for eta in self.etas]
-        told = probe(loss, loss.weights(), etas, self.relative, contiguous if is_slow else None, _known(pl_module))
+        twin, known = (contiguous, _known(pl_module)) if is_slow else (None, None)
+        told = probe(loss, loss.weights(), etas, self.relative, twin, known)
         return {"lr": np.array(float(lr)), **told}
 
     def _write(self) -> None:

@@ -21,7 +21,9 @@ def saved(run: Run, allowed: Iterable[str] = ()) -> DictConfig:
     if not run.config_file.exists():
         raise ValueError(f"{run.folder} is no run; name a run's folder, which holds .hydra/config.yaml")
     config = run.config()
-    missing = [group for group in ("data", "model", "loss", "optimizer", "trainer") if group not in config]
+    missing = [
+        group for group in ("data", "model", "loss", "optimizer", "trainer", "protocol", "bn") if group not in config
+    ]
     if missing or "${" in str(config):
         what = f"{missing[0]} is missing" if missing else "it holds an interpolation, ${...}, in place of a value"
         raise ValueError(f"{run.config_file} is damaged: {what}")

@@ -2,14 +2,19 @@
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
-# Names straight in a module of components, so that no path leads through one to what it imports.
-_OWN = re.compile(
-    r"cifar_lab\.(models|losses|optimizers|(data|callbacks)\.\w+)\.\w+|torch\.nn\.[A-Z]\w*|torch\.optim\.[A-Z]\w*"
-    r"|torch\.optim\.lr_scheduler\.[A-Z]\w*|lightning\.pytorch\.(callbacks|loggers)\.[A-Z]\w*"
+from cifar_lab.config.schema import conf_folder
+
+# Names straight in a module, so that no path leads through one to what it imports.
+_LIBRARIES = re.compile(
+    r"torch\.nn\.[A-Z]\w*|torch\.optim\.[A-Z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"
+    r"|lightning\.pytorch\.(callbacks|loggers)\.[A-Z]\w*"
 )
+_OF_NETWORKS = re.compile(r"cifar_lab\.models\.[A-Z]\w*|torch\.nn\.[A-Z]\w*")
+_NAMED = re.compile(r"_target_:\s*(cifar_lab\.[\w.]+)")
 # Hydra's launchers, sweepers and callbacks, those of its plugins, and the parts of logging.
 _HYDRAS = re.compile(
     r"hydra\._internal\.core_plugins\.\w+\.[A-Z]\w*|hydra\.experimental\.callbacks\.[A-Z]\w*"
@@ -29,20 +34,41 @@ def check_targets(config: Mapping[str, Any], allowed: Iterable[str], how: str = 
     Raises:
         ValueError: In one line that names the target and how to allow its package.
     """
-    _check(config, ("_target_",), _OWN, allowed, how)
+    _check(config, ("_target_",), _is_component, allowed, how)
+
+
+def check_network_targets(option: Mapping[str, Any], allowed: Iterable[str]) -> None:
+    """The same of an option that makes a network, of which a file or a folder tells: networks and their parts alone."""
+    _check(option, ("_target_",), lambda target: bool(_OF_NETWORKS.fullmatch(target)), allowed, "--allow {}")
 
 
 def check_hydra_targets(config: Mapping[str, Any], allowed: Iterable[str]) -> None:
     """The same of Hydra's own part, `{"hydra": ...}`, whose callbacks and logging a `--config-dir` can set."""
-    _check(config, ("_target_", *_LOGGING_KEYS), _HYDRAS, allowed, "allow=[{}]")
+    keys = ("_target_", *_LOGGING_KEYS)
+    _check(config, keys, lambda target: bool(_HYDRAS.fullmatch(target)), allowed, "allow=[{}]")
+
+
+def _is_component(target: str) -> bool:
+    return target in _components() or bool(_LIBRARIES.fullmatch(target))
+
+
+@cache
+def _components() -> frozenset[str]:
+    """What the project's own options name; not all that its modules hold, which writes files and removes folders."""
+    texts = (path.read_text() for path in conf_folder().rglob("*.yaml"))
+    return frozenset(target for text in texts for target in _NAMED.findall(text))
 
 
 def _check(
-    config: Mapping[str, Any], keys: tuple[str, ...], own: re.Pattern[str], allowed: Iterable[str], how: str
+    config: Mapping[str, Any],
+    keys: tuple[str, ...],
+    is_own: Callable[[str], bool],
+    allowed: Iterable[str],
+    how: str,
 ) -> None:
     prefixes = tuple(f"{package}." for package in allowed)
     for key, value in _targets(config, keys):
-        if not own.fullmatch(str(value)) and not str(value).startswith(prefixes or "\0"):
+        if not is_own(str(value)) and not str(value).startswith(prefixes or "\0"):
             package = str(value).partition(".")[0]
             is_users = package not in sys.stdlib_module_names and package not in ("torch", "lightning", "cifar_lab")
             hint = f"; {how.format(package)} lets it run" if is_users else ""

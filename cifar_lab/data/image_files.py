@@ -4,6 +4,7 @@ import glob
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -61,7 +62,10 @@ def find_images(names: Sequence[str], bad: Callable[[str, str], None]) -> list[P
 
 
 def _meant(name: str, bad: Callable[[str, str], None]) -> list[Path]:
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # `~nobody`, which is a file's name then
+        path = Path(name)
     if path.is_dir():
         if not (files := _below(path, bad)):
             raise ImageFileError(f"no file in it or below ends in {', '.join(sorted(ENDINGS))}")
@@ -73,9 +77,12 @@ def _meant(name: str, bad: Callable[[str, str], None]) -> list[Path]:
     # Not `glob.glob`, which follows links around in circles.
     pattern = str(path.relative_to(path.anchor))
     shown = path.name.startswith(".")
-    matches = sorted(
-        match for match in Path(path.anchor or ".").glob(pattern) if shown or not match.name.startswith(".")
-    )
+    try:
+        matches = sorted(
+            match for match in Path(path.anchor or ".").glob(pattern) if shown or not match.name.startswith(".")
+        )
+    except ValueError as error:  # such as `a**b`
+        raise ImageFileError(str(error)) from None
     files = [file for match in matches for file in (_below(match, bad) if match.is_dir() else [match])]
     if not files:
         raise ImageFileError("no file is like it")
@@ -143,7 +150,7 @@ def read_image(path: Path, resize: Resize = "crop") -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             # Of metadata, which nothing here reads but for the orientation.
             warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-            with Image.open(path, formats=list(_FORMATS)) as image:  # reads the header alone
+            with Image.open(path, formats=_formats()) as image:  # reads the header alone
                 if image.width * image.height > MOST_PIXELS:
                     raise Image.DecompressionBombError
                 return np.array(_resized(_on_white(_upright(image)), resize))
@@ -153,6 +160,13 @@ def read_image(path: Path, resize: Resize = "crop") -> np.ndarray:
         raise
     except Exception as error:  # damaged bytes can make a decoder raise nearly anything
         raise ImageFileError(_reason(error, path)) from None
+
+
+@cache
+def _formats() -> list[str]:
+    """Of `_FORMATS` those that this Pillow was built with."""
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -14,6 +14,7 @@ from cifar_lab.evaluation.calibration import calibration
 from cifar_lab.evaluation.measures import Scaled
 from cifar_lab.terminal import shown
 from cifar_lab.trained import Answers, Trained, answer
+from cifar_lab.trained.names import class_names
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,21 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
         settings: How.
 
     Raises:
-        ValueError: Its images are not there, no images were held out for `val`, or there is no BatchNorm.
+        ValueError: Its images are not there, or of other classes; none were held out for `val`; or there is no
+            BatchNorm.
     """
     if settings.split == "val" and not trained.holds_out:
         raise ValueError(f"--split val: of the training of {trained.label} nothing was held out; leave it out")
+    if trained.run is None and trained.trained_on not in (None, "cifar10"):
+        raise ValueError(f"{trained.label} was trained on data={trained.trained_on}; name the run's folder")
     datamodule = trained.datamodule()
     if settings.reestimate_bn:
         training = trained.datamodule(augment=True).train_dataloader()
         training.set_epoch(int(trained.facts.get("epochs", 0)))  # an order that training has not seen
         trained.reestimate_batch_norm(shown(training, f"{trained.label}: BatchNorm"))
     given = _answers(trained, datamodule, settings, settings.split)
+    if given.logits.shape[1] <= int(given.labels.max()):
+        raise ValueError(f"{trained.label} knows {given.logits.shape[1]} classes, and the images are of more")
     has_other = settings.split == "test" and trained.holds_out
     held_out = _answers(trained, datamodule, settings, "val") if has_other else None
     scaled = measures.scaled(given, held_out)
@@ -88,7 +94,7 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
 
 
 def _answers(trained: Trained, datamodule: InMemoryDataModule, settings: Settings, split: str) -> Answers:
-    """A network's answers on a split's images, in the batches of the run's own test."""
+    """A network's answers on a split's images; on a CPU in the batches of the run's own test."""
     loader = datamodule.test_dataloader() if split == "test" else datamodule.val_dataloader()
     return answer(trained, shown(loader, f"{trained.label}: {split}"), flip=settings.tta == "flip")
 
@@ -96,7 +102,7 @@ def _answers(trained: Trained, datamodule: InMemoryDataModule, settings: Setting
 def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled) -> dict[str, Any]:
     criterion = nn.CrossEntropyLoss() if trained.config is None else build(trained.config.loss)
     own = trained.facts.get("test/acc") if settings.is_the_runs_own else None
-    option = "cifar10" if trained.run is None else trained.run.composition()["options"].get("data") or ""
+    option = trained.trained_on or "cifar10"
     return {
         "network": trained.label,
         "architecture": trained.architecture,
@@ -114,7 +120,7 @@ def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled
         "temperature": scaled.temperatures,
         "temperature_fitted_on": scaled.fitted_on,
         **{f"{name}_scaled": value for name, value in scaled.measured._asdict().items()},
-        "per_class": measures.per_class(given, trained.classes),
+        "per_class": measures.per_class(given, class_names(trained, given.logits.shape[1])),
         "confusion_matrix": measures.confusion_matrix(given),
         "assumed": list(trained.assumed),
     }

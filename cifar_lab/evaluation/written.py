@@ -11,6 +11,7 @@ from cifar_lab.evaluation.calibration import reliability
 from cifar_lab.evaluation.evaluating import Evaluation
 from cifar_lab.runs import replacing
 from cifar_lab.trained import confident_mistakes
+from cifar_lab.trained.names import class_names
 
 _MISTAKES = 24
 
@@ -34,7 +35,7 @@ def write(evaluation: Evaluation, folder: Path) -> list[Path]:
     with replacing(folder / "answers.npz", "wb") as file:
         np.savez(file, logits=answers.logits.numpy(), labels=answers.labels.numpy())
     title = f"{result['network']}\n{result['data']}, {described(evaluation)}: {result['acc']:.2%}"
-    classes = list(evaluation.trained.classes)
+    classes = class_names(evaluation.trained, answers.logits.shape[1])
     drawn = {
         "confusion_matrix.png": figures.confusion_matrix(np.array(result["confusion_matrix"]), classes, title),
         "reliability.png": _reliability(evaluation, title),

@@ -2,7 +2,7 @@
 
 from cifar_lab.explanation.activations import LayerActivations, measure, totals
 from cifar_lab.explanation.examples import Example, mistaken, of_files
-from cifar_lab.explanation.explaining import explain_examples, explain_filters, explain_units, measured
+from cifar_lab.explanation.explaining import explain_examples, explain_filters, explain_units, measured, network_row
 from cifar_lab.explanation.gradcam import first_filters, grad_cam, map_layer
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "measure",
     "measured",
     "mistaken",
+    "network_row",
     "of_files",
     "totals",
 ]

@@ -84,7 +84,8 @@ def measure(model: nn.Module, batches: Iterable[Tensor], activation: str | None 
             runs[name] = runs.get(name, 0) + 1
             key = name if runs[name] == 1 else f"{name}#{runs[name]}"
             outputs, derivative = _with_derivative(module, inputs[0])
-            if outputs.shape == inputs[0].shape:
+            # (N, features) or (N, channels, height, width): of other shapes nothing says where its units are.
+            if outputs.shape == inputs[0].shape and outputs.ndim in (2, 4):
                 found.setdefault(key, _Layer(type(module).__name__)).add(inputs[0], outputs, derivative)
 
         return before

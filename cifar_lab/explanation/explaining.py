@@ -84,11 +84,17 @@ def measured(trained: Trained, count: int) -> tuple[list[LayerActivations], int]
     return measure(_in_float32(trained), batches(), _activation(trained.making)), len(chosen)
 
 
+def network_row(trained: Trained, layers: Sequence[LayerActivations], images: int) -> dict[str, Any]:
+    """A network's row of `dead_units.csv`: of which run, over how many images, and `totals` of its layers."""
+    told = {"network": trained.label, "fingerprint": trained.facts.get("fingerprint"), "images": images}
+    return {**told, **totals(layers)}
+
+
 def explain_units(
     trained: Trained,
     layers: Sequence[LayerActivations],
     images: int,
-    others: Mapping[str, dict[str, Any]],
+    others: Sequence[dict[str, Any]],
     folder: Path,
 ) -> tuple[list[Path], list[dict[str, Any]]]:
     """Write `activations.csv` and `activations.png`, layer by layer, and `dead_units.csv`, network by network.
@@ -97,7 +103,7 @@ def explain_units(
         trained: The network.
         layers: At least one.
         images: Over how many.
-        others: `totals` of the networks that it is compared with, by their labels.
+        others: `network_row` of the networks that it is compared with.
         folder: Where they go.
 
     Returns:
@@ -105,7 +111,7 @@ def explain_units(
     """
     rows = [layer.row() for layer in layers]
     title = f"{_name(trained)}, over {images:,} training images"
-    networks = [{"network": label, **told} for label, told in {trained.label: totals(layers), **others}.items()]
+    networks = [network_row(trained, layers, images), *others]
     files = [
         _write_table(rows, folder / "activations.csv"),
         _write_figure(figures.activations(rows, title), folder / "activations.png"),

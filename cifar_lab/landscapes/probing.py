@@ -48,14 +48,14 @@ def probe(
     for being finite: of a loss that overflows infinities and NaN are the result.
 
     Args:
-        loss: Is called at w, unless its gradient is known there, at J + R points, and for the Hessian's product where
-            `twin` is not.
+        loss: Is called at w, at J + R points, and for the Hessian's product where `twin` is not.
         weights: w, which is left as it is.
         etas: Step sizes, `(J,)`.
         relative_distances: Step sizes by the distance that they go, ||eta g|| / ||w||, `(R,)`.
         twin: The same loss computed in contiguous memory, where its second derivative may be cheaper; where its
             gradient at w turns out to be another one, `loss` itself is taken.
-        known: The loss and its gradient at w, where they have been computed already in the same way.
+        known: The loss and its gradient at w, where they have been computed already in the same way; they save a call
+            beside `twin`, and without it come with the Hessian's product.
 
     Returns:
         In float64: at w the scalars `loss`, `grad_norm` ||g||, `weight_norm` ||w||, `hessian_norm` ||Hg|| / ||g|| and

@@ -25,7 +25,8 @@ SCHEMA_VERSION = 1
 
 # Written by what trains, removed when an unfinished run starts again.
 _CONTENTS = ("result.json", "metrics.csv", "steps.npz", "probes.npz", "error.txt")
-_FOLDERS = ("checkpoints", "weights", "snapshots", "tensorboard", "csv", "figures")
+_OF_COMMANDS = ("evaluation", "explanation", "export")  # on a trained network
+_FOLDERS = ("checkpoints", "weights", "snapshots", "tensorboard", "csv", "figures", *_OF_COMMANDS)
 
 
 class RunExistsError(ValueError):

@@ -186,7 +186,10 @@ class RunFiles:
         if result is not None:  # one that was trained further may have an older file beside its own
             own = f"_{accuracy_digits(result['test/acc'])}.pth"
             named.sort(key=lambda path: not path.name.endswith(own))
-        there = [path for path in (*named, self.best_checkpoint, self.last_checkpoint) if path.exists()]
+        # Without a result they are of an earlier end, before the run was given more epochs.
+        checkpoints = (self.best_checkpoint, self.last_checkpoint)
+        ordered = (*checkpoints, *named) if result is None else (*named, *checkpoints)
+        there = [path for path in ordered if path.exists()]
         if not there:
             raise ValueError(f"{self.folder} holds no weights, neither snapshots nor checkpoints; train it again")
         return there[0]

@@ -41,7 +41,7 @@ def architecture(state: State) -> Architecture | None:
         if is_of(state):
             try:
                 return read(state)
-            except (KeyError, IndexError, ValueError, ZeroDivisionError):
+            except (KeyError, IndexError, TypeError, ValueError):
                 return None
     return None
 
@@ -59,11 +59,13 @@ def unwrapped(state: Mapping[str, Any]) -> dict[str, Any]:
         state: Plain; or a checkpoint of Lightning's with the network as `model`; or torch's AveragedModel's, whose
             names begin with `module.`, beside `n_averaged`.
     """
-    inner = state["state_dict"] if isinstance(state.get("state_dict"), Mapping) else state
-    for prefix in ("model.", "module."):
-        if any(name.startswith(prefix) for name in inner):
-            return {name.removeprefix(prefix): value for name, value in inner.items() if name.startswith(prefix)}
-    return dict(inner)
+    if isinstance(state.get("state_dict"), Mapping):
+        return _without(state["state_dict"], "model.")
+    return _without(state, "module.") if "n_averaged" in state else dict(state)
+
+
+def _without(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if str(name).startswith(prefix)}
 
 
 def _is_cnn(state: State) -> bool:
@@ -74,7 +76,7 @@ def _cnn(state: State) -> Architecture:
     filters = [len(state[f"conv_layers.{place}.weight"]) for place in (0, 4, 8)]
     arguments = {
         "filters": filters,
-        "batch_norm": "conv_layers.1.weight" in state,
+        "batch_norm": "conv_layers.1.running_mean" in state,
         "num_classes": len(state["fc_layers.6.weight"]),
     }
     return Architecture("cnn", "cifar_lab.models.CNN", arguments)
@@ -91,7 +93,7 @@ def _resnet(state: State) -> Architecture:
     arguments = {
         "blocks": blocks,
         "widths": [len(state[f"layer{stage}.0.conv1.weight"]) for stage in range(1, len(blocks) + 1)],
-        "batch_norm": "bn1.weight" in state,
+        "batch_norm": "bn1.running_mean" in state,
         "num_classes": len(state["linear.weight"]),
     }
     return Architecture("resnet18" if len(blocks) == 4 else "resnet14", "cifar_lab.models.ResNet", arguments)
@@ -103,7 +105,7 @@ def _is_vgg(state: State) -> bool:
 
 def _vgg(state: State) -> Architecture:
     by_stage = "stage1.0.weight" in state
-    batch_norm = f"{'stage1' if by_stage else 'features'}.1.weight" in state
+    batch_norm = f"{'stage1' if by_stage else 'features'}.1.running_mean" in state
     head = sorted(_indices(state, r"classifier\.(\d+)\.weight"))
     arguments = {
         "stages": _stages(state) if by_stage else _stages_of_sequence(state, batch_norm),

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from cifar_lab import hardware
 from cifar_lab.config import build, resolved, saved
-from cifar_lab.config.targets import check_targets
+from cifar_lab.config.targets import check_network_targets
 from cifar_lab.data import cifar10
 from cifar_lab.runs import Run, is_run, read_checkpoint
+from cifar_lab.terminal import printable
 from cifar_lab.trained import safetensors_files
 from cifar_lab.trained.architecture import Architecture, architecture, described, unwrapped
 from cifar_lab.trained.description import Description
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _FACTS = ("name", "seed", "protocol", "fingerprint", "test/acc", "test/acc_final", "val/acc", "best_epoch", "epochs")
+_OF_CHOSEN = ("test/acc", "val/acc", "best_epoch")  # known of the chosen epoch's weights alone
 
 
 def load(path: Path, said: Said | None = None) -> Trained:
@@ -59,17 +61,18 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
     if given := said.of_network():
         raise ValueError(f"{run.folder} is a run, which says so itself; leave {', '.join(given)} out")
     state = _state(weights)
-    model = _network(config.model)
     options, settings = run.composition()["options"], resolved(config)
+    check_network_targets({"model": settings["model"]}, said.allow)
     told = f"{options.get('model')} bn={str(settings['bn']).lower()}"
     _check_asked(weights, state, said, str(options.get("model")), settings["bn"])
-    _load(model, state, weights, told)
+    model = _network(settings["model"], state, weights, told, said)
     result = run.finished_result() or {}
-    assumed = []
-    if not result:
-        assumed.append(f"{run.folder} has not finished: the weights are those of its best epoch so far")
+    assumed = [] if result else [f"the run has not finished: its weights are those of {weights.name}"]
+    is_chosen = weights.resolve() == run.chosen_weights().resolve()
+    facts = _FACTS if is_chosen else tuple(name for name in _FACTS if name not in _OF_CHOSEN)
     mean, std = (settings["data"].get(name) or getattr(build(config.data), name, ()) for name in ("mean", "std"))
-    classes = result.get("classes") or _classes(config, settings["model"].get("num_classes"))
+    named = result.get("classes") or _classes(config, settings["model"].get("num_classes"))
+    classes = [printable(str(name)) for name in named]
     native, notes = _native(config, run, said)
     return Trained(
         label=str(run.folder),
@@ -83,7 +86,7 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
         std=std,
         classes=classes,
         native=native,
-        facts={name: result[name] for name in _FACTS if name in result},
+        facts={name: result[name] for name in facts if name in result},
         assumed=[*assumed, *notes],
         data_root=said.data_root,
     )
@@ -103,8 +106,7 @@ def _of_file(path: Path, said: Said) -> Trained:
     _check_asked(path, state, said, network.option, bool(network.arguments["batch_norm"]))
     lacking = completed(path, network, said)
     making = {"_target_": network.target, **network.arguments, "activation": lacking.activation}
-    model = _network(OmegaConf.create(making))
-    _load(model, state, path, str(network))
+    model = _network(making, state, path, str(network), said)
     native = hardware.choose("auto", said.precision or "32-true")
     count = int(network.arguments["num_classes"])
     return Trained(
@@ -130,7 +132,7 @@ def _of_description(path: Path, state: Mapping[str, Tensor], description: Descri
     if given := said.of_network():
         raise ValueError(f"{path} says so itself; leave {', '.join(given)} out")
     making = dict(description.model)
-    check_targets({"model": making}, said.allow, "--allow {}")
+    check_network_targets({"model": making}, said.allow)
     network = architecture(state)
     if making["_target_"].startswith("cifar_lab."):
         _check_told(path, state, making, network)
@@ -138,17 +140,7 @@ def _of_description(path: Path, state: Mapping[str, Tensor], description: Descri
         _check_asked(path, state, said, making["_target_"].rpartition(".")[2], bool(making.get("batch_norm", said.bn)))
     else:
         _check_asked(path, state, said, network.option, bool(network.arguments["batch_norm"]))
-    try:
-        if not said.allow:  # no file makes a network larger than itself: its sizes are looked at first, without memory
-            with torch.device("meta"):
-                _check_sizes(build(OmegaConf.create(making)), state, path, description.architecture)
-        model = _network(OmegaConf.create(making))
-    except ValueError:
-        raise
-    except Exception as error:  # what somebody made up can make a class raise anything
-        words = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: its metadata makes no network: {words}") from None
-    _load(model, state, path, description.architecture)
+    model = _network(making, state, path, description.architecture, said)
     native = hardware.choose("auto", said.precision or "32-true")
     return Trained(
         label=str(path),
@@ -190,29 +182,45 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Description | None]:
     """A file's weights, and what it says of itself."""
     is_safe = path.suffix == safetensors_files.SUFFIX
     content, description = safetensors_files.read(path) if is_safe else (read_checkpoint(path), None)
-    state = unwrapped(content)
-    foreign = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    foreign = [name for name in content if not isinstance(name, str)]
+    state = {} if foreign else unwrapped(content)
+    foreign += [f"{name} is no tensor" for name, value in state.items() if not isinstance(value, Tensor)]
     if foreign or not state:
-        raise ValueError(f"{path} is no file of weights: {f'{foreign[0]} is no tensor' if foreign else 'it is empty'}")
+        raise ValueError(f"{path} is no file of weights: {foreign[0] if foreign else 'it is empty'}")
+    for name, value in state.items():  # a tensor can say that it is larger than what is stored of it
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{path} is damaged: {name} is larger than the file")
     return state, description
 
 
-def _network(option: "DictConfig") -> nn.Module:
-    with torch.random.fork_rng():  # what is drawn for initial weights is replaced at once
-        return build(option)
+def _network(making: Mapping[str, Any], state: Mapping[str, Tensor], path: Path, told: str, said: Said) -> nn.Module:
+    """Make the network that an option describes, with the weights of a file.
+
+    Raises:
+        ValueError: The weights are another network's, or the option makes none.
+    """
+    try:
+        if not said.allow:  # its sizes are looked at first, without memory, so that it is no larger than the weights
+            with torch.device("meta"):
+                _check_sizes(build(OmegaConf.create(dict(making))), state, path, told)
+        with torch.random.fork_rng():  # what is drawn for initial weights is replaced at once
+            model: nn.Module = build(OmegaConf.create(dict(making)))
+    except ValueError:
+        raise
+    except Exception as error:  # what somebody made up can make a class raise anything
+        words = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: what it says of its network makes none: {words}") from None
+    _check_sizes(model, state, path, told)
+    model.load_state_dict(dict(state))
+    return model
 
 
 def _placed(model: nn.Module, native: hardware.Native) -> nn.Module:
     return model.eval().requires_grad_(False).to(native.device, memory_format=native.memory_format)  # type: ignore[call-overload]
 
 
-def _load(model: nn.Module, state: Mapping[str, Tensor], path: Path, told: str) -> None:
-    """Raises `ValueError` where the weights are another network's."""
-    _check_sizes(model, state, path, told)
-    model.load_state_dict(dict(state))
-
-
 def _check_sizes(model: nn.Module, state: Mapping[str, Tensor], path: Path, told: str) -> None:
+    """Raises `ValueError` where the weights are another network's."""
     own = model.state_dict()
     if own.keys() != state.keys() or any(own[name].shape != state[name].shape for name in own):
         name = next(
@@ -237,13 +245,14 @@ def _classes(config: "DictConfig", count: int | None) -> list[str]:
 
 def _native(config: "DictConfig", run: Run, said: Said) -> tuple[hardware.Native, list[str]]:
     """How to compute: as the run did, where this machine does that natively."""
-    accelerator, recorded = config.trainer.accelerator, run.status().get("precision", config.trainer.precision)
-    layout = run.status().get("memory_format", config.trainer.memory_format)
-    if said.precision is not None:
-        return hardware.choose(accelerator, said.precision, layout), []
-    native = hardware.choose(accelerator, recorded, layout)
+    accelerator, recorded = str(config.trainer.accelerator), run.status().get("precision", config.trainer.precision)
+    layout, notes = str(run.status().get("memory_format", config.trainer.memory_format)), []
+    if accelerator not in ("auto", "cpu", "gpu") and hardware.training_device("auto") != accelerator:
+        notes.append(f"it was trained on {accelerator}, which is not here")
+        accelerator = "auto"
+    native = hardware.choose(accelerator, said.precision or recorded, layout)
     own = hardware.native_precision(native.device)
-    if str(recorded).startswith("bf16") and not own.startswith("bf16"):
-        note = f"it was trained in {recorded}, which is emulated here and slow: computed in 32-true; --precision"
-        return hardware.choose(accelerator, "32-true", layout), [note]
-    return native, []
+    if said.precision is None and "16" in str(recorded) and str(recorded)[:4] != own[:4] and native.device != "cuda":
+        notes.append(f"it was trained in {recorded}, which this machine does not do natively: computed in 32-true")
+        native = hardware.choose(accelerator, "32-true", layout)
+    return native, notes

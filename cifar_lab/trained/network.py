@@ -122,7 +122,7 @@ class Trained:
             )
         else:
             data = self.config.data
-            changes: dict[str, Any] = {"root": self._root(data.root)} if "root" in data else {}
+            changes: dict[str, Any] = {"root": self._root(data.root)} if self._is_cifar10 else {}
             datamodule = build(data, **changes) if augment else build(data, augment=None, **changes)
         datamodule.setup()
         return datamodule
@@ -130,9 +130,20 @@ class Trained:
     @property
     def data_is_here(self) -> bool:
         """Whether `datamodule()` has its images on this machine; else it may have to fetch them."""
-        if self.config is not None and "root" not in self.config.data:
+        if not self._is_cifar10:
             return True
         return files.is_there(self._root(None if self.config is None else self.config.data.root))
+
+    @property
+    def _is_cifar10(self) -> bool:
+        """Whether its data is looked for where CIFAR-10 is; data from outside says itself where it is."""
+        return self.config is None or "CIFAR10" in str(self.config.data.get("_target_"))
+
+    @property
+    def trained_on(self) -> str | None:
+        """The option of `data` that it was trained on; None where nothing says so."""
+        options = self.facts.get("options") or {} if self.run is None else self.run.composition()["options"]
+        return options.get("data")
 
     @property
     def holds_out(self) -> bool:

@@ -10,7 +10,7 @@ from cifar_lab.analysis.measured import gather
 from cifar_lab.analysis.published import Row, Table
 from cifar_lab.analysis.reproduction import reproduce
 from cifar_lab.config.published import tables
-from cifar_lab.runs import find_runs
+from cifar_lab.runs import Run, find_runs
 from tests.published_runs import leave_run
 
 COMPACT = {"best_cnn": 5_809_418}
@@ -80,13 +80,18 @@ def test_dead_units_of_relu_beside_those_of_leaky_relu(
         for seed in range(5):
             folder = tmp_path / f"activation_{name}{seed}" / "explanation"
             folder.mkdir()
-            shares = pd.DataFrame({"network": ["own", "another"], "negative_only": [share + 0.001 * seed, 0.9]})
-            shares.to_csv(folder / "dead_units.csv", index=False)
+            told = {"fingerprint": Run(folder.parent).result()["fingerprint"], "images": 2_000}
+            shares = [{**told, "negative_only": share + 0.001 * seed}, {**told, "negative_only": 0.9}]
+            pd.DataFrame(shares).to_csv(folder / "dead_units.csv", index=False)
     claim = judged(tmp_path, published)[words]
     assert claim.verdict == verdict
     assert claim.numbers.startswith("ReLU 25.20 ± 0.16 % (5), LeakyReLU ")
     (tmp_path / "activation_relu0" / "explanation" / "dead_units.csv").write_text("no table")
     assert judged(tmp_path, published)[words].numbers.startswith("ReLU 25.25 ± 0.13 % (4)")
+    for seed, change in enumerate(({"images": 10}, {"fingerprint": "another"}, {"negative_only": -1.0}), start=1):
+        path = tmp_path / f"activation_relu{seed}" / "explanation" / "dead_units.csv"
+        pd.read_csv(path).assign(**change).to_csv(path, index=False)
+    assert judged(tmp_path, published)[words].numbers.startswith("ReLU 25.40 % (1)")
 
 
 @pytest.mark.parametrize(("noise", "verdict"), [(0.02, "supported"), (0.001, "not supported")])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cifar_lab.data import image_files
 from cifar_lab.data.image_files import ImageFileError, Resize, find_images, read_image, read_images
 
 RNG = np.random.default_rng(0)
@@ -248,3 +249,26 @@ def test_memory_is_flat_over_many_images(tmp_path: Path) -> None:
 
     peak(5)
     assert peak(300) < peak(20) + 50_000
+
+
+def test_names_that_look_like_users_or_broken_patterns_are_one_line_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (2, 2)).save(tmp_path / "good.png")
+    Image.new("RGB", (2, 2)).save(tmp_path / "~nobody.png")
+    told: list[str] = []
+    found = find_images(["~nobody.png", "a**b.png", "good.png"], lambda name, reason: told.append(name))
+    assert [path.name for path in found] == ["~nobody.png", "good.png"]
+    assert told == ["a**b.png"]
+
+
+def test_what_pillow_was_not_built_with_refuses_no_other_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
+    Image.init()
+    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
+    image_files._formats.cache_clear()
+    assert read_image(tmp_path / "red.png", "crop")[0, 0].tolist() == [255, 0, 0]
+    image_files._formats.cache_clear()

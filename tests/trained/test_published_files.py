@@ -138,3 +138,20 @@ def test_numbers_that_are_no_normalisation_are_refused() -> None:
         Said(mean=(0.5,))
     with pytest.raises(ValueError, match="each lies above 0"):
         Said(std=(0.5, 0.5, 0.0))
+
+
+def test_a_tensor_that_says_it_is_larger_than_its_file_is_refused(tmp_path: Path) -> None:
+    state = ReportCNN((4, 4, 4)).state_dict()
+    state["fc_layers.0.weight"] = torch.zeros(1).expand(512, 64)
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"fc_layers\.0\.weight is larger than the file"):
+        load(tmp_path / "x.pth")
+
+
+def test_names_that_are_no_words_are_refused(tmp_path: Path) -> None:
+    torch.save({1: torch.zeros(1)}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x\.pth is no file of weights: 1"):
+        load(tmp_path / "x.pth")
+    torch.save({"conv_layers.0.weight": torch.tensor(1.0)}, tmp_path / "y.pth")
+    with pytest.raises(ValueError, match="none of this project's"):
+        load(tmp_path / "y.pth")

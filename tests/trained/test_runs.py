@@ -1,11 +1,13 @@
 """A run's network, as its test had it."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from cifar_lab.trained import Said, load
 from tests.conftest import TINY, Outcome
@@ -107,3 +109,87 @@ def test_a_component_from_outside_runs_only_where_it_is_allowed(
     with pytest.raises(ValueError, match="--allow my_lab lets it run"):
         load(run.folder)
     assert load(run.folder, Said(allow=["my_lab"])).facts["test/acc"] == run.result()["test/acc"]
+
+
+def test_a_network_from_outside_may_call_its_parts_model(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "parts_lab.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, num_classes=10):\n"
+        "        super().__init__()\n"
+        "        self.model = torch.nn.Conv2d(3, 4, 3)\n"
+        "        self.head = torch.nn.Linear(4, num_classes)\n"
+        "    def forward(self, images):\n"
+        "        return self.head(self.model(images).mean((2, 3)))\n"
+    )
+    conf = tmp_path / "conf" / "model"
+    conf.mkdir(parents=True)
+    (conf / "net.yaml").write_text("_target_: parts_lab.Net\nnum_classes: 10\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    line = (*(word for word in TINY if not word.startswith("model.")), "model=net", "allow=[parts_lab]")
+    outcome = lab(*line, "name=x", "--config-dir", str(tmp_path / "conf"))
+    assert outcome.code == 0, outcome.stderr
+    (run,) = outcome.runs
+    for path in (run.folder, run.best_checkpoint):
+        trained = load(path, Said(allow=["parts_lab"]))
+        assert set(trained.model.state_dict()) == {"model.weight", "model.bias", "head.weight", "head.bias"}
+
+
+def test_a_folder_that_makes_more_than_a_network_is_refused(lab: Lab, tmp_path: Path) -> None:
+    (run,) = lab(*TINY, "name=x").runs
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    config = yaml.safe_load(run.config_file.read_text())
+    attack = {"_target_": "cifar_lab.data.archive.unpack", "temporary": str(victim), "archive": "x"}
+    run.config_file.write_text(yaml.safe_dump({**config, "model": {**config["model"], "activation": attack}}))
+    with pytest.raises(ValueError, match="lies outside this project"):
+        load(run.folder)
+    assert victim.exists()
+    run.config_file.write_text(
+        yaml.safe_dump({**config, "model": {**config["model"], "filters": [20_000_000, 20_000_000, 4]}})
+    )
+    with pytest.raises(ValueError, match="its network is cnn bn=true"):
+        load(run.folder)
+
+
+def test_an_accuracy_is_known_of_the_chosen_weights_alone(lab: Lab) -> None:
+    (run,) = lab(*TINY, "name=x", "callbacks=snapshots").runs
+    assert "test/acc" in load(run.folder).facts
+    facts = load(run.snapshots()[0]).facts
+    assert "test/acc" not in facts
+    assert facts["fingerprint"] == run.result()["fingerprint"]
+
+
+def test_of_a_run_that_goes_on_the_best_epoch_so_far_counts(lab: Lab) -> None:
+    (run,) = lab(*TINY, "name=x").runs
+    run.result_file.unlink()
+    run.set_state("interrupted")
+    trained = load(run.folder)
+    assert trained.weights == run.best_checkpoint
+    assert trained.assumed == ["the run has not finished: its weights are those of best.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"accelerator": "tpu"}, "it was trained on tpu, which is not here"),
+        ({"precision": "16-mixed"}, "it was trained in 16-mixed, which this machine does not do natively"),
+    ],
+)
+def test_what_this_machine_has_not_is_replaced_and_said(lab: Lab, changes: dict[str, str], words: str) -> None:
+    (run,) = lab(*TINY, "name=x", "trainer.precision=32-true").runs
+    config = yaml.safe_load(run.config_file.read_text())
+    run.config_file.write_text(yaml.safe_dump({**config, "trainer": {**config["trainer"], **changes}}))
+    run.set_state("finished", precision=changes.get("precision", "32-true"))
+    trained = load(run.folder)
+    assert words in trained.assumed[0]
+    assert (trained.native.device, trained.native.precision) == ("cpu", "32-true")
+
+
+def test_names_of_classes_are_plain(lab: Lab) -> None:
+    (run,) = lab(*TINY, "name=x").runs
+    result = run.result()
+    run.result_file.write_text(json.dumps({**result, "classes": ["\x1b[31mred", *result["classes"][1:]]}))
+    assert load(run.folder).classes[0] == "?[31mred"

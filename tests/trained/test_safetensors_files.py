@@ -86,7 +86,7 @@ def nested(told: Told) -> str:
         (lambda told: told["model"]["activation"].update(_target_="os.system"), "activation._target_=os.system lies"),
         (lambda told: told["model"].update(filters=[10**9] * 3), r"by its metadata \(filters\)"),
         (lambda told: told["model"].update(_target_="cifar_lab.models.VGG"), r"metadata \(cifar_lab.models.VGG\)"),
-        (lambda told: told["model"].update(colour="red"), "its metadata makes no network: .*colour"),
+        (lambda told: told["model"].update(colour="red"), "what it says of its network makes none: .*colour"),
         (lambda told: told["model"].update(init="random"), "init='random' is unknown"),
         (
             lambda told: told.update(
@@ -98,7 +98,7 @@ def nested(told: Told) -> str:
             lambda told: told["model"].update(
                 activation={"_target_": "torch.nn.Linear", "in_features": 10**7, "out_features": 10**7}
             ),
-            "its metadata makes no network",
+            "what it says of its network makes none",
         ),
     ],
 )

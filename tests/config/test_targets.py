@@ -1,0 +1,46 @@
+"""What a composition, a folder or a file may make."""
+
+from typing import Any
+
+import pytest
+
+from cifar_lab.config.targets import check_network_targets, check_targets
+
+# Each is a name in a module of ours whose call would write files, remove folders, read what it likes, or fetch.
+ATTACKS = (
+    "cifar_lab.data.archive.unpack",
+    "cifar_lab.data.archive.Path",
+    "cifar_lab.data.download.fetch",
+    "cifar_lab.callbacks.saving.write_checkpoint",
+    "cifar_lab.callbacks.saving.Saving",
+    "cifar_lab.models.vgg.nn.Module",
+    "cifar_lab.losses.F.cross_entropy",
+    "cifar_lab.runs.shutil.rmtree",
+    "torch.load",
+    "torch.nn.init.calculate_gain",
+    "os.system",
+)
+
+
+@pytest.mark.parametrize("target", ATTACKS)
+def test_no_name_in_our_modules_is_called_but_components(target: str) -> None:
+    option: dict[str, Any] = {"model": {"_target_": "cifar_lab.models.CNN", "activation": {"_target_": target}}}
+    for check in (check_targets, check_network_targets):
+        with pytest.raises(ValueError, match="lies outside this project"):
+            check(option, ())
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["cifar_lab.data.datamodule.CIFAR10DataModule", "torch.optim.Adam", "lightning.pytorch.loggers.CSVLogger"],
+)
+def test_a_network_is_made_of_networks_alone(target: str) -> None:
+    check_targets({"_target_": target}, ())
+    with pytest.raises(ValueError, match="lies outside this project"):
+        check_network_targets({"_target_": target}, ())
+
+
+def test_what_is_allowed_by_name_may_run() -> None:
+    check_network_targets({"_target_": "my_lab.Net", "parts": [{"_target_": "torch.nn.ReLU"}]}, ["my_lab"])
+    with pytest.raises(ValueError, match="--allow my_lab lets it run"):
+        check_network_targets({"_target_": "my_lab.Net"}, ())
