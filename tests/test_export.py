@@ -159,7 +159,7 @@ def test_the_reports_own_classes_load_the_weights(
     torch.save(model.state_dict(), tmp_path / "best.pth")
     code, out, err = command(tmp_path / "best.pth", "--format", "weights", *said)
     assert code == 0, err
-    assert "on 256 generated images, as CIFAR-10 is not here (batches of 1 and 256)" in out
+    assert "on 256 generated images, as its data is not here (batches of 1 and 256)" in out
     assert all(line.startswith("note: ") for line in err.splitlines())
     state = torch.load(tmp_path / "best-export" / "best.pth", weights_only=True)
     assert list(state) == list(model.state_dict())
@@ -256,7 +256,7 @@ def test_a_run_is_exported_elsewhere_without_its_data(
     monkeypatch.setattr("cifar_lab.data.files.default_root", lambda: tmp_path / "no_cache")
     code, out, err = command(tmp_path / "moved", "--format", "weights")
     assert (code, err) == (0, "")
-    assert "on 256 generated images, as CIFAR-10 is not here" in out
+    assert "on 256 generated images, as its data is not here" in out
     code, _, err = command(tmp_path / "moved", "--format", "weights", "--data-root", tmp_path / "nowhere")
     assert code == 2
     assert err.startswith("error: no CIFAR-10 in ")
