@@ -61,6 +61,36 @@ def composed() -> Compose:
 
 
 @pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call an ordinary command's `main` with arguments in this process: its exit code, and what it printed."""
+
+    def command(main: Callable[[], None], *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code, *capfd.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, ...]]:
+    """Leave a component of a package of the user's own, and its option: the arguments that choose it."""
+
+    def leave(package: str, source: str, group: str, option: str) -> tuple[str, ...]:
+        (tmp_path / f"{package}.py").write_text(source)
+        folder = tmp_path / "conf" / group
+        folder.mkdir(parents=True)
+        (folder / "mine.yaml").write_text(option)
+        monkeypatch.syspath_prepend(tmp_path)
+        return ("--config-dir", str(tmp_path / "conf"), f"{group}=mine", f"allow=[{package}]")
+
+    return leave
+
+
+@pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Run `python -m cifar_lab.train` with arguments, in an empty folder and in this process."""
     monkeypatch.chdir(tmp_path)

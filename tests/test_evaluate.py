@@ -25,16 +25,9 @@ Lab = Callable[..., Outcome]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr("sys.argv", ["evaluate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        out, err = capfd.readouterr()
-        assert isinstance(exit_.value.code, int)
-        return Outcome(exit_.value.code, out, err, [])
-
-    return run
+def command(called: Callable[..., tuple[int, str, str]]) -> Callable[..., Outcome]:
+    """Run `python -m cifar_lab.evaluate` with arguments in this process."""
+    return lambda *arguments: Outcome(*called(main, *arguments), [])
 
 
 @pytest.fixture

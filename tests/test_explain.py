@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -50,18 +51,9 @@ def runs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+def command(called: Command) -> Command:
     """Run `python -m cifar_lab.explain` with arguments in this process: its exit code, and what it printed."""
-
-    def ran(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["explain", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            explain.main()
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code, *capfd.readouterr()
-
-    return ran
+    return partial(called, explain.main)
 
 
 def no_data(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,18 +30,9 @@ LEAKY = partial(nn.LeakyReLU, 0.1)
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+def command(called: Command) -> Command:
     """Run `python -m cifar_lab.export` with arguments in this process: its exit code, and what it printed."""
-
-    def ran(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            export.main()
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code, *capfd.readouterr()
-
-    return ran
+    return partial(called, export.main)
 
 
 def trained_run(lab: Lab, *arguments: str) -> Run:
@@ -215,20 +206,16 @@ def test_the_reports_own_classes_load_what_a_run_and_its_export_hold(
 
 
 def test_a_component_from_outside_is_exported_only_where_it_is_allowed(
-    lab: Lab, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, command: Command, outside: Callable[..., tuple[str, ...]]
 ) -> None:
-    (tmp_path / "my_nets.py").write_text(
+    source = (
         "import torch\nclass Net(torch.nn.Module):\n"
         "    def __init__(self, width=4, num_classes=10):\n"
         "        super().__init__()\n        self.layer = torch.nn.Linear(3072, num_classes)\n"
         "    def forward(self, images):\n        return self.layer(images.flatten(1))\n"
     )
-    conf = tmp_path / "conf" / "model"
-    conf.mkdir(parents=True)
-    (conf / "mine.yaml").write_text("_target_: my_nets.Net\nnum_classes: 10\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    tiny = [argument for argument in TINY if not argument.startswith("model.")]
-    outcome = lab(*tiny, "name=x", "--config-dir", str(tmp_path / "conf"), "model=mine", "allow=[my_nets]")
+    chosen = outside("my_nets", source, "model", "_target_: my_nets.Net\nnum_classes: 10\n")
+    outcome = lab(*(argument for argument in TINY if not argument.startswith("model.")), "name=x", *chosen)
     assert outcome.code == 0, outcome.stderr
     (run,) = outcome.runs
     code, _, err = command(run.folder)

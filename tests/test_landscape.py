@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -44,17 +45,9 @@ def runs(trained, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def command(monkeypatch, capfd):
+def command(called):
     """Run `python -m cifar_lab.landscape` with arguments in this process: its exit code, and what it printed."""
-
-    def ran(*arguments):
-        monkeypatch.setattr(sys, "argv", ["landscape", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            landscape.main()
-        return exit_.value.code, *capfd.readouterr()
-
-    return ran
+    return partial(called, landscape.main)
 
 
 def network(run, epoch):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +49,9 @@ def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+def command(called: Command) -> Command:
     """Run `python -m cifar_lab.predict` with arguments in this process: its exit code, and what it printed."""
-
-    def ran(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["predict", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            predict.main()
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code, *capfd.readouterr()
-
-    return ran
+    return partial(called, predict.main)
 
 
 def parsed(out: str) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,18 +12,11 @@ from cifar_lab.runs import Run, Sweep, locked
 
 @pytest.fixture
 def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: Callable[..., tuple[int, str, str]]
 ) -> Callable[..., tuple[int, str, str]]:
     """Run `python -m cifar_lab.status` with arguments in an empty folder: its exit code, and what it printed."""
     monkeypatch.chdir(tmp_path)
-
-    def ran(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["status", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            status.main()
-        return exit_.value.code, *capfd.readouterr()  # type: ignore[return-value]
-
-    return ran
+    return partial(called, status.main)
 
 
 @contextmanager

@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,9 @@ ONE = (*TINY, "epochs=1")
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def command(called: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
     """Run `python -m cifar_lab.table` with arguments in this process: its exit code, and what it printed."""
-
-    def ran(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["table", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            table.main()
-        return exit_.value.code, *capfd.readouterr()  # type: ignore[return-value]
-
-    return ran
+    return partial(called, table.main)
 
 
 def test_a_sweep_ends_in_its_table(lab: Lab) -> None:

@@ -28,55 +28,40 @@ class Folder(InMemoryDataModule):
 
 
 @pytest.fixture
-def run(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(lab: Lab, outside: Callable[..., tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run trained on images in the folder `mine`, which its configuration names as `data.root`."""
-    (tmp_path / "folder_lab.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("CIFAR_LAB_DATA", str(tmp_path / "nowhere"))
     (tmp_path / "mine").mkdir()
     drawn = np.random.default_rng(0)
     images, labels = drawn.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8), np.arange(60) % 10
     np.savez(tmp_path / "mine" / "images.npz", images=images, labels=labels)
-    conf = tmp_path / "conf" / "data"
-    conf.mkdir(parents=True)
     lines = ("defaults: [base/in_memory, _self_]", "_target_: folder_lab.Folder", "root: mine")
-    (conf / "folder.yaml").write_text("\n".join(lines))
     tiny = (word for word in TINY if not word.startswith("data"))
-    outcome = lab(*tiny, "name=x", "--config-dir", "conf", "data=folder", "allow=[folder_lab]")
+    outcome = lab(*tiny, "name=x", *outside("folder_lab", MODULE, "data", "\n".join(lines)))
     assert outcome.code == 0, outcome.stderr
     return outcome.runs[0].folder
 
 
-def ended(
-    main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: object
-) -> Outcome:
-    monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    assert isinstance(exit_.value.code, int)
-    return Outcome(exit_.value.code, *capfd.readouterr(), [])
-
-
 def test_its_data_is_looked_for_where_it_was_and_missed_where_it_is_needed(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, called: Callable[..., tuple[int, str, str]]
 ) -> None:
-    outcome = ended(evaluate.main, monkeypatch, capfd, run, "--json")
-    assert (outcome.code, "--allow folder_lab lets it run" in outcome.stderr) == (2, True)
-    outcome = ended(evaluate.main, monkeypatch, capfd, run, "--json", "--allow", "folder_lab")
-    assert outcome.code == 0, outcome.stderr
-    (told,) = json.loads(outcome.stdout)
+    code, out, err = called(evaluate.main, run, "--json")
+    assert (code, "--allow folder_lab lets it run" in err) == (2, True)
+    code, out, err = called(evaluate.main, run, "--json", "--allow", "folder_lab")
+    assert code == 0, err
+    (told,) = json.loads(out)
     assert told["acc"] == pytest.approx(told["own_test_acc"])
-    assert told["data"] == "folder"
+    assert told["data"] == "mine"
 
     shutil.rmtree(tmp_path / "mine")
-    outcome = ended(evaluate.main, monkeypatch, capfd, run, "--allow", "folder_lab")
-    assert outcome.code == 2
-    (line,) = outcome.stderr.splitlines()
+    code, out, err = called(evaluate.main, run, "--allow", "folder_lab")
+    assert code == 2
+    (line,) = err.splitlines()
     assert "mine/images.npz" in line
-    outcome = ended(export.main, monkeypatch, capfd, run, "--format", "weights", "--allow", "folder_lab")
-    assert outcome.code == 0, outcome.stderr
-    assert "on 256 generated images, as its data is not here" in outcome.stdout
+    code, out, err = called(export.main, run, "--format", "weights", "--allow", "folder_lab")
+    assert code == 0, err
+    assert "on 256 generated images, as its data is not here" in out
     Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
-    outcome = ended(predict.main, monkeypatch, capfd, run, "red.png", "--json", "--allow", "folder_lab")
-    assert outcome.code == 0, outcome.stderr
-    assert json.loads(outcome.stdout)["image"] == "red.png"
+    code, out, err = called(predict.main, run, "red.png", "--json", "--allow", "folder_lab")
+    assert code == 0, err
+    assert json.loads(out)["image"] == "red.png"

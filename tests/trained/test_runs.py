@@ -96,14 +96,11 @@ def test_of_several_files_the_one_of_the_result_counts(lab: Lab) -> None:
 
 
 def test_a_component_from_outside_runs_only_where_it_is_allowed(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, outside: Callable[..., tuple[str, ...]]
 ) -> None:
-    (tmp_path / "my_lab.py").write_text("import torch\nclass Mine(torch.nn.ReLU): ...\n")
-    conf = tmp_path / "conf" / "activation"
-    conf.mkdir(parents=True)
-    (conf / "mine.yaml").write_text("_target_: my_lab.Mine\n_partial_: true\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    outcome = lab(*TINY, "name=x", "--config-dir", str(tmp_path / "conf"), "activation=mine", "allow=[my_lab]")
+    source = "import torch\nclass Mine(torch.nn.ReLU): ...\n"
+    chosen = outside("my_lab", source, "activation", "_target_: my_lab.Mine\n_partial_: true\n")
+    outcome = lab(*TINY, "name=x", *chosen)
     assert outcome.code == 0, outcome.stderr
     (run,) = outcome.runs
     with pytest.raises(ValueError, match="--allow my_lab lets it run"):
@@ -111,10 +108,8 @@ def test_a_component_from_outside_runs_only_where_it_is_allowed(
     assert load(run.folder, Said(allow=["my_lab"])).facts["test/acc"] == run.result()["test/acc"]
 
 
-def test_a_network_from_outside_may_call_its_parts_model(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "parts_lab.py").write_text(
+def test_a_network_from_outside_may_call_its_parts_model(lab: Lab, outside: Callable[..., tuple[str, ...]]) -> None:
+    source = (
         "import torch\n"
         "class Net(torch.nn.Module):\n"
         "    def __init__(self, num_classes=10):\n"
@@ -124,12 +119,8 @@ def test_a_network_from_outside_may_call_its_parts_model(
         "    def forward(self, images):\n"
         "        return self.head(self.model(images).mean((2, 3)))\n"
     )
-    conf = tmp_path / "conf" / "model"
-    conf.mkdir(parents=True)
-    (conf / "net.yaml").write_text("_target_: parts_lab.Net\nnum_classes: 10\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    line = (*(word for word in TINY if not word.startswith("model.")), "model=net", "allow=[parts_lab]")
-    outcome = lab(*line, "name=x", "--config-dir", str(tmp_path / "conf"))
+    chosen = outside("parts_lab", source, "model", "_target_: parts_lab.Net\nnum_classes: 10\n")
+    outcome = lab(*(word for word in TINY if not word.startswith("model.")), "name=x", *chosen)
     assert outcome.code == 0, outcome.stderr
     (run,) = outcome.runs
     for path in (run.folder, run.best_checkpoint):
