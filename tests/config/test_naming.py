@@ -41,9 +41,12 @@ def test_runs_from_before_there_were_probes_are_found_again(composed: Compose) -
     before = resolved(composed("experiment=vgg_a"))
     del before["probe"]
     assert fingerprint(before) == fingerprint(resolved(composed("experiment=vgg_a")))
-    archived = Archive(Path(__file__).parents[2] / "docs" / "results").read()
-    kept = [run for run in archived if run.result["options"].get("experiment")]  # a study's are composed as a sweep
-    commands = [[f"experiment={run.result['options']['experiment']}", *run.result["overrides"][1:]] for run in kept]
+    kept = Archive(Path(__file__).parents[2] / "docs" / "results").read()
+    by = ["experiment" if run.result["options"].get("experiment") else "study" for run in kept]
+    commands = [
+        [f"{group}={run.result['options'][group]}", *run.result["overrides"][1:]]
+        for group, run in zip(by, kept, strict=True)
+    ]
     now = [fingerprint(resolved(composed(*command))) for command in commands]
     assert now == [run.result["fingerprint"] for run in kept] != []
 
