@@ -1,7 +1,6 @@
 """What a trained network looks at, and which of its units are dead: `python -m cifar_lab.explain RUN --mistakes 16`."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from cifar_lab.command import run_command
 from cifar_lab.data.files import DataError
 from cifar_lab.data.image_files import Resize, find_images, read_images
 from cifar_lab.network_options import Network, check_there, folder_of, load_noting, says_of_network
-from cifar_lab.terminal import Complaints, print_table, printable
+from cifar_lab.terminal import Complaints, note, print_table, printable
 from cifar_lab.trained import Said
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def _examples(
     if mistakes:
         found = mistaken(trained, mistakes)
         if len(found) < mistakes:
-            _note(f"the test set has {len(found)} mistakes, not {mistakes}")
+            note(f"the test set has {len(found)} mistakes, not {mistakes}")
         return found
     read = list(read_images(paths, resize, complaints))
     return of_files(trained, read) if read else []
@@ -108,10 +107,10 @@ def _show_pictures(trained: "Trained", layer: str | None, folder: Path, explaine
     if explained.examples:
         explained.files.append(explain_examples(trained, explained.examples, layer, folder))
     elif layer is not None:
-        _note("--layer is of Grad-CAM, which has no images; name some, or --mistakes 16")
+        note("--layer is of Grad-CAM, which has no images; name some, or --mistakes 16")
     filters = explain_filters(trained, folder)
     if filters is None:
-        _note("no filters.png: the network has no convolution that looks at red, green and blue")
+        note("no filters.png: the network has no convolution that looks at red, green and blue")
     else:
         explained.files.append(filters)
 
@@ -134,11 +133,11 @@ def _show_units(
     except (DataError, OSError) as error:
         if not may_lack_data:
             raise
-        _note(f"activations are left out: {error}")
+        note(f"activations are left out: {error}")
         return
     compared = [network_row(other, *measured(other, count)) for other in others]
     if not layers:
-        _note("activations are left out: the network's are no modules, but calls within its own")
+        note("activations are left out: the network's are no modules, but calls within its own")
         return
     explained.layers = layers
     files, explained.networks = explain_units(trained, layers, explained.images, compared, folder)
@@ -196,10 +195,6 @@ def _units(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         name.replace("_", " "): f"{row[f'{name}_units']:,} ({row[name]:.2%})" if row["units"] else "-" for name in names
     }
-
-
-def _note(text: str) -> None:
-    print(f"note: {printable(text)}", file=sys.stderr)
 
 
 def main() -> None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifar_lab.runs import find_runs, is_run
+from cifar_lab.runs import find_runs
+from cifar_lab.terminal import note
 from cifar_lab.trained import Said, numbers
+from cifar_lab.trained.places import check_place
 
 if TYPE_CHECKING:
     from cifar_lab.trained import Trained
@@ -17,7 +19,10 @@ if TYPE_CHECKING:
 Command = Callable[..., object]
 
 Network = Annotated[Path, typer.Argument(help="The folder of a run, or a file of weights.", metavar="RUN|WEIGHTS")]
-Networks = Annotated[list[Path], typer.Argument(help="Folders of runs, or files of weights.", metavar="RUN|WEIGHTS...")]
+Networks = Annotated[
+    list[Path],
+    typer.Argument(help="Runs, folders that are searched for runs, or files of weights.", metavar="RUN|WEIGHTS..."),
+]
 
 
 def says_of_network(without: Collection[str] = ()) -> Callable[[Command], Command]:
@@ -81,10 +86,7 @@ def check_there(networks: Sequence[Path]) -> None:
         ValueError: One is not.
     """
     for path in networks:
-        if path.is_dir() and not is_run(path):
-            raise ValueError(f"{path} is no run; name a run's folder, which holds a status.json, or a file of weights")
-        if not path.exists():
-            raise ValueError(f"{path} does not exist; name a run's folder, or a file of weights")
+        check_place(path)
 
 
 def with_runs_below(networks: Sequence[Path]) -> list[Path]:
@@ -111,7 +113,7 @@ def load_noting(path: Path, said: Said) -> "Trained":
 
     trained = load(path, said)
     for line in trained.assumed:
-        typer.echo(f"note: {path}: {line}", err=True)
+        note(f"{path}: {line}")
     return trained
 
 

@@ -75,6 +75,11 @@ class Complaints:
         print(f"error: {printable(name)}: {printable(reason)}", file=sys.stderr)
 
 
+def note(text: str) -> None:
+    """Print a line on standard error about what a user may want to know."""
+    print(f"note: {printable(text)}", file=sys.stderr, flush=True)
+
+
 def printable(text: str) -> str:
     """A text as one line for any terminal; a file's name may hold line breaks, and bytes that are no letters."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cifar_lab.analysis.figures import Figure
 from cifar_lab.analysis.significance import bootstrap_interval
+from cifar_lab.analysis.written import write_figure
 from cifar_lab.runs import replacing
 
 
@@ -100,8 +101,7 @@ def save(
         OSError: The folder cannot be written.
     """
     output.mkdir(parents=True, exist_ok=True)
-    with replacing(output / f"{name}.png", "wb") as file:
-        figure.savefig(file, format="png", dpi=120)
+    write_figure(figure, output / f"{name}.png", dpi=120)
     for table, frame in tables.items():
         with replacing(output / f"{table}.csv") as file:
             frame.to_csv(file, index=False, lineterminator="\n")

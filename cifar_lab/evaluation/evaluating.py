@@ -7,8 +7,8 @@ from torch import nn
 
 from cifar_lab.analysis.run_report import data_name
 from cifar_lab.config import build
-from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.data.images import LabelledImages
+from cifar_lab.data.loader import BatchLoader
 from cifar_lab.evaluation import measures
 from cifar_lab.evaluation.calibration import calibration
 from cifar_lab.evaluation.measures import Scaled
@@ -83,19 +83,18 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
         training = trained.datamodule(augment=True).train_dataloader()
         training.set_epoch(int(trained.facts.get("epochs", 0)))  # an order that training has not seen
         trained.reestimate_batch_norm(shown(training, f"{trained.label}: BatchNorm"))
-    given = _answers(trained, datamodule, settings, settings.split)
+    loader = datamodule.test_dataloader() if settings.split == "test" else datamodule.val_dataloader()
+    given = _answers(trained, loader, settings, settings.split)
     if given.logits.shape[1] <= int(given.labels.max()):
         raise ValueError(f"{trained.label} knows {given.logits.shape[1]} classes, and the images are of more")
     has_other = settings.split == "test" and trained.holds_out
-    held_out = _answers(trained, datamodule, settings, "val") if has_other else None
+    held_out = _answers(trained, datamodule.val_dataloader(), settings, "val") if has_other else None
     scaled = measures.scaled(given, held_out)
-    loader = datamodule.test_dataloader() if settings.split == "test" else datamodule.val_dataloader()
     return Evaluation(trained, settings, given, loader.data, scaled, _result(trained, settings, given, scaled))
 
 
-def _answers(trained: Trained, datamodule: InMemoryDataModule, settings: Settings, split: str) -> Answers:
+def _answers(trained: Trained, loader: BatchLoader, settings: Settings, split: str) -> Answers:
     """A network's answers on a split's images; on a CPU in the batches of the run's own test."""
-    loader = datamodule.test_dataloader() if split == "test" else datamodule.val_dataloader()
     return answer(trained, shown(loader, f"{trained.label}: {split}"), flip=settings.tta == "flip")
 
 

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from cifar_lab.analysis import evaluation_figures, figures
+from cifar_lab.analysis.written import write_figure, write_table
 from cifar_lab.evaluation.calibration import reliability
 from cifar_lab.evaluation.evaluating import Evaluation
 from cifar_lab.runs import replacing
+from cifar_lab.runs.files import write_arrays
 from cifar_lab.trained import confident_mistakes
 from cifar_lab.trained.names import class_names
 
@@ -30,10 +31,8 @@ def write(evaluation: Evaluation, folder: Path) -> list[Path]:
     result, answers = evaluation.result, evaluation.answers
     with replacing(folder / "evaluation.json") as file:
         json.dump(result, file, indent=2)
-    with replacing(folder / "per_class.csv") as file:
-        pd.DataFrame(result["per_class"]).to_csv(file, index=False)
-    with replacing(folder / "answers.npz", "wb") as file:
-        np.savez(file, logits=answers.logits.numpy(), labels=answers.labels.numpy())
+    write_table(result["per_class"], folder / "per_class.csv")
+    write_arrays(folder / "answers.npz", {"logits": answers.logits.numpy(), "labels": answers.labels.numpy()})
     title = f"{result['network']}\n{result['data']}, {described(evaluation)}: {result['acc']:.2%}"
     classes = class_names(evaluation.trained, answers.logits.shape[1])
     drawn = {
@@ -52,8 +51,7 @@ def write(evaluation: Evaluation, folder: Path) -> list[Path]:
     else:
         (folder / "mistakes.png").unlink(missing_ok=True)
     for name, figure in drawn.items():
-        with replacing(folder / name, "wb") as file:
-            figure.savefig(file, dpi=120, format="png")
+        write_figure(figure, folder / name, dpi=120)
     return [folder / name for name in ("evaluation.json", "per_class.csv", "answers.npz", *drawn)]
 
 

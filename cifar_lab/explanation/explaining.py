@@ -5,19 +5,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from cifar_lab.analysis import explanation_figures as figures
+from cifar_lab.analysis.written import write_figure, write_table
 from cifar_lab.explanation.activations import LayerActivations, measure, totals
 from cifar_lab.explanation.examples import Example
 from cifar_lab.explanation.gradcam import first_filters, grad_cam, map_layer
-from cifar_lab.runs import replacing
 from cifar_lab.trained import Trained
 
 if TYPE_CHECKING:
-    from cifar_lab.analysis.figures import Figure
+    pass
 
 _BATCH_SIZE = 100  # of what a hook doubles
 
@@ -49,7 +48,7 @@ def explain_examples(trained: Trained, examples: Sequence[Example], layer: str |
         for example, heat in zip(examples, heats, strict=True)
     ]
     title = f"{_name(trained)}: Grad-CAM at {name}, each map from 0 to its own maximum"
-    return _write_figure(figures.grad_cams(overlaid, title), folder / "gradcam.png")
+    return write_figure(figures.grad_cams(overlaid, title), folder / "gradcam.png")
 
 
 def explain_filters(trained: Trained, folder: Path) -> Path | None:
@@ -58,7 +57,7 @@ def explain_filters(trained: Trained, folder: Path) -> Path | None:
     if weights is None:
         return None
     title = f"{_name(trained)}: the {len(weights)} filters of the first convolution"
-    return _write_figure(figures.filters(weights.float().cpu().numpy(), title), folder / "filters.png")
+    return write_figure(figures.filters(weights.float().cpu().numpy(), title), folder / "filters.png")
 
 
 def measured(trained: Trained, count: int) -> tuple[list[LayerActivations], int]:
@@ -113,9 +112,9 @@ def explain_units(
     title = f"{_name(trained)}, over {images:,} training images"
     networks = [network_row(trained, layers, images), *others]
     files = [
-        _write_table(rows, folder / "activations.csv"),
-        _write_figure(figures.activations(rows, title), folder / "activations.png"),
-        _write_table(networks, folder / "dead_units.csv"),
+        write_table(rows, folder / "activations.csv"),
+        write_figure(figures.activations(rows, title), folder / "activations.png"),
+        write_table(networks, folder / "dead_units.csv"),
     ]
     return files, networks
 
@@ -141,15 +140,3 @@ def _activation(making: Mapping[str, Any]) -> str | None:
     option = making.get("activation")
     target = option.get("_target_") if isinstance(option, Mapping) else None
     return str(target).rpartition(".")[2] if target else None
-
-
-def _write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    with replacing(path) as file:
-        pd.DataFrame(list(rows)).to_csv(file, index=False)
-    return path
-
-
-def _write_figure(figure: "Figure", path: Path) -> Path:
-    with replacing(path, "wb") as file:
-        figure.savefig(file, dpi=130, format="png")
-    return path

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -11,9 +10,6 @@ from cifar_lab.config import class_names, resolved
 from cifar_lab.runs import weights_name
 from cifar_lab.trained import Trained
 from cifar_lab.trained.description import Description
-
-# Of the chosen epoch's weights alone.
-_MEASURED = ("test/acc", "val/acc", "best_epoch")
 
 
 def on_cpu(trained: Trained) -> Trained:
@@ -26,7 +22,7 @@ def on_cpu(trained: Trained) -> Trained:
         raise ValueError(f"{trained.label} does not say how its images are normalised: its data has no mean and std")
     model = copy.deepcopy(trained.model).float().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     native = hardware.Native("cpu", "32-true", torch.contiguous_format)
-    return replace(trained, model=model.eval(), native=native, facts=_facts(trained))
+    return replace(trained, model=model.eval(), native=native)
 
 
 def description(trained: Trained) -> Description:
@@ -47,15 +43,3 @@ def file_of_weights(trained: Trained) -> str:
     if trained.config is not None and "test/acc" in trained.facts:
         return weights_name(class_names(resolved(trained.config)), trained.facts["test/acc"])
     return f"{trained.weights.stem}.pth"
-
-
-def _facts(trained: Trained) -> dict[str, Any]:
-    """What is known, with what it was trained on and how; an accuracy only of the weights that it was measured with."""
-    facts = dict(trained.facts)
-    if trained.run is None:
-        return facts
-    if trained.weights.resolve() != trained.run.chosen_weights().resolve():
-        facts = {name: value for name, value in facts.items() if name not in _MEASURED}
-    result = trained.run.finished_result() or {}
-    told = ("options", "test_size", "train_size", "train_available", "precision", "git_revision")
-    return {**facts, **{name: result[name] for name in told if name in result}}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from cifar_lab.analysis.written import write_figure, write_table
 from cifar_lab.config import build
 from cifar_lab.landscape_commands.points import Points, digest
 from cifar_lab.landscape_commands.settings import Settings
@@ -19,7 +20,7 @@ from cifar_lab.landscape_commands.subject import (
     require_snapshots,
 )
 from cifar_lab.landscape_commands.work import Job, Tick, compute, timed
-from cifar_lab.landscape_commands.written import Written, write_figure, write_table
+from cifar_lab.landscape_commands.written import Written
 from cifar_lab.landscapes import covariate_shift as shifts
 from cifar_lab.landscapes.functional import Weights, value_and_gradient
 

@@ -1,7 +1,7 @@
 """From a run's folder or a file of weights to a network."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,17 @@ from cifar_lab.trained import safetensors_files
 from cifar_lab.trained.architecture import Architecture, architecture, described, unwrapped
 from cifar_lab.trained.description import Description
 from cifar_lab.trained.network import Trained
+from cifar_lab.trained.places import check_place
 from cifar_lab.trained.published_files import completed
 from cifar_lab.trained.said import Said
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_FACTS = ("name", "seed", "protocol", "fingerprint", "test/acc", "test/acc_final", "val/acc", "best_epoch", "epochs")
+_FACTS = (
+    *("name", "seed", "protocol", "fingerprint", "test/acc", "test/acc_final", "val/acc", "best_epoch", "epochs"),
+    *("options", "test_size", "train_size", "train_available", "precision", "git_revision"),
+)
 _OF_CHOSEN = ("test/acc", "val/acc", "best_epoch")  # known of the chosen epoch's weights alone
 
 
@@ -42,13 +46,10 @@ def load(path: Path, said: Said | None = None) -> Trained:
             whose package is not allowed. The message is one line that says what to do.
     """
     said = said or Said()
+    check_place(path)
     if path.is_dir():
-        if not is_run(path):
-            raise ValueError(f"{path} is no run; name a run's folder, which holds a status.json, or a file of weights")
         run = Run(path)
         return _of_run(run, run.chosen_weights(), said)
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; name a run's folder, or a file of weights")
     folder = path.resolve().parent.parent
     # What `export` has written there says itself what it is.
     if is_run(folder) and path.suffix != safetensors_files.SUFFIX:
@@ -107,24 +108,17 @@ def _of_file(path: Path, said: Said) -> Trained:
     lacking = completed(path, network, said)
     making = {"_target_": network.target, **network.arguments, "activation": lacking.activation}
     model = _network(making, state, path, str(network), said)
-    native = hardware.choose("auto", said.precision or "32-true")
     count = int(network.arguments["num_classes"])
-    return Trained(
-        label=str(path),
-        weights=path,
-        run=None,
-        config=None,
-        model=_placed(model, native),
-        making=making,
+    told = Description(
+        model=making,
         architecture=str(network),
         mean=lacking.mean,
         std=lacking.std,
         classes=cifar10.CLASSES if count == len(cifar10.CLASSES) else [str(label) for label in range(count)],
-        native=native,
+        names=list(state),
         facts={},
-        assumed=lacking.assumed,
-        data_root=said.data_root,
     )
+    return _alone(path, model, told, lacking.assumed, said)
 
 
 def _of_description(path: Path, state: Mapping[str, Tensor], description: Description, said: Said) -> Trained:
@@ -141,6 +135,11 @@ def _of_description(path: Path, state: Mapping[str, Tensor], description: Descri
     else:
         _check_asked(path, state, said, network.option, bool(network.arguments["batch_norm"]))
     model = _network(making, state, path, description.architecture, said)
+    return _alone(path, model, description, (), said)
+
+
+def _alone(path: Path, model: nn.Module, told: Description, assumed: Sequence[str], said: Said) -> Trained:
+    """The network of a file that no run's folder says anything of."""
     native = hardware.choose("auto", said.precision or "32-true")
     return Trained(
         label=str(path),
@@ -148,14 +147,14 @@ def _of_description(path: Path, state: Mapping[str, Tensor], description: Descri
         run=None,
         config=None,
         model=_placed(model, native),
-        making=making,
-        architecture=description.architecture,
-        mean=description.mean,
-        std=description.std,
-        classes=description.classes,
+        making=told.model,
+        architecture=told.architecture,
+        mean=told.mean,
+        std=told.std,
+        classes=told.classes,
         native=native,
-        facts=description.facts,
-        assumed=(),
+        facts=told.facts,
+        assumed=assumed,
         data_root=said.data_root,
     )
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from cifar_lab.data.datamodule import InMemoryDataModule
 
+_CIFAR10 = f"{CIFAR10DataModule.__module__}.{CIFAR10DataModule.__qualname__}"
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -137,7 +139,7 @@ class Trained:
     @property
     def _is_cifar10(self) -> bool:
         """Whether its data is looked for where CIFAR-10 is; data from outside says itself where it is."""
-        return self.config is None or "CIFAR10" in str(self.config.data.get("_target_"))
+        return self.config is None or self.config.data.get("_target_") == _CIFAR10
 
     @property
     def trained_on(self) -> str | None:

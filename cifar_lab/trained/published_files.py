@@ -1,34 +1,20 @@
 """What the names of the report's published weight files say, and what nothing says and so is assumed."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
+from cifar_lab.config import conf_folder
 from cifar_lab.data.datamodule import CIFAR10_MEAN, CIFAR10_STD
 from cifar_lab.trained.architecture import Architecture
 from cifar_lab.trained.said import Said
 
-# As the files' names have them, and torch's names for what the report has no word for.
-_BY_WORD = {
-    "leakyrelu": "leaky_relu",
-    "relu": "relu",
-    "elu": "elu",
-    "silu": "swish",
-    "swish": "swish",
-    "gelu": "gelu",
-    "mish": "mish",
-}
-_TARGETS = {
-    "leaky_relu": "torch.nn.LeakyReLU",
-    "relu": "torch.nn.ReLU",
-    "elu": "torch.nn.ELU",
-    "swish": "torch.nn.SiLU",
-    "gelu": "torch.nn.GELU",
-    "mish": "torch.nn.Mish",
-}
 _OF_MODEL = {"cnn": "leaky_relu", "resnet14": "swish", "resnet18": "swish"}  # VGGs: relu
 # The files that are not named by their settings: the best CNN's and SWA's, whose listing has this slope.
 _BEST = ("best_model_9153", "best_model_swa_8517")
-_BEST_SLOPE, _SLOPE = 0.05, 0.1
+_BEST_SLOPE = 0.05
 _HALVES = (0.5, 0.5, 0.5)
 
 
@@ -74,29 +60,35 @@ def completed(path: Path, network: Architecture, said: Said) -> Completed:
 
 
 def _activation(path: Path, network: Architecture, said: Said, assumed: list[str]) -> dict[str, Any]:
-    option = said.activation or _named(path)
+    files = (conf_folder() / "activation").glob("*.yaml")
+    options = {file.stem: yaml.safe_load(file.read_text()) for file in files}
+    option = said.activation or _named(path, options)
     if option is None:
         option = _OF_MODEL.get(network.option, "relu")
         assumed.append(f"activation {option}, as the report's {network.option}; --activation")
-    if option not in _TARGETS:
-        raise ValueError(f"--activation {option} does not exist; there are {', '.join(sorted(_TARGETS))}")
-    made: dict[str, Any] = {"_target_": _TARGETS[option], "_partial_": True}
+    if option not in options:
+        raise ValueError(f"--activation {option} does not exist; there are {', '.join(sorted(options))}")
+    made = options[option]
     if option != "leaky_relu":
         if said.negative_slope is not None:
             raise ValueError(f"--negative-slope is of leaky_relu; {path} has {option}")
         return made
-    slope = said.negative_slope
-    if slope is None:
-        slope = _BEST_SLOPE if path.stem in _BEST else _SLOPE
-        source = "the listing of the report's best configuration" if path.stem in _BEST else "the report's text"
-        assumed.append(f"LeakyReLU's slope {slope:g} ({source}); --negative-slope")
+    if said.negative_slope is not None:
+        return {**made, "negative_slope": said.negative_slope}
+    is_best = path.stem in _BEST
+    slope = _BEST_SLOPE if is_best else made["negative_slope"]
+    source = "the listing of the report's best configuration" if is_best else "the report's text"
+    assumed.append(f"LeakyReLU's slope {slope:g} ({source}); --negative-slope")
     return {**made, "negative_slope": slope}
 
 
-def _named(path: Path) -> str | None:
-    """The activation in a name such as `best_model_LeakyReLU_CrossEntropy_Adam_StepLR_8842.pth`."""
-    words = path.stem.removeprefix("best_model_").split("_")
-    return _BY_WORD.get(words[0].lower()) if path.stem.startswith("best_model_") else None
+def _named(path: Path, options: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The option of the activation, or of its class, in a name such as `best_model_LeakyReLU_..._8842.pth`."""
+    if not path.stem.startswith("best_model_"):
+        return None
+    word = path.stem.removeprefix("best_model_").partition("_")[0].lower()
+    of_class = {made["_target_"].rpartition(".")[2].lower(): option for option, made in options.items()}
+    return word if word in options else of_class.get(word)
 
 
 def _joined(values: tuple[float, ...]) -> str:
