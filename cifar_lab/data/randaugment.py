@@ -45,6 +45,23 @@ def _translate(image: Tensor, x: float, y: float) -> Tensor:
     return tvf.affine(image, angle=0.0, translate=pixels, scale=1.0, shear=[0.0, 0.0])
 
 
+def _adjust_sharpness(images: Tensor, factor: float) -> Tensor:
+    """Torchvision's `adjust_sharpness`, which fills its kernel in from the CPU and so waits for a GPU at each call."""
+    # Planes, because on a GPU the convolution of channels that lie last may round to TensorFloat-32.
+    planes = images.contiguous()
+    smoothed = planes.clone()
+    kernel = _smoothing_kernel(images.device).expand(images.shape[1], 1, 3, 3)
+    smoothed[..., 1:-1, 1:-1] = F.conv2d(planes.float(), kernel, groups=images.shape[1]).round().to(images.dtype)
+    return (factor * planes + (1 - factor) * smoothed).clamp(0, 255).to(images.dtype)
+
+
+@cache
+def _smoothing_kernel(device: torch.device) -> Tensor:
+    kernel = torch.ones(3, 3)
+    kernel[1, 1] = 5
+    return to_device(kernel / kernel.sum(), device)
+
+
 OPERATIONS = {
     "Identity": Operation(lambda image, _: image),
     # Slope: pixels sideways per row, or down per column.
@@ -58,10 +75,7 @@ OPERATIONS = {
     "Brightness": Operation(lambda image, change: tvf.adjust_brightness(image, 1 + change), 0, 0.9, signed=True),
     "Color": Operation(lambda image, change: tvf.adjust_saturation(image, 1 + change), 0, 0.9, signed=True),
     "Contrast": Operation(lambda image, change: tvf.adjust_contrast(image, 1 + change), 0, 0.9, signed=True),
-    # Planes, because on a GPU the convolution of channels that lie last may round to TensorFloat-32.
-    "Sharpness": Operation(
-        lambda image, change: tvf.adjust_sharpness(image.contiguous(), 1 + change), 0, 0.9, signed=True
-    ),
+    "Sharpness": Operation(lambda image, change: _adjust_sharpness(image, 1 + change), 0, 0.9, signed=True),
     "Posterize": Operation(lambda image, bits: tvf.posterize(image, round(bits)), 8, 4),
     "Solarize": Operation(lambda image, threshold: tvf.solarize(image, threshold), 255, 0),
     "AutoContrast": Operation(lambda image, _: tvf.autocontrast(image)),
