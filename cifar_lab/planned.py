@@ -139,15 +139,15 @@ def chosen(only: str) -> list[tuple[str, Row]]:
 
 def _found(archive: Archive) -> dict[str, tuple[str, int]]:
     """What is there, by fingerprint: its state with its place, and how many epochs it has trained."""
-    found = {run.result["fingerprint"]: (f"finished, {archive.results_file}", 0) for run in archive.read()}
+    found = {run.result["fingerprint"]: (f"{run.state}, {archive.results_file}", 0) for run in archive.read()}
     for run in find_runs(OUTPUTS):
         try:
             key, status = fingerprint(run.composition()["config"]), run.status()
         except (OSError, ValueError):
             continue
         state = run.state(status)
-        if not found.get(key, ("",))[0].startswith("finished"):
-            final = state in ("finished", "diverged")
+        final = state in ("finished", "diverged")
+        if not found.get(key, ("",))[0].startswith(("finished", "diverged")) or state == "finished":
             found[key] = (f"{state}, {run.folder}" if final else state, _epochs(run))
     return found
 

@@ -21,22 +21,26 @@ def report(
         "report"
     ),
     results: Annotated[
-        Path, typer.Option(help="Finished runs kept small, read beside the folders; it need not exist.")
+        Path, typer.Option(help="Runs kept small, read beside the folders; it need not exist.")
     ] = RESULTS,
-    keep: Annotated[bool, typer.Option("--keep", help="Add the finished runs to what --results holds.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Add the runs that have ended to what --results holds.")] = False,
 ) -> None:
     """Set every run beside the published row that it reproduces: tables, verdicts, tests, curves, claims."""
     archive = Archive(results)
     reproduction = read(paths, archive)
 
-    from cifar_lab.analysis import report_page
+    from cifar_lab.analysis import dead_units, report_page
     from cifar_lab.analysis.landscape_claims import landscape
     from cifar_lab.analysis.measured import archived
 
     if keep:
         of_landscape = landscape(reproduction.measured).runs
         runs = {run.record.identity: run for run in (*reproduction.runs, *of_landscape)}
-        archive.add((archived(run), run.metrics) for run in runs.values() if run.metrics is not None)
+        ended = [run for run in runs.values() if run.has_ended and run.record.run is not None]
+        archive.add((archived(run), run.metrics) for run in ended)
+        for run in ended:
+            if (counted := dead_units.counted(run)) is not None:
+                archive.add_dead_units(str(run.record.identity), counted)
         for run in of_landscape:
             archive.add_arrays(str(run.record.identity), run.steps(), run.probes())
     page = report_page.write(reproduction, parameters(), output)

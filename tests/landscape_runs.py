@@ -86,6 +86,12 @@ def leave_band(
                 _write(run.steps_file, {"loss": losses(bn, lr, epochs * STEPS_PER_EPOCH, spread).astype(np.float32)})
 
 
+def diverge(run: Run) -> None:
+    """Make a finished run one that has diverged."""
+    run.result_file.unlink()
+    run.fail("diverged", RuntimeError("the loss is nan in step 4"))
+
+
 def write_probes(run: Run, probes: dict[str, np.ndarray]) -> None:
     """What the run's probes measured."""
     _write(run.probes_file, probes)

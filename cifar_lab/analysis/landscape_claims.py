@@ -40,10 +40,10 @@ class Landscape:
 
     @cached_property
     def runs(self) -> list[Measured]:
-        """The finished ones, each once."""
+        """Those that have ended, each once."""
         of_groups = [group.runs for group in (self.band_group, self.probed_group) if group is not None]
         found = {run.measured.record.identity: run.measured for runs in of_groups for run in runs}
-        return [run for run in found.values() if run.is_finished]
+        return [run for run in found.values() if run.has_ended]
 
 
 def landscape(measured: Sequence[Measured]) -> Landscape:

@@ -1,7 +1,7 @@
 """Probes of runs with BatchNorm and without, compared at the same seeds and steps."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -56,12 +56,14 @@ class SmoothnessComparison:
         lr: The learning rate.
         grid: The step sizes of the three panels, in words.
         arms: By the arm, then by the seed; with BatchNorm first.
+        lost_runs: Those that have diverged, which are compared with nothing, by the arm.
     """
 
     title: str
     lr: float
     grid: str
     arms: Mapping[Arm, Mapping[int, Probed]]
+    lost_runs: Mapping[Arm, Sequence[LandscapeRun]] = field(default_factory=dict)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -158,6 +160,9 @@ class SmoothnessComparison:
                 f"{INITS.get(init, init)}: BatchNorm's loss variation is the larger one at {100 * share:.3g} % of the "
                 f"probes" + (f", first at steps {_first(steps)}." if steps else "."),
             ]
+        for arm, runs in self.lost_runs.items():
+            number = len(runs) + len(self.arms.get(arm, ()))
+            told.append(f"{arm.name}: {len(runs)} of {number} runs diverged and are compared with nothing.")
         return told
 
 
@@ -168,10 +173,15 @@ def compare(group: Group, lr: float) -> SmoothnessComparison:
         ValueError: No initialisation has a seed with probes of both networks.
     """
     found: dict[Arm, dict[int, Mapping[str, np.ndarray]]] = {}
+    lost: dict[Arm, list[LandscapeRun]] = {}
     shown = []
     for run in probed_runs(group):
+        if run.lr != lr:
+            continue
         probes = run.measured.probes()
-        if run.lr == lr and probes is not None and np.isfinite(probes["loss"]).any():
+        if run.measured.record.state == "diverged":  # its probes are of a loss on its way to infinity
+            lost.setdefault(Arm(run.bn, run.init), []).append(run)
+        elif probes is not None and np.isfinite(probes["loss"]).any():
             found.setdefault(Arm(run.bn, run.init), {})[run.seed] = probes
             shown.append(run)
     grid = None
@@ -184,7 +194,8 @@ def compare(group: Group, lr: float) -> SmoothnessComparison:
             found.items(), key=lambda item: (item[0].init != "xavier", item[0].init, not item[0].bn)
         )
     }
-    comparison = SmoothnessComparison(f"{group.title(shown)}; learning rate {lr:g}" if shown else "", lr, words, arms)
+    title = f"{group.title(shown)}; learning rate {lr:g}" if shown else ""
+    comparison = SmoothnessComparison(title, lr, words, arms, lost)
     if not comparison.inits:
         raise ValueError(
             "smoothness needs probes of runs with bn=true and bn=false, of one seed, learning rate and "

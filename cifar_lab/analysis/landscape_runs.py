@@ -81,6 +81,11 @@ class Group:
         return f"{network} on {data}, {images} training images, {self.settings['epochs']:g} epochs, {told}"
 
 
+def optimizer_of(group: Group) -> str:
+    """The name of the optimizer that a group's runs share: `Adam`, `SGD`."""
+    return str(group.settings.get("optimizer._target_", "")).rpartition(".")[2]
+
+
 def groups(measured: Iterable[Measured]) -> list[Group]:
     """Runs by the settings that they share; of those whose numbers must be equal one counts.
 

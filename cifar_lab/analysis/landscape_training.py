@@ -10,6 +10,7 @@ import pandas as pd
 from cifar_lab.analysis.curves import epochs_to
 from cifar_lab.analysis.landscape_numbers import median
 from cifar_lab.analysis.landscape_runs import INITS, NAMES, Group, LandscapeRun
+from cifar_lab.analysis.measured import Measured
 
 ACCURACIES = (0.5, 0.7, 0.8)
 # Ten classes: a network that has learnt nothing is right in a tenth of the images.
@@ -43,21 +44,16 @@ class RateRange(NamedTuple):
         return f"{at_least}{self.decades:.2g} decades ({self.low:g} to {self.high:g} of {_listed(self.tried)})"
 
 
-def trains(run: LandscapeRun) -> bool:
+def trains(run: Measured) -> bool:
     """Whether a run has ended, without diverging, above the accuracy of a network that has learnt nothing."""
-    return run.measured.is_finished and float(run.measured.record.result["test/acc_final"]) >= USELESS
-
-
-def has_ended(run: LandscapeRun) -> bool:
-    """Whether it is known if the run trains."""
-    return run.measured.is_finished or run.measured.record.state == "diverged"
+    return run.is_finished and float(run.record.result["test/acc_final"]) >= USELESS
 
 
 def rate_range(group: Group, *, bn: bool, init: str) -> RateRange:
     """At which learning rates a network trains in every seed."""
-    runs = [run for run in group.runs if (run.bn, run.init) == (bn, init) and has_ended(run)]
+    runs = [run for run in group.runs if (run.bn, run.init) == (bn, init) and run.measured.has_ended]
     tried = tuple(sorted({run.lr for run in runs}))
-    good = {rate for rate in tried if all(trains(run) for run in runs if run.lr == rate)}
+    good = {rate for rate in tried if all(trains(run.measured) for run in runs if run.lr == rate)}
     stretches: list[list[float]] = [[]]
     for rate in tried:
         if rate in good:
@@ -76,7 +72,7 @@ def speed(group: Group) -> pd.DataFrame:
         line = {"network": NAMES[bn], "initialisation": INITS.get(init, init), "learning rate": f"{lr:g}"}
         for accuracy in ACCURACIES:
             line[f"epochs to {100 * accuracy:g} % validation accuracy"] = _epochs(runs, accuracy)
-        ended = [run for run in runs if has_ended(run)]
+        ended = [run.measured for run in runs if run.measured.has_ended]
         line["trains"] = f"{sum(map(trains, ended))} of {len(ended)}"
         lines.append(line)
     return pd.DataFrame(lines)

@@ -37,6 +37,11 @@ class Measured:
         """Whether it has a result."""
         return self.record.state == "finished"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is known what becomes of it: it has a result, or has diverged."""
+        return self.record.state in ("finished", "diverged")
+
     def steps(self) -> dict[str, np.ndarray] | None:
         """One array `(steps,)` per quantity, of the archive the loss alone; None where there are none to be read."""
         return self._arrays(Run.steps, Archive.steps)
@@ -71,10 +76,10 @@ def gather(runs: Iterable[Run], archive: Archive | None = None) -> list[Measured
     measured = [
         Measured(record, record.metrics(), str(record.run and record.run.folder)) for record in collect([(runs, [])])
     ]
-    there = {run.record.identity for run in measured if run.is_finished}
+    there = {run.record.identity: run.record.state for run in measured if run.has_ended}
     for kept in [] if archive is None else archive.read():
         fingerprint = kept.result["fingerprint"]
-        if fingerprint not in there:
+        if there.get(fingerprint) not in ("finished", kept.state):
             assert archive is not None
             try:
                 metrics = archive.metrics(fingerprint)
@@ -85,21 +90,33 @@ def gather(runs: Iterable[Run], archive: Archive | None = None) -> list[Measured
 
 
 def archived(run: Measured) -> ArchivedRun:
-    """A finished run as the archive keeps it."""
-    record = run.record
-    return ArchivedRun(record.result, {**record.settings, "seed": record.seed}, record.interpolations)
+    """A run that has ended as the archive keeps it."""
+    record, result = run.record, run.record.result
+    if not run.is_finished:
+        assert record.run is not None
+        result = {
+            "fingerprint": record.identity,
+            "name": record.run.config()["name"],
+            "protocol": run.protocol,
+            **{name: record.status[name] for name in ("epochs", "error", "precision") if name in record.status},
+            "options": record.options,
+            "overrides": list(record.overrides),
+            "status": record.state,
+        }
+    return ArchivedRun(result, {**record.settings, "seed": record.seed}, record.interpolations)
 
 
 def _record(kept: ArchivedRun) -> Record:
     settings: dict[str, Any] = dict(kept.settings)
     seed = int(settings.pop("seed"))
     return Record(
-        state="finished",
+        state=kept.state,
         options=kept.result["options"],
         settings=settings,
         interpolations=kept.interpolations,
         overrides=tuple(kept.result["overrides"]),
         identity=kept.result["fingerprint"],
         seed=seed,
-        result=kept.result,
+        status={name: kept.result[name] for name in ("epochs", "error") if name in kept.result},
+        result=kept.result if kept.state == "finished" else {},
     )

@@ -1,4 +1,4 @@
-"""Finished runs kept small: a line each in `results.csv`; curves, losses and probes of each in files of its own."""
+"""Runs kept small once they have ended: a line each in `results.csv`; curves, losses, probes in files of their own."""
 
 import csv
 import json
@@ -20,6 +20,7 @@ _WORDS = (
     "fingerprint",
     "name",
     "status",
+    "error",
     "protocol",
     "precision",
     "memory_format",
@@ -32,10 +33,10 @@ _LIMIT = 2**24  # characters of a cell; what keeps csv from reading a hostile on
 
 @dataclass(frozen=True)
 class ArchivedRun:
-    """A finished run as the archive has it.
+    """A run that has finished, or diverged, as the archive has it.
 
     Attributes:
-        result: As `result.json` has it.
+        result: As `result.json` has it; of one that has diverged what it is called and how far it came.
         settings: What can change its numbers, by dotted key, with the seed.
         interpolations: What stands for values that follow others, by dotted key.
     """
@@ -43,6 +44,11 @@ class ArchivedRun:
     result: Mapping[str, Any]
     settings: Mapping[str, Any]
     interpolations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """What became of it: finished or diverged."""
+        return str(self.result.get("status", "finished"))
 
 
 class Archive:
@@ -58,6 +64,7 @@ class Archive:
         self.curves_folder = self.folder / "curves"
         self.steps_folder = self.folder / "steps"
         self.probes_folder = self.folder / "probes"
+        self.dead_units_folder = self.folder / "dead_units"
 
     def read(self) -> list[ArchivedRun]:
         """Every run, in the file's order; none where there is no file.
@@ -118,21 +125,42 @@ class Archive:
                     small = {name: _single(values) for name, values in arrays.items()}
                     np.savez_compressed(file, **small)  # type: ignore[arg-type]
 
-    def add(self, runs: Iterable["tuple[ArchivedRun, pd.DataFrame]"]) -> None:
+    def add_dead_units(self, fingerprint: str, counted: Mapping[str, Any]) -> None:
+        """Keep what `explain` has counted of a run that `add` has kept, unless it is there; raises as `add_arrays`."""
+        path = self.dead_units_file(fingerprint)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as file:
+                writer = csv.DictWriter(file, list(counted), lineterminator="\n")
+                writer.writeheader()
+                writer.writerow(counted)
+
+    def dead_units_file(self, fingerprint: str) -> Path:
+        """Where a run's dead units are, if somebody has counted them."""
+        return self.dead_units_folder / f"{fingerprint}.csv"
+
+    def add(self, runs: Iterable["tuple[ArchivedRun, pd.DataFrame | None]"]) -> None:
         """Keep runs with their metrics; one that is there already, by its fingerprint, stays as it is.
+
+        Of a run that had diverged before it is the one that has finished since that is kept.
 
         Raises:
             OSError: The folder cannot be written.
             UnreadableError: What is there is damaged.
         """
         kept = self.read()
-        known = {run.result["fingerprint"] for run in kept}
+        known = {run.result["fingerprint"]: place for place, run in enumerate(kept)}
         self.curves_folder.mkdir(parents=True, exist_ok=True)
         for run, metrics in runs:
             fingerprint = run.result["fingerprint"]
             if fingerprint not in known:
-                known.add(fingerprint)
+                known[fingerprint] = len(kept)
                 kept.append(run)
+            elif (kept[known[fingerprint]].state, run.state) == ("diverged", "finished"):
+                kept[known[fingerprint]] = run
+            else:
+                continue
+            if metrics is not None:
                 with replacing(self._curves_file(fingerprint)) as file:
                     metrics.to_csv(file, index=False, lineterminator="\n")
         names = dict.fromkeys([*_FIRST, *(name for run in kept for name in run.result)])

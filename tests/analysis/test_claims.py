@@ -11,9 +11,11 @@ from cifar_lab.analysis.published import Row, Table
 from cifar_lab.analysis.reproduction import reproduce
 from cifar_lab.config.published import tables
 from cifar_lab.runs import Run, find_runs
+from tests.landscape_runs import diverge, leave_band, leave_probed
 from tests.published_runs import leave_run
 
 COMPACT = {"best_cnn": 5_809_418}
+LARGER_RATES = "BatchNorm allows larger learning rates without divergence"
 
 
 @pytest.fixture(scope="module")
@@ -126,12 +128,37 @@ def test_epoch_25_lies_beyond_the_published_runs(
 def test_larger_rates_with_batch_norm(
     tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row], accuracy: float, verdict: str
 ) -> None:
-    for rate in ("1e-4", "5e-4", "1e-3", "2e-3"):
-        leave_run(tmp_path / f"bn{rate}", rows[f"vgg_a_bn,optimizer.lr={rate}"], 0.8)
-        without = rows[f"vgg_a,optimizer.lr={rate}"]
-        leave_run(tmp_path / f"none{rate}", without, accuracy if rate == "2e-3" else 0.7)
-    claim = judged(tmp_path, published)["BatchNorm allows larger learning rates without divergence"]
+    for seed in range(3):
+        for rate in ("1e-4", "2e-3"):
+            leave_run(tmp_path / f"bn{rate}{seed}", rows[f"vgg_a_bn,optimizer.lr={rate}"], 0.8, seed=seed)
+            without = rows[f"vgg_a,optimizer.lr={rate}"]
+            leave_run(tmp_path / f"none{rate}{seed}", without, accuracy if rate == "2e-3" else 0.7, seed=seed)
+    claim = judged(tmp_path, published)[LARGER_RATES]
     assert claim.verdict == verdict
+
+
+def test_a_start_from_which_only_batch_norm_trains_decides_in_three_seeds(
+    tmp_path: Path, published: tuple[Table, ...]
+) -> None:
+    leave_probed(tmp_path, seeds=(0, 1, 2))
+    for run in find_runs(tmp_path):
+        if run.folder.name.startswith("False_he"):
+            diverge(run)
+    claim = judged(tmp_path, published)[LARGER_RATES]
+    assert claim.verdict == "supported"
+    assert "He, Adam 0.1: 3 of 3 train with it, 0 of 3 without" in claim.numbers
+    (tmp_path / "False_he_2" / "status.json").unlink()
+    assert judged(tmp_path, published)[LARGER_RATES].verdict == "not supported"  # two seeds of it decide nothing
+
+
+@pytest.mark.parametrize(("reached", "verdict"), [(0.9, "supported"), (0.4, "untested")])
+def test_shorter_runs_tell_who_has_reached_half_and_not_who_never_will(
+    tmp_path: Path, published: tuple[Table, ...], reached: float, verdict: str
+) -> None:
+    leave_band(tmp_path, rates=(1e-3, 2e-3), accuracy=reached)
+    claim = judged(tmp_path, published)["With BatchNorm 50 % validation accuracy by epoch 10"]
+    assert claim.verdict == verdict
+    assert claim.numbers.endswith("of runs of 4 epochs")
 
 
 @pytest.mark.parametrize(("mse", "verdict"), [(0.03, "supported"), (0.0, "not supported")])

@@ -10,7 +10,7 @@ from cifar_lab.analysis.landscape_runs import groups
 from cifar_lab.analysis.landscape_smoothness import figure, write_smoothness
 from cifar_lab.analysis.measured import gather
 from cifar_lab.runs import find_runs
-from tests.landscape_runs import leave, leave_probed, write_probes
+from tests.landscape_runs import diverge, leave, leave_probed, write_probes
 
 
 def compared(folder: Path, lr: float = 0.1) -> SmoothnessComparison:
@@ -71,6 +71,16 @@ def test_a_diverging_network_keeps_the_comparison_finite_where_it_is(tmp_path: P
     found = compared(tmp_path)
     assert np.isfinite(found.ratio("xavier", "loss_range").value)
     assert found.frame["probes"].tolist() == [6, 5]
+
+
+def test_diverged_runs_are_compared_with_nothing_and_told(tmp_path: Path) -> None:
+    leave_probed(tmp_path, seeds=(0, 1))
+    for run in find_runs(tmp_path):
+        if run.folder.name.startswith("False_he"):
+            diverge(run)
+    found = compared(tmp_path)
+    assert found.inits == ["xavier"]
+    assert "without BatchNorm, He: 2 of 2 runs diverged and are compared with nothing." in found.sentences
 
 
 def test_probes_of_one_network_are_refused_with_the_mend(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@ from pathlib import Path
 
 import pytest
 
+from cifar_lab.analysis import dead_units
 from cifar_lab.analysis.lengths import length_of
 from cifar_lab.analysis.measured import archived, gather
 from cifar_lab.analysis.published import Row, Scale, Table
 from cifar_lab.analysis.reproduction import reproduce
 from cifar_lab.config.published import tables
 from cifar_lab.runs import Archive, UnreadableError, find_runs
+from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
 
 
@@ -184,6 +186,39 @@ def test_the_archive_gives_back_what_it_was_given(
     found = reproduce(published, again)
     assert list(found.entry("best_cnn").values("test/acc", "holdout")) == [0.92]
     assert len(gather(find_runs(tmp_path / "runs"), archive)) == 2
+
+
+def test_the_archive_keeps_that_a_run_diverged_until_it_has_finished(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
+) -> None:
+    archive = Archive(tmp_path / "results")
+    run = leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8)
+    finished = gather([run])
+    diverge(run)
+    for _ in range(2):
+        archive.add((archived(one), one.metrics) for one in gather([run]))
+    (kept,) = gather([], archive)
+    assert (kept.record.state, kept.record.description) == ("diverged", "diverged: the loss is nan in step 4")
+    assert reproduce(published, [kept]).entry("optimizer_sgd").verdict == "diverged"
+    assert len(gather([run], archive)) == 1
+    archive.add((archived(one), one.metrics) for one in finished)
+    (kept,) = gather([], archive)
+    assert kept.is_finished and kept.metrics is not None
+
+
+def test_the_archive_keeps_the_dead_units_that_explain_has_counted(tmp_path: Path, rows: dict[str, Row]) -> None:
+    run = leave_run(tmp_path / "a", rows["activation_relu"], 0.8)
+    (measured,) = gather([run])
+    (run.folder / "explanation").mkdir()
+    line = f"a,{measured.record.identity},2000,0.25"
+    (run.folder / dead_units.FILE).write_text(f"network,fingerprint,images,negative_only\n{line}\nb,c,2000,0.5\n")
+    archive = Archive(tmp_path / "results")
+    archive.add([(archived(measured), measured.metrics)])
+    counted = dead_units.counted(measured)
+    assert counted is not None
+    archive.add_dead_units(str(measured.record.identity), counted)
+    (kept,) = gather([], archive)
+    assert dead_units.negative_only(kept) == 0.25
 
 
 @pytest.mark.parametrize("line", ["fingerprint,seed\nab,{", "fingerprint,settings\n../x,{}", "a\nb", "\x00"])
