@@ -162,7 +162,10 @@ class SmoothnessComparison:
             ]
         for arm, runs in self.lost_runs.items():
             number = len(runs) + len(self.arms.get(arm, ()))
-            told.append(f"{arm.name}: {len(runs)} of {number} runs diverged and are compared with nothing.")
+            told.append(
+                f"{INITS.get(arm.init, arm.init)}: {NAMES[arm.bn]} {len(runs)} of {number} runs diverged, which are "
+                "compared with nothing."
+            )
         return told
 
 

@@ -80,7 +80,7 @@ def test_diverged_runs_are_compared_with_nothing_and_told(tmp_path: Path) -> Non
             diverge(run)
     found = compared(tmp_path)
     assert found.inits == ["xavier"]
-    assert "without BatchNorm, He: 2 of 2 runs diverged and are compared with nothing." in found.sentences
+    assert "He: without BatchNorm 2 of 2 runs diverged, which are compared with nothing." in found.sentences
 
 
 def test_probes_of_one_network_are_refused_with_the_mend(tmp_path: Path) -> None:
