@@ -189,6 +189,19 @@ def trainer_options(config: DictConfig, native: "hardware.Native", job: Job | No
     }
 
 
+def cluster_environment(config: DictConfig) -> list[Any]:
+    """What tells Lightning of the other processes of a run; empty leaves it to Lightning's own detection.
+
+    Within a job of Slurm Lightning would take the job's tasks for the run's processes, and at the scheduler's signal
+    queue the job again by itself, before the run is saved.
+    """
+    from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
+
+    if config.trainer.devices == 1 and config.trainer.num_nodes == 1:
+        return [LightningEnvironment()]
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+
+
 def batches_per_epoch(config: DictConfig, datamodule: "InMemoryDataModule") -> int:
     """Training batches of an epoch, `trainer.limit_train_batches` heeded."""
     batches, limit = datamodule.steps_per_epoch, config.trainer.limit_train_batches

@@ -54,7 +54,7 @@ KillWait=10
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,sched_min_interval=0
 NodeName=node1 NodeAddr=127.0.0.1 NodeHostname={host} Port={ports[1]} CPUs={cpus} RealMemory=2000
 NodeName=node2 NodeAddr=127.0.0.1 NodeHostname={host} Port={ports[2]} CPUs={cpus} RealMemory=2000
-PartitionName=lab Nodes=node1,node2 Default=YES MaxTime=60 State=UP
+PartitionName=lab Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP
 """
 
 
