@@ -190,16 +190,15 @@ def trainer_options(config: DictConfig, native: "hardware.Native", job: Job | No
 
 
 def cluster_environment(config: DictConfig) -> list[Any]:
-    """What tells Lightning of the other processes of a run; empty leaves it to Lightning's own detection.
+    """What tells Lightning that a run of one process has no others; of several Lightning has to find out.
 
-    Within a job of Slurm Lightning would take the job's tasks for the run's processes, and at the scheduler's signal
-    queue the job again by itself, before the run is saved.
+    Within a job of Slurm it would take the job's tasks for the run's processes and wait for them, and at the
+    scheduler's signal queue the job again by itself, before the run is saved.
     """
-    from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
+    from lightning.pytorch.plugins.environments import LightningEnvironment
 
-    if config.trainer.devices == 1 and config.trainer.num_nodes == 1:
-        return [LightningEnvironment()]
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    is_one = config.trainer.devices == 1 and config.trainer.num_nodes == 1
+    return [LightningEnvironment()] if is_one else []
 
 
 def batches_per_epoch(config: DictConfig, datamodule: "InMemoryDataModule") -> int:

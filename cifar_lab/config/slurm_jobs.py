@@ -63,8 +63,7 @@ class SlurmJobs(Jobs):
 
     def run(self, config: DictConfig) -> object:
         """Run the job, within Slurm; the process ends as one of a single run does, so that Slurm knows how it went."""
-        # Before torch is imported, which would take all cores of the node where Slurm does not bind it to its own.
-        os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("SLURM_CPUS_PER_TASK", "1"))
+        _take_own_cores(config)
         from submitit.core.utils import UncompletedJobError
 
         try:
@@ -79,7 +78,8 @@ class SlurmJobs(Jobs):
 
     def __getstate__(self) -> dict[str, Any]:
         """Of a sweep of thousands each job is written to a file of its own, which need not hold all the others."""
-        return {**self.__dict__, "planned": [], "unfinished": []}
+        lists = ("planned", "unfinished", "seconds", "left", "failures", "folders")
+        return {**self.__dict__, **{name: [] for name in lists}}
 
 
 class _Detaching(Interruption):
@@ -91,6 +91,13 @@ class _Detaching(Interruption):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         raise DetachedError(Signals(number), self._jobs())
+
+
+def _take_own_cores(config: DictConfig) -> None:
+    """Before torch is imported, which takes all cores of the node where Slurm does not bind the job to its own."""
+    devices = config.trainer.devices
+    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", 1)) // (devices if isinstance(devices, int) else 1)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
 
 
 def _of_run(lines: Sequence[str]) -> list[str]:

@@ -31,7 +31,7 @@ SlurmctldPort={ports[0]}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket
+AuthInfo=socket={folder}/munge/socket,cred_expire=10
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
@@ -55,6 +55,7 @@ SchedulerParameters=sched_interval=1,batch_sched_delay=0,sched_min_interval=0
 NodeName=node1 NodeAddr=127.0.0.1 NodeHostname={host} Port={ports[1]} CPUs={cpus} RealMemory=2000
 NodeName=node2 NodeAddr=127.0.0.1 NodeHostname={host} Port={ports[2]} CPUs={cpus} RealMemory=2000
 PartitionName=lab Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP
+PartitionName=short Nodes=node1,node2 MaxTime=1 State=UP
 """
 
 
@@ -81,6 +82,17 @@ class Slurm:
         lines = self("squeue", "--array", "--noheader", "--format=%i %T").splitlines()
         return dict(line.split() for line in lines)
 
+    def end_within_two_minutes(self, job: str) -> None:
+        """Give a running job a time limit of its age, which Slurm has in minutes, and one to two more."""
+        hours_minutes_seconds = self("squeue", "--noheader", f"--jobs={job}", "--format=%M").split(":")
+        age = sum(int(part) * 60**power for power, part in enumerate(reversed(hours_minutes_seconds)))
+        self("scontrol", "update", f"JobId={job}", f"TimeLimit={age // 60 + 2}")
+
+    def cancel_all(self) -> None:
+        """Cancel every job, and wait until none is left."""
+        self("scancel", "--user", getpass.getuser())
+        _wait_for(lambda: not self.jobs(), self.folder)
+
 
 def missing() -> str:
     """Why there can be no Slurm here; empty where there can."""
@@ -94,7 +106,7 @@ def running(folder: Path) -> Iterator[Slurm]:
     """Run a Slurm in an empty folder, until the end of the context; jobs that are there then are cancelled.
 
     Raises:
-        RuntimeError: It does not come up; says what its logs say.
+        RuntimeError: It does not come up; says what its daemons say.
     """
     _write_configuration(folder)
     environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": _PATH}
@@ -112,8 +124,7 @@ def running(folder: Path) -> Iterator[Slurm]:
         slurm = Slurm(folder)
         _wait_for(lambda: _idle(slurm) == len(NODES), folder)
         yield slurm
-        slurm("scancel", "--user", getpass.getuser())
-        _wait_for(lambda: not slurm.jobs(), folder)
+        slurm.cancel_all()
     finally:
         for daemon in reversed(daemons):
             daemon.terminate()
@@ -147,7 +158,7 @@ def _free_ports(count: int) -> list[int]:
 
 def _idle(slurm: Slurm) -> int:
     try:
-        return slurm("sinfo", "--Node", "--noheader", "--format=%T").split().count("idle")
+        return slurm("sinfo", "--Node", "--partition=lab", "--noheader", "--format=%T").split().count("idle")
     except subprocess.CalledProcessError:  # not up yet
         return 0
 
@@ -156,8 +167,8 @@ def _wait_for(condition: Callable[[], bool], folder: Path, seconds: float = 60) 
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            told = "".join(path.read_text()[-2000:] for path in (folder / "output", *folder.glob("*.log")))
-            raise RuntimeError(f"Slurm did not come up within {seconds:.0f} s: {told}")
+            told = (folder / "output").read_text()
+            raise RuntimeError(f"Slurm does not answer as it should within {seconds:.0f} s: {told}")
         time.sleep(0.1)
 
 
