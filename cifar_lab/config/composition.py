@@ -97,7 +97,13 @@ def reworded(error: Exception, loader: Loader) -> str:
     merging = re.match(r"Error merging override (\S+)", text)
     if merging:
         key = merging.group(1).lstrip("+").partition("=")[0]
-        words = {"bn": "true or false", "name": "a word", "allow": "a list", "published": "a number"}
+        words = {
+            "bn": "true or false",
+            "name": "a word",
+            "allow": "a list",
+            "published": "a number",
+            "hydra.launcher.setup": "a list",
+        }
         ranged = key.removeprefix("hydra.launcher.")
         if key in words or ranged in checks.RANGES:
             return (

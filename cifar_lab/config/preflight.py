@@ -132,7 +132,7 @@ class Preflight:
         """List the jobs of a sweep, and settle its folder."""
         (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
         composed = compose("train", [*jobs[0], *self.additions, *search], return_hydra_config=True)
-        self.jobs = [[line for line in job if not line.startswith("hydra")] for job in jobs]
+        self.jobs = [naming.own_lines(job) for job in jobs]
         self.sweep_folder = Path(composed.hydra.sweep.dir)
         self.on_slurm = slurm.is_chosen(composed.hydra)
         if self.on_slurm:

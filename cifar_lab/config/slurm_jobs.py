@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from cifar_lab import exit_codes
 from cifar_lab.config.handover import Jobs, RunFailedError
+from cifar_lab.config.naming import own_lines
 from cifar_lab.interruption import Interrupted, Interruption
 from cifar_lab.runs import Run, job_key
 
@@ -50,7 +51,10 @@ class SlurmJobs(Jobs):
 
         due = {job_key(lines) for lines, is_due in zip(self.planned, self.unfinished, strict=True) if is_due}
         self.total = len(due)
-        with queued(lambda lines: job_key(_of_run(lines)) in due) as queue, _Detaching(lambda: queue.jobs).listening():
+        with (
+            queued(lambda lines: job_key(own_lines(lines)) in due) as queue,
+            _Detaching(lambda: queue.jobs).listening(),
+        ):
             application()
         self._look()
         killed = [folder for folder in self.left if Run(folder).state() == "dead"]
@@ -98,10 +102,6 @@ def _take_own_cores(config: DictConfig) -> None:
     devices = config.trainer.devices
     cores = int(os.environ.get("SLURM_CPUS_PER_TASK", 1)) // (devices if isinstance(devices, int) else 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
-
-
-def _of_run(lines: Sequence[str]) -> list[str]:
-    return [line for line in lines if not line.startswith("hydra")]
 
 
 def _tell(message: str, code: int) -> int:
