@@ -195,7 +195,7 @@ def cluster_environment(config: DictConfig) -> list[Any]:
     Within a job of Slurm it would take the job's tasks for the run's processes and wait for them, and at the
     scheduler's signal queue the job again by itself, before the run is saved.
     """
-    from lightning.fabric.plugins.environments import LightningEnvironment
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
     is_one = config.trainer.devices == 1 and config.trainer.num_nodes == 1
     return [LightningEnvironment()] if is_one else []
