@@ -107,7 +107,6 @@ class Preflight:
                 overrides = self._parsed(loader)
             self._check_overrides(overrides)
             side_by_side.check_launcher(overrides)
-            slurm.check_available(overrides, self._arguments.multirun)
             is_study_typed = any(line.startswith("study=") for line in self.typed)
             if self.resumed is not None and (self._arguments.multirun or is_study_typed):
                 raise ValueError("resume= names one run; a sweep goes on by itself when its command is given again")
@@ -135,9 +134,7 @@ class Preflight:
         self.jobs = [naming.own_lines(job) for job in jobs]
         self.sweep_folder = Path(composed.hydra.sweep.dir)
         self.on_slurm = slurm.is_chosen(composed.hydra)
-        if self.on_slurm:
-            slurm.check_settings(composed)
-        else:
+        if not self.on_slurm:
             self.beside, how = side_by_side.plan(composed)
             self.additions += how
         # Written out, as a folder named by the time would be another one when Hydra makes it.
@@ -197,6 +194,7 @@ class Preflight:
             raise ValueError(f"study={loader.choices[studies.GROUP]} is for the command line to choose")
         known = naming.plain(loader.before_values)
         check_own_options(loader)
+        slurm.check(config, self._arguments.multirun)
         foreign = foreign_groups(plain)
         check(plain, known, foreign)
         targets.check_hydra_targets({"hydra": OmegaConf.to_container(config.hydra)}, plain["allow"])

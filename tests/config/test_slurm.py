@@ -60,6 +60,17 @@ def test_any_option_of_sbatch_may_be_added() -> None:
 
 
 @pytest.mark.usefixtures("commands")
+def test_a_clusters_settings_may_be_an_option_of_ones_own(lab: Lab) -> None:
+    folder = Path("my_conf/hydra/launcher")
+    folder.mkdir(parents=True)
+    (folder / "ours.yaml").write_text("defaults: [submitit_slurm, _self_]\npartition: gpu\ngpus_per_node: 1\n")
+    line = ["--config-dir", "my_conf", "-m", *TINY, "seed=0,1", "hydra/launcher=ours"]
+    assert checked(line).on_slurm
+    (folder / "ours.yaml").write_text("defaults: [submitit_slurm, _self_]\ngpus_per_node: 0\n")
+    assert "hydra.launcher.gpus_per_node=0: it takes a whole number from 1 on" in lab(*line).stderr
+
+
+@pytest.mark.usefixtures("commands")
 def test_a_single_run_is_told_to_be_a_sweep_of_one(lab: Lab) -> None:
     assert f"{SLURM} is for sweeps; add --multirun" in lab(*TINY, SLURM).stderr
 
