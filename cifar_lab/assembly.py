@@ -189,6 +189,18 @@ def trainer_options(config: DictConfig, native: "hardware.Native", job: Job | No
     }
 
 
+def cluster_environment(config: DictConfig) -> list[Any]:
+    """What tells Lightning that a run of one process has no others; of several Lightning has to find out.
+
+    Within a job of Slurm it would take the job's tasks for the run's processes and wait for them, and at the
+    scheduler's signal queue the job again by itself, before the run is saved.
+    """
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+
+    is_one = config.trainer.devices == 1 and config.trainer.num_nodes == 1
+    return [LightningEnvironment()] if is_one else []
+
+
 def batches_per_epoch(config: DictConfig, datamodule: "InMemoryDataModule") -> int:
     """Training batches of an epoch, `trainer.limit_train_batches` heeded."""
     batches, limit = datamodule.steps_per_epoch, config.trainer.limit_train_batches

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from cifar_lab.assembly import (
     choose_native,
+    cluster_environment,
     compiled_as_recorded,
     describe,
     make_callbacks,
@@ -50,6 +51,8 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
     # Which devices there are stands in the result; how Lightning uses torch is nothing that a user could mend.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
+    # A single run on a machine where jobs are queued is no mistake.
+    warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     throughput = Throughput()
     native = choose_native(config, attempt.run)
@@ -82,7 +85,8 @@ def _fit_and_test(
     run = attempt.run
     averaging = build(config.averaging)
     callbacks = make_callbacks(config, attempt, throughput, averaging)
-    options = {**trainer_options(config, native, attempt.job), "plugins": [CheckpointFiles(run)]}
+    plugins = [CheckpointFiles(run), *cluster_environment(config)]
+    options = {**trainer_options(config, native, attempt.job), "plugins": plugins}
     trainer = L.Trainer(**options, callbacks=callbacks, logger=logger or False)
     trainer.fit(classifier, datamodule, ckpt_path=attempt.checkpoint, weights_only=True)
     if averaging is not None and not throughput.has_trained:  # all epochs were there, and Lightning ends nothing then

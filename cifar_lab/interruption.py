@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -30,16 +30,25 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = exit_codes.interrupted(received)
         self.goes_on = "the same command"
 
+    @property
+    def told(self) -> str:
+        """What has happened, and what goes on from there, in one line."""
+        return f"interrupted by {self}; {self.goes_on} goes on where it stopped"
+
 
 class Interruption:
-    """Notes the first signal, and lets a second one end the process at once.
+    """Notes signals, so that what has been done can be kept; a second one ends the process at once.
+
+    Whoever listened to a signal before hears it at the end, as it may end the process: submitit queues its job again.
+    A signal of theirs never ends the process at once, since Slurm may send several, and has a harder one to force it.
 
     Attributes:
-        received: The signal; None while there was none.
+        received: The first signal; None while there was none.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._heard: list[signal.Signals] = []
         self._before: dict[signal.Signals, Any] = {}
 
     def check(self) -> None:
@@ -63,6 +72,9 @@ class Interruption:
         finally:
             for number, handler in self._before.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            for received in dict.fromkeys(self._heard):
+                if (before := self._theirs(received)) is not None:
+                    before(received, None)
 
     def take_back(self) -> None:
         """Listen first again, where Lightning has put a handler in front, which would stop without saving."""
@@ -70,12 +82,16 @@ class Interruption:
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        handler = self._before.get(signal.Signals(number))
-        if callable(handler) and handler is not signal.default_int_handler:
-            handler(number, frame)  # whoever listened before us still hears it
-        if self.received is None:
-            self.received = signal.Signals(number)
+        received = signal.Signals(number)
+        self._heard.append(received)
+        if self.received is None or self._theirs(received) is not None:
+            self.received = self.received or received
             return
         for other in SIGNALS:
             signal.signal(other, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+
+    def _theirs(self, number: signal.Signals) -> Callable[[int, FrameType | None], Any] | None:
+        """What listened to a signal before, but for what raises Python's KeyboardInterrupt."""
+        handler = self._before.get(number)
+        return handler if callable(handler) and handler is not signal.default_int_handler else None

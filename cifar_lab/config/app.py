@@ -21,6 +21,7 @@ from cifar_lab import exit_codes
 from cifar_lab.config import completion, schema
 from cifar_lab.config.handover import Jobs, RunFailedError, Task
 from cifar_lab.config.preflight import Preflight
+from cifar_lab.config.slurm_jobs import SlurmJobs
 from cifar_lab.interruption import Interrupted
 from cifar_lab.runs import Sweep
 
@@ -43,7 +44,7 @@ def run_application(application: Callable[[], object]) -> NoReturn:
         _exit(str(error), exit_codes.USAGE)
     except KeyboardInterrupt as error:
         if isinstance(error, Interrupted):
-            _exit(f"interrupted by {error}; {error.goes_on} goes on where it stopped", error.exit_code)
+            _exit(error.told, error.exit_code)
         _exit("interrupted", exit_codes.interrupted(signal.SIGINT))
     sys.exit(0)
 
@@ -86,7 +87,7 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
         KeyboardInterrupt: A run was interrupted.
     """
     sweep = None if asked.sweep_folder is None else Sweep(asked.sweep_folder)
-    jobs = Jobs(task, asked, sweep)
+    jobs = (SlurmJobs if asked.on_slurm else Jobs)(task, asked, sweep)
 
     @functools.wraps(task)
     def job(config: DictConfig) -> object:

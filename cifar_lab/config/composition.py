@@ -97,7 +97,16 @@ def reworded(error: Exception, loader: Loader) -> str:
     merging = re.match(r"Error merging override (\S+)", text)
     if merging:
         key = merging.group(1).lstrip("+").partition("=")[0]
-        words = {"bn": "true or false", "name": "a word", "allow": "a list", "published": "a number"}
-        if key in words or key in checks.RANGES:
-            return f"{merging.group(1)}: it takes {checks.RANGES[key].words if key in checks.RANGES else words[key]}"
+        words = {
+            "bn": "true or false",
+            "name": "a word",
+            "allow": "a list",
+            "published": "a number",
+            "hydra.launcher.setup": "a list",
+        }
+        ranged = key.removeprefix("hydra.launcher.")
+        if key in words or ranged in checks.RANGES:
+            return (
+                f"{merging.group(1)}: it takes {checks.RANGES[ranged].words if ranged in checks.RANGES else words[key]}"
+            )
     return " ".join(f"{text} {error.__cause__ or ''}".split())

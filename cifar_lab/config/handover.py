@@ -53,6 +53,7 @@ class Jobs:
         runs = {} if sweep is None else sweep.runs_by_job()
         finished = {key for key, run in runs.items() if run.has_result()}
         self.unfinished = [job_key(lines) not in finished for lines in asked.jobs]
+        self.total = len(asked.jobs)
         self.seconds: list[float] = []
         self.left: list[Path] = []
         self.again: frozenset[Path] | None = None
@@ -91,7 +92,8 @@ class Jobs:
             if state in ("running", "dead"):
                 self.left.append(folder)
             elif not run.has_result():
-                self.failures.append(RunFailedError(f"{folder} has {state}: {run.status().get('error', '')}"))
+                how = "was interrupted by" if state == "interrupted" else f"has {state}:"
+                self.failures.append(RunFailedError(f"{folder} {how} {run.status().get('error', '')}"))
 
     def run(self, config: DictConfig) -> object:
         """Run a job; NaN where it fails, as an exception would be announced by Hydra, in lines of its own."""
@@ -114,7 +116,7 @@ class Jobs:
 
     def _job(self, index: int) -> Job:
         later = sum(self.unfinished[index + 1 :])
-        return Job(index + 1, len(self.unfinished), later, self.seconds, self.left, self.again, self.beside)
+        return Job(index + 1, self.total, later, self.seconds, self.left, self.again, self.beside)
 
     def begin_again(self) -> bool:
         """Turn to what another process was training when its turn came; whether there is any."""

@@ -30,6 +30,11 @@ def sweep_name(overrides: Iterable[Override]) -> str | None:
     return "-".join(axes) or None
 
 
+def own_lines(lines: Iterable[str]) -> list[str]:
+    """A job's command line without what is said to Hydra."""
+    return [line for line in lines if not line.lstrip("+~").startswith("hydra")]
+
+
 def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
     """A run's folder: what its command line set, short and safe as a file name.
 

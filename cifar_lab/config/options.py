@@ -132,7 +132,8 @@ def _option(group: str, path: Path, name: str) -> Option:
     file = CommentedFile(path)
     settings = []
     for key, text, value, comment in file.leaves():
-        settings.append(Setting(f"{group}.{key}", text, _accepted(f"{group}.{key}", value), comment))
+        dotted = f"{group.replace('/', '.')}.{key}"
+        settings.append(Setting(dotted, text, _accepted(dotted, value), comment))
     # Experiments and studies replace the options of other groups, and models that of the activation.
     builds_on, replaced = [], []
     for entry in file.content.get("defaults", []):
@@ -155,7 +156,7 @@ def _target(content: dict[str, Any]) -> str:
 
 
 def _is_followed(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith("${")
+    return isinstance(value, str) and value.startswith("${") and value.endswith("}")
 
 
 def _accepted(key: str, value: Any) -> str:

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import checks, naming, resume, schema, side_by_side, studies, targets
+from cifar_lab.config import checks, naming, resume, schema, side_by_side, slurm, studies, targets
 from cifar_lab.config.axes import check_jobs, neighbours, values
 from cifar_lab.config.composition import check, check_options, check_own_options, foreign_groups, reworded
 from cifar_lab.config.precedence import Loader
@@ -40,7 +40,8 @@ class Preflight:
             over the others: the sweep's name, and which keys its jobs have in common.
         jobs: The command line of each job of a sweep, in the order in which they run; none for a single run.
         sweep_folder: Where a sweep's runs go; None for a single run.
-        beside: How many jobs of a sweep run at a time.
+        beside: How many jobs of a sweep run at a time on this machine.
+        on_slurm: Whether Slurm runs them.
         resumed: The folder of the run that the command line says to go on with; None without one.
         typed: What stands beside that on the command line.
     """
@@ -57,6 +58,7 @@ class Preflight:
         self.jobs: list[list[str]] = []
         self.sweep_folder: Path | None = None
         self.beside = 1
+        self.on_slurm = False
 
     @property
     def ordered(self) -> list[str]:
@@ -129,10 +131,12 @@ class Preflight:
         """List the jobs of a sweep, and settle its folder."""
         (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
         composed = compose("train", [*jobs[0], *self.additions, *search], return_hydra_config=True)
-        self.jobs = [[line for line in job if not line.startswith("hydra")] for job in jobs]
+        self.jobs = [naming.own_lines(job) for job in jobs]
         self.sweep_folder = Path(composed.hydra.sweep.dir)
-        self.beside, how = side_by_side.plan(composed)
-        self.additions += how
+        self.on_slurm = slurm.is_chosen(composed.hydra)
+        if not self.on_slurm:
+            self.beside, how = side_by_side.plan(composed)
+            self.additions += how
         # Written out, as a folder named by the time would be another one when Hydra makes it.
         quoted = str(self.sweep_folder).replace("'", r"\'")
         self.additions.append(f"hydra.sweep.dir='{quoted}'")
@@ -190,6 +194,7 @@ class Preflight:
             raise ValueError(f"study={loader.choices[studies.GROUP]} is for the command line to choose")
         known = naming.plain(loader.before_values)
         check_own_options(loader)
+        slurm.check(config, self._arguments.multirun)
         foreign = foreign_groups(plain)
         check(plain, known, foreign)
         targets.check_hydra_targets({"hydra": OmegaConf.to_container(config.hydra)}, plain["allow"])

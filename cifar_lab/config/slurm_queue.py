@@ -1,0 +1,100 @@
+"""The jobs that this process has queued in Slurm, and whether they have ended; imports submitit, the extra [slurm]."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
+from submitit import SlurmJob
+from submitit.core.core import InfoWatcher
+from submitit.core.utils import FailedSubmissionError, UncompletedJobError
+
+# How long a look at the queue is believed; it asks the cluster's controller, which everybody shares.
+_LOOK_SECONDS = 30
+
+
+class Queue(InfoWatcher):
+    """Tells which jobs have ended by `squeue`: `sacct`, which submitit asks, needs an accounting that not all have.
+
+    Without it submitit would wait for a killed job for ever, as that leaves no result.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(delay_s=_LOOK_SECONDS)
+        self._told = ""
+
+    @property
+    def jobs(self) -> list[str]:
+        """Their numbers, one for each array."""
+        return sorted({job.partition("_")[0] for job in self._registered}, key=int)
+
+    def wait(self) -> None:
+        """Wait until all have ended."""
+        while not all(self.is_done(job) for job in list(self._registered)):
+            time.sleep(1)
+
+    def get_state(self, job_id: str, mode: str = "standard") -> str:
+        """One of submitit's words."""
+        return self.get_info(job_id, mode=mode).get("State", "UNKNOWN")
+
+    def _make_command(self) -> list[str] | None:
+        if self._registered <= self._finished:
+            return None
+        return ["squeue", "--me", "--array", "--noheader", "--format=%i|%T|%r"]
+
+    def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
+        """What the queue says of each job; of the many states that it lists none is an end."""
+        lines = (string if isinstance(string, str) else string.decode()).splitlines()
+        listed = {job: (state, why) for job, state, why in (line.split("|") for line in lines)}
+        arrays = {job.partition("_")[0] for job in self._registered if "_" in job}
+        found = {job: listed.get(job, ("ENDED", "")) for job in self._registered - arrays}
+        waits = {job: why for job, (state, why) in found.items() if state == "PENDING"}
+        ended = [job for job, (state, _) in found.items() if state == "ENDED"]
+        self._tell(waits, len(found) - len(waits) - len(ended), len(ended))
+        # An array is no job, but submitit takes it for one.
+        states = {**dict.fromkeys(found, "RUNNING"), **dict.fromkeys(waits, "PENDING")}
+        return {job: {"State": state} for job, state in {**states, **dict.fromkeys([*ended, *arrays], "ENDED")}.items()}
+
+    def _tell(self, waits: dict[str, str], running: int, ended: int) -> None:
+        # Why they wait, as Slurm keeps some for ever: PartitionTimeLimit asks for another partition or less time.
+        whys = ", ".join(sorted(set(waits.values()) - {"None"}))
+        told = f"{len(waits)} waiting{f' ({whys})' if whys else ''}, {running} running, {ended} ended"
+        if told != self._told:
+            self._told = told
+            print(f"Slurm's job {' '.join(self.jobs)}: {told}", flush=True)
+
+
+@contextmanager
+def queued(due: Callable[[Sequence[str]], bool]) -> Iterator[Queue]:
+    """Let Hydra's launcher queue the jobs that are due, and wait until Slurm has none of them left.
+
+    Args:
+        due: Whether a job's command line is to be run; one whose run has finished would wait in Slurm to find that.
+
+    Raises:
+        ValueError: Slurm has refused them.
+    """
+    queue, launch = Queue(), SlurmLauncher.launch
+
+    def launch_due(self: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
+        lines = [line for line in job_overrides if due(line)]
+        return launch(self, lines, initial_job_idx) if lines else []
+
+    with _replaced(SlurmJob, "watcher", queue), _replaced(SlurmLauncher, "launch", launch_due):
+        try:
+            yield queue
+        except (UncompletedJobError, FailedSubmissionError) as error:
+            if not queue.jobs:
+                raise ValueError(f"Slurm has refused the jobs: {' '.join(str(error).split())}") from None
+        queue.wait()  # submitit waits no further than to the first that has failed
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)

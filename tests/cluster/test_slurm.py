@@ -1,0 +1,196 @@
+"""Sweeps over a real Slurm: what they leave is what the same sweep leaves in one process, whatever happens to a job."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from cifar_lab.runs import Run, Sweep
+from tests.cluster.slurm import Slurm
+from tests.comparison import sweep_differences
+from tests.conftest import TINY, Outcome
+
+pytestmark = pytest.mark.cluster
+
+Lab = Callable[..., Outcome]
+# A loss that kills its process, or takes so long that the job's time limit comes, where the command is to be disturbed.
+FAULTY_LOSS = """
+import os, signal, time
+from torch import nn
+class Faulty(nn.CrossEntropyLoss):
+    def __init__(self, fault):
+        super().__init__()
+        self.fault = fault
+        self.batches = 0
+    def forward(self, logits, labels):
+        disturbed = "DISTURBED" in os.environ and "SLURM_RESTART_COUNT" not in os.environ and self.training
+        self.batches += 1
+        if disturbed and self.fault == "killed" and self.batches == 12:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if disturbed and self.fault == "slow":
+            time.sleep(1)
+        return super().forward(logits, labels)
+"""
+OPTION = "_target_: my_lab.Faulty\nfault: none\n"
+LINE = [*TINY, "epochs=12", "trainer.precision=32-true", "logger=none", "loss=faulty", "allow=[my_lab]"]
+ON_SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=9"]
+ON_SLURM += ["hydra.launcher.signal_delay_s=60", "hydra.launcher.max_num_timeout=1"]
+SWEEP = ["-m", *LINE, "loss.fault=none,killed,slow", "seed=0,1"]
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Command:
+    """The command in a process of its own, in the current folder and with a Slurm at hand."""
+
+    def __init__(self, slurm: Slurm, *arguments: str, **environment: str) -> None:
+        everything = {**os.environ, **slurm.environment, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+        line = [sys.executable, "-m", "cifar_lab.train", "--config-dir", "my_conf", *arguments]
+        pipe: Any = subprocess.PIPE
+        self.process = subprocess.Popen(
+            line, env={**everything, **environment}, stdout=pipe, stderr=pipe, text=True, process_group=0
+        )
+
+    def __enter__(self) -> "Command":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def ended(self) -> Ended:
+        """Wait for it."""
+        told = self.process.communicate()
+        return Ended(self.process.returncode, *told)
+
+
+@pytest.fixture
+def slurm(slurm_of_all_tests: Slurm, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
+    """A Slurm, and an empty folder with a loss that fails; nothing is queued after the test."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'cifar-lab[slurm]'")
+    Path("my_lab.py").write_text(FAULTY_LOSS)
+    Path("my_conf/loss").mkdir(parents=True)
+    Path("my_conf/loss/faulty.yaml").write_text(OPTION)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_lab", raising=False)
+    yield slurm_of_all_tests
+    slurm_of_all_tests.cancel_all()
+
+
+def by_fault(folder: str) -> dict[str, list[Run]]:
+    found: dict[str, list[Run]] = {}
+    for run in Sweep(folder).runs():
+        found.setdefault(run.config()["loss"]["fault"], []).append(run)
+    return found
+
+
+def logs(folder: str) -> list[str]:
+    """What each job of Slurm has printed."""
+    return [path.read_text() for path in sorted(Path(folder).glob(".submitit/*/*_log.out"))]
+
+
+def wait_for(condition: Callable[[], bool], command: Command | None = None, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        assert command is None or command.process.poll() is None, command.ended()
+        time.sleep(0.2)
+
+
+@pytest.mark.timeout(1200)  # on two busy cores it took 270 s
+def test_a_sweep_of_six_with_killed_jobs_and_such_at_their_time_limit_is_the_one_of_one_process(
+    slurm: Slurm, lab: Lab
+) -> None:
+    line = [*SWEEP, *ON_SLURM, "hydra.sweep.dir=over_slurm"]
+    limited, stopped = set(), set()
+    with Command(slurm, *line, DISTURBED="1") as command:
+        while command.process.poll() is None:
+            for run in by_fault("over_slurm").get("slow", []):
+                if run.folder not in limited and run.has_begun():
+                    slurm.end_within_two_minutes(next(j for j in slurm.jobs() if j.endswith(f"_{4 + len(limited)}")))
+                    limited.add(run.folder)
+                if run.state() == "interrupted" and run.last_checkpoint.exists():
+                    stopped.add(run.folder)
+            time.sleep(0.2)
+        first = command.ended()
+    assert first.code == 1, first.stderr
+    states = {fault: [run.state() for run in runs] for fault, runs in by_fault("over_slurm").items()}
+    assert states == {"none": ["finished"] * 2, "killed": ["dead"] * 2, "slow": ["finished"] * 2}, first
+    assert len(stopped) == 2  # those at their time limit have saved, waited in the queue, and gone on
+    assert sum("this job is timed-out" in log and "Requeued job" in log for log in logs("over_slurm")) == 2
+    assert "was killed; the same command goes on with it" in first.stderr
+    assert "Traceback" not in first.stderr
+    assert "0 running, 6 ended" in first.stdout
+    finished = {run.folder: run.status() for run in Sweep("over_slurm").runs() if run.state() == "finished"}
+
+    with Command(slurm, *line) as command:
+        second = command.ended()
+    assert second.code == 0, second.stderr
+    assert "0 running, 2 ended" in second.stdout  # finished runs do not wait in the queue
+    assert {folder: Run(folder).status() for folder in finished} == finished
+    queued = len(logs("over_slurm"))
+    with Command(slurm, *line) as command:
+        assert command.ended().code == 0
+    assert len(logs("over_slurm")) == queued == 8
+
+    assert lab("--config-dir", "my_conf", *SWEEP, "hydra.sweep.dir=in_one_process").code == 0
+    assert not sweep_differences(Sweep("over_slurm"), Sweep("in_one_process"))
+
+
+def test_scancel_saves_and_who_stops_waiting_leaves_the_other_jobs_in_the_queue(slurm: Slurm, lab: Lab) -> None:
+    sweep = ["-m", *LINE, "loss.fault=slow", "seed=0,1"]
+    line = [*sweep, *ON_SLURM, "hydra.sweep.dir=over_slurm"]
+    with Command(slurm, *line, DISTURBED="1") as command:
+        wait_for(lambda: [run.has_begun() for run in Sweep("over_slurm").runs()] == [True, True], command)
+        (one, other) = sorted(slurm.jobs())
+        slurm("scancel", one)
+        wait_for(lambda: slurm.jobs().keys() == {other}, command)
+        assert sorted(run.state() for run in Sweep("over_slurm").runs()) == ["interrupted", "running"]
+        command.process.send_signal(signal.SIGINT)
+        ended = command.ended()
+    number = one.partition("_")[0]
+    assert ended.code == 130
+    assert f"jobs {number} go on in Slurm: scancel {number} stops them" in ended.stderr
+    assert slurm.jobs() == {other: "RUNNING"}
+    slurm("scancel", number)
+    wait_for(lambda: not slurm.jobs())
+    for run in Sweep("over_slurm").runs():
+        assert run.state() == "interrupted"
+        assert run.last_checkpoint.exists()
+
+    with Command(slurm, *line) as command:
+        assert command.ended().code == 0
+    assert lab("--config-dir", "my_conf", *sweep, "hydra.sweep.dir=in_one_process").code == 0
+    assert not sweep_differences(Sweep("over_slurm"), Sweep("in_one_process"))
+
+
+def test_why_jobs_wait_is_told_and_cancelled_ones_are_missing(slurm: Slurm) -> None:
+    line = ["-m", *LINE, "seed=0,1", *ON_SLURM, "hydra.launcher.partition=short", "hydra.launcher.timeout_min=5"]
+    with Command(slurm, *line) as command:
+        wait_for(lambda: list(slurm.jobs().values()) == ["PENDING"] * 2, command)
+        time.sleep(3)  # a look at the queue
+        slurm("scancel", next(iter(slurm.jobs())).partition("_")[0])
+        ended = command.ended()
+    assert ended.code == 1
+    assert "2 waiting (PartitionTimeLimit), 0 running, 0 ended" in ended.stdout
+    assert "has left no run" in ended.stderr
+
+
+def test_what_slurm_refuses_is_one_line(slurm: Slurm) -> None:
+    with Command(slurm, "-m", *LINE, "seed=0,1", *ON_SLURM, "hydra.launcher.partition=nowhere") as command:
+        ended = command.ended()
+    assert ended.code == 2
+    assert "error: Slurm has refused the jobs: sbatch: error: invalid partition specified: nowhere" in ended.stderr
+    assert "Traceback" not in ended.stderr
