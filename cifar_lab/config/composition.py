@@ -52,7 +52,9 @@ def check_closed(loader: Loader, lines: Sequence[str]) -> None:
     missing = [key for key in loader.space if key not in typed]
     if missing:
         choice = f"search={loader.choices['search']}"
-        raise ValueError(f"{choice} leaves {' and '.join(missing)} open; python -m cifar_lab.search {choice} tries values")
+        raise ValueError(
+            f"{choice} leaves {' and '.join(missing)} open; python -m cifar_lab.search {choice} tries values"
+        )
 
 
 def foreign_groups(config: dict[str, Any]) -> set[str]:
