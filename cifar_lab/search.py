@@ -76,8 +76,8 @@ def _train_next(trials: Trials, asked: Search, total: int, interruption: Interru
     with trials.next(total) as trial:
         if trial is None:
             return False
-        print(f"\ntrial {trial.number}, of {total}: {' '.join(trial.words)}", flush=True)
-        gc.collect()  # a network and what trains it refer to each other; this trial may need the memory of the one before
+        print(f"\ntrial {trial.number} (of {total} in all): {' '.join(trial.words)}", flush=True)
+        gc.collect()  # a network and what trains it refer to each other; this one may need the memory of the last
         _train(trial, asked)
     return True
 
@@ -97,15 +97,17 @@ def _train(trial: Trial, asked: Search) -> None:
             if state == "running":  # by another trial with the same settings
                 time.sleep(_LOOK_AGAIN_SECONDS)
                 continue
-            details = {} if run is None else {"folder": _folder(run, asked)}
-            if state != "pruned":
-                details["error"] = str(error)
             print(f"trial {trial.number}: {error}", flush=True)
-            trial.end(state if state in ("pruned", "diverged") else "failed", **details)
+            trial.end(
+                state if state in ("pruned", "diverged") else "failed",
+                folder=None if run is None else _folder(run, asked),
+                error=None if state == "pruned" else str(error),
+            )
             return
         run = Run(result["folder"])
-        for epoch, accuracy in run.metrics().set_index("epoch")["val/acc"].dropna().items():
-            trial.report(int(epoch), float(accuracy))  # those of a run that was found
+        validated = run.metrics().dropna(subset=["val/acc"])
+        for epoch, accuracy in zip(validated["epoch"], validated["val/acc"], strict=True):
+            trial.report(epoch, accuracy)  # those of a run that was found
         trial.end("finished", result["val/acc"], folder=_folder(run, asked))
         print(f"trial {trial.number}: val acc {result['val/acc']:.2%}", flush=True)
         return

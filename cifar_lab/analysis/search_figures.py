@@ -70,11 +70,12 @@ def importance(
     bars = 0.8 + 0.35 * len(keys) if importances else 0.0
     figure = Figure(figsize=(1 + 3 * max(2, columns), 0.6 + bars + 3 * rows), layout="constrained")
     figure.suptitle(wrapped(title, 40 * max(2, columns)), fontsize=10, parse_math=False)
-    below = figure
     if importances:
-        above, below = figure.subfigures(2, 1, height_ratios=[bars, 3 * rows])
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[bars, 3 * rows]).flat
         _bars(above.subplots(), importances)
-    panels = below.subplots(rows, columns, squeeze=False, sharey=True)
+        panels = below.subplots(rows, columns, squeeze=False, sharey=True)
+    else:
+        panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, key in zip(panels.flat, keys, strict=False):
         _over(axes, finished, key, key in logarithmic)
     for axes in panels.flat[len(keys) :]:
@@ -87,7 +88,7 @@ def importance(
 def _bars(axes: Axes, importances: Mapping[str, float]) -> None:
     rows = np.arange(len(importances))
     axes.barh(rows, list(importances.values()), color=TRAIN_COLOUR, alpha=0.75, height=0.7)
-    for row, share in zip(rows, importances.values(), strict=True):
+    for row, share in enumerate(importances.values()):
         axes.text(share, row, f" {share:.0%}", va="center", fontsize=8)
     axes.set_yticks(rows, list(importances), fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -97,7 +98,8 @@ def _bars(axes: Axes, importances: Mapping[str, float]) -> None:
 
 
 def _over(axes: Axes, finished: Sequence[TrialRecord], key: str, is_logarithmic: bool) -> None:
-    accuracies, values = [trial.accuracy for trial in finished], [trial.values[key] for trial in finished]
+    accuracies = np.array([trial.accuracy for trial in finished], dtype=float)
+    values = [trial.values[key] for trial in finished]
     try:
         numbers = list(map(float, values))
     except ValueError:  # words: an option, or a list
@@ -106,7 +108,7 @@ def _over(axes: Axes, finished: Sequence[TrialRecord], key: str, is_logarithmic:
         axes.set_xticks(range(len(places)), [wrapped(place, 14) for place in places], fontsize=8)
         axes.margins(x=0.2)
     axes.plot(numbers, accuracies, "o", ms=5, color=TRAIN_COLOUR, alpha=0.75)
-    best = int(np.argmax(np.array(accuracies, dtype=float)))
+    best = int(accuracies.argmax())
     axes.plot(numbers[best], accuracies[best], "o", ms=8, mfc="none", color=VAL_COLOUR, mew=2)
     if is_logarithmic:
         axes.set_xscale("log")

@@ -1,8 +1,9 @@
 """Hydra's composition, with two rules more.
 
 Replacing an option drops what an experiment or a study set inside it: `experiment=loss_focal loss=ce` would else keep
-focal's gamma, and `optimizer=sgd` Adam's learning rate. And the `axes` of studies and searches are no settings of a run. It stands on
-two methods of Hydra's own loader (1.3); `tests/config/test_precedence.py` fails where they have changed.
+focal's gamma, and `optimizer=sgd` Adam's learning rate. And the `axes` of studies and searches are no settings of a
+run. It stands on two methods of Hydra's own loader (1.3); `tests/config/test_precedence.py` fails where they have
+changed.
 """
 
 import copy

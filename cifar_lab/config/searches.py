@@ -1,4 +1,4 @@
-"""Searches: settings that are varied to find their best, `conf/search/*.yaml`; the rest is fixed, and so an ordinary run.
+"""Searches: settings that are varied to find the best, `conf/search/*.yaml`; what has them all is an ordinary run.
 
 What a search varies is written as Hydra's own sweeps are: `interval(1e-4,1e-2)`, `tag(log,interval(1e-4,1e-2))`,
 `range(16,65,16)`, or values joined by commas. What is typed beside its file wins, as beside a study's.
@@ -14,7 +14,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from hydra.errors import HydraException
 
 from cifar_lab.config import schema, studies
 from cifar_lab.config.axes import values

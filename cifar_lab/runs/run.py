@@ -100,7 +100,7 @@ class Run(RunFiles):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def set_state(self, state: str, **details: object) -> None:
-        """Write `state`, one of running, finished, failed, diverged, interrupted and pruned, and add `details` to it."""
+        """Write `state`: running, finished, failed, diverged, interrupted or pruned; and add `details` to it."""
         with replacing(self.status_file) as file:
             told = {**self.status(), **details, "state": state, "heartbeat": time.time()}
             json.dump({key: value for key, value in told.items() if value is not None}, file, indent=2)

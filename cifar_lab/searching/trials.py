@@ -85,7 +85,8 @@ class Trial:
 
         states = {"finished": TrialState.COMPLETE, "failed": TrialState.FAIL}
         for name, value in {"state": state, **details}.items():
-            self._trial.set_user_attr(name, value)
+            if value is not None:
+                self._trial.set_user_attr(name, value)
         self._trials.study.tell(self.number, accuracy, states.get(state, TrialState.PRUNED))
 
 
@@ -125,9 +126,8 @@ class Trials:
                 )
             except (ValueError, KeyError) as error:
                 told = " ".join(str(error).split())
-                raise ValueError(
-                    f"{folder.journal_file} cannot be read: {told}; remove it, and the same command finds its runs again"
-                ) from None
+                how = "remove it, and the same command finds its runs again"
+                raise ValueError(f"{folder.journal_file} cannot be read: {told}; {how}") from None
             own = {**definition, "axes": list(map(str, axes)), "strategy": asdict(strategy)}
             kept = self.study.user_attrs.get(_DEFINITION)
             if kept is None:
@@ -186,7 +186,7 @@ class Trials:
         return Trial(self, self.study.ask())
 
     def _sampler(self, number: int) -> "optuna.samplers.BaseSampler":
-        """What draws a trial: its randomness is the trial's own, so that a search that was interrupted goes on alike."""
+        """What draws a trial, with randomness of the trial's own: a search that was interrupted goes on alike."""
         import optuna
 
         seed = int(np.random.SeedSequence([self.strategy.seed, number]).generate_state(1)[0])
