@@ -34,10 +34,8 @@ class TrialRecord:
     @property
     def description(self) -> str:
         """The state, with where it ended and why; accuracies that are no result stand here alone."""
-        if self.state in ("pruned", "diverged", "interrupted", "running") and self.reports:
-            reached = f" at epoch {self.epoch}"
-            so_far = "" if self.state == "diverged" else f", val acc {self.reports[self.epoch]:.2%}"
-            return f"{self.state}{reached}{so_far}"
+        if self.state in ("pruned", "interrupted", "running") and self.reports:
+            return f"{self.state} at epoch {self.epoch}, val acc {self.reports[self.epoch]:.2%}"
         return f"{self.state}: {self.error}" if self.error else self.state
 
 
