@@ -78,12 +78,16 @@ def _train_next(trials: Trials, asked: Search, total: int, interruption: Interru
             return False
         print(f"\ntrial {trial.number} (of {total} in all): {' '.join(trial.words)}", flush=True)
         gc.collect()  # a network and what trains it refer to each other; this one may need the memory of the last
-        _train(trial, asked)
+        _train(trial, asked, interruption)
     return True
 
 
-def _train(trial: Trial, asked: Search) -> None:
-    """Train a trial's run, or find it, and close the trial."""
+def _train(trial: Trial, asked: Search, interruption: Interruption) -> None:
+    """Train a trial's run, or find it, and close the trial.
+
+    Raises:
+        Interrupted: A signal was received.
+    """
     from cifar_lab import train
     from cifar_lab.callbacks import Pruning
 
@@ -96,6 +100,7 @@ def _train(trial: Trial, asked: Search) -> None:
             state = "failed" if run is None else run.state()
             if state == "running":  # by another trial with the same settings
                 time.sleep(_LOOK_AGAIN_SECONDS)
+                interruption.check()
                 continue
             print(f"trial {trial.number}: {error}", flush=True)
             trial.end(

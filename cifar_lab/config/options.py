@@ -133,7 +133,7 @@ def _option(group: str, path: Path, name: str) -> Option:
     settings = []
     for key, text, value, comment in file.leaves():
         settings.append(Setting(f"{group}.{key}", text, _accepted(f"{group}.{key}", value), comment))
-    # Experiments and studies replace the options of other groups, and models that of the activation.
+    # Experiments, studies and searches replace the options of other groups, and models that of the activation.
     builds_on, replaced = [], []
     for entry in file.content.get("defaults", []):
         if isinstance(entry, dict):

@@ -78,7 +78,9 @@ class Search:
         fixed: The words that all its trials share.
         axes: What they differ in.
         name: Of the folder under `outputs/`.
+        named: The word of the command line that says so.
         settings: What can change the numbers of the trials, as its first corner has it, by name.
+        epochs: Of each trial, at that corner.
         notes: Lines about what is allowed but worth a word.
         flags: Hydra's, which each of the trials needs.
     """
@@ -86,6 +88,7 @@ class Search:
     fixed: tuple[str, ...]
     axes: tuple[Axis, ...]
     name: str
+    named: str
     settings: Mapping[str, Any]
     epochs: int
     notes: tuple[str, ...] = ()
@@ -94,7 +97,7 @@ class Search:
     def command(self, words: Sequence[str]) -> list[str]:
         """The command line of the trial that has `words` for the axes: an ordinary run, found again by its settings."""
         common = ",".join(_key(line) for line in self.fixed)
-        own = [f"name={self.name}", "resume=auto", f"hydra.job.config.override_dirname.exclude_keys=[{common}]"]
+        own = [self.named, "resume=auto", f"hydra.job.config.override_dirname.exclude_keys=[{common}]"]
         return [*self.flags, *self.fixed, *words, *own]
 
 
@@ -126,12 +129,11 @@ def read(words: Sequence[str], config_dir: Path | None = None) -> Search:
     if not axes:
         raise ValueError("nothing to search: name a file, search=adam, or a range, optimizer.lr='interval(1e-4,1e-2)'")
     fixed = tuple(str(override.input_line) for override in overrides if override not in swept)
-    named = [line.partition("=")[2] for line in fixed if line.startswith("name=")]
     kind = "-".join(axis.key for axis in axes) if file is None else str(file.value())
-    name = named[-1] if named else f"search-{kind}"
+    named = str(typed["name"].input_line) if "name" in typed else f"name=search-{kind}"
     fixed = tuple(line for line in fixed if not line.startswith("name="))
-    composition, notes = _checked([*flags, *fixed, f"name={name}"], axes)
-    return Search(fixed, axes, name, settings(composition), composition["epochs"], notes, flags)
+    composition, notes = _checked([*flags, *fixed, named], axes)
+    return Search(fixed, axes, composition["name"], named, settings(composition), composition["epochs"], notes, flags)
 
 
 def _refuse(overrides: Sequence[Override]) -> None:
@@ -139,6 +141,10 @@ def _refuse(overrides: Sequence[Override]) -> None:
         why = _NOT_TYPED.get(override.key_or_group.partition(".")[0].partition("/")[0])
         if why:
             raise ValueError(f"{override.input_line}: {why}")
+        if override.key_or_group == "name" and "${" in str(override.input_line):
+            raise ValueError(
+                f"{override.input_line}: all trials of a search lie in one folder; name it without ${{...}}"
+            )
         if override.is_sweep_override() and override.key_or_group in _NOT_SEARCHED:
             raise ValueError(f"{override.input_line}: a search has one, which its trials share")
 

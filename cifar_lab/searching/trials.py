@@ -4,8 +4,6 @@ A trial that is open and whose lock nobody living has is free: the process that 
 and whoever is next goes on with it. Optuna's own heartbeat needs a database, and would begin such a trial anew.
 """
 
-import importlib.util
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -14,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cifar_lab.analysis.trial_records import TrialRecord
-from cifar_lab.fingerprints import leaves
 from cifar_lab.runs import SearchFolder, guarded, locked, owner
+from cifar_lab.searching.storage import opened
 
 if TYPE_CHECKING:
     import optuna
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
     from cifar_lab.config import Axis
 
-_DEFINITION = "definition"
 _REPLACES = "replaces"
 _ENOUGH = 5  # finished trials, below which nothing is said of what matters
 _BEST = 0.1  # share of the trials that PED-ANOVA sets against the rest
@@ -112,28 +109,9 @@ class Trials:
         self.folder = folder
         self.axes = axes
         self.strategy = strategy
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        pruner = optuna.pruners.MedianPruner(strategy.startup, strategy.warmup_epochs)
-        folder.make()
-        with guarded(folder.journal_file):
-            try:
-                self.study = optuna.create_study(
-                    storage=optuna.storages.JournalStorage(_journal(folder)),
-                    study_name="search",
-                    direction="maximize",
-                    load_if_exists=True,
-                    pruner=pruner if strategy.pruning else optuna.pruners.NopPruner(),
-                )
-            except (ValueError, KeyError) as error:
-                told = " ".join(str(error).split())
-                how = "remove it, and the same command finds its runs again"
-                raise ValueError(f"{folder.journal_file} cannot be read: {told}; {how}") from None
-            own = {**definition, "axes": list(map(str, axes)), "strategy": asdict(strategy)}
-            kept = self.study.user_attrs.get(_DEFINITION)
-            if kept is None:
-                self.study.set_user_attr(_DEFINITION, own)
-            else:
-                _check_same(folder, kept, own)
+        median = optuna.pruners.MedianPruner(strategy.startup, strategy.warmup_epochs)
+        definition = {**definition, "axes": list(map(str, axes)), "strategy": asdict(strategy)}
+        self.study = opened(folder, definition, median if strategy.pruning else optuna.pruners.NopPruner())
 
     def frozen(self, number: int) -> "FrozenTrial":
         """A trial as it is kept now."""
@@ -236,44 +214,9 @@ class Trials:
         return optuna.importance.get_param_importances(self.study, evaluator=evaluator)
 
 
-def check_installed() -> None:
-    """Refuse to search without Optuna.
-
-    Raises:
-        ValueError: In one line that says how to get it.
-    """
-    if importlib.util.find_spec("optuna") is None:
-        raise ValueError("a search needs optuna, which is not installed: pip install 'cifar-lab[search]'")
-
-
 def _suggested(trial: "optuna.Trial", axis: "Axis") -> str | float:
     if axis.choices:
         return trial.suggest_categorical(axis.key, axis.choices)
     if axis.step is not None:
         return trial.suggest_int(axis.key, int(axis.low), int(axis.high), step=axis.step, log=axis.log)
     return trial.suggest_float(axis.key, axis.low, axis.high, log=axis.log)
-
-
-def _journal(folder: SearchFolder) -> Any:
-    """The file that every process writes one after the other, its last line whole."""
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
-    path = os.path.abspath(folder.journal_file)
-    lock = JournalFileOpenLock(path)
-    journal = JournalFileBackend(path, lock)
-    lock.acquire()
-    try:
-        with open(path, "rb+") as file:  # a disk that was full has cut a line, behind which Optuna reads no other
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
-    finally:
-        lock.release()
-    return journal
-
-
-def _check_same(folder: SearchFolder, kept: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    before, now = dict(leaves(kept)), dict(leaves(own))
-    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    if changed:
-        told = ", ".join(f"{key} ({before.get(key)} there, {now.get(key)} here)" for key in changed)
-        raise ValueError(f"{folder.folder} holds another search: {told}; name= gives this one a folder of its own")

@@ -68,6 +68,7 @@ def test_numbers_have_four_digits_and_stay_within_their_ends() -> None:
         (["search=adam,sgd"], "one search at a time"),
         (["search=adam", "protocol=report"], "protocol=report validates on the test set"),
         (["search=adam", "seed=0,1"], "seed=0,1: a search has one"),
+        (["search=adam", "name=${model}"], "name it without ${...}"),
         (["search=adam", "study=loss"], "study=loss: a study has axes of its own"),
         (["search=adam", "resume=auto"], "resume=auto: the same command goes on"),
         (["search=adam", "hydra.run.dir=x"], "name= says where"),
