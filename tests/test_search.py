@@ -54,9 +54,12 @@ def test_a_search_trains_its_trials_prunes_and_is_not_trained_again(command: Com
     assert "trial 1: pruned at epoch 1" in out
     assert "optimizer.lr=" in out.partition("over seeds that chose nothing: python -m cifar_lab.train -m")[2]
 
-    heartbeats = [run.status()["heartbeat"] for run in runs]
+    metrics = [run.metrics_file.read_text() for run in runs]
     assert command(*LINE, "--trials", 3)[0] == 0
-    assert [run.status()["heartbeat"] for run in runs] == heartbeats
+    Path("outputs/found/trials.journal").unlink()
+    assert command(*LINE, "--trials", 3)[0] == 0
+    pd.testing.assert_frame_equal(pd.read_csv("outputs/found/search.csv"), frame)
+    assert [run.metrics_file.read_text() for run in runs] == metrics
 
     listed = called(status.main, "outputs")[1]
     assert "pruned" in listed

@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from cifar_lab.callbacks.recorder import Recorder
 from cifar_lab.runs import PrunedError, float32_digits
 
 
@@ -22,6 +23,18 @@ class Pruning(Checkpoint):
     def __init__(self, report: Callable[[int, float], bool]) -> None:
         self.report = report
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Tell the epochs of a run that goes on, which it may not be worth.
+
+        Raises:
+            PrunedError: The run is to end.
+        """
+        (recorder,) = (each for each in trainer.callbacks if isinstance(each, Recorder))  # type: ignore[attr-defined]
+        if recorder.run.metrics_file.exists():
+            validated = recorder.run.metrics().dropna(subset=["val/acc"])
+            for epoch, accuracy in zip(validated["epoch"], validated["val/acc"], strict=True):
+                self._tell(trainer, int(epoch), float(accuracy))
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Tell the epoch, if it was validated.
 
@@ -30,6 +43,9 @@ class Pruning(Checkpoint):
         """
         if not pl_module.validated:
             return
-        epoch, accuracy = trainer.current_epoch + 1, float(trainer.callback_metrics["val/acc"])
-        if self.report(epoch, float32_digits(accuracy)) and epoch < (trainer.max_epochs or 0):
+        accuracy = float32_digits(float(trainer.callback_metrics["val/acc"]))
+        self._tell(trainer, trainer.current_epoch + 1, accuracy)
+
+    def _tell(self, trainer: L.Trainer, epoch: int, accuracy: float) -> None:
+        if self.report(epoch, accuracy) and epoch < (trainer.max_epochs or 0):
             raise PrunedError(epoch)
