@@ -17,6 +17,7 @@ from cifar_lab.command import application, run
 # A subcommand is one line: the module `cifar_lab.<name>`, whose `main()` reads the command line, and its help's line.
 COMMANDS = {
     "train": "Train a composition, or each of a sweep; by Hydra.",
+    "search": "Search for the best settings, by Optuna.",
     "table": "Compare the runs of a sweep, or any runs.",
     "reproduce": "Run every row of the published report.",
     "report": "Set runs beside the published rows, as a page.",

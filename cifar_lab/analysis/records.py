@@ -18,7 +18,7 @@ class Record:
     """A run, or a job that has left none.
 
     Attributes:
-        state: finished, failed, diverged, interrupted, running, dead, unreadable or missing.
+        state: finished, failed, diverged, interrupted, pruned, running, dead, unreadable or missing.
         options: The chosen option of each group, as far as it is known.
         settings: What can change numbers but for the seed, by dotted key, as far as it is known.
         interpolations: What stands for values that follow others, by dotted key.
@@ -54,8 +54,8 @@ class Record:
     @property
     def description(self) -> str:
         """The state, and what is known of its reason, in one line."""
-        if self.state == "running":
-            return f"running, epoch {self.status.get('epoch', 0)} of {self.status.get('epochs', '?')}"
+        if self.state in ("running", "pruned"):
+            return f"{self.state}, epoch {self.status.get('epoch', 0)} of {self.status.get('epochs', '?')}"
         reason = " ".join(str(self.status.get("error", "")).split())
         return f"{self.state}: {reason}" if reason else self.state
 

@@ -58,9 +58,9 @@ def markdown(comparison: Comparison, title: str, folder: Path, pictures: Sequenc
         folder: Where the page will lie; links to the runs go from there.
         pictures: Names of the figures that lie beside it.
     """
-    parts = [f"# {title}", "\n".join(facts(comparison)), _as_markdown(table(comparison)), _READING]
+    parts = [f"# {title}", "\n".join(facts(comparison)), as_markdown(table(comparison)), _READING]
     parts += [f"![{Path(name).stem}]({name})" for name in pictures]
-    parts += ["## Runs", _as_markdown(_runs(comparison.rows, folder))]
+    parts += ["## Runs", as_markdown(_runs(comparison.rows, folder))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -109,8 +109,8 @@ def _mean(values: np.ndarray) -> str:
     return f"{values.mean():,.0f}" if len(values) else "-"
 
 
-def _as_markdown(frame: pd.DataFrame) -> str:
-    """As pandas' own would be, whose time for ten thousand rows is minutes."""
+def as_markdown(frame: pd.DataFrame) -> str:
+    """A table in Markdown, as pandas' own would be, whose time for ten thousand rows is minutes."""
     columns = [[_escaped(name), *map(_escaped, frame[name])] for name in frame]
     widths = [max(map(len, column)) for column in columns]
     rule = "|".join(f":{'-' * (width + 1)}" for width in widths)

@@ -4,6 +4,7 @@ from cifar_lab.callbacks.averaging import EMA, SWA
 from cifar_lab.callbacks.checkpoints import best
 from cifar_lab.callbacks.probe import GradientProbe
 from cifar_lab.callbacks.progress import Progress
+from cifar_lab.callbacks.pruning import Pruning
 from cifar_lab.callbacks.recorder import Recorder
 from cifar_lab.callbacks.saving import CheckpointFiles, Saving, Stopping
 from cifar_lab.callbacks.snapshots import Snapshots
@@ -15,6 +16,7 @@ __all__ = [
     "CheckpointFiles",
     "GradientProbe",
     "Progress",
+    "Pruning",
     "Recorder",
     "Saving",
     "Snapshots",

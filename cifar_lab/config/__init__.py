@@ -1,6 +1,6 @@
 """How a run is composed: the only room, beside the entry points and `assembly`, that knows Hydra and OmegaConf."""
 
-from cifar_lab.config.app import checked, run_application, run_jobs
+from cifar_lab.config.app import checked, checked_search, run_application, run_jobs
 from cifar_lab.config.build import build, build_scheduler
 from cifar_lab.config.handover import RunFailedError
 from cifar_lab.config.hyperparameters import hyperparameters
@@ -10,15 +10,19 @@ from cifar_lab.config.preflight import Preflight
 from cifar_lab.config.resume import merged, names_run
 from cifar_lab.config.saved import saved
 from cifar_lab.config.schema import conf_folder, register
+from cifar_lab.config.searches import Axis, Search
 
 register()
 
 __all__ = [
+    "Axis",
     "Preflight",
     "RunFailedError",
+    "Search",
     "build",
     "build_scheduler",
     "checked",
+    "checked_search",
     "class_names",
     "conf_folder",
     "hyperparameters",

@@ -18,9 +18,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab import exit_codes
-from cifar_lab.config import completion, schema
+from cifar_lab.config import completion, schema, searches
 from cifar_lab.config.handover import Jobs, RunFailedError, Task
 from cifar_lab.config.preflight import Preflight
+from cifar_lab.config.searches import Search
 from cifar_lab.config.slurm_jobs import SlurmJobs
 from cifar_lab.interruption import Interrupted
 from cifar_lab.runs import Sweep
@@ -58,16 +59,30 @@ def checked(arguments: Sequence[str]) -> Preflight:
     Raises:
         ValueError: It cannot be run, in one line.
     """
-    try:
-        with _own_hydra():
-            preflight = Preflight([_expanded(argument) for argument in arguments])
-            if preflight.trains:
-                preflight.check()
-    except Exception as error:  # Hydra raises nearly anything at what it did not foresee
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+    with _in_one_line(), _own_hydra():
+        preflight = Preflight([_expanded(argument) for argument in arguments])
+        if preflight.trains:
+            preflight.check()
     for note in preflight.notes:
         print(f"note: {note}", flush=True)
     return preflight
+
+
+def checked_search(words: Sequence[str], config_dir: Path | None = None) -> Search:
+    """Check what a command line asks to search, and print what is allowed but worth a word.
+
+    Args:
+        words: The command line, without flags.
+        config_dir: A folder with options of the user's own.
+
+    Raises:
+        ValueError: It cannot be searched, in one line.
+    """
+    with _in_one_line(), _own_hydra():
+        search = searches.read([_expanded(word) for word in words], config_dir)
+    for note in search.notes:
+        print(f"note: {note}", flush=True)
+    return search
 
 
 def run_jobs(task: Task, asked: Preflight) -> list[Path]:
@@ -137,6 +152,14 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = environment
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Hydra raises nearly anything at what it did not foresee
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
 @contextmanager

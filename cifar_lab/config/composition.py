@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -36,6 +36,25 @@ def check_options(override: Override, loader: Loader, search: list[str]) -> None
             nearest = difflib.get_close_matches(option, options, n=1)
             hint = f"did you mean {nearest[0]}? " if nearest else ""
             raise ValueError(f"{group}={option} does not exist; {hint}there are {', '.join(options)}")
+
+
+def check_closed(loader: Loader, lines: Sequence[str]) -> None:
+    """Refuse to train what a search's file leaves open.
+
+    Args:
+        loader: What has composed it.
+        lines: The command line.
+
+    Raises:
+        ValueError: In one line that names what is open.
+    """
+    typed = {line.lstrip("+~").partition("=")[0] for line in lines}
+    missing = [key for key in loader.space if key not in typed]
+    if missing:
+        choice = f"search={loader.choices['search']}"
+        raise ValueError(
+            f"{choice} leaves {' and '.join(missing)} open; python -m cifar_lab.search {choice} tries values"
+        )
 
 
 def foreign_groups(config: dict[str, Any]) -> set[str]:

@@ -15,12 +15,13 @@ _MAX_FOLDER_NAME = 100
 
 
 def default_name(*, _root_: DictConfig) -> str:
-    """The name of a run that was not given one: its study's, else its experiment's, else its model's."""
+    """The name of a run that was not given one: its study's or search's, else its experiment's, else its model's."""
     # Hydra takes its own node out of the configuration that a job gets, and keeps it here.
     own = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
     choices = own.runtime.choices
-    if choices.get("study"):
-        return f"study-{choices['study']}"
+    for group in ("study", "search"):
+        if choices.get(group):
+            return f"{group}-{choices[group]}"
     return str(choices.get("experiment") or choices["model"])
 
 

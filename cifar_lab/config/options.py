@@ -134,7 +134,7 @@ def _option(group: str, path: Path, name: str) -> Option:
     for key, text, value, comment in file.leaves():
         dotted = f"{group.replace('/', '.')}.{key}"
         settings.append(Setting(dotted, text, _accepted(dotted, value), comment))
-    # Experiments and studies replace the options of other groups, and models that of the activation.
+    # Experiments, studies and searches replace the options of other groups, and models that of the activation.
     builds_on, replaced = [], []
     for entry in file.content.get("defaults", []):
         if isinstance(entry, dict):

@@ -10,7 +10,7 @@ from cifar_lab import exit_codes
 from cifar_lab.config.handover import RunFailedError
 from cifar_lab.data.files import DataError
 from cifar_lab.interruption import Interrupted
-from cifar_lab.runs import DivergedError, Run, RunExistsError, described
+from cifar_lab.runs import DivergedError, PrunedError, Run, RunExistsError, described
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -25,13 +25,17 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         in_sweep: Whether the run is one of several.
 
     Raises:
-        RunFailedError: The run failed or diverged, or cannot be run as asked (a `ValueError`: exit code 2).
+        RunFailedError: The run failed, diverged or was pruned, or cannot be run as asked (a `ValueError`: exit code 2).
         KeyboardInterrupt: It was interrupted.
     """
     try:
         yield
     except RunExistsError as error:  # the folder is not this run's to write into
         raise RunFailedError(str(error), exit_codes.USAGE) from None
+    except PrunedError as error:
+        run.set_state("pruned")
+        _forget(error)
+        raise RunFailedError(str(error)) from None
     except BaseException as error:
         # Lightning makes a SystemExit of Ctrl-C.
         interrupt = next((e for e in (error, error.__context__) if isinstance(e, KeyboardInterrupt)), None)

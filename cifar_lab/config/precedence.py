@@ -1,8 +1,9 @@
 """Hydra's composition, with two rules more.
 
 Replacing an option drops what an experiment or a study set inside it: `experiment=loss_focal loss=ce` would else keep
-focal's gamma, and `optimizer=sgd` Adam's learning rate. And a study's `axes` are no settings of a run. It stands on
-two methods of Hydra's own loader (1.3); `tests/config/test_precedence.py` fails where they have changed.
+focal's gamma, and `optimizer=sgd` Adam's learning rate. And the `axes` of studies and searches are no settings of a
+run. It stands on two methods of Hydra's own loader (1.3); `tests/config/test_precedence.py` fails where they have
+changed.
 """
 
 import copy
@@ -14,7 +15,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.default_element import GroupDefault
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-_FOLDERS = ("experiment/", "study/")
+_FOLDERS = ("experiment/", "study/", "search/")
 
 
 class Loader(ConfigLoaderImpl):
@@ -26,12 +27,14 @@ class Loader(ConfigLoaderImpl):
         before_values: The last composition without experiments, studies and typed values: the options' own keys and
             kinds.
         axes: What the study of the last composition varies, as its file has it; empty without one.
+        space: What its search varies, likewise.
     """
 
     choices: dict[str, str]
     dropped: dict[str, str]
     before_values: DictConfig = DictConfig({})
     axes: Any
+    space: Any
 
     def list_groups(self, parent_name: str) -> list[str]:
         """Groups whose options may be chosen; what options of a group have in common, `base`, is no choice."""
@@ -40,7 +43,7 @@ class Loader(ConfigLoaderImpl):
     def _compose_config_from_defaults_list(self, defaults: list[Any], repo: Any) -> DictConfig:
         paths = [default.config_path for default in defaults if default.config_path and "/" in default.config_path]
         self.choices = dict(path.rsplit("/", 1) for path in paths)
-        self.dropped, self.axes = {}, {}
+        self.dropped, self.axes, self.space = {}, {}, {}
         options = [default for default in defaults if not str(default.config_path).startswith(_FOLDERS)]
         self.before_values = super()._compose_config_from_defaults_list(options, repo)
         return super()._compose_config_from_defaults_list(defaults, repo)
@@ -62,7 +65,9 @@ class Loader(ConfigLoaderImpl):
             if isinstance(named, GroupDefault) and named.override:
                 self._drop_unless_chosen(config, str(named.group).lstrip("/"), str(named.value), kind)
         if kind == "study":
-            self._take_axes(config)
+            self.axes = self._with_axes(config, self.axes)
+        elif kind == "search":
+            self.space = self._with_axes(config, self.space)
         return result
 
     def _drop_unless_chosen(self, config: DictConfig, group: str, option: str, kind: str) -> None:
@@ -70,14 +75,14 @@ class Loader(ConfigLoaderImpl):
             with open_dict(config):
                 self.dropped |= {f"{group}.{key}": kind for key in config.pop(group)}
 
-    def _take_axes(self, config: DictConfig) -> None:
+    def _with_axes(self, config: DictConfig, others: Any) -> Any:
         with open_dict(config):
             axes: Any = config.pop("axes", {})
         if OmegaConf.is_config(axes):
             axes = OmegaConf.to_container(axes)
-        # A study may build on another: their axes add up.
-        both = isinstance(axes, dict) and isinstance(self.axes, dict)
-        self.axes = {**self.axes, **axes} if both else axes
+        # A file may build on another: their axes add up.
+        both = isinstance(axes, dict) and isinstance(others, dict)
+        return {**others, **axes} if both else axes
 
 
 def install() -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -17,7 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import checks, naming, resume, schema, side_by_side, slurm, studies, targets
 from cifar_lab.config.axes import check_jobs, neighbours, values
-from cifar_lab.config.composition import check, check_options, check_own_options, foreign_groups, reworded
+from cifar_lab.config.composition import (
+    check,
+    check_closed,
+    check_options,
+    check_own_options,
+    foreign_groups,
+    reworded,
+)
 from cifar_lab.config.precedence import Loader
 from cifar_lab.runs import Run
 
@@ -44,6 +51,7 @@ class Preflight:
         on_slurm: Whether Slurm runs them.
         resumed: The folder of the run that the command line says to go on with; None without one.
         typed: What stands beside that on the command line.
+        composition: The first job's, in plain values, once `check` has run.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
@@ -59,6 +67,7 @@ class Preflight:
         self.sweep_folder: Path | None = None
         self.beside = 1
         self.on_slurm = False
+        self.composition: dict[str, Any] = {}
 
     @property
     def ordered(self) -> list[str]:
@@ -192,6 +201,8 @@ class Preflight:
             raise ValueError(reworded(error, loader)) from None
         if loader.axes and studies.GROUP not in {line.partition("=")[0] for line in lines}:
             raise ValueError(f"study={loader.choices[studies.GROUP]} is for the command line to choose")
+        check_closed(loader, lines)
+        self.composition = self.composition or plain
         known = naming.plain(loader.before_values)
         check_own_options(loader)
         slurm.check(config, self._arguments.multirun)

@@ -28,6 +28,10 @@ unfinished. What is typed beside it wins: a value narrows an axis (`study=loss l
 data.train_size=10000`). The runs that two such commands have in common are trained once. What a study neither varies
 nor sets is the experiment's, where one is typed (`study=loss experiment=best_cnn`), else the default; without an
 experiment that is what stands under *Fixed*.""",
+    "search": """ What varies is
+written in Hydra's words: `interval(0,0.3)` is any number between, `tag(log,interval(1e-4,1e-2))` one of equal factors,
+`range(16,65,16)` whole numbers, a list one of its values. What is typed beside it wins, as beside a study.
+[search.md](search.md) says how it goes.""",
 }
 _TABLE = "| key | default | takes | what it is |\n|---|---|---|---|"
 
@@ -81,7 +85,7 @@ def _group(group: str, members: list[Option]) -> str:
 
 
 def _whole(option: Option) -> str:
-    """An experiment or a study: its command, what its header says, and what it sets and varies as one would type it."""
+    """An experiment, study or search: its command, what its header says, what it sets and varies, as typed."""
     fields = dict[str, str]()
     for line in option.header:
         if line.startswith("   "):  # goes on from the line above

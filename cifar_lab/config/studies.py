@@ -15,16 +15,16 @@ from cifar_lab.config.precedence import Loader
 GROUP = "study"
 
 
-def chosen(overrides: Iterable[Override]) -> Override | None:
-    """The override that chooses a study; None without one.
+def chosen(overrides: Iterable[Override], group: str = GROUP) -> Override | None:
+    """The override that chooses a study, or what else has axes; None without one.
 
     Raises:
-        ValueError: Several studies are asked for at once.
+        ValueError: Several are asked for at once.
     """
-    found = [override for override in overrides if override.key_or_group == GROUP]
+    found = [override for override in overrides if override.key_or_group == group]
     if len(found) > 1 or any(override.is_sweep_override() for override in found):
         line = " ".join(str(override.input_line) for override in found)
-        raise ValueError(f"{line}: one study at a time, as each has axes of its own")
+        raise ValueError(f"{line}: one {group} at a time, as each has axes of its own")
     return found[0] if found else None
 
 
@@ -41,13 +41,27 @@ def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
         hydra.errors.HydraException: It cannot be composed.
     """
     hydra = compose("train", [choice, *search], return_hydra_config=True).hydra
-    written: Any = loader.axes
+    found = as_overrides(choice, loader.axes, loader)
+    if hydra.mode is not None or hydra.sweeper.get("params"):
+        raise ValueError(f"{choice}: its file sets hydra.mode or hydra.sweeper; a study has `axes:`")
+    return found
+
+
+def as_overrides(choice: str, written: Any, loader: Loader) -> list[Override]:
+    """The axes of a file as if they were typed.
+
+    Args:
+        choice: How the file is chosen.
+        written: What it has under `axes:`.
+        loader: What composes.
+
+    Raises:
+        ValueError: They are none.
+    """
     if not isinstance(written, dict) or not all(map(_is_axis, written.values())) or not written:
         raise ValueError(
             f"{choice}: its file needs its axes under `axes:`, as `loss: [ce, mse]` and `seed: range(0,3)`"
         )
-    if hydra.mode is not None or hydra.sweeper.get("params"):
-        raise ValueError(f"{choice}: its file sets hydra.mode or hydra.sweeper; a study has `axes:`")
     lines = [f"{key}={as_typed(values)}" for key, values in written.items()]
     return OverridesParser.create(config_loader=loader).parse_overrides(lines)
 

@@ -3,11 +3,12 @@
 from cifar_lab.runs.archive import Archive, ArchivedRun
 from cifar_lab.runs.checkpoints import CheckpointError, first_whole, read_checkpoint, write_checkpoint
 from cifar_lab.runs.files import replacing
-from cifar_lab.runs.locks import LockedError, locked
+from cifar_lab.runs.locks import LockedError, guarded, locked, owner
 from cifar_lab.runs.names import float32_digits, weights_name
 from cifar_lab.runs.plain import WHOLE_LIMIT, check_kinds, from_json, from_yaml
 from cifar_lab.runs.reading import UnreadableError
-from cifar_lab.runs.run import DivergedError, Run, RunExistsError, described
+from cifar_lab.runs.run import DivergedError, PrunedError, Run, RunExistsError, described
+from cifar_lab.runs.search import SearchFolder
 from cifar_lab.runs.sweep import HOW_IT_IS_RUN, Sweep, find, find_runs, find_sweeps, is_run, job_key
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "CheckpointError",
     "DivergedError",
     "LockedError",
+    "PrunedError",
     "Run",
     "RunExistsError",
+    "SearchFolder",
     "Sweep",
     "UnreadableError",
     "check_kinds",
@@ -31,9 +34,11 @@ __all__ = [
     "float32_digits",
     "from_json",
     "from_yaml",
+    "guarded",
     "is_run",
     "job_key",
     "locked",
+    "owner",
     "read_checkpoint",
     "replacing",
     "weights_name",

@@ -47,7 +47,7 @@ def locked(path: Path) -> Iterator[None]:
         LockedError: A living process has it.
         OSError: The folder cannot be written.
     """
-    with _guarded(path):
+    with guarded(path):
         other = owner(path)
         if other is not None:
             raise LockedError(f"process {other['process']} on {other['host']}")
@@ -60,7 +60,7 @@ def locked(path: Path) -> Iterator[None]:
     finally:
         stopped.set()
         beating.join()
-        with suppress(FileNotFoundError), _guarded(path):  # a run that never trained leaves no folder
+        with suppress(FileNotFoundError), guarded(path):  # a run that never trained leaves no folder
             if _told(path) == _identity():  # else it was taken over from a process that seemed dead
                 path.unlink()
 
@@ -81,8 +81,12 @@ def _beat(path: Path, stopped: threading.Event) -> None:
 
 
 @contextmanager
-def _guarded(path: Path) -> Iterator[None]:
-    """Let one process at a time look at a lock and take it."""
+def guarded(path: Path) -> Iterator[None]:
+    """Let one process at a time look at a lock and take it, or do what else no other may do meanwhile.
+
+    Args:
+        path: A file, which need not exist, in the folder whose turn it is.
+    """
     guard = os.open(path.parent, os.O_RDONLY)
     try:
         fcntl.flock(guard, fcntl.LOCK_EX)

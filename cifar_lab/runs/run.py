@@ -100,7 +100,7 @@ class Run(RunFiles):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def set_state(self, state: str, **details: object) -> None:
-        """Write `state`, one of running, finished, failed, diverged and interrupted, and add `details` to it."""
+        """Write `state`: running, finished, failed, diverged, interrupted or pruned; and add `details` to it."""
         with replacing(self.status_file) as file:
             told = {**self.status(), **details, "state": state, "heartbeat": time.time()}
             json.dump({key: value for key, value in told.items() if value is not None}, file, indent=2)
@@ -169,6 +169,17 @@ class Run(RunFiles):
     def save_snapshot(self, model: "nn.Module", epoch: int) -> None:
         """Write the network's plain state dict after `epoch` epochs to `snapshots/`; the initial one's is 0."""
         write_weights(model, self.snapshots_folder / f"epoch_{epoch:04d}.pt")
+
+
+class PrunedError(RuntimeError):
+    """A search has ended the run before its last epoch.
+
+    Args:
+        epoch: Its last, from 1.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"pruned at epoch {epoch}")
 
 
 def described(error: BaseException) -> str:

@@ -46,7 +46,7 @@ def _options() -> dict[str, dict[str, Any]]:
     """Every option's settings, those of its parent in the same group included."""
     found = {}
     for path in sorted(conf_folder().glob("*/*.yaml")):
-        if path.parent.name not in {"experiment", "study", "trainer", "protocol", "hydra"}:
+        if path.parent.name not in {"experiment", "study", "search", "trainer", "protocol", "hydra"}:
             found[f"{path.parent.name}/{path.stem}"] = _settings(path)
     return found
 

@@ -31,7 +31,7 @@ def test_every_group_option_and_key_has_a_description() -> None:
         for option in options(group):
             assert option.description, f"conf/{group}/{option.name}.yaml needs a comment above its first key"
             for setting in option.settings:
-                needs_none = group in {"experiment", "study"}
+                needs_none = group in {"experiment", "study", "search"}
                 assert setting.description or needs_none, f"{setting.key} of {option.name} needs a comment"
     assert all(setting.description for setting in scalars())
 
@@ -46,7 +46,7 @@ def test_every_group_option_and_key_stands_on_the_page() -> None:
             for key in re.findall(r"^(\w+): ", path.read_text(), re.MULTILINE):
                 assert (
                     key.endswith("_")
-                    or folder in {"experiment", "study"}
+                    or folder in {"experiment", "study", "search"}
                     or re.search(rf"^\| `{folder}\.{key}[`.]", text, re.M)
                 )
 

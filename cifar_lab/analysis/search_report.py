@@ -1,0 +1,139 @@
+"""What a search shows: its trials as a table, on the terminal and as files, and figures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cifar_lab.analysis import search_figures
+from cifar_lab.analysis.tables import as_markdown
+from cifar_lab.analysis.trial_records import TrialRecord, best_of
+from cifar_lab.runs import SearchFolder, replacing
+from cifar_lab.terminal import print_table
+
+_READING = (
+    "Validation accuracy is that of the chosen epoch, on held-out training images, with one seed. The highest of many "
+    "is higher than its settings are good: only runs with other seeds, which chose nothing, tell how good they are. A "
+    "trial that was pruned was worse than half of those that had finished, at the same epoch; it has no result."
+)
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """A search as it is shown.
+
+    Attributes:
+        title: What was searched.
+        facts: What its trials share, and what they differ in, a line each.
+        trials: In the order in which they were begun.
+        importances: How much each key matters, summing to 1; empty where too little is known.
+        logarithmic: The keys that were drawn on a logarithmic scale.
+        command: What trains the best trial's settings with other seeds; empty without one.
+    """
+
+    title: str
+    facts: Sequence[str]
+    trials: Sequence[TrialRecord]
+    importances: Mapping[str, float]
+    logarithmic: frozenset[str]
+    command: str
+
+    def frame(self) -> pd.DataFrame:
+        """A row for each trial in numbers, in the order in which they were begun; accuracies from 0 to 1."""
+        return pd.DataFrame(
+            [
+                {
+                    "trial": trial.number,
+                    **trial.values,
+                    "val/acc": trial.accuracy,
+                    "state": trial.state,
+                    "epochs": trial.epoch,
+                    "last val/acc": trial.reports.get(trial.epoch),
+                    "folder": trial.folder,
+                    "error": trial.error,
+                }
+                for trial in self.trials
+            ]
+        )
+
+    def table(self) -> list[dict[str, str]]:
+        """A row for each trial in words: the finished ones by accuracy, then the others."""
+        ranked = sorted(self.trials, key=lambda trial: (trial.accuracy is None, -(trial.accuracy or 0), trial.number))
+        return [
+            {
+                "trial": str(trial.number),
+                **trial.values,
+                "val acc %": "-" if trial.accuracy is None else f"{100 * trial.accuracy:.2f}",
+                "epochs": str(trial.epoch),
+                "state": " ".join(trial.description.split()),
+            }
+            for trial in ranked
+        ]
+
+    def conclusion(self) -> list[str]:
+        """The best trial, what matters, and what to run next."""
+        best = best_of(list(self.trials))
+        if best is None:
+            return ["no trial has finished"]
+        values = " ".join(f"{key}={value}" for key, value in best.values.items())
+        lines = [f"best: trial {best.number}, val acc {best.accuracy:.2%}, one seed: {values}"]
+        if self.importances:
+            told = ", ".join(f"{key} {share:.0%}" for key, share in self.importances.items())
+            lines.append(f"what sets the best trials apart (PED-ANOVA): {told}")
+        return [*lines, f"over seeds that chose nothing: {self.command}"]
+
+
+def report(search: SearchReport, folder: SearchFolder) -> None:
+    """Print a search's table and what follows from it, and write them with its figures.
+
+    Args:
+        search: With at least one trial.
+        folder: Its own.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    print_table(search.table(), left=(*search.trials[0].values, "state"))
+    for line in search.conclusion():
+        print(line)
+    write(search, folder)
+    print(f"- table and figures: {folder.table_markdown}", flush=True)
+
+
+def write(search: SearchReport, folder: SearchFolder) -> None:
+    """Write the table as Markdown and CSV, and the figures once a trial has finished."""
+    pictures = []
+    if best_of(list(search.trials)) is not None:
+        history = search_figures.history(search.trials, search.title)
+        importance = search_figures.importance(search.importances, search.trials, search.logarithmic, search.title)
+        for path, figure in ((folder.history_figure, history), (folder.importance_figure, importance)):
+            with replacing(path, "wb") as file:
+                figure.savefig(file, dpi=120, format="png")
+            pictures.append(path.name)
+    with replacing(folder.table_markdown) as file:
+        file.write(_page(search, pictures))
+    with replacing(folder.table_csv) as file:
+        search.frame().to_csv(file, index=False, lineterminator="\n")
+
+
+def _page(search: SearchReport, pictures: Sequence[str]) -> str:
+    folders = {str(trial.number): trial.folder for trial in search.trials}
+    rows = [{**row, "run": _link(folders[row["trial"]])} for row in search.table()]
+    *told, command = search.conclusion()
+    if search.command:
+        command = f"{command.partition(':')[0]}:\n\n```sh\n{search.command}\n```"
+    parts = [
+        f"# {search.title}",
+        "\n".join(f"- {fact}" for fact in search.facts),
+        "\n".join(f"- {line}" for line in told),
+        command,
+        as_markdown(pd.DataFrame(rows)),
+        _READING,
+        *(f"![{Path(name).stem}]({name})" for name in pictures),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _link(folder: str | None) -> str:
+    return f"[{folder}](<{folder}>)" if folder else ""

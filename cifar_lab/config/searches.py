@@ -1,0 +1,217 @@
+"""Searches: settings that are varied to find the best, `conf/search/*.yaml`; what has them all is an ordinary run.
+
+What a search varies is written as Hydra's own sweeps are: `interval(1e-4,1e-2)`, `tag(log,interval(1e-4,1e-2))`,
+`range(16,65,16)`, or values joined by commas. What is typed beside its file wins, as beside a study's.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+
+from cifar_lab.config import schema, studies
+from cifar_lab.config.axes import values
+from cifar_lab.config.composition import check_options
+from cifar_lab.config.precedence import Loader
+from cifar_lab.config.preflight import Preflight
+from cifar_lab.fingerprints import settings
+
+GROUP = "search"
+_DIGITS = 4  # of a number that is tried: more are noise in a command that somebody reads
+_NOT_SEARCHED = ("seed", "name")
+_NOT_TYPED = {
+    "study": "a study has axes of its own",
+    "resume": "the same command goes on by itself",
+    "hydra": "the runs of a search lie in outputs/<name>/, and name= says where",
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A key that a search varies.
+
+    Attributes:
+        key: As on the command line: `optimizer.lr`, or a group, `loss`.
+        choices: The values to choose from, as they are typed; empty for numbers.
+        low: The smallest number.
+        high: The largest.
+        step: Between whole numbers; None for any number between.
+        log: Whether equal factors, and not equal differences, are equally likely at first.
+    """
+
+    key: str
+    choices: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 1.0
+    step: int | None = None
+    log: bool = False
+
+    @property
+    def corners(self) -> list[str]:
+        """The words of the command line that show whether it can be varied so: both ends, or every choice."""
+        return [self.word(value) for value in (self.choices or (self.low, self.high))]
+
+    def word(self, value: str | float) -> str:
+        """A value of it as a word of the command line; numbers to four digits."""
+        if self.step is not None:
+            return f"{self.key}={value:.0f}"
+        if isinstance(value, str):
+            return f"{self.key}={value}"
+        return f"{self.key}={min(max(float(f'{value:.{_DIGITS}g}'), self.low), self.high)!r}"
+
+    def __str__(self) -> str:
+        told = ",".join(self.choices) or f"{'log ' if self.log else ''}{self.low:g} to {self.high:g}"
+        return f"{self.key}: {told}" + (f" by {self.step}" if self.step not in (None, 1) else "")
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a command line asks to search, checked.
+
+    Attributes:
+        fixed: The words that all its trials share.
+        axes: What they differ in.
+        name: Of the folder under `outputs/`.
+        named: The word of the command line that says so.
+        settings: What can change the numbers of the trials, as its first corner has it, by name.
+        epochs: Of each trial, at that corner.
+        notes: Lines about what is allowed but worth a word.
+        flags: Hydra's, which each of the trials needs.
+    """
+
+    fixed: tuple[str, ...]
+    axes: tuple[Axis, ...]
+    name: str
+    named: str
+    settings: Mapping[str, Any]
+    epochs: int
+    notes: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+    def command(self, words: Sequence[str]) -> list[str]:
+        """The command line of the trial that has `words` for the axes: an ordinary run, found again by its settings."""
+        common = ",".join(_key(line) for line in self.fixed)
+        own = [self.named, "resume=auto", f"hydra.job.config.override_dirname.exclude_keys=[{common}]"]
+        return [*self.flags, *self.fixed, *words, *own]
+
+
+def read(words: Sequence[str], config_dir: Path | None = None) -> Search:
+    """Read and check what a command line asks to search: each end of each axis is composed.
+
+    Args:
+        words: The command line, `search=adam epochs=10`.
+        config_dir: A folder with options of the user's own.
+
+    Raises:
+        ValueError: It cannot be searched, in one line.
+        hydra.errors.HydraException: It cannot be parsed.
+    """
+    flags = () if config_dir is None else ("--config-dir", str(config_dir))
+    path = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
+    with initialize_config_dir(str(schema.conf_folder()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        assert isinstance(loader, Loader)
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(words))
+        _refuse(overrides)
+        file = studies.chosen(overrides, GROUP)
+        varied = [] if file is None else _of_file(file, loader, path)
+    typed = {override.key_or_group: override for override in overrides}
+    swept = [override for override in overrides if override.is_sweep_override()]
+    own = [typed.get(override.key_or_group, override) for override in varied]
+    own += [override for override in swept if override not in own]
+    axes = tuple(_axis(override) for override in own if override.is_sweep_override())
+    if not axes:
+        raise ValueError("nothing to search: name a file, search=adam, or a range, optimizer.lr='interval(1e-4,1e-2)'")
+    fixed = tuple(str(override.input_line) for override in overrides if override not in swept)
+    kind = "-".join(axis.key for axis in axes) if file is None else str(file.value())
+    named = str(typed["name"].input_line) if "name" in typed else f"name=search-{kind}"
+    fixed = tuple(line for line in fixed if not line.startswith("name="))
+    composition, notes = _checked([*flags, *fixed, named], axes)
+    return Search(fixed, axes, composition["name"], named, settings(composition), composition["epochs"], notes, flags)
+
+
+def _refuse(overrides: Sequence[Override]) -> None:
+    for override in overrides:
+        why = _NOT_TYPED.get(override.key_or_group.partition(".")[0].partition("/")[0])
+        if why:
+            raise ValueError(f"{override.input_line}: {why}")
+        if override.key_or_group == "name" and "${" in str(override.input_line):
+            raise ValueError(
+                f"{override.input_line}: all trials of a search lie in one folder; name it without ${{...}}"
+            )
+        if override.is_sweep_override() and override.key_or_group in _NOT_SEARCHED:
+            raise ValueError(f"{override.input_line}: a search has one, which its trials share")
+
+
+def _of_file(file: Override, loader: Loader, path: list[str]) -> list[Override]:
+    """What a search's file varies, in its order, as if it were typed."""
+    check_options(file, loader, path)
+    compose("train", [str(file.input_line), *path], return_hydra_config=True)
+    return studies.as_overrides(str(file.input_line), loader.space, loader)
+
+
+def _axis(override: Override) -> Axis:
+    """What an override varies.
+
+    Raises:
+        ValueError: In one line that says what an axis may be.
+    """
+    key, line, sweep = override.key_or_group, override.input_line, override.value()
+    log = "log" in getattr(sweep, "tags", ())
+    if isinstance(sweep, IntervalSweep):
+        low, high = float(sweep.start or 0), float(sweep.end or 0)
+        axis = Axis(key, low=low, high=high, log=log)
+    elif isinstance(sweep, RangeSweep):
+        numbers = (sweep.start, sweep.stop, sweep.step)
+        if not all(isinstance(number, int) for number in numbers) or not sweep.step or (log and sweep.step != 1):
+            raise ValueError(f"{line}: range() takes whole numbers, and a step of 1 with log; else use interval()")
+        axis = _grid(key, *map(int, numbers), log=log)  # type: ignore[arg-type]
+    else:
+        choices = tuple(dict.fromkeys(word.partition("=")[2] for word in values(override)))
+        if len(choices) < 2:
+            raise ValueError(f"{line} is one value; type it without choice() to fix {key}")
+        return Axis(key, choices)
+    if not (math.isfinite(axis.low) and math.isfinite(axis.high) and axis.low < axis.high):
+        raise ValueError(f"{line}: it takes two different numbers, the lower one first")
+    if log and axis.low <= 0:
+        raise ValueError(f"{line}: with log its lower end is above 0")
+    return axis
+
+
+def _grid(key: str, start: int, stop: int, step: int, *, log: bool) -> Axis:
+    numbers = range(start, stop, step)
+    ends = (numbers[0], numbers[-1]) if numbers else (0, 0)
+    return Axis(key, low=min(ends), high=max(ends), step=abs(step), log=log)
+
+
+def _checked(words: Sequence[str], axes: Sequence[Axis]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """Check the first corner, and those that differ from it along one axis: its composition, and notes."""
+    first, notes = None, list[str]()
+    for corner in _corners(axes):
+        asked = Preflight([*words, *corner])
+        asked.check()
+        first = asked.composition if first is None else first
+        notes += [note for note in asked.notes if note not in notes]
+        if not asked.composition["protocol"]["val_fraction"]:
+            name = asked.composition["protocol"]["name"]
+            raise ValueError(f"protocol={name} validates on the test set, on which nothing is searched; leave it out")
+    assert first is not None
+    return first, tuple(notes)
+
+
+def _corners(axes: Sequence[Axis]) -> Iterator[list[str]]:
+    first = [axis.corners[0] for axis in axes]
+    yield first
+    for number, axis in enumerate(axes):
+        for word in axis.corners[1:]:
+            yield [*first[:number], word, *first[number + 1 :]]
+
+
+def _key(line: str) -> str:
+    return line.lstrip("+~").partition("=")[0]

@@ -1,0 +1,186 @@
+"""Search for the best settings: `python -m cifar_lab.search search=adam model=vgg_a epochs=10 --trials 30`."""
+
+import gc
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cifar_lab import exit_codes
+from cifar_lab.command import run_command
+from cifar_lab.config import RunFailedError, Search, checked_search
+from cifar_lab.interruption import Interrupted, Interruption
+from cifar_lab.runs import Run, SearchFolder, Sweep, job_key
+from cifar_lab.searching import Strategy, Trial, Trials, check_installed
+
+if TYPE_CHECKING:
+    from cifar_lab.analysis.trial_records import TrialRecord
+
+OUTPUTS = Path("outputs")
+_LOOK_AGAIN_SECONDS = 1.0
+
+
+def search(
+    overrides: Annotated[
+        list[str],
+        typer.Argument(help="What to search, search=adam or optimizer.lr='interval(1e-4,1e-2)', and what is fixed."),
+    ],
+    trials: Annotated[int, typer.Option(min=1, help="How many, those that are there included.")] = 20,
+    startup: Annotated[int, typer.Option(min=1, help="Trials drawn at random first, of which none is pruned.")] = 10,
+    warmup: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the epochs that each trial trains before it may be pruned.")
+    ] = 0.25,
+    pruning: Annotated[
+        bool, typer.Option(help="End trials that are worse than half of those finished, at the same epoch.")
+    ] = True,
+    sampler_seed: Annotated[int, typer.Option(min=0, help="Of what is drawn; a run's own is seed=.")] = 0,
+    config_dir: Annotated[Path | None, typer.Option(help="A folder with option files of your own.")] = None,
+) -> int:
+    """Search for the settings with the highest validation accuracy, by Optuna: TPE, and median pruning at epochs.
+
+    Each trial is an ordinary run. The same command goes on where it stopped, and started several times, on one machine
+    or on several that share the folder, its processes share the trials.
+    """
+    asked = checked_search(overrides, config_dir)
+    check_installed()
+    strategy = Strategy(startup, max(1, round(warmup * asked.epochs)), pruning, sampler_seed)
+    folder = SearchFolder(OUTPUTS / asked.name)
+    found = Trials(folder, asked.axes, {"settings": asked.settings}, strategy)
+    interruption = Interruption()
+    try:
+        with interruption.listening():
+            found.retry_failed()
+            while _train_next(found, asked, trials, interruption):
+                pass
+    except Interrupted as error:
+        with suppress(OSError):
+            _report(found, asked, folder)
+        print(f"error: interrupted by {error}; the same command goes on where it stopped", file=sys.stderr)
+        return error.exit_code
+    return _ended(_report(found, asked, folder))
+
+
+def _train_next(trials: Trials, asked: Search, total: int, interruption: Interruption) -> bool:
+    """Train the next trial; whether there was one.
+
+    Raises:
+        Interrupted: A signal was received; the trial is free for whoever goes on.
+    """
+    interruption.check()
+    with trials.next(total) as trial:
+        if trial is None:
+            return False
+        print(f"\ntrial {trial.number} (of {total} in all): {' '.join(trial.words)}", flush=True)
+        gc.collect()  # a network and what trains it refer to each other; this one may need the memory of the last
+        _train(trial, asked, interruption)
+    return True
+
+
+def _train(trial: Trial, asked: Search, interruption: Interruption) -> None:
+    """Train a trial's run, or find it, and close the trial.
+
+    Raises:
+        Interrupted: A signal was received.
+    """
+    from cifar_lab import train
+    from cifar_lab.callbacks import Pruning
+
+    command = asked.command(trial.words)
+    while True:
+        try:
+            result = train.run(command, [Pruning(trial.report)])
+        except (RunFailedError, ValueError) as error:
+            run = Sweep(OUTPUTS / asked.name).runs_by_job().get(_job(command))
+            state = "failed" if run is None else run.state()
+            if state == "running":  # by another trial with the same settings
+                time.sleep(_LOOK_AGAIN_SECONDS)
+                interruption.check()
+                continue
+            print(f"trial {trial.number}: {error}", flush=True)
+            trial.end(
+                state if state in ("pruned", "diverged") else "failed",
+                folder=None if run is None else _folder(run, asked),
+                error=None if state == "pruned" else str(error),
+            )
+            return
+        run = Run(result["folder"])
+        validated = run.metrics().dropna(subset=["val/acc"])
+        for epoch, accuracy in zip(validated["epoch"], validated["val/acc"], strict=True):
+            trial.report(int(epoch), float(accuracy))  # those of a run that was found
+        trial.end("finished", result["val/acc"], folder=_folder(run, asked))
+        print(f"trial {trial.number}: val acc {result['val/acc']:.2%}", flush=True)
+        return
+
+
+def _job(command: Sequence[str]) -> frozenset[str]:
+    return job_key([line for line in command if "=" in line and not line.startswith("hydra.")])
+
+
+def _folder(run: Run, asked: Search) -> str:
+    return os.path.relpath(run.folder, OUTPUTS / asked.name)
+
+
+def _report(trials: Trials, asked: Search, folder: SearchFolder) -> "list[TrialRecord]":
+    """Print and write what is known of the trials."""
+    from cifar_lab.analysis import search_report
+    from cifar_lab.analysis.trial_records import best_of
+
+    records = trials.records()
+    if not records:
+        return records
+    best = best_of(records)
+    values = () if best is None else [f"{key}={value}" for key, value in best.values.items()]
+    strategy = trials.strategy
+    pruning = f"after {strategy.warmup_epochs} of {asked.epochs} epochs" if strategy.pruning else "none"
+    facts = [
+        f"searched: {'; '.join(map(str, asked.axes))}",
+        f"fixed: {' '.join(asked.fixed) or 'the defaults'}; {asked.epochs} epochs, "
+        f"seed {asked.settings['seed']:.0f}, protocol {asked.settings['protocol']['name']}",
+        f"drawn by TPE (arXiv:2304.11127), the first {strategy.startup} at random, sampler seed {strategy.seed}; "
+        f"median pruning: {pruning}",
+    ]
+    shown = search_report.SearchReport(
+        title=asked.name,
+        facts=facts,
+        trials=records,
+        importances=trials.importances(),
+        logarithmic=frozenset(axis.key for axis in asked.axes if axis.log),
+        command="" if best is None else _over_seeds(asked, values),
+    )
+    print()
+    search_report.report(shown, folder)
+    return records
+
+
+def _over_seeds(asked: Search, values: Sequence[str]) -> str:
+    """The command that trains settings with five seeds, none of them the one that chose them."""
+    fixed = [line for line in asked.fixed if not line.startswith("seed=")]
+    first = int(asked.settings["seed"]) + 1
+    words = [*asked.flags, *fixed, *values, f"name={asked.name}-best", f"seed=range({first},{first + 5})"]
+    return shlex.join(["python", "-m", "cifar_lab.train", "-m", *words])
+
+
+def _ended(records: "Sequence[TrialRecord]") -> int:
+    """Tell what has not finished; the exit code."""
+    failed = [str(trial.number) for trial in records if trial.state == "failed"]
+    elsewhere = [str(trial.number) for trial in records if trial.state in ("running", "interrupted")]
+    if failed:
+        print(f"error: failed: trial {', '.join(failed)}; the same command trains them again", file=sys.stderr)
+    if elsewhere:
+        print(f"error: not finished: trial {', '.join(elsewhere)}, trained by other processes", file=sys.stderr)
+    return exit_codes.FAILED if failed or elsewhere else 0
+
+
+def main() -> None:
+    """The command line."""
+    run_command(search)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cifar_lab.analysis.search_report import SearchReport, report
+from cifar_lab.analysis.trial_records import TrialRecord, best_of
+from cifar_lab.runs import SearchFolder
+
+TRIALS = (
+    TrialRecord(0, {"optimizer.lr": "0.001", "loss": "ce"}, "finished", 0.5, {1: 0.4, 2: 0.5}, "a"),
+    TrialRecord(1, {"optimizer.lr": "0.01", "loss": "mse"}, "pruned", None, {1: 0.9}, "b"),
+    TrialRecord(2, {"optimizer.lr": "0.002", "loss": "ce"}, "finished", 0.75, {1: 0.4, 2: 0.75}, "c"),
+    TrialRecord(3, {"optimizer.lr": "0.1", "loss": "ce"}, "diverged", None, {}, "d", "the loss is nan in step 3"),
+    TrialRecord(4, {"optimizer.lr": "0.003", "loss": "ce"}, "failed", None, {}, None, "out of memory"),
+)
+
+
+def shown(trials: tuple[TrialRecord, ...], importances: dict[str, float]) -> SearchReport:
+    return SearchReport(
+        "search-x", ["fixed: epochs=2"], trials, importances, frozenset(["optimizer.lr"]), "python -m x"
+    )
+
+
+def test_a_pruned_trial_is_never_the_best() -> None:
+    best = best_of(list(TRIALS))
+    assert best is not None
+    assert best.number == 2
+    assert best_of([TRIALS[1]]) is None
+
+
+def test_the_table_ranks_what_has_finished_and_tells_the_rest_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = SearchFolder(tmp_path)
+    report(shown(TRIALS, {"optimizer.lr": 0.75, "loss": 0.25}), folder)
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines()[1:6]] == ["2", "0", "1", "3", "4"]
+    assert "pruned at epoch 1, val acc 90.00%" in printed
+    assert "best: trial 2, val acc 75.00%, one seed: optimizer.lr=0.002 loss=ce" in printed
+    assert "optimizer.lr 75%, loss 25%" in printed
+    frame = pd.read_csv(folder.table_csv).set_index("trial")
+    assert frame["val/acc"].dropna().to_dict() == {0: 0.5, 2: 0.75}
+    assert frame.loc[1, ["state", "epochs", "last val/acc"]].tolist() == ["pruned", 1, 0.9]
+    page = folder.table_markdown.read_text()
+    assert "```sh\npython -m x\n```" in page
+    assert "[c](<c>)" in page
+    for figure in (folder.history_figure, folder.importance_figure):
+        assert figure.name in page
+        assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_before_a_trial_has_finished_there_is_a_table_and_no_figure(tmp_path: Path) -> None:
+    folder = SearchFolder(tmp_path)
+    report(shown(TRIALS[1:2], {}), folder)
+    assert "no trial has finished" in folder.table_markdown.read_text()
+    assert not folder.history_figure.exists()
+
+
+def test_the_figures_show_each_setting_before_anything_is_known_of_importance(tmp_path: Path) -> None:
+    folder = SearchFolder(tmp_path)
+    report(shown(TRIALS[:1], {}), folder)
+    assert folder.importance_figure.stat().st_size > 5_000

@@ -1,0 +1,126 @@
+"""What a search varies is read from a file or a command line, and refused where it leads outside what a key takes."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cifar_lab.config import Axis, checked, checked_search, conf_folder, resolved
+from cifar_lab.fingerprints import fingerprint
+from tests.conftest import Compose
+
+FILES = sorted(path.stem for path in (conf_folder() / "search").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_can_be_searched(name: str) -> None:
+    search = checked_search([f"search={name}", "data=synthetic"])
+    assert search.name == f"search-{name}"
+    assert len(search.axes) == 3
+
+
+def test_a_file_says_what_varies_and_on_which_scale() -> None:
+    search = checked_search(["search=adam", "data=synthetic", "epochs=3"])
+    assert search.axes == (
+        Axis("optimizer.lr", low=1e-4, high=1e-2, log=True),
+        Axis("optimizer.weight_decay", low=1e-6, high=1e-2, log=True),
+        Axis("loss.smoothing", low=0.0, high=0.3),
+    )
+    assert (search.fixed, search.epochs) == (("search=adam", "data=synthetic", "epochs=3"), 3)
+
+
+def test_what_is_typed_fixes_narrows_or_adds_an_axis() -> None:
+    typed = [
+        "optimizer.lr=1e-3",
+        "loss.smoothing=interval(0,0.1)",
+        "batch_size=range(32,129,32)",
+        "activation=relu,elu",
+    ]
+    search = checked_search(["search=adam", "data=synthetic", *typed])
+    assert search.axes == (
+        Axis("optimizer.weight_decay", low=1e-6, high=1e-2, log=True),
+        Axis("loss.smoothing", low=0.0, high=0.1),
+        Axis("batch_size", low=32, high=128, step=32),
+        Axis("activation", ("relu", "elu")),
+    )
+    assert "optimizer.lr=1e-3" in search.fixed
+
+
+def test_without_a_file_the_folder_is_named_by_the_axes() -> None:
+    search = checked_search(["data=synthetic", "optimizer.lr=interval(1e-4,1e-2)", "loss=ce,mse"])
+    assert search.name == "search-optimizer.lr-loss"
+
+
+def test_numbers_have_four_digits_and_stay_within_their_ends() -> None:
+    axis = Axis("optimizer.lr", low=1e-4, high=0.0123449, log=True)
+    assert axis.word(0.00123456) == "optimizer.lr=0.001235"
+    assert axis.word(0.0123448) == "optimizer.lr=0.01234"
+    assert axis.word(1.00001e-4) == "optimizer.lr=0.0001"
+    assert Axis("batch_size", low=32, high=128, step=32).word(64) == "batch_size=64"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["search=adm"], "did you mean adam"),
+        (["search=adam,sgd"], "one search at a time"),
+        (["search=adam", "protocol=report"], "protocol=report validates on the test set"),
+        (["search=adam", "seed=0,1"], "seed=0,1: a search has one"),
+        (["search=adam", "name=${model}"], "name it without ${...}"),
+        (["search=adam", "study=loss"], "study=loss: a study has axes of its own"),
+        (["search=adam", "resume=auto"], "resume=auto: the same command goes on"),
+        (["search=adam", "hydra.run.dir=x"], "name= says where"),
+        (["search=adam", "hydra/launcher=joblib"], "name= says where"),
+        (["search=adam", "epochs=0"], "epochs=0: it takes a whole number from 1 on"),
+        (["search=adam", "loss=ce"], "loss has no smoothing"),
+        (["epochs=3"], "nothing to search"),
+        (["lrr=interval(1e-4,1e-2)"], "did you mean optimizer.lr"),
+        (["optimizer.lr=interval(-1,1)"], "optimizer.lr=-1.0: it takes a number above 0"),
+        (["model.dropout=interval(0,2)"], "model.dropout=2.0: it takes a number from 0 to 1"),
+        (["optimizer.lr=interval(1e-2,1e-4)"], "the lower one first"),
+        (["loss.smoothing=tag(log,interval(0,0.1))", "loss=label_smoothing"], "with log its lower end is above 0"),
+        (["model.dropout=range(0,1,0.1)"], "range() takes whole numbers"),
+        (["loss=choice(ce)"], "loss=choice(ce) is one value"),
+        (["loss=ce,mee"], "did you mean mse"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_in_one_line(words: list[str], told: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)) as error:
+        checked_search([*words, "data=synthetic"])
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_of_the_users_own_is_found_and_needs_axes(tmp_path: Path) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "mine.yaml").write_text(
+        "# @package _global_\nepochs: 7\naxes:\n  l1: tag(log,interval(1e-8,1e-3))\n"
+    )
+    (tmp_path / "search" / "none.yaml").write_text("# @package _global_\nepochs: 7\n")
+    search = checked_search(["search=mine", "data=synthetic"], tmp_path)
+    assert (search.epochs, search.axes) == (7, (Axis("l1", low=1e-8, high=1e-3, log=True),))
+    assert search.command(["l1=1e-6"])[:2] == ["--config-dir", str(tmp_path)]
+    with pytest.raises(ValueError, match="search=none: its file needs its axes under"):
+        checked_search(["search=none", "data=synthetic"], tmp_path)
+
+
+def test_train_refuses_what_a_search_leaves_open_and_trains_what_it_does_not(composed: Compose) -> None:
+    with pytest.raises(ValueError, match=r"leaves optimizer\.weight_decay and loss\.smoothing open; python -m"):
+        checked(["search=adam", "data=synthetic", "optimizer.lr=1e-3"])
+    typed = ["optimizer.lr=1e-3", "optimizer.weight_decay=1e-4", "loss.smoothing=0.1"]
+    checked(["search=adam", "data=synthetic", *typed])
+    by_file, by_hand = composed("search=adam", *typed), composed("optimizer=adam", "loss=label_smoothing")
+    assert fingerprint(resolved(by_file)) == fingerprint(resolved(by_hand))
+
+
+def test_a_mistake_costs_no_import_of_torch_or_optuna() -> None:
+    code = (
+        "import sys; sys.argv[1:] = ['search=adam', 'epochs=0']\n"
+        "from cifar_lab import search\n"
+        "try: search.main()\n"
+        "except SystemExit as exit_: print(exit_.code, {'torch', 'optuna'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 set()\n"
+    assert done.stderr.startswith("error: epochs=0")

@@ -1,0 +1,192 @@
+"""The trials of a search, on an objective that takes no time."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cifar_lab.config import Axis
+from cifar_lab.runs import SearchFolder, locked
+from cifar_lab.searching import Strategy, Trial, Trials
+
+pytest.importorskip("optuna")
+
+AXES = (Axis("optimizer.lr", low=1e-4, high=1e-2, log=True), Axis("loss", ("ce", "mse")), Axis("at", high=3, step=1))
+DEFINITION = {"epochs": 4, "optimizer": {"weight_decay": 0.0}}
+STRATEGY = Strategy(startup=3)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Callable[..., Trials]:
+    """A process's view of the trials in a folder."""
+
+    def trials(name: str = "search", strategy: Strategy = STRATEGY, **definition: Any) -> Trials:
+        return Trials(SearchFolder(tmp_path / name), AXES, {**DEFINITION, **definition}, strategy)
+
+    return trials
+
+
+def accuracy(trial: Trial) -> float:
+    """Best at a rate of 1e-3, and with cross-entropy."""
+    words = dict(word.split("=") for word in trial.words)
+    return 0.9 - 10 * abs(float(words["optimizer.lr"]) - 1e-3) - 0.2 * (words["loss"] == "mse")
+
+
+def work(trials: Trials, total: int, until: int | None = None) -> list[int]:
+    """Train what is left, at most `until` trials: their numbers."""
+    done: list[int] = []
+    while until is None or len(done) < until:
+        with trials.next(total) as trial:
+            if trial is None:
+                break
+            done.append(trial.number)
+            trial.end("finished", accuracy(trial))
+    return done
+
+
+def drawn(trials: Trials) -> list[dict[str, str]]:
+    return [dict(record.values) for record in trials.records()]
+
+
+def test_a_search_that_was_stopped_goes_on_with_the_trials_of_one_that_was_not(opened: Callable[..., Trials]) -> None:
+    whole = opened("whole")
+    assert work(whole, 12) == list(range(12))
+    for start, until in ((0, 2), (2, 5), (7, None)):
+        assert work(opened("parts"), 12, until)[0] == start
+    assert drawn(opened("parts")) == drawn(whole)
+    assert work(opened("parts"), 12) == []
+    assert work(opened("parts"), 13) == [12]
+
+
+def test_another_sampler_seed_draws_other_trials(opened: Callable[..., Trials]) -> None:
+    one, other = opened("one"), opened("other", Strategy(startup=3, seed=1))
+    work(one, 3)
+    work(other, 3)
+    assert drawn(one) != drawn(other)
+
+
+def test_what_a_process_has_left_open_is_gone_on_with_first(opened: Callable[..., Trials]) -> None:
+    killed = opened()
+    with killed.next(5) as trial:
+        assert trial is not None
+        trial.report(1, 0.25)
+        words = trial.words
+    again = opened()
+    assert again.records()[0].description == "interrupted at epoch 1, val acc 25.00%"
+    with again.next(5) as trial:
+        assert trial is not None
+        assert (trial.number, trial.words) == (0, words)
+        assert not trial.report(1, 0.75)  # the epoch is known
+        trial.end("finished", 0.5)
+    assert again.records()[0].reports == {1: 0.25}
+    assert work(again, 5) == [1, 2, 3, 4]
+
+
+def test_two_processes_never_have_the_same_trial(opened: Callable[..., Trials]) -> None:
+    one, other = opened(), opened()
+    with one.next(3) as first, other.next(3) as second, one.next(3) as third, other.next(3) as none:
+        assert first is not None
+        assert second is not None
+        assert third is not None
+        assert [first.number, second.number, third.number] == [0, 1, 2]
+        assert none is None
+        assert {record.state for record in other.records()} == {"running"}
+
+
+def test_a_trial_that_failed_is_tried_again_once_by_the_next_command(opened: Callable[..., Trials]) -> None:
+    trials = opened()
+    with trials.next(2) as trial:
+        assert trial is not None
+        words = trial.words
+        trial.end("failed", error="out of memory")
+    assert work(trials, 2) == [1]
+    assert [record.description for record in trials.records()] == ["failed: out of memory", "finished"]
+    opened().retry_failed()
+    trials.retry_failed()
+    with trials.next(2) as trial:
+        assert trial is not None
+        assert trial.words == words
+        trial.end("finished", 0.5)
+    assert [record.number for record in trials.records()] == [1, 2]
+    assert work(trials, 2) == []
+
+
+def test_a_trial_is_pruned_where_half_of_the_finished_ones_were_better(opened: Callable[..., Trials]) -> None:
+    trials = opened(strategy=Strategy(startup=3, warmup_epochs=2))
+    for curve in ((0.1, 0.4, 0.6), (0.2, 0.5, 0.7), (0.3, 0.6, 0.8)):
+        with trials.next(9) as trial:
+            assert trial is not None
+            assert not any(trial.report(epoch, value) for epoch, value in enumerate(curve, 1))
+            trial.end("finished", curve[-1])
+    with trials.next(9) as trial:
+        assert trial is not None
+        assert not trial.report(1, 0.0)
+        assert trial.report(2, 0.45)
+        trial.end("pruned")
+    with trials.next(9) as trial:
+        assert trial is not None
+        assert not trial.report(2, 0.55)
+        trial.end("diverged", error="the loss is nan in step 9")
+    pruned, diverged = trials.records()[3:]
+    assert pruned.description == "pruned at epoch 2, val acc 45.00%"
+    assert (pruned.accuracy, diverged.accuracy) == (None, None)
+    assert diverged.description == "diverged: the loss is nan in step 9"
+
+
+def test_without_pruning_the_worst_goes_on(opened: Callable[..., Trials]) -> None:
+    trials = opened(strategy=Strategy(startup=1, pruning=False))
+    for value in (0.9, 0.1):
+        with trials.next(2) as trial:
+            assert trial is not None
+            assert not trial.report(1, value)
+            trial.end("finished", value)
+
+
+def test_another_search_in_the_same_folder_is_refused_with_what_differs(opened: Callable[..., Trials]) -> None:
+    opened()
+    with pytest.raises(ValueError, match=r"holds another search: epochs \(4 there, 5 here\); name= gives"):
+        opened(epochs=5)
+    with pytest.raises(ValueError, match=r"strategy\.startup \(3 there, 4 here\)"):
+        opened(strategy=Strategy(startup=4))
+
+
+def test_a_line_that_a_full_disk_has_cut_is_left_out(opened: Callable[..., Trials]) -> None:
+    trials = opened()
+    work(trials, 2)
+    before = drawn(trials)
+    with trials.folder.journal_file.open("a") as file:
+        file.write('{"op_code":4,"worker')
+    again = opened()
+    assert drawn(again) == before
+    assert work(again, 4) == [2, 3]
+    assert len(opened().records()) == 4
+
+
+def test_a_damaged_journal_is_named_with_the_remedy(opened: Callable[..., Trials]) -> None:
+    journal = opened().folder.journal_file
+    journal.write_text("no journal\n" + journal.read_text())
+    with pytest.raises(
+        ValueError, match=r"trials\.journal cannot be read: .*; remove it, and the same command"
+    ) as error:
+        opened()
+    assert "\n" not in str(error.value)
+
+
+def test_the_setting_that_decides_is_the_most_important(opened: Callable[..., Trials]) -> None:
+    trials = opened(strategy=Strategy(startup=40))
+    work(trials, 4)
+    assert trials.importances() == {}
+    work(trials, 40)
+    found = trials.importances()
+    assert sum(found.values()) == pytest.approx(1)
+    assert list(found)[-1] == "at"  # on which nothing depends
+
+
+def test_a_lock_that_a_living_process_has_keeps_its_trial(opened: Callable[..., Trials]) -> None:
+    trials = opened()
+    with trials.next(2) as trial:
+        assert trial is not None
+    with locked(trials.folder.lock(0)):
+        assert work(opened(), 2) == [1]
+    assert work(opened(), 2) == [0]
