@@ -1,6 +1,7 @@
 """From a composed configuration to what Lightning trains."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -53,6 +54,7 @@ def make_classifier(config: DictConfig, datamodule: "InMemoryDataModule", native
 
 def make_callbacks(config: DictConfig, attempt: Attempt, throughput: "Throughput", averaging: Any) -> list[Any]:
     """What happens beside training: our own, then the configuration's, then the caller's."""
+    from cifar_lab import ranks
     from cifar_lab.callbacks import Progress, Recorder, Saving, Stopping, best
 
     run, options = attempt.run, dict(config.callbacks)
@@ -65,7 +67,7 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: "Throughput
         callbacks.append(probe)
     if averaging is not None:
         callbacks.append(averaging)
-    if config.trainer.enable_progress_bar:
+    if config.trainer.enable_progress_bar and ranks.rank() == 0:
         val_name = "val acc" if config.protocol.val_fraction else "test acc"
         callbacks.append(Progress(throughput, val_name=val_name, job=attempt.job))
     return [*callbacks, *attempt.callbacks]
@@ -121,19 +123,38 @@ def compiled_as_recorded(
         yield does
 
 
+def same_processes(attempt: Attempt, count: int) -> int:
+    """Record how many processes train a run, and say so where those that began it were more or fewer: the number."""
+    began = attempt.run.status().get("world_size", 1)
+    if attempt.checkpoint is not None and began != count:
+        print(f"note: the run began in {began} processes, and goes on in {count}: not to the same bits", flush=True)
+    attempt.run.set_state("running", world_size=count)
+    return count
+
+
 @contextmanager
-def same_threads(run: Run) -> Iterator[None]:
-    """Compute with as many threads as the run's first attempt did, as another number gives other bits."""
+def same_threads(run: Run, processes: int = 1) -> Iterator[int]:
+    """Compute with as many threads as the run's first attempt did, as another number gives other bits.
+
+    Args:
+        run: Records them.
+        processes: That train it on this machine; each has its share of the threads, unless `OMP_NUM_THREADS` says how
+            many.
+
+    Yields:
+        The number.
+    """
     import torch
 
     own = torch.get_num_threads()
-    recorded = run.status().get("threads", own)
+    share = own if "OMP_NUM_THREADS" in os.environ else max(1, own // processes)
+    recorded = run.status().get("threads", share)
     run.set_state("running", threads=recorded)
     if recorded > max(own, cores()):
         print(f"note: the run began with {recorded} threads, and goes on with them on {cores()} cores", flush=True)
     torch.set_num_threads(recorded)
     try:
-        yield
+        yield recorded
     finally:
         torch.set_num_threads(own)
 
@@ -167,10 +188,13 @@ def log_result(logger: "Logger | None", run: Run, result: Mapping[str, Any]) -> 
 
 
 def trainer_options(config: DictConfig, native: "hardware.Native", job: Job | None = None) -> dict[str, Any]:
-    """Lightning's Trainer arguments; `precision` and `memory_format` are settled, and which GPU a job is for."""
+    """Lightning's Trainer arguments; `precision` and `memory_format` are settled, and which GPU a job is for.
+
+    Of processes that train together each needs its own: they hold the strategy.
+    """
     from cifar_lab import hardware
 
-    options = resolved(config.trainer)
+    options = {**resolved(config.trainer), **_processes()}
     del options["memory_format"]
     if native.device == "cuda" and job is not None and job.beside > 1 and options["devices"] == 1:
         options["devices"] = [(job.number - 1) % hardware.device_count("gpu")]
@@ -187,6 +211,21 @@ def trainer_options(config: DictConfig, native: "hardware.Native", job: Job | No
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
+
+
+def _processes() -> dict[str, Any]:
+    """Lightning's arguments about processes: of those that train together, or none."""
+    from cifar_lab import ranks
+
+    if ranks.count() == 1:
+        return {"strategy": "auto", "num_nodes": 1}
+    from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+    from lightning.pytorch.strategies import DDPStrategy
+
+    # They are there already, torchrun's or our own, and described as torchrun does; Lightning is to start none.
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    strategy = DDPStrategy(cluster_environment=TorchElasticEnvironment())
+    return {"strategy": strategy, "devices": here, "num_nodes": ranks.count() // here, "use_distributed_sampler": False}
 
 
 def batches_per_epoch(config: DictConfig, datamodule: "InMemoryDataModule") -> int:
@@ -206,9 +245,12 @@ def describe(
     config: DictConfig, classifier: "Classifier", datamodule: "InMemoryDataModule", native: "hardware.Native"
 ) -> dict[str, Any]:
     """What was trained, on what, from which source, in plain values."""
-    from cifar_lab import hardware, provenance
+    from torch import nn
+
+    from cifar_lab import hardware, provenance, ranks
 
     trained = batches_per_epoch(config, datamodule) * config.batch_size
+    layers = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in classifier.modules())
     return {
         "name": config.name,
         "seed": config.seed,
@@ -220,10 +262,12 @@ def describe(
         "train_size": min(trained, datamodule.size("train")),
         "train_available": datamodule.train_available,
         "val_size": datamodule.size("val"),
-        "test_size": int(classifier.test_confusion.confmat.sum()),
+        "test_size": int(classifier.test_confusion.compute().sum()),
         "memory_format": str(native.memory_format).removeprefix("torch."),
         "optimizer_implementation": classifier.optimizer_implementation,
-        "peak_memory_bytes": hardware.peak_memory_bytes(native.device),
+        "peak_memory_bytes": max(ranks.gathered(hardware.peak_memory_bytes(native.device))),
+        "world_size": ranks.count(),
+        "batch_norm_per_process": layers and ranks.count() > 1 and not config.trainer.sync_batchnorm,
         "hardware": hardware.describe(native.device),
         "versions": provenance.versions(),
         "git_revision": provenance.git_revision(),

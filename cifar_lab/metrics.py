@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from cifar_lab import ranks
+
 
 class Mean(Metric):
     """The mean over images of what is given as the means of batches.
@@ -26,6 +28,8 @@ class Mean(Metric):
 
     def update(self, mean: Tensor, count: int) -> None:
         """Take in a batch of `count` images whose mean is `mean`, a scalar."""
+        if count == 0:  # a process's part of a small batch, which has no mean
+            return
         self.total += mean * count
         self.count += count
 
@@ -60,14 +64,27 @@ class SplitMetrics(nn.Module):
         return {f"{split}/{name}": metric.compute() for name, metric in self._metrics()}
 
     def sums(self) -> dict[str, dict[str, Any]]:
-        """What the metrics are made from, to go on with later."""
-        return {name: dict(metric.metric_state) for name, metric in self._metrics()}
+        """What the metrics are made from, to go on with later; of several processes stacked, a row for each."""
+        own = {name: dict(metric.metric_state) for name, metric in self._metrics()}
+        if ranks.count() == 1:
+            return own
+        on_cpu = {name: {part: sums[part].cpu() for part in sums} for name, sums in own.items()}
+        everybody = ranks.gathered(on_cpu)
+        return {
+            name: {part: torch.stack([each[name][part] for each in everybody]) for part in sums}
+            for name, sums in own.items()
+        }
 
     def load_sums(self, sums: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Go on from what `sums` gave."""
+        """Go on from what `sums` gave, in as many processes or in others."""
         for name, metric in self._metrics():
             for part, value in sums[name].items():
-                setattr(metric, part, value.to(metric.device))
+                own = getattr(metric, part)
+                rows = value if value.ndim > own.ndim else value[None]
+                if len(rows) != ranks.count():  # the first process keeps what all of them had
+                    rest = torch.zeros_like(rows[:1]).expand(ranks.count() - 1, *rows.shape[1:])
+                    rows = torch.cat([rows.sum(0, keepdim=True), rest])
+                setattr(metric, part, rows[ranks.rank()].to(metric.device, own.dtype))
 
     def reset(self) -> None:
         """Begin anew."""

@@ -2,6 +2,7 @@
 
 from cifar_lab.config.app import checked, run_application, run_jobs
 from cifar_lab.config.build import build, build_scheduler
+from cifar_lab.config.devices import here
 from cifar_lab.config.handover import RunFailedError
 from cifar_lab.config.hyperparameters import hyperparameters
 from cifar_lab.config.naming import class_names, interpolations, resolved
@@ -21,6 +22,7 @@ __all__ = [
     "checked",
     "class_names",
     "conf_folder",
+    "here",
     "hyperparameters",
     "interpolations",
     "merged",
