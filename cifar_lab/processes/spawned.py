@@ -25,7 +25,7 @@ from cifar_lab.processes.member import hush, trained_together
 
 # After one has failed, until the others are ended.
 GRACE_SECONDS = 10.0
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.05
 
 
 @dataclass
