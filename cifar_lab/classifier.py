@@ -120,7 +120,8 @@ class Classifier(L.LightningModule):
         images, labels = batch
         logits = self(images)
         self.test_metrics.update(logits, labels, loss=self.loss(logits, labels))
-        self.test_confusion.update(logits, labels)
+        if len(labels):
+            self.test_confusion.update(logits, labels)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed what is drawn in this batch, by dropout, with nothing but what it is drawn for."""

@@ -28,8 +28,6 @@ class Mean(Metric):
 
     def update(self, mean: Tensor, count: int) -> None:
         """Take in a batch of `count` images whose mean is `mean`, a scalar."""
-        if count == 0:  # a process's part of a small batch, which has no mean
-            return
         self.total += mean * count
         self.count += count
 
@@ -54,7 +52,12 @@ class SplitMetrics(nn.Module):
             self.add_module(name, metric)
 
     def update(self, logits: Tensor, labels: Tensor, **means: Tensor) -> None:
-        """Take in a batch: logits `(N, num_classes)`, labels `(N,)`, and by name scalars that are means over it."""
+        """Take in a batch: logits `(N, num_classes)`, labels `(N,)`, and by name scalars that are means over it.
+
+        A batch of no images, as a process's part of a small one may be, counts for nothing.
+        """
+        if not len(labels):
+            return
         self.acc.update(logits, labels)
         for name, value in means.items():
             getattr(self, name).update(value, len(labels))

@@ -80,7 +80,7 @@ def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder:
     elif fault is not None:
         callbacks.append(Armed(fault))
     from cifar_lab.processes import spawned
-    from cifar_lab.train import run_application, checked, launch
+    from cifar_lab.train import checked, launch, run_application
 
     # Processes that train together begin with what this one has imported.
     spawned.get_context = lambda method: multiprocessing.get_context("fork")  # type: ignore[attr-defined]

@@ -64,7 +64,7 @@ def test_a_sweep_of_several_processes_is_that_of_single_runs_and_is_not_done_twi
         assert ended(*line, f"seed={seed}", f"hydra.run.dir=alone{seed}")[0] == 0
         assert differences(run, Run(f"alone{seed}")) <= {"overrides", "name"}
     again = ended("-m", *line, "seed=0,1", "hydra.sweep.dir=sweep")[1]
-    assert "epoch" not in again.replace("best epoch", "").partition("test acc %")[0].replace("the epoch", "")
+    assert "epoch 1/2" not in again
     assert ended_within(5)
 
 
@@ -123,7 +123,7 @@ def test_three_processes_interrupted_within_an_epoch_go_on_to_the_same_bits() ->
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGTERM)
     process.communicate()
-    assert 0 < read_checkpoint(run.last_checkpoint)["global_step"] % 387
+    assert read_checkpoint(run.last_checkpoint)["global_step"] % 387 > 0
     assert ended("resume=run")[0] == 0
     assert ended(*line, "hydra.run.dir=whole")[0] == 0
     assert not differences(run, Run("whole")) - {"overrides"}
