@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from cifar_lab.attempt import Attempt
-from cifar_lab.config import build, build_scheduler, resolved
+from cifar_lab.config import UNSYNCED, build, build_scheduler, resolved
 from cifar_lab.fingerprints import fingerprint
 from cifar_lab.jobs import Job, cores
 from cifar_lab.runs import Run
@@ -191,10 +191,15 @@ def trainer_options(config: DictConfig, native: "hardware.Native", job: Job | No
     """Lightning's Trainer arguments; `precision` and `memory_format` are settled, and which GPU a job is for.
 
     Of processes that train together each needs its own: they hold the strategy.
+
+    Raises:
+        ValueError: BatchNorm's statistics over several processes are asked for, and this is no GPU.
     """
-    from cifar_lab import hardware
+    from cifar_lab import hardware, ranks
 
     options = {**resolved(config.trainer), **_processes()}
+    if options["sync_batchnorm"] and ranks.count() > 1 and native.device != "cuda":
+        raise ValueError(UNSYNCED)
     del options["memory_format"]
     if native.device == "cuda" and job is not None and job.beside > 1 and options["devices"] == 1:
         options["devices"] = [(job.number - 1) % hardware.device_count("gpu")]
@@ -219,7 +224,7 @@ def _processes() -> dict[str, Any]:
 
     if ranks.count() == 1:
         return {"strategy": "auto", "num_nodes": 1}
-    from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+    from lightning.pytorch.plugins.environments import TorchElasticEnvironment  # type: ignore[attr-defined]
     from lightning.pytorch.strategies import DDPStrategy
 
     # They are there already, torchrun's or our own, and described as torchrun does; Lightning is to start none.

@@ -68,7 +68,7 @@ class SplitMetrics(nn.Module):
 
     def sums(self) -> dict[str, dict[str, Any]]:
         """What the metrics are made from, to go on with later; of several processes stacked, a row for each."""
-        own = {name: dict(metric.metric_state) for name, metric in self._metrics()}
+        own: dict[str, dict[str, Any]] = {name: dict(metric.metric_state) for name, metric in self._metrics()}
         if ranks.count() == 1:
             return own
         on_cpu = {name: {part: sums[part].cpu() for part in sums} for name, sums in own.items()}

@@ -47,8 +47,9 @@ def main() -> None:
     """The command line; exits with 0, 1 (a run failed), 2 (it cannot be run as asked) or 130 (interrupted)."""
     if torchrun.rank() > 0:
         follow()
-    else:
-        run_application(lambda: launch(checked(sys.argv[1:])))
+        return
+    with leading() as leader:
+        run_application(lambda: launch(checked(sys.argv[1:]), leader=leader))
 
 
 def run(overrides: Sequence[str], callbacks: Sequence["Callback"] = ()) -> dict[str, Any]:
@@ -103,17 +104,20 @@ def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _words(overrides: Sequence[str]) -> Sequence[str]:
+    if torchrun.processes() is not None:
+        raise ValueError("under torchrun, python -m cifar_lab.train trains; trainer.devices= is for run() and sweep()")
     if isinstance(overrides, str):
         raise ValueError(f"a list of words is needed, such as {overrides.split()!r}")
     return overrides
 
 
-def launch(asked: Preflight, callbacks: Sequence["Callback"] = ()) -> list[Path]:
+def launch(asked: Preflight, callbacks: Sequence["Callback"] = (), leader: Leader | None = None) -> list[Path]:
     """Train what a checked command line says, and compare the runs of a sweep.
 
     Args:
         asked: The checked command line.
         callbacks: Lightning's, called after each run's own.
+        leader: Of torchrun's processes, where there are several.
 
     Returns:
         The folders of the runs.
@@ -122,14 +126,13 @@ def launch(asked: Preflight, callbacks: Sequence["Callback"] = ()) -> list[Path]
         ValueError: It cannot be run, in one line.
         RunFailedError: A run failed or diverged, or the table could not be written.
     """
+
+    @wraps(train)
+    def task(config: DictConfig, job: Job | None) -> float:
+        return train(config, job, callbacks, leader)
+
     try:
-        with leading() as leader:
-
-            @wraps(train)
-            def task(config: DictConfig, job: Job | None) -> float:
-                return train(config, job, callbacks, leader)
-
-            folders = run_jobs(task, asked)
+        folders = run_jobs(task, asked)
     except BaseException:
         with suppress(RunFailedError):  # what ended the sweep is what the user must know
             tabulate(asked.sweep_folder)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,7 @@ def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder:
     from cifar_lab.processes import spawned
     from cifar_lab.train import checked, launch, run_application
 
+    warnings.filterwarnings("ignore", message=".*multi-threaded.*")
     # Processes that train together begin with what this one has imported.
     spawned.get_context = lambda method: multiprocessing.get_context("fork")  # type: ignore[attr-defined]
     sys.argv = ["train", *arguments]

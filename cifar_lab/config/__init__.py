@@ -2,7 +2,7 @@
 
 from cifar_lab.config.app import checked, run_application, run_jobs
 from cifar_lab.config.build import build, build_scheduler
-from cifar_lab.config.devices import here
+from cifar_lab.config.devices import UNSYNCED, here
 from cifar_lab.config.handover import RunFailedError
 from cifar_lab.config.hyperparameters import hyperparameters
 from cifar_lab.config.naming import class_names, interpolations, resolved
@@ -15,6 +15,7 @@ from cifar_lab.config.schema import conf_folder, register
 register()
 
 __all__ = [
+    "UNSYNCED",
     "Preflight",
     "RunFailedError",
     "build",

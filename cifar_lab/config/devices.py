@@ -7,6 +7,7 @@ from cifar_lab import torchrun
 
 # As many as there are, which is known once torch is.
 ALL = ("auto", -1)
+UNSYNCED = "trainer.sync_batchnorm=true: torch has it for GPUs alone; leave it out, or set bn=false"
 
 
 def processes(config: Mapping[str, Any]) -> int | None:
@@ -68,9 +69,6 @@ def check_devices(config: Mapping[str, Any]) -> None:
         raise ValueError(f"{several}: trainer.accelerator={trainer['accelerator']} is one device; leave both out")
     if trainer["sync_batchnorm"] and trainer["accelerator"] == "cpu":
         raise ValueError(UNSYNCED)
-
-
-UNSYNCED = "trainer.sync_batchnorm=true: torch has it for GPUs alone; leave it out, or set bn=false"
 
 
 def device_notes(config: Mapping[str, Any]) -> list[str]:

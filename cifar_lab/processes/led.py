@@ -4,7 +4,7 @@ import os
 import pickle
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from cifar_lab.processes.member import hush, trained_together
 from cifar_lab.runs import DivergedError, described
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 # The first process may look through a long sweep before it has a run to train; torchrun ends the others without it.
 _PATIENCE = timedelta(days=30)
@@ -50,10 +50,11 @@ class Leader:
 
     def release(self) -> None:
         """Tell the others that there is nothing more to train."""
-        self._tell(b"")
+        with suppress(RuntimeError):  # torchrun has ended them already
+            self._tell(b"")
 
     def _tell(self, words: bytes) -> None:
-        self._connected().set(f"work/{self._told}", words)
+        self._connected().set(f"work/{self._told}", words)  # type: ignore[arg-type]
         self._told += 1
 
     def _connected(self) -> "Store":
@@ -99,7 +100,7 @@ def _tell_of(error: BaseException, rank: int) -> None:
 
 
 def _connected(is_first: bool) -> "Store":
-    from torch.distributed import PrefixStore, TCPStore
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     is_theirs = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
@@ -109,6 +110,6 @@ def _connected(is_first: bool) -> "Store":
 
 
 def _group(store: "Store", number: int) -> "Store":
-    from torch.distributed import PrefixStore
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
     return PrefixStore(f"group/{number}", store)

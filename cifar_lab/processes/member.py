@@ -11,7 +11,7 @@ from cifar_lab.interruption import Interruption
 from cifar_lab.runs import FollowedRun
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 
 def trained_together(work: Work, interruption: Interruption, store: "Store", rank: int, count: int) -> dict[str, Any]:

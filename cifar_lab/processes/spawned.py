@@ -76,7 +76,7 @@ def trained_by(count: int, work: Work) -> dict[str, Any]:
         Interrupted: A signal was received, and they have stopped where they can go on.
         BaseException: What one of them raised, the first where several did.
     """
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     interruption = work.attempt.interruption
@@ -181,7 +181,7 @@ def _rank(rank: int, count: int, port: int, work: Work, orders: Connection, answ
     """What each process does."""
     interruption = _Told(orders)
     try:
-        from torch.distributed import TCPStore
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "GROUP_RANK": 0}
         os.environ.update({name: str(value) for name, value in told.items()})

@@ -7,7 +7,7 @@ import pytest
 
 from cifar_lab import hardware, torchrun
 from cifar_lab.config import here, resolved
-from cifar_lab.config.devices import check_devices, processes
+from cifar_lab.config.devices import UNSYNCED, check_devices, processes
 from cifar_lab.fingerprints import fingerprint
 from tests.conftest import TINY, Compose, Outcome
 
@@ -90,6 +90,16 @@ def test_a_process_that_torchrun_has_started_alone_is_no_part_of_others(monkeypa
     for name, value in {**TORCHRUN, "LOCAL_WORLD_SIZE": "1", "WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
     assert torchrun.processes() is None
+
+
+@pytest.mark.cluster
+def test_what_no_gpu_is_found_for_is_refused_and_leaves_nothing(lab: Lab) -> None:
+    if hardware.training_device("auto") == "cuda":
+        pytest.skip("there is a GPU")
+    outcome = lab(*TINY, "trainer=ddp", "trainer.devices=2", "trainer.sync_batchnorm=true")
+    assert outcome.code == 2
+    assert outcome.stderr == f"error: {UNSYNCED}\n"
+    assert not Path("outputs").exists()
 
 
 @pytest.mark.parametrize("bn", [True, False])
