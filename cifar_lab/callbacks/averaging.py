@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import SyncBatchNorm
 from torch.optim.swa_utils import SWALR, get_ema_multi_avg_fn, update_bn
 
+from cifar_lab import ranks
 from cifar_lab.compilation import uncompiled
 
 
@@ -130,7 +131,7 @@ class SWA(WeightAveraging):
             raise RuntimeError(f"training ended in epoch {ended}, before averaging began after epoch {begins}")
         super().on_train_end(trainer, pl_module)
         loader: Any = trainer.train_dataloader
-        if trainer.world_size > 1 and not any(isinstance(module, SyncBatchNorm) for module in pl_module.modules()):
+        if ranks.count() > 1 and not any(isinstance(module, SyncBatchNorm) for module in pl_module.modules()):
             loader = loader.whole()  # each process does what one alone would
         loader.set_epoch(trainer.max_epochs)
         # Its running averages follow the count of batches, a program for each of them.

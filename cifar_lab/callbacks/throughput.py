@@ -7,6 +7,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from cifar_lab import ranks
+
 WARM_UP_STEPS = 10
 
 
@@ -82,7 +84,7 @@ class Throughput(L.Callback):
         now = time.perf_counter()
         self._steps += 1
         if self._steps > WARM_UP_STEPS:
-            images = len(batch[1]) * trainer.world_size
+            images = len(batch[1]) * ranks.count()
             self._images += images
             self._epoch_images += images
             self._seconds += now - self._clock
