@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_lab import torchrun
 from cifar_lab.fitting import Work
 from cifar_lab.interruption import Interrupted, Interruption
-from cifar_lab.processes.member import hush, trained_together
+from cifar_lab.processes.member import hush, quiet_torch, trained_together
 from cifar_lab.runs import DivergedError, described
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def leading() -> Iterator[Leader | None]:
         yield None
         return
     leader = Leader(started[0] * started[1])
+    quiet_torch(leader.count)
     try:
         yield leader
     finally:
@@ -78,9 +79,10 @@ def leading() -> Iterator[Leader | None]:
 
 def follow() -> None:
     """Be one of torchrun's other processes: train what the first one tells, until it has no more."""
-    hush()
-    store, number = _connected(is_first=False), 0
     rank, count = torchrun.rank(), int(os.environ["WORLD_SIZE"])
+    hush()
+    quiet_torch(count)
+    store, number = _connected(is_first=False), 0
     while words := store.get(f"work/{number}"):
         interruption = Interruption()
         with interruption.listening():

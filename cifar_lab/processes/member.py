@@ -45,6 +45,15 @@ def trained_together(work: Work, interruption: Interruption, store: "Store", ran
         distributed.destroy_process_group()
 
 
+def quiet_torch(count: int) -> None:
+    """Spare the user torch's advice on how `count` processes look for unused weights, which `assembly` asks for.
+
+    It is to be called before torch is imported.
+    """
+    if count > 2:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
 def hush() -> None:
     """Leave printing to the first process."""
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115

@@ -21,7 +21,7 @@ from typing import Any
 
 from cifar_lab.fitting import Work
 from cifar_lab.interruption import SIGNALS, Interrupted, Interruption
-from cifar_lab.processes.member import hush, trained_together
+from cifar_lab.processes.member import hush, quiet_torch, trained_together
 
 # After one has failed, until the others are ended.
 GRACE_SECONDS = 10.0
@@ -180,6 +180,7 @@ class _Told(Interruption):
 def _rank(rank: int, count: int, port: int, work: Work, orders: Connection, answers: Connection) -> None:
     """What each process does."""
     interruption = _Told(orders)
+    quiet_torch(count)
     try:
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 

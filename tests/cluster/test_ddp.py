@@ -116,13 +116,14 @@ def test_a_time_limit_ends_all_at_one_step() -> None:
 
 
 def test_three_processes_interrupted_within_an_epoch_go_on_to_the_same_bits() -> None:
-    line = (*PLAIN, "data.num_train=3014", "batch_size=7", "trainer=ddp", *CPU, "trainer.devices=3", "epochs=2")
+    line = (*PLAIN, "data.num_train=1004", "batch_size=7", "trainer=ddp", *CPU, "trainer.devices=3", "epochs=2")
     process = started(*line, "callbacks.checkpoint.every_minutes=1e-9", "hydra.run.dir=run")
     run = begun(process, "last_checkpoint")
     os.kill(process.pid, signal.SIGTERM)
     process.communicate()
-    assert read_checkpoint(run.last_checkpoint)["global_step"] % 388 > 0
-    assert ended("resume=run")[0] == 0
+    assert read_checkpoint(run.last_checkpoint)["global_step"] % 130 > 0
+    code, output = ended("resume=run")
+    assert code == 0 and "Warning" not in output, output
     assert ended(*line, "hydra.run.dir=whole")[0] == 0
     assert not differences(run, Run("whole")) - {"overrides"}
 
@@ -160,7 +161,7 @@ def test_help_and_mistakes_under_torchrun_end_all() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_torchrun_saves_and_the_run_goes_on_to_the_same_bits(number: signal.Signals) -> None:
-    line = (*PLAIN, *CPU, "epochs=80", "scheduler=constant")
+    line = (*PLAIN, *CPU, "epochs=40", "scheduler=constant")
     process = started(*line, "hydra.run.dir=run", module=TORCHRUN)
     run = begun(process)
     os.kill(process.pid, number)
@@ -174,7 +175,8 @@ def test_a_signal_to_torchrun_saves_and_the_run_goes_on_to_the_same_bits(number:
 
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_a_process_of_torchruns_that_is_killed_ends_all_and_the_run_goes_on(rank: str) -> None:
-    process = started(*PLAIN, *CPU, "epochs=2000", "scheduler=constant", "hydra.run.dir=run", module=TORCHRUN)
+    line = (*PLAIN, *CPU, "epochs=40", "scheduler=constant")
+    process = started(*line, "hydra.run.dir=run", module=TORCHRUN)
     run = begun(process)
     for number in living():
         environment = Path(f"/proc/{number}/environ").read_bytes().split(b"\0")
@@ -188,7 +190,7 @@ def test_a_process_of_torchruns_that_is_killed_ends_all_and_the_run_goes_on(rank
         assert run.status()["error"].startswith("another of the 2 processes has ended")
     else:
         assert run.state() == "dead"
-    code, output = ended("resume=run", "trainer.max_time=00:00:00:02", module=TORCHRUN)
+    code, output = ended("resume=run", module=TORCHRUN)
     assert code == 0, output
 
 
