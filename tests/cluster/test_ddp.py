@@ -35,10 +35,10 @@ def ended(*arguments: str, module: tuple[str, ...] = ("-m", "cifar_lab.train")) 
     return process.returncode, output
 
 
-def begun(process: subprocess.Popen[str], file: str = "metrics_file") -> Run:
-    """The run, once it has left a file: its metrics when it has trained an epoch."""
+def begun(process: subprocess.Popen[str]) -> Run:
+    """The run, once there is something to go on from."""
     run = Run("run")
-    while not getattr(run, file).exists():
+    while not run.last_checkpoint.exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     return run
@@ -116,9 +116,9 @@ def test_a_time_limit_ends_all_at_one_step() -> None:
 
 
 def test_three_processes_interrupted_within_an_epoch_go_on_to_the_same_bits() -> None:
-    line = (*PLAIN, "data.num_train=1004", "batch_size=7", "trainer=ddp", *CPU, "trainer.devices=3", "epochs=2")
+    line = (*PLAIN, "data.num_train=1008", "batch_size=7", "trainer=ddp", *CPU, "trainer.devices=3", "epochs=2")
     process = started(*line, "callbacks.checkpoint.every_minutes=1e-9", "hydra.run.dir=run")
-    run = begun(process, "last_checkpoint")
+    run = begun(process)
     os.kill(process.pid, signal.SIGTERM)
     process.communicate()
     assert read_checkpoint(run.last_checkpoint)["global_step"] % 130 > 0
