@@ -1,6 +1,7 @@
 """From a composed configuration to what Lightning trains."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from cifar_lab.attempt import Attempt
-from cifar_lab.config import build, build_scheduler, resolved
+from cifar_lab.config import UNSYNCED, build, build_scheduler, resolved
 from cifar_lab.fingerprints import fingerprint
 from cifar_lab.jobs import Job, cores
 from cifar_lab.runs import Run
@@ -53,6 +54,7 @@ def make_classifier(config: DictConfig, datamodule: "InMemoryDataModule", native
 
 def make_callbacks(config: DictConfig, attempt: Attempt, throughput: "Throughput", averaging: Any) -> list[Any]:
     """What happens beside training: our own, then the configuration's, then the caller's."""
+    from cifar_lab import ranks
     from cifar_lab.callbacks import Progress, Recorder, Saving, Stopping, best
 
     run, options = attempt.run, dict(config.callbacks)
@@ -65,7 +67,7 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: "Throughput
         callbacks.append(probe)
     if averaging is not None:
         callbacks.append(averaging)
-    if config.trainer.enable_progress_bar:
+    if config.trainer.enable_progress_bar and ranks.rank() == 0:
         val_name = "val acc" if config.protocol.val_fraction else "test acc"
         callbacks.append(Progress(throughput, val_name=val_name, job=attempt.job))
     return [*callbacks, *attempt.callbacks]
@@ -121,19 +123,38 @@ def compiled_as_recorded(
         yield does
 
 
+def same_processes(attempt: Attempt, count: int) -> int:
+    """Record how many processes train a run, and say so where those that began it were more or fewer: the number."""
+    began = attempt.run.status().get("world_size", 1)
+    if attempt.checkpoint is not None and began != count:
+        print(f"note: the run began in {began} processes, and goes on in {count}: not to the same bits", flush=True)
+    attempt.run.set_state("running", world_size=count)
+    return count
+
+
 @contextmanager
-def same_threads(run: Run) -> Iterator[None]:
-    """Compute with as many threads as the run's first attempt did, as another number gives other bits."""
+def same_threads(run: Run, processes: int = 1) -> Iterator[int]:
+    """Compute with as many threads as the run's first attempt did, as another number gives other bits.
+
+    Args:
+        run: Records them.
+        processes: That train it on this machine; each has its share of the threads, unless `OMP_NUM_THREADS` says how
+            many.
+
+    Yields:
+        The number.
+    """
     import torch
 
     own = torch.get_num_threads()
-    recorded = run.status().get("threads", own)
+    share = own if "OMP_NUM_THREADS" in os.environ else max(1, own // processes)
+    recorded = run.status().get("threads", share)
     run.set_state("running", threads=recorded)
     if recorded > max(own, cores()):
         print(f"note: the run began with {recorded} threads, and goes on with them on {cores()} cores", flush=True)
     torch.set_num_threads(recorded)
     try:
-        yield
+        yield recorded
     finally:
         torch.set_num_threads(own)
 
@@ -167,10 +188,18 @@ def log_result(logger: "Logger | None", run: Run, result: Mapping[str, Any]) -> 
 
 
 def trainer_options(config: DictConfig, native: "hardware.Native", job: Job | None = None) -> dict[str, Any]:
-    """Lightning's Trainer arguments; `precision` and `memory_format` are settled, and which GPU a job is for."""
-    from cifar_lab import hardware
+    """Lightning's Trainer arguments; `precision` and `memory_format` are settled, and which GPU a job is for.
 
-    options = resolved(config.trainer)
+    Of processes that train together each needs its own: they hold the strategy.
+
+    Raises:
+        ValueError: BatchNorm's statistics over several processes are asked for, and this is no GPU.
+    """
+    from cifar_lab import hardware, ranks
+
+    options = {**resolved(config.trainer), **_processes()}
+    if options["sync_batchnorm"] and ranks.count() > 1 and native.device != "cuda":
+        raise ValueError(UNSYNCED)
     del options["memory_format"]
     if native.device == "cuda" and job is not None and job.beside > 1 and options["devices"] == 1:
         options["devices"] = [(job.number - 1) % hardware.device_count("gpu")]
@@ -189,16 +218,33 @@ def trainer_options(config: DictConfig, native: "hardware.Native", job: Job | No
     }
 
 
-def cluster_environment(config: DictConfig) -> list[Any]:
-    """What tells Lightning that a run of one process has no others; of several Lightning has to find out.
+def _processes() -> dict[str, Any]:
+    """Lightning's arguments about processes: of those that train together, or none."""
+    from cifar_lab import ranks
 
-    Within a job of Slurm it would take the job's tasks for the run's processes and wait for them, and at the
-    scheduler's signal queue the job again by itself, before the run is saved.
-    """
-    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    if ranks.count() == 1:
+        from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-    is_one = config.trainer.devices == 1 and config.trainer.num_nodes == 1
-    return [LightningEnvironment()] if is_one else []
+        # Else, within a job of Slurm, Lightning takes the job's tasks for the run's processes and waits for them, and at
+        # the scheduler's signal queues the job again by itself, before the run is saved.
+        return {"strategy": "auto", "num_nodes": 1, "plugins": [LightningEnvironment()]}
+    from lightning.pytorch.plugins.environments import TorchElasticEnvironment  # type: ignore[attr-defined]
+    from lightning.pytorch.strategies import DDPStrategy
+
+    # They are there already, torchrun's or our own, and described as torchrun does; Lightning is to start none.
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    # Else torch gives gradients other places after a process's first step, and more than two are summed in an order
+    # that follows their places: a run that goes on would have other bits.
+    keeps_places = ranks.count() > 2
+    strategy = DDPStrategy(cluster_environment=TorchElasticEnvironment(), find_unused_parameters=keeps_places)
+    nodes = ranks.count() // here
+    return {
+        "strategy": strategy,
+        "devices": here,
+        "num_nodes": nodes,
+        "use_distributed_sampler": False,
+        "plugins": [],
+    }
 
 
 def batches_per_epoch(config: DictConfig, datamodule: "InMemoryDataModule") -> int:
@@ -218,9 +264,12 @@ def describe(
     config: DictConfig, classifier: "Classifier", datamodule: "InMemoryDataModule", native: "hardware.Native"
 ) -> dict[str, Any]:
     """What was trained, on what, from which source, in plain values."""
-    from cifar_lab import hardware, provenance
+    from torch import nn
+
+    from cifar_lab import hardware, provenance, ranks
 
     trained = batches_per_epoch(config, datamodule) * config.batch_size
+    layers = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in classifier.modules())
     return {
         "name": config.name,
         "seed": config.seed,
@@ -232,10 +281,12 @@ def describe(
         "train_size": min(trained, datamodule.size("train")),
         "train_available": datamodule.train_available,
         "val_size": datamodule.size("val"),
-        "test_size": int(classifier.test_confusion.confmat.sum()),
+        "test_size": int(classifier.test_confusion.compute().sum()),
         "memory_format": str(native.memory_format).removeprefix("torch."),
         "optimizer_implementation": classifier.optimizer_implementation,
-        "peak_memory_bytes": hardware.peak_memory_bytes(native.device),
+        "peak_memory_bytes": max(ranks.gathered(hardware.peak_memory_bytes(native.device))),
+        "world_size": ranks.count(),
+        "batch_norm_per_process": layers and ranks.count() > 1 and not config.trainer.sync_batchnorm,
         "hardware": hardware.describe(native.device),
         "versions": provenance.versions(),
         "git_revision": provenance.git_revision(),

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from cifar_lab import ranks
 from cifar_lab.compilation import uncompiled
 from cifar_lab.data.images import key_seed
 from cifar_lab.metrics import Mean, SplitMetrics
@@ -33,6 +34,10 @@ class Classifier(L.LightningModule):
     (scalars on the device) and `step_lr` describe it; `validated` says whether the epoch at hand has been validated, as
     otherwise the metrics that Lightning shows are those of an epoch before. Setting `follows_schedule` to False stops
     the scheduler where it is.
+
+    Where several processes train together, each on its part of every batch, all of this is told of the whole batch, and
+    a step follows the mean over its images, though the parts differ in size. Each process draws dropout's masks for
+    itself.
 
     Args:
         model: Maps images `(N, 3, H, W)` to logits `(N, num_classes)`.
@@ -87,14 +92,22 @@ class Classifier(L.LightningModule):
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The objective of one batch."""
+        """The objective of one batch; of a part of it what the mean over the processes makes the objective."""
         images, labels = batch
         logits = self(images)
         loss = self.loss(logits, labels)
-        objective = loss + self.l1 * self._l1_norm() if self.l1 else loss
+        penalty = self.l1 * self._l1_norm() if self.l1 else None
+        objective = loss if penalty is None else loss + penalty
         self.step_loss = loss.detach()
         self.train_metrics.update(logits.detach(), labels, loss=self.step_loss, objective=objective.detach())
-        return objective
+        if ranks.count() == 1:
+            return objective
+        # Gradients are averaged over processes, each of which counts by its share of the batch's images.
+        own = loss.new_tensor(len(labels))
+        summed, count = ranks.total(torch.stack([self.step_loss * own, own]))
+        self.step_loss = summed / count
+        weighted = loss * (ranks.count() * own / count)
+        return weighted if penalty is None else weighted + penalty
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure one batch of the split that chooses the epoch."""
@@ -107,15 +120,18 @@ class Classifier(L.LightningModule):
         images, labels = batch
         logits = self(images)
         self.test_metrics.update(logits, labels, loss=self.loss(logits, labels))
-        self.test_confusion.update(logits, labels)
+        if len(labels):
+            self.test_confusion.update(logits, labels)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed what is drawn in this batch, by dropout, with nothing but what it is drawn for."""
         self.seed_draws(batch_idx)
 
     def seed_draws(self, batch_idx: int) -> None:
-        """Set the random state to the one in which a batch of the epoch at hand is trained on."""
-        seed_draws(self.seed, self.current_epoch, batch_idx, self.device)
+        """Set the random state to the one in which a batch of the epoch at hand is trained on, or a part of it."""
+        # Another key for each process: what is drawn alike for two parts of a batch would be no draw of its own.
+        rank = ranks.rank() if ranks.count() > 1 else None
+        seed_draws(self.seed, self.current_epoch, batch_idx, self.device, rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the sums of the epoch at hand; within an epoch they are in no weights."""
@@ -210,9 +226,17 @@ class Classifier(L.LightningModule):
             self.lr_scheduler_step(scheduler, metric)
 
 
-def seed_draws(run_seed: int, epoch: int, batch_idx: int, device: torch.device) -> None:
-    """Seed what a training step draws, on the CPU and on its device, with nothing but what it is drawn for."""
-    seed = key_seed(_DRAWS, run_seed, epoch, batch_idx)
+def seed_draws(run_seed: int, epoch: int, batch_idx: int, device: torch.device, rank: int | None = None) -> None:
+    """Seed what a training step draws, on the CPU and on its device, with nothing but what it is drawn for.
+
+    Args:
+        run_seed: The run's.
+        epoch: From 0.
+        batch_idx: In the epoch, from 0.
+        device: Where else than on the CPU it is drawn.
+        rank: Of the process, where several train together.
+    """
+    seed = key_seed(_DRAWS, run_seed, epoch, batch_idx, *(() if rank is None else (rank,)))
     # In 1 us; `torch.manual_seed` takes up to 1 ms where no GPU is.
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":

@@ -52,6 +52,9 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
         left_out = _NOT_HASHED.get(key, set())
         if left_out is not None:
             kept[key] = _without(value, left_out) if isinstance(value, dict) else value
+    # Over several processes it makes the statistics of one; alone it does nothing.
+    if kept.get("trainer", {}).get("sync_batchnorm"):
+        kept["trainer"]["sync_batchnorm"] = False
     # null and 0 both switch clipping off, and 1 and 1.0 are one number.
     kept["grad_clip"] = kept.get("grad_clip") or 0
     # It changes no number either, but what is recorded; without one a run is what it was before there were probes.

@@ -3,17 +3,20 @@
 import logging
 import math
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab.assembly import (
     choose_native,
-    cluster_environment,
     compiled_as_recorded,
     describe,
+    log_result,
     make_callbacks,
     make_classifier,
+    make_logger,
     probe_cost,
     trainer_options,
 )
@@ -29,6 +32,46 @@ if TYPE_CHECKING:
     from cifar_lab.callbacks import Throughput
     from cifar_lab.classifier import Classifier
     from cifar_lab.data.datamodule import InMemoryDataModule
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a process needs to train a run.
+
+    Attributes:
+        config: The resolved configuration, plain values.
+        attempt: Where to write, and what to go on from.
+        options: The chosen option of each group.
+        overrides: What the command line said.
+        hyperparameters: What tells the run from others.
+        threads: Of each process.
+    """
+
+    config: Mapping[str, Any]
+    attempt: Attempt
+    options: Mapping[str, str | None]
+    overrides: Sequence[str]
+    hyperparameters: Mapping[str, bool | float | str]
+    threads: int
+
+
+def trained(work: Work) -> dict[str, Any]:
+    """Train a run that has been started, and draw its figures: the result, by the names of `docs/run_directory.md`.
+
+    Processes that train together all call it; the first one writes.
+    """
+    from cifar_lab import ranks
+
+    config, run, is_first = OmegaConf.create(dict(work.config)), work.attempt.run, ranks.rank() == 0
+    logger = make_logger(config, run, work.overrides, work.hyperparameters) if is_first else None
+    measured = fit_and_test(config, work.attempt, logger)
+    result = {**measured, "options": dict(work.options), "overrides": list(work.overrides)}
+    if is_first:
+        from cifar_lab.analysis.run_report import draw
+
+        draw(run, result)
+        log_result(logger, run, result)
+    return result
 
 
 def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" = None) -> dict[str, Any]:
@@ -53,6 +96,8 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
     # A single run on a machine where jobs are queued is no mistake.
     warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
+    # What is logged is of all processes already.
+    warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     throughput = Throughput()
     native = choose_native(config, attempt.run)
@@ -80,22 +125,24 @@ def _fit_and_test(
 ) -> dict[str, Any]:
     import lightning as L
 
+    from cifar_lab import ranks
     from cifar_lab.callbacks import SWA, CheckpointFiles, Stopping
 
     run = attempt.run
     averaging = build(config.averaging)
     callbacks = make_callbacks(config, attempt, throughput, averaging)
-    plugins = [CheckpointFiles(run), *cluster_environment(config)]
-    options = {**trainer_options(config, native, attempt.job), "plugins": plugins}
+    options = trainer_options(config, native, attempt.job)
+    options["plugins"].append(CheckpointFiles(run))
     trainer = L.Trainer(**options, callbacks=callbacks, logger=logger or False)
     trainer.fit(classifier, datamodule, ckpt_path=attempt.checkpoint, weights_only=True)
     if averaging is not None and not throughput.has_trained:  # all epochs were there, and Lightning ends nothing then
         averaging.on_train_end(trainer, classifier)
-    if not run.metrics_file.exists():
+    if not ranks.first_of(run.metrics_file.exists()):
         raise RuntimeError("no epoch was trained to its end; give trainer.max_time more, or data.train_size less")
     # An average over epochs is no epoch's, and is itself what was chosen.
-    best_epoch = None if isinstance(averaging, SWA) else run.best_epoch()
+    best_epoch = None if isinstance(averaging, SWA) else ranks.first_of(run.best_epoch())
     stopping = Stopping(attempt.interruption)
+    options = trainer_options(config, native, attempt.job)
     tester = L.Trainer(**options, callbacks=[stopping], logger=False, enable_checkpointing=False)
     measured = test(tester, classifier, datamodule, run, best_epoch)
     for active in trainer.loggers:

@@ -21,12 +21,14 @@ class Interrupted(KeyboardInterrupt):
         received: The signal.
 
     Attributes:
+        received: The same.
         exit_code: What the process should end with: 130 after Ctrl-C, else 143.
         goes_on: What goes on with the run.
     """
 
     def __init__(self, received: signal.Signals) -> None:
         super().__init__(received.name)
+        self.received = received
         self.exit_code = exit_codes.interrupted(received)
         self.goes_on = "the same command"
 
@@ -34,6 +36,9 @@ class Interrupted(KeyboardInterrupt):
     def told(self) -> str:
         """What has happened, and what goes on from there, in one line."""
         return f"interrupted by {self}; {self.goes_on} goes on where it stopped"
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[signal.Signals]]:
+        return Interrupted, (self.received,)
 
 
 class Interruption:

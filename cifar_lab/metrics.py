@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from cifar_lab import ranks
+
 
 class Mean(Metric):
     """The mean over images of what is given as the means of batches.
@@ -50,7 +52,12 @@ class SplitMetrics(nn.Module):
             self.add_module(name, metric)
 
     def update(self, logits: Tensor, labels: Tensor, **means: Tensor) -> None:
-        """Take in a batch: logits `(N, num_classes)`, labels `(N,)`, and by name scalars that are means over it."""
+        """Take in a batch: logits `(N, num_classes)`, labels `(N,)`, and by name scalars that are means over it.
+
+        A batch of no images, as a process's part of a small one may be, counts for nothing.
+        """
+        if not len(labels):
+            return
         self.acc.update(logits, labels)
         for name, value in means.items():
             getattr(self, name).update(value, len(labels))
@@ -60,14 +67,27 @@ class SplitMetrics(nn.Module):
         return {f"{split}/{name}": metric.compute() for name, metric in self._metrics()}
 
     def sums(self) -> dict[str, dict[str, Any]]:
-        """What the metrics are made from, to go on with later."""
-        return {name: dict(metric.metric_state) for name, metric in self._metrics()}
+        """What the metrics are made from, to go on with later; of several processes stacked, a row for each."""
+        own: dict[str, dict[str, Any]] = {name: dict(metric.metric_state) for name, metric in self._metrics()}
+        if ranks.count() == 1:
+            return own
+        on_cpu = {name: {part: sums[part].cpu() for part in sums} for name, sums in own.items()}
+        everybody = ranks.gathered(on_cpu)
+        return {
+            name: {part: torch.stack([each[name][part] for each in everybody]) for part in sums}
+            for name, sums in own.items()
+        }
 
     def load_sums(self, sums: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Go on from what `sums` gave."""
+        """Go on from what `sums` gave, in as many processes or in others."""
         for name, metric in self._metrics():
             for part, value in sums[name].items():
-                setattr(metric, part, value.to(metric.device))
+                own = getattr(metric, part)
+                rows = value if value.ndim > own.ndim else value[None]
+                if len(rows) != ranks.count():  # the first process keeps what all of them had
+                    rest = torch.zeros_like(rows[:1]).expand(ranks.count() - 1, *rows.shape[1:])
+                    rows = torch.cat([rows.sum(0, keepdim=True), rest])
+                setattr(metric, part, rows[ranks.rank()].to(metric.device, own.dtype))
 
     def reset(self) -> None:
         """Begin anew."""

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from cifar_lab import exit_codes, table
-from cifar_lab.assembly import log_result, make_logger, same_threads
+from cifar_lab import exit_codes, table, torchrun
+from cifar_lab.assembly import same_processes, same_threads
 from cifar_lab.attempt import Attempt, checkpoint_of, is_done
 from cifar_lab.config import (
     Preflight,
     RunFailedError,
     checked,
+    here,
     hyperparameters,
     interpolations,
     merged,
@@ -32,9 +33,10 @@ from cifar_lab.config import (
     run_application,
     run_jobs,
 )
-from cifar_lab.fitting import fit_and_test
+from cifar_lab.fitting import Work, trained
 from cifar_lab.interruption import Interruption
 from cifar_lab.jobs import Job, clock, timed
+from cifar_lab.processes import Leader, follow, leading, trained_by
 from cifar_lab.runs import HOW_IT_IS_RUN, LockedError, Run, Sweep, find_runs, job_key, locked
 
 if TYPE_CHECKING:
@@ -43,7 +45,11 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """The command line; exits with 0, 1 (a run failed), 2 (it cannot be run as asked) or 130 (interrupted)."""
-    run_application(lambda: launch(checked(sys.argv[1:])))
+    if torchrun.rank() > 0:
+        follow()
+        return
+    with leading() as leader:
+        run_application(lambda: launch(checked(sys.argv[1:]), leader=leader))
 
 
 def run(overrides: Sequence[str], callbacks: Sequence["Callback"] = ()) -> dict[str, Any]:
@@ -98,17 +104,20 @@ def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _words(overrides: Sequence[str]) -> Sequence[str]:
+    if torchrun.processes() is not None:
+        raise ValueError("under torchrun, python -m cifar_lab.train trains; trainer.devices= is for run() and sweep()")
     if isinstance(overrides, str):
         raise ValueError(f"a list of words is needed, such as {overrides.split()!r}")
     return overrides
 
 
-def launch(asked: Preflight, callbacks: Sequence["Callback"] = ()) -> list[Path]:
+def launch(asked: Preflight, callbacks: Sequence["Callback"] = (), leader: Leader | None = None) -> list[Path]:
     """Train what a checked command line says, and compare the runs of a sweep.
 
     Args:
         asked: The checked command line.
         callbacks: Lightning's, called after each run's own.
+        leader: Of torchrun's processes, where there are several.
 
     Returns:
         The folders of the runs.
@@ -120,7 +129,7 @@ def launch(asked: Preflight, callbacks: Sequence["Callback"] = ()) -> list[Path]
 
     @wraps(train)
     def task(config: DictConfig, job: Job | None) -> float:
-        return train(config, job, callbacks)
+        return train(config, job, callbacks, leader)
 
     try:
         folders = run_jobs(task, asked)
@@ -146,13 +155,16 @@ def tabulate(sweep_folder: Path | None) -> None:
             raise RunFailedError(f"the table was not written: {type(error).__name__}: {line}") from None
 
 
-def train(config: DictConfig, job: Job | None = None, callbacks: Sequence["Callback"] = ()) -> float:
+def train(
+    config: DictConfig, job: Job | None = None, callbacks: Sequence["Callback"] = (), leader: Leader | None = None
+) -> float:
     """Train a composition and leave its run directory, or go on with what an earlier attempt has left there.
 
     Args:
         config: The composed configuration; Hydra has made the run's folder.
         job: Which job of a sweep it is; of a sweep, finished runs are not trained again, and others gone on with.
         callbacks: Lightning's, called after the run's own.
+        leader: Of torchrun's processes, where there are several.
 
     Returns:
         The validation accuracy of the chosen weights, from 0 to 1; NaN where another process trains the run.
@@ -175,7 +187,7 @@ def train(config: DictConfig, job: Job | None = None, callbacks: Sequence["Callb
                 with locked(run.lock_file):
                     if not is_done(run, config, job):
                         checkpoint = checkpoint_of(run, config, job)
-                        train_run(config, Attempt(run, job, interruption, checkpoint, tuple(callbacks)))
+                        train_run(config, Attempt(run, job, interruption, checkpoint, tuple(callbacks)), leader)
         except LockedError as owner:
             return leave(run, job, owner)
     from cifar_lab.analysis.run_report import summary
@@ -200,8 +212,10 @@ def leave(run: Run, job: Job | None, owner: LockedError) -> float:
     return math.nan
 
 
-def train_run(config: DictConfig, attempt: Attempt) -> None:
+def train_run(config: DictConfig, attempt: Attempt, leader: Leader | None = None) -> None:
     """Train a run whose lock is held, and write its directory from the first file to the result.
+
+    This process trains it, torchrun's all do, or, for several devices, those that it starts.
 
     Raises:
         RunFailedError: The run ended without a result; its folder says why.
@@ -215,16 +229,16 @@ def train_run(config: DictConfig, attempt: Attempt) -> None:
         settled = resolved(config)
         if names_run(config.resume):
             settled = merged(run, settled, overrides)
-            config = OmegaConf.create(settled)
         run.start(settled, overrides, options, follows, goes_on=attempt.checkpoint is not None)
         common = None if job is None else hydra.job.config.override_dirname.exclude_keys
-        logger = make_logger(config, run, typed, hyperparameters(settled, options, typed, common))
-        with same_threads(run):
-            result = {**fit_and_test(config, attempt, logger), "options": options, "overrides": typed}
-        from cifar_lab.analysis.run_report import draw
-
-        draw(run, result)
-        log_result(logger, run, result)
+        columns = hyperparameters(settled, options, typed, common)
+        count = same_processes(attempt, here(settled) if leader is None else leader.count)
+        with same_threads(run, count) as threads:
+            work = Work(settled, attempt, options, typed, columns, threads)
+            if leader is not None:
+                result = leader.trained(work)
+            else:
+                result = trained(work) if count == 1 else trained_by(count, work)
         run.finish(result)
 
 

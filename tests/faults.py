@@ -5,11 +5,13 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import lightning as L
 import torch
 
 # A process begins where torch has been imported, in no second instead of several.
@@ -28,11 +30,14 @@ class Fault(NamedTuple):
             before has been moved).
         count: The how manyeth time.
         number: The signal.
+        rank: In which of the processes that train together it happens; another signal than SIGKILL goes to the one
+            that has started them. None where there is one process.
     """
 
     place: str
     count: int
     number: signal.Signals = signal.SIGKILL
+    rank: int | None = None
 
 
 class Ended(NamedTuple):
@@ -70,12 +75,30 @@ def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder:
         os.dup2(handle, stream)
     _tell_where_on_sigprof()
     torch.set_num_threads(1)
-    if fault is not None:
+    callbacks = []
+    if fault is not None and fault.rank is None:
         _arm(fault)
-    from cifar_lab.train import main
+    elif fault is not None:
+        callbacks.append(Armed(fault))
+    from cifar_lab.processes import spawned
+    from cifar_lab.train import checked, launch, run_application
 
+    warnings.filterwarnings("ignore", message=".*multi-threaded.*")
+    # Processes that train together begin with what this one has imported.
+    spawned.get_context = lambda method: multiprocessing.get_context("fork")  # type: ignore[attr-defined]
     sys.argv = ["train", *arguments]
-    main()
+    run_application(lambda: launch(checked(arguments), callbacks))
+
+
+class Armed(L.Callback):
+    """Arms a fault in one of the processes that train together."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.global_rank == self.fault.rank:
+            _arm(self.fault)
 
 
 def _tell_where_on_sigprof() -> None:
@@ -100,7 +123,8 @@ def _arm(fault: Fault) -> None:
         return times == fault.count
 
     def send() -> None:
-        os.kill(os.getpid(), fault.number)
+        starter = fault.rank is not None and fault.number != signal.SIGKILL
+        os.kill(os.getppid() if starter else os.getpid(), fault.number)
 
     def after(owner: Any, name: str) -> None:
         method = getattr(owner, name)

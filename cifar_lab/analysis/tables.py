@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,8 +79,16 @@ def facts(comparison: Comparison) -> list[str]:
     lines = [f"- data: {' and '.join(data)}, {images}"]
     lines += [f"- epochs: {epochs}"] if epochs else []
     lines += [f"- protocol: {protocol}: {protocol_words(protocol)}"] if protocol else []
-    devices = {f"{result['hardware']['device_name']}, {result['precision']}": None for result in comparison.results}
+    devices = {_trained_on(result): None for result in comparison.results}
     return [*lines, f"- hardware: {'; '.join(devices)}"]
+
+
+def _trained_on(result: Mapping[str, Any]) -> str:
+    device, count = f"{result['hardware']['device_name']}, {result['precision']}", result.get("world_size", 1)
+    if count == 1:
+        return device
+    per_process = ", BatchNorm over each one's part of a batch" if result["batch_norm_per_process"] else ""
+    return f"{device}, {count} processes{per_process}"
 
 
 def _runs(rows: Sequence[Row], folder: Path) -> pd.DataFrame:

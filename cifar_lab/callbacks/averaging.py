@@ -6,8 +6,10 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from torch import Tensor
+from torch.nn import SyncBatchNorm
 from torch.optim.swa_utils import SWALR, get_ema_multi_avg_fn, update_bn
 
+from cifar_lab import ranks
 from cifar_lab.compilation import uncompiled
 
 
@@ -129,6 +131,8 @@ class SWA(WeightAveraging):
             raise RuntimeError(f"training ended in epoch {ended}, before averaging began after epoch {begins}")
         super().on_train_end(trainer, pl_module)
         loader: Any = trainer.train_dataloader
+        if ranks.count() > 1 and not any(isinstance(module, SyncBatchNorm) for module in pl_module.modules()):
+            loader = loader.whole()  # each process does what one alone would
         loader.set_epoch(trainer.max_epochs)
         # Its running averages follow the count of batches, a program for each of them.
         with uncompiled(), trainer.precision_plugin.forward_context():

@@ -1,5 +1,6 @@
 """The checkpoints that a run resumes from."""
 
+import signal
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
+from cifar_lab import ranks
 from cifar_lab.interruption import Interruption
 from cifar_lab.runs import Run, read_checkpoint, write_checkpoint
 
@@ -45,7 +47,7 @@ class Saving(Checkpoint):
 
     Within an epoch it saves only where an optimizer step is complete, and never after an epoch's last batch, from where
     Lightning would not do that epoch's end and validation. Validation is never saved in: averaged weights may stand in
-    for the raw ones there.
+    for the raw ones there. Processes that train together save and stop at the same step.
 
     Args:
         run: Where to save.
@@ -87,14 +89,22 @@ class Saving(Checkpoint):
             return
         minutes = (time.monotonic() - self._saved) / 60
         due = self.every_minutes is not None and minutes >= self.every_minutes
-        if due or self.interruption.received is not None:
+        if self._agreed(due):
             self._save(trainer, pl_module)
             self.interruption.check()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Save the epoch."""
+        self._agreed(due=False)
         self._save(trainer, pl_module)
         self.interruption.check()
+
+    def _agreed(self, due: bool) -> bool:
+        """Whether it is time, or a signal was received, in any of the processes that train together."""
+        due_anywhere, received = ranks.largest([due, self.interruption.received or 0])
+        if received:
+            self.interruption.received = signal.Signals(received)
+        return bool(due_anywhere or received)
 
     def _save(self, trainer: L.Trainer, pl_module: Any) -> None:
         # On a GPU a loss is looked at now and then only; weights from behind a bad one must not be kept.

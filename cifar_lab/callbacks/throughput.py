@@ -7,13 +7,16 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from cifar_lab import ranks
+
 WARM_UP_STEPS = 10
 
 
 class Throughput(L.Callback):
     """Times a run, and its training steps and their data, without validation, saving and the first steps.
 
-    A run that goes on adds to what it had taken where it was saved.
+    A run that goes on adds to what it had taken where it was saved. Processes that train together are taken to have
+    equal parts of each batch.
     """
 
     def __init__(self) -> None:
@@ -81,8 +84,9 @@ class Throughput(L.Callback):
         now = time.perf_counter()
         self._steps += 1
         if self._steps > WARM_UP_STEPS:
-            self._images += len(batch[1])
-            self._epoch_images += len(batch[1])
+            images = len(batch[1]) * ranks.count()
+            self._images += images
+            self._epoch_images += images
             self._seconds += now - self._clock
             self._epoch_training_seconds += now - self._clock
         self._clock = now

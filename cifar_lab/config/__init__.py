@@ -2,6 +2,7 @@
 
 from cifar_lab.config.app import checked, checked_search, run_application, run_jobs
 from cifar_lab.config.build import build, build_scheduler
+from cifar_lab.config.devices import UNSYNCED, here
 from cifar_lab.config.handover import RunFailedError
 from cifar_lab.config.hyperparameters import hyperparameters
 from cifar_lab.config.naming import class_names, interpolations, resolved
@@ -15,6 +16,7 @@ from cifar_lab.config.searches import Axis, Search
 register()
 
 __all__ = [
+    "UNSYNCED",
     "Axis",
     "Preflight",
     "RunFailedError",
@@ -25,6 +27,7 @@ __all__ = [
     "checked_search",
     "class_names",
     "conf_folder",
+    "here",
     "hyperparameters",
     "interpolations",
     "merged",

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from cifar_lab.config.devices import check_devices, device_notes
 from cifar_lab.fingerprints import leaves
 from cifar_lab.runs import WHOLE_LIMIT
 
@@ -60,6 +61,7 @@ _NULL_OR: dict[str, type] = {
 _SEVERAL_KINDS = ("precision", "devices", "deterministic", "profiler")
 WORDS: dict[str, tuple[str | int, ...]] = {
     "init": ("default", "xavier", "he"),
+    "strategy": ("auto", "ddp"),
     "memory_format": ("auto", "channels_last", "contiguous"),
     "mode": ("min", "max"),
     "threshold_mode": ("rel", "abs"),
@@ -213,6 +215,7 @@ def check_together(config: Mapping[str, Any]) -> None:
             raise ValueError("cuda_graphs=true cannot accumulate; set trainer.accumulate_grad_batches=1")
         if config["trainer"]["accelerator"] == "cpu":
             raise ValueError("cuda_graphs=true needs a GPU, and trainer.accelerator=cpu; leave one of them out")
+    check_devices(config)
 
 
 def _is_count(value: Any) -> bool:
@@ -233,4 +236,4 @@ def notes(config: Mapping[str, Any]) -> list[str]:
             end += length
         if end > epochs:
             lines.append(f"warm restarts: epoch {epochs} lies within a cycle that ends at epoch {end}")
-    return lines
+    return lines + device_notes(config)

@@ -10,6 +10,7 @@ from cifar_lab import exit_codes
 from cifar_lab.config.handover import RunFailedError
 from cifar_lab.data.files import DataError
 from cifar_lab.interruption import Interrupted
+from cifar_lab.ranks import RankLostError
 from cifar_lab.runs import DivergedError, PrunedError, Run, RunExistsError, described
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -55,17 +56,21 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
             raise RunFailedError(message, exit_codes.USAGE) from None
         if isinstance(error, OSError) and error.errno in _FULL:  # the traceback may not have found room either
             raise RunFailedError(_told_of_full_disk(error, run, in_sweep)) from None
+        if isinstance(error, RankLostError):
+            raise RunFailedError(f"{message}; {_how_to_go_on(run, in_sweep)}") from None
         code = exit_codes.USAGE if isinstance(error, ValueError) else exit_codes.FAILED
         raise RunFailedError(f"{message}; the traceback is in {run.error_file}", code) from None
 
 
 def _told_of_full_disk(error: OSError, run: Run, in_sweep: bool) -> str:
     what = "a file" if error.filename is None else os.path.relpath(error.filename)
+    return f"cannot write {what}: {error.strerror}; free some space, then {_how_to_go_on(run, in_sweep)}"
+
+
+def _how_to_go_on(run: Run, in_sweep: bool) -> str:
     saved = run.last_checkpoint.exists()
     how = "the same command" if in_sweep or not saved else f"resume={os.path.relpath(run.folder)}"
-    return (
-        f"cannot write {what}: {error.strerror}; free some space, then {how} {'goes on' if saved else 'begins again'}"
-    )
+    return f"{how} {'goes on' if saved else 'begins again'}"
 
 
 def _forget(error: BaseException) -> None:

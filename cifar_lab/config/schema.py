@@ -18,7 +18,7 @@ class Schema:
         name: Folder of the run or sweep under `outputs/`.
         seed: Varies initial weights, order, augmentation and dropout.
         epochs: Passes over the training images.
-        batch_size: Training images per step.
+        batch_size: Training images per step, over all devices.
         bn: BatchNorm after each convolution.
         l1: Weight of the L1 norm of all trainable parameters.
         grad_clip: Largest global L2 norm of the gradients; 0 or null does not clip.

@@ -29,7 +29,7 @@ class InMemoryDataModule(L.LightningDataModule):
     """Batches of images in memory, on the training device, under one of two protocols; subclasses load the images.
 
     Args:
-        batch_size: Training images per step.
+        batch_size: Training images per batch, which the processes that train together share.
         augment: Changes each training batch, called `(images, generator)`; None leaves it as it is.
         mean: Per channel, subtracted from [0, 1] images.
         std: Per channel, divided by.
@@ -140,7 +140,12 @@ class InMemoryDataModule(L.LightningDataModule):
         return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
 
     def _eval_batch_size(self) -> int:
-        return _CPU_EVAL_BATCH_SIZE if self._device().type == "cpu" else _EVAL_BATCH_SIZE
+        each = _CPU_EVAL_BATCH_SIZE if self._device().type == "cpu" else _EVAL_BATCH_SIZE
+        return each * self._part()[1]
+
+    def _part(self) -> tuple[int, int]:
+        """Which part of each batch is this process's, and of how many."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _loader(
         self, split: str, batch_size: int, augment: Augmentation | None = None, shuffle: bool = False, seed: int = 0
@@ -149,7 +154,14 @@ class InMemoryDataModule(L.LightningDataModule):
         device = self._device()
         images, labels = self._splits[split]
         data = LabelledImages(images.to(device), labels.to(device))
-        return BatchLoader(data, batch_size, self.mean, self.std, augment=augment, shuffle=shuffle, seed=seed)
+        part, last = self._part(), len(labels) % batch_size or batch_size
+        if shuffle and last < part[1]:
+            raise ValueError(
+                f"batch_size={batch_size} leaves a last batch of {last} for {part[1]} processes; set another batch_size"
+            )
+        return BatchLoader(
+            data, batch_size, self.mean, self.std, augment=augment, shuffle=shuffle, seed=seed, part=part
+        )
 
 
 class CIFAR10DataModule(InMemoryDataModule):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cifar_lab.data.augment import to_device
 from cifar_lab.data.images import LabelledImages, keyed_generator
+from cifar_lab.ranks import share
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -44,6 +45,8 @@ class BatchLoader:
         augment: Changes each batch; None leaves it as it is.
         shuffle: Visit the images in a new order each epoch.
         seed: Non-negative; varies order and augmentation.
+        part: Which part of each batch to yield, from 0, and of how many; the processes that train together each take
+            their own. The parts differ in size by one image at most, and joined are the batch, to the bit.
     """
 
     def __init__(
@@ -55,12 +58,14 @@ class BatchLoader:
         augment: Augmentation | None = None,
         shuffle: bool = False,
         seed: int = 0,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self.data = data
         self.batch_size = batch_size
         self.augment = augment
         self.shuffle = shuffle
         self.seed = seed
+        self.part = part
         self.epoch = 0
         self._given = (0, 0)  # the epoch of the last iteration, and how many batches of it were given out
         self._resumes = (0, 0)
@@ -78,7 +83,7 @@ class BatchLoader:
         return -(-len(self.data.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield float32 images `(B, 3, 32, 32)` and int64 labels `(B,)`."""
+        """Yield float32 images `(B, 3, 32, 32)` and int64 labels `(B,)`, or the part of them."""
         epoch = self.epoch
         first = self._resumes[1] if self._resumes[0] == epoch else 0
         self._resumes = (0, 0)
@@ -87,9 +92,14 @@ class BatchLoader:
             if index < first:
                 continue
             self._given = epoch, index + 1
-            images, labels = self.data.take(chosen)
-            if self.augment is not None:
-                images = self.augment(images, keyed_generator(_AUGMENTATION, self.seed, epoch, index))
+            mine = share(len(chosen), *self.part)
+            if self.augment is None:
+                images, labels = self.data.take(chosen[mine])
+            else:
+                # The whole batch's, so that an image meets the same numbers whoever trains on it.
+                images, labels = self.data.take(chosen)
+                images = self.augment(images, keyed_generator(_AUGMENTATION, self.seed, epoch, index))[mine]
+                labels = labels[mine]
             yield normalise(images, self._mean, self._std), labels
 
     def state_dict(self) -> dict[str, int]:
@@ -109,6 +119,12 @@ class BatchLoader:
 
     def to(self, device: torch.device) -> "BatchLoader":
         """The same batches, made on a device."""
-        data = LabelledImages(*(part.to(device) for part in self.data))
+        return self._with(LabelledImages(*(part.to(device) for part in self.data)), self.part)
+
+    def whole(self) -> "BatchLoader":
+        """The whole of each batch."""
+        return self._with(self.data, (0, 1))
+
+    def _with(self, data: LabelledImages, part: tuple[int, int]) -> "BatchLoader":
         mean, std = self._mean.tolist(), self._std.tolist()
-        return BatchLoader(data, self.batch_size, mean, std, self.augment, self.shuffle, self.seed)
+        return BatchLoader(data, self.batch_size, mean, std, self.augment, self.shuffle, self.seed, part)

@@ -3,6 +3,7 @@
 from cifar_lab.runs.archive import Archive, ArchivedRun
 from cifar_lab.runs.checkpoints import CheckpointError, first_whole, read_checkpoint, write_checkpoint
 from cifar_lab.runs.files import replacing
+from cifar_lab.runs.followed import FollowedRun
 from cifar_lab.runs.locks import LockedError, guarded, locked, owner
 from cifar_lab.runs.names import float32_digits, weights_name
 from cifar_lab.runs.plain import WHOLE_LIMIT, check_kinds, from_json, from_yaml
@@ -18,6 +19,7 @@ __all__ = [
     "ArchivedRun",
     "CheckpointError",
     "DivergedError",
+    "FollowedRun",
     "LockedError",
     "PrunedError",
     "Run",

@@ -1,0 +1,111 @@
+"""How many processes train a run together, and what they cannot do; checked before torch is imported."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cifar_lab import torchrun
+
+# As many as there are, which is known once torch is.
+ALL = ("auto", -1)
+UNSYNCED = "trainer.sync_batchnorm=true: torch has it for GPUs alone; leave it out, or set bn=false"
+
+
+def processes(config: Mapping[str, Any]) -> int | None:
+    """How many processes train a composition together: those that torchrun has started, else one for each device.
+
+    Args:
+        config: The composition, plain values.
+
+    Returns:
+        None where `trainer.devices` leaves it to the machine.
+    """
+    started, devices = torchrun.processes(), config["trainer"]["devices"]
+    if started is not None:
+        return started[0] * started[1]
+    if devices in ALL:
+        return None
+    return len(devices) if isinstance(devices, list) else int(devices)
+
+
+def here(config: Mapping[str, Any]) -> int:
+    """How many processes this one has to start for a composition; 1 where it trains by itself, or with torchrun's."""
+    count = 1 if torchrun.processes() is not None else processes(config)
+    if count is None:
+        from cifar_lab import hardware
+
+        count = hardware.device_count(config["trainer"]["accelerator"])
+    return count
+
+
+def check_devices(config: Mapping[str, Any]) -> None:
+    """Refuse numbers of devices that are none, and what several processes cannot train together.
+
+    Raises:
+        ValueError: In one line.
+    """
+    trainer = config["trainer"]
+    _check_number(trainer["devices"])
+    _check_torchrun(trainer)
+    count = processes(config)
+    if count == 1:
+        return
+    several = f"trainer.devices={trainer['devices']}" if torchrun.processes() is None else "torchrun"
+    refused = {
+        "jobs_per_device": (config["jobs_per_device"] > 1, "runs each job on one device; leave one of them out"),
+        "probe": (
+            bool(config["probe"]),
+            "looks at whole batches, and each process has a part of one; set probe=none",
+        ),
+        "cuda_graphs": (config["cuda_graphs"], "records no step of several processes; set cuda_graphs=false"),
+    }
+    for key, (is_set, words) in refused.items():
+        if is_set:
+            raise ValueError(f"{several}: {key}= {words}")
+    if count is None:
+        return
+    if config["batch_size"] < count:
+        raise ValueError(f"batch_size={config['batch_size']}: {count} processes share each batch; set it higher")
+    if trainer["accelerator"] not in ("auto", "cpu", "gpu", "cuda"):
+        raise ValueError(f"{several}: trainer.accelerator={trainer['accelerator']} is one device; leave both out")
+    if trainer["sync_batchnorm"] and trainer["accelerator"] == "cpu":
+        raise ValueError(UNSYNCED)
+
+
+def device_notes(config: Mapping[str, Any]) -> list[str]:
+    """What is worth a word about several processes."""
+    trainer, count = config["trainer"], processes(config)
+    if count is None or count == 1:
+        return []
+    if config["bn"] and not trainer["sync_batchnorm"]:
+        part = -(-config["batch_size"] // count)
+        on_gpus = "" if trainer["accelerator"] == "cpu" else "; trainer.sync_batchnorm=true does it over all, on GPUs"
+        return [
+            f"BatchNorm normalises over the {part} images of each of {count} processes, not over a batch's "
+            f"{config['batch_size']}, which changes numbers{on_gpus}"
+        ]
+    return []
+
+
+def _check_number(devices: Any) -> None:
+    is_number = isinstance(devices, int) and not isinstance(devices, bool) and devices >= 1
+    is_list = isinstance(devices, list) and devices and all(isinstance(each, int) and each >= 0 for each in devices)
+    if not (is_number or is_list or devices in ALL):
+        raise ValueError(
+            f"trainer.devices={devices}: it takes a number from 1 on, GPUs by number as [0,1], or auto for all GPUs"
+        )
+
+
+def _check_torchrun(trainer: Mapping[str, Any]) -> None:
+    started, devices, machines = torchrun.processes(), trainer["devices"], trainer["num_nodes"]
+    if started is None:
+        if machines > 1:
+            raise ValueError(
+                f"trainer.num_nodes={machines}: start it by torchrun --nnodes={machines} on each of them, "
+                "docs/scaling.md says how"
+            )
+        return
+    number = len(devices) if isinstance(devices, list) else devices
+    if number not in (1, started[0], *ALL):
+        raise ValueError(f"trainer.devices={devices}: torchrun has started {started[0]} processes here; leave it out")
+    if machines not in (1, started[1]):
+        raise ValueError(f"trainer.num_nodes={machines}: torchrun runs on {started[1]} machines; leave it out")

@@ -1,0 +1,60 @@
+"""What each of the processes that train a run together does."""
+
+import os
+import sys
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from cifar_lab.fitting import Work, trained
+from cifar_lab.interruption import Interruption
+from cifar_lab.runs import FollowedRun
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
+
+def trained_together(work: Work, interruption: Interruption, store: "Store", rank: int, count: int) -> dict[str, Any]:
+    """Train a run as one of its processes, of which that of rank 0 writes: its result.
+
+    Args:
+        work: The run, the same for all of them.
+        interruption: Notes signals; they agree on where to stop.
+        store: Where they find each other, and no other group does.
+        rank: Of this process.
+        count: Of processes.
+    """
+    from torch import cuda, distributed, set_num_threads
+
+    from cifar_lab.hardware import training_device
+
+    set_num_threads(work.threads)
+    attempt, trainer = replace(work.attempt, interruption=interruption), work.config["trainer"]
+    if rank > 0:
+        attempt = replace(attempt, run=FollowedRun(attempt.run.folder))
+    backend = "gloo"
+    if training_device(trainer["accelerator"]) == "cuda":
+        # What is told beside training goes between the CPUs, which then do not wait for the GPUs.
+        backend = "cpu:gloo,cuda:nccl"
+        devices, local = trainer["devices"], int(os.environ["LOCAL_RANK"])
+        cuda.set_device(devices[local] if isinstance(devices, list) else local)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
+    try:
+        return trained(replace(work, attempt=attempt))
+    finally:
+        distributed.destroy_process_group()
+
+
+def quiet_torch(count: int) -> None:
+    """Spare the user torch's advice on how `count` processes look for unused weights, which `assembly` asks for.
+
+    It is to be called before torch is imported.
+    """
+    if count > 2:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def hush() -> None:
+    """Leave printing to the first process."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    warnings.simplefilter("ignore")

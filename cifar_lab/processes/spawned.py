@@ -1,0 +1,222 @@
+"""Processes that the command starts, to train one run together on this machine.
+
+The command's own process holds the run's lock, hands every one of them the same composed run, waits for them, and
+decides how the run has ended; none of them reads a command line or makes a folder. What signals ask for it tells them
+in words, so that no signal reaches them twice, and when it is gone they end.
+"""
+
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing import get_context, resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from cifar_lab.fitting import Work
+from cifar_lab.interruption import SIGNALS, Interrupted, Interruption
+from cifar_lab.processes.member import hush, quiet_torch, trained_together
+
+# After one has failed, until the others are ended.
+GRACE_SECONDS = 10.0
+_POLL_SECONDS = 0.05
+
+
+@dataclass
+class _Process:
+    """One of the processes: what it is told, and how it has ended."""
+
+    rank: int
+    process: BaseProcess
+    orders: Connection
+    answers: Connection
+    answer: tuple[float, Any] | None = None
+    was_ended: bool = False
+
+    def look(self) -> None:
+        """Take the answer, if there is one."""
+        with suppress(EOFError):
+            while self.answer is None and self.answers.poll():
+                self.answer = self.answers.recv()
+
+    def result(self) -> dict[str, Any] | None:
+        """What it has measured, if it has come to its end."""
+        return None if self.answer is None or isinstance(self.answer[1], BaseException) else self.answer[1]
+
+    def failure(self) -> tuple[bool, float, BaseException] | None:
+        """Why it has failed, if it has: whether only because of another one, when, and what."""
+        from cifar_lab import ranks
+
+        if self.answer is not None and isinstance(self.answer[1], BaseException):
+            return ranks.has_lost(self.answer[1]), self.answer[0], self.answer[1]
+        code = self.process.exitcode
+        if self.answer is not None or not code or self.was_ended:
+            return None
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has ended with exit code {code}"
+        memory = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
+        return False, 0.0, ranks.RankLostError(f"process {self.rank} {how}{memory}")
+
+
+def trained_by(count: int, work: Work) -> dict[str, Any]:
+    """Train a run in `count` processes of this machine: its result.
+
+    Args:
+        count: At least 2.
+        work: The run, which has been started.
+
+    Raises:
+        ValueError: What the processes need cannot be handed over.
+        RankLostError: One of them was killed.
+        Interrupted: A signal was received, and they have stopped where they can go on.
+        BaseException: What one of them raised, the first where several did.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    interruption = work.attempt.interruption
+    sent = replace(work, attempt=replace(work.attempt, interruption=Interruption()))
+    processes: list[_Process] = []
+    try:
+        for rank in range(count):
+            processes.append(_started(rank, count, store.port, sent))
+        _wait(processes, interruption)
+    finally:
+        _end(processes)
+    result = processes[0].result()
+    if result is not None:
+        return result
+    failures = [failure for each in processes if (failure := each.failure()) is not None]
+    raise min(failures, key=lambda failure: failure[:2])[2]
+
+
+def _started(rank: int, count: int, port: int, work: Work) -> _Process:
+    context = get_context("spawn")
+    (told, orders), (answers, answered) = context.Pipe(duplex=False), context.Pipe(duplex=False)
+    arguments = (rank, count, port, work, told, answered)
+    process = context.Process(target=_rank, args=arguments, name=f"rank {rank}")
+    with _signals_blocked():
+        try:
+            process.start()
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(f"callbacks cannot be handed to the processes that train: {error}") from None
+    told.close()
+    answered.close()
+    return _Process(rank, process, orders, answers)
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Start processes that no signal of ours reaches, not even Ctrl-C while they still import."""
+    resource_tracker.ensure_running()  # starting it would unblock them again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _wait(processes: list[_Process], interruption: Interruption) -> None:
+    """Wait until all have ended, or some time after one has failed; hand on a signal."""
+    told = False
+    give_up = float("inf")
+    while running := [each for each in processes if each.process.is_alive()]:
+        wait([each.process.sentinel for each in running], timeout=_POLL_SECONDS)
+        for each in processes:
+            each.look()
+        if interruption.received is not None and not told:
+            told = True
+            for each in running:
+                with suppress(OSError):
+                    each.orders.send(int(interruption.received))
+        failures = [failure for each in processes if (failure := each.failure()) is not None]
+        if failures:
+            from cifar_lab import ranks
+
+            was_killed = any(isinstance(error, ranks.RankLostError) for _, _, error in failures)
+            give_up = min(give_up, time.monotonic() + (0 if was_killed else GRACE_SECONDS))
+        if time.monotonic() >= give_up:
+            return
+    for each in processes:
+        each.look()
+
+
+def _end(processes: list[_Process]) -> None:
+    for each in processes:
+        if each.process.is_alive():
+            each.was_ended = True
+            each.process.kill()
+    for each in processes:
+        each.process.join()
+        each.look()
+        each.orders.close()
+        each.answers.close()
+
+
+class _Told(Interruption):
+    """Signals that the process of the command has received; without that process this one ends.
+
+    Args:
+        orders: Their numbers.
+    """
+
+    def __init__(self, orders: Connection) -> None:
+        super().__init__()
+        threading.Thread(target=self._listen, args=(orders,), daemon=True).start()
+
+    def _listen(self, orders: Connection) -> None:
+        try:
+            while True:
+                self.received = signal.Signals(orders.recv())
+        except (EOFError, OSError):
+            os._exit(1)
+
+
+def _rank(rank: int, count: int, port: int, work: Work, orders: Connection, answers: Connection) -> None:
+    """What each process does."""
+    interruption = _Told(orders)
+    quiet_torch(count)
+    try:
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "GROUP_RANK": 0}
+        os.environ.update({name: str(value) for name, value in told.items()})
+        # All are on this machine, and nobody else is to reach them.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
+        store = TCPStore("127.0.0.1", port, is_master=False)
+        if rank > 0:
+            hush()
+        answer: object = trained_together(work, interruption, store, rank, count)
+    except BaseException as error:
+        answers.send((time.time(), _portable(error)))
+        sys.exit(1)
+    answers.send((time.time(), answer))
+
+
+def _loopback() -> str:
+    import socket
+
+    names = [name for _, name in socket.if_nameindex()]
+    return next((name for name in ("lo", "lo0") if name in names), names[0])
+
+
+def _portable(error: BaseException) -> BaseException:
+    """An exception as it can be sent: with its traceback as a text, and what Lightning makes of Ctrl-C undone."""
+    import traceback
+
+    from cifar_lab.runs import described
+
+    error = next((each for each in (error, error.__context__) if isinstance(each, Interrupted)), error)
+    text = "".join(traceback.format_exception(error))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(described(error))
+    error.__cause__ = error.__context__ = None
+    error.add_note(text)
+    return error

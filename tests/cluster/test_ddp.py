@@ -1,0 +1,202 @@
+"""Processes that train one run together, as the command starts them, and as torchrun does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cifar_lab.runs import Run, Sweep, find_runs, read_checkpoint
+from tests.comparison import differences
+from tests.test_processes import PLAIN, SAME, TWO, check_equal, ended_within, living
+
+pytestmark = pytest.mark.cluster
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "cifar_lab.train")
+CPU = ("trainer.accelerator=cpu",)
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def started(*arguments: str, module: tuple[str, ...] = ("-m", "cifar_lab.train")) -> subprocess.Popen[str]:
+    line = [sys.executable, *module, *arguments]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def ended(*arguments: str, module: tuple[str, ...] = ("-m", "cifar_lab.train")) -> tuple[int, str]:
+    process = started(*arguments, module=module)
+    output, _ = process.communicate()
+    return process.returncode, output
+
+
+def begun(process: subprocess.Popen[str]) -> Run:
+    """The run, once there is something to go on from."""
+    run = Run("run")
+    while not run.last_checkpoint.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    return run
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that train, beside the one of the command, in the order of their numbers."""
+    return [number for number in sorted(living()) if number != process.pid and "spawn_main" in command_of(number)]
+
+
+def command_of(number: int) -> str:
+    return Path(f"/proc/{number}/cmdline").read_text()
+
+
+def test_a_sweep_of_several_processes_is_that_of_single_runs_and_is_not_done_twice() -> None:
+    line = (*PLAIN, "trainer.strategy=ddp", *CPU, "trainer.devices=2")
+    code, output = ended("-m", *line, "seed=0,1", "hydra.sweep.dir=sweep")
+    assert code == 0, output
+    assert output.count("epoch 1/2") == 2
+    runs = Sweep("sweep").runs()
+    assert {path.name for path in Path().iterdir()} == {"sweep"}
+    for seed, run in enumerate(runs):
+        assert ended(*line, f"seed={seed}", f"hydra.run.dir=alone{seed}")[0] == 0
+        assert differences(run, Run(f"alone{seed}")) <= {"overrides", "name"}
+    again = ended("-m", *line, "seed=0,1", "hydra.sweep.dir=sweep")[1]
+    assert "epoch 1/2" not in again
+    assert ended_within(5)
+
+
+def test_without_the_process_that_started_them_they_end_and_the_run_goes_on() -> None:
+    line = (*PLAIN, *TWO, "epochs=60", "scheduler=constant")
+    process = started(*line, "hydra.run.dir=run")
+    run = begun(process)
+    assert len(ranks_of(process)) == 2
+    process.kill()
+    process.communicate()
+    assert ended_within(5)
+    assert run.state() == "dead"
+    assert ended("resume=run")[0] == 0
+    assert ended(*line, "hydra.run.dir=whole")[0] == 0
+    assert not differences(run, Run("whole"))
+
+
+@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)])
+def test_a_signal_stops_all_where_they_can_go_on(number: signal.Signals, to_all: bool) -> None:
+    process = started(*PLAIN, *TWO, "epochs=2000", "scheduler=constant", "hydra.run.dir=run")
+    run = begun(process)
+    (os.killpg if to_all else os.kill)(process.pid, number)
+    output, _ = process.communicate()
+    assert process.returncode == 128 + number, output
+    assert f"interrupted by {number.name}; resume=run goes on where it stopped" in output
+    assert "Traceback" not in output
+    assert run.state() == "interrupted"
+    assert ended_within(5)
+
+
+def test_a_second_signal_ends_all_at_once() -> None:
+    process = started(*PLAIN, *TWO, "epochs=2000", "scheduler=constant", "hydra.run.dir=run")
+    begun(process)
+    stopped = ranks_of(process)[1]
+    os.kill(stopped, signal.SIGSTOP)  # so that the first signal finds no end of a step
+    for _ in range(2):
+        os.kill(process.pid, signal.SIGTERM)
+        time.sleep(0.5)
+    assert process.wait() == -signal.SIGTERM
+    os.kill(stopped, signal.SIGCONT)
+    process.communicate()
+    assert ended_within(5)
+
+
+def test_a_time_limit_ends_all_at_one_step() -> None:
+    code, output = ended(*PLAIN, *TWO, "epochs=2000", "trainer.max_time=00:00:00:03", "hydra.run.dir=run")
+    assert code == 0, output
+    assert 0 < Run("run").result()["epochs"] < 2000
+
+
+def test_three_processes_interrupted_within_an_epoch_go_on_to_the_same_bits() -> None:
+    line = (*PLAIN, "data.num_train=1008", "batch_size=7", "trainer=ddp", *CPU, "trainer.devices=3", "epochs=2")
+    process = started(*line, "callbacks.checkpoint.every_minutes=1e-9", "hydra.run.dir=run")
+    run = begun(process)
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate()
+    assert read_checkpoint(run.last_checkpoint)["global_step"] % 130 > 0
+    code, output = ended("resume=run")
+    assert code == 0 and "Warning" not in output, output
+    assert ended(*line, "hydra.run.dir=whole")[0] == 0
+    assert not differences(run, Run("whole")) - {"overrides"}
+
+
+def test_under_torchrun_the_processes_are_those_of_one_run() -> None:
+    code, output = ended(*SAME, *CPU, module=TORCHRUN)
+    assert code == 0, output
+    assert output.count("epoch 1/2") == output.count("test accuracy") == 1
+    (run,) = find_runs("outputs")
+    assert len(list(Path("outputs/cnn").iterdir())) == 1
+    assert run.result()["world_size"] == 2
+    assert ended(*SAME, *CPU, "hydra.run.dir=one")[0] == 0
+    check_equal(run, Run("one"))
+    assert ended(*SAME, *TWO, "hydra.run.dir=two")[0] == 0
+    assert differences(run, Run("two")) <= {"overrides", "options"}
+
+
+def test_a_sweep_under_torchrun_runs_each_job_once_and_ends_where_all_are_finished() -> None:
+    line = ("-m", *PLAIN, *CPU, "seed=0,1", "optimizer=sgd", "grad_clip=0", "bn=false", "optimizer.lr=0.01,1e30")
+    code, output = ended(*line, module=TORCHRUN)
+    assert code != 0
+    states = [(run.config()["optimizer"]["lr"], run.state()) for run in find_runs("outputs")]
+    assert sorted(states) == [(0.01, "finished")] * 2 + [(1e30, "diverged")] * 2, output
+    assert ended(*line[:-1], "optimizer.lr=0.01", "name=seed-optimizer.lr", module=TORCHRUN)[0] == 0
+
+
+def test_help_and_mistakes_under_torchrun_end_all() -> None:
+    code, output = ended("--help", module=TORCHRUN)
+    assert code == 0 and output.count("cifar_lab") > 0
+    code, output = ended(*PLAIN, *CPU, "trainer.devices=3", module=TORCHRUN)
+    assert code != 0
+    assert "error: trainer.devices=3: torchrun has started 2 processes here; leave it out" in output
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_torchrun_saves_and_the_run_goes_on_to_the_same_bits(number: signal.Signals) -> None:
+    line = (*PLAIN, *CPU, "epochs=40", "scheduler=constant")
+    process = started(*line, "hydra.run.dir=run", module=TORCHRUN)
+    run = begun(process)
+    os.kill(process.pid, number)
+    output, _ = process.communicate()
+    assert run.state() == "interrupted", output
+    assert ended_within(5)
+    assert ended("resume=run", module=TORCHRUN)[0] == 0
+    assert ended(*line, "hydra.run.dir=whole", module=TORCHRUN)[0] == 0
+    assert not differences(run, Run("whole"))
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_of_torchruns_that_is_killed_ends_all_and_the_run_goes_on(rank: str) -> None:
+    line = (*PLAIN, *CPU, "epochs=40", "scheduler=constant")
+    process = started(*line, "hydra.run.dir=run", module=TORCHRUN)
+    run = begun(process)
+    for number in living():
+        environment = Path(f"/proc/{number}/environ").read_bytes().split(b"\0")
+        if f"RANK={rank}".encode() in environment and number != process.pid:
+            os.kill(number, signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode != 0
+    assert ended_within(5)
+    if rank == "1":
+        assert run.state() == "failed", output
+        assert run.status()["error"].startswith("another of the 2 processes has ended")
+    else:
+        assert run.state() == "dead"
+    code, output = ended("resume=run", module=TORCHRUN)
+    assert code == 0, output
+
+
+@pytest.mark.slow
+def test_compiled_processes_train_together() -> None:
+    code, output = ended(*SAME, *TWO, "compile=true", "hydra.run.dir=run")
+    assert code == 0, output
+    assert ended(*SAME, "compile=true", "hydra.run.dir=one")[0] == 0
+    check_equal(Run("run"), Run("one"))

@@ -1,0 +1,212 @@
+"""The arithmetic of processes that train together, in one process that stands for each of them in turn."""
+
+import copy
+import os
+import pickle
+import signal
+import warnings
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cifar_lab import ranks
+from cifar_lab.callbacks import Saving
+from cifar_lab.classifier import Classifier
+from cifar_lab.data.augment import flip_crop, identity
+from cifar_lab.data.cutout import cutout
+from cifar_lab.data.loader import BatchLoader
+from cifar_lab.data.randaugment import randaugment
+from cifar_lab.interruption import Interrupted, Interruption
+from cifar_lab.metrics import Mean, SplitMetrics
+from cifar_lab.runs import FollowedRun, Run
+from tests.data.test_loader import MEAN, STD, numbered_images
+
+COUNT = 3
+
+
+class Together:
+    """Stands for the process of each rank in turn: those after the first see what those before it have given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rank = 0
+        monkeypatch.setattr(ranks, "count", lambda: COUNT)
+        monkeypatch.setattr(ranks, "rank", lambda: self.rank)
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> Together:
+    return Together(monkeypatch)
+
+
+@pytest.mark.parametrize("of", [0, 1, 2, 3, 4, 7, 128, 129])
+@pytest.mark.parametrize("among", [1, 2, 3, 8])
+def test_parts_joined_are_the_whole_and_differ_by_one_at_most(of: int, among: int) -> None:
+    parts = [list(range(of))[ranks.share(of, number, among)] for number in range(among)]
+    assert list(chain(*parts)) == list(range(of))
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1 and sizes == sorted(sizes, reverse=True)
+
+
+def loader(part: tuple[int, int] = (0, 1), **options: object) -> BatchLoader:
+    return BatchLoader(numbered_images(), 5, MEAN, STD, part=part, shuffle=True, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("augment", [None, identity, flip_crop, cutout, randaugment])
+@pytest.mark.parametrize("among", [2, 3])
+def test_the_parts_of_a_batch_joined_are_the_batch_to_the_bit(augment: object, among: int) -> None:
+    own = [loader((number, among), augment=augment) for number in range(among)]
+    for each in (whole := loader(augment=augment), *own):
+        each.set_epoch(4)
+    for (images, labels), *parts in zip(whole, *own, strict=True):
+        assert torch.equal(torch.cat([part[0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[1] for part in parts]), labels)
+
+
+def test_a_part_goes_on_in_mid_epoch_and_is_whole_again_when_asked() -> None:
+    first, again = loader((1, 2), augment=flip_crop), loader((1, 2), augment=flip_crop)
+    batches = list(first)
+    taken = iter(first)
+    next(taken), next(taken)
+    again.load_state_dict(first.state_dict())
+    for (one, _), (other, _) in zip(batches[2:], again, strict=True):
+        assert torch.equal(one, other)
+    assert [len(labels) for _, labels in first.whole()] == [5, 5, 5, 5, 3]
+    assert first.to(torch.device("cpu")).part == (1, 2)
+
+
+def classifier(l1: float) -> Classifier:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 10))
+    return Classifier(model, nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=0.1), l1=l1)
+
+
+@pytest.mark.parametrize("size", [12, 7])
+@pytest.mark.parametrize("l1", [0.0, 1e-3])
+def test_the_mean_of_uneven_parts_gradients_is_the_batchs(
+    together: Together, monkeypatch: pytest.MonkeyPatch, size: int, l1: float
+) -> None:
+    images, labels = torch.randn(size, 3, 32, 32), torch.arange(size) % 10
+    parts = [(images[part], labels[part]) for part in (ranks.share(size, number, COUNT) for number in range(COUNT))]
+    module = classifier(l1)
+    losses = [nn.functional.cross_entropy(module(part), target).detach() * len(target) for part, target in parts]
+    monkeypatch.setattr(ranks, "total", lambda values: torch.stack([torch.stack(losses).sum(), torch.tensor(size)]))
+    gradients: list[list[Tensor]] = []
+    for together.rank, batch in enumerate(parts):
+        module.zero_grad()
+        module.training_step(batch, 0).backward()
+        gradients.append([weight.grad.clone() for weight in module.parameters() if weight.grad is not None])
+    told = module.step_loss
+    monkeypatch.setattr(ranks, "count", lambda: 1)
+    module.zero_grad()
+    module.training_step((images, labels), 0).backward()
+    for weight, *grads in zip(module.parameters(), *gradients, strict=True):
+        torch.testing.assert_close(torch.stack(grads).mean(0), weight.grad)
+    torch.testing.assert_close(told, module.step_loss)
+
+
+def test_no_two_processes_draw_the_same_dropout(together: Together, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = classifier(0.0)
+    draws = []
+    for together.rank in range(COUNT):
+        module.seed_draws(5)
+        draws.append(torch.rand(4))
+        module.seed_draws(5)
+        assert torch.equal(torch.rand(4), draws[-1])
+    monkeypatch.setattr(ranks, "count", lambda: 1)
+    module.seed_draws(5)
+    draws.append(torch.rand(4))
+    assert len({tuple(draw.tolist()) for draw in draws}) == COUNT + 1
+
+
+def measured(part: slice) -> SplitMetrics:
+    metrics = SplitMetrics(10, objective=Mean())
+    logits, labels = torch.eye(10)[torch.arange(8) % 7], torch.arange(8)
+    values = torch.arange(8.0)[part].mean()
+    metrics.update(logits[part], labels[part], loss=values, objective=2 * values)
+    return metrics
+
+
+def computed(metrics: SplitMetrics) -> dict[str, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nothing was measured since it was loaded
+        return {name: float(value) for name, value in metrics.compute("train").items()}
+
+
+def test_each_process_goes_on_with_its_own_sums_and_another_number_of_them_with_all(
+    together: Together, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [measured(ranks.share(8, number, COUNT)) for number in range(COUNT)]
+    everybody = [{name: dict(metric.metric_state) for name, metric in each._metrics()} for each in parts]
+    monkeypatch.setattr(ranks, "gathered", lambda value: everybody)
+    saved = parts[0].sums()
+    for together.rank in range(COUNT):
+        (again := SplitMetrics(10, objective=Mean())).load_sums(saved)
+        assert computed(again) == computed(parts[together.rank])
+    monkeypatch.setattr(ranks, "count", lambda: 1)
+    together.rank = 0
+    (alone := SplitMetrics(10, objective=Mean())).load_sums(saved)
+    assert computed(alone) == computed(measured(slice(None)))
+
+
+def test_more_processes_than_saved_the_sums_have_them_once(together: Together, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as alone:
+        alone.setattr(ranks, "count", lambda: 1)
+        saved = measured(slice(None)).sums()
+    counts = []
+    for together.rank in range(COUNT):
+        (again := SplitMetrics(10, objective=Mean())).load_sums(saved)
+        counts.append(float(again.loss.count))
+    assert counts == [8.0, 0.0, 0.0]
+
+
+def test_a_part_without_images_counts_for_nothing() -> None:
+    metrics = measured(slice(None))
+    before = metrics.compute("val")
+    metrics.update(torch.empty(0, 10), torch.empty(0, dtype=torch.int64), loss=torch.tensor(float("nan")))
+    assert metrics.compute("val") == before
+
+
+def test_a_signal_that_another_process_has_received_stops_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interruption = Interruption()
+    saving = Saving(Run(tmp_path), interruption)
+    assert not saving._agreed(due=False)
+    monkeypatch.setattr(ranks, "largest", lambda values: [1, 0])
+    assert saving._agreed(due=False)
+    interruption.check()
+    monkeypatch.setattr(ranks, "largest", lambda values: [0, int(signal.SIGTERM)])
+    assert saving._agreed(due=False)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        interruption.check()
+
+
+def test_an_interruption_can_be_sent_to_another_process() -> None:
+    sent = pickle.loads(pickle.dumps(Interrupted(signal.SIGINT)))
+    assert (str(sent), sent.exit_code) == ("SIGINT", 130)
+
+
+def test_a_run_that_is_followed_is_not_written(tmp_path: Path) -> None:
+    run, model = FollowedRun(tmp_path), nn.Linear(2, 2)
+    run.set_state("running", step=3)
+    run.append_metrics({"epoch": 1})
+    run.write_steps({"loss": np.zeros(3)})
+    run.write_probes({"step": np.zeros(3)})
+    run.truncate(0, 0)
+    run.save_weights(model, "weights.pth")
+    run.save_snapshot(model, 0)
+    assert os.listdir(tmp_path) == []
+
+
+def test_one_process_waits_for_nobody() -> None:
+    values = torch.ones(2)
+    assert ranks.count() == 1 and ranks.rank() == 0
+    assert ranks.total(values) is values
+    assert ranks.largest([1, 2]) == [1, 2]
+    assert ranks.gathered("a") == ["a"] and ranks.first_of("a") == "a"
+    assert copy.copy(values).sum() == 2
