@@ -225,7 +225,7 @@ def _processes() -> dict[str, Any]:
     if ranks.count() == 1:
         from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-        # Else, within a job of Slurm, Lightning takes the job's tasks for the run's processes and waits for them, and at
+        # Else, within a job of Slurm, Lightning takes the job's tasks for the run's processes, waits for them, and at
         # the scheduler's signal queues the job again by itself, before the run is saved.
         return {"strategy": "auto", "num_nodes": 1, "plugins": [LightningEnvironment()]}
     from lightning.pytorch.plugins.environments import TorchElasticEnvironment  # type: ignore[attr-defined]
