@@ -29,16 +29,17 @@ def test_the_table_of_groups_is_complete_and_starts_with_the_defaults() -> None:
     groups = {
         folder.name: {path.stem for path in folder.glob("*.yaml")}
         for folder in conf_folder().iterdir()
-        if folder.is_dir() and folder.name not in {"hydra", "experiment", "study"}
+        if folder.is_dir() and folder.name not in {"hydra", "experiment", "study", "search"}
     }
     assert {group: set(options) for group, options in table.items()} == groups
     defaults = dict(re.findall(r"^  - (\w+): (\w+)", (conf_folder() / "train.yaml").read_text(), re.MULTILINE))
-    del defaults["experiment"], defaults["study"]
+    for group in ("experiment", "study", "search"):
+        del defaults[group]
     assert {group: options[0] for group, options in table.items()} == defaults
 
 
-def test_every_experiment_and_every_study_is_named() -> None:
-    for group in ("experiment", "study"):
+def test_every_experiment_study_and_search_is_named() -> None:
+    for group in ("experiment", "study", "search"):
         for path in (conf_folder() / group).glob("*.yaml"):
             assert f"`{path.stem}`" in README
 
