@@ -87,7 +87,7 @@ def queued(due: Callable[[Sequence[str]], bool]) -> Iterator[Queue]:
         except (UncompletedJobError, FailedSubmissionError) as error:
             if not queue.jobs:
                 raise ValueError(f"Slurm has refused the jobs: {' '.join(str(error).split())}") from None
-        queue.wait()  # submitit waits no further than to the first that has failed
+            queue.wait()  # submitit waits no further than to the first that has failed
 
 
 @contextmanager
