@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 FROM_TORCH_INDEX := $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all reproduce soak check format docs clean
+.PHONY: help setup demo test test-all cluster-test reproduce soak check format docs clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make .venv with the tested versions; TORCH_INDEX= names PyTorch's CPU-only index (docs/installation.md)
 
@@ -24,10 +24,17 @@ demo: $(READY) ## train the report's CNN on synthetic images, a minute or two; e
 	$(BIN)/python -m cifar_lab.train data=synthetic data.num_train=4500 data.num_test=1000 epochs=3 name=demo
 
 test: $(READY) ## the default tests, a few minutes; those of real images too where CIFAR_LAB_DATA is set
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(if $(CIFAR_LAB_DATA),-m 'not slow and not gpu')
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(if $(CIFAR_LAB_DATA),-m 'not slow and not gpu and not cluster')
 
 test-all: $(READY) ## the slow tests too, and those of a GPU where there is one
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m '$(if $(CIFAR_LAB_DATA),slow or not slow,not data)'
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m '$(if $(CIFAR_LAB_DATA),not cluster,not data and not cluster)'
+
+DEBIAN_PACKAGES := slurmctld slurmd slurm-client munge
+AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo -n)
+cluster-test: $(READY) ## the tests on real engines; installs their extras, and Slurm where apt-get may; some minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cluster]'
+	-command -v slurmctld munged >/dev/null || DEBIAN_FRONTEND=noninteractive $(AS_ROOT) apt-get install -y -qq --no-install-recommends $(DEBIAN_PACKAGES)
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 SCALE ?= full
 reproduce: $(READY) ## run the published report; SCALE=full, quick or smoke, ONLY= a table or an experiment
