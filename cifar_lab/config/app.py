@@ -20,9 +20,14 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar_lab import exit_codes
 from cifar_lab.config import completion, schema
 from cifar_lab.config.handover import Jobs, RunFailedError, Task
+from cifar_lab.config.launchers import RAY, Launcher
 from cifar_lab.config.preflight import Preflight
+from cifar_lab.config.ray_jobs import RayJobs
 from cifar_lab.interruption import Interrupted
 from cifar_lab.runs import Sweep
+
+# How the jobs of a sweep are looked after, where it is not by the processes of this machine alone.
+_JOBS: dict[Launcher | None, type[Jobs]] = {RAY: RayJobs}
 
 
 def run_application(application: Callable[[], object]) -> NoReturn:
@@ -86,7 +91,7 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
         KeyboardInterrupt: A run was interrupted.
     """
     sweep = None if asked.sweep_folder is None else Sweep(asked.sweep_folder)
-    jobs = Jobs(task, asked, sweep)
+    jobs = _JOBS.get(asked.launcher, Jobs)(task, asked, sweep)
 
     @functools.wraps(task)
     def job(config: DictConfig) -> object:

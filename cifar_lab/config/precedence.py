@@ -6,6 +6,7 @@ two methods of Hydra's own loader (1.3); `tests/config/test_precedence.py` fails
 """
 
 import copy
+import warnings
 from typing import Any
 
 import hydra._internal.hydra as hydra_internals
@@ -45,7 +46,12 @@ class Loader(ConfigLoaderImpl):
         return super()._compose_config_from_defaults_list(defaults, repo)
 
     def _load_single_config(self, default: Any, repo: Any) -> Any:
-        result = super()._load_single_config(default, repo)
+        with warnings.catch_warnings():
+            # Our option of a plugin's launcher has the plugin's name, and takes the types of its settings from there.
+            warnings.filterwarnings(
+                "ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema"
+            )
+            result = super()._load_single_config(default, repo)
         if not default.config_path.startswith(_FOLDERS):
             return result
         result = copy.copy(result)
