@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -101,7 +102,7 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
     try:
         if sweep is not None:
             sweep.plan(asked.jobs)
-        with _command_line([*asked.ordered, *asked.additions]):
+        with _command_line([*asked.ordered, *asked.additions]), _composing_once():
             if asked.completes:
                 completion.answer(application)
             else:
@@ -141,6 +142,20 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = environment
+
+
+@contextmanager
+def _composing_once() -> Iterator[None]:
+    """Let Hydra compose each job of a sweep when its turn comes, and not all of them before the first begins, too.
+
+    That takes an hour for ten thousand, and the preflight has looked at those that differ along one axis.
+    """
+    validate = BasicSweeper.validate_batch_is_legal
+    BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        BasicSweeper.validate_batch_is_legal = validate  # type: ignore[method-assign]
 
 
 @contextmanager

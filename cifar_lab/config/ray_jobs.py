@@ -6,6 +6,7 @@ SIGTERM, and cannot join a cluster that is there, as it sets the memory of a new
 """
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,8 +19,8 @@ from cifar_lab.config.handover import Jobs, RunFailedError
 from cifar_lab.interruption import Interruption
 
 _LOOK_SECONDS = 1.0
-# What Ray reads once, when it is imported. Lines of runs that look alike are no repetition, and jobs are not to wait for
-# whatever else a machine does, as with the niceness of 15 that Ray gives them.
+# What Ray reads when it is imported and started. Lines of runs that look alike are no repetition, and jobs are not to
+# wait for whatever else a machine does, as with the niceness of 15 that Ray gives them.
 _ENVIRONMENT = dict.fromkeys(
     ("RAY_DEDUP_LOGS", "RAY_COLOR_PREFIX", "RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"), "0"
 )
@@ -31,7 +32,7 @@ class RayJobs(Jobs):
     """The jobs of a command line, each a task of Ray."""
 
     def run_all(self, application: Callable[[], object]) -> None:
-        """Let Ray run what is unfinished, and look at what it has left.
+        """Let Ray run them, and look at what it has left.
 
         Raises:
             RunFailedError: A process was killed, more often than Ray begins its job again; the others have ended.
@@ -51,8 +52,7 @@ class RayJobs(Jobs):
             interruption.take_back()  # Ray ends the process at SIGTERM
             own = _own_resources(self_)
             self.beside = max(1, int(ray.cluster_resources().get("CPU", 1) // (own["num_cpus"] or 1)))
-            due = [(number, lines) for number, lines in enumerate(job_overrides) if self.unfinished[number]]
-            returned, killed = _waited_for(_submitted(self_, due, own), interruption)
+            returned, killed = _waited_for(_submitted(self_, job_overrides, own), interruption)
             lost.extend(killed)
             return returned
 
@@ -81,10 +81,16 @@ def _start(init: DictConfig) -> None:
     """
     import ray
 
-    settings = OmegaConf.to_container(init, resolve=True)
-    assert isinstance(settings, dict)
+    settings: Any = OmegaConf.to_container(init, resolve=True)
+    address = str(settings["address"] or "")
+    host, separator, port = address.partition(":")
+    if separator and port.isdecimal():  # where nobody listens, Ray would try for minutes
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise ValueError(f"hydra/launcher=ray: no cluster at {address}: {error.strerror or error}") from None
     try:
-        ray.init(**{str(key): value for key, value in settings.items() if value is not None})
+        ray.init(**{key: value for key, value in settings.items() if value is not None})
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ValueError(f"hydra/launcher=ray: {' '.join(str(error).split())}") from None
 
@@ -93,15 +99,14 @@ def _own_resources(launcher: Any) -> dict[str, Any]:
     """What each task takes of a node."""
     import ray
 
-    own = OmegaConf.to_container(launcher.ray_cfg.remote, resolve=True)
-    assert isinstance(own, dict)
+    own: Any = OmegaConf.to_container(launcher.ray_cfg.remote, resolve=True)
     if own["num_gpus"] is None:  # without one, Ray hides a node's GPUs from the task
         accelerator = launcher.config.trainer.accelerator
         own["num_gpus"] = int(accelerator != "cpu" and ray.cluster_resources().get("GPU", 0) > 0)
     return own
 
 
-def _submitted(launcher: Any, due: Sequence[tuple[int, Sequence[str]]], own: dict[str, Any]) -> list[Any]:
+def _submitted(launcher: Any, jobs: Sequence[Sequence[str]], own: dict[str, Any]) -> list[Any]:
     import ray
 
     setup_globals()
@@ -111,7 +116,7 @@ def _submitted(launcher: Any, due: Sequence[tuple[int, Sequence[str]]], own: dic
     shared = (launcher.hydra_context, launcher.config, launcher.task_function, Singleton.get_state())
     common = ray.put((os.getcwd(), passed_on, *shared))
     task = ray.remote(**own)(_run)
-    return [task.remote(common, number, list(lines)) for number, lines in due]
+    return [task.remote(common, number, list(lines)) for number, lines in enumerate(jobs)]
 
 
 def _waited_for(tasks: list[Any], interruption: Interruption) -> tuple[list[JobReturn], list[Any]]:
