@@ -116,11 +116,15 @@ def test_a_signal_stops_all_of_them_where_they_can_go_on(lab: Lab, number: signa
 
 def test_a_missing_package_is_one_line_that_says_how_to_get_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    for word in ("jobs_per_device=2", "hydra/launcher=joblib"):
+    for word, extra in {
+        "jobs_per_device=2": "joblib",
+        "hydra/launcher=joblib": "joblib",
+        "hydra/launcher=ray": "ray",
+    }.items():
         outcome = lab("-m", *TINY, "seed=0,1", word)
         assert outcome.code == 2
         assert outcome.stderr == (
-            f"error: {word} needs hydra-joblib-launcher, which is not installed: pip install 'cifar-lab[joblib]'\n"
+            f"error: {word} needs hydra-{extra}-launcher, which is not installed: pip install 'cifar-lab[{extra}]'\n"
         )
 
 

@@ -11,6 +11,7 @@ from cifar_lab.analysis.comparison import Comparison, Row
 from cifar_lab.analysis.figures import Figure
 from cifar_lab.analysis.run_report import val_label
 from cifar_lab.analysis.statistics import accuracy_interval
+from cifar_lab.analysis.written import write_figure
 from cifar_lab.runs import Sweep, replacing
 from cifar_lab.terminal import print_table
 
@@ -42,9 +43,10 @@ def write(comparison: Comparison, folder: Path) -> None:
         sweep.curves_figure: curves(shown, words),
     }
     for path, figure in drawn.items():
-        path.unlink(missing_ok=True)
-        if figure is not None:
-            figure.savefig(path, dpi=120)
+        if figure is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_figure(figure, path, dpi=120)  # whole, as other processes of the sweep may write it too
     pictures = [path.name for path, figure in drawn.items() if figure is not None]
     with replacing(sweep.table_markdown) as file:
         file.write(tables.markdown(comparison, title, folder, pictures))

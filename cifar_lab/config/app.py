@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -20,11 +21,16 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar_lab import exit_codes
 from cifar_lab.config import completion, schema, searches
 from cifar_lab.config.handover import Jobs, RunFailedError, Task
+from cifar_lab.config.launchers import RAY, SLURM, Launcher
 from cifar_lab.config.preflight import Preflight
+from cifar_lab.config.ray_jobs import RayJobs
 from cifar_lab.config.searches import Search
 from cifar_lab.config.slurm_jobs import SlurmJobs
 from cifar_lab.interruption import Interrupted
 from cifar_lab.runs import Sweep
+
+# How the jobs of a sweep are looked after, where it is not by the processes of this machine alone.
+_JOBS: dict[Launcher | None, type[Jobs]] = {RAY: RayJobs, SLURM: SlurmJobs}
 
 
 def run_application(application: Callable[[], object]) -> NoReturn:
@@ -102,7 +108,7 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
         KeyboardInterrupt: A run was interrupted.
     """
     sweep = None if asked.sweep_folder is None else Sweep(asked.sweep_folder)
-    jobs = (SlurmJobs if asked.on_slurm else Jobs)(task, asked, sweep)
+    jobs = _JOBS.get(asked.launcher, Jobs)(task, asked, sweep)
 
     @functools.wraps(task)
     def job(config: DictConfig) -> object:
@@ -112,7 +118,7 @@ def run_jobs(task: Task, asked: Preflight) -> list[Path]:
     try:
         if sweep is not None:
             sweep.plan(asked.jobs)
-        with _command_line([*asked.ordered, *asked.additions]):
+        with _command_line([*asked.ordered, *asked.additions]), _composing_once():
             if asked.completes:
                 completion.answer(application)
             else:
@@ -160,6 +166,20 @@ def _in_one_line() -> Iterator[None]:
         yield
     except Exception as error:  # Hydra raises nearly anything at what it did not foresee
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+@contextmanager
+def _composing_once() -> Iterator[None]:
+    """Let Hydra compose each job of a sweep when its turn comes, and not all of them before the first begins, too.
+
+    That takes an hour for ten thousand, and the preflight has looked at those that differ along one axis.
+    """
+    validate = BasicSweeper.validate_batch_is_legal
+    BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        BasicSweeper.validate_batch_is_legal = validate  # type: ignore[method-assign]
 
 
 @contextmanager

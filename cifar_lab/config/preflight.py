@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import checks, naming, resume, schema, side_by_side, slurm, studies, targets
+from cifar_lab.config import checks, launchers, naming, resume, schema, side_by_side, slurm, studies, targets
 from cifar_lab.config.axes import check_jobs, neighbours, values
 from cifar_lab.config.composition import (
     check,
@@ -48,7 +48,7 @@ class Preflight:
         jobs: The command line of each job of a sweep, in the order in which they run; none for a single run.
         sweep_folder: Where a sweep's runs go; None for a single run.
         beside: How many jobs of a sweep run at a time on this machine.
-        on_slurm: Whether Slurm runs them.
+        launcher: What hands the jobs of a sweep to processes; None for Hydra's own, which runs them in this one.
         resumed: The folder of the run that the command line says to go on with; None without one.
         typed: What stands beside that on the command line.
         composition: The first job's, in plain values, once `check` has run.
@@ -66,7 +66,7 @@ class Preflight:
         self.jobs: list[list[str]] = []
         self.sweep_folder: Path | None = None
         self.beside = 1
-        self.on_slurm = False
+        self.launcher: launchers.Launcher | None = None
         self.composition: dict[str, Any] = {}
 
     @property
@@ -115,7 +115,7 @@ class Preflight:
                 self._expand(studies.expanded(overrides, study, self._axes(study, loader, search)))
                 overrides = self._parsed(loader)
             self._check_overrides(overrides)
-            side_by_side.check_launcher(overrides)
+            launchers.check_launcher(overrides)
             is_study_typed = any(line.startswith("study=") for line in self.typed)
             if self.resumed is not None and (self._arguments.multirun or is_study_typed):
                 raise ValueError("resume= names one run; a sweep goes on by itself when its command is given again")
@@ -142,10 +142,9 @@ class Preflight:
         composed = compose("train", [*jobs[0], *self.additions, *search], return_hydra_config=True)
         self.jobs = [naming.own_lines(job) for job in jobs]
         self.sweep_folder = Path(composed.hydra.sweep.dir)
-        self.on_slurm = slurm.is_chosen(composed.hydra)
-        if not self.on_slurm:
-            self.beside, how = side_by_side.plan(composed)
-            self.additions += how
+        self.launcher = launchers.chosen(str(composed.hydra.launcher._target_))
+        self.beside, how = side_by_side.plan(composed)
+        self.additions += how
         # Written out, as a folder named by the time would be another one when Hydra makes it.
         quoted = str(self.sweep_folder).replace("'", r"\'")
         self.additions.append(f"hydra.sweep.dir='{quoted}'")
@@ -205,6 +204,7 @@ class Preflight:
         self.composition = self.composition or plain
         known = naming.plain(loader.before_values)
         check_own_options(loader)
+        launchers.check_settings(config)
         slurm.check(config, self._arguments.multirun)
         foreign = foreign_groups(plain)
         check(plain, known, foreign)

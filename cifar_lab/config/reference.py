@@ -44,7 +44,7 @@ def page() -> str:
         contents.append(
             f"- [{group}](#{group}): {', '.join(_linked(option) for option in members if option.is_choice)}"
         )
-    contents.append("- [Slurm](#slurm)")
+    contents.append("- [Launchers](#launchers)")
     contents.append("- [Folders](#folders)")
     own = [setting for setting in scalars() if not setting.key.startswith("hydra.")]
     hydra = [setting for setting in scalars() if setting.key.startswith("hydra.")]
@@ -54,8 +54,12 @@ def page() -> str:
             parts += [f"\n## {group}\n\n{_sentence(groups()[group][1])}{_WHOLE[group]}", *map(_whole, members)]
         else:
             parts.append(_group(group, members))
-    (launcher,) = options("hydra/launcher")
-    parts += [f"\n## Slurm\n\n`{launcher.group}={launcher.name}`: {launcher.description}\n", _table(launcher.settings)]
+    parts.append("\n## Launchers\n\nWho runs the jobs of a sweep; [scaling.md](scaling.md) says which for what.")
+    for launcher in options("hydra/launcher"):
+        parts += [
+            f"\n### `{launcher.group}={launcher.name}`\n\n{launcher.description}\n",
+            _table(launcher.settings),
+        ]
     parts += ["\n## Folders\n\nWhere runs lie; Hydra's own keys.\n", _table(hydra)]
     return "\n".join(parts) + "\n"
 

@@ -3,24 +3,20 @@
 What such a process does is told by the runs' folders alone: nothing that it changes in memory comes back.
 """
 
-import importlib.util
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
+from cifar_lab.config.launchers import JOBLIB, LAUNCHER, chosen
 from cifar_lab.interruption import Interruption
 from cifar_lab.jobs import cores
-
-_PLUGIN = "hydra_plugins.hydra_joblib_launcher"
-_LAUNCHER = "hydra/launcher"
 
 # Set in a process of jobs once a signal has stopped one of them: those that still wait for it are not begun.
 stopped = threading.Event()
@@ -28,17 +24,6 @@ stopped = threading.Event()
 
 class WorkerLostError(RuntimeError):
     """A process of jobs has ended without a word."""
-
-
-def check_launcher(overrides: Sequence[Override]) -> None:
-    """Refuse a launcher whose package is missing, before Hydra looks for it.
-
-    Raises:
-        ValueError: In one line that says how to get it.
-    """
-    for override in overrides:
-        if override.key_or_group == _LAUNCHER and str(override.value()) == "joblib":
-            _check_installed(str(override.input_line))
 
 
 def plan(config: DictConfig) -> tuple[int, list[str]]:
@@ -51,15 +36,15 @@ def plan(config: DictConfig) -> tuple[int, list[str]]:
         ValueError: The launcher is not one for this machine, or its package is missing.
     """
     launcher, per_device = config.hydra.launcher, config.jobs_per_device
-    is_joblib = str(launcher._target_).startswith(_PLUGIN)
+    is_joblib = chosen(str(launcher._target_)) is JOBLIB
     if is_joblib and launcher.n_jobs == 0:
         raise ValueError("hydra.launcher.n_jobs=0: it takes a number of jobs, or -1 for as many as there are cores")
     if is_joblib and launcher.n_jobs > 0:
         return launcher.n_jobs, []
     if per_device > 1:
         if not is_joblib and "BasicLauncher" not in launcher._target_:
-            raise ValueError(f"jobs_per_device={per_device} runs jobs on this machine; leave {_LAUNCHER}= out")
-        _check_installed(f"jobs_per_device={per_device}")
+            raise ValueError(f"jobs_per_device={per_device} runs jobs on this machine; leave {LAUNCHER}= out")
+        JOBLIB.check_installed(f"jobs_per_device={per_device}")
         from cifar_lab import hardware
 
         number = per_device * hardware.device_count(config.trainer.accelerator)
@@ -67,7 +52,7 @@ def plan(config: DictConfig) -> tuple[int, list[str]]:
         number = max(1, cores() + 1 + launcher.n_jobs)
     else:
         return 1, []
-    return number, [f"{_LAUNCHER}=joblib", f"hydra.launcher.n_jobs={number}"]
+    return number, [f"{LAUNCHER}=joblib", f"hydra.launcher.n_jobs={number}"]
 
 
 @contextmanager
@@ -108,12 +93,3 @@ def _end_processes() -> None:
     from joblib.externals.loky import get_reusable_executor
 
     get_reusable_executor().shutdown(wait=True)
-
-
-def _check_installed(line: str) -> None:
-    try:
-        found = importlib.util.find_spec(_PLUGIN)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise ValueError(f"{line} needs hydra-joblib-launcher, which is not installed: pip install 'cifar-lab[joblib]'")

@@ -1,22 +1,12 @@
 """Whether a command line may hand the jobs of its sweep to Slurm, by Hydra's submitit launcher."""
 
-import importlib.util
 import shutil
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from cifar_lab.config import checks, schema
+from cifar_lab.config.launchers import LAUNCHER, SLURM, chosen
 
-_NAME = "submitit_slurm"
-_LINE = f"hydra/launcher={_NAME}"
-_PLUGIN = "hydra_plugins.hydra_submitit_launcher"
-_LAUNCHERS = f"{_PLUGIN}.submitit_launcher"
-
-
-def is_chosen(hydra: DictConfig) -> bool:
-    """Whether Hydra's own part hands jobs to Slurm."""
-    return str(hydra.launcher._target_) == f"{_LAUNCHERS}.SlurmLauncher"
+_LINE = f"{LAUNCHER}={SLURM.name}"
 
 
 def check(config: DictConfig, is_sweep: bool) -> None:
@@ -29,15 +19,14 @@ def check(config: DictConfig, is_sweep: bool) -> None:
     Raises:
         ValueError: In one line.
     """
-    if str(config.hydra.launcher._target_) == f"{_LAUNCHERS}.LocalLauncher":
-        raise ValueError("hydra/launcher=submitit_local: jobs_per_device= runs jobs side by side on this machine")
-    if not is_chosen(config.hydra):
+    target = str(config.hydra.launcher._target_)
+    if chosen(target) is not SLURM:
         return
+    if target.endswith(".LocalLauncher"):
+        raise ValueError("hydra/launcher=submitit_local: jobs_per_device= runs jobs side by side on this machine")
     if not is_sweep:
         raise ValueError(f"{_LINE} is for sweeps; add --multirun, also for a single run")
-    if not _is_installed():
-        how = "pip install 'cifar-lab[slurm]'"
-        raise ValueError(f"{_LINE} needs hydra-submitit-launcher, which is not installed: {how}")
+    SLURM.check_installed(_LINE)
     for command in ("sbatch", "srun", "squeue"):
         if shutil.which(command) is None:
             raise ValueError(f"{_LINE} needs Slurm's {command}, which is not found here; type it where jobs are queued")
@@ -45,9 +34,7 @@ def check(config: DictConfig, is_sweep: bool) -> None:
 
 
 def _check_settings(config: DictConfig) -> None:
-    launcher: Any = OmegaConf.to_container(config.hydra.launcher, resolve=False)
-    known = OmegaConf.to_container(OmegaConf.load(schema.conf_folder() / "hydra" / "launcher" / f"{_NAME}.yaml"))
-    checks.check_values({"hydra": {"launcher": launcher}}, {"hydra": {"launcher": known}})
+    launcher = config.hydra.launcher
     for key in ("nodes", "tasks_per_node"):
         if launcher[key] != 1:
             raise ValueError(f"hydra.launcher.{key}={launcher[key]}: a run of a sweep is one process; leave it at 1")
@@ -61,10 +48,3 @@ def _check_settings(config: DictConfig) -> None:
         raise ValueError(
             f"jobs_per_device={config.jobs_per_device} runs jobs on this machine; leave hydra/launcher= out"
         )
-
-
-def _is_installed() -> bool:
-    try:
-        return importlib.util.find_spec(_PLUGIN) is not None
-    except ModuleNotFoundError:
-        return False

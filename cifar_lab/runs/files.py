@@ -1,14 +1,17 @@
 """Files that are either whole or not there."""
 
+import errno
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 _UNFINISHED = ".part"
 
@@ -42,6 +45,19 @@ def replacing(path: Path, mode: str = "w", *, durable: bool = False, keep: Path 
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def fresh(read: Callable[[], T]) -> T:
+    """What `read` returns of a file that others replace, such as `path.read_text`.
+
+    On NFS what another host has replaced between opening and reading is stale, once: the next opening finds the new.
+    """
+    try:
+        return read()
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        return read()
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,16 +1,22 @@
-"""Who trains in a run's folder: a lock with host, process and heartbeat, taken over from the dead."""
+"""Who trains in a run's folder: a lock with host, process and heartbeat, taken over from the dead.
 
-import fcntl
+It holds between hosts that share the folder by a network file system. All that is asked of it is that a file is made
+exclusively (`O_EXCL`) and replaced atomically, as NFS does since version 3. Locks of the system (`flock`, `fcntl`) are
+not used: on NFS a folder's is the host's own, and a file's needs a service that many mounts leave out.
+"""
+
+import hashlib
 import json
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from cifar_lab.runs.files import fresh, replacing
 from cifar_lab.runs.plain import from_json
 
 # A process on another host is dead when its lock has not been touched for so long; a network file system may hold
@@ -18,21 +24,32 @@ from cifar_lab.runs.plain import from_json
 HEARTBEAT_SECONDS = 20.0
 DEAD_AFTER_SECONDS = 300.0
 
+# An empty lock is being written, or its writer was killed in the middle; it is written at once.
+_WRITTEN_AFTER_SECONDS = 10.0
+
+# Between two looks at a lock that is waited for.
+_GUARD_SECONDS = 0.05
+
 
 class LockedError(ValueError):
     """A living process has the lock."""
 
 
-def owner(path: Path) -> dict[str, Any] | None:
+def owner(path: Path, now: float | None = None) -> dict[str, Any] | None:
     """Who has a lock: `host`, `process`, `started` (of the process, as the system tells it) and `heartbeat`.
+
+    Args:
+        path: The lock's file.
+        now: The time by the clock that heartbeats are told by, which is the file server's; None takes this host's.
 
     Returns:
         None where nobody living has it.
     """
     try:
-        told = {**_told(path), "heartbeat": path.stat().st_mtime}
-        return told if _is_alive(told) else None
-    except (FileNotFoundError, KeyError, TypeError, OverflowError):  # none, or its writer was killed in the middle
+        told = _told(path)  # before its time: to open a file makes a network file system look at it anew
+        told["heartbeat"] = path.stat().st_mtime
+        return told if _is_alive(told, time.time() if now is None else now) else None
+    except (FileNotFoundError, KeyError, TypeError, OverflowError):  # none, or not one of ours
         return None
 
 
@@ -47,11 +64,7 @@ def locked(path: Path) -> Iterator[None]:
         LockedError: A living process has it.
         OSError: The folder cannot be written.
     """
-    with guarded(path):
-        other = owner(path)
-        if other is not None:
-            raise LockedError(f"process {other['process']} on {other['host']}")
-        path.write_text(json.dumps(_identity()))
+    _take(path)
     stopped = threading.Event()
     beating = threading.Thread(target=_beat, args=(path, stopped), daemon=True)
     beating.start()
@@ -60,15 +73,78 @@ def locked(path: Path) -> Iterator[None]:
     finally:
         stopped.set()
         beating.join()
-        with suppress(FileNotFoundError), guarded(path):  # a run that never trained leaves no folder
-            if _told(path) == _identity():  # else it was taken over from a process that seemed dead
-                path.unlink()
+        if _told(path) == _identity():  # else it was taken over from a process that seemed dead
+            path.unlink(missing_ok=True)  # a run that never trained leaves no folder
+
+
+@contextmanager
+def guarded(path: Path) -> Iterator[None]:
+    """Let one process at a time do what no other may do meanwhile; the others wait, for as long as it lives.
+
+    Args:
+        path: What it is done to: a file in a folder that exists, which need not exist itself.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(path.with_name(f".{path.name}.lock")))
+                break
+            except LockedError:
+                time.sleep(_GUARD_SECONDS)
+        yield
+
+
+def _take(path: Path) -> None:
+    """Make a lock ours, or take it over from the dead.
+
+    Of those that find the same owner dead one takes over: who has a lock of its own for that, named by what the dead
+    one has left.
+    """
+    while not _made(path):
+        with suppress(FileNotFoundError):  # it was given back meanwhile
+            _check_free(path)
+            left = fresh(path.read_bytes)
+            over = path.with_name(f".{path.name}.{hashlib.sha256(left).hexdigest()[:8]}")
+            _take(over)
+            try:
+                _check_free(path, over.stat().st_mtime)  # two times of one clock, however far off this host's is
+                if fresh(path.read_bytes) == left:
+                    with replacing(path) as file:
+                        json.dump(_identity(), file)
+                    return
+            finally:
+                over.unlink(missing_ok=True)
+
+
+def _made(path: Path) -> bool:
+    """Make a lock where there is none; whether there was none."""
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(_identity(), file)
+    except BaseException:  # such as a full disk
+        path.unlink(missing_ok=True)
+        raise
+    return True
+
+
+def _check_free(path: Path, now: float | None = None) -> None:
+    other = owner(path, now)
+    if other is not None:
+        raise LockedError(f"process {other['process']} on {other['host']}")
 
 
 def _told(path: Path) -> dict[str, Any]:
-    """What a lock says; empty where there is none, or its writer was killed in the middle."""
+    """What a lock says; only that it is new where nothing is written yet, and nothing where it is not one of ours."""
     try:
-        told = from_json(path.read_text())
+        text = fresh(path.read_text)
+        told = from_json(text) if text else {"host": "a host unknown yet", "process": "unknown", "new": True}
     except (FileNotFoundError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}
@@ -77,32 +153,25 @@ def _told(path: Path) -> dict[str, Any]:
 def _beat(path: Path, stopped: threading.Event) -> None:
     while not stopped.wait(HEARTBEAT_SECONDS):
         with suppress(OSError):
-            os.utime(path)
-
-
-@contextmanager
-def guarded(path: Path) -> Iterator[None]:
-    """Let one process at a time look at a lock and take it, or do what else no other may do meanwhile.
-
-    Args:
-        path: A file, which need not exist, in the folder whose turn it is.
-    """
-    guard = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(guard)
+            if _told(path) == _identity():  # else it would keep another's alive
+                os.utime(path)
 
 
 def _identity() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "process": os.getpid(), "started": _started(os.getpid())}
+    return {
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "process": os.getpid(),
+        "started": _started(os.getpid()),
+    }
 
 
-def _is_alive(told: dict[str, Any]) -> bool:
+def _is_alive(told: dict[str, Any], now: float) -> bool:
+    if "new" in told:
+        return now - told["heartbeat"] < _WRITTEN_AFTER_SECONDS
     host, process, started = told["host"], told["process"], told["started"]
-    if host != socket.gethostname():
-        return time.time() - told["heartbeat"] < DEAD_AFTER_SECONDS
+    if (host, told.get("machine")) != (socket.gethostname(), _machine()):
+        return now - told["heartbeat"] < DEAD_AFTER_SECONDS
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -110,6 +179,16 @@ def _is_alive(told: dict[str, Any]) -> bool:
     except PermissionError:
         return True
     return _started(process) == started  # else another process has got its number
+
+
+def _machine() -> str:
+    """Where a process's number means something: this boot of a host, and the container.
+
+    Hosts may share a name, and a restarted host or container has it again.
+    """
+    with suppress(OSError):
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    return ""
 
 
 def _started(process: int) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from cifar_lab.runs.files import fresh
 from cifar_lab.runs.plain import check_kinds, from_json, from_yaml
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _parsed(path: Path, parse: Callable[[str], T]) -> T:
     try:
-        return parse(path.read_text())
+        return parse(fresh(path.read_text))
     except FileNotFoundError:
         raise
     except (ValueError, KeyError, OSError) as error:

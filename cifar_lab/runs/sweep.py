@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cifar_lab.runs.files import remove_unfinished, replacing
+from cifar_lab.runs.files import fresh, remove_unfinished, replacing
 from cifar_lab.runs.plain import from_json
 from cifar_lab.runs.run import Run
 
@@ -49,7 +49,7 @@ class Sweep:
     def jobs(self) -> list[list[str]]:
         """The command line of each job that the last command was to run; none where there is no plan to be read."""
         try:
-            return [[str(line) for line in job] for job in from_json(self.plan_file.read_text())["jobs"]]
+            return [[str(line) for line in job] for job in from_json(fresh(self.plan_file.read_text))["jobs"]]
         except (OSError, ValueError, TypeError, KeyError):
             return []
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig
 
-from cifar_lab.config import RunFailedError, checked, conf_folder, slurm
+from cifar_lab.config import RunFailedError, checked, conf_folder, launchers
 from cifar_lab.config.slurm_jobs import DetachedError, SlurmJobs
 from cifar_lab.interruption import Interrupted, Interruption
 from cifar_lab.runs import Sweep
@@ -55,7 +55,7 @@ def test_what_no_job_can_have_is_refused(lab: Lab, word: str) -> None:
 def test_any_option_of_sbatch_may_be_added() -> None:
     line = ["-m", *TINY, "seed=0,1", SLURM, "+hydra.launcher.additional_parameters.mail_type=END"]
     asked = checked(line)
-    assert asked.on_slurm
+    assert asked.launcher is launchers.SLURM
     assert asked.jobs == [[*TINY, "seed=0"], [*TINY, "seed=1"]]
 
 
@@ -65,7 +65,7 @@ def test_a_clusters_settings_may_be_an_option_of_ones_own(lab: Lab) -> None:
     folder.mkdir(parents=True)
     (folder / "ours.yaml").write_text("defaults: [submitit_slurm, _self_]\npartition: gpu\ngpus_per_node: 1\n")
     line = ["--config-dir", "my_conf", "-m", *TINY, "seed=0,1", "hydra/launcher=ours"]
-    assert checked(line).on_slurm
+    assert checked(line).launcher is launchers.SLURM
     (folder / "ours.yaml").write_text("defaults: [submitit_slurm, _self_]\ngpus_per_node: 0\n")
     assert "hydra.launcher.gpus_per_node=0: it takes a whole number from 1 on" in lab(*line).stderr
 
@@ -82,7 +82,7 @@ def test_what_is_missing_is_said_with_how_to_get_it(lab: Lab, monkeypatch: pytes
     assert outcome.stderr == (
         f"error: {SLURM} needs hydra-submitit-launcher, which is not installed: pip install 'cifar-lab[slurm]'\n"
     )
-    monkeypatch.setattr(slurm, "_is_installed", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert f"{SLURM} needs Slurm's sbatch, which is not found here" in lab("-m", *TINY, "seed=0,1", SLURM).stderr
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import signal
@@ -6,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,21 @@ from cifar_lab.runs import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
+"""
+
+RACE = """
+import sys, time
+from pathlib import Path
+from cifar_lab.runs import LockedError, locked
+print("ready", flush=True)
+while not Path(sys.argv[2]).exists():
+    pass
+try:
+    with locked(Path(sys.argv[1])):
+        print("mine", flush=True)
+        sys.stdin.read()
+except LockedError:
+    print("locked", flush=True)
 """
 
 
@@ -88,9 +105,76 @@ def test_a_lock_beats(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize("contents", ["", "{", "[]", '{"host": 3}', "null", "[" * 100_000])
-def test_a_lock_whose_writer_was_killed_in_the_middle_holds_nobody_off(lock: Path, contents: str) -> None:
-    lock.write_text(contents)
+def test_a_host_whose_clock_is_ahead_leaves_a_living_lock_of_another(
+    lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _tell(lock, host="elsewhere")
+    ahead = time.time() + 3_600
+    monkeypatch.setattr("cifar_lab.runs.locks.time", SimpleNamespace(time=lambda: ahead))
+    assert owner(lock) is None  # by this host's clock
+    with pytest.raises(LockedError, match="on elsewhere"), locked(lock):  # by the clock of the files
+        pass
+
+
+def test_a_process_of_another_host_of_the_same_name_is_not_looked_for_here(lock: Path) -> None:
+    _tell(lock, machine="another boot", process=2**22, started="1")
+    with pytest.raises(LockedError), locked(lock):
+        pass
+    os.utime(lock, (time.time() - 1000, time.time() - 1000))
+    with locked(lock):
+        pass
+
+
+@pytest.mark.parametrize("left", [None, "dead"])
+def test_of_many_that_begin_at_once_one_has_the_lock(lock: Path, left: str | None) -> None:
+    if left is not None:
+        _tell(lock, host="elsewhere")
+        os.utime(lock, (0, 0))
+    go = lock.with_name("go")
+    command = [sys.executable, "-c", RACE, str(lock), str(go)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen(command, **pipes) for _ in range(8)]
+    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 8
+    go.touch()
+    assert sorted(racer.stdout.readline() for racer in racers) == ["locked\n"] * 7 + ["mine\n"]
+    for racer in racers:
+        racer.communicate()
+    assert [path.name for path in lock.parent.iterdir()] == ["go"]
+
+
+def test_a_lock_that_is_taken_over_is_left_to_who_takes_it(lock: Path) -> None:
+    _tell(lock, host="elsewhere")
+    os.utime(lock, (0, 0))
+    taking = lock.with_name(f".run.lock.{hashlib.sha256(lock.read_bytes()).hexdigest()[:8]}")
+    with locked(taking), pytest.raises(LockedError, match=f"process {os.getpid()}"), locked(lock):
+        pass
+    with locked(lock):
+        assert owner(lock) is not None
+
+
+def test_a_heartbeat_does_not_keep_anothers_lock_alive(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cifar_lab.runs.locks.HEARTBEAT_SECONDS", 0.01)
+    with locked(lock):
+        taken = lock.with_name("taken")
+        taken.write_text(json.dumps({"host": "elsewhere", "process": 1, "started": "1"}))
+        os.utime(taken, (0, 0))
+        taken.replace(lock)
+        time.sleep(0.1)
+    assert lock.stat().st_mtime == 0
+
+
+def test_an_empty_lock_is_being_written_for_a_while(lock: Path) -> None:
+    lock.touch()
+    with pytest.raises(LockedError, match="host unknown yet"), locked(lock):
+        pass
+    os.utime(lock, (time.time() - 60, time.time() - 60))
+    with locked(lock):
+        pass
+
+
+@pytest.mark.parametrize("contents", ["{", "\udcff", "[]", '{"host": 3}', "null", "[" * 100_000])
+def test_a_damaged_lock_holds_nobody_off(lock: Path, contents: str) -> None:
+    lock.write_bytes(contents.encode(errors="surrogateescape"))
     assert owner(lock) is None
     with locked(lock):
         pass

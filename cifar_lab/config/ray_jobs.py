@@ -1,0 +1,168 @@
+"""The jobs of a sweep as tasks of Ray, on this machine or on a cluster that shares its folders.
+
+Hydra's plugin says what Ray is to be started with and what a task takes; how its tasks are waited for is ours. The
+plugin's own way gives up the others when one is killed, does not hear Ctrl-C until all have ended, is aborted by
+SIGTERM, and cannot join a cluster that is there, as it sets the memory of a new one.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from cifar_lab.config.handover import Jobs, RunFailedError
+from cifar_lab.interruption import Interruption
+
+_LOOK_SECONDS = 1.0
+# What Ray reads when it is imported and started. Lines of runs that look alike are no repetition, and jobs are not to
+# wait for whatever else a machine does, as with the niceness of 15 that Ray gives them.
+_ENVIRONMENT = dict.fromkeys(
+    ("RAY_DEDUP_LOGS", "RAY_COLOR_PREFIX", "RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"), "0"
+)
+# What a node's Ray was started without, and a run may read.
+_PASSED_ON = ("CIFAR_LAB_", "OMP_NUM_THREADS")
+
+
+class RayJobs(Jobs):
+    """The jobs of a command line, each a task of Ray."""
+
+    def run_all(self, application: Callable[[], object]) -> None:
+        """Let Ray run them, and look at what it has left.
+
+        Raises:
+            RunFailedError: A process was killed, more often than Ray begins its job again; the others have ended.
+            KeyboardInterrupt: A signal was received; the jobs have stopped where they can go on.
+            ValueError: Ray cannot be started, or its cluster not be reached.
+        """
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        import ray
+        from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
+
+        interruption, lost = Interruption(), []
+
+        def launch(self_: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+            del initial_job_idx  # the sweeper hands all of them over at once
+            _start(self_.ray_cfg.init)
+            interruption.take_back()  # Ray ends the process at SIGTERM
+            own = _own_resources(self_)
+            self.beside = max(1, int(ray.cluster_resources().get("CPU", 1) // (own["num_cpus"] or 1)))
+            returned, killed = _waited_for(_submitted(self_, job_overrides, own), interruption)
+            lost.extend(killed)
+            return returned
+
+        plugins, RayLauncher.launch = RayLauncher.launch, launch
+        try:
+            with interruption.listening():
+                application()
+        finally:
+            RayLauncher.launch = plugins
+            ray.shutdown()
+        interruption.check()
+        if lost:
+            raise RunFailedError("a process was killed; the same command goes on with what is unfinished")
+        self._look()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Each task is handed these, and of a sweep of thousands need not hold all the others."""
+        return {**self.__dict__, "planned": []}
+
+
+def _start(init: DictConfig) -> None:
+    """Start Ray on this machine, or join the cluster that `init` or the environment names.
+
+    Raises:
+        ValueError: In one line.
+    """
+    import ray
+
+    settings: Any = OmegaConf.to_container(init, resolve=True)
+    address = str(settings["address"] or "")
+    host, separator, port = address.partition(":")
+    if separator and port.isdecimal():  # where nobody listens, Ray would try for minutes
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise ValueError(f"hydra/launcher=ray: no cluster at {address}: {error.strerror or error}") from None
+    try:
+        ray.init(**{key: value for key, value in settings.items() if value is not None})
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ValueError(f"hydra/launcher=ray: {' '.join(str(error).split())}") from None
+
+
+def _own_resources(launcher: Any) -> dict[str, Any]:
+    """What each task takes of a node."""
+    import ray
+
+    own: Any = OmegaConf.to_container(launcher.ray_cfg.remote, resolve=True)
+    if own["num_gpus"] is None:  # without one, Ray hides a node's GPUs from the task
+        accelerator = launcher.config.trainer.accelerator
+        own["num_gpus"] = int(accelerator != "cpu" and ray.cluster_resources().get("GPU", 0) > 0)
+    return own
+
+
+def _submitted(launcher: Any, jobs: Sequence[Sequence[str]], own: dict[str, Any]) -> list[Any]:
+    import ray
+
+    setup_globals()
+    configure_log(launcher.config.hydra.hydra_logging, launcher.config.hydra.verbose)
+    passed_on = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+    # Once for all jobs, as they are the same.
+    shared = (launcher.hydra_context, launcher.config, launcher.task_function, Singleton.get_state())
+    common = ray.put((os.getcwd(), passed_on, *shared))
+    task = ray.remote(**own)(_run)
+    return [task.remote(common, number, list(lines)) for number, lines in enumerate(jobs)]
+
+
+def _waited_for(tasks: list[Any], interruption: Interruption) -> tuple[list[JobReturn], list[Any]]:
+    """Wait until all have ended; a signal is told to them.
+
+    Returns:
+        What those returned that were not killed, and the others.
+    """
+    import ray
+
+    returned, killed, waiting, is_told = [], [], tasks, False
+    while waiting:
+        done, waiting = ray.wait(waiting, timeout=_LOOK_SECONDS)
+        for one in done:
+            try:
+                returned.append(ray.get(one))
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayError:  # its process or its node has ended, or it was never begun
+                killed.append(one)
+        if interruption.received is not None and not is_told:
+            is_told = True
+            for one in waiting:
+                ray.cancel(one)  # a Ctrl-C in its process, at which a run saves and stops
+    return returned, killed
+
+
+def _run(
+    common: tuple[str, dict[str, str], Any, DictConfig, Callable[[DictConfig], object], Any],
+    number: int,
+    lines: list[str],
+) -> JobReturn:
+    """Run a job, in a process of Ray; as Hydra's joblib launcher does."""
+    folder, passed_on, context, config, task, singletons = common
+    os.chdir(folder)
+    os.environ.update(passed_on)
+    setup_globals()
+    Singleton.set_state(singletons)
+    composed = context.config_loader.load_sweep_config(config, lines)
+    with open_dict(composed):
+        composed.hydra.job.id, composed.hydra.job.num = f"{composed.hydra.job.name}_{number}", number
+    HydraConfig.instance().set_config(composed)
+    return run_job(
+        hydra_context=context,
+        config=composed,
+        task_function=task,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )

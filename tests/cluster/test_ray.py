@@ -1,0 +1,119 @@
+"""A sweep on a cluster of Ray, two nodes of one core each, is the sweep that it is on one machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cifar_lab.runs import Sweep
+from tests.comparison import differences
+from tests.conftest import Outcome
+from tests.test_side_by_side import KILLED_LOSS, PLAIN, command
+
+pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs pip install 'cifar-lab[ray]'")
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+
+Lab = Callable[..., Outcome]
+CLUSTER = """
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+cluster.add_node(num_cpus=1)
+print(cluster.address, flush=True)
+input()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cluster of two nodes, started elsewhere than where sweeps are typed."""
+    environment = {**os.environ, "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    folder = tmp_path_factory.mktemp("elsewhere")
+    with subprocess.Popen([sys.executable, "-c", CLUSTER], env=environment, cwd=folder, **pipes) as cluster:
+        yield next(line for line in cluster.stdout if ":" in line).split()[-1]
+        cluster.communicate("\n")
+
+
+@pytest.fixture
+def killing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """The words of a sweep, the first of whose jobs to begin is killed, once."""
+    Path("my_lab.py").write_text(KILLED_LOSS)
+    Path("my_conf/loss").mkdir(parents=True)
+    Path("my_conf/loss/killed.yaml").write_text("_target_: my_lab.Killed\n")
+    monkeypatch.syspath_prepend(".")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return ("--config-dir", "my_conf", "loss=killed", "allow=[my_lab]", *PLAIN)
+
+
+def swept(address: str, *arguments: str) -> tuple[int, str, str]:
+    """Run a sweep on the cluster: its exit code, and what it printed."""
+    process = command(*arguments, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}")
+    out, errors = process.communicate()
+    return process.returncode, out, errors
+
+
+def test_the_same_command_ends_a_sweep_of_which_a_job_was_killed(
+    lab: Lab, address: str, killing: tuple[str, ...]
+) -> None:
+    line = [*killing, "seed=0,1,2,3", "hydra.sweep.dir=ray"]
+    code, _, errors = swept(address, *line, "hydra.launcher.ray.remote.max_retries=0")
+    assert code == 1, errors
+    assert "error: a process was killed; the same command goes on with what is unfinished" in errors
+    assert "Traceback" not in errors
+    before = {run.folder: run.status() for run in Sweep("ray").runs()}
+    assert sorted(run.state() for run in Sweep("ray").runs()) == ["dead", "finished", "finished", "finished"]
+    assert len({status["process"] for status in before.values()} - {os.getpid()}) >= 2
+    code, out, errors = swept(address, *line)
+    assert code == 0, errors
+    assert out.count(" epoch 2/2 ") == 1
+    after = {run.folder: run.status() for run in Sweep("ray").runs()}
+    assert sum(after[folder] == before[folder] for folder in before) == 3
+    assert lab("-m", *killing, "seed=0,1,2,3", "hydra.sweep.dir=serial").code == 0
+    pairs = list(zip(Sweep("ray").runs(), Sweep("serial").runs(), strict=True))
+    assert [one.folder.name for one, _ in pairs] == [other.folder.name for _, other in pairs]
+    for one, other in pairs:
+        assert not differences(one, other)
+        assert one.steps_file.read_bytes() == other.steps_file.read_bytes()
+        assert one.chosen_weights().read_bytes() == other.chosen_weights().read_bytes()
+
+
+@pytest.mark.usefixtures("lab")
+def test_ray_begins_a_job_again_whose_process_was_killed(address: str, killing: tuple[str, ...]) -> None:
+    code, _, errors = swept(address, *killing, "seed=0,1", "hydra.sweep.dir=sweep")
+    assert code == 0, errors
+    assert Path("spared").exists()
+    assert [run.state() for run in Sweep("sweep").runs()] == ["finished"] * 2
+    assert Path("sweep/table.md").exists()
+
+
+@pytest.mark.usefixtures("lab")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_its_jobs_where_they_can_go_on(address: str, number: signal.Signals) -> None:
+    line = [*PLAIN, "epochs=2000", "scheduler=constant", "seed=0,1,2", "hydra.sweep.dir=sweep"]
+    started = command(*line, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}")
+    begun = 0
+    while begun < 2 and started.poll() is None:
+        time.sleep(0.1)
+        begun = sum(run.metrics_file.exists() for run in Sweep("sweep").runs())
+    started.send_signal(number)
+    _, errors = started.communicate()
+    assert started.returncode == 128 + number, errors
+    runs = Sweep("sweep").runs()
+    assert [run.state() for run in runs] == ["interrupted"] * 2  # the third was not begun
+    assert all(run.last_checkpoint.exists() for run in runs)
+    assert f"interrupted by {number.name}; the same command goes on where it stopped" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_cluster_that_cannot_be_reached_is_one_line() -> None:
+    code, _, errors = swept("127.0.0.1:1", *PLAIN, "seed=0,1")
+    assert code == 2
+    assert errors.splitlines()[-1] == "error: hydra/launcher=ray: no cluster at 127.0.0.1:1: Connection refused"
+    assert not list(Path().rglob("status.json"))

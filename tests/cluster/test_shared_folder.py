@@ -1,0 +1,55 @@
+"""Several processes on one sweep's folder, as on several machines that share it: each job is trained once."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cifar_lab.runs import Sweep
+from tests.comparison import differences
+from tests.conftest import Outcome
+from tests.test_side_by_side import PLAIN, command
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+
+Lab = Callable[..., Outcome]
+
+
+def test_four_processes_train_each_job_of_a_sweep_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    jobs = ("seed=0,1,2,3,4,5", "hydra.sweep.dir=shared")
+    processes = [command(*PLAIN, *jobs) for _ in range(4)]
+    told = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, told
+    lines = "".join(out for out, _ in told)
+    assert lines.count(" epoch 1/2 ") == lines.count(" epoch 2/2 ") == 6
+    runs = Sweep("shared").runs()
+    assert len({run.status()["process"] for run in runs}) > 1
+    assert "(6)" in Path("shared/table.md").read_text()
+    assert not list(Path("shared").rglob(".*.part")) + list(Path("shared").rglob("*run.lock*"))
+    assert lab("-m", *PLAIN, "seed=0,1,2,3,4,5", "hydra.sweep.dir=serial").code == 0
+    for one, other in zip(runs, Sweep("serial").runs(), strict=True):
+        assert not differences(one, other)
+
+
+def test_a_run_of_another_host_is_left_to_it_while_its_heart_beats(lab: Lab) -> None:
+    line = ("-m", *PLAIN, "seed=0,1", "hydra.sweep.dir=shared")
+    assert lab(*line).code == 0
+    run = Sweep("shared").runs()[0]
+    status = {**run.status(), "state": "running", "host": "elsewhere"}
+    run.result_file.unlink()
+    run.status_file.write_text(json.dumps(status))
+    run.lock_file.write_text(json.dumps({"host": "elsewhere", "machine": "", "process": os.getpid(), "started": "1"}))
+    left = lab(*line)
+    assert left.code == 1
+    assert f"{run.folder.name} is being trained by process {os.getpid()} on elsewhere" in left.stdout
+    assert "1 runs of the sweep are still being trained elsewhere" in left.stderr
+    assert run.status() == status
+    old = time.time() - 1_000
+    os.utime(run.lock_file, (old, old))
+    assert lab(*line).code == 0
+    assert run.has_result()
+    assert not run.lock_file.exists()
