@@ -1,5 +1,6 @@
 """Run every row of the published report: `python -m cifar_lab.reproduce --scale quick --only loss`."""
 
+import gc
 import math
 import shlex
 import sys
@@ -111,6 +112,7 @@ def _trained(one: Planned) -> RunFailedError | None:
     Raises:
         typer.Exit: A signal has ended it.
     """
+    gc.collect()  # a network and what trains it refer to each other; this run may need the memory of the one before
     try:
         train.run(one.command)
     except (RunFailedError, ValueError) as error:
