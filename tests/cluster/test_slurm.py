@@ -40,7 +40,7 @@ class Faulty(nn.CrossEntropyLoss):
 OPTION = "_target_: my_lab.Faulty\nfault: none\n"
 LINE = [*TINY, "epochs=12", "trainer.precision=32-true", "logger=none", "loss=faulty", "allow=[my_lab]"]
 ON_SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=9"]
-ON_SLURM += ["hydra.launcher.signal_delay_s=60", "hydra.launcher.max_num_timeout=1"]
+ON_SLURM += ["hydra.launcher.signal_delay_s=60", "hydra.launcher.max_num_timeout=9"]
 SWEEP = ["-m", *LINE, "loss.fault=none,killed,slow", "seed=0,1"]
 
 
