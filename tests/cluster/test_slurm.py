@@ -109,7 +109,7 @@ def wait_for(condition: Callable[[], bool], command: Command | None = None, seco
         time.sleep(0.2)
 
 
-@pytest.mark.timeout(1200)  # on two busy cores it took 270 s
+@pytest.mark.timeout(1200)  # on two cores it took 270 s at load 10, 390 s at 14
 def test_a_sweep_of_six_with_killed_jobs_and_such_at_their_time_limit_is_the_one_of_one_process(
     slurm: Slurm, lab: Lab
 ) -> None:
