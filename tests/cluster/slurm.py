@@ -83,7 +83,7 @@ class Slurm:
         return dict(line.split() for line in lines)
 
     def end_within_two_minutes(self, job: str) -> None:
-        """Give a running job a time limit of its age, which Slurm has in minutes, and one to two more."""
+        """Give a running job a time limit of its age and one to two minutes more, which it keeps when queued again."""
         hours_minutes_seconds = self("squeue", "--noheader", f"--jobs={job}", "--format=%M").split(":")
         age = sum(int(part) * 60**power for power, part in enumerate(reversed(hours_minutes_seconds)))
         self("scontrol", "update", f"JobId={job}", f"TimeLimit={age // 60 + 2}")
