@@ -92,9 +92,9 @@ def test_work_grows_in_proportion_to_the_runs(
 def test_each_job_of_a_sweep_is_composed_once(lab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
     composed, load = [], Loader.load_sweep_config
 
-    def counted(self: Loader, config: DictConfig, lines: list[str]) -> DictConfig:
-        composed.append(lines)
-        return load(self, config, lines)
+    def counted(self: Loader, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        composed.append(sweep_overrides)
+        return load(self, master_config, sweep_overrides)
 
     monkeypatch.setattr(Loader, "load_sweep_config", counted)
     assert lab("-m", *TINY, "logger=none", "epochs=1", "seed=0,1").code == 0
