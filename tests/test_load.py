@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import DictConfig
 
 from cifar_lab import status, table
 from cifar_lab.analysis import tables
 from cifar_lab.config import resolved
+from cifar_lab.config.precedence import Loader
 from cifar_lab.runs import Run, Sweep
-from tests.conftest import Compose
+from tests.conftest import TINY, Compose, Outcome
 
 FEW, MANY = 120, 960
 
@@ -85,6 +87,18 @@ def test_work_grows_in_proportion_to_the_runs(
         assert profile.runcall(read, folder) == number
         calls[number] = pstats.Stats(profile).total_calls  # type: ignore[attr-defined]
     assert calls[MANY] < 1.1 * MANY / FEW * calls[FEW]
+
+
+def test_each_job_of_a_sweep_is_composed_once(lab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    composed, load = [], Loader.load_sweep_config
+
+    def counted(self: Loader, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        composed.append(sweep_overrides)
+        return load(self, master_config, sweep_overrides)
+
+    monkeypatch.setattr(Loader, "load_sweep_config", counted)
+    assert lab("-m", *TINY, "logger=none", "epochs=1", "seed=0,1").code == 0
+    assert len(composed) == 2
 
 
 @pytest.mark.slow

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
+from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -174,12 +174,12 @@ def _composing_once() -> Iterator[None]:
 
     That takes an hour for ten thousand, and the preflight has looked at those that differ along one axis.
     """
-    validate = BasicSweeper.validate_batch_is_legal
-    BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
+    validate = HydraSweeper.validate_batch_is_legal
+    HydraSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
     try:
         yield
     finally:
-        BasicSweeper.validate_batch_is_legal = validate  # type: ignore[method-assign]
+        HydraSweeper.validate_batch_is_legal = validate  # type: ignore[method-assign]
 
 
 @contextmanager
