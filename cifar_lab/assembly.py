@@ -229,8 +229,8 @@ def _processes() -> dict[str, Any]:
 
     # They are there already, torchrun's or our own, and described as torchrun does; Lightning is to start none.
     here = int(os.environ["LOCAL_WORLD_SIZE"])
-    # Else torch gives gradients other places after a process's first step, and more than two are summed in an order that
-    # follows their places: a run that goes on would have other bits.
+    # Else torch gives gradients other places after a process's first step, and more than two are summed in an order
+    # that follows their places: a run that goes on would have other bits.
     keeps_places = ranks.count() > 2
     strategy = DDPStrategy(cluster_environment=TorchElasticEnvironment(), find_unused_parameters=keeps_places)
     return {"strategy": strategy, "devices": here, "num_nodes": ranks.count() // here, "use_distributed_sampler": False}
