@@ -94,8 +94,8 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
     # Which devices there are stands in the result; how Lightning uses torch is nothing that a user could mend.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
-    # A single run on a machine where jobs are queued is no mistake.
-    warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
+    # Processes that train together are started by the command or by torchrun, never by srun.
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
     # What is logged is of all processes already.
     warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")

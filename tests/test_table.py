@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cifar_lab import table
-from cifar_lab import train as train_module
+from cifar_lab import fitting, table
 from cifar_lab.analysis import sweep_report
 from tests.conftest import TINY, Outcome
 
@@ -48,14 +47,14 @@ def test_a_sweep_ends_in_its_table(lab: Lab) -> None:
 
 
 def test_a_job_that_fails_is_a_row_that_says_so(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit_and_test = train_module.fit_and_test
+    fit_and_test = fitting.fit_and_test
 
     def broken(config: Any, *arguments: Any) -> dict[str, Any]:
         if config.loss._target_.endswith("MSELoss") or config.seed == 1:
             raise RuntimeError("out of memory")
         return fit_and_test(config, *arguments)
 
-    monkeypatch.setattr(train_module, "fit_and_test", broken)
+    monkeypatch.setattr(fitting, "fit_and_test", broken)
     outcome = lab("-m", *ONE, "loss=ce,mse", "seed=0,1")
     assert outcome.code == 1
     states = pd.read_csv(outcome.runs[0].folder.parent / "table.csv").set_index("loss")["state"]
@@ -64,14 +63,14 @@ def test_a_job_that_fails_is_a_row_that_says_so(lab: Lab, monkeypatch: pytest.Mo
 
 
 def test_an_interrupted_sweep_has_the_table_of_what_ran(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit_and_test = train_module.fit_and_test
+    fit_and_test = fitting.fit_and_test
 
     def interrupted(config: Any, *arguments: Any) -> dict[str, Any]:
         if config.seed == 1:
             raise KeyboardInterrupt
         return fit_and_test(config, *arguments)
 
-    monkeypatch.setattr(train_module, "fit_and_test", interrupted)
+    monkeypatch.setattr(fitting, "fit_and_test", interrupted)
     outcome = lab("-m", *ONE, "seed=0,1,2")
     assert outcome.code == 130
     (state,) = pd.read_csv(outcome.runs[0].folder.parent / "table.csv")["state"]

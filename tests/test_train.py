@@ -12,8 +12,7 @@ import pytest
 import torch
 import yaml
 
-from cifar_lab import hardware
-from cifar_lab import train as train_module
+from cifar_lab import fitting, hardware
 from cifar_lab.analysis.statistics import wilson_interval
 from cifar_lab.assembly import make_classifier
 from cifar_lab.callbacks import Recorder
@@ -174,14 +173,14 @@ def test_a_sweep_trains_each_job_once(lab: Lab) -> None:
 
 
 def test_a_job_that_fails_does_not_stop_the_sweep(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit_and_test = train_module.fit_and_test
+    fit_and_test = fitting.fit_and_test
 
     def broken(config: Any, *arguments: Any) -> dict[str, Any]:
         if config.seed == 1:
             raise RuntimeError("out of\nmemory")
         return fit_and_test(config, *arguments)
 
-    monkeypatch.setattr(train_module, "fit_and_test", broken)
+    monkeypatch.setattr(fitting, "fit_and_test", broken)
     outcome = lab("-m", *TINY, "epochs=1", "seed=0,1,2")
     assert outcome.code == 1
     runs = {run.config()["seed"]: run for run in outcome.runs}
@@ -194,7 +193,7 @@ def test_a_job_that_fails_does_not_stop_the_sweep(lab: Lab, monkeypatch: pytest.
     assert errors[1].startswith("error: not every run of the sweep finished")
     assert "Traceback" not in outcome.stderr
 
-    monkeypatch.setattr(train_module, "fit_and_test", fit_and_test)
+    monkeypatch.setattr(fitting, "fit_and_test", fit_and_test)
     assert lab("-m", *TINY, "epochs=1", "seed=0,1,2").code == 0
     assert failed.status()["state"] == "finished"
 

@@ -140,8 +140,7 @@ class InMemoryDataModule(L.LightningDataModule):
         return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
 
     def _eval_batch_size(self) -> int:
-        each = _CPU_EVAL_BATCH_SIZE if self._device().type == "cpu" else _EVAL_BATCH_SIZE
-        return each * self._part()[1]
+        return _CPU_EVAL_BATCH_SIZE if self._device().type == "cpu" else _EVAL_BATCH_SIZE
 
     def _part(self) -> tuple[int, int]:
         """Which part of each batch is this process's, and of how many."""

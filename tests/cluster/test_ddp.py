@@ -69,7 +69,7 @@ def test_a_sweep_of_several_processes_is_that_of_single_runs_and_is_not_done_twi
 
 
 def test_without_the_process_that_started_them_they_end_and_the_run_goes_on() -> None:
-    line = (*PLAIN, *TWO, "epochs=60", "scheduler=constant")
+    line = (*PLAIN, *TWO, "epochs=12", "scheduler=constant")
     process = started(*line, "hydra.run.dir=run")
     run = begun(process)
     assert len(ranks_of(process)) == 2
@@ -161,7 +161,7 @@ def test_help_and_mistakes_under_torchrun_end_all() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_torchrun_saves_and_the_run_goes_on_to_the_same_bits(number: signal.Signals) -> None:
-    line = (*PLAIN, *CPU, "epochs=40", "scheduler=constant")
+    line = (*PLAIN, *CPU, "epochs=12", "scheduler=constant")
     process = started(*line, "hydra.run.dir=run", module=TORCHRUN)
     run = begun(process)
     os.kill(process.pid, number)
@@ -175,7 +175,7 @@ def test_a_signal_to_torchrun_saves_and_the_run_goes_on_to_the_same_bits(number:
 
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_a_process_of_torchruns_that_is_killed_ends_all_and_the_run_goes_on(rank: str) -> None:
-    line = (*PLAIN, *CPU, "epochs=40", "scheduler=constant")
+    line = (*PLAIN, *CPU, "epochs=12", "scheduler=constant")
     process = started(*line, "hydra.run.dir=run", module=TORCHRUN)
     run = begun(process)
     for number in living():
