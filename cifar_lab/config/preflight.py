@@ -70,6 +70,12 @@ class Preflight:
         self.composition: dict[str, Any] = {}
 
     @property
+    def options_edited(self) -> float:
+        """When an option's file was last edited, ours or the user's, in seconds since 1970."""
+        folders = [schema.conf_folder(), *map(Path, filter(None, [self._arguments.config_dir]))]
+        return max((file.stat().st_mtime for folder in folders for file in folder.rglob("*.yaml")), default=0.0)
+
+    @property
     def ordered(self) -> list[str]:
         """The command line as Hydra takes it: flags in front of what they would else cut in two."""
         overrides = list(self._arguments.overrides)

@@ -10,10 +10,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cifar_lab import exit_codes
-from cifar_lab.config.handover import Jobs, RunFailedError
+from cifar_lab.config.handover import Jobs, RunFailedError, Task
 from cifar_lab.config.naming import own_lines
+from cifar_lab.config.preflight import Preflight
 from cifar_lab.interruption import Interrupted, Interruption
-from cifar_lab.runs import Run, job_key
+from cifar_lab.runs import Run, Sweep, job_key
 
 
 class DetachedError(Interrupted):
@@ -38,7 +39,21 @@ class DetachedError(Interrupted):
 
 
 class SlurmJobs(Jobs):
-    """The jobs of a command line, each of which a process somewhere in the cluster runs."""
+    """The jobs of a command line, each of which a process somewhere in the cluster runs.
+
+    Args:
+        task: What to call with each.
+        asked: The checked command line.
+        sweep: Whose jobs they are.
+    """
+
+    def __init__(self, task: Task, asked: Preflight, sweep: Sweep | None) -> None:
+        super().__init__(task, asked, sweep)
+        runs = {} if sweep is None else sweep.runs_by_job()
+        # What has finished since the options were last edited is the run of its words; another's may be one of what
+        # they said before, and the job finds out for itself.
+        settled = {key for key, run in runs.items() if _ended(run) > asked.options_edited}
+        self.due = {key for lines in asked.jobs if (key := job_key(lines)) not in settled}
 
     def run_all(self, application: Callable[[], object]) -> None:
         """Queue what is unfinished, wait for it, and look at what it has left.
@@ -49,10 +64,9 @@ class SlurmJobs(Jobs):
         """
         from cifar_lab.config.slurm_queue import queued
 
-        due = {job_key(lines) for lines, is_due in zip(self.planned, self.unfinished, strict=True) if is_due}
-        self.total = len(due)
+        self.total = len(self.due)
         with (
-            queued(lambda lines: job_key(own_lines(lines)) in due) as queue,
+            queued(lambda lines: job_key(own_lines(lines)) in self.due) as queue,
             _Detaching(lambda: queue.jobs).listening(),
         ):
             application()
@@ -83,7 +97,12 @@ class SlurmJobs(Jobs):
     def __getstate__(self) -> dict[str, Any]:
         """Of a sweep of thousands each job is written to a file of its own, which need not hold all the others."""
         lists = ("planned", "unfinished", "seconds", "left", "failures", "folders")
-        return {**self.__dict__, **{name: [] for name in lists}}
+        return {**self.__dict__, **{name: [] for name in lists}, "due": set()}
+
+
+def _ended(run: Run) -> float:
+    """When a run got its result, in seconds since 1970; 0 without one."""
+    return run.result_file.stat().st_mtime if run.has_result() else 0.0
 
 
 class _Detaching(Interruption):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import os
 import pickle
 import shutil
 import signal
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 from cifar_lab.config import RunFailedError, checked, conf_folder, launchers
 from cifar_lab.config.slurm_jobs import DetachedError, SlurmJobs
 from cifar_lab.interruption import Interrupted, Interruption
-from cifar_lab.runs import Sweep
+from cifar_lab.runs import Sweep, job_key
 from tests.conftest import TINY, Compose, Outcome
 
 Lab = Callable[..., Outcome]
@@ -151,6 +152,16 @@ def test_a_job_of_a_large_sweep_does_not_hold_the_others(composed: Compose, tmp_
     jobs, _ = _jobs(print, composed, tmp_path)
     assert len(jobs.planned) == NUMBER
     assert len(pickle.dumps(jobs)) < 2_000
+
+
+def test_what_has_finished_is_queued_only_where_options_were_edited_since(lab: Lab, composed: Compose) -> None:
+    assert lab("-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").code == 0
+    jobs, _ = _jobs(print, composed, Path("sweep"))
+    assert jobs.due == {job_key([*TINY, f"seed={seed}"]) for seed in range(2, NUMBER)}
+    for result in Path("sweep").glob("*/result.json"):
+        os.utime(result, (0, 1))
+    jobs, _ = _jobs(print, composed, Path("sweep"))
+    assert len(jobs.due) == NUMBER
 
 
 @pytest.mark.parametrize(
