@@ -96,13 +96,13 @@ def test_settings_that_are_drawn_twice_are_trained_once(command: Command) -> Non
 def test_a_trial_that_fails_is_told_and_trained_again_by_the_same_command(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit_and_test = train.fit_and_test
+    trained = train.trained
 
     def broken(*arguments: Any) -> dict[str, Any]:
-        monkeypatch.setattr(train, "fit_and_test", fit_and_test)
+        monkeypatch.setattr(train, "trained", trained)
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(train, "fit_and_test", broken)
+    monkeypatch.setattr(train, "trained", broken)
     code, _, err = command(*LINE, "--trials", 2)
     assert code == 1
     assert err.splitlines()[-1] == "error: failed: trial 0; the same command trains them again"
