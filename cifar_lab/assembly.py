@@ -203,6 +203,8 @@ def trainer_options(config: DictConfig, native: "hardware.Native", job: Job | No
     del options["memory_format"]
     if native.device == "cuda" and job is not None and job.beside > 1 and options["devices"] == 1:
         options["devices"] = [(job.number - 1) % hardware.device_count("gpu")]
+    if native.device == "cpu" and ranks.count() == 1:
+        options["devices"] = 1  # Lightning knows no other number of processors, and `auto` and [0] are that
     if options["deterministic"] == "auto":
         # On a CPU everything we use is deterministic as it is, and torch's switch would fill fresh memory.
         options["deterministic"] = native.device == "cuda"

@@ -144,6 +144,7 @@ def _fit_and_test(
     stopping = Stopping(attempt.interruption)
     options = trainer_options(config, native, attempt.job)
     tester = L.Trainer(**options, callbacks=[stopping], logger=False, enable_checkpointing=False)
+    ranks.share_buffers(classifier.model)  # an epoch without validation has left each process its own
     measured = test(tester, classifier, datamodule, run, best_epoch)
     for active in trainer.loggers:
         active.log_metrics({name: value for name, value in measured.items() if "test/" in name}, trainer.global_step)

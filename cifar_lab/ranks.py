@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Value = TypeVar("Value")
 
@@ -83,6 +83,15 @@ def first_of(value: Value) -> Value:
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
+
+
+def share_buffers(module: "nn.Module") -> None:
+    """Give every process the buffers of rank 0, such as BatchNorm's averages, which each has of its own images."""
+    if count() > 1:
+        from torch import distributed as dist
+
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
 
 
 class RankLostError(RuntimeError):

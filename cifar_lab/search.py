@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cifar_lab import exit_codes
+from cifar_lab import exit_codes, torchrun
 from cifar_lab.command import run_command
 from cifar_lab.config import RunFailedError, Search, checked_search
 from cifar_lab.interruption import Interrupted, Interruption
@@ -47,6 +47,8 @@ def search(
     Each trial is an ordinary run. The same command goes on where it stopped, and started several times, on one machine
     or on several that share the folder, its processes share the trials.
     """
+    if torchrun.processes() is not None:
+        raise ValueError("torchrun's processes train a run together; start a search several times instead, by itself")
     asked = checked_search(overrides, config_dir)
     check_installed()
     strategy = Strategy(startup, max(1, round(warmup * asked.epochs)), pruning, sampler_seed)

@@ -6,6 +6,7 @@ draws and tabulates where it has ended.
 
 import gc
 import math
+import multiprocessing
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -104,6 +105,9 @@ def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _words(overrides: Sequence[str]) -> Sequence[str]:
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ValueError("a process that trains reads this script anew; call run() and sweep() under "
+                         "if __name__ == '__main__':")  # fmt: skip
     if torchrun.processes() is not None:
         raise ValueError("under torchrun, python -m cifar_lab.train trains; trainer.devices= is for run() and sweep()")
     if isinstance(overrides, str):

@@ -1,6 +1,6 @@
 """How many processes train a run together, and what they cannot do; checked before torch is imported."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cifar_lab import torchrun
@@ -24,7 +24,7 @@ def processes(config: Mapping[str, Any]) -> int | None:
         return started[0] * started[1]
     if devices in ALL:
         return None
-    return len(devices) if isinstance(devices, list) else int(devices)
+    return len(devices) if isinstance(devices, Sequence) else int(devices)
 
 
 def here(config: Mapping[str, Any]) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from cifar_lab import torchrun
 from cifar_lab.config import checks, schema
 
 LAUNCHER = "hydra/launcher"
@@ -72,6 +73,8 @@ def check_settings(config: DictConfig) -> None:
         ValueError: In one line.
     """
     launcher = chosen(str(config.hydra.launcher._target_))
+    if launcher is not None and torchrun.processes() is not None:
+        raise ValueError(f"{LAUNCHER}={launcher.name}: torchrun's processes train each run together; leave it out")
     path = schema.conf_folder() / LAUNCHER / f"{launcher.name}.yaml" if launcher else None
     if path is not None and path.exists():
         settings: Any = OmegaConf.to_container(config.hydra.launcher, resolve=False)

@@ -14,6 +14,7 @@ from types import FrameType
 
 from omegaconf import DictConfig
 
+from cifar_lab.config.devices import processes
 from cifar_lab.config.launchers import JOBLIB, LAUNCHER, chosen
 from cifar_lab.interruption import Interruption
 from cifar_lab.jobs import cores
@@ -33,8 +34,18 @@ def plan(config: DictConfig) -> tuple[int, list[str]]:
         config: A composed job, with Hydra's own part.
 
     Raises:
-        ValueError: The launcher is not one for this machine, or its package is missing.
+        ValueError: The launcher is not one for this machine or for runs on several devices, or its package is missing.
     """
+    number, words = _planned(config)
+    if number > 1 and processes(config) != 1:
+        devices = config.trainer.devices
+        raise ValueError(
+            f"trainer.devices={devices}: {number} jobs at a time have one device each; leave one of them out"
+        )
+    return number, words
+
+
+def _planned(config: DictConfig) -> tuple[int, list[str]]:
     launcher, per_device = config.hydra.launcher, config.jobs_per_device
     is_joblib = chosen(str(launcher._target_)) is JOBLIB
     if is_joblib and launcher.n_jobs == 0:

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cifar_lab import exit_codes
+from cifar_lab.config.devices import processes
 from cifar_lab.config.handover import Jobs, RunFailedError, Task
 from cifar_lab.config.naming import own_lines
 from cifar_lab.config.preflight import Preflight
@@ -118,8 +119,8 @@ class _Detaching(Interruption):
 
 def _take_own_cores(config: DictConfig) -> None:
     """Before torch is imported, which takes all cores of the node where Slurm does not bind the job to its own."""
-    devices = config.trainer.devices
-    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", 1)) // (devices if isinstance(devices, int) else 1)
+    count = processes(config) or int(os.environ.get("SLURM_GPUS_ON_NODE", 1))
+    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", 1)) // count
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
 
 

@@ -79,15 +79,18 @@ def queued(due: Callable[[Sequence[str]], bool]) -> Iterator[Queue]:
 
     def launch_due(self: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         lines = [line for line in job_overrides if due(line)]
-        return launch(self, lines, initial_job_idx) if lines else []
+        if not lines:
+            return []
+        try:
+            return launch(self, lines, initial_job_idx)
+        except FailedSubmissionError as error:
+            raise ValueError(f"Slurm has refused the jobs: {' '.join(str(error).split())}") from None
+        except UncompletedJobError:  # submitit waits no further than to the first that has failed
+            queue.wait()
+            return []
 
     with _replaced(SlurmJob, "watcher", queue), _replaced(SlurmLauncher, "launch", launch_due):
-        try:
-            yield queue
-        except (UncompletedJobError, FailedSubmissionError) as error:
-            if not queue.jobs:
-                raise ValueError(f"Slurm has refused the jobs: {' '.join(str(error).split())}") from None
-            queue.wait()  # submitit waits no further than to the first that has failed
+        yield queue
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 import os
 import pickle
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cifar_lab import torchrun
 from cifar_lab.fitting import Work
@@ -33,20 +34,29 @@ class Leader:
         self.count = count
         self._told = 0
         self._store: Store | None = None
+        self._is_alone = False  # the others hang in what this one has left, or have ended
 
     def trained(self, work: Work) -> dict[str, Any]:
-        """Train a run together with the others: its result."""
+        """Train a run together with the others: its result.
+
+        Raises:
+            RankLostError: Another process has ended, in this run or in one before it.
+        """
         from cifar_lab import ranks
 
+        if self._is_alone:
+            raise ranks.RankLostError("the processes of torchrun are apart since a run failed; start it again")
         number = self._told
         sent = replace(work, attempt=replace(work.attempt, interruption=Interruption(), callbacks=()))
         self._tell(pickle.dumps(sent))
         try:
             return trained_together(work, work.attempt.interruption, _group(self._connected(), number), 0, self.count)
-        except RuntimeError as error:
+        except Exception as error:
+            self._is_alone = not isinstance(error, DivergedError)
             if not ranks.has_lost(error):
                 raise
-            raise ranks.RankLostError(f"another of the {self.count} processes has ended: {error}") from error
+            told = f"another of the {self.count} processes has ended; what it said stands among what torchrun prints"
+            raise ranks.RankLostError(told) from error
 
     def release(self) -> None:
         """Tell the others that there is nothing more to train."""
@@ -88,17 +98,25 @@ def follow() -> None:
         with interruption.listening():
             try:
                 trained_together(pickle.loads(words), interruption, _group(store, number), rank, count)
-            except BaseException as error:  # the first process has it too, or waits in vain for this one
-                _tell_of(error, rank)
+            except BaseException as error:
+                if not _is_shared(error):
+                    _leave(error, rank)
         number += 1
 
 
-def _tell_of(error: BaseException, rank: int) -> None:
+def _is_shared(error: BaseException) -> bool:
+    """Whether every process has this error, at the same step, so that they may go on together."""
+    return isinstance(error, DivergedError) or any(isinstance(each, Interrupted) for each in (error, error.__context__))
+
+
+def _leave(error: BaseException, rank: int) -> NoReturn:
+    """End this process at once: the others wait for it in vain, and torchrun ends them."""
     from cifar_lab import ranks
 
-    is_interrupt = any(isinstance(each, Interrupted) for each in (error, error.__context__))
-    if not (is_interrupt or isinstance(error, DivergedError) or ranks.has_lost(error)):
+    if not ranks.has_lost(error):
+        traceback.print_exception(error)
         print(f"error: process {rank}: {' '.join(described(error).split())}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _connected(is_first: bool) -> "Store":

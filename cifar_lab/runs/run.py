@@ -180,6 +180,10 @@ class PrunedError(RuntimeError):
 
     def __init__(self, epoch: int) -> None:
         super().__init__(f"pruned at epoch {epoch}")
+        self.epoch = epoch
+
+    def __reduce__(self) -> tuple[type["PrunedError"], tuple[int]]:
+        return PrunedError, (self.epoch,)
 
 
 def described(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cifar_lab.analysis.trial_records import TrialRecord
-from cifar_lab.runs import SearchFolder, guarded, locked, owner
+from cifar_lab.runs import LockedError, SearchFolder, guarded, locked, owner
 from cifar_lab.searching.storage import opened
 
 if TYPE_CHECKING:
@@ -140,8 +140,11 @@ class Trials:
         with ExitStack() as held:
             with guarded(self.folder.journal_file):
                 trial = self._free() or self._new(total)
-                if trial is not None:
-                    held.enter_context(locked(self.folder.lock(trial.number)))
+                try:
+                    if trial is not None:
+                        held.enter_context(locked(self.folder.lock(trial.number)))
+                except LockedError:  # its process lives, by a clock other than this host's
+                    trial = None
             yield trial
 
     def _free(self) -> Trial | None:

@@ -194,6 +194,43 @@ def test_a_process_of_torchruns_that_is_killed_ends_all_and_the_run_goes_on(rank
     assert code == 0, output
 
 
+BROKEN = """
+import os
+
+from torch import nn
+
+
+class Broken(nn.CrossEntropyLoss):
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank, self.calls = rank, 0
+
+    def forward(self, logits, labels):
+        self.calls += 1
+        if self.calls == 3 and int(os.environ["RANK"]) == self.rank:
+            raise RuntimeError("no more of this")
+        return super().forward(logits, labels)
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_of_torchruns_that_fails_ends_a_sweep(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("my_lab.py").write_text(BROKEN)
+    Path("my_conf/loss").mkdir(parents=True)
+    Path("my_conf/loss/broken.yaml").write_text(f"_target_: my_lab.Broken\nrank: {rank}\n")
+    monkeypatch.setenv("PYTHONPATH", f"{Path.cwd()}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    line = ("--config-dir", "my_conf", "-m", *PLAIN, *CPU, "allow=[my_lab]", "hydra.sweep.dir=sweep")
+    process = started(*line, "loss=broken,ce", module=TORCHRUN)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "no more of this" in output
+    states = {run.config()["loss"]["_target_"]: run.state() for run in find_runs("sweep")}
+    assert states["my_lab.Broken"] == "failed"
+    assert not living()
+    code, output = ended(*line, "loss=ce", module=TORCHRUN)
+    assert code == 0, output
+
+
 @pytest.mark.slow
 def test_compiled_processes_train_together() -> None:
     code, output = ended(*SAME, *TWO, "compile=true", "hydra.run.dir=run")
