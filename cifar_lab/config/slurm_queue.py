@@ -81,12 +81,13 @@ def queued(due: Callable[[Sequence[str]], bool]) -> Iterator[Queue]:
         lines = [line for line in job_overrides if due(line)]
         if not lines:
             return []
+        before = queue.jobs
         try:
             return launch(self, lines, initial_job_idx)
-        except FailedSubmissionError as error:
-            raise ValueError(f"Slurm has refused the jobs: {' '.join(str(error).split())}") from None
-        except UncompletedJobError:  # submitit waits no further than to the first that has failed
-            queue.wait()
+        except (UncompletedJobError, FailedSubmissionError) as error:
+            if queue.jobs == before:
+                raise ValueError(f"Slurm has refused the jobs: {' '.join(str(error).split())}") from None
+            queue.wait()  # submitit waits no further than to the first that has failed
             return []
 
     with _replaced(SlurmJob, "watcher", queue), _replaced(SlurmLauncher, "launch", launch_due):
