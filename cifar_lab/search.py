@@ -112,9 +112,8 @@ def _train(trial: Trial, asked: Search, interruption: Interruption) -> None:
             )
             return
         run = Run(result["folder"])
-        validated = run.metrics().dropna(subset=["val/acc"])
-        for epoch, accuracy in zip(validated["epoch"], validated["val/acc"], strict=True):
-            trial.report(int(epoch), float(accuracy))  # those of a run that was found
+        for epoch, accuracy in run.validated().items():
+            trial.report(epoch, accuracy)  # those of a run that was found
         trial.end("finished", result["val/acc"], folder=_folder(run, asked))
         print(f"trial {trial.number}: val acc {result['val/acc']:.2%}", flush=True)
         return

@@ -33,6 +33,34 @@ class Killed(nn.CrossEntropyLoss):
 """
 
 
+def killing_loss(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """The words of a command line whose first run is killed as it takes its first loss, once."""
+    Path("my_lab.py").write_text(KILLED_LOSS)
+    Path("my_conf/loss").mkdir(parents=True)
+    Path("my_conf/loss/killed.yaml").write_text("_target_: my_lab.Killed\n")
+    monkeypatch.syspath_prepend(".")
+    return "--config-dir", "my_conf", "loss=killed", "allow=[my_lab]"
+
+
+def wait_for_two(started: subprocess.Popen[str]) -> None:
+    """Wait until two jobs of the sweep in the folder `sweep` have trained an epoch."""
+    begun = 0
+    while begun < 2 and started.poll() is None:
+        time.sleep(0.1)
+        begun = sum(run.metrics_file.exists() for run in Sweep("sweep").runs())
+
+
+def check_two_interrupted(started: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Check that a signal to a sweep of three has stopped the two that had begun, where they can go on."""
+    _, errors = started.communicate()
+    assert started.returncode == 128 + number, errors
+    runs = Sweep("sweep").runs()
+    assert [run.state() for run in runs] == ["interrupted"] * 2  # the third was not begun
+    assert all(run.last_checkpoint.exists() for run in runs)
+    assert f"interrupted by {number.name}; the same command goes on where it stopped" in errors
+    assert "Traceback" not in errors
+
+
 @pytest.fixture
 def joblib(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty folder, the package installed, and one thread for each job however many cores there are."""
@@ -79,12 +107,7 @@ def test_a_job_that_fails_is_told_and_the_others_run(lab: Lab) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("joblib")
 def test_a_killed_process_is_one_line_and_the_same_command_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("my_lab.py").write_text(KILLED_LOSS)
-    Path("my_conf/loss").mkdir(parents=True)
-    Path("my_conf/loss/killed.yaml").write_text("_target_: my_lab.Killed\n")
-    monkeypatch.syspath_prepend(".")
-    own = ["--config-dir", "my_conf", "loss=killed", "allow=[my_lab]"]
-    line = ["-m", *own, *PLAIN, "epochs=1", "seed=0,1,2", "jobs_per_device=2"]
+    line = ["-m", *killing_loss(monkeypatch), *PLAIN, "epochs=1", "seed=0,1,2", "jobs_per_device=2"]
     killed = lab(*line)
     assert killed.code == 1
     assert "error: a process was killed; the same command goes on with what is unfinished" in killed.stderr
@@ -100,18 +123,9 @@ def test_a_killed_process_is_one_line_and_the_same_command_goes_on(lab: Lab, mon
 def test_a_signal_stops_all_of_them_where_they_can_go_on(lab: Lab, number: signal.Signals, to_all: bool) -> None:
     line = [*PLAIN, "epochs=2000", "scheduler=constant", "seed=0,1,2", "jobs_per_device=2", "hydra.sweep.dir=sweep"]
     started = command(*line, start_new_session=True)
-    begun = 0
-    while begun < 2 and started.poll() is None:
-        time.sleep(0.1)
-        begun = sum(run.metrics_file.exists() for run in Sweep("sweep").runs())
+    wait_for_two(started)
     (os.killpg if to_all else os.kill)(started.pid, number)
-    _, errors = started.communicate()
-    assert started.returncode == 128 + number, errors
-    runs = Sweep("sweep").runs()
-    assert [run.state() for run in runs] == ["interrupted"] * 2  # the third was not begun
-    assert all(run.last_checkpoint.exists() for run in runs)
-    assert f"interrupted by {number.name}; the same command goes on where it stopped" in errors
-    assert "Traceback" not in errors
+    check_two_interrupted(started, number)
 
 
 def test_a_missing_package_is_one_line_that_says_how_to_get_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,13 +47,13 @@ def _half_right(found: Reproduction, shorter: Group | None) -> list[Claim]:
     reached, protocol = of_curves(rows, lambda metrics: epochs_to(metrics, 0.5))
     told = told_of(reached, protocol, unit="epochs")
     if shorter is not None and not any(len(values) for values in reached.values()):
-        of_network = {
-            name: [run.measured.metrics for run in shorter.runs if (run.bn, run.init, run.lr) == (bn, "xavier", 1e-3)]
+        metrics = {
+            name: [run.measured.metrics for run in shorter.arm(bn, "xavier", 1e-3)]
             for name, bn in (("with", True), ("without", False))
         }
         reached = {
-            name: np.array([epochs_to(one, 0.5) for one in metrics if one is not None])
-            for name, metrics in of_network.items()
+            name: np.array([epochs_to(one, 0.5) for one in of_network if one is not None])
+            for name, of_network in metrics.items()
         }
         if any(len(values) for values in reached.values()):
             told = f"{told_of(reached, 'holdout', unit='epochs')}, of runs of {shorter.length[1]:g} epochs"
@@ -92,10 +92,7 @@ def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
     settings += [
         (
             f"{INITS.get(init, init)}, {optimizer_of(group)} {lr:g}",
-            {
-                bn: tuple(run.measured for run in group.runs if (run.bn, run.init, run.lr) == (bn, init, lr))
-                for bn in (True, False)
-            },
+            {bn: tuple(run.measured for run in group.arm(bn, init, lr)) for bn in (True, False)},
         )
         for group in studied
         for init, lr in dict.fromkeys((run.init, run.lr) for run in group.runs)

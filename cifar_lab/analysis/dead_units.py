@@ -9,7 +9,6 @@ from cifar_lab.analysis.measured import Measured
 
 FILE = "explanation/dead_units.csv"
 
-
 _FEWEST_IMAGES = 2_000  # more can only make the share smaller, so those of fewer do not compare
 
 
@@ -38,8 +37,10 @@ def negative_only(run: Measured) -> float | None:
     None where nobody has counted them in the run as it is now, over at least 2,000 images.
     """
     own = counted(run)
+    if own is None:
+        return None
     try:
-        share, images = (float(own["negative_only"]), int(own["images"])) if own else (float("nan"), 0)
+        share, images = float(own["negative_only"]), int(own["images"])
     except (ValueError, TypeError, KeyError):
         return None
     return share if images >= _FEWEST_IMAGES and 0 <= share <= 1 else None

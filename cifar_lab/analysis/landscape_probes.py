@@ -181,10 +181,9 @@ def compare(group: Group, lr: float) -> SmoothnessComparison:
     for run in probed_runs(group):
         if run.lr != lr:
             continue
-        probes = run.measured.probes()
         if run.measured.record.state == "diverged":  # its probes are of a loss on its way to infinity
             lost.setdefault(Arm(run.bn, run.init), []).append(run)
-        elif probes is not None and np.isfinite(probes["loss"]).any():
+        elif (probes := run.measured.probes()) is not None and np.isfinite(probes["loss"]).any():
             found.setdefault(Arm(run.bn, run.init), {})[run.seed] = probes
             shown.append(run)
     grid = None

@@ -58,6 +58,10 @@ class Group:
         """Their initialisations, the report's first."""
         return sorted({run.init for run in self.runs}, key=lambda init: (init != "xavier", init))
 
+    def arm(self, bn: bool, init: str, lr: float) -> list[LandscapeRun]:
+        """The runs of one network, initialisation and learning rate, by seed."""
+        return [run for run in self.runs if (run.bn, run.init, run.lr) == (bn, init, lr)]
+
     @property
     def length(self) -> tuple[float, float]:
         """Training images asked for, infinite if all, and epochs."""

@@ -68,7 +68,7 @@ def speed(group: Group) -> pd.DataFrame:
     """A row for each network, initialisation and learning rate: when it reached an accuracy, medians over the seeds."""
     lines = []
     for bn, init, lr in dict.fromkeys((run.bn, run.init, run.lr) for run in group.runs):
-        runs = [run for run in group.runs if (run.bn, run.init, run.lr) == (bn, init, lr)]
+        runs = group.arm(bn, init, lr)
         line = {"network": NAMES[bn], "initialisation": INITS.get(init, init), "learning rate": f"{lr:g}"}
         for accuracy in ACCURACIES:
             line[f"epochs to {100 * accuracy:g} % validation accuracy"] = _epochs(runs, accuracy)

@@ -9,6 +9,7 @@ import pandas as pd
 from cifar_lab.analysis import search_figures
 from cifar_lab.analysis.tables import as_markdown
 from cifar_lab.analysis.trial_records import TrialRecord, best_of
+from cifar_lab.analysis.written import write_figure
 from cifar_lab.runs import SearchFolder, replacing
 from cifar_lab.terminal import print_table
 
@@ -108,9 +109,7 @@ def write(search: SearchReport, folder: SearchFolder) -> None:
         history = search_figures.history(search.trials, search.title)
         importance = search_figures.importance(search.importances, search.trials, search.logarithmic, search.title)
         for path, figure in ((folder.history_figure, history), (folder.importance_figure, importance)):
-            with replacing(path, "wb") as file:
-                figure.savefig(file, dpi=120, format="png")
-            pictures.append(path.name)
+            pictures.append(write_figure(figure, path, dpi=120).name)
     with replacing(folder.table_markdown) as file:
         file.write(_page(search, pictures))
     with replacing(folder.table_csv) as file:

@@ -31,9 +31,8 @@ class Pruning(Checkpoint):
         """
         (recorder,) = (each for each in trainer.callbacks if isinstance(each, Recorder))  # type: ignore[attr-defined]
         if recorder.run.metrics_file.exists():
-            validated = recorder.run.metrics().dropna(subset=["val/acc"])
-            for epoch, accuracy in zip(validated["epoch"], validated["val/acc"], strict=True):
-                self._tell(trainer, int(epoch), float(accuracy))
+            for epoch, accuracy in recorder.run.validated().items():
+                self._tell(trainer, epoch, accuracy)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Tell the epoch, if it was validated.

@@ -38,10 +38,18 @@ def neighbours(overrides: Sequence[Override]) -> Iterator[list[str]]:
 
     Of a long range its ends stand for all.
     """
-    axes = [values(override) for override in overrides]
+    axes = []
+    for override in overrides:
+        axis = values(override)
+        is_long_range = isinstance(override.value(), RangeSweep) and len(axis) > _LONG_RANGE
+        axes.append([axis[0], axis[-1]] if is_long_range else axis)
+    yield from around(axes)
+
+
+def around(axes: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """The first of every axis, and for each further one of each axis the same with that."""
     first = [axis[0] for axis in axes]
     yield first
     for number, axis in enumerate(axes):
-        is_long_range = isinstance(overrides[number].value(), RangeSweep) and len(axis) > _LONG_RANGE
-        for line in [axis[-1]] if is_long_range else dict.fromkeys(axis[1:]):
+        for line in dict.fromkeys(axis[1:]):
             yield [*first[:number], line, *first[number + 1 :]]

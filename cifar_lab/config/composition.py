@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab.config import checks, schema, targets
+from cifar_lab.config import checks, naming, schema, targets
 from cifar_lab.config.axes import values
 from cifar_lab.config.precedence import Loader
 from cifar_lab.data import files
@@ -48,7 +48,7 @@ def check_closed(loader: Loader, lines: Sequence[str]) -> None:
     Raises:
         ValueError: In one line that names what is open.
     """
-    typed = {line.lstrip("+~").partition("=")[0] for line in lines}
+    typed = set(map(naming.key_of, lines))
     missing = [key for key in loader.space if key not in typed]
     if missing:
         choice = f"search={loader.choices['search']}"

@@ -13,7 +13,7 @@ from cifar_lab import exit_codes
 from cifar_lab.config import side_by_side
 from cifar_lab.config.preflight import Preflight
 from cifar_lab.jobs import Job
-from cifar_lab.runs import Sweep, job_key
+from cifar_lab.runs import Run, Sweep, job_key
 
 
 class RunFailedError(Exception):
@@ -51,14 +51,18 @@ class Jobs:
         self.planned = asked.jobs
         self.beside = asked.beside
         runs = {} if sweep is None else sweep.runs_by_job()
-        finished = {key for key, run in runs.items() if run.has_result()}
-        self.unfinished = [job_key(lines) not in finished for lines in asked.jobs]
+        settled = {key for key, run in runs.items() if self._is_settled(run)}
+        self.unfinished = [job_key(lines) not in settled for lines in asked.jobs]
         self.total = len(asked.jobs)
         self.seconds: list[float] = []
         self.left: list[Path] = []
         self.again: frozenset[Path] | None = None
         self.failures: list[RunFailedError] = []
         self.folders: list[Path] = []
+
+    def _is_settled(self, run: Run) -> bool:
+        """Whether nothing is left of a job whose command line has left a run."""
+        return run.has_result()
 
     def run_all(self, application: Callable[[], object]) -> None:
         """Let Hydra hand over the jobs; of processes side by side, then look at what they have left.

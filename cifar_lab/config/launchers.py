@@ -66,8 +66,8 @@ def check_launcher(overrides: Sequence[Override]) -> None:
             known[str(override.value())].check_installed(str(override.input_line))
 
 
-def check_settings(config: DictConfig) -> None:
-    """Refuse settings of a composed job's launcher that it cannot take, where its options are ours.
+def check(config: DictConfig) -> None:
+    """Refuse a composed job's launcher under torchrun, and settings that it cannot take, where its options are ours.
 
     Raises:
         ValueError: In one line.

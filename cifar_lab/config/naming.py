@@ -31,6 +31,11 @@ def sweep_name(overrides: Iterable[Override]) -> str | None:
     return "-".join(axes) or None
 
 
+def key_of(line: str) -> str:
+    """What a word of the command line sets: `optimizer.lr` of `+optimizer.lr=1e-3`."""
+    return line.lstrip("+~").partition("=")[0]
+
+
 def own_lines(lines: Iterable[str]) -> list[str]:
     """A job's command line without what is said to Hydra."""
     return [line for line in lines if not line.lstrip("+~").startswith("hydra")]

@@ -32,6 +32,20 @@ _MAX_INTERPOLATIONS = 20  # each may repeat others, so that what they stand for 
 _OF_A_WHOLE_SWEEP = ("name", "jobs_per_device")
 
 
+def search_path(config_dir: str | Path | None) -> list[str]:
+    """The words by which Hydra finds options in a user's folder too; none without one.
+
+    Raises:
+        ValueError: It is no folder.
+    """
+    if config_dir is None:
+        return []
+    folder = Path(config_dir).resolve()
+    if not folder.is_dir():
+        raise ValueError(f"--config-dir {folder} is no folder")
+    return [f"hydra.searchpath=['file://{folder}']"]
+
+
 class Preflight:
     """What a command line asks for.
 
@@ -105,12 +119,7 @@ class Preflight:
         Raises:
             ValueError: The command line cannot be run; in one line that says why.
         """
-        search = []
-        if self._arguments.config_dir is not None:
-            folder = Path(self._arguments.config_dir).resolve()
-            if not folder.is_dir():
-                raise ValueError(f"--config-dir {folder} is no folder")
-            search = [f"hydra.searchpath=['file://{folder}']"]
+        search = search_path(self._arguments.config_dir)
         with initialize_config_dir(str(schema.conf_folder()), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
             assert isinstance(loader, Loader)
@@ -210,7 +219,7 @@ class Preflight:
         self.composition = self.composition or plain
         known = naming.plain(loader.before_values)
         check_own_options(loader)
-        launchers.check_settings(config)
+        launchers.check(config)
         slurm.check(config, self._arguments.multirun)
         foreign = foreign_groups(plain)
         check(plain, known, foreign)

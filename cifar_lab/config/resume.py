@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cifar_lab.config.naming import key_of
 from cifar_lab.config.targets import check_targets
 from cifar_lab.fingerprints import leaves, settings
 from cifar_lab.runs import Run
@@ -38,9 +39,9 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
     run = Run(folder)
     if not run.config_file.exists():
         raise ValueError(f"resume={folder}: no run there; its folder holds .hydra/config.yaml")
-    typed = {_key(argument) for argument in arguments}
+    typed = {key_of(argument) for argument in arguments}
     # An option that is chosen anew brings its own settings, so what was said of the old one's falls away.
-    saved = [line for line in run.overrides() if not {_key(line), _key(line).partition(".")[0]} & {*typed, "allow"}]
+    saved = [line for line in run.overrides() if not {key_of(line), key_of(line).partition(".")[0]} & {*typed, "allow"}]
     foreign = [line for line in saved if not _SETTING.match(line)]
     if foreign:
         raise ValueError(
@@ -65,7 +66,7 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
     """
     saved = run.config()
     _check_saved(run, saved, composed)
-    keys = {_key(line) for line in typed}
+    keys = {key_of(line) for line in typed}
     before, now = (dict(leaves(settings(config))) for config in (saved, composed))
     changed = sorted(
         key
@@ -130,7 +131,3 @@ def _check_epochs(run: Run, saved: Mapping[str, Any], typed: int) -> None:
             f"epochs={typed}: {' and '.join(following)} follows the number of epochs, {saved['epochs']} in the run; "
             f"only a schedule that does not depend on it can go on for more"
         )
-
-
-def _key(line: str) -> str:
-    return line.lstrip("+~").partition("=")[0]

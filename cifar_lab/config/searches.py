@@ -5,7 +5,7 @@ What a search varies is written as Hydra's own sweeps are: `interval(1e-4,1e-2)`
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from cifar_lab.config import schema, studies
-from cifar_lab.config.axes import values
+from cifar_lab.config.axes import around, values
 from cifar_lab.config.composition import check_options
+from cifar_lab.config.naming import key_of
 from cifar_lab.config.precedence import Loader
-from cifar_lab.config.preflight import Preflight
+from cifar_lab.config.preflight import Preflight, search_path
 from cifar_lab.fingerprints import settings
 
 GROUP = "search"
@@ -96,7 +97,7 @@ class Search:
 
     def command(self, words: Sequence[str]) -> list[str]:
         """The command line of the trial that has `words` for the axes: an ordinary run, found again by its settings."""
-        common = ",".join(_key(line) for line in self.fixed)
+        common = ",".join(key_of(line) for line in self.fixed)
         own = [self.named, "resume=auto", f"hydra.job.config.override_dirname.exclude_keys=[{common}]"]
         return [*self.flags, *self.fixed, *words, *own]
 
@@ -113,7 +114,7 @@ def read(words: Sequence[str], config_dir: Path | None = None) -> Search:
         hydra.errors.HydraException: It cannot be parsed.
     """
     flags = () if config_dir is None else ("--config-dir", str(config_dir))
-    path = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
+    path = search_path(config_dir)
     with initialize_config_dir(str(schema.conf_folder()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         assert isinstance(loader, Loader)
@@ -193,7 +194,7 @@ def _grid(key: str, start: int, stop: int, step: int, *, log: bool) -> Axis:
 def _checked(words: Sequence[str], axes: Sequence[Axis]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """Check the first corner, and those that differ from it along one axis: its composition, and notes."""
     first, notes = None, list[str]()
-    for corner in _corners(axes):
+    for corner in around([axis.corners for axis in axes]):
         asked = Preflight([*words, *corner])
         asked.check()
         first = asked.composition if first is None else first
@@ -203,15 +204,3 @@ def _checked(words: Sequence[str], axes: Sequence[Axis]) -> tuple[Mapping[str, A
             raise ValueError(f"protocol={name} validates on the test set, on which nothing is searched; leave it out")
     assert first is not None
     return first, tuple(notes)
-
-
-def _corners(axes: Sequence[Axis]) -> Iterator[list[str]]:
-    first = [axis.corners[0] for axis in axes]
-    yield first
-    for number, axis in enumerate(axes):
-        for word in axis.corners[1:]:
-            yield [*first[:number], word, *first[number + 1 :]]
-
-
-def _key(line: str) -> str:
-    return line.lstrip("+~").partition("=")[0]

@@ -49,12 +49,18 @@ class SlurmJobs(Jobs):
     """
 
     def __init__(self, task: Task, asked: Preflight, sweep: Sweep | None) -> None:
+        self._options_edited = asked.options_edited
         super().__init__(task, asked, sweep)
-        runs = {} if sweep is None else sweep.runs_by_job()
+
+    @property
+    def due(self) -> set[frozenset[str]]:
+        """The jobs to be queued."""
+        return {job_key(lines) for lines, is_due in zip(self.planned, self.unfinished, strict=True) if is_due}
+
+    def _is_settled(self, run: Run) -> bool:
         # What has finished since the options were last edited is the run of its words; another's may be one of what
         # they said before, and the job finds out for itself.
-        settled = {key for key, run in runs.items() if _ended(run) > asked.options_edited}
-        self.due = {key for lines in asked.jobs if (key := job_key(lines)) not in settled}
+        return super()._is_settled(run) and run.result_file.stat().st_mtime > self._options_edited
 
     def run_all(self, application: Callable[[], object]) -> None:
         """Queue what is unfinished, wait for it, and look at what it has left.
@@ -65,9 +71,10 @@ class SlurmJobs(Jobs):
         """
         from cifar_lab.config.slurm_queue import queued
 
-        self.total = len(self.due)
+        due = self.due
+        self.total = len(due)
         with (
-            queued(lambda lines: job_key(own_lines(lines)) in self.due) as queue,
+            queued(lambda lines: job_key(own_lines(lines)) in due) as queue,
             _Detaching(lambda: queue.jobs).listening(),
         ):
             application()
@@ -98,12 +105,7 @@ class SlurmJobs(Jobs):
     def __getstate__(self) -> dict[str, Any]:
         """Of a sweep of thousands each job is written to a file of its own, which need not hold all the others."""
         lists = ("planned", "unfinished", "seconds", "left", "failures", "folders")
-        return {**self.__dict__, **{name: [] for name in lists}, "due": set()}
-
-
-def _ended(run: Run) -> float:
-    """When a run got its result, in seconds since 1970; 0 without one."""
-    return run.result_file.stat().st_mtime if run.has_result() else 0.0
+        return {**self.__dict__, **{name: [] for name in lists}}
 
 
 class _Detaching(Interruption):

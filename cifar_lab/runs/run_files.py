@@ -56,8 +56,13 @@ class RunFiles:
 
     def best_epoch(self) -> int | None:
         """The first of the epochs with the best `val/acc`, from 1; None where none was validated."""
-        validated = self.metrics().dropna(subset=["val/acc"])
-        return None if validated.empty else int(validated["epoch"].iloc[validated["val/acc"].argmax()])
+        validated = self.validated()
+        return max(validated, key=lambda epoch: validated[epoch]) if validated else None
+
+    def validated(self) -> dict[int, float]:
+        """The `val/acc` of each epoch, from 1, that was validated, in order."""
+        known = self.metrics().dropna(subset=["val/acc"])
+        return {int(epoch): float(accuracy) for epoch, accuracy in zip(known["epoch"], known["val/acc"], strict=True)}
 
     def validation(self, epoch: int) -> dict[str, float]:
         """`val/acc` and `val/loss` of an epoch, from 1, as `metrics.csv` has them."""

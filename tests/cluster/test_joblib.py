@@ -1,14 +1,13 @@
 """A sweep of six by joblib, of which a process is killed, is the sweep that it is one job after the other."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from cifar_lab.runs import Sweep
 from tests.comparison import sweep_differences
 from tests.conftest import Outcome
-from tests.test_side_by_side import KILLED_LOSS, PLAIN
+from tests.test_side_by_side import PLAIN, killing_loss
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs pip install 'cifar-lab[joblib]'")
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
@@ -21,11 +20,7 @@ def test_the_same_command_ends_a_sweep_of_which_a_process_was_killed(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, how: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    Path("my_lab.py").write_text(KILLED_LOSS)
-    Path("my_conf/loss").mkdir(parents=True)
-    Path("my_conf/loss/killed.yaml").write_text("_target_: my_lab.Killed\n")
-    monkeypatch.syspath_prepend(".")
-    line = ["-m", "--config-dir", "my_conf", "loss=killed", "allow=[my_lab]", *PLAIN, "seed=0,1,2,3,4,5"]
+    line = ["-m", *killing_loss(monkeypatch), *PLAIN, "seed=0,1,2,3,4,5"]
     killed = lab(*line, *how, "hydra.sweep.dir=joblib")
     assert killed.code == 1
     assert "error: a process was killed; the same command goes on with what is unfinished" in killed.stderr

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from cifar_lab.runs import Sweep
 from tests.comparison import differences
 from tests.conftest import Outcome
-from tests.test_side_by_side import KILLED_LOSS, PLAIN, command
+from tests.test_side_by_side import PLAIN, check_two_interrupted, command, killing_loss, wait_for_two
 
 pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs pip install 'cifar-lab[ray]'")
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
@@ -43,12 +42,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def killing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """The words of a sweep, the first of whose jobs to begin is killed, once."""
-    Path("my_lab.py").write_text(KILLED_LOSS)
-    Path("my_conf/loss").mkdir(parents=True)
-    Path("my_conf/loss/killed.yaml").write_text("_target_: my_lab.Killed\n")
-    monkeypatch.syspath_prepend(".")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return ("--config-dir", "my_conf", "loss=killed", "allow=[my_lab]", *PLAIN)
+    return (*killing_loss(monkeypatch), *PLAIN)
 
 
 def swept(address: str, *arguments: str) -> tuple[int, str, str]:
@@ -97,18 +92,9 @@ def test_ray_begins_a_job_again_whose_process_was_killed(address: str, killing: 
 def test_a_signal_stops_its_jobs_where_they_can_go_on(address: str, number: signal.Signals) -> None:
     line = [*PLAIN, "epochs=2000", "scheduler=constant", "seed=0,1,2", "hydra.sweep.dir=sweep"]
     started = command(*line, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}")
-    begun = 0
-    while begun < 2 and started.poll() is None:
-        time.sleep(0.1)
-        begun = sum(run.metrics_file.exists() for run in Sweep("sweep").runs())
+    wait_for_two(started)
     started.send_signal(number)
-    _, errors = started.communicate()
-    assert started.returncode == 128 + number, errors
-    runs = Sweep("sweep").runs()
-    assert [run.state() for run in runs] == ["interrupted"] * 2  # the third was not begun
-    assert all(run.last_checkpoint.exists() for run in runs)
-    assert f"interrupted by {number.name}; the same command goes on where it stopped" in errors
-    assert "Traceback" not in errors
+    check_two_interrupted(started, number)
 
 
 @pytest.mark.usefixtures("lab")
