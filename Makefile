@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## train the report's CNN on synthetic images, a minute or two; ends with accuracy and curves
 	$(BIN)/python -m cifar_lab.train data=synthetic data.num_train=4500 data.num_test=1000 epochs=3 name=demo
 
-test: $(READY) ## the default tests, a few minutes; those of real images too where CIFAR_LAB_DATA is set
+test: $(READY) ## the default tests, some ten minutes on two cores; those of real images too where CIFAR_LAB_DATA is set
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(if $(CIFAR_LAB_DATA),-m 'not slow and not gpu and not cluster')
 
 test-all: $(READY) ## the slow tests too, and those of a GPU where there is one
