@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from omegaconf import DictConfig
 from cifar_lab.attempt import Attempt
 from cifar_lab.config import UNSYNCED, build, build_scheduler, resolved
 from cifar_lab.fingerprints import fingerprint
-from cifar_lab.jobs import Job, cores
+from cifar_lab.jobs import Job
 from cifar_lab.runs import Run
 
 if TYPE_CHECKING:
@@ -79,84 +78,6 @@ def probe_cost(run: Run) -> dict[str, int | float | None]:
         return {"probes": None, "probe_seconds": None}
     seconds = run.probes()["seconds"]
     return {"probes": len(seconds), "probe_seconds": round(float(seconds.sum()), 3)}
-
-
-def choose_native(config: DictConfig, run: Run) -> "hardware.Native":
-    """How the run computes: as its first attempt did, else what the hardware does natively."""
-    from cifar_lab import hardware
-
-    recorded = run.status()
-    options = {key: config.trainer[key] for key in ("precision", "memory_format")}
-    chosen = {key: recorded.get(key, "auto") if value == "auto" else value for key, value in options.items()}
-    native = hardware.choose(config.trainer.accelerator, **chosen)
-    run.set_state("running", precision=native.precision, memory_format=native.layout)
-    return native
-
-
-@contextmanager
-def compiled_as_recorded(
-    config: DictConfig, attempt: Attempt, classifier: "Classifier", native: "hardware.Native"
-) -> Iterator[dict[str, bool]]:
-    """Compile the network if the configuration says so, or did where the run was begun.
-
-    Yields:
-        `compile` and `cuda_graphs`, as they are.
-
-    Raises:
-        ValueError: There is nothing to compile with.
-    """
-    from cifar_lab.compilation import check_compiler, compiled
-
-    run, asked = attempt.run, {key: config[key] for key in ("compile", "cuda_graphs")}
-    recorded = asked if attempt.checkpoint is None else run.status()
-    does = {key: bool(recorded.get(key, False)) for key in asked}
-    if does["compile"] != asked["compile"]:
-        # A compiled network rounds otherwise, and draws other numbers.
-        print(f"note: the run began with compile={str(does['compile']).lower()}, and goes on with it", flush=True)
-    if does["cuda_graphs"] and native.device != "cuda":
-        print("note: cuda_graphs=true is for GPUs, and there is none; it is left out", flush=True)
-        does["cuda_graphs"] = False
-    if does["compile"]:
-        check_compiler(native.device)
-    run.set_state("running", **does)
-    with compiled(classifier.model, does["cuda_graphs"]) if does["compile"] else nullcontext():
-        yield does
-
-
-def same_processes(attempt: Attempt, count: int) -> int:
-    """Record how many processes train a run, and say so where those that began it were more or fewer: the number."""
-    began = attempt.run.status().get("world_size", 1)
-    if attempt.checkpoint is not None and began != count:
-        print(f"note: the run began in {began} processes, and goes on in {count}: not to the same bits", flush=True)
-    attempt.run.set_state("running", world_size=count)
-    return count
-
-
-@contextmanager
-def same_threads(run: Run, processes: int = 1) -> Iterator[int]:
-    """Compute with as many threads as the run's first attempt did, as another number gives other bits.
-
-    Args:
-        run: Records them.
-        processes: That train it on this machine; each has its share of the threads, unless `OMP_NUM_THREADS` says how
-            many.
-
-    Yields:
-        The number.
-    """
-    import torch
-
-    own = torch.get_num_threads()
-    share = own if "OMP_NUM_THREADS" in os.environ else max(1, own // processes)
-    recorded = run.status().get("threads", share)
-    run.set_state("running", threads=recorded)
-    if recorded > max(own, cores()):
-        print(f"note: the run began with {recorded} threads, and goes on with them on {cores()} cores", flush=True)
-    torch.set_num_threads(recorded)
-    try:
-        yield recorded
-    finally:
-        torch.set_num_threads(own)
 
 
 def make_logger(

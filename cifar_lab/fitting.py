@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab.assembly import (
-    choose_native,
-    compiled_as_recorded,
     describe,
     log_result,
     make_callbacks,
@@ -22,6 +20,7 @@ from cifar_lab.assembly import (
 )
 from cifar_lab.attempt import Attempt
 from cifar_lab.config import build, class_names
+from cifar_lab.continuity import choose_native, compiled_as_recorded
 from cifar_lab.runs import Run, float32_digits, read_checkpoint, weights_name
 
 if TYPE_CHECKING:

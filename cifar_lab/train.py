@@ -18,7 +18,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cifar_lab import exit_codes, table, torchrun
-from cifar_lab.assembly import same_processes, same_threads
 from cifar_lab.attempt import Attempt, checkpoint_of, is_done
 from cifar_lab.config import (
     Preflight,
@@ -34,6 +33,7 @@ from cifar_lab.config import (
     run_application,
     run_jobs,
 )
+from cifar_lab.continuity import same_processes, same_threads
 from cifar_lab.fitting import Work, trained
 from cifar_lab.interruption import Interruption
 from cifar_lab.jobs import Job, clock, timed

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch._inductor.exc import InvalidCxxCompiler
 
-from cifar_lab.assembly import compiled_as_recorded
 from cifar_lab.attempt import Attempt
 from cifar_lab.compilation import compiled
+from cifar_lab.continuity import compiled_as_recorded
 from cifar_lab.hardware import choose
 from cifar_lab.models import CNN
 from cifar_lab.runs import Run
