@@ -44,11 +44,8 @@ def report(
         for run in of_landscape:
             archive.add_arrays(str(run.record.identity), run.steps(), run.probes())
     page = report_page.write(reproduction, parameters(), output)
-    entries = reproduction.entries
-    for verdict in ("within noise", "lower", "higher", "diverged", "none published", "not run"):
-        named = [entry.row.label for entry in entries if entry.verdict == verdict]
-        if named:
-            print(f"{verdict:15} {len(named)}: {', '.join(named)}")
+    for verdict, entries in reproduction.verdicts.items():
+        print(f"{verdict:15} {len(entries)}: {', '.join(entry.row.label for entry in entries)}")
     print(f"report          {page}")
 
 

@@ -87,9 +87,25 @@ def test_published_stands_beside_measured(written: Path) -> None:
     assert cells["measured, against published"].startswith("within noise")
     assert dict(zip(activation[0], activation[3], strict=True))["measured, against published"].startswith("lower")
     assert [line[-1] for line in differences[1:]] == ["yes", "yes", "yes"]
+    assert cells["trained on"] == "a processor"
     text = (written / "report" / "index.html").read_text()
     assert "binomial interval alone, n = 1" in text
     assert "95 % prediction interval, n = 5" in text
+
+
+def test_the_verdicts_are_counted_at_its_head(written: Path) -> None:
+    pattern = "Measured against what is published: (.*?)[.] What the report claims in words: (.*?)[.]"
+    texts = [(written / "report" / name).read_text() for name in ("index.html", "report.md")]
+    (head,) = {counts for text in texts for counts in re.findall(pattern, text)}
+    page = Page((written / "report" / "index.html").read_text())
+    judged = [line[4] for table in page.tables if "published" in table[0] for line in table[1:]]
+    for words in head[0].split(", "):
+        count, verdict = words.split(" ", 1)
+        cell = {"none published": "no accuracy published"}.get(verdict, verdict)
+        assert sum(one.startswith(cell) for one in judged) == int(count) > 0
+    (first,) = [table for table in page.tables if table[0][0] == "claim"][:1]
+    counts = [f"{[line[-1] for line in first].count(one)} {one}" for one in ("supported", "not supported", "untested")]
+    assert head[1] == ", ".join(counts)
 
 
 def test_what_has_not_finished_is_said_and_gives_no_number(written: Path) -> None:

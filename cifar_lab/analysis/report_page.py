@@ -1,6 +1,7 @@
 """The report's page, in HTML, Markdown and CSV: published beside measured."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -13,6 +14,7 @@ from markupsafe import Markup, escape
 from cifar_lab.analysis import batch_norm_claims, report_dashboards
 from cifar_lab.analysis.batch_norm_chapter import chapter
 from cifar_lab.analysis.claims import Claim, claims
+from cifar_lab.analysis.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
 from cifar_lab.analysis.landscape_claims import landscape
 from cifar_lab.analysis.report_findings import findings
 from cifar_lab.analysis.report_parts import part, state, studies
@@ -91,7 +93,7 @@ def _numbers(entry: Entry, is_full: bool) -> dict[str, Any]:
             values = entry.values(name, protocol)
             line[f"{protocol}/{name}_mean"] = values.mean() if len(values) else math.nan
             line[f"{protocol}/{name}_sd"] = values.std(ddof=1) if len(values) > 1 else math.nan
-    return {**line, "seconds": entry.mean("seconds"), "state": state(entry)}
+    return {**line, "seconds": entry.mean("seconds"), "trained_on": ", ".join(entry.machines), "state": state(entry)}
 
 
 def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str, Any]:
@@ -100,6 +102,8 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
     machines = {f"{result['hardware']['device_name']}, {result['precision']}": None for result in results}
     found = landscape(reproduction.measured)
     revisions = {str(result["git_revision"])[:12]: None for result in results if result.get("git_revision")}
+    told = claims(reproduction, parameters)
+    decided = Counter(claim.verdict for claim in told)
     return {
         "date": date.today().isoformat(),
         "rows": len(reproduction.entries),
@@ -113,7 +117,11 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
         "shortened": [part(section, parameters) for section in reproduction.shortened],
         "studies": list(studies(reproduction.measured)),
         "findings": list(findings(reproduction)),
-        "claims": _claims(claims(reproduction, parameters)),
+        "row_verdicts": _counted({verdict: len(entries) for verdict, entries in reproduction.verdicts.items()}),
+        "claims": _claims(told),
+        "claim_verdicts": _counted(
+            {verdict: decided[verdict] for verdict in (SUPPORTED, NOT_SUPPORTED, UNTESTED) if decided[verdict]}
+        ),
         "chapter": chapter(found),
         "chapter_claims": _claims(batch_norm_claims.claims(reproduction, found)),
     }
@@ -126,6 +134,10 @@ def _claims(told: Sequence[Claim]) -> pd.DataFrame:
             for claim in told
         ]
     )
+
+
+def _counted(verdicts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
 
 
 def _code(words: str) -> Markup:

@@ -91,6 +91,7 @@ def _cells(entry: Entry, section: Section, parameters: Mapping[str, int]) -> dic
         cells["epochs"], cells["training images"] = (_both(entry, name) for name in ("epochs", "train_size"))
     cells["parameters"] = f"{parameters[entry.row.name]:,}"
     cells["seconds"] = "-" if seconds is None else f"{seconds:,.0f}"
+    cells["trained on"] = ", ".join(entry.machines) or "-"
     if told := state(entry):
         cells["state"] = told
     return cells

@@ -12,6 +12,7 @@ from cifar_lab.analysis.published import Row, Table
 from cifar_lab.analysis.significance import SEEDS_FOR_INTERVALS, noise_interval
 
 PROTOCOLS = ("report", "holdout")
+VERDICTS = ("within noise", "lower", "higher", "diverged", "none published", "not run")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Entry:
         return float(found.mean()) if len(found) else None
 
     @property
+    def machines(self) -> list[str]:
+        """What trained its finished runs, each once."""
+        return list({run.record.result["hardware"]["device_name"]: None for run in self.runs if run.is_finished})
+
+    @property
     def unfinished(self) -> list[Measured]:
         """The runs without a result."""
         return [run for run in self.runs if not run.is_finished]
@@ -57,10 +63,9 @@ class Entry:
 
     @property
     def verdict(self) -> str:
-        """What was measured against the published accuracy.
+        """What was measured against the published accuracy: one of `VERDICTS`.
 
-        One of within noise, lower, higher, diverged (no run of the report's protocol has finished), not run, and none
-        published.
+        `diverged`: no run of the report's protocol has finished.
         """
         if self.row.accuracy is None:
             return "none published"
@@ -139,6 +144,12 @@ class Reproduction:
     def entries(self) -> list[Entry]:
         """All full-length rows, each as often as it is in a table."""
         return [entry for section in self.sections for entry in section.entries]
+
+    @property
+    def verdicts(self) -> dict[str, list[Entry]]:
+        """The full-length rows of each verdict that any has."""
+        found = {verdict: [entry for entry in self.entries if entry.verdict == verdict] for verdict in VERDICTS}
+        return {verdict: entries for verdict, entries in found.items() if entries}
 
     @property
     def runs(self) -> list[Measured]:
