@@ -35,7 +35,7 @@ def report(
 
     if keep:
         of_landscape = landscape(reproduction.measured).runs
-        runs = {run.record.identity: run for run in (*reproduction.runs, *of_landscape)}
+        runs = {run.record.identity: run for run in (*reproduction.runs, *reproduction.of_studies, *of_landscape)}
         ended = [run for run in runs.values() if run.has_ended and run.record.run is not None]
         archive.add((archived(run), run.metrics) for run in ended)
         for run in ended:
@@ -46,6 +46,8 @@ def report(
     page = report_page.write(reproduction, parameters(), output)
     for verdict, entries in reproduction.verdicts.items():
         print(f"{verdict:15} {len(entries)}: {', '.join(entry.row.label for entry in entries)}")
+    for run in reproduction.unreadable:
+        print(f"unreadable      {run.source}: {run.record.status['error']}")
     print(f"report          {page}")
 
 

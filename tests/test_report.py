@@ -15,7 +15,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from cifar_lab import report, train
 from cifar_lab.analysis.published import Row, Scale
 from cifar_lab.config.published import tables
-from tests.landscape_runs import leave_band, leave_probed
+from tests.landscape_runs import diverge, leave_band, leave_probed
 from tests.published_runs import leave_run
 
 
@@ -243,6 +243,60 @@ def test_what_is_kept_gives_the_same_report(written: Path) -> None:
     first, again = (pd.read_csv(written / name / "tables.csv") for name in ("report", "again"))
     pd.testing.assert_frame_equal(first.drop(columns="state"), again.drop(columns="state"))
     assert sum(path.stat().st_size for path in (written / "results").rglob("*") if path.is_file()) < 500_000
+
+
+def test_a_study_is_tested_under_each_protocol_by_itself_from_what_is_kept_too(
+    tmp_path: Path, rows: dict[str, Row]
+) -> None:
+    (tmp_path / "none").mkdir()
+    for protocol, accuracies in (("holdout", {"ce": 0.88, "focal": 0.88}), ("report", {"ce": 0.90})):
+        for loss, accuracy in accuracies.items():
+            for seed in range(5):
+                options = {"study": "loss", "loss": loss, "experiment": None}
+                leave_run(
+                    tmp_path / "runs" / f"{protocol} {loss} {seed}",
+                    rows["loss_ce"],
+                    accuracy + 0.0001 * seed,
+                    seed=seed,
+                    protocol=protocol,
+                    options=options,
+                    overrides=[f"loss={loss}", f"protocol={protocol}"],
+                    changes={"loss.name": loss},
+                )
+    for source, keep in (("runs", True), ("none", False)):
+        report.report([tmp_path / source], tmp_path / "report", tmp_path / "results", keep=keep)
+        text = (tmp_path / "report" / "index.html").read_text()
+        studies = text.partition('<section id="studies">')[2]
+        titles = re.findall("<h3>(study=.*?)</h3>", studies)
+        assert titles == ["study=loss: 50 epochs, protocol=holdout", "study=loss: 50 epochs, protocol=report"]
+        told, _, only_ce = studies.partition("<h3>study=loss: 50 epochs, protocol=report</h3>")
+        assert "ce − focal" in told and "+0.00" in told and "yes" not in told
+        assert "ce − focal" not in only_ce
+        assert "loss: 50 epochs: training loss and accuracy, protocol=holdout" in told
+
+
+def test_a_row_that_diverged_is_kept_and_a_damaged_run_is_told(
+    tmp_path: Path, rows: dict[str, Row], capsys: pytest.CaptureFixture[str]
+) -> None:
+    diverge(leave_run(tmp_path / "runs" / "a", rows["optimizer_sgd"], 0.8))
+    leave_run(tmp_path / "runs" / "b", rows["best_cnn"], 0.9).result_file.write_text("{")
+    (tmp_path / "none").mkdir()
+    report.report([tmp_path / "runs"], tmp_path / "report", tmp_path / "results", keep=True)
+    assert re.search(r"^unreadable      \S*b: ", capsys.readouterr().out, re.MULTILINE)
+    assert "; 1 that cannot be read left out" in (tmp_path / "report" / "index.html").read_text()
+    report.report([tmp_path / "none"], tmp_path / "again", tmp_path / "results")
+    assert "diverged        1: SGD with momentum" in capsys.readouterr().out
+
+
+def test_a_hypothesis_about_a_number_that_was_reached_is_shown_too(tmp_path: Path, rows: dict[str, Row]) -> None:
+    leave_run(tmp_path / "runs" / "a", rows["optimizer_sgd"].hypotheses[0].row, 0.78)
+    for accuracy, words in ((None, "have not been run under"), (0.785, "The published number is inside")):
+        if accuracy is not None:
+            leave_run(tmp_path / "runs" / "b", rows["optimizer_sgd"], accuracy)
+        report.report([tmp_path / "runs"], tmp_path / "report", tmp_path / "results")
+        findings = (tmp_path / "report" / "index.html").read_text().partition('<section id="findings">')[2]
+        assert words in findings.partition("</section>")[0]
+        assert "Without dropout" in findings.partition("</section>")[0]
 
 
 def test_without_runs_every_row_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

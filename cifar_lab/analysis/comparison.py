@@ -113,11 +113,11 @@ def compare(records: Sequence[Record]) -> Comparison:
     Args:
         records: In the order in which the rows are to be.
     """
-    jobs = {record.job_without_seed: record.composition for record in records if record.run is not None}
+    jobs = {record.job_without_seed: record.composition for record in records if not record.is_missing}
     groups: dict[object, list[Record]] = {}
     for record in records:
         job = record.job_without_seed
-        key = jobs.get(job, job) if record.run is None else record.composition
+        key = jobs.get(job, job) if record.is_missing else record.composition
         groups.setdefault(key, []).append(record)
     columns = tuple(
         column
@@ -142,7 +142,7 @@ def varying(records: Sequence[Record]) -> list[str]:
     columns = [
         group for group in groups if len({record.options[group] for record in records if group in record.options}) > 1
     ]
-    runs = [record for record in records if record.run is not None]
+    runs = [record for record in records if not record.is_missing]
     own = {key for record in runs for key in record.settings.keys() - record.sources.keys()}
     following = {key for record in runs for key in record.settings} - own
     values: dict[str, dict[str | None, set[str]]] = {}

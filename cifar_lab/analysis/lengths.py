@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cifar_lab.analysis.comparison import written
 from cifar_lab.analysis.published import LENGTH_KEYS, Row, Scale
 
 FULL = "full length"
@@ -12,10 +13,10 @@ _HELD_OUT = {"report": 0.0, "holdout": 0.1}
 # What a run of a row may have otherwise than the row: its seed, and its protocol, which the tables tell apart.
 _OF_A_RUN = ("seed", "data.seed", "data.val_fraction", "protocol.name", "protocol.val_fraction")
 _PART = "data.train_size"
-_FOLLOWING = ("scheduler.T_max", "scheduler.total_steps")  # the epochs
+_FOLLOWING = "scheduler.T_max"  # the epochs, unless the command line says otherwise
 
 
-def length_of(row: Row, settings: Mapping[str, Any]) -> str | None:
+def length_of(row: Row, settings: Mapping[str, Any], seed: int | None = 0) -> str | None:
     """How long a run is beside the published row, in words; None if it is no run of that row.
 
     Runs of a row with the same words are as long as each other.
@@ -23,12 +24,15 @@ def length_of(row: Row, settings: Mapping[str, Any]) -> str | None:
     Args:
         row: What was published.
         settings: What can change the run's numbers, by dotted key, without the seed.
+        seed: The run's; one whose images are drawn by another seed is of no row.
     """
     theirs = row.settings
     keys = (settings.keys() | theirs.keys()) - set(_OF_A_RUN)
     differing = {key for key in keys if settings.get(key) != theirs.get(key)}
-    share = _HELD_OUT.get(str(settings.get("protocol.name")))
-    if differing - {*LENGTH_KEYS, _PART} or settings.get("protocol.val_fraction") != share:
+    differing.discard(_FOLLOWING)
+    if _FOLLOWING in settings and settings[_FOLLOWING] != settings["epochs"]:
+        differing.add(_FOLLOWING)
+    if differing - {*LENGTH_KEYS, _PART} or not _is_held_out_as_told(settings, seed):
         return None
     if not differing:
         return FULL
@@ -39,10 +43,17 @@ def length_of(row: Row, settings: Mapping[str, Any]) -> str | None:
     for scale, words in _SCALES.items():
         shortened = row.shortened(scale)
         alike = all(settings.get(key) == value for key, value in shortened.items())
-        if alike and differing <= {*shortened, *_FOLLOWING, _PART}:
+        if alike and differing <= {*shortened, _PART}:
             return words if scale is Scale.SMOKE else words + images
-    others = "".join(f", {key}={settings.get(key)}" for key in sorted(differing - {"epochs", _PART, *_FOLLOWING}))
+    others = "".join(f", {key}={written(settings.get(key))}" for key in sorted(differing - {"epochs", _PART}))
     return f"{settings['epochs']:g} epochs{images}{others}"
+
+
+def _is_held_out_as_told(settings: Mapping[str, Any], seed: int | None) -> bool:
+    """Whether the share that the protocol is known by was held out, drawn by the run's own seed."""
+    share = _HELD_OUT.get(str(settings.get("protocol.name")))
+    shares = {settings.get("protocol.val_fraction"), settings.get("data.val_fraction", share)}
+    return shares == {share} and settings.get("data.seed", seed) == seed
 
 
 def order(length: str) -> tuple[int, str]:

@@ -27,7 +27,7 @@ class Record:
         seed: None if not known.
         status: What `status.json` says.
         result: What `result.json` says; empty if the run has not finished.
-        run: Where it lies; None for a missing run.
+        run: Where it lies; None for a missing run, and for one that is kept in an archive.
     """
 
     state: str
@@ -40,6 +40,11 @@ class Record:
     status: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
     run: Run | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is a job that has left no run."""
+        return self.state == "missing"
 
     @cached_property
     def job(self) -> frozenset[str]:
@@ -148,7 +153,7 @@ def _unique(records: Sequence[Record]) -> list[Record]:
     """One of those whose numbers must be equal; runs of two experiments that are one composition both stay."""
     chosen: dict[object, Record] = {}
     for record in records:
-        key = (record.identity, record.options.get("experiment")) if record.run else record.job
+        key = (record.identity, record.options.get("experiment")) if not record.is_missing else record.job
         if key not in chosen or _precedence(record) > _precedence(chosen[key]):
             chosen[key] = record
     return list(chosen.values())

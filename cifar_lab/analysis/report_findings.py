@@ -28,10 +28,11 @@ class Finding:
 
 
 def findings(reproduction: Reproduction) -> Iterator[Finding]:
-    """Every finding, in the order of the tables."""
+    """Every finding, in the order of the tables, and every row about which a hypothesis was run."""
     told = set()
     for entry in reproduction.entries:
-        if entry.is_finding and entry.row.name not in told:
+        is_tested = any(tested.runs for tested in entry.hypotheses)
+        if (entry.is_finding or is_tested) and entry.row.name not in told:
             told.add(entry.row.name)
             pairs = zip(entry.row.hypotheses, entry.hypotheses, strict=True)
             tested = [_tested(hypothesis, runs) for hypothesis, runs in pairs]
@@ -55,13 +56,16 @@ def _tested(hypothesis: Hypothesis, runs: Entry) -> dict[str, str]:
 
 def _words(entry: Entry) -> str:
     published = f"Published: {_percent(entry.row.accuracy or 0)}"
-    if entry.noise is None:
+    if entry.verdict == "diverged":
         return f"{published}. With the printed settings every run that has ended diverged."
+    if entry.noise is None:
+        return f"{published}. The printed settings have not been run under `protocol=report`."
     low, high = entry.noise
+    where = "outside" if entry.is_finding else "inside"
     best, last = (tables.over_seeds(entry.values(name, "report")) for name in ("test/acc", "test/acc_final"))
     return (
         f"{published}. The printed settings give {best} in the best epoch, {last} in the last, `protocol=report`. "
-        f"The published number is outside {_percent(low)} to {_percent(high)} ({entry.basis})."
+        f"The published number is {where} {_percent(low)} to {_percent(high)} ({entry.basis})."
     )
 
 

@@ -98,7 +98,7 @@ def _numbers(entry: Entry, is_full: bool) -> dict[str, Any]:
 
 def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str, Any]:
     finished = [entry for entry in reproduction.entries if any(run.is_finished for run in entry.runs)]
-    results = [run.record.result for run in reproduction.runs]
+    results = [run.record.result for run in reproduction.runs if run.is_finished]
     machines = {f"{result['hardware']['device_name']}, {result['precision']}": None for result in results}
     found = landscape(reproduction.measured)
     revisions = {str(result["git_revision"])[:12]: None for result in results if result.get("git_revision")}
@@ -115,7 +115,8 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
         "seeds_for_tests": SEEDS_FOR_TESTS,
         "parts": [part(section, parameters) for section in reproduction.sections],
         "shortened": [part(section, parameters) for section in reproduction.shortened],
-        "studies": list(studies(reproduction.measured)),
+        "studies": list(studies(reproduction.of_studies)),
+        "unreadable": len(reproduction.unreadable),
         "findings": list(findings(reproduction)),
         "row_verdicts": _counted({verdict: len(entries) for verdict, entries in reproduction.verdicts.items()}),
         "claims": _claims(told),

@@ -10,7 +10,7 @@ from cifar_lab.analysis import tables
 from cifar_lab.analysis.comparison import compare
 from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.records import Record
-from cifar_lab.analysis.report_pictures import Picture, pictures
+from cifar_lab.analysis.report_pictures import Picture, curves, pictures
 from cifar_lab.analysis.reproduction import PROTOCOLS, Entry, Section
 from cifar_lab.analysis.run_report import val_label
 from cifar_lab.analysis.significance import SEEDS_FOR_TESTS, Difference, differences
@@ -102,7 +102,7 @@ def judged(entry: Entry) -> str:
     if entry.row.accuracy is None:
         return "no accuracy published"
     if entry.noise is None:
-        return entry.verdict
+        return "not run (under protocol=report)" if entry.finished("holdout") else entry.verdict
     low, high = entry.noise
     return f"{entry.verdict} ({100 * low:.2f} to {100 * high:.2f}; {entry.basis})"
 
@@ -175,25 +175,34 @@ def _losses(section: Section) -> pd.DataFrame | None:
 
 
 def studies(runs: Sequence[Measured]) -> Iterator[Part]:
-    """A table for each controlled ablation of one length, as the command `table` has it, and its rows tested."""
-    groups: dict[tuple[str, float, float], list[Record]] = {}
+    """A table for each controlled ablation of one length and protocol, as `table` has it, and its rows tested.
+
+    Args:
+        runs: Of studies.
+    """
+    by_identity = {run.record.identity: run for run in runs}
+    groups: dict[tuple[str, float, float, str], list[Record]] = {}
     for run in runs:
-        study, settings = run.record.options.get("study"), run.record.settings
-        if study and run.record.run is not None and run.record.options.get("data") == "cifar10":
-            length = settings.get("epochs", 0), settings.get("data.train_size") or 0
-            groups.setdefault((study, *length), []).append(run.record)
-    for (study, epochs, images), records in sorted(groups.items()):
+        study, settings = str(run.record.options["study"]), run.record.settings
+        length = settings.get("epochs", 0), settings.get("data.train_size") or 0
+        groups.setdefault((study, *length, run.protocol), []).append(run.record)
+    for (study, epochs, images, protocol), records in sorted(groups.items()):
         comparison = compare(records)
         accuracies = {row.label: row.values("test/acc") for row in comparison.rows}
         pairs = [_difference(pair) for pair in differences(accuracies)]
-        title = f"study={study}: {epochs:g} epochs" + (f", {images:,.0f} training images" if images else "")
+        left_out = any(0 < len(values) < SEEDS_FOR_TESTS for values in accuracies.values())
+        part_of = f", {images:,.0f} training images" if images else ""
+        title = f"study={study}: {epochs:g} epochs{part_of}"
+        name = _slug(f"{title} {protocol}")
+        rows = {row.label: [by_identity[record.identity] for record in row.records] for row in comparison.rows}
         yield Part(
-            _slug(title),
-            title,
-            " ".join(line.removeprefix("- ") + "." for line in tables.facts(comparison)),
+            name,
+            f"{title}, protocol={protocol}",
+            " ".join(f"{line.removeprefix('- ').rstrip('.')}." for line in tables.facts(comparison)),
             tables.table(comparison),
             pd.DataFrame(pairs) if pairs else None,
-            "" if pairs else _UNTESTED,
+            (_SOME_UNTESTED if pairs else _UNTESTED) if left_out else "",
+            pictures=list(curves(rows, f"{name}-curves", title, protocol)),
         )
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,18 +42,9 @@ def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
         name: What the names of the files begin with.
         title: What the words begin with.
     """
-    colours = figures.colours(len(section.entries))
-    shades = {entry.row.label: colour for entry, colour in zip(section.entries, colours, strict=True)}
     for protocol in PROTOCOLS:
-        curves = {
-            entry.row.label: [run.metrics for run in entry.runs if run.protocol == protocol and run.metrics is not None]
-            for entry in section.entries
-        }
-        shown = {label: metrics for label, metrics in curves.items() if metrics}
-        if shown:
-            words = f"{title}: training loss and accuracy, protocol={protocol}"
-            figure = figures.compared_curves(shown, shades, "", val_label(protocol))
-            yield Picture(f"{name}-{protocol}-curves", words, svg(figure))
+        runs = {entry.row.label: [run for run in entry.runs if run.protocol == protocol] for entry in section.entries}
+        yield from curves(runs, f"{name}-{protocol}-curves", title, protocol)
     tested = {
         f"{entry.row.label}\n{_told(first)}": first.record.result
         for entry in section.entries
@@ -64,6 +55,23 @@ def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
         counts = {label: np.array(result["confusion_matrix"]) for label, result in tested.items()}
         classes = next(iter(tested.values()))["classes"]
         yield Picture(f"{name}-confusion", words, svg(figures.confusion_matrices(counts, classes)))
+
+
+def curves(rows: Mapping[str, Sequence[Measured]], name: str, title: str, protocol: str) -> Iterator[Picture]:
+    """The training losses and accuracies of runs under one protocol; nothing where none has any.
+
+    Args:
+        rows: The runs by their row's label; each row has the same colour whichever of them have runs.
+        name: Of the file.
+        title: What the words begin with.
+        protocol: Of the runs.
+    """
+    shades = dict(zip(rows, figures.colours(len(rows)), strict=True))
+    known = {label: [run.metrics for run in runs if run.metrics is not None] for label, runs in rows.items()}
+    shown = {label: metrics for label, metrics in known.items() if metrics}
+    if shown:
+        words = f"{title}: training loss and accuracy, protocol={protocol}"
+        yield Picture(name, words, svg(figures.compared_curves(shown, shades, "", val_label(protocol))))
 
 
 def _told(run: Measured) -> str:

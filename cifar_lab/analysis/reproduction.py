@@ -1,7 +1,7 @@
 """Runs set beside the published rows that they reproduce."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -153,12 +153,23 @@ class Reproduction:
 
     @property
     def runs(self) -> list[Measured]:
-        """Every finished run of a published row, or of a hypothesis about one, once."""
+        """Every run of a published row, or of a hypothesis about one, that has ended, once."""
         sections = (*self.sections, *self.shortened)
         entries = [entry for section in sections for entry in section.entries]
         entries += [tested for entry in entries for tested in entry.hypotheses]
         found = {run.record.identity: run for entry in entries for run in entry.runs}
-        return [run for run in found.values() if run.is_finished]
+        return [run for run in found.values() if run.has_ended]
+
+    @property
+    def of_studies(self) -> list[Measured]:
+        """Every run of a controlled ablation on CIFAR-10."""
+        options = [(run, run.record.options) for run in self.measured]
+        return [run for run, chosen in options if chosen.get("study") and chosen.get("data") == "cifar10"]
+
+    @property
+    def unreadable(self) -> list[Measured]:
+        """The damaged ones, of which nothing is known."""
+        return [run for run in self.measured if run.record.state == "unreadable"]
 
 
 def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction:
@@ -173,7 +184,7 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction
         """The row's runs by their length."""
         found: dict[str, dict[object, Measured]] = {}
         for run in runs:
-            length = length_of(row, run.record.settings)
+            length = length_of(row, run.record.settings, run.record.seed)
             if length is not None:
                 known = found.setdefault(length, {}).setdefault(run.record.identity, run)
                 if run.is_finished and not known.is_finished:
@@ -183,10 +194,21 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction
         return {**by_length, FULL: Entry(row, by_length[FULL].runs if FULL in by_length else (), tested)}
 
     entries = {(table.name, row.name): entry(row) for table in tables for row in table.rows}
-    lengths = sorted({length for by_length in entries.values() for length in by_length} - {FULL}, key=order)
+    tested = {
+        hypothesis.name: entry(replace(hypothesis.row, label=f"{row.label}: {hypothesis.row.label}"))
+        for table in tables
+        for row in table.rows
+        for hypothesis in row.hypotheses
+    }
+    found_lengths = {length for by_length in (*entries.values(), *tested.values()) for length in by_length}
+    lengths = sorted(found_lengths - {FULL}, key=order)
 
     def section(table: Table, length: str) -> Section:
-        of_rows = [entries[table.name, row.name].get(length, Entry(row)) for row in table.rows]
+        of_rows = []
+        for row in table.rows:
+            of_rows.append(entries[table.name, row.name].get(length, Entry(row)))
+            if length != FULL:  # those of full length stand with what they are to explain
+                of_rows += [tested[one.name][length] for one in row.hypotheses if length in tested[one.name]]
         return Section(table, length, tuple(of_rows))
 
     shortened = [section(table, length) for length in lengths for table in tables]

@@ -165,7 +165,9 @@ class Archive:
                     metrics.to_csv(file, index=False, lineterminator="\n")
         names = dict.fromkeys([*_FIRST, *(name for run in kept for name in run.result)])
         with replacing(self.results_file) as file:
-            writer = csv.DictWriter(file, [*names, "settings", "interpolations"], lineterminator="\n")
+            # All quoted: a carriage return in a word would end the line.
+            columns = [*names, "settings", "interpolations"]
+            writer = csv.DictWriter(file, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
             writer.writeheader()
             for run in kept:
                 own = {**run.result, "settings": run.settings, "interpolations": run.interpolations}
@@ -186,6 +188,8 @@ def _parsed(line: Mapping[str, str]) -> ArchivedRun:
     }
     settings, interpolations = told.pop("settings"), told.pop("interpolations")
     check_kinds(told, RESULT_KINDS)
+    if lacking := {"options", "overrides", "protocol"} - told.keys() | {"seed"} - settings.keys():
+        raise ValueError(f"a run lacks {', '.join(sorted(lacking))}")
     if not told["fingerprint"].isalnum():
         raise ValueError(f"the fingerprint {told['fingerprint']!r} is none")
     return ArchivedRun(told, dict(settings), dict(interpolations))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,18 @@ def test_another_share_held_out_is_of_no_row(rows: dict[str, Row]) -> None:
     held_out = {"protocol.name": "holdout", "protocol.val_fraction": 0.1, "data.val_fraction": 0.1}
     assert length_of(row, {**row.settings, **held_out}) == "full length"
     assert length_of(row, {**row.settings, **held_out, "protocol.val_fraction": 0.3}) is None
+    assert length_of(row, {**row.settings, **held_out, "data.val_fraction": 0.3}) is None
+    assert length_of(row, {**row.settings, "data.val_fraction": 0.5}) is None
+    assert length_of(row, {**row.settings, "data.seed": 7}, seed=0) is None
+    assert length_of(row, {**row.settings, "data.seed": 7}, seed=7) == "full length"
+
+
+def test_a_schedule_that_does_not_follow_the_epochs_is_named(rows: dict[str, Row]) -> None:
+    row = rows["activation_relu"]
+    assert length_of(row, {**row.settings, "epochs": 12, "scheduler.T_max": 12}) == "12 epochs"
+    assert length_of(row, {**row.settings, "epochs": 12}) == "12 epochs, scheduler.T_max=50"
+    assert length_of(row, {**row.settings, "epochs": 5}) == "5 epochs, scheduler.T_max=50"
+    assert length_of(row, {**row.settings, "scheduler.T_max": 25}) == "50 epochs, scheduler.T_max=25"
 
 
 def test_runs_whose_numbers_must_be_equal_count_once(
@@ -108,6 +121,15 @@ def test_a_hypothesis_has_runs_of_its_own(tmp_path: Path, published: tuple[Table
     assert (entry.verdict, [tested.verdict for tested in entry.hypotheses]) == ("lower", ["within noise"])
     assert len(found.runs) == 2
     assert [one.row.name for one in found.entries if one.runs] == ["optimizer_sgd"]
+
+
+def test_a_shorter_run_of_a_hypothesis_stands_beside_its_rows(
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
+) -> None:
+    leave_run(tmp_path / "tried", rows["optimizer_sgd"].hypotheses[0].row, 0.4, scale=Scale.QUICK)
+    (section,) = reproduce(published, gather(find_runs(tmp_path))).shortened
+    assert section.length == "a tenth of the epochs"
+    assert [entry.row.label for entry in section.entries if entry.runs] == ["SGD with momentum: Without dropout"]
 
 
 def test_protocols_are_never_mixed(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
@@ -206,6 +228,15 @@ def test_the_archive_keeps_that_a_run_diverged_until_it_has_finished(
     assert kept.is_finished and kept.metrics is not None
 
 
+def test_words_of_any_kind_are_read_again_from_the_archive(tmp_path: Path, rows: dict[str, Row]) -> None:
+    archive, words = Archive(tmp_path / "results"), 'a\rb\nc,"d"'
+    (measured,) = gather([leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8)])
+    kept = archived(measured)
+    archive.add([(replace(kept, result={**kept.result, "name": words}), measured.metrics)])
+    (again,) = archive.read()
+    assert again.result["name"] == words
+
+
 def test_the_archive_keeps_the_dead_units_that_explain_has_counted(tmp_path: Path, rows: dict[str, Row]) -> None:
     run = leave_run(tmp_path / "a", rows["activation_relu"], 0.8)
     (measured,) = gather([run])
@@ -221,7 +252,16 @@ def test_the_archive_keeps_the_dead_units_that_explain_has_counted(tmp_path: Pat
     assert dead_units.negative_only(kept) == 0.25
 
 
-@pytest.mark.parametrize("line", ["fingerprint,seed\nab,{", "fingerprint,settings\n../x,{}", "a\nb", "\x00"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fingerprint,seed\nab,{",
+        "fingerprint,settings\n../x,{}",
+        "a\nb",
+        "\x00",
+        "fingerprint,settings,interpolations\nab,{},{}",
+    ],
+)
 def test_a_damaged_archive_is_told_in_one_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "results.csv").write_text(line)
     with pytest.raises(UnreadableError, match=r"results\.csv cannot be read"):
