@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cifar_lab.analysis.figures import Figure
-from cifar_lab.analysis.significance import bootstrap_interval
+from cifar_lab.analysis.significance import bootstrap_interval, t_interval
 from cifar_lab.analysis.written import write_figure
 from cifar_lab.runs import replacing
 
@@ -20,11 +20,13 @@ class Estimate(NamedTuple):
         value: It.
         interval: 95 %, by the bootstrap over seeds; None of fewer than three.
         seeds: How many it is of.
+        t_interval: 95 %, by Student's t, of a ratio on its logarithms; None of fewer than three, and of a median.
     """
 
     value: float
     interval: tuple[float, float] | None
     seeds: int
+    t_interval: tuple[float, float] | None = None
 
     def told(self, digits: int = 3) -> str:
         """`2.61 [2.2, 3.1]`, `2.61 (one seed)`, `2.61 (2 seeds)`."""
@@ -33,6 +35,13 @@ class Estimate(NamedTuple):
             low, high = (f"{bound:.{digits}g}" for bound in self.interval)
             return f"{number} [{low}, {high}]"
         return f"{number} ({'one seed' if self.seeds == 1 else f'{self.seeds} seeds'})"
+
+    def judged(self, digits: int = 3) -> str:
+        """`2.61 [2.2, 3.1], t 1.7 to 4.0`: with the interval that decides, where there is one."""
+        if self.t_interval is None:
+            return self.told(digits)
+        low, high = (f"{bound:.{digits}g}" for bound in self.t_interval)
+        return f"{self.told(digits)}, t {low} to {high}"
 
 
 def ratio(quotients: Sequence[float] | np.ndarray) -> Estimate:
@@ -43,9 +52,12 @@ def ratio(quotients: Sequence[float] | np.ndarray) -> Estimate:
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         logarithms = np.log(np.asarray(quotients, dtype=float))
-        interval = bootstrap_interval(logarithms)
-        bounds = None if interval is None else (float(np.exp(interval[0])), float(np.exp(interval[1])))
-        return Estimate(float(np.exp(logarithms.mean())), bounds, len(logarithms))
+        bootstrapped, by_t = (_exp(interval(logarithms)) for interval in (bootstrap_interval, t_interval))
+        return Estimate(float(np.exp(logarithms.mean())), bootstrapped, len(logarithms), by_t)
+
+
+def _exp(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (float(np.exp(interval[0])), float(np.exp(interval[1])))
 
 
 def difference(values: Sequence[float] | np.ndarray) -> Estimate:
@@ -55,7 +67,7 @@ def difference(values: Sequence[float] | np.ndarray) -> Estimate:
         values: `(n,)`, of each seed's two runs.
     """
     found = np.asarray(values, dtype=float)
-    return Estimate(float(found.mean()), bootstrap_interval(found), len(found))
+    return Estimate(float(found.mean()), bootstrap_interval(found), len(found), t_interval(found))
 
 
 def median(values: Sequence[float] | np.ndarray) -> Estimate:

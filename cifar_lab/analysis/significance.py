@@ -130,13 +130,29 @@ def differences(rows: Mapping[str, np.ndarray]) -> list[Difference]:
     ]
 
 
+def t_interval(values: np.ndarray) -> tuple[float, float] | None:
+    """The 95 % confidence interval of a mean over seeds by Student's t (Student 1908, Biometrika 6, by scipy).
+
+    Args:
+        values: `(n,)`, one for each seed: of paired seeds their differences, or the logarithms of their quotients.
+
+    Returns:
+        Lower and upper bound; None of fewer than three seeds, or if one of them has no finite number.
+    """
+    number = len(values)
+    if number < SEEDS_FOR_INTERVALS or not np.isfinite(values).all():
+        return None
+    half = float(stats.t.ppf(0.975, number - 1) * values.std(ddof=1) / number**0.5)
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
 def bootstrap_interval(
     values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean
 ) -> tuple[float, float] | None:
     """The 95 % percentile interval of a statistic over seeds (Efron & Tibshirani 1993, chapter 13, by scipy).
 
     Of paired seeds `values` are their differences, or the logarithms of their quotients. Of three seeds it is nearly
-    their range: it cannot be wider.
+    their range, and cannot be wider: it holds the mean in 75 % of cases, not in 95. What decides is `t_interval`.
 
     Args:
         values: `(n,)`, one for each seed.

@@ -85,5 +85,13 @@ def test_the_bootstrap_of_three_seeds_is_no_wider_than_their_range_and_of_many_i
 
 
 @pytest.mark.parametrize("values", [[1.0, 2.0], [1.0, 2.0, np.nan], [1.0, 2.0, np.inf]])
-def test_two_seeds_or_a_number_that_is_none_have_no_bootstrap_interval(values: list[float]) -> None:
+def test_two_seeds_or_a_number_that_is_none_have_no_interval(values: list[float]) -> None:
     assert significance.bootstrap_interval(np.array(values)) is None
+    assert significance.t_interval(np.array(values)) is None
+
+
+def test_of_three_seeds_students_interval_holds_the_mean_in_95_percent_and_their_range_in_75() -> None:
+    drawn = np.random.default_rng(0).normal(size=(20_000, 3))
+    by_t = [significance.t_interval(values) or (np.nan, np.nan) for values in drawn[:4000]]
+    assert np.mean([low < 0 < high for low, high in by_t]) == pytest.approx(0.95, abs=0.01)
+    assert np.mean((drawn.min(1) < 0) & (drawn.max(1) > 0)) == pytest.approx(0.75, abs=0.01)
