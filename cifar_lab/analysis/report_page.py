@@ -1,5 +1,6 @@
 """The report's page, in HTML, Markdown and CSV: published beside measured."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from cifar_lab.analysis.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
 from cifar_lab.analysis.landscape_claims import landscape
 from cifar_lab.analysis.report_findings import findings
 from cifar_lab.analysis.report_parts import part, state, studies
+from cifar_lab.analysis.report_pictures import glance
 from cifar_lab.analysis.reproduction import PROTOCOLS, Entry, Reproduction
 from cifar_lab.analysis.run_report import protocol_words
 from cifar_lab.analysis.significance import SEEDS_FOR_TESTS
@@ -42,9 +44,9 @@ def write(reproduction: Reproduction, parameters: Mapping[str, int], folder: Pat
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for old in (folder / "figures").glob("*.svg"):
         old.unlink()
-    for one in (*told["parts"], *told["shortened"], *told["studies"], told["chapter"]):
-        for picture in one.pictures:
-            (folder / "figures" / f"{picture.name}.svg").write_bytes(picture.data)
+    of_parts = (one.pictures for one in (*told["parts"], *told["shortened"], *told["studies"], told["chapter"]))
+    for picture in itertools.chain(told["glance"], *of_parts):
+        (folder / "figures" / f"{picture.name}.svg").write_bytes(picture.data)
     environment = Environment(
         loader=PackageLoader("cifar_lab.analysis"),
         autoescape=lambda name: name is not None and ".html" in name,
@@ -113,6 +115,7 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
         "revisions": list(revisions),
         "protocols": {protocol: protocol_words(protocol) for protocol in PROTOCOLS},
         "seeds_for_tests": SEEDS_FOR_TESTS,
+        "glance": list(glance(reproduction.sections)),
         "parts": [part(section, parameters) for section in reproduction.sections],
         "shortened": [part(section, parameters) for section in reproduction.shortened],
         "studies": list(studies(reproduction.of_studies)),

@@ -12,6 +12,7 @@ from cifar_lab.analysis.figures import Figure
 from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.reproduction import PROTOCOLS, Section
 from cifar_lab.analysis.run_report import val_label
+from cifar_lab.analysis.verdict_figures import Judged, agreement
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,29 @@ def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
         counts = {label: np.array(result["confusion_matrix"]) for label, result in tested.items()}
         classes = next(iter(tested.values()))["classes"]
         yield Picture(f"{name}-confusion", words, svg(figures.confusion_matrices(counts, classes)))
+
+
+def glance(sections: Sequence[Section]) -> Iterator[Picture]:
+    """How far each row lies from its published accuracy; nothing where none has been run under the report's protocol.
+
+    Args:
+        sections: Of full length.
+    """
+    judged = [
+        Judged(
+            f"{section.table.title}: {entry.row.label}",
+            entry.row.accuracy,
+            float(entry.values("test/acc", "report").mean()),
+            entry.noise,
+            entry.verdict,
+        )
+        for section in sections
+        for entry in section.entries
+        if entry.row.accuracy is not None and entry.noise is not None
+    ]
+    if judged:
+        words = "Measured less published accuracy, with the verdict's interval; a diamond where zero is outside it"
+        yield Picture("agreement", words, svg(agreement(judged)))
 
 
 def curves(rows: Mapping[str, Sequence[Measured]], name: str, title: str, protocol: str) -> Iterator[Picture]:

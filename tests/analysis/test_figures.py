@@ -3,6 +3,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cifar_lab.analysis.figures import compared_curves, confusion_matrix, learning_rate, training_curves
+from cifar_lab.analysis.verdict_figures import Judged, agreement
 
 
 def _texts(figure: Figure) -> set[str]:
@@ -70,3 +71,13 @@ def test_the_curves_of_a_single_composition_without_a_name() -> None:
     metrics = pd.DataFrame({"epoch": [1, 2], "train/loss": [2.0, 1.0], "val/acc": [0.1, 0.2]})
     figure = compared_curves({"": [metrics]}, {"": (0, 0, 1, 1)}, "", "validation")
     assert not figure.legends
+
+
+def test_rows_beside_what_is_published_are_told_in_points_and_those_outside_are_diamonds() -> None:
+    within = Judged("a", 0.884, 0.889, (0.883, 0.895), "within noise")
+    far_off = Judged("b", 0.785, 0.651, (0.641, 0.660), "lower")
+    (axes,) = agreement([within, far_off]).axes
+    assert {text.get_text() for text in axes.texts} == {"+0.50", "-13.40"}
+    assert [line.get_marker() for line in axes.lines if len(line.get_xdata()) == 1] == ["o", "D"]
+    low, high = axes.get_xlim()
+    assert low < -14.4 and high > 1.1
