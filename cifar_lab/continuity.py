@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 
 
 def choose_native(config: Mapping[str, Any], run: Run) -> "hardware.Native":
-    """How the run computes: as its first attempt did, else what the hardware does natively."""
-    from cifar_lab import hardware
+    """How the run computes: as its first attempt did, else what the hardware does natively.
+
+    What computes it, and the source that does, is recorded now, as a run that never ends has no result to say so.
+    """
+    from cifar_lab import hardware, provenance
 
     recorded = run.status()
     options = {key: config["trainer"][key] for key in ("precision", "memory_format")}
     chosen = {key: recorded.get(key, "auto") if value == "auto" else value for key, value in options.items()}
     native = hardware.choose(config["trainer"]["accelerator"], **chosen)
-    run.set_state("running", precision=native.precision, memory_format=native.layout)
+    where = {"hardware": hardware.describe(native.device), "git_revision": provenance.git_revision()}
+    run.set_state("running", precision=native.precision, memory_format=native.layout, **where)
     return native
 
 

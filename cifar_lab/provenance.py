@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,8 +17,12 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "cifar_lab": __version__, **packages}
 
 
+@cache
 def git_revision() -> str | None:
-    """The commit of the source checkout, with `-dirty` where files differ from it; None outside a checkout."""
+    """The commit of the source checkout, with `-dirty` where files differ from it; None outside a checkout.
+
+    As it is when a process asks first: what is edited while it trains is not what it runs.
+    """
     folder = Path(__file__).resolve().parents[1]
     if not (folder / ".git").exists():
         return None

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from cifar_lab import fitting, hardware
+from cifar_lab import fitting, hardware, provenance
 from cifar_lab.analysis.statistics import wilson_interval
 from cifar_lab.assembly import make_classifier
 from cifar_lab.callbacks import Recorder
@@ -217,6 +217,8 @@ def test_a_loss_that_is_no_number_is_a_diverged_run(lab: Lab) -> None:
     assert "error: the loss is nan in step 2; try a lower optimizer.lr" in outcome.stderr
     run = outcome.runs[0]
     assert run.status()["state"] == "diverged"
+    assert run.status()["hardware"]["device"] == "cpu"
+    assert run.status().get("git_revision") == provenance.git_revision()
     assert np.isnan(run.steps()["loss"]).tolist() == [False, True]  # it stopped within that step
     assert not run.result_file.exists()
     assert not run.checkpoints.exists()

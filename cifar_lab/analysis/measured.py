@@ -10,6 +10,9 @@ import pandas as pd
 from cifar_lab.analysis.records import Record, collect
 from cifar_lab.runs import Archive, ArchivedRun, Run, UnreadableError
 
+# What the status of a run without a result says of it.
+_TOLD_OF_DIVERGED = ("epochs", "error", "precision", "memory_format", "git_revision", "hardware")
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -98,7 +101,7 @@ def archived(run: Measured) -> ArchivedRun:
             "fingerprint": record.identity,
             "name": record.run.config()["name"],
             "protocol": run.protocol,
-            **{name: record.status[name] for name in ("epochs", "error", "precision") if name in record.status},
+            **{name: record.status[name] for name in _TOLD_OF_DIVERGED if name in record.status},
             "options": record.options,
             "overrides": list(record.overrides),
             "status": record.state,
