@@ -108,6 +108,14 @@ def test_the_verdicts_are_counted_at_its_head(written: Path) -> None:
     assert head[1] == ", ".join(counts)
 
 
+def test_what_choosing_the_epoch_on_the_test_set_is_worth_is_told_once_a_run(written: Path) -> None:
+    told = (
+        "is worth 1.00 points: so far lies the best epoch above the last one, in the median of 18 runs (1.00 to 1.00)"
+    )
+    assert told in (written / "report" / "index.html").read_text()
+    assert told in (written / "report" / "report.md").read_text()
+
+
 def test_what_has_not_finished_is_said_and_gives_no_number(written: Path) -> None:
     page = Page((written / "report" / "index.html").read_text())
     (optimizers,) = [table for table in page.tables if any(line[0] == "SignSGD (averaged signs)" for line in table)]
