@@ -140,9 +140,10 @@ def _selection(reproduction: Reproduction) -> str:
     gains = np.array([100 * (result["test/acc"] - result["test/acc_final"]) for result in runs.values()])
     if not len(gains):
         return ""
+    number = f"{len(gains)} run{'s' * (len(gains) > 1)}"
     return (
         f"That the test set chooses the epoch is worth {np.median(gains):.2f} points: so far lies the best epoch above "
-        f"the last one, in the median of {len(gains)} run{'s' * (len(gains) > 1)} ({gains.min():.2f} to {gains.max():.2f})."
+        f"the last one, in the median of {number} ({gains.min():.2f} to {gains.max():.2f})."
     )
 
 
