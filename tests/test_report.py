@@ -213,6 +213,20 @@ def test_published_training_losses(written: Path) -> None:
     assert losses[6][3:] == ["-", "not run"]
 
 
+def test_at_a_constant_rate_shorter_runs_tell_the_first_epochs_of_longer_ones(
+    tmp_path: Path, rows: dict[str, Row]
+) -> None:
+    row = rows["vgg_a_bn,optimizer.lr=1e-3"]
+    quick = leave_run(tmp_path / "runs" / "a", row, 0.8, scale=Scale.QUICK)
+    leave_run(tmp_path / "runs" / "part", row, 0.8, scale=Scale.QUICK, seed=1, changes={"data.train_size": 1000})
+    leave_run(tmp_path / "runs" / "holdout", row, 0.8, scale=Scale.QUICK, protocol="holdout", seed=2)
+    report.report([tmp_path / "runs"], tmp_path / "report", tmp_path / "results")
+    page = Page((tmp_path / "report" / "index.html").read_text())
+    (losses,) = [table for table in page.tables if "published mean training loss" in table[0]]
+    measured = [line[3] for line in losses if line[0] == "VGG-A + BatchNorm, lr 1e-3"]
+    assert measured == [f"{loss:.3f} (1)" for loss in quick.metrics()["train/loss"]] + ["-"] * 3
+
+
 def test_the_page_needs_nothing_but_itself(written: Path) -> None:
     text = (written / "report" / "index.html").read_text()
     page = Page(text)

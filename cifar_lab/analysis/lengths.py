@@ -12,6 +12,7 @@ _SCALES = {Scale.QUICK: "a tenth of the epochs", Scale.SMOKE: "one epoch of 1,00
 _HELD_OUT = {"report": 0.0, "holdout": 0.1}
 # What a run of a row may have otherwise than the row: its seed, and its protocol, which the tables tell apart.
 _OF_A_RUN = ("seed", "data.seed", "data.val_fraction", "protocol.name", "protocol.val_fraction")
+_CONSTANT = "torch.optim.lr_scheduler.ConstantLR"
 _PART = "data.train_size"
 _FOLLOWING = "scheduler.T_max"  # the epochs, unless the command line says otherwise
 
@@ -47,6 +48,22 @@ def length_of(row: Row, settings: Mapping[str, Any], seed: int | None = 0) -> st
             return words if scale is Scale.SMOKE else words + images
     others = "".join(f", {key}={written(settings.get(key))}" for key in sorted(differing - {"epochs", _PART}))
     return f"{settings['epochs']:g} epochs{images}{others}"
+
+
+def is_beginning(row: Row, settings: Mapping[str, Any]) -> bool:
+    """Whether a run of the row that is shorter trains, as far as it goes, as the row does.
+
+    It has other epochs alone, and a learning rate that does not follow them.
+
+    Args:
+        row: What was published.
+        settings: Of a run of that row, as `length_of` has them.
+    """
+    theirs = row.settings
+    keys = (settings.keys() | theirs.keys()) - set(_OF_A_RUN)
+    differing = {key for key in keys if settings.get(key) != theirs.get(key)}
+    is_constant = theirs.get("scheduler._target_") == _CONSTANT and "averaging._target_" not in theirs
+    return is_constant and differing == {"epochs"}
 
 
 def _is_held_out_as_told(settings: Mapping[str, Any], seed: int | None) -> bool:

@@ -153,22 +153,15 @@ def _losses(section: Section) -> pd.DataFrame | None:
     lines = []
     for entry in section.entries if section.is_full else ():
         for epoch, published in entry.row.train_loss.items():
-            found = [
-                float(metrics.loc[metrics["epoch"] == epoch, "train/loss"].iloc[0])
-                for run in entry.runs
-                if run.protocol == "report"
-                and (metrics := run.metrics) is not None
-                and (metrics["epoch"] == epoch).any()
-            ]
-            values = np.array(found)
+            values = entry.train_losses(epoch)
             spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
             lines.append(
                 {
                     "row": entry.row.label,
                     "epoch": str(epoch),
                     "published mean training loss": f"{published:.3f}",
-                    "measured": f"{values.mean():.3f}{spread} ({len(values)})" if found else "-",
-                    "measured / published": f"{values.mean() / published:.2f}" if found else "not run",
+                    "measured": f"{values.mean():.3f}{spread} ({len(values)})" if len(values) else "-",
+                    "measured / published": f"{values.mean() / published:.2f}" if len(values) else "not run",
                 }
             )
     return pd.DataFrame(lines) if lines else None

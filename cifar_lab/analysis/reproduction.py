@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from cifar_lab.analysis.lengths import FULL, length_of, order
+from cifar_lab.analysis.lengths import FULL, is_beginning, length_of, order
 from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.published import Row, Table
 from cifar_lab.analysis.significance import SEEDS_FOR_INTERVALS, noise_interval
@@ -23,11 +23,24 @@ class Entry:
         row: What was published.
         runs: All of them, finished or not, by seed.
         hypotheses: What was tried to explain the published number, each with its runs, where the row has full length.
+        beginnings: Runs of other numbers of epochs that train as these do as far as they go, where the row has full
+            length.
     """
 
     row: Row
     runs: tuple[Measured, ...] = ()
     hypotheses: tuple["Entry", ...] = ()
+    beginnings: tuple[Measured, ...] = ()
+
+    def train_losses(self, epoch: int) -> np.ndarray:
+        """The mean training loss of an epoch, from 1, of each seed that has come so far under the report's protocol."""
+        longest_last = sorted(self.beginnings, key=lambda run: run.record.settings["epochs"])
+        found = {}
+        for run in (*longest_last, *self.runs):
+            if run.protocol == "report" and run.metrics is not None:
+                for loss in run.metrics.loc[run.metrics["epoch"] == epoch, "train/loss"]:
+                    found[run.record.seed] = float(loss)
+        return np.array(list(found.values()))
 
     def finished(self, protocol: str) -> list[Measured]:
         """The runs with a result under a protocol."""
@@ -189,9 +202,11 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction
                 known = found.setdefault(length, {}).setdefault(run.record.identity, run)
                 if run.is_finished and not known.is_finished:
                     found[length][run.record.identity] = run
+        beginnings = [run for of in found.values() for run in of.values() if is_beginning(row, run.record.settings)]
         tested = tuple(entry(hypothesis.row).get(FULL, Entry(hypothesis.row)) for hypothesis in row.hypotheses)
         by_length = {length: Entry(row, tuple(sorted(own.values(), key=_by_seed))) for length, own in found.items()}
-        return {**by_length, FULL: Entry(row, by_length[FULL].runs if FULL in by_length else (), tested)}
+        whole = by_length[FULL].runs if FULL in by_length else ()
+        return {**by_length, FULL: Entry(row, whole, tested, tuple(beginnings))}
 
     entries = {(table.name, row.name): entry(row) for table in tables for row in table.rows}
     tested = {
