@@ -5,25 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from cifar_lab.analysis import landscape_claims
+from cifar_lab.analysis.claim_numbers import Quantity, numbers_of, of_curve, rows_of
 from cifar_lab.analysis.curves import epochs_to
-from cifar_lab.analysis.evidence import (
-    NOT_MEASURED,
-    NOT_SUPPORTED,
-    UNTESTED,
-    Claim,
-    of_curves,
-    rows_of,
-    told_of,
-    verdict,
-)
+from cifar_lab.analysis.evidence import NOT_MEASURED, NOT_SUPPORTED, UNTESTED, Claim, trains_study, verdict
 from cifar_lab.analysis.landscape_claims import Landscape
-from cifar_lab.analysis.landscape_runs import INITS, Group, optimizer_of
+from cifar_lab.analysis.landscape_runs import INITS, NAMES, Group, optimizer_of
 from cifar_lab.analysis.landscape_training import trains
 from cifar_lab.analysis.reproduction import Reproduction
 from cifar_lab.analysis.significance import SEEDS_FOR_INTERVALS
 
 _RATES = ("1e-4", "5e-4", "1e-3", "2e-3")
 _ROWS = {True: "vgg_a_bn", False: "vgg_a"}
+_HALF = Quantity("epochs to 50 %", of_curve(lambda metrics: epochs_to(metrics, 0.5)), unit="epochs", digits=1)
 
 
 def claims(reproduction: Reproduction, landscape: Landscape | None = None) -> list[Claim]:
@@ -42,44 +35,50 @@ def claims(reproduction: Reproduction, landscape: Landscape | None = None) -> li
 
 
 def _half_right(found: Reproduction, shorter: Group | None) -> list[Claim]:
-    """From full-length runs, else from the study's: at a constant rate a shorter run is a longer one's beginning."""
-    rows = rows_of(found, {"with": "vgg_a_bn,optimizer.lr=1e-3", "without": "vgg_a,optimizer.lr=1e-3"})
-    reached, protocol = of_curves(rows, lambda metrics: epochs_to(metrics, 0.5))
-    told = told_of(reached, protocol, unit="epochs")
-    if shorter is not None and not any(len(values) for values in reached.values()):
-        metrics = {
-            name: [run.measured.metrics for run in shorter.arm(bn, "xavier", 1e-3)]
-            for name, bn in (("with", True), ("without", False))
-        }
-        reached = {
-            name: np.array([epochs_to(one, 0.5) for one in of_network if one is not None])
-            for name, of_network in metrics.items()
-        }
-        if any(len(values) for values in reached.values()):
-            told = f"{told_of(reached, 'holdout', unit='epochs')}, of runs of {shorter.length[1]:g} epochs"
-        # Who has not come so far in a shorter run may still do so in time.
-        reached = {name: values for name, values in reached.items() if not np.isnan(values).any()}
-    # The latest of the runs; NaN if one has never come so far.
-    latest = {name: float(values.max()) for name, values in reached.items() if len(values)}
     decides = "the first epoch with 50 %, at learning rate 1e-3, in every run"
+    (with_bn, latest_with), (without, latest_without) = (_half_by(found, shorter, bn) for bn in (True, False))
     return [
         Claim(
             "With BatchNorm 50 % validation accuracy by epoch 10",
             decides,
-            told,
-            UNTESTED if "with" not in latest else verdict(latest["with"] <= 10),
+            with_bn,
+            UNTESTED if latest_with is None else verdict(latest_with <= 10),
+            trains_study("bn_landscape", "bn=true", "optimizer.lr=1e-3"),
         ),
         Claim(
             "Without BatchNorm 50 % only by epoch 25",
             f"{decides}; the published runs have 20 epochs, so none can show it, but earlier is against it",
-            told,
-            NOT_SUPPORTED if latest.get("without", 25) <= 20 else UNTESTED,
+            without,
+            NOT_SUPPORTED if latest_without is not None and latest_without <= 20 else UNTESTED,
+            trains_study("bn_landscape", "bn=false", "optimizer.lr=1e-3"),
         ),
     ]
 
 
+def _half_by(found: Reproduction, shorter: Group | None, bn: bool) -> tuple[str, float | None]:
+    """When a network's runs have 50 %, told, and the latest of them, infinite if one never has; None if not known.
+
+    From full-length runs, else from the study's: at a constant rate a shorter run is a longer one's beginning.
+    """
+    name = NAMES[bn]
+    reached = numbers_of(rows_of(found, {name: f"{_ROWS[bn]},optimizer.lr=1e-3"}), _HALF)
+    told = reached.told()
+    is_whole = shorter is None or bool(len(reached.values[name]) or reached.diverged)
+    if shorter is not None and not is_whole:
+        reached = numbers_of({name: [run.measured for run in shorter.arm(bn, "xavier", 1e-3)]}, _HALF)
+        told = f"{reached.told()}, of runs of {shorter.length[1]:g} epochs" if len(reached.values[name]) else told
+    latest = float(reached.values[name].max(initial=0.0))
+    # Who has not come so far in a shorter run may still do so in time; how far one came that diverged is not known.
+    if not len(reached.values[name]) or reached.diverged or (np.isnan(latest) and not is_whole):
+        return told, None
+    return told, np.inf if np.isnan(latest) else latest
+
+
 def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
-    """Of the report's rows at its rates, and of the studies at theirs; each setting is an initialisation and a rate."""
+    """Of the report's rows at its rates, and of the studies at theirs; each setting is an initialisation and a rate.
+
+    A seed that was run under both protocols is one seed.
+    """
     words = "BatchNorm allows larger learning rates without divergence"
     decides = (
         "in a setting every run with it trains and every run without it diverges or ends below 15 %, over three seeds "
@@ -99,15 +98,19 @@ def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
     ]
     told, gains, losses, known = [], 0, 0, 0
     for name, runs in settings:
-        ended = {bn: [trains(run) for run in of_network if run.has_ended] for bn, of_network in runs.items()}
+        ended = {bn: [run for run in of_network if run.has_ended] for bn, of_network in runs.items()}
         if not all(ended.values()):
             continue
-        counts = [f"{sum(ended[bn])} of {len(ended[bn])}" for bn in (True, False)]
-        told.append(f"{name}: {counts[0]} train with it, {counts[1]} without")
-        if min(map(len, ended.values())) >= SEEDS_FOR_INTERVALS:
+        trained = {bn: [trains(run) for run in of_network] for bn, of_network in ended.items()}
+        seeds = min(len({run.record.seed for run in of_network}) for of_network in ended.values())
+        counts = [f"{sum(trained[bn])} of {len(trained[bn])}" for bn in (True, False)]
+        of_seeds = f", of {seeds} seed{'s' * (seeds > 1)}" if seeds < min(map(len, trained.values())) else ""
+        told.append(f"{name}: {counts[0]} train with it, {counts[1]} without{of_seeds}")
+        if seeds >= SEEDS_FOR_INTERVALS:
             known += 1
-            gains += all(ended[True]) and not any(ended[False])
-            losses += all(ended[False]) and not any(ended[True])
+            gains += all(trained[True]) and not any(trained[False])
+            losses += all(trained[False]) and not any(trained[True])
+    command = "; ".join(trains_study(study) for study in ("bn_landscape", "bn_smoothness"))
     if not known:
-        return Claim(words, decides, "; ".join(told) or NOT_MEASURED, UNTESTED)
-    return Claim(words, decides, "; ".join(told), verdict(bool(gains and not losses)))
+        return Claim(words, decides, "; ".join(told) or NOT_MEASURED, UNTESTED, command)
+    return Claim(words, decides, "; ".join(told), verdict(bool(gains and not losses)), command)

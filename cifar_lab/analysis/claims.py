@@ -2,37 +2,35 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from cifar_lab.analysis import batch_norm_claims
-from cifar_lab.analysis.curves import epochs_to, instability, mean_jump
+from cifar_lab.analysis import batch_norm_claims, loss_claims
+from cifar_lab.analysis.claim_numbers import ACCURACY, Numbers, Quantity, numbers_of, of_curve, rows_of, study_of
+from cifar_lab.analysis.curves import largest_jump, mean_jump
 from cifar_lab.analysis.dead_units import negative_only
 from cifar_lab.analysis.evidence import (
-    ALIKE,
     NOT_MEASURED,
-    UNTESTED,
+    WITHIN,
     Claim,
-    accuracies_of,
     alike,
     all_hold,
-    of_curves,
-    of_runs,
-    of_study,
-    pairs_of,
-    ranks,
-    rows_of,
-    told_of,
-    told_pairs,
-    turned,
+    is_above,
+    trains_options,
+    trains_rows,
     verdict,
 )
-from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.reproduction import Reproduction
 
 __all__ = ["Claim", "claims"]
 
-_TOLD_APART = "Welch's test, corrected by Holm, tells two apart"
+_ACTIVATIONS = {"LeakyReLU": "activation_leaky_relu", "ReLU": "activation_relu", "ELU": "activation_elu"}
+_SCHEDULES = {"step": "scheduler_step", "plateau": "scheduler_plateau", "cosine": "scheduler_cosine"}
 _TUNED = "study=optimizer, each at its own rate"
+# Explained in the folder of the sweep that trains the two.
+_TRAINED = "outputs/experiment-seed/experiment=activation_*relu,*"
+_EXPLAINED = f'for run in {_TRAINED}; do python -m cifar_lab.explain "$run"; done'
+
+_NEGATIVE_ONLY = Quantity("units whose input is never above 0", negative_only)
+_LARGEST_JUMP = Quantity("largest change", of_curve(largest_jump), unit="", digits=3)
+_MEAN_JUMP = Quantity("mean change", of_curve(mean_jump), unit="", digits=4)
 
 
 def claims(reproduction: Reproduction, parameters: Mapping[str, int]) -> list[Claim]:
@@ -44,7 +42,7 @@ def claims(reproduction: Reproduction, parameters: Mapping[str, int]) -> list[Cl
     """
     return [
         *_activation(reproduction),
-        *_losses(reproduction),
+        *loss_claims.claims(reproduction),
         *_optimizers(reproduction),
         *_schedules(reproduction),
         _compact(parameters["best_cnn"]),
@@ -52,161 +50,103 @@ def claims(reproduction: Reproduction, parameters: Mapping[str, int]) -> list[Cl
     ]
 
 
+def _of_rows(found: Reproduction, experiments: Mapping[str, str], quantity: Quantity) -> tuple[Numbers, str]:
+    """A number of the rows that a claim compares, and what trains them under the same protocol."""
+    numbers = numbers_of(rows_of(found, experiments), quantity)
+    return numbers, trains_rows(experiments.values(), numbers.protocol)
+
+
 def _activation(found: Reproduction) -> list[Claim]:
-    rows = rows_of(found, {"LeakyReLU": "activation_leaky_relu", "ReLU": "activation_relu", "ELU": "activation_elu"})
-    accuracies, protocol = accuracies_of(rows)
-    told = told_of(accuracies, protocol)
-    pairs = pairs_of(accuracies)
-    similar = [pairs.get(("LeakyReLU", "ReLU"))]
-    weaker = [pairs.get(("LeakyReLU", "ELU")), pairs.get(("ReLU", "ELU"))]
+    two = {name: _ACTIVATIONS[name] for name in ("LeakyReLU", "ReLU")}
+    of_two, trains_two = _of_rows(found, two, ACCURACY)
+    of_all, trains_all = _of_rows(found, _ACTIVATIONS, ACCURACY)
+    similar = [of_two.pairs.get(("LeakyReLU", "ReLU"))]
+    weaker = [of_all.pairs.get((name, "ELU")) for name in two]
     return [
         Claim(
             "LeakyReLU and ReLU have similar performance",
-            f"the 95 % interval of their difference lies within ± {100 * ALIKE:g} points; not if {_TOLD_APART}",
-            told + told_pairs(similar),
+            f"the 95 % interval of their difference {WITHIN}",
+            of_two.told(similar),
             alike(similar),
+            trains_two,
         ),
         Claim(
             "ELU is significantly weaker",
             "below both by Welch's test, corrected by Holm",
-            told + told_pairs(weaker),
-            all_hold(weaker, lambda pair: pair.is_significant and pair.mean > 0),
+            of_all.told(weaker),
+            all_hold(weaker, is_above),
+            trains_all,
         ),
         _revived(found),
     ]
 
 
 def _revived(found: Reproduction) -> Claim:
-    rows = rows_of(found, {"ReLU": "activation_relu", "LeakyReLU": "activation_leaky_relu"})
-    shares, protocol = of_runs(rows, negative_only)
-    pair = pairs_of(shares).get(("ReLU", "LeakyReLU"))
-    is_measured = any(len(values) for values in shares.values())
+    two = {name: _ACTIVATIONS[name] for name in ("ReLU", "LeakyReLU")}
+    shares, trains = _of_rows(found, two, _NEGATIVE_ONLY)
+    fewer = [shares.pairs.get(("ReLU", "LeakyReLU"))]
+    is_measured = any(len(values) for values in shares.values.values())
+    if not is_measured:  # runs that are there need no more than to be explained
+        _, trains = _of_rows(found, two, ACCURACY)
     return Claim(
         "LeakyReLU revives dying units",
         "fewer units whose input is never above 0 (python -m cifar_lab.explain RUN) than with ReLU, by Welch's test",
-        told_of(shares, protocol) + told_pairs([pair]) if is_measured else NOT_MEASURED,
-        all_hold([pair], lambda tested: tested.is_significant and tested.mean > 0),
-    )
-
-
-def _losses(found: Reproduction) -> list[Claim]:
-    rows = rows_of(
-        found,
-        {
-            "cross-entropy": "loss_ce",
-            "focal": "loss_focal",
-            "label smoothing": "loss_label_smoothing",
-            "MSE": "loss_mse",
-        },
-    )
-    unstable, protocol = of_curves(rows, instability)
-    speed, _ = of_curves(rows, lambda metrics: epochs_to(metrics, 0.8))
-    accuracies, _ = accuracies_of(rows)
-    shown = told_of(unstable, protocol, digits=3)
-    fast = told_of(speed, protocol, unit="epochs")
-    calm, pairs, faster = pairs_of(unstable), pairs_of(accuracies), pairs_of(speed)
-    measure = "standard deviation of the epoch-to-epoch changes of val/acc over the last 20 epochs"
-    places = ranks(unstable)
-    calmer, slower = [calm.get(("cross-entropy", "focal"))], [faster.get(("cross-entropy", "focal"))]
-    better = [turned(pairs.get(("cross-entropy", "label smoothing")))]
-    return [
-        Claim(
-            "Cross-entropy was more stable than focal loss",
-            f"{measure}, in percent; Welch's test",
-            shown + told_pairs(calmer, digits=3),
-            all_hold(calmer, lambda pair: pair.is_significant and pair.mean < 0),
-        ),
-        Claim(
-            "Focal loss is fast but less stable",
-            "epochs to 80 %, fewer than cross-entropy's; and stability as above",
-            f"{fast}{told_pairs(slower, 'epochs', 1)}; {shown}{told_pairs(calmer, digits=3)}",
-            all_hold([*slower, *map(turned, calmer)], lambda pair: pair.is_significant and pair.mean > 0),
-        ),
-        Claim(
-            "Label smoothing is of median stability and high performance",
-            f"{measure}: neither the least nor the most of the four; accuracy above cross-entropy's",
-            f"{shown}; {told_of(accuracies, protocol)}{told_pairs(better)}",
-            UNTESTED
-            if places is None
-            else all_hold(
-                better,
-                lambda pair: pair.is_significant and pair.mean > 0 and places["label smoothing"] in (1, 2),
-            ),
-        ),
-        Claim(
-            "MSE is stable, of normal performance",
-            f"{measure}: among the two lowest of the four; accuracy not the highest",
-            f"{shown}; {told_of(accuracies, protocol)}",
-            UNTESTED
-            if places is None
-            else verdict(places["MSE"] <= 1 and max(accuracies, key=lambda name: accuracies[name].mean()) != "MSE"),
-        ),
-        _long_training(found.measured),
-    ]
-
-
-def _long_training(runs: Sequence[Measured]) -> Claim:
-    names = {"ce": "cross-entropy", "label_smoothing": "label smoothing", "mse": "MSE"}
-    gained: dict[str, np.ndarray] = {}
-    for option, name in names.items():
-        short, long = (of_study(runs, "loss", option, epochs) for epochs in (50, 100))
-        if seeds := sorted(short.keys() & long.keys()):
-            gained[name] = np.array([long[seed] - short[seed] for seed in seeds])
-    pairs = pairs_of(gained)
-    more = [turned(pairs.get(("cross-entropy", name))) for name in ("label smoothing", "MSE")]
-    return Claim(
-        "Label smoothing and MSE show great potential after many epochs",
-        "what 100 epochs gain over 50, seed by seed, in study=loss: more than cross-entropy's",
-        told_of(gained, "holdout", change=True) + told_pairs(more),
-        all_hold(more, lambda pair: pair.is_significant and pair.mean > 0),
+        shares.told(fewer) if is_measured or shares.diverged else NOT_MEASURED,
+        all_hold(fewer, is_above),
+        f"{trains}; {_EXPLAINED}",
     )
 
 
 def _optimizers(found: Reproduction) -> list[Claim]:
-    options = {"Adam": "adam", "SGD": "sgd", "SignSGD": "sign_sgd"}
-    tuned = {name: of_study(found.measured, "optimizer", option) for name, option in options.items()}
-    accuracies = {name: np.array(list(of.values())) for name, of in tuned.items() if of}
-    at_adams, protocol = accuracies_of(
-        rows_of(found, {"Adam": "optimizer_adam", "SGD": "optimizer_sgd", "SignSGD": "optimizer_sign_sgd"})
-    )
-    told = f"{told_of(accuracies, 'holdout')} in {_TUNED}; {told_of(at_adams, protocol)} all at Adam's rate"
-    pairs = pairs_of(accuracies)
-    over_sgd = [pairs.get(("Adam", "SGD"))], [turned(pairs.get(("SGD", "SignSGD")))]
+    def told(names: Sequence[str]) -> tuple[Numbers, str]:
+        options = {name: {"Adam": "adam", "SGD": "sgd", "SignSGD": "sign_sgd"}[name] for name in names}
+        rows = rows_of(found, {name: f"optimizer_{option}" for name, option in options.items()})
+        at_adams = f"the report's rows, all at Adam's rate: {numbers_of(rows, ACCURACY).told()}"
+        return numbers_of(study_of(found, "optimizer", options), ACCURACY), at_adams
+
+    adam, adams_rows = told(("Adam", "SGD"))
+    sign, signs_rows = told(("SignSGD", "SGD"))
+    over_sgd, improved = [adam.pairs.get(("Adam", "SGD"))], [sign.pairs.get(("SignSGD", "SGD"))]
     return [
         Claim(
             "Adam outperformed SGD due to adaptive rates",
-            f"Welch's test in {_TUNED}",
-            told + told_pairs(over_sgd[0]),
-            all_hold(over_sgd[0], lambda pair: pair.is_significant and pair.mean > 0),
+            f"above SGD by Welch's test in {_TUNED}; that adaptive rates are the cause is not tested",
+            f"{_TUNED}: {adam.told(over_sgd)}; {adams_rows}",
+            all_hold(over_sgd, is_above),
+            trains_options("optimizer", ("adam", "sgd")),
         ),
         Claim(
             "SignSGD shows only a small improvement over SGD",
             f"above SGD by Welch's test, by less than 1 point, in {_TUNED}",
-            told + told_pairs(over_sgd[1]),
-            all_hold(over_sgd[1], lambda pair: pair.is_significant and 0 < pair.mean < 0.01),
+            f"{_TUNED}: {sign.told(improved)}; {signs_rows}",
+            all_hold(improved, lambda pair: pair.is_significant and 0 < pair.mean < 0.01),
+            trains_options("optimizer", ("sign_sgd", "sgd")),
         ),
     ]
 
 
 def _schedules(found: Reproduction) -> list[Claim]:
-    rows = rows_of(found, {"step": "scheduler_step", "plateau": "scheduler_plateau", "cosine": "scheduler_cosine"})
-    accuracies, protocol = accuracies_of(rows)
-    jumps, _ = of_curves(rows, mean_jump)
-    pairs, smoother = pairs_of(accuracies), pairs_of(jumps)
-    tied = [pairs.get(pair) for pair in (("step", "plateau"), ("step", "cosine"), ("plateau", "cosine"))]
-    rougher = [smoother.get(("step", other)) for other in ("plateau", "cosine")]
+    accuracies, trains = _of_rows(found, _SCHEDULES, ACCURACY)
+    tied = [accuracies.pairs.get(pair) for pair in (("step", "plateau"), ("step", "cosine"), ("plateau", "cosine"))]
+    jumps, trains_for_curves = _of_rows(found, _SCHEDULES, _LARGEST_JUMP)
+    means, _ = _of_rows(found, _SCHEDULES, _MEAN_JUMP)
+    rougher = [jumps.pairs.get(("step", other)) for other in ("plateau", "cosine")]
     return [
         Claim(
             "The performances of the schedules almost tied",
-            f"the 95 % intervals of all differences lie within ± {100 * ALIKE:g} points; not if {_TOLD_APART}",
-            told_of(accuracies, protocol) + told_pairs(tied),
+            f"the 95 % interval of each difference {WITHIN}",
+            accuracies.told(tied),
             alike(tied),
+            trains,
         ),
         Claim(
-            "Plateau and cosine gave smoother transitions than StepLR",
-            "mean size of the epoch-to-epoch changes of val/loss; Welch's test",
-            told_of(jumps, protocol, unit="", digits=4) + told_pairs(rougher, "", 4),
-            all_hold(rougher, lambda pair: pair.is_significant and pair.mean > 0),
+            "StepLR gave controlled decay, plateau and cosine smoother transitions",
+            "the largest change of val/loss from one epoch to the next after the tenth: StepLR's above both by Welch's "
+            "test, corrected by Holm; beside it the mean change over all epochs, most of which is the first ones'; "
+            "controlled decay names no number and is not tested",
+            f"{jumps.told(rougher)}; {_MEAN_JUMP.name}: {means.told()}",
+            all_hold(rougher, is_above),
+            trains_for_curves,
         ),
     ]
 
@@ -217,4 +157,5 @@ def _compact(parameters: int) -> Claim:
         "its own number of parameters",
         f"{parameters:,} parameters",
         verdict(round(parameters / 1e6, 1) == 2.6),
+        "",
     )

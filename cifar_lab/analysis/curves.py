@@ -24,6 +24,20 @@ def mean_jump(metrics: pd.DataFrame) -> float:
     return float(changes.mean()) if len(changes) else float("nan")
 
 
+def largest_jump(metrics: pd.DataFrame, after: int = 10) -> float:
+    """The largest size of a change of `val/loss` from one validated epoch to the next, once training has settled.
+
+    Args:
+        metrics: A row per epoch.
+        after: The epoch, from 1, at which the first of the changes may begin.
+
+    Returns:
+        NaN where there is no change.
+    """
+    changes = np.abs(np.diff(metrics.loc[metrics["epoch"] >= after, "val/loss"].dropna()))
+    return float(changes.max()) if len(changes) else float("nan")
+
+
 def epochs_to(metrics: pd.DataFrame, accuracy: float) -> float:
     """The first epoch, from 1, whose `val/acc` is `accuracy` or more; NaN where none is."""
     reached = metrics.loc[metrics["val/acc"] >= accuracy, "epoch"]

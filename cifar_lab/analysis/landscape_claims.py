@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from cifar_lab.analysis import landscape_bands, landscape_probes
 from cifar_lab.analysis.covariate_shifts import cosine_gain
-from cifar_lab.analysis.evidence import NOT_MEASURED, UNTESTED, Claim, verdict
+from cifar_lab.analysis.evidence import NOT_MEASURED, UNTESTED, Claim, trains_study, verdict
 from cifar_lab.analysis.landscape_bands import BandComparison
 from cifar_lab.analysis.landscape_numbers import Estimate
 from cifar_lab.analysis.landscape_probes import SmoothnessComparison
@@ -15,6 +15,13 @@ from cifar_lab.analysis.landscape_runs import INITS, Group, groups
 from cifar_lab.analysis.measured import Measured
 
 T = TypeVar("T")
+
+_PROBED = trains_study("bn_smoothness")
+# One learning rate is enough.
+_SHIFTED = (
+    f"{trains_study('bn_landscape')}; python -m cifar_lab.landscape covariate-shift "
+    "outputs/study-bn_landscape/*lr=0.001,*"
+)
 
 _CIFAR10 = "cifar_lab.data.datamodule.CIFAR10DataModule"
 _VGG = "cifar_lab.models.VGG"
@@ -83,6 +90,7 @@ def _smoother(found: Landscape) -> Claim:
         "of the training loss over learning rates",
         "; ".join(told) or NOT_MEASURED,
         _all_above(list(ratios.values()), 1),
+        _PROBED,
     )
 
 
@@ -108,6 +116,7 @@ def _lipschitz(found: SmoothnessComparison | None) -> Claim:
         f"above 1, {_EVERY}",
         told,
         _all_above(list(ratios.values()), 1),
+        _PROBED,
     )
 
 
@@ -129,6 +138,7 @@ def _predictive(found: SmoothnessComparison | None) -> Claim:
         f"of the learning rate, which knows no lengths: larger with it; {_EVERY}",
         told,
         UNTESTED if UNTESTED in verdicts else verdict(len(verdicts) == 1 and verdict(True) in verdicts),
+        _PROBED,
     )
 
 
@@ -146,6 +156,7 @@ def _covariate_shift(*of_groups: Group | None) -> Claim:
         f"median over layers and epochs: larger with BatchNorm, {_EVERY}",
         "; ".join(told) or NOT_MEASURED,
         _all_above(gains, 0),
+        _SHIFTED,
     )
 
 

@@ -1,0 +1,54 @@
+"""The report's claims as runs in a folder decide them, and runs of several seeds for that."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cifar_lab.analysis.claims import Claim, claims
+from cifar_lab.analysis.measured import gather
+from cifar_lab.analysis.published import Row, Table
+from cifar_lab.analysis.reproduction import reproduce
+from cifar_lab.config.published import tables
+from cifar_lab.runs import Run, find_runs
+from tests.published_runs import leave_run
+
+_COMPACT = {"best_cnn": 5_809_418}
+
+
+@cache
+def _tables() -> tuple[Table, ...]:
+    return tables()
+
+
+def row(name: str) -> Row:
+    """The published row of a name."""
+    return {row.name: row for table in _tables() for row in table.rows}[name]
+
+
+def judged(folder: Path) -> dict[str, Claim]:
+    """Every claim by its words."""
+    return {claim.words: claim for claim in claims(reproduce(_tables(), gather(find_runs(folder))), _COMPACT)}
+
+
+def leave_seeds(folder: Path, row: Row, mean: float, number: int = 5, spread: float = 0.0005, **told: Any) -> list[Run]:
+    """Finished runs of a row; the accuracies of five, `spread` apart, have a mean of `mean`."""
+    name = f"{row.name}{told.get('protocol', '')}"
+    return [
+        leave_run(folder / f"{name}{seed}", row, mean + spread * (seed - 2), seed=seed, **told)
+        for seed in range(number)
+    ]
+
+
+def leave_loss(folder: Path, loss: str, mean: float, *, epochs: int = 50, **told: Any) -> list[Run]:
+    """Seeds of `study=loss`; each loss is a composition of its own, here by its dropout."""
+    return leave_seeds(
+        folder / f"{loss}{epochs}",
+        row("loss_ce"),
+        mean,
+        protocol="holdout",
+        epochs=epochs,
+        options={"study": "loss", "loss": loss, "experiment": None},
+        overrides=[f"loss={loss}", f"epochs={epochs}"],
+        changes={"model.dropout": 0.01 * len(loss)},
+        **told,
+    )
