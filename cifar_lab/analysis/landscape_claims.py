@@ -26,7 +26,10 @@ _SHIFTED = (
 _CIFAR10 = "cifar_lab.data.datamodule.CIFAR10DataModule"
 _VGG = "cifar_lab.models.VGG"
 _VGG_A = [[64], [128], [256, 256], [512, 512], [512, 512]]
-_EVERY = "95 % interval over three seeds or more, for each initialisation that was run"
+_EVERY = (
+    "95 % interval by Student's t over three seeds or more (of ratios, on their logarithms), for each initialisation "
+    "that was run"
+)
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ def _smoother(found: Landscape) -> Claim:
     ratios = _ratios(found.smoothness, "loss_range")
     told = [f"loss variation {_told(ratios)}"] if ratios else []
     for band in found.bands:
-        told.append(f"band of the training loss over steps 1 to {band.steps:,}: ratio {band.band_ratio().told()}, in "
-                    f"ln(max/min) {band.band_ratio(in_log=True).told()}")  # fmt: skip
+        told.append(f"band of the training loss over steps 1 to {band.steps:,}: ratio {band.band_ratio().judged()}, in "
+                    f"ln(max/min) {band.band_ratio(in_log=True).judged()}")  # fmt: skip
     return Claim(
         "BatchNorm makes the loss landscape smoother, of lower variance",
         f"range of the loss along the gradient, without BatchNorm over with it: above 1, {_EVERY}; beside it the band "
@@ -128,7 +131,7 @@ def _predictive(found: SmoothnessComparison | None) -> Claim:
     if found is not None:
         cosines = "; ".join(
             f"{INITS.get(init, init)} {found.mean(True, init, 'cosine'):.3g} against "
-            f"{found.mean(False, init, 'cosine'):.3g}, gain {gain.told()}"
+            f"{found.mean(False, init, 'cosine'):.3g}, gain {gain.judged()}"
             for init, gain in gains.items()
         )
         told = f"gradient range {_told(ratios)}; cos(g, g') at eta = lr with BatchNorm against without: {cosines}"
@@ -149,7 +152,7 @@ def _covariate_shift(*of_groups: Group | None) -> Claim:
             if (found := cosine_gain(group, init)) is not None:
                 gain, with_bn, without = found
                 gains.append(gain)
-                told.append(f"{INITS.get(init, init)} {with_bn:.3g} against {without:.3g}, gain {gain.told()}")
+                told.append(f"{INITS.get(init, init)} {with_bn:.3g} against {without:.3g}, gain {gain.judged()}")
     return Claim(
         "BatchNorm reduces internal covariate shift",
         "cos(G, G') of a layer's gradient before and after the layers below have taken their step (arXiv:1805.11604), "
@@ -165,12 +168,12 @@ def _ratios(found: SmoothnessComparison | None, quantity: str) -> dict[str, Esti
 
 
 def _told(ratios: dict[str, Estimate]) -> str:
-    return ", ".join(f"{INITS.get(init, init)} {estimate.told()}" for init, estimate in ratios.items())
+    return ", ".join(f"{INITS.get(init, init)} {estimate.judged()}" for init, estimate in ratios.items())
 
 
 def _all_above(estimates: Sequence[Estimate], bound: float) -> str:
     """Whether every interval lies above a bound; untested where one has none."""
-    intervals = [estimate.interval for estimate in estimates]
+    intervals = [estimate.t_interval for estimate in estimates]
     if not intervals or None in intervals:
         return UNTESTED
     return verdict(all(interval[0] > bound for interval in intervals if interval is not None))

@@ -150,7 +150,15 @@ def _selection(reproduction: Reproduction) -> str:
 def _claims(told: Sequence[Claim]) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"claim": claim.words, "decided by": claim.decides, "measured": claim.numbers, "verdict": claim.verdict}
+            {
+                "claim": claim.words,
+                "decided by": claim.decides,
+                "measured": claim.numbers,
+                "verdict": claim.verdict,
+                "what decides it is run by": f"`{claim.command}`"
+                if claim.command and claim.verdict == UNTESTED
+                else "",
+            }
             for claim in told
         ]
     )
