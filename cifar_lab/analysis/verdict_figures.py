@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from cifar_lab.analysis.figures import TRAIN_COLOUR, VAL_COLOUR
 
 _LINEAR = 1.0  # points to both sides that are drawn to scale; beyond, a row far off would hide the others
+_PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # behind a number, which may lie on the line of zero
 _TICKS = (-30, -10, -3, -1, -0.5, 0, 0.5, 1, 3, 10, 30)
 
 
@@ -43,7 +44,8 @@ def agreement(rows: Sequence[Judged]) -> Figure:
         colour, marker = (TRAIN_COLOUR, "o") if is_within else (VAL_COLOUR, "D")
         axes.plot([low, high], [place, place], "-", lw=2, color=colour)
         axes.plot([middle], [place], marker, ms=6, color=colour)
-        axes.annotate(f"{middle:+.2f}", (high, place), (6, 0), textcoords="offset points", va="center", fontsize=8)
+        told = f"{middle:+.2f}"
+        axes.annotate(told, (high, place), (6, 0), textcoords="offset points", va="center", fontsize=8, bbox=_PLAIN)
     axes.axvline(0, color="0.4", lw=1)
     axes.set_xscale("symlog", linthresh=_LINEAR, linscale=1.5)
     furthest = max(abs(100 * (bound - row.published)) for row in rows for bound in row.noise)
