@@ -35,8 +35,8 @@ def report(
 
     if keep:
         of_landscape = landscape(reproduction.measured).runs
-        runs = {run.record.identity: run for run in (*reproduction.runs, *reproduction.of_studies, *of_landscape)}
-        ended = [run for run in runs.values() if run.has_ended and run.record.run is not None]
+        runs = (*reproduction.runs, *reproduction.of_studies, *of_landscape)
+        ended = [run for run in runs if run.has_ended and run.record.run is not None]
         archive.add((archived(run), run.metrics) for run in ended)
         for run in ended:
             if (counted := dead_units.counted(run)) is not None:

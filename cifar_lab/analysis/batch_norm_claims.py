@@ -58,13 +58,14 @@ def _half_right(found: Reproduction, shorter: Group | None) -> list[Claim]:
 def _half_by(found: Reproduction, shorter: Group | None, bn: bool) -> tuple[str, float | None]:
     """When a network's runs have 50 %, told, and the latest of them, infinite if one never has; None if not known.
 
-    From full-length runs, else from the study's: at a constant rate a shorter run is a longer one's beginning.
+    From full-length runs, else from the study's on all images: at a constant rate a shorter run is a longer one's
+    beginning.
     """
     name = NAMES[bn]
     reached = numbers_of(rows_of(found, {name: f"{_ROWS[bn]},optimizer.lr=1e-3"}), _HALF)
     told = reached.told()
     is_whole = shorter is None or bool(len(reached.values[name]) or reached.diverged)
-    if shorter is not None and not is_whole:
+    if shorter is not None and not is_whole and shorter.is_beginning:
         reached = numbers_of({name: [run.measured for run in shorter.arm(bn, "xavier", 1e-3)]}, _HALF)
         told = f"{reached.told()}, of runs of {shorter.length[1]:g} epochs" if len(reached.values[name]) else told
     latest = float(reached.values[name].max(initial=0.0))

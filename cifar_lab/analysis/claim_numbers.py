@@ -11,7 +11,7 @@ from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.reproduction import PROTOCOLS, Reproduction
 from cifar_lab.analysis.significance import SEEDS_FOR_TESTS, Difference, differences
 
-NO_RUN = "no run of full length"
+NO_RUN = "no finished run of full length"
 Runs = Mapping[str, Sequence[Measured]]  # by the name that a claim gives their row
 
 

@@ -1,11 +1,13 @@
 """Runs with and without BatchNorm, set beside each other by their settings."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from cifar_lab.analysis.lengths import CONSTANT
 from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.run_report import data_name
 
@@ -61,6 +63,11 @@ class Group:
     def arm(self, bn: bool, init: str, lr: float) -> list[LandscapeRun]:
         """The runs of one network, initialisation and learning rate, by seed."""
         return [run for run in self.runs if (run.bn, run.init, run.lr) == (bn, init, lr)]
+
+    @property
+    def is_beginning(self) -> bool:
+        """Whether its runs train on all images, as longer ones do as far as these go."""
+        return self.length[0] == math.inf and self.settings.get("scheduler._target_") == CONSTANT
 
     @property
     def length(self) -> tuple[float, float]:

@@ -12,7 +12,7 @@ _SCALES = {Scale.QUICK: "a tenth of the epochs", Scale.SMOKE: "one epoch of 1,00
 _HELD_OUT = {"report": 0.0, "holdout": 0.1}
 # What a run of a row may have otherwise than the row: its seed, and its protocol, which the tables tell apart.
 _OF_A_RUN = ("seed", "data.seed", "data.val_fraction", "protocol.name", "protocol.val_fraction")
-_CONSTANT = "torch.optim.lr_scheduler.ConstantLR"
+CONSTANT = "torch.optim.lr_scheduler.ConstantLR"
 _PART = "data.train_size"
 _FOLLOWING = "scheduler.T_max"  # the epochs, unless the command line says otherwise
 
@@ -62,7 +62,7 @@ def is_beginning(row: Row, settings: Mapping[str, Any]) -> bool:
     theirs = row.settings
     keys = (settings.keys() | theirs.keys()) - set(_OF_A_RUN)
     differing = {key for key in keys if settings.get(key) != theirs.get(key)}
-    is_constant = theirs.get("scheduler._target_") == _CONSTANT and "averaging._target_" not in theirs
+    is_constant = theirs.get("scheduler._target_") == CONSTANT and "averaging._target_" not in theirs
     return is_constant and differing == {"epochs"}
 
 

@@ -95,11 +95,12 @@ def _long_training(runs: Sequence[Measured]) -> Claim:
     diverged: dict[str, str] = {}
     for name in names:
         short, long = (of_study(runs, "loss", _OPTIONS[name], epochs) for epochs in (50, 100))
-        seeds = short.keys() & long.keys()
-        both = sorted(seed for seed in seeds if short[seed].is_finished and long[seed].is_finished)
+        seeds = short.keys() | long.keys()
+        lost = {seed for of in (short, long) for seed, run in of.items() if not run.is_finished}
+        both = sorted((short.keys() & long.keys()) - lost)
         gained[name] = np.array([_accuracy(long[seed]) - _accuracy(short[seed]) for seed in both])
-        if len(both) < len(seeds):
-            diverged[name] = f"{len(seeds) - len(both)} of {len(seeds)} diverged"
+        if lost:
+            diverged[name] = f"{len(lost)} of {len(seeds)} diverged"
     gains = Numbers(_GAIN, gained, "holdout", diverged)
     more = [turned(gains.pairs.get(("cross-entropy", name))) for name in names[1:]]
     return Claim(

@@ -11,7 +11,7 @@ from cifar_lab.analysis.records import Record, collect
 from cifar_lab.runs import Archive, ArchivedRun, Run, UnreadableError
 
 # What the status of a run without a result says of it.
-_TOLD_OF_DIVERGED = ("epochs", "error", "precision", "memory_format", "git_revision", "hardware")
+_TOLD_OF_DIVERGED = ("epoch", "epochs", "error", "precision", "memory_format", "git_revision", "hardware")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class Measured:
     metrics: pd.DataFrame | None
     source: str
     archive: Archive | None = field(default=None, repr=False)
+
+    @property
+    def key(self) -> tuple[str | None, str | None]:
+        """What one run of those whose numbers must be equal is of: a composition, as a study's or as no study's."""
+        return self.record.identity, self.record.options.get("study")
 
     @property
     def protocol(self) -> str:
@@ -67,7 +72,7 @@ class Measured:
 
 
 def gather(runs: Iterable[Run], archive: Archive | None = None) -> list[Measured]:
-    """Read runs, and those of the archive that are in no folder.
+    """Read runs, and those of the archive that are in no folder, or have not finished there.
 
     Args:
         runs: Folders.
@@ -79,31 +84,35 @@ def gather(runs: Iterable[Run], archive: Archive | None = None) -> list[Measured
     measured = [
         Measured(record, record.metrics(), str(record.run and record.run.folder)) for record in collect([(runs, [])])
     ]
-    there = {run.record.identity: run.record.state for run in measured if run.has_ended}
-    for kept in [] if archive is None else archive.read():
-        fingerprint = kept.result["fingerprint"]
-        if there.get(fingerprint) not in ("finished", kept.state):
-            assert archive is not None
-            try:
-                metrics = archive.metrics(fingerprint)
-            except FileNotFoundError:
-                metrics = None
-            measured.append(Measured(_record(kept), metrics, str(archive.results_file), archive))
-    return measured
+    if archive is None:
+        return measured
+    there = {run.key: run.record.state for run in measured if run.has_ended}
+    kept_runs = [_kept(kept, archive) for kept in archive.read()]
+    added = [run for run in kept_runs if there.get(run.key) not in ("finished", run.record.state)]
+    finished = {run.key for run in added if run.is_finished}
+    return [*(run for run in measured if run.key not in finished), *added]
+
+
+def _kept(kept: ArchivedRun, archive: Archive) -> Measured:
+    try:
+        metrics = archive.metrics(kept.result["fingerprint"])
+    except FileNotFoundError:
+        metrics = None
+    return Measured(_record(kept), metrics, str(archive.results_file), archive)
 
 
 def archived(run: Measured) -> ArchivedRun:
     """A run that has ended as the archive keeps it."""
-    record, result = run.record, run.record.result
+    record = run.record
+    of_record = {"protocol": run.protocol, "options": record.options, "overrides": list(record.overrides)}
+    result = {**of_record, **record.result}
     if not run.is_finished:
         assert record.run is not None
         result = {
             "fingerprint": record.identity,
             "name": record.run.config()["name"],
-            "protocol": run.protocol,
+            **of_record,
             **{name: record.status[name] for name in _TOLD_OF_DIVERGED if name in record.status},
-            "options": record.options,
-            "overrides": list(record.overrides),
             "status": record.state,
         }
     return ArchivedRun(result, {**record.settings, "seed": record.seed}, record.interpolations)
@@ -120,6 +129,6 @@ def _record(kept: ArchivedRun) -> Record:
         overrides=tuple(kept.result["overrides"]),
         identity=kept.result["fingerprint"],
         seed=seed,
-        status={name: kept.result[name] for name in ("epochs", "error") if name in kept.result},
+        status={name: kept.result[name] for name in ("epoch", "epochs", "error") if name in kept.result},
         result=kept.result if kept.state == "finished" else {},
     )

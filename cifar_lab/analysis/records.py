@@ -76,9 +76,9 @@ class Record:
 
     @cached_property
     def composition(self) -> str:
-        """What runs of all seeds share, as one word: the settings, and the experiment."""
+        """What runs of all seeds share, as one word: the settings, the experiment, and the study."""
         own = {key: value for key, value in self.settings.items() if "${seed}" not in self.sources.get(key, "")}
-        return json.dumps([self.options.get("experiment"), own], sort_keys=True)
+        return json.dumps([self.options.get("experiment"), self.options.get("study"), own], sort_keys=True)
 
     @cached_property
     def sources(self) -> Mapping[str, str]:
@@ -150,10 +150,11 @@ def _shown(run: Run) -> dict[str, Any]:
 
 
 def _unique(records: Sequence[Record]) -> list[Record]:
-    """One of those whose numbers must be equal; runs of two experiments that are one composition both stay."""
+    """One of those whose numbers must be equal; two experiments', or studies', runs of one composition both stay."""
     chosen: dict[object, Record] = {}
     for record in records:
-        key = (record.identity, record.options.get("experiment")) if not record.is_missing else record.job
+        options = [record.options.get(group) for group in ("experiment", "study")]
+        key = (record.identity, *options) if not record.is_missing else record.job
         if key not in chosen or _precedence(record) > _precedence(chosen[key]):
             chosen[key] = record
     return list(chosen.values())

@@ -57,7 +57,7 @@ def _tested(hypothesis: Hypothesis, runs: Entry) -> dict[str, str]:
 def _words(entry: Entry) -> str:
     published = f"Published: {_percent(entry.row.accuracy or 0)}"
     if entry.verdict == "diverged":
-        return f"{published}. With the printed settings every run that has ended diverged."
+        return f"{published}. With the printed settings every run that has ended under `protocol=report` diverged."
     if entry.noise is None:
         return f"{published}. The printed settings have not been run under `protocol=report`."
     low, high = entry.noise

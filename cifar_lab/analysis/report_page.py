@@ -68,11 +68,13 @@ def write(reproduction: Reproduction, parameters: Mapping[str, int], folder: Pat
 
 def numbers(reproduction: Reproduction, parameters: Mapping[str, int]) -> pd.DataFrame:
     """Every row at every length in numbers, and every hypothesis: accuracies from 0 to 1, over each protocol's runs."""
-    lines = []
+    lines, entries = [], reproduction.entries
+    names = {one.row.name: one.name for entry in entries for one in entry.row.hypotheses}
     for section in (*reproduction.sections, *reproduction.shortened):
         for entry in section.entries:
             if section.is_full or entry.runs:
-                told = {"table": section.table.name, "length": section.length, "hypothesis": ""}
+                told = {"table": section.table.name, "length": section.length}
+                told["hypothesis"] = names.get(entry.row.name, "")
                 lines.append({**told, **_numbers(entry, section.is_full), "num_parameters": parameters[entry.row.name]})
             for hypothesis, tested in zip(entry.row.hypotheses, entry.hypotheses, strict=False):
                 told = {"table": section.table.name, "length": section.length, "hypothesis": hypothesis.name}
@@ -100,8 +102,9 @@ def _numbers(entry: Entry, is_full: bool) -> dict[str, Any]:
 
 
 def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str, Any]:
-    finished = [entry for entry in reproduction.entries if any(run.is_finished for run in entry.runs)]
-    results = [run.record.result for run in reproduction.runs if run.is_finished]
+    ended = [entry for entry in reproduction.entries if any(run.has_ended for run in entry.runs)]
+    shown = {run.record.identity: run for run in (*reproduction.runs, *reproduction.of_studies) if run.has_ended}
+    results = [run.record.result for run in shown.values() if run.is_finished]
     machines = {f"{result['hardware']['device_name']}, {result['precision']}": None for result in results}
     found = landscape(reproduction.measured)
     revisions = {str(result["git_revision"])[:12]: None for result in results if result.get("git_revision")}
@@ -110,8 +113,8 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
     return {
         "date": date.today().isoformat(),
         "rows": len(reproduction.entries),
-        "finished": len(finished),
-        "runs": len(results),
+        "ended": len(ended),
+        "runs": len(shown),
         "machines": list(machines),
         "revisions": list(revisions),
         "protocols": {protocol: protocol_words(protocol) for protocol in PROTOCOLS},
@@ -134,16 +137,17 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
 
 
 def _selection(reproduction: Reproduction) -> str:
-    """What it is worth that the test set chooses the epoch; nothing without a run of the report's protocol."""
+    """What it may be worth that the test set chooses the epoch; nothing where it has chosen none."""
     entries = {entry.row.name: entry for entry in reproduction.entries}
     runs = {run.record.identity: run.record.result for entry in entries.values() for run in entry.finished("report")}
-    gains = np.array([100 * (result["test/acc"] - result["test/acc_final"]) for result in runs.values()])
+    chosen = [result for result in runs.values() if result["best_epoch"] is not None]
+    gains = np.array([100 * (result["test/acc"] - result["test/acc_final"]) for result in chosen])
     if not len(gains):
         return ""
     number = f"{len(gains)} run{'s' * (len(gains) > 1)}"
     return (
-        f"That the test set chooses the epoch is worth {np.median(gains):.2f} points: so far lies the best epoch above "
-        f"the last one, in the median of {number} ({gains.min():.2f} to {gains.max():.2f})."
+        f"That the test set chooses the epoch is worth {np.median(gains):.2f} points at most: so far lies the best "
+        f"epoch above the last one, in the median of {number} ({gains.min():.2f} to {gains.max():.2f})."
     )
 
 

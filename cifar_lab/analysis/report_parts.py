@@ -102,7 +102,8 @@ def judged(entry: Entry) -> str:
     if entry.row.accuracy is None:
         return "no accuracy published"
     if entry.noise is None:
-        return "not run (under protocol=report)" if entry.finished("holdout") else entry.verdict
+        is_elsewhere = entry.verdict == "not run" and entry.finished("holdout")
+        return "not run (under protocol=report)" if is_elsewhere else entry.verdict
     low, high = entry.noise
     return f"{entry.verdict} ({100 * low:.2f} to {100 * high:.2f}; {entry.basis})"
 

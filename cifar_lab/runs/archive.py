@@ -36,7 +36,8 @@ class ArchivedRun:
     """A run that has finished, or diverged, as the archive has it.
 
     Attributes:
-        result: As `result.json` has it; of one that has diverged what it is called and how far it came.
+        result: As `result.json` has it; of one that has diverged what it is called, and `epoch` of `epochs`, how far it
+            came of what was planned.
         settings: What can change its numbers, by dotted key, with the seed.
         interpolations: What stands for values that follow others, by dotted key.
     """
@@ -44,6 +45,11 @@ class ArchivedRun:
     result: Mapping[str, Any]
     settings: Mapping[str, Any]
     interpolations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str | None]:
+        """Its fingerprint, and its study, of which the base composition of several may be one."""
+        return str(self.result["fingerprint"]), self.result["options"].get("study")
 
     @property
     def state(self) -> str:
@@ -140,24 +146,25 @@ class Archive:
         return self.dead_units_folder / f"{fingerprint}.csv"
 
     def add(self, runs: Iterable["tuple[ArchivedRun, pd.DataFrame | None]"]) -> None:
-        """Keep runs with their metrics; one that is there already, by its fingerprint, stays as it is.
+        """Keep runs with their metrics; one that is there already, by its fingerprint and study, stays as it is.
 
         Of a run that had diverged before it is the one that has finished since that is kept.
 
         Raises:
             OSError: The folder cannot be written.
             UnreadableError: What is there is damaged.
+            ValueError: A run lacks what could be read again.
         """
         kept = self.read()
-        known = {run.result["fingerprint"]: place for place, run in enumerate(kept)}
+        known = {run.key: place for place, run in enumerate(kept)}
         self.curves_folder.mkdir(parents=True, exist_ok=True)
         for run, metrics in runs:
             fingerprint = run.result["fingerprint"]
-            if fingerprint not in known:
-                known[fingerprint] = len(kept)
-                kept.append(run)
-            elif (kept[known[fingerprint]].state, run.state) == ("diverged", "finished"):
-                kept[known[fingerprint]] = run
+            if run.key not in known:
+                known[run.key] = len(kept)
+                kept.append(_readable(run))
+            elif (kept[known[run.key]].state, run.state) == ("diverged", "finished"):
+                kept[known[run.key]] = _readable(run)
             else:
                 continue
             if metrics is not None:
@@ -169,9 +176,7 @@ class Archive:
             columns = [*names, "settings", "interpolations"]
             writer = csv.DictWriter(file, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
             writer.writeheader()
-            for run in kept:
-                own = {**run.result, "settings": run.settings, "interpolations": run.interpolations}
-                writer.writerow({name: value if name in _WORDS else json.dumps(value) for name, value in own.items()})
+            writer.writerows(map(_line, kept))
 
     def _curves_file(self, fingerprint: str) -> Path:
         return self.curves_folder / f"{fingerprint}.csv"
@@ -180,6 +185,20 @@ class Archive:
 def _single(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # what single precision cannot hold is infinite
         return values.astype(np.float32) if values.dtype.kind == "f" else values
+
+
+def _line(run: ArchivedRun) -> dict[str, str]:
+    own = {**run.result, "settings": run.settings, "interpolations": run.interpolations}
+    return {name: (value or "") if name in _WORDS else json.dumps(value) for name, value in own.items()}
+
+
+def _readable(run: ArchivedRun) -> ArchivedRun:
+    """A run as it will be read again; what cannot be would make the whole file unreadable."""
+    try:
+        return _parsed(_line(run))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        name = run.result.get("name", "a run")
+        raise ValueError(f"{name}, seed {run.settings.get('seed')}, cannot be kept: {error!r}") from None
 
 
 def _parsed(line: Mapping[str, str]) -> ArchivedRun:

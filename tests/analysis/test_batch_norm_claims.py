@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,3 +78,13 @@ def test_shorter_runs_tell_who_has_reached_half_and_not_who_never_will(
     claim = judged(tmp_path)["With BatchNorm 50 % validation accuracy by epoch 10"]
     assert claim.verdict == verdict
     assert claim.numbers.endswith("of runs of 4 epochs")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"data.train_size": 1000}, {"scheduler._target_": "torch.optim.lr_scheduler.CosineAnnealingLR"}]
+)
+def test_runs_that_are_no_beginning_of_the_reports_tell_nothing_of_when_half_is_reached(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    leave_band(tmp_path, rates=(1e-3, 2e-3), accuracy=0.9, changes=changes)
+    assert judged(tmp_path)["With BatchNorm 50 % validation accuracy by epoch 10"].verdict == "untested"

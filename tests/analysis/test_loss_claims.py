@@ -17,7 +17,7 @@ def test_stability_of_the_losses_is_that_of_their_study(tmp_path: Path, noise: f
     claim = judged(tmp_path)[CALMER]
     assert claim.verdict == "untested"
     assert claim.numbers.startswith(
-        "study=loss, no run of full length; the report's rows, which vary more than the loss"
+        "study=loss, no finished run of full length; the report's rows, which vary more than the loss"
     )
     leave_loss(tmp_path, "ce", 0.88, noise=0.005)
     leave_loss(tmp_path, "focal", 0.88, noise=noise)

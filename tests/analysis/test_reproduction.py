@@ -228,6 +228,38 @@ def test_the_archive_keeps_that_a_run_diverged_until_it_has_finished(
     assert kept.is_finished and kept.metrics is not None
 
 
+def test_a_composition_that_two_studies_share_is_a_run_of_both(tmp_path: Path, rows: dict[str, Row]) -> None:
+    for study, option in (("loss", "ce"), ("optimizer", "adam")):
+        options = {"study": study, study: option, "experiment": None}
+        leave_run(tmp_path / "runs" / study, rows["activation_relu"], 0.89, protocol="holdout", options=options)
+    archive = Archive(tmp_path / "results")
+    measured = gather(find_runs(tmp_path / "runs"))
+    archive.add((archived(run), run.metrics) for run in measured)
+    for runs in (measured, gather([], archive), gather(find_runs(tmp_path / "runs"), archive)):
+        assert [run.record.options["study"] for run in runs] == ["loss", "optimizer"]
+        assert len({run.record.identity for run in runs}) == 1
+        found = reproduce(tables(), runs)
+        assert len(found.of_studies) == 2
+        assert len(found.entry("activation_relu").runs) == 1
+
+
+def test_a_kept_run_stands_for_the_folder_of_one_that_has_not_finished(tmp_path: Path, rows: dict[str, Row]) -> None:
+    archive = Archive(tmp_path / "results")
+    archive.add((archived(run), run.metrics) for run in gather([leave_run(tmp_path / "a", rows["swa"], 0.85)]))
+    (run,) = gather([leave_run(tmp_path / "b", rows["swa"], 0.85, finished=False)], archive)
+    assert (run.is_finished, run.source) == (True, str(archive.results_file))
+
+
+def test_a_run_that_could_not_be_read_again_is_not_kept(tmp_path: Path, rows: dict[str, Row]) -> None:
+    archive = Archive(tmp_path / "results")
+    (measured,) = gather([leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8)])
+    archive.add([(archived(measured), measured.metrics)])
+    damaged = replace(archived(measured), result={**archived(measured).result, "fingerprint": "ab", "hardware": "x"})
+    with pytest.raises(ValueError, match="report, seed 0, cannot be kept"):
+        archive.add([(damaged, measured.metrics)])
+    assert len(archive.read()) == 1
+
+
 def test_words_of_any_kind_are_read_again_from_the_archive(tmp_path: Path, rows: dict[str, Row]) -> None:
     archive, words = Archive(tmp_path / "results"), 'a\rb\nc,"d"'
     (measured,) = gather([leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8)])
