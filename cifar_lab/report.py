@@ -43,7 +43,7 @@ def report(
                 archive.add_dead_units(str(run.record.identity), counted)
         for run in of_landscape:
             archive.add_arrays(str(run.record.identity), run.steps(), run.probes())
-    page = report_page.write(reproduction, parameters(), output)
+    page = report_page.write(reproduction, parameters(), output, archive.figures_folder if keep else None)
     for verdict, entries in reproduction.verdicts.items():
         print(f"{verdict:15} {len(entries)}: {', '.join(entry.row.label for entry in entries)}")
     for run in reproduction.unreadable:

@@ -27,8 +27,9 @@ def configured(row: Row, seed: int = 0, protocol: str = "report", scale: Scale =
         for name in path:
             part = part[name]
         part[last] = value
-    if "T_max" in config["scheduler"]:
-        config["scheduler"]["T_max"] = config["epochs"]
+    for group, key in (("scheduler", "T_max"), ("averaging", "epochs")):
+        if key in config[group]:
+            config[group][key] = config["epochs"]
     return config
 
 

@@ -279,7 +279,10 @@ def test_what_is_kept_gives_the_same_report(written: Path) -> None:
     report.report([written / "none"], written / "again", written / "results")
     first, again = (pd.read_csv(written / name / "tables.csv") for name in ("report", "again"))
     pd.testing.assert_frame_equal(first.drop(columns="state"), again.drop(columns="state"))
-    assert sum(path.stat().st_size for path in (written / "results").rglob("*") if path.is_file()) < 500_000
+    assert sum(path.stat().st_size for path in (written / "results").rglob("*") if path.is_file()) < 1_000_000
+    kept = {path.stem for path in (written / "results" / "figures").glob("*.png")}
+    assert kept >= {"agreement", "activation-report-curves", "activation-confusion"}
+    assert not any("tenth" in name for name in kept)
 
 
 def test_a_study_is_tested_under_each_protocol_by_itself_from_what_is_kept_too(

@@ -9,7 +9,7 @@ from cifar_lab.analysis import landscape_bands, landscape_smoothness
 from cifar_lab.analysis.landscape_claims import Landscape
 from cifar_lab.analysis.landscape_runs import INITS, NAMES
 from cifar_lab.analysis.landscape_training import rate_range, speed
-from cifar_lab.analysis.report_pictures import Picture, svg
+from cifar_lab.analysis.report_pictures import Picture
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def chapter(found: Landscape) -> Chapter:
 def _pictures(found: Landscape) -> Iterator[Picture]:
     for number, band in enumerate(found.bands):
         words = f"{band.title}: the training loss of each step, from the lowest to the highest over the learning rates"
-        yield Picture(f"batch-norm-band{f'-{number + 1}' if number else ''}", words, svg(landscape_bands.figure(band)))
+        yield Picture(f"batch-norm-band{f'-{number + 1}' if number else ''}", words, landscape_bands.figure(band))
     if found.smoothness is not None:
         words = f"{found.smoothness.title}: how far loss and gradient change along the gradient"
-        yield Picture("batch-norm-smoothness", words, svg(landscape_smoothness.figure(found.smoothness)))
+        yield Picture("batch-norm-smoothness", words, landscape_smoothness.figure(found.smoothness))

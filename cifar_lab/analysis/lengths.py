@@ -14,7 +14,7 @@ _HELD_OUT = {"report": 0.0, "holdout": 0.1}
 _OF_A_RUN = ("seed", "data.seed", "data.val_fraction", "protocol.name", "protocol.val_fraction")
 CONSTANT = "torch.optim.lr_scheduler.ConstantLR"
 _PART = "data.train_size"
-_FOLLOWING = "scheduler.T_max"  # the epochs, unless the command line says otherwise
+_FOLLOWING = ("averaging.epochs", "scheduler.T_max")  # the epochs, unless the command line says otherwise
 
 
 def length_of(row: Row, settings: Mapping[str, Any], seed: int | None = 0) -> str | None:
@@ -30,22 +30,23 @@ def length_of(row: Row, settings: Mapping[str, Any], seed: int | None = 0) -> st
     theirs = row.settings
     keys = (settings.keys() | theirs.keys()) - set(_OF_A_RUN)
     differing = {key for key in keys if settings.get(key) != theirs.get(key)}
-    differing.discard(_FOLLOWING)
-    if _FOLLOWING in settings and settings[_FOLLOWING] != settings["epochs"]:
-        differing.add(_FOLLOWING)
-    if differing - {*LENGTH_KEYS, _PART} or not _is_held_out_as_told(settings, seed):
+    differing -= set(_FOLLOWING)
+    differing |= {key for key in _FOLLOWING if key in settings and settings[key] != settings["epochs"]}
+    if not _is_held_out_as_told(settings, seed):
         return None
     if not differing:
         return FULL
     part = settings.get(_PART)
     images = "" if part is None else f", {part:,.0f} training images"
-    if differing == {_PART}:
-        return f"all epochs{images}"
     for scale, words in _SCALES.items():
         shortened = row.shortened(scale)
         alike = all(settings.get(key) == value for key, value in shortened.items())
         if alike and differing <= {*shortened, _PART}:
             return words if scale is Scale.SMOKE else words + images
+    if differing - {*LENGTH_KEYS, _PART}:
+        return None
+    if differing == {_PART}:
+        return f"all epochs{images}"
     others = "".join(f", {key}={written(settings.get(key))}" for key in sorted(differing - {"epochs", _PART}))
     return f"{settings['epochs']:g} epochs{images}{others}"
 

@@ -24,16 +24,20 @@ from cifar_lab.analysis.report_pictures import glance
 from cifar_lab.analysis.reproduction import PROTOCOLS, Entry, Reproduction
 from cifar_lab.analysis.run_report import protocol_words
 from cifar_lab.analysis.significance import SEEDS_FOR_TESTS
+from cifar_lab.analysis.written import write_figure
 from cifar_lab.runs import replacing
 
 
-def write(reproduction: Reproduction, parameters: Mapping[str, int], folder: Path) -> Path:
+def write(
+    reproduction: Reproduction, parameters: Mapping[str, int], folder: Path, kept_figures: Path | None = None
+) -> Path:
     """Write `index.html`, `report.md`, `tables.csv`, `figures/` and `tensorboard/`.
 
     Args:
         reproduction: What was measured.
         parameters: Each row's number of parameters, by the row's name.
         folder: Made if it does not exist.
+        kept_figures: Where to keep the figures of full length small, as PNG; None keeps none.
 
     Returns:
         The page.
@@ -48,6 +52,11 @@ def write(reproduction: Reproduction, parameters: Mapping[str, int], folder: Pat
     of_parts = (one.pictures for one in (*told["parts"], *told["shortened"], *told["studies"], told["chapter"]))
     for picture in itertools.chain(told["glance"], *of_parts):
         (folder / "figures" / f"{picture.name}.svg").write_bytes(picture.data)
+    if kept_figures is not None:
+        kept_figures.mkdir(parents=True, exist_ok=True)
+        whole = (one.pictures for one in told["parts"])
+        for picture in itertools.chain(told["glance"], *whole):
+            write_figure(picture.figure, kept_figures / f"{picture.name}.png", dpi=80)
     environment = Environment(
         loader=PackageLoader("cifar_lab.analysis"),
         autoescape=lambda name: name is not None and ".html" in name,

@@ -3,7 +3,8 @@
 import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -22,12 +23,19 @@ class Picture:
     Attributes:
         name: Of its file, without suffix.
         words: What it shows.
-        data: SVG.
+        figure: Drawn.
     """
 
     name: str
     words: str
-    data: bytes
+    figure: Figure = field(repr=False)
+
+    @cached_property
+    def data(self) -> bytes:
+        """SVG."""
+        file = io.BytesIO()
+        self.figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
+        return file.getvalue()
 
     @property
     def uri(self) -> str:
@@ -55,7 +63,7 @@ def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
         words = f"{title}: confusion matrices of the chosen epoch, percent of the true class"
         counts = {label: np.array(result["confusion_matrix"]) for label, result in tested.items()}
         classes = next(iter(tested.values()))["classes"]
-        yield Picture(f"{name}-confusion", words, svg(figures.confusion_matrices(counts, classes)))
+        yield Picture(f"{name}-confusion", words, figures.confusion_matrices(counts, classes))
 
 
 def glance(sections: Sequence[Section]) -> Iterator[Picture]:
@@ -78,7 +86,7 @@ def glance(sections: Sequence[Section]) -> Iterator[Picture]:
     ]
     if judged:
         words = "Measured less published accuracy, with the verdict's interval; a diamond where zero is outside it"
-        yield Picture("agreement", words, svg(agreement(judged)))
+        yield Picture("agreement", words, agreement(judged))
 
 
 def curves(rows: Mapping[str, Sequence[Measured]], name: str, title: str, protocol: str) -> Iterator[Picture]:
@@ -95,15 +103,8 @@ def curves(rows: Mapping[str, Sequence[Measured]], name: str, title: str, protoc
     shown = {label: metrics for label, metrics in known.items() if metrics}
     if shown:
         words = f"{title}: training loss and accuracy, protocol={protocol}"
-        yield Picture(name, words, svg(figures.compared_curves(shown, shades, "", val_label(protocol))))
+        yield Picture(name, words, figures.compared_curves(shown, shades, "", val_label(protocol)))
 
 
 def _told(run: Measured) -> str:
     return f"seed {run.record.seed}, protocol={run.protocol}, {run.record.result['test/acc']:.2%}"
-
-
-def svg(figure: Figure) -> bytes:
-    """A figure as the page holds it."""
-    file = io.BytesIO()
-    figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return file.getvalue()

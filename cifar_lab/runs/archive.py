@@ -71,6 +71,7 @@ class Archive:
         self.steps_folder = self.folder / "steps"
         self.probes_folder = self.folder / "probes"
         self.dead_units_folder = self.folder / "dead_units"
+        self.figures_folder = self.folder / "figures"
 
     def read(self) -> list[ArchivedRun]:
         """Every run, in the file's order; none where there is no file.

@@ -8,7 +8,8 @@ from cifar_lab.analysis.lengths import length_of
 from cifar_lab.analysis.measured import archived, gather
 from cifar_lab.analysis.published import Row, Scale, Table
 from cifar_lab.analysis.reproduction import reproduce
-from cifar_lab.config.published import tables
+from cifar_lab.config.published import composed, tables
+from cifar_lab.fingerprints import leaves, settings
 from cifar_lab.runs import Archive, UnreadableError, find_runs
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
@@ -49,7 +50,9 @@ def test_a_run_with_another_setting_is_of_no_row(
 @pytest.mark.parametrize(
     ("scale", "length"), [(Scale.QUICK, "a tenth of the epochs"), (Scale.SMOKE, "one epoch of 1,000 images")]
 )
-@pytest.mark.parametrize("name", ["optimizer_adam", "resnet_adamw", "scheduler_plateau", "vgg_a,optimizer.lr=2e-3"])
+@pytest.mark.parametrize(
+    "name", ["optimizer_adam", "resnet_adamw", "scheduler_plateau", "swa", "vgg_a,optimizer.lr=2e-3"]
+)
 def test_shortened_runs_are_in_tables_of_their_own(
     tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row], name: str, scale: Scale, length: str
 ) -> None:
@@ -57,6 +60,19 @@ def test_shortened_runs_are_in_tables_of_their_own(
     found = reproduce(published, gather(find_runs(tmp_path)))
     assert not any(entry.runs for entry in found.entries)
     assert {section.length for section in found.shortened} == {length}
+
+
+@pytest.mark.parametrize(
+    ("scale", "length"),
+    [(Scale.FULL, "full length"), (Scale.QUICK, "a tenth of the epochs"), (Scale.SMOKE, "one epoch of 1,000 images")],
+)
+def test_what_the_command_of_a_row_composes_is_a_run_of_that_row(
+    rows: dict[str, Row], scale: Scale, length: str
+) -> None:
+    tested = [hypothesis.row for row in rows.values() for hypothesis in row.hypotheses]
+    for row in (*rows.values(), *tested):
+        composition = dict(leaves(settings(composed(row.command(scale, seed=3, protocol="holdout")))))
+        assert (row.name, length_of(row, composition, seed=3)) == (row.name, length)
 
 
 def test_other_lengths_are_each_in_a_table_of_their_own(
