@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from cifar_lab.analysis.lengths import CONSTANT
+from cifar_lab.analysis.lengths import has_constant_rate
 from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.run_report import data_name
 
@@ -67,7 +67,7 @@ class Group:
     @property
     def is_beginning(self) -> bool:
         """Whether its runs train on all images, as longer ones do as far as these go."""
-        return self.length[0] == math.inf and self.settings.get("scheduler._target_") == CONSTANT
+        return self.length[0] == math.inf and has_constant_rate(self.settings)
 
     @property
     def length(self) -> tuple[float, float]:

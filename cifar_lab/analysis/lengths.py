@@ -12,7 +12,6 @@ _SCALES = {Scale.QUICK: "a tenth of the epochs", Scale.SMOKE: "one epoch of 1,00
 _HELD_OUT = {"report": 0.0, "holdout": 0.1}
 # What a run of a row may have otherwise than the row: its seed, and its protocol, which the tables tell apart.
 _OF_A_RUN = ("seed", "data.seed", "data.val_fraction", "protocol.name", "protocol.val_fraction")
-CONSTANT = "torch.optim.lr_scheduler.ConstantLR"
 _PART = "data.train_size"
 _FOLLOWING = ("averaging.epochs", "scheduler.T_max")  # the epochs, unless the command line says otherwise
 
@@ -27,10 +26,7 @@ def length_of(row: Row, settings: Mapping[str, Any], seed: int | None = 0) -> st
         settings: What can change the run's numbers, by dotted key, without the seed.
         seed: The run's; one whose images are drawn by another seed is of no row.
     """
-    theirs = row.settings
-    keys = (settings.keys() | theirs.keys()) - set(_OF_A_RUN)
-    differing = {key for key in keys if settings.get(key) != theirs.get(key)}
-    differing -= set(_FOLLOWING)
+    differing = _differing(row, settings) - set(_FOLLOWING)
     differing |= {key for key in _FOLLOWING if key in settings and settings[key] != settings["epochs"]}
     if not _is_held_out_as_told(settings, seed):
         return None
@@ -60,11 +56,20 @@ def is_beginning(row: Row, settings: Mapping[str, Any]) -> bool:
         row: What was published.
         settings: Of a run of that row, as `length_of` has them.
     """
+    is_constant = has_constant_rate(row.settings) and "averaging._target_" not in row.settings
+    return is_constant and _differing(row, settings) == {"epochs"}
+
+
+def has_constant_rate(settings: Mapping[str, Any]) -> bool:
+    """Whether a schedule leaves the learning rate as it is, so that a shorter run is a longer one's beginning."""
+    return settings.get("scheduler._target_") == "torch.optim.lr_scheduler.ConstantLR"
+
+
+def _differing(row: Row, settings: Mapping[str, Any]) -> set[str]:
+    """What a run has otherwise than the row, but for what runs of a row may."""
     theirs = row.settings
     keys = (settings.keys() | theirs.keys()) - set(_OF_A_RUN)
-    differing = {key for key in keys if settings.get(key) != theirs.get(key)}
-    is_constant = theirs.get("scheduler._target_") == CONSTANT and "averaging._target_" not in theirs
-    return is_constant and differing == {"epochs"}
+    return {key for key in keys if settings.get(key) != theirs.get(key)}
 
 
 def _is_held_out_as_told(settings: Mapping[str, Any], seed: int | None) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from cifar_lab.fingerprints import leaves, settings
@@ -56,9 +57,9 @@ class Row:
         """The experiment with what is set on top of it: `vgg_a,optimizer.lr=1e-4`."""
         return ",".join((self.experiment, *self.overrides))
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What can change the row's numbers, by dotted key."""
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """What can change the row's numbers, by dotted key; kept, as every run is compared with them."""
         return dict(leaves(settings(self.config)))
 
     def command(self, scale: Scale = Scale.FULL, seed: int = 0, protocol: str = "report") -> list[str]:

@@ -193,8 +193,8 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction
         runs: Any; of those of a row whose numbers must be equal one counts, a finished one if there is one.
     """
 
-    def entry(row: Row) -> dict[str, Entry]:
-        """The row's runs by their length."""
+    def by_length(row: Row, hypotheses: tuple[Entry, ...] = ()) -> dict[str, Entry]:
+        """The row's runs by their length, the full one always among them."""
         found: dict[str, dict[object, Measured]] = {}
         for run in runs:
             length = length_of(row, run.record.settings, run.record.seed)
@@ -203,17 +203,15 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction
                 if run.is_finished and not known.is_finished:
                     found[length][run.record.identity] = run
         beginnings = [run for of in found.values() for run in of.values() if is_beginning(row, run.record.settings)]
-        tested = tuple(entry(hypothesis.row).get(FULL, Entry(hypothesis.row)) for hypothesis in row.hypotheses)
-        by_length = {length: Entry(row, tuple(sorted(own.values(), key=_by_seed))) for length, own in found.items()}
-        whole = by_length[FULL].runs if FULL in by_length else ()
-        return {**by_length, FULL: Entry(row, whole, tested, tuple(beginnings))}
+        ordered = {length: tuple(sorted(own.values(), key=_by_seed)) for length, own in found.items()}
+        whole = Entry(row, ordered.pop(FULL, ()), hypotheses, tuple(beginnings))
+        return {**{length: Entry(row, own) for length, own in ordered.items()}, FULL: whole}
 
-    entries = {(table.name, row.name): entry(row) for table in tables for row in table.rows}
-    tested = {
-        hypothesis.name: entry(replace(hypothesis.row, label=f"{row.label}: {hypothesis.row.label}"))
-        for table in tables
-        for row in table.rows
-        for hypothesis in row.hypotheses
+    rows = [(table, row) for table in tables for row in table.rows]
+    tested = {one.name: by_length(one.row) for _, row in rows for one in row.hypotheses}
+    entries = {
+        (table.name, row.name): by_length(row, tuple(tested[one.name][FULL] for one in row.hypotheses))
+        for table, row in rows
     }
     found_lengths = {length for by_length in (*entries.values(), *tested.values()) for length in by_length}
     lengths = sorted(found_lengths - {FULL}, key=order)
@@ -223,7 +221,10 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction
         for row in table.rows:
             of_rows.append(entries[table.name, row.name].get(length, Entry(row)))
             if length != FULL:  # those of full length stand with what they are to explain
-                of_rows += [tested[one.name][length] for one in row.hypotheses if length in tested[one.name]]
+                shorter = [tested[one.name][length] for one in row.hypotheses if length in tested[one.name]]
+                of_rows += [
+                    replace(one, row=replace(one.row, label=f"{row.label}: {one.row.label}")) for one in shorter
+                ]
         return Section(table, length, tuple(of_rows))
 
     shortened = [section(table, length) for length in lengths for table in tables]
