@@ -129,15 +129,15 @@ def _show_units(
     try:
         if may_lack_data and trained.data_root is None and not trained.data_is_here:
             raise DataError("CIFAR-10 is not here; name its folder by --data-root")  # nothing is fetched for this
-        layers, explained.images = measured(trained, count)
+        layers, explained.images = measured(trained, count, note)
     except (DataError, OSError) as error:
         if not may_lack_data:
             raise
         note(f"activations are left out: {error}")
         return
-    compared = [network_row(other, *measured(other, count)) for other in others]
+    compared = [network_row(other, *measured(other, count, note)) for other in others]
     if not layers:
-        note("activations are left out: the network's are no modules, but calls within its own")
+        note("activations are left out: none of the network's is a module whose units can be told")
         return
     explained.layers = layers
     files, explained.networks = explain_units(trained, layers, explained.images, compared, folder)

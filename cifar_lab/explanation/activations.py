@@ -65,18 +65,25 @@ class LayerActivations:
         return {**vars(self), "negative_only": self.negative_only, "dead": self.dead}
 
 
-def measure(model: nn.Module, batches: Iterable[Tensor], activation: str | None = None) -> list[LayerActivations]:
+def measure(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    activation: str | None = None,
+    complain: Callable[[str], None] = lambda _: None,
+) -> list[LayerActivations]:
     """Measure every activation layer, in the order in which they are run.
 
     Args:
         model: In evaluation mode.
         batches: Normalised float32 images `(N, 3, 32, 32)`, on the model's device.
         activation: The name of a class beside torch's own activations.
+        complain: Told of each layer that is left out, as nothing says where the units are in its shape.
 
     Returns:
-        None of a network whose activations are no modules, but calls within its own.
+        No layers of a network whose activations are no modules, but calls within its own.
     """
     found: dict[str, _Layer] = {}
+    left_out: dict[str, str] = {}
     runs: dict[str, int] = {}
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -84,8 +91,9 @@ def measure(model: nn.Module, batches: Iterable[Tensor], activation: str | None 
             runs[name] = runs.get(name, 0) + 1
             key = name if runs[name] == 1 else f"{name}#{runs[name]}"
             outputs, derivative = _with_derivative(module, inputs[0])
-            # (N, features) or (N, channels, height, width): of other shapes nothing says where its units are.
-            if outputs.shape == inputs[0].shape and outputs.ndim in (2, 4):
+            if outputs.shape != inputs[0].shape or outputs.ndim not in (2, 4):
+                left_out.setdefault(key, f"{_shape(inputs[0])} to {_shape(outputs)}")
+            else:
                 found.setdefault(key, _Layer(type(module).__name__)).add(inputs[0], outputs, derivative)
 
         return before
@@ -98,6 +106,8 @@ def measure(model: nn.Module, batches: Iterable[Tensor], activation: str | None 
         for images in batches:
             runs.clear()
             model(images)
+    for key, shapes in left_out.items():
+        complain(f"{key} is left out, {shapes}: units are those of (N, features) or (N, channels, height, width)")
     return [layer.told(name) for name, layer in found.items()]
 
 
@@ -111,6 +121,11 @@ def totals(layers: Sequence[LayerActivations]) -> dict[str, Any]:
         **{f"{name}_units": count for name, count in counts.items()},
         **{name: count / units if units else None for name, count in counts.items()},
     }
+
+
+def _shape(values: Tensor) -> str:
+    """Without the number of images."""
+    return f"({', '.join(['N', *map(str, values.shape[1:])])})"
 
 
 def _is_activation(module: nn.Module, name: str | None) -> bool:

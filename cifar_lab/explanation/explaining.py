@@ -1,9 +1,9 @@
 """From a trained network to figures and tables of it."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,6 @@ from cifar_lab.explanation.activations import LayerActivations, measure, totals
 from cifar_lab.explanation.examples import Example
 from cifar_lab.explanation.gradcam import first_filters, grad_cam, map_layer
 from cifar_lab.trained import Trained
-
-if TYPE_CHECKING:
-    pass
 
 _BATCH_SIZE = 100  # of what a hook doubles
 
@@ -60,12 +57,13 @@ def explain_filters(trained: Trained, folder: Path) -> Path | None:
     return write_figure(figures.filters(weights.float().cpu().numpy(), title), folder / "filters.png")
 
 
-def measured(trained: Trained, count: int) -> tuple[list[LayerActivations], int]:
+def measured(trained: Trained, count: int, complain: Callable[[str], None]) -> tuple[list[LayerActivations], int]:
     """Its activation layers over training images, as they are without augmentation: whose gradient could revive a unit.
 
     Args:
         trained: The network; it computes in float32 here.
         count: Of images, the first of a shuffled epoch; all, where there are fewer.
+        complain: Told of each layer that `measure` leaves out, and of which network.
 
     Returns:
         The layers, and over how many images.
@@ -80,7 +78,10 @@ def measured(trained: Trained, count: int) -> tuple[list[LayerActivations], int]
         for part in chosen.split(_BATCH_SIZE):
             yield _placed(trained, loader.data.images[part])
 
-    return measure(_in_float32(trained), batches(), _activation(trained.making)), len(chosen)
+    def of_network(text: str) -> None:
+        complain(f"{trained.label}: {text}")
+
+    return measure(_in_float32(trained), batches(), _activation(trained.making), of_network), len(chosen)
 
 
 def network_row(trained: Trained, layers: Sequence[LayerActivations], images: int) -> dict[str, Any]:

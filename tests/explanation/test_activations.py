@@ -147,6 +147,16 @@ def test_ones_own_activation_is_known_by_its_name() -> None:
     assert [layer.dead_units for layer in measure(Shared(Step()), [torch.randn(6, 4)], "Step")] == [3, 2]
 
 
+def test_a_layer_whose_shape_does_not_tell_its_units_is_named() -> None:
+    told: list[str] = []
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Unflatten(1, (2, 3)), nn.GELU())
+    layers = measure(model, torch.randn(6, 4).split(3), complain=told.append)
+    assert [layer.layer for layer in layers] == ["1"]
+    assert told == [
+        "3 is left out, (N, 2, 3) to (N, 2, 3): units are those of (N, features) or (N, channels, height, width)"
+    ]
+
+
 def test_what_mixes_features_is_no_activation_layer() -> None:
     assert measure(nn.Sequential(nn.Softmax(dim=1)), [torch.randn(2, 3)]) == []
     assert totals([])["dead"] is None
