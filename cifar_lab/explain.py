@@ -137,7 +137,7 @@ def _show_units(
         return
     compared = [network_row(other, *measured(other, count, note)) for other in others]
     if not layers:
-        note("activations are left out: none of the network's is a module whose units can be told")
+        note("activations are left out: none is a module whose units can be told; calls are not seen")
         return
     explained.layers = layers
     files, explained.networks = explain_units(trained, layers, explained.images, compared, folder)
