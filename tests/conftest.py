@@ -1,17 +1,26 @@
-"""What tests share: composed configurations, and the command in an empty folder."""
+"""What tests share: composed configurations, the command in an empty folder, runs that are trained once."""
 
+import os
+import re
+import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+# Before torch is imported, and for the processes that tests start: their tensors are too small for a second thread.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from cifar_lab.config import checked, conf_folder, run_application
 from cifar_lab.runs import Run
-from cifar_lab.train import launch
+from cifar_lab.train import launch, run
 
 # Small enough for a whole run to take a second.
 TINY = (
@@ -19,6 +28,15 @@ TINY = (
     *("batch_size=6", "epochs=2", "trainer=cpu"),
 )
 Compose = Callable[..., DictConfig]
+Train = Callable[..., Run]
+# How tests that are left out are run, by their marker.
+LEFT_OUT = {
+    "slow": "make test-all",
+    "gpu": "make test-all on a machine with a GPU",
+    "data": "CIFAR_LAB_DATA=... make test, with the folder of CIFAR-10",
+    "cluster": "make cluster-test",
+}
+SLOW_TIMEOUT = 900  # seconds
 
 
 class Outcome(NamedTuple):
@@ -31,15 +49,53 @@ class Outcome(NamedTuple):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
-    if not torch.cuda.is_available():
+    """Skip what needs a GPU where there is none, mark what trains, and give slow tests their time."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no GPU here"))
+        if {"lab", "trained"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.trains)
+        if item.get_closest_marker("slow") or item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
+
+
+class LeftOut:
+    """Says at the end which tests were left out, and how to run them.
+
+    Processes of pytest-xdist collect the tests, and their controller prints.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        """Count each test once, by the first marker that leaves it out."""
         for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="no GPU here"))
+            self.counts.update([name for name in LEFT_OUT if item.get_closest_marker(name)][-1:])
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Hand the counts to the controller, if there is one."""
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["left_out"] = dict(self.counts)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take the counts of one process: all have collected the same tests."""
+        self.counts = Counter(getattr(node, "workeroutput", {}).get("left_out", {})) or self.counts
+
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        """Print the line, as the last of all."""
+        if self.counts and not hasattr(config, "workeroutput"):
+            print("not run:", "; ".join(f"{count} {name} ({LEFT_OUT[name]})" for name, count in self.counts.items()))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count the tests that are left out."""
+    config.pluginmanager.register(LeftOut())
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def _alone() -> Iterator[None]:
     """Keep tiny tensors from waiting for threads, and a test's random state from the next."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -47,6 +103,36 @@ def _one_thread() -> Iterator[None]:
         torch.manual_seed(0)
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make figures without painting them, but in tests marked `paints`, and wait for no disk."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    if not request.node.get_closest_marker("paints"):
+        monkeypatch.setattr(Figure, "savefig", _save_blank)
+
+
+def _save_blank(figure: Figure, file: Any, *, format: str = "png", **_: object) -> None:  # noqa: A002
+    contents = BLANK_SVG if format == "svg" else blank_png()
+    if hasattr(file, "write"):
+        file.write(contents if "b" in getattr(file, "mode", "b") else contents.decode())
+    else:
+        Path(file).write_bytes(contents)
+
+
+BLANK_SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="1pt" height="1pt" viewBox="0 0 1 1"></svg>'
+
+
+@cache
+def blank_png() -> bytes:
+    """A picture of one pixel."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    Image.new("RGB", (1, 1), "white").save(buffer := BytesIO(), "png")
+    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -106,3 +192,49 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         return Outcome(exit_.value.code, out, err, [Run(folder) for folder in folders])
 
     return command
+
+
+@pytest.fixture(scope="session")
+def _trained_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    @cache
+    def folder(*words: str) -> Path:
+        path = tmp_path_factory.mktemp("trained") / "run"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Figure, "savefig", _save_blank)
+            run([*words, f"hydra.run.dir={path}"])
+        return path
+
+    return folder
+
+
+@pytest.fixture
+def trained(_trained_once: Callable[..., Path], tmp_path: Path) -> Train:
+    """A finished run of a command line, trained once for all tests: a copy of its own, as `run` or another name."""
+
+    def copied(*words: str, name: str = "run") -> Run:
+        shutil.copytree(_trained_once(*words), tmp_path / name)
+        return Run(tmp_path / name)
+
+    return copied
+
+
+def refusal(outcome: Outcome | tuple[int, str, str], *facts: object) -> str:
+    """The one line of a command that refused to run: exit code 2, nothing printed, and the facts that it names.
+
+    Args:
+        outcome: How the command ended.
+        facts: Settings, values, files, commands: what the line must name, whatever its words.
+    """
+    code, out, err = outcome[:3]
+    assert code == 2, err
+    assert out == ""
+    return names(err, *facts)
+
+
+def names(text: str, *facts: object) -> str:
+    """The one line of an error message, `error: ...`, which names all these facts."""
+    (line,) = text.splitlines()
+    assert re.match(r"error: \S", line), line
+    for fact in facts:
+        assert str(fact) in line, f"{fact} is missing in: {line}"
+    return line

@@ -8,6 +8,8 @@ changed.
 
 import copy
 import warnings
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import hydra._internal.hydra as hydra_internals
@@ -24,17 +26,20 @@ class Loader(ConfigLoaderImpl):
     Attributes:
         choices: The chosen option of each group, of the last composition.
         dropped: What the last composition dropped, as `loss.gamma`, and whose that was: `experiment` or `study`.
-        before_values: The last composition without experiments, studies and typed values: the options' own keys and
-            kinds.
         axes: What the study of the last composition varies, as its file has it; empty without one.
         space: What its search varies, likewise.
     """
 
     choices: dict[str, str]
     dropped: dict[str, str]
-    before_values: DictConfig = DictConfig({})
     axes: Any
     space: Any
+    _make_before_values: Callable[[], DictConfig] = staticmethod(lambda: DictConfig({}))
+
+    @property
+    def before_values(self) -> DictConfig:
+        """The last composition without experiments, studies and typed values: the options' own keys and kinds."""
+        return self._make_before_values()
 
     def list_groups(self, parent_name: str) -> list[str]:
         """Groups whose options may be chosen; what options of a group have in common, `base`, is no choice."""
@@ -45,8 +50,14 @@ class Loader(ConfigLoaderImpl):
         self.choices = dict(path.rsplit("/", 1) for path in paths)
         self.dropped, self.axes, self.space = {}, {}, {}
         options = [default for default in defaults if not str(default.config_path).startswith(_FOLDERS)]
-        self.before_values = super()._compose_config_from_defaults_list(options, repo)
-        return super()._compose_config_from_defaults_list(defaults, repo)
+        composed = super()._compose_config_from_defaults_list(defaults, repo)
+        if len(options) == len(defaults):
+            own = copy.deepcopy(composed)  # Hydra sets the typed values in the one that it gets
+            self._make_before_values = lambda: own
+        else:
+            compose = super()._compose_config_from_defaults_list
+            self._make_before_values = cache(lambda: compose(options, repo))
+        return composed
 
     def _load_single_config(self, default: Any, repo: Any) -> Any:
         with warnings.catch_warnings():
