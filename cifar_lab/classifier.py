@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from cifar_lab import ranks
+from cifar_lab import hardware, ranks
 from cifar_lab.compilation import uncompiled
 from cifar_lab.data.images import key_seed
 from cifar_lab.metrics import Mean, SplitMetrics
@@ -48,7 +48,8 @@ class Classifier(L.LightningModule):
         num_classes: Number of logits.
         l1: Weight of the L1 norm of all trainable parameters in the objective.
         grad_clip: Largest global L2 norm of the gradients; 0 or None does not clip.
-        memory_format: Layout of the weights and of the images that the network gets.
+        memory_format: Layout of the weights and of the images that the network gets. A network with a
+            `hardware.misgraded_layer` is contiguous whatever it says.
         seed: Of what is drawn in training steps; each draw depends on it, the epoch and the batch alone.
     """
 
@@ -67,6 +68,7 @@ class Classifier(L.LightningModule):
     ) -> None:
         super().__init__()
         self.seed = seed
+        memory_format = hardware.safe_memory_format(model, memory_format)
         self.model = model.to(memory_format=memory_format)
         self.loss = loss
         self.optimizer_factory = optimizer

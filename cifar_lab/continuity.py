@@ -10,6 +10,8 @@ from cifar_lab.jobs import cores
 from cifar_lab.runs import Run
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from cifar_lab import hardware
     from cifar_lab.classifier import Classifier
 
@@ -28,6 +30,18 @@ def choose_native(config: Mapping[str, Any], run: Run) -> "hardware.Native":
     where = {"hardware": hardware.describe(native.device), "git_revision": provenance.git_revision()}
     run.set_state("running", precision=native.precision, memory_format=native.layout, **where)
     return native
+
+
+def in_safe_memory_format(native: "hardware.Native", model: "nn.Module", run: Run) -> "hardware.Native":
+    """How a network really runs: contiguous, with a note, if channels_last would give it wrong gradients."""
+    from cifar_lab import hardware, ranks
+
+    suited = native.suited_to(model)
+    if suited != native:
+        run.set_state("running", memory_format=suited.layout)
+        if ranks.rank() == 0:
+            print(f"note: {hardware.contiguous_because(model)}", flush=True)
+    return suited
 
 
 @contextmanager

@@ -43,7 +43,9 @@ def measure(config: Mapping[str, Any], seconds: float = 2.0) -> Speed:
     native = hardware.choose(trainer["accelerator"], trainer["precision"], trainer["memory_format"])
     hardware.keep_freed_memory(native.device)
     parts = OmegaConf.create({key: config[key] for key in ("model", "loss", "optimizer")})
-    model = build(parts.model).to(native.device, memory_format=native.memory_format)
+    model = build(parts.model)
+    native = native.suited_to(model)
+    model = model.to(native.device, memory_format=native.memory_format)
     criterion = build(parts.loss).to(native.device)
     optimizer = build(parts.optimizer)(model.parameters())
     mixed = torch.autocast(native.device, torch.bfloat16, enabled=native.precision == "bf16-mixed")
@@ -55,7 +57,8 @@ def measure(config: Mapping[str, Any], seconds: float = 2.0) -> Speed:
 
     def forward() -> Tensor:
         with mixed:
-            return criterion(model(normalise(raw, mean, std)), labels)
+            images = normalise(raw, mean, std).to(memory_format=native.memory_format)
+            return criterion(model(images), labels)
 
     def step() -> None:
         optimizer.zero_grad()

@@ -20,7 +20,7 @@ from cifar_lab.assembly import (
 )
 from cifar_lab.attempt import Attempt
 from cifar_lab.config import build, class_names
-from cifar_lab.continuity import choose_native, compiled_as_recorded
+from cifar_lab.continuity import choose_native, compiled_as_recorded, in_safe_memory_format
 from cifar_lab.runs import Run, float32_digits, read_checkpoint, weights_name
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
     # for each tensor that is made.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     classifier = make_classifier(config, datamodule, native)
+    native = in_safe_memory_format(native, classifier.model, attempt.run)
     with compiled_as_recorded(config, attempt, classifier, native) as compilation:
         result = _fit_and_test(config, attempt, logger, throughput, classifier, datamodule, native)
     return {**result, **compilation}

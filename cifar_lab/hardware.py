@@ -6,13 +6,20 @@ import platform
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 # Instructions that multiply bf16 matrices. Without any of them bf16 is emulated, ten to a hundred times slower.
 _BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
+
+# Values of ONEDNN_MAX_CPU_ISA, which limits oneDNN on x86, that leave it none of these.
+_ISAS_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
+
+# Input channels from which on oneDNN's gradient of a strided 1x1 convolution is right.
+_SAFE_WIDTH = 8
 
 # glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, in bytes: blocks up to 300 MiB come from the heap, which stays.
 _KEEP_FREED_MEMORY = ((-3, 300 << 20), (-1, (1 << 31) - 1))
@@ -30,6 +37,10 @@ class Native:
     def layout(self) -> str:
         """The memory format as `trainer.memory_format` names it."""
         return str(self.memory_format).removeprefix("torch.").removesuffix("_format")
+
+    def suited_to(self, model: nn.Module) -> "Native":
+        """The same, in contiguous memory if oneDNN would get a gradient of the network wrong in channels_last."""
+        return replace(self, memory_format=safe_memory_format(model, self.memory_format))
 
 
 def choose(accelerator: str = "auto", precision: str | int = "auto", memory_format: str = "auto") -> Native:
@@ -79,13 +90,13 @@ def native_precision(device: str, cpu_capabilities: Mapping[str, object] | None 
         cpu_capabilities: Instruction sets by name, as from `torch.cpu.get_capabilities`; None asks this machine.
 
     Returns:
-        `bf16-mixed` where bf16 is native, else `32-true`.
+        `bf16-mixed` where bf16 is native, and the environment does not keep oneDNN from it, else `32-true`.
     """
     if device == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device == "cpu":
         capabilities = _cpu_capabilities() if cpu_capabilities is None else cpu_capabilities
-        native = any(capabilities.get(name, False) for name in _BF16_INSTRUCTIONS)
+        native = any(capabilities.get(name, False) for name in _BF16_INSTRUCTIONS) and not _is_limited()
     else:
         native = False
     return "bf16-mixed" if native else "32-true"
@@ -94,6 +105,44 @@ def native_precision(device: str, cpu_capabilities: Mapping[str, object] | None 
 def native_memory_format(device: str) -> torch.memory_format:
     """The layout in which convolutions are fastest: channels last, but for Apple's GPUs, which lack it."""
     return torch.contiguous_format if device == "mps" else torch.channels_last
+
+
+def safe_memory_format(model: nn.Module, memory_format: torch.memory_format) -> torch.memory_format:
+    """The memory format to run a network in: the given one, or contiguous if the network has a `misgraded_layer`.
+
+    Args:
+        model: The network.
+        memory_format: The one that it would have otherwise.
+    """
+    return memory_format if misgraded_layer(model) is None else torch.contiguous_format
+
+
+def misgraded_layer(model: nn.Module) -> str | None:
+    """The first layer of a network whose weight gradient oneDNN gets wrong in channels_last on a CPU.
+
+    That is a 1x1 convolution with a stride above 1 and fewer than 8 input channels (of each group). There oneDNN's
+    kernels for AVX2 write past their buffer: training hangs, crashes, or learns from a wrong gradient (oneDNN issue
+    6035, seen in torch 2.14). Contiguous memory is right everywhere. Convolutions that a module calls as a function,
+    without an `nn.Conv2d`, are not seen.
+
+    Returns:
+        Its name within the network, its kind and its shape in a few words; None if there is none.
+    """
+    for name, layer in model.named_modules():
+        if not isinstance(layer, nn.Conv2d) or max(layer.kernel_size) > 1 or max(layer.stride) == 1:
+            continue
+        width = layer.in_channels // layer.groups
+        if width < _SAFE_WIDTH:
+            return f"{name or 'the network'}, a 1x1 convolution of {width} channels with stride {max(layer.stride)}"
+    return None
+
+
+def contiguous_because(model: nn.Module) -> str:
+    """Why a network runs in contiguous memory, in a line for the user."""
+    return (
+        f"the network runs in contiguous memory: {misgraded_layer(model)}, can get a wrong gradient in channels_last "
+        "(oneDNN issue 6035)"
+    )
 
 
 def keep_freed_memory(device: str) -> bool:
@@ -141,6 +190,11 @@ def peak_memory_bytes(device: str) -> int:
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _is_limited() -> bool:
+    """Whether the environment keeps oneDNN, which does the multiplying, to instructions without bf16."""
+    return os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _ISAS_WITHOUT_BF16
 
 
 def _cpu_capabilities() -> Mapping[str, object]:

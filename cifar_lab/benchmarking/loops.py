@@ -115,6 +115,7 @@ def best(config: DictConfig, watch: Watch, variant: Variant | None = None) -> It
     variant = variant or Variant()
     parts = Parts.of(config)
     native = hardware.choose(config.trainer.accelerator, variant.precision, variant.memory_format)
+    native = native.suited_to(parts.model)
     hardware.keep_freed_memory(native.device)
     model = parts.model.to(native.device).to(memory_format=native.memory_format)
     weights = list(model.parameters())

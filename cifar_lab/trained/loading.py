@@ -75,12 +75,13 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
     named = result.get("classes") or _classes(config, settings["model"].get("num_classes"))
     classes = [printable(str(name)) for name in named]
     native, notes = _native(config, run, said)
+    native, model = _placed(model, native)
     return Trained(
         label=str(run.folder),
         weights=weights,
         run=run,
         config=config,
-        model=_placed(model, native),
+        model=model,
         making=settings["model"],
         architecture=told,
         mean=mean,
@@ -140,13 +141,13 @@ def _of_description(path: Path, state: Mapping[str, Tensor], description: Descri
 
 def _alone(path: Path, model: nn.Module, told: Description, assumed: Sequence[str], said: Said) -> Trained:
     """The network of a file that no run's folder says anything of."""
-    native = hardware.choose("auto", said.precision or "32-true")
+    native, model = _placed(model, hardware.choose("auto", said.precision or "32-true"))
     return Trained(
         label=str(path),
         weights=path,
         run=None,
         config=None,
-        model=_placed(model, native),
+        model=model,
         making=told.model,
         architecture=told.architecture,
         mean=told.mean,
@@ -214,8 +215,10 @@ def _network(making: Mapping[str, Any], state: Mapping[str, Tensor], path: Path,
     return model
 
 
-def _placed(model: nn.Module, native: hardware.Native) -> nn.Module:
-    return model.eval().requires_grad_(False).to(native.device, memory_format=native.memory_format)  # type: ignore[call-overload]
+def _placed(model: nn.Module, native: hardware.Native) -> tuple[hardware.Native, nn.Module]:
+    native = native.suited_to(model)
+    model = model.eval().requires_grad_(False)
+    return native, model.to(native.device, memory_format=native.memory_format)  # type: ignore[call-overload]
 
 
 def _check_sizes(model: nn.Module, state: Mapping[str, Tensor], path: Path, told: str) -> None:

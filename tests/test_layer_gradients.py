@@ -1,0 +1,54 @@
+"""Each kind of layer has the gradient of float64, where `hardware.misgraded_layer` does not name it.
+
+The search takes minutes, in processes that may hang or crash.
+"""
+
+import itertools
+import platform
+
+import pytest
+
+from cifar_lab import hardware
+from tests.layer_gradients import Case, convolutions, faults, others, pointwise
+
+pytestmark = pytest.mark.slow
+LAYERS = ("Linear", "NoSuchLayer")
+PRECISIONS = ["float32"] + ["bfloat16"] * (hardware.native_precision("cpu") == "bf16-mixed")
+
+
+def _is_avoided(case: Case) -> bool:
+    is_last = case.memory_format == "channels_last"
+    return is_last and hardware.misgraded_layer(case.make()) is not None
+
+
+def _check(cases: list[Case], precision: str, threads: int, isa: str | None) -> None:
+    found = faults([case for case in cases if not _is_avoided(case)], precision, threads, isa)
+    assert not found, {cases[number]: fault for number, fault in found.items()}
+
+
+@pytest.mark.parametrize("isa", [None, "AVX2"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_strided_1x1_convolutions_of_eight_and_more_channels_are_right(threads: int, isa: str | None) -> None:
+    cases = pointwise((*range(8, 18), 20, 24), (1, 5, 8, 9, 16, 20), (2, 3, 4), (8, 16, 32))
+    _check(cases, "float32", threads, isa)
+
+
+@pytest.mark.parametrize(("precision", "isa"), [*itertools.product(PRECISIONS, [None]), ("float32", "AVX2")])
+def test_convolutions_of_any_shape_are_right(precision: str, isa: str | None) -> None:
+    _check([*convolutions(1_000), *pointwise((8, 9, 12, 20), (9, 16), (2, 3), (16, 32))], precision, 2, isa)
+
+
+@pytest.mark.parametrize("isa", [None, "AVX2"])
+def test_other_layers_are_right(isa: str | None) -> None:
+    _check(list(others()), "float32", 2, isa)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN's fault is in its kernels for x86")
+def test_the_fault_that_is_avoided_is_still_there() -> None:
+    """If this fails, `hardware.misgraded_layer` can go."""
+    assert faults(pointwise((1, 3, 4), (16,), (2,), (8, 32)), threads=2, isa="AVX2")
+
+
+def test_a_layer_that_ends_its_process_is_told_from_those_around_it() -> None:
+    linear, missing = (Case(name, {"in_features": 3, "out_features": 2}, (4, 3), "contiguous") for name in LAYERS)
+    assert list(faults([linear, missing, linear])) == [1]
