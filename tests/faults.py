@@ -1,4 +1,4 @@
-"""The command in processes of its own, in which real faults are made: kills and signals at a chosen place."""
+"""Kills and signals at a chosen place: signals in this process too, kills in processes of the command's own."""
 
 import faulthandler
 import multiprocessing
@@ -7,18 +7,18 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import lightning as L
+import pytest
 import torch
 
-# A process begins where torch has been imported, in no second instead of several.
+# Processes are forked where everything is imported and one command line has been composed.
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(
-    ["cifar_lab.fitting", "cifar_lab.train", "cifar_lab.callbacks", "cifar_lab.analysis.run_report"]
-)
+_processes.set_forkserver_preload(["tests.preloaded"])
 
 
 class Fault(NamedTuple):
@@ -57,6 +57,8 @@ def start(*arguments: str, fault: Fault | None = None) -> Callable[[], Ended]:
     """Start it, and return what waits for its end; the process's number is the `pid` of that."""
     output = Path(f".output{len(list(Path.cwd().glob('.output*')))}").absolute()
     output.touch()
+    with chdir(Path(__file__).parents[1]):  # where the server finds `tests`
+        forkserver.ensure_running()
     process = _processes.Process(target=_train, args=(arguments, fault, str(output), os.getcwd()))
     process.start()
 
@@ -73,16 +75,22 @@ def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder:
     handle = os.open(output, os.O_WRONLY | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(handle, stream)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a script
     _tell_where_on_sigprof()
     torch.set_num_threads(1)
+    from matplotlib.figure import Figure
+
+    from cifar_lab.processes import spawned
+    from cifar_lab.train import checked, launch, run_application
+    from tests.conftest import _save_blank
+
+    Figure.savefig = _save_blank  # type: ignore[assignment]
+    os.fsync = lambda descriptor: None
     callbacks = []
     if fault is not None and fault.rank is None:
         _arm(fault)
     elif fault is not None:
         callbacks.append(Armed(fault))
-    from cifar_lab.processes import spawned
-    from cifar_lab.train import checked, launch, run_application
-
     warnings.filterwarnings("ignore", message=".*multi-threaded.*")
     # Processes that train together begin with what this one has imported.
     spawned.get_context = lambda method: multiprocessing.get_context("fork")  # type: ignore[attr-defined]
@@ -110,7 +118,19 @@ def _tell_where_on_sigprof() -> None:
     _SignalConnector._valid_signals = staticmethod(lambda: numbers)  # type: ignore[method-assign]
 
 
-def _arm(fault: Fault) -> None:
+@contextmanager
+def armed(fault: Fault) -> Iterator[None]:
+    """Make a fault in this process, which must outlast it: a signal that a run listens to."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a script
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            _arm(fault, patch.setattr)
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _arm(fault: Fault, replace: Callable[[object, str, object], None] = setattr) -> None:
     from cifar_lab.callbacks import Saving
     from cifar_lab.classifier import Classifier
     from cifar_lab.runs import checkpoints, files
@@ -137,7 +157,7 @@ def _arm(fault: Fault) -> None:
                 send()
             return value
 
-        setattr(owner, name, wrapped)
+        replace(owner, name, wrapped)
 
     places = {
         "step": (Classifier, "training_step"),
@@ -149,9 +169,9 @@ def _arm(fault: Fault) -> None:
     if fault.place in places:
         after(*places[fault.place])
     elif fault.place == "save":
-        checkpoints.replacing = _half_written(checkpoints.replacing, due, send)
+        replace(checkpoints, "replacing", _half_written(checkpoints.replacing, due, send))
     else:
-        files.os = _Moving(due, send)  # type: ignore[assignment]
+        replace(files, "os", _Moving(due, send))
 
 
 def _half_written(replacing: Callable[..., Any], due: Callable[[], bool], send: Callable[[], None]) -> Any:

@@ -67,12 +67,14 @@ def damaged_member(archive: bytes, number: int, edits: Sequence[Edit]) -> bytes:
     return file.getvalue()
 
 
-def fuzzed(draws: st.SearchStrategy[Any]) -> Callable[[Callable[[Any, Path], None]], Callable[..., None]]:
-    """Make a test of a property of what is drawn and an empty folder: 50 times, and marked slow 1,000 times."""
+def fuzzed(
+    draws: st.SearchStrategy[Any], few: int = 15
+) -> Callable[[Callable[[Any, Path], None]], Callable[..., None]]:
+    """Make a test of a property of what is drawn and an empty folder: a few times, and marked slow 1,000 times."""
 
     def decorate(holds: Callable[[Any, Path], None]) -> Callable[..., None]:
         @pytest.mark.parametrize(
-            "examples", [50, pytest.param(1_000, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])]
+            "examples", [few, pytest.param(1_000, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])]
         )
         def test(examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.chdir(tmp_path)

@@ -1,11 +1,14 @@
 """Finished runs of published rows, as training leaves them, with numbers that a test chooses."""
 
 import copy
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+from unittest import mock
 
 import numpy as np
+import yaml
 
 from cifar_lab.analysis.published import Row, Scale
 from cifar_lab.fingerprints import fingerprint
@@ -68,12 +71,14 @@ def leave_run(
     chosen = {"experiment": row.experiment, "data": "cifar10", "model": "cnn", **(options or {})}
     study = chosen.get("study")
     typed = row.command(scale, seed, protocol) if study is None else [f"study={study}", f"seed={seed}", *overrides]
-    run.start(config, typed, chosen, {"data.seed": "${seed}"})
+    with mock.patch("yaml.safe_dump", _dump):
+        run.start(config, typed, chosen, {"data.seed": "${seed}"})
+    rows = []
     drawn = np.random.default_rng(seed)
     for epoch in range(1, epochs + 1):
         share = 1 - 0.5 ** (epoch / epochs * 8)
         reached = accuracy * share + noise * float(drawn.standard_normal()) * (epoch < epochs - 1)
-        run.append_metrics(
+        rows.append(
             {
                 "epoch": epoch,
                 "step": epoch * STEPS_PER_EPOCH,
@@ -83,6 +88,10 @@ def leave_run(
                 "val/acc": accuracy if epoch == epochs - 1 else min(reached, accuracy),
             }
         )
+    with run.metrics_file.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
     if finished:
         matrix = np.full((10, 10), 10) + np.diag(np.full(10, 900))
         run.finish(
@@ -114,3 +123,8 @@ def leave_run(
             }
         )
     return run
+
+
+def _dump(content: Any, file: TextIO, **options: Any) -> None:
+    """Write the same YAML by libyaml, where it is there, in a fraction of the time."""
+    yaml.dump(content, file, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), **options)

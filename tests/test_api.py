@@ -2,19 +2,24 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
+import types
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
+from cifar_lab import provenance
 from cifar_lab.config import RunFailedError, conf_folder
 from cifar_lab.runs import Run
 from cifar_lab.train import run, sweep
 from tests.conftest import TINY
 
-ONE = [*TINY, "epochs=1"]
+ONE = [*TINY, "epochs=1", "logger=none"]
 
 
 @pytest.fixture(autouse=True)
@@ -22,69 +27,77 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_run_trains_a_composition_and_returns_its_result() -> None:
-    result = run([*ONE, "loss=mse", "seed=3"])
+def test_run_trains_a_composition_returns_its_result_and_leaves_the_callers_hydra_and_logging(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))  # no file, as in a notebook
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        result = run([*ONE, "loss=mse", "seed=3"])
+        assert compose("train", ["name=x", "seed=4"]).seed == 4
+    assert (root.handlers, root.level) == (handlers, level)
     assert (result["options"]["loss"], result["seed"], result["status"]) == ("mse", 3, "finished")
     assert 0 <= result["test/acc"] <= 1
     folder = Path(result.pop("folder"))
     assert Run(folder).result() == result
-    assert run([*ONE, "hydra.run.dir=again", "loss=mse", "seed=3"])["test/acc"] == result["test/acc"]
 
 
-def test_sweep_trains_every_composition_and_returns_their_results_in_order() -> None:
-    results = sweep([*ONE, "loss=mse,ce", "seed=0,1"])
-    assert [(result["options"]["loss"], result["seed"]) for result in results] == [
-        *(("mse", 0), ("mse", 1), ("ce", 0), ("ce", 1))
-    ]
-    assert Path("outputs/loss-seed/table.md").exists()
-    assert {Path(result["folder"]).parent for result in results} == {Path.cwd() / "outputs" / "loss-seed"}
-    assert sweep([*ONE, "loss=mse,ce", "seed=0,1"]) == results
-
-
-def test_a_sweep_goes_on_where_a_run_fails_and_says_which() -> None:
-    finished, diverged = sweep([*ONE, "optimizer=sgd", "grad_clip=0", "optimizer.lr=0.01,1e30"])
-    assert finished["status"] == "finished"
+def test_sweep_trains_every_composition_goes_on_where_one_fails_and_returns_all_in_order() -> None:
+    command = [*ONE, "optimizer=sgd", "grad_clip=0", "optimizer.lr=1e30,0.01", "seed=range(3,4)"]
+    results = diverged, finished = sweep(command)
+    rates = [line.partition("=")[2] for result in results for line in result["overrides"] if ".lr=" in line]
+    assert list(map(float, rates)) == [1e30, 0.01]
+    folder = Path.cwd() / "outputs" / "optimizer.lr-seed"
+    assert {Path(result["folder"]).parent for result in results} == {folder}
+    assert (folder / "table.md").exists()
+    assert (finished["status"], finished["seed"]) == ("finished", 3)
     assert diverged["status"] == "diverged"
-    assert diverged["error"].startswith("the loss is nan in step ")
+    assert re.search(r"\bnan\b.*\boptimizer\.lr\b", diverged["error"])
     assert "test/acc" not in diverged
+    assert sweep(command) == results
 
 
-def test_what_cannot_be_run_is_a_value_error() -> None:
-    with pytest.raises(ValueError, match="loss=foo does not exist"):
-        run(["loss=foo"])
-    with pytest.raises(ValueError, match="add --multirun to run each"):
-        run([*ONE, "loss=ce,mse"])
-    with pytest.raises(ValueError, match=r"run\(\) trains one composition"):
-        run(["--help"])
-    with pytest.raises(ValueError, match=r"sweep\(\) trains"):
-        sweep(["--help"])
-    with pytest.raises(ValueError, match=r"a list of words is needed, such as \['seed=1'\]"):
-        run("seed=1")
-    with pytest.raises(ValueError, match=r"hydra.mode=MULTIRUN: a sweep is asked for by --multirun"):
-        run([*ONE, "hydra.mode=MULTIRUN"])
+@pytest.mark.parametrize(
+    ("call", "words", "facts"),
+    [
+        (run, ["loss=foo"], "loss=foo"),
+        (run, [*ONE, "loss=ce,mse"], "loss=ce,mse.*--multirun"),
+        (run, ["--help"], r"run\(\).*--help"),
+        (sweep, ["--help"], r"sweep\(\).*--help"),
+        (run, "seed=1", re.escape("['seed=1']")),
+        (run, [*ONE, "hydra.mode=MULTIRUN"], "hydra.mode=MULTIRUN.*--multirun"),
+    ],
+)
+def test_what_cannot_be_run_is_a_value_error(call: Callable[..., object], words: list[str] | str, facts: str) -> None:
+    with pytest.raises(ValueError, match=facts):
+        call(words)
     assert not list(Path.cwd().iterdir())
 
 
-def test_a_run_that_fails_raises_and_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_diverges_raises_and_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.setattr(sys, "argv", ["notebook", "-f", "kernel.json"])
-    with pytest.raises(RunFailedError, match="the loss is nan in step"):
-        run([*ONE, "optimizer=sgd", "grad_clip=0", "optimizer.lr=1e30"])
+    Path("mine").mkdir()  # an empty folder may be named
+    with pytest.raises(RunFailedError, match=r"\bnan\b.* step 2\b.*\boptimizer\.lr\b") as error:
+        run([*ONE, "optimizer=sgd", "grad_clip=0", "optimizer.lr=1e30", "bn=false", "hydra.run.dir=mine"])
+    assert error.value.exit_code == 1
     assert sys.argv == ["notebook", "-f", "kernel.json"]
     assert "HYDRA_FULL_ERROR" not in os.environ
+    diverged = Run("mine")
+    assert diverged.status()["state"] == "diverged"
+    assert diverged.status()["hardware"]["device"] == "cpu"
+    assert diverged.status().get("git_revision") == provenance.git_revision()
+    assert np.isnan(diverged.steps()["loss"]).tolist() == [False, True]  # it stopped within that step
+    assert not diverged.result_file.exists()
+    assert not diverged.checkpoints.exists()
 
 
-def test_a_callers_own_hydra_and_logging_are_as_before(caplog: pytest.LogCaptureFixture) -> None:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        run(ONE)
-        assert compose("train", ["name=x", "seed=3"]).seed == 3
-    assert (root.handlers, root.level) == (handlers, level)
-
-
+@pytest.mark.slow
 def test_it_works_where_there_is_no_file_as_in_a_notebook(tmp_path: Path) -> None:
     code = f"from cifar_lab.train import run\nprint(run({ONE!r})['status'])"
-    done = subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-"], input=code, capture_output=True, encoding="utf-8", check=False, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "finished"

@@ -1,50 +1,106 @@
 import importlib
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cifar_lab import __version__
+from cifar_lab import __version__, cli, train
 from cifar_lab.cli import COMMANDS
+from tests.conftest import refusal
+
+Ended = tuple[int, str, str]
+Call = Callable[..., Ended]
+MODULE, SCRIPT = "python -m cifar_lab.train", "cifar-lab train"
+FOLDER = Path(sys.executable).parent
+# The folder at hand, as Hydra's script for bash finds no program in a folder whose name has a space.
+ENVIRONMENT = {"PATH": f".{os.pathsep}{os.environ['PATH']}"}
 
 
-def _cifar_lab(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    script = Path(sys.executable).with_name("cifar-lab")
-    return subprocess.run([script, *arguments], capture_output=True, text=True, check=False, env=environment or None)
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    """Call the console script in this process: its exit code, and what it printed."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def call(*arguments: str, main: Callable[[], None] = cli.main) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["cifar-lab", *arguments])
+        capfd.readouterr()
+        code: object = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = exit_.code
+        assert isinstance(code, int)
+        return code, *capfd.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def completes(script: Call, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """The words that a shell offers after a line."""
+
+    def offered(line: str, shell: str = "bash", main: Callable[[], None] = cli.main) -> list[str]:
+        monkeypatch.setenv("COMP_LINE", line)
+        monkeypatch.setenv("COMP_POINT", str(len(line)))
+        code, out, err = script("-sc", f"query={shell}", main=main)
+        assert (code, err) == (0, "")
+        return out.split()
+
+    return offered
+
+
+def test_the_installed_script_is_this_one() -> None:
+    line = [FOLDER / "cifar-lab", "--version"]
+    assert subprocess.run(line, capture_output=True, text=True, check=True).stdout.split() == ["cifar-lab", __version__]
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("cifar-lab train loss=f", ["loss=focal"]),
-        ("cifar-lab train model=vgg_a_", ["model=vgg_a_dropout", "model=vgg_a_light"]),
-        ("cifar-lab train optimizer.l", ["optimizer.lr="]),
+        (f"{SCRIPT} loss=f", ["loss=focal"]),
+        (f"{SCRIPT} model=vgg_a_", ["model=vgg_a_dropout", "model=vgg_a_light"]),
+        (f"{SCRIPT} optimizer.l", ["optimizer.lr="]),
+        ("cifar-lab tr", ["train"]),
+        ("cifar-lab ", list(COMMANDS)),
+        ("cifar-lab nothing x", []),
     ],
 )
-@pytest.mark.parametrize("shell", ["bash", "fish"])
-def test_the_shell_completes_options_and_keys(line: str, words: list[str], shell: str) -> None:
-    done = _cifar_lab("-sc", f"query={shell}", COMP_LINE=line, COMP_POINT=str(len(line)), PATH="/usr/bin:/bin")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == words
+def test_the_shell_completes_subcommands_options_and_keys(
+    completes: Callable[..., list[str]], line: str, words: list[str]
+) -> None:
+    assert completes(line) == words
 
 
-def test_a_subcommand_is_its_module() -> None:
-    done = _cifar_lab("train", "loss=foo")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: loss=foo does not exist")
-    assert "python -m cifar_lab.train" in _cifar_lab("train", "--help").stdout
+def test_fish_and_the_module_are_completed_too(completes: Callable[..., list[str]]) -> None:
+    schedulers = ["scheduler=constant", "scheduler=cosine"]
+    assert completes(f"{SCRIPT} scheduler=c", "fish") == schedulers
+    assert completes(f"{MODULE} scheduler=c", "bash", train.main) == schedulers
 
 
-def test_without_a_subcommand_it_says_what_there_is() -> None:
-    assert _cifar_lab("--version").stdout == f"cifar-lab {__version__}\n"
-    assert _cifar_lab().returncode == 2
-    assert _cifar_lab().stderr == f"error: no subcommand; there are {', '.join(COMMANDS)}\n"
-    shown = _cifar_lab("--help")
-    assert shown.returncode == 0
-    for name, line in COMMANDS.items():
-        assert [name, *line.split()] in [row.split() for row in shown.stdout.splitlines()]
+def test_a_shell_that_installs_completion_learns_of_both_forms(script: Call) -> None:
+    for shell in ("bash", "fish"):
+        code, out, _ = script("-sc", f"install={shell}")
+        assert code == 0
+        assert "-m cifar_lab.train" in out
+    assert "train.py" not in out
+
+
+def test_a_subcommand_is_its_module(script: Call) -> None:
+    refusal(script("train", "loss=foo"), "loss=foo")
+    assert "python -m cifar_lab.train" in script("train", "--help")[1]
+
+
+def test_without_a_subcommand_it_says_what_there_is(script: Call) -> None:
+    assert script("--version")[1].split() == ["cifar-lab", __version__]
+    refusal(script(), *COMMANDS)
+    code, out, _ = script("--help")
+    assert code == 0
+    rows = [row.split() for row in out.splitlines()]
+    assert all([name, *line.split()] in rows for name, line in COMMANDS.items())
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -52,16 +108,15 @@ def test_a_subcommand_has_a_module_that_runs(name: str) -> None:
     assert callable(importlib.import_module(f"cifar_lab.{name}").main)
 
 
-def test_a_mistyped_subcommand_is_refused_with_the_nearest_name() -> None:
-    done = _cifar_lab("trian", "loss=ce")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: No such command 'trian'. Did you mean 'train'?\n"
+def test_a_mistyped_subcommand_is_refused_with_the_nearest_name(script: Call) -> None:
+    refusal(script("trian", "loss=ce"), "'trian'", "'train'")
 
 
-def test_flags_after_train_are_hydras() -> None:
-    done = _cifar_lab("train", "--cfg", "job", "--package", "loss", "loss=focal", "loss.gamma=3")
-    assert "gamma: 3" in done.stdout, done.stderr
-    assert _cifar_lab("train", "--version").stdout.startswith("Hydra")
+def test_flags_after_train_are_hydras(script: Call) -> None:
+    code, out, err = script("train", "--cfg", "job", "--package", "loss", "loss=focal", "loss.gamma=3")
+    assert code == 0, err
+    assert "gamma: 3" in out
+    assert script("train", "--version")[1].split()[0] == "Hydra"
 
 
 def test_help_waits_for_neither_torch_nor_hydra() -> None:
@@ -71,37 +126,23 @@ def test_help_waits_for_neither_torch_nor_hydra() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "words"), [("cifar-lab tr", ["train"]), ("cifar-lab ", list(COMMANDS)), ("cifar-lab nothing x", [])]
+    "form", [SCRIPT, pytest.param(MODULE, marks=pytest.mark.slow)], ids=["the script", "the module"]
 )
-def test_the_shell_completes_subcommands(line: str, words: list[str]) -> None:
-    done = _cifar_lab("-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)), PATH="/usr/bin:/bin")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == words
-
-
-@pytest.mark.parametrize("words", ["python -m cifar_lab.train", "cifar-lab train"])
-@pytest.mark.parametrize(
-    ("word", "expected"), [("loss=f", ["loss=focal"]), ("scheduler=c", ["scheduler=constant", "scheduler=cosine"])]
-)
-def test_bash_completes_both_forms_of_the_command(words: str, word: str, expected: list[str]) -> None:
-    line = f"{words} {word}"
-    ask = "python -m cifar_lab.train" if words.startswith("python") else "cifar-lab"
+def test_bash_completes_both_forms_of_the_command(form: str) -> None:
     script = f"""
-        eval "$({ask} -sc install=bash)"
-        COMP_LINE="{line}" COMP_POINT={len(line)} COMP_CWORD={len(line.split()) - 1}
+        eval "$({form.removesuffix(" train")} -sc install=bash)"
+        COMP_LINE="{form} scheduler=c" COMP_POINT={len(form) + 12} COMP_CWORD={len(form.split())}
         hydra_bash_completion
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
-    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, env={"PATH": path})
-    assert done.stdout.split() == expected, done.stderr
+    done = subprocess.run(["bash", "-c", script], cwd=FOLDER, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.stdout.split() == ["scheduler=constant", "scheduler=cosine"], done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
-@pytest.mark.parametrize("words", ["python -m cifar_lab.train", "cifar-lab train"])
-def test_fish_completes_both_forms_of_the_command(words: str) -> None:
-    ask = "python -m cifar_lab.train" if words.startswith("python") else "cifar-lab"
-    script = f'{ask} -sc install=fish | source; complete -C "{words} loss=f"'
-    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    done = subprocess.run(["fish", "-c", script], capture_output=True, text=True, check=False, env={"PATH": path})
+@pytest.mark.parametrize("form", [SCRIPT, MODULE], ids=["the script", "the module"])
+def test_fish_completes_both_forms_of_the_command(form: str) -> None:
+    script = f'{form.removesuffix(" train")} -sc install=fish | source; complete -C "{form} loss=f"'
+    done = subprocess.run(["fish", "-c", script], cwd=FOLDER, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.stdout.split() == ["loss=focal"], done.stderr

@@ -1,6 +1,7 @@
 """`compile=true` trains the same network under the same names."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 from torch._inductor.exc import InvalidCxxCompiler
 
+from cifar_lab import fitting
 from cifar_lab.attempt import Attempt
 from cifar_lab.compilation import compiled
 from cifar_lab.continuity import compiled_as_recorded
@@ -17,7 +19,7 @@ from cifar_lab.hardware import choose
 from cifar_lab.models import CNN
 from cifar_lab.runs import Run
 from tests.comparison import differences
-from tests.conftest import TINY, Compose, Outcome
+from tests.conftest import TINY, Compose, Outcome, refusal
 from tests.faults import Fault, command
 
 Lab = Callable[..., Outcome]
@@ -26,7 +28,7 @@ PLAIN = (*TINY, "trainer.precision=32-true", "logger=none")
 
 @pytest.fixture
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[nn.Module, bool]]:
-    """What was to be compiled, and whether with CUDA graphs, instead of compiling it."""
+    """What was to be compiled, and whether with CUDA graphs, instead of compiling it; no compiler is needed."""
     asked: list[tuple[nn.Module, bool]] = []
 
     @contextmanager
@@ -35,6 +37,7 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[nn.Module, bool]
         yield
 
     monkeypatch.setattr("cifar_lab.compilation.compiled", noting)
+    monkeypatch.setattr("cifar_lab.compilation.check_compiler", lambda device: None)
     return asked
 
 
@@ -51,23 +54,28 @@ def test_without_a_compiler_a_run_is_refused_in_one_line(lab: Lab, monkeypatch: 
         raise InvalidCxxCompiler
 
     monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", missing)
-    outcome = lab(*PLAIN, "compile=true")
-    assert outcome.code == 2
-    assert outcome.stderr.splitlines() == [
-        "error: compile=true needs a C++ compiler and there is none; install g++, name one in CXX, or leave "
-        "compile=true out"
-    ]
-    assert outcome.runs == []
+    refusal(lab(*PLAIN, "compile=true"), "compile=true", "C++", "g++", "CXX")
+    assert not list(Path().iterdir())
 
 
-@pytest.mark.usefixtures("compilations")
-def test_cuda_graphs_without_a_gpu_are_left_out_in_one_line(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_graphs_without_a_gpu_are_left_out_in_one_line(
+    composed: Compose,
+    compilations: list[tuple[nn.Module, bool]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setattr("cifar_lab.hardware.training_device", lambda accelerator: "cpu")
-    outcome = lab(*PLAIN, "trainer.accelerator=auto", "epochs=1", "compile=true", "cuda_graphs=true")
-    assert outcome.code == 0, outcome.stderr
-    assert "note: cuda_graphs=true is for GPUs, and there is none; it is left out" in outcome.stdout.splitlines()
-    for told in (outcome.runs[0].result(), outcome.runs[0].status()):
-        assert (told["compile"], told["cuda_graphs"]) == (True, False)
+    monkeypatch.setattr(fitting, "_fit_and_test", lambda *_: {"epochs": 2})
+    run = Run(tmp_path)
+    result = fitting.fit_and_test(
+        composed(*PLAIN, "trainer.accelerator=auto", "compile=true", "cuda_graphs=true"), Attempt(run)
+    )
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.match(r"note: .*\bcuda_graphs=true\b", line)
+    assert [cuda_graphs for _, cuda_graphs in compilations] == [False]
+    assert result == {"epochs": 2, "compile": True, "cuda_graphs": False}
+    assert result.items() - {("epochs", 2)} <= run.status().items()
 
 
 @pytest.mark.parametrize("began", [True, False])
@@ -87,7 +95,8 @@ def test_a_run_that_goes_on_is_compiled_if_it_was_where_it_began(
     with compiled_as_recorded(config, attempt, classifier, choose("cpu")) as does:  # type: ignore[arg-type]
         assert does == {"compile": began, "cuda_graphs": False}
     assert compilations == [(classifier.model, False)] * began
-    assert f"the run began with compile={str(began).lower()}, and goes on with it" in capsys.readouterr().out
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.match(rf"note: .*\bcompile={str(began).lower()}\b", line)
     with compiled_as_recorded(config, Attempt(run), classifier, choose("cpu")) as does:  # type: ignore[arg-type]
         assert does["compile"] is not began
 

@@ -4,7 +4,9 @@ import contextlib
 import io
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ COMMANDS = sorted(
     {
         command
         for page in (DOCS.parent / "README.md", DOCS / "first_ablation.md")
-        for command in re.findall(r"^python -m cifar_lab\.train (.*)$", page.read_text(), re.MULTILINE)
+        for command in re.findall(r"^python -m cifar_lab\.train (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
         if "my_conf" not in command  # recipes have a test of their own
     }
 )
@@ -26,7 +28,7 @@ COMMANDS = sorted(
 
 def test_the_numbers_of_the_first_ablation_are_computed() -> None:
     blocks = re.findall(
-        r"```python\n(.*?)```\n\n```text\n(.*?)```", (DOCS / "first_ablation.md").read_text(), re.DOTALL
+        r"```python\n(.*?)```\n\n```text\n(.*?)```", (DOCS / "first_ablation.md").read_text(encoding="utf-8"), re.DOTALL
     )
     assert len(blocks) == 2
     for code, shown in blocks:
@@ -36,31 +38,43 @@ def test_the_numbers_of_the_first_ablation_are_computed() -> None:
         assert printed.getvalue() == shown
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def quick_and_slow(commands: list[str]) -> Iterator[Any]:
+    """All commands; slow are the sweeps, composed job by job, that set nothing that others do not set."""
+    seen: set[str] = set()
+    parts = {command: shlex.split(command, comments=True) for command in commands}
+    sweeps = {command for command in commands if {"-m", "--multirun"} & set(parts[command]) or "study=" in command}
+    for command in sorted(commands, key=lambda command: (command in sweeps, -len(parts[command]))):
+        settings = {word.partition("=")[0] for word in parts[command] if not word.startswith("-")}
+        yield pytest.param(command, marks=[pytest.mark.slow] if command in sweeps and settings <= seen else [])
+        seen |= settings
+
+
+@pytest.mark.parametrize("command", list(quick_and_slow(COMMANDS)))
 def test_the_commands_that_a_page_shows_can_be_run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CIFAR_LAB_DATA", raising=False)
+    monkeypatch.setattr("cifar_lab.config.slurm.shutil.which", lambda name: f"/usr/bin/{name}")
     Preflight(shlex.split(command, comments=True)).check()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             name, _, heading = target.partition("#")
             linked = page.parent / name if name else page
             assert linked.exists(), target
-            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE) if heading else []
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
             assert not heading or heading in map(anchor, headings), target
 
 
 def test_every_module_has_its_place_in_the_architecture() -> None:
-    page = (DOCS / "architecture.md").read_text()
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
     for path in Path(cifar_lab.__file__).parent.iterdir():
         if (path.is_dir() and (path / "__init__.py").exists()) or (path.suffix == ".py" and path.stem != "__init__"):
             assert re.search(rf"\b{path.stem}\b", page), path.name
 
 
 def test_the_architecture_is_one_page_with_one_diagram() -> None:
-    page = (DOCS / "architecture.md").read_text()
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
     assert page.count("```mermaid") == 1
     assert len(page.splitlines()) <= 120

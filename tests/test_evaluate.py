@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,84 +19,89 @@ from cifar_lab.evaluate import main
 from cifar_lab.evaluation import Settings, evaluate
 from cifar_lab.runs import Run
 from cifar_lab.trained import Said, load
-from tests.conftest import TINY, Outcome
+from tests.conftest import Train, names, refusal
+from tests.kinds_of_runs import FINISHED, change
 from tests.report_networks import ReportCNN
 
-Lab = Callable[..., Outcome]
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def command(called: Callable[..., tuple[int, str, str]]) -> Callable[..., Outcome]:
-    """Run `python -m cifar_lab.evaluate` with arguments in this process."""
-    return lambda *arguments: Outcome(*called(main, *arguments), [])
+def command(called: Command) -> Command:
+    """Run `python -m cifar_lab.evaluate` with arguments in this process: its exit code, and what it printed."""
+    return partial(called, main)
 
 
 @pytest.fixture
-def run(lab: Lab) -> Run:
-    outcome = lab(*TINY, "name=x")
-    assert outcome.code == 0, outcome.stderr
-    return outcome.runs[0]
+def run(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A finished run, in the folder at hand."""
+    monkeypatch.chdir(tmp_path)
+    return trained(*FINISHED)
 
 
-def test_it_finds_the_runs_own_accuracy_and_leaves_files(run: Run, command: Lab) -> None:
-    outcome = command(run.folder)
-    assert outcome.code == 0, outcome.stderr
-    assert "the run's own" in outcome.stdout
+def test_it_finds_the_runs_own_accuracy_and_leaves_files(run: Run, command: Command) -> None:
+    code, out, err = command(run.folder)
+    assert code == 0, err
     folder = run.folder / "evaluation" / "test"
     told = json.loads((folder / "evaluation.json").read_text())
-    assert told["acc"] == pytest.approx(run.result()["test/acc"])
+    assert told["own_test_acc"] == run.result()["test/acc"] == pytest.approx(told["acc"])
     assert told["loss"] == pytest.approx(run.result()["test/loss"], rel=1e-5)
     assert told["confusion_matrix"] == run.result()["confusion_matrix"]
-    assert told["data"] == "synthetic data"
-    names = {path.name for path in folder.iterdir()}
-    assert {"per_class.csv", "answers.npz", "confusion_matrix.png", "reliability.png", "mistakes.png"} <= names
+    assert "synthetic" in told["data"]
+    for fact in (f"{told['acc']:.2%}", f"{told['ece']:.2%}", f"{told['nll']:.4f}", *told["temperature"]):
+        assert (fact if isinstance(fact, str) else f"{fact:.3f}") in out
+    files = {path.name for path in folder.iterdir()}
+    assert {"per_class.csv", "answers.npz", "confusion_matrix.png", "reliability.png", "mistakes.png"} <= files
     with np.load(folder / "answers.npz") as answers:
         assert (answers["logits"].argmax(1) == answers["labels"]).mean() == pytest.approx(told["acc"])
 
 
-def test_json_is_a_list_and_nothing_else(run: Run, command: Lab) -> None:
-    outcome = command(run.folder, "--json", "--split", "val")
-    (told,) = json.loads(outcome.stdout)
+@pytest.fixture
+def _without_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make no tables and figures, which take the longest."""
+    monkeypatch.setattr("cifar_lab.evaluation.write", lambda evaluation, folder: [folder / "evaluation.json"])
+
+
+@pytest.mark.usefixtures("_without_files")
+def test_json_is_a_list_and_nothing_else(run: Run, command: Command) -> None:
+    _, out, _ = command(run.folder, "--json", "--split", "val")
+    (told,) = json.loads(out)
     assert told["split"] == "val"
     assert told["images"] == run.result()["val_size"]
     assert told["acc"] == pytest.approx(run.result()["val/acc"])
-    assert told["temperature_fitted_on"] == "the other half of these images"
+    assert len(told["temperature"]) == 2
 
 
-def test_several_networks_are_compared(run: Run, command: Lab, tmp_path: Path) -> None:
-    shutil.copytree(run.folder, tmp_path / "other")
-    outcome = command(run.folder, tmp_path / "other")
-    *_, heading, first, second = outcome.stdout.splitlines()
-    assert heading.split()[:2] == ["network", "accuracy"]
-    assert first.split()[1:] == second.split()[1:]
-
-
-def test_a_folder_is_all_of_its_runs_and_one_that_cannot_be_used_stops_no_other(
-    run: Run, command: Lab, tmp_path: Path
+@pytest.mark.usefixtures("_without_files")
+def test_a_folder_is_all_of_its_runs_which_are_compared_and_one_that_cannot_be_used_stops_no_other(
+    run: Run, command: Command, tmp_path: Path
 ) -> None:
     for name in ("a", "b", "c"):
         shutil.copytree(run.folder, tmp_path / "sweep" / name)
     (tmp_path / "sweep" / "curves.png").write_bytes(b"no weights")
     shutil.rmtree(tmp_path / "sweep" / "b" / "weights")
     shutil.rmtree(tmp_path / "sweep" / "b" / "checkpoints")
-    outcome = command(tmp_path / "sweep", "--json")
-    assert outcome.code == 1
-    assert [Path(told["network"]).name for told in json.loads(outcome.stdout)] == ["a", "c"]
-    (line,) = outcome.stderr.splitlines()
-    assert line.startswith("error: ") and "holds no weights" in line
+    code, out, err = command("sweep")
+    assert code == 1
+    names(err, "sweep/b")
+    first, third = (line.split() for line in out.splitlines()[-2:])
+    assert (first[0], third[0]) == ("sweep/a", "sweep/c")
+    assert first[1:] == third[1:]
+    assert f"{run.result()['test/acc']:.2%}" in first
     (tmp_path / "empty").mkdir()
-    assert command(tmp_path / "empty").code == 2
+    refusal(command("empty"), "empty")
+    refusal(command("sweep", "--output", "there"), "--output", "there", "3")
 
 
-def test_networks_of_other_data_or_classes_are_one_line(run: Run, command: Lab, tmp_path: Path) -> None:
+def test_networks_of_other_data_or_classes_are_refused(run: Run) -> None:
     network = load(run.folder)
     facts = {"options": {"data": "synthetic"}}
     alone = dataclasses.replace(network, run=None, config=None, facts=facts, label="x.safetensors")
-    with pytest.raises(ValueError, match="was trained on data=synthetic; name the run's folder"):
+    with pytest.raises(ValueError, match=r"x\.safetensors .*data=synthetic"):
         evaluate(alone, Settings())
     fewer = copy.deepcopy(network.model)
     fewer.fc_layers[6] = torch.nn.Linear(256, 5)
-    with pytest.raises(ValueError, match="knows 5 classes, and the images are of more"):
+    with pytest.raises(ValueError, match=r"\b5\b"):
         evaluate(dataclasses.replace(network, model=fewer.eval()), Settings())
 
 
@@ -123,26 +129,22 @@ def test_batch_norm_is_estimated_as_torch_does(run: Run) -> None:
     assert not trained.model.training
 
 
-@pytest.mark.parametrize(
-    ("overrides", "arguments", "words"),
-    [
-        (["bn=false"], ["--reestimate-bn"], "has no BatchNorm; leave --reestimate-bn out"),
-        (["protocol=report"], ["--split", "val"], "nothing was held out"),
-        ([], ["--tta", "turn"], "flip"),
-        ([], ["--mean", "0.5"], "--mean takes three numbers"),
-        ([], ["--std", "a,b,c"], "--std a,b,c: numbers joined by commas"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_what_cannot_be_is_one_line(
-    lab: Lab, command: Lab, overrides: list[str], arguments: list[str], words: str
-) -> None:
-    (run,) = lab(*TINY, "name=x", *overrides).runs
-    outcome = command(run.folder, *arguments)
-    assert outcome.code == 2
-    assert outcome.stderr.startswith("error: ")
-    assert words in outcome.stderr
-    assert len(outcome.stderr.splitlines()) == 1
+def test_without_batch_norm_there_is_nothing_to_estimate(run: Run) -> None:
+    trained = dataclasses.replace(load(run.folder), model=ReportCNN((4, 4, 4), bn=False).eval())
+    with pytest.raises(ValueError, match="--reestimate-bn"):
+        evaluate(trained, Settings(reestimate_bn=True))
+
+
+def test_what_cannot_be_is_one_line(run: Run, command: Command) -> None:
+    change(run, protocol={"val_fraction": 0.0})
+    for option, value, fact in (
+        ("--split", "val", "--split val"),
+        ("--tta", "turn", "flip"),
+        ("--mean", "0.5", "1"),
+        ("--std", "a,b,c", "a,b,c"),
+    ):
+        refusal(command(run.folder, option, value), option, fact)
+    assert not (run.folder / "evaluation").exists()
 
 
 def test_what_is_no_network_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
@@ -154,29 +156,28 @@ def test_what_is_no_network_is_refused_before_torch_is_imported(tmp_path: Path) 
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.returncode == 2, ended.stderr
-    assert "nowhere does not exist" in ended.stderr
+    names(ended.stderr, "nowhere")
 
 
 def test_missing_images_are_one_line_that_says_where_to_put_them(
-    command: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CIFAR_LAB_DATA", raising=False)
     path = tmp_path / "best_model_ReLU_CrossEntropy_Adam_StepLR_8842.pth"
     torch.save(ReportCNN((4, 4, 4)).state_dict(), path)
-    outcome = command(path, "--data-root", tmp_path)
-    assert outcome.code == 2
-    note, error = outcome.stderr.splitlines()
-    assert note.startswith("note: ")
-    assert "inputs normalised by mean 0.4914" in note
-    assert f"no CIFAR-10 in {tmp_path}" in error
+    code, out, err = command(path, "--data-root", tmp_path)
+    assert (code, out) == (2, "")
+    note, error = err.splitlines()
+    assert note.startswith(f"note: {path}: ") and "0.4914" in note
+    names(error, tmp_path, "data.root=", "CIFAR_LAB_DATA")
 
 
 @pytest.mark.data
-def test_a_file_alone_is_evaluated_on_cifar10(command: Lab, tmp_path: Path) -> None:
+def test_a_file_alone_is_evaluated_on_cifar10(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "best_model_LeakyReLU_CrossEntropy_Adam_StepLR_8842.pth"
     torch.save(ReportCNN((4, 4, 4)).state_dict(), path)
-    outcome = command(path, "--json")
-    (told,) = json.loads(outcome.stdout)
+    _, out, _ = command(path, "--json")
+    (told,) = json.loads(out)
     assert told["images"] == 10_000
     assert told["own_test_acc"] is None
     assert len(told["temperature"]) == 2

@@ -200,16 +200,16 @@ _LINES = st.builds(
     st.lists(_SETTINGS | _MALFORMED | st.text(max_size=20) | _VALUES, max_size=2),
 )
 _FLAGS = st.sampled_from(
-    [[], ["--multirun"], ["-m"], ["--config-dir", "."], ["--config-dir=/nowhere"], ["--foo"], ["--"]]
+    [[], ["--multirun"], ["-m"], ["--config-dir", "."], ["--config-dir=nowhere"], ["--foo"], ["--"]]
 )
 
 
-@fuzzed(st.tuples(_FLAGS, _LINES))
+@fuzzed(st.tuples(_FLAGS, _LINES), few=6)
 def test_a_command_line_is_refused_in_one_line_or_can_be_run(drawn: tuple[list[str], list[str]], folder: Path) -> None:
     flags, lines = drawn
-    before = time.perf_counter()
+    before = time.process_time()
     with refusing(ValueError):
         asked = checked([*flags, "data=synthetic", *(line for line in lines if not line.startswith("-"))])
         assert asked.trains and len(asked.jobs) <= 10_000
-    assert time.perf_counter() - before < 30
+    assert time.process_time() - before < 30
     assert not list(folder.iterdir())

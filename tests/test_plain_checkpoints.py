@@ -1,13 +1,17 @@
 """Checkpoints hold plain values and tensors, so that any torch can read them and none runs code for it."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.conftest import TINY, Outcome
+from cifar_lab.attempt import Attempt
+from cifar_lab.fitting import fit_and_test
+from cifar_lab.runs import Run
+from tests.conftest import TINY, Compose
 
 PLAIN = {dict, OrderedDict, list, tuple, str, int, float, bool, type(None), torch.Tensor}
 
@@ -43,11 +47,10 @@ def test_what_is_not_plain_is_found_wherever_it_is() -> None:
     ids=["swa, plateau, randaugment", "ema, one cycle, early stopping"],
 )
 def test_a_checkpoint_holds_nothing_but_plain_values_and_tensors(
-    lab: Callable[..., Outcome], arguments: tuple[str, ...]
+    composed: Compose, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    outcome = lab(*TINY, *arguments)
-    assert outcome.code == 0, outcome.stderr
-    (run,) = outcome.runs
+    run = Run(tmp_path)
+    fit_and_test(composed(*TINY, *arguments), Attempt(run))
     paths = [run.last_checkpoint, run.previous_checkpoint, run.best_checkpoint, *run.weights.iterdir()]
     for path in paths:
         assert not list(_foreign(torch.load(path, weights_only=True), path.name))

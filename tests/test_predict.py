@@ -17,30 +17,20 @@ import pytest
 import torch
 from PIL import Image
 
-from cifar_lab import predict, train
+from cifar_lab import predict
 from cifar_lab.data.cifar10 import CLASSES
-from cifar_lab.runs import Run
 from cifar_lab.trained import load
-from tests.conftest import TINY
+from tests.conftest import Train, names, refusal
+from tests.kinds_of_runs import AVERAGED, EMA, FINISHED
 from tests.report_networks import ReportVGG
 
 Command = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run."""
-    folder, threads = tmp_path_factory.mktemp("trained") / "run", torch.get_num_threads()
-    torch.set_num_threads(1)
-    train.run([*TINY, "logger=none", f"hydra.run.dir={folder}"])
-    torch.set_num_threads(threads)
-    return folder
-
-
 @pytest.fixture
-def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The run, as `run` in the folder at hand, beside images of its test set as `images/00.png` and so on."""
-    shutil.copytree(trained, tmp_path / "run")
+def run(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished run, as `run` in the folder at hand, beside images of its test set as `images/00.png` and so on."""
+    trained(*FINISHED)
     monkeypatch.chdir(tmp_path)
     Path("images").mkdir()
     for number, image in enumerate(load(Path("run")).datamodule().test_dataloader().data.images.numpy()):  # type: ignore[attr-defined]
@@ -72,7 +62,8 @@ def test_a_test_image_as_a_file_has_the_logits_of_the_test(run: Path, command: C
         told = {entry["class"]: entry["probability"] for entry in line["top"]}
         assert told == dict(zip(network.classes, row, strict=True))
         assert [entry["probability"] for entry in line["top"]] == sorted(row, reverse=True)
-        assert line["class"] == network.classes[int(np.argmax(row))]
+        # Logits of 16 bits may be equal.
+        assert line["class"] in [name for name, probability in told.items() if probability == max(row)]
 
 
 def test_batches_make_no_difference(run: Path, command: Command) -> None:
@@ -104,13 +95,9 @@ def test_bad_images_are_a_line_each_and_the_rest_goes_on(run: Path, command: Com
     code, out, err = command(run, "images", "nowhere.png", "--json")
     assert code == 1
     assert len(parsed(out)) == 18
-    assert err.splitlines() == [
-        "error: nowhere.png: it does not exist",
-        "error: images/03.png: it is no image of a known format "
-        "(AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TGA, TIFF, WEBP)",
-        next(line for line in err.splitlines() if line.startswith("error: images/05.png: image file is truncated")),
-        "error: images/new?line.png: it is empty",
-    ]
+    bad = ("nowhere.png", "images/03.png", "images/05.png", "images/new?line.png")
+    for line, name in zip(err.splitlines(), bad, strict=True):
+        names(line, f"error: {name}: ")
 
 
 def test_names_that_no_terminal_takes_are_printed_all_the_same(run: Path, command: Command) -> None:
@@ -118,7 +105,8 @@ def test_names_that_no_terminal_takes_are_printed_all_the_same(run: Path, comman
     shutil.copy("images/00.png", name)
     Path(os.fsdecode(b"\xfe.png")).touch()
     code, out, err = command(run, name, os.fsdecode(b"\xfe.png"), "--json")
-    assert (code, parsed(out)[0]["image"], err) == (1, name, "error: ?.png: it is empty\n")
+    assert (code, parsed(out)[0]["image"]) == (1, name)
+    names(err, "error: ?.png: ")
     for flags, line in (((), "??.png  "), (("--csv",), "??.png,")):
         assert command(run, name, *flags)[1].splitlines()[1].startswith(line)
 
@@ -138,7 +126,9 @@ def test_a_bar_on_the_terminal_stays_out_of_what_is_printed(
     Path("images/07.png").write_bytes(b"")
     code, out, err = command(run, "images", "--json")
     assert (code, len(parsed(out))) == (1, 19)
-    assert "images/07.png: it is empty" in err and "images" in err and len(err) > 50
+    (complaint,) = (line for line in err.splitlines() if "error: " in line)
+    names(complaint[complaint.index("error: ") :], "images/07.png")
+    assert len(err) > len(complaint) + 1
 
 
 def test_without_one_good_image_nothing_is_printed(run: Path, command: Command) -> None:
@@ -146,31 +136,24 @@ def test_without_one_good_image_nothing_is_printed(run: Path, command: Command) 
     for flags in ((), ("--json",), ("--csv",)):
         code, out, err = command(run, "bad.png", *flags)
         assert (code, out) == (1, "")
-        assert len(err.splitlines()) == 1
+        names(err, "bad.png")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["run", "nowhere.png", "no/*.png"], "no images: nowhere.png: it does not exist; no/*.png: no file is like it"),
-        (["run", "empty"], "no file in it or below ends in .apng"),
-        (["nowhere", "images"], "nowhere does not exist; name a run's folder, or a file of weights"),
-        (["empty", "images"], "empty is no run"),
-        (["run", "images", "--top", "0"], "--top"),
-        (["run", "images", "--resize", "stretch"], "stretch"),
-        (["run", "images", "--json", "--csv"], "print one of them"),
-        (["run", "images", "--mean", "0.5,x,0.5"], "--mean 0.5,x,0.5: numbers joined by commas"),
-        (["run", "images", "--activation", "relu"], "leave --activation out"),
-        (["run"], "Missing argument"),
-    ],
-)
-def test_a_mistake_is_one_line(run: Path, command: Command, arguments: list[str], words: str) -> None:
+def test_a_mistake_is_one_line(run: Path, command: Command) -> None:
     Path("empty").mkdir()
-    code, out, err = command(*arguments)
-    assert (code, out) == (2, "")
-    assert err.startswith("error: ")
-    assert words in err
-    assert len(err.splitlines()) == 1
+    for arguments, facts in (
+        (["run", "nowhere.png", "no/*.png"], ["nowhere.png", "no/*.png"]),
+        (["run", "empty"], ["empty", ".png"]),
+        (["nowhere", "images"], ["nowhere"]),
+        (["empty", "images"], ["empty"]),
+        (["run", "images", "--top", "0"], ["--top"]),
+        (["run", "images", "--resize", "stretch"], ["--resize", "stretch", "crop"]),
+        (["run", "images", "--json", "--csv"], ["--json", "--csv"]),
+        (["run", "images", "--mean", "0.5,x,0.5"], ["--mean", "0.5,x,0.5"]),
+        (["run", "images", "--activation", "relu"], ["--activation"]),
+        (["run"], ["IMAGE"]),
+    ):
+        refusal(command(*arguments), *facts)
 
 
 def test_a_run_moved_to_a_machine_without_data_predicts(
@@ -184,28 +167,30 @@ def test_a_run_moved_to_a_machine_without_data_predicts(
     assert command("elsewhere", "images", "--json")[:2] == (0, expected)
 
 
+ANY_MODEL = tuple(word for word in FINISHED if not word.startswith("model."))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "arguments",
+    "words",
     [
-        ("averaging=ema", "averaging.decay=0.5", "activation=mish", "trainer.precision=bf16-mixed"),
-        ("averaging=swa", "averaging.start=0.5", "optimizer=sgd", "data.mean=[0.5,0.5,0.5]"),
-        ("model=vgg_a", "model.stages=[[4],[4]]", "model.hidden=8", "bn=false", "activation=elu"),
-        ("model=resnet14", "model.blocks=[1,1]", "model.widths=[4,4]", "activation=gelu"),
+        (*EMA, "trainer.precision=bf16-mixed"),
+        AVERAGED,
+        (*ANY_MODEL, "model=vgg_a", "model.stages=[[4],[4]]", "model.hidden=8", "bn=false", "activation=elu"),
+        (*ANY_MODEL, "model=resnet14", "model.blocks=[1,1]", "model.widths=[8,8]", "activation=gelu"),
     ],
-    ids=" ".join,
+    ids=["ema", "averaged", "vgg", "resnet"],
 )
 def test_every_kind_of_network_predicts_as_its_test_did(
-    run: Path, command: Command, arguments: tuple[str, ...]
+    run: Path, trained: Train, command: Command, words: tuple[str, ...]
 ) -> None:
-    base = [line for line in TINY if "model=" not in arguments[0] or not line.startswith("model.filters")]
-    train.run([*base, *arguments, "logger=none", "hydra.run.dir=other"])
-    code, out, err = command("other", "images", "--json", "--precision", Run("other").result()["precision"])
+    other = trained(*words, name="other")
+    code, out, err = command("other", "images", "--json", "--precision", other.result()["precision"])
     assert (code, err) == (0, "")
     labels = load(run).datamodule().test_dataloader().data.labels.tolist()  # type: ignore[attr-defined]
     classes = load(run).classes
     right = [line["class"] == classes[label] for line, label in zip(parsed(out), labels, strict=True)]
-    assert np.mean(right) == pytest.approx(Run("other").result()["test/acc"])
+    assert np.mean(right) == pytest.approx(other.result()["test/acc"])
 
 
 def test_components_from_outside_run_where_they_are_allowed(
@@ -215,8 +200,7 @@ def test_components_from_outside_run_where_they_are_allowed(
     monkeypatch.syspath_prepend(".")
     config = run / ".hydra" / "config.yaml"
     config.write_text(config.read_text().replace("cifar_lab.models.CNN", "somebodys_lab.Model"))
-    code, _, err = command(run, "images", "--json")
-    assert (code, "--allow somebodys_lab" in err) == (2, True)
+    refusal(command(run, "images", "--json"), "--allow somebodys_lab")
     code, out, _ = command(run, "images", "--json", "--allow", "somebodys_lab")
     assert (code, len(parsed(out))) == (0, 20)
 
@@ -226,16 +210,22 @@ def test_a_published_file_predicts_and_says_what_is_assumed(run: Path, command: 
     code, out, err = command("vgg.pth", "images/00.png", "--json")
     assert code == 0
     assert parsed(out)[0]["class"] in CLASSES
-    assert all(line.startswith("note: ") for line in err.splitlines())
-    assert "note: vgg.pth: activation relu" in err
+    notes = err.splitlines()
+    assert all(line.startswith("note: vgg.pth: ") for line in notes)
+    assert any("relu" in line for line in notes)
     code, _, err = command("vgg.pth", "images/00.png", "--activation", "relu", "--mean", "0,0,0", "--std", "1,1,1")
     assert (code, err) == (0, "")
 
 
 def test_help_waits_for_no_torch() -> None:
-    line = "import sys, cifar_lab.predict; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "lightning", "hydra", "omegaconf", "pandas", "matplotlib", "captum"} & set(modules)
-    line = "import sys; sys.argv = ['predict', '--help']; from cifar_lab.predict import main; main()"
+    line = (
+        "import sys; sys.argv = ['predict', '--help']\n"
+        "from cifar_lab.predict import main\n"
+        "try: main()\n"
+        "finally: print(*sys.modules)\n"
+    )
     out = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout
-    assert "cifar-lab predict" in out and "RUN|WEIGHTS" in out and "--batch-size" in out
+    *page, modules = out.splitlines()
+    assert not {"torch", "lightning", "hydra", "omegaconf", "pandas", "matplotlib", "captum"} & set(modules.split())
+    for fact in ("cifar-lab predict", "RUN|WEIGHTS", "--batch-size"):
+        assert any(fact in line for line in page)

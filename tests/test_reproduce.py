@@ -1,25 +1,27 @@
 """Every row of the published report by one command: what it plans, what it runs, what it leaves."""
 
+import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cifar_lab import reproduce
 from cifar_lab.analysis.published import Row, Scale
-from cifar_lab.command import application
 from cifar_lab.config import checked
 from cifar_lab.config.published import tables
 from cifar_lab.cost import Speed
 from cifar_lab.planned import chosen, network_of, plan
-from cifar_lab.reproduce import reproduce
 from cifar_lab.runs import Archive, ArchivedRun, Run, find_runs
+from tests.conftest import names, refusal
 from tests.published_runs import leave_run
 
+Command = Callable[..., tuple[int, str, str]]
 # Tiny networks: the real ones take minutes on a slow machine, and what is tested here does not depend on them.
 TINY = [
     "data=synthetic",
@@ -37,10 +39,24 @@ def rows() -> dict[str, Row]:
     return {row.name: row for table in tables() for row in table.rows}
 
 
-def call(*arguments: str) -> int:
-    app = application()
-    app.command()(reproduce)
-    return int(app([*arguments], standalone_mode=False) or 0)
+@pytest.fixture
+def command(called: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `python -m cifar_lab.reproduce` with arguments, in an empty folder and in this process."""
+    monkeypatch.chdir(tmp_path)
+    return partial(called, reproduce.main)
+
+
+@pytest.fixture
+def measurements(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]]:
+    """The compositions whose speed is measured, which here takes no time."""
+    configs: list[Mapping[str, Any]] = []
+
+    def measure(config: Mapping[str, Any]) -> Speed:
+        configs.append(config)
+        return Speed(1000, 1000)
+
+    monkeypatch.setattr("cifar_lab.cost.measure", measure)
+    return configs
 
 
 @pytest.mark.parametrize(
@@ -66,24 +82,41 @@ def test_scales(rows: dict[str, Row], name: str, quick: dict[str, int], smoke: d
     assert row.command(Scale.QUICK, 3, "holdout")[-2:] == ["protocol=holdout", "seed=3"]
 
 
-@pytest.mark.parametrize("name", ["swa", "resnet_adamw", "scheduler_plateau", "loss_focal"])
-@pytest.mark.parametrize("scale", [Scale.QUICK, Scale.SMOKE])
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        ("swa", Scale.SMOKE),
+        ("resnet_adamw", Scale.QUICK),
+        *(
+            pytest.param(name, scale, marks=pytest.mark.slow)
+            for name, scale in (
+                ("swa", Scale.QUICK),
+                ("resnet_adamw", Scale.SMOKE),
+                ("scheduler_plateau", Scale.QUICK),
+                ("scheduler_plateau", Scale.SMOKE),
+                ("loss_focal", Scale.QUICK),
+                ("loss_focal", Scale.SMOKE),
+            )
+        ),
+    ],
+)
 def test_shortened_rows_can_be_run(rows: dict[str, Row], name: str, scale: Scale) -> None:
     assert checked([*rows[name].command(scale), "data=synthetic"]).trains
 
 
 def test_the_plan_has_every_composition_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    planned = plan(chosen(""), Scale.FULL, [0], "report", ["data=synthetic"], Archive("none"))
-    assert len(planned) == 23
-    (both,) = [one for one in planned if len(one.tables) > 1]
-    assert (both.row.name, both.tables) == ("loss_ce", ("loss", "optimizer"))
-    assert all(one.state == "to do" for one in planned)
+    assert len(chosen("")) == 24
+    planned = plan(chosen("loss_ce,optimizer"), Scale.FULL, [0], "report", ["data=synthetic"], Archive("none"))
+    assert [one.row.name for one in planned] == ["loss_ce", "optimizer_sgd", "optimizer_sign_sgd"]
+    assert [one.tables for one in planned] == [("loss", "optimizer"), ("optimizer",), ("optimizer",)]
+    assert {one.state for one in planned} == {planned[0].state}
+    assert not any(one.is_finished for one in planned)
     assert planned[0].command == (
-        "experiment=activation_leaky_relu",
+        "experiment=loss_ce",
         "protocol=report",
         "seed=0",
-        "name=report-activation",
+        "name=report-loss",
         "resume=auto",
         "data=synthetic",
     )
@@ -134,66 +167,37 @@ def data_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_unknown_names_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"--only optimiser: no table, .*; did you mean optimizer\?"):
-        reproduce(only="optimiser")
-    with pytest.raises(ValueError, match="--seed x: it takes whole numbers"):
-        reproduce(seed="x")
-    with pytest.raises(ValueError, match="nowhere"):
-        reproduce(["nowhere=1"], only="optimizer")
+def test_unknown_names_are_refused(command: Command, tmp_path: Path) -> None:
+    refusal(command("--only", "optimiser"), "--only optimiser", "optimizer")
+    refusal(command("--seed", "x"), "--seed x")
+    refusal(command("nowhere=1", "--only", "optimizer_sgd"), "nowhere")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_trains_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert call("--only", "optimizer", "--scale", "smoke", "--dry-run", *TINY) == 0
-    told = capsys.readouterr().out
-    assert "measuring 3 networks" in told  # one for each optimizer
-    assert "3 of 3 runs to do, about 0:" in told
-    assert not (tmp_path / "outputs").exists()
+def test_a_dry_run_trains_nothing(command: Command, measurements: list[Mapping[str, Any]]) -> None:
+    code, out, _ = command("--only", "loss_ce,optimizer_adam,optimizer_sgd", "--scale", "smoke", "--dry-run", *TINY)
+    assert code == 0
+    listed = [line.split()[0] for line in out.splitlines() if line.startswith(("loss_", "optimizer_"))]
+    assert sorted(listed) == ["loss_ce", "optimizer_sgd"]
+    assert len(measurements) == 2  # one for each optimizer
+    assert not Path("outputs").exists()
 
 
-def test_it_runs_what_is_due_and_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    arguments = ("--only", "activation_relu,optimizer_sgd", "--scale", "smoke", *TINY)
-    assert call(*arguments) == 0
-    told = capsys.readouterr().out
-    assert "run 2 of 2: python -m cifar_lab.train experiment=" in told
-    assert "2 of 2 runs are finished; python -m cifar_lab.report outputs" in told
+def test_a_row_that_diverges_lets_the_others_run_and_is_not_run_again(command: Command) -> None:
+    arguments = ("--only", "activation_relu,optimizer_sgd", "--scale", "smoke", *TINY, "optimizer.lr=1e30")
+    code, out, err = command(*arguments)
+    assert code == 1
+    names(err.splitlines()[-1], "activation_relu", "optimizer_sgd")
+    assert out.count("python -m cifar_lab.train experiment=") == 2
     runs = {run.folder.parent.name: run for run in find_runs("outputs")}
     assert set(runs) == {"report-smoke-activation", "report-smoke-optimizer"}
+    assert {run.state() for run in runs.values()} == {"diverged"}
     before = {name: run.status()["heartbeat"] for name, run in runs.items()}
-    assert call(*arguments) == 0
-    assert "0 of 2 runs to do" in capsys.readouterr().out
+    assert command(*arguments)[0] == 0
     assert {name: run.status()["heartbeat"] for name, run in runs.items()} == before
 
 
-def test_one_row_that_fails_lets_the_others_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    # A rate at which plain SGD's loss is soon no number, and Adam's is one.
-    arguments = ("--only", "activation_relu,optimizer_sgd", "--scale", "smoke", *TINY, "optimizer.lr=1e30")
-    assert call(*arguments) == 1
-    told = capsys.readouterr()
-    assert "error: not finished: " in told.err
-    states = [run.status()["state"] for run in find_runs("outputs")]
-    assert len(states) == 2
-    assert "diverged" in states
-    assert call(*arguments) in (0, 1)
-    assert [run.status()["state"] for run in find_runs("outputs")] == states
-
-
-def test_the_shortest_runs_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
+def test_the_shortest_runs_first(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(configs: Sequence[Mapping[str, Any]]) -> dict[str, Speed]:
         # The network of the rows with the fewest epochs is the slow one, so epochs alone do not give the order.
         return {
@@ -201,29 +205,63 @@ def test_the_shortest_runs_first(
         }
 
     monkeypatch.setattr("cifar_lab.reproduce.measured", measured)
-    assert call("--only", "loss", "--dry-run", "data=synthetic") == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("loss_")]
+    code, out, _ = command("--only", "loss", "--dry-run", "data=synthetic")
+    assert code == 0
+    lines = [line.split() for line in out.splitlines() if line.startswith("loss_")]
     epochs = {line[0]: int(line[3]) for line in lines}
     assert epochs == {"loss_ce": 50, "loss_focal": 50, "loss_label_smoothing": 75, "loss_mse": 100}
     assert [line[0] for line in lines][:2] == ["loss_label_smoothing", "loss_mse"]
 
 
+@pytest.mark.usefixtures("measurements")
+def test_a_signal_ends_it_and_the_same_command_resumes_it_and_trains_nothing_twice(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("--only", "activation_relu", "--scale", "smoke", *TINY, "epochs=2")
+    append, due = Run.append_metrics, [signal.SIGTERM]
+
+    def interrupted(run: Run, row: Mapping[str, Any]) -> None:
+        append(run, row)
+        if due:
+            os.kill(os.getpid(), due.pop(0))
+
+    monkeypatch.setattr(Run, "append_metrics", interrupted)
+    code, _, err = command(*arguments)
+    assert code == 143
+    names(err.splitlines()[-1], "SIGTERM")
+    (run,) = find_runs("outputs")
+    assert (run.state(), len(run.metrics())) == ("interrupted", 1)
+    assert command(*arguments)[0] == 0
+    assert (run.state(), run.result()["epochs"]) == ("finished", 2)
+    before = run.status()["heartbeat"]
+    assert command(*arguments)[0] == 0
+    assert run.status()["heartbeat"] == before
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_it_and_the_same_command_goes_on(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_a_signal_ends_its_process(tmp_path: Path, number: signal.Signals, code: int) -> None:
     long = [*TINY, "epochs=2000"]
-    command = [sys.executable, "-m", "cifar_lab.reproduce", "--only", "activation_relu", "--scale", "quick", *long]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        metrics = None
-        deadline = time.monotonic() + 200
-        while metrics is None and time.monotonic() < deadline and process.poll() is None:
-            metrics = next(tmp_path.glob("outputs/*/*/metrics.csv"), None)
-            time.sleep(0.1)
-        process.send_signal(number)
-        _, told = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == code, told
-    assert "the same command goes on where it stopped" in told
-    assert metrics is not None
-    assert Run(metrics.parent).status()["state"] == "interrupted"
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "cifar_lab.reproduce",
+        "--only",
+        "activation_relu",
+        "--scale",
+        "quick",
+        *long,
+    ]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert any("epoch 1/2000" in line for line in process.stdout)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=300)
+        finally:
+            process.kill()
+    assert process.returncode == code, err
+    names(err.splitlines()[-1], number.name)
+    (run,) = find_runs(tmp_path / "outputs")
+    assert run.state() == "interrupted"

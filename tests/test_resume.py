@@ -1,12 +1,14 @@
 """A run that is killed and goes on ends with the bits of the one that nothing disturbed."""
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cifar_lab.runs import Run
 from tests.comparison import differences
-from tests.conftest import TINY
+from tests.conftest import TINY, Outcome, Train
 from tests.faults import Fault, command
 
 # Nine batches an epoch; dropout is in the network.
@@ -39,16 +41,30 @@ def disturbed(*arguments: str, faults: list[Fault]) -> Run:
     return Run("disturbed")
 
 
+EVERYTHING = (
+    *("augment=randaugment", "scheduler=plateau", "averaging=ema", "grad_clip=0.5", EVERY_STEP),
+    *("callbacks=snapshots", *PROBE),
+    *("trainer.accumulate_grad_batches=2", "trainer.check_val_every_n_epoch=2"),
+)
+
+
+def test_a_run_killed_while_it_saves_goes_on_to_the_same_bits(lab: Callable[..., Outcome], trained: Train) -> None:
+    line = (*LONG, "epochs=2", *EVERYTHING)
+    ended = command(*line, "hydra.run.dir=disturbed", fault=Fault("save", 7))
+    assert ended.code == -signal.SIGKILL, ended
+    run = Run("disturbed")
+    assert run.state() == "dead"
+    assert lab("resume=disturbed").code == 0
+    assert not differences(run, trained(*line, name="whole"))
+
+
+@pytest.mark.slow
 def test_a_run_killed_anywhere_goes_on_to_the_same_bits() -> None:
-    everything = [
-        *("augment=randaugment", "scheduler=plateau", "averaging=ema", "grad_clip=0.5", EVERY_STEP),
-        *("callbacks=snapshots", *PROBE),
-        *("trainer.accumulate_grad_batches=2", "trainer.check_val_every_n_epoch=2"),
-    ]
     faults = [Fault("batch", 5), Fault("save", 2), Fault("replace", 2), Fault("validation", 1), Fault("epoch", 2)]
-    assert not differences(undisturbed(*everything), disturbed(*everything, faults=faults))
+    assert not differences(undisturbed(*EVERYTHING), disturbed(*EVERYTHING, faults=faults))
 
 
+@pytest.mark.slow
 def test_a_run_with_swa_killed_anywhere_goes_on_to_the_same_bits() -> None:
     swa = ["averaging=swa", "averaging.start=0.5"]
     faults = [Fault("batch", 12), Fault("validation", 2), Fault("test", 1)]

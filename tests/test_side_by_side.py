@@ -1,22 +1,30 @@
 """A sweep whose jobs run side by side, in processes of their own, is the sweep that it is one after the other."""
 
 import importlib.util
+import math
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from cifar_lab.config import side_by_side
+from cifar_lab.config.handover import Jobs, RunFailedError
 from cifar_lab.fingerprints import fingerprint
+from cifar_lab.interruption import Interrupted
 from cifar_lab.jobs import Job
-from cifar_lab.runs import Sweep
+from cifar_lab.runs import Run, Sweep
 from tests.comparison import differences
-from tests.conftest import TINY, Compose, Outcome
+from tests.conftest import TINY, Compose, Outcome, names, refusal
 
 Lab = Callable[..., Outcome]
 PLAIN = (*TINY, "logger=none", "trainer.precision=32-true")
@@ -35,7 +43,7 @@ class Killed(nn.CrossEntropyLoss):
 
 def killing_loss(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """The words of a command line whose first run is killed as it takes its first loss, once."""
-    Path("my_lab.py").write_text(KILLED_LOSS)
+    Path("my_lab.py").write_text(KILLED_LOSS, encoding="utf-8")
     Path("my_conf/loss").mkdir(parents=True)
     Path("my_conf/loss/killed.yaml").write_text("_target_: my_lab.Killed\n")
     monkeypatch.syspath_prepend(".")
@@ -57,7 +65,7 @@ def check_two_interrupted(started: subprocess.Popen[str], number: signal.Signals
     runs = Sweep("sweep").runs()
     assert [run.state() for run in runs] == ["interrupted"] * 2  # the third was not begun
     assert all(run.last_checkpoint.exists() for run in runs)
-    assert f"interrupted by {number.name}; the same command goes on where it stopped" in errors
+    names(errors.splitlines()[-1], number.name)
     assert "Traceback" not in errors
 
 
@@ -68,11 +76,93 @@ def joblib(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture
+def in_this_process(joblib: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have joblib's part done here: each job in its turn, by the function that a process of jobs would call."""
+
+    class Parallel:
+        def __init__(self, n_jobs: int, backend: str, **_: object) -> None:
+            assert (n_jobs, backend) == (2, "loky")
+
+        def __call__(self, jobs: Iterable[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
+            return [function(*arguments, **options) for function, arguments, options in jobs]
+
+    from hydra_plugins.hydra_joblib_launcher import _core
+
+    monkeypatch.setattr(_core, "Parallel", Parallel)
+    monkeypatch.setattr(side_by_side, "stopped", threading.Event())
+
+
 def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     line = [sys.executable, "-m", "cifar_lab.train", "-m", *arguments]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
+@pytest.mark.usefixtures("in_this_process")
+def test_what_became_of_jobs_side_by_side_is_told_by_their_folders(lab: Lab) -> None:
+    line = ["-m", *PLAIN, "epochs=1", "optimizer=sgd", "bn=false", "grad_clip=0", "optimizer.lr=0.01,1e30"]
+    outcome = lab(*line, "jobs_per_device=2")
+    assert outcome.code == 1
+    finished, diverged = outcome.runs
+    assert (finished.state(), diverged.state()) == ("finished", "diverged")
+    names(outcome.stderr.splitlines()[-1], diverged.folder, diverged.status()["error"])
+    assert Path("outputs/optimizer.lr/table.md").exists()
+
+
+def test_jobs_that_are_missing_left_or_interrupted_are_told_apart(lab: Lab) -> None:
+    sweep = Sweep("sweep")
+    lines = [["seed=0"], ["seed=1"], ["seed=2"]]
+    sweep.plan(lines)
+    dead, interrupted = (Run(sweep.folder / line[0]) for line in lines[:2])
+    dead.start({}, lines[0])
+    interrupted.start({}, lines[1])
+    interrupted.fail("interrupted", Interrupted(signal.SIGTERM))
+    jobs = Jobs(print, SimpleNamespace(jobs=lines, beside=2), sweep)  # type: ignore[arg-type]
+    jobs.run_all(lambda: None)
+    assert [folder.name for folder in jobs.folders] == ["seed=0", "seed=1"]
+    assert [folder.name for folder in jobs.left] == ["seed=0"]
+    one, other = map(str, jobs.failures)
+    assert "seed=1" in one and "SIGTERM" in one and "seed=2" in other
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_process_of_jobs_begins_no_other_after_a_signal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def task(*_: object) -> None:
+        done.append(1)
+        raise Interrupted(signal.SIGINT)
+
+    done: list[int] = []
+    own = SimpleNamespace(runtime=SimpleNamespace(output_dir=tmp_path), job=SimpleNamespace(num=0))
+    monkeypatch.setattr("cifar_lab.config.handover.HydraConfig", SimpleNamespace(get=lambda: own))
+    jobs = Jobs(task, SimpleNamespace(jobs=[["seed=0"], ["seed=1"]], beside=2), Sweep(tmp_path))  # type: ignore[arg-type]
+    assert [math.isnan(jobs.run({})) for _ in range(2)] == [True, True]  # type: ignore[arg-type]
+    assert len(done) == 1
+
+
+@pytest.mark.usefixtures("joblib")
+@pytest.mark.parametrize(("number", "handed_on"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
+def test_a_signal_is_handed_on_but_for_what_a_terminal_sends_to_all(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, handed_on: int
+) -> None:
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr(multiprocessing, "active_children", lambda: [SimpleNamespace(pid=123456)])
+    monkeypatch.setattr(os, "kill", lambda *arguments: killed.append(arguments))
+    with pytest.raises(Interrupted, match=number.name), side_by_side.supervised():
+        signal.raise_signal(number)
+    assert killed == [(123456, number)] * handed_on
+
+
+@pytest.mark.usefixtures("joblib")
+def test_a_killed_process_of_jobs_is_told(tmp_path: Path) -> None:
+    def application() -> None:
+        raise BrokenExecutor
+
+    jobs = Jobs(print, SimpleNamespace(jobs=[], beside=2), Sweep(tmp_path))  # type: ignore[arg-type]
+    with pytest.raises(RunFailedError):
+        jobs.run_all(application)
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("joblib")
 def test_jobs_side_by_side_have_the_numbers_of_jobs_one_after_the_other(lab: Lab) -> None:
     line = ["-m", *PLAIN, "epochs=1", "seed=0,1"]
@@ -100,17 +190,16 @@ def test_a_job_that_fails_is_told_and_the_others_run(lab: Lab) -> None:
     assert outcome.code == 1
     states = {run.config()["optimizer"]["lr"]: run.state() for run in outcome.runs}
     assert states == {1e30: "diverged", 0.01: "finished"}
-    assert "not every run of the sweep finished; the first that did not: " in outcome.stderr
-    assert "has diverged: the loss is nan" in outcome.stderr
+    names(outcome.stderr.splitlines()[-1], "optimizer.lr", "nan")
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("joblib")
-def test_a_killed_process_is_one_line_and_the_same_command_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_is_killed_and_the_same_command_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ["-m", *killing_loss(monkeypatch), *PLAIN, "epochs=1", "seed=0,1,2", "jobs_per_device=2"]
     killed = lab(*line)
     assert killed.code == 1
-    assert "error: a process was killed; the same command goes on with what is unfinished" in killed.stderr
+    assert killed.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in killed.stderr
     again = lab(*line)
     assert again.code == 0, again.stderr
@@ -135,25 +224,15 @@ def test_a_missing_package_is_one_line_that_says_how_to_get_it(lab: Lab, monkeyp
         "hydra/launcher=joblib": "joblib",
         "hydra/launcher=ray": "ray",
     }.items():
-        outcome = lab("-m", *TINY, "seed=0,1", word)
-        assert outcome.code == 2
-        assert outcome.stderr == (
-            f"error: {word} needs hydra-{extra}-launcher, which is not installed: pip install 'cifar-lab[{extra}]'\n"
+        refusal(
+            lab("-m", *TINY, "seed=0,1", word), word, f"hydra-{extra}-launcher", f"pip install 'cifar-lab[{extra}]'"
         )
 
 
-@pytest.mark.parametrize(
-    ("word", "line"),
-    [
-        ("jobs_per_device=0", "jobs_per_device=0: it takes a whole number from 1 on"),
-        ("jobs_per_device=1,2", "jobs_per_device=1,2: a sweep takes values of a list, and never of name or jobs_per_"),
-    ],
-)
+@pytest.mark.parametrize("word", ["jobs_per_device=0", "jobs_per_device=1,2"])
 @pytest.mark.usefixtures("joblib")
-def test_what_is_no_number_of_jobs_is_refused(lab: Lab, word: str, line: str) -> None:
-    outcome = lab("-m", *TINY, "seed=0,1", word)
-    assert outcome.code == 2
-    assert line in outcome.stderr
+def test_what_is_no_number_of_jobs_is_refused(lab: Lab, word: str) -> None:
+    refusal(lab("-m", *TINY, "seed=0,1", word), word)
 
 
 def test_the_fingerprint_is_that_of_the_run_wherever_it_runs(composed: Compose) -> None:

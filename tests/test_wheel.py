@@ -12,13 +12,13 @@ import pytest
 
 from cifar_lab import __version__
 from cifar_lab.runs import Run
+from tests.conftest import TINY
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 WHEEL = f"cifar_lab-{__version__}-py3-none-any.whl"
-TINY = (
-    *("data=synthetic", "data.num_train=60", "data.num_test=20", "model.filters=[4,4,4]"),
-    *("batch_size=6", "epochs=1", "trainer=cpu"),
-)
+SCRIPT, MODULE = ("cifar-lab", "train"), ("python", "-m", "cifar_lab.train")
+# Kinds of the package's files.
+KINDS = {".py", ".typed", ".j2"}
 
 
 def _run(*command: str | Path, folder: Path) -> str:
@@ -65,26 +65,29 @@ def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_its_options_and_its_licence_alone(wheel: Path) -> None:
     assert wheel.name == WHEEL
     names = set(zipfile.ZipFile(wheel).namelist())
-    options = {f"cifar_lab/{path.relative_to(CHECKOUT)}" for path in (CHECKOUT / "conf").rglob("*.yaml")}
-    assert options
-    assert options <= names
+    options = {f"cifar_lab/{path.relative_to(CHECKOUT).as_posix()}" for path in (CHECKOUT / "conf").rglob("*.yaml")}
+    code = [path for path in (CHECKOUT / "cifar_lab").rglob("*") if path.suffix in KINDS]
+    package = {path.relative_to(CHECKOUT).as_posix() for path in code}
+    assert options and package
     information = WHEEL.removesuffix("-py3-none-any.whl") + ".dist-info"
-    assert {"cifar_lab/py.typed", f"{information}/licenses/LICENSE"} <= names
-    kinds = {(name.partition("/")[0], Path(name).suffix) for name in names if not name.startswith(information)}
-    assert kinds == {("cifar_lab", ".py"), ("cifar_lab", ".yaml"), ("cifar_lab", ".typed"), ("cifar_lab", ".j2")}
+    assert {name for name in names if not name.startswith(information)} == options | package
+    assert f"{information}/licenses/LICENSE" in names
     assert wheel.stat().st_size < 500_000
 
 
 def test_the_installed_script_says_its_version_and_its_subcommands(scripts: Path, tmp_path: Path) -> None:
-    assert _run(scripts / "cifar-lab", "--version", folder=tmp_path) == f"cifar-lab {__version__}\n"
-    assert "train" in _run(scripts / "cifar-lab", "--help", folder=tmp_path)
+    assert _run(scripts / "cifar-lab", "--version", folder=tmp_path).split() == ["cifar-lab", __version__]
+    assert "train" in _run(scripts / "cifar-lab", "--help", folder=tmp_path).split()
 
 
-# Both commands and both ways of running take their turn by default, the other two combinations among the slow tests.
-SCRIPT, MODULE = ("cifar-lab", "train"), ("python", "-m", "cifar_lab.train")
+def test_the_installed_package_composes_in_an_empty_folder(scripts: Path, tmp_path: Path) -> None:
+    printed = _run(scripts / SCRIPT[0], *SCRIPT[1:], "--cfg", "job", "--package", "loss", "loss=focal", folder=tmp_path)
+    assert {"_target_: cifar_lab.losses.FocalLoss", "gamma: 2.0"} <= set(printed.splitlines())
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [SCRIPT, pytest.param(MODULE, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [SCRIPT, MODULE])
 def test_the_installed_package_trains_in_an_empty_folder(
     command: tuple[str, ...], scripts: Path, tmp_path: Path
 ) -> None:
@@ -95,7 +98,8 @@ def test_the_installed_package_trains_in_an_empty_folder(
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
 
-@pytest.mark.parametrize("command", [MODULE, pytest.param(SCRIPT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [SCRIPT, MODULE])
 def test_the_installed_package_sweeps(command: tuple[str, ...], scripts: Path, tmp_path: Path) -> None:
     _run(scripts / command[0], *command[1:], "--multirun", "loss=ce,mse", *TINY, folder=tmp_path)
     assert [result["options"]["loss"] for result in _results(tmp_path)] == ["ce", "mse"]

@@ -3,47 +3,48 @@ from typing import Any
 
 import pytest
 
+from cifar_lab.analysis.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
 from cifar_lab.runs import find_runs
+from tests.facts import holds
 from tests.judged_runs import judged, row
 from tests.landscape_runs import diverge, leave_band, leave_probed
 from tests.published_runs import leave_run
 
-LARGER_RATES = "BatchNorm allows larger learning rates without divergence"
 
-
-@pytest.mark.parametrize(("reached", "verdict"), [(0.9, "supported"), (0.4, "not supported")])
+@pytest.mark.parametrize(("reached", "verdict"), [(0.9, SUPPORTED), (0.4, NOT_SUPPORTED)])
 def test_half_of_the_images_by_epoch_10(tmp_path: Path, reached: float, verdict: str) -> None:
     leave_run(tmp_path / "bn", row("vgg_a_bn,optimizer.lr=1e-3"), reached)
     leave_run(tmp_path / "none", row("vgg_a,optimizer.lr=1e-3"), 0.9)
-    assert judged(tmp_path)["With BatchNorm 50 % validation accuracy by epoch 10"].verdict == verdict
+    assert judged(tmp_path)["half_by_epoch_10"].verdict == verdict
 
 
 def test_half_of_the_images_is_of_every_run_and_not_known_of_one_that_has_diverged(tmp_path: Path) -> None:
-    words = "With BatchNorm 50 % validation accuracy by epoch 10"
     of_row = row("vgg_a_bn,optimizer.lr=1e-3")
     leave_run(tmp_path / "never" / "0", of_row, 0.4)
-    assert judged(tmp_path / "never")[words].numbers == "with BatchNorm never (1), protocol=report"
+    claim = judged(tmp_path / "never")["half_by_epoch_10"]
+    assert claim.verdict == NOT_SUPPORTED
+    holds(claim.numbers, "(1)", "protocol=report")
     leave_run(tmp_path / "diverged" / "0", of_row, 0.9)
     diverge(leave_run(tmp_path / "diverged" / "1", of_row, 0.9, seed=1))
-    claim = judged(tmp_path / "diverged")[words]
-    assert claim.verdict == "untested"
-    assert claim.numbers.endswith("protocol=report; with BatchNorm (1 of 2 diverged)")
+    claim = judged(tmp_path / "diverged")["half_by_epoch_10"]
+    assert claim.verdict == UNTESTED
+    holds(claim.numbers, "protocol=report", "1 of 2", "diverged")
 
 
-@pytest.mark.parametrize(("reached", "verdict"), [(0.9, "not supported"), (0.4, "untested")])
+@pytest.mark.parametrize(("reached", "verdict"), [(0.9, NOT_SUPPORTED), (0.4, UNTESTED)])
 def test_epoch_25_lies_beyond_the_published_runs(tmp_path: Path, reached: float, verdict: str) -> None:
     leave_run(tmp_path / "none", row("vgg_a,optimizer.lr=1e-3"), reached)
-    assert judged(tmp_path)["Without BatchNorm 50 % only by epoch 25"].verdict == verdict
+    assert judged(tmp_path)["half_by_epoch_25"].verdict == verdict
 
 
-@pytest.mark.parametrize(("accuracy", "verdict"), [(0.10, "supported"), (0.7, "not supported")])
+@pytest.mark.parametrize(("accuracy", "verdict"), [(0.10, SUPPORTED), (0.7, NOT_SUPPORTED)])
 def test_larger_rates_with_batch_norm(tmp_path: Path, accuracy: float, verdict: str) -> None:
     for seed in range(3):
         for rate in ("1e-4", "2e-3"):
             leave_run(tmp_path / f"bn{rate}{seed}", row(f"vgg_a_bn,optimizer.lr={rate}"), 0.8, seed=seed)
             without = row(f"vgg_a,optimizer.lr={rate}")
             leave_run(tmp_path / f"none{rate}{seed}", without, accuracy if rate == "2e-3" else 0.7, seed=seed)
-    claim = judged(tmp_path)[LARGER_RATES]
+    claim = judged(tmp_path)["larger_rates"]
     assert claim.verdict == verdict
 
 
@@ -53,9 +54,9 @@ def test_a_seed_under_both_protocols_is_one_seed(tmp_path: Path) -> None:
             for name, accuracy in (("vgg_a_bn", 0.8), ("vgg_a", 0.1)):
                 of_row = row(f"{name},optimizer.lr=2e-3")
                 leave_run(tmp_path / f"{name}{protocol}{seed}", of_row, accuracy, seed=seed, protocol=protocol)
-    claim = judged(tmp_path)[LARGER_RATES]
-    assert claim.verdict == "untested"  # two seeds of it decide nothing
-    assert claim.numbers == "Adam 2e-3: 4 of 4 train with it, 0 of 4 without, of 2 seeds"
+    claim = judged(tmp_path)["larger_rates"]
+    assert claim.verdict == UNTESTED  # two seeds of it decide nothing
+    holds(claim.numbers, "Adam 2e-3", "4 of 4", "0 of 4", "2 seeds")
 
 
 def test_a_start_from_which_only_batch_norm_trains_decides_in_three_seeds(tmp_path: Path) -> None:
@@ -63,21 +64,21 @@ def test_a_start_from_which_only_batch_norm_trains_decides_in_three_seeds(tmp_pa
     for run in find_runs(tmp_path):
         if run.folder.name.startswith("False_he"):
             diverge(run)
-    claim = judged(tmp_path)[LARGER_RATES]
-    assert claim.verdict == "supported"
-    assert "He, Adam 0.1: 3 of 3 train with it, 0 of 3 without" in claim.numbers
+    claim = judged(tmp_path)["larger_rates"]
+    assert claim.verdict == SUPPORTED
+    holds(claim.numbers, "He, Adam 0.1", "3 of 3", "0 of 3")
     (tmp_path / "False_he_2" / "status.json").unlink()
-    assert judged(tmp_path)[LARGER_RATES].verdict == "not supported"  # two seeds of it decide nothing
+    assert judged(tmp_path)["larger_rates"].verdict == NOT_SUPPORTED  # two seeds of it decide nothing
 
 
-@pytest.mark.parametrize(("reached", "verdict"), [(0.9, "supported"), (0.4, "untested")])
+@pytest.mark.parametrize(("reached", "verdict"), [(0.9, SUPPORTED), (0.4, UNTESTED)])
 def test_shorter_runs_tell_who_has_reached_half_and_not_who_never_will(
     tmp_path: Path, reached: float, verdict: str
 ) -> None:
     leave_band(tmp_path, rates=(1e-3, 2e-3), accuracy=reached)
-    claim = judged(tmp_path)["With BatchNorm 50 % validation accuracy by epoch 10"]
+    claim = judged(tmp_path)["half_by_epoch_10"]
     assert claim.verdict == verdict
-    assert claim.numbers.endswith("of runs of 4 epochs")
+    holds(claim.numbers, "4 epochs")
 
 
 @pytest.mark.parametrize(
@@ -87,4 +88,4 @@ def test_runs_that_are_no_beginning_of_the_reports_tell_nothing_of_when_half_is_
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     leave_band(tmp_path, rates=(1e-3, 2e-3), accuracy=0.9, changes=changes)
-    assert judged(tmp_path)["With BatchNorm 50 % validation accuracy by epoch 10"].verdict == "untested"
+    assert judged(tmp_path)["half_by_epoch_10"].verdict == UNTESTED

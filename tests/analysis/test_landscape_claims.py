@@ -5,59 +5,55 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cifar_lab.analysis.evidence import NOT_MEASURED, NOT_SUPPORTED, SUPPORTED, UNTESTED, Claim
 from cifar_lab.analysis.landscape_claims import Landscape, claims, landscape
 from cifar_lab.analysis.measured import gather
 from cifar_lab.runs import find_runs
+from tests.facts import holds
 from tests.landscape_runs import RATES, leave, leave_band, leave_probed
 
 ENDS = (RATES[0], RATES[-1])  # as wide a band, of half the runs
-SMOOTHER = "BatchNorm makes the loss landscape smoother, of lower variance"
-LIPSCHITZ = "BatchNorm reduces the Lipschitz constant"
-PREDICTIVE = "BatchNorm improves gradient predictiveness"
-SHIFT = "BatchNorm reduces internal covariate shift"
+NAMES = ("smoother", "lipschitz", "predictive", "shift")  # in the order in which the page has them
 
 
 def found(folder: Path) -> Landscape:
     return landscape(gather(find_runs(folder)))
 
 
-def verdicts(of: Landscape) -> dict[str, str]:
-    return {claim.words: claim.verdict for claim in claims(of)}
+def judged(folder: Path) -> dict[str, Claim]:
+    return dict(zip(NAMES, claims(found(folder)), strict=True))
 
 
 def test_without_runs_nothing_is_tested_and_no_number_is_told() -> None:
-    assert {(claim.verdict, claim.numbers) for claim in claims(Landscape())} == {
-        ("untested", "not measured: no run records it yet")
-    }
+    assert {(claim.verdict, claim.numbers) for claim in claims(Landscape())} == {(UNTESTED, NOT_MEASURED)}
 
 
-@pytest.mark.parametrize(("sharper", "verdict"), [(4.0, "supported"), (0.25, "not supported")])
+@pytest.mark.parametrize(("sharper", "verdict"), [(4.0, SUPPORTED), (0.25, NOT_SUPPORTED)])
 def test_three_seeds_decide_as_the_hessians_say(tmp_path: Path, sharper: float, verdict: str) -> None:
     leave_probed(tmp_path, seeds=(0, 1, 2), sharper=sharper, noise=0.1)
-    told = verdicts(found(tmp_path))
-    assert (told[LIPSCHITZ], told[PREDICTIVE]) == (verdict, verdict)
+    claims = judged(tmp_path)
+    assert (claims["lipschitz"].verdict, claims["predictive"].verdict) == (verdict, verdict)
 
 
 def test_two_seeds_show_their_numbers_and_decide_nothing(tmp_path: Path) -> None:
     leave_probed(tmp_path, seeds=(0, 1))
-    (claim,) = [claim for claim in claims(found(tmp_path)) if claim.words == LIPSCHITZ]
-    assert claim.verdict == "untested"
-    assert "||Hg||/||g|| Xavier 4 (2 seeds), He 4 (2 seeds)" in claim.numbers
-    assert "at the ceiling 1/eta_min of its grid" in claim.numbers
+    claim = judged(tmp_path)["lipschitz"]
+    assert claim.verdict == UNTESTED
+    holds(claim.numbers, "||Hg||/||g||", "Xavier 4 (2 seeds)", "He 4 (2 seeds)", "1/eta_min")
 
 
 def test_what_holds_with_xavier_alone_is_not_due_to_batch_norm(tmp_path: Path) -> None:
     leave_probed(tmp_path, seeds=(0, 1, 2), inits=("xavier",), noise=0.1)
-    assert verdicts(found(tmp_path))[LIPSCHITZ] == "supported"
+    assert judged(tmp_path)["lipschitz"].verdict == SUPPORTED
     leave_probed(tmp_path, seeds=(0, 1, 2), inits=("he",), sharper=0.5)
-    assert verdicts(found(tmp_path))[LIPSCHITZ] == "not supported"
+    assert judged(tmp_path)["lipschitz"].verdict == NOT_SUPPORTED
 
 
 def test_the_band_stands_beside_the_loss_variation(tmp_path: Path) -> None:
     leave_band(tmp_path, rates=ENDS, seeds=(0, 1, 2), widen=0.1)
-    (claim,) = [claim for claim in claims(found(tmp_path)) if claim.words == SMOOTHER]
-    assert "over steps 1 to 40: ratio 3.29 [3, 3.6]" in claim.numbers
-    assert claim.verdict == "untested"  # no run has probes
+    claim = judged(tmp_path)["smoother"]
+    holds(claim.numbers, "1 to 40", "3.29 [3, 3.6]")
+    assert claim.verdict == UNTESTED  # no run has probes
 
 
 def test_of_several_lengths_the_longest_decides(tmp_path: Path) -> None:
@@ -101,21 +97,21 @@ def write_shift(path: Path, folders: Iterable[str], cosine: dict[bool, float]) -
     pd.DataFrame(lines).to_csv(path, index=False)
 
 
-@pytest.mark.parametrize(("without", "verdict"), [(0.5, "supported"), (0.95, "not supported")])
+@pytest.mark.parametrize(("without", "verdict"), [(0.5, SUPPORTED), (0.95, NOT_SUPPORTED)])
 @pytest.mark.parametrize("place", ["covariate_shift.csv", "landscape/covariate_shift.csv"])
 def test_covariate_shift_is_read_beside_the_runs(tmp_path: Path, place: str, without: float, verdict: str) -> None:
     leave_band(tmp_path, rates=ENDS, seeds=(0, 1, 2))
     names = [run.folder.name for run in find_runs(tmp_path)]
     write_shift(tmp_path / place, names, {True: 0.9, False: without})
-    (claim,) = [claim for claim in claims(found(tmp_path)) if claim.words == SHIFT]
+    claim = judged(tmp_path)["shift"]
     assert claim.verdict == verdict
-    assert f"Xavier 0.9 against {without}" in claim.numbers
+    holds(claim.numbers, "Xavier 0.9", f" {without}")
 
 
 def test_covariate_shift_of_one_network_or_of_a_damaged_file_is_none(tmp_path: Path) -> None:
     leave_band(tmp_path, rates=ENDS, seeds=(0, 1, 2))
     names = [run.folder.name for run in find_runs(tmp_path)]
     write_shift(tmp_path / "covariate_shift.csv", [name for name in names if "bn_" in name], {True: 0.9})
-    assert verdicts(found(tmp_path))[SHIFT] == "untested"
+    assert judged(tmp_path)["shift"].verdict == UNTESTED
     (tmp_path / "covariate_shift.csv").write_bytes(b"\xff\x00")
-    assert verdicts(found(tmp_path))[SHIFT] == "untested"
+    assert judged(tmp_path)["shift"].verdict == UNTESTED

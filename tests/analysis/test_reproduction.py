@@ -4,15 +4,19 @@ from pathlib import Path
 import pytest
 
 from cifar_lab.analysis import dead_units
-from cifar_lab.analysis.lengths import length_of
+from cifar_lab.analysis.lengths import _SCALES, FULL, length_of
 from cifar_lab.analysis.measured import archived, gather
 from cifar_lab.analysis.published import Row, Scale, Table
-from cifar_lab.analysis.reproduction import reproduce
+from cifar_lab.analysis.reproduction import VERDICTS, reproduce
 from cifar_lab.config.published import composed, tables
 from cifar_lab.fingerprints import leaves, settings
 from cifar_lab.runs import Archive, UnreadableError, find_runs
+from tests.facts import holds
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
+
+WITHIN_NOISE, LOWER, HIGHER, DIVERGED, _, NOT_RUN = VERDICTS
+LENGTHS = {Scale.FULL: FULL, **_SCALES}
 
 
 @pytest.fixture(scope="module")
@@ -47,32 +51,37 @@ def test_a_run_with_another_setting_is_of_no_row(
     assert len(found.measured) == 1
 
 
-@pytest.mark.parametrize(
-    ("scale", "length"), [(Scale.QUICK, "a tenth of the epochs"), (Scale.SMOKE, "one epoch of 1,000 images")]
-)
+@pytest.mark.parametrize("scale", [Scale.QUICK, Scale.SMOKE])
 @pytest.mark.parametrize(
     "name", ["optimizer_adam", "resnet_adamw", "scheduler_plateau", "swa", "vgg_a,optimizer.lr=2e-3"]
 )
 def test_shortened_runs_are_in_tables_of_their_own(
-    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row], name: str, scale: Scale, length: str
+    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row], name: str, scale: Scale
 ) -> None:
     leave_run(tmp_path / "a", rows[name], 0.5, scale=scale)
     found = reproduce(published, gather(find_runs(tmp_path)))
     assert not any(entry.runs for entry in found.entries)
-    assert {section.length for section in found.shortened} == {length}
+    assert {section.length for section in found.shortened} == {LENGTHS[scale]}
 
 
-@pytest.mark.parametrize(
-    ("scale", "length"),
-    [(Scale.FULL, "full length"), (Scale.QUICK, "a tenth of the epochs"), (Scale.SMOKE, "one epoch of 1,000 images")],
-)
-def test_what_the_command_of_a_row_composes_is_a_run_of_that_row(
-    rows: dict[str, Row], scale: Scale, length: str
-) -> None:
+@pytest.mark.parametrize("scale", Scale)
+@pytest.mark.parametrize("name", ["optimizer_sgd", "swa", "resnet_adamw"])
+def test_what_the_command_of_a_row_composes_is_a_run_of_that_row(rows: dict[str, Row], name: str, scale: Scale) -> None:
+    for row in (rows[name], *(hypothesis.row for hypothesis in rows[name].hypotheses)):
+        assert _length_of_command(row, scale) == LENGTHS[scale]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", Scale)
+def test_what_the_command_of_every_row_composes_is_a_run_of_that_row(rows: dict[str, Row], scale: Scale) -> None:
     tested = [hypothesis.row for row in rows.values() for hypothesis in row.hypotheses]
     for row in (*rows.values(), *tested):
-        composition = dict(leaves(settings(composed(row.command(scale, seed=3, protocol="holdout")))))
-        assert (row.name, length_of(row, composition, seed=3)) == (row.name, length)
+        assert (row.name, _length_of_command(row, scale)) == (row.name, LENGTHS[scale])
+
+
+def _length_of_command(row: Row, scale: Scale) -> str | None:
+    composition = dict(leaves(settings(composed(row.command(scale, seed=3, protocol="holdout")))))
+    return length_of(row, composition, seed=3)
 
 
 def test_other_lengths_are_each_in_a_table_of_their_own(
@@ -88,25 +97,23 @@ def test_other_lengths_are_each_in_a_table_of_their_own(
 def test_other_step_sizes_and_parts_of_the_images_are_named(rows: dict[str, Row]) -> None:
     row = rows["optimizer_sgd"]
     part = {**row.settings, "data.train_size": 10_000}
-    assert length_of(row, row.settings) == "full length"
-    assert length_of(row, part) == "all epochs, 10,000 training images"
-    assert length_of(row, {**part, "epochs": 9, "scheduler.step_size": 4}) == (
-        "9 epochs, 10,000 training images, scheduler.step_size=4"
-    )
-    assert length_of(row, {**part, "epochs": 5, "scheduler.step_size": 2}) == (
-        "a tenth of the epochs, 10,000 training images"
-    )
+    assert length_of(row, row.settings) == FULL
+    holds(length_of(row, part) or "", "10,000")
+    shorter = length_of(row, {**part, "epochs": 9, "scheduler.step_size": 4})
+    holds(shorter or "", "9 epochs", "10,000", "scheduler.step_size=4")
+    tenth = length_of(row, {**part, "epochs": 5, "scheduler.step_size": 2})
+    holds(tenth or "", LENGTHS[Scale.QUICK], "10,000")
 
 
 def test_another_share_held_out_is_of_no_row(rows: dict[str, Row]) -> None:
     row = rows["optimizer_sgd"]
     held_out = {"protocol.name": "holdout", "protocol.val_fraction": 0.1, "data.val_fraction": 0.1}
-    assert length_of(row, {**row.settings, **held_out}) == "full length"
+    assert length_of(row, {**row.settings, **held_out}) == FULL
     assert length_of(row, {**row.settings, **held_out, "protocol.val_fraction": 0.3}) is None
     assert length_of(row, {**row.settings, **held_out, "data.val_fraction": 0.3}) is None
     assert length_of(row, {**row.settings, "data.val_fraction": 0.5}) is None
     assert length_of(row, {**row.settings, "data.seed": 7}, seed=0) is None
-    assert length_of(row, {**row.settings, "data.seed": 7}, seed=7) == "full length"
+    assert length_of(row, {**row.settings, "data.seed": 7}, seed=7) == FULL
 
 
 def test_a_schedule_that_does_not_follow_the_epochs_is_named(rows: dict[str, Row]) -> None:
@@ -134,7 +141,7 @@ def test_a_hypothesis_has_runs_of_its_own(tmp_path: Path, published: tuple[Table
     leave_run(tmp_path / "tried", hypothesis.row, 0.78)
     found = reproduce(published, gather(find_runs(tmp_path)))
     entry = found.entry("optimizer_sgd")
-    assert (entry.verdict, [tested.verdict for tested in entry.hypotheses]) == ("lower", ["within noise"])
+    assert (entry.verdict, [tested.verdict for tested in entry.hypotheses]) == (LOWER, [WITHIN_NOISE])
     assert len(found.runs) == 2
     assert [one.row.name for one in found.entries if one.runs] == ["optimizer_sgd"]
 
@@ -144,8 +151,9 @@ def test_a_shorter_run_of_a_hypothesis_stands_beside_its_rows(
 ) -> None:
     leave_run(tmp_path / "tried", rows["optimizer_sgd"].hypotheses[0].row, 0.4, scale=Scale.QUICK)
     (section,) = reproduce(published, gather(find_runs(tmp_path))).shortened
-    assert section.length == "a tenth of the epochs"
-    assert [entry.row.label for entry in section.entries if entry.runs] == ["SGD with momentum: Without dropout"]
+    assert section.length == LENGTHS[Scale.QUICK]
+    (entry,) = [entry for entry in section.entries if entry.runs]
+    assert entry.row.overrides == rows["optimizer_sgd"].hypotheses[0].row.overrides
 
 
 def test_protocols_are_never_mixed(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
@@ -159,12 +167,12 @@ def test_protocols_are_never_mixed(tmp_path: Path, published: tuple[Table, ...],
 @pytest.mark.parametrize(
     ("accuracies", "verdict", "basis"),
     [
-        ([], "not run", ""),
-        ([0.8800], "within noise", "binomial interval alone, n = 1"),
-        ([0.8700], "lower", "binomial interval alone, n = 1"),
-        ([0.9000], "higher", "binomial interval alone, n = 1"),
-        ([0.8700, 0.8710, 0.8720], "lower", "95 % prediction interval, n = 3"),
-        ([0.8700, 0.8800, 0.8900], "within noise", "95 % prediction interval, n = 3"),
+        ([], NOT_RUN, []),
+        ([0.8800], WITHIN_NOISE, ["binomial", "n = 1"]),
+        ([0.8700], LOWER, ["binomial", "n = 1"]),
+        ([0.9000], HIGHER, ["binomial", "n = 1"]),
+        ([0.8700, 0.8710, 0.8720], LOWER, ["95 %", "prediction", "n = 3"]),
+        ([0.8700, 0.8800, 0.8900], WITHIN_NOISE, ["95 %", "prediction", "n = 3"]),
     ],
 )
 def test_verdicts(
@@ -173,26 +181,28 @@ def test_verdicts(
     rows: dict[str, Row],
     accuracies: list[float],
     verdict: str,
-    basis: str,
+    basis: list[str],
 ) -> None:
     """Of optimizer_adam, published at 88.42 %."""
     for seed, accuracy in enumerate(accuracies):
         leave_run(tmp_path / str(seed), rows["optimizer_adam"], accuracy, seed=seed)
     entry = reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_adam")
-    assert (entry.verdict, entry.basis) == (verdict, basis)
+    assert entry.verdict == verdict
+    holds(entry.basis, *basis)
+    assert bool(entry.basis) == bool(basis)
 
 
 def test_the_sound_protocol_alone_gives_no_verdict_on_the_reports_number(
     tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
 ) -> None:
     leave_run(tmp_path / "a", rows["optimizer_adam"], 0.88, protocol="holdout")
-    assert reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_adam").verdict == "not run"
+    assert reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_adam").verdict == NOT_RUN
 
 
 def test_an_unfinished_run_is_no_number(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
     leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8, finished=False)
     entry = reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_sgd")
-    assert entry.verdict == "not run"
+    assert entry.verdict == NOT_RUN
     assert [run.record.state for run in entry.unfinished] == ["dead"]
 
 
@@ -200,7 +210,7 @@ def test_a_run_that_diverged_is_a_verdict(tmp_path: Path, published: tuple[Table
     run = leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8, finished=False)
     run.fail("diverged", RuntimeError("the loss is nan in step 7"))
     entry = reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_sgd")
-    assert entry.verdict == "diverged"
+    assert entry.verdict == DIVERGED
     assert [shown.metrics for shown in entry.runs] == [None]
 
 
@@ -236,8 +246,9 @@ def test_the_archive_keeps_that_a_run_diverged_until_it_has_finished(
     for _ in range(2):
         archive.add((archived(one), one.metrics) for one in gather([run]))
     (kept,) = gather([], archive)
-    assert (kept.record.state, kept.record.description) == ("diverged", "diverged: the loss is nan in step 4")
-    assert reproduce(published, [kept]).entry("optimizer_sgd").verdict == "diverged"
+    assert kept.record.state == "diverged"
+    holds(kept.record.description, str(RuntimeError(run.status()["error"])))
+    assert reproduce(published, [kept]).entry("optimizer_sgd").verdict == DIVERGED
     assert len(gather([run], archive)) == 1
     archive.add((archived(one), one.metrics) for one in finished)
     (kept,) = gather([], archive)
@@ -271,7 +282,7 @@ def test_a_run_that_could_not_be_read_again_is_not_kept(tmp_path: Path, rows: di
     (measured,) = gather([leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8)])
     archive.add([(archived(measured), measured.metrics)])
     damaged = replace(archived(measured), result={**archived(measured).result, "fingerprint": "ab", "hardware": "x"})
-    with pytest.raises(ValueError, match="report, seed 0, cannot be kept"):
+    with pytest.raises(ValueError, match="seed 0"):
         archive.add([(damaged, measured.metrics)])
     assert len(archive.read()) == 1
 
@@ -312,5 +323,5 @@ def test_the_archive_keeps_the_dead_units_that_explain_has_counted(tmp_path: Pat
 )
 def test_a_damaged_archive_is_told_in_one_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "results.csv").write_text(line)
-    with pytest.raises(UnreadableError, match=r"results\.csv cannot be read"):
+    with pytest.raises(UnreadableError, match=r"results\.csv"):
         gather([], Archive(tmp_path))

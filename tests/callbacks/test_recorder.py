@@ -70,7 +70,7 @@ def test_accumulated_batches_are_one_step_with_their_mean_loss(tmp_path: Path) -
 
 
 def test_a_loss_that_is_no_number_ends_the_run_within_its_step(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"the loss is nan in step 2; try a lower optimizer\.lr"):
+    with pytest.raises(DivergedError, match=r"\bnan\b.*\b2\b.*optimizer\.lr"):
         fit(tmp_path, lr=1e30)
     run = Run(tmp_path)
     assert np.isfinite(run.steps()["loss"]).tolist() == [True, False]

@@ -4,13 +4,15 @@ import shlex
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
+from PIL import Image
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -20,11 +22,14 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 from tensorboard.util import tensor_util
 
+import cifar_lab.callbacks
+from cifar_lab import train
 from cifar_lab.callbacks import Recorder
 from cifar_lab.classifier import Classifier
 from cifar_lab.config import build, conf_folder
 from cifar_lab.runs import Run
-from tests.conftest import TINY, Compose, Outcome
+from tests.comparison import equal
+from tests.conftest import TINY, Compose, Outcome, Train
 
 Lab = Callable[..., Outcome]
 ALL = {"size_guidance": {"tensors": 0, "images": 0}}
@@ -33,6 +38,33 @@ TAGS = {
     *("val/acc_chosen", "val/loss_chosen", "test/acc", "test/loss", "test/acc_final", "test/loss_final"),
     *("whole_run/best_epoch", "whole_run/seconds", "whole_run/images_per_second"),
 }
+SHORT = (*TINY, "epochs=1", "data.num_train=20")
+ALONE = (*TINY, "model.dropout=0.2", "protocol=report", "trainer.precision=32-true")
+PICTURE = (7, 5)  # pixels, width and height
+
+
+class Outputs(NamedTuple):
+    """A folder with a run of its own and with a sweep over learning rates."""
+
+    folder: Path
+    alone: Run
+    swept: list[Run]
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
+    """Runs whose figures are small pictures of noise; no test changes them."""
+    folder = tmp_path_factory.mktemp("outputs")
+
+    def save(figure: Figure, file: Any, *, format: str = "png", **_: object) -> None:  # noqa: A002
+        Image.effect_noise(PICTURE, 100).save(file, format)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(Figure, "savefig", save)
+        alone = Run(folder / train.run([*ALONE, "name=mine"])["folder"])
+        swept = train.sweep([*TINY, "optimizer.lr=1e-3,1e-2"])
+        yield Outputs(folder / "outputs", alone, [Run(folder / one["folder"]) for one in swept])
 
 
 def _events(run: Run) -> EventAccumulator:
@@ -82,8 +114,8 @@ def _statuses(folder: Path) -> set[int]:
     return {session.status for group in _hparams(folder)[1] for session in group.sessions}
 
 
-def test_every_metric_of_every_epoch_and_of_the_result_is_there(lab: Lab) -> None:
-    (run,) = lab(*TINY).runs
+def test_every_metric_of_every_epoch_and_of_the_result_is_there(outputs: Outputs) -> None:
+    run = outputs.alone
     events, metrics, result = _events(run), run.metrics(), run.result()
     for name in ("train/loss", "train/acc", "train/objective", "train/lr", "val/loss", "val/acc"):
         assert _curve(events, name) == pytest.approx(metrics[name].tolist(), rel=1e-5)
@@ -94,68 +126,64 @@ def test_every_metric_of_every_epoch_and_of_the_result_is_there(lab: Lab) -> Non
         assert _curve(events, f"whole_run/{name}") == pytest.approx([result[name]], rel=1e-5)
 
 
-def test_a_run_is_one_file_with_scalars_by_split_and_quantity(lab: Lab) -> None:
-    (run,) = lab(*TINY).runs
-    assert _tags(_events(run), "scalars") == TAGS
+def test_a_run_is_one_file_with_scalars_by_split_and_quantity(outputs: Outputs) -> None:
+    assert _tags(_events(outputs.alone), "scalars") == TAGS
 
 
-def test_the_configuration_the_command_and_the_figures_can_be_read(lab: Lab) -> None:
-    (run,) = lab(*TINY, "name=mine").runs
+def test_the_configuration_the_command_and_the_figures_can_be_read(outputs: Outputs) -> None:
+    run = outputs.alone
     events = _events(run)
     assert _tags(events, "text") == {"command", "config"}
     assert yaml.safe_load(_text(events, "config")) == run.config()
-    assert shlex.split(_text(events, "command").replace("\\\n", " ")) == ["python", "-m", "cifar_lab.train", *TINY]
+    assert shlex.split(_text(events, "command").replace("\\\n", " ")) == ["python", "-m", "cifar_lab.train", *ALONE]
     names = {"curves", "learning_rate", "confusion_matrix"}
     assert set(events.Tags()["images"]) == {f"figures/{name}" for name in names}
     for name in names:
         (image,) = events.Images(f"figures/{name}")
         assert image.encoded_image_string == (run.figures / f"{name}.png").read_bytes()
-        assert image.width > 500 and image.height > 300
+        assert (image.width, image.height) == PICTURE
 
 
-def test_a_sweep_is_one_run_a_job_with_its_axes_and_metrics_as_columns(lab: Lab) -> None:
-    runs = lab("-m", *TINY, "loss=ce,mse", "optimizer.lr=1e-3,1e-2").runs
-    experiment, rows = _hparams(Path("outputs"))
-    assert {info.name for info in experiment.hparam_infos} == {"loss", "optimizer.lr", "seed"}
+def test_a_sweep_is_one_run_a_job_with_its_axes_and_metrics_as_columns(outputs: Outputs) -> None:
+    sweep = outputs.swept[0].folder.parent
+    experiment, rows = _hparams(sweep)
+    assert {info.name for info in experiment.hparam_infos} == {"optimizer.lr", "seed"}
     assert {info.name.tag for info in experiment.metric_infos} == TAGS
-    assert sorted(row.name for row in rows) == [
-        f"{run.folder.relative_to(run.folder.parents[1])}/tensorboard" for run in runs
-    ]
-    combinations = [(row.hparams["loss"].string_value, row.hparams["optimizer.lr"].number_value) for row in rows]
-    assert sorted(combinations) == [("ce", 0.001), ("ce", 0.01), ("mse", 0.001), ("mse", 0.01)]
-    assert all({value.name.tag for value in row.metric_values} == TAGS for row in rows)
-    by_name = {row.name: {value.name.tag: value.value for value in row.metric_values} for row in rows}
-    for run in runs:
-        _events(run)
-        values = by_name[f"{run.folder.relative_to(run.folder.parents[1])}/tensorboard"]
+    by_name = {row.name: row for row in rows}
+    assert by_name.keys() == {f"{run.folder.name}/tensorboard" for run in outputs.swept}
+    for run, lr in zip(outputs.swept, (0.001, 0.01), strict=True):
+        row = by_name[f"{run.folder.name}/tensorboard"]
+        assert row.hparams["optimizer.lr"].number_value == lr
+        values = {value.name.tag: value.value for value in row.metric_values}
+        assert values.keys() == TAGS
         assert values["test/acc"] == pytest.approx(run.result()["test/acc"])
-    assert _statuses(Path("outputs")) == {api_pb2.STATUS_SUCCESS}
+    assert _statuses(sweep) == {api_pb2.STATUS_SUCCESS}
 
 
-def test_single_runs_and_sweeps_share_a_table(lab: Lab) -> None:
-    lab(*TINY, "epochs=1", "model.dropout=0.2")
-    lab("-m", *TINY, "epochs=1", "loss=ce,mse")
-    experiment, rows = _hparams(Path("outputs"))
+def test_single_runs_and_sweeps_share_a_table(outputs: Outputs) -> None:
+    experiment, rows = _hparams(outputs.folder)
     assert {"loss", "model", "optimizer", "model.dropout", "seed"} <= {info.name for info in experiment.hparam_infos}
+    (alone,) = [row for row in rows if row.name.startswith(f"{outputs.alone.folder.relative_to(outputs.folder)}/")]
+    assert alone.hparams["loss"].string_value == "ce"
+    assert alone.hparams["model.dropout"].number_value == 0.2
     assert len(rows) == 3
 
 
-def test_the_charts_are_the_same_for_all_runs_and_true_of_all(lab: Lab) -> None:
-    runs = lab("-m", *TINY, "epochs=1", "protocol=holdout,report").runs
-    events = [_events(run).Tensors("custom_scalars__config__") for run in runs]
+def test_the_charts_are_the_same_for_all_runs_and_true_of_all(outputs: Outputs) -> None:
+    events = [_events(run).Tensors("custom_scalars__config__") for run in (outputs.alone, *outputs.swept)]
     layouts = {tensor_util.make_ndarray(event.tensor_proto).item() for (event,) in events}
     (layout,) = map(Layout.FromString, layouts)  # TensorBoard merges equal ones
     charts = [chart for category in layout.category for chart in category.chart]
     assert {tag.removesuffix("$") for chart in charts for tag in chart.multiline.tag} <= TAGS
     with_val = [chart.title for chart in charts if any(tag.startswith("val/") for tag in chart.multiline.tag)]
-    assert len(with_val) == 4 and all("under protocol=report: the test set" in title for title in with_val)
+    assert len(with_val) == 4 and all("protocol=report" in title for title in with_val)
 
 
-@pytest.mark.parametrize("protocol", ["holdout", "report"])
-def test_val_is_said_to_be_the_test_set_where_it_is(lab: Lab, protocol: str) -> None:
-    events = _events(lab(*TINY, f"protocol={protocol}").runs[0])
-    for tag in ("val/acc", "val/loss", "val/acc_chosen", "val/loss_chosen"):
-        assert ("the test set" in events.SummaryMetadata(tag).summary_description) == (protocol == "report")
+def test_val_is_said_to_be_the_test_set_where_it_is(outputs: Outputs) -> None:
+    for run, is_test in ((outputs.alone, True), (outputs.swept[0], False)):
+        events = _events(run)
+        for tag in ("val/acc", "val/loss", "val/acc_chosen", "val/loss_chosen"):
+            assert ("protocol=report" in events.SummaryMetadata(tag).summary_description) == is_test
 
 
 def _fails(*_: object) -> None:
@@ -181,7 +209,7 @@ def test_a_run_without_a_result_leaves_what_it_has(
 ) -> None:
     if place is not None:
         monkeypatch.setattr(*place, breaks)
-    outcome = lab(*TINY, *arguments)
+    outcome = lab(*SHORT, *arguments)
     assert outcome.code != 0
     (run,) = outcome.runs
     events = _events(run)
@@ -192,28 +220,55 @@ def test_a_run_without_a_result_leaves_what_it_has(
 
 def test_a_failure_in_a_figure_ends_the_file(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cifar_lab.analysis.figures.learning_rate", _fails)
-    (run,) = lab(*TINY).runs
+    (run,) = lab(*SHORT).runs
     assert "test/acc" in _tags(_events(run), "scalars")
     assert _statuses(Path("outputs")) == {api_pb2.STATUS_FAILURE}
 
 
+def _draws_the_same(without: Run, drawn: Run) -> None:
+    assert _events(drawn).Tags()["graph"]
+    states = [torch.load(next(run.weights.iterdir()), weights_only=True) for run in (without, drawn)]
+    assert equal(*states)
+    quantities = ["train/loss", "train/acc", "train/objective", "train/lr", "val/loss", "val/acc"]
+    assert without.metrics()[quantities].equals(drawn.metrics()[quantities])
+
+
+def test_drawing_the_graph_changes_no_bit_of_training(lab: Lab, trained: Train, outputs: Outputs) -> None:
+    assert not _events(outputs.alone).Tags()["graph"]
+    outcome = lab(*TINY, "hydra.run.dir=with", "logger.log_graph=true")
+    assert outcome.stderr == ""
+    _draws_the_same(trained(*TINY, "logger=none"), Run("with"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_drawing_the_graph_changes_no_bit_of_training(lab: Lab, precision: str) -> None:
+def test_drawing_the_graph_changes_no_bit_in_any_precision(lab: Lab, precision: str) -> None:
     command = (*TINY, f"trainer.precision={precision}", "trainer.memory_format=channels_last")
     lab(*command, "hydra.run.dir=without")
-    assert lab(*command, "hydra.run.dir=with", "logger.log_graph=true").stderr == ""
-    runs = [Run("without"), Run("with")]
-    assert [events.Tags()["graph"] for events in map(_events, runs)] == [False, True]
-    without, drawn = [torch.load(next(run.weights.iterdir()), weights_only=True) for run in runs]
-    assert all(torch.equal(without[key], drawn[key]) for key in without)
-    quantities = ["train/loss", "train/acc", "train/objective", "train/lr", "val/loss", "val/acc"]
-    assert runs[0].metrics()[quantities].equals(runs[1].metrics()[quantities])
+    lab(*command, "hydra.run.dir=with", "logger.log_graph=true")
+    _draws_the_same(Run("without"), Run("with"))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("model", [path.stem for path in sorted((conf_folder() / "model").glob("*.yaml"))])
-def test_every_model_has_a_graph(composed: Compose, tmp_path: Path, model: str, dtype: torch.dtype) -> None:
-    config = composed(f"model={model}", "data=synthetic", "logger.log_graph=true")
+OTHERS = [
+    (path.stem, dtype, f"model={path.stem}")
+    for path in sorted((conf_folder() / "model").glob("*.yaml"))
+    for dtype in (torch.float32, torch.bfloat16)
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype", "option"),
+    [
+        ("cnn", torch.bfloat16, "model.filters=[4,4,4]"),
+        ("resnet14", torch.float32, "model.widths=[8,8,8]"),
+        ("vgg_a", torch.float32, "model.stages=[[4],[4]]"),
+        *(pytest.param(*row, marks=pytest.mark.slow) for row in OTHERS),
+    ],
+)
+def test_every_model_has_a_graph(
+    composed: Compose, tmp_path: Path, model: str, dtype: torch.dtype, option: str
+) -> None:
+    config = composed(f"model={model}", option, "data=synthetic", "logger.log_graph=true")
     network = build(config.model).to(dtype)
     classifier = Classifier(network, torch.nn.CrossEntropyLoss(), torch.optim.Adam, memory_format=torch.channels_last)
     before = copy.deepcopy(network.state_dict())
@@ -227,6 +282,8 @@ def test_every_model_has_a_graph(composed: Compose, tmp_path: Path, model: str, 
     assert file.stat().st_size < 200_000
 
 
+@pytest.mark.slow
+@pytest.mark.paints
 def test_fifty_epochs_stay_under_two_megabytes(lab: Lab) -> None:
     arguments = [argument for argument in TINY if not argument.startswith(("epochs", "data.num_train"))]
     (run,) = lab(*arguments, "data.num_train=20", "epochs=50", "logger.log_graph=true").runs
@@ -235,7 +292,19 @@ def test_fifty_epochs_stay_under_two_megabytes(lab: Lab) -> None:
     assert file.stat().st_size < 1_000_000  # half of the limit: other figures have other sizes
 
 
-def test_other_loggers_need_no_tensorboard(tmp_path: Path) -> None:
+def test_other_loggers_need_no_tensorboard(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("summaries", "tensorboard"):  # ours, to be imported again
+        monkeypatch.delattr(cifar_lab.callbacks, name, raising=False)
+        monkeypatch.delitem(sys.modules, f"cifar_lab.callbacks.{name}", raising=False)
+    for name in ("tensorboard", *sys.modules):
+        if name.partition(".")[0] == "tensorboard" or name.startswith("torch.utils.tensorboard"):
+            monkeypatch.setitem(sys.modules, name, None)
+    outcome = lab(*SHORT, "logger=csv")
+    assert (outcome.code, outcome.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_other_loggers_need_no_tensorboard_in_a_process_of_their_own(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['tensorboard'] = None; sys.modules['torch.utils.tensorboard'] = None\n"
         "sys.argv = ['train', *sys.argv[1:]]\n"

@@ -11,6 +11,7 @@ import pytest
 
 from cifar_lab.runs import Run, Sweep, find_runs, read_checkpoint
 from tests.comparison import differences
+from tests.conftest import names
 from tests.test_processes import PLAIN, SAME, TWO, check_equal, ended_within, living
 
 pytestmark = pytest.mark.cluster
@@ -57,14 +58,14 @@ def test_a_sweep_of_several_processes_is_that_of_single_runs_and_is_not_done_twi
     line = (*PLAIN, "trainer.strategy=ddp", *CPU, "trainer.devices=2")
     code, output = ended("-m", *line, "seed=0,1", "hydra.sweep.dir=sweep")
     assert code == 0, output
-    assert output.count("epoch 1/2") == 2
+    assert output.count(" 1/2 ") == 2
     runs = Sweep("sweep").runs()
     assert {path.name for path in Path().iterdir()} == {"sweep"}
     for seed, run in enumerate(runs):
         assert ended(*line, f"seed={seed}", f"hydra.run.dir=alone{seed}")[0] == 0
         assert differences(run, Run(f"alone{seed}")) <= {"overrides", "name"}
     again = ended("-m", *line, "seed=0,1", "hydra.sweep.dir=sweep")[1]
-    assert "epoch 1/2" not in again
+    assert " 1/2 " not in again
     assert ended_within(5)
 
 
@@ -89,7 +90,7 @@ def test_a_signal_stops_all_where_they_can_go_on(number: signal.Signals, to_all:
     (os.killpg if to_all else os.kill)(process.pid, number)
     output, _ = process.communicate()
     assert process.returncode == 128 + number, output
-    assert f"interrupted by {number.name}; resume=run goes on where it stopped" in output
+    names(output.splitlines()[-1], number.name, "resume=run ")
     assert "Traceback" not in output
     assert run.state() == "interrupted"
     assert ended_within(5)
@@ -131,8 +132,8 @@ def test_three_processes_interrupted_within_an_epoch_go_on_to_the_same_bits() ->
 def test_under_torchrun_the_processes_are_those_of_one_run() -> None:
     code, output = ended(*SAME, *CPU, module=TORCHRUN)
     assert code == 0, output
-    assert output.count("epoch 1/2") == output.count("test accuracy") == 1
     (run,) = find_runs("outputs")
+    assert output.count(" 1/2 ") == output.count(f"{run.result()['test/acc']:.2%} (") == 1
     assert len(list(Path("outputs/cnn").iterdir())) == 1
     assert run.result()["world_size"] == 2
     assert ended(*SAME, *CPU, "hydra.run.dir=one")[0] == 0
@@ -155,7 +156,7 @@ def test_help_and_mistakes_under_torchrun_end_all() -> None:
     assert code == 0 and output.count("cifar_lab") > 0
     code, output = ended(*PLAIN, *CPU, "trainer.devices=3", module=TORCHRUN)
     assert code != 0
-    assert "error: trainer.devices=3: torchrun has started 2 processes here; leave it out" in output
+    names(next(line for line in output.splitlines() if line.startswith("error: ")), "trainer.devices=3", "torchrun", 2)
     assert not Path("outputs").exists()
 
 
@@ -187,7 +188,7 @@ def test_a_process_of_torchruns_that_is_killed_ends_all_and_the_run_goes_on(rank
     assert ended_within(5)
     if rank == "1":
         assert run.state() == "failed", output
-        assert run.status()["error"].startswith("another of the 2 processes has ended")
+        assert "2 processes" in run.status()["error"]
     else:
         assert run.state() == "dead"
     code, output = ended("resume=run", module=TORCHRUN)
@@ -208,7 +209,7 @@ class Broken(nn.CrossEntropyLoss):
     def forward(self, logits, labels):
         self.calls += 1
         if self.calls == 3 and int(os.environ["RANK"]) == self.rank:
-            raise RuntimeError("no more of this")
+            raise RuntimeError("unreachable-kernel")
         return super().forward(logits, labels)
 """
 
@@ -223,7 +224,7 @@ def test_a_process_of_torchruns_that_fails_ends_a_sweep(rank: int, monkeypatch: 
     process = started(*line, "loss=broken,ce", module=TORCHRUN)
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "no more of this" in output
+    assert "unreachable-kernel" in output
     states = {run.config()["loss"]["_target_"]: run.state() for run in find_runs("sweep")}
     assert states["my_lab.Broken"] == "failed"
     assert not living()

@@ -1,5 +1,6 @@
 """A sweep on a cluster of Ray, two nodes of one core each, is the sweep that it is on one machine."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from cifar_lab.runs import Sweep
 from tests.comparison import differences
-from tests.conftest import Outcome
+from tests.conftest import Outcome, names
 from tests.test_side_by_side import PLAIN, check_two_interrupted, command, killing_loss, wait_for_two
 
 pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs pip install 'cifar-lab[ray]'")
@@ -59,14 +60,14 @@ def test_the_same_command_ends_a_sweep_of_which_a_job_was_killed(
     line = [*killing, "seed=0,1,2,3", "hydra.sweep.dir=ray"]
     code, _, errors = swept(address, *line, "hydra.launcher.ray.remote.max_retries=0")
     assert code == 1, errors
-    assert "error: a process was killed; the same command goes on with what is unfinished" in errors
+    assert errors.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in errors
     before = {run.folder: run.status() for run in Sweep("ray").runs()}
     assert sorted(run.state() for run in Sweep("ray").runs()) == ["dead", "finished", "finished", "finished"]
     assert len({status["process"] for status in before.values()} - {os.getpid()}) >= 2
     code, out, errors = swept(address, *line)
     assert code == 0, errors
-    assert out.count(" epoch 2/2 ") == 1
+    assert out.count(" 2/2 ") == 1
     after = {run.folder: run.status() for run in Sweep("ray").runs()}
     assert sum(after[folder] == before[folder] for folder in before) == 3
     assert lab("-m", *killing, "seed=0,1,2,3", "hydra.sweep.dir=serial").code == 0
@@ -101,5 +102,5 @@ def test_a_signal_stops_its_jobs_where_they_can_go_on(address: str, number: sign
 def test_a_cluster_that_cannot_be_reached_is_one_line() -> None:
     code, _, errors = swept("127.0.0.1:1", *PLAIN, "seed=0,1")
     assert code == 2
-    assert errors.splitlines()[-1] == "error: hydra/launcher=ray: no cluster at 127.0.0.1:1: Connection refused"
+    names(errors.splitlines()[-1], "hydra/launcher=ray", "127.0.0.1:1", os.strerror(errno.ECONNREFUSED))
     assert not list(Path().rglob("status.json"))

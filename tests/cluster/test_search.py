@@ -47,7 +47,7 @@ def trained(log: str) -> set[str]:
 
 def test_processes_share_the_trials_and_what_a_killed_one_leaves_is_gone_on_with() -> None:
     survivor, victim = worker("survivor.log"), worker("victim.log")
-    wait_for("epoch 2/4", "victim.log", victim)
+    wait_for(" 2/4 ", "victim.log", victim)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert survivor.wait() == 0, Path("survivor.log").read_text()
@@ -65,7 +65,7 @@ def test_processes_share_the_trials_and_what_a_killed_one_leaves_is_gone_on_with
 def test_where_all_are_killed_the_same_command_ends_it_whole() -> None:
     killed = [worker("one.log"), worker("two.log")]
     for process, log in zip(killed, ("one.log", "two.log"), strict=True):
-        wait_for("epoch 1/4", log, process)
+        wait_for(" 1/4 ", log, process)
     for process in killed:
         process.kill()
         process.wait()

@@ -1,6 +1,7 @@
 """Sweeps over a real Slurm: what they leave is what the same sweep leaves in one process, whatever happens to a job."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from cifar_lab.runs import Run, Sweep
 from tests.cluster.slurm import Slurm
 from tests.comparison import sweep_differences
-from tests.conftest import TINY, Outcome
+from tests.conftest import TINY, Outcome, names
 
 pytestmark = pytest.mark.cluster
 
@@ -101,6 +102,12 @@ def logs(folder: str) -> list[str]:
     return [path.read_text() for path in sorted(Path(folder).glob(".submitit/*/*_log.out"))]
 
 
+def counts(output: str) -> list[tuple[int, int, int]]:
+    """How many jobs waited, ran and had ended, each time that the command said so."""
+    found = re.findall(r"(\d+) \w+(?: \(.*\))?, (\d+) \w+, (\d+) \w+$", output, re.MULTILINE)
+    return [(int(waiting), int(running), int(ended)) for waiting, running, ended in found]
+
+
 def wait_for(condition: Callable[[], bool], command: Command | None = None, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -129,10 +136,10 @@ def test_a_sweep_of_six_with_killed_jobs_and_such_at_their_time_limit_is_the_one
     states = {fault: [run.state() for run in runs] for fault, runs in by_fault("over_slurm").items()}
     assert states == {"none": ["finished"] * 2, "killed": ["dead"] * 2, "slow": ["finished"] * 2}, first
     assert len(stopped) == 2  # those at their time limit have saved, waited in the queue, and gone on
-    assert sum("this job is timed-out" in log and "Requeued job" in log for log in logs("over_slurm")) == 2
-    assert "was killed; the same command goes on with it" in first.stderr
+    assert sum("timed-out" in log and "Requeued" in log for log in logs("over_slurm")) == 2
+    assert any(run.folder.name in first.stderr.splitlines()[-1] for run in by_fault("over_slurm")["killed"])
     assert "Traceback" not in first.stderr
-    assert "0 running, 6 ended" in first.stdout
+    assert counts(first.stdout)[-1][1:] == (0, 6)
     finished = {run.folder: run.status() for run in Sweep("over_slurm").runs() if run.state() == "finished"}
 
     with Command(slurm, *line) as command:
@@ -162,7 +169,7 @@ def test_scancel_saves_and_who_stops_waiting_leaves_the_other_jobs_in_the_queue(
         ended = command.ended()
     number = one.partition("_")[0]
     assert ended.code == 130
-    assert f"jobs {number} go on in Slurm: scancel {number} stops them" in ended.stderr
+    assert f"scancel {number}" in ended.stderr
     assert slurm.jobs() == {other: "RUNNING"}
     slurm("scancel", number)
     wait_for(lambda: not slurm.jobs())
@@ -184,13 +191,14 @@ def test_why_jobs_wait_is_told_and_cancelled_ones_are_missing(slurm: Slurm) -> N
         slurm("scancel", next(iter(slurm.jobs())).partition("_")[0])
         ended = command.ended()
     assert ended.code == 1
-    assert "2 waiting (PartitionTimeLimit), 0 running, 0 ended" in ended.stdout
-    assert "has left no run" in ended.stderr
+    assert "PartitionTimeLimit" in ended.stdout
+    assert (2, 0, 0) in counts(ended.stdout)
+    names(ended.stderr.splitlines()[-1], "seed=0")
 
 
 def test_what_slurm_refuses_is_one_line(slurm: Slurm) -> None:
     with Command(slurm, "-m", *LINE, "seed=0,1", *ON_SLURM, "hydra.launcher.partition=nowhere") as command:
         ended = command.ended()
     assert ended.code == 2
-    assert "error: Slurm has refused the jobs: sbatch: error: invalid partition specified: nowhere" in ended.stderr
+    names(ended.stderr.splitlines()[-1], "sbatch: error: ", "partition", "nowhere")
     assert "Traceback" not in ended.stderr

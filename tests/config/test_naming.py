@@ -1,5 +1,5 @@
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +9,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab.config import class_names, resolved
 from cifar_lab.config.naming import run_folder, sweep_name
-from cifar_lab.fingerprints import fingerprint
-from cifar_lab.runs import Archive
+from cifar_lab.fingerprints import fingerprint, leaves
+from cifar_lab.runs import Archive, Run
+from tests.conftest import Compose
 
-Compose = Callable[..., DictConfig]
 LONG = "1" * 300
 
 
-@pytest.mark.parametrize(
-    "same",
-    [
+ARCHIVE = Path(__file__).parents[2] / "docs" / "results"
+
+
+def test_what_cannot_change_numbers_is_not_in_the_fingerprint(composed: Compose) -> None:
+    same = [
         "name=other",
         "logger=none",
         "data.root=/elsewhere",
@@ -31,24 +33,42 @@ LONG = "1" * 300
         "cuda_graphs=true",
         "callbacks=snapshots",
         "probe=none",
-    ],
-)
-def test_what_cannot_change_numbers_is_not_in_the_fingerprint(composed: Compose, same: str) -> None:
-    assert fingerprint(resolved(composed(same))) == fingerprint(resolved(composed()))
-
-
-def test_runs_from_before_there_were_probes_are_found_again(composed: Compose) -> None:
-    before = resolved(composed("experiment=vgg_a"))
-    del before["probe"]
-    assert fingerprint(before) == fingerprint(resolved(composed("experiment=vgg_a")))
-    kept = Archive(Path(__file__).parents[2] / "docs" / "results").read()
-    by = ["experiment" if run.result["options"].get("experiment") else "study" for run in kept]
-    commands = [
-        [f"{group}={run.result['options'][group]}", *run.result["overrides"][1:]]
-        for group, run in zip(by, kept, strict=True)
     ]
-    now = [fingerprint(resolved(composed(*command))) for command in commands]
-    assert now == [run.result["fingerprint"] for run in kept] != []
+    assert fingerprint(resolved(composed(*same))) == fingerprint(resolved(composed()))
+
+
+def _fingerprints_now_and_then(composed: Compose, runs: Iterable[Run]) -> tuple[list[str], list[str]]:
+    now, then = [], []
+    for run in runs:
+        group = "experiment" if run.result["options"].get("experiment") else "study"
+        command = [f"{group}={run.result['options'][group]}", *run.result["overrides"][1:]]
+        now.append(fingerprint(resolved(composed(*command))))
+        then.append(run.result["fingerprint"])
+    return now, then
+
+
+def test_runs_that_are_kept_are_found_again(composed: Compose) -> None:
+    # The first that has an option of some group, for each option; these groups do not change numbers.
+    shown = {"experiment", "study", "logger", "trainer", "callbacks"}
+    first: dict[tuple[str, str], Run] = {}
+    for run in Archive(ARCHIVE).read():
+        for group, option in run.result["options"].items():
+            if group not in shown:
+                first.setdefault((group, option), run)
+    now, then = _fingerprints_now_and_then(composed, {id(run): run for run in first.values()}.values())
+    assert now == then != []
+
+
+@pytest.mark.slow
+def test_all_runs_that_are_kept_are_found_again(composed: Compose) -> None:
+    now, then = _fingerprints_now_and_then(composed, Archive(ARCHIVE).read())
+    assert now == then != []
+
+
+def test_a_run_from_before_there_were_probes_is_found_again(composed: Compose) -> None:
+    before = resolved(composed())
+    del before["probe"]
+    assert fingerprint(before) == fingerprint(resolved(composed()))
 
 
 def test_a_component_that_has_been_renamed_keeps_its_fingerprint(composed: Compose) -> None:
@@ -57,35 +77,36 @@ def test_a_component_that_has_been_renamed_keeps_its_fingerprint(composed: Compo
     assert fingerprint(before) == fingerprint(resolved(composed("averaging=ema")))
 
 
-def test_everything_else_is(composed: Compose) -> None:
-    different = [
-        "seed=1",
-        "epochs=51",
-        "batch_size=64",
-        "bn=false",
-        "l1=1e-5",
-        "grad_clip=5",
-        "model.dropout=0.4",
-        "model.init=he",
-        "activation=relu",
-        "activation.negative_slope=0.05",
-        "loss=mse",
-        "optimizer.lr=2e-3",
-        "scheduler.eta_min=1e-5",
-        "data=synthetic",
-        "data.train_size=10000",
-        "data.split_seed=1",
-        "augment=none",
-        "protocol=report",
-        "trainer.accumulate_grad_batches=2",
-        "callbacks=early_stopping",
-        "probe=gradient",
+def test_every_setting_that_changes_numbers_is_in_it(composed: Compose) -> None:
+    keys = [
+        *("seed", "epochs", "batch_size", "bn", "l1", "grad_clip", "model.dropout", "model.init"),
+        *("activation.negative_slope", "optimizer.lr", "scheduler.eta_min", "data.train_size", "data.split_seed"),
+        "trainer.accumulate_grad_batches",
     ]
-    fingerprints = [fingerprint(resolved(composed(override))) for override in [*different, "name=test"]]
-    assert len(set(fingerprints)) == len(different) + 1
+    config = resolved(composed())
+    assert set(keys) < {key for key, _ in leaves(config)}
+    for key in keys:
+        changed = OmegaConf.create(config)
+        OmegaConf.update(changed, key, 0.123)
+        assert fingerprint(resolved(changed)) != fingerprint(config), key
 
 
-def test_a_value_said_that_is_the_default_changes_nothing(composed: Compose) -> None:
+def test_every_option_that_changes_numbers_is_in_it(composed: Compose) -> None:
+    others = {
+        "activation": "relu",
+        "augment": "none",
+        "callbacks": "early_stopping",
+        "data": "synthetic",
+        "loss": "mse",
+        "probe": "gradient",
+        "protocol": "report",
+    }
+    config, another = resolved(composed()), resolved(composed(*(f"{key}={value}" for key, value in others.items())))
+    for group in others:
+        assert fingerprint({**config, group: another[group]}) != fingerprint(config), group
+
+
+def test_a_default_that_is_typed_changes_nothing(composed: Compose) -> None:
     assert fingerprint(resolved(composed("bn=true", "loss=ce", "epochs=50"))) == fingerprint(resolved(composed()))
 
 
@@ -113,10 +134,10 @@ def test_long_names_that_differ_at_their_end_stay_different() -> None:
     assert max(map(len, names)) <= 110
 
 
-@pytest.mark.parametrize("same", [("loss=focal", "loss.gamma=2"), ("loss=focal", "loss.gamma=2.0"), ("loss=focal",)])
-def test_a_number_is_the_same_however_it_is_spelt(composed: Compose, same: tuple[str, ...]) -> None:
-    assert fingerprint(resolved(composed(*same))) == fingerprint(resolved(composed("loss=focal")))
-    assert fingerprint(resolved(composed("grad_clip=null"))) == fingerprint(resolved(composed("grad_clip=0")))
+def test_a_number_is_the_same_however_it_is_spelt(composed: Compose) -> None:
+    spelt = [("loss.gamma=2", "grad_clip=0"), ("loss.gamma=2.0", "grad_clip=null")]
+    first, second = (fingerprint(resolved(composed("loss=focal", *words))) for words in spelt)
+    assert first == second
 
 
 @pytest.mark.parametrize(

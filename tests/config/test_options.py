@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ GIVEN = {"self", "optimizer", "params", "images", "generator", "last_epoch", "ve
 GIVEN |= {"run", "throughput"}
 
 
+@cache
 def _options() -> dict[str, dict[str, Any]]:
     """Every option's settings, those of its parent in the same group included."""
     found = {}
@@ -107,41 +109,51 @@ def test_a_schedulers_epochs_or_steps_are_lightnings_words() -> None:
             assert issubclass(get_object(settings["_target_"]), torch.optim.lr_scheduler.LRScheduler)
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+SHOWN = {
+    "--help": "",
+    "--cfg job model=resnet18": "_target_: cifar_lab.models.ResNet",
+    "--cfg job --resolve name=x epochs=7": "T_max: 7",
+    "--info defaults": "model/cnn",
+    "--shell-completion install=bash": "complete -o nospace",
+    "--shell-completion install=zsh": "complete -o nospace",
+    "--shell-completion install=fish": "complete -c",
+}
+
+
+@pytest.fixture(scope="module")
+def shown() -> dict[str, str]:
+    """What commands that only show something print, by their arguments, and that they import no torch."""
     code = (
-        "import sys\nfrom cifar_lab.train import main\ntry: main()\n"
-        "finally: assert 'torch' not in sys.modules, 'torch was imported'"
+        "import sys\nfrom cifar_lab.train import main\n"
+        "for line in sys.argv[1:]:\n"
+        "    sys.argv[1:] = line.split()\n"
+        "    try: main()\n"
+        "    except SystemExit as exit_: print('\\f', exit_.code, sep='', flush=True)\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
     )
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-
-
-def test_help_names_every_group_option_scalar_and_runnable_examples() -> None:
-    done = _run("--help")
+    command = [sys.executable, "-c", code, *SHOWN]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
     assert done.returncode == 0, done.stderr
+    *pages, last = re.split(r"\f(\d+)\n", done.stdout)
+    assert last == ""
+    assert pages[1::2] == ["0"] * len(SHOWN)
+    return dict(zip(SHOWN, pages[::2], strict=True))
+
+
+def test_help_names_every_group_option_scalar_and_runnable_examples(shown: dict[str, str]) -> None:
+    page = shown["--help"]
     for folder in conf_folder().iterdir():
         if folder.is_dir() and folder.name != "hydra":
-            assert re.search(rf"^\s*{folder.name}: ", done.stdout, re.MULTILINE), folder.name
-            assert all(path.stem in done.stdout for path in folder.glob("*.yaml"))
+            assert re.search(rf"^\s*{folder.name}: ", page, re.MULTILINE), folder.name
+            assert all(path.stem in page for path in folder.glob("*.yaml"))
     defaults = OmegaConf.load(conf_folder() / "train.yaml")
-    for name, default in re.findall(r"^\s+(\w+)=(\S+)  ", done.stdout, re.MULTILINE):
+    for name, default in re.findall(r"^\s+(\w+)=(\S+)  ", page, re.MULTILINE):
         if name not in ("name", "allow", "resume"):
             assert float(defaults[name]) == float({"true": 1}.get(default, default)), name
-    examples = re.findall(r"^\s+python -m cifar_lab\.train (.*=.*)$", done.stdout, re.MULTILINE)
+    examples = re.findall(r"^\s+python -m cifar_lab\.train (.*=.*)$", page, re.MULTILINE)
     assert len([example for example in examples if "GROUP" not in example]) == 8
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--cfg", "job", "model=resnet18"], "_target_: cifar_lab.models.ResNet"),
-        (["--cfg", "job", "--resolve", "name=x", "epochs=7"], "T_max: 7"),
-        (["--info", "defaults"], "model/cnn"),
-        (["--shell-completion", "install=bash"], "complete -o nospace"),
-        (["--shell-completion", "install=zsh"], "complete -o nospace"),
-        (["--shell-completion", "install=fish"], "complete -c"),
-    ],
-)
-def test_what_shows_without_training_needs_no_torch(arguments: list[str], words: str) -> None:
-    done = _run(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert words in done.stdout + done.stderr
+def test_what_shows_without_training_needs_no_torch(shown: dict[str, str]) -> None:
+    for line, words in SHOWN.items():
+        assert words in shown[line], line

@@ -1,6 +1,6 @@
 """Command line > experiment > model > default; and what an experiment set inside a replaced option falls away."""
 
-from collections.abc import Callable
+import itertools
 from functools import cache
 from typing import Any
 
@@ -8,18 +8,17 @@ import hydra._internal.hydra as hydra_internals
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from cifar_lab.config import conf_folder
 from cifar_lab.config.precedence import Loader
 
-Compose = Callable[..., DictConfig]
 EXPERIMENTS = sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml"))
 GROUPS = {
     group: sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
     for group in ("activation", "model", "loss", "optimizer", "scheduler", "averaging", "augment", "data", "protocol")
 }
-# One option of each group that no experiment names, as far as there is one.
+# One option of each group that few experiments name.
 ANOTHER = {
     "activation": "mish",
     "model": "vgg_a_light",
@@ -31,67 +30,83 @@ ANOTHER = {
     "data": "synthetic",
     "protocol": "report",
 }
+# They differ in the groups whose options they name; resnet_adamw_150 builds on another.
+SOME = ("activation_elu", "loss_focal", "beyond_resnet18", "resnet_adamw_150", "swa")
 
 
 @cache
-def _composition(*overrides: str) -> tuple[Any, dict[str, str]]:
+def _composition(*overrides: str) -> tuple[dict[str, Any], dict[str, str]]:
     """A composition in plain values, and the chosen option of each group."""
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         assert isinstance(loader, Loader)
-        return OmegaConf.to_container(compose("train", [*overrides])), loader.choices
+        config: Any = OmegaConf.to_container(compose("train", [*overrides]))
+        return config, loader.choices
 
 
-def _replaced_option_is_its_own(experiment: str, group: str, option: str) -> None:
-    """A replaced option keeps nothing of the experiment's, and the rest of the experiment stays."""
+def _replaced_options_are_their_own(experiment: str, options: dict[str, str], default: dict[str, Any]) -> None:
+    """Replaced options keep nothing of the experiment's, and the rest of the experiment stays."""
     alone, chosen = _composition(f"experiment={experiment}")
-    replaced, _ = _composition(f"experiment={experiment}", f"{group}={option}")
-    default, _ = _composition(f"{group}={option}")
-    if chosen[group] == option:
-        assert replaced == alone
-        return
-    assert replaced[group] == default[group]
+    others = {group: option for group, option in options.items() if chosen[group] != option}
+    replaced, _ = _composition(f"experiment={experiment}", *_words(others))
+    assert {group: replaced[group] for group in others} == {group: default[group] for group in others}
     # A model brings its activation, unless the experiment names one.
-    others = set(alone) - {group, "activation"}
-    assert {key: replaced[key] for key in others} == {key: alone[key] for key in others}
+    rest = set(alone) - set(others) - {"activation"}
+    assert {key: replaced[key] for key in rest} == {key: alone[key] for key in rest}
 
 
-@pytest.mark.parametrize("group", ANOTHER)
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_an_option_replaces_the_experiments_with_its_numbers(experiment: str, group: str) -> None:
-    _replaced_option_is_its_own(experiment, group, ANOTHER[group])
+def _words(options: dict[str, str]) -> list[str]:
+    return [f"{group}={option}" for group, option in options.items()]
+
+
+@pytest.mark.parametrize(
+    "experiment", [name if name in SOME else pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS]
+)
+def test_options_replace_the_experiments_with_their_numbers(experiment: str) -> None:
+    _replaced_options_are_their_own(experiment, ANOTHER, _composition(*_words(ANOTHER))[0])
+
+
+@pytest.mark.parametrize(("experiment", "group"), list(zip(itertools.cycle(SOME), ANOTHER, strict=False)))
+def test_an_option_replaces_the_experiments_and_no_other(experiment: str, group: str) -> None:
+    _replaced_options_are_their_own(experiment, {group: ANOTHER[group]}, _composition(*_words(ANOTHER))[0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in GROUPS[group]])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_option_replaces_every_experiments(experiment: str, group: str, option: str) -> None:
-    _replaced_option_is_its_own(experiment, group, option)
+    _replaced_options_are_their_own(experiment, {group: option}, _composition(f"{group}={option}")[0])
 
 
-def test_the_command_line_wins_over_the_experiment_over_the_model_over_the_default(composed: Compose) -> None:
-    assert composed().activation._target_ == "torch.nn.LeakyReLU"
-    assert composed("model=resnet14").activation._target_ == "torch.nn.SiLU"
-    assert composed("experiment=beyond_resnet18").activation._target_ == "torch.nn.ReLU"
-    assert composed("experiment=beyond_resnet18", "activation=gelu").activation._target_ == "torch.nn.GELU"
-    assert composed("experiment=best_cnn").activation.negative_slope == 0.05
-    assert composed("experiment=best_cnn", "activation.negative_slope=0.2").activation.negative_slope == 0.2
-    assert composed("experiment=best_cnn", "activation=leaky_relu").activation.negative_slope == 0.05
+def test_typing_an_experiments_own_options_changes_nothing() -> None:
+    own = {"model": "cnn", "activation": "leaky_relu", "loss": "label_smoothing", "averaging": "swa"}
+    assert _composition("experiment=swa", *_words(own)) == _composition("experiment=swa")
 
 
-def test_numbers_of_a_replaced_option_fall_away_and_typed_ones_stay(composed: Compose) -> None:
-    assert composed("experiment=loss_label_smoothing").loss.smoothing == 0.2
-    assert "smoothing" not in composed("experiment=loss_label_smoothing", "loss=focal").loss
-    assert composed("experiment=optimizer_sgd", "optimizer=adam").optimizer.weight_decay == 1e-4
-    assert composed("experiment=best_cnn", "optimizer=sgd").optimizer.lr == 0.05
-    assert composed("experiment=best_cnn", "optimizer=sgd", "optimizer.lr=0.3").optimizer.lr == 0.3
-    assert composed("experiment=best_cnn", "optimizer=sgd").epochs == 100
+def test_the_command_line_wins_over_the_experiment_over_the_model_over_the_default() -> None:
+    def activation(*overrides: str) -> Any:
+        return _composition(*overrides)[0]["activation"]
+
+    assert activation()["_target_"] == "torch.nn.LeakyReLU"
+    assert activation("model=resnet14")["_target_"] == "torch.nn.SiLU"
+    assert activation("experiment=beyond_resnet18")["_target_"] == "torch.nn.ReLU"
+    assert activation("experiment=beyond_resnet18", "activation=gelu")["_target_"] == "torch.nn.GELU"
+    assert activation("experiment=swa")["negative_slope"] == 0.05
+    assert activation("experiment=swa", "activation.negative_slope=0.2")["negative_slope"] == 0.2
 
 
-def test_what_no_option_replaces_stays(composed: Compose) -> None:
-    assert composed("experiment=resnet_adamw", "trainer=cpu").trainer.check_val_every_n_epoch == 5
-    assert composed("experiment=resnet_adamw_150", "data=synthetic").data.mean == [0.4914, 0.4822, 0.4465]
-    assert composed("experiment=resnet_adamw_150").data.mean == [0.5, 0.5, 0.5]
+def test_numbers_of_a_replaced_option_fall_away_and_typed_ones_stay() -> None:
+    assert _composition("experiment=swa")[0]["loss"]["smoothing"] == 0.15
+    config, _ = _composition("experiment=swa", "loss=focal", "optimizer=adam", "optimizer.lr=0.3")
+    assert "smoothing" not in config["loss"]
+    assert (config["optimizer"]["lr"], config["optimizer"]["weight_decay"], config["epochs"]) == (0.3, 1e-4, 100)
+
+
+def test_what_no_option_replaces_stays() -> None:
+    assert _composition("experiment=resnet_adamw_150")[0]["data"]["mean"] == [0.5, 0.5, 0.5]
+    config, _ = _composition("experiment=resnet_adamw_150", "trainer=cpu", "data=synthetic")
+    assert config["trainer"]["check_val_every_n_epoch"] == 5
+    assert config["data"]["mean"] == [0.4914, 0.4822, 0.4465]
 
 
 def test_hydra_still_has_the_two_methods_that_we_extend() -> None:

@@ -1,26 +1,40 @@
 """What a search varies is read from a file or a command line, and refused where it leads outside what a key takes."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cifar_lab.config import Axis, checked, checked_search, conf_folder, resolved
+from cifar_lab.config import Axis, checked, checked_search, conf_folder, resolved, searches
 from cifar_lab.fingerprints import fingerprint
 from tests.conftest import Compose
 
 FILES = sorted(path.stem for path in (conf_folder() / "search").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.fixture
+def first_corner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check the first corner alone, as a composition takes long."""
+    monkeypatch.setattr(searches, "around", lambda axes: [[axis[0] for axis in axes]])
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "adam" else pytest.mark.slow) for name in FILES]
+)
+def test_every_corner_of_a_file_can_be_trained(name: str) -> None:
+    checked_search([f"search={name}", "data=synthetic"])
+
+
+@pytest.mark.usefixtures("first_corner")
+@pytest.mark.parametrize("name", [name for name in FILES if name != "adam"])
 def test_every_file_can_be_searched(name: str) -> None:
     search = checked_search([f"search={name}", "data=synthetic"])
     assert search.name == f"search-{name}"
     assert len(search.axes) == 3
 
 
+@pytest.mark.usefixtures("first_corner")
 def test_a_file_says_what_varies_and_on_which_scale() -> None:
     search = checked_search(["search=adam", "data=synthetic", "epochs=3"])
     assert search.axes == (
@@ -28,9 +42,11 @@ def test_a_file_says_what_varies_and_on_which_scale() -> None:
         Axis("optimizer.weight_decay", low=1e-6, high=1e-2, log=True),
         Axis("loss.smoothing", low=0.0, high=0.3),
     )
+    assert search.name == "search-adam"
     assert (search.fixed, search.epochs) == (("search=adam", "data=synthetic", "epochs=3"), 3)
 
 
+@pytest.mark.usefixtures("first_corner")
 def test_what_is_typed_fixes_narrows_or_adds_an_axis() -> None:
     typed = [
         "optimizer.lr=1e-3",
@@ -48,6 +64,7 @@ def test_what_is_typed_fixes_narrows_or_adds_an_axis() -> None:
     assert "optimizer.lr=1e-3" in search.fixed
 
 
+@pytest.mark.usefixtures("first_corner")
 def test_without_a_file_the_folder_is_named_by_the_axes() -> None:
     search = checked_search(["data=synthetic", "optimizer.lr=interval(1e-4,1e-2)", "loss=ce,mse"])
     assert search.name == "search-optimizer.lr-loss"
@@ -61,37 +78,41 @@ def test_numbers_have_four_digits_and_stay_within_their_ends() -> None:
     assert Axis("batch_size", low=32, high=128, step=32).word(64) == "batch_size=64"
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["search=adm"], "did you mean adam"),
-        (["search=adam,sgd"], "one search at a time"),
-        (["search=adam", "protocol=report"], "protocol=report validates on the test set"),
-        (["search=adam", "seed=0,1"], "seed=0,1: a search has one"),
-        (["search=adam", "name=${model}"], "name it without ${...}"),
-        (["search=adam", "study=loss"], "study=loss: a study has axes of its own"),
-        (["search=adam", "resume=auto"], "resume=auto: the same command goes on"),
-        (["search=adam", "hydra.run.dir=x"], "name= says where"),
-        (["search=adam", "hydra/launcher=joblib"], "name= says where"),
-        (["search=adam", "epochs=0"], "epochs=0: it takes a whole number from 1 on"),
-        (["search=adam", "loss=ce"], "loss has no smoothing"),
-        (["epochs=3"], "nothing to search"),
-        (["lrr=interval(1e-4,1e-2)"], "did you mean optimizer.lr"),
-        (["optimizer.lr=interval(-1,1)"], "optimizer.lr=-1.0: it takes a number above 0"),
-        (["model.dropout=interval(0,2)"], "model.dropout=2.0: it takes a number from 0 to 1"),
-        (["optimizer.lr=interval(1e-2,1e-4)"], "the lower one first"),
-        (["loss.smoothing=tag(log,interval(0,0.1))", "loss=label_smoothing"], "with log its lower end is above 0"),
-        (["model.dropout=range(0,1,0.1)"], "range() takes whole numbers"),
-        (["loss=choice(ce)"], "loss=choice(ce) is one value"),
-        (["loss=ce,mee"], "did you mean mse"),
-    ],
-)
-def test_what_cannot_be_searched_is_refused_in_one_line(words: list[str], told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)) as error:
-        checked_search([*words, "data=synthetic"])
-    assert "\n" not in str(error.value)
+REFUSED = {
+    "search=adm": ("search=adm", "adam"),
+    "search=adam,sgd": ("search=adam,sgd",),
+    "search=adam protocol=report": ("protocol=report",),
+    "search=adam seed=0,1": ("seed=0,1",),
+    "search=adam name=${model}": ("name=${model}",),
+    "search=adam study=loss": ("study=loss",),
+    "search=adam resume=auto": ("resume=auto",),
+    "search=adam hydra.run.dir=x": ("hydra.run.dir=x", "name="),
+    "search=adam hydra/launcher=joblib": ("hydra/launcher=joblib", "name="),
+    "epochs=3": ("search=adam", "interval"),
+    "model.dropout=interval(0,2)": ("model.dropout=2.0", "1"),
+    "optimizer.lr=interval(1e-2,1e-4)": ("optimizer.lr=interval(1e-2,1e-4)",),
+    "loss=label_smoothing loss.smoothing=tag(log,interval(0,0.1))": ("loss.smoothing=tag(log,interval(0,0.1))", "0"),
+    "model.dropout=range(0,1,0.1)": ("model.dropout=range(0,1,0.1)", "interval()"),
+    "loss=choice(ce)": ("loss=choice(ce)", "choice()"),
+}
+# Refused where one of those is.
+ALIKE = {
+    "search=adam epochs=0": ("epochs=0", "1"),
+    "search=adam loss=ce": ("loss.smoothing",),
+    "lrr=interval(1e-4,1e-2)": ("lrr", "optimizer.lr"),
+    "optimizer.lr=interval(-1,1)": ("optimizer.lr=-1.0", "0"),
+    "loss=ce,mee": ("loss=mee", "mse"),
+}
 
 
+@pytest.mark.parametrize("line", [*REFUSED, *(pytest.param(line, marks=pytest.mark.slow) for line in ALIKE)])
+def test_what_cannot_be_searched_is_refused_in_one_line(line: str) -> None:
+    with pytest.raises(ValueError, match=r"^\S[^\n]*$") as refused:
+        checked_search([*line.split(), "data=synthetic"])
+    assert [fact for fact in (REFUSED | ALIKE)[line] if fact not in str(refused.value)] == []
+
+
+@pytest.mark.usefixtures("first_corner")
 def test_a_file_of_the_users_own_is_found_and_needs_axes(tmp_path: Path) -> None:
     (tmp_path / "search").mkdir()
     (tmp_path / "search" / "mine.yaml").write_text(
@@ -101,17 +122,17 @@ def test_a_file_of_the_users_own_is_found_and_needs_axes(tmp_path: Path) -> None
     search = checked_search(["search=mine", "data=synthetic"], tmp_path)
     assert (search.epochs, search.axes) == (7, (Axis("l1", low=1e-8, high=1e-3, log=True),))
     assert search.command(["l1=1e-6"])[:2] == ["--config-dir", str(tmp_path)]
-    with pytest.raises(ValueError, match="search=none: its file needs its axes under"):
+    with pytest.raises(ValueError, match=r"search=none\b.*axes:"):
         checked_search(["search=none", "data=synthetic"], tmp_path)
 
 
 def test_train_refuses_what_a_search_leaves_open_and_trains_what_it_does_not(composed: Compose) -> None:
-    with pytest.raises(ValueError, match=r"leaves optimizer\.weight_decay and loss\.smoothing open; python -m"):
+    with pytest.raises(ValueError, match=r"\boptimizer\.weight_decay\b.*\bloss\.smoothing\b.*cifar_lab\.search"):
         checked(["search=adam", "data=synthetic", "optimizer.lr=1e-3"])
     typed = ["optimizer.lr=1e-3", "optimizer.weight_decay=1e-4", "loss.smoothing=0.1"]
-    checked(["search=adam", "data=synthetic", *typed])
-    by_file, by_hand = composed("search=adam", *typed), composed("optimizer=adam", "loss=label_smoothing")
-    assert fingerprint(resolved(by_file)) == fingerprint(resolved(by_hand))
+    by_file = checked(["search=adam", "data=synthetic", *typed]).composition
+    by_hand = resolved(composed("optimizer=adam", "loss=label_smoothing", "data=synthetic"))
+    assert fingerprint(by_file) == fingerprint(by_hand)
 
 
 def test_a_mistake_costs_no_import_of_torch_or_optuna() -> None:

@@ -1,5 +1,6 @@
 """What a composition, a folder or a file may make."""
 
+import re
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ ATTACKS = (
 def test_no_name_in_our_modules_is_called_but_components(target: str) -> None:
     option: dict[str, Any] = {"model": {"_target_": "cifar_lab.models.CNN", "activation": {"_target_": target}}}
     for check in (check_targets, check_network_targets):
-        with pytest.raises(ValueError, match="lies outside this project"):
+        with pytest.raises(ValueError, match=rf"_target_={re.escape(target)}\b"):
             check(option, ())
 
 
@@ -36,11 +37,11 @@ def test_no_name_in_our_modules_is_called_but_components(target: str) -> None:
 )
 def test_a_network_is_made_of_networks_alone(target: str) -> None:
     check_targets({"_target_": target}, ())
-    with pytest.raises(ValueError, match="lies outside this project"):
+    with pytest.raises(ValueError, match=rf"_target_={re.escape(target)}\b"):
         check_network_targets({"_target_": target}, ())
 
 
 def test_what_is_allowed_by_name_may_run() -> None:
     check_network_targets({"_target_": "my_lab.Net", "parts": [{"_target_": "torch.nn.ReLU"}]}, ["my_lab"])
-    with pytest.raises(ValueError, match="--allow my_lab lets it run"):
+    with pytest.raises(ValueError, match=r"_target_=my_lab\.Net.*--allow my_lab\b"):
         check_network_targets({"_target_": "my_lab.Net"}, ())

@@ -78,18 +78,18 @@ def test_the_folder_appears_with_all_its_files(tmp_path: Path, monkeypatch: pyte
 
 
 BAD: dict[str, tuple[Member, str]] = {
-    "a path that climbs": (regular(f"{FOLDER}/../../escaped.bin", b"x"), "escaped.bin' leads out of its folder"),
-    "a known name that climbs": (regular(f"../{FOLDER}/{IMAGES[0]}", b"x"), "leads out of its folder"),
-    "an absolute path": (regular("/tmp/escaped.bin", b"x"), "'/tmp/escaped.bin' leads out of its folder"),
-    "a folder that climbs": (special("..", tarfile.DIRTYPE), "'..' leads out of its folder"),
-    "a symbolic link": (special(f"{FOLDER}/{IMAGES[0]}", tarfile.SYMTYPE, "/etc/passwd"), "is a link or a device"),
-    "a hard link": (special(f"{FOLDER}/{IMAGES[0]}", tarfile.LNKTYPE, "/etc/passwd"), "is a link or a device"),
-    "a link of another name": (special("elsewhere", tarfile.SYMTYPE, "/"), "'elsewhere' is a link or a device"),
-    "a device": (special(f"{FOLDER}/zero", tarfile.CHRTYPE), "is a link or a device"),
-    "a pipe": (special(f"{FOLDER}/{CLASSES}", tarfile.FIFOTYPE), "is a link or a device"),
-    "a file twice": (regular(f"{FOLDER}/{IMAGES[2]}", bytes(BYTES)), f"{IMAGES[2]}' comes twice"),
-    "names that are a flood": (regular(f"{FOLDER}/{CLASSES}", bytes(1_001)), f"{CLASSES}' has 1,001 bytes"),
-    "another file that is a flood": (regular("flood", bytes(BYTES + 1)), "'flood' has 3,074 bytes"),
+    "a path that climbs": (regular(f"{FOLDER}/../../escaped.bin", b"x"), ""),
+    "a known name that climbs": (regular(f"../{FOLDER}/{IMAGES[0]}", b"x"), ""),
+    "an absolute path": (regular("/tmp/escaped.bin", b"x"), ""),
+    "a folder that climbs": (special("..", tarfile.DIRTYPE), ""),
+    "a symbolic link": (special(f"{FOLDER}/{IMAGES[0]}", tarfile.SYMTYPE, "/etc/passwd"), "link"),
+    "a hard link": (special(f"{FOLDER}/{IMAGES[0]}", tarfile.LNKTYPE, "/etc/passwd"), "link"),
+    "a link of another name": (special("elsewhere", tarfile.SYMTYPE, "/"), "link"),
+    "a device": (special(f"{FOLDER}/zero", tarfile.CHRTYPE), "device"),
+    "a pipe": (special(f"{FOLDER}/{CLASSES}", tarfile.FIFOTYPE), "device"),
+    "a file twice": (regular(f"{FOLDER}/{IMAGES[2]}", bytes(BYTES)), ""),
+    "names that are a flood": (regular(f"{FOLDER}/{CLASSES}", bytes(1_001)), "1,001"),
+    "another file that is a flood": (regular("flood", bytes(BYTES + 1)), "3,074"),
 }
 
 
@@ -98,26 +98,28 @@ BAD: dict[str, tuple[Member, str]] = {
 def test_an_archive_with_a_foreign_member_is_refused_and_writes_nothing(
     tmp_path: Path, kind: str, is_first: bool
 ) -> None:
-    member, expected = BAD[kind]
-    assert expected in refusal(tmp_path, [member, *members()] if is_first else [*members(), member])
+    member, fact = BAD[kind]
+    message = refusal(tmp_path, [member, *members()] if is_first else [*members(), member])
+    assert f"'{member[0].name}'" in message and fact in message
 
 
 @pytest.mark.parametrize("size", [0, BYTES - 1, BYTES + 1, 100 * BYTES])
 def test_a_file_of_images_of_another_size_is_refused(tmp_path: Path, size: int) -> None:
     contents = members()
     contents[3] = regular(f"{FOLDER}/{IMAGES[2]}", bytes(size))
-    assert refusal(tmp_path, contents) == f"its member '{FOLDER}/{IMAGES[2]}' has {size:,} bytes"
+    message = refusal(tmp_path, contents)
+    assert f"'{FOLDER}/{IMAGES[2]}'" in message and f" {size:,} " in message
 
 
 @pytest.mark.parametrize("name", CONTENTS)
 def test_an_archive_that_lacks_a_file_is_refused(tmp_path: Path, name: str) -> None:
-    assert (
-        refusal(tmp_path, [member for member in members() if not member[0].name.endswith(name)]) == f"it lacks {name}"
-    )
+    message = refusal(tmp_path, [member for member in members() if not member[0].name.endswith(name)])
+    assert {word.strip(",") for word in message.split()} & CONTENTS.keys() == {name}
 
 
 def test_files_outside_the_folder_do_not_count(tmp_path: Path) -> None:
-    assert refusal(tmp_path, [regular(name, content) for name, content in CONTENTS.items()]).startswith("it lacks")
+    message = refusal(tmp_path, [regular(name, content) for name, content in CONTENTS.items()])
+    assert all(name in message for name in CONTENTS)
 
 
 Damage = Callable[[bytes], bytes]
@@ -161,7 +163,7 @@ def test_an_empty_folder_is_no_data_set_and_an_incomplete_one_is_not_touched(tmp
     assert not is_complete(tmp_path, BYTES)
     (tmp_path / IMAGES[0]).write_bytes(bytes(BYTES))
     (tmp_path / IMAGES[1]).write_bytes(b"half")
-    with pytest.raises(DataError, match=f"{IMAGES[1]}, .*{IMAGES[5]} missing or not of 3,073 bytes; remove") as error:
+    with pytest.raises(DataError, match=rf"{IMAGES[1]}, .*{IMAGES[5]}\b.* 3,073 ") as error:
         is_complete(tmp_path, BYTES)
     assert str(tmp_path) in str(error.value) and IMAGES[0] not in str(error.value)
     assert len(os.listdir(tmp_path)) == 2

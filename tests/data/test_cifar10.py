@@ -192,7 +192,7 @@ def test_missing_files_are_named(tmp_path: Path, layout: str, write: Writer, ins
     for name in ("data_batch_3", "test_batch"):
         (folder / f"{name}{suffix}").unlink()
     message = refusal(folder if inside else tmp_path)
-    assert str(folder) in message and f"data_batch_3{suffix}, test_batch{suffix} missing" in message
+    assert str(folder) in message and f"data_batch_3{suffix}, test_batch{suffix}" in message
     assert "data_batch_1" not in message and "data_batch_5" not in message
 
 
@@ -208,13 +208,15 @@ def test_no_root_means_the_folder_in_the_cache_of_the_user(tmp_path: Path, monke
 def test_a_binary_file_of_another_size_is_refused_with_both_sizes(tmp_path: Path, change: int) -> None:
     path = write_binary(tmp_path / BINARY, random_batches()) / "data_batch_4.bin"
     path.write_bytes((path.read_bytes() + bytes(3073))[: COUNT * 3073 + change])
-    assert f"{path} has {61_460 + change:,} bytes, not 61,460" in refusal(tmp_path)
+    message = refusal(tmp_path)
+    assert str(path) in message and re.findall(r"\d+,\d+", message) == [f"{61_460 + change:,}", "61,460"]
 
 
 def test_an_empty_binary_file_is_refused(tmp_path: Path) -> None:
     path = write_binary(tmp_path / BINARY, random_batches()) / "test_batch.bin"
     path.write_bytes(b"")
-    assert f"{path} has 0 bytes" in refusal(tmp_path)
+    message = refusal(tmp_path)
+    assert str(path) in message and " 0 " in message
 
 
 @both_layouts
@@ -224,36 +226,37 @@ def test_labels_that_are_no_class_are_refused(tmp_path: Path, layout: str, write
     batches["data_batch_2"][1][7] = label
     folder = write(tmp_path / layout, batches)
     message = refusal(tmp_path)
-    assert str(folder / "data_batch_2") in message and "labels outside 0 to 9" in message
+    assert str(folder / "data_batch_2") in message and "labels" in message and re.search(r"\b0\b.*\b9\b", message)
 
 
 @pytest.mark.parametrize("label", [-1, -250, 256, 259, 2**31 - 1])
 def test_labels_that_do_not_fit_a_byte_are_refused_instead_of_wrapped(tmp_path: Path, label: int) -> None:
     planes, labels = random_batches()["data_batch_1"]
     path = overwrite_first(tmp_path, python2_file({b"data": planes, b"labels": [label, *labels[1:]]}))
-    assert refusal(tmp_path).startswith(f"{path} holds labels outside 0 to 9")
+    message = refusal(tmp_path)
+    assert message.startswith(f"{path} ") and "labels" in message
 
 
 PLANES, LABELS = random_batches()["data_batch_1"]
 
 
 @pytest.mark.parametrize(
-    ("batch", "found"),
+    ("batch", "shape"),
     [
-        ({b"data": PLANES[:-1], b"labels": LABELS}, "uint8 images (19, 3072)"),
-        ({b"data": PLANES[:, :-1], b"labels": LABELS}, "uint8 images (20, 3071)"),
-        ({b"data": PLANES.reshape(COUNT, 3, 32, 32), b"labels": LABELS}, "uint8 images (20, 3, 32, 32)"),
-        ({b"data": PLANES, b"labels": LABELS[:-1]}, "labels (19,)"),
-        ({b"data": PLANES, b"labels": [[label] for label in LABELS]}, "labels (20, 1)"),
-        ({b"data": PLANES, b"labels": []}, "labels (0,)"),
-        ({b"data": PLANES, b"labels": [b"cat"] * COUNT}, "labels (20,)"),
-        ({b"data": PLANES, b"labels": 3}, "labels ()"),
+        ({b"data": PLANES[:-1], b"labels": LABELS}, "(19, 3072)"),
+        ({b"data": PLANES[:, :-1], b"labels": LABELS}, "(20, 3071)"),
+        ({b"data": PLANES.reshape(COUNT, 3, 32, 32), b"labels": LABELS}, "(20, 3, 32, 32)"),
+        ({b"data": PLANES, b"labels": LABELS[:-1]}, "(19,)"),
+        ({b"data": PLANES, b"labels": [[label] for label in LABELS]}, "(20, 1)"),
+        ({b"data": PLANES, b"labels": []}, "(0,)"),
+        ({b"data": PLANES, b"labels": [b"cat"] * COUNT}, "(20,)"),
+        ({b"data": PLANES, b"labels": 3}, "()"),
     ],
 )
-def test_images_and_labels_of_other_shapes_are_refused(tmp_path: Path, batch: dict[bytes, Any], found: str) -> None:
+def test_images_and_labels_of_other_shapes_are_refused(tmp_path: Path, batch: dict[bytes, Any], shape: str) -> None:
     path = overwrite_first(tmp_path, python2_file(batch))
     message = refusal(tmp_path)
-    assert str(path) in message and found in message
+    assert str(path) in message and shape in message
 
 
 @pytest.mark.parametrize(
@@ -296,7 +299,7 @@ VALID = python2_file({b"data": PLANES, b"labels": LABELS})
 )
 def test_a_damaged_or_foreign_pickle_is_refused(tmp_path: Path, content: bytes) -> None:
     path = overwrite_first(tmp_path, content)
-    assert refusal(tmp_path).startswith(f"{path} is no batch of CIFAR-10 (")
+    assert refusal(tmp_path).startswith(f"{path} ")
 
 
 class Call:
@@ -332,21 +335,21 @@ def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(tmp_path: Pa
     marker = tmp_path / "marker"
     content = pickle.dumps(calls_that_leave_a_marker(marker)[kind], protocol)
     pickle.loads(content)
-    assert marker.exists(), "the attack works on a trusting unpickler"
+    assert marker.exists()  # on a trusting unpickler the attack works
     marker.unlink()
     path = overwrite_first(tmp_path, content)
-    assert refusal(tmp_path).startswith(f"{path} is no batch of CIFAR-10 (")
+    assert refusal(tmp_path).startswith(f"{path} ")
     assert not marker.exists()
 
 
 def test_a_call_by_the_opcode_that_needs_no_reduce_is_refused(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
-    content = b"(S'touch " + str(marker).encode() + b"'\nios\nsystem\n."
+    content = b"(S'touch \"" + str(marker).encode() + b"\"'\nios\nsystem\n."
     pickle.loads(content)
-    assert marker.exists(), "the attack works on a trusting unpickler"
+    assert marker.exists()  # on a trusting unpickler the attack works
     marker.unlink()
     overwrite_first(tmp_path, content)
-    assert "it calls os.system" in refusal(tmp_path)
+    assert "os.system" in refusal(tmp_path)
     assert not marker.exists()
 
 
@@ -361,14 +364,14 @@ def test_ten_bytes_fill_no_memory(tmp_path: Path) -> None:
 
 def test_a_name_of_several_lines_is_refused_in_one(tmp_path: Path) -> None:
     overwrite_first(tmp_path, b"\x80\x04\x8c\x05numpy\x8c\x08load\nall\x93.")
-    assert "it calls numpy.load all" in refusal(tmp_path)
+    assert "numpy.load" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["frombuffer", "ndarray.tofile", "dtype.__class__", "load", "save", "fromfile"])
 def test_numpy_beyond_its_arrays_is_refused(tmp_path: Path, name: str) -> None:
     content = b"\x80\x04" + b"".join(b"\x8c" + bytes([len(text)]) + text.encode() for text in ("numpy", name))
     overwrite_first(tmp_path, content + b"\x93.")
-    assert f"it calls numpy.{name}" in refusal(tmp_path)
+    assert f"numpy.{name}" in refusal(tmp_path)
 
 
 def test_an_array_of_raw_pointers_is_refused_before_a_pointer_is_followed(tmp_path: Path) -> None:
@@ -378,7 +381,7 @@ def test_an_array_of_raw_pointers_is_refused_before_a_pointer_is_followed(tmp_pa
     pointers = python2_array((1,), dtype, struct.pack("P", id(None)))
     batch = b"\x80\x02}(" + python2_pickle(b"data") + python2_pickle(PLANES) + python2_pickle(b"labels")
     path = overwrite_first(tmp_path, batch + b"](" + pointers * COUNT + b"eu.")
-    assert refusal(tmp_path).startswith(f"{path} is no batch of CIFAR-10 (")
+    assert refusal(tmp_path).startswith(f"{path} ")
 
 
 def records(batches: Batches, names: list[str]) -> np.ndarray:
@@ -431,7 +434,7 @@ def test_foreign_images_are_refused_with_both_digests_and_the_way_out(
         monkeypatch.setitem(cifar10.DIGESTS, other, found[other])
     folder = write_binary(tmp_path / BINARY, batches)
     message = refusal(tmp_path, verify=True)
-    assert f"the {split} images in {folder}" in message and "data.verify=false" in message
+    assert f" {split} " in message and str(folder) in message and "data.verify=false" in message
     assert re.findall(r"[0-9a-f]{64}", message) == [found[split], expected]
 
 
@@ -483,7 +486,7 @@ def test_a_file_whose_time_was_put_back_is_read_again(tmp_path: Path, read_files
 def test_images_that_were_not_verified_are_read_again_where_they_must_be(tmp_path: Path) -> None:
     write_binary(tmp_path / BINARY, random_batches())
     load_once(tmp_path, verify=False, images_per_file=COUNT)
-    with pytest.raises(DataError, match="are not CIFAR-10's"):
+    with pytest.raises(DataError, match=r"data\.verify=false"):
         load_once(tmp_path, verify=True, images_per_file=COUNT)
 
 

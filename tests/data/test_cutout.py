@@ -113,5 +113,5 @@ def test_no_value_of_the_images_is_waited_for() -> None:
 
 
 def test_a_negative_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="size must be at least 0, not -1"):
+    with pytest.raises(ValueError, match=r"size .*-1$"):
         cutout(random_images(1), seeded(), size=-1)

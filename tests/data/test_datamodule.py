@@ -1,5 +1,6 @@
 """Both protocols divide the images as they promise, and Lightning trains on them in a new order each epoch."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def test_a_train_size_out_of_range_is_refused_with_the_number_there_is(
     train_size: int, val_fraction: float, available: int
 ) -> None:
     data = NumberedDataModule(train_size=train_size, val_fraction=val_fraction)
-    with pytest.raises(DataError, match=rf"^data\.train_size={train_size} lies outside 1 to {available}\b.*$"):
+    with pytest.raises(DataError, match=rf"^data\.train_size={train_size} .*\b{available}\b"):
         data.setup()
 
 
@@ -243,7 +244,7 @@ def test_a_lightning_trainer_visits_every_image_once_an_epoch(tmp_path: Path) ->
 
 @pytest.mark.parametrize("val_fraction", [0.001, 0.999])
 def test_a_part_without_images_is_refused(val_fraction: float) -> None:
-    with pytest.raises(DataError, match=r"protocol\.val_fraction=0\.\d+ of 100 images is (0|100)"):
+    with pytest.raises(DataError, match=r"protocol\.val_fraction=0\.\d+ .*\b100\b.* (0|100)$"):
         SyntheticDataModule(100, 10, val_fraction=val_fraction).setup()
 
 
@@ -259,7 +260,7 @@ def test_missing_files_are_fetched_only_where_they_may_be(
     monkeypatch.setattr("cifar_lab.data.datamodule.fetch", lambda folder, sources: asked.append((folder, sources)))
     folder = tmp_path / (root or "cifar_lab")
     data = CIFAR10DataModule(None if root is None else folder, download=download, sources=("http://x",))
-    with pytest.raises(DataError, match="no CIFAR-10"):  # as nothing was really fetched
+    with pytest.raises(DataError, match=re.escape(str(folder))):  # as nothing was really fetched
         data.setup()
     assert asked == ([(folder, ("http://x",))] if fetches else [])
 
@@ -286,22 +287,22 @@ def test_a_subclass_may_give_arrays_and_has_as_many_classes_as_their_labels() ->
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "words"),
+    ("images", "labels", "facts"),
     [
-        (IMAGES / 255, np.zeros(30, int), r"not float64 \(30, 32, 32, 3\)"),
-        (IMAGES.transpose(0, 3, 1, 2), np.zeros(30, int), r"channels last, not uint8 \(30, 3, 32, 32\)"),
-        (IMAGES, np.zeros(29, int), r"labels of 30 images are as many whole numbers, not int64 \(29,\)"),
-        (IMAGES, np.zeros(30), r"not float64 \(30,\)"),
-        (IMAGES, np.arange(30) - 1, "labels lie from -1 to 28, outside 0 to 28"),
+        (IMAGES / 255, np.zeros(30, int), r"float64 \(30, 32, 32, 3\)"),
+        (IMAGES.transpose(0, 3, 1, 2), np.zeros(30, int), r"uint8 \(30, 3, 32, 32\)"),
+        (IMAGES, np.zeros(29, int), r"\b30\b.* int64 \(29,\)"),
+        (IMAGES, np.zeros(30), r"float64 \(30,\)"),
+        (IMAGES, np.arange(30) - 1, r"-1\b.*\b28\b"),
     ],
 )
-def test_arrays_of_another_kind_are_refused(images: np.ndarray, labels: np.ndarray, words: str) -> None:
-    with pytest.raises(DataError, match=words):
+def test_arrays_of_another_kind_are_refused(images: np.ndarray, labels: np.ndarray, facts: str) -> None:
+    with pytest.raises(DataError, match=facts):
         ArraysDataModule(images, labels).setup()
 
 
 def test_labels_beyond_the_named_classes_are_refused() -> None:
     data = ArraysDataModule(IMAGES, np.arange(30) % 3)
     data.classes = ("cat", "dog")
-    with pytest.raises(DataError, match="labels lie from 0 to 2, outside 0 to 1"):
+    with pytest.raises(DataError, match=r"\b0\b.*\b2\b.*\b0\b.*\b1\b"):
         data.setup()

@@ -13,7 +13,6 @@ import socket
 import ssl
 import tarfile
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -61,6 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.ranges.append(self.headers.get("Range"))
+        self.server.asked.set()
         self.server.replies[min(len(self.server.ranges), len(self.server.replies)) - 1](self)
 
     def start(self, status: int, **headers: object) -> None:
@@ -83,7 +83,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/cifar-10-binary.tar.gz"
         self.replies: list[Reply] = [whole]
         self.ranges: list[str | None] = []
-        self.go_on = threading.Event()
+        self.asked, self.go_on = threading.Event(), threading.Event()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass  # a client that hangs up
@@ -183,12 +183,12 @@ def is_whole(root: Path) -> bool:
 
 
 def refusal(root: Path, *sources: str, **settings: Any) -> str:
-    """The message of the DataError: one line that names addresses, folder and the ways out."""
+    """The message of the DataError: one line that names addresses, folder and other places for the data."""
     with pytest.raises(DataError) as error:
         get(root, sources, **{"console": plain_console(), **settings})
     message = str(error.value)
     assert "\n" not in message and str(root) in message and all(source in message for source in sources)
-    assert "try again" in message and "data.root=" in message and "CIFAR_LAB_DATA" in message
+    assert "data.root=" in message and "CIFAR_LAB_DATA" in message
     return message
 
 
@@ -208,7 +208,7 @@ def test_a_data_set_that_is_there_is_not_fetched_again(tmp_path: Path, server: S
 def test_an_incomplete_data_set_is_neither_fetched_nor_touched(tmp_path: Path, server: Server) -> None:
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / NAMES[0]).write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"is no complete CIFAR-10: .* remove the folder to have it fetched again"):
+    with pytest.raises(DataError, match=re.escape(str(tmp_path / FOLDER))):
         get(tmp_path, [server.url], console=plain_console())
     assert server.ranges == [] and (tmp_path / FOLDER / NAMES[0]).read_bytes() == b"mine"
 
@@ -216,7 +216,7 @@ def test_an_incomplete_data_set_is_neither_fetched_nor_touched(tmp_path: Path, s
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_missing_file_is_asked_for_once(tmp_path: Path, server: Server, status: int) -> None:
     server.replies = [refuse(status)]
-    assert f"{server.url} answers HTTP {status}" in refusal(tmp_path, server.url)
+    assert f" {status} " in refusal(tmp_path, server.url)
     assert len(server.ranges) == 1 and os.listdir(tmp_path) == []
 
 
@@ -226,53 +226,64 @@ def test_a_server_that_is_busy_is_asked_again(tmp_path: Path, server: Server) ->
     assert is_whole(tmp_path)
 
 
+def test_a_server_that_hangs_up_is_asked_again(tmp_path: Path, server: Server) -> None:
+    server.replies = [lambda handler: None, whole]
+    get(tmp_path, [server.url], console=plain_console())
+    assert is_whole(tmp_path)
+    assert server.ranges == [None, None]
+
+
 def test_a_server_that_stays_busy_is_given_up(tmp_path: Path, server: Server) -> None:
     server.replies = [refuse(503)]
-    assert "answers HTTP 503" in refusal(tmp_path, server.url)
+    assert " 503 " in refusal(tmp_path, server.url)
     assert len(server.ranges) == 3 and os.listdir(tmp_path) == []
 
 
 def test_an_address_that_redirects_in_a_circle_is_refused(tmp_path: Path, server: Server) -> None:
     server.replies = [redirect]
-    assert "answers HTTP 302" in refusal(tmp_path, server.url)
+    assert " 302 " in refusal(tmp_path, server.url)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_refused_connection_is_said(tmp_path: Path) -> None:
+def test_a_refused_connection_is_an_error(tmp_path: Path) -> None:
     with socket.socket() as taken:  # bound and not listening
         taken.bind(("127.0.0.1", 0))
-        assert "refuses the connection" in refusal(tmp_path, f"http://127.0.0.1:{taken.getsockname()[1]}/")
+        refusal(tmp_path, f"http://127.0.0.1:{taken.getsockname()[1]}/")
     assert os.listdir(tmp_path) == []
 
 
-def test_a_name_that_is_not_resolved_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_not_resolved_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
     def resolve(*arguments: object, **settings: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        calls.append(arguments)
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    assert "has a name that cannot be resolved" in refusal(tmp_path, "http://nowhere.invalid/")
-    assert os.listdir(tmp_path) == []
+    refusal(tmp_path, "http://nowhere.invalid/")
+    assert len(calls) == 1 and os.listdir(tmp_path) == []
 
 
 def test_a_certificate_that_is_not_trusted_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    untrusted = ssl.SSLCertVerificationError(1, "certificate verify failed")
-    untrusted.verify_message = "self-signed certificate"
+    untrusted = ssl.SSLCertVerificationError(1, "unverified")
+    untrusted.verify_message = "self-signed"
 
     def connect(*arguments: object, **settings: object) -> None:
         raise urllib.error.URLError(untrusted)
 
     monkeypatch.setattr(urllib.request, "urlopen", connect)
-    assert "not trusted (self-signed certificate)" in refusal(tmp_path, "https://example.org/")
+    assert "(self-signed)" in refusal(tmp_path, "https://example.org/")
 
 
 @pytest.mark.parametrize("source", ["nonsense", "gopher://example.org/", "http://", "http://127.0.0.1:port/"])
 def test_what_is_no_address_is_refused(tmp_path: Path, source: str) -> None:
-    assert f"{source} cannot be opened (" in refusal(tmp_path, source)
+    assert "(" in refusal(tmp_path, source)
     assert os.listdir(tmp_path) == []
 
 
 def test_an_empty_list_of_addresses_is_refused(tmp_path: Path) -> None:
-    assert "no address is given" in refusal(tmp_path)
+    refusal(tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_file_on_this_machine_is_an_address_too(tmp_path: Path) -> None:
@@ -288,12 +299,12 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(tmp_path: Path, ser
     get(tmp_path, [server.url], console=console)
     assert is_whole(tmp_path)
     assert server.ranges == [None, f"bytes={HALF}-"]
-    assert f"broke off after {HALF:,} of {len(ARCHIVE):,} bytes; trying again in 0 s" in printed(console)
+    assert re.search(rf" {HALF:,} .*{len(ARCHIVE):,} .* 0 s$", printed(console), re.MULTILINE)
 
 
 def test_a_download_that_keeps_breaking_off_goes_on_in_the_next_call(tmp_path: Path, server: Server) -> None:
     server.replies = [cut, refuse(503), refuse(503), whole]
-    assert "answers HTTP 503" in refusal(tmp_path, server.url)
+    assert " 503 " in refusal(tmp_path, server.url)
     assert os.listdir(tmp_path) == [PARTIAL] and (tmp_path / PARTIAL).read_bytes() == ARCHIVE[:HALF]
     get(tmp_path, [server.url], console=plain_console())
     assert is_whole(tmp_path)
@@ -307,7 +318,7 @@ def test_an_address_that_has_delivered_is_asked_again_even_when_it_is_gone(
 
     def gone_once(*arguments: Any, **settings: Any) -> Any:
         if next(calls) == 1:
-            raise urllib.error.URLError(socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+            raise urllib.error.URLError(socket.gaierror(socket.EAI_NONAME, "unknown"))
         return connect(*arguments, **settings)
 
     monkeypatch.setattr(urllib.request, "urlopen", gone_once)
@@ -327,7 +338,7 @@ def test_without_usable_ranges_a_broken_download_starts_anew(tmp_path: Path, ser
 def test_an_interrupted_download_keeps_what_it_has(tmp_path: Path, server: Server) -> None:
     class Interrupted(Console):
         def print(self, *texts: Any, **settings: Any) -> None:
-            if "broke off" in texts[0]:
+            if f" {HALF:,} " in texts[0]:
                 raise KeyboardInterrupt
 
     server.replies = [cut, whole]
@@ -336,38 +347,73 @@ def test_an_interrupted_download_keeps_what_it_has(tmp_path: Path, server: Serve
     assert os.listdir(tmp_path) == [PARTIAL] and (tmp_path / PARTIAL).stat().st_size == HALF
 
 
-@pytest.mark.parametrize("reply", [stall, stall_at_once])
-def test_a_server_that_falls_silent_is_left_and_asked_again(tmp_path: Path, server: Server, reply: Reply) -> None:
-    server.replies = [reply, whole]
-    start = time.perf_counter()
-    get(tmp_path, [server.url], timeout=0.3, console=plain_console())
-    assert 0.3 <= time.perf_counter() - start < 3
+@pytest.mark.slow
+def test_a_server_that_falls_silent_is_left_and_asked_again(tmp_path: Path, server: Server) -> None:
+    server.replies = [stall, whole]
+    get(tmp_path, [server.url], timeout=1, console=plain_console())
     assert is_whole(tmp_path)
-    assert server.ranges[1:] == [f"bytes={HALF}-" if reply is stall else None]
+    assert server.ranges[1:] == [f"bytes={HALF}-"]
+
+
+def test_a_connection_that_falls_silent_is_left_and_the_server_asked_again(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, answers = http.client.HTTPResponse.read1, iter([None, b""])
+
+    def falling_silent(response: http.client.HTTPResponse, size: int) -> bytes:
+        content = read(response, size)
+        if not content and next(answers) is None:  # the end of the first answer, which is only half of the archive
+            raise TimeoutError
+        return content
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", falling_silent)
+    server.replies = [cut, whole]
+    get(tmp_path, [server.url], console=plain_console())
+    assert is_whole(tmp_path)
+    assert server.ranges[1:] == [f"bytes={HALF}-"]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first connection is waited for 0.05 s, all others as long as they are to be."""
+    connect, timeouts = urllib.request.urlopen, iter([0.05])
+
+    def hurried(*arguments: Any, timeout: float) -> Any:
+        return connect(*arguments, timeout=next(timeouts, timeout))
+
+    monkeypatch.setattr(urllib.request, "urlopen", hurried)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_says_nothing_is_left_and_asked_again(tmp_path: Path, server: Server) -> None:
+    server.replies = [stall_at_once, whole]
+    get(tmp_path, [server.url], console=plain_console())
+    assert is_whole(tmp_path)
+    assert server.ranges == [None, None]
 
 
 def test_a_server_that_stays_silent_is_given_up(tmp_path: Path, server: Server) -> None:
     server.replies = [stall_at_once]
-    assert "sent nothing for 0.2 s" in refusal(tmp_path, server.url, timeout=0.2, waits=[0])
-    assert len(server.ranges) == 2 and os.listdir(tmp_path) == []
+    assert " 0.05 s" in refusal(tmp_path, server.url, timeout=0.05, waits=[0])
+    assert os.listdir(tmp_path) == []
 
 
 def test_another_file_is_refused_with_both_digests(tmp_path: Path, server: Server) -> None:
     server.replies = [other]
     found = hashlib.sha256(bytes(len(ARCHIVE))).hexdigest()
-    assert f"sent another file: sha256 {found}, expected {SHA256}" in refusal(tmp_path, server.url)
+    assert re.findall(r"[0-9a-f]{64}", refusal(tmp_path, server.url)) == [found, SHA256]
     assert len(server.ranges) == 1 and os.listdir(tmp_path) == []
 
 
 def test_a_page_in_the_archives_place_is_refused_by_its_size(tmp_path: Path, server: Server) -> None:
     server.replies = [functools.partial(other, content=b"<html>")]
-    assert f"offers another file: 6 bytes, expected {len(ARCHIVE):,}" in refusal(tmp_path, server.url)
+    assert re.search(rf" 6 .* {len(ARCHIVE):,};", refusal(tmp_path, server.url))
     assert len(server.ranges) == 1 and os.listdir(tmp_path) == []
 
 
 def test_a_server_that_does_not_stop_is_left(tmp_path: Path, server: Server) -> None:
     server.replies = [functools.partial(other, content=ARCHIVE + b"x", promise=False)]
-    assert f"sent another file: more than {len(ARCHIVE):,} bytes" in refusal(tmp_path, server.url)
+    assert f" {len(ARCHIVE):,} " in refusal(tmp_path, server.url)
     assert os.listdir(tmp_path) == []
 
 
@@ -389,17 +435,19 @@ def test_what_a_killed_process_left_is_used_or_removed(tmp_path: Path, server: S
     assert server.ranges == []
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("bad", [refuse(404), cut, other, stall_at_once])
 def test_the_next_address_helps_where_the_first_does_not(tmp_path: Path, server: Server, bad: Reply) -> None:
     server.replies = [bad, whole]
-    get(tmp_path, [server.url, f"{server.url}?copy"], timeout=0.2, waits=(), console=plain_console())
+    get(tmp_path, [server.url, f"{server.url}?copy"], waits=(), console=plain_console())
     assert is_whole(tmp_path)
 
 
 def test_all_addresses_that_fail_are_named_with_their_reasons(tmp_path: Path, server: Server) -> None:
     server.replies = [refuse(404), other]
     message = refusal(tmp_path, server.url, f"{server.url}?copy", waits=())
-    assert f"{server.url} answers HTTP 404 (Not Found); {server.url}?copy sent another file" in message
+    url = re.escape(server.url)
+    assert re.search(rf"{url} .*404.*; {url}\?copy .*{SHA256}", message)
 
 
 def test_an_archive_with_a_foreign_member_leaves_nothing(tmp_path: Path, server: Server) -> None:
@@ -410,13 +458,13 @@ def test_an_archive_with_a_foreign_member_leaves_nothing(tmp_path: Path, server:
     server.replies = [functools.partial(other, content=content)]
     digest = hashlib.sha256(content).hexdigest()
     message = refusal(tmp_path / "root", server.url, sha256=digest, size=len(content))
-    assert "its member '../escaped' leads out of its folder" in message
+    assert "'../escaped'" in message
     assert os.listdir(tmp_path) == ["root"] and os.listdir(tmp_path / "root") == []
 
 
 def test_a_folder_that_cannot_be_made_is_said_before_anything_is_fetched(tmp_path: Path, server: Server) -> None:
     (tmp_path / "file").write_bytes(b"")
-    assert "Not a directory" in refusal(tmp_path / "file" / "root", server.url)
+    assert os.strerror(errno.ENOTDIR) in refusal(tmp_path / "file" / "root", server.url)
     assert server.ranges == []
 
 
@@ -425,7 +473,7 @@ def test_a_disk_without_room_is_said_before_anything_is_fetched(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0))
     settings = {"size": 170_000_000, "images_per_file": 10_000}
-    assert "354 MB are needed and 0 MB are free" in refusal(tmp_path, server.url, **settings)
+    assert re.findall(r"\d+ MB", refusal(tmp_path, server.url, **settings)) == ["354 MB", "0 MB"]
     assert server.ranges == [] and os.listdir(tmp_path) == []
 
 
@@ -436,19 +484,22 @@ def test_a_disk_that_fills_up_gets_its_room_back(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", sync)
-    assert "No space left on device" in refusal(tmp_path, server.url)
+    assert os.strerror(errno.ENOSPC) in refusal(tmp_path, server.url)
     assert os.listdir(tmp_path) == []
 
 
 def start_two(tmp_path: Path, server: Server, pool: ThreadPoolExecutor, **first: Any) -> list[Any]:
     """A fetch that has half of the archive, and one that waits for it; then the server goes on."""
     futures = [pool.submit(get, tmp_path, [server.url], console=plain_console(), **first)]
-    while not server.ranges:
-        time.sleep(0.01)
-    console = plain_console()
-    futures.append(pool.submit(get, tmp_path, [server.url], console=console))
-    while "waiting" not in printed(console):
-        time.sleep(0.01)
+    assert server.asked.wait(30)
+    says_that_it_waits = threading.Event()
+
+    class Noted(Console):
+        def print(self, *texts: Any, **settings: Any) -> None:
+            says_that_it_waits.set()
+
+    futures.append(pool.submit(get, tmp_path, [server.url], console=Noted(file=io.StringIO())))
+    assert says_that_it_waits.wait(30)
     server.go_on.set()
     return futures
 
@@ -466,7 +517,7 @@ def test_the_fetch_that_waits_goes_on_where_the_other_failed(tmp_path: Path, ser
     server.replies = [stall, whole]
     with ThreadPoolExecutor(2) as pool:
         failed, succeeded = start_two(tmp_path, server, pool, waits=())
-    assert "broke off" in str(failed.exception()) and succeeded.result() == tmp_path / FOLDER
+    assert f" {HALF:,} " in str(failed.exception()) and succeeded.result() == tmp_path / FOLDER
     assert is_whole(tmp_path)
     assert server.ranges == [None, f"bytes={HALF}-"]
 
@@ -483,8 +534,8 @@ def test_a_lock_on_a_file_that_its_owner_has_just_removed_does_not_count(
 
     monkeypatch.setattr(fcntl, "flock", remove_once)
     server.replies = [cut]
-    assert "broke off" in refusal(tmp_path, server.url, waits=())
-    assert os.listdir(tmp_path) == [PARTIAL], "what was downloaded has a name"
+    assert f" {HALF:,} " in refusal(tmp_path, server.url, waits=())
+    assert os.listdir(tmp_path) == [PARTIAL]
 
 
 def without_locks(*arguments: object) -> None:
@@ -513,7 +564,7 @@ def test_where_files_have_no_locks_a_failure_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", without_locks)
     server.replies = [cut, refuse(503)]
-    assert "answers HTTP 503" in refusal(tmp_path, server.url)
+    assert " 503 " in refusal(tmp_path, server.url)
     assert os.listdir(tmp_path) == []
 
 
@@ -524,26 +575,19 @@ def test_away_from_a_terminal_progress_is_lines(
     console = plain_console()
     get(tmp_path, [server.url], console=console)
     first, *others = printed(console).splitlines()
-    assert first == f"fetching CIFAR-10 (0 MB) from {server.url} into {tmp_path}"
-    assert others and all(re.match(r"\d\.\d of 0\.0 MB, \d+\.\d MB/s", line) for line in others)
+    assert "0 MB" in first and server.url in first and str(tmp_path) in first
+    assert others and all(re.match(r"0\.0 .*0\.0 MB, \d+\.\d MB/s", line) for line in others)
 
 
-def drip(handler: Handler) -> None:
-    handler.start(200, Content_Length=len(ARCHIVE))
-    for start in range(0, len(ARCHIVE), len(ARCHIVE) // 20):
-        handler.wfile.write(ARCHIVE[start : start + len(ARCHIVE) // 20])
-        time.sleep(0.01)
-
-
-def test_a_line_comes_every_few_seconds_at_most(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transfer, "_LINE_SECONDS", 0.05)
-    server.replies = [drip]
+def test_a_line_comes_every_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(transfer.time, "monotonic", lambda: now)
     console = plain_console()
-    start = time.monotonic()
-    get(tmp_path, [server.url], console=console)
-    assert 1 <= len(printed(console).splitlines()[1:]) <= (time.monotonic() - start) / 0.05
+    with transfer._Progress(console, 21_000_000) as progress:
+        for second in range(22):
+            now = float(second)
+            progress.move(1_000_000 * second)
+    assert [line.split()[0] for line in printed(console).splitlines()] == ["5.0", "10.0", "15.0", "20.0"]
 
 
 def test_a_short_download_away_from_a_terminal_is_one_line(tmp_path: Path, server: Server) -> None:
@@ -561,4 +605,4 @@ def test_on_a_terminal_progress_is_a_bar(tmp_path: Path, server: Server) -> None
 def test_progress_goes_to_standard_error(tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     get(tmp_path, [server.url])
     output = capsys.readouterr()
-    assert output.out == "" and "fetching CIFAR-10" in output.err
+    assert output.out == "" and server.url in output.err

@@ -1,5 +1,6 @@
 """Image files of every kind, and what is no image."""
 
+import errno
 import os
 import struct
 import tracemalloc
@@ -143,7 +144,7 @@ def test_a_decompression_bomb_is_refused_before_it_goes_off(tmp_path: Path, widt
     path = tmp_path / "bomb.png"
     path.write_bytes(png_header(width, height))
     tracemalloc.start()
-    with pytest.raises(ImageFileError, match="more than 89,478,485 pixels, and may be a decompression bomb"):
+    with pytest.raises(ImageFileError, match="89,478,485"):
         read_image(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -151,7 +152,7 @@ def test_a_decompression_bomb_is_refused_before_it_goes_off(tmp_path: Path, widt
 
 
 def bad_files(folder: Path) -> dict[str, str]:
-    """Files that cannot be used, with a word of why."""
+    """Files that cannot be used, with a fact that the reason names, if there is one."""
     whole = saved(folder / "whole.png", RNG.integers(0, 256, (200, 200, 3), dtype=np.uint8)).read_bytes()
     photo = saved(folder / "photo.jpg", RNG.integers(0, 256, (200, 200, 3), dtype=np.uint8)).read_bytes()
     (folder / "empty.png").write_bytes(b"")
@@ -166,17 +167,17 @@ def bad_files(folder: Path) -> dict[str, str]:
     saved(folder / "float.tiff", np.full((32, 32), 0.5, np.float32))
     saved(folder / "deep.tiff", np.full((32, 32), 70_000, np.int32))
     return {
-        "empty.png": "it is empty",
-        "text.png": "no image of a known format",
+        "empty.png": "",
+        "text.png": "PNG",
         "cut.png": "truncated",
         "cut.jpg": "truncated",
         "bent.png": "broken",
-        "script.png": "no image of a known format",
-        "folder.png": "a folder",
-        "pipe.png": "no file",
-        "dangling.png": "no file",
-        "float.tiff": "float32 values have no agreed white",
-        "deep.tiff": "int32 values have no agreed white",
+        "script.png": "PNG",
+        "folder.png": "",
+        "pipe.png": "",
+        "dangling.png": "",
+        "float.tiff": "float32",
+        "deep.tiff": "int32",
     }
 
 
@@ -187,18 +188,18 @@ def test_what_is_no_image_is_told_in_a_line_and_the_rest_goes_on(tmp_path: Path)
     read = list(read_images(paths, "crop", lambda name, reason: told.update({Path(name).name: reason})))
     assert [path.name for path, _ in read] == ["whole.png"]
     assert told.keys() == expected.keys()
-    for name, words in expected.items():
-        assert words in told[name], told[name]
+    for name, fact in expected.items():
+        assert told[name] and fact in told[name], told[name]
         assert "\n" not in told[name] and str(tmp_path) not in told[name]
 
 
 def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied", "image.png")
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "image.png")
 
     path = saved(tmp_path / "image.png", PIXELS)
     monkeypatch.setattr(Image, "open", denied)
-    with pytest.raises(ImageFileError, match=r"^permission denied$"):
+    with pytest.raises(ImageFileError, match=f"(?i)^{os.strerror(errno.EACCES)}$"):
         read_image(path)
 
 
@@ -232,7 +233,7 @@ def test_names_that_mean_nothing_are_told_and_an_error_if_all_do(tmp_path: Path)
     names = [str(tmp_path / name) for name in ("a.png", "x.png", "*.gif", "nothing")]
     assert find_images(names, lambda *line: told.append(line)) == [tmp_path / "a.png"]
     assert [name for name, _ in told] == names[1:]
-    with pytest.raises(ValueError, match=r"no images: .*x\.png: it does not exist; .*no file is like it; .*ends in"):
+    with pytest.raises(ValueError, match=r"x\.png: .*\*\.gif: .*nothing: .*\.png"):
         find_images(names[1:], refuse)
 
 

@@ -56,7 +56,7 @@ def test_every_image_of_a_class_is_drawn_equally_often() -> None:
 
 @pytest.mark.parametrize("count", [-1, 21])
 def test_asking_for_more_images_than_there_are_is_refused(count: int) -> None:
-    with pytest.raises(DataError, match=rf"^cannot take {count} of 20 images$"):
+    with pytest.raises(DataError, match=rf"{count} .*\b20\b"):
         stratified_split(shuffled_labels([10, 10]), count, keyed_generator(0))
 
 

@@ -82,7 +82,7 @@ def test_strengths_equal_torchvisions_at_every_magnitude(name: str, negated: boo
         assert ours == torchvision_strength(name, magnitude, negated)
 
 
-@pytest.mark.parametrize("magnitude", [0, 1, 9, 17, 30])
+@pytest.mark.parametrize("magnitude", [0, 9, 30, *(pytest.param(value, marks=pytest.mark.slow) for value in (1, 17))])
 @pytest.mark.parametrize(("name", "negated"), SIGNED_NAMES)
 def test_an_operation_equals_torchvisions_on_each_image(name: str, negated: bool, magnitude: int) -> None:
     images, operation = sample_images(), OPERATIONS[name]
@@ -92,7 +92,7 @@ def test_an_operation_equals_torchvisions_on_each_image(name: str, negated: bool
     assert torch.equal(result, expected)
 
 
-@pytest.mark.parametrize("magnitude", [4, 9, 30])
+@pytest.mark.parametrize("magnitude", [9, *(pytest.param(value, marks=pytest.mark.slow) for value in (4, 30))])
 @pytest.mark.parametrize(("name", "negated"), SIGNED_NAMES)
 def test_images_of_another_shape_are_treated_as_torchvision_does(name: str, negated: bool, magnitude: int) -> None:
     images, operation = random_images(2, 20, 27), OPERATIONS[name]
@@ -199,13 +199,13 @@ def test_no_value_of_the_images_is_waited_for() -> None:
 
 @pytest.mark.parametrize("num_ops", [-1, -2])
 def test_a_negative_number_of_operations_is_refused(num_ops: int) -> None:
-    with pytest.raises(ValueError, match=rf"num_ops must be at least 0, not {num_ops}"):
+    with pytest.raises(ValueError, match=rf"num_ops .*{num_ops}$"):
         randaugment(random_images(1), seeded(), num_ops=num_ops)
 
 
 @pytest.mark.parametrize("magnitude", [-1, 31])
 def test_a_magnitude_outside_0_to_30_is_refused(magnitude: int) -> None:
-    with pytest.raises(ValueError, match=rf"magnitude must be from 0 to 30, not {magnitude}"):
+    with pytest.raises(ValueError, match=rf"magnitude .*\b30\b.*{magnitude}$"):
         randaugment(random_images(1), seeded(), magnitude=magnitude)
 
 

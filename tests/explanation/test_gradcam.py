@@ -46,7 +46,7 @@ def test_weights_and_images_are_left_as_they_were() -> None:
     [
         (CNN((4, 4, 4)), "conv_layers.8"),
         (VGG([[4], [4, 4]], hidden=8), "features.5"),
-        (ResNet((1, 1), (4, 4)), "layer2.0.conv2"),  # and not the shortcut's projection, which comes after it
+        (ResNet((1, 1), (8, 8)), "layer2.0.conv2"),  # and not the shortcut's projection, which comes after it
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -58,7 +58,7 @@ def test_it_is_of_the_last_convolution_of_every_network(model: nn.Module, last: 
 
 
 def test_any_layer_with_maps_can_be_named() -> None:
-    model = ResNet((1, 1), (4, 4)).eval()
+    model = ResNet((1, 1), (8, 8)).eval()
     assert grad_cam(model, map_layer(model, "layer1"), torch.randn(1, 3, 32, 32), torch.tensor([0])).shape == (
         1,
         32,
@@ -76,18 +76,18 @@ class Twice(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("model", "name", "words"),
+    ("model", "name", "facts"),
     [
-        (network(), "features.9", "--layer features.9 does not exist; its convolutions are 0"),
-        (network(), "", "does not exist"),
-        (network(), "3", "--layer 3 has no maps; its convolutions are 0"),
-        (Twice(), "convolution", "is run 2 times for an image"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), None, "the network has no convolution"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), "1", "the network has no convolution"),
+        (network(), "features.9", "--layer features.9 .*0$"),
+        (network(), "", "--layer .*0$"),
+        (network(), "3", "--layer 3 .*0$"),
+        (Twice(), "convolution", "convolution .*2"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), None, "convolution"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), "1", "convolution"),
     ],
 )
-def test_a_layer_without_maps_is_one_line(model: nn.Module, name: str | None, words: str) -> None:
-    with pytest.raises(ValueError, match=words) as caught:
+def test_a_layer_without_maps_is_one_line(model: nn.Module, name: str | None, facts: str) -> None:
+    with pytest.raises(ValueError, match=facts) as caught:
         grad_cam(model, map_layer(model, name), torch.randn(1, 3, 8, 8), torch.tensor([0]))
     assert len(str(caught.value).splitlines()) == 1
 

@@ -1,9 +1,12 @@
 """Files of weights of small networks, and an export of them in this process."""
 
+import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -35,8 +38,8 @@ NETWORKS: dict[str, Mapping[str, Any]] = {
         "by_stage": True,
         "dropout": 0.5,
     },
-    "resnet14": {"_target_": "cifar_lab.models.ResNet", "blocks": [2, 2, 2], "widths": [4, 4, 8]},
-    "resnet18": {"_target_": "cifar_lab.models.ResNet", "blocks": [2, 2, 2, 2], "widths": [4, 4, 4, 8]},
+    "resnet14": {"_target_": "cifar_lab.models.ResNet", "blocks": [2, 2, 2], "widths": [8, 8, 16]},
+    "resnet18": {"_target_": "cifar_lab.models.ResNet", "blocks": [2, 2, 2, 2], "widths": [8, 8, 8, 16]},
 }
 
 
@@ -59,3 +62,44 @@ def exported(
 ) -> list[Exported]:
     on = verification.Images(pixels(16), "16 test images")
     return list(export(trained, formats, takes, folder, on, 1e-4, said or Said()))
+
+
+def check(found: object, trained: Trained, images: Tensor) -> None:
+    """The logits of uint8 images are those of a network."""
+    torch.testing.assert_close(torch.as_tensor(found), trained.logits_of_pixels(images), atol=1e-5, rtol=0)
+
+
+def onnx_logits(path: Path, images: Tensor) -> Any:
+    """What onnxruntime makes of a file and of images."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"images": images.numpy()})
+    return logits
+
+
+def check_graph(path: Path, trained: Trained) -> None:
+    """A graph of uint8 images computes a network's logits for batches of any size."""
+    is_onnx = path.suffix == ".onnx"
+    module = None if is_onnx else torch.export.load(path).module()
+    for count in (1, 2, 7):
+        images = pixels(count)
+        check(onnx_logits(path, images) if module is None else module(images), trained, images)
+
+
+def check_description(text: str, trained: Trained) -> None:
+    """What a file says of its network is true."""
+    told = json.loads(text)
+    assert told["classes"] == list(trained.classes)
+    assert told["mean"] == list(trained.mean)
+    assert told["names"] == list(trained.model.state_dict())
+    assert told["versions"]["torch"] == version("torch")
+
+
+def check_input(text: str) -> None:
+    """What a graph says of its images is true."""
+    assert json.loads(text)["input"] == {
+        "name": "images",
+        "dtype": "uint8",
+        "shape": ["batch", 32, 32, 3],
+        "range": [0, 255],
+        "colours": "RGB",
+    }

@@ -1,6 +1,8 @@
 """A file that does not compute what the network does never gets its name."""
 
+import copy
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,29 +10,30 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cifar_lab.exporting import formats, work
-from cifar_lab.exporting.kinds import Format, Input
+from cifar_lab.exporting import work
+from cifar_lab.exporting.kinds import Format
+from cifar_lab.exporting.work import Exported
 from cifar_lab.trained import Trained
 from tests.exporting.networks import exported, network
 
-
-def perturbed(kind: Format, trained: Trained, takes: Input) -> bytes:
-    other = network(Path(trained.weights).parent)
-    other.model.load_state_dict(trained.model.state_dict())
-    with torch.no_grad():
-        other.model.get_parameter("fc_layers.6.bias")[3] += 0.01
-    return formats.encode(kind, replace(other, facts=trained.facts), takes)
+ONNX_IS_SLOW = [pytest.param(kind, marks=pytest.mark.slow if kind is Format.ONNX else ()) for kind in Format]
 
 
-@pytest.mark.parametrize("kind", Format)
-def test_a_file_of_other_weights_is_refused_and_what_was_there_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Format
+@pytest.mark.parametrize("kind", ONNX_IS_SLOW)
+def test_a_file_of_other_weights_is_refused_and_leaves_nothing(
+    cnn: tuple[Trained, dict[Format, Exported]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Format
 ) -> None:
-    trained = network(tmp_path)
-    monkeypatch.setattr(work, "encode", perturbed)
-    (one,) = exported(trained, tmp_path / "out", kind)
+    trained, files = cnn
+    (file,) = (files[kind],) if kind in files else exported(trained, tmp_path / "right", kind)
+    content = file.path.read_bytes()
+    monkeypatch.setattr(work, "encode", lambda *_: content)
+    other = copy.deepcopy(trained.model)
+    with torch.no_grad():
+        other.get_parameter("fc_layers.6.bias")[3] += 0.01
+    (one,) = exported(replace(trained, model=other), tmp_path / "out", kind)
     assert one.problem is not None
-    assert "largest difference 1.0e-02 on 16 test images, more than --tolerance 0.0001" in one.problem
+    for fact in ("1.0e-02", "--tolerance", "0.0001"):
+        assert fact in one.problem
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -43,7 +46,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(work, "encode", lambda *_: b"nothing of this kind")
     (one,) = exported(trained, tmp_path / "out", kind)
     assert one.problem is not None
-    assert one.problem.startswith("the file was removed, as it cannot be used: ")
+    assert "\n" not in one.problem
     assert before.path.read_bytes() == content
     assert list((tmp_path / "out").iterdir()) == [before.path]
 
@@ -56,8 +59,8 @@ def test_a_network_that_no_graph_can_follow_is_one_line(tmp_path: Path) -> None:
     trained = replace(network(tmp_path), model=Choosing())
     (one,) = exported(trained, tmp_path / "out", Format.TORCH_EXPORT)
     assert one.problem is not None
-    assert one.problem.startswith("the network cannot be exported: ")
     assert "\n" not in one.problem
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_network_of_nan_is_refused(tmp_path: Path) -> None:
@@ -66,4 +69,4 @@ def test_a_network_of_nan_is_refused(tmp_path: Path) -> None:
         trained.model.get_parameter("fc_layers.6.bias")[0] = math.nan
     (one,) = exported(trained, tmp_path / "out", Format.WEIGHTS)
     assert one.problem is not None
-    assert "largest difference nan" in one.problem
+    assert re.search(r"\bnan\b", one.problem)

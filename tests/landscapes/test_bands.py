@@ -39,12 +39,12 @@ def test_a_diverged_run_is_cut_at_its_first_loss_that_is_no_number():
     assert finite_steps(np.array([1.0, 2.0, np.inf, 1.0])) == 2
     assert finite_steps(np.array([np.nan])) == 0
     assert finite_steps(np.ones(4)) == 4
-    with pytest.raises(ValueError, match="no finite number"):
+    with pytest.raises(ValueError, match="finite"):
         band([np.ones(3), np.array([1.0, np.nan, 1.0])])
 
 
 def test_one_rate_makes_no_band():
-    with pytest.raises(ValueError, match="two learning rates, not 1"):
+    with pytest.raises(ValueError, match=r"\b1$"):
         band([np.ones(3)])
 
 
@@ -54,7 +54,7 @@ def test_the_wider_one_may_be_another_in_logarithms():
     quarter = band([np.zeros(4), np.array([3.0, 1.0, 1.0, 1.0])])
     assert share_wider(quarter, high) == 0.25
     assert share_wider(high, high) == 0
-    with pytest.raises(ValueError, match="4 and 2 steps"):
+    with pytest.raises(ValueError, match=r"\b4\b.*\b2\b"):
         share_wider(high, band([np.ones(2), np.ones(2)]))
 
 

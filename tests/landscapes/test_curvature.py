@@ -91,5 +91,5 @@ def test_a_hessian_that_is_not_finite_has_no_eigenvalues(point):
 
 @pytest.mark.parametrize("count", [0, 30])
 def test_a_count_of_eigenvalues_that_there_are_not_is_refused(point, count):
-    with pytest.raises(ValueError, match=f"{count} eigenvalues of 30 weights"):
+    with pytest.raises(ValueError, match=rf"^{count} .*\b30\b"):
         top_eigenvalues(quadratic(symmetric(30)), point, count)

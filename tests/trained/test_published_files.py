@@ -47,8 +47,8 @@ def normalised(pixels: torch.Tensor, mean: tuple[float, ...], std: tuple[float, 
             None,
         ),
         ("best_model_9153.pth", ReportCNN((8, 8, 8), partial(nn.LeakyReLU, 0.05)), Said(), "cnn filters=[8,8,8]", None),
-        ("best_model_resnet_adamw_9522.pth", ReportResNet((4, 8, 12)), Said(), "resnet14 blocks=[2,2,2]", HALVES),
-        ("a.pth", ReportResNet((4, 4, 8, 8), nn.GELU), Said(activation="gelu"), "resnet18", HALVES),
+        ("best_model_resnet_adamw_9522.pth", ReportResNet((8, 8, 12)), Said(), "resnet14 blocks=[2,2,2]", HALVES),
+        ("a.pth", ReportResNet((8, 8, 8, 8), nn.GELU), Said(activation="gelu"), "resnet18", HALVES),
         ("vgg.pth", ReportVGG(SMALL, 16), Said(), "vgg_a stages=[[4],[8],[8,8],[12,12],[12,12]] hidden=16", HALVES),
         ("vgg_bn.pth", ReportVGG(SMALL, 16, bn=True), Said(), "bn=true", HALVES),
         ("light.pth", ReportVGG(LIGHT, 128, by_stage=True), Said(), "vgg_a_light stages=[[16],[32]]", HALVES),
@@ -82,9 +82,8 @@ def test_what_is_assumed_is_said_and_can_be_said_otherwise(tmp_path: Path) -> No
     path = tmp_path / "best_model_LeakyReLU_CrossEntropy_Adam_StepLR_8842.pth"
     published(ReportCNN((4, 4, 4), partial(nn.LeakyReLU, 0.3)), path)
     assumed = "\n".join(load(path).assumed)
-    assert "slope 0.1" in assumed
-    assert "--negative-slope" in assumed
-    assert "0.4914" in assumed
+    for fact in ("0.1", "--negative-slope", "0.4914"):
+        assert fact in assumed
     said = load(path, Said(negative_slope=0.3, mean=HALVES, std=HALVES))
     assert not said.assumed
     assert said.making["activation"]["negative_slope"] == 0.3
@@ -99,44 +98,44 @@ def test_the_best_configurations_slope_is_its_own(tmp_path: Path) -> None:
 def test_another_network_than_asked_for_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "vgg.pth"
     published(ReportVGG(SMALL, 8, bn=True), path)
-    with pytest.raises(ValueError, match=r"is vgg_a .* bn=true; asked for bn=false"):
+    with pytest.raises(ValueError, match=r"vgg_a .*bn=true.* bn=false"):
         load(path, Said(bn=False))
-    with pytest.raises(ValueError, match="asked for cnn"):
+    with pytest.raises(ValueError, match=r"vgg_a .* cnn$"):
         load(path, Said(model="cnn"))
     assert load(path, Said(model="vgg_a", bn=True)).architecture.startswith("vgg_a")
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("said", "facts"),
     [
-        (Said(activation="tanh"), "--activation tanh does not exist; there are elu, gelu"),
-        (Said(negative_slope=0.1), "--negative-slope is of leaky_relu"),
+        (Said(activation="tanh"), "--activation tanh .*elu, gelu"),
+        (Said(negative_slope=0.1), "--negative-slope .*leaky_relu"),
     ],
 )
-def test_what_cannot_be_is_refused(tmp_path: Path, said: Said, words: str) -> None:
+def test_what_cannot_be_is_refused(tmp_path: Path, said: Said, facts: str) -> None:
     published(ReportCNN((4, 4, 4)), tmp_path / "best_model_ReLU_x.pth")
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=facts):
         load(tmp_path / "best_model_ReLU_x.pth", said)
 
 
 def test_foreign_weights_are_one_line(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"none of this project's \(weight, bias, \.\.\.\)"):
+    with pytest.raises(ValueError, match=r"x\.pth .*\(weight, bias, "):
         load(tmp_path / "x.pth")
     torch.save({"weight": "words"}, tmp_path / "y.pth")
-    with pytest.raises(ValueError, match="weight is no tensor"):
+    with pytest.raises(ValueError, match=r"y\.pth .*\bweight\b"):
         load(tmp_path / "y.pth")
     (tmp_path / "z.pth").write_bytes(b"no zip")
-    with pytest.raises(ValueError, match=r"z\.pth is damaged"):
+    with pytest.raises(ValueError, match=r"z\.pth"):
         load(tmp_path / "z.pth")
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(ValueError, match="none"):
         load(tmp_path / "none")
 
 
 def test_numbers_that_are_no_normalisation_are_refused() -> None:
-    with pytest.raises(ValueError, match="--mean takes three numbers"):
+    with pytest.raises(ValueError, match=r"--mean .*\b1$"):
         Said(mean=(0.5,))
-    with pytest.raises(ValueError, match="each lies above 0"):
+    with pytest.raises(ValueError, match=r"--std 0\.5,0\.5,0\.0"):
         Said(std=(0.5, 0.5, 0.0))
 
 
@@ -144,14 +143,14 @@ def test_a_tensor_that_says_it_is_larger_than_its_file_is_refused(tmp_path: Path
     state = ReportCNN((4, 4, 4)).state_dict()
     state["fc_layers.0.weight"] = torch.zeros(1).expand(512, 64)
     torch.save(state, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"fc_layers\.0\.weight is larger than the file"):
+    with pytest.raises(ValueError, match=r"x\.pth .*fc_layers\.0\.weight"):
         load(tmp_path / "x.pth")
 
 
 def test_names_that_are_no_words_are_refused(tmp_path: Path) -> None:
     torch.save({1: torch.zeros(1)}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"x\.pth is no file of weights: 1"):
+    with pytest.raises(ValueError, match=r"x\.pth .*\b1$"):
         load(tmp_path / "x.pth")
     torch.save({"conv_layers.0.weight": torch.tensor(1.0)}, tmp_path / "y.pth")
-    with pytest.raises(ValueError, match="none of this project's"):
+    with pytest.raises(ValueError, match=r"y\.pth .*conv_layers\.0\.weight"):
         load(tmp_path / "y.pth")

@@ -56,6 +56,15 @@ def test_a_file_says_its_network(write: Callable[..., Path]) -> None:
     assert load(trained.weights, Said(model="cnn", bn=True)).architecture == "cnn bn=true"
 
 
+def test_a_network_that_is_none_of_ours_is_what_its_file_says(tmp_path: Path) -> None:
+    model, path = torch.nn.Linear(6, 10), tmp_path / "linear.safetensors"
+    making = {"_target_": "torch.nn.Linear", "in_features": 6, "out_features": 10}
+    save_file(model.state_dict(), path, {"cifar_lab": json.dumps({**described(model), "model": making})})
+    torch.testing.assert_close(load(path).model.state_dict(), model.state_dict())
+    with pytest.raises(ValueError, match=r"\bcnn$"):
+        load(path, Said(model="cnn"))
+
+
 def test_somebody_elses_file_is_a_plain_state_dict(tmp_path: Path) -> None:
     model = CNN((4, 4, 4))
     save_file(model.state_dict(), tmp_path / "best_model_ReLU.safetensors", {"format": "pt"})
@@ -69,43 +78,43 @@ def nested(told: Told) -> str:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "facts"),
     [
-        (lambda told: "no JSON", "its metadata is damaged"),
-        (nested, "nested too deeply"),
-        (lambda told: "[]", "it is no JSON object"),
-        (lambda told: told.pop("mean"), "mean is missing"),
-        (lambda told: told.update(std=[0.5, 0.5, 0.0]), "a std lies not above 0"),
-        (lambda told: told.update(mean=[float("nan")] * 3), "mean is not three numbers"),
-        (lambda told: told.update(classes=["\x1b[31m"]), "its names are no plain words"),
-        (lambda told: told.update(facts={"test/acc": "high"}), "test/acc is of type str"),
-        (lambda told: told["model"].update(_target_=7), "its model names no class"),
-        (lambda told: told["model"].update(filters="${oc.env:HOME}"), "holds an interpolation"),
-        (lambda told: told["model"].update(_target_="os.system"), "model._target_=os.system lies outside"),
-        (lambda told: told["model"].update(_target_="my_lab.Net"), "--allow my_lab lets it run"),
-        (lambda told: told["model"]["activation"].update(_target_="os.system"), "activation._target_=os.system lies"),
-        (lambda told: told["model"].update(filters=[10**9] * 3), r"by its metadata \(filters\)"),
-        (lambda told: told["model"].update(_target_="cifar_lab.models.VGG"), r"metadata \(cifar_lab.models.VGG\)"),
-        (lambda told: told["model"].update(colour="red"), "what it says of its network makes none: .*colour"),
-        (lambda told: told["model"].update(init="random"), "init='random' is unknown"),
+        (lambda told: "no JSON", r"a\.safetensors: .*metadata"),
+        (nested, r"a\.safetensors: .*metadata"),
+        (lambda told: "[]", "JSON"),
+        (lambda told: told.pop("mean"), r"\bmean\b"),
+        (lambda told: told.update(std=[0.5, 0.5, 0.0]), r"\bstd\b.* 0\b"),
+        (lambda told: told.update(mean=[float("nan")] * 3), r"\bmean\b"),
+        (lambda told: told.update(classes=["\x1b[31m"]), "names"),
+        (lambda told: told.update(facts={"test/acc": "high"}), "test/acc .*str"),
+        (lambda told: told["model"].update(_target_=7), "model"),
+        (lambda told: told["model"].update(filters="${oc.env:HOME}"), r"a\.safetensors"),
+        (lambda told: told["model"].update(_target_="os.system"), r"model\._target_=os\.system"),
+        (lambda told: told["model"].update(_target_="my_lab.Net"), "--allow my_lab"),
+        (lambda told: told["model"]["activation"].update(_target_="os.system"), r"activation\._target_=os\.system"),
+        (lambda told: told["model"].update(filters=[10**9] * 3), r"\(filters\)"),
+        (lambda told: told["model"].update(_target_="cifar_lab.models.VGG"), r"\(cifar_lab\.models\.VGG\)"),
+        (lambda told: told["model"].update(colour="red"), "colour"),
+        (lambda told: told["model"].update(init="random"), "init='random'"),
         (
             lambda told: told.update(
                 model={"_target_": "torch.nn.Linear", "in_features": 10**7, "out_features": 10**7}
             ),
-            "is missing or of another shape",
+            "cnn bn=true",
         ),
         (
             lambda told: told["model"].update(
                 activation={"_target_": "torch.nn.Linear", "in_features": 10**7, "out_features": 10**7}
             ),
-            "what it says of its network makes none",
+            r"a\.safetensors",
         ),
     ],
 )
 def test_metadata_that_somebody_made_up_is_one_line(
-    write: Callable[..., Path], change: Callable[[Told], object], words: str
+    write: Callable[..., Path], change: Callable[[Told], object], facts: str
 ) -> None:
-    with pytest.raises(ValueError, match=words) as error:
+    with pytest.raises(ValueError, match=facts) as error:
         load(write(change))
     assert "\n" not in str(error.value)
 
@@ -115,15 +124,15 @@ def test_a_damaged_file_is_one_line(write: Callable[..., Path], tmp_path: Path) 
     content = path.read_bytes()
     for damaged in (b"", b"no file of tensors", content[:-100], content[:50], b"\xff" * 8 + content[8:]):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"a\.safetensors is damaged, or no safetensors file: "):
+        with pytest.raises(ValueError, match=r"a\.safetensors"):
             load(path)
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(ValueError, match=r"none\.safetensors"):
         load(tmp_path / "none.safetensors")
 
 
 def test_a_network_is_not_another_than_asked_for(write: Callable[..., Path]) -> None:
     path = write()
-    with pytest.raises(ValueError, match="asked for vgg_a bn=false"):
+    with pytest.raises(ValueError, match=r"cnn .*vgg_a bn=false"):
         load(path, Said(model="vgg_a", bn=False))
-    with pytest.raises(ValueError, match="says so itself; leave --activation, --mean out"):
+    with pytest.raises(ValueError, match="--activation, --mean"):
         load(path, Said(activation="relu", mean=(0.5, 0.5, 0.5)))

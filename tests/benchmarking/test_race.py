@@ -1,0 +1,48 @@
+"""Loops in processes of their own that take turns."""
+
+import multiprocessing
+from contextlib import chdir
+from multiprocessing import forkserver
+from pathlib import Path
+
+import pytest
+
+from cifar_lab.benchmarking import race as module
+from cifar_lab.benchmarking.race import CHECK_STEPS, Contest, LoopError, race
+
+WORDS = ("model.filters=[2,2,2]", "trainer=cpu")
+
+
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are forked where everything is imported."""
+    monkeypatch.setattr(module, "_MOST_STEPS", 4)
+    get_context = multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: get_context("forkserver"))
+    multiprocessing.set_forkserver_preload(["tests.preloaded"])
+    with chdir(Path(__file__).parents[2]):  # where the server finds `tests`
+        forkserver.ensure_running()
+
+
+def test_a_loop_that_cannot_run_is_named(forks: None) -> None:
+    with pytest.raises(LoopError, match=r"plain: ValueError: .*\b2\b"):
+        race(Contest(("model.filters=[2,2]",), batch_size=8, loops=("plain",), rounds=1))
+
+
+def test_processes_take_turns_and_end(forks: None) -> None:
+    _race_two_loops()
+
+
+@pytest.mark.slow
+def test_new_processes_take_turns_and_end() -> None:
+    _race_two_loops()
+
+
+def _race_two_loops() -> None:
+    for measured in race(Contest(WORDS, batch_size=8, loops=("plain", "best"), rounds=2, seconds=0.01)):
+        assert len(measured.seconds_per_step) == 2
+        assert min(measured.seconds_per_step) > 0
+        assert len(measured.losses) == CHECK_STEPS
+        assert measured.memory_bytes > 0
+        assert sum(measured.phases.values()) == pytest.approx(1)
+    assert not multiprocessing.active_children()

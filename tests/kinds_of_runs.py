@@ -1,0 +1,22 @@
+"""Runs that tests of several commands read, each trained once by the fixture `trained`, and what changes one."""
+
+import yaml
+
+from cifar_lab.runs import Run
+from tests.conftest import TINY
+
+FINISHED = (*TINY, "logger=none")
+HALVES = "data.mean=[0.5,0.5,0.5]"
+AVERAGED = (
+    *(*FINISHED, "averaging=swa", "optimizer=sgd", "averaging.start=0.5", "protocol=report"),
+    *("trainer.precision=bf16-mixed", HALVES),
+)
+WITHOUT_BN = (*FINISHED, "trainer.precision=bf16-mixed", "bn=false", HALVES)
+EMA = (*FINISHED, "averaging=ema", "averaging.decay=0.5", "activation=mish")
+
+
+def change(run: Run, **options: dict[str, object]) -> None:
+    """Change settings in a run's configuration, by their option."""
+    config = yaml.safe_load(run.config_file.read_text())
+    changed = {name: {**config[name], **settings} for name, settings in options.items()}
+    run.config_file.write_text(yaml.safe_dump({**config, **changed}))

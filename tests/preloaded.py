@@ -1,0 +1,28 @@
+"""What a command imports and reads once, for the server that forks the processes of `faults`.
+
+Nothing is computed here: a process forked after a backward pass could not make one on a machine with a GPU.
+"""
+
+# ruff: noqa: F401
+import hydra._internal.logging_config
+import lightning.pytorch.callbacks.progress.rich_progress
+import matplotlib.pyplot
+
+import cifar_lab.analysis.run_report
+import cifar_lab.assembly
+import cifar_lab.callbacks.tensorboard
+import cifar_lab.classifier
+import cifar_lab.data.datamodule
+import cifar_lab.fitting
+import cifar_lab.hardware
+import cifar_lab.models
+import cifar_lab.optimizers
+import cifar_lab.processes.spawned
+import cifar_lab.provenance
+import cifar_lab.train
+import tests.faults
+from cifar_lab.config import checked
+from tests.conftest import TINY, blank_png
+
+blank_png()
+checked(TINY)
