@@ -78,7 +78,9 @@ def _predictions(
         pixels = torch.from_numpy(np.stack([image for _, image in batch]))
         probabilities = trained.logits_of_pixels(pixels).cpu().double().softmax(dim=1)
         names = class_names(trained, probabilities.shape[1])
-        values, labels = probabilities.topk(min(top, len(names)), dim=1)
+        # Stable, so that of equal logits, which 16 bits make, the first class is first, as argmax has it in a test.
+        ranked = probabilities.sort(dim=1, descending=True, stable=True)
+        values, labels = (ranks[:, :top] for ranks in ranked)
         for (path, _), chosen, shares in zip(batch, labels.tolist(), values.tolist(), strict=True):
             yield Prediction(path, [(names[label], share) for label, share in zip(chosen, shares, strict=True)])
 
