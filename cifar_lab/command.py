@@ -80,7 +80,9 @@ def _refusing(function: Callable[..., object]) -> Callable[..., object]:
     @functools.wraps(function)
     def command(*arguments: object, **options: object) -> object:
         try:
-            return function(*arguments, **options)
+            result = function(*arguments, **options)
+            sys.stdout.flush()  # what is still buffered finds a closed pipe here, not as the process ends
+            return result
         except BrokenPipeError:  # whoever reads, such as `head`, has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0

@@ -36,9 +36,15 @@ def print_table(
         line.rstrip()
         lines.append(line)
     lines[0].stylize("bold")
-    console = Console(highlight=False, soft_wrap=True)
+    console = _Console(highlight=False, soft_wrap=True)
     for line in lines:
         console.print(line, no_wrap=True, overflow="ignore", crop=False)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command, which ends with 0, where rich would end it with 1."""
+        raise  # the error at hand  # noqa: PLE0704
 
 
 def shown(items: Iterable[Item], what: str) -> Iterator[Item]:

@@ -1,5 +1,6 @@
 """What tests share: composed configurations, the command in an empty folder, runs that are trained once."""
 
+import gc
 import os
 import re
 import shutil
@@ -57,6 +58,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.trains)
         if item.get_closest_marker("slow") or item.get_closest_marker("cluster"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep half a million objects of pytest and torch out of each later garbage collection, of which sweeps make many."""
+    gc.collect()
+    gc.freeze()
 
 
 class LeftOut:

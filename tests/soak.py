@@ -105,14 +105,14 @@ def _round(
     with chdir(folder):
         while tally.kills < kills:
             ended = _killed(start(*sweep), moments.uniform(0, longest))
-            tally.fallbacks += ended.output.count("; going on from ")
+            tally.fallbacks += _fallbacks(ended.output)
             if ended.code == 0:
                 return
             assert ended.code == -signal.SIGKILL, ended
             tally.places[_place(ended.output)] += 1
         code, output = start(*sweep)()
     assert code == 0, output
-    tally.fallbacks += output.count("; going on from ")
+    tally.fallbacks += _fallbacks(output)
 
 
 def _killed(wait: Callable[[], Ended], delay: float) -> Ended:
@@ -142,6 +142,11 @@ def _lives(pid: int) -> bool:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return False
+
+
+def _fallbacks(output: str) -> int:
+    """How often a damaged checkpoint was noted."""
+    return sum(line.startswith("note: ") and "last.ckpt" in line for line in output.splitlines())
 
 
 def _place(output: str) -> str:

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lab import benchmark
-from tests.conftest import refusal
+from cifar_lab import benchmark, benchmarking
+from cifar_lab.benchmarking import Comparison
+from cifar_lab.benchmarking.race import LOOPS, Contest, Measured
+from tests.conftest import names, refusal
+
+Call = Callable[..., tuple[int, str, str]]
 
 TINY = ["model.filters=[2,2,2]", "trainer=cpu", "--batch-size", "8", "--rounds", "2", "--seconds", "0.01"]
 
@@ -20,13 +24,35 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_cannot_be_is_refused(
-    called: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_is_refused(called: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for option, value in (("--batch-size", "x"), ("--batch-size", "0"), ("--model", "alexnet"), ("--rounds", "0")):
         refusal(called(benchmark.main, option, value), option)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loop_that_trains_otherwise_fails_after_all_is_shown(
+    called: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = dict.fromkeys(("data", "forward", "backward", "optimizer", "framework"), 0.2)
+    loops = [Measured(name, "32-true", "contiguous", [1.0, 2.0], shares, [2.0, 1.0]) for name in LOOPS]
+    made_up = Comparison("cnn", Contest(("model=cnn",)), loops, 10, {"32-true": 1e4})
+    host = {"device_name": "a processor", "cpu_count": 2, "threads": 1, "matmul_flops": {"32-true": 1e9}}
+    monkeypatch.setattr(benchmarking, "describe_host", lambda: host)
+    monkeypatch.setattr(benchmarking, "compare", lambda *_, **__: made_up)
+    code, out, err = called(benchmark.main, "--model", "cnn", "--output", tmp_path)
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()]
+    assert [row[:3] for row in rows if row[:1] and row[0] in LOOPS] == [
+        [name, "32-true", "contiguous"] for name in LOOPS
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"benchmark.json", "benchmark.png"}
+    loops[0].losses[1] = 2.0
+    code, out, err = called(benchmark.main, "--model", "cnn", "--output", tmp_path, "--json")
+    assert code == 1
+    names(err, loops[0].name, "100.0%")
+    assert json.loads(out) == json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
+    assert json.loads(out)["host"] == host
 
 
 @pytest.mark.slow

@@ -16,8 +16,6 @@ Ended = tuple[int, str, str]
 Call = Callable[..., Ended]
 MODULE, SCRIPT = "python -m cifar_lab.train", "cifar-lab train"
 FOLDER = Path(sys.executable).parent
-# The folder at hand, as Hydra's script for bash finds no program in a folder whose name has a space.
-ENVIRONMENT = {"PATH": f".{os.pathsep}{os.environ['PATH']}"}
 
 
 @pytest.fixture
@@ -125,24 +123,38 @@ def test_help_waits_for_neither_torch_nor_hydra() -> None:
     assert not {"torch", "lightning", "hydra", "omegaconf", "pandas"} & set(modules)
 
 
+@pytest.fixture
+def shell(tmp_path: Path) -> Callable[..., list[str]]:
+    """Run a script of a shell with our commands in its folder: Hydra's for bash takes no path with a space."""
+    for name in ("python", "cifar-lab"):
+        (tmp_path / name).write_text(f'#!/bin/sh\nexec "{FOLDER / name}" "$@"\n')
+        (tmp_path / name).chmod(0o755)
+
+    def words(name: str, script: str) -> list[str]:
+        environment = {"PATH": f".{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run([name, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.split()
+
+    return words
+
+
 @pytest.mark.parametrize(
     "form", [SCRIPT, pytest.param(MODULE, marks=pytest.mark.slow)], ids=["the script", "the module"]
 )
-def test_bash_completes_both_forms_of_the_command(form: str) -> None:
+def test_bash_completes_both_forms_of_the_command(shell: Callable[..., list[str]], form: str) -> None:
     script = f"""
         eval "$({form.removesuffix(" train")} -sc install=bash)"
         COMP_LINE="{form} scheduler=c" COMP_POINT={len(form) + 12} COMP_CWORD={len(form.split())}
         hydra_bash_completion
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
-    done = subprocess.run(["bash", "-c", script], cwd=FOLDER, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.stdout.split() == ["scheduler=constant", "scheduler=cosine"], done.stderr
+    assert shell("bash", script) == ["scheduler=constant", "scheduler=cosine"]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 @pytest.mark.parametrize("form", [SCRIPT, MODULE], ids=["the script", "the module"])
-def test_fish_completes_both_forms_of_the_command(form: str) -> None:
+def test_fish_completes_both_forms_of_the_command(shell: Callable[..., list[str]], form: str) -> None:
     script = f'{form.removesuffix(" train")} -sc install=fish | source; complete -C "{form} loss=f"'
-    done = subprocess.run(["fish", "-c", script], cwd=FOLDER, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.stdout.split() == ["loss=focal"], done.stderr
+    assert shell("fish", script) == ["loss=focal"]

@@ -144,12 +144,12 @@ def metadata(path: Path) -> str:
     ("model", "said"),
     [
         (ReportCNN((4, 4, 4), LEAKY), ()),
-        (ReportCNN((4, 4, 4), LEAKY, bn=False), ()),
+        pytest.param(ReportCNN((4, 4, 4), LEAKY, bn=False), (), marks=SLOW),
         (ReportResNet((8, 8, 16)), ()),
-        (ReportVGG(((4,), (8,), (8, 8), (8, 8), (8, 8)), 8), ()),
+        pytest.param(ReportVGG(((4,), (8,), (8, 8), (8, 8), (8, 8)), 8), (), marks=SLOW),
         (ReportVGG(((4,), (8,), (8, 8), (8, 8), (8, 8)), 8, bn=True), ("--bn",)),
         (ReportVGG(((4,), (8,)), 8, by_stage=True), ("--model", "vgg_a_light")),
-        (ReportVGG(((4,), (8,), (8, 8), (8, 8), (8, 8)), 8, by_stage=True, dropout=True), ()),
+        pytest.param(ReportVGG(((4,), (8,), (8, 8), (8, 8), (8, 8)), 8, by_stage=True, dropout=True), (), marks=SLOW),
     ],
     ids=["cnn", "cnn without BatchNorm", "resnet", "vgg_a", "vgg_a with BatchNorm", "light", "dropout"],
 )

@@ -37,7 +37,7 @@ def errors(ended: Ended) -> list[str]:
 
 
 def living() -> list[int]:
-    """Processes whose current folder is this one, but for this one's own and what starts the others."""
+    """Other processes whose current folder is this one."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:

@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,10 +58,10 @@ def _outcome(run: Run) -> dict[str, Any]:
 
 
 @pytest.fixture
-def follow(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Follow:
+def follow(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
     """Write a recipe's files and run its command in this process: each run's configuration, result and folder."""
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "my_lab", raising=False)
+    sys.modules.pop("my_lab", None)
 
     def followed(name: str, *more: str) -> list[dict[str, Any]]:
         _write(RECIPES[name], tmp_path)
@@ -71,7 +71,8 @@ def follow(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Follow:
         assert outcome.code == 0, outcome.stderr
         return [_outcome(run) for run in outcome.runs]
 
-    return followed
+    yield followed
+    sys.modules.pop("my_lab", None)
 
 
 def test_there_is_a_recipe_for_each_kind_of_component() -> None:
@@ -100,6 +101,7 @@ def test_the_recipe_of_a_model_trains_it(follow: Follow) -> None:
     assert run["result"]["num_parameters"] == MLP_PARAMETERS
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "program", ["cifar-lab train", pytest.param("python -m cifar_lab.train", marks=pytest.mark.slow)]
 )

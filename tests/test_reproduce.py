@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from cifar_lab import reproduce
+from cifar_lab import cost, fitting, reproduce
 from cifar_lab.analysis.published import Row, Scale
+from cifar_lab.attempt import Attempt
 from cifar_lab.config import checked
 from cifar_lab.config.published import tables
 from cifar_lab.cost import Speed
 from cifar_lab.planned import chosen, network_of, plan
 from cifar_lab.runs import Archive, ArchivedRun, Run, find_runs
 from tests.conftest import names, refusal
+from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
 
 Command = Callable[..., tuple[int, str, str]]
@@ -44,19 +46,6 @@ def command(called: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Run `python -m cifar_lab.reproduce` with arguments, in an empty folder and in this process."""
     monkeypatch.chdir(tmp_path)
     return partial(called, reproduce.main)
-
-
-@pytest.fixture
-def measurements(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]]:
-    """The compositions whose speed is measured, which here takes no time."""
-    configs: list[Mapping[str, Any]] = []
-
-    def measure(config: Mapping[str, Any]) -> Speed:
-        configs.append(config)
-        return Speed(1000, 1000)
-
-    monkeypatch.setattr("cifar_lab.cost.measure", measure)
-    return configs
 
 
 @pytest.mark.parametrize(
@@ -107,9 +96,11 @@ def test_shortened_rows_can_be_run(rows: dict[str, Row], name: str, scale: Scale
 def test_the_plan_has_every_composition_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert len(chosen("")) == 24
-    planned = plan(chosen("loss_ce,optimizer"), Scale.FULL, [0], "report", ["data=synthetic"], Archive("none"))
-    assert [one.row.name for one in planned] == ["loss_ce", "optimizer_sgd", "optimizer_sign_sgd"]
-    assert [one.tables for one in planned] == [("loss", "optimizer"), ("optimizer",), ("optimizer",)]
+    planned = plan(
+        chosen("loss_ce,optimizer_adam,optimizer_sgd"), Scale.FULL, [0], "report", ["data=synthetic"], Archive("none")
+    )
+    assert [one.row.name for one in planned] == ["loss_ce", "optimizer_sgd"]
+    assert [one.tables for one in planned] == [("loss", "optimizer"), ("optimizer",)]
     assert {one.state for one in planned} == {planned[0].state}
     assert not any(one.is_finished for one in planned)
     assert planned[0].command == (
@@ -149,7 +140,9 @@ def test_a_row_is_found_wherever_it_lies(
     config = kept.composition()["config"]
     archive = Archive(tmp_path / "results")
     archive.add([(ArchivedRun(kept.result(), config), kept.metrics())])
-    adam, sgd, sign_sgd = plan(chosen("optimizer"), Scale.FULL, [0], "report", [], archive)
+    diverge(leave_run(tmp_path / "outputs" / "diverged", rows["activation_relu"], 0.8))
+    relu, adam, sgd, sign_sgd = plan(chosen("activation_relu,optimizer"), Scale.FULL, [0], "report", [], archive)
+    assert (relu.state.split(",")[0], relu.is_finished) == ("diverged", True)
     assert adam.state == f"finished, {Path('outputs/by/another/name')}"
     assert (sgd.state, sgd.epoch, sgd.is_finished) == ("dead", 50, False)
     assert sign_sgd.state == f"finished, {archive.results_file}"
@@ -174,27 +167,23 @@ def test_unknown_names_are_refused(command: Command, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_trains_nothing(command: Command, measurements: list[Mapping[str, Any]]) -> None:
+def test_a_dry_run_measures_each_network_once_and_trains_nothing(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Mapping[str, Any]] = []
+    keep = cost.measure
+
+    def measure(config: Mapping[str, Any]) -> Speed:
+        measured.append(config)
+        return keep(config)
+
+    monkeypatch.setattr(cost, "measure", measure)
     code, out, _ = command("--only", "loss_ce,optimizer_adam,optimizer_sgd", "--scale", "smoke", "--dry-run", *TINY)
     assert code == 0
     listed = [line.split()[0] for line in out.splitlines() if line.startswith(("loss_", "optimizer_"))]
     assert sorted(listed) == ["loss_ce", "optimizer_sgd"]
-    assert len(measurements) == 2  # one for each optimizer
+    assert len(measured) == 2  # one for each optimizer
     assert not Path("outputs").exists()
-
-
-def test_a_row_that_diverges_lets_the_others_run_and_is_not_run_again(command: Command) -> None:
-    arguments = ("--only", "activation_relu,optimizer_sgd", "--scale", "smoke", *TINY, "optimizer.lr=1e30")
-    code, out, err = command(*arguments)
-    assert code == 1
-    names(err.splitlines()[-1], "activation_relu", "optimizer_sgd")
-    assert out.count("python -m cifar_lab.train experiment=") == 2
-    runs = {run.folder.parent.name: run for run in find_runs("outputs")}
-    assert set(runs) == {"report-smoke-activation", "report-smoke-optimizer"}
-    assert {run.state() for run in runs.values()} == {"diverged"}
-    before = {name: run.status()["heartbeat"] for name, run in runs.items()}
-    assert command(*arguments)[0] == 0
-    assert {name: run.status()["heartbeat"] for name, run in runs.items()} == before
 
 
 def test_the_shortest_runs_first(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,29 +202,44 @@ def test_the_shortest_runs_first(command: Command, monkeypatch: pytest.MonkeyPat
     assert [line[0] for line in lines][:2] == ["loss_label_smoothing", "loss_mse"]
 
 
-@pytest.mark.usefixtures("measurements")
-def test_a_signal_ends_it_and_the_same_command_resumes_it_and_trains_nothing_twice(
+def test_a_failure_lets_the_other_rows_run_and_after_a_signal_the_same_command_resumes_them(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ("--only", "activation_relu", "--scale", "smoke", *TINY, "epochs=2")
-    append, due = Run.append_metrics, [signal.SIGTERM]
+    arguments = ("--only", "activation_relu,optimizer_sgd", "--scale", "smoke", *TINY, "epochs=2")
+    append, due, fit_and_test = Run.append_metrics, [signal.SIGTERM], fitting.fit_and_test
 
     def interrupted(run: Run, row: Mapping[str, Any]) -> None:
         append(run, row)
         if due:
-            os.kill(os.getpid(), due.pop(0))
+            os.kill(os.getpid(), due.pop())
 
+    def failing(config: Any, attempt: Attempt, *rest: Any) -> dict[str, Any]:
+        if attempt.run.folder.parent.name == "report-smoke-activation":
+            raise RuntimeError("memory")
+        return fit_and_test(config, attempt, *rest)
+
+    monkeypatch.setattr(cost, "measure", lambda config: Speed(1000, 1000))
     monkeypatch.setattr(Run, "append_metrics", interrupted)
-    code, _, err = command(*arguments)
+    monkeypatch.setattr(fitting, "fit_and_test", failing)
+    code, out, err = command(*arguments)
     assert code == 143
+    assert out.count("python -m cifar_lab.train experiment=") == 2
     names(err.splitlines()[-1], "SIGTERM")
-    (run,) = find_runs("outputs")
-    assert (run.state(), len(run.metrics())) == ("interrupted", 1)
-    assert command(*arguments)[0] == 0
-    assert (run.state(), run.result()["epochs"]) == ("finished", 2)
-    before = run.status()["heartbeat"]
-    assert command(*arguments)[0] == 0
-    assert run.status()["heartbeat"] == before
+    runs = {run.folder.parent.name: run for run in find_runs("outputs")}
+    assert {name: run.state() for name, run in runs.items()} == {
+        "report-smoke-activation": "failed",
+        "report-smoke-optimizer": "interrupted",
+    }
+    sgd = runs["report-smoke-optimizer"]
+    assert len(sgd.metrics()) == 1
+
+    code, _, err = command(*arguments)
+    assert code == 1
+    names(err.splitlines()[-1], "activation_relu")
+    assert (sgd.state(), sgd.result()["epochs"]) == ("finished", 2)
+    before = sgd.status()["heartbeat"]
+    assert command("--only", "optimizer_sgd", *arguments[2:])[0] == 0
+    assert sgd.status()["heartbeat"] == before
 
 
 @pytest.mark.slow

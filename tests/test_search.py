@@ -137,43 +137,54 @@ def test_settings_that_are_drawn_twice_are_trained_once_and_those_that_diverge_e
     assert set(diverged["state"]) == {"diverged"}
 
 
-def test_a_trial_that_fails_is_named_and_trained_again_by_the_same_command(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+def test_after_a_failure_and_after_a_signal_the_same_command_resumes_the_search(
+    command: Command, searched: Searched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = ("optimizer.lr=tag(log,interval(1e-4,1e-2))", *SHORT, "--trials", 1)
+    line = (*LINE, "--trials", 1)
     with monkeypatch.context() as broken:
 
         def fails(*_: object) -> None:
-            raise RuntimeError("out of memory")
+            raise RuntimeError("memory")
 
         broken.setattr(train, "trained", fails)
         code, _, err = command(*line)
     assert code == 1
     names(err.splitlines()[-1], "trial 0")
     assert pd.read_csv(TABLE)["state"].tolist() == ["failed"]
+
+    _send_in_first_epoch(signal.SIGTERM, monkeypatch)
+    code, _, err = command(*line)
+    assert code == 143
+    names(err, "SIGTERM")
+    assert pd.read_csv(TABLE)["state"].tolist() == ["interrupted"]
+
     assert command(*line)[0] == 0
-    assert pd.read_csv(TABLE)["state"].tolist() == ["finished"]
+    resumed, undisturbed = (
+        pd.read_csv(path)[:1].dropna(axis=1).drop(columns="trial")  # one that is tried again has another number
+        for path in (TABLE, searched.folder / "search.csv")
+    )
+    pd.testing.assert_frame_equal(resumed, undisturbed, check_dtype=False)
     assert len(list(find_runs(FOLDER))) == 1
 
 
-def test_signals_end_it_with_its_table_and_the_same_command_resumes_it(
-    command: Command, searched: Searched, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keep, due = Trial.report, {0: signal.SIGINT, 1: signal.SIGTERM}
+@pytest.mark.slow
+def test_ctrl_c_ends_it_with_130(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    _send_in_first_epoch(signal.SIGINT, monkeypatch)
+    code, _, err = command(*LINE, "--trials", 1)
+    assert code == 130
+    names(err, "SIGINT")
+    assert pd.read_csv(TABLE)["state"].tolist() == ["interrupted"]
+
+
+def _send_in_first_epoch(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep, due = Trial.report, [number]
 
     def report(trial: Trial, epoch: int, accuracy: float) -> bool:
-        if trial.number in due:
-            os.kill(os.getpid(), due.pop(trial.number))
+        if due:
+            os.kill(os.getpid(), due.pop())
         return keep(trial, epoch, accuracy)
 
     monkeypatch.setattr(Trial, "report", report)
-    for name, code, states in (("SIGINT", 130, ["interrupted"]), ("SIGTERM", 143, ["finished", "interrupted"])):
-        ended, _, err = command(*LINE, "--trials", 2)
-        assert ended == code
-        names(err, name)
-        assert pd.read_csv(TABLE)["state"].tolist() == states
-    resumed, undisturbed = (pd.read_csv(path)[:1] for path in (TABLE, searched.folder / "search.csv"))
-    pd.testing.assert_frame_equal(resumed.dropna(axis=1), undisturbed.dropna(axis=1), check_dtype=False)
 
 
 def test_without_optuna_it_is_named_as_what_to_install(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

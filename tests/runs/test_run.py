@@ -107,6 +107,8 @@ def test_weights_are_a_plain_contiguous_state_dict(tmp_path: Path) -> None:
     assert list(state) == ["weight", "bias"]
     assert torch.equal(state["weight"], model.weight)
     assert state["weight"].is_contiguous()
+    run.save_weights(model, "trained_further.pth")
+    assert [path.name for path in run.weights.iterdir()] == ["trained_further.pth"]
 
 
 def test_the_validation_of_an_epoch_is_its_row(tmp_path: Path) -> None:
