@@ -44,7 +44,7 @@ def print_table(
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Leave it to the command, which ends with 0, where rich would end it with 1."""
-        raise  # the error at hand  # noqa: PLE0704
+        raise  # the error at hand
 
 
 def shown(items: Iterable[Item], what: str) -> Iterator[Item]:

@@ -4,6 +4,7 @@ import gc
 import os
 import re
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -61,7 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Keep half a million objects of pytest and torch out of each later garbage collection, of which sweeps make many."""
+    """Keep half a million objects of pytest and torch out of the garbage collections that each job of a sweep makes."""
     gc.collect()
     gc.freeze()
 
@@ -102,14 +103,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _alone() -> Iterator[None]:
-    """Keep tiny tensors from waiting for threads, and a test's random state from the next."""
-    threads = torch.get_num_threads()
+def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tiny tensors from waiting for threads, and from the next test the random state and the modules of this one."""
+    threads, modules = torch.get_num_threads(), set(sys.modules)
     torch.set_num_threads(1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
     torch.set_num_threads(threads)
+    root = tmp_path_factory.getbasetemp()
+    for name in sys.modules.keys() - modules:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and (root in Path(file).parents or not Path(file).is_absolute()):
+            del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)
