@@ -82,9 +82,9 @@ def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder:
 
     from cifar_lab.processes import spawned
     from cifar_lab.train import checked, launch, run_application
-    from tests.conftest import _save_blank
+    from tests.conftest import save_blank
 
-    Figure.savefig = _save_blank  # type: ignore[assignment]
+    Figure.savefig = save_blank  # type: ignore[assignment]
     os.fsync = lambda descriptor: None
     callbacks = []
     if fault is not None and fault.rank is None:

@@ -18,12 +18,12 @@ from torch import nn
 
 class Raises(nn.CrossEntropyLoss):
     def forward(self, logits, labels):
-        if Path("repaired").exists():
-            return super().forward(logits, labels)
         raise RuntimeError("no such kernel")
 
 class Exits(nn.CrossEntropyLoss):
     def forward(self, logits, labels):
+        if Path("repaired").exists():
+            return super().forward(logits, labels)
         sys.exit(0)
 
 class FillsMemory(nn.CrossEntropyLoss):
@@ -62,7 +62,7 @@ def components(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "losses",
     [
-        ["raises", "exits", "diverges", "ce"],
+        ["exits", "diverges", "ce"],
         pytest.param(["ce", *FAULTS, "mse"], marks=pytest.mark.slow),
     ],
     ids=len,
@@ -99,7 +99,7 @@ def test_a_job_that_raises_exits_fills_the_memory_or_diverges_stops_no_other_and
     before = runs["diverges"].status()
     again = lab(*words)
     assert again.code == 1
-    assert runs["raises"].state() == "finished"
+    assert runs["exits"].state() == "finished"
     assert runs["diverges"].status() == before  # it would again
     (line,) = (line for line in again.stderr.splitlines()[:-1] if str(runs["diverges"].folder) in line)
     names(line, before["error"], "retry_diverged=true")

@@ -85,7 +85,7 @@ ROWS = {
 
 @pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.slow] if "swa" in row else []) for row in ROWS])
 def test_two_processes_train_what_one_does_and_the_first_alone_prints_and_writes(row: str, trained: Train) -> None:
-    line = (*SAME, *ROWS[row], *TWO, "logger=tensorboard", "callbacks=snapshots")
+    line = (*SAME, *ROWS[row], *TWO, "logger=csv", "callbacks=snapshots")
     ended = command(*line, "hydra.run.dir=several")
     assert ended.code == 0, ended.output
     several, one = Run("several"), trained(*SAME, *ROWS[row], name="one")
@@ -94,15 +94,16 @@ def test_two_processes_train_what_one_does_and_the_first_alone_prints_and_writes
     assert several.result()["fingerprint"] == one.result()["fingerprint"]
     assert ended.output.count(" 1/2 ") == ended.output.count(f"{several.result()['test/acc']:.2%} (") == 1
     assert "Warning" not in ended.output
-    assert len(list(several.tensorboard.iterdir())) == 1
+    assert len(list((several.folder / "csv").iterdir())) == 1
     assert list(several.snapshots()) == [0, 1, 2]
     assert not list(Path().glob("outputs")) and ended_within(5)
 
 
 @pytest.mark.slow
 def test_batch_norm_over_each_processs_part_is_noted() -> None:
-    ended = command(*PLAIN, *TWO, "hydra.run.dir=run")
+    ended = command(*PLAIN, *TWO, "logger=tensorboard", "hydra.run.dir=run")
     assert ended.code == 0
+    assert len(list(Run("run").tensorboard.iterdir())) == 1
     (note,) = (line for line in ended.output.splitlines() if line.startswith("note: "))
     assert all(fact in note for fact in ("BatchNorm", "3", "2", "6"))
     assert Run("run").result()["batch_norm_per_process"] is True

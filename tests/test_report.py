@@ -20,12 +20,11 @@ from cifar_lab.analysis.lengths import _SCALES, FULL
 from cifar_lab.analysis.published import Row, Scale
 from cifar_lab.analysis.reproduction import VERDICTS
 from cifar_lab.config.published import tables
-from tests.conftest import refusal
+from tests.conftest import quick, refusal
 from tests.facts import holds
 from tests.judged_runs import CLAIMS
 from tests.landscape_runs import diverge, leave_band, leave_probed
 from tests.published_runs import leave_run
-from tests.unpainted import quick
 
 WITHIN_NOISE, LOWER, _, DIVERGED, NONE_PUBLISHED, NOT_RUN = VERDICTS
 QUICK = _SCALES[Scale.QUICK]

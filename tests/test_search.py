@@ -17,8 +17,7 @@ from cifar_lab import search, status, table, train
 from cifar_lab.fingerprints import fingerprint
 from cifar_lab.runs import Run, find_runs
 from cifar_lab.searching import Trial
-from tests.conftest import TINY, names, refusal
-from tests.unpainted import quick
+from tests.conftest import TINY, names, quick, refusal
 
 pytest.importorskip("optuna")
 

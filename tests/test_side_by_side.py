@@ -123,6 +123,9 @@ def test_jobs_that_are_missing_left_or_interrupted_are_told_apart(lab: Lab) -> N
     assert [folder.name for folder in jobs.left] == ["seed=0"]
     one, other = map(str, jobs.failures)
     assert "seed=1" in one and "SIGTERM" in one and "seed=2" in other
+    jobs.failures.clear()
+    with pytest.raises(RunFailedError, match="seed=0"):
+        jobs.check()
 
 
 @pytest.mark.usefixtures("in_this_process")
