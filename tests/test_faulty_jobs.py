@@ -18,7 +18,7 @@ from torch import nn
 
 class Raises(nn.CrossEntropyLoss):
     def forward(self, logits, labels):
-        raise RuntimeError("no such kernel")
+        raise RuntimeError("unsupported")
 
 class Exits(nn.CrossEntropyLoss):
     def forward(self, logits, labels):
@@ -40,7 +40,7 @@ class Diverges(nn.CrossEntropyLoss):
 """
 # For each option: the state that it leaves, its class, the exception, and what the message tells of it.
 FAULTS = {
-    "raises": ("failed", "Raises", "RuntimeError: ", "no such kernel"),
+    "raises": ("failed", "Raises", "RuntimeError: ", "unsupported"),
     "exits": ("failed", "Exits", "SystemExit: 0", "SystemExit: 0"),
     "fills_memory": ("failed", "FillsMemory", "MemoryError: ", " 512. TiB"),
     "fills_memory_by_torch": ("failed", "FillsMemoryByTorch", "RuntimeError: ", "DefaultCPUAllocator: "),
@@ -82,6 +82,7 @@ def test_a_job_that_raises_exits_fills_the_memory_or_diverges_stops_no_other_and
     *errors, last = [line for line in outcome.stderr.splitlines() if line.startswith("error: ")]
     names(last, runs[faulty[0]].folder)
     assert "Traceback" not in outcome.stderr
+    markdown = (runs[losses[0]].folder.parent / "table.md").read_text(encoding="utf-8").splitlines()
     table = pd.read_csv(runs[losses[0]].folder.parent / "table.csv").set_index("loss")
     for option, line in zip(faulty, errors, strict=True):
         state, _, raised, told = FAULTS[option]
@@ -93,6 +94,8 @@ def test_a_job_that_raises_exits_fills_the_memory_or_diverges_stops_no_other_and
         assert not run.result_file.exists()
         names(line, told, run.error_file)
         assert state in table.loc[option, "state"] and told in table.loc[option, "state"]
+        (row,) = (row for row in markdown if row.startswith(f"| {option} ") and "holdout" in row)
+        assert [cell.strip() for cell in row.split("|")][2:4] == ["-", "-"]  # never a number
     assert table.loc[whole, "state"].tolist() == ["finished"] * len(whole)
 
     Path("repaired").touch()

@@ -27,7 +27,7 @@ CONSTANT = (*PLAIN, "scheduler=constant", "trainer.precision=32-true")
 
 
 def broken(*_: object) -> None:
-    raise RuntimeError("no such kernel")
+    raise RuntimeError("unsupported")
 
 
 @pytest.fixture(scope="module")
@@ -209,9 +209,9 @@ def test_a_run_without_a_whole_checkpoint_is_refused_by_its_files_name(failed: R
 @pytest.mark.parametrize("state", ["failed", "diverged"])
 def test_what_has_failed_or_diverged_is_trained_again_only_where_it_may_be(begun: Begin, state: str) -> None:
     run, job = begun(*TINY), Job(1, 1, later=0, seconds=[])
-    run.fail(state, RuntimeError("no such kernel"))
+    run.fail(state, RuntimeError("unsupported"))
     config = {"resume": None, "epochs": 2, "retry_failed": True, "retry_diverged": True}
     assert not is_done(run, config, job)
-    with pytest.raises(RunFailedError, match=f"no such kernel.*\\bretry_{state}=true\\b") as caught:
+    with pytest.raises(RunFailedError, match=f"unsupported.*\\bretry_{state}=true\\b") as caught:
         is_done(run, {**config, f"retry_{state}": False}, job)
     assert str(run.folder) in str(caught.value)
