@@ -135,34 +135,36 @@ def _run(cases: Sequence[tuple[Any, ...]], precision: str, threads: int, isa: st
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     if isa is not None:
         environment["ONEDNN_MAX_CPU_ISA"] = isa
-    command = [sys.executable, __file__, precision, json.dumps(cases)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-    assert process.stdout is not None and process.stderr is not None
-    seen, found, current, rest, began = set(), {}, None, b"", 0.0
-    while True:
-        if not select.select([process.stdout], [], [], 1)[0]:
-            if current is not None and _cpu_seconds(process.pid) - began > CPU_SECONDS:
-                process.kill()
-                process.wait()
-                seen.add(current)
-                return _Ended(seen, {**found, current: "hangs"}, "")
-            continue
-        read = os.read(process.stdout.fileno(), 1 << 16)
-        if not read:
-            break
-        *lines, rest = (rest + read).split(b"\n")
-        for word, number, *error in (line.decode().split() for line in lines):
-            current = int(number) if word == "begins" else None
-            if word == "ends":
-                seen.add(int(number))
-                if not float(error[0]) <= TOLERANCES[precision]:  # NaN, too
-                    found[int(number)] = error[0]
-        began = _cpu_seconds(process.pid)
-    errors = process.stderr.read().decode()
-    code = process.wait()
-    if code != 0 and current is not None:
+    command, pipe = [sys.executable, __file__, precision], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdin.write(json.dumps(cases).encode())
+        process.stdin.close()
+        seen, found, current, rest, began, hangs = set(), {}, None, b"", 0.0, False
+        while not hangs:
+            if not select.select([process.stdout], [], [], 1)[0]:
+                hangs = current is not None and _cpu_seconds(process.pid) - began > CPU_SECONDS
+                continue
+            read = os.read(process.stdout.fileno(), 1 << 16)
+            if not read:
+                break
+            *lines, rest = (rest + read).split(b"\n")
+            for word, number, *error in (line.decode().split() for line in lines):
+                current = int(number) if word == "begins" else None
+                if word == "ends":
+                    seen.add(int(number))
+                    if not float(error[0]) <= TOLERANCES[precision]:  # NaN, too
+                        found[int(number)] = error[0]
+            began = _cpu_seconds(process.pid)
+        if hangs:
+            process.kill()
+        errors = process.stderr.read().decode()
+        code = process.wait()
+    if current is not None:
         seen.add(current)
-        found[current] = f"dies of {signal.Signals(-code).name}" if code < 0 else errors.strip().splitlines()[-1]
+        found[current] = (
+            "hangs" if hangs else f"dies of {signal.Signals(-code).name}" if code < 0 else errors.splitlines()[-1]
+        )
     return _Ended(seen, found, errors)
 
 
@@ -210,6 +212,6 @@ def _relative(value: Tensor, exact: Tensor) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    for number, *fields in json.loads(sys.argv[2]):
+    for number, *fields in json.load(sys.stdin):
         print("begins", number, flush=True)
         print("ends", number, largest_error(Case(*fields), sys.argv[1]), flush=True)
