@@ -1,4 +1,4 @@
-"""What tests share: composed configurations, the command in an empty folder, runs that are trained once."""
+"""Shared fixtures: composed configurations, the command in an empty folder, runs that are trained once."""
 
 import copy
 import gc
@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none, mark what trains, and give slow tests their time."""
+    """Skip GPU tests without a GPU, mark tests that train, and raise the timeout of slow tests."""
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no GPU here"))
@@ -80,7 +80,7 @@ class LeftOut:
         self.counts: Counter[str] = Counter()
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        """Count each test once, by the first marker that leaves it out."""
+        """Count each test once, by the last marker of `LEFT_OUT` that it has."""
         for item in items:
             self.counts.update([name for name in LEFT_OUT if item.get_closest_marker(name)][-1:])
 
@@ -95,7 +95,7 @@ class LeftOut:
         self.counts = Counter(getattr(node, "workeroutput", {}).get("left_out", {})) or self.counts
 
     def pytest_unconfigure(self, config: pytest.Config) -> None:
-        """Print the line, as the last of all."""
+        """Print the line after pytest's own summary."""
         if self.counts and not hasattr(config, "workeroutput"):
             print("not run:", "; ".join(f"{count} {name} ({LEFT_OUT[name]})" for name, count in self.counts.items()))
 
@@ -128,7 +128,7 @@ def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def quick(patch: pytest.MonkeyPatch, *, paints: bool = False) -> None:
-    """What single tests do by themselves, for fixtures of a whole module."""
+    """Apply the speed-ups of `_quick` to a fixture of a whole module, which runs before them."""
     patch.setattr(os, "fsync", lambda descriptor: None)
     patch.setattr(ConfigRepository, "load_config", _load_config)
     if not paints:
@@ -173,13 +173,14 @@ def blank_png() -> bytes:
 
 @pytest.fixture
 def composed() -> Compose:
-    """Compose `conf/train.yaml` with overrides, named `test`."""
+    """Compose `conf/train.yaml` with overrides, named `test`: each once, and a copy for each caller."""
+    return lambda *overrides: copy.deepcopy(_composition(*overrides))
 
-    def composition(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            return compose("train", ["name=test", *overrides])
 
-    return composition
+@cache
+def _composition(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose("train", ["name=test", *overrides])
 
 
 @pytest.fixture
@@ -271,6 +272,11 @@ def names(text: str, *facts: object) -> str:
     """The one line of an error message, `error: ...`, which names all these facts."""
     (line,) = text.splitlines()
     assert re.match(r"error: \S", line), line
-    for fact in facts:
-        assert str(fact) in line, f"{fact} is missing in: {line}"
+    holds(line, *facts)
     return line
+
+
+def holds(text: str, *facts: object) -> None:
+    """Check that a text names all these facts."""
+    for fact in facts:
+        assert str(fact) in text, f"{fact} is missing in: {text}"

@@ -181,7 +181,7 @@ def _cpu_seconds(pid: int) -> float:
 def largest_error(case: Case, precision: str) -> float:
     """The largest relative error of a layer's output and gradients: of its input and of each weight.
 
-    NaN where the layer does not take the shape.
+    0 if the layer does not accept the shape.
     """
     torch.manual_seed(0)
     layer, exact = case.make(), case.make().double()

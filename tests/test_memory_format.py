@@ -102,6 +102,7 @@ def test_commands_on_trained_networks_are_contiguous(trained: Train) -> None:
     run.set_state("finished", memory_format="channels_last")  # as a run of an older version says
     network = load(run.folder)
     assert network.native.layout == "contiguous"
+    assert any(LAYER in line for line in network.assumed)
     assert all(weight.is_contiguous() for weight in network.model.parameters())
 
 

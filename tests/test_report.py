@@ -20,8 +20,7 @@ from cifar_lab.analysis.lengths import _SCALES, FULL
 from cifar_lab.analysis.published import Row, Scale
 from cifar_lab.analysis.reproduction import VERDICTS
 from cifar_lab.config.published import tables
-from tests.conftest import quick, refusal
-from tests.facts import holds
+from tests.conftest import holds, quick, refusal
 from tests.judged_runs import CLAIMS
 from tests.landscape_runs import diverge, leave_band, leave_probed
 from tests.published_runs import leave_run

@@ -8,8 +8,7 @@ import pytest
 
 from cifar_lab import status
 from cifar_lab.runs import Run, Sweep, locked
-from tests.conftest import refusal
-from tests.facts import holds
+from tests.conftest import holds, refusal
 
 DIVERGED = "train/loss is nan"
 

@@ -18,8 +18,7 @@ from cifar_lab.analysis import sweep_report
 from cifar_lab.config import RunFailedError, checked
 from cifar_lab.runs import Run, find_runs
 from cifar_lab.train import launch, tabulate
-from tests.conftest import TINY, Outcome, quick, refusal
-from tests.facts import holds
+from tests.conftest import TINY, Outcome, holds, quick, refusal
 
 Lab = Callable[..., Outcome]
 Command = Callable[..., tuple[int, str, str]]

@@ -74,8 +74,10 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
     mean, std = (settings["data"].get(name) or getattr(build(config.data), name, ()) for name in ("mean", "std"))
     named = result.get("classes") or _classes(config, settings["model"].get("num_classes"))
     classes = [printable(str(name)) for name in named]
-    native, notes = _native(config, run, said)
-    native, model = _placed(model, native)
+    chosen, notes = _native(config, run, said)
+    native, model = _placed(model, chosen)
+    if native != chosen:
+        notes.append(hardware.contiguous_because(model))
     return Trained(
         label=str(run.folder),
         weights=weights,

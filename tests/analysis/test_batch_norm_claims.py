@@ -5,7 +5,7 @@ import pytest
 
 from cifar_lab.analysis.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
 from cifar_lab.runs import find_runs
-from tests.facts import holds
+from tests.conftest import holds
 from tests.judged_runs import judged, row
 from tests.landscape_runs import diverge, leave_band, leave_probed
 from tests.published_runs import leave_run

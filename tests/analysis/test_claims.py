@@ -8,7 +8,7 @@ import pytest
 from cifar_lab.analysis.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
 from cifar_lab.config import checked, preflight
 from cifar_lab.runs import Run
-from tests.facts import holds
+from tests.conftest import holds
 from tests.judged_runs import CLAIMS, judged, leave_seeds, row
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run

@@ -11,7 +11,7 @@ from cifar_lab.analysis import sweep_report, tables
 from cifar_lab.analysis.comparison import Comparison, compare, varying, written
 from cifar_lab.analysis.records import collect
 from cifar_lab.runs import Run, locked
-from tests.facts import holds
+from tests.conftest import holds
 
 LOSSES = {
     "ce": {"_target_": "torch.nn.CrossEntropyLoss"},

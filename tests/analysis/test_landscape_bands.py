@@ -10,7 +10,7 @@ from cifar_lab.analysis.landscape_runs import groups, the_group
 from cifar_lab.analysis.measured import gather
 from cifar_lab.landscapes.bands import Band
 from cifar_lab.runs import find_runs
-from tests.facts import holds
+from tests.conftest import holds
 from tests.landscape_runs import RATES, leave, leave_band, losses
 from tests.published_runs import STEPS_PER_EPOCH
 

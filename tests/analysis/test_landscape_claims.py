@@ -9,7 +9,7 @@ from cifar_lab.analysis.evidence import NOT_MEASURED, NOT_SUPPORTED, SUPPORTED, 
 from cifar_lab.analysis.landscape_claims import Landscape, claims, landscape
 from cifar_lab.analysis.measured import gather
 from cifar_lab.runs import find_runs
-from tests.facts import holds
+from tests.conftest import holds
 from tests.landscape_runs import RATES, leave, leave_band, leave_probed
 
 ENDS = (RATES[0], RATES[-1])  # as wide a band, of half the runs

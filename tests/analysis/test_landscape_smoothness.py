@@ -10,7 +10,7 @@ from cifar_lab.analysis.landscape_runs import groups
 from cifar_lab.analysis.landscape_smoothness import figure, write_smoothness
 from cifar_lab.analysis.measured import gather
 from cifar_lab.runs import find_runs
-from tests.facts import holds
+from tests.conftest import holds
 from tests.landscape_runs import diverge, leave, leave_probed, write_probes
 
 

@@ -11,7 +11,7 @@ from cifar_lab.analysis.reproduction import VERDICTS, reproduce
 from cifar_lab.config.published import composed, tables
 from cifar_lab.fingerprints import leaves, settings
 from cifar_lab.runs import Archive, UnreadableError, find_runs
-from tests.facts import holds
+from tests.conftest import holds
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
 

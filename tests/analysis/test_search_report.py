@@ -6,7 +6,7 @@ import pytest
 from cifar_lab.analysis.search_report import SearchReport, report
 from cifar_lab.analysis.trial_records import TrialRecord, best_of
 from cifar_lab.runs import SearchFolder
-from tests.facts import holds
+from tests.conftest import holds
 
 TRIALS = (
     TrialRecord(0, {"optimizer.lr": "0.001", "loss": "ce"}, "finished", 0.5, {1: 0.4, 2: 0.5}, "a"),

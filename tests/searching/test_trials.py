@@ -9,7 +9,7 @@ import pytest
 from cifar_lab.config import Axis
 from cifar_lab.runs import SearchFolder, locked
 from cifar_lab.searching import Strategy, Trial, Trials
-from tests.facts import holds
+from tests.conftest import holds
 
 pytest.importorskip("optuna")
 
