@@ -78,10 +78,7 @@ def test_the_same_command_trains_nothing_again(folder: Path, lab: Lab, words: st
     run = _run(folder, words.partition(",")[0])
     before = _mtimes(run.folder)
     typed = [word for word in run.composition()["overrides"] if not word.startswith("averaging=ema")]
-    if "," in words:
-        outcome = lab("--multirun", *typed, words)
-    else:
-        outcome = lab(*typed, "resume=auto")
+    outcome = lab("--multirun", *typed, words) if "," in words else lab(*typed, "resume=auto")
     assert outcome.code == 0, outcome.err
     assert len(outcome.runs) == 5
     assert _mtimes(run.folder) == before
