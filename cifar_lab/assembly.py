@@ -17,10 +17,10 @@ from cifar_lab.runs import Run
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
-    from cifar_lab import hardware
     from cifar_lab.callbacks import Throughput
     from cifar_lab.classifier import Classifier
     from cifar_lab.data.datamodule import InMemoryDataModule
+    from cifar_lab.machine import hardware
 
 
 def make_classifier(config: DictConfig, datamodule: "InMemoryDataModule", native: "hardware.Native") -> "Classifier":
@@ -53,8 +53,8 @@ def make_classifier(config: DictConfig, datamodule: "InMemoryDataModule", native
 
 def make_callbacks(config: DictConfig, attempt: Attempt, throughput: "Throughput", averaging: Any) -> list[Any]:
     """What happens beside training: our own, then the configuration's, then the caller's."""
-    from cifar_lab import ranks
     from cifar_lab.callbacks import Progress, Recorder, Saving, Stopping, best
+    from cifar_lab.machine import ranks
 
     run, options = attempt.run, dict(config.callbacks)
     saving = Saving(run, attempt.interruption, options.pop("checkpoint")["every_minutes"])
@@ -116,7 +116,7 @@ def trainer_options(config: DictConfig, native: "hardware.Native", job: Job | No
     Raises:
         ValueError: BatchNorm's statistics over several processes are asked for, and this is no GPU.
     """
-    from cifar_lab import hardware, ranks
+    from cifar_lab.machine import hardware, ranks
 
     options = {**resolved(config.trainer), **_processes()}
     if options["sync_batchnorm"] and ranks.count() > 1 and native.device != "cuda":
@@ -143,7 +143,7 @@ def trainer_options(config: DictConfig, native: "hardware.Native", job: Job | No
 
 def _processes() -> dict[str, Any]:
     """Lightning's arguments about processes: of those that train together, or none."""
-    from cifar_lab import ranks
+    from cifar_lab.machine import ranks
 
     if ranks.count() == 1:
         from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -189,7 +189,7 @@ def describe(
     """What was trained, on what, from which source, in plain values."""
     from torch import nn
 
-    from cifar_lab import hardware, provenance, ranks
+    from cifar_lab.machine import hardware, provenance, ranks
 
     trained = batches_per_epoch(config, datamodule) * config.batch_size
     layers = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in classifier.modules())

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_lab import exit_codes
 from cifar_lab.config import RunFailedError, names_run
-from cifar_lab.interruption import Interruption
 from cifar_lab.jobs import Job
+from cifar_lab.machine import exit_codes
+from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import Run, first_whole
 
 if TYPE_CHECKING:

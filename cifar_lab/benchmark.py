@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifar_lab import exit_codes
 from cifar_lab.command import run_command
+from cifar_lab.machine import exit_codes
 
 if TYPE_CHECKING:
     from cifar_lab.benchmarking import Comparison

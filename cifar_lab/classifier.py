@@ -13,9 +13,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from cifar_lab import hardware, ranks
-from cifar_lab.compilation import uncompiled
 from cifar_lab.data.images import key_seed
+from cifar_lab.machine import hardware, ranks
+from cifar_lab.machine.compilation import uncompiled
 from cifar_lab.metrics import Mean, SplitMetrics
 from cifar_lab.optimizers import make_optimizer
 

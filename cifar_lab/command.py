@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from cifar_lab import exit_codes
+from cifar_lab.machine import exit_codes
 
 
 def application() -> typer.Typer:

@@ -12,8 +12,8 @@ from cifar_lab.runs import Run
 if TYPE_CHECKING:
     from torch import nn
 
-    from cifar_lab import hardware
     from cifar_lab.classifier import Classifier
+    from cifar_lab.machine import hardware
 
 
 def choose_native(config: Mapping[str, Any], run: Run) -> "hardware.Native":
@@ -21,7 +21,7 @@ def choose_native(config: Mapping[str, Any], run: Run) -> "hardware.Native":
 
     What computes it, and the source that does, is recorded now, as a run that never ends has no result to say so.
     """
-    from cifar_lab import hardware, provenance
+    from cifar_lab.machine import hardware, provenance
 
     recorded = run.status()
     options = {key: config["trainer"][key] for key in ("precision", "memory_format")}
@@ -34,7 +34,7 @@ def choose_native(config: Mapping[str, Any], run: Run) -> "hardware.Native":
 
 def in_safe_memory_format(native: "hardware.Native", model: "nn.Module", run: Run) -> "hardware.Native":
     """How a network really runs: contiguous, with a note, if channels_last would give it wrong gradients."""
-    from cifar_lab import hardware, ranks
+    from cifar_lab.machine import hardware, ranks
 
     suited = native.suited_to(model)
     if suited != native:
@@ -56,7 +56,7 @@ def compiled_as_recorded(
     Raises:
         ValueError: There is nothing to compile with.
     """
-    from cifar_lab.compilation import check_compiler, compiled
+    from cifar_lab.machine.compilation import check_compiler, compiled
 
     run, asked = attempt.run, {key: config[key] for key in ("compile", "cuda_graphs")}
     recorded = asked if attempt.checkpoint is None else run.status()

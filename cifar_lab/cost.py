@@ -10,9 +10,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from cifar_lab import hardware
 from cifar_lab.config import build
 from cifar_lab.data.loader import normalise
+from cifar_lab.machine import hardware
 
 _WARM_UP = 2
 _MOST_STEPS, _FEWEST_STEPS = 40, 3

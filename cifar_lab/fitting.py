@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     import lightning as L
     from lightning.pytorch.loggers import Logger
 
-    from cifar_lab import hardware
     from cifar_lab.callbacks import Throughput
     from cifar_lab.classifier import Classifier
     from cifar_lab.data.datamodule import InMemoryDataModule
+    from cifar_lab.machine import hardware
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def trained(work: Work) -> dict[str, Any]:
 
     Processes that train together all call it; the first one writes.
     """
-    from cifar_lab import ranks
+    from cifar_lab.machine import ranks
 
     config, run, is_first = OmegaConf.create(dict(work.config)), work.attempt.run, ranks.rank() == 0
     logger = make_logger(config, run, work.overrides, work.hyperparameters) if is_first else None
@@ -87,8 +87,8 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
     import lightning as L
     import torch
 
-    from cifar_lab import hardware
     from cifar_lab.callbacks import Throughput
+    from cifar_lab.machine import hardware
 
     # Which devices there are stands in the result; how Lightning uses torch is nothing that a user could mend.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -125,8 +125,8 @@ def _fit_and_test(
 ) -> dict[str, Any]:
     import lightning as L
 
-    from cifar_lab import ranks
     from cifar_lab.callbacks import SWA, CheckpointFiles, Stopping
+    from cifar_lab.machine import ranks
 
     run = attempt.run
     averaging = build(config.averaging)

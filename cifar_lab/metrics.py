@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from cifar_lab import ranks
+from cifar_lab.machine import ranks
 
 
 class Mean(Metric):

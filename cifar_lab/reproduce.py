@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cifar_lab import exit_codes, train
+from cifar_lab import train
 from cifar_lab.analysis.published import Scale
 from cifar_lab.command import run_command
 from cifar_lab.config import RunFailedError
-from cifar_lab.interruption import Interrupted
 from cifar_lab.jobs import clock
+from cifar_lab.machine import exit_codes
+from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.planned import OUTPUTS, Planned, chosen, measured, network_of, plan
 from cifar_lab.runs import Archive
 

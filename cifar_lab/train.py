@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from cifar_lab import exit_codes, table, torchrun
+from cifar_lab import table
 from cifar_lab.attempt import Attempt, checkpoint_of, is_done
 from cifar_lab.config import (
     Preflight,
@@ -35,8 +35,9 @@ from cifar_lab.config import (
 )
 from cifar_lab.continuity import same_processes, same_threads
 from cifar_lab.fitting import Work, trained
-from cifar_lab.interruption import Interruption
 from cifar_lab.jobs import Job, clock, timed
+from cifar_lab.machine import exit_codes, torchrun
+from cifar_lab.machine.interruption import Interruption
 from cifar_lab.processes import Leader, follow, leading, trained_by
 from cifar_lab.runs import HOW_IT_IS_RUN, LockedError, Run, Sweep, find_runs, job_key, locked
 

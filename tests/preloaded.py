@@ -14,11 +14,11 @@ import cifar_lab.callbacks.tensorboard
 import cifar_lab.classifier
 import cifar_lab.data.datamodule
 import cifar_lab.fitting
-import cifar_lab.hardware
+import cifar_lab.machine.hardware
+import cifar_lab.machine.provenance
 import cifar_lab.models
 import cifar_lab.optimizers
 import cifar_lab.processes.spawned
-import cifar_lab.provenance
 import cifar_lab.train
 import tests.faults
 from cifar_lab.config import checked

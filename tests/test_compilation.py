@@ -13,9 +13,9 @@ from torch._inductor.exc import InvalidCxxCompiler
 
 from cifar_lab import fitting
 from cifar_lab.attempt import Attempt
-from cifar_lab.compilation import compiled
 from cifar_lab.continuity import compiled_as_recorded
-from cifar_lab.hardware import choose
+from cifar_lab.machine.compilation import compiled
+from cifar_lab.machine.hardware import choose
 from cifar_lab.models import CNN
 from cifar_lab.runs import Run
 from tests.comparison import differences
@@ -36,8 +36,8 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[nn.Module, bool]
         asked.append((network, cuda_graphs))
         yield
 
-    monkeypatch.setattr("cifar_lab.compilation.compiled", noting)
-    monkeypatch.setattr("cifar_lab.compilation.check_compiler", lambda device: None)
+    monkeypatch.setattr("cifar_lab.machine.compilation.compiled", noting)
+    monkeypatch.setattr("cifar_lab.machine.compilation.check_compiler", lambda device: None)
     return asked
 
 
@@ -65,7 +65,7 @@ def test_cuda_graphs_without_a_gpu_are_left_out_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("cifar_lab.hardware.training_device", lambda accelerator: "cpu")
+    monkeypatch.setattr("cifar_lab.machine.hardware.training_device", lambda accelerator: "cpu")
     monkeypatch.setattr(fitting, "_fit_and_test", lambda *_: {"epochs": 2})
     run = Run(tmp_path)
     result = fitting.fit_and_test(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar_lab import hardware
+from cifar_lab.machine import hardware
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cifar_lab.classifier import Classifier
-from cifar_lab.interruption import SIGNALS, Interrupted, Interruption
+from cifar_lab.machine.interruption import SIGNALS, Interrupted, Interruption
 from cifar_lab.runs import Run, find_runs, locked, read_checkpoint
 from tests.comparison import differences
 from tests.conftest import TINY, Outcome, Train, names, refusal
@@ -50,7 +50,7 @@ def test_whoever_listened_before_still_hears_a_signal_and_is_back_at_the_end() -
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_the_process_at_once(number: signal.Signals) -> None:
     code = (
-        "import signal, time\nfrom cifar_lab.interruption import Interruption\n"
+        "import signal, time\nfrom cifar_lab.machine.interruption import Interruption\n"
         f"with Interruption().listening():\n    signal.raise_signal({int(number)})\n    print('first', flush=True)\n"
         f"    signal.raise_signal({int(number)})\n    print('second', flush=True)"
     )

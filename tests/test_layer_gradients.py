@@ -8,7 +8,7 @@ import platform
 
 import pytest
 
-from cifar_lab import hardware
+from cifar_lab.machine import hardware
 from tests.layer_gradients import Case, convolutions, faults, others, pointwise
 
 pytestmark = pytest.mark.slow

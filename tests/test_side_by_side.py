@@ -20,8 +20,8 @@ import pytest
 from cifar_lab.config import side_by_side
 from cifar_lab.config.handover import Jobs, RunFailedError
 from cifar_lab.fingerprints import fingerprint
-from cifar_lab.interruption import Interrupted
 from cifar_lab.jobs import Job
+from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.runs import Run, Sweep
 from tests.comparison import differences
 from tests.conftest import TINY, Compose, Outcome, names, refusal
@@ -250,7 +250,8 @@ def test_the_time_left_counts_on_jobs_side_by_side() -> None:
 
 
 def test_a_job_has_a_gpu_of_its_own(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cifar_lab import assembly, hardware
+    from cifar_lab import assembly
+    from cifar_lab.machine import hardware
 
     monkeypatch.setattr(hardware, "device_count", lambda accelerator: 2)
     config, native = composed(*TINY), hardware.Native("cuda", "32-true", hardware.torch.channels_last)

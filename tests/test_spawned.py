@@ -13,9 +13,9 @@ import lightning as L
 import pytest
 
 from cifar_lab.config import RunFailedError
-from cifar_lab.interruption import Interrupted
+from cifar_lab.machine.interruption import Interrupted
+from cifar_lab.machine.ranks import RankLostError
 from cifar_lab.processes.spawned import _portable, _Process
-from cifar_lab.ranks import RankLostError
 from cifar_lab.train import run
 from tests.conftest import TINY
 

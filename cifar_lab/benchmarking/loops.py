@@ -16,12 +16,12 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
-from cifar_lab import hardware
 from cifar_lab.benchmarking.watch import Watch
 from cifar_lab.config import build
 from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.data.images import LabelledImages
 from cifar_lab.data.loader import BatchLoader
+from cifar_lab.machine import hardware
 from cifar_lab.optimizers import make_optimizer
 
 

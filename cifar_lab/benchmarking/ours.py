@@ -8,8 +8,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.profilers import Profiler
 from torch import Tensor
 
-from cifar_lab import hardware, train
+from cifar_lab import train
 from cifar_lab.benchmarking.watch import Watch
+from cifar_lab.machine import hardware
 
 # Which phase an action is of by the name that Lightning gives it, and whether it adds to it or is a part of it that is
 # of another phase: forward and backward passes are called from within the optimizer's step.

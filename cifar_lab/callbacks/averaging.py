@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import SyncBatchNorm
 from torch.optim.swa_utils import SWALR, get_ema_multi_avg_fn, update_bn
 
-from cifar_lab import ranks
-from cifar_lab.compilation import uncompiled
+from cifar_lab.machine import ranks
+from cifar_lab.machine.compilation import uncompiled
 
 
 class EMA(EMAWeightAveraging):

@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
 
-from cifar_lab import ranks
-from cifar_lab.interruption import Interruption
+from cifar_lab.machine import ranks
+from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import Run, read_checkpoint, write_checkpoint
 
 

@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from cifar_lab import ranks
+from cifar_lab.machine import ranks
 
 WARM_UP_STEPS = 10
 

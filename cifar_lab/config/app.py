@@ -18,7 +18,6 @@ from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab import exit_codes
 from cifar_lab.config import completion, schema, searches
 from cifar_lab.config.handover import Jobs, RunFailedError, Task
 from cifar_lab.config.launchers import RAY, SLURM, Launcher
@@ -26,7 +25,8 @@ from cifar_lab.config.preflight import Preflight
 from cifar_lab.config.ray_jobs import RayJobs
 from cifar_lab.config.searches import Search
 from cifar_lab.config.slurm_jobs import SlurmJobs
-from cifar_lab.interruption import Interrupted
+from cifar_lab.machine import exit_codes
+from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.runs import Sweep
 
 # How the jobs of a sweep are looked after, where it is not by the processes of this machine alone.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cifar_lab import torchrun
+from cifar_lab.machine import torchrun
 
 # As many as there are, which is known once torch is.
 ALL = ("auto", -1)
@@ -31,7 +31,7 @@ def here(config: Mapping[str, Any]) -> int:
     """How many processes this one has to start for a composition; 1 where it trains by itself, or with torchrun's."""
     count = 1 if torchrun.processes() is not None else processes(config)
     if count is None:
-        from cifar_lab import hardware
+        from cifar_lab.machine import hardware
 
         count = hardware.device_count(config["trainer"]["accelerator"])
     return count

@@ -8,8 +8,8 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab import torchrun
 from cifar_lab.config import checks, schema
+from cifar_lab.machine import torchrun
 
 LAUNCHER = "hydra/launcher"
 

@@ -6,11 +6,11 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from cifar_lab import exit_codes
 from cifar_lab.config.handover import RunFailedError
 from cifar_lab.data.files import DataError
-from cifar_lab.interruption import Interrupted
-from cifar_lab.ranks import RankLostError
+from cifar_lab.machine import exit_codes
+from cifar_lab.machine.interruption import Interrupted
+from cifar_lab.machine.ranks import RankLostError
 from cifar_lab.runs import DivergedError, PrunedError, Run, RunExistsError, described
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

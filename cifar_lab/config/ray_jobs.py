@@ -16,7 +16,7 @@ from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cifar_lab.config.handover import Jobs, RunFailedError
-from cifar_lab.interruption import Interruption
+from cifar_lab.machine.interruption import Interruption
 
 _LOOK_SECONDS = 1.0
 # What Ray reads when it is imported and started. Lines of runs that look alike are no repetition, and jobs are not to

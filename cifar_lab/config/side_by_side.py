@@ -16,8 +16,8 @@ from omegaconf import DictConfig
 
 from cifar_lab.config.devices import processes
 from cifar_lab.config.launchers import JOBLIB, LAUNCHER, chosen
-from cifar_lab.interruption import Interruption
 from cifar_lab.jobs import cores
+from cifar_lab.machine.interruption import Interruption
 
 # Set in a process of jobs once a signal has stopped one of them: those that still wait for it are not begun.
 stopped = threading.Event()
@@ -56,7 +56,7 @@ def _planned(config: DictConfig) -> tuple[int, list[str]]:
         if not is_joblib and "BasicLauncher" not in launcher._target_:
             raise ValueError(f"jobs_per_device={per_device} runs jobs on this machine; leave {LAUNCHER}= out")
         JOBLIB.check_installed(f"jobs_per_device={per_device}")
-        from cifar_lab import hardware
+        from cifar_lab.machine import hardware
 
         number = per_device * hardware.device_count(config.trainer.accelerator)
     elif is_joblib:

@@ -9,12 +9,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cifar_lab import exit_codes
 from cifar_lab.config.devices import processes
 from cifar_lab.config.handover import Jobs, RunFailedError, Task
 from cifar_lab.config.naming import own_lines
 from cifar_lab.config.preflight import Preflight
-from cifar_lab.interruption import Interrupted, Interruption
+from cifar_lab.machine import exit_codes
+from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import Run, Sweep, job_key
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cifar_lab.data.augment import to_device
 from cifar_lab.data.images import LabelledImages, keyed_generator
-from cifar_lab.ranks import share
+from cifar_lab.machine.ranks import share
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 

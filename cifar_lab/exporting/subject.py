@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from cifar_lab import hardware
 from cifar_lab.config import class_names, resolved
+from cifar_lab.machine import hardware
 from cifar_lab.runs import weights_name
 from cifar_lab.trained import Trained
 from cifar_lab.trained.description import Description

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cifar_lab import hardware
 from cifar_lab.analysis.run_report import data_name
 from cifar_lab.config import build, saved
 from cifar_lab.data.images import keyed_generator, stratified_split
 from cifar_lab.data.loader import BatchLoader
 from cifar_lab.landscape_commands.settings import Settings
 from cifar_lab.landscapes.functional import NetworkLoss
+from cifar_lab.machine import hardware
 from cifar_lab.runs import Run, read_checkpoint
 
 if TYPE_CHECKING:

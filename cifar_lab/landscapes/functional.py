@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from cifar_lab.compilation import uncompiled
+from cifar_lab.machine.compilation import uncompiled
 
 Weights = Mapping[str, Tensor]
 """A point, or a direction, in the space of a network's weights: a tensor for each by its name."""

@@ -10,9 +10,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cifar_lab import torchrun
 from cifar_lab.fitting import Work
-from cifar_lab.interruption import Interrupted, Interruption
+from cifar_lab.machine import torchrun
+from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.processes.member import hush, quiet_torch, trained_together
 from cifar_lab.runs import DivergedError, described
 
@@ -42,7 +42,7 @@ class Leader:
         Raises:
             RankLostError: Another process has ended, in this run or in one before it.
         """
-        from cifar_lab import ranks
+        from cifar_lab.machine import ranks
 
         if self._is_alone:
             raise ranks.RankLostError("the processes of torchrun are apart since a run failed; start it again")
@@ -111,7 +111,7 @@ def _is_shared(error: BaseException) -> bool:
 
 def _leave(error: BaseException, rank: int) -> NoReturn:
     """End this process at once: the others wait for it in vain, and torchrun ends them."""
-    from cifar_lab import ranks
+    from cifar_lab.machine import ranks
 
     if not ranks.has_lost(error):
         traceback.print_exception(error)

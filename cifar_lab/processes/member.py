@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cifar_lab.fitting import Work, trained
-from cifar_lab.interruption import Interruption
+from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import FollowedRun
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def trained_together(work: Work, interruption: Interruption, store: "Store", ran
     """
     from torch import cuda, distributed, set_num_threads
 
-    from cifar_lab.hardware import training_device
+    from cifar_lab.machine.hardware import training_device
 
     set_num_threads(work.threads)
     attempt, trainer = replace(work.attempt, interruption=interruption), work.config["trainer"]

@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from cifar_lab.fitting import Work
-from cifar_lab.interruption import SIGNALS, Interrupted, Interruption
+from cifar_lab.machine.interruption import SIGNALS, Interrupted, Interruption
 from cifar_lab.processes.member import hush, quiet_torch, trained_together
 
 # After one has failed, until the others are ended.
@@ -51,7 +51,7 @@ class _Process:
 
     def failure(self) -> tuple[bool, float, BaseException] | None:
         """Why it has failed, if it has: whether only because of another one, when, and what."""
-        from cifar_lab import ranks
+        from cifar_lab.machine import ranks
 
         if self.answer is not None and isinstance(self.answer[1], BaseException):
             return ranks.has_lost(self.answer[1]), self.answer[0], self.answer[1]
@@ -136,7 +136,7 @@ def _wait(processes: list[_Process], interruption: Interruption) -> None:
                     each.orders.send(int(interruption.received))
         failures = [failure for each in processes if (failure := each.failure()) is not None]
         if failures:
-            from cifar_lab import ranks
+            from cifar_lab.machine import ranks
 
             was_killed = any(isinstance(error, ranks.RankLostError) for _, _, error in failures)
             give_up = min(give_up, time.monotonic() + (0 if was_killed else GRACE_SECONDS))

@@ -9,10 +9,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from cifar_lab import hardware
 from cifar_lab.config import build, resolved, saved
 from cifar_lab.config.targets import check_network_targets
 from cifar_lab.data import cifar10
+from cifar_lab.machine import hardware
 from cifar_lab.runs import Run, is_run, read_checkpoint
 from cifar_lab.terminal import printable
 from cifar_lab.trained import safetensors_files

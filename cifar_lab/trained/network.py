@@ -13,11 +13,11 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from cifar_lab import hardware
 from cifar_lab.config import build
 from cifar_lab.data import files
 from cifar_lab.data.datamodule import CIFAR10DataModule
 from cifar_lab.data.loader import normalise
+from cifar_lab.machine import hardware
 from cifar_lab.runs import Run
 
 if TYPE_CHECKING:

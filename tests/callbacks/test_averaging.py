@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cifar_lab.callbacks import EMA, SWA, Saving, best
 from cifar_lab.classifier import Classifier
 from cifar_lab.data.datamodule import SyntheticDataModule
-from cifar_lab.interruption import Interruption
+from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import Run
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from cifar_lab.callbacks import CheckpointFiles, GradientProbe, Recorder, Saving, Throughput
 from cifar_lab.classifier import Classifier
 from cifar_lab.data.datamodule import SyntheticDataModule
-from cifar_lab.interruption import Interruption
 from cifar_lab.landscapes.probing import MOVED_QUANTITIES, POINT_QUANTITIES, RELATIVE
+from cifar_lab.machine.interruption import Interruption
 from cifar_lab.models import CNN
 from cifar_lab.runs import DivergedError, Run
 from cifar_lab.train import run

@@ -11,7 +11,7 @@ from torch import nn
 from cifar_lab.callbacks import CheckpointFiles, Recorder, Saving, Throughput, best
 from cifar_lab.classifier import Classifier
 from cifar_lab.data.datamodule import SyntheticDataModule
-from cifar_lab.interruption import Interruption
+from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import DivergedError, Run
 
 

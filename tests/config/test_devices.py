@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lab import hardware, torchrun
 from cifar_lab.config import here, resolved
 from cifar_lab.config.checks import notes
 from cifar_lab.config.devices import check_devices, processes
 from cifar_lab.fingerprints import fingerprint
+from cifar_lab.machine import hardware, torchrun
 from tests.config.typed import PARSER, check_typed
 from tests.conftest import TINY, Compose, Outcome, refusal
 

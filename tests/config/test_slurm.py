@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab.config import Preflight, RunFailedError, checked, conf_folder, launchers, slurm
 from cifar_lab.config.slurm_jobs import DetachedError, SlurmJobs
-from cifar_lab.interruption import Interrupted, Interruption
+from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import Sweep, job_key
 from tests.conftest import TINY, Compose, Outcome, Train, refusal
 

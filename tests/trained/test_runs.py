@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from cifar_lab import hardware
+from cifar_lab.machine import hardware
 from cifar_lab.runs import Run
 from cifar_lab.trained import Said, load
 from tests.conftest import TINY, Outcome, Train

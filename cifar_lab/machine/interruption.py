@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from cifar_lab import exit_codes
+from cifar_lab.machine import exit_codes
 
 # What a terminal, a system that shuts down, Slurm and submitit send.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)

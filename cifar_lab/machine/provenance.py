@@ -6,6 +6,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+import cifar_lab
+
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
@@ -23,7 +25,7 @@ def git_revision() -> str | None:
 
     As it is when a process asks first: what is edited while it trains is not what it runs.
     """
-    folder = Path(__file__).resolve().parents[1]
+    folder = Path(cifar_lab.__file__).resolve().parents[1]
     if not (folder / ".git").exists():
         return None
     try:
