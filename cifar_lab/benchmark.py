@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifar_lab.command import run_command
 from cifar_lab.machine import exit_codes
+from cifar_lab.terminal.command import run_command
 
 if TYPE_CHECKING:
     from cifar_lab.benchmarking import Comparison
@@ -76,7 +76,7 @@ def _host_line(host: dict[str, Any]) -> str:
 
 def _show(comparison: "Comparison") -> None:
     from cifar_lab.benchmarking import CHECK_STEPS
-    from cifar_lab.terminal import print_table
+    from cifar_lab.terminal.printing import print_table
 
     print(f"\n{comparison.title}")
     print_table([_cells(row) for row in comparison.plain()["loops"]], left=("loop", "precision", "layout"))

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from cifar_lab import __version__
-from cifar_lab.command import application, run
+from cifar_lab.terminal.command import application, run
 
 # A subcommand is one line: the module `cifar_lab.<name>`, whose `main()` reads the command line, and its help's line.
 COMMANDS = {

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifar_lab.command import run_command
 from cifar_lab.machine import exit_codes
 from cifar_lab.network_options import Networks, folder_of, load_noting, says_of_network, with_runs_below
+from cifar_lab.terminal.command import run_command
 from cifar_lab.trained import Said
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _evaluate(path: Path, said: Said, settings: "Settings", output: Path | None,
 
 
 def _show(result: dict[str, Any]) -> None:
-    from cifar_lab.terminal import print_table
+    from cifar_lab.terminal.printing import print_table
 
     own, images = result["own_test_acc"], result["images"]
     same = "" if own is None else ", the run's own" if round(own * images) == round(result["acc"] * images) else None
@@ -112,7 +112,7 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def _compare(results: list[dict[str, Any]]) -> None:
-    from cifar_lab.terminal import print_table
+    from cifar_lab.terminal.printing import print_table
 
     names = {"acc": "accuracy", "acc_low": "from", "acc_high": "to", "ece": "ECE", "ece_scaled": "ECE scaled"}
     rows = [

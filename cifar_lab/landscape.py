@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifar_lab.command import run_commands
 from cifar_lab.runs import Run, is_run
+from cifar_lab.terminal.command import run_commands
 
 if TYPE_CHECKING:
     from cifar_lab.landscape_commands import Settings, Written
@@ -150,7 +150,7 @@ def _run(
 
 
 def _show(written: "Written") -> None:
-    from cifar_lab.terminal import print_table
+    from cifar_lab.terminal.printing import print_table
 
     print_table([{name: _cell(value) for name, value in row.items()} for row in written.rows], left=("run", "name"))
     for file in written.files:

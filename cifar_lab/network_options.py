@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifar_lab.runs import find_runs
-from cifar_lab.terminal import note
+from cifar_lab.terminal.printing import note
 from cifar_lab.trained import Said, numbers
 from cifar_lab.trained.places import check_place
 

@@ -12,13 +12,13 @@ import typer
 
 from cifar_lab import train
 from cifar_lab.analysis.published import Scale
-from cifar_lab.command import run_command
 from cifar_lab.config import RunFailedError
 from cifar_lab.jobs import clock
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.planned import OUTPUTS, Planned, chosen, measured, network_of, plan
 from cifar_lab.runs import Archive
+from cifar_lab.terminal.command import run_command
 
 if TYPE_CHECKING:
     from cifar_lab.cost import Speed
@@ -65,7 +65,7 @@ def reproduce(
 
 
 def _show(finished: Sequence[Planned], due: Sequence[Planned], speeds: Mapping[str, "Speed"]) -> None:
-    from cifar_lab.terminal import print_table
+    from cifar_lab.terminal.printing import print_table
 
     lines, total = [], 0.0
     for one in (*finished, *due):

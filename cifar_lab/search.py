@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cifar_lab.command import run_command
 from cifar_lab.config import RunFailedError, Search, checked_search
 from cifar_lab.machine import exit_codes, torchrun
 from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import Run, SearchFolder, Sweep, job_key
 from cifar_lab.searching import Strategy, Trial, Trials, check_installed
+from cifar_lab.terminal.command import run_command
 
 if TYPE_CHECKING:
     from cifar_lab.analysis.trial_records import TrialRecord

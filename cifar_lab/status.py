@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cifar_lab.command import run_command
 from cifar_lab.runs import Run, find_runs, find_sweeps, job_key
-from cifar_lab.terminal import print_table
+from cifar_lab.terminal.command import run_command
+from cifar_lab.terminal.printing import print_table
 
 _COLOURS = {"finished": "green", "running": "cyan", "interrupted": "yellow", "missing": "yellow", "pruned": "blue"}
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (0, "s"))

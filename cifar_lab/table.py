@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cifar_lab.command import run_command
 from cifar_lab.runs import Run, Sweep, find, is_run
+from cifar_lab.terminal.command import run_command
 
 if TYPE_CHECKING:
     from cifar_lab.analysis.comparison import Comparison

@@ -4,7 +4,7 @@ from typing import Annotated
 import pytest
 import typer
 
-from cifar_lab.command import run_command, run_commands
+from cifar_lab.terminal.command import run_command, run_commands
 from tests.conftest import names
 
 

@@ -11,7 +11,7 @@ from cifar_lab.analysis.tables import as_markdown
 from cifar_lab.analysis.trial_records import TrialRecord, best_of
 from cifar_lab.analysis.written import write_figure
 from cifar_lab.runs import SearchFolder, replacing
-from cifar_lab.terminal import print_table
+from cifar_lab.terminal.printing import print_table
 
 _READING = (
     "Validation accuracy is that of the chosen epoch, on held-out training images, with one seed. The highest of many "

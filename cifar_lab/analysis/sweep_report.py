@@ -13,7 +13,7 @@ from cifar_lab.analysis.run_report import val_label
 from cifar_lab.analysis.statistics import accuracy_interval
 from cifar_lab.analysis.written import write_figure
 from cifar_lab.runs import Sweep, replacing
-from cifar_lab.terminal import print_table
+from cifar_lab.terminal.printing import print_table
 
 _INTERVALS = "95 % intervals: Student's over seeds from three runs on, else the span of Wilson's of each run"
 

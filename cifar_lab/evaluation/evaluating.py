@@ -12,7 +12,7 @@ from cifar_lab.data.loader import BatchLoader
 from cifar_lab.evaluation import measures
 from cifar_lab.evaluation.calibration import calibration
 from cifar_lab.evaluation.measures import Scaled
-from cifar_lab.terminal import shown
+from cifar_lab.terminal.printing import shown
 from cifar_lab.trained import Answers, Trained, answer
 from cifar_lab.trained.names import class_names
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_lab.terminal import shown
+from cifar_lab.terminal.printing import shown
 from cifar_lab.trained import Trained, answer, confident_mistakes
 from cifar_lab.trained.names import class_names
 

@@ -14,7 +14,7 @@ from cifar_lab.config.targets import check_network_targets
 from cifar_lab.data import cifar10
 from cifar_lab.machine import hardware
 from cifar_lab.runs import Run, is_run, read_checkpoint
-from cifar_lab.terminal import printable
+from cifar_lab.terminal.printing import printable
 from cifar_lab.trained import safetensors_files
 from cifar_lab.trained.architecture import Architecture, architecture, described, unwrapped
 from cifar_lab.trained.description import Description

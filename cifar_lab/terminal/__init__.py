@@ -1,0 +1,1 @@
+"""A command on a terminal: its arguments, its tables, its lines."""
