@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 
 from cifar_lab import fitting
 from cifar_lab.analysis.run_report import summary
-from cifar_lab.analysis.statistics import wilson_interval
 from cifar_lab.assembly import make_classifier
 from cifar_lab.attempt import Attempt
 from cifar_lab.classifier import Classifier
@@ -25,6 +24,7 @@ from cifar_lab.config.precedence import Loader
 from cifar_lab.machine import hardware
 from cifar_lab.models import CNN
 from cifar_lab.runs import Run, RunExistsError, read_checkpoint
+from cifar_lab.statistics.accuracies import wilson_interval
 from tests.conftest import TINY, Compose, Outcome, Train, names, refusal
 
 Lab = Callable[..., Outcome]

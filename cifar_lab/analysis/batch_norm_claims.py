@@ -12,7 +12,7 @@ from cifar_lab.analysis.landscape_claims import Landscape
 from cifar_lab.analysis.landscape_runs import INITS, NAMES, Group, optimizer_of
 from cifar_lab.analysis.landscape_training import trains
 from cifar_lab.analysis.reproduction import Reproduction
-from cifar_lab.analysis.significance import SEEDS_FOR_INTERVALS
+from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS
 
 _RATES = ("1e-4", "5e-4", "1e-3", "2e-3")
 _ROWS = {True: "vgg_a_bn", False: "vgg_a"}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from cifar_lab.analysis.significance import SEEDS_FOR_TESTS, Difference
+from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Difference
 
 SUPPORTED, NOT_SUPPORTED, UNTESTED = "supported", "not supported", "untested"
 NOT_MEASURED = "not measured: no run records it yet"

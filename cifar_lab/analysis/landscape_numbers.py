@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from cifar_lab.analysis.figures import Figure
-from cifar_lab.analysis.significance import bootstrap_interval, t_interval
 from cifar_lab.analysis.written import write_figure
 from cifar_lab.runs import replacing
+from cifar_lab.statistics.significance import bootstrap_interval, t_interval
 
 
 class Estimate(NamedTuple):

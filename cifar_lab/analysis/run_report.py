@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from cifar_lab.analysis import figures
-from cifar_lab.analysis.statistics import wilson_interval
 from cifar_lab.runs import Run
+from cifar_lab.statistics.accuracies import wilson_interval
 
 _DATA_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic data"}
 _PROTOCOLS = {

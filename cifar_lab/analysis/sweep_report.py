@@ -10,9 +10,9 @@ from cifar_lab.analysis import figures, tables
 from cifar_lab.analysis.comparison import Comparison, Row
 from cifar_lab.analysis.figures import Figure
 from cifar_lab.analysis.run_report import val_label
-from cifar_lab.analysis.statistics import accuracy_interval
 from cifar_lab.analysis.written import write_figure
 from cifar_lab.runs import Sweep, replacing
+from cifar_lab.statistics.accuracies import accuracy_interval
 from cifar_lab.terminal.printing import print_table
 
 _INTERVALS = "95 % intervals: Student's over seeds from three runs on, else the span of Wilson's of each run"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cifar_lab.analysis import significance
+from cifar_lab.statistics import significance
 
 
 def test_a_prediction_interval_holds_the_share_that_it_says() -> None:

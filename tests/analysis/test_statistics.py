@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cifar_lab.analysis.statistics import accuracy_interval, wilson_interval
+from cifar_lab.statistics.accuracies import accuracy_interval, wilson_interval
 
 
 def test_wilson_interval_is_the_formula_worked_by_hand() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from cifar_lab.analysis.statistics import accuracy_interval
+from cifar_lab.statistics.accuracies import accuracy_interval
 
 SEEDS_FOR_INTERVALS = 3
 SEEDS_FOR_TESTS = 5

@@ -1,0 +1,1 @@
+"""Intervals of accuracies, and what differences between seeds mean."""
