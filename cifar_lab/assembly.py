@@ -10,9 +10,9 @@ from omegaconf import DictConfig
 
 from cifar_lab.attempt import Attempt
 from cifar_lab.config import UNSYNCED, build, build_scheduler, resolved
-from cifar_lab.fingerprints import fingerprint
 from cifar_lab.jobs import Job
 from cifar_lab.runs import Run
+from cifar_lab.runs.fingerprints import fingerprint
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger

@@ -105,7 +105,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _write(told: dict[str, Any], folder: Path) -> None:
-    from cifar_lab.analysis import figures
+    from cifar_lab import figures
     from cifar_lab.runs import replacing
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_lab.analysis.published import Row, Scale
 from cifar_lab.config import checked
-from cifar_lab.fingerprints import fingerprint
 from cifar_lab.runs import Archive, Run, find_runs
+from cifar_lab.runs.fingerprints import fingerprint
 
 if TYPE_CHECKING:
     from cifar_lab.cost import Speed

@@ -11,8 +11,8 @@ import numpy as np
 import yaml
 
 from cifar_lab.analysis.published import Row, Scale
-from cifar_lab.fingerprints import fingerprint
 from cifar_lab.runs import Run
+from cifar_lab.runs.fingerprints import fingerprint
 
 _HELD_OUT = 0.1
 STEPS_PER_EPOCH = 10

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from cifar_lab import search, status, table, train
-from cifar_lab.fingerprints import fingerprint
 from cifar_lab.runs import Run, find_runs
+from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.searching import Trial
 from tests.conftest import TINY, names, quick, refusal
 

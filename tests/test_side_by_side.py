@@ -19,10 +19,10 @@ import pytest
 
 from cifar_lab.config import side_by_side
 from cifar_lab.config.handover import Jobs, RunFailedError
-from cifar_lab.fingerprints import fingerprint
 from cifar_lab.jobs import Job
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.runs import Run, Sweep
+from cifar_lab.runs.fingerprints import fingerprint
 from tests.comparison import differences
 from tests.conftest import TINY, Compose, Outcome, names, refusal
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from cifar_lab.analysis.figures import TRAIN_COLOUR, VAL_COLOUR, wrapped
+from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, wrapped
 
 _COLUMNS = 8
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from cifar_lab.analysis.figures import wrapped
+from cifar_lab.figures import wrapped
 
 _PAIRS = 4  # of image and overlay beside each other
 _MEASURED = {

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from cifar_lab.analysis.figures import TRAIN_COLOUR, VAL_COLOUR
+from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR
 
 
 def curvature(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cifar_lab.analysis.figures import wrapped
+from cifar_lab.figures import wrapped
 from cifar_lab.landscapes.bands import SMALLEST_LOSS, Band
 
 # With BatchNorm blue, without orange, which all eyes tell apart; a lighter pair for each further initialisation.

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cifar_lab.analysis.figures import Figure
-from cifar_lab.analysis.written import write_figure
+from cifar_lab.figures import Figure
 from cifar_lab.runs import replacing
+from cifar_lab.runs.outputs import write_figure
 from cifar_lab.statistics.significance import bootstrap_interval, t_interval
 
 

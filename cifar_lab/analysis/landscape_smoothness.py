@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from cifar_lab.analysis import landscape_figures
-from cifar_lab.analysis.figures import Figure
 from cifar_lab.analysis.landscape_numbers import Written, save
 from cifar_lab.analysis.landscape_probes import Arm, Probed, SmoothnessComparison, compare, median_of, probed_runs
 from cifar_lab.analysis.landscape_runs import the_group
 from cifar_lab.analysis.measured import gather
+from cifar_lab.figures import Figure
 from cifar_lab.landscapes.smoothness import Smoothness
 from cifar_lab.runs import Run
 

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
-from cifar_lab.analysis.figures import colours
+from cifar_lab.figures import colours
 
 _LINES = ("-", "--")
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from cifar_lab.analysis.comparison import written
 from cifar_lab.analysis.published import LENGTH_KEYS, Row, Scale
+from cifar_lab.runs.labels import has_constant_rate
 
 FULL = "full length"
 _SCALES = {Scale.QUICK: "a tenth of the epochs", Scale.SMOKE: "one epoch of 1,000 images"}
@@ -58,11 +59,6 @@ def is_beginning(row: Row, settings: Mapping[str, Any]) -> bool:
     """
     is_constant = has_constant_rate(row.settings) and "averaging._target_" not in row.settings
     return is_constant and _differing(row, settings) == {"epochs"}
-
-
-def has_constant_rate(settings: Mapping[str, Any]) -> bool:
-    """Whether a schedule leaves the learning rate as it is, so that a shorter run is a longer one's beginning."""
-    return settings.get("scheduler._target_") == "torch.optim.lr_scheduler.ConstantLR"
 
 
 def _differing(row: Row, settings: Mapping[str, Any]) -> set[str]:

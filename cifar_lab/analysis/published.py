@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from cifar_lab.fingerprints import leaves, settings
+from cifar_lab.runs.fingerprints import leaves, settings
 
 # What a shortened run has otherwise than the published one; all that follows it, as the cosine's end does, is in it.
 LENGTH_KEYS = (

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from cifar_lab.fingerprints import digest, leaves, settings
 from cifar_lab.runs import Run, UnreadableError, from_yaml, job_key
+from cifar_lab.runs.fingerprints import digest, leaves, settings
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,9 +22,9 @@ from cifar_lab.analysis.report_findings import findings
 from cifar_lab.analysis.report_parts import part, state, studies
 from cifar_lab.analysis.report_pictures import glance
 from cifar_lab.analysis.reproduction import PROTOCOLS, Entry, Reproduction
-from cifar_lab.analysis.run_report import protocol_words
-from cifar_lab.analysis.written import write_figure
 from cifar_lab.runs import replacing
+from cifar_lab.runs.labels import protocol_words
+from cifar_lab.runs.outputs import write_figure
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS
 
 

@@ -12,7 +12,7 @@ from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.records import Record
 from cifar_lab.analysis.report_pictures import Picture, curves, pictures
 from cifar_lab.analysis.reproduction import PROTOCOLS, Entry, Section
-from cifar_lab.analysis.run_report import val_label
+from cifar_lab.runs.labels import val_label
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Difference, differences
 
 _COLUMNS = {

@@ -8,12 +8,12 @@ from functools import cached_property
 
 import numpy as np
 
-from cifar_lab.analysis import figures
-from cifar_lab.analysis.figures import Figure
+from cifar_lab import figures
 from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.reproduction import PROTOCOLS, Section
-from cifar_lab.analysis.run_report import val_label
 from cifar_lab.analysis.verdict_figures import Judged, agreement
+from cifar_lab.figures import Figure
+from cifar_lab.runs.labels import val_label
 
 
 @dataclass(frozen=True)

@@ -7,30 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from cifar_lab.analysis import figures
+from cifar_lab import figures
 from cifar_lab.runs import Run
+from cifar_lab.runs.labels import data_name, protocol_words, val_label
 from cifar_lab.statistics.accuracies import wilson_interval
-
-_DATA_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic data"}
-_PROTOCOLS = {
-    "holdout": "the epoch chosen on held-out training images, the test set read once",
-    "report": "the epoch chosen on the test set, as in the report",
-}
-
-
-def data_name(option: str) -> str:
-    """What a reader calls the data of an option of `data`."""
-    return _DATA_NAMES.get(option, option)
-
-
-def protocol_words(protocol: str) -> str:
-    """What a protocol does, in a few words."""
-    return _PROTOCOLS.get(protocol, "not one of ours")
-
-
-def val_label(protocol: str) -> str:
-    """What `val/*` was measured on under a protocol."""
-    return "test (report protocol)" if protocol == "report" else "validation (held out)"
 
 
 def summary(folder: Path, result: Mapping[str, Any]) -> str:

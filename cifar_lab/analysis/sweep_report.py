@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_lab.analysis import figures, tables
+from cifar_lab import figures
+from cifar_lab.analysis import tables
 from cifar_lab.analysis.comparison import Comparison, Row
-from cifar_lab.analysis.figures import Figure
-from cifar_lab.analysis.run_report import val_label
-from cifar_lab.analysis.written import write_figure
+from cifar_lab.figures import Figure
 from cifar_lab.runs import Sweep, replacing
+from cifar_lab.runs.labels import val_label
+from cifar_lab.runs.outputs import write_figure
 from cifar_lab.statistics.accuracies import accuracy_interval
 from cifar_lab.terminal.printing import print_table
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cifar_lab.analysis.comparison import Comparison, Row
-from cifar_lab.analysis.run_report import data_name, protocol_words
+from cifar_lab.runs.labels import data_name, protocol_words
 
 CHOSEN, LAST, VAL = "test acc %", "test acc %, last epoch", "val acc %"
 _READING = (

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from cifar_lab.analysis.figures import TRAIN_COLOUR, VAL_COLOUR
+from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR
 
 _LINEAR = 1.0  # points to both sides that are drawn to scale; beyond, a row far off would hide the others
 _PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # behind a number, which may lie on the line of zero

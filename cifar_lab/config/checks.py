@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from cifar_lab.config.devices import check_devices, device_notes
-from cifar_lab.fingerprints import leaves
 from cifar_lab.runs import WHOLE_LIMIT
+from cifar_lab.runs.fingerprints import leaves
 
 
 class Range(NamedTuple):

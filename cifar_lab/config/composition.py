@@ -12,7 +12,7 @@ from cifar_lab.config import checks, naming, schema, targets
 from cifar_lab.config.axes import values
 from cifar_lab.config.precedence import Loader
 from cifar_lab.data import files
-from cifar_lab.fingerprints import leaves
+from cifar_lab.runs.fingerprints import leaves
 
 
 def check_options(override: Override, loader: Loader, search: list[str]) -> None:

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab.fingerprints import fingerprint
+from cifar_lab.runs.fingerprints import fingerprint
 
 _MAX_FOLDER_NAME = 100
 

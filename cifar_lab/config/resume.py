@@ -8,8 +8,8 @@ from typing import Any
 
 from cifar_lab.config.naming import key_of
 from cifar_lab.config.targets import check_targets
-from cifar_lab.fingerprints import leaves, settings
 from cifar_lab.runs import Run
+from cifar_lab.runs.fingerprints import leaves, settings
 
 AUTO = "auto"
 

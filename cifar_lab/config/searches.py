@@ -21,7 +21,7 @@ from cifar_lab.config.composition import check_options
 from cifar_lab.config.naming import key_of
 from cifar_lab.config.precedence import Loader
 from cifar_lab.config.preflight import Preflight, search_path
-from cifar_lab.fingerprints import settings
+from cifar_lab.runs.fingerprints import settings
 
 GROUP = "search"
 _DIGITS = 4  # of a number that is tried: more are noise in a command that somebody reads

@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import nn
 
-from cifar_lab.analysis.run_report import data_name
 from cifar_lab.config import build
 from cifar_lab.data.images import LabelledImages
 from cifar_lab.data.loader import BatchLoader
 from cifar_lab.evaluation import measures
 from cifar_lab.evaluation.calibration import calibration
 from cifar_lab.evaluation.measures import Scaled
+from cifar_lab.runs.labels import data_name
 from cifar_lab.terminal.printing import shown
 from cifar_lab.trained import Answers, Trained, answer
 from cifar_lab.trained.names import class_names

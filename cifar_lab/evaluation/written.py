@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_lab.analysis import evaluation_figures, figures
-from cifar_lab.analysis.written import write_figure, write_table
+from cifar_lab import figures
+from cifar_lab.analysis import evaluation_figures
 from cifar_lab.evaluation.calibration import reliability
 from cifar_lab.evaluation.evaluating import Evaluation
 from cifar_lab.runs import replacing
 from cifar_lab.runs.files import write_arrays
+from cifar_lab.runs.outputs import write_figure, write_table
 from cifar_lab.trained import confident_mistakes
 from cifar_lab.trained.names import class_names
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from cifar_lab.analysis import explanation_figures as figures
-from cifar_lab.analysis.written import write_figure, write_table
 from cifar_lab.explanation.activations import LayerActivations, measure, totals
 from cifar_lab.explanation.examples import Example
 from cifar_lab.explanation.gradcam import first_filters, grad_cam, map_layer
+from cifar_lab.runs.outputs import write_figure, write_table
 from cifar_lab.trained import Trained
 
 _BATCH_SIZE = 100  # of what a hook doubles

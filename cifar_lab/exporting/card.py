@@ -7,7 +7,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cifar_lab.analysis.run_report import data_name, protocol_words
 from cifar_lab.config import resolved
 from cifar_lab.exporting.graph import contract
 from cifar_lab.exporting.kinds import Format, Input
@@ -15,6 +14,7 @@ from cifar_lab.exporting.verification import Images
 from cifar_lab.exporting.work import Exported
 from cifar_lab.machine import provenance
 from cifar_lab.runs import replacing
+from cifar_lab.runs.labels import data_name, protocol_words
 from cifar_lab.statistics.accuracies import wilson_interval
 from cifar_lab.trained import Said, Trained
 

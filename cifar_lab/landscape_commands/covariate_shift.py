@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cifar_lab.analysis.written import write_figure, write_table
 from cifar_lab.config import build
 from cifar_lab.landscape_commands.points import Points, digest
 from cifar_lab.landscape_commands.settings import Settings
@@ -23,6 +22,7 @@ from cifar_lab.landscape_commands.work import Job, Tick, compute, timed
 from cifar_lab.landscape_commands.written import Written
 from cifar_lab.landscapes import covariate_shift as shifts
 from cifar_lab.landscapes.functional import Weights, value_and_gradient
+from cifar_lab.runs.outputs import write_figure, write_table
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

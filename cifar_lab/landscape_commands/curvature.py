@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from cifar_lab.analysis.written import write_figure, write_table
 from cifar_lab.landscape_commands.points import Points, digest
 from cifar_lab.landscape_commands.settings import Settings
 from cifar_lab.landscape_commands.subject import (
@@ -21,6 +20,7 @@ from cifar_lab.landscape_commands.work import Job, Tick, compute, timed
 from cifar_lab.landscape_commands.written import Written
 from cifar_lab.landscapes.curvature import krylov_size, sharpness, top_eigenvalues
 from cifar_lab.landscapes.functional import hessian_vector_product, norm, value_and_gradient
+from cifar_lab.runs.outputs import write_figure, write_table
 
 _TOLERANCE = 1e-3
 

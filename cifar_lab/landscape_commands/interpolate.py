@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cifar_lab.analysis.written import write_figure, write_table
 from cifar_lab.landscape_commands.points import Points, digest
 from cifar_lab.landscape_commands.settings import Settings
 from cifar_lab.landscape_commands.subject import Subject, caption, check_fits, load, require_snapshots
 from cifar_lab.landscape_commands.work import Job, Tick, compute, timed
 from cifar_lab.landscape_commands.written import Written
 from cifar_lab.landscapes.interpolation import barrier, interpolated, measured, with_weights
+from cifar_lab.runs.outputs import write_figure, write_table
 
 
 def interpolate(folders: Sequence[Path], settings: Settings, points: int) -> Written:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cifar_lab.analysis.run_report import data_name
 from cifar_lab.config import build, saved
 from cifar_lab.data.images import keyed_generator, stratified_split
 from cifar_lab.data.loader import BatchLoader
@@ -16,6 +15,7 @@ from cifar_lab.landscape_commands.settings import Settings
 from cifar_lab.landscapes.functional import NetworkLoss
 from cifar_lab.machine import hardware
 from cifar_lab.runs import Run, read_checkpoint
+from cifar_lab.runs.labels import data_name
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cifar_lab.analysis.written import write_figure, write_table
 from cifar_lab.data.images import keyed_generator
 from cifar_lab.landscape_commands.points import Points, digest
 from cifar_lab.landscape_commands.settings import Settings
@@ -17,6 +16,7 @@ from cifar_lab.landscape_commands.written import Written
 from cifar_lab.landscapes.directions import Plane, random_direction, trajectory_plane
 from cifar_lab.landscapes.functional import Loss, Weights
 from cifar_lab.landscapes.surfaces import common_levels, grid, losses_at
+from cifar_lab.runs.outputs import write_figure, write_table
 
 if TYPE_CHECKING:
     from cifar_lab.analysis.landscape_surfaces import Contour

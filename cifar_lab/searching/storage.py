@@ -8,8 +8,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cifar_lab.fingerprints import leaves
 from cifar_lab.runs import SearchFolder, guarded
+from cifar_lab.runs.fingerprints import leaves
 
 if TYPE_CHECKING:
     import optuna

@@ -219,7 +219,7 @@ def test_a_run_without_a_result_leaves_what_it_has(
 
 
 def test_a_failure_in_a_figure_ends_the_file(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cifar_lab.analysis.figures.learning_rate", _fails)
+    monkeypatch.setattr("cifar_lab.figures.learning_rate", _fails)
     (run,) = lab(*SHORT).runs
     assert "test/acc" in _tags(_events(run), "scalars")
     assert _statuses(Path("outputs")) == {api_pb2.STATUS_FAILURE}

@@ -9,8 +9,8 @@ import pytest
 from cifar_lab.config import here, resolved
 from cifar_lab.config.checks import notes
 from cifar_lab.config.devices import check_devices, processes
-from cifar_lab.fingerprints import fingerprint
 from cifar_lab.machine import hardware, torchrun
+from cifar_lab.runs.fingerprints import fingerprint
 from tests.config.typed import PARSER, check_typed
 from tests.conftest import TINY, Compose, Outcome, refusal
 

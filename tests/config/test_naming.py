@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab.config import class_names, resolved
 from cifar_lab.config.naming import run_folder, sweep_name
-from cifar_lab.fingerprints import fingerprint, leaves
 from cifar_lab.runs import Archive, Run
+from cifar_lab.runs.fingerprints import fingerprint, leaves
 from tests.conftest import Compose
 
 LONG = "1" * 300

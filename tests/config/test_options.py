@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from cifar_lab.config import checks, conf_folder
 from cifar_lab.data import datamodule
-from cifar_lab.fingerprints import leaves
+from cifar_lab.runs.fingerprints import leaves
 
 # What torch takes and no option offers: layouts and debugging aids that change no result, what the optimizer or the
 # loss gets from elsewhere, and arguments that torch itself is giving up.

@@ -11,7 +11,7 @@ import pytest
 from cifar_lab.config import checked, resolved
 from cifar_lab.config.checks import notes, unknown_key
 from cifar_lab.config.preflight import Preflight
-from cifar_lab.fingerprints import leaves
+from cifar_lab.runs.fingerprints import leaves
 from tests.config.typed import check_typed
 from tests.conftest import TINY, Compose, Outcome, refusal
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cifar_lab.config import Axis, checked, checked_search, conf_folder, resolved, searches
-from cifar_lab.fingerprints import fingerprint
+from cifar_lab.runs.fingerprints import fingerprint
 from tests.conftest import Compose
 
 FILES = sorted(path.stem for path in (conf_folder() / "search").glob("*.yaml"))

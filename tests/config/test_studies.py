@@ -17,7 +17,7 @@ from cifar_lab.analysis.published import Row, Scale
 from cifar_lab.config import build, checked, conf_folder, preflight, resolved
 from cifar_lab.config.naming import plain
 from cifar_lab.config.studies import as_typed
-from cifar_lab.fingerprints import fingerprint, leaves
+from cifar_lab.runs.fingerprints import fingerprint, leaves
 from tests.config.typed import PARSER
 from tests.conftest import TINY, Compose, Outcome, refusal
 

@@ -9,7 +9,7 @@ import pandas as pd
 from cifar_lab.runs import replacing
 
 if TYPE_CHECKING:
-    from cifar_lab.analysis.figures import Figure
+    from cifar_lab.figures import Figure
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
