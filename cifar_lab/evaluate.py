@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifar_lab.machine import exit_codes
-from cifar_lab.network_options import Networks, folder_of, load_noting, says_of_network, with_runs_below
 from cifar_lab.terminal.command import run_command
 from cifar_lab.trained import Said
+from cifar_lab.trained.arguments import Networks, folder_of, load_noting, says_of_network, with_runs_below
 
 if TYPE_CHECKING:
     from cifar_lab.evaluation import Settings

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from cifar_lab.data.image_files import Resize, find_images, read_images
 from cifar_lab.machine import exit_codes
-from cifar_lab.network_options import Network, check_there, load_noting, says_of_network
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import Complaints, print_table, printable, shown
 from cifar_lab.trained import Said
+from cifar_lab.trained.arguments import Network, check_there, load_noting, says_of_network
+from cifar_lab.trained.photos import Resize, find_images, read_images
 
 if TYPE_CHECKING:
     import numpy as np

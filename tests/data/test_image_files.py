@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_lab.data import image_files
-from cifar_lab.data.image_files import ImageFileError, Resize, find_images, read_image, read_images
+from cifar_lab.trained import photos
+from cifar_lab.trained.photos import ImageFileError, Resize, find_images, read_image, read_images
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -270,6 +270,6 @@ def test_what_pillow_was_not_built_with_refuses_no_other_format(
     Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
     Image.init()
     monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
-    image_files._formats.cache_clear()
+    photos._formats.cache_clear()
     assert read_image(tmp_path / "red.png", "crop")[0, 0].tolist() == [255, 0, 0]
-    image_files._formats.cache_clear()
+    photos._formats.cache_clear()
