@@ -16,7 +16,7 @@ import torch
 from torch.optim.swa_utils import update_bn
 
 from cifar_lab.evaluate import main
-from cifar_lab.evaluation import Settings, evaluate
+from cifar_lab.evaluate.evaluating import Settings, evaluate
 from cifar_lab.runs import Run
 from cifar_lab.trained import Said, load
 from tests.conftest import Train, names, refusal
@@ -59,7 +59,7 @@ def test_it_finds_the_runs_own_accuracy_and_leaves_files(run: Run, command: Comm
 @pytest.fixture
 def _without_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make no tables and figures, which take the longest."""
-    monkeypatch.setattr("cifar_lab.evaluation.write", lambda evaluation, folder: [folder / "evaluation.json"])
+    monkeypatch.setattr("cifar_lab.evaluate.output.write", lambda evaluation, folder: [folder / "evaluation.json"])
 
 
 @pytest.mark.usefixtures("_without_files")

@@ -18,12 +18,12 @@ from PIL import Image
 from torch import nn
 
 from cifar_lab import export
-from cifar_lab.exporting import formats, kinds, work
-from cifar_lab.exporting.subject import on_cpu
+from cifar_lab.export import formats, kinds, writing
+from cifar_lab.export.subject import on_cpu
 from cifar_lab.runs import Run
 from cifar_lab.trained import load
 from tests.conftest import Train, names, refusal
-from tests.exporting.networks import check_description, check_graph, check_input, pixels
+from tests.export.networks import check_description, check_graph, check_input, pixels
 from tests.kinds_of_runs import AVERAGED, EMA, FINISHED, WITHOUT_BN
 from tests.report_networks import ReportCNN, ReportResNet, ReportVGG
 
@@ -274,7 +274,7 @@ def test_a_file_that_differs_is_refused_and_the_others_are_written(
         content = formats.encode(kind, *rest)
         return content[:-64] + bytes(64) if kind == "safetensors" else content
 
-    monkeypatch.setattr(work, "encode", encode)
+    monkeypatch.setattr(writing, "encode", encode)
     code, out, err = command(run.folder, *LIGHT_WORK)
     assert code == 1
     names(err, "safetensors", "--tolerance", "0.0001")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cifar_lab.explanation import measure, totals
+from cifar_lab.explain.activations import measure, totals
 from cifar_lab.models import CNN, ResNet
 
 Activation = Callable[[], nn.Module]

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cifar_lab.exporting.graph import Deployable, as_taken, contract
-from cifar_lab.exporting.kinds import Format, Input
-from cifar_lab.exporting.subject import description
+from cifar_lab.export.graph import Deployable, as_taken, contract
+from cifar_lab.export.kinds import Format, Input
+from cifar_lab.export.subject import description
 from cifar_lab.machine import provenance
 from cifar_lab.trained import Trained
 from cifar_lab.trained.description import KEY

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from cifar_lab.exporting.kinds import Format, Input
-from cifar_lab.exporting.work import Exported
+from cifar_lab.export.kinds import Format, Input
+from cifar_lab.export.writing import Exported
 from cifar_lab.trained import Trained, load
-from tests.exporting.networks import (
+from tests.export.networks import (
     ACTIVATIONS,
     NETWORKS,
     check,

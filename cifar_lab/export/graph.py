@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifar_lab.exporting.kinds import Input
+from cifar_lab.export.kinds import Input
 
 
 class Deployable(nn.Module):

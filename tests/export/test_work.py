@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cifar_lab.exporting import work
-from cifar_lab.exporting.kinds import Format
-from cifar_lab.exporting.work import Exported
+from cifar_lab.export import writing
+from cifar_lab.export.kinds import Format
+from cifar_lab.export.writing import Exported
 from cifar_lab.trained import Trained
-from tests.exporting.networks import exported, network
+from tests.export.networks import exported, network
 
 ONNX_IS_SLOW = [pytest.param(kind, marks=pytest.mark.slow if kind is Format.ONNX else ()) for kind in Format]
 
@@ -26,7 +26,7 @@ def test_a_file_of_other_weights_is_refused_and_leaves_nothing(
     trained, files = cnn
     (file,) = (files[kind],) if kind in files else exported(trained, tmp_path / "right", kind)
     content = file.path.read_bytes()
-    monkeypatch.setattr(work, "encode", lambda *_: content)
+    monkeypatch.setattr(writing, "encode", lambda *_: content)
     other = copy.deepcopy(trained.model)
     with torch.no_grad():
         other.get_parameter("fc_layers.6.bias")[3] += 0.01
@@ -43,7 +43,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "out").mkdir()
     (before,) = exported(trained, tmp_path / "out", Format.WEIGHTS)
     content = before.path.read_bytes()
-    monkeypatch.setattr(work, "encode", lambda *_: b"nothing of this kind")
+    monkeypatch.setattr(writing, "encode", lambda *_: b"nothing of this kind")
     (one,) = exported(trained, tmp_path / "out", kind)
     assert one.problem is not None
     assert "\n" not in one.problem

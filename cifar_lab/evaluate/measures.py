@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from cifar_lab.evaluation.calibration import Calibration, calibration, cross_fitted, temperature
+from cifar_lab.evaluate.calibration import Calibration, calibration, cross_fitted, temperature
 from cifar_lab.statistics.accuracies import wilson_interval
 from cifar_lab.trained import Answers
 

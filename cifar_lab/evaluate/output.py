@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_lab import figures
-from cifar_lab.analysis import evaluation_figures
-from cifar_lab.evaluation.calibration import reliability
-from cifar_lab.evaluation.evaluating import Evaluation
+from cifar_lab.evaluate import figures
+from cifar_lab.evaluate.calibration import reliability
+from cifar_lab.evaluate.evaluating import Evaluation
+from cifar_lab.figures import Figure, confusion_matrix
 from cifar_lab.runs import replacing
 from cifar_lab.runs.files import write_arrays
 from cifar_lab.runs.outputs import write_figure, write_table
@@ -37,12 +37,12 @@ def write(evaluation: Evaluation, folder: Path) -> list[Path]:
     title = f"{result['network']}\n{result['data']}, {described(evaluation)}: {result['acc']:.2%}"
     classes = class_names(evaluation.trained, answers.logits.shape[1])
     drawn = {
-        "confusion_matrix.png": figures.confusion_matrix(np.array(result["confusion_matrix"]), classes, title),
+        "confusion_matrix.png": confusion_matrix(np.array(result["confusion_matrix"]), classes, title),
         "reliability.png": _reliability(evaluation, title),
     }
     if (chosen := confident_mistakes(answers, _MISTAKES)).numel():
         probability, predicted = answers.logits.double().softmax(1).max(1)
-        drawn["mistakes.png"] = evaluation_figures.mistakes(
+        drawn["mistakes.png"] = figures.mistakes(
             evaluation.images.images[chosen.to(evaluation.images.images.device)].cpu().numpy(),
             [classes[label] for label in answers.labels[chosen].tolist()],
             [classes[label] for label in predicted[chosen].tolist()],
@@ -65,7 +65,7 @@ def described(evaluation: Evaluation) -> str:
     return ", ".join(words)
 
 
-def _reliability(evaluation: Evaluation, title: str) -> "figures.Figure":
+def _reliability(evaluation: Evaluation, title: str) -> Figure:
     result, labels = evaluation.result, evaluation.answers.labels
     words = " and ".join(f"{value:.3f}" for value in result["temperature"])
     panels = {
@@ -73,6 +73,6 @@ def _reliability(evaluation: Evaluation, title: str) -> "figures.Figure":
         f"temperature {words}: ECE {result['ece_scaled']:.2%}": reliability(evaluation.scaled.logits, labels),
     }
     note = f"temperature fitted on {result['temperature_fitted_on']}"
-    return evaluation_figures.reliability(
+    return figures.reliability(
         {name: (bins.confidence, bins.accuracy, bins.images) for name, bins in panels.items()}, f"{title}\n{note}"
     )

@@ -8,10 +8,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cifar_lab.config import resolved
-from cifar_lab.exporting.graph import contract
-from cifar_lab.exporting.kinds import Format, Input
-from cifar_lab.exporting.verification import Images
-from cifar_lab.exporting.work import Exported
+from cifar_lab.export.graph import contract
+from cifar_lab.export.kinds import Format, Input
+from cifar_lab.export.verification import Images
+from cifar_lab.export.writing import Exported
 from cifar_lab.machine import provenance
 from cifar_lab.runs import replacing
 from cifar_lab.runs.labels import data_name, protocol_words
@@ -43,7 +43,7 @@ def write(
         OSError: It cannot be written.
     """
     environment = Environment(
-        loader=PackageLoader("cifar_lab.exporting"),
+        loader=PackageLoader("cifar_lab.export"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

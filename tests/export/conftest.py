@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from cifar_lab.exporting.kinds import Format
-from cifar_lab.exporting.work import Exported
+from cifar_lab.export.kinds import Format
+from cifar_lab.export.writing import Exported
 from cifar_lab.trained import Trained
-from tests.exporting.networks import exported, network
+from tests.export.networks import exported, network
 
 # A file of ONNX, which takes the longest, is one of `tests/test_export.py`, and of slow tests.
 WITHOUT_ONNX = tuple(kind for kind in Format if kind is not Format.ONNX)

@@ -17,7 +17,8 @@ from cifar_lab.trained.arguments import Network, check_there, folder_of, load_no
 from cifar_lab.trained.photos import Resize, find_images, read_images
 
 if TYPE_CHECKING:
-    from cifar_lab.explanation import Example, LayerActivations
+    from cifar_lab.explain.activations import LayerActivations
+    from cifar_lab.explain.examples import Example
     from cifar_lab.trained import Trained
 
 _MOST_SHOWN = 64  # images in a figure, which a page can hold
@@ -90,7 +91,7 @@ def explain(
 def _examples(
     trained: "Trained", paths: Sequence[Path], resize: Resize, mistakes: int | None, complaints: Complaints
 ) -> "list[Example]":
-    from cifar_lab.explanation import mistaken, of_files
+    from cifar_lab.explain.examples import mistaken, of_files
 
     if mistakes:
         found = mistaken(trained, mistakes)
@@ -102,7 +103,7 @@ def _examples(
 
 
 def _show_pictures(trained: "Trained", layer: str | None, folder: Path, explained: Explained) -> None:
-    from cifar_lab.explanation import explain_examples, explain_filters
+    from cifar_lab.explain.explaining import explain_examples, explain_filters
 
     if explained.examples:
         explained.files.append(explain_examples(trained, explained.examples, layer, folder))
@@ -124,7 +125,7 @@ def _show_units(
     *,
     may_lack_data: bool,
 ) -> None:
-    from cifar_lab.explanation import explain_units, measured, network_row
+    from cifar_lab.explain.explaining import explain_units, measured, network_row
 
     try:
         if may_lack_data and trained.data_root is None and not trained.data_is_here:
@@ -200,7 +201,3 @@ def _units(row: Mapping[str, Any]) -> dict[str, str]:
 def main() -> None:
     """The command line."""
     run_command(explain)
-
-
-if __name__ == "__main__":
-    main()

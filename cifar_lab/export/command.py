@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifar_lab.exporting.kinds import Format, Input, check_installed
+from cifar_lab.export.kinds import Format, Input, check_installed
 from cifar_lab.machine import exit_codes
 from cifar_lab.terminal.command import run_command
 from cifar_lab.trained import Said
 from cifar_lab.trained.arguments import Network, check_there, folder_of, load_noting, says_of_network
 
 if TYPE_CHECKING:
-    from cifar_lab.exporting.verification import Images
-    from cifar_lab.exporting.work import Exported
+    from cifar_lab.export.verification import Images
+    from cifar_lab.export.writing import Exported
 
 
 @says_of_network(without=("precision",))
@@ -49,15 +49,15 @@ def export(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is no folder; name another one by --output")
 
-    from cifar_lab.exporting import card, verification, work
-    from cifar_lab.exporting.subject import on_cpu
+    from cifar_lab.export import card, verification, writing
+    from cifar_lab.export.subject import on_cpu
 
     # In float32 whatever it was trained in: what a file holds, and what its user computes in.
     said = replace(said, precision="32-true")
     trained = on_cpu(load_noting(network, said))
     compared = verification.images(trained)
     done = []
-    for exported in work.export(trained, kinds, takes, folder, compared, tolerance, said):
+    for exported in writing.export(trained, kinds, takes, folder, compared, tolerance, said):
         done.append(exported)
         _show(exported, compared, as_json)
     written = [exported for exported in done if exported.problem is None]
@@ -105,7 +105,3 @@ def _told(done: Sequence["Exported"], compared: "Images", tolerance: float, page
 def main() -> None:
     """The command line."""
     run_command(export)
-
-
-if __name__ == "__main__":
-    main()

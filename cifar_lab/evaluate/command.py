@@ -16,7 +16,7 @@ from cifar_lab.trained import Said
 from cifar_lab.trained.arguments import Networks, folder_of, load_noting, says_of_network, with_runs_below
 
 if TYPE_CHECKING:
-    from cifar_lab.evaluation import Settings
+    from cifar_lab.evaluate.evaluating import Settings
 
 
 class Split(StrEnum):
@@ -52,7 +52,7 @@ def evaluate(
     paths = with_runs_below(networks)
     if output is not None and len(paths) > 1:
         raise ValueError(f"--output {output} with {len(paths)} networks; leave it out, or name one network")
-    from cifar_lab.evaluation import Settings
+    from cifar_lab.evaluate.evaluating import Settings
 
     settings = Settings(split.value, None if tta is None else tta.value, reestimate_bn)
     results = []
@@ -72,8 +72,8 @@ def evaluate(
 
 
 def _evaluate(path: Path, said: Said, settings: "Settings", output: Path | None, *, quiet: bool) -> dict[str, Any]:
-    from cifar_lab.evaluation import evaluate as measure
-    from cifar_lab.evaluation import write
+    from cifar_lab.evaluate.evaluating import evaluate as measure
+    from cifar_lab.evaluate.output import write
 
     evaluation = measure(load_noting(path, said), settings)
     folder = output if output is not None else folder_of(path, "evaluation") / settings.name
@@ -129,7 +129,3 @@ def _compare(results: list[dict[str, Any]]) -> None:
 def main() -> None:
     """The command line."""
     run_command(evaluate)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifar_lab.exporting import verification
-from cifar_lab.exporting.formats import encode
-from cifar_lab.exporting.kinds import Format, Input
-from cifar_lab.exporting.subject import file_of_weights
+from cifar_lab.export import verification
+from cifar_lab.export.formats import encode
+from cifar_lab.export.kinds import Format, Input
+from cifar_lab.export.subject import file_of_weights
 from cifar_lab.runs import replacing
 from cifar_lab.trained import Said, Trained
 

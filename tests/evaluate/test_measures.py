@@ -3,13 +3,7 @@
 import pytest
 import torch
 
-from cifar_lab.evaluation.measures import (
-    accuracy,
-    confusion_matrix,
-    mean_loss,
-    per_class,
-    scaled,
-)
+from cifar_lab.evaluate.measures import accuracy, confusion_matrix, mean_loss, per_class, scaled
 from cifar_lab.losses import FocalLoss
 from cifar_lab.trained import Answers, confident_mistakes
 

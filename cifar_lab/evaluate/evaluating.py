@@ -8,9 +8,9 @@ from torch import nn
 from cifar_lab.config import build
 from cifar_lab.data.images import LabelledImages
 from cifar_lab.data.loader import BatchLoader
-from cifar_lab.evaluation import measures
-from cifar_lab.evaluation.calibration import calibration
-from cifar_lab.evaluation.measures import Scaled
+from cifar_lab.evaluate import measures
+from cifar_lab.evaluate.calibration import calibration
+from cifar_lab.evaluate.measures import Scaled
 from cifar_lab.runs.labels import data_name
 from cifar_lab.terminal.printing import shown
 from cifar_lab.trained import Answers, Trained, answer

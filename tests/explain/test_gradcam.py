@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifar_lab.explanation import first_filters, grad_cam, map_layer
+from cifar_lab.explain.gradcam import first_filters, grad_cam, map_layer
 from cifar_lab.models import CNN, VGG, ResNet
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifar_lab.analysis import explanation_figures as figures
-from cifar_lab.explanation.activations import LayerActivations, measure, totals
-from cifar_lab.explanation.examples import Example
-from cifar_lab.explanation.gradcam import first_filters, grad_cam, map_layer
+from cifar_lab.explain import figures
+from cifar_lab.explain.activations import LayerActivations, measure, totals
+from cifar_lab.explain.examples import Example
+from cifar_lab.explain.gradcam import first_filters, grad_cam, map_layer
 from cifar_lab.runs.outputs import write_figure, write_table
 from cifar_lab.trained import Trained
 

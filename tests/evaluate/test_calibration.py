@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cifar_lab.evaluation.calibration import calibration, cross_fitted, reliability, temperature
+from cifar_lab.evaluate.calibration import calibration, cross_fitted, reliability, temperature
 
 
 def drawn(count: int = 4_000, classes: int = 5, scale: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from cifar_lab.data import synthetic
-from cifar_lab.exporting.graph import as_taken
-from cifar_lab.exporting.kinds import Format, Input
-from cifar_lab.exporting.subject import on_cpu
+from cifar_lab.export.graph import as_taken
+from cifar_lab.export.kinds import Format, Input
+from cifar_lab.export.subject import on_cpu
 from cifar_lab.runs import read_checkpoint
 from cifar_lab.trained import Said, Trained, load
 

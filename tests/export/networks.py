@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from cifar_lab.config import build
-from cifar_lab.exporting import verification
-from cifar_lab.exporting.kinds import Format, Input
-from cifar_lab.exporting.subject import on_cpu
-from cifar_lab.exporting.work import Exported, export
+from cifar_lab.export import verification
+from cifar_lab.export.kinds import Format, Input
+from cifar_lab.export.subject import on_cpu
+from cifar_lab.export.writing import Exported, export
 from cifar_lab.trained import Said, Trained, load
 
 ACTIVATIONS = {
