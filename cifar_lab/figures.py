@@ -13,7 +13,6 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 Colour = tuple[float, float, float, float]
 TRAIN_COLOUR, VAL_COLOUR = "#4c72b0", "#dd8452"
-_LINES, _MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v")
 _PHASES = ("#9467bd", "#4c72b0", "#55a868", "#dd8452", "0.6")  # data, forward, backward, optimizer, framework
 _MOST_LABELLED = 20  # classes; the numbers of more would overlap, and take many seconds to lay out
 
@@ -33,7 +32,7 @@ def training_curves(metrics: pd.DataFrame, title: str, val_label: str = "validat
     for axes, quantity in ((loss_axes, "loss"), (accuracy_axes, "acc")):
         axes.plot(metrics["epoch"], metrics[f"train/{quantity}"], "o-", ms=3, color=TRAIN_COLOUR, label="training")
         axes.plot(validated["epoch"], validated[f"val/{quantity}"], "s-", ms=3, color=VAL_COLOUR, label=val_label)
-        _epoch_axis(axes)
+        epoch_axis(axes)
     loss_axes.set_ylabel("loss, mean over images")
     accuracy_axes.set_ylabel("accuracy")
     accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
@@ -63,7 +62,7 @@ def learning_rate(rates: np.ndarray, steps_per_epoch: int, title: str) -> Figure
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
-    _epoch_axis(axes)
+    epoch_axis(axes)
     return figure
 
 
@@ -131,91 +130,6 @@ def colours(count: int) -> list[Colour]:
     return [tuple(shade) for shade in shades[:count]]
 
 
-def compared_curves(
-    runs: Mapping[str, Sequence[pd.DataFrame]], colours: Mapping[str, Colour], title: str, val_label: str
-) -> Figure:
-    """Training loss and validation accuracy over epochs: a line for each composition, the mean over its seeds.
-
-    Args:
-        runs: The metrics of each run, a row per epoch, by the composition's name; a band spans several runs' range.
-        colours: By the composition's name.
-        title: What is compared.
-        val_label: What `val/*` was measured on.
-    """
-    figure = Figure(figsize=(11, 4.6 + 0.1 * len(runs)), layout="constrained")
-    figure.suptitle(wrapped(title, 120), fontsize=10)
-    loss_axes, accuracy_axes = figure.subplots(1, 2)
-    pooled = {name: pd.concat(metrics) for name, metrics in runs.items()}
-    last = max(int(frame["epoch"].max()) for frame in pooled.values())
-    for axes, quantity in ((loss_axes, "train/loss"), (accuracy_axes, "val/acc")):
-        for number, (name, frame) in enumerate(pooled.items()):
-            epochs = frame[frame[quantity].notna()].groupby("epoch")[quantity]
-            low, mean, high = epochs.min(), epochs.mean(), epochs.max()
-            style = {"color": colours[name], "ls": _LINES[number % 4], "marker": _MARKERS[number % 5]}
-            # In a single epoch no line has a length and no band a width: there compositions stand side by side.
-            at = mean.index + (0.0 if last > 1 else (number + 0.5) / len(runs) - 0.5)
-            every = max(1, len(at) // 12)  # markers tell lines apart, and hide them where they are dense
-            axes.plot(at, mean, ms=4 if last > 1 else 6, lw=1.5, markevery=every, label=name, **style)
-            if len(runs[name]) > 1 and last > 1:
-                axes.fill_between(at, low, high, color=colours[name], alpha=0.15, lw=0)
-            elif len(runs[name]) > 1:
-                axes.vlines(at, low, high, color=colours[name], alpha=0.5)
-        _epoch_axis(axes)
-        if last == 1:
-            axes.set_xticks([1])
-            axes.set_xlim(0.4, 1.6)
-    loss_axes.set_ylabel("training loss, mean over images")
-    accuracy_axes.set_ylabel(f"{val_label} accuracy")
-    accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    handles, names = loss_axes.get_legend_handles_labels()
-    if names:  # a single composition may have none
-        columns = max(1, min(4, 110 // (max(map(len, names)) + 6)))
-        figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
-    return figure
-
-
-def compared_accuracies(
-    accuracies: Mapping[str, np.ndarray],
-    intervals: np.ndarray,
-    colours: Mapping[str, Colour],
-    title: str,
-    note: str,
-) -> Figure:
-    """A bar for each composition, its interval, and a dot for each of its runs.
-
-    Args:
-        accuracies: Of each run, `(n,)`, from 0 to 1, by the composition's name.
-        intervals: `(compositions, 2)`, lower and upper bounds.
-        colours: By the composition's name.
-        title: What is compared.
-        note: What the intervals are.
-    """
-    figure = Figure(figsize=(8.5, 1.5 + 0.42 * len(accuracies)), layout="constrained")
-    axes = figure.subplots()
-    rows = np.arange(len(accuracies))
-    means = np.array([values.mean() for values in accuracies.values()])
-    highest = np.maximum(intervals[:, 1], [values.max() for values in accuracies.values()])
-    lowest = min(intervals.min(), min(values.min() for values in accuracies.values()))
-    start = 0.0 if lowest < 0.5 else np.floor(20 * lowest - 0.5) / 20
-    axes.barh(rows, means - start, left=start, color=[colours[name] for name in accuracies], alpha=0.55, height=0.7)
-    errors = np.abs(intervals.T - means)
-    axes.errorbar(means, rows, xerr=errors, fmt="none", ecolor="0.15", elinewidth=1.3, capsize=4)
-    for row, values in enumerate(accuracies.values()):
-        axes.plot(values, np.full(len(values), row), "o", ms=4, color="white", mec="0.15", mew=0.9, zorder=3)
-        axes.text(highest[row], row, f"   {means[row]:.2%}", va="center", fontsize=8)
-    axes.set_yticks(rows, [wrapped(name, 44) for name in accuracies], fontsize=8)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(start, highest.max() + 0.14 * (highest.max() - start))
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.set_xlabel(
-        "test accuracy" + (f" (the axis begins at {start:.0%})" if start else "") + f"\n{wrapped(note, 75)}",
-        fontsize=9,
-    )
-    axes.set_title(wrapped(title, 100), fontsize=10)
-    axes.grid(axis="x", alpha=0.3)
-    return figure
-
-
 def loop_speeds(speeds: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str) -> Figure:
     """A panel for each network: images per second of each loop over its rounds, and where its steps' time goes.
 
@@ -259,7 +173,8 @@ def wrapped(title: str, width: int) -> str:
     return "\n".join(textwrap.fill(line, width) for line in title.splitlines())
 
 
-def _epoch_axis(axes: Axes) -> None:
+def epoch_axis(axes: Axes) -> None:
+    """Label the x axis with whole epochs, and draw a grid."""
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.3)

@@ -31,7 +31,7 @@ def report(
 
     from cifar_lab.analysis import dead_units, report_page
     from cifar_lab.analysis.landscape_claims import landscape
-    from cifar_lab.analysis.measured import archived
+    from cifar_lab.table.measured import archived
 
     if keep:
         of_landscape = landscape(reproduction.measured).runs
@@ -65,9 +65,9 @@ def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reprod
         if not path.is_dir():
             raise ValueError(f"{path} is no folder; name a run, or a folder with runs")
 
-    from cifar_lab.analysis.measured import gather
     from cifar_lab.analysis.reproduction import reproduce
     from cifar_lab.config.published import tables
+    from cifar_lab.table.measured import gather
 
     runs = {run.folder.resolve(): run for path in paths for run in find_runs(path)}
     return reproduce(tables(), gather(runs.values(), archive))

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lab.analysis.claims import Claim, claims
-from cifar_lab.analysis.measured import gather
 from cifar_lab.analysis.published import Row
 from cifar_lab.analysis.reproduction import reproduce
 from cifar_lab.config.published import tables
 from cifar_lab.runs import Run, find_runs
+from cifar_lab.table.measured import gather
 from tests.published_runs import leave_run
 
 _COMPACT = {"best_cnn": 5_809_418}

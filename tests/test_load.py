@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from cifar_lab import status, table
-from cifar_lab.analysis import tables
 from cifar_lab.config import resolved
 from cifar_lab.runs import Run, Sweep
+from cifar_lab.table import text
 from tests.conftest import Compose
 
 
@@ -67,7 +67,7 @@ def _describe(folder: Path) -> int:
 def _compare(folder: Path) -> int:
     comparison = table.compare_folders([folder])
     comparison.frame()
-    tables.markdown(comparison, folder.name, folder)
+    text.markdown(comparison, folder.name, folder)
     return sum(len(row.records) for row in comparison.rows)
 
 

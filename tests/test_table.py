@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from cifar_lab import fitting, table
-from cifar_lab.analysis import sweep_report
 from cifar_lab.config import RunFailedError, checked
 from cifar_lab.runs import Run, find_runs
+from cifar_lab.table import output
 from cifar_lab.train import launch, tabulate
 from tests.conftest import TINY, Outcome, holds, quick, refusal
 
@@ -176,7 +176,7 @@ def test_a_table_that_cannot_be_written_is_a_failure_and_not_the_end_of_the_swee
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device", "table.md")
 
-    monkeypatch.setattr(sweep_report, "write", broken)
+    monkeypatch.setattr(output, "write", broken)
     with pytest.raises(RunFailedError, match=r"Errno 28.*table\.md") as failure:
         tabulate(folder)
     assert (failure.value.exit_code, len(str(failure.value).splitlines())) == (1, 1)

@@ -6,13 +6,13 @@ import numpy as np
 
 from cifar_lab.analysis import landscape_claims
 from cifar_lab.analysis.claim_numbers import Quantity, numbers_of, of_curve, rows_of
-from cifar_lab.analysis.curves import epochs_to
 from cifar_lab.analysis.evidence import NOT_MEASURED, NOT_SUPPORTED, UNTESTED, Claim, trains_study, verdict
 from cifar_lab.analysis.landscape_claims import Landscape
 from cifar_lab.analysis.landscape_runs import INITS, NAMES, Group, optimizer_of
 from cifar_lab.analysis.landscape_training import trains
 from cifar_lab.analysis.reproduction import Reproduction
 from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS
+from cifar_lab.table.curves import epochs_to
 
 _RATES = ("1e-4", "5e-4", "1e-3", "2e-3")
 _ROWS = {True: "vgg_a_bn", False: "vgg_a"}

@@ -7,9 +7,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.reproduction import PROTOCOLS, Reproduction
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Difference, differences
+from cifar_lab.table.measured import Measured
 
 NO_RUN = "no finished run of full length"
 Runs = Mapping[str, Sequence[Measured]]  # by the name that a claim gives their row

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from cifar_lab.analysis import batch_norm_claims, loss_claims
 from cifar_lab.analysis.claim_numbers import ACCURACY, Numbers, Quantity, numbers_of, of_curve, rows_of, study_of
-from cifar_lab.analysis.curves import largest_jump, mean_jump
 from cifar_lab.analysis.dead_units import negative_only
 from cifar_lab.analysis.evidence import (
     NOT_MEASURED,
@@ -18,6 +17,7 @@ from cifar_lab.analysis.evidence import (
     verdict,
 )
 from cifar_lab.analysis.reproduction import Reproduction
+from cifar_lab.table.curves import largest_jump, mean_jump
 
 __all__ = ["Claim", "claims"]
 

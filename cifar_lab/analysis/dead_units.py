@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from cifar_lab.analysis.measured import Measured
+from cifar_lab.table.measured import Measured
 
 FILE = "explanation/dead_units.csv"
 

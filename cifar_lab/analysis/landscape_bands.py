@@ -11,10 +11,10 @@ import pandas as pd
 from cifar_lab.analysis import landscape_figures
 from cifar_lab.analysis.landscape_numbers import Estimate, Written, ratio, save
 from cifar_lab.analysis.landscape_runs import INITS, NAMES, Group, LandscapeRun, the_group
-from cifar_lab.analysis.measured import gather
 from cifar_lab.figures import Figure
 from cifar_lab.landscapes.bands import Band, band, epoch_means, finite_steps, numbers, share_wider
 from cifar_lab.runs import Run
+from cifar_lab.table.measured import gather
 
 
 @dataclass(frozen=True)

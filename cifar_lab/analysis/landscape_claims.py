@@ -12,7 +12,7 @@ from cifar_lab.analysis.landscape_bands import BandComparison
 from cifar_lab.analysis.landscape_numbers import Estimate
 from cifar_lab.analysis.landscape_probes import SmoothnessComparison
 from cifar_lab.analysis.landscape_runs import INITS, Group, groups
-from cifar_lab.analysis.measured import Measured
+from cifar_lab.table.measured import Measured
 
 T = TypeVar("T")
 

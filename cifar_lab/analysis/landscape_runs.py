@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from cifar_lab.analysis.measured import Measured
 from cifar_lab.runs.labels import data_name, has_constant_rate
+from cifar_lab.table.measured import Measured
 
 # What a run is told by; and what changes with it: BatchNorm in the network, the seed of the data.
 _AXES = {"bn": "${bn}", "model.init": "${model.init}", "optimizer.lr": "${optimizer.lr}", "seed": "${seed}"}

@@ -9,10 +9,10 @@ from cifar_lab.analysis import landscape_figures
 from cifar_lab.analysis.landscape_numbers import Written, save
 from cifar_lab.analysis.landscape_probes import Arm, Probed, SmoothnessComparison, compare, median_of, probed_runs
 from cifar_lab.analysis.landscape_runs import the_group
-from cifar_lab.analysis.measured import gather
 from cifar_lab.figures import Figure
 from cifar_lab.landscapes.smoothness import Smoothness
 from cifar_lab.runs import Run
+from cifar_lab.table.measured import gather
 
 
 def write_smoothness(runs: Iterable[Run], output: Path) -> Written:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cifar_lab.analysis.curves import epochs_to
 from cifar_lab.analysis.landscape_numbers import median
 from cifar_lab.analysis.landscape_runs import INITS, NAMES, Group, LandscapeRun
-from cifar_lab.analysis.measured import Measured
+from cifar_lab.table.curves import epochs_to
+from cifar_lab.table.measured import Measured
 
 ACCURACIES = (0.5, 0.7, 0.8)
 # Ten classes: a network that has learnt nothing is right in a tenth of the images.

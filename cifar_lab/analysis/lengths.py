@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cifar_lab.analysis.comparison import written
 from cifar_lab.analysis.published import LENGTH_KEYS, Row, Scale
 from cifar_lab.runs.labels import has_constant_rate
+from cifar_lab.table.comparison import written
 
 FULL = "full length"
 _SCALES = {Scale.QUICK: "a tenth of the epochs", Scale.SMOKE: "one epoch of 1,000 images"}

@@ -15,11 +15,11 @@ from cifar_lab.analysis.claim_numbers import (
     rows_of,
     study_of,
 )
-from cifar_lab.analysis.curves import epochs_to, instability
 from cifar_lab.analysis.evidence import UNTESTED, Claim, all_hold, is_above, trains_options, turned, verdict
-from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.reproduction import Reproduction
 from cifar_lab.statistics.significance import Difference
+from cifar_lab.table.curves import epochs_to, instability
+from cifar_lab.table.measured import Measured
 
 _OPTIONS = {"cross-entropy": "ce", "focal": "focal", "label smoothing": "label_smoothing", "MSE": "mse"}
 _TWO = ("cross-entropy", "focal")

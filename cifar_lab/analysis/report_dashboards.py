@@ -4,10 +4,10 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.report_parts import names
 from cifar_lab.analysis.reproduction import PROTOCOLS, Reproduction
 from cifar_lab.runs.labels import val_label
+from cifar_lab.table.measured import Measured
 
 
 def write(reproduction: Reproduction, folder: Path) -> None:

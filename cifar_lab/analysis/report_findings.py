@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cifar_lab.analysis import tables
 from cifar_lab.analysis.published import Hypothesis
 from cifar_lab.analysis.report_parts import judged, state
 from cifar_lab.analysis.reproduction import Entry, Reproduction
+from cifar_lab.table import text
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def _tested(hypothesis: Hypothesis, runs: Entry) -> dict[str, str]:
     cells = {
         "hypothesis": hypothesis.row.label,
         "why": hypothesis.words,
-        "best epoch": tables.over_seeds(runs.values("test/acc", "report")),
-        "last epoch": tables.over_seeds(runs.values("test/acc_final", "report")),
+        "best epoch": text.over_seeds(runs.values("test/acc", "report")),
+        "last epoch": text.over_seeds(runs.values("test/acc_final", "report")),
         "measured, against published": judged(runs),
         "run by": f"`{shlex.join(['python', '-m', 'cifar_lab.train', *command])}`",
     }
@@ -62,7 +62,7 @@ def _words(entry: Entry) -> str:
         return f"{published}. The printed settings have not been run under `protocol=report`."
     low, high = entry.noise
     where = "outside" if entry.is_finding else "inside"
-    best, last = (tables.over_seeds(entry.values(name, "report")) for name in ("test/acc", "test/acc_final"))
+    best, last = (text.over_seeds(entry.values(name, "report")) for name in ("test/acc", "test/acc_final"))
     return (
         f"{published}. The printed settings give {best} in the best epoch, {last} in the last, `protocol=report`. "
         f"The published number is {where} {_percent(low)} to {_percent(high)} ({entry.basis})."

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from cifar_lab.analysis import tables
-from cifar_lab.analysis.comparison import compare
-from cifar_lab.analysis.measured import Measured
-from cifar_lab.analysis.records import Record
 from cifar_lab.analysis.report_pictures import Picture, curves, pictures
 from cifar_lab.analysis.reproduction import PROTOCOLS, Entry, Section
 from cifar_lab.runs.labels import val_label
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Difference, differences
+from cifar_lab.table import text
+from cifar_lab.table.comparison import compare
+from cifar_lab.table.measured import Measured
+from cifar_lab.table.records import Record
 
 _COLUMNS = {
     "report": ("report: best epoch", "report: last epoch"),
@@ -84,7 +84,7 @@ def _cells(entry: Entry, section: Section, parameters: Mapping[str, int]) -> dic
         cells["published"] = "-" if published is None else f"{100 * published:.2f}"
     for protocol, columns in _COLUMNS.items():
         for column, metric in zip(columns, ("test/acc", "test/acc_final"), strict=True):
-            cells[column] = tables.over_seeds(entry.values(metric, protocol))
+            cells[column] = text.over_seeds(entry.values(metric, protocol))
         if section.is_full and protocol == "report":
             cells["measured, against published"] = judged(entry)
     if not section.is_full:
@@ -192,8 +192,8 @@ def studies(runs: Sequence[Measured]) -> Iterator[Part]:
         yield Part(
             name,
             f"{title}, protocol={protocol}",
-            " ".join(f"{line.removeprefix('- ').rstrip('.')}." for line in tables.facts(comparison)),
-            tables.table(comparison),
+            " ".join(f"{line.removeprefix('- ').rstrip('.')}." for line in text.facts(comparison)),
+            text.table(comparison),
             pd.DataFrame(pairs) if pairs else None,
             (_SOME_UNTESTED if pairs else _UNTESTED) if left_out else "",
             pictures=list(curves(rows, f"{name}-curves", title, protocol)),

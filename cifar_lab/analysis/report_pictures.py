@@ -9,11 +9,12 @@ from functools import cached_property
 import numpy as np
 
 from cifar_lab import figures
-from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.reproduction import PROTOCOLS, Section
 from cifar_lab.analysis.verdict_figures import Judged, agreement
-from cifar_lab.figures import Figure
+from cifar_lab.figures import Figure, colours
 from cifar_lab.runs.labels import val_label
+from cifar_lab.table.figures import compared_curves
+from cifar_lab.table.measured import Measured
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,12 @@ def curves(rows: Mapping[str, Sequence[Measured]], name: str, title: str, protoc
         title: What the words begin with.
         protocol: Of the runs.
     """
-    shades = dict(zip(rows, figures.colours(len(rows)), strict=True))
+    shades = dict(zip(rows, colours(len(rows)), strict=True))
     known = {label: [run.metrics for run in runs if run.metrics is not None] for label, runs in rows.items()}
     shown = {label: metrics for label, metrics in known.items() if metrics}
     if shown:
         words = f"{title}: training loss and accuracy, protocol={protocol}"
-        yield Picture(name, words, figures.compared_curves(shown, shades, "", val_label(protocol)))
+        yield Picture(name, words, compared_curves(shown, shades, "", val_label(protocol)))
 
 
 def _told(run: Measured) -> str:

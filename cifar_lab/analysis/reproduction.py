@@ -7,9 +7,9 @@ from functools import cached_property
 import numpy as np
 
 from cifar_lab.analysis.lengths import FULL, is_beginning, length_of, order
-from cifar_lab.analysis.measured import Measured
 from cifar_lab.analysis.published import Row, Table
 from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, noise_interval
+from cifar_lab.table.measured import Measured
 
 PROTOCOLS = ("report", "holdout")
 VERDICTS = ("within noise", "lower", "higher", "diverged", "none published", "not run")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from cifar_lab.analysis import search_figures
-from cifar_lab.analysis.tables import as_markdown
 from cifar_lab.analysis.trial_records import TrialRecord, best_of
 from cifar_lab.runs import SearchFolder, replacing
 from cifar_lab.runs.outputs import write_figure
+from cifar_lab.table.text import as_markdown
 from cifar_lab.terminal.printing import print_table
 
 _READING = (

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cifar_lab.analysis import sweep_report, tables
-from cifar_lab.analysis.comparison import Comparison, compare, varying, written
-from cifar_lab.analysis.records import collect
 from cifar_lab.runs import Run, locked
+from cifar_lab.table import output, text
+from cifar_lab.table.comparison import Comparison, compare, varying, written
+from cifar_lab.table.records import collect
 from tests.conftest import holds
 
 LOSSES = {
@@ -86,10 +86,10 @@ def test_a_row_holds_mean_deviation_and_number_over_seeds(make: Make) -> None:
     assert frame.loc["ce", "test/acc_final_mean"] == pytest.approx(0.52)
     assert np.isnan(frame.loc["focal", "test/acc_sd"])
     assert frame.loc["ce", "seeds"] == "0 1 2"
-    words = tables.table(comparison).set_index("loss")
-    assert words.loc["ce", tables.CHOSEN] == "53.00 ± 3.61 (3)"
-    assert words.loc["focal", tables.CHOSEN] == "40.00 (1)"
-    assert words.loc["focal", tables.LAST] == "39.00 (1)"
+    words = text.table(comparison).set_index("loss")
+    assert words.loc["ce", text.CHOSEN] == "53.00 ± 3.61 (3)"
+    assert words.loc["focal", text.CHOSEN] == "40.00 (1)"
+    assert words.loc["focal", text.LAST] == "39.00 (1)"
     assert words.loc["ce", "state"] == "finished"
 
 
@@ -129,12 +129,12 @@ def test_what_has_no_result_is_a_row_that_says_so(make: Make) -> None:
     runs[3].set_state("running", epoch=3, epochs=50)
     jobs = [[f"loss={loss}", f"seed={seed}"] for loss in ("ce", "focal") for seed in (0, 1, 2)]
     with locked(runs[3].lock_file):
-        rows = tables.table(_compared(runs, jobs)).set_index("loss")
+        rows = text.table(_compared(runs, jobs)).set_index("loss")
     assert list(rows.index) == ["ce", "focal"]
-    assert rows.loc["ce", tables.CHOSEN] == "50.00 (1)"
+    assert rows.loc["ce", text.CHOSEN] == "50.00 (1)"
     holds(rows.loc["ce", "state"], "1 of 3", "seed 1 diverged", "train/loss is nan", "seed 2 missing")
     assert "\n" not in rows.loc["ce", "state"]
-    assert rows.loc["focal", tables.CHOSEN] == "-"
+    assert rows.loc["focal", text.CHOSEN] == "-"
     facts = ("0 of 3", "seed 0 failed", "no memory", "seed 1 running", "3 of 50", "seed 2 missing")
     holds(rows.loc["focal", "state"], *facts)
 
@@ -222,7 +222,7 @@ def test_a_damaged_run_takes_no_table_down(make: Make, tmp_path: Path, name: str
     else:
         (bad.folder / name).write_text(content)
     comparison = _compared([good, bad])
-    sweep_report.write(comparison, tmp_path / "table")
+    output.write(comparison, tmp_path / "table")
     rows = {record.run: row for row in comparison.rows for record in row.records}
     assert rows[good].values("test/acc").tolist() == [0.5]
     state = rows[bad].state
@@ -235,7 +235,7 @@ def test_a_damaged_run_takes_no_table_down(make: Make, tmp_path: Path, name: str
 def test_damaged_metrics_leave_the_other_curves(make: Make, content: str) -> None:
     good, bad = make("loss=focal", 0.5), make("loss=ce", 0.5)
     bad.metrics_file.write_text(content)
-    figure = sweep_report.curves(_compared([good, bad]), "losses")
+    figure = output.curves(_compared([good, bad]), "losses")
     assert figure is not None
     lines = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[1].lines}
     assert lines == {"focal": [0.5]} | ({"ce": [0.5]} if content.count("\n") == 2 and "train" in content else {})
@@ -244,7 +244,7 @@ def test_damaged_metrics_leave_the_other_curves(make: Make, content: str) -> Non
 def test_a_diverged_run_is_no_curve(make: Make) -> None:
     good, bad = make("loss=focal", 0.5), make("loss=ce", 0.5)
     bad.fail("diverged", RuntimeError("train/loss is nan"))
-    figure = sweep_report.curves(_compared([good, bad]), "losses")
+    figure = output.curves(_compared([good, bad]), "losses")
     assert figure is not None
     assert [line.get_label() for line in figure.axes[1].lines] == ["focal"]
 
@@ -267,13 +267,13 @@ def test_settings_are_written_as_one_types_them(value: object, text: str) -> Non
 def test_the_page_says_what_a_reader_must_know(make: Make, tmp_path: Path) -> None:
     runs = [make(f"loss={loss} seed={seed}", 0.5) for loss in ("ce", "focal") for seed in (0, 1)]
     runs[0].finish({**runs[0].result(), "train_size": 9_000})
-    page = tables.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])
+    page = text.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])
     (data,) = [line for line in page.splitlines() if line.startswith("- data")]
     assert not re.search(r"\d,000", data)
     assert re.findall(r"\d+,000", page) == ["27,000", "45,000"]  # the means of each row
     for run in runs:
         run.finish({**run.result(), "train_size": 9_000})
-    page = tables.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])
+    page = text.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])
     (data,) = [line for line in page.splitlines() if line.startswith("- data")]
     holds(data, "CIFAR-10", "9,000", "45,000")
     assert any("protocol" in line and "holdout" in line for line in page.splitlines() if line.startswith("- "))
@@ -284,17 +284,17 @@ def test_the_page_says_what_a_reader_must_know(make: Make, tmp_path: Path) -> No
 def test_a_bar_of_the_messages_splits_no_cell(make: Make, tmp_path: Path) -> None:
     run = make("loss=ce")
     run.fail("failed", RuntimeError("a | b"))
-    page = tables.markdown(_compared([run]), "x", tmp_path)
+    page = text.markdown(_compared([run]), "x", tmp_path)
     assert r" a \| b" in page
 
 
 def test_files_and_figures_are_written_as_far_as_there_are_results(make: Make, tmp_path: Path) -> None:
     runs = [make("loss=ce seed=0", 0.5), make("loss=ce seed=1", 0.6), make("loss=focal")]
-    sweep_report.write(_compared(runs), tmp_path / "with")
+    output.write(_compared(runs), tmp_path / "with")
     assert {path.name for path in (tmp_path / "with").iterdir()} == {
         *("table.md", "table.csv", "curves.png", "accuracy.png")
     }
-    sweep_report.write(_compared(runs[2:]), tmp_path / "with")
+    output.write(_compared(runs[2:]), tmp_path / "with")
     assert {path.name for path in (tmp_path / "with").iterdir()} == {"table.md", "table.csv"}
 
 
@@ -302,14 +302,14 @@ def test_figures_hold_every_composition_and_its_spread(make: Make) -> None:
     values = {"ce": [0.5, 0.6, 0.55], "focal": [0.4]}
     runs = [make(f"loss={loss} seed={seed}", value) for loss, of in values.items() for seed, value in enumerate(of)]
     comparison = _compared(runs)
-    curves = sweep_report.curves(comparison, "losses")
+    curves = output.curves(comparison, "losses")
     assert curves is not None
     _, accuracy = curves.axes
     assert [line.get_label() for line in accuracy.lines] == ["ce", "focal"]
     assert [line.get_ydata()[0] for line in accuracy.lines] == pytest.approx([0.55, 0.4])
     (spread,) = [part for part in accuracy.collections if len(part.get_paths()[0].vertices) == 2]
     assert spread.get_paths()[0].vertices[:, 1].tolist() == pytest.approx([0.5, 0.6])
-    bars = sweep_report.accuracies(comparison, "losses")
+    bars = output.accuracies(comparison, "losses")
     assert bars is not None
     (axes,) = bars.axes
     assert [bar.get_x() + bar.get_width() for bar in axes.patches] == pytest.approx([0.55, 0.4])

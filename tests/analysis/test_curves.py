@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cifar_lab.analysis import curves
+from cifar_lab.table import curves
 
 
 def metrics(accuracies: list[float]) -> pd.DataFrame:

@@ -8,8 +8,8 @@ from PIL import Image
 from cifar_lab.analysis.landscape_probes import SmoothnessComparison, compare
 from cifar_lab.analysis.landscape_runs import groups
 from cifar_lab.analysis.landscape_smoothness import figure, write_smoothness
-from cifar_lab.analysis.measured import gather
 from cifar_lab.runs import find_runs
+from cifar_lab.table.measured import gather
 from tests.conftest import holds
 from tests.landscape_runs import diverge, leave, leave_probed, write_probes
 

@@ -5,8 +5,8 @@ import pytest
 
 from cifar_lab.analysis.landscape_runs import Group, groups
 from cifar_lab.analysis.landscape_training import rate_range, speed
-from cifar_lab.analysis.measured import gather
 from cifar_lab.runs import find_runs
+from cifar_lab.table.measured import gather
 from tests.conftest import holds
 from tests.landscape_runs import leave
 

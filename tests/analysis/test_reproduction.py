@@ -5,12 +5,12 @@ import pytest
 
 from cifar_lab.analysis import dead_units
 from cifar_lab.analysis.lengths import _SCALES, FULL, length_of
-from cifar_lab.analysis.measured import archived, gather
 from cifar_lab.analysis.published import Row, Scale, Table
 from cifar_lab.analysis.reproduction import VERDICTS, reproduce
 from cifar_lab.config.published import composed, tables
 from cifar_lab.runs import Archive, UnreadableError, find_runs
 from cifar_lab.runs.fingerprints import leaves, settings
+from cifar_lab.table.measured import archived, gather
 from tests.conftest import holds
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run

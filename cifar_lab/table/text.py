@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cifar_lab.analysis.comparison import Comparison, Row
 from cifar_lab.runs.labels import data_name, protocol_words
+from cifar_lab.table.comparison import Comparison, Row
 
 CHOSEN, LAST, VAL = "test acc %", "test acc %, last epoch", "val acc %"
 _READING = (

@@ -10,7 +10,7 @@ from cifar_lab.runs import Run, Sweep, find, is_run
 from cifar_lab.terminal.command import run_command
 
 if TYPE_CHECKING:
-    from cifar_lab.analysis.comparison import Comparison
+    from cifar_lab.table.comparison import Comparison
 
 
 def table(
@@ -22,7 +22,7 @@ def table(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; only --output writes then.")] = False,
 ) -> None:
     """Compare runs: a row per composition, mean and deviation over seeds, a column for each setting that varies."""
-    from cifar_lab.analysis import sweep_report
+    from cifar_lab.table.output import show, write
 
     comparison = compare_folders(paths)
     folder = output
@@ -31,9 +31,9 @@ def table(
     if as_json:
         print(comparison.frame().to_json(orient="records", indent=2))
         if folder is not None:
-            sweep_report.write(comparison, folder)
+            write(comparison, folder)
     else:
-        sweep_report.report(comparison, folder)
+        show(comparison, folder)
 
 
 def compare_folders(paths: Iterable[Path]) -> "Comparison":
@@ -45,8 +45,8 @@ def compare_folders(paths: Iterable[Path]) -> "Comparison":
     Raises:
         ValueError: There is no run.
     """
-    from cifar_lab.analysis.comparison import compare
-    from cifar_lab.analysis.records import collect
+    from cifar_lab.table.comparison import compare
+    from cifar_lab.table.records import collect
 
     for path in paths:
         if not path.is_dir():
@@ -72,15 +72,11 @@ def report(folder: Path) -> None:
     Args:
         folder: The sweep's, with at least one run.
     """
-    from cifar_lab.analysis import sweep_report
+    from cifar_lab.table.output import show
 
-    sweep_report.report(compare_folders([folder]), folder)
+    show(compare_folders([folder]), folder)
 
 
 def main() -> None:
     """The command line."""
     run_command(table)
-
-
-if __name__ == "__main__":
-    main()

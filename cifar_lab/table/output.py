@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_lab import figures
-from cifar_lab.analysis import tables
-from cifar_lab.analysis.comparison import Comparison, Row
-from cifar_lab.figures import Figure
+from cifar_lab.figures import Colour, Figure, colours
 from cifar_lab.runs import Sweep, replacing
 from cifar_lab.runs.labels import val_label
 from cifar_lab.runs.outputs import write_figure
 from cifar_lab.statistics.accuracies import accuracy_interval
+from cifar_lab.table import figures, text
+from cifar_lab.table.comparison import Comparison, Row
 from cifar_lab.terminal.printing import print_table
 
 _INTERVALS = "95 % intervals: Student's over seeds from three runs on, else the span of Wilson's of each run"
@@ -50,19 +49,19 @@ def write(comparison: Comparison, folder: Path) -> None:
             write_figure(figure, path, dpi=120)  # whole, as other processes of the sweep may write it too
     pictures = [path.name for path, figure in drawn.items() if figure is not None]
     with replacing(sweep.table_markdown) as file:
-        file.write(tables.markdown(comparison, title, folder, pictures))
+        file.write(text.markdown(comparison, title, folder, pictures))
     with replacing(sweep.table_csv) as file:
         comparison.frame().to_csv(file, index=False, lineterminator="\n")
 
 
-def report(comparison: Comparison, folder: Path | None) -> None:
+def show(comparison: Comparison, folder: Path | None) -> None:
     """Print the table, below it what its runs have in common, and write it where there is a folder for it.
 
     Raises:
         OSError: The folder cannot be written.
     """
-    print_table(tables.table(comparison).to_dict("records"), left=(*comparison.columns, "protocol", "state"))
-    for line in tables.facts(comparison):
+    print_table(text.table(comparison).to_dict("records"), left=(*comparison.columns, "protocol", "state"))
+    for line in text.facts(comparison):
         print(line)
     if folder is not None:
         write(comparison, folder)
@@ -110,10 +109,10 @@ def _named(comparison: Comparison, title: str) -> Iterator[tuple[str, Row]]:
         yield (name if seen[name] == 1 else f"{name} ({seen[name]})"), row
 
 
-def _colours(comparison: Comparison, title: str) -> dict[str, figures.Colour]:
+def _colours(comparison: Comparison, title: str) -> dict[str, Colour]:
     """A row has the same colour in every figure, whichever rows a figure shows."""
     names = [name for name, _ in _named(comparison, title)]
-    return dict(zip(names, figures.colours(len(names)), strict=True))
+    return dict(zip(names, colours(len(names)), strict=True))
 
 
 def _interval(row: Row) -> tuple[float, float]:

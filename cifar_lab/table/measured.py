@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cifar_lab.analysis.records import Record, collect
 from cifar_lab.runs import Archive, ArchivedRun, Run, UnreadableError
+from cifar_lab.table.records import Record, collect
 
 # What the status of a run without a result says of it.
 _TOLD_OF_DIVERGED = ("epoch", "epochs", "error", "precision", "memory_format", "git_revision", "hardware")
