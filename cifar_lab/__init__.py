@@ -1,8 +1,61 @@
 """A CIFAR-10 ablation laboratory: every ablation is data."""
 
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 
 try:
     __version__ = version("cifar-lab")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
+
+# Modules of version 0.1 that README, docs, notebooks and options' files named; they work until 0.3.
+MOVED = {
+    "cifar_lab.callbacks": "cifar_lab.train.callbacks",
+    "cifar_lab.callbacks.averaging": "cifar_lab.train.callbacks.averaging",
+    "cifar_lab.callbacks.probe": "cifar_lab.train.callbacks.probe",
+    "cifar_lab.callbacks.snapshots": "cifar_lab.train.callbacks.snapshots",
+    "cifar_lab.callbacks.tensorboard": "cifar_lab.train.callbacks.tensorboard",
+    "cifar_lab.classifier": "cifar_lab.train.classifier",
+    "cifar_lab.command": "cifar_lab.terminal.command",
+}
+
+
+def current(target: str) -> str:
+    """The name of a component today: `cifar_lab.train.callbacks.averaging.EMA` for `cifar_lab.callbacks.averaging.EMA`.
+
+    Args:
+        target: What `_target_` names, as an option's file or a run's configuration has it.
+    """
+    module, _, name = target.rpartition(".")
+    return f"{MOVED[module]}.{name}" if module in MOVED else target
+
+
+class _Moved(MetaPathFinder, Loader):
+    """Finds a module under its former name, with a warning."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        if spec.name.rpartition(".")[0] not in MOVED:  # or the package has been warned of already
+            line = f"{spec.name} has moved to {MOVED[spec.name]}; the old name works until version 0.3"
+            warnings.warn(line, FutureWarning, stacklevel=2)
+        module = importlib.import_module(MOVED[spec.name])
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leave the module, which has been executed, with the spec of its own name."""
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
+
+
+sys.meta_path.insert(0, _Moved())

@@ -13,7 +13,7 @@ from cifar_lab.runs import Archive, Run, find_runs
 from cifar_lab.runs.fingerprints import fingerprint
 
 if TYPE_CHECKING:
-    from cifar_lab.cost import Speed
+    from cifar_lab.train.cost import Speed
 
 OUTPUTS = Path("outputs")
 
@@ -105,7 +105,7 @@ def measured(configs: Sequence[Mapping[str, Any]]) -> dict[str, "Speed"]:
     """How fast each of the networks trains here, by what tells them apart; a few seconds each."""
     networks = {network_of(config): config for config in configs}
     if networks:
-        from cifar_lab.cost import measure
+        from cifar_lab.train.cost import measure
 
         print(f"measuring {len(networks)} networks on this machine", flush=True)
         return {name: measure(config) for name, config in networks.items()}

@@ -21,7 +21,7 @@ from cifar_lab.runs import Archive
 from cifar_lab.terminal.command import run_command
 
 if TYPE_CHECKING:
-    from cifar_lab.cost import Speed
+    from cifar_lab.train.cost import Speed
 
 
 def reproduce(

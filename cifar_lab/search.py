@@ -91,7 +91,7 @@ def _train(trial: Trial, asked: Search, interruption: Interruption) -> None:
         Interrupted: A signal was received.
     """
     from cifar_lab import train
-    from cifar_lab.callbacks import Pruning
+    from cifar_lab.train.callbacks import Pruning
 
     command = asked.command(trial.words)
     while True:

@@ -25,7 +25,8 @@ from omegaconf import DictConfig
 
 from cifar_lab.config import checked, conf_folder, run_application
 from cifar_lab.runs import Run
-from cifar_lab.train import launch, run
+from cifar_lab.train import run
+from cifar_lab.train.command import launch
 
 # Small enough for a whole run to take a second.
 TINY = (
@@ -221,6 +222,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     monkeypatch.setattr("sys.argv", ["train"])
 
     def command(*arguments: str) -> Outcome:
+        capfd.readouterr()  # what a fixture has printed
         with pytest.raises(SystemExit) as exit_:
             run_application(lambda: launch(checked(arguments)))
         assert isinstance(exit_.value.code, int)

@@ -80,8 +80,8 @@ def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder:
     torch.set_num_threads(1)
     from matplotlib.figure import Figure
 
-    from cifar_lab.processes import spawned
-    from cifar_lab.train import checked, launch, run_application
+    from cifar_lab.train.command import checked, launch, run_application
+    from cifar_lab.train.processes import spawned
     from tests.conftest import save_blank
 
     Figure.savefig = save_blank  # type: ignore[assignment]
@@ -131,9 +131,9 @@ def armed(fault: Fault) -> Iterator[None]:
 
 
 def _arm(fault: Fault, replace: Callable[[object, str, object], None] = setattr) -> None:
-    from cifar_lab.callbacks import Saving
-    from cifar_lab.classifier import Classifier
     from cifar_lab.runs import checkpoints, files
+    from cifar_lab.train.callbacks import Saving
+    from cifar_lab.train.classifier import Classifier
 
     times = 0
 

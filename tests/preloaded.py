@@ -8,18 +8,18 @@ import hydra._internal.logging_config
 import lightning.pytorch.callbacks.progress.rich_progress
 import matplotlib.pyplot
 
-import cifar_lab.analysis.run_report
-import cifar_lab.assembly
-import cifar_lab.callbacks.tensorboard
-import cifar_lab.classifier
 import cifar_lab.data.datamodule
-import cifar_lab.fitting
 import cifar_lab.machine.hardware
 import cifar_lab.machine.provenance
 import cifar_lab.models
 import cifar_lab.optimizers
-import cifar_lab.processes.spawned
 import cifar_lab.train
+import cifar_lab.train.assembly
+import cifar_lab.train.callbacks.tensorboard
+import cifar_lab.train.classifier
+import cifar_lab.train.fitting
+import cifar_lab.train.processes.spawned
+import cifar_lab.train.summary
 import tests.faults
 from cifar_lab.config import checked
 from tests.conftest import TINY, blank_png

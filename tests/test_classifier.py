@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cifar_lab.classifier import Classifier
 from cifar_lab.data.datamodule import SyntheticDataModule
 from cifar_lab.data.images import key_seed
+from cifar_lab.train.classifier import Classifier
 
 
 class Watch(L.Callback):

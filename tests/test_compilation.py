@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torch._inductor.exc import InvalidCxxCompiler
 
-from cifar_lab import fitting
-from cifar_lab.attempt import Attempt
-from cifar_lab.continuity import compiled_as_recorded
 from cifar_lab.machine.compilation import compiled
 from cifar_lab.machine.hardware import choose
 from cifar_lab.models import CNN
 from cifar_lab.runs import Run
+from cifar_lab.train import fitting
+from cifar_lab.train.attempt import Attempt
+from cifar_lab.train.continuity import compiled_as_recorded
 from tests.comparison import differences
 from tests.conftest import TINY, Compose, Outcome, refusal
 from tests.faults import Fault, command

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar_lab.attempt import checkpoint_of, is_done
-from cifar_lab.classifier import Classifier
 from cifar_lab.config import RunFailedError, interpolations, resolved
 from cifar_lab.jobs import Job
 from cifar_lab.runs import Run, read_checkpoint, write_checkpoint
 from cifar_lab.train import run as train
+from cifar_lab.train.attempt import checkpoint_of, is_done
+from cifar_lab.train.classifier import Classifier
 from tests.comparison import differences
 from tests.conftest import TINY, Compose, Outcome, Train, refusal
 from tests.faults import Fault, armed

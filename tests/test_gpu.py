@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from cifar_lab.callbacks import Recorder
-from cifar_lab.classifier import Classifier
+from cifar_lab.train.callbacks import Recorder
+from cifar_lab.train.classifier import Classifier
 from tests.conftest import TINY, Outcome
 
 Lab = Callable[..., Outcome]

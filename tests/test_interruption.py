@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from cifar_lab.classifier import Classifier
 from cifar_lab.machine.interruption import SIGNALS, Interrupted, Interruption
 from cifar_lab.runs import Run, find_runs, locked, read_checkpoint
+from cifar_lab.train.classifier import Classifier
 from tests.comparison import differences
 from tests.conftest import TINY, Outcome, Train, names, refusal
 from tests.faults import Fault, armed, command, start

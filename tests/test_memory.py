@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cifar_lab.callbacks import Saving
 from cifar_lab.runs import Run
+from cifar_lab.train.callbacks import Saving
 from tests.conftest import TINY, Outcome
 
 Lab = Callable[..., Outcome]

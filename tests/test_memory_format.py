@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab import cost
-from cifar_lab.assembly import make_classifier
 from cifar_lab.benchmarking.loops import Variant, best
-from cifar_lab.classifier import Classifier
 from cifar_lab.config import build, resolved
 from cifar_lab.machine import hardware
 from cifar_lab.runs import Run
+from cifar_lab.train import cost
+from cifar_lab.train.assembly import make_classifier
+from cifar_lab.train.classifier import Classifier
 from cifar_lab.trained import load
 from tests.conftest import TINY, Compose, Outcome, Train
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cifar_lab.attempt import Attempt
-from cifar_lab.callbacks import Recorder
-from cifar_lab.classifier import Classifier
-from cifar_lab.fitting import fit_and_test
 from cifar_lab.runs import Run
+from cifar_lab.train.attempt import Attempt
+from cifar_lab.train.callbacks import Recorder
+from cifar_lab.train.classifier import Classifier
+from cifar_lab.train.fitting import fit_and_test
 from tests.conftest import TINY, Compose
 
 _READS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from cifar_lab.attempt import Attempt
-from cifar_lab.fitting import fit_and_test
 from cifar_lab.runs import Run
+from cifar_lab.train.attempt import Attempt
+from cifar_lab.train.fitting import fit_and_test
 from tests.conftest import TINY, Compose
 
 PLAIN = {dict, OrderedDict, list, tuple, str, int, float, bool, type(None), torch.Tensor}

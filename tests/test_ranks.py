@@ -14,16 +14,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cifar_lab.callbacks import Saving
-from cifar_lab.classifier import Classifier
 from cifar_lab.data.augment import flip_crop, identity
 from cifar_lab.data.cutout import cutout
 from cifar_lab.data.loader import BatchLoader
 from cifar_lab.data.randaugment import randaugment
 from cifar_lab.machine import ranks
 from cifar_lab.machine.interruption import Interrupted, Interruption
-from cifar_lab.metrics import Mean, SplitMetrics
 from cifar_lab.runs import FollowedRun, Run
+from cifar_lab.train.callbacks import Saving
+from cifar_lab.train.classifier import Classifier
+from cifar_lab.train.metrics import Mean, SplitMetrics
 from tests.data.test_loader import MEAN, STD, numbered_images
 
 COUNT = 3

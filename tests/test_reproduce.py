@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from cifar_lab import cost, fitting, reproduce
+from cifar_lab import reproduce
 from cifar_lab.analysis.published import Row, Scale
-from cifar_lab.attempt import Attempt
 from cifar_lab.config import checked
 from cifar_lab.config.published import tables
-from cifar_lab.cost import Speed
 from cifar_lab.planned import chosen, network_of, plan
 from cifar_lab.runs import Archive, ArchivedRun, Run, find_runs
+from cifar_lab.train import cost, fitting
+from cifar_lab.train.attempt import Attempt
+from cifar_lab.train.cost import Speed
 from tests.conftest import names, refusal
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run

@@ -250,8 +250,8 @@ def test_the_time_left_counts_on_jobs_side_by_side() -> None:
 
 
 def test_a_job_has_a_gpu_of_its_own(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cifar_lab import assembly
     from cifar_lab.machine import hardware
+    from cifar_lab.train import assembly
 
     monkeypatch.setattr(hardware, "device_count", lambda accelerator: 2)
     config, native = composed(*TINY), hardware.Native("cuda", "32-true", hardware.torch.channels_last)

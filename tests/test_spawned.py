@@ -15,8 +15,8 @@ import pytest
 from cifar_lab.config import RunFailedError
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.machine.ranks import RankLostError
-from cifar_lab.processes.spawned import _portable, _Process
 from cifar_lab.train import run
+from cifar_lab.train.processes.spawned import _portable, _Process
 from tests.conftest import TINY
 
 CLOSED = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")

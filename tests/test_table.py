@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 
-from cifar_lab import fitting, table
+from cifar_lab import table
 from cifar_lab.config import RunFailedError, checked
 from cifar_lab.runs import Run, find_runs
 from cifar_lab.table import output
-from cifar_lab.train import launch, tabulate
+from cifar_lab.train import fitting
+from cifar_lab.train.command import launch, tabulate
 from tests.conftest import TINY, Outcome, holds, quick, refusal
 
 Lab = Callable[..., Outcome]

@@ -14,17 +14,17 @@ import torch
 import yaml
 from omegaconf import DictConfig
 
-from cifar_lab import fitting
-from cifar_lab.analysis.run_report import summary
-from cifar_lab.assembly import make_classifier
-from cifar_lab.attempt import Attempt
-from cifar_lab.classifier import Classifier
 from cifar_lab.config import build
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine import hardware
 from cifar_lab.models import CNN
 from cifar_lab.runs import Run, RunExistsError, read_checkpoint
 from cifar_lab.statistics.accuracies import wilson_interval
+from cifar_lab.train import fitting
+from cifar_lab.train.assembly import make_classifier
+from cifar_lab.train.attempt import Attempt
+from cifar_lab.train.classifier import Classifier
+from cifar_lab.train.summary import summary
 from tests.conftest import TINY, Compose, Outcome, Train, names, refusal
 
 Lab = Callable[..., Outcome]
@@ -254,7 +254,7 @@ def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_o
     monkeypatch.setattr(Classifier, "__init__", counted)
     monkeypatch.setattr(Classifier, "training_step", broken)
     monkeypatch.setattr(Loader, "load_sweep_config", composed)
-    monkeypatch.setattr("cifar_lab.train.tabulate", lambda folder: None)  # the table has tests of its own
+    monkeypatch.setattr("cifar_lab.train.command.tabulate", lambda folder: None)  # the table has tests of its own
     command = ("-m", *PLAIN, "epochs=1", "seed=range(0,3)")
     gc.disable()  # so that what is found in time is not by chance
     try:
@@ -294,7 +294,7 @@ def test_a_run_that_fails_even_in_a_figure_is_one_line_and_exit_1(lab: Lab, monk
         raise RuntimeError("no-such-font")
 
     monkeypatch.setattr(fitting, "fit_and_test", lambda *_: {})
-    monkeypatch.setattr("cifar_lab.analysis.run_report.draw", broken)
+    monkeypatch.setattr("cifar_lab.train.summary.draw", broken)
     outcome = lab(*PLAIN)
     assert outcome.code == 1
     (run,) = outcome.runs
@@ -367,10 +367,10 @@ assert command("--help") == command("--cfg=job") == 0
 print("shown", imported("torch", "pandas", "scipy", "matplotlib"), file=sys.stderr)
 assert not os.listdir()
 
-from cifar_lab.classifier import Classifier
+from cifar_lab.train.classifier import Classifier
 
 def first_step(*_):
-    print("trains", imported("pandas", "cifar_lab.figures", "cifar_lab.cost"), file=sys.stderr, flush=True)
+    print("trains", imported("pandas", "cifar_lab.figures", "cifar_lab.train.cost"), file=sys.stderr, flush=True)
     os._exit(7)
 
 Classifier.training_step = first_step

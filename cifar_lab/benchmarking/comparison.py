@@ -12,10 +12,10 @@ import torch
 from omegaconf import OmegaConf
 
 from cifar_lab.benchmarking.race import CHECK_STEPS, LOOPS, VARIANTS, Contest, Measured, race
-from cifar_lab.classifier import Classifier
 from cifar_lab.config import build
 from cifar_lab.config.published import composed
 from cifar_lab.machine import hardware, provenance
+from cifar_lab.train.classifier import Classifier
 
 # How far a loss may lie from the plain loop's, as a share of it, by precision: what rounding makes of some steps, at
 # batches of so many images or more; it is the more, the fewer images average it out.

@@ -8,8 +8,8 @@ from multiprocessing.connection import Connection
 import torch
 from torch import Tensor
 
-from cifar_lab.classifier import seed_draws
 from cifar_lab.machine import hardware
+from cifar_lab.train.classifier import seed_draws
 
 PHASES = ("data", "forward", "backward", "optimizer")
 

@@ -4,9 +4,7 @@ from cifar_lab.config.app import checked, checked_search, run_application, run_j
 from cifar_lab.config.build import build, build_scheduler
 from cifar_lab.config.devices import UNSYNCED, here
 from cifar_lab.config.handover import RunFailedError
-from cifar_lab.config.hyperparameters import hyperparameters
 from cifar_lab.config.naming import class_names, interpolations, resolved
-from cifar_lab.config.outcome import recording_outcome
 from cifar_lab.config.preflight import Preflight
 from cifar_lab.config.resume import merged, names_run
 from cifar_lab.config.saved import saved
@@ -28,11 +26,9 @@ __all__ = [
     "class_names",
     "conf_folder",
     "here",
-    "hyperparameters",
     "interpolations",
     "merged",
     "names_run",
-    "recording_outcome",
     "resolved",
     "run_application",
     "run_jobs",

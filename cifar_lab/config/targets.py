@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from cifar_lab import current
 from cifar_lab.config.schema import conf_folder
 
 # Names straight in a module, so that no path leads through one to what it imports.
@@ -49,7 +50,7 @@ def check_hydra_targets(config: Mapping[str, Any], allowed: Iterable[str]) -> No
 
 
 def _is_component(target: str) -> bool:
-    return target in _components() or bool(_LIBRARIES.fullmatch(target))
+    return current(target) in _components() or bool(_LIBRARIES.fullmatch(target))
 
 
 @cache

@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cifar_lab import current
+
 # What cannot change a run's numbers, or is recorded instead of hashed: where things are, how they are shown, and on
 # what they run. `None` leaves out the whole option.
 _NOT_HASHED: dict[str, set[str] | None] = {
@@ -37,8 +39,12 @@ _NOT_HASHED: dict[str, set[str] | None] = {
 }
 
 
-# What components were called when runs were trained with them that are finished.
-_FORMER_NAMES = {"cifar_lab.callbacks.averaging.EMA": "lightning.pytorch.callbacks.EMAWeightAveraging"}
+# What components that have moved are called in fingerprints: as when runs were trained with them that are finished.
+_HASHED_NAMES = {
+    "cifar_lab.train.callbacks.averaging.EMA": "lightning.pytorch.callbacks.EMAWeightAveraging",
+    "cifar_lab.train.callbacks.averaging.SWA": "cifar_lab.callbacks.averaging.SWA",
+    "cifar_lab.train.callbacks.probe.GradientProbe": "cifar_lab.callbacks.probe.GradientProbe",
+}
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +98,7 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, list):
         return [_canonical(element) for element in value]
     if isinstance(value, str):
-        return _FORMER_NAMES.get(value, value)
+        return _HASHED_NAMES.get(current(value), value)
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from cifar_lab import current
 from cifar_lab.runs.files import fresh
 from cifar_lab.runs.plain import check_kinds, from_json, from_yaml
 
@@ -74,8 +75,17 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What `config.yaml` says."""
-    return _parsed(path, lambda text: _checked(from_yaml(text), _CONFIG))
+    """What `config.yaml` says, with components that have moved since under their names of today."""
+    return _parsed(path, lambda text: _with_current_targets(_checked(from_yaml(text), _CONFIG)))
+
+
+def _with_current_targets(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {
+            key: current(value) if key == "_target_" and isinstance(value, str) else _with_current_targets(value)
+            for key, value in node.items()
+        }
+    return [_with_current_targets(value) for value in node] if isinstance(node, list) else node
 
 
 def read_composition(path: Path) -> dict[str, Any]:

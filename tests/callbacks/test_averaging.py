@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from torch import Tensor, nn
 
-from cifar_lab.callbacks import EMA, SWA, Saving, best
-from cifar_lab.classifier import Classifier
 from cifar_lab.data.datamodule import SyntheticDataModule
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import Run
+from cifar_lab.train.callbacks import EMA, SWA, Saving, best
+from cifar_lab.train.classifier import Classifier
 
 
 class Keep(L.Callback):

@@ -8,9 +8,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from cifar_lab.callbacks import Progress, Throughput
-from cifar_lab.classifier import Classifier
 from cifar_lab.data.datamodule import SyntheticDataModule
+from cifar_lab.train.callbacks import Progress, Throughput
+from cifar_lab.train.classifier import Classifier
 
 
 def fit(console: Console) -> None:
@@ -41,7 +41,7 @@ def test_where_there_is_no_terminal_each_epoch_is_a_line() -> None:
 
 
 def test_long_epochs_show_their_steps_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cifar_lab.callbacks.progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("cifar_lab.train.callbacks.progress._LINE_SECONDS", 0.0)
     output = io.StringIO()
     fit(Console(file=output, force_terminal=False, width=200))
     assert re.search(
@@ -51,7 +51,7 @@ def test_long_epochs_show_their_steps_line_by_line(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_terminal_gets_a_bar_over_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cifar_lab.callbacks.progress._BAR_SECONDS", 0.0)
+    monkeypatch.setattr("cifar_lab.train.callbacks.progress._BAR_SECONDS", 0.0)
     monkeypatch.setenv("TERM", "xterm")  # not a dumb one, which has no bar
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=200, legacy_windows=False)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab.callbacks import CheckpointFiles, Recorder, Saving, Throughput, best
-from cifar_lab.classifier import Classifier
 from cifar_lab.data.datamodule import SyntheticDataModule
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import DivergedError, Run
+from cifar_lab.train.callbacks import CheckpointFiles, Recorder, Saving, Throughput, best
+from cifar_lab.train.classifier import Classifier
 
 
 def fit(folder: Path, lr: float = 0.1, **options: Any) -> tuple[Run, Classifier]:
@@ -97,7 +97,7 @@ def test_throughput_leaves_out_the_first_ten_steps(tmp_path: Path, monkeypatch: 
             return self.now
 
     clock = Clock()
-    monkeypatch.setattr("cifar_lab.callbacks.throughput.time.perf_counter", clock)
+    monkeypatch.setattr("cifar_lab.train.callbacks.throughput.time.perf_counter", clock)
     throughput = Throughput()
     trainer: Any = type("Trainer", (), {"is_last_batch": False})()
     batch = (torch.zeros(8, 3, 32, 32), torch.zeros(8))

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab.callbacks.snapshots import Snapshots
-from cifar_lab.classifier import Classifier
 from cifar_lab.config import build
 from cifar_lab.data.datamodule import SyntheticDataModule
 from cifar_lab.runs import CheckpointError, Run, read_checkpoint
+from cifar_lab.train.callbacks.snapshots import Snapshots
+from cifar_lab.train.classifier import Classifier
 from tests.comparison import equal
 from tests.conftest import TINY, Compose, Train
 

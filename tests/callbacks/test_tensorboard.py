@@ -22,12 +22,12 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 from tensorboard.util import tensor_util
 
-import cifar_lab.callbacks
+import cifar_lab.train.callbacks
 from cifar_lab import train
-from cifar_lab.callbacks import Recorder
-from cifar_lab.classifier import Classifier
 from cifar_lab.config import build, conf_folder
 from cifar_lab.runs import Run
+from cifar_lab.train.callbacks import Recorder
+from cifar_lab.train.classifier import Classifier
 from tests.comparison import equal
 from tests.conftest import TINY, Compose, Outcome, Train
 
@@ -219,7 +219,7 @@ def test_a_run_without_a_result_leaves_what_it_has(
 
 
 def test_a_failure_in_a_figure_ends_the_file(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cifar_lab.figures.learning_rate", _fails)
+    monkeypatch.setattr("cifar_lab.train.figures.learning_rate", _fails)
     (run,) = lab(*SHORT).runs
     assert "test/acc" in _tags(_events(run), "scalars")
     assert _statuses(Path("outputs")) == {api_pb2.STATUS_FAILURE}
@@ -294,8 +294,8 @@ def test_fifty_epochs_stay_under_two_megabytes(lab: Lab) -> None:
 
 def test_other_loggers_need_no_tensorboard(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("summaries", "tensorboard"):  # ours, to be imported again
-        monkeypatch.delattr(cifar_lab.callbacks, name, raising=False)
-        monkeypatch.delitem(sys.modules, f"cifar_lab.callbacks.{name}", raising=False)
+        monkeypatch.delattr(cifar_lab.train.callbacks, name, raising=False)
+        monkeypatch.delitem(sys.modules, f"cifar_lab.train.callbacks.{name}", raising=False)
     for name in ("tensorboard", *sys.modules):
         if name.partition(".")[0] == "tensorboard" or name.startswith("torch.utils.tensorboard"):
             monkeypatch.setitem(sys.modules, name, None)

@@ -7,9 +7,9 @@ import lightning as L
 import pytest
 import torch
 
-from cifar_lab.assembly import make_classifier
 from cifar_lab.config import build, build_scheduler, conf_folder
 from cifar_lab.machine import hardware
+from cifar_lab.train.assembly import make_classifier
 from tests.conftest import Compose
 
 SYNTHETIC = ["data=synthetic", "data.num_train=20", "data.num_test=10"]

@@ -123,7 +123,7 @@ SIGN_SGD = {
     "optimizer.momentum": 0.9,
 }
 FOCAL = {"loss": "cifar_lab.losses.FocalLoss", "loss.alpha": 1, "loss.gamma": 1}
-SWA = {"averaging": "cifar_lab.callbacks.averaging.SWA", "averaging.start": 0.8, "averaging.anneal": 0.1}
+SWA = {"averaging": "cifar_lab.train.callbacks.averaging.SWA", "averaging.start": 0.8, "averaging.anneal": 0.1}
 SCHEDULER_ROWS = {**cnn(F2, 0.3, 1e-5, 5), **LEAKY, **CE, **ADAM}
 
 # Written from the report's table, not from the files: settings and published accuracy.

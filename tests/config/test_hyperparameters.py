@@ -1,4 +1,4 @@
-from cifar_lab.config import hyperparameters
+from cifar_lab.train.hyperparameters import hyperparameters
 
 CONFIG = {
     "seed": 3,

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cifar_lab.callbacks.throughput import Throughput
 from cifar_lab.landscapes.functional import NetworkLoss
 from cifar_lab.landscapes.probing import probe
 from cifar_lab.runs import Run
+from cifar_lab.train.callbacks.throughput import Throughput
 
 
 class GradientProbe(L.Callback):

@@ -16,8 +16,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from cifar_lab.data.images import key_seed
 from cifar_lab.machine import hardware, ranks
 from cifar_lab.machine.compilation import uncompiled
-from cifar_lab.metrics import Mean, SplitMetrics
 from cifar_lab.optimizers import make_optimizer
+from cifar_lab.train.metrics import Mean, SplitMetrics
 
 Batch = tuple[Tensor, Tensor]
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cifar_lab.fitting import Work
 from cifar_lab.machine import torchrun
 from cifar_lab.machine.interruption import Interrupted, Interruption
-from cifar_lab.processes.member import hush, quiet_torch, trained_together
 from cifar_lab.runs import DivergedError, described
+from cifar_lab.train.fitting import Work
+from cifar_lab.train.processes.member import hush, quiet_torch, trained_together
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]

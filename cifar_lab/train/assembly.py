@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from cifar_lab.attempt import Attempt
 from cifar_lab.config import UNSYNCED, build, build_scheduler, resolved
 from cifar_lab.jobs import Job
 from cifar_lab.runs import Run
 from cifar_lab.runs.fingerprints import fingerprint
+from cifar_lab.train.attempt import Attempt
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
-    from cifar_lab.callbacks import Throughput
-    from cifar_lab.classifier import Classifier
     from cifar_lab.data.datamodule import InMemoryDataModule
     from cifar_lab.machine import hardware
+    from cifar_lab.train.callbacks import Throughput
+    from cifar_lab.train.classifier import Classifier
 
 
 def make_classifier(config: DictConfig, datamodule: "InMemoryDataModule", native: "hardware.Native") -> "Classifier":
@@ -29,7 +29,7 @@ def make_classifier(config: DictConfig, datamodule: "InMemoryDataModule", native
     Raises:
         ValueError: The model has another number of classes than the data.
     """
-    from cifar_lab.classifier import Classifier
+    from cifar_lab.train.classifier import Classifier
 
     datamodule.setup()
     num_classes = len(datamodule.classes)
@@ -53,8 +53,8 @@ def make_classifier(config: DictConfig, datamodule: "InMemoryDataModule", native
 
 def make_callbacks(config: DictConfig, attempt: Attempt, throughput: "Throughput", averaging: Any) -> list[Any]:
     """What happens beside training: our own, then the configuration's, then the caller's."""
-    from cifar_lab.callbacks import Progress, Recorder, Saving, Stopping, best
     from cifar_lab.machine import ranks
+    from cifar_lab.train.callbacks import Progress, Recorder, Saving, Stopping, best
 
     run, options = attempt.run, dict(config.callbacks)
     saving = Saving(run, attempt.interruption, options.pop("checkpoint")["every_minutes"])
@@ -91,7 +91,7 @@ def make_logger(
         overrides: What the command line said.
         hyperparameters: What tells the run from others.
     """
-    from cifar_lab.callbacks.tensorboard import TensorBoard
+    from cifar_lab.train.callbacks.tensorboard import TensorBoard
 
     logger = build(config.logger, save_dir=run.folder)
     if isinstance(logger, TensorBoard):
@@ -102,7 +102,7 @@ def make_logger(
 
 def log_result(logger: "Logger | None", run: Run, result: Mapping[str, Any]) -> None:
     """Show a result and the run's figures where they are shown beside the run's own files."""
-    from cifar_lab.callbacks.tensorboard import TensorBoard
+    from cifar_lab.train.callbacks.tensorboard import TensorBoard
 
     if isinstance(logger, TensorBoard):
         logger.log_result(result, run.figures)

@@ -19,9 +19,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from cifar_lab.fitting import Work
 from cifar_lab.machine.interruption import SIGNALS, Interrupted, Interruption
-from cifar_lab.processes.member import hush, quiet_torch, trained_together
+from cifar_lab.train.fitting import Work
+from cifar_lab.train.processes.member import hush, quiet_torch, trained_together
 
 # After one has failed, until the others are ended.
 GRACE_SECONDS = 10.0

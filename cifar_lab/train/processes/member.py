@@ -6,9 +6,9 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cifar_lab.fitting import Work, trained
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import FollowedRun
+from cifar_lab.train.fitting import Work, trained
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]

@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from cifar_lab.callbacks.throughput import Throughput
 from cifar_lab.runs import DivergedError, Run, float32_digits
+from cifar_lab.train.callbacks.throughput import Throughput
 
 STEP_QUANTITIES = ("loss", "grad_norm", "first_conv_grad_norm")
 # How late a loss that is no number may be found on a GPU, in optimizer steps.

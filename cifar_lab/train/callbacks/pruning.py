@@ -6,8 +6,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
-from cifar_lab.callbacks.recorder import Recorder
 from cifar_lab.runs import PrunedError, float32_digits
+from cifar_lab.train.callbacks.recorder import Recorder
 
 
 class Pruning(Checkpoint):

@@ -18,28 +18,28 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cifar_lab import table
-from cifar_lab.attempt import Attempt, checkpoint_of, is_done
 from cifar_lab.config import (
     Preflight,
     RunFailedError,
     checked,
     here,
-    hyperparameters,
     interpolations,
     merged,
     names_run,
-    recording_outcome,
     resolved,
     run_application,
     run_jobs,
 )
-from cifar_lab.continuity import same_processes, same_threads
-from cifar_lab.fitting import Work, trained
 from cifar_lab.jobs import Job, clock, timed
 from cifar_lab.machine import exit_codes, torchrun
 from cifar_lab.machine.interruption import Interruption
-from cifar_lab.processes import Leader, follow, leading, trained_by
 from cifar_lab.runs import HOW_IT_IS_RUN, LockedError, Run, Sweep, find_runs, job_key, locked
+from cifar_lab.train.attempt import Attempt, checkpoint_of, is_done
+from cifar_lab.train.continuity import same_processes, same_threads
+from cifar_lab.train.fitting import Work, trained
+from cifar_lab.train.hyperparameters import hyperparameters
+from cifar_lab.train.outcome import recording_outcome
+from cifar_lab.train.processes import Leader, follow, leading, trained_by
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -195,7 +195,7 @@ def train(
                         train_run(config, Attempt(run, job, interruption, checkpoint, tuple(callbacks)), leader)
         except LockedError as owner:
             return leave(run, job, owner)
-    from cifar_lab.analysis.run_report import summary
+    from cifar_lab.train.summary import summary
 
     result = run.result()
     print(summary(run.folder, result), flush=True)
@@ -245,7 +245,3 @@ def train_run(config: DictConfig, attempt: Attempt, leader: Leader | None = None
             else:
                 result = trained(work) if count == 1 else trained_by(count, work)
         run.finish(result)
-
-
-if __name__ == "__main__":
-    main()

@@ -95,7 +95,7 @@ class TensorBoard(TensorBoardLogger):
         """The event file's writer; the first use opens the file and writes the description."""
         writer = self._experiment
         if writer is None:
-            from cifar_lab.callbacks import summaries
+            from cifar_lab.train.callbacks import summaries
 
             writer = super().experiment
             # A run may fail between training and its result: the file is closed once nobody holds the logger.
@@ -114,7 +114,7 @@ class TensorBoard(TensorBoardLogger):
             metrics: Numbers by tag.
             step: Optimizer steps taken; None takes the last one logged.
         """
-        from cifar_lab.callbacks import summaries
+        from cifar_lab.train.callbacks import summaries
 
         self._step = self._step if step is None else step
         values = {tag: value for tag, value in metrics.items() if tag != "epoch"}
@@ -145,7 +145,7 @@ class TensorBoard(TensorBoardLogger):
             result: By the names of `result.json`.
             figures: The folder whose PNG files are shown, byte for byte.
         """
-        from cifar_lab.callbacks import summaries
+        from cifar_lab.train.callbacks import summaries
 
         self.log_metrics({tag: result[name] for name, tag in _RESULT_TAGS.items() if result[name] is not None})
         for path in sorted(figures.glob("*.png")):
@@ -171,7 +171,7 @@ class TensorBoard(TensorBoardLogger):
 
 def _end(writer: Any, *, succeeded: bool) -> None:
     """Say how the run ended and close its file, unless that was done before."""
-    from cifar_lab.callbacks import summaries
+    from cifar_lab.train.callbacks import summaries
 
     if writer.all_writers:  # a closed one has none
         writer.file_writer.add_summary(summaries.session_end(succeeded))

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from cifar_lab import figures
+from cifar_lab.figures import confusion_matrix
 from cifar_lab.runs import Run
 from cifar_lab.runs.labels import data_name, protocol_words, val_label
 from cifar_lab.statistics.accuracies import wilson_interval
+from cifar_lab.train import figures
 
 
 def summary(folder: Path, result: Mapping[str, Any]) -> str:
@@ -52,4 +53,4 @@ def draw(run: Run, result: Mapping[str, Any]) -> None:
     figures.learning_rate(rates, steps_per_epoch, title).savefig(run.figures / "learning_rate.png", dpi=120)
     counts = np.array(result["confusion_matrix"])
     tested = f"{title}\ntest accuracy {result['test/acc']:.2%}"
-    figures.confusion_matrix(counts, result["classes"], tested).savefig(run.figures / "confusion_matrix.png", dpi=120)
+    confusion_matrix(counts, result["classes"], tested).savefig(run.figures / "confusion_matrix.png", dpi=120)

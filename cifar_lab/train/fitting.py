@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab.assembly import (
+from cifar_lab.config import build, class_names
+from cifar_lab.runs import Run, float32_digits, read_checkpoint, weights_name
+from cifar_lab.train.assembly import (
     describe,
     log_result,
     make_callbacks,
@@ -18,19 +20,17 @@ from cifar_lab.assembly import (
     probe_cost,
     trainer_options,
 )
-from cifar_lab.attempt import Attempt
-from cifar_lab.config import build, class_names
-from cifar_lab.continuity import choose_native, compiled_as_recorded, in_safe_memory_format
-from cifar_lab.runs import Run, float32_digits, read_checkpoint, weights_name
+from cifar_lab.train.attempt import Attempt
+from cifar_lab.train.continuity import choose_native, compiled_as_recorded, in_safe_memory_format
 
 if TYPE_CHECKING:
     import lightning as L
     from lightning.pytorch.loggers import Logger
 
-    from cifar_lab.callbacks import Throughput
-    from cifar_lab.classifier import Classifier
     from cifar_lab.data.datamodule import InMemoryDataModule
     from cifar_lab.machine import hardware
+    from cifar_lab.train.callbacks import Throughput
+    from cifar_lab.train.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def trained(work: Work) -> dict[str, Any]:
     measured = fit_and_test(config, work.attempt, logger)
     result = {**measured, "options": dict(work.options), "overrides": list(work.overrides)}
     if is_first:
-        from cifar_lab.analysis.run_report import draw
+        from cifar_lab.train.summary import draw
 
         draw(run, result)
         log_result(logger, run, result)
@@ -87,8 +87,8 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: "Logger | None" =
     import lightning as L
     import torch
 
-    from cifar_lab.callbacks import Throughput
     from cifar_lab.machine import hardware
+    from cifar_lab.train.callbacks import Throughput
 
     # Which devices there are stands in the result; how Lightning uses torch is nothing that a user could mend.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -125,8 +125,8 @@ def _fit_and_test(
 ) -> dict[str, Any]:
     import lightning as L
 
-    from cifar_lab.callbacks import SWA, CheckpointFiles, Stopping
     from cifar_lab.machine import ranks
+    from cifar_lab.train.callbacks import SWA, CheckpointFiles, Stopping
 
     run = attempt.run
     averaging = build(config.averaging)

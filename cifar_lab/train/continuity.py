@@ -5,15 +5,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from cifar_lab.attempt import Attempt
 from cifar_lab.jobs import cores
 from cifar_lab.runs import Run
+from cifar_lab.train.attempt import Attempt
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from cifar_lab.classifier import Classifier
     from cifar_lab.machine import hardware
+    from cifar_lab.train.classifier import Classifier
 
 
 def choose_native(config: Mapping[str, Any], run: Run) -> "hardware.Native":

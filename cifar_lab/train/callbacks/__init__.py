@@ -1,0 +1,26 @@
+"""What happens beside training."""
+
+from cifar_lab.train.callbacks.averaging import EMA, SWA
+from cifar_lab.train.callbacks.checkpoints import best
+from cifar_lab.train.callbacks.probe import GradientProbe
+from cifar_lab.train.callbacks.progress import Progress
+from cifar_lab.train.callbacks.pruning import Pruning
+from cifar_lab.train.callbacks.recorder import Recorder
+from cifar_lab.train.callbacks.saving import CheckpointFiles, Saving, Stopping
+from cifar_lab.train.callbacks.snapshots import Snapshots
+from cifar_lab.train.callbacks.throughput import Throughput
+
+__all__ = [
+    "EMA",
+    "SWA",
+    "CheckpointFiles",
+    "GradientProbe",
+    "Progress",
+    "Pruning",
+    "Recorder",
+    "Saving",
+    "Snapshots",
+    "Stopping",
+    "Throughput",
+    "best",
+]
