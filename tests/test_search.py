@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 
 from cifar_lab import search, status, table, train
+from cifar_lab.search import command as search_command
+from cifar_lab.train import command as train_command
 from cifar_lab.runs import Run, find_runs
 from cifar_lab.runs.fingerprints import fingerprint
-from cifar_lab.searching import Trial
+from cifar_lab.search.trials import Trial
 from tests.conftest import TINY, names, quick, refusal
 
 pytest.importorskip("optuna")
@@ -42,7 +44,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
         quick(patch)
         patch.chdir(place)
         patch.setattr(Trial, "report", lambda trial, *told: keep(trial, *told) or trial.number == 2)
-        code = search.search(list(LINE), trials=3)
+        code = search_command.search(list(LINE), trials=3)
     return Searched(code, place / FOLDER, printed.getvalue())
 
 
@@ -64,13 +66,13 @@ def again(command: Command, searched: Searched) -> Command:
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """One entry for each time that a run is trained."""
     done: list[object] = []
-    trained = train.trained
+    trained = train_command.trained
 
     def counted(work: Any) -> dict[str, Any]:
         done.append(work)
         return trained(work)
 
-    monkeypatch.setattr(train, "trained", counted)
+    monkeypatch.setattr(train_command, "trained", counted)
     return done
 
 
@@ -145,7 +147,7 @@ def test_after_a_failure_and_after_a_signal_the_same_command_resumes_the_search(
         def fails(*_: object) -> None:
             raise RuntimeError("memory")
 
-        broken.setattr(train, "trained", fails)
+        broken.setattr(train_command, "trained", fails)
         code, _, err = command(*line)
     assert code == 1
     names(err.splitlines()[-1], "trial 0")
@@ -187,7 +189,7 @@ def _send_in_first_epoch(number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_optuna_it_is_named_as_what_to_install(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cifar_lab.searching.storage.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("cifar_lab.search.storage.importlib.util.find_spec", lambda name: None)
     refusal(command(*LINE), "optuna", "pip install 'cifar-lab[search]'")
     assert not Path("outputs").exists()
 

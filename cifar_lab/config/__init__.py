@@ -1,7 +1,8 @@
 """How a run is composed: the only room, beside the entry points and `assembly`, that knows Hydra and OmegaConf."""
 
-from cifar_lab.config.app import checked, checked_search, run_application, run_jobs
+from cifar_lab.config.app import run_application, run_jobs
 from cifar_lab.config.build import build, build_scheduler
+from cifar_lab.config.command_line import checked
 from cifar_lab.config.devices import UNSYNCED, here
 from cifar_lab.config.handover import RunFailedError
 from cifar_lab.config.naming import class_names, interpolations, resolved
@@ -9,20 +10,16 @@ from cifar_lab.config.preflight import Preflight
 from cifar_lab.config.resume import merged, names_run
 from cifar_lab.config.saved import saved
 from cifar_lab.config.schema import conf_folder, register
-from cifar_lab.config.searches import Axis, Search
 
 register()
 
 __all__ = [
     "UNSYNCED",
-    "Axis",
     "Preflight",
     "RunFailedError",
-    "Search",
     "build",
     "build_scheduler",
     "checked",
-    "checked_search",
     "class_names",
     "conf_folder",
     "here",

@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import completion, schema, searches
+from cifar_lab.config import completion, schema
+from cifar_lab.config.command_line import own_hydra
 from cifar_lab.config.handover import Jobs, RunFailedError, Task
 from cifar_lab.config.launchers import RAY, SLURM, Launcher
 from cifar_lab.config.preflight import Preflight
 from cifar_lab.config.ray_jobs import RayJobs
-from cifar_lab.config.searches import Search
 from cifar_lab.config.slurm_jobs import SlurmJobs
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
@@ -54,41 +53,6 @@ def run_application(application: Callable[[], object]) -> NoReturn:
             _exit(error.told, error.exit_code)
         _exit("interrupted", exit_codes.interrupted(signal.SIGINT))
     sys.exit(0)
-
-
-def checked(arguments: Sequence[str]) -> Preflight:
-    """Check a command line, and print what is allowed but worth a word.
-
-    Args:
-        arguments: Without the program's name.
-
-    Raises:
-        ValueError: It cannot be run, in one line.
-    """
-    with _in_one_line(), _own_hydra():
-        preflight = Preflight([_expanded(argument) for argument in arguments])
-        if preflight.trains:
-            preflight.check()
-    for note in preflight.notes:
-        print(f"note: {note}", flush=True)
-    return preflight
-
-
-def checked_search(words: Sequence[str], config_dir: Path | None = None) -> Search:
-    """Check what a command line asks to search, and print what is allowed but worth a word.
-
-    Args:
-        words: The command line, without flags.
-        config_dir: A folder with options of the user's own.
-
-    Raises:
-        ValueError: It cannot be searched, in one line.
-    """
-    with _in_one_line(), _own_hydra():
-        search = searches.read([_expanded(word) for word in words], config_dir)
-    for note in search.notes:
-        print(f"note: {note}", flush=True)
-    return search
 
 
 def run_jobs(task: Task, asked: Preflight) -> list[Path]:
@@ -148,7 +112,7 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
     sys.argv[1:] = arguments
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        with _own_hydra(), warnings.catch_warnings():
+        with own_hydra(), warnings.catch_warnings():
             yield
     finally:
         sys.argv[1:] = given
@@ -158,14 +122,6 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = environment
-
-
-@contextmanager
-def _in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # Hydra raises nearly anything at what it did not foresee
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
 @contextmanager
@@ -180,23 +136,6 @@ def _composing_once() -> Iterator[None]:
         yield
     finally:
         HydraSweeper.validate_batch_is_legal = validate  # type: ignore[method-assign]
-
-
-@contextmanager
-def _own_hydra() -> Iterator[None]:
-    """Let Hydra begin anew, and give back what a caller has begun with it."""
-    callers = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        yield
-    finally:
-        GlobalHydra.instance().hydra = callers
-
-
-def _expanded(argument: str) -> str:
-    """Put the home folder for the `~` of `data.root=~/data`, which shells leave alone and Hydra refuses."""
-    key, separator, value = argument.partition("=")
-    return f"{key}={Path(value).expanduser()}" if separator and value.startswith("~/") else argument
 
 
 def _exit(message: str, code: int) -> NoReturn:

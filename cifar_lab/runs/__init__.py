@@ -9,7 +9,6 @@ from cifar_lab.runs.names import float32_digits, weights_name
 from cifar_lab.runs.plain import WHOLE_LIMIT, check_kinds, from_json, from_yaml
 from cifar_lab.runs.reading import UnreadableError
 from cifar_lab.runs.run import DivergedError, PrunedError, Run, RunExistsError, described
-from cifar_lab.runs.search import SearchFolder
 from cifar_lab.runs.sweep import HOW_IT_IS_RUN, Sweep, find, find_runs, find_sweeps, is_run, job_key
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "PrunedError",
     "Run",
     "RunExistsError",
-    "SearchFolder",
     "Sweep",
     "UnreadableError",
     "check_kinds",

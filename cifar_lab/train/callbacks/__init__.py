@@ -4,7 +4,6 @@ from cifar_lab.train.callbacks.averaging import EMA, SWA
 from cifar_lab.train.callbacks.checkpoints import best
 from cifar_lab.train.callbacks.probe import GradientProbe
 from cifar_lab.train.callbacks.progress import Progress
-from cifar_lab.train.callbacks.pruning import Pruning
 from cifar_lab.train.callbacks.recorder import Recorder
 from cifar_lab.train.callbacks.saving import CheckpointFiles, Saving, Stopping
 from cifar_lab.train.callbacks.snapshots import Snapshots
@@ -16,7 +15,6 @@ __all__ = [
     "CheckpointFiles",
     "GradientProbe",
     "Progress",
-    "Pruning",
     "Recorder",
     "Saving",
     "Snapshots",

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cifar_lab.config import RunFailedError, Search, checked_search
+from cifar_lab.config import RunFailedError
 from cifar_lab.machine import exit_codes, torchrun
 from cifar_lab.machine.interruption import Interrupted, Interruption
-from cifar_lab.runs import Run, SearchFolder, Sweep, job_key
-from cifar_lab.searching import Strategy, Trial, Trials, check_installed
+from cifar_lab.runs import Run, Sweep, job_key
+from cifar_lab.search.folder import SearchFolder
+from cifar_lab.search.space import Search, checked_search
+from cifar_lab.search.storage import check_installed
+from cifar_lab.search.trials import Strategy, Trial, Trials
 from cifar_lab.terminal.command import run_command
 
 if TYPE_CHECKING:
-    from cifar_lab.analysis.trial_records import TrialRecord
+    from cifar_lab.search.records import TrialRecord
 
 OUTPUTS = Path("outputs")
 _LOOK_AGAIN_SECONDS = 1.0
@@ -91,7 +94,7 @@ def _train(trial: Trial, asked: Search, interruption: Interruption) -> None:
         Interrupted: A signal was received.
     """
     from cifar_lab import train
-    from cifar_lab.train.callbacks import Pruning
+    from cifar_lab.search.pruning import Pruning
 
     command = asked.command(trial.words)
     while True:
@@ -129,8 +132,8 @@ def _folder(run: Run, asked: Search) -> str:
 
 def _report(trials: Trials, asked: Search, folder: SearchFolder) -> "list[TrialRecord]":
     """Print and write what is known of the trials."""
-    from cifar_lab.analysis import search_report
-    from cifar_lab.analysis.trial_records import best_of
+    from cifar_lab.search import output
+    from cifar_lab.search.records import best_of
 
     records = trials.records()
     if not records:
@@ -146,7 +149,7 @@ def _report(trials: Trials, asked: Search, folder: SearchFolder) -> "list[TrialR
         f"drawn by TPE (arXiv:2304.11127), the first {strategy.startup} at random, sampler seed {strategy.seed}; "
         f"median pruning: {pruning}",
     ]
-    shown = search_report.SearchReport(
+    shown = output.SearchReport(
         title=asked.name,
         facts=facts,
         trials=records,
@@ -155,7 +158,7 @@ def _report(trials: Trials, asked: Search, folder: SearchFolder) -> "list[TrialR
         command="" if best is None else _over_seeds(asked, values),
     )
     print()
-    search_report.report(shown, folder)
+    output.report(shown, folder)
     return records
 
 
@@ -181,7 +184,3 @@ def _ended(records: "Sequence[TrialRecord]") -> int:
 def main() -> None:
     """The command line."""
     run_command(search)
-
-
-if __name__ == "__main__":
-    main()

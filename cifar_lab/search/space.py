@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from cifar_lab.config import schema, studies
 from cifar_lab.config.axes import around, values
+from cifar_lab.config.command_line import expanded, in_one_line, own_hydra
 from cifar_lab.config.composition import check_options
 from cifar_lab.config.naming import key_of
 from cifar_lab.config.precedence import Loader
@@ -100,6 +101,23 @@ class Search:
         common = ",".join(key_of(line) for line in self.fixed)
         own = [self.named, "resume=auto", f"hydra.job.config.override_dirname.exclude_keys=[{common}]"]
         return [*self.flags, *self.fixed, *words, *own]
+
+
+def checked_search(words: Sequence[str], config_dir: Path | None = None) -> Search:
+    """Check what a command line asks to search, and print what is allowed but worth a word.
+
+    Args:
+        words: The command line, without flags.
+        config_dir: A folder with options of the user's own.
+
+    Raises:
+        ValueError: It cannot be searched, in one line.
+    """
+    with in_one_line(), own_hydra():
+        search = read([expanded(word) for word in words], config_dir)
+    for note in search.notes:
+        print(f"note: {note}", flush=True)
+    return search
 
 
 def read(words: Sequence[str], config_dir: Path | None = None) -> Search:

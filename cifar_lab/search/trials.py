@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cifar_lab.analysis.trial_records import TrialRecord
-from cifar_lab.runs import LockedError, SearchFolder, guarded, locked, owner
-from cifar_lab.searching.storage import opened
+from cifar_lab.runs import LockedError, guarded, locked, owner
+from cifar_lab.search.folder import SearchFolder
+from cifar_lab.search.records import TrialRecord
+from cifar_lab.search.storage import opened
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-    from cifar_lab.config import Axis
+    from cifar_lab.search.space import Axis
 
 _REPLACES = "replaces"
 _ENOUGH = 5  # finished trials, below which nothing is said of what matters

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from cifar_lab.analysis import search_figures
-from cifar_lab.analysis.trial_records import TrialRecord, best_of
-from cifar_lab.runs import SearchFolder, replacing
+from cifar_lab.runs import replacing
 from cifar_lab.runs.outputs import write_figure
+from cifar_lab.search import figures
+from cifar_lab.search.folder import SearchFolder
+from cifar_lab.search.records import TrialRecord, best_of
 from cifar_lab.table.text import as_markdown
 from cifar_lab.terminal.printing import print_table
 
@@ -106,8 +107,8 @@ def write(search: SearchReport, folder: SearchFolder) -> None:
     """Write the table as Markdown and CSV, and the figures once a trial has finished."""
     pictures = []
     if best_of(list(search.trials)) is not None:
-        history = search_figures.history(search.trials, search.title)
-        importance = search_figures.importance(search.importances, search.trials, search.logarithmic, search.title)
+        history = figures.history(search.trials, search.title)
+        importance = figures.importance(search.importances, search.trials, search.logarithmic, search.title)
         for path, figure in ((folder.history_figure, history), (folder.importance_figure, importance)):
             pictures.append(write_figure(figure, path, dpi=120).name)
     with replacing(folder.table_markdown) as file:

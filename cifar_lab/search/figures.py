@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator, PercentFormatter
 
-from cifar_lab.analysis.trial_records import TrialRecord
 from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, wrapped
+from cifar_lab.search.records import TrialRecord
 
 _PRUNED_COLOUR = "0.55"
 _COLUMNS = 4

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from cifar_lab.config import Axis
-from cifar_lab.runs import SearchFolder, locked
-from cifar_lab.searching import Strategy, Trial, Trials
+from cifar_lab.runs import locked
+from cifar_lab.search.folder import SearchFolder
+from cifar_lab.search.space import Axis
+from cifar_lab.search.trials import Strategy, Trial, Trials
 from tests.conftest import holds
 
 pytest.importorskip("optuna")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lab.config import Axis, checked, checked_search, conf_folder, resolved, searches
+from cifar_lab.config import checked, conf_folder, resolved
 from cifar_lab.runs.fingerprints import fingerprint
+from cifar_lab.search import space
+from cifar_lab.search.space import Axis, checked_search
 from tests.conftest import Compose
 
 FILES = sorted(path.stem for path in (conf_folder() / "search").glob("*.yaml"))
@@ -16,7 +18,7 @@ FILES = sorted(path.stem for path in (conf_folder() / "search").glob("*.yaml"))
 @pytest.fixture
 def first_corner(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check the first corner alone, as a composition takes long."""
-    monkeypatch.setattr(searches, "around", lambda axes: [[axis[0] for axis in axes]])
+    monkeypatch.setattr(space, "around", lambda axes: [[axis[0] for axis in axes]])
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cifar_lab.runs import SearchFolder, guarded
+from cifar_lab.runs import guarded
 from cifar_lab.runs.fingerprints import leaves
+from cifar_lab.search.folder import SearchFolder
 
 if TYPE_CHECKING:
     import optuna
