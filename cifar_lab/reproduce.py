@@ -12,8 +12,8 @@ import typer
 
 from cifar_lab import train
 from cifar_lab.analysis.published import Scale
-from cifar_lab.config import RunFailedError
-from cifar_lab.jobs import clock
+from cifar_lab.engines.handover import RunFailedError
+from cifar_lab.engines.jobs import clock
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.planned import OUTPUTS, Planned, chosen, measured, network_of, plan

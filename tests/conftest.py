@@ -23,7 +23,8 @@ from hydra.plugins.config_source import ConfigResult
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from cifar_lab.config import checked, conf_folder, run_application
+from cifar_lab.config import checked, conf_folder
+from cifar_lab.engines.application import run_application
 from cifar_lab.runs import Run
 from cifar_lab.train import run
 from cifar_lab.train.command import launch

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from cifar_lab.config import RunFailedError, conf_folder
+from cifar_lab.config import conf_folder
+from cifar_lab.engines.handover import RunFailedError
 from cifar_lab.machine import provenance
 from cifar_lab.runs import Run
 from cifar_lab.train import run, sweep

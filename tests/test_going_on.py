@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar_lab.config import RunFailedError, interpolations, resolved
-from cifar_lab.jobs import Job
+from cifar_lab.config import interpolations, resolved
+from cifar_lab.engines.handover import RunFailedError
+from cifar_lab.engines.jobs import Job
 from cifar_lab.runs import Run, read_checkpoint, write_checkpoint
 from cifar_lab.train import run as train
 from cifar_lab.train.attempt import checkpoint_of, is_done

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from cifar_lab.jobs import Job, clock
+from cifar_lab.engines.jobs import Job, clock
 
 
 def test_the_time_left_is_that_of_this_job_and_those_after_it() -> None:

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 
 from cifar_lab import search, status, table, train
-from cifar_lab.search import command as search_command
-from cifar_lab.train import command as train_command
 from cifar_lab.runs import Run, find_runs
 from cifar_lab.runs.fingerprints import fingerprint
+from cifar_lab.search import command as search_command
 from cifar_lab.search.trials import Trial
+from cifar_lab.train import command as train_command
 from tests.conftest import TINY, names, quick, refusal
 
 pytest.importorskip("optuna")

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from cifar_lab.config import side_by_side
-from cifar_lab.config.handover import Jobs, RunFailedError
-from cifar_lab.jobs import Job
+from cifar_lab.engines import side_by_side
+from cifar_lab.engines.handover import Jobs, RunFailedError
+from cifar_lab.engines.jobs import Job
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.runs import Run, Sweep
 from cifar_lab.runs.fingerprints import fingerprint
@@ -136,7 +136,7 @@ def test_a_process_of_jobs_begins_no_other_after_a_signal(monkeypatch: pytest.Mo
 
     done: list[int] = []
     own = SimpleNamespace(runtime=SimpleNamespace(output_dir=tmp_path), job=SimpleNamespace(num=0))
-    monkeypatch.setattr("cifar_lab.config.handover.HydraConfig", SimpleNamespace(get=lambda: own))
+    monkeypatch.setattr("cifar_lab.engines.handover.HydraConfig", SimpleNamespace(get=lambda: own))
     jobs = Jobs(task, SimpleNamespace(jobs=[["seed=0"], ["seed=1"]], beside=2), Sweep(tmp_path))  # type: ignore[arg-type]
     assert [math.isnan(jobs.run({})) for _ in range(2)] == [True, True]  # type: ignore[arg-type]
     assert len(done) == 1

@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 import pytest
 
-from cifar_lab.config import RunFailedError
+from cifar_lab.engines.handover import RunFailedError
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.machine.ranks import RankLostError
 from cifar_lab.train import run

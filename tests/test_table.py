@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from cifar_lab import table
-from cifar_lab.config import RunFailedError, checked
+from cifar_lab.config import checked
+from cifar_lab.engines.handover import RunFailedError
 from cifar_lab.runs import Run, find_runs
 from cifar_lab.table import output
 from cifar_lab.train import fitting

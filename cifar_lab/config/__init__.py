@@ -1,10 +1,8 @@
 """How a run is composed: the only room, beside the entry points and `assembly`, that knows Hydra and OmegaConf."""
 
-from cifar_lab.config.app import run_application, run_jobs
 from cifar_lab.config.build import build, build_scheduler
 from cifar_lab.config.command_line import checked
 from cifar_lab.config.devices import UNSYNCED, here
-from cifar_lab.config.handover import RunFailedError
 from cifar_lab.config.naming import class_names, interpolations, resolved
 from cifar_lab.config.preflight import Preflight
 from cifar_lab.config.resume import merged, names_run
@@ -16,7 +14,6 @@ register()
 __all__ = [
     "UNSYNCED",
     "Preflight",
-    "RunFailedError",
     "build",
     "build_scheduler",
     "checked",
@@ -27,7 +24,5 @@ __all__ = [
     "merged",
     "names_run",
     "resolved",
-    "run_application",
-    "run_jobs",
     "saved",
 ]

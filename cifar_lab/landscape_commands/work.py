@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cifar_lab.jobs import clock
+from cifar_lab.engines.jobs import clock
 from cifar_lab.landscape_commands.points import Points
 
 _LINE_SECONDS = 30.0

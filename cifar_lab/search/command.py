@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cifar_lab.config import RunFailedError
+from cifar_lab.engines.handover import RunFailedError
 from cifar_lab.machine import exit_codes, torchrun
 from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import Run, Sweep, job_key

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from cifar_lab.config import UNSYNCED, build, build_scheduler, resolved
-from cifar_lab.jobs import Job
+from cifar_lab.engines.jobs import Job
 from cifar_lab.runs import Run
 from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.train.attempt import Attempt

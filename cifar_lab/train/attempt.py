@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_lab.config import RunFailedError, names_run
-from cifar_lab.jobs import Job
+from cifar_lab.config import names_run
+from cifar_lab.engines.handover import RunFailedError
+from cifar_lab.engines.jobs import Job
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import Run, first_whole

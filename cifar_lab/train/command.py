@@ -18,19 +18,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cifar_lab import table
-from cifar_lab.config import (
-    Preflight,
-    RunFailedError,
-    checked,
-    here,
-    interpolations,
-    merged,
-    names_run,
-    resolved,
-    run_application,
-    run_jobs,
-)
-from cifar_lab.jobs import Job, clock, timed
+from cifar_lab.config import Preflight, checked, here, interpolations, merged, names_run, resolved
+from cifar_lab.engines.application import run_application, run_jobs
+from cifar_lab.engines.handover import RunFailedError
+from cifar_lab.engines.jobs import Job, clock, timed
 from cifar_lab.machine import exit_codes, torchrun
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import HOW_IT_IS_RUN, LockedError, Run, Sweep, find_runs, job_key, locked

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from cifar_lab.jobs import cores
+from cifar_lab.machine.cores import cores
 from cifar_lab.runs import Run
 from cifar_lab.train.attempt import Attempt
 

@@ -6,8 +6,8 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from cifar_lab.config.handover import RunFailedError
 from cifar_lab.data.files import DataError
+from cifar_lab.engines.handover import RunFailedError
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.machine.ranks import RankLostError

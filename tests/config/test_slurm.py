@@ -19,8 +19,9 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab.config import Preflight, RunFailedError, checked, conf_folder, launchers, slurm
-from cifar_lab.config.slurm_jobs import DetachedError, SlurmJobs
+from cifar_lab.config import Preflight, checked, conf_folder, launchers, slurm
+from cifar_lab.engines.handover import RunFailedError
+from cifar_lab.engines.slurm_jobs import DetachedError, SlurmJobs
 from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import Sweep, job_key
 from tests.conftest import TINY, Compose, Outcome, Train, refusal
@@ -120,7 +121,7 @@ def test_the_options_file_has_every_setting_of_the_plugin() -> None:
 
 def test_ended_jobs_are_those_that_the_queue_no_longer_has(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("submitit")
-    from cifar_lab.config.slurm_queue import Queue
+    from cifar_lab.engines.slurm_queue import Queue
 
     queue = Queue()
     for job in ("7", "7_0", "7_1", "7_2"):  # submitit takes the array for a job
@@ -207,7 +208,7 @@ def test_a_job_of_slurm_ends_as_its_run_does(
 
     pytest.importorskip("submitit")
     jobs, config = _jobs(task, tmp_path), composed(*TINY)
-    monkeypatch.setattr("cifar_lab.config.handover.HydraConfig", _Hydra)
+    monkeypatch.setattr("cifar_lab.engines.handover.HydraConfig", _Hydra)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     if error is None:
         assert jobs.run(config) == 0.5

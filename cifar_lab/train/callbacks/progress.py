@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from torch import Tensor
 
-from cifar_lab.jobs import Job, clock
+from cifar_lab.engines.jobs import Job, clock
 from cifar_lab.train.callbacks.throughput import Throughput
 
 _BAR_SECONDS = 0.5

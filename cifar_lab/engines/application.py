@@ -19,11 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import completion, schema
 from cifar_lab.config.command_line import own_hydra
-from cifar_lab.config.handover import Jobs, RunFailedError, Task
 from cifar_lab.config.launchers import RAY, SLURM, Launcher
 from cifar_lab.config.preflight import Preflight
-from cifar_lab.config.ray_jobs import RayJobs
-from cifar_lab.config.slurm_jobs import SlurmJobs
+from cifar_lab.engines.handover import Jobs, RunFailedError, Task
+from cifar_lab.engines.ray_jobs import RayJobs
+from cifar_lab.engines.slurm_jobs import SlurmJobs
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.runs import Sweep

@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cifar_lab.config.devices import processes
-from cifar_lab.config.handover import Jobs, RunFailedError, Task
 from cifar_lab.config.naming import own_lines
 from cifar_lab.config.preflight import Preflight
+from cifar_lab.engines.handover import Jobs, RunFailedError, Task
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import Run, Sweep, job_key
@@ -69,7 +69,7 @@ class SlurmJobs(Jobs):
             DetachedError: A signal was received.
             ValueError: Slurm has refused the jobs.
         """
-        from cifar_lab.config.slurm_queue import queued
+        from cifar_lab.engines.slurm_queue import queued
 
         due = self.due
         self.total = len(due)

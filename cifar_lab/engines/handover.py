@@ -9,9 +9,9 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from cifar_lab.config import side_by_side
 from cifar_lab.config.preflight import Preflight
-from cifar_lab.jobs import Job
+from cifar_lab.engines import side_by_side
+from cifar_lab.engines.jobs import Job
 from cifar_lab.machine import exit_codes
 from cifar_lab.runs import Run, Sweep, job_key
 

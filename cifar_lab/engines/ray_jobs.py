@@ -15,7 +15,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cifar_lab.config.handover import Jobs, RunFailedError
+from cifar_lab.engines.handover import Jobs, RunFailedError
 from cifar_lab.machine.interruption import Interruption
 
 _LOOK_SECONDS = 1.0

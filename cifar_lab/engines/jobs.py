@@ -1,6 +1,5 @@
 """How far a sweep is."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,11 +56,6 @@ def timed(seconds: list[float]) -> Iterator[None]:
         yield
     finally:
         seconds.append(time.perf_counter() - started)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def clock(seconds: float) -> str:

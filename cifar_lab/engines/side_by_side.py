@@ -1,0 +1,62 @@
+"""Jobs of a sweep side by side, each in a process of its own, by Hydra's joblib launcher.
+
+What such a process does is told by the runs' folders alone: nothing that it changes in memory comes back.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from cifar_lab.machine.interruption import Interruption
+
+# Set in a process of jobs once a signal has stopped one of them: those that still wait for it are not begun.
+stopped = threading.Event()
+
+
+class WorkerLostError(RuntimeError):
+    """A process of jobs has ended without a word."""
+
+
+@contextmanager
+def supervised() -> Iterator[None]:
+    """Wait for processes of jobs; a signal is theirs to act on, and told once they have.
+
+    Raises:
+        Interrupted: A signal was received.
+        WorkerLostError: One of the processes was killed.
+    """
+    interruption = _Forwarding()
+    with interruption.listening():
+        try:
+            yield
+        except BrokenExecutor:
+            interruption.check()
+            raise WorkerLostError from None
+        finally:
+            _end_processes()
+    interruption.check()
+
+
+class _Forwarding(Interruption):
+    """Hands the first signal on to the processes of jobs; a terminal sends Ctrl-C to them by itself."""
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        is_first = self.received is None
+        super()._note(number, frame)
+        if is_first and number != int(signal.SIGINT):
+            for process in multiprocessing.active_children():
+                if process.pid is not None:
+                    with suppress(ProcessLookupError):
+                        os.kill(process.pid, number)
+
+
+def _end_processes() -> None:
+    """Joblib would keep them for the next sweep, which may be one in another folder."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True)
