@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lab import benchmark, benchmarking
-from cifar_lab.benchmarking import Comparison
-from cifar_lab.benchmarking.race import LOOPS, Contest, Measured
+from cifar_lab import benchmark
+from cifar_lab.benchmark import comparison
+from cifar_lab.benchmark.comparison import Comparison
+from cifar_lab.benchmark.race import LOOPS, Contest, Measured
 from tests.conftest import names, refusal
 
 Call = Callable[..., tuple[int, str, str]]
@@ -38,8 +39,8 @@ def test_a_loop_that_trains_otherwise_fails_after_all_is_shown(
     loops = [Measured(name, "32-true", "contiguous", [1.0, 2.0], shares, [2.0, 1.0]) for name in LOOPS]
     made_up = Comparison("cnn", Contest(("model=cnn",)), loops, 10, {"32-true": 1e4})
     host = {"device_name": "a processor", "cpu_count": 2, "threads": 1, "matmul_flops": {"32-true": 1e9}}
-    monkeypatch.setattr(benchmarking, "describe_host", lambda: host)
-    monkeypatch.setattr(benchmarking, "compare", lambda *_, **__: made_up)
+    monkeypatch.setattr(comparison, "describe_host", lambda: host)
+    monkeypatch.setattr(comparison, "compare", lambda *_, **__: made_up)
     code, out, err = called(benchmark.main, "--model", "cnn", "--output", tmp_path)
     assert (code, err) == (0, "")
     rows = [line.split() for line in out.splitlines()]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab.benchmarking.loops import Variant, best
+from cifar_lab.benchmark.loops import Variant, best
 from cifar_lab.config import build, resolved
 from cifar_lab.machine import hardware
 from cifar_lab.runs import Run

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from cifar_lab.benchmarking.watch import Over, Turn, Watch, shares
+from cifar_lab.benchmark.watch import Over, Turn, Watch, shares
 
 LOOPS = {
     "report": "the report's way: PIL, 2 workers, fp32",
@@ -213,13 +213,13 @@ def _work(name: str, command: Sequence[str], check: bool, connection: Connection
 
 def _train(name: str, command: Sequence[str], watch: Watch) -> None:
     if name == "train":
-        from cifar_lab.benchmarking.ours import ours
+        from cifar_lab.benchmark.ours import ours
 
         ours(command, watch)
         return
     from omegaconf import OmegaConf
 
-    from cifar_lab.benchmarking import loops
+    from cifar_lab.benchmark import loops
     from cifar_lab.config.published import composed
 
     config = OmegaConf.create(composed(command))

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from cifar_lab.benchmarking.comparison import Comparison
-from cifar_lab.benchmarking.race import Contest, Measured
+from cifar_lab.benchmark.comparison import Comparison
+from cifar_lab.benchmark.race import Contest, Measured
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
-from cifar_lab.benchmarking.watch import Watch
+from cifar_lab.benchmark.watch import Watch
 from cifar_lab.config import build
 from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.data.images import LabelledImages

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from cifar_lab.benchmarking.race import CHECK_STEPS, LOOPS, VARIANTS, Contest, Measured, race
+from cifar_lab.benchmark.race import CHECK_STEPS, LOOPS, VARIANTS, Contest, Measured, race
 from cifar_lab.config import build
 from cifar_lab.config.published import composed
 from cifar_lab.machine import hardware, provenance

@@ -9,7 +9,7 @@ from lightning.pytorch.profilers import Profiler
 from torch import Tensor
 
 from cifar_lab import train
-from cifar_lab.benchmarking.watch import Watch
+from cifar_lab.benchmark.watch import Watch
 from cifar_lab.machine import hardware
 
 # Which phase an action is of by the name that Lightning gives it, and whether it adds to it or is a part of it that is

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lab.benchmarking import race as module
-from cifar_lab.benchmarking.race import CHECK_STEPS, Contest, LoopError, race
+from cifar_lab.benchmark import race as module
+from cifar_lab.benchmark.race import CHECK_STEPS, Contest, LoopError, race
 
 WORDS = ("model.filters=[2,2,2]", "trainer=cpu")
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab.benchmarking import loops, watch
-from cifar_lab.benchmarking.ours import ours
-from cifar_lab.benchmarking.watch import PHASES, Over, Turn, Watch, shares
+from cifar_lab.benchmark import loops, watch
+from cifar_lab.benchmark.ours import ours
+from cifar_lab.benchmark.watch import PHASES, Over, Turn, Watch, shares
 from cifar_lab.config.published import composed
 
 WORDS = [

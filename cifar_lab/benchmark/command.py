@@ -12,7 +12,7 @@ from cifar_lab.machine import exit_codes
 from cifar_lab.terminal.command import run_command
 
 if TYPE_CHECKING:
-    from cifar_lab.benchmarking import Comparison
+    from cifar_lab.benchmark.comparison import Comparison
 
 
 class Network(StrEnum):
@@ -44,7 +44,7 @@ def benchmark(
     sizes = [int(size) for size in batch_size.split(",") if size.isdecimal() and int(size)]
     if len(sizes) != len(batch_size.split(",")):
         raise ValueError(f"--batch-size {batch_size}: it takes numbers from 1 on, joined by commas")
-    from cifar_lab.benchmarking import compare, describe_host
+    from cifar_lab.benchmark.comparison import compare, describe_host
 
     names = [name for name in Network if name is not Network.ALL and model in (name, Network.ALL)]
     host = describe_host()
@@ -75,7 +75,7 @@ def _host_line(host: dict[str, Any]) -> str:
 
 
 def _show(comparison: "Comparison") -> None:
-    from cifar_lab.benchmarking import CHECK_STEPS
+    from cifar_lab.benchmark.race import CHECK_STEPS
     from cifar_lab.terminal.printing import print_table
 
     print(f"\n{comparison.title}")
@@ -105,7 +105,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _write(told: dict[str, Any], folder: Path) -> None:
-    from cifar_lab import figures
+    from cifar_lab.benchmark import figures
     from cifar_lab.runs import replacing
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,3 @@ def _write(told: dict[str, Any], folder: Path) -> None:
 def main() -> None:
     """The command line."""
     run_command(benchmark)
-
-
-if __name__ == "__main__":
-    main()
