@@ -18,7 +18,7 @@ except PackageNotFoundError:  # a source tree that was never installed
 MOVED = {
     "cifar_lab.callbacks": "cifar_lab.train.callbacks",
     "cifar_lab.callbacks.averaging": "cifar_lab.train.callbacks.averaging",
-    "cifar_lab.callbacks.probe": "cifar_lab.train.callbacks.probe",
+    "cifar_lab.callbacks.probe": "cifar_lab.landscape.probe",
     "cifar_lab.callbacks.snapshots": "cifar_lab.train.callbacks.snapshots",
     "cifar_lab.callbacks.tensorboard": "cifar_lab.train.callbacks.tensorboard",
     "cifar_lab.classifier": "cifar_lab.train.classifier",

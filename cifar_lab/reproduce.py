@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifar_lab import train
-from cifar_lab.analysis.published import Scale
 from cifar_lab.engines.handover import RunFailedError
 from cifar_lab.engines.jobs import clock
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
-from cifar_lab.planned import OUTPUTS, Planned, chosen, measured, network_of, plan
+from cifar_lab.report.planned import OUTPUTS, Planned, chosen, measured, network_of, plan
+from cifar_lab.report.published import Scale
 from cifar_lab.runs import Archive
 from cifar_lab.terminal.command import run_command
 

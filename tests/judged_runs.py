@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from cifar_lab.analysis.claims import Claim, claims
-from cifar_lab.analysis.published import Row
-from cifar_lab.analysis.reproduction import reproduce
-from cifar_lab.config.published import tables
+from cifar_lab.report.claims.claims import Claim, claims
+from cifar_lab.report.published import Row, tables
+from cifar_lab.report.reproduction import reproduce
 from cifar_lab.runs import Run, find_runs
 from cifar_lab.table.measured import gather
 from tests.published_runs import leave_run

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cifar_lab.analysis.published import Row
-from cifar_lab.config.published import tables
-from cifar_lab.landscapes.smoothness import PAPER_MULTIPLES
+from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES
+from cifar_lab.report.published import Row, tables
 from cifar_lab.runs import Run
 from tests.made_up_probes import quadratic_probes
 from tests.published_runs import STEPS_PER_EPOCH, leave_run

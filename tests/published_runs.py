@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 import yaml
 
-from cifar_lab.analysis.published import Row, Scale
+from cifar_lab.report.published import Row, Scale
 from cifar_lab.runs import Run
 from cifar_lab.runs.fingerprints import fingerprint
 

@@ -12,12 +12,12 @@ from torch import nn
 
 from cifar_lab import landscape
 from cifar_lab.config import build, saved
-from cifar_lab.landscape_commands import Settings
-from cifar_lab.landscape_commands.covariate_shift import optimizer_step
-from cifar_lab.landscape_commands.points import Points
-from cifar_lab.landscape_commands.subject import load
-from cifar_lab.landscapes.covariate_shift import layers
-from cifar_lab.landscapes.interpolation import with_weights
+from cifar_lab.landscape.maps.covariate_shift import optimizer_step
+from cifar_lab.landscape.maps.points import Points
+from cifar_lab.landscape.maps.settings import Settings
+from cifar_lab.landscape.maps.subject import load
+from cifar_lab.landscape.maths.covariate_shift import layers
+from cifar_lab.landscape.maths.interpolation import with_weights
 from cifar_lab.runs import Run
 from tests.conftest import refusal
 from tests.kinds_of_runs import FINISHED
@@ -145,7 +145,7 @@ def test_a_killed_command_goes_on_to_the_same_numbers(runs, command, tmp_path):
     script = f"""
 import os, signal, sys
 from cifar_lab import landscape
-from cifar_lab.landscape_commands.points import Points
+from cifar_lab.landscape.maps.points import Points
 keep, kept = Points.keep, []
 def dying(self, *arguments):
     keep(self, *arguments)

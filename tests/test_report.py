@@ -15,11 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
 from cifar_lab import report, train
-from cifar_lab.analysis.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
-from cifar_lab.analysis.lengths import _SCALES, FULL
-from cifar_lab.analysis.published import Row, Scale
-from cifar_lab.analysis.reproduction import VERDICTS
-from cifar_lab.config.published import tables
+from cifar_lab.report.claims.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
+from cifar_lab.report.lengths import _SCALES, FULL
+from cifar_lab.report.published import Row, Scale, tables
+from cifar_lab.report.reproduction import VERDICTS
 from tests.conftest import holds, quick, refusal
 from tests.judged_runs import CLAIMS
 from tests.landscape_runs import diverge, leave_band, leave_probed

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from cifar_lab import reproduce
-from cifar_lab.analysis.published import Row, Scale
 from cifar_lab.config import checked
-from cifar_lab.config.published import tables
-from cifar_lab.planned import chosen, network_of, plan
+from cifar_lab.report.planned import chosen, network_of, plan
+from cifar_lab.report.published import Row, Scale, tables
 from cifar_lab.runs import Archive, ArchivedRun, Run, find_runs
 from cifar_lab.train import cost, fitting
 from cifar_lab.train.attempt import Attempt

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from cifar_lab.benchmark.race import CHECK_STEPS, LOOPS, VARIANTS, Contest, Measured, race
 from cifar_lab.config import build
-from cifar_lab.config.published import composed
+from cifar_lab.config.composition import composed
 from cifar_lab.machine import hardware, provenance
 from cifar_lab.train.classifier import Classifier
 

@@ -220,7 +220,7 @@ def _train(name: str, command: Sequence[str], watch: Watch) -> None:
     from omegaconf import OmegaConf
 
     from cifar_lab.benchmark import loops
-    from cifar_lab.config.published import composed
+    from cifar_lab.config.composition import composed
 
     config = OmegaConf.create(composed(command))
     options: Mapping[str, Any] = {"variant": loops.Variant(**VARIANTS[name])} if name in VARIANTS else {}

@@ -5,8 +5,11 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import checks, naming, schema, targets
 from cifar_lab.config.axes import values
@@ -129,3 +132,16 @@ def reworded(error: Exception, loader: Loader) -> str:
                 f"{merging.group(1)}: it takes {checks.RANGES[ranged].words if ranged in checks.RANGES else words[key]}"
             )
     return " ".join(f"{text} {error.__cause__ or ''}".split())
+
+
+def composed(lines: Sequence[str]) -> dict[str, Any]:
+    """What a command line composes, plain values.
+
+    Raises:
+        ValueError: It cannot be composed.
+    """
+    try:
+        with initialize_config_dir(str(schema.conf_folder()), version_base="1.3"):
+            return naming.plain(compose("train", list(lines), return_hydra_config=True))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(" ".join(str(error).split())) from None

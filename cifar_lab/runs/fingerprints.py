@@ -43,7 +43,7 @@ _NOT_HASHED: dict[str, set[str] | None] = {
 _HASHED_NAMES = {
     "cifar_lab.train.callbacks.averaging.EMA": "lightning.pytorch.callbacks.EMAWeightAveraging",
     "cifar_lab.train.callbacks.averaging.SWA": "cifar_lab.callbacks.averaging.SWA",
-    "cifar_lab.train.callbacks.probe.GradientProbe": "cifar_lab.callbacks.probe.GradientProbe",
+    "cifar_lab.landscape.probe.GradientProbe": "cifar_lab.callbacks.probe.GradientProbe",
 }
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from cifar_lab.analysis.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
+from cifar_lab.report.claims.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
 from cifar_lab.runs import find_runs
 from tests.conftest import holds
 from tests.judged_runs import judged, row

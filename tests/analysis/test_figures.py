@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cifar_lab.analysis.verdict_figures import Judged, agreement
 from cifar_lab.figures import confusion_matrix
+from cifar_lab.report.page.figures import Judged, agreement
 from cifar_lab.table.figures import compared_curves
 from cifar_lab.train.figures import learning_rate, training_curves
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cifar_lab.analysis.landscape_bands import compare, write_band
-from cifar_lab.analysis.landscape_runs import groups, the_group
-from cifar_lab.landscapes.bands import Band
+from cifar_lab.landscape.batch_norm.bands import compare, write_band
+from cifar_lab.landscape.batch_norm.runs import groups, the_group
+from cifar_lab.landscape.maths.bands import Band
 from cifar_lab.runs import find_runs
 from cifar_lab.table.measured import gather
 from tests.conftest import holds

@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cifar_lab.analysis.evidence import NOT_MEASURED, NOT_SUPPORTED, SUPPORTED, UNTESTED, Claim
-from cifar_lab.analysis.landscape_claims import Landscape, claims, landscape
+from cifar_lab.report.claims.evidence import NOT_MEASURED, NOT_SUPPORTED, SUPPORTED, UNTESTED, Claim
+from cifar_lab.report.claims.landscape import Landscape, claims, landscape
 from cifar_lab.runs import find_runs
 from cifar_lab.table.measured import gather
 from tests.conftest import holds

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from cifar_lab.analysis.landscape_curves import covariate_shift, curvature, interpolation
-from cifar_lab.analysis.landscape_surfaces import Contour, contours, profiles
+from cifar_lab.landscape.maps.figures import Contour, contours, covariate_shift, curvature, interpolation, profiles
 
 
 def panel(losses, trajectory=None):

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cifar_lab.analysis.landscape_probes import SmoothnessComparison, compare
-from cifar_lab.analysis.landscape_runs import groups
-from cifar_lab.analysis.landscape_smoothness import figure, write_smoothness
+from cifar_lab.landscape.batch_norm.probes import SmoothnessComparison, compare
+from cifar_lab.landscape.batch_norm.runs import groups
+from cifar_lab.landscape.batch_norm.smoothness import figure, write_smoothness
 from cifar_lab.runs import find_runs
 from cifar_lab.table.measured import gather
 from tests.conftest import holds

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lab.analysis.landscape_runs import Group, groups
-from cifar_lab.analysis.landscape_training import rate_range, speed
+from cifar_lab.landscape.batch_norm.runs import Group, groups
+from cifar_lab.landscape.batch_norm.training import rate_range, speed
 from cifar_lab.runs import find_runs
 from cifar_lab.table.measured import gather
 from tests.conftest import holds

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lab.analysis.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
+from cifar_lab.report.claims.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
 from tests.conftest import holds
 from tests.judged_runs import judged, leave_loss, leave_seeds, row
 from tests.landscape_runs import diverge

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lab.analysis import dead_units
-from cifar_lab.analysis.lengths import _SCALES, FULL, length_of
-from cifar_lab.analysis.published import Row, Scale, Table
-from cifar_lab.analysis.reproduction import VERDICTS, reproduce
-from cifar_lab.config.published import composed, tables
+from cifar_lab.config.composition import composed
+from cifar_lab.report import dead_units
+from cifar_lab.report.lengths import _SCALES, FULL, length_of
+from cifar_lab.report.published import Row, Scale, Table, tables
+from cifar_lab.report.reproduction import VERDICTS, reproduce
 from cifar_lab.runs import Archive, UnreadableError, find_runs
 from cifar_lab.runs.fingerprints import leaves, settings
 from cifar_lab.table.measured import archived, gather

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_lab.benchmark import loops, watch
 from cifar_lab.benchmark.ours import ours
 from cifar_lab.benchmark.watch import PHASES, Over, Turn, Watch, shares
-from cifar_lab.config.published import composed
+from cifar_lab.config.composition import composed
 
 WORDS = [
     *("model.filters=[2,2,2]", "batch_size=8", "data=synthetic", "data.num_train=44", "data.num_test=20"),

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from cifar_lab.data.datamodule import SyntheticDataModule
-from cifar_lab.landscapes.probing import MOVED_QUANTITIES, POINT_QUANTITIES, RELATIVE
+from cifar_lab.landscape.maths.probing import MOVED_QUANTITIES, POINT_QUANTITIES, RELATIVE
+from cifar_lab.landscape.probe import GradientProbe
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.models import CNN
 from cifar_lab.runs import DivergedError, Run
 from cifar_lab.train import run
-from cifar_lab.train.callbacks import CheckpointFiles, GradientProbe, Recorder, Saving, Throughput
+from cifar_lab.train.callbacks import CheckpointFiles, Recorder, Saving, Throughput
 from cifar_lab.train.classifier import Classifier
 from tests.comparison import equal
 from tests.conftest import TINY
@@ -127,7 +128,7 @@ def test_the_loss_and_the_gradient_are_those_of_the_step_dropout_included(tmp_pa
 def test_the_steps_own_gradient_is_the_one_that_the_probe_would_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     taken, computed = (GradientProbe(every=1, etas=[1.0], relative=[0.01]) for _ in range(2))
     fit(taken)
-    monkeypatch.setattr("cifar_lab.train.callbacks.probe._known", lambda pl_module: None)
+    monkeypatch.setattr("cifar_lab.landscape.probe._known", lambda pl_module: None)
     fit(computed)
     for name, values in computed.arrays().items():
         if name != "seconds":

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cifar_lab.config import conf_folder, published
-from cifar_lab.config.published import Table
+from cifar_lab.report.published import Table
 
 # Percent; None where the report prints no accuracy.
 PUBLISHED = {

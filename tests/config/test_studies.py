@@ -13,10 +13,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from cifar_lab.analysis.published import Row, Scale
 from cifar_lab.config import build, checked, conf_folder, preflight, resolved
 from cifar_lab.config.naming import plain
 from cifar_lab.config.studies import as_typed
+from cifar_lab.report.published import Row, Scale
 from cifar_lab.runs.fingerprints import fingerprint, leaves
 from tests.config.typed import PARSER
 from tests.conftest import TINY, Compose, Outcome, refusal

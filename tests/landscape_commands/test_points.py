@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_lab.landscape_commands.points import Points, digest
+from cifar_lab.landscape.maps.points import Points, digest
 
 
 def test_points_are_there_in_the_next_process(tmp_path):

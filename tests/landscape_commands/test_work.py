@@ -2,9 +2,9 @@ import re
 
 import pytest
 
-from cifar_lab.landscape_commands import work
-from cifar_lab.landscape_commands.points import Points
-from cifar_lab.landscape_commands.work import Job, compute
+from cifar_lab.landscape.maps import work
+from cifar_lab.landscape.maps.points import Points
+from cifar_lab.landscape.maps.work import Job, compute
 
 
 @pytest.fixture

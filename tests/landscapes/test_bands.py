@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cifar_lab.landscapes.bands import SMALLEST_LOSS, band, epoch_means, finite_steps, numbers, share_wider
+from cifar_lab.landscape.maths.bands import SMALLEST_LOSS, band, epoch_means, finite_steps, numbers, share_wider
 
 STEPS = np.arange(101.0)
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab.landscapes.covariate_shift import covariate_shift, gradient_norms, layers
-from cifar_lab.landscapes.functional import NetworkLoss, moved, value_and_gradient
+from cifar_lab.landscape.maths.covariate_shift import covariate_shift, gradient_norms, layers
+from cifar_lab.landscape.maths.functional import NetworkLoss, moved, value_and_gradient
 from cifar_lab.models import VGG
 
 

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.func import jacrev
 
-from cifar_lab.landscapes.curvature import sharpness, top_eigenvalues
-from cifar_lab.landscapes.functional import NetworkLoss
+from cifar_lab.landscape.maths.curvature import sharpness, top_eigenvalues
+from cifar_lab.landscape.maths.functional import NetworkLoss
 
 
 def symmetric(size, seed=0):

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab.landscapes.directions import random_direction, trajectory_plane
-from cifar_lab.landscapes.functional import NetworkLoss
-from cifar_lab.landscapes.surfaces import losses_at
+from cifar_lab.landscape.maths.directions import random_direction, trajectory_plane
+from cifar_lab.landscape.maths.functional import NetworkLoss
+from cifar_lab.landscape.maths.surfaces import losses_at
 
 
 def generator(seed=0):

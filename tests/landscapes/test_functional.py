@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab.landscapes.functional import (
+from cifar_lab.landscape.maths.functional import (
     NetworkLoss,
     along_gradient,
     difference,

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab.landscapes.interpolation import barrier, interpolated, measured, with_weights
+from cifar_lab.landscape.maths.interpolation import barrier, interpolated, measured, with_weights
 
 
 def test_half_way_lies_the_mean_and_the_ends_are_exact():

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab.landscapes.functional import NetworkLoss
-from cifar_lab.landscapes.probing import MOVED_QUANTITIES, POINT_QUANTITIES, RELATIVE, probe
+from cifar_lab.landscape.maths.functional import NetworkLoss
+from cifar_lab.landscape.maths.probing import MOVED_QUANTITIES, POINT_QUANTITIES, RELATIVE, probe
 from cifar_lab.models import CNN
 
 MATRIX = torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, -1.0], [0.0, -1.0, 5.0]], dtype=torch.float64)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cifar_lab.landscapes.smoothness import PAPER_MULTIPLES, has_grid, median_ratio, shared_steps, smoothness
+from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES, has_grid, median_ratio, shared_steps, smoothness
 from tests.made_up_probes import quadratic_probes
 
 MATRIX = np.diag([1.0, 3.0, 8.0])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_lab.landscapes.surfaces import common_levels, grid, losses_at
+from cifar_lab.landscape.maths.surfaces import common_levels, grid, losses_at
 
 MATRIX = torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, -1.0], [0.0, -1.0, 5.0]], dtype=torch.float64)
 

@@ -2,7 +2,6 @@
 
 from cifar_lab.train.callbacks.averaging import EMA, SWA
 from cifar_lab.train.callbacks.checkpoints import best
-from cifar_lab.train.callbacks.probe import GradientProbe
 from cifar_lab.train.callbacks.progress import Progress
 from cifar_lab.train.callbacks.recorder import Recorder
 from cifar_lab.train.callbacks.saving import CheckpointFiles, Saving, Stopping
@@ -13,7 +12,6 @@ __all__ = [
     "EMA",
     "SWA",
     "CheckpointFiles",
-    "GradientProbe",
     "Progress",
     "Recorder",
     "Saving",

@@ -1,1 +1,0 @@
-"""Numbers and figures from what runs left: arrays in, arrays out. Nothing here trains."""

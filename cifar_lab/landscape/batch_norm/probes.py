@@ -1,0 +1,247 @@
+"""Probes of runs with BatchNorm and without, compared at the same seeds and steps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cifar_lab.landscape.batch_norm.numbers import Estimate, difference, ratio
+from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun
+from cifar_lab.landscape.maths.smoothness import (
+    PAPER_MULTIPLES,
+    Smoothness,
+    has_grid,
+    median_ratio,
+    shared_steps,
+    smoothness,
+)
+
+_RATIOS = {
+    "loss_range": "loss variation",
+    "gradient_range": "gradient predictiveness",
+    "hessian_norm": "||Hg||/||g||",
+    "beta": "largest beta",
+}
+
+
+class Arm(NamedTuple):
+    """A network and its start."""
+
+    bn: bool
+    init: str
+
+    @property
+    def name(self) -> str:
+        """It in words."""
+        return f"{NAMES[self.bn]}, {INITS.get(self.init, self.init)}"
+
+
+class Probed(NamedTuple):
+    """The probes of a run: as they are, over the grid of the three panels, and over all step sizes."""
+
+    probes: Mapping[str, np.ndarray]
+    grid: Smoothness
+    fine: Smoothness
+
+
+@dataclass(frozen=True)
+class SmoothnessComparison:
+    """The probes of all arms at one learning rate.
+
+    Attributes:
+        title: What was trained, and how.
+        lr: The learning rate.
+        grid: The step sizes of the three panels, in words.
+        arms: By the arm, then by the seed; with BatchNorm first.
+        lost_runs: Those that have diverged, which are compared with nothing, by the arm.
+    """
+
+    title: str
+    lr: float
+    grid: str
+    arms: Mapping[Arm, Mapping[int, Probed]]
+    lost_runs: Mapping[Arm, Sequence[LandscapeRun]] = field(default_factory=dict)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row for each run: medians over its probes, and the shares of them at the ceiling."""
+        return pd.DataFrame(
+            [
+                {"bn": arm.bn, "init": arm.init, "seed": seed, **_medians(probed)}
+                for arm, of_seeds in self.arms.items()
+                for seed, probed in of_seeds.items()
+            ]
+        )
+
+    @cached_property
+    def ratios(self) -> pd.DataFrame:
+        """A row for each initialisation and quantity: without BatchNorm over with it, of paired seeds and steps."""
+        return pd.DataFrame(
+            [
+                {
+                    "init": init,
+                    "quantity": quantity,
+                    "ratio": estimate.value,
+                    "low": estimate.interval[0] if estimate.interval else np.nan,
+                    "high": estimate.interval[1] if estimate.interval else np.nan,
+                    "seeds": estimate.seeds,
+                }
+                for init in self.inits
+                for quantity in (*_RATIOS, *self.relative_quantities)
+                for estimate in [self.ratio(init, quantity)]
+            ]
+        )
+
+    @cached_property
+    def inits(self) -> list[str]:
+        """The initialisations of which both networks have a run with the same seed."""
+        return [arm.init for arm in self.arms if arm.bn and self.paired(arm.init)]
+
+    @cached_property
+    def relative_quantities(self) -> list[str]:
+        """Names of the changes of the gradient at a relative distance, as far as all runs have it."""
+        found = [_changes(probed).keys() for of_seeds in self.arms.values() for probed in of_seeds.values()]
+        return [name for name in found[0] if all(name in names for names in found)]
+
+    def paired(self, init: str) -> list[tuple[Probed, Probed]]:
+        """With BatchNorm and without, of each seed that both have."""
+        with_bn, without = (self.arms.get(Arm(bn, init), {}) for bn in (True, False))
+        return [(with_bn[seed], without[seed]) for seed in sorted(with_bn.keys() & without.keys())]
+
+    def ratio(self, init: str, quantity: str) -> Estimate:
+        """A quantity without BatchNorm over the same with it: the median over steps, the mean over seeds."""
+        found = []
+        for with_bn, without in self.paired(init):
+            one, other = shared_steps(with_bn.grid.step, without.grid.step)
+            found.append(median_ratio(_values(without, quantity)[other], _values(with_bn, quantity)[one]))
+        return ratio(found)
+
+    def cosine_gain(self, init: str) -> Estimate:
+        """How much larger the cosine between g and g' at eta = lr is with BatchNorm: the median over steps."""
+        found = []
+        for with_bn, without in self.paired(init):
+            one, other = shared_steps(with_bn.grid.step, without.grid.step)
+            gains = with_bn.grid.cosine[one] - without.grid.cosine[other]
+            known = gains[~np.isnan(gains)]
+            found.append(float(np.median(known)) if len(known) else float("nan"))
+        return difference(found)
+
+    def mean(self, bn: bool, init: str, name: str) -> float:
+        """A column of `frame`, the mean over the seeds of an arm."""
+        rows = self.frame[(self.frame["bn"] == bn) & (self.frame["init"] == init)]
+        return float(rows[name].mean())
+
+    def lost(self, init: str) -> tuple[float, list[int]]:
+        """The share of probes, and their steps in the first seed, at which BatchNorm's loss variation is the larger."""
+        shares, steps = [], []
+        for with_bn, without in self.paired(init):
+            one, other = shared_steps(with_bn.grid.step, without.grid.step)
+            larger = with_bn.grid.loss_range[one] > without.grid.loss_range[other]
+            shares.append(larger.mean())
+            steps.append(with_bn.grid.step[one][larger].tolist())
+        return float(np.mean(shares)), steps[0]
+
+    @cached_property
+    def sentences(self) -> list[str]:
+        """What was found, and where BatchNorm loses."""
+        told = [f"{self.title}. Step sizes {self.grid}; medians over the probed steps, without BatchNorm over with it."]
+        for init in self.inits:
+            ratios = ", ".join(f"{words} {self.ratio(init, name).told()}" for name, words in _RATIOS.items())
+            at_ceiling = [f"{100 * self.mean(bn, init, 'share_at_ceiling'):.3g} %" for bn in (True, False)]
+            cosines = [f"{self.mean(bn, init, 'cosine'):.3g}" for bn in (True, False)]
+            share, steps = self.lost(init)
+            told += [
+                f"{INITS.get(init, init)}: ratios of {ratios}. Beta is at the ceiling 1/eta_min of its grid, and says "
+                f"nothing of the network, at {at_ceiling[0]} of the probes with BatchNorm and {at_ceiling[1]} without.",
+                f"{INITS.get(init, init)}: cos(g, g') at eta = lr {cosines[0]} with BatchNorm, {cosines[1]} without.",
+                f"{INITS.get(init, init)}: BatchNorm's loss variation is the larger one at {100 * share:.3g} % of the "
+                f"probes" + (f", first at steps {_first(steps)}." if steps else "."),
+            ]
+        for arm, runs in self.lost_runs.items():
+            number = len(runs) + len(self.arms.get(arm, ()))
+            told.append(
+                f"{INITS.get(arm.init, arm.init)}: {NAMES[arm.bn]} {len(runs)} of {number} runs diverged, which are "
+                "compared with nothing."
+            )
+        return told
+
+
+def compare(group: Group, lr: float) -> SmoothnessComparison:
+    """The probes of a group's runs at one learning rate.
+
+    Raises:
+        ValueError: No initialisation has a seed with probes of both networks.
+    """
+    found: dict[Arm, dict[int, Mapping[str, np.ndarray]]] = {}
+    lost: dict[Arm, list[LandscapeRun]] = {}
+    shown = []
+    for run in probed_runs(group):
+        if run.lr != lr:
+            continue
+        if run.measured.record.state == "diverged":  # its probes are of a loss on its way to infinity
+            lost.setdefault(Arm(run.bn, run.init), []).append(run)
+        elif (probes := run.measured.probes()) is not None and np.isfinite(probes["loss"]).any():
+            found.setdefault(Arm(run.bn, run.init), {})[run.seed] = probes
+            shown.append(run)
+    grid = None
+    if all(has_grid(probes, PAPER_MULTIPLES) for of_seeds in found.values() for probes in of_seeds.values()):
+        grid = PAPER_MULTIPLES
+    words = "all that were probed" if grid is None else "0.5, 1, 2, 4 x lr"
+    arms = {
+        arm: {seed: Probed(probes, smoothness(probes, grid), smoothness(probes)) for seed, probes in of_seeds.items()}
+        for arm, of_seeds in sorted(
+            found.items(), key=lambda item: (item[0].init != "xavier", item[0].init, not item[0].bn)
+        )
+    }
+    title = f"{group.title(shown)}; learning rate {lr:g}" if shown else ""
+    comparison = SmoothnessComparison(title, lr, words, arms, lost)
+    if not comparison.inits:
+        raise ValueError(
+            "smoothness needs probes of runs with bn=true and bn=false, of one seed, learning rate and "
+            "initialisation; run study=bn_smoothness, or train with probe=gradient"
+        )
+    return comparison
+
+
+def probed_runs(group: Group) -> list[LandscapeRun]:
+    """The runs of a group that have probes."""
+    return [run for run in group.runs if run.measured.probes() is not None]
+
+
+def _medians(probed: Probed) -> dict[str, float]:
+    grid, fine, probes = probed.grid, probed.fine, probed.probes
+    told: dict[str, float] = {"probes": len(grid.step)}
+    for name in ("loss_range", "gradient_range", "hessian_norm", "sharpness", "cosine", "beta", "ceiling"):
+        told[name] = median_of(getattr(grid, name))
+    told |= {"share_at_ceiling": float(grid.at_ceiling.mean()), "fine_beta": median_of(fine.beta)}
+    told |= {"fine_ceiling": median_of(fine.ceiling), "fine_share_at_ceiling": float(fine.at_ceiling.mean())}
+    told |= {name: median_of(values) for name, values in _changes(probed).items()}
+    return {**told, "seconds": float(probes["seconds"].sum())}
+
+
+def _changes(probed: Probed) -> dict[str, np.ndarray]:
+    """||g - g'|| / ||g|| of the probes of a finite loss, by a name for each relative distance."""
+    probes = probed.probes
+    finite = np.isfinite(probes["loss"])
+    return {
+        f"change_at_{distance:g}": (probes["relative_grad_distance"][:, place] / probes["grad_norm"])[finite]
+        for place, distance in enumerate(probes.get("relative_distance", ()))
+    }
+
+
+def _values(probed: Probed, quantity: str) -> np.ndarray:
+    return getattr(probed.grid, quantity) if quantity in _RATIOS else _changes(probed)[quantity]
+
+
+def median_of(values: np.ndarray) -> float:
+    """The median of what is a number; NaN where nothing is."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+def _first(steps: list[int]) -> str:
+    told = ", ".join(f"{step:,}" for step in steps[:5])
+    return f"{told} and {len(steps) - 5} more" if len(steps) > 5 else told

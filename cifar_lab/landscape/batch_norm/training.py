@@ -1,0 +1,94 @@
+"""How fast runs with and without BatchNorm train, and at which learning rates they do."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cifar_lab.landscape.batch_norm.numbers import median
+from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun
+from cifar_lab.table.curves import epochs_to
+from cifar_lab.table.measured import Measured
+
+ACCURACIES = (0.5, 0.7, 0.8)
+# Ten classes: a network that has learnt nothing is right in a tenth of the images.
+USELESS = 0.15
+
+
+class RateRange(NamedTuple):
+    """The widest range of neighbouring learning rates, of those that were tried, at which every run trains.
+
+    Attributes:
+        tried: All of them, ascending.
+        low: The lowest of the range; None where no rate trains.
+        high: The highest.
+    """
+
+    tried: tuple[float, ...]
+    low: float | None
+    high: float | None
+
+    @property
+    def decades(self) -> float:
+        """How wide it is; 0 of a single rate, or none."""
+        return 0.0 if self.low is None or self.high is None else math.log10(self.high / self.low)
+
+    def told(self) -> str:
+        """In words; at an end of what was tried it may be wider."""
+        if self.low is None or self.high is None:
+            return f"none of {_listed(self.tried)} trains"
+        open_ends = (self.low == self.tried[0]) + (self.high == self.tried[-1])
+        at_least = "at least " if open_ends else ""
+        return f"{at_least}{self.decades:.2g} decades ({self.low:g} to {self.high:g} of {_listed(self.tried)})"
+
+
+def trains(run: Measured) -> bool:
+    """Whether a run has ended, without diverging, above the accuracy of a network that has learnt nothing."""
+    return run.is_finished and float(run.record.result["test/acc_final"]) >= USELESS
+
+
+def rate_range(group: Group, *, bn: bool, init: str) -> RateRange:
+    """At which learning rates a network trains in every seed."""
+    runs = [run for run in group.runs if (run.bn, run.init) == (bn, init) and run.measured.has_ended]
+    tried = tuple(sorted({run.lr for run in runs}))
+    good = {rate for rate in tried if all(trains(run.measured) for run in runs if run.lr == rate)}
+    stretches: list[list[float]] = [[]]
+    for rate in tried:
+        if rate in good:
+            stretches[-1].append(rate)
+        else:
+            stretches.append([])
+    widest = max(stretches, key=lambda stretch: stretch[-1] / stretch[0] if stretch else 0)
+    return RateRange(tried, widest[0], widest[-1]) if widest else RateRange(tried, None, None)
+
+
+def speed(group: Group) -> pd.DataFrame:
+    """A row for each network, initialisation and learning rate: when it reached an accuracy, medians over the seeds."""
+    lines = []
+    for bn, init, lr in dict.fromkeys((run.bn, run.init, run.lr) for run in group.runs):
+        runs = group.arm(bn, init, lr)
+        line = {"network": NAMES[bn], "initialisation": INITS.get(init, init), "learning rate": f"{lr:g}"}
+        for accuracy in ACCURACIES:
+            line[f"epochs to {100 * accuracy:g} % validation accuracy"] = _epochs(runs, accuracy)
+        ended = [run.measured for run in runs if run.measured.has_ended]
+        line["trains"] = f"{sum(map(trains, ended))} of {len(ended)}"
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _epochs(runs: Sequence[LandscapeRun], accuracy: float) -> str:
+    """The median with its interval; as far as runs have reached it."""
+    known = [run.measured.metrics for run in runs if run.measured.is_finished and run.measured.metrics is not None]
+    reached = np.array([epochs_to(metrics, accuracy) for metrics in known])
+    missing = int(np.isnan(reached).sum())
+    if not len(reached):
+        return "-"
+    if missing:
+        return "never" if missing == len(reached) else f"never in {missing} of {len(reached)} runs"
+    return median(reached).told()
+
+
+def _listed(rates: Sequence[float]) -> str:
+    return ", ".join(f"{rate:g}" for rate in rates)

@@ -1,0 +1,193 @@
+"""The geometry of a loss, from finished runs: `python -m cifar_lab.landscape surface RUN RUN`."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifar_lab.runs import Run, is_run
+from cifar_lab.terminal.command import run_commands
+
+if TYPE_CHECKING:
+    from cifar_lab.landscape.maps.output import Written
+    from cifar_lab.landscape.maps.settings import Settings
+
+Runs = Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")]
+OneOrTwo = Annotated[list[Path], typer.Argument(help="The folder of a run, or of two.", metavar="RUN [RUN]")]
+Images = Annotated[int, typer.Option(min=2, help="Training images that the loss is of; of held-out ones as many.")]
+Points = Annotated[int, typer.Option(min=2, help="Along each side.")]
+At = Annotated[
+    str | None, typer.Option(help="Epochs of snapshots, joined by commas; default: the first, the middle and the last.")
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the choice of images, and of what is random.")]
+Output = Annotated[
+    Path | None, typer.Option(help="Where tables and figures go; default: the folder landscape beside the first run.")
+]
+Allow = Annotated[list[str] | None, typer.Option(help="A package whose components may run; may be repeated.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: files, and rows of what was found.")]
+
+
+def band(runs: Runs, output: Output = None) -> None:
+    """The loss between learning rates, with and without BatchNorm: the course's figure."""
+    from cifar_lab.landscape.batch_norm.bands import write_band
+
+    _check_runs(runs)
+    write_band([Run(folder) for folder in runs], _folder(runs, output))
+
+
+def smoothness(runs: Runs, output: Output = None) -> None:
+    """The three panels of arXiv:1805.11604, from the runs' probes."""
+    from cifar_lab.landscape.batch_norm.smoothness import write_smoothness
+
+    _check_runs(runs)
+    write_smoothness([Run(folder) for folder in runs], _folder(runs, output))
+
+
+def surface(
+    runs: OneOrTwo,
+    images: Images = 500,
+    points: Points = 13,
+    extent: Annotated[
+        float, typer.Option(min=1e-6, help="How far directions go; at 1 each filter has moved by its own norm.")
+    ] = 1.0,
+    seed: Seed = 0,
+    output: Output = None,
+    allow: Allow = None,
+    as_json: AsJson = False,
+) -> None:
+    """The loss around the final weights, filter-normalised, and in the plane of the training."""
+    _check_count(runs)
+
+    def work(settings: "Settings") -> "Written":
+        from cifar_lab.landscape import maps
+
+        return maps.surface(runs, settings, points, extent)
+
+    _run(work, runs, images, seed, output, allow, as_json)
+
+
+def curvature(
+    runs: Runs,
+    images: Images = 500,
+    at: At = None,
+    eigenvalues: Annotated[int, typer.Option(min=1, help="The largest ones.")] = 5,
+    seed: Seed = 0,
+    output: Output = None,
+    allow: Allow = None,
+    as_json: AsJson = False,
+) -> None:
+    """The Hessian's largest eigenvalues, and the curvature along the gradient, beside 2 / lr."""
+
+    def work(settings: "Settings") -> "Written":
+        from cifar_lab.landscape import maps
+
+        return maps.curvature(runs, settings, at, eigenvalues)
+
+    _run(work, runs, images, seed, output, allow, as_json)
+
+
+def interpolate(
+    runs: OneOrTwo,
+    images: Images = 500,
+    points: Points = 13,
+    seed: Seed = 0,
+    output: Output = None,
+    allow: Allow = None,
+    as_json: AsJson = False,
+) -> None:
+    """The networks between a run's initial and final weights, or between the final weights of two runs."""
+    _check_count(runs)
+
+    def work(settings: "Settings") -> "Written":
+        from cifar_lab.landscape import maps
+
+        return maps.interpolate(runs, settings, points)
+
+    _run(work, runs, images, seed, output, allow, as_json)
+
+
+def covariate_shift(
+    runs: Runs,
+    images: Images = 500,
+    at: At = None,
+    seed: Seed = 0,
+    output: Output = None,
+    allow: Allow = None,
+    as_json: AsJson = False,
+) -> None:
+    """How the layers below change each layer's gradient, and the gradient's norm, layer by layer."""
+
+    def work(settings: "Settings") -> "Written":
+        from cifar_lab.landscape import maps
+
+        return maps.covariate_shift(runs, settings, at)
+
+    _run(work, runs, images, seed, output, allow, as_json)
+
+
+def _run(
+    work: "Callable[[Settings], Written]",
+    runs: Sequence[Path],
+    images: int,
+    seed: int,
+    output: Path | None,
+    allow: Sequence[str] | None,
+    as_json: bool,
+) -> None:
+    _check_runs(runs)
+    from cifar_lab.landscape.maps.settings import Settings
+
+    folder = _folder(runs, output)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = work(Settings(folder, images, seed, tuple(allow or ())))
+    if as_json:
+        told = {"files": [str(file) for file in written.files], "rows": [_plain(row) for row in written.rows]}
+        print(json.dumps(told, indent=2))
+    else:
+        _show(written)
+
+
+def _show(written: "Written") -> None:
+    from cifar_lab.terminal.printing import print_table
+
+    print_table([{name: _cell(value) for name, value in row.items()} for row in written.rows], left=("run", "name"))
+    for file in written.files:
+        print(f"- {file}")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_cell, value))
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """Values that JSON has: it knows no NaN."""
+    return {
+        name: None if isinstance(value, float) and value - value != 0 else value  # NaN or infinite
+        for name, value in row.items()
+    }
+
+
+def _check_count(runs: Sequence[Path]) -> None:
+    if len(runs) > 2:
+        raise ValueError(f"{len(runs)} runs; name one or two")
+
+
+def _check_runs(runs: Sequence[Path]) -> None:
+    for folder in runs:
+        if not is_run(folder):
+            raise ValueError(f"{folder} is no run; name a run's folder, which holds a status.json")
+
+
+def _folder(runs: Sequence[Path], output: Path | None) -> Path:
+    return Path(os.path.relpath(runs[0].resolve().parent / "landscape")) if output is None else output
+
+
+def main() -> None:
+    """The command line."""
+    commands = (band, smoothness, surface, curvature, interpolate, covariate_shift)
+    run_commands("landscape", commands, "The geometry of a loss around runs and along them.")

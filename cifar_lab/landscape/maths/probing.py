@@ -1,0 +1,117 @@
+"""What a loss does along its gradient: how far a step may go before the gradient that it follows is another one."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cifar_lab.landscape.maths.functional import (
+    Loss,
+    Weights,
+    along_gradient,
+    difference,
+    dot,
+    hessian_vector_product,
+    moved,
+    norm,
+    value_and_gradient,
+)
+
+POINT_QUANTITIES = ("loss", "grad_norm", "weight_norm", "hessian_norm", "sharpness")
+MOVED_QUANTITIES = (
+    "eta",
+    "moved_loss",
+    "moved_grad_norm",
+    "grad_distance",
+    "grad_cosine",
+    "beta",
+    "curvature",
+)
+RELATIVE = "relative_"
+# Relative distance of the gradients of one loss in two layouts: rounding is far below it, another mask far above.
+_TWINS = 1e-2
+
+
+def probe(
+    loss: Loss,
+    weights: Weights,
+    etas: Sequence[float],
+    relative_distances: Sequence[float] = (),
+    twin: Loss | None = None,
+    known: tuple[Tensor, dict[str, Tensor]] | None = None,
+) -> dict[str, np.ndarray]:
+    """Measure a loss at `weights` w and at w - eta g, where g is its gradient at w (arXiv:1805.11604, section 3.2).
+
+    The gradients g and g' = grad L(w - eta g) are compared as a whole, over all weights, and on the same loss. The
+    limit of eta -> 0, which no step size reaches in floating point, is the Hessian's product with g. Nothing is checked
+    for being finite: of a loss that overflows infinities and NaN are the result.
+
+    Args:
+        loss: Is called at w, at J + R points, and for the Hessian's product where `twin` is not.
+        weights: w, which is left as it is.
+        etas: Step sizes, `(J,)`.
+        relative_distances: Step sizes by the distance that they go, ||eta g|| / ||w||, `(R,)`.
+        twin: The same loss computed in contiguous memory, where its second derivative may be cheaper; where its
+            gradient at w turns out to be another one, `loss` itself is taken.
+        known: The loss and its gradient at w, where they have been computed already in the same way; they save a call
+            beside `twin`, and without it come with the Hessian's product.
+
+    Returns:
+        In float64: at w the scalars `loss`, `grad_norm` ||g||, `weight_norm` ||w||, `hessian_norm` ||Hg|| / ||g|| and
+        `sharpness` g'Hg / ||g||^2; for each of `etas`, `(J,)`, `eta`, `moved_loss` L(w - eta g), `moved_grad_norm`
+        ||g'||, `grad_distance` ||g' - g||, `grad_cosine` of the angle between g and g', `beta` ||g' - g|| /
+        (eta ||g||) and `curvature` (L' - L + eta ||g||^2) / (eta^2 ||g||^2 / 2); for each of `relative_distances` the
+        same under `relative_eta` and so on, `(R,)`.
+    """
+    if twin is None:
+        value, gradient, product = along_gradient(loss, weights)
+    else:
+        value, gradient = known or value_and_gradient(loss, weights)
+        product = _product_by_twin(twin, weights, gradient) or hessian_vector_product(loss, weights, gradient)
+    grad_norm, weight_norm = _float64(norm(gradient)), _float64(norm(weights))
+    told = {
+        "loss": _float64(value),
+        "grad_norm": grad_norm,
+        "weight_norm": weight_norm,
+        "hessian_norm": _float64(norm(product)) / grad_norm,
+        "sharpness": _float64(dot(gradient, product)) / grad_norm**2,
+    }
+    sizes = torch.tensor(etas, dtype=torch.float64)
+    relative = torch.tensor(relative_distances, dtype=torch.float64) * weight_norm / grad_norm
+    told |= _along(loss, weights, value, gradient, sizes)
+    told |= {f"{RELATIVE}{name}": values for name, values in _along(loss, weights, value, gradient, relative).items()}
+    return {name: values.numpy() for name, values in told.items()}
+
+
+def _product_by_twin(twin: Loss, weights: Weights, gradient: Weights) -> dict[str, Tensor] | None:
+    """The Hessian's product with the gradient of a twin of the loss; None where it is no twin within rounding."""
+    # Dropout of feature maps draws in the order of memory, so that in another layout its mask is another one.
+    _, other, product = along_gradient(twin, {name: value.contiguous() for name, value in weights.items()})
+    is_same = norm(difference(other, gradient)) <= _TWINS * norm(gradient)
+    return product if bool(is_same) else None
+
+
+def _along(loss: Loss, weights: Weights, value: Tensor, gradient: Weights, etas: Tensor) -> dict[str, Tensor]:
+    """What is measured at w - eta g, for each eta of a float64 `(J,)`."""
+    measured = torch.empty(len(etas), 4, dtype=torch.float64)
+    for row, eta in zip(measured, etas.tolist(), strict=True):
+        moved_value, moved_gradient = value_and_gradient(loss, moved(weights, gradient, -eta))
+        distance = norm(difference(moved_gradient, gradient))
+        row[:] = torch.stack([moved_value, norm(moved_gradient), distance, dot(gradient, moved_gradient)])
+    moved_loss, moved_norm, distance, product = measured.T.clone()
+    before, grad_norm = _float64(value), _float64(norm(gradient))
+    values = (
+        etas,
+        moved_loss,
+        moved_norm,
+        distance,
+        product / (grad_norm * moved_norm),
+        distance / (etas * grad_norm),
+        (moved_loss - before + etas * grad_norm**2) / (etas**2 * grad_norm**2 / 2),
+    )
+    return dict(zip(MOVED_QUANTITIES, values, strict=True))
+
+
+def _float64(value: Tensor) -> Tensor:
+    return value.detach().double().cpu()

@@ -1,0 +1,139 @@
+"""The loss around the weights, measured beside training."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from cifar_lab.landscape.maths.functional import NetworkLoss
+from cifar_lab.landscape.maths.probing import probe
+from cifar_lab.runs import Run
+from cifar_lab.train.callbacks.throughput import Throughput
+
+
+class GradientProbe(L.Callback):
+    """Measures, before some optimizer steps, what the loss and its gradient do along the gradient.
+
+    The loss is the Classifier's own, without the L1 penalty, on the step's batch as the network saw it (of accumulated
+    batches the last), with the same dropout mask, in float32 whatever the run's precision. A compiled network is probed
+    as it was written, whose dropout mask is another one. Training is not disturbed: with and without probes a run has
+    the same bits. `cifar_lab.landscape.maths.probing.probe` says what is measured.
+
+    Args:
+        every: Steps between two probes; the first is before step 0.
+        etas: Step sizes as multiples of the optimizer's learning rate at hand, `(J,)`.
+        relative: Step sizes as shares of the weights' norm that they go, ||delta|| / ||w||, `(R,)`.
+        at: Further steps, by the number of those before them.
+        run: Where to write `probes.npz`; None keeps them in `arrays` alone.
+        throughput: Leaves the probes out of the training's speed.
+    """
+
+    def __init__(
+        self,
+        every: int = 100,
+        etas: Sequence[float] = (0.001, 0.0033, 0.011, 0.035, 0.115, 0.37, 1.2, 4.0),
+        relative: Sequence[float] = (),
+        at: Collection[int] = (0, 1, 2, 5, 10, 20, 50),
+        run: Run | None = None,
+        throughput: Throughput | None = None,
+    ) -> None:
+        self.every = every
+        self.etas = tuple(etas)
+        self.relative = tuple(relative)
+        self.at = frozenset(at)
+        self.run = run
+        self.throughput = throughput
+        self._batch: tuple[Tensor, Tensor, int] | None = None
+        self._probes: list[dict[str, np.ndarray]] = []
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All probes so far, by the names of `docs/run_directory.md`; empty before the first."""
+        if not self._probes:
+            return {}
+        stacked = {name: np.stack([each[name] for each in self._probes]) for name in self._probes[0]}
+        return {**stacked, "relative_distance": np.array(self.relative)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All probes so far, so that a run that goes on has them whatever is on the disk."""
+        return {name: torch.from_numpy(values) for name, values in self.arrays().items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what was saved."""
+        kept = {name: values.numpy() for name, values in state_dict.items() if name != "relative_distance"}
+        count = len(kept.get("step", ()))
+        self._probes = [{name: values[number] for name, values in kept.items()} for number in range(count)]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Take back what was written after the checkpoint that a run goes on from."""
+        self._write()
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Keep a batch that will be probed."""
+        step = trainer.global_step
+        if step % self.every == 0 or step in self.at:
+            self._batch = (*batch, batch_idx)
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Optimizer) -> None:
+        """Probe the batch, if it was kept."""
+        if self._batch is None:
+            return
+        _wait_for(pl_module.device)
+        started = time.perf_counter()
+        told = self._probed(pl_module, *self._batch, lr=optimizer.param_groups[0]["lr"])
+        _wait_for(pl_module.device)
+        seconds = time.perf_counter() - started
+        self._probes.append({"step": np.array(trainer.global_step), **told, "seconds": np.array(seconds)})
+        self._batch = None
+        if self.throughput is not None:
+            self.throughput.leave_out(seconds)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Write what there is."""
+        self._write()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Write what there is of a run that has diverged or was stopped."""
+        self._write()
+
+    def _probed(
+        self, pl_module: Any, images: Tensor, labels: Tensor, batch_idx: int, lr: float
+    ) -> Mapping[str, np.ndarray]:
+        seed_draws = partial(pl_module.seed_draws, batch_idx)
+        loss, contiguous = (
+            NetworkLoss(pl_module.model, pl_module.loss, images.to(memory_format=layout), labels, seed_draws)
+            for layout in (pl_module.memory_format, torch.contiguous_format)
+        )
+        # On a CPU BatchNorm's second derivative takes twice as long in channels_last.
+        is_slow = pl_module.device.type == "cpu" and pl_module.memory_format == torch.channels_last
+        etas = [float(lr) * eta for eta in self.etas]
+        twin, known = (contiguous, _known(pl_module)) if is_slow else (None, None)
+        told = probe(loss, loss.weights(), etas, self.relative, twin, known)
+        return {"lr": np.array(float(lr)), **told}
+
+    def _write(self) -> None:
+        if self.run is not None and self._probes:
+            self.run.write_probes(self.arrays())
+
+
+def _known(pl_module: Any) -> tuple[Tensor, dict[str, Tensor]] | None:
+    """The step's own loss and gradient, which are the probe's where nothing but the loss was computed, in float32."""
+    trainer = pl_module.trainer
+    is_plain = (
+        trainer.precision == "32-true" and trainer.accumulate_grad_batches == 1 and trainer.world_size == 1
+    ) and not (pl_module.l1 or pl_module.model._compiled_call_impl)
+    named = [(name, weight) for name, weight in pl_module.model.named_parameters() if weight.requires_grad]
+    if not is_plain:
+        return None
+    gradient = {name: weight.grad.clone() for name, weight in named if weight.grad is not None}
+    return (pl_module.step_loss, gradient) if len(gradient) == len(named) else None
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,151 @@
+"""What the published report claims in words, each with the number that decides it."""
+
+from collections.abc import Mapping, Sequence
+
+from cifar_lab.report.claims import batch_norm, losses
+from cifar_lab.report.claims.numbers import ACCURACY, Numbers, Quantity, numbers_of, of_curve, rows_of, study_of
+from cifar_lab.report.dead_units import negative_only
+from cifar_lab.report.claims.evidence import NOT_MEASURED, WITHIN, Claim, alike, all_hold, is_above, trains_options, trains_rows, verdict
+from cifar_lab.report.reproduction import Reproduction
+from cifar_lab.table.curves import largest_jump, mean_jump
+
+__all__ = ["Claim", "claims"]
+
+_ACTIVATIONS = {"LeakyReLU": "activation_leaky_relu", "ReLU": "activation_relu", "ELU": "activation_elu"}
+_SCHEDULES = {"step": "scheduler_step", "plateau": "scheduler_plateau", "cosine": "scheduler_cosine"}
+_TUNED = "study=optimizer, each at its own rate"
+# Explained in the folder of the sweep that trains the two.
+_TRAINED = "outputs/experiment-seed/experiment=activation_*relu,*"
+_EXPLAINED = f'for run in {_TRAINED}; do python -m cifar_lab.explain "$run"; done'
+
+_NEGATIVE_ONLY = Quantity("units whose input is never above 0", negative_only)
+_LARGEST_JUMP = Quantity("largest change", of_curve(largest_jump), unit="", digits=3)
+_MEAN_JUMP = Quantity("mean change", of_curve(mean_jump), unit="", digits=4)
+
+
+def claims(reproduction: Reproduction, parameters: Mapping[str, int]) -> list[Claim]:
+    """Every claim of the report.
+
+    Args:
+        reproduction: What was measured.
+        parameters: Each row's number of parameters, by the row's name.
+    """
+    return [
+        *_activation(reproduction),
+        *losses.claims(reproduction),
+        *_optimizers(reproduction),
+        *_schedules(reproduction),
+        _compact(parameters["best_cnn"]),
+        *batch_norm.claims(reproduction),
+    ]
+
+
+def _of_rows(found: Reproduction, experiments: Mapping[str, str], quantity: Quantity) -> tuple[Numbers, str]:
+    """A number of the rows that a claim compares, and what trains them under the same protocol."""
+    numbers = numbers_of(rows_of(found, experiments), quantity)
+    return numbers, trains_rows(experiments.values(), numbers.protocol)
+
+
+def _activation(found: Reproduction) -> list[Claim]:
+    two = {name: _ACTIVATIONS[name] for name in ("LeakyReLU", "ReLU")}
+    of_two, trains_two = _of_rows(found, two, ACCURACY)
+    of_all, trains_all = _of_rows(found, _ACTIVATIONS, ACCURACY)
+    similar = [of_two.pairs.get(("LeakyReLU", "ReLU"))]
+    weaker = [of_all.pairs.get((name, "ELU")) for name in two]
+    return [
+        Claim(
+            "LeakyReLU and ReLU have similar performance",
+            f"the 95 % interval of their difference {WITHIN}",
+            of_two.told(similar),
+            alike(similar),
+            trains_two,
+        ),
+        Claim(
+            "ELU is significantly weaker",
+            "below both by Welch's test, corrected by Holm",
+            of_all.told(weaker),
+            all_hold(weaker, is_above),
+            trains_all,
+        ),
+        _revived(found),
+    ]
+
+
+def _revived(found: Reproduction) -> Claim:
+    two = {name: _ACTIVATIONS[name] for name in ("ReLU", "LeakyReLU")}
+    shares, trains = _of_rows(found, two, _NEGATIVE_ONLY)
+    fewer = [shares.pairs.get(("ReLU", "LeakyReLU"))]
+    is_measured = any(len(values) for values in shares.values.values())
+    if not is_measured:  # runs that are there need no more than to be explained
+        _, trains = _of_rows(found, two, ACCURACY)
+    return Claim(
+        "LeakyReLU revives dying units",
+        "fewer units whose input is never above 0 (python -m cifar_lab.explain RUN) than with ReLU, by Welch's test",
+        shares.told(fewer) if is_measured or shares.diverged else NOT_MEASURED,
+        all_hold(fewer, is_above),
+        f"{trains}; {_EXPLAINED}",
+    )
+
+
+def _optimizers(found: Reproduction) -> list[Claim]:
+    def told(names: Sequence[str]) -> tuple[Numbers, str]:
+        options = {name: {"Adam": "adam", "SGD": "sgd", "SignSGD": "sign_sgd"}[name] for name in names}
+        rows = rows_of(found, {name: f"optimizer_{option}" for name, option in options.items()})
+        at_adams = f"the report's rows, all at Adam's rate: {numbers_of(rows, ACCURACY).told()}"
+        return numbers_of(study_of(found, "optimizer", options), ACCURACY), at_adams
+
+    adam, adams_rows = told(("Adam", "SGD"))
+    sign, signs_rows = told(("SignSGD", "SGD"))
+    over_sgd, improved = [adam.pairs.get(("Adam", "SGD"))], [sign.pairs.get(("SignSGD", "SGD"))]
+    return [
+        Claim(
+            "Adam outperformed SGD due to adaptive rates",
+            f"above SGD by Welch's test in {_TUNED}; that adaptive rates are the cause is not tested",
+            f"{_TUNED}: {adam.told(over_sgd)}; {adams_rows}",
+            all_hold(over_sgd, is_above),
+            trains_options("optimizer", ("adam", "sgd")),
+        ),
+        Claim(
+            "SignSGD shows only a small improvement over SGD",
+            f"above SGD by Welch's test, by less than 1 point, in {_TUNED}",
+            f"{_TUNED}: {sign.told(improved)}; {signs_rows}",
+            all_hold(improved, lambda pair: pair.is_significant and 0 < pair.mean < 0.01),
+            trains_options("optimizer", ("sign_sgd", "sgd")),
+        ),
+    ]
+
+
+def _schedules(found: Reproduction) -> list[Claim]:
+    accuracies, trains = _of_rows(found, _SCHEDULES, ACCURACY)
+    tied = [accuracies.pairs.get(pair) for pair in (("step", "plateau"), ("step", "cosine"), ("plateau", "cosine"))]
+    jumps, trains_for_curves = _of_rows(found, _SCHEDULES, _LARGEST_JUMP)
+    means, _ = _of_rows(found, _SCHEDULES, _MEAN_JUMP)
+    rougher = [jumps.pairs.get(("step", other)) for other in ("plateau", "cosine")]
+    return [
+        Claim(
+            "The performances of the schedules almost tied",
+            f"the 95 % interval of each difference {WITHIN}",
+            accuracies.told(tied),
+            alike(tied),
+            trains,
+        ),
+        Claim(
+            "StepLR gave controlled decay, plateau and cosine smoother transitions",
+            "the largest change of val/loss from one epoch to the next after the tenth: StepLR's above both by Welch's "
+            "test, corrected by Holm; beside it the mean change over all epochs, most of which is the first ones'; "
+            "controlled decay names no number and is not tested",
+            f"{jumps.told(rougher)}; {_MEAN_JUMP.name}: {means.told()}",
+            all_hold(rougher, is_above),
+            trains_for_curves,
+        ),
+    ]
+
+
+def _compact(parameters: int) -> Claim:
+    return Claim(
+        "The best model is a compact network of 2.6 M parameters",
+        "its own number of parameters",
+        f"{parameters:,} parameters",
+        verdict(round(parameters / 1e6, 1) == 2.6),
+        "",
+    )

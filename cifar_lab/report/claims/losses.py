@@ -1,0 +1,135 @@
+"""What the published report claims in words of losses, decided where the loss alone varies, in `study=loss`."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from cifar_lab.report.claims.numbers import ACCURACY, NO_RUN, Numbers, Quantity, numbers_of, of_curve, of_study, rows_of, study_of
+from cifar_lab.report.claims.evidence import UNTESTED, Claim, all_hold, is_above, trains_options, turned, verdict
+from cifar_lab.report.reproduction import Reproduction
+from cifar_lab.statistics.significance import Difference
+from cifar_lab.table.curves import epochs_to, instability
+from cifar_lab.table.measured import Measured
+
+_OPTIONS = {"cross-entropy": "ce", "focal": "focal", "label smoothing": "label_smoothing", "MSE": "mse"}
+_TWO = ("cross-entropy", "focal")
+
+_CHANGES = Quantity("changes of val/acc", of_curve(instability), digits=3)
+_FINAL = Quantity("final test accuracy", lambda run: run.record.result.get("test/acc_final"))
+_SPEED = Quantity("epochs to 80 %", of_curve(lambda metrics: epochs_to(metrics, 0.8)), unit="epochs", digits=1)
+_GAIN = Quantity("gain", lambda run: None, change=True)  # of two runs, so no run alone has one
+
+_STABILITY = (
+    "standard deviation of the epoch-to-epoch changes of val/acc over the last 20 epochs, in study=loss, beside that "
+    "of the final test accuracy over seeds"
+)
+
+
+def claims(found: Reproduction) -> list[Claim]:
+    """Those of the report's loss table."""
+    return [_calmer(found), _fast(found), _median(found), _normal(found), _long_training(found.measured)]
+
+
+def _calmer(found: Reproduction) -> Claim:
+    changes = _of_study(found, _TWO, _CHANGES)
+    wilder = [turned(changes.pairs.get(_TWO))]
+    return Claim(
+        "Cross-entropy was more stable than focal loss",
+        f"{_STABILITY}: lower by Welch's test",
+        _told(found, (changes, wilder), (_of_study(found, _TWO, _FINAL), None)),
+        all_hold(wilder, is_above),
+        trains_options("loss", _options(_TWO)),
+    )
+
+
+def _fast(found: Reproduction) -> Claim:
+    speed, changes = (_of_study(found, _TWO, quantity) for quantity in (_SPEED, _CHANGES))
+    slower, wilder = [speed.pairs.get(_TWO)], [turned(changes.pairs.get(_TWO))]
+    return Claim(
+        "Focal loss is fast but less stable",
+        f"epochs to 80 %, fewer than cross-entropy's; and {_STABILITY}, higher; both by Welch's test",
+        _told(found, (speed, slower), (changes, wilder), (_of_study(found, _TWO, _FINAL), None)),
+        all_hold([*slower, *wilder], is_above),
+        trains_options("loss", _options(_TWO)),
+    )
+
+
+def _median(found: Reproduction) -> Claim:
+    name = "label smoothing"
+    changes, accuracies = _of_study(found, _OPTIONS, _CHANGES), _of_study(found, ("cross-entropy", name), ACCURACY)
+    better, places = [turned(accuracies.pairs.get(("cross-entropy", name)))], changes.ranks
+    return Claim(
+        "Label smoothing is of median stability and high performance",
+        f"{_STABILITY}: neither the least nor the most of the four; accuracy above cross-entropy's by Welch's test",
+        _told(found, (changes, ()), (_of_study(found, _OPTIONS, _FINAL), None), (accuracies, better)),
+        UNTESTED if places is None else all_hold(better, lambda pair: is_above(pair) and places[name] in (1, 2)),
+        trains_options("loss", _options(_OPTIONS)),
+    )
+
+
+def _normal(found: Reproduction) -> Claim:
+    changes, accuracies = (_of_study(found, _OPTIONS, quantity) for quantity in (_CHANGES, ACCURACY))
+    places, heights = changes.ranks, accuracies.ranks
+    return Claim(
+        "MSE is stable, of normal performance",
+        f"{_STABILITY}: among the two lowest of the four; accuracy not the highest",
+        _told(found, (changes, ()), (_of_study(found, _OPTIONS, _FINAL), None), (accuracies, ())),
+        UNTESTED if places is None or heights is None else verdict(places["MSE"] <= 1 and heights["MSE"] < 3),
+        trains_options("loss", _options(_OPTIONS)),
+    )
+
+
+def _long_training(runs: Sequence[Measured]) -> Claim:
+    names = ("cross-entropy", "label smoothing", "MSE")
+    gained: dict[str, np.ndarray] = {}
+    diverged: dict[str, str] = {}
+    for name in names:
+        short, long = (of_study(runs, "loss", _OPTIONS[name], epochs) for epochs in (50, 100))
+        seeds = short.keys() | long.keys()
+        lost = {seed for of in (short, long) for seed, run in of.items() if not run.is_finished}
+        both = sorted((short.keys() & long.keys()) - lost)
+        gained[name] = np.array([_accuracy(long[seed]) - _accuracy(short[seed]) for seed in both])
+        if lost:
+            diverged[name] = f"{len(lost)} of {len(seeds)} diverged"
+    gains = Numbers(_GAIN, gained, "holdout", diverged)
+    more = [turned(gains.pairs.get(("cross-entropy", name))) for name in names[1:]]
+    return Claim(
+        "Label smoothing and MSE show great potential after many epochs",
+        "what 100 epochs gain over 50, seed by seed, in study=loss: more than cross-entropy's by Welch's test, "
+        "corrected by Holm",
+        gains.told(more),
+        all_hold(more, is_above),
+        "; ".join(trains_options("loss", _options(names), *typed) for typed in ((), ("epochs=100",))),
+    )
+
+
+def _accuracy(run: Measured) -> float:
+    return float(run.record.result["test/acc"])
+
+
+def _options(names: Iterable[str]) -> list[str]:
+    return [_OPTIONS[name] for name in names]
+
+
+def _of_study(found: Reproduction, names: Iterable[str], quantity: Quantity) -> Numbers:
+    return numbers_of(study_of(found, "loss", {name: _OPTIONS[name] for name in names}), quantity)
+
+
+def _told(found: Reproduction, *shown: tuple[Numbers, Sequence[Difference | None] | None]) -> str:
+    """Numbers of the study, which losses are the less stable for having diverged, and numbers of the report's rows."""
+    of_study = [(numbers.quantity.name, numbers.told(pairs)) for numbers, pairs in shown]
+    rows = [rows_of(found, {name: f"loss_{_OPTIONS[name]}" for name in numbers.values}) for numbers, _ in shown]
+    of_rows = [
+        (numbers.quantity.name, numbers_of(runs, numbers.quantity).told())
+        for (numbers, _), runs in zip(shown, rows, strict=True)
+    ]
+    diverged = shown[0][0].diverged
+    if 0 < len(diverged) < len(shown[0][0].values):
+        of_study.append(("the less stable for having diverged", ", ".join(diverged)))
+    return f"study=loss, {_listed(of_study)}; the report's rows, which vary more than the loss, {_listed(of_rows)}"
+
+
+def _listed(told: Sequence[tuple[str, str]]) -> str:
+    """What was told of each quantity; where that is nothing of each, so once."""
+    known = [f"{name}: {words}" for name, words in told]
+    return "; ".join(known) if any(words != NO_RUN for _, words in told) else NO_RUN

@@ -1,0 +1,187 @@
+"""The numbers of the runs that a claim compares: of rows of the report, and of studies."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from cifar_lab.report.reproduction import PROTOCOLS, Reproduction
+from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Difference, differences
+from cifar_lab.table.measured import Measured
+
+NO_RUN = "no finished run of full length"
+Runs = Mapping[str, Sequence[Measured]]  # by the name that a claim gives their row
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is measured of a run, and how it is told.
+
+    Attributes:
+        name: For readers.
+        measure: None of a run that has not recorded it, NaN of one that has never come so far.
+        unit: Numbers in `%` are fractions, and their differences points.
+        digits: Behind the point; whole epochs of one run have none.
+        change: Whether it is a difference, whose mean is told with its sign.
+    """
+
+    name: str
+    measure: Callable[[Measured], float | None]
+    unit: str = "%"
+    digits: int = 2
+    change: bool = False
+
+    def told(self, values: np.ndarray) -> str:
+        """`89.31 ± 0.20 % (5)` of numbers `(n,)`, n at least 1, of which NaN is one never reached."""
+        reached = values[~np.isnan(values)]
+        never = len(values) - len(reached)
+        if not len(reached):
+            return f"never ({never})"
+        scale, places = 100 if self.unit == "%" else 1, self.digits
+        if self.unit == "epochs" and len(reached) == 1:
+            places = 0
+        spread = f" ± {scale * reached.std(ddof=1):.{places}f}" if len(reached) > 1 else ""
+        mean = f"{scale * reached.mean():{'+' if self.change else ''}.{places}f}{spread} {self.unit}".rstrip()
+        return f"{mean} ({len(reached)}{f', never in {never}' if never else ''})"
+
+    def told_pairs(self, pairs: Sequence[Difference | None]) -> str:
+        """`; LeakyReLU − ELU +2.46 points (+2.25 to +2.67, p 4e-07)` for each tested one, with Holm's p."""
+        scale, unit = (100, "points") if self.unit == "%" else (1, self.unit)
+        told = ""
+        for pair in pairs:
+            if pair is not None:
+                mean, low, high = (f"{scale * value:+.{self.digits}f}" for value in (pair.mean, *pair.interval))
+                words = f"{mean} {unit}".rstrip()
+                told += f"; {pair.first} − {pair.second} {words} ({low} to {high}, p {pair.adjusted:.2g})"
+        return told
+
+
+def of_curve(measure: Callable[[pd.DataFrame], float]) -> Callable[[Measured], float | None]:
+    """What is measured of a run's epochs."""
+    return lambda run: None if run.metrics is None else measure(run.metrics)
+
+
+ACCURACY = Quantity("test accuracy", lambda run: run.record.result.get("test/acc"))
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A number of each run that a claim compares.
+
+    A row of which a run has diverged, or has never come so far, is told and not compared: its other runs are chosen by
+    what they came to.
+
+    Attributes:
+        quantity: What was measured.
+        values: Of the finished runs that have recorded it, `(n,)`, by the row's name.
+        protocol: Of all of them.
+        diverged: `1 of 5 diverged` by the name of each row of which that is true, whatever the protocol.
+    """
+
+    quantity: Quantity
+    values: Mapping[str, np.ndarray]
+    protocol: str
+    diverged: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def not_compared(self) -> dict[str, str]:
+        """Why rows are not compared, however many runs they have, by their names."""
+        never = {name: int(np.isnan(values).sum()) for name, values in self.values.items()}
+        return {
+            **{name: f"{k} of {len(self.values[name])} never came so far" for name, k in never.items() if k},
+            **self.diverged,
+        }
+
+    @cached_property
+    def pairs(self) -> dict[tuple[str, str], Difference]:
+        """The tested differences by the names of both rows, corrected over them all."""
+        compared = {name: values for name, values in self.values.items() if name not in self.not_compared}
+        return {(pair.first, pair.second): pair for pair in differences(compared)}
+
+    @cached_property
+    def ranks(self) -> dict[str, int] | None:
+        """Each row's place by its mean, from 0 for the lowest; None where one has too few runs or is not compared."""
+        if self.not_compared or any(len(values) < SEEDS_FOR_TESTS for values in self.values.values()):
+            return None
+        order = sorted(self.values, key=lambda name: float(self.values[name].mean()))
+        return {name: place for place, name in enumerate(order)}
+
+    def told(self, pairs: Sequence[Difference | None] | None = None) -> str:
+        """`ReLU 89.31 ± 0.20 % (5), ELU 87.45 % (1), protocol=report`, and which rows have diverged.
+
+        Args:
+            pairs: Differences to tell behind it, and which rows are not compared; without them nothing is compared.
+        """
+        parts = [f"{name} {self.quantity.told(values)}" for name, values in self.values.items() if len(values)]
+        told = f"{', '.join(parts)}, protocol={self.protocol}" if parts else NO_RUN
+        why, words = (self.diverged, "") if pairs is None else (self.not_compared, "not compared: ")
+        reasons = ", ".join(f"{name} ({reason})" for name, reason in why.items())
+        return f"{told}{self.quantity.told_pairs(pairs or ())}{f'; {words}{reasons}' if reasons else ''}"
+
+
+def numbers_of(runs: Runs, quantity: Quantity) -> Numbers:
+    """A number of each run that has it, under the protocol under which most can be decided.
+
+    That is the one under which most rows have enough runs for tests, then the one whose row with the fewest has the
+    most, then the one with the most; else the sound one.
+
+    Args:
+        runs: Of the rows that a claim compares, those of both protocols, with a result or without.
+        quantity: What to measure.
+    """
+
+    def values(of_row: Sequence[Measured], protocol: str) -> np.ndarray:
+        found = [quantity.measure(run) for run in of_row if run.is_finished and run.protocol == protocol]
+        return np.array([value for value in found if value is not None], dtype=float)
+
+    def decides(protocol: str) -> tuple[int, int, int]:
+        counts = [len(of_row) for of_row in found[protocol].values()]
+        return sum(count >= SEEDS_FOR_TESTS for count in counts), min(counts), sum(counts)
+
+    found = {
+        protocol: {name: values(of_row, protocol) for name, of_row in runs.items()} for protocol in reversed(PROTOCOLS)
+    }
+    protocol = max(found, key=decides)
+    states = {name: [run.record.state for run in of_row if run.has_ended] for name, of_row in runs.items()}
+    diverged = {
+        name: f"{ended.count('diverged')} of {len(ended)} diverged"
+        for name, ended in states.items()
+        if "diverged" in ended
+    }
+    return Numbers(quantity, found[protocol], protocol, diverged)
+
+
+def rows_of(found: Reproduction, experiments: Mapping[str, str]) -> dict[str, Sequence[Measured]]:
+    """The full-length runs of the rows that are some experiments, by the names that a claim gives them."""
+    return {name: found.entry(experiment).runs for name, experiment in experiments.items()}
+
+
+def of_study(runs: Sequence[Measured], study: str, option: str, epochs: int = 50) -> dict[int, Measured]:
+    """The runs that have ended, by seed, of a study with an option of the group of its name, all else as it has it.
+
+    Those on CIFAR-10 alone, on all of its training images, under the sound protocol.
+    """
+    allowed = {"study", study, "epochs", "data", "protocol", "logger", "trainer", "callbacks", "probe"}
+    found: dict[int, Measured] = {}
+    for run in runs:
+        record = run.record
+        typed = {line.lstrip("+~").partition("=")[0] for line in record.overrides}
+        if (
+            run.has_ended
+            and record.seed is not None
+            and (record.options.get("study"), record.options.get(study)) == (study, option)
+            and record.options.get("data") == "cifar10"
+            and not typed & (record.settings.keys() | record.options.keys()) - allowed
+            and run.protocol == "holdout"
+            and record.settings.get("epochs") == epochs == record.result.get("epochs", epochs)
+            and (run.is_finished or record.seed not in found)
+        ):
+            found[record.seed] = run
+    return found
+
+
+def study_of(found: Reproduction, study: str, options: Mapping[str, str]) -> dict[str, Sequence[Measured]]:
+    """The runs of some options of a study, by the names that a claim gives them."""
+    return {name: list(of_study(found.measured, study, option).values()) for name, option in options.items()}

@@ -1,0 +1,92 @@
+"""The published report beside what was measured: `python -m cifar_lab.report outputs` writes `report/index.html`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifar_lab.runs import Archive, find_runs
+from cifar_lab.terminal.command import run_command
+
+if TYPE_CHECKING:
+    from cifar_lab.report.reproduction import Reproduction
+
+RESULTS = Path("docs/results")
+
+
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="Runs, or folders that are searched for runs.")],
+    output: Annotated[Path, typer.Option(help="Where to write index.html, report.md, tables.csv and figures.")] = Path(
+        "report"
+    ),
+    results: Annotated[
+        Path, typer.Option(help="Runs kept small, read beside the folders; it need not exist.")
+    ] = RESULTS,
+    keep: Annotated[bool, typer.Option("--keep", help="Add the runs that have ended to what --results holds.")] = False,
+) -> None:
+    """Set every run beside the published row that it reproduces: tables, verdicts, tests, curves, claims."""
+    archive = Archive(results)
+    reproduction = read(paths, archive)
+
+    from cifar_lab.report import dead_units
+    from cifar_lab.report.page import writing
+    from cifar_lab.report.claims.landscape import landscape
+    from cifar_lab.table.measured import archived
+
+    if keep:
+        of_landscape = landscape(reproduction.measured).runs
+        runs = (*reproduction.runs, *reproduction.of_studies, *of_landscape)
+        ended = [run for run in runs if run.has_ended and run.record.run is not None]
+        archive.add((archived(run), run.metrics) for run in ended)
+        for run in ended:
+            if (counted := dead_units.counted(run)) is not None:
+                archive.add_dead_units(str(run.record.identity), counted)
+        for run in of_landscape:
+            archive.add_arrays(str(run.record.identity), run.steps(), run.probes())
+    page = writing.write(reproduction, parameters(), output, archive.figures_folder if keep else None)
+    for verdict, entries in reproduction.verdicts.items():
+        print(f"{verdict:15} {len(entries)}: {', '.join(entry.row.label for entry in entries)}")
+    for run in reproduction.unreadable:
+        print(f"unreadable      {run.source}: {run.record.status['error']}")
+    print(f"report          {page}")
+
+
+def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reproduction":
+    """Set the runs in folders, and those of an archive, beside the published rows.
+
+    Args:
+        paths: Runs, or folders with runs.
+        archive: Finished runs kept elsewhere.
+
+    Raises:
+        ValueError: A path is no folder, or the archive is damaged.
+    """
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise ValueError(f"{path} is no folder; name a run, or a folder with runs")
+
+    from cifar_lab.report.reproduction import reproduce
+    from cifar_lab.report.published import tables
+    from cifar_lab.table.measured import gather
+
+    runs = {run.folder.resolve(): run for path in paths for run in find_runs(path)}
+    return reproduce(tables(), gather(runs.values(), archive))
+
+
+def parameters() -> dict[str, int]:
+    """The number of parameters of every published row's model, and of the hypotheses', by the row's name."""
+    from omegaconf import OmegaConf
+
+    from cifar_lab.config import build
+    from cifar_lab.report.published import tables
+
+    published = [row for table in tables() for row in table.rows]
+    rows = [*published, *(hypothesis.row for row in published for hypothesis in row.hypotheses)]
+    models: dict[str, Any] = {row.name: OmegaConf.create(row.config["model"]) for row in rows}
+    return {name: sum(weight.numel() for weight in build(model).parameters()) for name, model in models.items()}
+
+
+def main() -> None:
+    """The command line."""
+    run_command(report)

@@ -1,0 +1,50 @@
+"""The report's tables for TensorBoard: their curves, and a category of custom scalars for each table."""
+
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from cifar_lab.report.page.parts import names
+from cifar_lab.report.reproduction import PROTOCOLS, Reproduction
+from cifar_lab.runs.labels import val_label
+from cifar_lab.table.measured import Measured
+
+
+def write(reproduction: Reproduction, folder: Path) -> None:
+    """Write the curves of every row's runs, over epochs, under tags of their table.
+
+    Charts of custom scalars choose tags, never runs. So a chart of one table needs tags of that table, which are here
+    beside the runs' own event files, and not in them.
+
+    Args:
+        reproduction: What was measured.
+        folder: Of the event files; those of an earlier report are removed.
+    """
+    for old in folder.glob("**/events.out.tfevents.*"):
+        old.unlink()
+    layout: dict[str, dict[str, list[object]]] = {}
+    curves: dict[str, list[tuple[str, Measured]]] = {}
+    for section in (*reproduction.sections, *reproduction.shortened):
+        name, title = names(section)
+        shown = [(entry.row.name, run) for entry in section.entries for run in entry.runs if run.metrics is not None]
+        protocols = [one for one in PROTOCOLS if any(run.protocol == one for _, run in shown)]
+        for row, run in shown:
+            curves.setdefault(f"{row},protocol={run.protocol},seed={run.record.seed}", []).append((name, run))
+        if shown:
+            layout[title] = {
+                **{f"{val_label(one)} accuracy": ["Multiline", [f"{name}/{one}/val/acc$"]] for one in protocols},
+                "training loss": ["Multiline", [f"{name}/.*/train/loss$"]],
+            }
+    for label, runs in curves.items():
+        with SummaryWriter(str(folder / label.replace("/", "_"))) as writer:
+            writer.add_custom_scalars(layout)
+            for name, run in runs:
+                _write_curves(writer, name, run)
+
+
+def _write_curves(writer: SummaryWriter, name: str, run: Measured) -> None:
+    assert run.metrics is not None
+    for quantity in ("val/acc", "train/loss"):
+        known = run.metrics[["epoch", quantity]].dropna()
+        for epoch, value in zip(known["epoch"], known[quantity], strict=True):
+            writer.add_scalar(f"{name}/{run.protocol}/{quantity}", float(value), int(epoch))

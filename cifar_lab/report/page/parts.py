@@ -1,0 +1,204 @@
+"""The page's tables: the rows of a published table, or of a study, with what belongs to them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from cifar_lab.report.page.pictures import Picture, curves, pictures
+from cifar_lab.report.reproduction import PROTOCOLS, Entry, Section
+from cifar_lab.runs.labels import val_label
+from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Difference, differences
+from cifar_lab.table import text
+from cifar_lab.table.comparison import compare
+from cifar_lab.table.measured import Measured
+from cifar_lab.table.records import Record
+
+_COLUMNS = {
+    "report": ("report: best epoch", "report: last epoch"),
+    "holdout": ("holdout: chosen epoch", "holdout: last epoch"),
+}
+_UNTESTED = f"Fewer than {SEEDS_FOR_TESTS} seeds a row: the differences are described by the table, not tested."
+_SOME_UNTESTED = f"Rows of fewer than {SEEDS_FOR_TESTS} seeds under a protocol are described, not tested."
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of the page with what belongs to it.
+
+    Attributes:
+        name: Where links go.
+        title: For readers.
+        note: What a reader must know beforehand.
+        frame: Cells as they are shown.
+        differences: Between its rows.
+        described: Why rows are not tested, where they are not.
+        losses: Published mean training losses beside measured ones; None where none are published.
+        pictures: Its figures.
+    """
+
+    name: str
+    title: str
+    note: str
+    frame: pd.DataFrame
+    differences: pd.DataFrame | None = None
+    described: str = ""
+    losses: pd.DataFrame | None = None
+    pictures: Sequence[Picture] = field(default=())
+
+
+def names(section: Section) -> tuple[str, str]:
+    """What links and files call a table of runs of one length, and what readers do."""
+    name, title = section.table.name, section.table.title
+    return (name, title) if section.is_full else (f"{name}-{_slug(section.length)}", f"{title}: {section.length}")
+
+
+def part(section: Section, parameters: Mapping[str, int]) -> Part:
+    """A published table, or its runs of another length, which stand beside no published number.
+
+    Args:
+        section: The table.
+        parameters: Each row's number of parameters, by the row's name.
+    """
+    name, title = names(section)
+    tested, described = _differences(section)
+    return Part(
+        name,
+        title,
+        section.table.note if section.is_full else "",
+        pd.DataFrame(
+            [_cells(entry, section, parameters) for entry in section.entries if section.is_full or entry.runs]
+        ),
+        tested,
+        described,
+        _losses(section),
+        list(pictures(section, name, title)),
+    )
+
+
+def _cells(entry: Entry, section: Section, parameters: Mapping[str, int]) -> dict[str, str]:
+    published, seconds = entry.row.accuracy, entry.mean("seconds")
+    cells = {"row": entry.row.label}
+    if section.is_full:
+        cells["published"] = "-" if published is None else f"{100 * published:.2f}"
+    for protocol, columns in _COLUMNS.items():
+        for column, metric in zip(columns, ("test/acc", "test/acc_final"), strict=True):
+            cells[column] = text.over_seeds(entry.values(metric, protocol))
+        if section.is_full and protocol == "report":
+            cells["measured, against published"] = judged(entry)
+    if not section.is_full:
+        cells["epochs"], cells["training images"] = (_both(entry, name) for name in ("epochs", "train_size"))
+    cells["parameters"] = f"{parameters[entry.row.name]:,}"
+    cells["seconds"] = "-" if seconds is None else f"{seconds:,.0f}"
+    cells["trained on"] = ", ".join(entry.machines) or "-"
+    if told := state(entry):
+        cells["state"] = told
+    return cells
+
+
+def judged(entry: Entry) -> str:
+    """The verdict on a published accuracy, with the interval that it rests on."""
+    if entry.row.accuracy is None:
+        return "no accuracy published"
+    if entry.noise is None:
+        is_elsewhere = entry.verdict == "not run" and entry.finished("holdout")
+        return "not run (under protocol=report)" if is_elsewhere else entry.verdict
+    low, high = entry.noise
+    return f"{entry.verdict} ({100 * low:.2f} to {100 * high:.2f}; {entry.basis})"
+
+
+def _both(entry: Entry, name: str) -> str:
+    found = {run.record.result[name] for run in entry.runs if run.is_finished}
+    return ", ".join(f"{value:,}" for value in sorted(found)) or "-"
+
+
+def state(entry: Entry) -> str:
+    """What has become of a row's runs that have no result."""
+    told = []
+    for run in entry.unfinished:
+        status = run.record.status
+        reached = f", epoch {status['epoch']} of {status['epochs']}" if {"epoch", "epochs"} <= status.keys() else ""
+        best = run.metrics["val/acc"].max() if run.metrics is not None else np.nan
+        so_far = "" if np.isnan(best) else f", {val_label(run.protocol)} so far {best:.2%}"
+        told.append(f"seed {run.record.seed}, {run.protocol}: {run.record.state}{reached}{so_far}")
+    return "; ".join(told)
+
+
+def _differences(section: Section) -> tuple[pd.DataFrame | None, str]:
+    if len(section.entries) < 2 or not section.is_full:
+        return None, ""
+    lines, left_out = [], False
+    for protocol in PROTOCOLS:
+        rows = {entry.row.label: entry.values("test/acc", protocol) for entry in section.entries}
+        lines += [{"protocol": protocol, **_difference(pair)} for pair in differences(rows)]
+        left_out |= any(0 < len(values) < SEEDS_FOR_TESTS for values in rows.values())
+    if lines:
+        return pd.DataFrame(lines), _SOME_UNTESTED if left_out else ""
+    return None, _UNTESTED if left_out else ""
+
+
+def _difference(pair: Difference) -> dict[str, str]:
+    low, high = pair.interval
+    return {
+        "rows": f"{pair.first} − {pair.second}",
+        "points": f"{100 * pair.mean:+.2f}",
+        "95 % interval of this pair": f"{100 * low:+.2f} to {100 * high:+.2f}",
+        "p (Welch)": f"{pair.p:.3g}",
+        "p (Holm)": f"{pair.adjusted:.3g}",
+        "told apart": "yes" if pair.is_significant else "no",
+    }
+
+
+def _losses(section: Section) -> pd.DataFrame | None:
+    lines = []
+    for entry in section.entries if section.is_full else ():
+        for epoch, published in entry.row.train_loss.items():
+            values = entry.train_losses(epoch)
+            spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
+            lines.append(
+                {
+                    "row": entry.row.label,
+                    "epoch": str(epoch),
+                    "published mean training loss": f"{published:.3f}",
+                    "measured": f"{values.mean():.3f}{spread} ({len(values)})" if len(values) else "-",
+                    "measured / published": f"{values.mean() / published:.2f}" if len(values) else "not run",
+                }
+            )
+    return pd.DataFrame(lines) if lines else None
+
+
+def studies(runs: Sequence[Measured]) -> Iterator[Part]:
+    """A table for each controlled ablation of one length and protocol, as `table` has it, and its rows tested.
+
+    Args:
+        runs: Of studies.
+    """
+    by_identity = {run.record.identity: run for run in runs}
+    groups: dict[tuple[str, float, float, str], list[Record]] = {}
+    for run in runs:
+        study, settings = str(run.record.options["study"]), run.record.settings
+        length = settings.get("epochs", 0), settings.get("data.train_size") or 0
+        groups.setdefault((study, *length, run.protocol), []).append(run.record)
+    for (study, epochs, images, protocol), records in sorted(groups.items()):
+        comparison = compare(records)
+        accuracies = {row.label: row.values("test/acc") for row in comparison.rows}
+        pairs = [_difference(pair) for pair in differences(accuracies)]
+        left_out = any(0 < len(values) < SEEDS_FOR_TESTS for values in accuracies.values())
+        part_of = f", {images:,.0f} training images" if images else ""
+        title = f"study={study}: {epochs:g} epochs{part_of}"
+        name = _slug(f"{title} {protocol}")
+        rows = {row.label: [by_identity[record.identity] for record in row.records] for row in comparison.rows}
+        yield Part(
+            name,
+            f"{title}, protocol={protocol}",
+            " ".join(f"{line.removeprefix('- ').rstrip('.')}." for line in text.facts(comparison)),
+            text.table(comparison),
+            pd.DataFrame(pairs) if pairs else None,
+            (_SOME_UNTESTED if pairs else _UNTESTED) if left_out else "",
+            pictures=list(curves(rows, f"{name}-curves", title, protocol)),
+        )
+
+
+def _slug(words: str) -> str:
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in words.lower()).split())

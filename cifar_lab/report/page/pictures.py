@@ -1,0 +1,111 @@
+"""The page's figures: curves and confusion matrices of a table's rows."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from cifar_lab import figures
+from cifar_lab.report.reproduction import PROTOCOLS, Section
+from cifar_lab.report.page.figures import Judged, agreement
+from cifar_lab.figures import Figure, colours
+from cifar_lab.runs.labels import val_label
+from cifar_lab.table.figures import compared_curves
+from cifar_lab.table.measured import Measured
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page.
+
+    Attributes:
+        name: Of its file, without suffix.
+        words: What it shows.
+        figure: Drawn.
+    """
+
+    name: str
+    words: str
+    figure: Figure = field(repr=False)
+
+    @cached_property
+    def data(self) -> bytes:
+        """SVG."""
+        file = io.BytesIO()
+        self.figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
+        return file.getvalue()
+
+    @property
+    def uri(self) -> str:
+        """The picture itself, as an address."""
+        return f"data:image/svg+xml;base64,{base64.b64encode(self.data).decode()}"
+
+
+def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
+    """The curves of a table's runs under each protocol, and a confusion matrix for each row.
+
+    Args:
+        section: The table.
+        name: What the names of the files begin with.
+        title: What the words begin with.
+    """
+    for protocol in PROTOCOLS:
+        runs = {entry.row.label: [run for run in entry.runs if run.protocol == protocol] for entry in section.entries}
+        yield from curves(runs, f"{name}-{protocol}-curves", title, protocol)
+    tested = {
+        f"{entry.row.label}\n{_told(first)}": first.record.result
+        for entry in section.entries
+        for first in [run for protocol in PROTOCOLS for run in entry.finished(protocol)][:1]
+    }
+    if tested:
+        words = f"{title}: confusion matrices of the chosen epoch, percent of the true class"
+        counts = {label: np.array(result["confusion_matrix"]) for label, result in tested.items()}
+        classes = next(iter(tested.values()))["classes"]
+        yield Picture(f"{name}-confusion", words, figures.confusion_matrices(counts, classes))
+
+
+def glance(sections: Sequence[Section]) -> Iterator[Picture]:
+    """How far each row lies from its published accuracy; nothing where none has been run under the report's protocol.
+
+    Args:
+        sections: Of full length.
+    """
+    judged = [
+        Judged(
+            f"{section.table.title}: {entry.row.label}",
+            entry.row.accuracy,
+            float(entry.values("test/acc", "report").mean()),
+            entry.noise,
+            entry.verdict,
+        )
+        for section in sections
+        for entry in section.entries
+        if entry.row.accuracy is not None and entry.noise is not None
+    ]
+    if judged:
+        words = "Measured less published accuracy, with the verdict's interval; a diamond where zero is outside it"
+        yield Picture("agreement", words, agreement(judged))
+
+
+def curves(rows: Mapping[str, Sequence[Measured]], name: str, title: str, protocol: str) -> Iterator[Picture]:
+    """The training losses and accuracies of runs under one protocol; nothing where none has any.
+
+    Args:
+        rows: The runs by their row's label; each row has the same colour whichever of them have runs.
+        name: Of the file.
+        title: What the words begin with.
+        protocol: Of the runs.
+    """
+    shades = dict(zip(rows, colours(len(rows)), strict=True))
+    known = {label: [run.metrics for run in runs if run.metrics is not None] for label, runs in rows.items()}
+    shown = {label: metrics for label, metrics in known.items() if metrics}
+    if shown:
+        words = f"{title}: training loss and accuracy, protocol={protocol}"
+        yield Picture(name, words, compared_curves(shown, shades, "", val_label(protocol)))
+
+
+def _told(run: Measured) -> str:
+    return f"seed {run.record.seed}, protocol={run.protocol}, {run.record.result['test/acc']:.2%}"

@@ -1,0 +1,190 @@
+"""The report's page, in HTML, Markdown and CSV: published beside measured."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from cifar_lab.report.claims import batch_norm
+from cifar_lab.report.page import dashboards
+from cifar_lab.report.page.batch_norm import chapter
+from cifar_lab.report.claims.claims import Claim, claims
+from cifar_lab.report.claims.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
+from cifar_lab.report.claims.landscape import landscape
+from cifar_lab.report.page.findings import findings
+from cifar_lab.report.page.parts import part, state, studies
+from cifar_lab.report.page.pictures import glance
+from cifar_lab.report.reproduction import PROTOCOLS, Entry, Reproduction
+from cifar_lab.runs import replacing
+from cifar_lab.runs.labels import protocol_words
+from cifar_lab.runs.outputs import write_figure
+from cifar_lab.statistics.significance import SEEDS_FOR_TESTS
+
+
+def write(
+    reproduction: Reproduction, parameters: Mapping[str, int], folder: Path, kept_figures: Path | None = None
+) -> Path:
+    """Write `index.html`, `report.md`, `tables.csv`, `figures/` and `tensorboard/`.
+
+    Args:
+        reproduction: What was measured.
+        parameters: Each row's number of parameters, by the row's name.
+        folder: Made if it does not exist.
+        kept_figures: Where to keep the figures of full length small, as PNG; None keeps none.
+
+    Returns:
+        The page.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    told = _page(reproduction, parameters)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for old in (folder / "figures").glob("*.svg"):
+        old.unlink()
+    of_parts = (one.pictures for one in (*told["parts"], *told["shortened"], *told["studies"], told["chapter"]))
+    for picture in itertools.chain(told["glance"], *of_parts):
+        (folder / "figures" / f"{picture.name}.svg").write_bytes(picture.data)
+    if kept_figures is not None:
+        kept_figures.mkdir(parents=True, exist_ok=True)
+        whole = (one.pictures for one in told["parts"])
+        for picture in itertools.chain(told["glance"], *whole):
+            write_figure(picture.figure, kept_figures / f"{picture.name}.png", dpi=80)
+    environment = Environment(
+        loader=PackageLoader("cifar_lab.report.page"),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["code"] = _code
+    for name in ("index.html", "report.md"):
+        with replacing(folder / name) as file:
+            file.write(environment.get_template(f"{name}.j2").render(told))
+    dashboards.write(reproduction, folder / "tensorboard")
+    with replacing(folder / "tables.csv") as file:
+        numbers(reproduction, parameters).to_csv(file, index=False, lineterminator="\n")
+    return folder / "index.html"
+
+
+def numbers(reproduction: Reproduction, parameters: Mapping[str, int]) -> pd.DataFrame:
+    """Every row at every length in numbers, and every hypothesis: accuracies from 0 to 1, over each protocol's runs."""
+    lines, entries = [], reproduction.entries
+    names = {one.row.name: one.name for entry in entries for one in entry.row.hypotheses}
+    for section in (*reproduction.sections, *reproduction.shortened):
+        for entry in section.entries:
+            if section.is_full or entry.runs:
+                told = {"table": section.table.name, "length": section.length}
+                told["hypothesis"] = names.get(entry.row.name, "")
+                lines.append({**told, **_numbers(entry, section.is_full), "num_parameters": parameters[entry.row.name]})
+            for hypothesis, tested in zip(entry.row.hypotheses, entry.hypotheses, strict=False):
+                told = {"table": section.table.name, "length": section.length, "hypothesis": hypothesis.name}
+                lines.append({**told, **_numbers(tested, True), "num_parameters": parameters[tested.row.name]})
+    return pd.DataFrame(lines)
+
+
+def _numbers(entry: Entry, is_full: bool) -> dict[str, Any]:
+    low, high = (entry.noise if is_full else None) or (math.nan, math.nan)
+    line: dict[str, Any] = {
+        "row": entry.row.name,
+        "label": entry.row.label,
+        "published": entry.row.accuracy,
+        "verdict": entry.verdict if is_full else "",
+        "noise_low": low,
+        "noise_high": high,
+    }
+    for protocol in PROTOCOLS:
+        line[f"{protocol}/runs"] = len(entry.finished(protocol))
+        for name in ("test/acc", "test/acc_final"):
+            values = entry.values(name, protocol)
+            line[f"{protocol}/{name}_mean"] = values.mean() if len(values) else math.nan
+            line[f"{protocol}/{name}_sd"] = values.std(ddof=1) if len(values) > 1 else math.nan
+    return {**line, "seconds": entry.mean("seconds"), "trained_on": ", ".join(entry.machines), "state": state(entry)}
+
+
+def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str, Any]:
+    ended = [entry for entry in reproduction.entries if any(run.has_ended for run in entry.runs)]
+    shown = {run.record.identity: run for run in (*reproduction.runs, *reproduction.of_studies) if run.has_ended}
+    results = [run.record.result for run in shown.values() if run.is_finished]
+    machines = {f"{result['hardware']['device_name']}, {result['precision']}": None for result in results}
+    found = landscape(reproduction.measured)
+    revisions = {str(result["git_revision"])[:12]: None for result in results if result.get("git_revision")}
+    told = claims(reproduction, parameters)
+    decided = Counter(claim.verdict for claim in told)
+    return {
+        "date": date.today().isoformat(),
+        "rows": len(reproduction.entries),
+        "ended": len(ended),
+        "runs": len(shown),
+        "machines": list(machines),
+        "revisions": list(revisions),
+        "protocols": {protocol: protocol_words(protocol) for protocol in PROTOCOLS},
+        "seeds_for_tests": SEEDS_FOR_TESTS,
+        "glance": list(glance(reproduction.sections)),
+        "selection": _selection(reproduction),
+        "parts": [part(section, parameters) for section in reproduction.sections],
+        "shortened": [part(section, parameters) for section in reproduction.shortened],
+        "studies": list(studies(reproduction.of_studies)),
+        "unreadable": len(reproduction.unreadable),
+        "findings": list(findings(reproduction)),
+        "row_verdicts": _counted({verdict: len(entries) for verdict, entries in reproduction.verdicts.items()}),
+        "claims": _claims(told),
+        "claim_verdicts": _counted(
+            {verdict: decided[verdict] for verdict in (SUPPORTED, NOT_SUPPORTED, UNTESTED) if decided[verdict]}
+        ),
+        "chapter": chapter(found),
+        "chapter_claims": _claims(batch_norm.claims(reproduction, found)),
+    }
+
+
+def _selection(reproduction: Reproduction) -> str:
+    """What it may be worth that the test set chooses the epoch; nothing where it has chosen none."""
+    entries = {entry.row.name: entry for entry in reproduction.entries}
+    runs = {run.record.identity: run.record.result for entry in entries.values() for run in entry.finished("report")}
+    chosen = [result for result in runs.values() if result["best_epoch"] is not None]
+    gains = np.array([100 * (result["test/acc"] - result["test/acc_final"]) for result in chosen])
+    if not len(gains):
+        return ""
+    number = f"{len(gains)} run{'s' * (len(gains) > 1)}"
+    return (
+        f"That the test set chooses the epoch is worth {np.median(gains):.2f} points at most: so far lies the best "
+        f"epoch above the last one, in the median of {number} ({gains.min():.2f} to {gains.max():.2f})."
+    )
+
+
+def _claims(told: Sequence[Claim]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "claim": claim.words,
+                "decided by": claim.decides,
+                "measured": claim.numbers,
+                "verdict": claim.verdict,
+                "what decides it is run by": f"`{claim.command}`"
+                if claim.command and claim.verdict == UNTESTED
+                else "",
+            }
+            for claim in told
+        ]
+    )
+
+
+def _counted(verdicts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+
+
+def _code(words: str) -> Markup:
+    """Put what stands between backticks as code, in HTML."""
+    parts = words.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part) for number, part in enumerate(parts)
+    )

@@ -1,0 +1,171 @@
+"""What the published report holds, in values: its tables and rows, and how a row is run, shortened or whole."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache, cached_property
+from typing import Any
+
+import yaml
+
+from cifar_lab.config import conf_folder
+from cifar_lab.config.composition import composed
+from cifar_lab.runs.fingerprints import leaves, settings
+
+# What a shortened run has otherwise than the published one; all that follows it, as the cosine's end does, is in it.
+LENGTH_KEYS = (
+    "epochs",
+    "scheduler.T_0",
+    "scheduler.T_max",
+    "scheduler.step_size",
+    "scheduler.total_steps",
+    "trainer.check_val_every_n_epoch",
+    "trainer.limit_train_batches",
+    "trainer.max_time",
+)
+_SMOKE_IMAGES = 1000
+
+
+class Scale(StrEnum):
+    """How much of a published run is run: all of it; a tenth of its epochs; one epoch of 1,000 images."""
+
+    FULL = "full"
+    QUICK = "quick"
+    SMOKE = "smoke"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a published table.
+
+    Attributes:
+        experiment: The option of `conf/experiment/`.
+        label: The row's name in its table.
+        overrides: What is set on top of the experiment.
+        train_loss: Published mean training loss by epoch, from 1.
+        config: The resolved configuration of `protocol=report` and seed 0, plain values.
+        accuracy: The published test accuracy, from 0 to 1; None where none is printed.
+        hypotheses: What may explain an accuracy that the row's settings do not give.
+    """
+
+    experiment: str
+    label: str
+    overrides: tuple[str, ...] = ()
+    train_loss: Mapping[int, float] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    accuracy: float | None = None
+    hypotheses: tuple["Hypothesis", ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The experiment with what is set on top of it: `vgg_a,optimizer.lr=1e-4`."""
+        return ",".join((self.experiment, *self.overrides))
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """What can change the row's numbers, by dotted key; kept, as every run is compared with them."""
+        return dict(leaves(settings(self.config)))
+
+    def command(self, scale: Scale = Scale.FULL, seed: int = 0, protocol: str = "report") -> list[str]:
+        """The command line of `python -m cifar_lab.train` that runs the row, but for its name."""
+        return [
+            f"experiment={self.experiment}",
+            *self.overrides,
+            *(f"{key}={value}" for key, value in self.shortened(scale).items()),
+            f"protocol={protocol}",
+            f"seed={seed}",
+        ]
+
+    def shortened(self, scale: Scale) -> dict[str, int]:
+        """What a scale sets otherwise than the published run has it, by dotted key.
+
+        Epochs, step sizes and the first cycle's length become a tenth, rounded, at least 1; the averaging's start and
+        anneal are shares of the epochs, and follow, but for a start that would leave no epoch. Patience and cooldown
+        stay.
+        """
+        if scale is Scale.FULL:
+            return {}
+        scheduler, epochs = self.config["scheduler"], self.config["epochs"]
+        lengths = {f"scheduler.{key}": scheduler[key] for key in ("step_size", "T_0") if key in scheduler}
+        short = {
+            key: 1 if scale is Scale.SMOKE else _tenth(value) for key, value in {"epochs": epochs, **lengths}.items()
+        }
+        every = self.config["trainer"]["check_val_every_n_epoch"]
+        if every is not None and every > short["epochs"]:  # else it would never be validated
+            short["trainer.check_val_every_n_epoch"] = short["epochs"]
+        start = self.config["averaging"].get("start")
+        if start is not None and round(start * short["epochs"]) >= short["epochs"]:
+            short["averaging.start"] = 0
+        return {**short, "data.train_size": _SMOKE_IMAGES} if scale is Scale.SMOKE else short
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """Why the printed settings may not give the published number, as settings of a run of its own.
+
+    Attributes:
+        name: One word, of the sweep in which its runs lie too.
+        words: What it says, and why it may be.
+        row: The published row with what the hypothesis sets otherwise; its accuracy is the published one.
+    """
+
+    name: str
+    words: str
+    row: Row
+
+
+@dataclass(frozen=True)
+class Table:
+    """A published table.
+
+    Attributes:
+        name: One word.
+        title: For readers.
+        rows: In the report's order.
+        note: What a reader must know of how its rows were made.
+    """
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    note: str = ""
+
+
+def _tenth(number: int) -> int:
+    return max(1, round(number / 10))
+
+
+@cache
+def tables() -> tuple[Table, ...]:
+    """The report's tables, each row composed; a tenth of a second a row."""
+    told = yaml.safe_load((conf_folder() / "published.yaml").read_text())
+    return tuple(
+        Table(table["name"], table["title"], tuple(map(_row, table["rows"])), table.get("note", ""))
+        for table in told["tables"]
+    )
+
+
+def _row(told: Mapping[str, Any]) -> Row:
+    overrides = tuple(told.get("overrides", ()))
+    config = _of_row(told["experiment"], overrides)
+    return Row(
+        told["experiment"],
+        told["label"],
+        overrides,
+        told.get("train_loss", {}),
+        config,
+        config["published"],
+        tuple(_hypothesis(told, one, config["published"]) for one in told.get("hypotheses", ())),
+    )
+
+
+def _hypothesis(row: Mapping[str, Any], told: Mapping[str, Any], published: float | None) -> Hypothesis:
+    # Its run reproduces nothing that is printed, so the run itself carries no published number.
+    overrides = (*row.get("overrides", ()), *told["overrides"], "published=null")
+    config = _of_row(row["experiment"], overrides)
+    tested = Row(row["experiment"], told["label"], overrides, config=config, accuracy=published)
+    return Hypothesis(told["name"], told["words"], tested)
+
+
+def _of_row(experiment: str, overrides: Sequence[str]) -> dict[str, Any]:
+    return composed([f"experiment={experiment}", *overrides, "protocol=report", "seed=0"])

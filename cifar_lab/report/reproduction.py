@@ -1,0 +1,239 @@
+"""Runs set beside the published rows that they reproduce."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from cifar_lab.report.lengths import FULL, is_beginning, length_of, order
+from cifar_lab.report.published import Row, Table
+from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, noise_interval
+from cifar_lab.table.measured import Measured
+
+PROTOCOLS = ("report", "holdout")
+VERDICTS = ("within noise", "lower", "higher", "diverged", "none published", "not run")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of a published table, with its runs of one length.
+
+    Attributes:
+        row: What was published.
+        runs: All of them, finished or not, by seed.
+        hypotheses: What was tried to explain the published number, each with its runs, where the row has full length.
+        beginnings: Runs of other numbers of epochs that train as these do as far as they go, where the row has full
+            length.
+    """
+
+    row: Row
+    runs: tuple[Measured, ...] = ()
+    hypotheses: tuple["Entry", ...] = ()
+    beginnings: tuple[Measured, ...] = ()
+
+    def train_losses(self, epoch: int) -> np.ndarray:
+        """The mean training loss of an epoch, from 1, of each seed that has come so far under the report's protocol."""
+        longest_last = sorted(self.beginnings, key=lambda run: run.record.settings["epochs"])
+        found = {}
+        for run in (*longest_last, *self.runs):
+            if run.protocol == "report" and run.metrics is not None:
+                for loss in run.metrics.loc[run.metrics["epoch"] == epoch, "train/loss"]:
+                    found[run.record.seed] = float(loss)
+        return np.array(list(found.values()))
+
+    def finished(self, protocol: str) -> list[Measured]:
+        """The runs with a result under a protocol."""
+        return [run for run in self.runs if run.is_finished and run.protocol == protocol]
+
+    def values(self, name: str, protocol: str) -> np.ndarray:
+        """A number of each finished run under a protocol, `(n,)`."""
+        found = [run.record.result.get(name) for run in self.finished(protocol)]
+        return np.array([value for value in found if value is not None], dtype=float)
+
+    def mean(self, name: str) -> float | None:
+        """The mean of a number over all finished runs; None without one."""
+        found = np.concatenate([self.values(name, protocol) for protocol in PROTOCOLS])
+        return float(found.mean()) if len(found) else None
+
+    @property
+    def machines(self) -> list[str]:
+        """What trained its finished runs, each once."""
+        return list({run.record.result["hardware"]["device_name"]: None for run in self.runs if run.is_finished})
+
+    @property
+    def unfinished(self) -> list[Measured]:
+        """The runs without a result."""
+        return [run for run in self.runs if not run.is_finished]
+
+    @cached_property
+    def noise(self) -> tuple[float, float] | None:
+        """Where the published accuracy lies if noise explains it, from the runs of the report's protocol."""
+        values = self.values("test/acc", "report")
+        if not len(values):
+            return None
+        return noise_interval(values, min(run.record.result["test_size"] for run in self.finished("report")))
+
+    @property
+    def verdict(self) -> str:
+        """What was measured against the published accuracy: one of `VERDICTS`.
+
+        `diverged`: no run of the report's protocol has finished.
+        """
+        if self.row.accuracy is None:
+            return "none published"
+        if self.noise is None:
+            diverged = any(run.record.state == "diverged" and run.protocol == "report" for run in self.runs)
+            return "diverged" if diverged else "not run"
+        low, high = self.noise
+        if low <= self.row.accuracy <= high:
+            return "within noise"
+        return "lower" if high < self.row.accuracy else "higher"
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether the printed settings gave another number than the published one."""
+        return self.verdict in ("lower", "higher", "diverged")
+
+    @property
+    def basis(self) -> str:
+        """What the verdict rests on."""
+        number = len(self.values("test/acc", "report"))
+        if self.row.accuracy is None or not number:
+            return ""
+        if number < SEEDS_FOR_INTERVALS:
+            return f"binomial interval alone, n = {number}"
+        return f"95 % prediction interval, n = {number}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A published table with the runs of one length.
+
+    Attributes:
+        table: What was published.
+        length: How long its runs are beside the published ones.
+        entries: One for each row.
+    """
+
+    table: Table
+    length: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the runs are as long as the published ones, on all images."""
+        return self.length == FULL
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether there is a run of any row."""
+        return any(entry.runs for entry in self.entries)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The published report beside what was measured.
+
+    Attributes:
+        sections: The published tables with the full-length runs.
+        shortened: Tables of shorter runs, each of one length.
+        measured: All runs, those of no published row too.
+    """
+
+    sections: tuple[Section, ...]
+    shortened: tuple[Section, ...] = ()
+    measured: tuple[Measured, ...] = field(default=(), repr=False)
+
+    def entry(self, experiment: str) -> Entry:
+        """The full-length runs of the published row that is one experiment as it is.
+
+        Raises:
+            KeyError: No row is.
+        """
+        return {entry.row.name: entry for section in self.sections for entry in section.entries}[experiment]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All full-length rows, each as often as it is in a table."""
+        return [entry for section in self.sections for entry in section.entries]
+
+    @property
+    def verdicts(self) -> dict[str, list[Entry]]:
+        """The full-length rows of each verdict that any has."""
+        found = {verdict: [entry for entry in self.entries if entry.verdict == verdict] for verdict in VERDICTS}
+        return {verdict: entries for verdict, entries in found.items() if entries}
+
+    @property
+    def runs(self) -> list[Measured]:
+        """Every run of a published row, or of a hypothesis about one, that has ended, once."""
+        sections = (*self.sections, *self.shortened)
+        entries = [entry for section in sections for entry in section.entries]
+        entries += [tested for entry in entries for tested in entry.hypotheses]
+        found = {run.record.identity: run for entry in entries for run in entry.runs}
+        return [run for run in found.values() if run.has_ended]
+
+    @property
+    def of_studies(self) -> list[Measured]:
+        """Every run of a controlled ablation on CIFAR-10."""
+        options = [(run, run.record.options) for run in self.measured]
+        return [run for run, chosen in options if chosen.get("study") and chosen.get("data") == "cifar10"]
+
+    @property
+    def unreadable(self) -> list[Measured]:
+        """The damaged ones, of which nothing is known."""
+        return [run for run in self.measured if run.record.state == "unreadable"]
+
+
+def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction:
+    """Set runs beside the rows whose settings they have; one run serves every row that it fits.
+
+    Args:
+        tables: The published ones.
+        runs: Any; of those of a row whose numbers must be equal one counts, a finished one if there is one.
+    """
+
+    def by_length(row: Row, hypotheses: tuple[Entry, ...] = ()) -> dict[str, Entry]:
+        """The row's runs by their length, the full one always among them."""
+        found: dict[str, dict[object, Measured]] = {}
+        for run in runs:
+            length = length_of(row, run.record.settings, run.record.seed)
+            if length is not None:
+                known = found.setdefault(length, {}).setdefault(run.record.identity, run)
+                if run.is_finished and not known.is_finished:
+                    found[length][run.record.identity] = run
+        beginnings = [run for of in found.values() for run in of.values() if is_beginning(row, run.record.settings)]
+        ordered = {length: tuple(sorted(own.values(), key=_by_seed)) for length, own in found.items()}
+        whole = Entry(row, ordered.pop(FULL, ()), hypotheses, tuple(beginnings))
+        return {**{length: Entry(row, own) for length, own in ordered.items()}, FULL: whole}
+
+    rows = [(table, row) for table in tables for row in table.rows]
+    tested = {one.name: by_length(one.row) for _, row in rows for one in row.hypotheses}
+    entries = {
+        (table.name, row.name): by_length(row, tuple(tested[one.name][FULL] for one in row.hypotheses))
+        for table, row in rows
+    }
+    found_lengths = {length for by_length in (*entries.values(), *tested.values()) for length in by_length}
+    lengths = sorted(found_lengths - {FULL}, key=order)
+
+    def section(table: Table, length: str) -> Section:
+        of_rows = []
+        for row in table.rows:
+            of_rows.append(entries[table.name, row.name].get(length, Entry(row)))
+            if length != FULL:  # those of full length stand with what they are to explain
+                shorter = [tested[one.name][length] for one in row.hypotheses if length in tested[one.name]]
+                of_rows += [
+                    replace(one, row=replace(one.row, label=f"{row.label}: {one.row.label}")) for one in shorter
+                ]
+        return Section(table, length, tuple(of_rows))
+
+    shortened = [section(table, length) for length in lengths for table in tables]
+    return Reproduction(
+        tuple(section(table, FULL) for table in tables),
+        tuple(one for one in shortened if one.has_runs),
+        tuple(runs),
+    )
+
+
+def _by_seed(run: Measured) -> tuple[bool, int]:
+    return run.record.seed is None, run.record.seed or 0
