@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
 from cifar_lab import report, train
+from cifar_lab.report import command
 from cifar_lab.report.claims.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
 from cifar_lab.report.lengths import _SCALES, FULL
 from cifar_lab.report.published import Row, Scale, tables
@@ -42,7 +43,7 @@ def parameters() -> dict[str, int]:
 
 @pytest.fixture(autouse=True)
 def _networks_are_counted_once(monkeypatch: pytest.MonkeyPatch, parameters: dict[str, int]) -> None:
-    monkeypatch.setattr(report, "parameters", lambda: parameters)
+    monkeypatch.setattr(command, "parameters", lambda: parameters)
 
 
 def _leave_runs(folder: Path, rows: dict[str, Row]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cifar_lab.config import conf_folder, published
+from cifar_lab.config import conf_folder
+from cifar_lab.report import published
 from cifar_lab.report.published import Table
 
 # Percent; None where the report prints no accuracy.
