@@ -43,6 +43,7 @@ LEFT_OUT = {
     "data": "CIFAR_LAB_DATA=... make test, with the folder of CIFAR-10",
     "cluster": "make cluster-test",
 }
+CHECKOUT = Path(__file__).resolve().parents[1]
 SLOW_TIMEOUT = 900  # seconds
 
 

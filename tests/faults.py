@@ -1,6 +1,7 @@
 """Kills and signals at a chosen place: signals in this process too, kills in processes of the command's own."""
 
 import faulthandler
+from tests.conftest import CHECKOUT
 import multiprocessing
 import os
 import signal
@@ -57,7 +58,7 @@ def start(*arguments: str, fault: Fault | None = None) -> Callable[[], Ended]:
     """Start it, and return what waits for its end; the process's number is the `pid` of that."""
     output = Path(f".output{len(list(Path.cwd().glob('.output*')))}").absolute()
     output.touch()
-    with chdir(Path(__file__).parents[1]):  # where the server finds `tests`
+    with chdir(CHECKOUT):  # where the server finds `tests`
         forkserver.ensure_running()
     process = _processes.Process(target=_train, args=(arguments, fault, str(output), os.getcwd()))
     process.start()

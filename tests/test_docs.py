@@ -13,8 +13,9 @@ import pytest
 import cifar_lab
 from cifar_lab.config.preflight import Preflight
 from cifar_lab.config.reference import anchor
+from tests.conftest import CHECKOUT
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = CHECKOUT / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md"]
 COMMANDS = sorted(
     {

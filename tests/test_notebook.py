@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from cifar_lab import train
-from tests.conftest import TINY, Train
+from tests.conftest import CHECKOUT, TINY, Train
 from tests.landscape_runs import leave_band, leave_probed
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+FOLDER = CHECKOUT / "notebooks"
 NOTEBOOK, BATCH_NORM = FOLDER / "report.ipynb", FOLDER / "batch_norm.ipynb"
 PICTURES = {"band.png", "smoothness.png"}
 

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from cifar_lab.config import conf_folder
+from tests.conftest import CHECKOUT
 
-ROOT = Path(__file__).parents[1]
+ROOT = CHECKOUT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = "num_train=1000, num_test=200"  # of its example in Python
 

@@ -15,9 +15,9 @@ import torch
 
 from cifar_lab.models import CNN
 from cifar_lab.runs import Run
-from tests.conftest import Outcome, refusal
+from tests.conftest import CHECKOUT, Outcome, refusal
 
-PAGE = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
+PAGE = (CHECKOUT / "docs" / "recipes.md").read_text(encoding="utf-8")
 NUM_CLASSES = 100
 MLP_PARAMETERS = 3072 * 64 + 64 + 64 * 10 + 10
 FEW = ("data.num_train=60", "data.num_test=20")

@@ -12,9 +12,8 @@ import pytest
 
 from cifar_lab import __version__
 from cifar_lab.runs import Run
-from tests.conftest import TINY
+from tests.conftest import CHECKOUT, TINY
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 WHEEL = f"cifar_lab-{__version__}-py3-none-any.whl"
 SCRIPT, MODULE = ("cifar-lab", "train"), ("python", "-m", "cifar_lab.train")
 # Kinds of the package's files.

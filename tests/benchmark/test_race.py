@@ -9,6 +9,7 @@ import pytest
 
 from cifar_lab.benchmark import race as module
 from cifar_lab.benchmark.race import CHECK_STEPS, Contest, LoopError, race
+from tests.conftest import CHECKOUT
 
 WORDS = ("model.filters=[2,2,2]", "trainer=cpu")
 
@@ -20,7 +21,7 @@ def forks(monkeypatch: pytest.MonkeyPatch) -> None:
     get_context = multiprocessing.get_context
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: get_context("forkserver"))
     multiprocessing.set_forkserver_preload(["tests.preloaded"])
-    with chdir(Path(__file__).parents[2]):  # where the server finds `tests`
+    with chdir(CHECKOUT):  # where the server finds `tests`
         forkserver.ensure_running()
 
 

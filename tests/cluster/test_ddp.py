@@ -12,7 +12,7 @@ import pytest
 from cifar_lab.runs import Run, Sweep, find_runs, read_checkpoint
 from tests.comparison import differences
 from tests.conftest import names
-from tests.test_processes import PLAIN, SAME, TWO, check_equal, ended_within, living
+from tests.train.processes.test_processes import PLAIN, SAME, TWO, check_equal, ended_within, living
 
 pytestmark = pytest.mark.cluster
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "cifar_lab.train")

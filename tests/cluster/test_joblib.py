@@ -7,7 +7,7 @@ import pytest
 from cifar_lab.runs import Sweep
 from tests.comparison import sweep_differences
 from tests.conftest import Outcome
-from tests.test_side_by_side import PLAIN, killing_loss
+from tests.engines.test_side_by_side import PLAIN, killing_loss
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs pip install 'cifar-lab[joblib]'")
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]

@@ -13,7 +13,7 @@ import pytest
 from cifar_lab.runs import Sweep
 from tests.comparison import differences
 from tests.conftest import Outcome, names
-from tests.test_side_by_side import PLAIN, check_two_interrupted, command, killing_loss, wait_for_two
+from tests.engines.test_side_by_side import PLAIN, check_two_interrupted, command, killing_loss, wait_for_two
 
 pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs pip install 'cifar-lab[ray]'")
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]

@@ -11,7 +11,7 @@ import pytest
 from cifar_lab.runs import Sweep
 from tests.comparison import differences
 from tests.conftest import Outcome, names
-from tests.test_side_by_side import PLAIN, command
+from tests.engines.test_side_by_side import PLAIN, command
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 

@@ -11,12 +11,12 @@ from cifar_lab.config import class_names, resolved
 from cifar_lab.config.naming import run_folder, sweep_name
 from cifar_lab.runs import Archive, Run
 from cifar_lab.runs.fingerprints import fingerprint, leaves
-from tests.conftest import Compose
+from tests.conftest import CHECKOUT, Compose
 
 LONG = "1" * 300
 
 
-ARCHIVE = Path(__file__).parents[2] / "docs" / "results"
+ARCHIVE = CHECKOUT / "docs" / "results"
 
 
 def test_what_cannot_change_numbers_is_not_in_the_fingerprint(composed: Compose) -> None:

@@ -12,8 +12,9 @@ import pytest
 from cifar_lab.config import checks, conf_folder, reference
 from cifar_lab.config.options import groups, options, scalars
 from cifar_lab.config.reference import anchor
+from tests.conftest import CHECKOUT
 
-PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+PAGE = CHECKOUT / "docs" / "configuration.md"
 
 
 def test_the_module_prints_the_page_whatever_the_users_data_folder(

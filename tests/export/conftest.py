@@ -8,7 +8,7 @@ from cifar_lab.export.writing import Exported
 from cifar_lab.trained import Trained
 from tests.export.networks import exported, network
 
-# A file of ONNX, which takes the longest, is one of `tests/test_export.py`, and of slow tests.
+# A file of ONNX, which takes the longest, is one of `tests/export/test_command.py`, and of slow tests.
 WITHOUT_ONNX = tuple(kind for kind in Format if kind is not Format.ONNX)
 
 

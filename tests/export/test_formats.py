@@ -9,6 +9,7 @@ from safetensors import safe_open
 from cifar_lab.export.kinds import Format, Input
 from cifar_lab.export.writing import Exported
 from cifar_lab.trained import Trained, load
+from tests.conftest import CHECKOUT
 from tests.export.networks import (
     ACTIVATIONS,
     NETWORKS,
@@ -94,5 +95,5 @@ def test_no_file_says_where_it_was_made(cnn: Files) -> None:
     trained, files = cnn
     for one in files.values():
         content = one.path.read_bytes()
-        for folder in (Path(__file__).parents[2], trained.weights.parent):
+        for folder in (CHECKOUT, trained.weights.parent):
             assert str(folder).encode() not in content, one.kind

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cifar_lab.machine import hardware
+from tests.conftest import CHECKOUT
 
 
 @pytest.fixture(autouse=True)
@@ -109,10 +110,10 @@ def test_memory_that_is_kept_is_not_mapped_again() -> None:
 @pytest.mark.skipif(not _IS_GLIBC, reason="other C libraries have no mallopt")
 def test_memory_that_is_kept_is_mapped_less_often_than_what_is_left() -> None:
     code = (
-        "from cifar_lab import hardware\nfrom tests.test_hardware import _faults\n"
+        "from cifar_lab import hardware\nfrom tests.machine.test_hardware import _faults\n"
         "left = _faults()\nassert hardware.keep_freed_memory('cpu')\nprint(left, _faults())"
     )
-    folder = Path(__file__).parents[1]
+    folder = CHECKOUT
     left, kept = map(int, subprocess.check_output([sys.executable, "-c", code], cwd=folder, text=True).split())
     assert kept < left / 10
 

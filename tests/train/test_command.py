@@ -25,7 +25,7 @@ from cifar_lab.train.assembly import make_classifier
 from cifar_lab.train.attempt import Attempt
 from cifar_lab.train.classifier import Classifier
 from cifar_lab.train.summary import summary
-from tests.conftest import TINY, Compose, Outcome, Train, names, refusal
+from tests.conftest import CHECKOUT, TINY, Compose, Outcome, Train, names, refusal
 
 Lab = Callable[..., Outcome]
 # What runs leave is looked at by several tests, and each of these is trained once.
@@ -87,7 +87,7 @@ def test_a_run_leaves_a_complete_directory(lab: Lab, trained: Train, composed: C
     assert yaml.safe_load(run.config_file.read_text())["data"]["num_train"] == 60
 
     result = run.result()
-    page = (Path(__file__).parents[1] / "docs" / "run_directory.md").read_text(encoding="utf-8")
+    page = (CHECKOUT / "docs" / "run_directory.md").read_text(encoding="utf-8")
     documented = page.partition("\n## result.json\n")[2]
     assert set(re.findall(r"^\| `([^`]+)` \|", documented, re.MULTILINE)) == result.keys()
     assert result["status"] == "finished"

@@ -9,7 +9,7 @@ import platform
 import pytest
 
 from cifar_lab.machine import hardware
-from tests.layer_gradients import Case, convolutions, faults, others, pointwise
+from tests.machine.layer_gradients import Case, convolutions, faults, others, pointwise
 
 pytestmark = pytest.mark.slow
 LAYERS = ("Linear", "NoSuchLayer")

@@ -22,7 +22,7 @@ from cifar_lab.export import formats, kinds, writing
 from cifar_lab.export.subject import on_cpu
 from cifar_lab.runs import Run
 from cifar_lab.trained import load
-from tests.conftest import Train, names, refusal
+from tests.conftest import CHECKOUT, Train, names, refusal
 from tests.export.networks import check_description, check_graph, check_input, pixels
 from tests.kinds_of_runs import AVERAGED, EMA, FINISHED, WITHOUT_BN
 from tests.report_networks import ReportCNN, ReportResNet, ReportVGG
@@ -69,7 +69,7 @@ def test_a_run_is_exported_in_every_format_with_a_card_whose_code_runs(
     check_input(text)
     (size, *_), *_ = (value.type.tensor_type.shape.dim for value in (*model.graph.input, *model.graph.output))
     assert size.dim_param == "batch"
-    for place in (Path(__file__).parents[1], run.folder):
+    for place in (CHECKOUT, run.folder):
         assert str(place).encode() not in (folder / "model.onnx").read_bytes()
 
     card = (folder / "model_card.md").read_text()

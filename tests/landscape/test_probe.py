@@ -21,7 +21,7 @@ from cifar_lab.train import run
 from cifar_lab.train.callbacks import CheckpointFiles, Recorder, Saving, Throughput
 from cifar_lab.train.classifier import Classifier
 from tests.comparison import equal
-from tests.conftest import TINY
+from tests.conftest import CHECKOUT, TINY
 
 PROBE = ("probe=gradient", "probe.every=2", "probe.etas=[0.1,1]", "probe.relative=[0.01]", "probe.at=[1]")
 
@@ -177,7 +177,7 @@ def test_every_array_has_the_shape_that_the_page_gives_it(tmp_path: Path) -> Non
         **dict.fromkeys([f"{RELATIVE}{name}" for name in MOVED_QUANTITIES], (2, 2)),
         "relative_distance": (2,),
     }
-    documented = (Path(__file__).parents[2] / "docs" / "run_directory.md").read_text(encoding="utf-8")
+    documented = (CHECKOUT / "docs" / "run_directory.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in documented for name in shapes if not name.startswith(RELATIVE))
 
 
