@@ -14,9 +14,18 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-# Modules of version 0.1 that README, docs, notebooks and options' files named; they work until 0.3.
+# Modules of version 0.1 that README, docs, notebooks and options' files named, which work until version 0.3.
 MOVED = {
-    "cifar_lab.callbacks": "cifar_lab.train.callbacks",
+    "cifar_lab.analysis": "",  # seven features, of which each has its room now
+    "cifar_lab.analysis.claims": "cifar_lab.report.claims.claims",
+    "cifar_lab.analysis.landscape_bands": "cifar_lab.landscape.batch_norm.bands",
+    "cifar_lab.analysis.landscape_smoothness": "cifar_lab.landscape.batch_norm.smoothness",
+    "cifar_lab.analysis.report_page": "cifar_lab.report.page.writing",
+    "cifar_lab.analysis.run_report": "cifar_lab.train.summary",
+    "cifar_lab.analysis.statistics": "cifar_lab.statistics.accuracies",
+    "cifar_lab.analysis.sweep_report": "cifar_lab.table.output",
+    "cifar_lab.analysis.tables": "cifar_lab.table.text",
+    "cifar_lab.callbacks": "",
     "cifar_lab.callbacks.averaging": "cifar_lab.train.callbacks.averaging",
     "cifar_lab.callbacks.probe": "cifar_lab.landscape.probe",
     "cifar_lab.callbacks.snapshots": "cifar_lab.train.callbacks.snapshots",
@@ -45,17 +54,21 @@ class _Moved(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if fullname in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        if spec.name.rpartition(".")[0] not in MOVED:  # or the package has been warned of already
-            line = f"{spec.name} has moved to {MOVED[spec.name]}; the old name works until version 0.3"
-            warnings.warn(line, FutureWarning, stacklevel=2)
-        module = importlib.import_module(MOVED[spec.name])
+        new = MOVED[spec.name]
+        if not new:
+            package = ModuleType(spec.name)
+            package.__path__ = []
+            return package
+        line = f"{spec.name} has moved to {new}; the old name works until version 0.3"
+        warnings.warn(line, FutureWarning, stacklevel=2)
+        module = importlib.import_module(new)
         spec.loader_state = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
         """Leave the module, which has been executed, with the spec of its own name."""
-        assert module.__spec__ is not None
-        module.__spec__ = module.__spec__.loader_state
+        if module.__spec__ is not None and module.__spec__.loader_state is not None:
+            module.__spec__ = module.__spec__.loader_state
 
 
 sys.meta_path.insert(0, _Moved())

@@ -1,7 +1,6 @@
 """Kills and signals at a chosen place: signals in this process too, kills in processes of the command's own."""
 
 import faulthandler
-from tests.conftest import CHECKOUT
 import multiprocessing
 import os
 import signal
@@ -16,6 +15,8 @@ from typing import IO, Any, NamedTuple
 import lightning as L
 import pytest
 import torch
+
+from tests.conftest import CHECKOUT
 
 # Processes are forked where everything is imported and one command line has been composed.
 _processes = multiprocessing.get_context("forkserver")

@@ -7,6 +7,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from cifar_lab import current
+
 
 def build(option: DictConfig, **arguments: Any) -> Any:
     """Make what `_target_` names, with plain Python values; `arguments` add to the option's or replace them.
@@ -15,7 +17,7 @@ def build(option: DictConfig, **arguments: Any) -> Any:
     """
     if "_target_" not in option:
         return None
-    return _instantiated(option, **arguments)
+    return _instantiated(option, **{**arguments, "_target_": current(option["_target_"])})
 
 
 def build_scheduler(option: DictConfig, total_steps: int) -> dict[str, Any]:

@@ -230,7 +230,7 @@ class Preflight:
             keys = [key for key in loader.dropped if key.startswith(f"{group}.")]
             whose = f"the {loader.dropped[keys[0]]}'s, whose {' and '.join(keys)} fall away"
             self._note(f"{group}={loader.choices[group]} replaces {whose}")
-        for line in checks.notes(plain):
+        for line in (*targets.moved(plain), *checks.notes(plain)):
             self._note(line)
 
     def _note(self, line: str) -> None:

@@ -38,6 +38,15 @@ def check_targets(config: Mapping[str, Any], allowed: Iterable[str], how: str = 
     _check(config, ("_target_",), _is_component, allowed, how)
 
 
+def moved(config: Mapping[str, Any]) -> list[str]:
+    """A line for each component that a user's option names as it was called in version 0.1."""
+    return [
+        f"{key}={value} has moved to {current(value)}; the old name works until version 0.3"
+        for key, value in _targets(config, ("_target_",))
+        if current(value) != value
+    ]
+
+
 def check_network_targets(option: Mapping[str, Any], allowed: Iterable[str]) -> None:
     """The same of an option that makes a network, of which a file or a folder tells: networks and their parts alone."""
     _check(option, ("_target_",), lambda target: bool(_OF_NETWORKS.fullmatch(target)), allowed, "--allow {}")

@@ -30,8 +30,8 @@ def report(
     reproduction = read(paths, archive)
 
     from cifar_lab.report import dead_units
-    from cifar_lab.report.page import writing
     from cifar_lab.report.claims.landscape import landscape
+    from cifar_lab.report.page import writing
     from cifar_lab.table.measured import archived
 
     if keep:
@@ -66,8 +66,8 @@ def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reprod
         if not path.is_dir():
             raise ValueError(f"{path} is no folder; name a run, or a folder with runs")
 
-    from cifar_lab.report.reproduction import reproduce
     from cifar_lab.report.published import tables
+    from cifar_lab.report.reproduction import reproduce
     from cifar_lab.table.measured import gather
 
     runs = {run.folder.resolve(): run for path in paths for run in find_runs(path)}

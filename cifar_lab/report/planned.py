@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_lab.report.published import Row, Scale
 from cifar_lab.config import checked
+from cifar_lab.report.published import Row, Scale
 from cifar_lab.runs import Archive, Run, find_runs
 from cifar_lab.runs.fingerprints import fingerprint
 

@@ -3,7 +3,6 @@
 import multiprocessing
 from contextlib import chdir
 from multiprocessing import forkserver
-from pathlib import Path
 
 import pytest
 

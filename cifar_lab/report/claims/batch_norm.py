@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cifar_lab.report.claims import landscape as landscape_claims
-from cifar_lab.report.claims.numbers import Quantity, numbers_of, of_curve, rows_of
-from cifar_lab.report.claims.evidence import NOT_MEASURED, NOT_SUPPORTED, UNTESTED, Claim, trains_study, verdict
-from cifar_lab.report.claims.landscape import Landscape
-from cifar_lab.report.reproduction import Reproduction
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, optimizer_of
 from cifar_lab.landscape.batch_norm.training import trains
+from cifar_lab.report.claims import landscape as landscape_claims
+from cifar_lab.report.claims.evidence import NOT_MEASURED, NOT_SUPPORTED, UNTESTED, Claim, trains_study, verdict
+from cifar_lab.report.claims.landscape import Landscape
+from cifar_lab.report.claims.numbers import Quantity, numbers_of, of_curve, rows_of
+from cifar_lab.report.reproduction import Reproduction
 from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS
 from cifar_lab.table.curves import epochs_to
 

@@ -3,9 +3,19 @@
 from collections.abc import Mapping, Sequence
 
 from cifar_lab.report.claims import batch_norm, losses
+from cifar_lab.report.claims.evidence import (
+    NOT_MEASURED,
+    WITHIN,
+    Claim,
+    alike,
+    all_hold,
+    is_above,
+    trains_options,
+    trains_rows,
+    verdict,
+)
 from cifar_lab.report.claims.numbers import ACCURACY, Numbers, Quantity, numbers_of, of_curve, rows_of, study_of
 from cifar_lab.report.dead_units import negative_only
-from cifar_lab.report.claims.evidence import NOT_MEASURED, WITHIN, Claim, alike, all_hold, is_above, trains_options, trains_rows, verdict
 from cifar_lab.report.reproduction import Reproduction
 from cifar_lab.table.curves import largest_jump, mean_jump
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
-from cifar_lab.report.claims.evidence import NOT_MEASURED, UNTESTED, Claim, trains_study, verdict
 from cifar_lab.landscape.batch_norm import bands, probes
 from cifar_lab.landscape.batch_norm.bands import BandComparison
 from cifar_lab.landscape.batch_norm.covariate_shifts import cosine_gain
 from cifar_lab.landscape.batch_norm.numbers import Estimate
 from cifar_lab.landscape.batch_norm.probes import SmoothnessComparison
 from cifar_lab.landscape.batch_norm.runs import INITS, Group, groups
+from cifar_lab.report.claims.evidence import NOT_MEASURED, UNTESTED, Claim, trains_study, verdict
 from cifar_lab.table.measured import Measured
 
 T = TypeVar("T")

@@ -4,8 +4,18 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cifar_lab.report.claims.numbers import ACCURACY, NO_RUN, Numbers, Quantity, numbers_of, of_curve, of_study, rows_of, study_of
 from cifar_lab.report.claims.evidence import UNTESTED, Claim, all_hold, is_above, trains_options, turned, verdict
+from cifar_lab.report.claims.numbers import (
+    ACCURACY,
+    NO_RUN,
+    Numbers,
+    Quantity,
+    numbers_of,
+    of_curve,
+    of_study,
+    rows_of,
+    study_of,
+)
 from cifar_lab.report.reproduction import Reproduction
 from cifar_lab.statistics.significance import Difference
 from cifar_lab.table.curves import epochs_to, instability

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cifar_lab.report.claims.landscape import Landscape
-from cifar_lab.report.page.pictures import Picture
 from cifar_lab.landscape.batch_norm import bands, smoothness
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES
 from cifar_lab.landscape.batch_norm.training import rate_range, speed
+from cifar_lab.report.claims.landscape import Landscape
+from cifar_lab.report.page.pictures import Picture
 
 
 @dataclass(frozen=True)

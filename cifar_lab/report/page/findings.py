@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cifar_lab.report.published import Hypothesis
 from cifar_lab.report.page.parts import judged, state
+from cifar_lab.report.published import Hypothesis
 from cifar_lab.report.reproduction import Entry, Reproduction
 from cifar_lab.table import text
 

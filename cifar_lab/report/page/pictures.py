@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 
 from cifar_lab import figures
-from cifar_lab.report.reproduction import PROTOCOLS, Section
-from cifar_lab.report.page.figures import Judged, agreement
 from cifar_lab.figures import Figure, colours
+from cifar_lab.report.page.figures import Judged, agreement
+from cifar_lab.report.reproduction import PROTOCOLS, Section
 from cifar_lab.runs.labels import val_label
 from cifar_lab.table.figures import compared_curves
 from cifar_lab.table.measured import Measured

@@ -14,11 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from cifar_lab.report.claims import batch_norm
-from cifar_lab.report.page import dashboards
-from cifar_lab.report.page.batch_norm import chapter
 from cifar_lab.report.claims.claims import Claim, claims
 from cifar_lab.report.claims.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
 from cifar_lab.report.claims.landscape import landscape
+from cifar_lab.report.page import dashboards
+from cifar_lab.report.page.batch_norm import chapter
 from cifar_lab.report.page.findings import findings
 from cifar_lab.report.page.parts import part, state, studies
 from cifar_lab.report.page.pictures import glance
