@@ -23,11 +23,11 @@ from hydra.plugins.config_source import ConfigResult
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from cifar_lab.config import checked, conf_folder
+from cifar_lab.config import conf_folder
 from cifar_lab.engines.application import run_application
 from cifar_lab.runs import Run
 from cifar_lab.train import run
-from cifar_lab.train.command import launch
+from cifar_lab.train.command import command as train
 
 # Small enough for a whole run to take a second.
 TINY = (
@@ -226,7 +226,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     def command(*arguments: str) -> Outcome:
         capfd.readouterr()  # what a fixture has printed
         with pytest.raises(SystemExit) as exit_:
-            run_application(lambda: launch(checked(arguments)))
+            run_application(lambda: train(arguments))
         assert isinstance(exit_.value.code, int)
         out, err = capfd.readouterr()
         folders = sorted(path.parent for path in tmp_path.glob("**/status.json"))

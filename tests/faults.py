@@ -82,7 +82,9 @@ def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder:
     torch.set_num_threads(1)
     from matplotlib.figure import Figure
 
-    from cifar_lab.train.command import checked, launch, run_application
+    from cifar_lab.config import checked
+    from cifar_lab.engines.application import run_application
+    from cifar_lab.train.command import launch
     from cifar_lab.train.processes import spawned
     from tests.conftest import save_blank
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import cifar_lab
-from cifar_lab.config.preflight import Preflight
+from cifar_lab.config.command_line import parsed
+from cifar_lab.config.preflight import plan_of
 from cifar_lab.config.reference import anchor
 from tests.conftest import CHECKOUT
 
@@ -54,7 +55,7 @@ def quick_and_slow(commands: list[str]) -> Iterator[Any]:
 def test_the_commands_that_a_page_shows_can_be_run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CIFAR_LAB_DATA", raising=False)
     monkeypatch.setattr("cifar_lab.config.slurm.shutil.which", lambda name: f"/usr/bin/{name}")
-    Preflight(shlex.split(command, comments=True)).check()
+    plan_of(parsed(shlex.split(command, comments=True)))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -210,6 +210,6 @@ def test_a_command_line_is_refused_in_one_line_or_can_be_run(drawn: tuple[list[s
     before = time.process_time()
     with refusing(ValueError):
         asked = checked([*flags, "data=synthetic", *(line for line in lines if not line.startswith("-"))])
-        assert asked.trains and len(asked.jobs) <= 10_000
+        assert len(asked.jobs) <= 10_000
     assert time.process_time() - before < 30
     assert not list(folder.iterdir())

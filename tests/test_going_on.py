@@ -12,7 +12,7 @@ import torch
 
 from cifar_lab.config import interpolations, resolved
 from cifar_lab.engines.handover import RunFailedError
-from cifar_lab.engines.jobs import Job
+from cifar_lab.engines.jobs import Turn
 from cifar_lab.runs import Run, read_checkpoint, write_checkpoint
 from cifar_lab.train import run as train
 from cifar_lab.train.attempt import checkpoint_of, is_done
@@ -203,13 +203,13 @@ def test_a_run_without_a_whole_checkpoint_is_refused_by_its_files_name(failed: R
     failed.previous_checkpoint.unlink()
     failed.last_checkpoint.write_bytes(contents)
     with pytest.raises(RunFailedError, match=r"run/checkpoints/last\.ckpt") as caught:
-        checkpoint_of(failed, {"resume": "run"}, job=None)
+        checkpoint_of(failed, {"resume": "run"}, None)
     assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize("state", ["failed", "diverged"])
 def test_what_has_failed_or_diverged_is_trained_again_only_where_it_may_be(begun: Begin, state: str) -> None:
-    run, job = begun(*TINY), Job(1, 1, later=0, seconds=[])
+    run, job = begun(*TINY), Turn(1, 1, later=0)
     run.fail(state, RuntimeError("unsupported"))
     config = {"resume": None, "epochs": 2, "retry_failed": True, "retry_diverged": True}
     assert not is_done(run, config, job)

@@ -90,7 +90,7 @@ def test_scales(rows: dict[str, Row], name: str, quick: dict[str, int], smoke: d
     ],
 )
 def test_shortened_rows_can_be_run(rows: dict[str, Row], name: str, scale: Scale) -> None:
-    assert checked([*rows[name].command(scale), "data=synthetic"]).trains
+    assert checked([*rows[name].command(scale), "data=synthetic"]).jobs
 
 
 def test_the_plan_has_every_composition_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,9 @@
 """How a run is composed: the only room, beside the entry points and `assembly`, that knows Hydra and OmegaConf."""
 
 from cifar_lab.config.build import build, build_scheduler
-from cifar_lab.config.command_line import checked
 from cifar_lab.config.devices import UNSYNCED, here
 from cifar_lab.config.naming import class_names, interpolations, resolved
-from cifar_lab.config.preflight import Preflight
+from cifar_lab.config.preflight import Plan, checked
 from cifar_lab.config.resume import merged, names_run
 from cifar_lab.config.saved import saved
 from cifar_lab.config.schema import conf_folder, register
@@ -13,7 +12,7 @@ register()
 
 __all__ = [
     "UNSYNCED",
-    "Preflight",
+    "Plan",
     "build",
     "build_scheduler",
     "checked",

@@ -23,6 +23,15 @@ def values(override: Override) -> list[str]:
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
+def axes_of(overrides: Sequence[Override]) -> list[list[str]]:
+    """The words of each key of a sweep, one for each of its values; of a key that is given twice the last counts."""
+    axes: dict[str, list[str]] = {}
+    for override in overrides:
+        key, is_swept = override.get_key_element(), override.is_sweep_override()
+        axes[key] = values(override) if is_swept else [f"{key}={override.get_value_element_as_str()}"]
+    return list(axes.values())
+
+
 def check_jobs(number: int, of: str) -> None:
     """Refuse more jobs than a sweep takes.
 
@@ -33,17 +42,14 @@ def check_jobs(number: int, of: str) -> None:
         raise ValueError(f"{of} is more than {_MAX_JOBS:,} jobs; a sweep takes that many at most")
 
 
-def neighbours(overrides: Sequence[Override]) -> Iterator[list[str]]:
-    """The first job's command line, and for each further value of each axis the first job's with that value.
-
-    Of a long range its ends stand for all.
-    """
-    axes = []
-    for override in overrides:
-        axis = values(override)
-        is_long_range = isinstance(override.value(), RangeSweep) and len(axis) > _LONG_RANGE
-        axes.append([axis[0], axis[-1]] if is_long_range else axis)
-    yield from around(axes)
+def ends(axes: Sequence[Sequence[str]], overrides: Sequence[Override]) -> list[list[str]]:
+    """The axes, of a long range its ends alone, which stand for the values between them."""
+    long = {
+        override.get_key_element()
+        for override in overrides
+        if isinstance(override.value(), RangeSweep) and len(values(override)) > _LONG_RANGE
+    }
+    return [[axis[0], axis[-1]] if axis[0].partition("=")[0] in long else list(axis) for axis in axes]
 
 
 def around(axes: Sequence[Sequence[str]]) -> Iterator[list[str]]:

@@ -1,53 +1,121 @@
-"""A command line, checked: what `train` and `search` begin with."""
+"""A command line, parsed once."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
+from hydra import initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config.preflight import Preflight
+from cifar_lab.config import resume, schema
+from cifar_lab.config.precedence import Loader
 
 
-def checked(arguments: Sequence[str]) -> Preflight:
-    """Check a command line, and print what is allowed but worth a word.
+@dataclass(frozen=True)
+class CommandLine:
+    """What a command line says.
+
+    Attributes:
+        flags: Hydra's, by argparse.
+        words: What is set, `key=value` each; for `resume=FOLDER` the run's own command line too.
+        typed: Those of `words` that were typed, without `resume=`.
+        resumed: The folder of the run that is resumed.
+    """
+
+    flags: argparse.Namespace
+    words: tuple[str, ...]
+    typed: tuple[str, ...] = ()
+    resumed: Path | None = None
+    parser: argparse.ArgumentParser = field(default_factory=get_args_parser, repr=False)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the command trains, instead of showing help, a configuration or completions."""
+        flags = self.flags
+        shows = (flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion, flags.experimental_rerun)
+        return not any(shows)
+
+    @property
+    def search_path(self) -> list[str]:
+        """The words by which Hydra finds options in the folder of `--config-dir`; none without one."""
+        return search_path(self.flags.config_dir)
+
+
+def parsed(arguments: Sequence[str]) -> CommandLine:
+    """Parse a command line.
 
     Args:
         arguments: Without the program's name.
 
     Raises:
-        ValueError: It cannot be run, in one line.
+        ValueError: A flag does not exist, or `resume=` names no run.
     """
-    with in_one_line(), own_hydra():
-        preflight = Preflight([expanded(argument) for argument in arguments])
-        if preflight.trains:
-            preflight.check()
-    for note in preflight.notes:
-        print(f"note: {note}", flush=True)
-    return preflight
+    arguments = [_expanded(argument) for argument in arguments]
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    resumed = resume.named_run(arguments)
+    typed = tuple(argument for argument in arguments if not argument.startswith(("resume=", "-")))
+    given = arguments if resumed is None else resume.full_command(arguments, resumed)
+    flags = parser.parse_intermixed_args(given)
+    return CommandLine(flags, tuple(flags.overrides), typed, resumed, parser)
+
+
+def search_path(config_dir: str | Path | None) -> list[str]:
+    """The words by which Hydra finds options in a user's folder too; none without one.
+
+    Raises:
+        ValueError: It is not a folder.
+    """
+    if config_dir is None:
+        return []
+    folder = Path(config_dir).resolve()
+    if not folder.is_dir():
+        raise ValueError(f"--config-dir {folder} is no folder")
+    return [f"hydra.searchpath=['file://{folder}']"]
 
 
 @contextmanager
-def in_one_line() -> Iterator[None]:
-    """Raise `ValueError`, in one line, for whatever is raised inside."""
-    try:
-        yield
-    except Exception as error:  # Hydra raises nearly anything at what it did not foresee
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+def composing() -> Iterator[Loader]:
+    """Let Hydra compose from `conf/`; a Hydra that the caller has begun is there again at the end.
 
-
-@contextmanager
-def own_hydra() -> Iterator[None]:
-    """Let Hydra begin anew, and give back what a caller has begun with it."""
+    Raises:
+        ValueError: Hydra or OmegaConf has refused something inside; in one line.
+    """
     callers = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        yield
+        with initialize_config_dir(str(schema.conf_folder()), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            assert isinstance(loader, Loader)
+            yield loader
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(" ".join(f"{error} {error.__cause__ or ''}".split())) from None
     finally:
         GlobalHydra.instance().hydra = callers
 
 
-def expanded(argument: str) -> str:
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Raise `ValueError`, in one line, for what Hydra raises inside: nearly anything at what it did not foresee."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _expanded(argument: str) -> str:
     """Put the home folder for the `~` of `data.root=~/data`, which shells leave alone and Hydra refuses."""
     key, separator, value = argument.partition("=")
     return f"{key}={Path(value).expanduser()}" if separator and value.startswith("~/") else argument
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ValueError(message)

@@ -16,9 +16,8 @@ _MAX_FOLDER_NAME = 100
 
 def default_name(*, _root_: DictConfig) -> str:
     """The name of a run that was not given one: its study's or search's, else its experiment's, else its model's."""
-    # Hydra takes its own node out of the configuration that a job gets, and keeps it here.
-    own = _root_.hydra if "hydra" in _root_ else HydraConfig.get()
-    choices = own.runtime.choices
+    # `--cfg job --resolve` takes Hydra's own node out first.
+    choices = (_root_.hydra if "hydra" in _root_ else HydraConfig.get()).runtime.choices
     for group in ("study", "search"):
         if choices.get(group):
             return f"{group}-{choices[group]}"
@@ -65,8 +64,7 @@ def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
         readable = f"{readable[:_MAX_FOLDER_NAME]}-{hashlib.sha256(choices.encode()).hexdigest()[:8]}"
     if not fingerprinted:
         return readable
-    config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
-    return f"{readable}-{fingerprint(resolved(config))[:8]}"
+    return f"{readable}-{fingerprint(plain(_root_))[:8]}"
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class Loader(ConfigLoaderImpl):
         else:
             compose = super()._compose_config_from_defaults_list
             self._make_before_values = cache(lambda: compose(options, repo))
+            composed = copy.deepcopy(composed)  # composing again would write into it
         return composed
 
     def _load_single_config(self, default: Any, repo: Any) -> Any:

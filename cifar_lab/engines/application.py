@@ -1,46 +1,44 @@
-"""The Hydra application around a task: one line for each error, and an exit code that says what it was."""
+"""A command around jobs: one line for each error, and an exit code that says what it was."""
 
-import functools
 import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-import hydra
+from hydra._internal.utils import _run_hydra
 from hydra.errors import HydraException
-from hydra.plugins.sweeper import Sweeper as HydraSweeper
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import completion, schema
-from cifar_lab.config.command_line import own_hydra
-from cifar_lab.config.launchers import RAY, SLURM, Launcher
-from cifar_lab.config.preflight import Preflight
-from cifar_lab.engines.handover import Jobs, RunFailedError, Task
+from cifar_lab.config import Plan, completion, schema
+from cifar_lab.config.command_line import CommandLine, composing
+from cifar_lab.config.launchers import JOBLIB, RAY, SLURM, Launcher
+from cifar_lab.engines.handover import RunFailedError, Task
+from cifar_lab.engines.in_turn import Jobs
 from cifar_lab.engines.ray_jobs import RayJobs
+from cifar_lab.engines.side_by_side import SideBySide
 from cifar_lab.engines.slurm_jobs import SlurmJobs
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
-from cifar_lab.runs import Sweep
 
-# How the jobs of a sweep are looked after, where it is not by the processes of this machine alone.
-_JOBS: dict[Launcher | None, type[Jobs]] = {RAY: RayJobs, SLURM: SlurmJobs}
+_ENGINES: dict[Launcher | None, type[Jobs]] = {JOBLIB: SideBySide, RAY: RayJobs, SLURM: SlurmJobs}
+_ISSUES = "this is a fault of cifar_lab; please report it with the lines above"
 
 
 def run_application(application: Callable[[], object]) -> NoReturn:
     """Call `application` as the process's command: one line for each error, and an exit code.
 
     Args:
-        application: Raises as `checked` and `run_jobs` do.
+        application: Raises `ValueError` for what it refuses, and otherwise as `run_jobs` does.
 
     Raises:
-        SystemExit: Always; 0 done, 1 a run failed, 2 the command line cannot be run, 130 interrupted by Ctrl-C, 143 by
-            another signal.
+        SystemExit: Always; 0 done, 1 a run failed or there is a bug, which leaves its traceback, 2 the command line
+            cannot be run, 130 interrupted by Ctrl-C, 143 by another signal.
     """
     try:
         application()
@@ -52,72 +50,64 @@ def run_application(application: Callable[[], object]) -> NoReturn:
         if isinstance(error, Interrupted):
             _exit(error.told, error.exit_code)
         _exit("interrupted", exit_codes.interrupted(signal.SIGINT))
+    except Exception:
+        traceback.print_exc()
+        _exit(_ISSUES, exit_codes.FAILED)
     sys.exit(0)
 
 
-def run_jobs(task: Task, asked: Preflight) -> list[Path]:
+def run_jobs(task: Task, plan: Plan) -> list[Path]:
     """Hand what a command line composes to `task`, once or for each job of a sweep.
 
     Args:
-        task: Called with the composed configuration and which job of a sweep it is, None for a single run; raises
-            `RunFailedError` for what the user should read.
-        asked: The checked command line.
+        task: Trains a job.
+        plan: The checked command line.
 
     Returns:
-        The folders of the runs that this process made.
+        The folders of the runs.
 
     Raises:
         ValueError: It cannot be run, in one line.
         RunFailedError: A run failed; in a sweep, after the others have run.
         KeyboardInterrupt: A run was interrupted.
     """
-    sweep = None if asked.sweep_folder is None else Sweep(asked.sweep_folder)
-    jobs = _JOBS.get(asked.launcher, Jobs)(task, asked, sweep)
-
-    @functools.wraps(task)
-    def job(config: DictConfig) -> object:
-        return jobs.run(config)
-
-    application = hydra.main(config_path=str(schema.conf_folder()), config_name="train", version_base="1.3")(job)
+    is_alone = plan.launcher is JOBLIB and plan.beside == 1
+    jobs = (Jobs if is_alone else _ENGINES.get(plan.launcher, Jobs))(task, plan)
     try:
-        if sweep is not None:
-            sweep.plan(asked.jobs)
-        with _command_line([*asked.ordered, *asked.additions]), _composing_once():
-            if asked.completes:
-                completion.answer(application)
-            else:
-                jobs.run_all(application)
-                if jobs.begin_again():
-                    jobs.run_all(application)
-    except (HydraException, OmegaConfBaseException) as error:
-        parts = [str(error), str(error.__cause__ or "")]
-        raise ValueError(" ".join(" ".join(parts).split())) from None
+        if jobs.sweep is not None:
+            jobs.sweep.plan([job.words for job in plan.jobs])
+        with composing(), _process_as_before():
+            jobs.run_all()
     except OSError as error:
         if error.filename is None:  # not about a file, and so not about the run's folder
             raise
         line = f"cannot write {error.filename}: {error.strerror}; set hydra.run.dir= to a writable folder"
         raise ValueError(line) from None
-    jobs.check()
-    return jobs.folders
+    return list(jobs.folders.values())
 
 
-@contextmanager
-def _command_line(arguments: Sequence[str]) -> Iterator[None]:
-    """Show Hydra `arguments` as the process's, and make it leave the wording of errors to us.
+def show(line: CommandLine) -> None:
+    """Print what a command line asks for that trains nothing: help, a configuration, completions.
 
-    What Hydra changes in the process is as before at the end: a caller may use Hydra and logging too.
+    Raises:
+        ValueError: It cannot be composed, in one line.
     """
-    given, environment, root = sys.argv[1:], os.environ.get("HYDRA_FULL_ERROR"), logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    sys.argv[1:] = arguments
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+
+    def hydras() -> None:
+        conf = str(schema.conf_folder())
+        _run_hydra(line.flags, line.parser, lambda config: None, config_path=conf, config_name="train")
+
+    environment = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # the wording of errors is ours
     try:
-        with own_hydra(), warnings.catch_warnings():
-            yield
+        with _process_as_before():
+            if line.flags.shell_completion:
+                completion.answer(hydras)
+            else:
+                hydras()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(" ".join(f"{error} {error.__cause__ or ''}".split())) from None
     finally:
-        sys.argv[1:] = given
-        root.handlers[:] = handlers
-        root.setLevel(level)
         if environment is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
@@ -125,17 +115,16 @@ def _command_line(arguments: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _composing_once() -> Iterator[None]:
-    """Let Hydra compose each job of a sweep when its turn comes, and not all of them before the first begins, too.
-
-    That takes an hour for ten thousand, and the preflight has looked at those that differ along one axis.
-    """
-    validate = HydraSweeper.validate_batch_is_legal
-    HydraSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
+def _process_as_before() -> Iterator[None]:
+    """Leave logging and warnings, which Hydra sets, as they were: the caller may use them too."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
     try:
-        yield
+        with warnings.catch_warnings():
+            yield
     finally:
-        HydraSweeper.validate_batch_is_legal = validate  # type: ignore[method-assign]
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def _exit(message: str, code: int) -> NoReturn:

@@ -1,19 +1,19 @@
-"""The jobs of a command line, as Hydra hands them over, and what became of them."""
+"""A job as it is handed to what trains it, in this process or in another."""
 
-import math
-import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cifar_lab.config.preflight import Preflight
-from cifar_lab.engines import side_by_side
-from cifar_lab.engines.jobs import Job
+from cifar_lab.config import interpolations, resolved
+from cifar_lab.engines.jobs import Turn
 from cifar_lab.machine import exit_codes
-from cifar_lab.runs import Run, Sweep, job_key
+from cifar_lab.runs import LockedError
 
 
 class RunFailedError(Exception):
@@ -33,110 +33,95 @@ class RunFailedError(Exception):
         return self.message
 
 
-Task = Callable[[DictConfig, Job | None], object]
+@dataclass(frozen=True)
+class Job:
+    """A job as it is trained: plain values.
 
-
-class Jobs:
-    """The jobs of a command line, which Hydra hands over one by one.
-
-    Args:
-        task: What to call with each.
-        asked: The checked command line.
-        sweep: Whose jobs they are; None for a single run.
+    Attributes:
+        folder: Of its run.
+        words: Its command line.
+        settings: The resolved configuration.
+        options: The chosen option of each group.
+        follows: Which values follow others, by dotted key.
+        common: The keys that all jobs of its sweep share; None for a run of its own.
+        turn: Whose turn it is in its sweep; None for a run of its own.
     """
 
-    def __init__(self, task: Task, asked: Preflight, sweep: Sweep | None) -> None:
-        self.task = task
-        self.sweep = sweep
-        self.planned = asked.jobs
-        self.beside = asked.beside
-        runs = {} if sweep is None else sweep.runs_by_job()
-        settled = {key for key, run in runs.items() if self._is_settled(run)}
-        self.unfinished = [job_key(lines) not in settled for lines in asked.jobs]
-        self.total = len(asked.jobs)
-        self.seconds: list[float] = []
-        self.left: list[Path] = []
-        self.again: frozenset[Path] | None = None
-        self.failures: list[RunFailedError] = []
-        self.folders: list[Path] = []
+    folder: Path
+    words: list[str]
+    settings: dict[str, Any]
+    options: dict[str, str | None]
+    follows: dict[str, str]
+    common: frozenset[str] | None = None
+    turn: Turn | None = None
 
-    def _is_settled(self, run: Run) -> bool:
-        """Whether nothing is left of a job whose command line has left a run."""
-        return run.has_result()
 
-    def run_all(self, application: Callable[[], object]) -> None:
-        """Let Hydra hand over the jobs; of processes side by side, then look at what they have left.
+# Trains a job. Returns whether there was something to train; raises `RunFailedError` for what the user should read, and
+# `LockedError` where another process trains it.
+Task = Callable[[Job], bool]
 
-        Raises:
-            RunFailedError: A process was killed.
-            KeyboardInterrupt: A signal was received.
-        """
-        if self.beside == 1:
-            application()
+
+def job_of(config: DictConfig, common: frozenset[str] | None, turn: Turn | None) -> Job:
+    """The job that a composed configuration with Hydra's own part describes."""
+    hydra = config.hydra
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    follows = interpolations(own)
+    own.name = str(config.name)
+    return Job(
+        Path(hydra.runtime.output_dir),
+        list(hydra.overrides.task),
+        resolved(own),
+        {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")},
+        follows,
+        common,
+        turn,
+    )
+
+
+# Set in a process of jobs once a signal has stopped one of them: those that still wait for it are not begun.
+stopped = threading.Event()
+
+
+@dataclass
+class Handed:
+    """The task, for processes that Hydra's launcher starts; what they do is read from the runs' folders.
+
+    It is pickled for each job of a sweep, which may have thousands.
+
+    Attributes:
+        task: Trains a job.
+        common: The keys that all jobs of the sweep share.
+        numbers: The jobs that are launched, from 0, in the launcher's order.
+        unfinished: 1 for each job of the sweep that has not finished, else 0.
+        beside: How many jobs run at a time.
+    """
+
+    task: Task
+    common: frozenset[str]
+    numbers: Sequence[int]
+    unfinished: bytes
+    beside: int
+
+    def __call__(self, config: DictConfig) -> None:
+        """Train what a launcher hands over: the composed job, of which Hydra keeps its own part elsewhere."""
+        if stopped.is_set():
             return
+        with open_dict(config):
+            config.hydra = HydraConfig.get()
+        number = self.numbers[config.hydra.job.num]
+        later = sum(self.unfinished[number + 1 :])
+        turn = Turn(number + 1, len(self.unfinished), later, beside=self.beside)
         try:
-            with side_by_side.supervised():
-                application()
-        except side_by_side.WorkerLostError:
-            raise RunFailedError("a process was killed; the same command goes on with what is unfinished") from None
-        self._look()
-
-    def _look(self) -> None:
-        """Take from the runs' folders what jobs in this process would have told."""
-        assert self.sweep is not None
-        runs = self.sweep.runs_by_job()
-        self.folders, self.failures, self.left = [], [], []
-        for lines in self.planned:
-            if job_key(lines) not in runs:
-                self.failures.append(RunFailedError(f"{' '.join(lines)} has left no run"))
-                continue
-            run = runs[job_key(lines)]
-            folder, state = Path(os.path.abspath(run.folder)), run.state()
-            self.folders.append(folder)
-            if state in ("running", "dead"):
-                self.left.append(folder)
-            elif not run.has_result():
-                how = "was interrupted by" if state == "interrupted" else f"has {state}:"
-                self.failures.append(RunFailedError(f"{folder} {how} {run.status().get('error', '')}"))
-
-    def run(self, config: DictConfig) -> object:
-        """Run a job; NaN where it fails, as an exception would be announced by Hydra, in lines of its own."""
-        if side_by_side.stopped.is_set():
-            return math.nan
-        own = HydraConfig.get()
-        self.folders.append(Path(own.runtime.output_dir))
-        try:
-            return self.task(config, None if self.sweep is None else self._job(own.job.num))
+            self.task(job_of(config, self.common, turn))
+        except LockedError as owner:
+            print(f"{Path(config.hydra.runtime.output_dir).name} is being trained by {owner}", flush=True)
         except RunFailedError as error:
-            if self.sweep is not None:
-                print(f"error: {error}", file=sys.stderr, flush=True)
-            self.failures.append(error)
-            return math.nan
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            self.failed(error)
         except KeyboardInterrupt:
             if self.beside == 1:
                 raise
-            side_by_side.stopped.set()  # the process that waits for this one has got the signal too
-            return math.nan
+            stopped.set()  # the process that waits for this one has got the signal too
 
-    def _job(self, index: int) -> Job:
-        later = sum(self.unfinished[index + 1 :])
-        return Job(index + 1, self.total, later, self.seconds, self.left, self.again, self.beside)
-
-    def begin_again(self) -> bool:
-        """Turn to what another process was training when its turn came; whether there is any."""
-        self.again, self.left = frozenset(self.left), []
-        return bool(self.again)
-
-    def check(self) -> None:
-        """Tell what has not finished.
-
-        Raises:
-            RunFailedError: Something has not.
-        """
-        if self.failures and self.sweep is not None:
-            raise RunFailedError(f"not every run of the sweep finished; the first that did not: {self.failures[0]}")
-        if self.failures:
-            raise self.failures[0]
-        if self.left:
-            elsewhere = f"{len(self.left)} runs of the sweep are still being trained elsewhere"
-            raise RunFailedError(f"{elsewhere}, the first is {self.left[0]}")
+    def failed(self, error: RunFailedError) -> None:
+        """Nothing: the run's folder says so."""

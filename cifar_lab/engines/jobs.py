@@ -1,32 +1,24 @@
 """How far a sweep is."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Job:
-    """One job of a sweep.
+class Turn:
+    """Whose turn it is in a sweep.
 
     Attributes:
-        number: From 1.
+        number: Of the job, from 1.
         total: Jobs of the sweep.
         later: Jobs after it that have not finished yet.
-        seconds: What each job that was trained before in this process has taken; a job adds its own.
-        left: Folders of jobs that another process was training when their turn came; a job adds its own.
-        again: The folders to look at, in a second turn for what was left; None in the first, which looks at all.
+        each: Seconds that a job trained before has taken on average; None if none was.
         beside: How many jobs run at a time.
     """
 
     number: int
     total: int
     later: int
-    seconds: list[float]
-    left: list[Path] = field(default_factory=list)
-    again: frozenset[Path] | None = None
+    each: float | None = None
     beside: int = 1
 
     def __str__(self) -> str:
@@ -42,20 +34,10 @@ class Job:
         Returns:
             Seconds; None if nothing is known yet.
         """
-        each = sum(self.seconds) / len(self.seconds) if self.seconds else own
+        each = own if self.each is None else self.each
         if each is None:
             return None
         return (each if own_left is None else own_left) + each * -(-self.later // self.beside)
-
-
-@contextmanager
-def timed(seconds: list[float]) -> Iterator[None]:
-    """Add to `seconds` how long it takes, whatever ends it."""
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds.append(time.perf_counter() - started)
 
 
 def clock(seconds: float) -> str:

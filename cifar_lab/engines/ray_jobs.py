@@ -15,7 +15,8 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cifar_lab.engines.handover import Jobs, RunFailedError
+from cifar_lab.engines.handover import RunFailedError
+from cifar_lab.engines.in_turn import Jobs
 from cifar_lab.machine.interruption import Interruption
 
 _LOOK_SECONDS = 1.0
@@ -31,7 +32,7 @@ _PASSED_ON = ("CIFAR_LAB_", "OMP_NUM_THREADS")
 class RayJobs(Jobs):
     """The jobs of a command line, each a task of Ray."""
 
-    def run_all(self, application: Callable[[], object]) -> None:
+    def run(self, numbers: Sequence[int]) -> None:
         """Let Ray run them, and look at what it has left.
 
         Raises:
@@ -42,35 +43,25 @@ class RayJobs(Jobs):
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         import ray
-        from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
 
-        interruption, lost = Interruption(), []
-
-        def launch(self_: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-            del initial_job_idx  # the sweeper hands all of them over at once
-            _start(self_.ray_cfg.init)
-            interruption.take_back()  # Ray ends the process at SIGTERM
-            own = _own_resources(self_)
-            self.beside = max(1, int(ray.cluster_resources().get("CPU", 1) // (own["num_cpus"] or 1)))
-            returned, killed = _waited_for(_submitted(self_, job_overrides, own), interruption)
-            lost.extend(killed)
-            return returned
-
-        plugins, RayLauncher.launch = RayLauncher.launch, launch
+        interruption = Interruption()
         try:
             with interruption.listening():
-                application()
+                launcher = self.launcher(self.handed(numbers))
+                _start(launcher.ray_cfg.init)
+                interruption.take_back()  # Ray ends the process at SIGTERM
+                own = _own_resources(launcher)
+                self.beside = max(1, int(ray.cluster_resources().get("CPU", 1) // (own["num_cpus"] or 1)))
+                launcher.task_function = self.handed(numbers)  # they know now how many there are at a time
+                returned, killed = _waited_for(_submitted(launcher, self.words(numbers), own), interruption)
         finally:
-            RayLauncher.launch = plugins
             ray.shutdown()
         interruption.check()
-        if lost:
+        for one in returned:
+            one.return_value  # noqa: B018 - raises what the job has raised
+        if killed:
             raise RunFailedError("a process was killed; the same command goes on with what is unfinished")
-        self._look()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Each task is handed these, and of a sweep of thousands need not hold all the others."""
-        return {**self.__dict__, "planned": []}
+        self.look()
 
 
 def _start(init: DictConfig) -> None:

@@ -6,20 +6,31 @@ What such a process does is told by the runs' folders alone: nothing that it cha
 import multiprocessing
 import os
 import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from cifar_lab.engines.handover import RunFailedError
+from cifar_lab.engines.in_turn import Jobs
 from cifar_lab.machine.interruption import Interruption
 
-# Set in a process of jobs once a signal has stopped one of them: those that still wait for it are not begun.
-stopped = threading.Event()
 
+class SideBySide(Jobs):
+    """The jobs of a command line, several at a time on this machine."""
 
-class WorkerLostError(RuntimeError):
-    """A process of jobs has ended without a word."""
+    def run(self, numbers: Sequence[int]) -> None:
+        """Let processes run them, and look at what they have left.
+
+        Raises:
+            RunFailedError: A process was killed.
+            Interrupted: A signal was received.
+        """
+        with supervised():
+            returned = self.launcher(self.handed(numbers)).launch(self.words(numbers), initial_job_idx=0)
+        for one in returned:
+            one.return_value  # noqa: B018 - raises what the job has raised
+        self.look()
 
 
 @contextmanager
@@ -28,7 +39,7 @@ def supervised() -> Iterator[None]:
 
     Raises:
         Interrupted: A signal was received.
-        WorkerLostError: One of the processes was killed.
+        RunFailedError: One of the processes was killed.
     """
     interruption = _Forwarding()
     with interruption.listening():
@@ -36,7 +47,7 @@ def supervised() -> Iterator[None]:
             yield
         except BrokenExecutor:
             interruption.check()
-            raise WorkerLostError from None
+            raise RunFailedError("a process was killed; the same command goes on with what is unfinished") from None
         finally:
             _end_processes()
     interruption.check()

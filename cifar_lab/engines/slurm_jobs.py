@@ -5,17 +5,15 @@ import sys
 from collections.abc import Callable, Sequence
 from signal import Signals
 from types import FrameType
-from typing import Any
 
 from omegaconf import DictConfig
 
 from cifar_lab.config.devices import processes
-from cifar_lab.config.naming import own_lines
-from cifar_lab.config.preflight import Preflight
-from cifar_lab.engines.handover import Jobs, RunFailedError, Task
+from cifar_lab.engines.handover import Handed, RunFailedError
+from cifar_lab.engines.in_turn import Jobs
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted, Interruption
-from cifar_lab.runs import Run, Sweep, job_key
+from cifar_lab.runs import Run
 
 
 class DetachedError(Interrupted):
@@ -40,72 +38,68 @@ class DetachedError(Interrupted):
 
 
 class SlurmJobs(Jobs):
-    """The jobs of a command line, each of which a process somewhere in the cluster runs.
+    """The jobs of a command line, each of which a process somewhere in the cluster runs."""
 
-    Args:
-        task: What to call with each.
-        asked: The checked command line.
-        sweep: Whose jobs they are.
-    """
+    # What another command's jobs train has a place in the queue already.
+    looks_again = False
 
-    def __init__(self, task: Task, asked: Preflight, sweep: Sweep | None) -> None:
-        self._options_edited = asked.options_edited
-        super().__init__(task, asked, sweep)
-
-    @property
-    def due(self) -> set[frozenset[str]]:
-        """The jobs to be queued."""
-        return {job_key(lines) for lines, is_due in zip(self.planned, self.unfinished, strict=True) if is_due}
-
-    def _is_settled(self, run: Run) -> bool:
+    def is_settled(self, run: Run) -> bool:
+        """Whether nothing is left of a job whose command line has left a run."""
         # What has finished since the options were last edited is the run of its words; another's may be one of what
         # they said before, and the job finds out for itself.
-        return super()._is_settled(run) and run.result_file.stat().st_mtime > self._options_edited
+        return super().is_settled(run) and run.result_file.stat().st_mtime > self.plan.options_edited
 
-    def run_all(self, application: Callable[[], object]) -> None:
+    def handed(self, numbers: Sequence[int]) -> Handed:
+        """The task as a job of Slurm gets it, which is one of those that are queued."""
+        assert self.plan.common is not None
+        return _HandedToSlurm(self.task, self.plan.common, range(len(numbers)), bytes(len(numbers)), beside=1)
+
+    def due(self, numbers: Sequence[int]) -> list[int]:
+        """The jobs to be queued: one whose run has finished would wait in Slurm to find that."""
+        return [number for number in numbers if self.unfinished[number]]
+
+    def run(self, numbers: Sequence[int]) -> None:
         """Queue what is unfinished, wait for it, and look at what it has left.
 
         Raises:
             DetachedError: A signal was received.
             ValueError: Slurm has refused the jobs.
         """
-        from cifar_lab.engines.slurm_queue import queued
+        from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
-        due = self.due
-        self.total = len(due)
-        with (
-            queued(lambda lines: job_key(own_lines(lines)) in due) as queue,
-            _Detaching(lambda: queue.jobs).listening(),
-        ):
-            application()
-        self._look()
-        killed = [folder for folder in self.left if Run(folder).state() == "dead"]
-        self.left = [folder for folder in self.left if folder not in killed]
-        self.failures += [RunFailedError(f"{folder} was killed; the same command goes on with it") for folder in killed]
+        from cifar_lab.engines.slurm_queue import watched
 
-    def begin_again(self) -> bool:
-        """Never: what another command's jobs train has a place in the queue already."""
-        return False
+        if due := self.due(numbers):
+            with watched() as queue, _Detaching(lambda: queue.jobs).listening():
+                try:
+                    self.launcher(self.handed(due)).launch(self.words(due), initial_job_idx=0)
+                except (UncompletedJobError, FailedSubmissionError) as error:
+                    if not queue.jobs:
+                        raise ValueError(f"Slurm has refused the jobs: {' '.join(str(error).split())}") from None
+                    queue.wait()  # submitit waits no further than to the first that has failed
+        self.look()
+        killed = [number for number in self.left if Run(self.folders[number]).state() == "dead"]
+        self.left = [number for number in self.left if number not in killed]
+        for number in killed:
+            line = f"{self.folders[number]} was killed; the same command goes on with it"
+            self.failures.append(RunFailedError(line))
 
-    def run(self, config: DictConfig) -> object:
-        """Run the job, within Slurm; the process ends as one of a single run does, so that Slurm knows how it went."""
+
+class _HandedToSlurm(Handed):
+    def __call__(self, config: DictConfig) -> None:
+        """Train; the process ends as one of a single run does, so that Slurm knows how it went."""
         _take_own_cores(config)
         from submitit.core.utils import UncompletedJobError
 
         try:
-            value = super().run(config)
+            super().__call__(config)
         except Interrupted as interrupted:
             sys.exit(_tell(interrupted.told, interrupted.exit_code))
         except UncompletedJobError as error:  # it has saved, and has been in the queue as often as it may
             sys.exit(_tell(str(error), exit_codes.FAILED))
-        if self.failures:
-            sys.exit(self.failures[0].exit_code)
-        return value
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Of a sweep of thousands each job is written to a file of its own, which need not hold all the others."""
-        lists = ("planned", "unfinished", "seconds", "left", "failures", "folders")
-        return {**self.__dict__, **{name: [] for name in lists}}
+    def failed(self, error: RunFailedError) -> None:
+        sys.exit(error.exit_code)
 
 
 class _Detaching(Interruption):

@@ -1,14 +1,11 @@
 """The jobs that this process has queued in Slurm, and whether they have ended; imports submitit, the extra [slurm]."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from submitit import SlurmJob
 from submitit.core.core import InfoWatcher
-from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
 # How long a look at the queue is believed; it asks the cluster's controller, which everybody shares.
 _LOOK_SECONDS = 30
@@ -66,39 +63,11 @@ class Queue(InfoWatcher):
 
 
 @contextmanager
-def queued(due: Callable[[Sequence[str]], bool]) -> Iterator[Queue]:
-    """Let Hydra's launcher queue the jobs that are due, and wait until Slurm has none of them left.
-
-    Args:
-        due: Whether a job's command line is to be run; one whose run has finished would wait in Slurm to find that.
-
-    Raises:
-        ValueError: Slurm has refused them.
-    """
-    queue, launch = Queue(), SlurmLauncher.launch
-
-    def launch_due(self: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
-        lines = [line for line in job_overrides if due(line)]
-        if not lines:
-            return []
-        before = queue.jobs
-        try:
-            return launch(self, lines, initial_job_idx)
-        except (UncompletedJobError, FailedSubmissionError) as error:
-            if queue.jobs == before:
-                raise ValueError(f"Slurm has refused the jobs: {' '.join(str(error).split())}") from None
-            queue.wait()  # submitit waits no further than to the first that has failed
-            return []
-
-    with _replaced(SlurmJob, "watcher", queue), _replaced(SlurmLauncher, "launch", launch_due):
-        yield queue
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, value)
+def watched() -> Iterator[Queue]:
+    """Let submitit ask the queue whether jobs have ended."""
+    queue, watcher = Queue(), SlurmJob.watcher
+    SlurmJob.watcher = queue  # type: ignore[assignment]
     try:
-        yield
+        yield queue
     finally:
-        setattr(owner, name, before)
+        SlurmJob.watcher = watcher

@@ -10,18 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra import compose
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from cifar_lab.config import schema, studies
+from cifar_lab.config import studies
 from cifar_lab.config.axes import around, values
-from cifar_lab.config.command_line import expanded, in_one_line, own_hydra
+from cifar_lab.config.command_line import composing, parsed, refusing, search_path
 from cifar_lab.config.composition import check_options
 from cifar_lab.config.naming import key_of
 from cifar_lab.config.precedence import Loader
-from cifar_lab.config.preflight import Preflight, search_path
+from cifar_lab.config.preflight import parsed_words, plan_of
 from cifar_lab.runs.fingerprints import settings
 
 GROUP = "search"
@@ -113,8 +111,7 @@ def checked_search(words: Sequence[str], config_dir: Path | None = None) -> Sear
     Raises:
         ValueError: It cannot be searched, in one line.
     """
-    with in_one_line(), own_hydra():
-        search = read([expanded(word) for word in words], config_dir)
+    search = read(parsed(words).words, config_dir)
     for note in search.notes:
         print(f"note: {note}", flush=True)
     return search
@@ -133,10 +130,8 @@ def read(words: Sequence[str], config_dir: Path | None = None) -> Search:
     """
     flags = () if config_dir is None else ("--config-dir", str(config_dir))
     path = search_path(config_dir)
-    with initialize_config_dir(str(schema.conf_folder()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        assert isinstance(loader, Loader)
-        overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(words))
+    with composing() as loader:
+        overrides = parsed_words(words, loader)
         _refuse(overrides)
         file = studies.chosen(overrides, GROUP)
         varied = [] if file is None else _of_file(file, loader, path)
@@ -171,7 +166,8 @@ def _refuse(overrides: Sequence[Override]) -> None:
 def _of_file(file: Override, loader: Loader, path: list[str]) -> list[Override]:
     """What a search's file varies, in its order, as if it were typed."""
     check_options(file, loader, path)
-    compose("train", [str(file.input_line), *path], return_hydra_config=True)
+    with refusing():
+        compose("train", [str(file.input_line), *path], return_hydra_config=True)
     return studies.as_overrides(str(file.input_line), loader.space, loader)
 
 
@@ -213,8 +209,7 @@ def _checked(words: Sequence[str], axes: Sequence[Axis]) -> tuple[Mapping[str, A
     """Check the first corner, and those that differ from it along one axis: its composition, and notes."""
     first, notes = None, list[str]()
     for corner in around([axis.corners for axis in axes]):
-        asked = Preflight([*words, *corner])
-        asked.check()
+        asked = plan_of(parsed([*words, *corner]))
         first = asked.composition if first is None else first
         notes += [note for note in asked.notes if note not in notes]
         if not asked.composition["protocol"]["val_fraction"]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from cifar_lab.config import UNSYNCED, build, build_scheduler, resolved
-from cifar_lab.engines.jobs import Job
+from cifar_lab.engines.jobs import Turn
 from cifar_lab.runs import Run
 from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.train.attempt import Attempt
@@ -68,7 +68,7 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: "Throughput
         callbacks.append(averaging)
     if config.trainer.enable_progress_bar and ranks.rank() == 0:
         val_name = "val acc" if config.protocol.val_fraction else "test acc"
-        callbacks.append(Progress(throughput, val_name=val_name, job=attempt.job))
+        callbacks.append(Progress(throughput, val_name=val_name, turn=attempt.turn))
     return [*callbacks, *attempt.callbacks]
 
 
@@ -108,8 +108,8 @@ def log_result(logger: "Logger | None", run: Run, result: Mapping[str, Any]) -> 
         logger.log_result(result, run.figures)
 
 
-def trainer_options(config: DictConfig, native: "hardware.Native", job: Job | None = None) -> dict[str, Any]:
-    """Lightning's Trainer arguments; `precision` and `memory_format` are settled, and which GPU a job is for.
+def trainer_options(config: DictConfig, native: "hardware.Native", turn: Turn | None = None) -> dict[str, Any]:
+    """Lightning's Trainer arguments; `precision` and `memory_format` are settled, and which GPU a turn is for.
 
     Of processes that train together each needs its own: they hold the strategy.
 
@@ -122,8 +122,8 @@ def trainer_options(config: DictConfig, native: "hardware.Native", job: Job | No
     if options["sync_batchnorm"] and ranks.count() > 1 and native.device != "cuda":
         raise ValueError(UNSYNCED)
     del options["memory_format"]
-    if native.device == "cuda" and job is not None and job.beside > 1 and options["devices"] == 1:
-        options["devices"] = [(job.number - 1) % hardware.device_count("gpu")]
+    if native.device == "cuda" and turn is not None and turn.beside > 1 and options["devices"] == 1:
+        options["devices"] = [(turn.number - 1) % hardware.device_count("gpu")]
     if native.device == "cpu" and ranks.count() == 1:
         options["devices"] = 1  # Lightning knows no other number of processors, and `auto` and [0] are that
     if options["deterministic"] == "auto":

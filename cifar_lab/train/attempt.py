@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_lab.config import names_run
 from cifar_lab.engines.handover import RunFailedError
-from cifar_lab.engines.jobs import Job
+from cifar_lab.engines.jobs import Turn
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import Run, first_whole
@@ -22,31 +22,31 @@ class Attempt:
 
     Attributes:
         run: Where to write.
-        job: Which job of a sweep it is; None for a single run.
+        turn: Whose turn it is in a sweep; None for a single run.
         interruption: Notes signals.
         checkpoint: What it goes on from; None begins anew.
         callbacks: Lightning's, called after the run's own.
     """
 
     run: Run
-    job: Job | None = None
+    turn: Turn | None = None
     interruption: Interruption = field(default_factory=Interruption)
     checkpoint: Path | None = None
     callbacks: tuple["Callback", ...] = ()
 
 
-def is_done(run: Run, config: Mapping[str, Any], job: Job | None) -> bool:
+def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
     """Whether a run that may be gone on with has finished, and is not to be given more epochs.
 
     Args:
         run: The run.
         config: With `resume`, `epochs`, `retry_failed` and `retry_diverged`.
-        job: Which job of a sweep it is.
+        turn: Whose turn it is in a sweep.
 
     Raises:
         RunFailedError: It has failed or diverged, and is not to be trained again.
     """
-    if job is None and config["resume"] is None:
+    if turn is None and config["resume"] is None:
         return False
     status = run.status()
     state = status.get("state")
@@ -55,18 +55,18 @@ def is_done(run: Run, config: Mapping[str, Any], job: Job | None) -> bool:
     return run.has_result() and config["epochs"] <= run.config()["epochs"]
 
 
-def checkpoint_of(run: Run, config: Mapping[str, Any], job: Job | None) -> Path | None:
+def checkpoint_of(run: Run, config: Mapping[str, Any], turn: Turn | None) -> Path | None:
     """The checkpoint that a run goes on from; None where it begins anew.
 
     Args:
         run: The run, whose lock is held.
         config: With `resume`.
-        job: Which job of a sweep it is.
+        turn: Whose turn it is in a sweep.
 
     Raises:
         RunFailedError: `resume=` names a run that has none that can be read.
     """
-    if (job is None and config["resume"] is None) or run.status().get("state") == "diverged":
+    if (turn is None and config["resume"] is None) or run.status().get("state") == "diverged":
         return None
     path, reasons = first_whole([run.last_checkpoint, run.previous_checkpoint])
     if path is None and names_run(config["resume"]):

@@ -5,28 +5,26 @@ draws and tabulates where it has ended.
 """
 
 import gc
-import math
 import multiprocessing
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import wraps
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
 from cifar_lab import table
-from cifar_lab.config import Preflight, checked, here, interpolations, merged, names_run, resolved
-from cifar_lab.engines.application import run_application, run_jobs
-from cifar_lab.engines.handover import RunFailedError
-from cifar_lab.engines.jobs import Job, clock, timed
-from cifar_lab.machine import exit_codes, torchrun
+from cifar_lab.config import Plan, checked, here, merged, names_run
+from cifar_lab.config.command_line import parsed
+from cifar_lab.config.preflight import planned
+from cifar_lab.engines.application import run_application, run_jobs, show
+from cifar_lab.engines.handover import Job, RunFailedError
+from cifar_lab.engines.jobs import clock
+from cifar_lab.machine import torchrun
 from cifar_lab.machine.interruption import Interruption
-from cifar_lab.runs import HOW_IT_IS_RUN, LockedError, Run, Sweep, find_runs, job_key, locked
+from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, find_runs, job_key, locked
 from cifar_lab.train.attempt import Attempt, checkpoint_of, is_done
-from cifar_lab.train.continuity import same_processes, same_threads
+from cifar_lab.train.continuity import record_processes, same_threads
 from cifar_lab.train.fitting import Work, trained
 from cifar_lab.train.hyperparameters import hyperparameters
 from cifar_lab.train.outcome import recording_outcome
@@ -42,7 +40,22 @@ def main() -> None:
         follow()
         return
     with leading() as leader:
-        run_application(lambda: launch(checked(sys.argv[1:]), leader=leader))
+        run_application(lambda: command(sys.argv[1:], leader))
+
+
+def command(arguments: Sequence[str], leader: Leader | None = None) -> None:
+    """Train what a command line says, or show what it asks for.
+
+    Raises:
+        ValueError: It cannot be run, in one line.
+        RunFailedError: A run failed or diverged, or the table could not be written.
+        KeyboardInterrupt: A signal ended it.
+    """
+    line = parsed(arguments)
+    if line.trains:
+        launch(planned(line), leader=leader)
+    else:
+        show(line)
 
 
 def run(overrides: Sequence[str], callbacks: Sequence["Callback"] = ()) -> dict[str, Any]:
@@ -62,10 +75,10 @@ def run(overrides: Sequence[str], callbacks: Sequence["Callback"] = ()) -> dict[
         ValueError: The composition cannot be run, in one line.
         RunFailedError: The run failed or diverged; its folder says why.
     """
-    asked = checked(_words(overrides))
-    if not asked.trains or asked.sweep_folder is not None:
+    plan = checked(_words(overrides))
+    if plan.sweep_folder is not None:
         raise ValueError(f"run() trains one composition, which {' '.join(overrides)} is not; sweep() trains several")
-    (folder,) = launch(asked, callbacks)
+    (folder,) = launch(plan, callbacks)
     return Run(folder).outcome()
 
 
@@ -84,15 +97,16 @@ def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
     Raises:
         ValueError: The sweep cannot be run, in one line.
     """
-    asked = checked(["--multirun", *_words(overrides)])
-    if asked.sweep_folder is None:
-        raise ValueError(f"sweep() trains, which {' '.join(overrides)} does not ask for")
+    plan = checked(["--multirun", *_words(overrides)])
+    assert plan.sweep_folder is not None
     with suppress(RunFailedError):
-        launch(asked)
-    runs = Sweep(asked.sweep_folder).runs_by_job()
+        launch(plan)
+    runs = Sweep(plan.sweep_folder).runs_by_job()
     return [
-        runs[job_key(job)].outcome() if job_key(job) in runs else {"status": "missing", "overrides": job}
-        for job in asked.jobs
+        runs[job_key(job.words)].outcome()
+        if job_key(job.words) in runs
+        else {"status": "missing", "overrides": job.words}
+        for job in plan.jobs
     ]
 
 
@@ -107,11 +121,11 @@ def _words(overrides: Sequence[str]) -> Sequence[str]:
     return overrides
 
 
-def launch(asked: Preflight, callbacks: Sequence["Callback"] = (), leader: Leader | None = None) -> list[Path]:
+def launch(plan: Plan, callbacks: Sequence["Callback"] = (), leader: Leader | None = None) -> list[Path]:
     """Train what a checked command line says, and compare the runs of a sweep.
 
     Args:
-        asked: The checked command line.
+        plan: The checked command line.
         callbacks: Lightning's, called after each run's own.
         leader: Of torchrun's processes, where there are several.
 
@@ -122,18 +136,14 @@ def launch(asked: Preflight, callbacks: Sequence["Callback"] = (), leader: Leade
         ValueError: It cannot be run, in one line.
         RunFailedError: A run failed or diverged, or the table could not be written.
     """
-
-    @wraps(train)
-    def task(config: DictConfig, job: Job | None) -> float:
-        return train(config, job, callbacks, leader)
-
+    task = partial(train, callbacks=tuple(callbacks), leader=leader)
     try:
-        folders = run_jobs(task, asked)
+        folders = run_jobs(task, plan)
     except BaseException:
         with suppress(RunFailedError):  # what ended the sweep is what the user must know
-            tabulate(asked.sweep_folder)
+            tabulate(plan.sweep_folder)
         raise
-    tabulate(asked.sweep_folder)
+    tabulate(plan.sweep_folder)
     return folders
 
 
@@ -151,64 +161,43 @@ def tabulate(sweep_folder: Path | None) -> None:
             raise RunFailedError(f"the table was not written: {type(error).__name__}: {line}") from None
 
 
-def train(
-    config: DictConfig, job: Job | None = None, callbacks: Sequence["Callback"] = (), leader: Leader | None = None
-) -> float:
-    """Train a composition and leave its run directory, or go on with what an earlier attempt has left there.
+def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None = None) -> bool:
+    """Train a job and leave its run directory, or resume what an earlier attempt has left there.
 
     Args:
-        config: The composed configuration; Hydra has made the run's folder.
-        job: Which job of a sweep it is; of a sweep, finished runs are not trained again, and others gone on with.
+        job: The job; of a sweep, finished runs are not trained again, and others resumed.
         callbacks: Lightning's, called after the run's own.
         leader: Of torchrun's processes, where there are several.
 
     Returns:
-        The validation accuracy of the chosen weights, from 0 to 1; NaN where another process trains the run.
+        Whether there was something to train.
 
     Raises:
+        LockedError: Another process trains it.
         RunFailedError: The run ended without a result; its folder says why.
         Interrupted: A signal ended it.
     """
-    run = Run(HydraConfig.get().runtime.output_dir)
-    if job is not None:
-        if job.again is not None and run.folder not in job.again:
-            return math.nan
+    run, turn = Run(job.folder), job.turn
+    if turn is not None:
         gc.collect()  # a network and what trains it refer to each other; this job may need the memory of the one before
-        left = job.seconds_left()
-        print(f"{job}{'' if left is None else f', {clock(left)} left'}: {run.folder.name}", flush=True)
-    interruption = Interruption()
+        left = turn.seconds_left()
+        print(f"{turn}{'' if left is None else f', {clock(left)} left'}: {run.folder.name}", flush=True)
+    interruption, is_trained = Interruption(), False
     with interruption.listening():
-        try:
-            if not is_done(run, config, job):
-                with locked(run.lock_file):
-                    if not is_done(run, config, job):
-                        checkpoint = checkpoint_of(run, config, job)
-                        train_run(config, Attempt(run, job, interruption, checkpoint, tuple(callbacks)), leader)
-        except LockedError as owner:
-            return leave(run, job, owner)
+        if not is_done(run, job.settings, turn):
+            with locked(run.lock_file):
+                if not is_done(run, job.settings, turn):
+                    checkpoint = checkpoint_of(run, job.settings, turn)
+                    train_run(job, Attempt(run, turn, interruption, checkpoint, tuple(callbacks)), leader)
+                    is_trained = True
     from cifar_lab.train.summary import summary
 
-    result = run.result()
-    print(summary(run.folder, result), flush=True)
+    print(summary(run.folder, run.result()), flush=True)
     interruption.check()
-    return float(result["val/acc"])
+    return is_trained
 
 
-def leave(run: Run, job: Job | None, owner: LockedError) -> float:
-    """Leave a run to the process that trains it.
-
-    Raises:
-        RunFailedError: It is not one of a sweep, of which it could be looked at again.
-    """
-    if job is None:
-        line = f"{run.folder} is being trained by {owner}; set hydra.run.dir= to another"
-        raise RunFailedError(line, exit_codes.USAGE)
-    print(f"{run.folder.name} is being trained by {owner}", flush=True)
-    job.left.append(run.folder)
-    return math.nan
-
-
-def train_run(config: DictConfig, attempt: Attempt, leader: Leader | None = None) -> None:
+def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:
     """Train a run whose lock is held, and write its directory from the first file to the result.
 
     This process trains it, torchrun's all do, or, for several devices, those that it starts.
@@ -216,21 +205,18 @@ def train_run(config: DictConfig, attempt: Attempt, leader: Leader | None = None
     Raises:
         RunFailedError: The run ended without a result; its folder says why.
     """
-    hydra, run, job = HydraConfig.get(), attempt.run, attempt.job
-    options = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
-    overrides = [line for line in hydra.overrides.task if not line.startswith(HOW_IT_IS_RUN)]
-    typed = [line for line in overrides if not line.startswith("name=")]
-    with recording_outcome(run, in_sweep=job is not None), timed([] if job is None else job.seconds):
-        follows = interpolations(config)
-        settled = resolved(config)
-        if names_run(config.resume):
-            settled = merged(run, settled, overrides)
-        run.start(settled, overrides, options, follows, goes_on=attempt.checkpoint is not None)
-        common = None if job is None else hydra.job.config.override_dirname.exclude_keys
-        columns = hyperparameters(settled, options, typed, common)
-        count = same_processes(attempt, here(settled) if leader is None else leader.count)
+    run, settings = attempt.run, job.settings
+    overrides = [word for word in job.words if not word.startswith(HOW_IT_IS_RUN)]
+    typed = [word for word in overrides if not word.startswith("name=")]
+    with recording_outcome(run, in_sweep=job.turn is not None):
+        if names_run(settings["resume"]):
+            settings = merged(run, settings, overrides)
+        run.start(settings, overrides, job.options, job.follows, goes_on=attempt.checkpoint is not None)
+        columns = hyperparameters(settings, job.options, typed, job.common)
+        count = here(settings) if leader is None else leader.count
+        record_processes(attempt, count)
         with same_threads(run, count) as threads:
-            work = Work(settled, attempt, options, typed, columns, threads)
+            work = Work(settings, attempt, job.options, typed, columns, threads)
             if leader is not None:
                 result = leader.trained(work)
             else:

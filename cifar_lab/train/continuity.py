@@ -74,13 +74,12 @@ def compiled_as_recorded(
         yield does
 
 
-def same_processes(attempt: Attempt, count: int) -> int:
-    """Record how many processes train a run, and say so where those that began it were more or fewer: the number."""
+def record_processes(attempt: Attempt, count: int) -> None:
+    """Record how many processes train a run, with a note if those that began it were more or fewer."""
     began = attempt.run.status().get("world_size", 1)
     if attempt.checkpoint is not None and began != count:
         print(f"note: the run began in {began} processes, and goes on in {count}: not to the same bits", flush=True)
     attempt.run.set_state("running", world_size=count)
-    return count
 
 
 @contextmanager

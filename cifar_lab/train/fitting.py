@@ -131,7 +131,7 @@ def _fit_and_test(
     run = attempt.run
     averaging = build(config.averaging)
     callbacks = make_callbacks(config, attempt, throughput, averaging)
-    options = trainer_options(config, native, attempt.job)
+    options = trainer_options(config, native, attempt.turn)
     options["plugins"].append(CheckpointFiles(run))
     trainer = L.Trainer(**options, callbacks=callbacks, logger=logger or False)
     trainer.fit(classifier, datamodule, ckpt_path=attempt.checkpoint, weights_only=True)
@@ -142,7 +142,7 @@ def _fit_and_test(
     # An average over epochs is no epoch's, and is itself what was chosen.
     best_epoch = None if isinstance(averaging, SWA) else ranks.first_of(run.best_epoch())
     stopping = Stopping(attempt.interruption)
-    options = trainer_options(config, native, attempt.job)
+    options = trainer_options(config, native, attempt.turn)
     tester = L.Trainer(**options, callbacks=[stopping], logger=False, enable_checkpointing=False)
     ranks.share_buffers(classifier.model)  # an epoch without validation has left each process its own
     measured = test(tester, classifier, datamodule, run, best_epoch)

@@ -10,7 +10,8 @@ import pytest
 
 from cifar_lab.config import checked, resolved
 from cifar_lab.config.checks import notes, unknown_key
-from cifar_lab.config.preflight import Preflight
+from cifar_lab.config.command_line import parsed
+from cifar_lab.config.preflight import plan_of
 from cifar_lab.runs.fingerprints import leaves
 from tests.config.typed import check_typed
 from tests.conftest import TINY, Compose, Outcome, refusal
@@ -233,7 +234,7 @@ SLOW_TO_ACCEPT = [
     ],
 )
 def test_it_is_accepted(line: str) -> None:
-    Preflight([*line.split(), "data=synthetic"]).check()
+    plan_of(parsed([*line.split(), "data=synthetic"]))
 
 
 def test_bn_is_read_as_meant() -> None:
@@ -251,10 +252,9 @@ def test_bn_is_read_as_meant() -> None:
     ],
 )
 def test_what_is_allowed_but_worth_a_word_is_said_in_one_line(line: str, facts: tuple[str, ...] | None) -> None:
-    preflight = Preflight([*line.split(), "data=synthetic"])
-    preflight.check()
+    plan = plan_of(parsed([*line.split(), "data=synthetic"]))
     # That the images were replaced is another note.
-    _noted([line for line in preflight.notes if not line.startswith("data=")], facts)
+    _noted([line for line in plan.notes if not line.startswith("data=")], facts)
 
 
 @pytest.mark.parametrize(
@@ -313,13 +313,12 @@ def test_our_ranges_do_not_speak_of_a_component_that_is_not_ours(tmp_path: Path)
         "_target_: torch.optim.lr_scheduler.CyclicLR\n_partial_: true\nbase_lr: 0.1\nmax_lr: 0.2\n"
         "mode: triangular\nlightning: {interval: step, frequency: 1}\n"
     )
-    Preflight(["--config-dir", str(tmp_path), "scheduler=cyclic", "data=synthetic"]).check()
+    plan_of(parsed(["--config-dir", str(tmp_path), "scheduler=cyclic", "data=synthetic"]))
 
 
 def test_flags_may_stand_anywhere() -> None:
-    asked = checked([*TINY, "seed=0,1", "-m"])
-    assert asked.jobs == [[*TINY, "seed=0"], [*TINY, "seed=1"]]
-    assert asked.ordered == ["-m", *TINY, "seed=0,1"]
+    plan = plan_of(parsed([*TINY[:2], "-m", *TINY[2:], "seed=0,1"]))
+    assert [job.words for job in plan.jobs] == [[*TINY, "seed=0"], [*TINY, "seed=1"]]
 
 
 def test_the_home_folder_is_known(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,26 +66,26 @@ def _compositions(jobs: list[list[str]]) -> list[dict[str, Any]]:
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The compositions that a check goes through; of the seeds the first alone, as a composition takes long."""
     gone_through: list[dict[str, Any]] = []
-    check, neighbours = preflight.check, preflight.neighbours
+    check, around = preflight.check, preflight.around
 
     def noting(config: dict[str, Any], *arguments: Any) -> None:
         gone_through.append(config)
         check(config, *arguments)
 
-    def of_one_seed(overrides: Any) -> list[list[str]]:
-        first, *others = neighbours(overrides)
+    def of_one_seed(axes: Any) -> list[list[str]]:
+        first, *others = around(axes)
         seeds = {line for line in first if line.startswith("seed=")}
         return [first, *(lines for lines in others if seeds <= set(lines))]
 
     monkeypatch.setattr(preflight, "check", noting)
-    monkeypatch.setattr(preflight, "neighbours", of_one_seed)
+    monkeypatch.setattr(preflight, "around", of_one_seed)
     return gone_through
 
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs without a check of each, as a composition takes long."""
-    monkeypatch.setattr(preflight, "neighbours", lambda overrides: [])
+    monkeypatch.setattr(preflight, "around", lambda axes: [[axis[0] for axis in axes]])
 
 
 def _axes(name: str) -> dict[str, Any]:
@@ -127,7 +127,8 @@ def test_the_last_value_of_each_axis_changes_its_axes_alone(name: str) -> None:
     "name", [pytest.param(n, marks=() if n == "batch_norm" else pytest.mark.slow) for n in STUDIES]
 )
 def test_the_jobs_of_a_study_differ_in_its_axes_alone(name: str, checks: list[dict[str, Any]]) -> None:
-    axes, jobs = STUDIES[name], checked([f"study={name}", "data=synthetic"]).jobs
+    axes = STUDIES[name]
+    jobs = [job.words for job in checked([f"study={name}", "data=synthetic"]).jobs]
     # A check goes along each axis, so that of a single one it goes through all.
     assert name != "batch_norm" or jobs[0] == [*FIRST_JOB, "data=synthetic"]
     compositions = checks if len(axes) == 1 else _compositions([job for job in jobs if "seed=0" in job])
@@ -230,14 +231,14 @@ def test_the_smoothness_study_is_the_papers_protocol_and_finer() -> None:
 def test_the_command_line_narrows_and_lengthens_a_study(typed: str, number: int, first: list[str]) -> None:
     asked = checked(["study=loss", *typed.split(), "data=synthetic"])
     assert len(asked.jobs) == number
-    assert asked.jobs[0] == ["study=loss", *first, "data=synthetic"]
+    assert asked.jobs[0].words == ["study=loss", *first, "data=synthetic"]
     assert asked.sweep_folder == Path("outputs/study-loss")
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_value_is_written_as_the_study_has_it_and_name_names_the_folder() -> None:
     asked = checked(["study=batch_norm", "bn=true", "name=rehearsal"])
-    assert asked.jobs[0] == [*FIRST_JOB, "name=rehearsal"]
+    assert asked.jobs[0].words == [*FIRST_JOB, "name=rehearsal"]
     assert asked.sweep_folder == Path("outputs/rehearsal")
     assert as_typed(_axes("learning_rate_adam")["optimizer.lr"]) == "1e-4,3e-4,1e-3,3e-3,1e-2"
 
@@ -308,7 +309,7 @@ def test_a_users_study_may_build_on_ours(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     _write(tmp_path, "mine", "defaults: [loss, _self_]\nbatch_size: 10\naxes: {loss: [ce, mse], seed: 7}")
     asked = checked(["--config-dir", "my_conf", "study=mine", "data=synthetic", "loss=mse"])
-    assert asked.jobs == [["study=mine", "loss=mse", "seed=7", "data=synthetic"]]
+    assert [job.words for job in asked.jobs] == [["study=mine", "loss=mse", "seed=7", "data=synthetic"]]
     assert asked.sweep_folder == Path("outputs", "study-mine")
     assert asked.composition["batch_size"] == 10
 

@@ -1,7 +1,6 @@
 """A sweep whose jobs run side by side, in processes of their own, is the sweep that it is one after the other."""
 
 import importlib.util
-import math
 import multiprocessing
 import os
 import signal
@@ -16,10 +15,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import DictConfig
 
-from cifar_lab.engines import side_by_side
-from cifar_lab.engines.handover import Jobs, RunFailedError
-from cifar_lab.engines.jobs import Job
+from cifar_lab.config import Plan
+from cifar_lab.config.command_line import parsed
+from cifar_lab.config.preflight import PlannedJob
+from cifar_lab.engines import handover, side_by_side
+from cifar_lab.engines.handover import Job, RunFailedError
+from cifar_lab.engines.in_turn import Jobs
+from cifar_lab.engines.jobs import Turn
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.runs import Run, Sweep
 from cifar_lab.runs.fingerprints import fingerprint
@@ -90,7 +94,7 @@ def in_this_process(joblib: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from hydra_plugins.hydra_joblib_launcher import _core
 
     monkeypatch.setattr(_core, "Parallel", Parallel)
-    monkeypatch.setattr(side_by_side, "stopped", threading.Event())
+    monkeypatch.setattr(handover, "stopped", threading.Event())
 
 
 def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -117,10 +121,10 @@ def test_jobs_that_are_missing_left_or_interrupted_are_told_apart(lab: Lab) -> N
     dead.start({}, lines[0])
     interrupted.start({}, lines[1])
     interrupted.fail("interrupted", Interrupted(signal.SIGTERM))
-    jobs = Jobs(print, SimpleNamespace(jobs=lines, beside=2), sweep)  # type: ignore[arg-type]
-    jobs.run_all(lambda: None)
-    assert [folder.name for folder in jobs.folders] == ["seed=0", "seed=1"]
-    assert [folder.name for folder in jobs.left] == ["seed=0"]
+    jobs = Jobs(bool, _plan(lines, sweep.folder))
+    jobs.look()
+    assert [folder.name for folder in jobs.folders.values()] == ["seed=0", "seed=1"]
+    assert jobs.left == [0]
     one, other = map(str, jobs.failures)
     assert "seed=1" in one and "SIGTERM" in one and "seed=2" in other
     jobs.failures.clear()
@@ -130,16 +134,21 @@ def test_jobs_that_are_missing_left_or_interrupted_are_told_apart(lab: Lab) -> N
 
 @pytest.mark.usefixtures("in_this_process")
 def test_a_process_of_jobs_begins_no_other_after_a_signal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def task(*_: object) -> None:
-        done.append(1)
+    def task(job: Job) -> bool:
+        done.append(job)
         raise Interrupted(signal.SIGINT)
 
-    done: list[int] = []
-    own = SimpleNamespace(runtime=SimpleNamespace(output_dir=tmp_path), job=SimpleNamespace(num=0))
-    monkeypatch.setattr("cifar_lab.engines.handover.HydraConfig", SimpleNamespace(get=lambda: own))
-    jobs = Jobs(task, SimpleNamespace(jobs=[["seed=0"], ["seed=1"]], beside=2), Sweep(tmp_path))  # type: ignore[arg-type]
-    assert [math.isnan(jobs.run({})) for _ in range(2)] == [True, True]  # type: ignore[arg-type]
+    done: list[Job] = []
+    hydra = {"runtime": {"output_dir": "x", "choices": {"model": "cnn"}}, "job": {"num": 0}, "overrides": {"task": []}}
+    monkeypatch.setattr(handover, "HydraConfig", SimpleNamespace(get=lambda: DictConfig(hydra)))
+    handed = handover.Handed(task, frozenset(), [0, 1], bytes(2), beside=2)
+    for _ in range(2):
+        handed(DictConfig({"name": "x"}))
     assert len(done) == 1
+
+
+def _plan(jobs: list[list[str]], folder: Path) -> Plan:
+    return Plan(parsed([]), [PlannedJob(words) for words in jobs], sweep_folder=folder, beside=2)
 
 
 @pytest.mark.usefixtures("joblib")
@@ -156,13 +165,9 @@ def test_a_signal_is_handed_on_but_for_what_a_terminal_sends_to_all(
 
 
 @pytest.mark.usefixtures("joblib")
-def test_a_killed_process_of_jobs_is_told(tmp_path: Path) -> None:
-    def application() -> None:
+def test_a_killed_process_of_jobs_is_told() -> None:
+    with pytest.raises(RunFailedError), side_by_side.supervised():
         raise BrokenExecutor
-
-    jobs = Jobs(print, SimpleNamespace(jobs=[], beside=2), Sweep(tmp_path))  # type: ignore[arg-type]
-    with pytest.raises(RunFailedError):
-        jobs.run_all(application)
 
 
 @pytest.mark.slow
@@ -246,7 +251,7 @@ def test_the_fingerprint_is_that_of_the_run_wherever_it_runs(composed: Compose) 
 
 
 def test_the_time_left_counts_on_jobs_side_by_side() -> None:
-    assert Job(1, 9, later=7, seconds=[10.0], beside=3).seconds_left() == 10 + 10 * 3
+    assert Turn(1, 9, later=7, each=10.0, beside=3).seconds_left() == 10 + 10 * 3
 
 
 def test_a_job_has_a_gpu_of_its_own(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,6 +260,6 @@ def test_a_job_has_a_gpu_of_its_own(composed: Compose, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(hardware, "device_count", lambda accelerator: 2)
     config, native = composed(*TINY), hardware.Native("cuda", "32-true", hardware.torch.channels_last)
-    jobs = [Job(number, 4, later=0, seconds=[], beside=4) for number in (1, 2, 3, 4)]
-    assert [assembly.trainer_options(config, native, job)["devices"] for job in jobs] == [[0], [1], [0], [1]]
-    assert assembly.trainer_options(config, native, Job(2, 4, later=0, seconds=[]))["devices"] == 1
+    turns = [Turn(number, 4, later=0, beside=4) for number in (1, 2, 3, 4)]
+    assert [assembly.trainer_options(config, native, turn)["devices"] for turn in turns] == [[0], [1], [0], [1]]
+    assert assembly.trainer_options(config, native, Turn(2, 4, later=0))["devices"] == 1

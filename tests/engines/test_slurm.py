@@ -10,8 +10,10 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,11 +21,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab.config import Preflight, checked, conf_folder, launchers, slurm
-from cifar_lab.engines.handover import RunFailedError
+from cifar_lab.config import Plan, checked, conf_folder, launchers, slurm
+from cifar_lab.engines.handover import Job, RunFailedError
 from cifar_lab.engines.slurm_jobs import DetachedError, SlurmJobs
 from cifar_lab.machine.interruption import Interrupted, Interruption
-from cifar_lab.runs import Sweep, job_key
 from tests.conftest import TINY, Compose, Outcome, Train, refusal
 
 Lab = Callable[..., Outcome]
@@ -92,7 +93,7 @@ def test_a_clusters_settings_may_be_an_option_of_ones_own_with_any_option_of_sba
     line = ["--config-dir", "my_conf", "-m", *TINY, "seed=0,1", "hydra/launcher=ours"]
     asked = checked([*line, "+hydra.launcher.additional_parameters.mail_type=END"])
     assert asked.launcher is launchers.SLURM
-    assert asked.jobs == [[*TINY, "seed=0"], [*TINY, "seed=1"]]
+    assert [job.words for job in asked.jobs] == [[*TINY, "seed=0"], [*TINY, "seed=1"]]
     (folder / "ours.yaml").write_text("defaults: [submitit_slurm, _self_]\ngpus_per_node: 0\n")
     refusal(lab(*line), "hydra.launcher.gpus_per_node=0", "1")
 
@@ -167,12 +168,12 @@ def test_within_a_job_of_slurm_a_run_of_one_process_is_one(lab: Lab, monkeypatch
 
 
 @cache
-def _asked() -> Preflight:
+def _plan() -> Plan:
     return checked(["-m", *TINY, f"seed=range(0,{NUMBER})"])
 
 
 def _jobs(task: Callable[..., Any], folder: Path) -> SlurmJobs:
-    return SlurmJobs(task, _asked(), Sweep(folder))
+    return SlurmJobs(task, dataclasses.replace(_plan(), sweep_folder=folder))
 
 
 NUMBER = 200
@@ -180,50 +181,46 @@ NUMBER = 200
 
 def test_a_job_of_a_large_sweep_does_not_hold_the_others(tmp_path: Path) -> None:
     jobs = _jobs(print, tmp_path)
-    assert len(jobs.planned) == NUMBER
-    assert len(pickle.dumps(jobs)) < 2_000
+    assert len(jobs.due(range(NUMBER))) == NUMBER
+    assert len(pickle.dumps(jobs.handed(range(NUMBER)))) < 2_000
 
 
 def test_what_has_finished_is_queued_only_where_options_were_edited_since(trained: Train, tmp_path: Path) -> None:
     run = trained(*TINY, "logger=none")
-    job = [*TINY, "seed=1"]
-    composition = {**run.composition(), "overrides": job}
+    composition = {**run.composition(), "overrides": [*TINY, "seed=1"]}
     run.composition_file.write_text(json.dumps(composition), encoding="utf-8")
     os.utime(run.result_file)
-    assert _jobs(print, tmp_path).due == {job_key(each) for each in _asked().jobs if each != job}
+    assert _jobs(print, tmp_path).due(range(NUMBER)) == [0, *range(2, NUMBER)]
     os.utime(run.result_file, (0, 1))
-    assert len(_jobs(print, tmp_path).due) == NUMBER
+    assert len(_jobs(print, tmp_path).due(range(NUMBER))) == NUMBER
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(RunFailedError("it failed"), 1), (Interrupted(signal.SIGTERM), 143), (None, 0)]
+    ("error", "code"), [(RunFailedError("it failed"), 1), (Interrupted(signal.SIGTERM), 143), (None, None)]
 )
 def test_a_job_of_slurm_ends_as_its_run_does(
-    error: BaseException | None, code: int, composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: BaseException | None, code: int | None, composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def task(*_: Any) -> float:
+    def task(job: Job) -> bool:
+        done.append(job)
         if error is not None:
             raise error
-        return 0.5
+        return True
 
     pytest.importorskip("submitit")
-    jobs, config = _jobs(task, tmp_path), composed(*TINY)
-    monkeypatch.setattr("cifar_lab.engines.handover.HydraConfig", _Hydra)
+    done: list[Job] = []
+    hydra = {
+        "runtime": {"output_dir": "run", "choices": {"model": "cnn"}},
+        "job": {"num": 0},
+        "overrides": {"task": ["seed=0"]},
+    }
+    monkeypatch.setattr("cifar_lab.engines.handover.HydraConfig", SimpleNamespace(get=lambda: DictConfig(hydra)))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    if error is None:
-        assert jobs.run(config) == 0.5
-        return
-    with pytest.raises(SystemExit) as exit_:
-        jobs.run(config)
-    assert exit_.value.code == code
-
-
-class _Hydra:
-    """Hydra's configuration of the first job of a sweep."""
-
-    @staticmethod
-    def get() -> DictConfig:
-        return DictConfig({"runtime": {"output_dir": "run"}, "job": {"num": 0}})
+    with nullcontext() if code is None else pytest.raises(SystemExit) as exit_:
+        _jobs(task, tmp_path).handed([0])(composed(*TINY))
+    assert code is None or exit_.value.code == code
+    ((folder, words, settings),) = [(job.folder, job.words, job.settings) for job in done]
+    assert (folder, words, settings["name"]) == (Path("run"), ["seed=0"], "test")
 
 
 def test_who_stops_waiting_is_told_how_to_stop_the_jobs() -> None:

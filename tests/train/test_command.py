@@ -230,7 +230,7 @@ def test_swa_that_never_averaged_is_an_error(composed: Compose, tmp_path: Path) 
 def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_once(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, initialise, load = Classifier.training_step, Classifier.__init__, Loader.load_sweep_config
+    step, initialise, load = Classifier.training_step, Classifier.__init__, Loader.load_configuration
     networks: list[weakref.ref[Classifier]] = []
     alive: list[int] = []
     compositions: list[list[str]] = []
@@ -247,13 +247,13 @@ def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_o
             raise KeyboardInterrupt
         return step(self, *arguments)
 
-    def composed(self: Loader, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        compositions.append(sweep_overrides)
-        return load(self, master_config, sweep_overrides)
+    def composed(self: Loader, config_name: str, overrides: list[str], **options: Any) -> DictConfig:
+        compositions.append(overrides)
+        return load(self, config_name, overrides, **options)
 
     monkeypatch.setattr(Classifier, "__init__", counted)
     monkeypatch.setattr(Classifier, "training_step", broken)
-    monkeypatch.setattr(Loader, "load_sweep_config", composed)
+    monkeypatch.setattr(Loader, "load_configuration", composed)
     monkeypatch.setattr("cifar_lab.train.command.tabulate", lambda folder: None)  # the table has tests of its own
     command = ("-m", *PLAIN, "epochs=1", "seed=range(0,3)")
     gc.disable()  # so that what is found in time is not by chance
@@ -263,7 +263,7 @@ def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_o
         gc.enable()
 
     assert outcome.code == 130
-    assert len(compositions) == 3
+    assert len(compositions) == 3  # each job once, by the check
     assert alive == [0, 0, 0]  # neither a finished job nor a failed one leaves its network behind
     assert {run.folder.parent.name for run in outcome.runs} == {"seed"}
     runs = {run.config()["seed"]: run for run in outcome.runs}

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from torch import Tensor
 
-from cifar_lab.engines.jobs import Job, clock
+from cifar_lab.engines.jobs import Turn, clock
 from cifar_lab.train.callbacks.throughput import Throughput
 
 _BAR_SECONDS = 0.5
@@ -29,7 +29,7 @@ class Progress(Checkpoint):
         throughput: Measures the run.
         console: Where to print; None is standard output.
         val_name: What `val/acc` is called; under the report's protocol it is the test set's.
-        job: Which job of a sweep the run is.
+        turn: Whose turn it is in a sweep.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class Progress(Checkpoint):
         throughput: Throughput,
         console: Console | None = None,
         val_name: str = "val acc",
-        job: Job | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self.throughput = throughput
-        self.job = job
+        self.turn = turn
         self.val_name = val_name
         self.console = console or Console(soft_wrap=True, highlight=False)
         self._bar: Bar | None = None
@@ -111,7 +111,7 @@ class Progress(Checkpoint):
 
     def _has_bar(self) -> bool:
         """Jobs side by side would draw theirs over each other."""
-        return self.console.is_terminal and (self.job is None or self.job.beside == 1)
+        return self.console.is_terminal and (self.turn is None or self.turn.beside == 1)
 
     def _accuracy(self, trainer: L.Trainer) -> str:
         accuracy = trainer.callback_metrics.get("val/acc")
@@ -129,9 +129,9 @@ class Progress(Checkpoint):
             return ""
         each = (time.perf_counter() - self._started) / self._steps_done
         texts = [f"{clock(each * left)} left"] if left else []
-        if self.job is not None and (sweep := self.job.seconds_left(each * (self._steps_done + left), each * left)):
+        if self.turn is not None and (sweep := self.turn.seconds_left(each * (self._steps_done + left), each * left)):
             texts.append(f"{clock(sweep)} {'' if left else 'left '}of the sweep")
         return f"  {', '.join(texts)}" if texts else ""
 
     def _job(self) -> str:
-        return "" if self.job is None else f"{self.job}  "
+        return "" if self.turn is None else f"{self.turn}  "

@@ -1,0 +1,162 @@
+"""The jobs of a command line, one after the other in this process."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.core.utils import run_job
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+
+from cifar_lab.config import Plan
+from cifar_lab.engines.handover import Handed, RunFailedError, Task, job_of
+from cifar_lab.engines.jobs import Turn
+from cifar_lab.machine import exit_codes
+from cifar_lab.runs import LockedError, Run, Sweep, job_key
+
+
+class Jobs:
+    """The jobs of a command line; other engines hand them to other processes.
+
+    Args:
+        task: Trains each.
+        plan: The checked command line.
+
+    Attributes:
+        folders: Of the runs, in the order of the jobs.
+        left: The jobs that another process was training when their turn came.
+        failures: What has not finished.
+    """
+
+    def __init__(self, task: Task, plan: Plan) -> None:
+        self.task = task
+        self.plan = plan
+        self.sweep = None if plan.sweep_folder is None else Sweep(plan.sweep_folder)
+        runs = {} if self.sweep is None else self.sweep.runs_by_job()
+        settled = {key for key, run in runs.items() if self.is_settled(run)}
+        self.unfinished = [job_key(job.words) not in settled for job in plan.jobs]
+        self.beside = plan.beside
+        self.seconds: list[float] = []
+        self.folders: dict[int, Path] = {}
+        self.left: list[int] = []
+        self.failures: list[RunFailedError] = []
+
+    def is_settled(self, run: Run) -> bool:
+        """Whether nothing is left of a job whose command line has left a run."""
+        return run.has_result()
+
+    def run_all(self) -> None:
+        """Run all, and once more those that another process was training when their turn came; within `composing`.
+
+        Raises:
+            RunFailedError: Something has not finished.
+            KeyboardInterrupt: A signal was received.
+            ValueError: What runs the jobs has refused them.
+        """
+        first = self.plan.composed(self.plan.jobs[0])
+        callbacks = Callbacks(first)
+        self.context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=callbacks)
+        kind = "run" if self.sweep is None else "multirun"
+        getattr(callbacks, f"on_{kind}_start")(config=first, config_name="train")
+        self.run(range(len(self.plan.jobs)))
+        if self.left and self.looks_again:
+            again, self.left = self.left, []
+            self.run(again)
+        getattr(callbacks, f"on_{kind}_end")(config=first, config_name="train")
+        self.check()
+
+    looks_again = True
+
+    def run(self, numbers: Sequence[int]) -> None:
+        """Run some of the jobs."""
+        for number in numbers:
+            config = self.plan.composed(self.plan.jobs[number])
+            with open_dict(config):
+                config.hydra.job.num = number
+            turn = None if self.sweep is None else self.turn(number)
+            returned = run_job(
+                task_function=lambda _, config=config, turn=turn: self._train(config, turn),  # type: ignore[misc]
+                config=config,
+                job_dir_key="hydra.run.dir" if self.sweep is None else "hydra.sweep.dir",
+                job_subdir_key=None if self.sweep is None else "hydra.sweep.subdir",
+                hydra_context=self.context,
+            )
+            returned.return_value  # noqa: B018 - raises what the job has raised
+
+    def turn(self, number: int) -> Turn:
+        """Whose turn it is."""
+        each = sum(self.seconds) / len(self.seconds) if self.seconds else None
+        return Turn(number + 1, len(self.plan.jobs), sum(self.unfinished[number + 1 :]), each, self.beside)
+
+    def _train(self, config: DictConfig, turn: Turn | None) -> None:
+        job = job_of(config, self.plan.common, turn)
+        number, started = config.hydra.job.num, time.perf_counter()
+        self.folders[number] = job.folder
+        try:
+            if self.task(job):
+                self.seconds.append(time.perf_counter() - started)
+        except LockedError as owner:
+            if turn is None:
+                line = f"{job.folder} is being trained by {owner}; set hydra.run.dir= to another"
+                self.failures.append(RunFailedError(line, exit_codes.USAGE))
+            else:
+                print(f"{job.folder.name} is being trained by {owner}", flush=True)
+                self.left.append(number)
+        except RunFailedError as error:
+            if turn is not None:
+                print(f"error: {error}", file=sys.stderr, flush=True)
+            self.failures.append(error)
+
+    def launcher(self, task: Handed) -> Any:
+        """Hydra's launcher, which hands jobs to other processes."""
+        config = self.plan.launching()
+        return Plugins.instance().instantiate_launcher(hydra_context=self.context, task_function=task, config=config)
+
+    def handed(self, numbers: Sequence[int]) -> Handed:
+        """The task as another process gets it."""
+        assert self.plan.common is not None
+        return Handed(self.task, self.plan.common, numbers, bytes(self.unfinished), self.beside)
+
+    def words(self, numbers: Sequence[int]) -> list[list[str]]:
+        """The command lines that a launcher composes, besides Hydra's settings."""
+        return [[*self.plan.jobs[number].words, *self.plan.named] for number in numbers]
+
+    def look(self) -> None:
+        """Take from the runs' folders what jobs in this process would have told."""
+        assert self.sweep is not None
+        runs = self.sweep.runs_by_job()
+        self.folders, self.failures, self.left = {}, [], []
+        for number, job in enumerate(self.plan.jobs):
+            if job_key(job.words) not in runs:
+                self.failures.append(RunFailedError(f"{' '.join(job.words)} has left no run"))
+                continue
+            run = runs[job_key(job.words)]
+            folder, state = Path(os.path.abspath(run.folder)), run.state()
+            self.folders[number] = folder
+            if state in ("running", "dead"):
+                self.left.append(number)
+            elif not run.has_result():
+                how = "was interrupted by" if state == "interrupted" else f"has {state}:"
+                self.failures.append(RunFailedError(f"{folder} {how} {run.status().get('error', '')}"))
+
+    def check(self) -> None:
+        """Say what has not finished.
+
+        Raises:
+            RunFailedError: Something has not.
+        """
+        if self.failures and self.sweep is not None:
+            raise RunFailedError(f"not every run of the sweep finished; the first that did not: {self.failures[0]}")
+        if self.failures:
+            raise self.failures[0]
+        if self.left:
+            first = self.folders[self.left[0]]
+            raise RunFailedError(
+                f"{len(self.left)} runs of the sweep are still being trained elsewhere, the first is {first}"
+            )

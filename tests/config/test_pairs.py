@@ -1,0 +1,58 @@
+"""Pairs of values that contradict each other, where each is right alone."""
+
+from typing import Any
+
+import pytest
+
+from cifar_lab.config import checked, checks, preflight
+from cifar_lab.config.pairs import contradictions
+from tests.conftest import TINY, Outcome, refusal
+
+PLAIN = [word for word in TINY if not word.startswith("epochs=")]
+
+
+def test_a_sweep_with_a_pair_that_cannot_run_is_refused_before_it_begins(lab: Any) -> None:
+    outcome: Outcome = lab("-m", *PLAIN, "averaging=none,swa", "epochs=10,2")
+    refusal(outcome, "averaging.start", "2 epochs")
+    assert not outcome.runs
+
+
+def test_an_option_that_replaces_what_another_sets_is_no_contradiction() -> None:
+    plan = checked(["-m", *PLAIN, "optimizer=sgd,adam", "seed=0,1"])
+    assert len(plan.jobs) == 4
+
+
+def test_each_pair_is_looked_at_and_those_alone_are_composed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check_together(config: dict[str, Any]) -> None:
+        looked_at.append((config["a"], config["b"], config.get("c")))
+        if config["b"] == 2 and config.get("c") == 2:
+            raise ValueError
+
+    looked_at: list[tuple[int, int, int | None]] = []
+    monkeypatch.setattr(checks, "check_together", check_together)
+    axes = [["a=1", "a=2"], ["b=1", "b=2"], ["c=1", "c=2"]]
+    base = {"a": 1, "b": 1}
+    plain: dict[tuple[str, ...], dict[str, Any]] = {
+        ("a=1", "b=1", "c=1"): base,
+        ("a=2", "b=1", "c=1"): {"a": 2, "b": 1},
+        ("a=1", "b=2", "c=1"): {"a": 1, "b": 2},
+        ("a=1", "b=1", "c=2"): {**base, "c": 2},
+    }
+    assert list(contradictions(axes, plain)) == [["a=1", "b=2", "c=2"]]
+    assert looked_at == [(2, 2, None), (2, 1, 2), (1, 2, 2)]
+
+
+@pytest.mark.slow
+def test_the_check_of_ten_thousand_jobs_composes_each_value_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    composed: list[list[str]] = []
+    compose = preflight.compose
+
+    def counted(name: str, words: list[str], **options: Any) -> Any:
+        composed.append(words)
+        return compose(name, words, **options)
+
+    monkeypatch.setattr(preflight, "compose", counted)
+    rates = ",".join(f"{number}e-4" for number in range(1, 11))
+    plan = checked(["-m", *PLAIN, f"optimizer.lr={rates}", "seed=range(0,100)", "epochs=1,2,3,4,5,6,7,8,9,10"])
+    assert len(plan.jobs) == 10_000
+    assert len(composed) == 1 + 9 + 1 + 9
