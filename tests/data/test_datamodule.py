@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from cifar_lab.data import cifar10
 from cifar_lab.data.augment import flip_crop
 from cifar_lab.data.datamodule import CIFAR10DataModule, InMemoryDataModule, SyntheticDataModule
+from cifar_lab.data.files import FILES
 from cifar_lab.data.images import DataError, LabelledImages
 from cifar_lab.data.loader import BatchLoader
 
@@ -221,6 +223,16 @@ def test_a_lightning_trainer_visits_every_image_once_an_epoch_in_an_order_of_its
     assert module.trained[0] != module.trained[1]
 
 
+def test_processes_share_each_batch_and_none_may_be_left_without_images() -> None:
+    data = NumberedDataModule(batch_size=60, val_fraction=0.0)  # whose last batch holds 20
+    device = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(strategy=device, global_rank=1, world_size=2)
+    assert [len(labels) for _, labels in data.train_dataloader()] == [30, 30, 30, 10]
+    data.trainer.world_size = 21
+    with pytest.raises(ValueError, match=r"batch_size=60 .*\b20\b.*\b21\b"):
+        data.train_dataloader()
+
+
 @pytest.mark.parametrize("val_fraction", [0.001, 0.999])
 def test_a_part_without_images_is_refused(val_fraction: float) -> None:
     with pytest.raises(DataError, match=r"protocol\.val_fraction=0\.\d+ .*\b100\b.* (0|100)$"):
@@ -242,6 +254,12 @@ def test_missing_files_are_fetched_only_where_they_may_be(
     with pytest.raises(DataError, match=re.escape(str(folder))):  # as nothing was really fetched
         data.setup()
     assert asked == ([(folder, ("http://x",))] if fetches else [])
+    folder.mkdir()
+    for name in (name for names in FILES.values() for name in names):
+        (folder / name).touch()
+    with pytest.raises(DataError, match=re.escape(str(folder / "data_batch_1"))):  # as it is empty
+        data.setup()
+    assert len(asked) == fetches
 
 
 class ArraysDataModule(InMemoryDataModule):
