@@ -183,11 +183,11 @@ def test_a_server_without_the_archive_is_refused_and_the_next_address_helps(
     tmp_path: Path, server: Server, kind: str
 ) -> None:
     server.reply, fact = BAD[kind]
-    timeout = 0.1 if kind == "falls silent" else 5
-    message = refusal(tmp_path, server.url, f"{server.url}?copy", timeout=timeout)
+    is_silent = kind == "falls silent"
+    message = refusal(tmp_path, server.url, f"{server.url}?copy", timeout=0.1 if is_silent else 5)
     assert message.count(fact) >= 2
     assert os.listdir(tmp_path) == []
-    get(tmp_path, [server.url, server.good], timeout=timeout)
+    get(tmp_path, [server.url, server.good], timeout=1 if is_silent else 5)
     assert is_whole(tmp_path)
 
 
