@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 
 def to_device(drawn: Tensor, device: torch.device) -> Tensor:
-    """Copy what was drawn on the CPU to a device, without waiting for it."""
-    # From memory that may be swapped out a GPU's driver copies by itself, and may first finish all that is under way.
+    """Copy random numbers from the CPU to a device, without waiting for it."""
+    # Copies from pageable memory are synchronous; copies from pinned memory overlap with running kernels.
     return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
 
 
@@ -23,7 +23,7 @@ def identity(images: Tensor, generator: torch.Generator) -> Tensor:
 def flip_crop(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
     """Crop at a random offset of the zero-padded image, then flip left to right with probability 1/2.
 
-    The augmentation of arXiv:1512.03385, section 4.2, with the operations' order of the report.
+    The augmentation of arXiv:1512.03385, section 4.2, in the report's order.
 
     Args:
         images: uint8 `(B, H, W, 3)`.
@@ -57,6 +57,6 @@ def crop(images: Tensor, tops: Tensor, lefts: Tensor, padding: int) -> Tensor:
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
     """Mirror the images `(B, H, W, C)` left to right where `(B,)` is true, or 1."""
-    # Choosing from both is three times as fast as torch.where with a mask that is broadcast.
+    # Indexing a stack of both is three times as fast as torch.where with a broadcast mask.
     both = torch.stack([images, images.flip(2)]).flatten(0, 1)
     return both.index_select(0, torch.arange(len(images), device=images.device) + len(images) * flipped)

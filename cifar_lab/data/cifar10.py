@@ -47,33 +47,29 @@ def load(
     read = _read_binary if suffix else _read_pickle
     splits = []
     for split, names in FILES.items():
-        count = images_per_file * len(names)
-        images, labels = np.empty((count, 32 * 32, 3), np.uint8), np.empty(count, np.int64)
-        digests: list[bytes] = []
-        for number, name in enumerate(names):
-            records = read(folder / f"{name}{suffix}", images_per_file)
-            part = slice(number * images_per_file, (number + 1) * images_per_file)
-            labels[part] = records[:, 0]
-            for channel, plane in enumerate(np.split(records[:, 1:], 3, axis=1)):
-                images[part, :, channel] = plane
-            if verify:
-                digests += _digests(records)
-        if verify:
-            _verify(digests, split, folder)
-        splits.append(LabelledImages(torch.from_numpy(images).unflatten(1, (32, 32)), torch.from_numpy(labels)))
+        records = np.concatenate([read(folder / f"{name}{suffix}", images_per_file) for name in names])
+        if verify and (found := digest(records)) != DIGESTS[split]:
+            raise DataError(
+                f"the {split} images in {folder} ({', '.join(names)}) are not CIFAR-10's: their digest is {found}, not "
+                f"{DIGESTS[split]}; unpack the archive again, or say data.verify=false to use them as they are"
+            )
+        images = np.ascontiguousarray(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        splits.append(LabelledImages(torch.from_numpy(images), torch.from_numpy(records[:, 0].astype(np.int64))))
     return splits[0], splits[1]
 
 
 def load_once(
     root: Path | str | None = None, verify: bool = True, images_per_file: int = IMAGES_PER_FILE
 ) -> tuple[LabelledImages, LabelledImages]:
-    """As `load`, but what the last call has read is given again, for the next job of a sweep.
+    """Return what the last call has read, for the next job of a sweep, unless the files are others or have changed.
 
-    The files are read again where others are asked for, or they have been written to. The tensors belong to all who got
-    them: they are not to be changed.
+    Arguments and errors are those of `load`. The tensors are shared: they are not to be changed.
     """
     folder, suffix = find(root, images_per_file)
-    stamps = tuple(_stamp(folder / f"{name}{suffix}") for names in FILES.values() for name in names)
+    states = [(folder / f"{name}{suffix}").stat() for names in FILES.values() for name in names]
+    stamps = tuple(
+        (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in states
+    )
     return _kept(folder.resolve(), verify, images_per_file, stamps)
 
 
@@ -82,12 +78,6 @@ def _kept(
     folder: Path, verify: bool, images_per_file: int, stamps: tuple[tuple[int, ...], ...]
 ) -> tuple[LabelledImages, LabelledImages]:
     return load(folder, verify, images_per_file)
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """What of a file differs once it has been written to."""
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def digest(records: np.ndarray) -> str:
@@ -99,19 +89,13 @@ def digest(records: np.ndarray) -> str:
     Returns:
         The hexadecimal SHA-256 of the sorted SHA-256 digests of the records.
     """
-    return _combined(_digests(records))
-
-
-def _digests(records: np.ndarray) -> list[bytes]:
-    return [hashlib.sha256(record).digest() for record in records]
-
-
-def _combined(digests: list[bytes]) -> str:
-    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+    return hashlib.sha256(b"".join(sorted(hashlib.sha256(record).digest() for record in records))).hexdigest()
 
 
 def _read_binary(path: Path, images_per_file: int) -> np.ndarray:
-    return _check_labels(np.fromfile(path, np.uint8).reshape(images_per_file, RECORD_BYTES), path)
+    records = np.fromfile(path, np.uint8).reshape(images_per_file, RECORD_BYTES)
+    _check_labels(records[:, 0], path)
+    return records
 
 
 class _Dtype:
@@ -171,27 +155,10 @@ def _read_pickle(path: Path, images_per_file: int) -> np.ndarray:
             f"{path} holds {planes.dtype} images {planes.shape} and {labels.dtype} labels {labels.shape}, not uint8 "
             f"{expected} and {expected[:1]} integers; unpack the archive again"
         )
-    if labels.min() < 0 or labels.max() > np.iinfo(np.uint8).max:
-        raise DataError(_bad_labels(path))
-    return _check_labels(np.column_stack([labels.astype(np.uint8), planes]), path)
+    _check_labels(labels, path)
+    return np.column_stack([labels.astype(np.uint8), planes])
 
 
-def _check_labels(records: np.ndarray, path: Path) -> np.ndarray:
-    if records[:, 0].max() >= NUM_CLASSES:
-        raise DataError(_bad_labels(path))
-    return records
-
-
-def _bad_labels(path: Path) -> str:
-    return f"{path} holds labels outside 0 to {NUM_CLASSES - 1}; unpack the archive again"
-
-
-def _verify(digests: list[bytes], split: str, folder: Path) -> None:
-    found = _combined(digests)
-    if found != DIGESTS[split]:
-        names = FILES[split]
-        files = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
-        raise DataError(
-            f"the {split} images in {folder} ({files}) are not CIFAR-10's: their digest is {found}, not "
-            f"{DIGESTS[split]}; unpack the archive again, or say data.verify=false to use them as they are"
-        )
+def _check_labels(labels: np.ndarray, path: Path) -> None:
+    if labels.min() < 0 or labels.max() >= NUM_CLASSES:
+        raise DataError(f"{path} holds labels outside 0 to {NUM_CLASSES - 1}; unpack the archive again")

@@ -125,42 +125,37 @@ class InMemoryDataModule(L.LightningDataModule):
         return -(-self.size("train") // self.batch_size)
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled, augmented training batches."""
-        return self._loader("train", self.batch_size, augment=self.augment, shuffle=True, seed=self.seed)
+        """Shuffled, augmented training batches.
+
+        Raises:
+            ValueError: The last batch has fewer images than there are processes.
+        """
+        loader = self._loader("train", self.batch_size, augment=self.augment, shuffle=True, seed=self.seed)
+        last, processes = len(loader.data.labels) % self.batch_size or self.batch_size, loader.part[1]
+        if last < processes:
+            raise ValueError(
+                f"batch_size={self.batch_size} leaves a last batch of {last} for {processes} processes; "
+                "set another batch_size"
+            )
+        return loader
 
     def val_dataloader(self) -> BatchLoader:
         """Validation batches, in order, as they are."""
-        return self._loader("val", self._eval_batch_size())
+        return self._loader("val")
 
     def test_dataloader(self) -> BatchLoader:
         """Test batches, in order, as they are."""
-        return self._loader("test", self._eval_batch_size())
+        return self._loader("test")
 
-    def _device(self) -> torch.device:
-        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-
-    def _eval_batch_size(self) -> int:
-        return _CPU_EVAL_BATCH_SIZE if self._device().type == "cpu" else _EVAL_BATCH_SIZE
-
-    def _part(self) -> tuple[int, int]:
-        """Which part of each batch is this process's, and of how many."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-    def _loader(
-        self, split: str, batch_size: int, augment: Augmentation | None = None, shuffle: bool = False, seed: int = 0
-    ) -> BatchLoader:
+    def _loader(self, split: str, batch_size: int | None = None, **options: Any) -> BatchLoader:
         self.setup()
-        device = self._device()
-        images, labels = self._splits[split]
-        data = LabelledImages(images.to(device), labels.to(device))
-        part, last = self._part(), len(labels) % batch_size or batch_size
-        if shuffle and last < part[1]:
-            raise ValueError(
-                f"batch_size={batch_size} leaves a last batch of {last} for {part[1]} processes; set another batch_size"
-            )
-        return BatchLoader(
-            data, batch_size, self.mean, self.std, augment=augment, shuffle=shuffle, seed=seed, part=part
-        )
+        device, part = torch.device("cpu"), (0, 1)
+        if self.trainer is not None:
+            device, part = self.trainer.strategy.root_device, (self.trainer.global_rank, self.trainer.world_size)
+        if batch_size is None:
+            batch_size = _CPU_EVAL_BATCH_SIZE if device.type == "cpu" else _EVAL_BATCH_SIZE
+        data = LabelledImages(*(tensor.to(device) for tensor in self._splits[split]))
+        return BatchLoader(data, batch_size, self.mean, self.std, part=part, **options)
 
 
 class CIFAR10DataModule(InMemoryDataModule):

@@ -1,143 +1,112 @@
-"""CIFAR-10 from its published address: downloaded once whatever breaks off, by however many processes."""
+"""CIFAR-10's binary archive: downloaded once, however many processes need it, and unpacked whole or not at all."""
 
-import errno
-import io
+import hashlib
 import os
-import secrets
 import shutil
-import time
+import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
+from urllib.request import Request, urlopen
 
+from filelock import FileLock, Timeout
 from rich.console import Console
+from rich.progress import wrap_file
 
-from cifar_lab.data.archive import FOLDER, IMAGES, ArchiveError, is_complete, unpack
-from cifar_lab.data.files import IMAGES_PER_FILE, RECORD_BYTES, DataError
-from cifar_lab.data.transfer import Transfer, TransferError, length, say
+from cifar_lab.data.files import FILES, DataError
+from cifar_lab.terminal.printing import note
 
 SOURCES = ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",)
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 SIZE = 170_052_171
-WAITS = (1.0, 3.0, 9.0)
-
-_PARTIAL = "cifar-10-binary.tar.gz.partial"
-_LOCK_SECONDS = 0.2
+FOLDER = "cifar-10-batches-bin"
+_NAMES = [f"{name}.bin" for names in FILES.values() for name in names] + ["batches.meta.txt"]
 
 
-def fetch(
-    root: Path,
-    sources: Sequence[str] = SOURCES,
-    *,
-    sha256: str = SHA256,
-    size: int = SIZE,
-    images_per_file: int = IMAGES_PER_FILE,
-    timeout: float = 30.0,
-    waits: Sequence[float] = WAITS,
-    console: Console | None = None,
-) -> Path:
-    """Download the binary archive and unpack it into `root/cifar-10-batches-bin`, unless that is there.
+def fetch(root: Path, sources: Sequence[str] = SOURCES, *, sha256: str = SHA256, timeout: float = 30.0) -> None:
+    """Download the binary archive and unpack it into `root/cifar-10-batches-bin`, unless that holds something.
 
-    A download that breaks off goes on where it stopped, in this call or the next. Of several processes that fetch into
-    one `root`, one downloads and the others wait for it.
+    Of several processes that fetch into one `root`, one downloads and the others wait for it. Progress is shown on
+    standard error.
 
     Args:
         root: Made if it is missing.
-        sources: Addresses of the archive, tried in this order.
+        sources: Addresses of the archive (http, https, ftp, file), tried in this order.
         sha256: The archive's digest, hexadecimal.
-        size: The archive's bytes.
-        images_per_file: Images in each of the six files.
-        timeout: Seconds without a byte after which a connection counts as broken.
-        waits: Seconds before the second, the third, ... attempt at an address.
-        console: Where to show progress; None is standard error.
-
-    Returns:
-        The folder with the six files of images and the names of the classes.
+        timeout: Seconds without a byte after which an address is given up.
 
     Raises:
-        DataError: No address delivers the archive, the folder cannot be written or holds an incomplete data set, or
-            the archive holds something else.
+        DataError: No address delivers the archive, or the folder cannot be written.
     """
-    console = console or Console(stderr=True)
-    root = root.expanduser()
-    folder = root / FOLDER
-    file_bytes = images_per_file * RECORD_BYTES
+    folder, temporary = root / FOLDER, root / f"{FOLDER}.partial"
     origin = " or ".join(sources)
-    advice = "try again, or name the folder of a copy fetched by other means by data.root= or CIFAR_LAB_DATA"
     try:
-        if is_complete(folder, file_bytes):
-            return folder
         root.mkdir(parents=True, exist_ok=True)
-        with _partial_archive(root, console) as archive:
-            if not is_complete(folder, file_bytes):  # while this process waited, another may have fetched it
-                _check_space(root, size - length(archive) + len(IMAGES) * file_bytes)
-                say(console, f"fetching CIFAR-10 ({size / 1e6:,.0f} MB) from {origin} into {root}")
-                Transfer(archive, size, sha256, timeout).run(sources, waits, console)
-                unpack(archive, folder, _path(archive).with_suffix(".unpacked"), file_bytes)
-            archive.truncate(0)
-    except TransferError as error:
-        raise DataError(f"cannot fetch CIFAR-10 into {root}: {error}; {advice}") from None
-    except ArchiveError as error:
-        raise DataError(f"cannot unpack CIFAR-10 from {origin} into {root}: {error}; {advice}") from None
+        with _locked(root):
+            if folder.is_dir() and any(folder.iterdir()):
+                return
+            shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
+            try:
+                (temporary / FOLDER).mkdir(parents=True)
+                archive = temporary / "cifar-10-binary.tar.gz"
+                note(f"fetching CIFAR-10 ({SIZE / 1e6:,.0f} MB) from {origin} into {root}")
+                _download(sources, archive, sha256, timeout)
+                _unpack(archive, temporary / FOLDER)
+                (temporary / FOLDER).rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    except DataError as error:
+        failure = f"cannot fetch CIFAR-10 into {root}: {error}"
     except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"cannot write CIFAR-10 from {origin} into {root}: {reason}; {advice}") from None
-    return folder
+        failure = f"cannot write CIFAR-10 from {origin} into {root}: {error.strerror or error}"
+    else:
+        return
+    raise DataError(
+        f"{failure}; try again, or name the folder of a copy fetched by other means by data.root= or CIFAR_LAB_DATA"
+    )
 
 
 @contextmanager
-def _partial_archive(root: Path, console: Console) -> Iterator[io.FileIO]:
-    """The beginning of the archive, for this process alone, empty at first; what there is of it outlives a failure."""
-    archive, is_shared = _lock_partial(root, console)
+def _locked(root: Path) -> Iterator[None]:
+    lock = FileLock(root / ".cifar-10.lock")
     try:
-        yield archive
-    except (ArchiveError, OSError):  # nothing to go on with, or no room for it
-        archive.truncate(0)
-        raise
+        lock.acquire(blocking=False)
+    except Timeout:
+        note(f"another process is fetching CIFAR-10 into {root}; waiting for it")
+        lock.acquire()
+    try:
+        yield
     finally:
-        if not is_shared or length(archive) == 0:
-            _path(archive).unlink(missing_ok=True)
-        archive.close()
+        with suppress(OSError):  # Windows keeps the file; elsewhere a process that waits sees that it is gone
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
-def _lock_partial(root: Path, console: Console) -> tuple[io.FileIO, bool]:
-    """Open the file that all processes share, once its lock is free; one of our own where there are no locks."""
-    path = root / _PARTIAL
-    is_waiting = False
-    while True:
-        archive = io.FileIO(str(path), "a+")
+def _download(sources: Sequence[str], archive: Path, sha256: str, timeout: float) -> None:
+    """Write the archive from the first source that delivers it."""
+    failures = []
+    for source in sources:
         try:
-            import fcntl  # not on Windows
-
-            fcntl.flock(archive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            archive.close()
-            if not is_waiting:
-                say(console, f"another process is fetching CIFAR-10 into {root}; waiting for it")
-                is_waiting = True
-            time.sleep(_LOCK_SECONDS)
-        except (ImportError, OSError):
-            archive.close()
-            path.unlink(missing_ok=True)
-            return io.FileIO(str(root / f"{secrets.token_hex(4)}-{_PARTIAL}"), "a+"), False
-        else:
-            if _is_at(path, archive):  # its last owner may have removed it
-                return archive, True
-            archive.close()
+            request = Request(source, headers={"User-Agent": "cifar_lab"})
+            with urlopen(request, timeout=timeout) as response, archive.open("w+b") as file:
+                with wrap_file(response, SIZE, description="", console=Console(stderr=True)) as content:
+                    shutil.copyfileobj(content, file)
+                size = file.tell()
+                file.seek(0)
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found == sha256:
+                return
+            failures.append(f"{source} sent {size:,} bytes with sha256 {found}, not {sha256}")
+        except (OSError, ValueError, HTTPException) as error:
+            failures.append(f"{source}: {' '.join(str(error).split())}")
+    raise DataError("; ".join(failures) or "no address is given")
 
 
-def _is_at(path: Path, archive: io.FileIO) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(archive.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def _path(archive: io.FileIO) -> Path:
-    return Path(str(archive.name))
-
-
-def _check_space(root: Path, needed: int) -> None:
-    free = shutil.disk_usage(root).free
-    if free < needed:
-        raise OSError(errno.ENOSPC, f"{needed / 1e6:,.0f} MB are needed and {free / 1e6:,.0f} MB are free")
+def _unpack(archive: Path, folder: Path) -> None:
+    """Write the archive's files; their paths are ours, so whatever its members are called, none leads elsewhere."""
+    with tarfile.open(archive) as members:
+        for name in _NAMES:
+            content = members.extractfile(f"{FOLDER}/{name}")
+            assert content is not None, "the digest was right, so it is a file"
+            (folder / name).write_bytes(content.read())

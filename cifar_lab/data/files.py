@@ -8,6 +8,8 @@ IMAGES_PER_FILE = 10_000
 RECORD_BYTES = 1 + 3 * 32 * 32  # the label, then the red, the green and the blue plane, row by row
 FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 
+_ADVICE = "unpack the archive again, or remove the folder to have it fetched"
+
 # Folder of each published layout, and the ending of its files' names.
 _LAYOUTS = {"cifar-10-batches-bin": ".bin", "cifar-10-batches-py": ""}
 
@@ -27,12 +29,12 @@ def resolve(root: Path | str | None) -> Path:
 
 
 def may_download(root: Path | str | None, download: bool | None) -> bool:
-    """Whether missing files may be fetched: where that was said, and into the user's cache unless it was forbidden."""
+    """Whether missing files may be fetched; if `download` is None, into the user's cache alone."""
     return root is None if download is None else download
 
 
 def is_there(root: Path | str | None) -> bool:
-    """Whether `find` finds a layout whose files are all there and whole."""
+    """Whether `find` finds a layout."""
     try:
         find(root)
     except DataError:
@@ -55,31 +57,24 @@ def find(root: Path | str | None, images_per_file: int = IMAGES_PER_FILE) -> tup
         DataError: Files are missing or truncated.
     """
     root = resolve(root)
-    names = FILES["train"] + FILES["test"]
-    candidates = [(root / folder, suffix) for folder, suffix in _LAYOUTS.items()]
-    candidates += [(root, suffix) for suffix in _LAYOUTS.values()]
-    missing = {}
-    for folder, suffix in candidates:
-        paths = [folder / f"{name}{suffix}" for name in names]
+    incomplete = ""
+    candidates = [(root / name, suffix) for name, suffix in _LAYOUTS.items()]
+    for folder, suffix in [*candidates, *((root, suffix) for suffix in _LAYOUTS.values())]:
+        paths = [folder / f"{name}{suffix}" for names in FILES.values() for name in names]
         absent = [path.name for path in paths if not path.is_file()]
         if not absent:
-            if suffix:
-                _check_sizes(paths, images_per_file * RECORD_BYTES)
+            for path in paths if suffix else ():
+                found, expected = path.stat().st_size, images_per_file * RECORD_BYTES
+                if found != expected:
+                    raise DataError(f"{path} has {found:,} bytes, not {expected:,}; {_ADVICE}")
             return folder, suffix
-        if len(absent) < len(names):
-            missing[folder] = absent
-    for folder, absent in missing.items():
-        raise DataError(f"CIFAR-10 in {folder} is incomplete: {', '.join(absent)} missing; unpack the archive again")
+        if len(absent) < len(paths) and not incomplete:
+            incomplete = f"CIFAR-10 in {folder} is incomplete: {', '.join(absent)} missing; {_ADVICE}"
+    if incomplete:
+        raise DataError(incomplete)
     raise DataError(
         f"no CIFAR-10 in {root}: put cifar-10-batches-bin/ (data_batch_1.bin to data_batch_5.bin, test_batch.bin) or "
         "cifar-10-batches-py/ there, unpacked from the archive of https://www.cs.toronto.edu/~kriz/cifar.html, or name "
         "the folder that holds it by data.root= or CIFAR_LAB_DATA; data.download=true fetches it, data=synthetic needs "
         "no data"
     )
-
-
-def _check_sizes(paths: list[Path], expected: int) -> None:
-    for path in paths:
-        found = path.stat().st_size
-        if found != expected:
-            raise DataError(f"{path} has {found:,} bytes, not {expected:,}; unpack the archive again")

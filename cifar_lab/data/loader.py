@@ -45,8 +45,8 @@ class BatchLoader:
         augment: Changes each batch; None leaves it as it is.
         shuffle: Visit the images in a new order each epoch.
         seed: Non-negative; varies order and augmentation.
-        part: Which part of each batch to yield, from 0, and of how many; the processes that train together each take
-            their own. The parts differ in size by one image at most, and joined are the batch, to the bit.
+        part: Index of the part of each batch to yield, and the number of parts, one per process that trains. Their
+            sizes differ by one image at most, and joined they are the batch to the bit.
     """
 
     def __init__(
@@ -67,15 +67,14 @@ class BatchLoader:
         self.seed = seed
         self.part = part
         self.epoch = 0
-        self._given = (0, 0)  # the epoch of the last iteration, and how many batches of it were given out
+        self._given = (0, 0)  # the epoch of the last iteration, and how many of its batches were yielded
         self._resumes = (0, 0)
         self._mean, self._std = (torch.tensor(values, device=data.images.device) for values in (mean, std))
-        # Lightning looks here for whom to tell the epoch.
-        self.sampler = self
+        self.sampler = self  # whose set_epoch Lightning calls
         self.batch_sampler = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch, from 0, the next iteration is."""
+        """Set the epoch, from 0, of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -92,22 +91,18 @@ class BatchLoader:
             if index < first:
                 continue
             self._given = epoch, index + 1
+            images, labels = self.data.take(chosen)
+            if self.augment is not None:  # the whole batch, so that an image's draws do not depend on the process
+                images = self.augment(images, keyed_generator(_AUGMENTATION, self.seed, epoch, index))
             mine = share(len(chosen), *self.part)
-            if self.augment is None:
-                images, labels = self.data.take(chosen[mine])
-            else:
-                # The whole batch's, so that an image meets the same numbers whoever trains on it.
-                images, labels = self.data.take(chosen)
-                images = self.augment(images, keyed_generator(_AUGMENTATION, self.seed, epoch, index))[mine]
-                labels = labels[mine]
-            yield normalise(images, self._mean, self._std), labels
+            yield normalise(images[mine], self._mean, self._std), labels[mine]
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches of which epoch have been given out; the rest follows from the seed."""
+        """The epoch and how many of its batches have been yielded; the rest follows from the seed."""
         return {"epoch": self._given[0], "batches": self._given[1]}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Begin the next iteration where another one was, if it is of the same epoch."""
+        """Begin the next iteration after those batches, if it is of the same epoch."""
         self._resumes = state_dict["epoch"], state_dict["batches"]
 
     def order(self, epoch: int) -> Tensor:

@@ -9,8 +9,8 @@ from cifar_lab.config.targets import check_network_targets, check_targets
 
 # Each is a name in a module of ours whose call would write files, remove folders, read what it likes, or fetch.
 ATTACKS = (
-    "cifar_lab.data.archive.unpack",
-    "cifar_lab.data.archive.Path",
+    "cifar_lab.data.download.shutil.rmtree",
+    "cifar_lab.data.download.Path",
     "cifar_lab.data.download.fetch",
     "cifar_lab.train.callbacks.saving.write_checkpoint",
     "cifar_lab.train.callbacks.saving.Saving",

@@ -1,6 +1,7 @@
 """Batched augmentation does to every image what torchvision does to one, at offsets drawn for each image."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import scipy.stats
@@ -9,6 +10,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
 from cifar_lab.data.augment import crop, flip, flip_crop, identity
+from cifar_lab.data.cutout import cutout
+from cifar_lab.data.randaugment import randaugment
 
 
 def random_images(count: int, height: int = 32, width: int = 32) -> Tensor:
@@ -78,60 +81,42 @@ def test_flip_crop_equals_torchvision_at_the_offsets_that_were_drawn(padding: in
     assert set(flipped.tolist()) == {False, True}
 
 
-def test_padding_is_four_unless_said_otherwise() -> None:
-    images = random_images(50)
-    default, four = (flip_crop(images, torch.Generator().manual_seed(0), *padding) for padding in ((), (4,)))
-    assert torch.equal(default, four)
-
-
 def test_flip_crop_draws_offsets_and_flips_uniformly_and_independently() -> None:
-    augmented = flip_crop(position_images(20_000), torch.Generator().manual_seed(0))
-    tops, lefts, flipped = read_positions(augmented, padding=4)
+    tops, lefts, flipped = read_positions(flip_crop(position_images(20_000), torch.Generator().manual_seed(0)), 4)
     counts = ((tops * 9 + lefts) * 2 + flipped).bincount(minlength=9 * 9 * 2)
     assert len(counts) == 9 * 9 * 2
     assert scipy.stats.chisquare(counts.numpy()).pvalue > 1e-4
-
-
-def test_offsets_and_flips_of_neighbours_in_a_batch_are_independent() -> None:
-    tops, lefts, flipped = read_positions(flip_crop(position_images(20_000), torch.Generator().manual_seed(1)), 4)
     for quantity, levels in ((tops, 9), (lefts, 9), (flipped.long(), 2)):
-        pairs = (quantity[::2] * levels + quantity[1::2]).bincount(minlength=levels**2)
-        assert scipy.stats.chisquare(pairs.numpy()).pvalue > 1e-4
+        neighbours = (quantity[::2] * levels + quantity[1::2]).bincount(minlength=levels**2)
+        assert scipy.stats.chisquare(neighbours.numpy()).pvalue > 1e-4
 
 
-def test_samples_of_a_batch_get_different_crops() -> None:
-    augmented = flip_crop(random_images(1).repeat(64, 1, 1, 1), torch.Generator().manual_seed(0))
-    # 64 uniform draws of 162 are expected to meet 53 different ones.
-    assert len(augmented.flatten(1).unique(dim=0)) > 40
+every_augmentation = pytest.mark.parametrize("augment", [flip_crop, cutout, randaugment])
 
 
-def test_the_generator_alone_decides_whatever_was_drawn_elsewhere_before() -> None:
+@every_augmentation
+def test_an_augmentation_depends_on_its_generator_alone_and_changes_nothing_else(
+    augment: Callable[[Tensor, torch.Generator], Tensor],
+) -> None:
     images = random_images(32)
     torch.manual_seed(1)
-    first = flip_crop(images, torch.Generator().manual_seed(7))
+    first = augment(images, torch.Generator().manual_seed(7))
     torch.manual_seed(2)
-    torch.rand(5)
-    assert torch.equal(flip_crop(images, torch.Generator().manual_seed(7)), first)
-    assert not torch.equal(flip_crop(images, torch.Generator().manual_seed(8)), first)
+    state, generator = torch.get_rng_state(), torch.Generator().manual_seed(7)
+    assert torch.equal(augment(images, generator), first)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(augment(images, generator), first)
+    first.zero_()
+    assert torch.equal(images, random_images(32))
 
 
-def test_augmenting_leaves_the_global_random_state_as_it_was() -> None:
-    before = torch.get_rng_state()
-    flip_crop(random_images(8), torch.Generator().manual_seed(0))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_one_generator_draws_another_augmentation_at_each_call() -> None:
-    images, generator = random_images(32), torch.Generator().manual_seed(0)
-    assert not torch.equal(flip_crop(images, generator), flip_crop(images, generator))
-
-
-def test_augmenting_leaves_its_input_as_it_was() -> None:
-    images = random_images(16)
-    before = images.clone()
-    augmented = flip_crop(images, torch.Generator().manual_seed(0))
-    augmented.zero_()
-    assert torch.equal(images, before)
+@every_augmentation
+@pytest.mark.parametrize("count", [1, 128])
+def test_no_value_of_the_images_is_waited_for(augment: Callable[..., Tensor], count: int) -> None:
+    # Tensors without values: reading one, or a shape that depends on one, is an error.
+    images = random_images(count).to("meta")
+    augmented = augment(images, torch.Generator().manual_seed(0))
+    assert (augmented.shape, augmented.dtype) == (images.shape, torch.uint8)
 
 
 def test_identity_changes_nothing_and_draws_nothing() -> None:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from cifar_lab.data import cifar10
 from cifar_lab.data.augment import flip_crop
 from cifar_lab.data.datamodule import CIFAR10DataModule, InMemoryDataModule, SyntheticDataModule
+from cifar_lab.data.files import FILES
 from cifar_lab.data.images import DataError, LabelledImages
 from cifar_lab.data.loader import BatchLoader
 
@@ -52,17 +54,13 @@ def class_sizes(indices: list[int]) -> list[int]:
 
 
 def test_holdout_divides_the_training_images_and_leaves_the_test_images_alone() -> None:
+    assert [NumberedDataModule().size(split) for split in ("train", "val", "test")] == [180, 20, 50], "the default"
     data = NumberedDataModule(val_fraction=0.2)
     train, val, test = map(content, (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()))
     assert len(train) == 160 and len(val) == 40
     assert sorted(train + val) == list(range(NUM_TRAIN))
     assert test == list(range(NUM_TRAIN, NUM_TRAIN + NUM_TEST))
     assert class_sizes(train) == [16] * 10 and class_sizes(val) == [4] * 10
-
-
-def test_a_tenth_of_the_training_images_is_held_out_unless_said_otherwise() -> None:
-    data = NumberedDataModule()
-    assert [data.size(split) for split in ("train", "val", "test")] == [180, 20, 50]
 
 
 def test_the_report_protocol_trains_on_all_images_and_validates_on_the_test_set() -> None:
@@ -87,6 +85,9 @@ def test_train_size_takes_its_images_by_class_from_what_the_protocol_leaves(val_
     assert len(set(train)) == 70 == data.size("train") and class_sizes(train) == [7] * 10
     assert not set(train) & set(content(data.val_dataloader()))
     assert data.train_available == round(NUM_TRAIN * (1 - val_fraction))
+    assert NumberedDataModule(val_fraction=val_fraction, train_size=data.train_available).size("train") == (
+        data.train_available
+    )
 
 
 def test_which_images_train_size_takes_depends_on_the_split_seed_and_not_on_the_seed() -> None:
@@ -94,10 +95,6 @@ def test_which_images_train_size_takes_depends_on_the_split_seed_and_not_on_the_
         return sorted(content(NumberedDataModule(train_size=70, **seeds).train_dataloader()))
 
     assert taken(seed=0) == taken(seed=1) != taken(split_seed=1)
-
-
-def test_all_images_that_the_protocol_leaves_can_be_asked_for() -> None:
-    assert NumberedDataModule(train_size=180).size("train") == 180
 
 
 @pytest.mark.parametrize(("train_size", "val_fraction", "available"), [(181, 0.1, 180), (201, 0, 200), (0, 0.5, 100)])
@@ -109,16 +106,13 @@ def test_a_train_size_out_of_range_is_refused_with_the_number_there_is(
         data.setup()
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
-def test_a_batch_size_that_is_not_positive_is_refused(batch_size: int) -> None:
-    with pytest.raises(ValueError, match=f"batch_size={batch_size}"):
-        NumberedDataModule(batch_size=batch_size)
-
-
-@pytest.mark.parametrize("val_fraction", [-0.1, 1.0, 1.5, float("nan")])
-def test_a_val_fraction_outside_its_range_is_refused(val_fraction: float) -> None:
-    with pytest.raises(ValueError, match=f"val_fraction={val_fraction}"):
-        NumberedDataModule(val_fraction=val_fraction)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 0), ("batch_size", -1), *(("val_fraction", value) for value in (-0.1, 1.0, 1.5, float("nan")))],
+)
+def test_options_out_of_range_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        NumberedDataModule(**{name: value})
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(1, 180), (50, 4), (60, 3), (180, 1), (500, 1)])
@@ -179,12 +173,6 @@ def test_cifar10_is_read_from_its_root_and_verified_unless_told_not_to(monkeypat
     assert asked == [("somewhere", True), (None, False)]
 
 
-def test_missing_cifar10_is_reported_when_the_images_are_loaded(tmp_path: Path) -> None:
-    data = CIFAR10DataModule(tmp_path)
-    with pytest.raises(DataError, match=r"data\.root="):
-        data.setup()
-
-
 class Recorder(L.LightningModule):
     """A linear classifier that remembers the numbers of the images of every epoch."""
 
@@ -223,23 +211,26 @@ def fit(data: InMemoryDataModule, tmp_path: Path, max_epochs: int = 2) -> Record
     return module
 
 
-def test_a_lightning_trainer_tells_the_loader_each_epoch(tmp_path: Path) -> None:
-    module = fit(NumberedDataModule(batch_size=50, seed=3), tmp_path)
-    loader = NumberedDataModule(batch_size=50, seed=3).train_dataloader()
-    expected = {}
+def test_a_lightning_trainer_visits_every_image_once_an_epoch_in_an_order_of_its_own(tmp_path: Path) -> None:
+    data = NumberedDataModule(batch_size=50, seed=3)
+    module = fit(data, tmp_path)
+    loader, held_out = NumberedDataModule(batch_size=50, seed=3).train_dataloader(), content(data.val_dataloader())
     for epoch in range(2):
         loader.set_epoch(epoch)
-        expected[epoch] = content(loader)
-    assert module.trained == expected and expected[0] != expected[1]
-
-
-def test_a_lightning_trainer_visits_every_image_once_an_epoch(tmp_path: Path) -> None:
-    data = NumberedDataModule(batch_size=50)
-    module = fit(data, tmp_path)
-    held_out = content(data.val_dataloader())
-    for epoch in range(2):
+        assert module.trained[epoch] == content(loader)
         assert sorted(module.trained[epoch] + held_out) == list(range(NUM_TRAIN))
         assert module.validated[epoch] == held_out
+    assert module.trained[0] != module.trained[1]
+
+
+def test_processes_share_each_batch_and_none_may_be_left_without_images() -> None:
+    data = NumberedDataModule(batch_size=60, val_fraction=0.0)  # whose last batch holds 20
+    device = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(strategy=device, global_rank=1, world_size=2)
+    assert [len(labels) for _, labels in data.train_dataloader()] == [30, 30, 30, 10]
+    data.trainer.world_size = 21
+    with pytest.raises(ValueError, match=r"batch_size=60 .*\b20\b.*\b21\b"):
+        data.train_dataloader()
 
 
 @pytest.mark.parametrize("val_fraction", [0.001, 0.999])
@@ -263,6 +254,12 @@ def test_missing_files_are_fetched_only_where_they_may_be(
     with pytest.raises(DataError, match=re.escape(str(folder))):  # as nothing was really fetched
         data.setup()
     assert asked == ([(folder, ("http://x",))] if fetches else [])
+    folder.mkdir()
+    for name in (name for names in FILES.values() for name in names):
+        (folder / name).touch()
+    with pytest.raises(DataError, match=re.escape(str(folder / "data_batch_1"))):  # as it is empty
+        data.setup()
+    assert len(asked) == fetches
 
 
 class ArraysDataModule(InMemoryDataModule):
@@ -279,11 +276,15 @@ class ArraysDataModule(InMemoryDataModule):
 IMAGES = np.zeros((30, 32, 32, 3), np.uint8)
 
 
-def test_a_subclass_may_give_arrays_and_has_as_many_classes_as_their_labels() -> None:
+def test_a_subclass_may_give_arrays_and_has_the_classes_of_their_labels_or_those_it_names() -> None:
     data = ArraysDataModule(IMAGES, np.arange(30, dtype=np.uint8) % 3)
     images, labels = next(iter(data.train_dataloader()))
     assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
     assert data.classes == ["0", "1", "2"]
+    named = ArraysDataModule(IMAGES, np.arange(30) % 3)
+    named.classes = ("cat", "dog")
+    with pytest.raises(DataError, match=r"\b0\b.*\b2\b.*\b0\b.*\b1\b"):
+        named.setup()
 
 
 @pytest.mark.parametrize(
@@ -299,10 +300,3 @@ def test_a_subclass_may_give_arrays_and_has_as_many_classes_as_their_labels() ->
 def test_arrays_of_another_kind_are_refused(images: np.ndarray, labels: np.ndarray, facts: str) -> None:
     with pytest.raises(DataError, match=facts):
         ArraysDataModule(images, labels).setup()
-
-
-def test_labels_beyond_the_named_classes_are_refused() -> None:
-    data = ArraysDataModule(IMAGES, np.arange(30) % 3)
-    data.classes = ("cat", "dog")
-    with pytest.raises(DataError, match=r"\b0\b.*\b2\b.*\b0\b.*\b1\b"):
-        data.setup()

@@ -123,26 +123,17 @@ def test_each_image_of_a_batch_gets_its_own_operation_and_keeps_its_place() -> N
     assert torch.equal(result, each_by_torchvision(images, operations, negated, magnitude=9))
 
 
-@pytest.mark.parametrize(("num_ops", "magnitude", "padding"), [(1, 9, 4), (2, 9, 4), (3, 20, 2)])
+@pytest.mark.parametrize("options", [(), (0, 9, 4), (1, 9, 4), (3, 20, 2)])
 def test_a_batch_is_cropped_and_flipped_and_then_changed_by_the_operations_that_were_drawn(
-    num_ops: int, magnitude: int, padding: int
+    options: tuple[int, ...],
 ) -> None:
-    images, generator = random_images(100), seeded(3)
+    num_ops, magnitude, padding = options or (2, 9, 4)  # the report's
+    images, generator, own = random_images(100), seeded(3), seeded(3)
     expected = flip_crop(images, generator, padding)
     for operations, negated in zip(*draw_operations(num_ops, len(images), generator), strict=True):
         expected = each_by_torchvision(expected, operations, negated, magnitude)
-    assert torch.equal(randaugment(images, seeded(3), num_ops, magnitude, padding), expected)
-
-
-def test_without_operations_it_is_flip_crop() -> None:
-    images, generator, reference = random_images(20), seeded(), seeded()
-    assert torch.equal(randaugment(images, generator, num_ops=0), flip_crop(images, reference))
-    assert torch.equal(generator.get_state(), reference.get_state())
-
-
-def test_the_defaults_are_the_reports() -> None:
-    images = random_images(50)
-    assert torch.equal(randaugment(images, seeded()), randaugment(images, seeded(), num_ops=2, magnitude=9, padding=4))
+    assert torch.equal(randaugment(images, own, *options), expected)
+    assert torch.equal(generator.get_state(), own.get_state())
 
 
 def test_operations_and_signs_are_uniform_and_only_signed_operations_are_negated() -> None:
@@ -161,52 +152,10 @@ def test_draws_of_the_rounds_and_of_neighbours_in_a_batch_are_independent() -> N
         assert scipy.stats.chisquare(pairs.numpy()).pvalue > 1e-4
 
 
-def test_samples_of_a_batch_get_different_operations() -> None:
-    augmented = randaugment(random_images(1).repeat(64, 1, 1, 1), seeded(), num_ops=1, padding=0)
-    # Besides the two flips there are 23 operations with their signs.
-    assert len(augmented.flatten(1).unique(dim=0)) > 20
-
-
-def test_the_generator_alone_decides_whatever_was_drawn_elsewhere_before() -> None:
-    images = random_images(32)
-    torch.manual_seed(1)
-    first = randaugment(images, seeded(7))
-    torch.manual_seed(2)
-    before = torch.get_rng_state()
-    assert torch.equal(randaugment(images, seeded(7)), first)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert not torch.equal(randaugment(images, seeded(8)), first)
-
-
-def test_augmenting_leaves_its_input_as_it_was() -> None:
-    images = random_images(64)
-    before = images.clone()
-    augmented = randaugment(images, seeded(), padding=0)
-    augmented.zero_()
-    assert torch.equal(images, before)
-
-
-def test_a_batch_may_hold_one_image() -> None:
-    assert randaugment(random_images(1), seeded()).shape == (1, 32, 32, 3)
-
-
-def test_no_value_of_the_images_is_waited_for() -> None:
-    # Tensors without values: reading one, or a shape that depends on one, is an error.
-    images = random_images(128).to("meta")
-    augmented = randaugment(images, seeded())
-    assert (augmented.shape, augmented.dtype) == (images.shape, torch.uint8)
-
-
-@pytest.mark.parametrize("num_ops", [-1, -2])
-def test_a_negative_number_of_operations_is_refused(num_ops: int) -> None:
-    with pytest.raises(ValueError, match=rf"num_ops .*{num_ops}$"):
-        randaugment(random_images(1), seeded(), num_ops=num_ops)
-
-
-@pytest.mark.parametrize("magnitude", [-1, 31])
-def test_a_magnitude_outside_0_to_30_is_refused(magnitude: int) -> None:
-    with pytest.raises(ValueError, match=rf"magnitude .*\b30\b.*{magnitude}$"):
-        randaugment(random_images(1), seeded(), magnitude=magnitude)
+@pytest.mark.parametrize(("name", "value"), [("num_ops", -1), ("magnitude", -1), ("magnitude", 31)])
+def test_numbers_out_of_range_are_refused(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=rf"{name} .*\b{'0' if name == 'num_ops' else '30'}\b.*{value}$"):
+        randaugment(random_images(1), seeded(), **{name: value})
 
 
 @pytest.mark.gpu

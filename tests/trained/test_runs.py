@@ -133,10 +133,10 @@ def test_a_network_from_outside_may_call_its_parts_model(lab: Lab, outside: Call
 def test_a_folder_that_makes_more_than_a_network_is_refused(run: Run, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()
-    attack = {"_target_": "cifar_lab.data.archive.unpack", "temporary": str(victim), "archive": "x"}
+    attack = {"_target_": "cifar_lab.data.download.shutil.rmtree", "path": str(victim)}
     own = yaml.safe_load(run.config_file.read_text())["model"]["activation"]
     change(run, model={"activation": attack})
-    with pytest.raises(ValueError, match=r"cifar_lab\.data\.archive\.unpack"):
+    with pytest.raises(ValueError, match=r"cifar_lab\.data\.download\.shutil\.rmtree"):
         load(run.folder)
     assert victim.exists()
     change(run, model={"activation": own, "filters": [20_000_000, 20_000_000, 4]})
