@@ -10,7 +10,7 @@ from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import checks, launchers, naming, resume, schema, side_by_side, slurm, studies, targets
@@ -94,7 +94,7 @@ class Plan:
         if config is None:
             config = compose("train", [*job.words, *self.named, *self.hydra], return_hydra_config=True)
         if self.sweep_folder is not None:  # written out, as a folder that is named by the time would be another one
-            with open_dict(config):
+            with read_write(config.hydra):
                 config.hydra.sweep.dir = str(self.sweep_folder)
         return config
 

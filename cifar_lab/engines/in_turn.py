@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import run_job
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, open_dict, read_write
 
 from cifar_lab.config import Plan
 from cifar_lab.engines.handover import Handed, RunFailedError, Task, job_of
@@ -77,7 +77,7 @@ class Jobs:
         """Run some of the jobs."""
         for number in numbers:
             config = self.plan.composed(self.plan.jobs[number])
-            with open_dict(config):
+            with read_write(config.hydra), open_dict(config.hydra):
                 config.hydra.job.num = number
             turn = None if self.sweep is None else self.turn(number)
             returned = run_job(
