@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cifar_lab.runs import Run, find_runs, find_sweeps, job_key
+from cifar_lab.runs import Run, find_runs, find_sweeps, job_key, read_state
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import print_table
 
@@ -42,12 +42,9 @@ def describe_run(run: Run) -> dict[str, Any]:
         last validation's; None before the first) and `measured_on` (test or val), `age` (seconds since the run last
         wrote its status), `error` (None without one), `host` and `process`.
     """
-    said = run.status()
-    state = run.state(said)
-    result = run.finished_result() if state == "finished" else None
-    if state == "finished" and result is None:
-        said, state = {**said, "error": f"{run.result_file} is missing or damaged"}, "unreadable"
-    accuracy, measured_on = _validated(run, state) if result is None else (result["test/acc"], "test")
+    record = read_state(run)
+    said, state = record.status, record.state
+    accuracy, measured_on = (record.result["test/acc"], "test") if record.is_finished else _validated(run, state)
     return {
         "folder": os.path.relpath(run.folder),
         "state": state,

@@ -139,7 +139,7 @@ def chosen(only: str) -> list[tuple[str, Row]]:
 
 def _found(archive: Archive) -> dict[str, tuple[str, int]]:
     """What is there, by fingerprint: its state with its place, and how many epochs it has trained."""
-    found = {run.result["fingerprint"]: (f"{run.state}, {archive.results_file}", 0) for run in archive.read()}
+    found = {str(run.identity): (f"{run.state}, {archive.results_file}", 0) for run in archive.read()}
     for run in find_runs(OUTPUTS):
         try:
             key, status = fingerprint(run.composition()["config"]), run.status()

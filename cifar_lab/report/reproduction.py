@@ -8,8 +8,8 @@ import numpy as np
 
 from cifar_lab.report.lengths import FULL, is_beginning, length_of, order
 from cifar_lab.report.published import Row, Table
+from cifar_lab.runs import Record
 from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, noise_interval
-from cifar_lab.table.measured import Measured
 
 PROTOCOLS = ("report", "holdout")
 VERDICTS = ("within noise", "lower", "higher", "diverged", "none published", "not run")
@@ -28,27 +28,27 @@ class Entry:
     """
 
     row: Row
-    runs: tuple[Measured, ...] = ()
+    runs: tuple[Record, ...] = ()
     hypotheses: tuple["Entry", ...] = ()
-    beginnings: tuple[Measured, ...] = ()
+    beginnings: tuple[Record, ...] = ()
 
     def train_losses(self, epoch: int) -> np.ndarray:
         """The mean training loss of an epoch, from 1, of each seed that has come so far under the report's protocol."""
-        longest_last = sorted(self.beginnings, key=lambda run: run.record.settings["epochs"])
+        longest_last = sorted(self.beginnings, key=lambda run: run.settings["epochs"])
         found = {}
         for run in (*longest_last, *self.runs):
             if run.protocol == "report" and run.metrics is not None:
                 for loss in run.metrics.loc[run.metrics["epoch"] == epoch, "train/loss"]:
-                    found[run.record.seed] = float(loss)
+                    found[run.seed] = float(loss)
         return np.array(list(found.values()))
 
-    def finished(self, protocol: str) -> list[Measured]:
+    def finished(self, protocol: str) -> list[Record]:
         """The runs with a result under a protocol."""
         return [run for run in self.runs if run.is_finished and run.protocol == protocol]
 
     def values(self, name: str, protocol: str) -> np.ndarray:
         """A number of each finished run under a protocol, `(n,)`."""
-        found = [run.record.result.get(name) for run in self.finished(protocol)]
+        found = [run.result.get(name) for run in self.finished(protocol)]
         return np.array([value for value in found if value is not None], dtype=float)
 
     def mean(self, name: str) -> float | None:
@@ -59,10 +59,10 @@ class Entry:
     @property
     def machines(self) -> list[str]:
         """What trained its finished runs, each once."""
-        return list({run.record.result["hardware"]["device_name"]: None for run in self.runs if run.is_finished})
+        return list({run.result["hardware"]["device_name"]: None for run in self.runs if run.is_finished})
 
     @property
-    def unfinished(self) -> list[Measured]:
+    def unfinished(self) -> list[Record]:
         """The runs without a result."""
         return [run for run in self.runs if not run.is_finished]
 
@@ -72,7 +72,7 @@ class Entry:
         values = self.values("test/acc", "report")
         if not len(values):
             return None
-        return noise_interval(values, min(run.record.result["test_size"] for run in self.finished("report")))
+        return noise_interval(values, min(run.result["test_size"] for run in self.finished("report")))
 
     @property
     def verdict(self) -> str:
@@ -83,7 +83,7 @@ class Entry:
         if self.row.accuracy is None:
             return "none published"
         if self.noise is None:
-            diverged = any(run.record.state == "diverged" and run.protocol == "report" for run in self.runs)
+            diverged = any(run.state == "diverged" and run.protocol == "report" for run in self.runs)
             return "diverged" if diverged else "not run"
         low, high = self.noise
         if low <= self.row.accuracy <= high:
@@ -143,7 +143,7 @@ class Reproduction:
 
     sections: tuple[Section, ...]
     shortened: tuple[Section, ...] = ()
-    measured: tuple[Measured, ...] = field(default=(), repr=False)
+    measured: tuple[Record, ...] = field(default=(), repr=False)
 
     def entry(self, experiment: str) -> Entry:
         """The full-length runs of the published row that is one experiment as it is.
@@ -165,27 +165,27 @@ class Reproduction:
         return {verdict: entries for verdict, entries in found.items() if entries}
 
     @property
-    def runs(self) -> list[Measured]:
+    def runs(self) -> list[Record]:
         """Every run of a published row, or of a hypothesis about one, that has ended, once."""
         sections = (*self.sections, *self.shortened)
         entries = [entry for section in sections for entry in section.entries]
         entries += [tested for entry in entries for tested in entry.hypotheses]
-        found = {run.record.identity: run for entry in entries for run in entry.runs}
+        found = {run.identity: run for entry in entries for run in entry.runs}
         return [run for run in found.values() if run.has_ended]
 
     @property
-    def of_studies(self) -> list[Measured]:
+    def of_studies(self) -> list[Record]:
         """Every run of a controlled ablation on CIFAR-10."""
-        options = [(run, run.record.options) for run in self.measured]
+        options = [(run, run.options) for run in self.measured]
         return [run for run, chosen in options if chosen.get("study") and chosen.get("data") == "cifar10"]
 
     @property
-    def unreadable(self) -> list[Measured]:
+    def unreadable(self) -> list[Record]:
         """The damaged ones, of which nothing is known."""
-        return [run for run in self.measured if run.record.state == "unreadable"]
+        return [run for run in self.measured if run.state == "unreadable"]
 
 
-def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction:
+def reproduce(tables: Sequence[Table], runs: Sequence[Record]) -> Reproduction:
     """Set runs beside the rows whose settings they have; one run serves every row that it fits.
 
     Args:
@@ -195,14 +195,14 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction
 
     def by_length(row: Row, hypotheses: tuple[Entry, ...] = ()) -> dict[str, Entry]:
         """The row's runs by their length, the full one always among them."""
-        found: dict[str, dict[object, Measured]] = {}
+        found: dict[str, dict[object, Record]] = {}
         for run in runs:
-            length = length_of(row, run.record.settings, run.record.seed)
+            length = length_of(row, run.settings, run.seed)
             if length is not None:
-                known = found.setdefault(length, {}).setdefault(run.record.identity, run)
+                known = found.setdefault(length, {}).setdefault(run.identity, run)
                 if run.is_finished and not known.is_finished:
-                    found[length][run.record.identity] = run
-        beginnings = [run for of in found.values() for run in of.values() if is_beginning(row, run.record.settings)]
+                    found[length][run.identity] = run
+        beginnings = [run for of in found.values() for run in of.values() if is_beginning(row, run.settings)]
         ordered = {length: tuple(sorted(own.values(), key=_by_seed)) for length, own in found.items()}
         whole = Entry(row, ordered.pop(FULL, ()), hypotheses, tuple(beginnings))
         return {**{length: Entry(row, own) for length, own in ordered.items()}, FULL: whole}
@@ -235,5 +235,5 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction
     )
 
 
-def _by_seed(run: Measured) -> tuple[bool, int]:
-    return run.record.seed is None, run.record.seed or 0
+def _by_seed(run: Record) -> tuple[bool, int]:
+    return run.seed is None, run.seed or 0

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cifar_lab.table.records import Record
+from cifar_lab.runs import Record
 
 METRICS = ("test/acc", "test/acc_final", "val/acc")
 MEANS = ("num_parameters", "train_size", "seconds", "images_per_second")
@@ -36,12 +36,12 @@ class Row:
     @property
     def finished(self) -> list[Record]:
         """The runs that have a result."""
-        return [record for record in self.records if record.state == "finished"]
+        return [record for record in self.records if record.is_finished]
 
     @property
     def state(self) -> str:
         """Finished, or what became of the runs that have not."""
-        rest = [record for record in self.records if record.state != "finished"]
+        rest = [record for record in self.records if not record.is_finished]
         if not rest:
             return "finished"
         if len(self.records) == 1:
@@ -55,7 +55,7 @@ class Row:
     @property
     def protocol(self) -> str:
         """What chooses the epoch; empty if not known."""
-        return str(next((record.settings.get("protocol.name", "") for record in self.records), ""))
+        return next((record.protocol for record in self.records), "")
 
     def values(self, name: str) -> np.ndarray:
         """A number of each finished run, `(n,)`; a run that does not have it is left out."""

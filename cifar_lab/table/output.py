@@ -72,7 +72,7 @@ def curves(comparison: Comparison, title: str) -> Figure | None:
     """Curves of every run that has trained an epoch and has not diverged; None if there is none."""
     metrics = {}
     for name, row in _named(comparison, title):
-        frames = [frame for record in row.records if (frame := record.metrics()) is not None]
+        frames = [frame for record in row.records if (frame := record.metrics) is not None]
         if frames:
             metrics[name] = frames
     if not metrics:

@@ -96,7 +96,7 @@ def _runs(rows: Sequence[Row], folder: Path) -> pd.DataFrame:
     for row in rows:
         for record in row.records:
             accuracy = record.result.get("test/acc", math.nan)
-            path = "" if record.run is None else Path(os.path.relpath(record.run.folder, folder)).as_posix()
+            path = "" if record.folder is None else Path(os.path.relpath(record.folder, folder)).as_posix()
             lines.append(
                 {
                     **row.cells,

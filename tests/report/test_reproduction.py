@@ -10,7 +10,7 @@ from cifar_lab.report.published import Row, Scale, Table, tables
 from cifar_lab.report.reproduction import VERDICTS, reproduce
 from cifar_lab.runs import Archive, UnreadableError, find_runs
 from cifar_lab.runs.fingerprints import leaves, settings
-from cifar_lab.table.measured import archived, gather
+from cifar_lab.table.records import gather
 from tests.conftest import holds
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
@@ -139,7 +139,7 @@ def test_runs_whose_numbers_must_be_equal_count_once(
     for name in ("loss_ce", "optimizer_adam"):  # two names of one run
         leave_run(tmp_path / name, rows[name], 0.88)
     entry = reproduce(published, gather(find_runs(tmp_path))).entry("loss_ce")
-    assert [run.record.state for run in entry.runs] == ["finished"]
+    assert [run.state for run in entry.runs] == ["finished"]
 
 
 def test_a_hypothesis_has_runs_of_its_own(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
@@ -211,7 +211,7 @@ def test_an_unfinished_run_is_no_number(tmp_path: Path, published: tuple[Table, 
     leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8, finished=False)
     entry = reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_sgd")
     assert entry.verdict == NOT_RUN
-    assert [run.record.state for run in entry.unfinished] == ["dead"]
+    assert [run.state for run in entry.unfinished] == ["dead"]
 
 
 def test_a_run_that_diverged_is_a_verdict(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
@@ -230,13 +230,13 @@ def test_the_archive_gives_back_what_it_was_given(
     measured = gather(find_runs(tmp_path / "runs"))
     archive = Archive(tmp_path / "results")
     for _ in range(2):
-        archive.add((archived(run), run.metrics) for run in measured if run.metrics is not None)
+        archive.add(measured)
     assert len(archive.results_file.read_text().splitlines()) == 3
     again = gather([], archive)
     for before, after in zip(measured, again, strict=True):
-        assert after.record.result == before.record.result
-        assert after.record.settings == before.record.settings
-        assert after.record.seed == before.record.seed
+        assert after.result == before.result
+        assert after.settings == before.settings
+        assert after.seed == before.seed
         assert after.metrics is not None
         assert after.metrics.equals(before.metrics)
     found = reproduce(published, again)
@@ -252,13 +252,13 @@ def test_the_archive_keeps_that_a_run_diverged_until_it_has_finished(
     finished = gather([run])
     diverge(run)
     for _ in range(2):
-        archive.add((archived(one), one.metrics) for one in gather([run]))
+        archive.add(gather([run]))
     (kept,) = gather([], archive)
-    assert kept.record.state == "diverged"
-    holds(kept.record.description, str(RuntimeError(run.status()["error"])))
+    assert kept.state == "diverged"
+    holds(kept.description, str(RuntimeError(run.status()["error"])))
     assert reproduce(published, [kept]).entry("optimizer_sgd").verdict == DIVERGED
     assert len(gather([run], archive)) == 1
-    archive.add((archived(one), one.metrics) for one in finished)
+    archive.add(finished)
     (kept,) = gather([], archive)
     assert kept.is_finished and kept.metrics is not None
 
@@ -269,10 +269,10 @@ def test_a_composition_that_two_studies_share_is_a_run_of_both(tmp_path: Path, r
         leave_run(tmp_path / "runs" / study, rows["activation_relu"], 0.89, protocol="holdout", options=options)
     archive = Archive(tmp_path / "results")
     measured = gather(find_runs(tmp_path / "runs"))
-    archive.add((archived(run), run.metrics) for run in measured)
+    archive.add(measured)
     for runs in (measured, gather([], archive), gather(find_runs(tmp_path / "runs"), archive)):
-        assert [run.record.options["study"] for run in runs] == ["loss", "optimizer"]
-        assert len({run.record.identity for run in runs}) == 1
+        assert [run.options["study"] for run in runs] == ["loss", "optimizer"]
+        assert len({run.identity for run in runs}) == 1
         found = reproduce(tables(), runs)
         assert len(found.of_studies) == 2
         assert len(found.entry("activation_relu").runs) == 1
@@ -280,26 +280,25 @@ def test_a_composition_that_two_studies_share_is_a_run_of_both(tmp_path: Path, r
 
 def test_a_kept_run_stands_for_the_folder_of_one_that_has_not_finished(tmp_path: Path, rows: dict[str, Row]) -> None:
     archive = Archive(tmp_path / "results")
-    archive.add((archived(run), run.metrics) for run in gather([leave_run(tmp_path / "a", rows["swa"], 0.85)]))
+    archive.add(gather([leave_run(tmp_path / "a", rows["swa"], 0.85)]))
     (run,) = gather([leave_run(tmp_path / "b", rows["swa"], 0.85, finished=False)], archive)
-    assert (run.is_finished, run.source) == (True, str(archive.results_file))
+    assert (run.is_finished, run.folder) == (True, None)
 
 
 def test_a_run_that_could_not_be_read_again_is_not_kept(tmp_path: Path, rows: dict[str, Row]) -> None:
     archive = Archive(tmp_path / "results")
     (measured,) = gather([leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8)])
-    archive.add([(archived(measured), measured.metrics)])
-    damaged = replace(archived(measured), result={**archived(measured).result, "fingerprint": "ab", "hardware": "x"})
+    archive.add([measured])
+    damaged = replace(measured, identity="ab", result={**measured.result, "hardware": "x"})
     with pytest.raises(ValueError, match="seed 0"):
-        archive.add([(damaged, measured.metrics)])
+        archive.add([damaged])
     assert len(archive.read()) == 1
 
 
 def test_words_of_any_kind_are_read_again_from_the_archive(tmp_path: Path, rows: dict[str, Row]) -> None:
     archive, words = Archive(tmp_path / "results"), 'a\rb\nc,"d"'
     (measured,) = gather([leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8)])
-    kept = archived(measured)
-    archive.add([(replace(kept, result={**kept.result, "name": words}), measured.metrics)])
+    archive.add([replace(measured, result={**measured.result, "name": words})])
     (again,) = archive.read()
     assert again.result["name"] == words
 
@@ -308,13 +307,15 @@ def test_the_archive_keeps_the_dead_units_that_explain_has_counted(tmp_path: Pat
     run = leave_run(tmp_path / "a", rows["activation_relu"], 0.8)
     (measured,) = gather([run])
     (run.folder / "explanation").mkdir()
-    line = f"a,{measured.record.identity},2000,0.25"
-    (run.folder / dead_units.FILE).write_text(f"network,fingerprint,images,negative_only\n{line}\nb,c,2000,0.5\n")
+    line = f"a,{measured.identity},2000,0.25"
+    (run.folder / "explanation" / "dead_units.csv").write_text(
+        f"network,fingerprint,images,negative_only\n{line}\nb,c,2000,0.5\n"
+    )
     archive = Archive(tmp_path / "results")
-    archive.add([(archived(measured), measured.metrics)])
+    archive.add([measured])
     counted = dead_units.counted(measured)
     assert counted is not None
-    archive.add_dead_units(str(measured.record.identity), counted)
+    archive.add_dead_units(measured, counted)
     (kept,) = gather([], archive)
     assert dead_units.negative_only(kept) == 0.25
 

@@ -66,7 +66,7 @@ def _half_by(found: Reproduction, shorter: Group | None, bn: bool) -> tuple[str,
     told = reached.told()
     is_whole = shorter is None or bool(len(reached.values[name]) or reached.diverged)
     if shorter is not None and not is_whole and shorter.is_beginning:
-        reached = numbers_of({name: [run.measured for run in shorter.arm(bn, "xavier", 1e-3)]}, _HALF)
+        reached = numbers_of({name: [run.record for run in shorter.arm(bn, "xavier", 1e-3)]}, _HALF)
         told = f"{reached.told()}, of runs of {shorter.length[1]:g} epochs" if len(reached.values[name]) else told
     latest = float(reached.values[name].max(initial=0.0))
     # Who has not come so far in a shorter run may still do so in time; how far one came that diverged is not known.
@@ -92,7 +92,7 @@ def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
     settings += [
         (
             f"{INITS.get(init, init)}, {optimizer_of(group)} {lr:g}",
-            {bn: tuple(run.measured for run in group.arm(bn, init, lr)) for bn in (True, False)},
+            {bn: tuple(run.record for run in group.arm(bn, init, lr)) for bn in (True, False)},
         )
         for group in studied
         for init, lr in dict.fromkeys((run.init, run.lr) for run in group.runs)
@@ -103,7 +103,7 @@ def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
         if not all(ended.values()):
             continue
         trained = {bn: [trains(run) for run in of_network] for bn, of_network in ended.items()}
-        seeds = min(len({run.record.seed for run in of_network}) for of_network in ended.values())
+        seeds = min(len({run.seed for run in of_network}) for of_network in ended.values())
         counts = [f"{sum(trained[bn])} of {len(trained[bn])}" for bn in (True, False)]
         of_seeds = f", of {seeds} seed{'s' * (seeds > 1)}" if seeds < min(map(len, trained.values())) else ""
         told.append(f"{name}: {counts[0]} train with it, {counts[1]} without{of_seeds}")

@@ -12,7 +12,7 @@ from cifar_lab.landscape.batch_norm.numbers import Estimate
 from cifar_lab.landscape.batch_norm.probes import SmoothnessComparison
 from cifar_lab.landscape.batch_norm.runs import INITS, Group, groups
 from cifar_lab.report.claims.evidence import NOT_MEASURED, UNTESTED, Claim, trains_study, verdict
-from cifar_lab.table.measured import Measured
+from cifar_lab.runs import Record
 
 T = TypeVar("T")
 
@@ -49,21 +49,21 @@ class Landscape:
     probed_group: Group | None = None
 
     @cached_property
-    def runs(self) -> list[Measured]:
+    def runs(self) -> list[Record]:
         """Those that have ended, each once."""
         of_groups = [group.runs for group in (self.band_group, self.probed_group) if group is not None]
-        found = {run.measured.record.identity: run.measured for runs in of_groups for run in runs}
+        found = {run.record.identity: run.record for runs in of_groups for run in runs}
         return [run for run in found.values() if run.has_ended]
 
 
-def landscape(measured: Sequence[Measured]) -> Landscape:
+def landscape(measured: Sequence[Record]) -> Landscape:
     """Find the runs that decide, by their settings: on the most training images, of the most epochs, the most runs."""
     candidates = [
         run
         for run in measured
-        if run.record.settings.get("model._target_") == _VGG
-        and run.record.settings.get("model.stages") == _VGG_A
-        and run.record.settings.get("data._target_") == _CIFAR10
+        if run.settings.get("model._target_") == _VGG
+        and run.settings.get("model.stages") == _VGG_A
+        and run.settings.get("data._target_") == _CIFAR10
     ]
     found = sorted(groups(candidates), key=lambda group: (*group.length, len(group.runs)), reverse=True)
     bands, band_group = _first(found, _bands)

@@ -17,15 +17,15 @@ from cifar_lab.report.claims.numbers import (
     study_of,
 )
 from cifar_lab.report.reproduction import Reproduction
+from cifar_lab.runs import Record
 from cifar_lab.statistics.significance import Difference
 from cifar_lab.table.curves import epochs_to, instability
-from cifar_lab.table.measured import Measured
 
 _OPTIONS = {"cross-entropy": "ce", "focal": "focal", "label smoothing": "label_smoothing", "MSE": "mse"}
 _TWO = ("cross-entropy", "focal")
 
 _CHANGES = Quantity("changes of val/acc", of_curve(instability), digits=3)
-_FINAL = Quantity("final test accuracy", lambda run: run.record.result.get("test/acc_final"))
+_FINAL = Quantity("final test accuracy", lambda run: run.result.get("test/acc_final"))
 _SPEED = Quantity("epochs to 80 %", of_curve(lambda metrics: epochs_to(metrics, 0.8)), unit="epochs", digits=1)
 _GAIN = Quantity("gain", lambda run: None, change=True)  # of two runs, so no run alone has one
 
@@ -89,7 +89,7 @@ def _normal(found: Reproduction) -> Claim:
     )
 
 
-def _long_training(runs: Sequence[Measured]) -> Claim:
+def _long_training(runs: Sequence[Record]) -> Claim:
     names = ("cross-entropy", "label smoothing", "MSE")
     gained: dict[str, np.ndarray] = {}
     diverged: dict[str, str] = {}
@@ -113,8 +113,8 @@ def _long_training(runs: Sequence[Measured]) -> Claim:
     )
 
 
-def _accuracy(run: Measured) -> float:
-    return float(run.record.result["test/acc"])
+def _accuracy(run: Record) -> float:
+    return float(run.result["test/acc"])
 
 
 def _options(names: Iterable[str]) -> list[str]:

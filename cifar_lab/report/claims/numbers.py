@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from cifar_lab.report.reproduction import PROTOCOLS, Reproduction
+from cifar_lab.runs import Record
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Difference, differences
-from cifar_lab.table.measured import Measured
 
 NO_RUN = "no finished run of full length"
-Runs = Mapping[str, Sequence[Measured]]  # by the name that a claim gives their row
+Runs = Mapping[str, Sequence[Record]]  # by the name that a claim gives their row
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Quantity:
     """
 
     name: str
-    measure: Callable[[Measured], float | None]
+    measure: Callable[[Record], float | None]
     unit: str = "%"
     digits: int = 2
     change: bool = False
@@ -58,12 +58,12 @@ class Quantity:
         return told
 
 
-def of_curve(measure: Callable[[pd.DataFrame], float]) -> Callable[[Measured], float | None]:
+def of_curve(measure: Callable[[pd.DataFrame], float]) -> Callable[[Record], float | None]:
     """What is measured of a run's epochs."""
     return lambda run: None if run.metrics is None else measure(run.metrics)
 
 
-ACCURACY = Quantity("test accuracy", lambda run: run.record.result.get("test/acc"))
+ACCURACY = Quantity("test accuracy", lambda run: run.result.get("test/acc"))
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def numbers_of(runs: Runs, quantity: Quantity) -> Numbers:
         quantity: What to measure.
     """
 
-    def values(of_row: Sequence[Measured], protocol: str) -> np.ndarray:
+    def values(of_row: Sequence[Record], protocol: str) -> np.ndarray:
         found = [quantity.measure(run) for run in of_row if run.is_finished and run.protocol == protocol]
         return np.array([value for value in found if value is not None], dtype=float)
 
@@ -144,7 +144,7 @@ def numbers_of(runs: Runs, quantity: Quantity) -> Numbers:
         protocol: {name: values(of_row, protocol) for name, of_row in runs.items()} for protocol in reversed(PROTOCOLS)
     }
     protocol = max(found, key=decides)
-    states = {name: [run.record.state for run in of_row if run.has_ended] for name, of_row in runs.items()}
+    states = {name: [run.state for run in of_row if run.has_ended] for name, of_row in runs.items()}
     diverged = {
         name: f"{ended.count('diverged')} of {len(ended)} diverged"
         for name, ended in states.items()
@@ -153,35 +153,34 @@ def numbers_of(runs: Runs, quantity: Quantity) -> Numbers:
     return Numbers(quantity, found[protocol], protocol, diverged)
 
 
-def rows_of(found: Reproduction, experiments: Mapping[str, str]) -> dict[str, Sequence[Measured]]:
+def rows_of(found: Reproduction, experiments: Mapping[str, str]) -> dict[str, Sequence[Record]]:
     """The full-length runs of the rows that are some experiments, by the names that a claim gives them."""
     return {name: found.entry(experiment).runs for name, experiment in experiments.items()}
 
 
-def of_study(runs: Sequence[Measured], study: str, option: str, epochs: int = 50) -> dict[int, Measured]:
+def of_study(runs: Sequence[Record], study: str, option: str, epochs: int = 50) -> dict[int, Record]:
     """The runs that have ended, by seed, of a study with an option of the group of its name, all else as it has it.
 
     Those on CIFAR-10 alone, on all of its training images, under the sound protocol.
     """
     allowed = {"study", study, "epochs", "data", "protocol", "logger", "trainer", "callbacks", "probe"}
-    found: dict[int, Measured] = {}
+    found: dict[int, Record] = {}
     for run in runs:
-        record = run.record
-        typed = {line.lstrip("+~").partition("=")[0] for line in record.overrides}
+        typed = {line.lstrip("+~").partition("=")[0] for line in run.overrides}
         if (
             run.has_ended
-            and record.seed is not None
-            and (record.options.get("study"), record.options.get(study)) == (study, option)
-            and record.options.get("data") == "cifar10"
-            and not typed & (record.settings.keys() | record.options.keys()) - allowed
+            and run.seed is not None
+            and (run.options.get("study"), run.options.get(study)) == (study, option)
+            and run.options.get("data") == "cifar10"
+            and not typed & (run.settings.keys() | run.options.keys()) - allowed
             and run.protocol == "holdout"
-            and record.settings.get("epochs") == epochs == record.result.get("epochs", epochs)
-            and (run.is_finished or record.seed not in found)
+            and run.settings.get("epochs") == epochs == run.result.get("epochs", epochs)
+            and (run.is_finished or run.seed not in found)
         ):
-            found[record.seed] = run
+            found[run.seed] = run
     return found
 
 
-def study_of(found: Reproduction, study: str, options: Mapping[str, str]) -> dict[str, Sequence[Measured]]:
+def study_of(found: Reproduction, study: str, options: Mapping[str, str]) -> dict[str, Sequence[Record]]:
     """The runs of some options of a study, by the names that a claim gives them."""
     return {name: list(of_study(found.measured, study, option).values()) for name, option in options.items()}

@@ -6,8 +6,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cifar_lab.report.page.parts import names
 from cifar_lab.report.reproduction import PROTOCOLS, Reproduction
+from cifar_lab.runs import Record
 from cifar_lab.runs.labels import val_label
-from cifar_lab.table.measured import Measured
 
 
 def write(reproduction: Reproduction, folder: Path) -> None:
@@ -23,13 +23,13 @@ def write(reproduction: Reproduction, folder: Path) -> None:
     for old in folder.glob("**/events.out.tfevents.*"):
         old.unlink()
     layout: dict[str, dict[str, list[object]]] = {}
-    curves: dict[str, list[tuple[str, Measured]]] = {}
+    curves: dict[str, list[tuple[str, Record]]] = {}
     for section in (*reproduction.sections, *reproduction.shortened):
         name, title = names(section)
         shown = [(entry.row.name, run) for entry in section.entries for run in entry.runs if run.metrics is not None]
         protocols = [one for one in PROTOCOLS if any(run.protocol == one for _, run in shown)]
         for row, run in shown:
-            curves.setdefault(f"{row},protocol={run.protocol},seed={run.record.seed}", []).append((name, run))
+            curves.setdefault(f"{row},protocol={run.protocol},seed={run.seed}", []).append((name, run))
         if shown:
             layout[title] = {
                 **{f"{val_label(one)} accuracy": ["Multiline", [f"{name}/{one}/val/acc$"]] for one in protocols},
@@ -42,7 +42,7 @@ def write(reproduction: Reproduction, folder: Path) -> None:
                 _write_curves(writer, name, run)
 
 
-def _write_curves(writer: SummaryWriter, name: str, run: Measured) -> None:
+def _write_curves(writer: SummaryWriter, name: str, run: Record) -> None:
     assert run.metrics is not None
     for quantity in ("val/acc", "train/loss"):
         known = run.metrics[["epoch", quantity]].dropna()

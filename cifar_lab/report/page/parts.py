@@ -8,12 +8,11 @@ import pandas as pd
 
 from cifar_lab.report.page.pictures import Picture, curves, pictures
 from cifar_lab.report.reproduction import PROTOCOLS, Entry, Section
+from cifar_lab.runs import Record
 from cifar_lab.runs.labels import val_label
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Difference, differences
 from cifar_lab.table import text
 from cifar_lab.table.comparison import compare
-from cifar_lab.table.measured import Measured
-from cifar_lab.table.records import Record
 
 _COLUMNS = {
     "report": ("report: best epoch", "report: last epoch"),
@@ -109,7 +108,7 @@ def judged(entry: Entry) -> str:
 
 
 def _both(entry: Entry, name: str) -> str:
-    found = {run.record.result[name] for run in entry.runs if run.is_finished}
+    found = {run.result[name] for run in entry.runs if run.is_finished}
     return ", ".join(f"{value:,}" for value in sorted(found)) or "-"
 
 
@@ -117,11 +116,11 @@ def state(entry: Entry) -> str:
     """What has become of a row's runs that have no result."""
     told = []
     for run in entry.unfinished:
-        status = run.record.status
+        status = run.status
         reached = f", epoch {status['epoch']} of {status['epochs']}" if {"epoch", "epochs"} <= status.keys() else ""
         best = run.metrics["val/acc"].max() if run.metrics is not None else np.nan
         so_far = "" if np.isnan(best) else f", {val_label(run.protocol)} so far {best:.2%}"
-        told.append(f"seed {run.record.seed}, {run.protocol}: {run.record.state}{reached}{so_far}")
+        told.append(f"seed {run.seed}, {run.protocol}: {run.state}{reached}{so_far}")
     return "; ".join(told)
 
 
@@ -168,18 +167,18 @@ def _losses(section: Section) -> pd.DataFrame | None:
     return pd.DataFrame(lines) if lines else None
 
 
-def studies(runs: Sequence[Measured]) -> Iterator[Part]:
+def studies(runs: Sequence[Record]) -> Iterator[Part]:
     """A table for each controlled ablation of one length and protocol, as `table` has it, and its rows tested.
 
     Args:
         runs: Of studies.
     """
-    by_identity = {run.record.identity: run for run in runs}
+    by_identity = {run.identity: run for run in runs}
     groups: dict[tuple[str, float, float, str], list[Record]] = {}
     for run in runs:
-        study, settings = str(run.record.options["study"]), run.record.settings
+        study, settings = str(run.options["study"]), run.settings
         length = settings.get("epochs", 0), settings.get("data.train_size") or 0
-        groups.setdefault((study, *length, run.protocol), []).append(run.record)
+        groups.setdefault((study, *length, run.protocol), []).append(run)
     for (study, epochs, images, protocol), records in sorted(groups.items()):
         comparison = compare(records)
         accuracies = {row.label: row.values("test/acc") for row in comparison.rows}

@@ -12,9 +12,9 @@ from cifar_lab import figures
 from cifar_lab.figures import Figure, colours
 from cifar_lab.report.page.figures import Judged, agreement
 from cifar_lab.report.reproduction import PROTOCOLS, Section
+from cifar_lab.runs import Record
 from cifar_lab.runs.labels import val_label
 from cifar_lab.table.figures import compared_curves
-from cifar_lab.table.measured import Measured
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
         runs = {entry.row.label: [run for run in entry.runs if run.protocol == protocol] for entry in section.entries}
         yield from curves(runs, f"{name}-{protocol}-curves", title, protocol)
     tested = {
-        f"{entry.row.label}\n{_told(first)}": first.record.result
+        f"{entry.row.label}\n{_told(first)}": first.result
         for entry in section.entries
         for first in [run for protocol in PROTOCOLS for run in entry.finished(protocol)][:1]
     }
@@ -90,7 +90,7 @@ def glance(sections: Sequence[Section]) -> Iterator[Picture]:
         yield Picture("agreement", words, agreement(judged))
 
 
-def curves(rows: Mapping[str, Sequence[Measured]], name: str, title: str, protocol: str) -> Iterator[Picture]:
+def curves(rows: Mapping[str, Sequence[Record]], name: str, title: str, protocol: str) -> Iterator[Picture]:
     """The training losses and accuracies of runs under one protocol; nothing where none has any.
 
     Args:
@@ -107,5 +107,5 @@ def curves(rows: Mapping[str, Sequence[Measured]], name: str, title: str, protoc
         yield Picture(name, words, compared_curves(shown, shades, "", val_label(protocol)))
 
 
-def _told(run: Measured) -> str:
-    return f"seed {run.record.seed}, protocol={run.protocol}, {run.record.result['test/acc']:.2%}"
+def _told(run: Record) -> str:
+    return f"seed {run.seed}, protocol={run.protocol}, {run.result['test/acc']:.2%}"

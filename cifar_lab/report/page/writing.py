@@ -113,8 +113,8 @@ def _numbers(entry: Entry, is_full: bool) -> dict[str, Any]:
 
 def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str, Any]:
     ended = [entry for entry in reproduction.entries if any(run.has_ended for run in entry.runs)]
-    shown = {run.record.identity: run for run in (*reproduction.runs, *reproduction.of_studies) if run.has_ended}
-    results = [run.record.result for run in shown.values() if run.is_finished]
+    shown = {run.identity: run for run in (*reproduction.runs, *reproduction.of_studies) if run.has_ended}
+    results = [run.result for run in shown.values() if run.is_finished]
     machines = {f"{result['hardware']['device_name']}, {result['precision']}": None for result in results}
     found = landscape(reproduction.measured)
     revisions = {str(result["git_revision"])[:12]: None for result in results if result.get("git_revision")}
@@ -149,7 +149,7 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
 def _selection(reproduction: Reproduction) -> str:
     """What it may be worth that the test set chooses the epoch; nothing where it has chosen none."""
     entries = {entry.row.name: entry for entry in reproduction.entries}
-    runs = {run.record.identity: run.record.result for entry in entries.values() for run in entry.finished("report")}
+    runs = {run.identity: run.result for entry in entries.values() for run in entry.finished("report")}
     chosen = [result for result in runs.values() if result["best_epoch"] is not None]
     gains = np.array([100 * (result["test/acc"] - result["test/acc_final"]) for result in chosen])
     if not len(gains):

@@ -8,7 +8,7 @@ import pytest
 from cifar_lab.report.claims.evidence import NOT_MEASURED, NOT_SUPPORTED, SUPPORTED, UNTESTED, Claim
 from cifar_lab.report.claims.landscape import Landscape, claims, landscape
 from cifar_lab.runs import find_runs
-from cifar_lab.table.measured import gather
+from cifar_lab.table.records import gather
 from tests.conftest import holds
 from tests.landscape_runs import RATES, leave, leave_band, leave_probed
 
