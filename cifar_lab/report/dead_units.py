@@ -11,14 +11,11 @@ _FEWEST_IMAGES = 2_000  # more can only make the share smaller, so those of fewe
 
 
 def counted(run: Record) -> Mapping[str, Any] | None:
-    """What was counted in a run, or in the archive's copy of it, by the names of `docs/explain.md`.
-
-    None where nobody has counted them in the run as it is now.
-    """
+    """The row of `dead_units.csv` of `docs/explain.md`; None if the run's units, as it is now, are not counted."""
     if run.numbers is None:
         return None
     try:
-        # The run's own row is the first; those after it are of networks that it was set beside.
+        # The run's own row is the first; those after it are of networks that it was compared with.
         own = {str(name): value for name, value in pd.read_csv(run.numbers.dead_units).iloc[0].items()}
     except (OSError, ValueError, IndexError):  # none, or a damaged one
         return None
@@ -26,13 +23,8 @@ def counted(run: Record) -> Mapping[str, Any] | None:
 
 
 def negative_only(run: Record) -> float | None:
-    """The share of units whose input is never above 0, from 0 to 1, of `docs/explain.md`.
-
-    None where nobody has counted them in the run as it is now, over at least 2,000 images.
-    """
-    own = counted(run)
-    if own is None:
-        return None
+    """The share of units whose input is never above 0, from 0 to 1; None if not counted over at least 2,000 images."""
+    own = counted(run) or {}
     try:
         share, images = float(own["negative_only"]), int(own["images"])
     except (ValueError, TypeError, KeyError):

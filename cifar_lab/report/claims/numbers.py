@@ -12,19 +12,19 @@ from cifar_lab.runs import Record
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Difference, differences
 
 NO_RUN = "no finished run of full length"
-Runs = Mapping[str, Sequence[Record]]  # by the name that a claim gives their row
+Runs = Mapping[str, Sequence[Record]]  # by the name of their row in a claim
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is measured of a run, and how it is told.
+    """A number of a run, and how it is printed.
 
     Attributes:
         name: For readers.
-        measure: None of a run that has not recorded it, NaN of one that has never come so far.
+        measure: None for a run that has not recorded it, NaN for one that has never reached it.
         unit: Numbers in `%` are fractions, and their differences points.
         digits: Behind the point; whole epochs of one run have none.
-        change: Whether it is a difference, whose mean is told with its sign.
+        change: Whether it is a difference, whose mean is printed with its sign.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Quantity:
     change: bool = False
 
     def told(self, values: np.ndarray) -> str:
-        """`89.31 ± 0.20 % (5)` of numbers `(n,)`, n at least 1, of which NaN is one never reached."""
+        """`89.31 ± 0.20 % (5)` for numbers `(n,)`, n at least 1, in which NaN was never reached."""
         reached = values[~np.isnan(values)]
         never = len(values) - len(reached)
         if not len(reached):
@@ -59,7 +59,7 @@ class Quantity:
 
 
 def of_curve(measure: Callable[[pd.DataFrame], float]) -> Callable[[Record], float | None]:
-    """What is measured of a run's epochs."""
+    """A measure of a run's epochs."""
     return lambda run: None if run.metrics is None else measure(run.metrics)
 
 
@@ -70,14 +70,14 @@ ACCURACY = Quantity("test accuracy", lambda run: run.result.get("test/acc"))
 class Numbers:
     """A number of each run that a claim compares.
 
-    A row of which a run has diverged, or has never come so far, is told and not compared: its other runs are chosen by
-    what they came to.
+    A row in which a run has diverged, or has never reached the quantity, is reported but not compared: keeping only the
+    survivors would bias the mean.
 
     Attributes:
         quantity: What was measured.
         values: Of the finished runs that have recorded it, `(n,)`, by the row's name.
         protocol: Of all of them.
-        diverged: `1 of 5 diverged` by the name of each row of which that is true, whatever the protocol.
+        diverged: `1 of 5 diverged` by the names of such rows, whatever the protocol.
     """
 
     quantity: Quantity
@@ -88,17 +88,23 @@ class Numbers:
     @cached_property
     def not_compared(self) -> dict[str, str]:
         """Why rows are not compared, however many runs they have, by their names."""
-        never = {name: int(np.isnan(values).sum()) for name, values in self.values.items()}
-        return {
-            **{name: f"{k} of {len(self.values[name])} never came so far" for name, k in never.items() if k},
-            **self.diverged,
+        never = {
+            name: f"{np.isnan(values).sum()} of {len(values)} never came so far"
+            for name, values in self.values.items()
+            if np.isnan(values).any()
         }
+        return {**never, **self.diverged}
 
     @cached_property
     def pairs(self) -> dict[tuple[str, str], Difference]:
-        """The tested differences by the names of both rows, corrected over them all."""
+        """The tested differences, corrected over them all, by the names of both rows in either order."""
         compared = {name: values for name, values in self.values.items() if name not in self.not_compared}
-        return {(pair.first, pair.second): pair for pair in differences(compared)}
+        pairs = {}
+        for pair in differences(compared):
+            first, second, (low, high) = pair.first, pair.second, pair.interval
+            pairs[first, second] = pair
+            pairs[second, first] = Difference(second, first, -pair.mean, (-high, -low), pair.p, pair.adjusted)
+        return pairs
 
     @cached_property
     def ranks(self) -> dict[str, int] | None:
@@ -109,10 +115,9 @@ class Numbers:
         return {name: place for place, name in enumerate(order)}
 
     def told(self, pairs: Sequence[Difference | None] | None = None) -> str:
-        """`ReLU 89.31 ± 0.20 % (5), ELU 87.45 % (1), protocol=report`, and which rows have diverged.
+        """`ReLU 89.31 ± 0.20 % (5), ELU 87.45 % (1), protocol=report`, and the rows that have diverged.
 
-        Args:
-            pairs: Differences to tell behind it, and which rows are not compared; without them nothing is compared.
+        With `pairs`, these differences follow, and all rows that are not compared.
         """
         parts = [f"{name} {self.quantity.told(values)}" for name, values in self.values.items() if len(values)]
         told = f"{', '.join(parts)}, protocol={self.protocol}" if parts else NO_RUN
@@ -124,12 +129,12 @@ class Numbers:
 def numbers_of(runs: Runs, quantity: Quantity) -> Numbers:
     """A number of each run that has it, under the protocol under which most can be decided.
 
-    That is the one under which most rows have enough runs for tests, then the one whose row with the fewest has the
+    This is the one under which most rows have enough runs for tests, then the one whose row with the fewest has the
     most, then the one with the most; else the sound one.
 
     Args:
-        runs: Of the rows that a claim compares, those of both protocols, with a result or without.
-        quantity: What to measure.
+        runs: Of the rows that a claim compares, under both protocols, with a result or without.
+        quantity: The number.
     """
 
     def values(of_row: Sequence[Record], protocol: str) -> np.ndarray:
@@ -154,14 +159,14 @@ def numbers_of(runs: Runs, quantity: Quantity) -> Numbers:
 
 
 def rows_of(found: Reproduction, experiments: Mapping[str, str]) -> dict[str, Sequence[Record]]:
-    """The full-length runs of the rows that are some experiments, by the names that a claim gives them."""
+    """The full-length runs of some experiments' rows, by their names in a claim."""
     return {name: found.entry(experiment).runs for name, experiment in experiments.items()}
 
 
 def of_study(runs: Sequence[Record], study: str, option: str, epochs: int = 50) -> dict[int, Record]:
-    """The runs that have ended, by seed, of a study with an option of the group of its name, all else as it has it.
+    """The ended runs, by seed, of a study with one option of the group of its name and nothing else changed.
 
-    Those on CIFAR-10 alone, on all of its training images, under the sound protocol.
+    Only those on all training images of CIFAR-10, under the sound protocol.
     """
     allowed = {"study", study, "epochs", "data", "protocol", "logger", "trainer", "callbacks", "probe"}
     found: dict[int, Record] = {}
@@ -182,5 +187,5 @@ def of_study(runs: Sequence[Record], study: str, option: str, epochs: int = 50) 
 
 
 def study_of(found: Reproduction, study: str, options: Mapping[str, str]) -> dict[str, Sequence[Record]]:
-    """The runs of some options of a study, by the names that a claim gives them."""
+    """The runs of some options of a study, by their names in a claim."""
     return {name: list(of_study(found.measured, study, option).values()) for name, option in options.items()}
