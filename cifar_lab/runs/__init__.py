@@ -4,8 +4,8 @@ from cifar_lab.runs.archive import Archive
 from cifar_lab.runs.checkpoints import CheckpointError, first_whole, read_checkpoint, write_checkpoint
 from cifar_lab.runs.files import replacing
 from cifar_lab.runs.followed import FollowedRun
+from cifar_lab.runs.labels import float32_digits, weights_name
 from cifar_lab.runs.locks import LockedError, guarded, locked, owner
-from cifar_lab.runs.names import float32_digits, weights_name
 from cifar_lab.runs.plain import WHOLE_LIMIT, check_kinds, from_json, from_yaml
 from cifar_lab.runs.reading import UnreadableError
 from cifar_lab.runs.record import Record, read, read_state

@@ -8,14 +8,14 @@ from cifar_lab.runs import Archive, Record, Run, from_yaml, job_key, read
 
 
 def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[Sequence[str]]]]) -> list[Record]:
-    """Read runs, and tell which jobs of a sweep have left none.
+    """Read runs, and find the jobs of sweeps that have left none.
 
     Args:
-        sweeps: Runs, each time with the command lines of the jobs of which they are the runs, if they are of a sweep.
+        sweeps: Runs with the command lines of their sweep's jobs; without jobs if they are of no sweep.
 
     Returns:
-        Sweep by sweep in the order of the jobs; then what is of none of them, in the order given. Of those whose
-        numbers must be equal one: a finished one if there is one, and the latest.
+        Sweep by sweep in the order of the jobs, then runs of no job, in the order given. Among those whose numbers must
+        be equal one: a finished one if there is one, and the latest.
     """
     read_sweeps = [([read(run) for run in runs], jobs) for runs, jobs in sweeps]
     present = {record.job for records, _ in read_sweeps for record in records}
@@ -30,10 +30,6 @@ def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[Sequence[str]]]]) -> 
 def gather(runs: Iterable[Run], archive: Archive | None = None) -> list[Record]:
     """Read runs, and those of the archive that are in no folder, or have not finished there.
 
-    Args:
-        runs: Folders.
-        archive: Finished runs kept elsewhere.
-
     Raises:
         UnreadableError: The archive is damaged; a damaged folder is a run in the state `unreadable`.
     """
@@ -47,25 +43,24 @@ def gather(runs: Iterable[Run], archive: Archive | None = None) -> list[Record]:
 
 
 def _unique(records: Sequence[Record]) -> list[Record]:
-    """One of those whose numbers must be equal; two experiments', or studies', runs of one composition both stay."""
+    """One of those whose numbers must be equal; runs of two experiments or studies with one composition both stay."""
+
+    def precedence(record: Record) -> tuple[bool, float]:
+        return record.is_finished, record.status.get("heartbeat", 0.0)
+
     chosen: dict[object, Record] = {}
     for record in records:
-        options = [record.options.get(group) for group in ("experiment", "study")]
-        key = (record.identity, *options) if not record.is_missing else record.job
-        if key not in chosen or _precedence(record) > _precedence(chosen[key]):
+        key = record.job if record.is_missing else (*record.key, record.options.get("experiment"))
+        if key not in chosen or precedence(record) > precedence(chosen[key]):
             chosen[key] = record
     return list(chosen.values())
 
 
-def _precedence(record: Record) -> tuple[bool, float]:
-    return record.is_finished, record.status.get("heartbeat", 0.0)
-
-
 def _missing(job: Sequence[str], others: Sequence[Record]) -> Record:
-    """A job without a run: what its command line says, and what that leaves as it is in another run of the sweep.
+    """A job without a run: the settings of its command line, and the others of a run with the same options.
 
-    An option may bring others, as a model does its activation; so where another option is chosen than in any run that
-    is there, nothing is taken to be as there.
+    An option may bring others, as a model does its activation; so a job with options of its own takes nothing from the
+    other runs.
     """
     typed = {key: value for key, _, value in (line.lstrip("+").partition("=") for line in job)}
     seed = typed.pop("seed", "")

@@ -211,7 +211,7 @@ def test_an_unfinished_run_is_no_number(tmp_path: Path, published: tuple[Table, 
     leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8, finished=False)
     entry = reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_sgd")
     assert entry.verdict == NOT_RUN
-    assert [run.state for run in entry.unfinished] == ["dead"]
+    assert [run.state for run in entry.runs] == ["dead"]
 
 
 def test_a_run_that_diverged_is_a_verdict(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
