@@ -1,5 +1,6 @@
 """Every row of the published report by one command: what it plans, what it runs, what it leaves."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -32,8 +33,8 @@ TINY = [
     "data.train_size=64",
     "batch_size=32",
     "model.filters=[2,2,2]",
-    "logger=none",
 ]
+TINY.append("logger=none")
 
 
 @pytest.fixture(scope="module")
@@ -51,43 +52,35 @@ def command(called: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("name", "quick", "smoke"),
     [
-        ("optimizer_adam", {"epochs": 5, "scheduler.step_size": 2}, {"epochs": 1, "scheduler.step_size": 1}),
-        ("loss_label_smoothing", {"epochs": 8}, {"epochs": 1}),
-        ("scheduler_plateau", {"epochs": 5}, {"epochs": 1}),
-        ("swa", {"epochs": 10}, {"epochs": 1, "averaging.start": 0}),
+        ("optimizer_adam", {"epochs": 5, "scheduler.step_size": 2}, {"scheduler.step_size": 1}),
+        ("loss_label_smoothing", {"epochs": 8}, {}),
+        ("scheduler_plateau", {"epochs": 5}, {}),
+        ("swa", {"epochs": 10}, {"averaging.start": 0}),
         (
             "resnet_adamw",
             {"epochs": 20, "scheduler.T_0": 1},
-            {"epochs": 1, "scheduler.T_0": 1, "trainer.check_val_every_n_epoch": 1},
+            {"scheduler.T_0": 1, "trainer.check_val_every_n_epoch": 1},
         ),
-        ("vgg_a_bn,optimizer.lr=2e-3", {"epochs": 2}, {"epochs": 1}),
+        ("vgg_a_bn,optimizer.lr=2e-3", {"epochs": 2}, {}),
     ],
 )
 def test_scales(rows: dict[str, Row], name: str, quick: dict[str, int], smoke: dict[str, int]) -> None:
     row = rows[name]
     assert row.shortened(Scale.FULL) == {}
     assert row.shortened(Scale.QUICK) == quick
-    assert row.shortened(Scale.SMOKE) == {**smoke, "data.train_size": 1000}
+    assert row.shortened(Scale.SMOKE) == {"epochs": 1, **smoke, "data.train_size": 1000}
     assert row.command(Scale.QUICK, 3, "holdout")[-2:] == ["protocol=holdout", "seed=3"]
+
+
+QUICK_AND_SMOKE = itertools.product(
+    ("swa", "resnet_adamw", "scheduler_plateau", "loss_focal"), (Scale.QUICK, Scale.SMOKE)
+)
+FAST = [("swa", Scale.SMOKE), ("resnet_adamw", Scale.QUICK)]
 
 
 @pytest.mark.parametrize(
     ("name", "scale"),
-    [
-        ("swa", Scale.SMOKE),
-        ("resnet_adamw", Scale.QUICK),
-        *(
-            pytest.param(name, scale, marks=pytest.mark.slow)
-            for name, scale in (
-                ("swa", Scale.QUICK),
-                ("resnet_adamw", Scale.SMOKE),
-                ("scheduler_plateau", Scale.QUICK),
-                ("scheduler_plateau", Scale.SMOKE),
-                ("loss_focal", Scale.QUICK),
-                ("loss_focal", Scale.SMOKE),
-            )
-        ),
-    ],
+    [pytest.param(*case, marks=() if case in FAST else pytest.mark.slow) for case in QUICK_AND_SMOKE],
 )
 def test_shortened_rows_can_be_run(rows: dict[str, Row], name: str, scale: Scale) -> None:
     assert checked([*rows[name].command(scale), "data=synthetic"]).trains
@@ -103,14 +96,8 @@ def test_the_plan_has_every_composition_once(tmp_path: Path, monkeypatch: pytest
     assert [one.tables for one in planned] == [("loss", "optimizer"), ("optimizer",)]
     assert {one.state for one in planned} == {planned[0].state}
     assert not any(one.is_finished for one in planned)
-    assert planned[0].command == (
-        "experiment=loss_ce",
-        "protocol=report",
-        "seed=0",
-        "name=report-loss",
-        "resume=auto",
-        "data=synthetic",
-    )
+    command = "experiment=loss_ce protocol=report seed=0 name=report-loss resume=auto data=synthetic"
+    assert planned[0].command == tuple(command.split())
 
 
 def test_a_hypothesis_is_run_by_its_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,13 +105,8 @@ def test_a_hypothesis_is_run_by_its_name_alone(tmp_path: Path, monkeypatch: pyte
     assert not any(table.startswith("hypothesis") for table, _ in chosen(""))
     assert [table for table, _ in chosen("optimizer_sgd")] == ["optimizer"]
     (one,) = plan(chosen("sgd_no_dropout"), Scale.FULL, [0], "report", ["data=synthetic"], Archive("none"))
-    assert one.command[:5] == (
-        "experiment=optimizer_sgd",
-        "model.dropout=0",
-        "published=null",
-        "protocol=report",
-        "seed=0",
-    )
+    command = "experiment=optimizer_sgd model.dropout=0 published=null protocol=report seed=0"
+    assert one.command[:5] == tuple(command.split())
     assert "name=report-hypothesis-sgd_no_dropout" in one.command
     assert (one.config["model"]["dropout"], one.config["published"]) == (0, None)
 
@@ -244,18 +226,8 @@ def test_a_failure_lets_the_other_rows_run_and_after_a_signal_the_same_command_r
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_its_process(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    long = [*TINY, "epochs=2000"]
-    command = [
-        sys.executable,
-        "-u",
-        "-m",
-        "cifar_lab.reproduce",
-        "--only",
-        "activation_relu",
-        "--scale",
-        "quick",
-        *long,
-    ]
+    words = ["-u", "-m", "cifar_lab.reproduce", "--only", "activation_relu", "--scale", "quick"]
+    command = [sys.executable, *words, *TINY, "epochs=2000"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
