@@ -26,15 +26,8 @@ from tests.published_runs import leave_run
 
 Command = Callable[..., tuple[int, str, str]]
 # Tiny networks: the real ones take minutes on a slow machine, and what is tested here does not depend on them.
-TINY = [
-    "data=synthetic",
-    "data.num_train=80",
-    "data.num_test=20",
-    "data.train_size=64",
-    "batch_size=32",
-    "model.filters=[2,2,2]",
-]
-TINY.append("logger=none")
+DATA = ["data=synthetic", "data.num_train=80", "data.num_test=20", "data.train_size=64", "batch_size=32"]
+TINY = [*DATA, "model.filters=[2,2,2]", "logger=none"]
 
 
 @pytest.fixture(scope="module")

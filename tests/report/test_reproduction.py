@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from cifar_lab.config.composition import composed
-from cifar_lab.report import dead_units
 from cifar_lab.report.lengths import _SCALES, FULL, length_of
 from cifar_lab.report.published import Row, Scale, tables
 from cifar_lab.report.reproduction import VERDICTS, Reproduction, reproduce
@@ -285,9 +284,8 @@ def test_the_archive_keeps_the_dead_units_that_explain_has_counted(archive: Arch
     line = f"a,{sgd.identity},2000,0.25"
     sgd.numbers.dead_units.write_text(f"network,fingerprint,images,negative_only\n{line}\nb,c,2000,0.5\n")
     archive.add([sgd])
-    archive.add_dead_units(sgd, dead_units.counted(sgd) or {})
     (kept,) = gather([], archive)
-    assert dead_units.negative_only(kept) == 0.25
+    assert kept.dead_units == {"network": "a", "fingerprint": sgd.identity, "images": 2000, "negative_only": 0.25}
 
 
 @pytest.mark.parametrize(
