@@ -29,35 +29,25 @@ def report(
     archive = Archive(results)
     reproduction = read(paths, archive)
 
-    from cifar_lab.report import dead_units
     from cifar_lab.report.claims.landscape import landscape
     from cifar_lab.report.page import writing
-    from cifar_lab.table.measured import archived
 
     if keep:
         of_landscape = landscape(reproduction.measured).runs
         runs = (*reproduction.runs, *reproduction.of_studies, *of_landscape)
-        ended = [run for run in runs if run.has_ended and run.record.run is not None]
-        archive.add((archived(run), run.metrics) for run in ended)
-        for run in ended:
-            if (counted := dead_units.counted(run)) is not None:
-                archive.add_dead_units(str(run.record.identity), counted)
+        archive.add(run for run in runs if run.has_ended and run.folder is not None)
         for run in of_landscape:
-            archive.add_arrays(str(run.record.identity), run.steps(), run.probes())
+            archive.add_arrays(run)
     page = writing.write(reproduction, parameters(), output, archive.figures_folder if keep else None)
     for verdict, entries in reproduction.verdicts.items():
         print(f"{verdict:15} {len(entries)}: {', '.join(entry.row.label for entry in entries)}")
     for run in reproduction.unreadable:
-        print(f"unreadable      {run.source}: {run.record.status['error']}")
+        print(f"unreadable      {run.folder}: {run.status['error']}")
     print(f"report          {page}")
 
 
 def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reproduction":
     """Set the runs in folders, and those of an archive, beside the published rows.
-
-    Args:
-        paths: Runs, or folders with runs.
-        archive: Finished runs kept elsewhere.
 
     Raises:
         ValueError: A path is no folder, or the archive is damaged.
@@ -68,7 +58,7 @@ def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reprod
 
     from cifar_lab.report.published import tables
     from cifar_lab.report.reproduction import reproduce
-    from cifar_lab.table.measured import gather
+    from cifar_lab.table.records import gather
 
     runs = {run.folder.resolve(): run for path in paths for run in find_runs(path)}
     return reproduce(tables(), gather(runs.values(), archive))

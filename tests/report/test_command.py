@@ -21,7 +21,7 @@ from cifar_lab.report.lengths import _SCALES, FULL
 from cifar_lab.report.published import Row, Scale, tables
 from cifar_lab.report.reproduction import VERDICTS
 from tests.conftest import holds, quick, refusal
-from tests.judged_runs import CLAIMS
+from tests.judged_runs import CLAIMS, leave_seeds
 from tests.landscape_runs import diverge, leave_band, leave_probed
 from tests.published_runs import leave_run
 
@@ -49,9 +49,7 @@ def _networks_are_counted_once(monkeypatch: pytest.MonkeyPatch, parameters: dict
 def _leave_runs(folder: Path, rows: dict[str, Row]) -> None:
     """Runs of every kind."""
     for name, accuracy in (("leaky_relu", 0.894), ("relu", 0.893), ("elu", 0.860)):
-        for seed in range(5):
-            row = rows[f"activation_{name}"]
-            leave_run(folder / f"{name}{seed}", row, accuracy + 0.0004 * (seed - 2), seed=seed)
+        leave_seeds(folder, rows[f"activation_{name}"], accuracy, spread=0.0004)
     leave_run(folder / "holdout", rows["activation_relu"], 0.871, protocol="holdout")
     leave_run(folder / "adam", rows["optimizer_adam"], 0.8836)
     leave_run(folder / "sign", rows["optimizer_sign_sgd"], 0.7, finished=False)
@@ -132,13 +130,9 @@ class Page(HTMLParser):
 def test_published_stands_beside_measured(page: Page) -> None:
     activation, differences, *_ = page.of["activation"]
     _, _, relu, elu = activation
-    assert (relu[ROW], relu[PUBLISHED], relu[PARAMETERS], relu[MACHINE]) == (
-        "ReLU",
-        "89.31",
-        "2,603,274",
-        "a processor",
-    )
-    assert (relu[BEST], relu[LAST], relu[CHOSEN]) == ("89.30 ± 0.06 (5)", "88.30 ± 0.06 (5)", "87.10 (1)")
+    known = {ROW: "ReLU", PUBLISHED: "89.31", PARAMETERS: "2,603,274", MACHINE: "a processor"}
+    known |= {BEST: "89.30 ± 0.06 (5)", LAST: "88.30 ± 0.06 (5)", CHOSEN: "87.10 (1)"}
+    assert {column: relu[column] for column in known} == known
     assert relu[JUDGED].startswith(WITHIN_NOISE)
     holds(relu[JUDGED], "95 %", "n = 5")
     assert elu[JUDGED].startswith(LOWER)
@@ -175,6 +169,8 @@ def test_shorter_runs_are_in_tables_of_their_own(page: Page) -> None:
     (best, *_) = [table for table in page.tables if any(line[0] == "Best CNN" for line in table)]
     assert best[2][:3] == ["SWA", "85.17", "-"]
     assert QUICK not in whole
+    assert "<figure" not in page.section("batch-norm")  # which has no runs
+    assert {line[3] for line in page.of["batch-norm"][0][1:]} <= {UNTESTED, NOT_SUPPORTED}
     assert QUICK in shorter
     ((headings, cells),) = page.of["shortened"]
     assert "published" not in headings
@@ -249,11 +245,6 @@ def _from_runs_and_from_what_is_kept(folder: Path) -> Iterator[Page]:
         yield Page.of_report(folder / "report")
 
 
-def test_without_runs_the_chapter_has_no_figure(page: Page) -> None:
-    assert "<figure" not in page.section("batch-norm")
-    assert {line[3] for line in page.of["batch-norm"][0][1:]} <= {UNTESTED, NOT_SUPPORTED}
-
-
 def _losses(page: Page) -> list[list[str]]:
     """Row, epoch, published, measured, and their ratio, of the one table of training losses."""
     (losses,) = [table for table in page.tables if any(line[2:3] == ["1.744"] for line in table)]
@@ -262,13 +253,8 @@ def _losses(page: Page) -> list[list[str]]:
 
 def test_published_training_losses(page: Page) -> None:
     losses = _losses(page)
-    assert [line[1:3] for line in losses[1:6]] == [
-        ["1", "1.744"],
-        ["2", "1.198"],
-        ["5", "0.600"],
-        ["10", "0.226"],
-        ["20", "0.083"],
-    ]
+    published = {"1": "1.744", "2": "1.198", "5": "0.600", "10": "0.226", "20": "0.083"}
+    assert dict(line[1:3] for line in losses[1:6]) == published
     assert losses[1][4] != NOT_RUN
     assert losses[6][3:] == ["-", NOT_RUN]
 
@@ -342,20 +328,17 @@ def test_a_process_paints_the_figures_and_keeps_little(tmp_path: Path, rows: dic
 def test_a_study_is_tested_under_each_protocol_by_itself_from_what_is_kept_too(
     tmp_path: Path, rows: dict[str, Row]
 ) -> None:
-    for protocol, accuracies in (("holdout", {"ce": 0.88, "focal": 0.88}), ("report", {"ce": 0.90})):
-        for loss, accuracy in accuracies.items():
-            for seed in range(5):
-                options = {"study": "loss", "loss": loss, "experiment": None}
-                leave_run(
-                    tmp_path / "runs" / f"{protocol} {loss} {seed}",
-                    rows["loss_ce"],
-                    accuracy + 0.0001 * seed,
-                    seed=seed,
-                    protocol=protocol,
-                    options=options,
-                    overrides=[f"loss={loss}", f"protocol={protocol}"],
-                    changes={"loss.name": loss},
-                )
+    for protocol, loss, accuracy in (("holdout", "ce", 0.88), ("holdout", "focal", 0.88), ("report", "ce", 0.9)):
+        leave_seeds(
+            tmp_path / "runs" / loss,
+            rows["loss_ce"],
+            accuracy,
+            spread=0.0001,
+            protocol=protocol,
+            options={"study": "loss", "loss": loss, "experiment": None},
+            overrides=[f"loss={loss}", f"protocol={protocol}"],
+            changes={"loss.name": loss},
+        )
     for page in _from_runs_and_from_what_is_kept(tmp_path):
         holdout, only_ce = page.text.partition('<section id="studies">')[2].split("<h3>study=")[1:]
         holds(holdout.partition("</h3>")[0], "loss", "50 epochs", "protocol=holdout")
@@ -374,10 +357,8 @@ def test_a_row_that_diverged_is_kept_and_damaged_runs_are_counted(
         leave_run(tmp_path / "runs" / name, rows["best_cnn"], 0.9).result_file.write_text("{")
     from_runs, from_kept = _from_runs_and_from_what_is_kept(tmp_path)
     assert re.findall(r"^unreadable +\S*(.): ", capsys.readouterr().out, re.MULTILINE) == ["b", "c"]
-    counts = [
-        re.findall(r"(?<![-\d])\d+(?![-\d])", page.header.partition("</p>")[0]) for page in (from_runs, from_kept)
-    ]
-    assert ["2" in numbers for numbers in counts] == [True, False]
+    for page, is_counted in ((from_runs, True), (from_kept, False)):
+        assert ("2" in re.findall(r"(?<![-\d])\d+(?![-\d])", page.header.partition("</p>")[0])) == is_counted
     assert from_kept.of["optimizer"][0][2][JUDGED] == DIVERGED
 
 

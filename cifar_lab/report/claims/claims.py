@@ -1,4 +1,4 @@
-"""What the published report claims in words, each with the number that decides it."""
+"""The published report's claims in words, each with the number that decides it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,31 +15,39 @@ from cifar_lab.report.claims.evidence import (
     verdict,
 )
 from cifar_lab.report.claims.numbers import ACCURACY, Numbers, Quantity, numbers_of, of_curve, rows_of, study_of
-from cifar_lab.report.dead_units import negative_only
 from cifar_lab.report.reproduction import Reproduction
+from cifar_lab.runs import Record
 from cifar_lab.table.curves import largest_jump, mean_jump
 
 __all__ = ["Claim", "claims"]
 
-_ACTIVATIONS = {"LeakyReLU": "activation_leaky_relu", "ReLU": "activation_relu", "ELU": "activation_elu"}
+_RELUS = {"LeakyReLU": "activation_leaky_relu", "ReLU": "activation_relu"}
 _SCHEDULES = {"step": "scheduler_step", "plateau": "scheduler_plateau", "cosine": "scheduler_cosine"}
 _TUNED = "study=optimizer, each at its own rate"
 # Explained in the folder of the sweep that trains the two.
 _TRAINED = "outputs/experiment-seed/experiment=activation_*relu,*"
 _EXPLAINED = f'for run in {_TRAINED}; do python -m cifar_lab.explain "$run"; done'
 
-_NEGATIVE_ONLY = Quantity("units whose input is never above 0", negative_only)
+_FEWEST_IMAGES = 2_000  # more can only make the share of dead units smaller, so those of fewer do not compare
+
+
+def _negative_only(run: Record) -> float | None:
+    """The share of units whose input is never above 0, from 0 to 1; None if not counted over enough images."""
+    counted = run.dead_units or {}
+    try:
+        share, images = float(counted["negative_only"]), int(counted["images"])
+    except (ValueError, TypeError, KeyError):
+        return None
+    return share if images >= _FEWEST_IMAGES and 0 <= share <= 1 else None
+
+
+_NEGATIVE_ONLY = Quantity("units whose input is never above 0", _negative_only)
 _LARGEST_JUMP = Quantity("largest change", of_curve(largest_jump), unit="", digits=3)
 _MEAN_JUMP = Quantity("mean change", of_curve(mean_jump), unit="", digits=4)
 
 
 def claims(reproduction: Reproduction, parameters: Mapping[str, int]) -> list[Claim]:
-    """Every claim of the report.
-
-    Args:
-        reproduction: What was measured.
-        parameters: Each row's number of parameters, by the row's name.
-    """
+    """Every claim of the report, from what was measured and each row's number of parameters, by the row's name."""
     return [
         *_activation(reproduction),
         *losses.claims(reproduction),
@@ -51,17 +59,16 @@ def claims(reproduction: Reproduction, parameters: Mapping[str, int]) -> list[Cl
 
 
 def _of_rows(found: Reproduction, experiments: Mapping[str, str], quantity: Quantity) -> tuple[Numbers, str]:
-    """A number of the rows that a claim compares, and what trains them under the same protocol."""
+    """A number of the rows that a claim compares, and the command that trains them under the same protocol."""
     numbers = numbers_of(rows_of(found, experiments), quantity)
     return numbers, trains_rows(experiments.values(), numbers.protocol)
 
 
 def _activation(found: Reproduction) -> list[Claim]:
-    two = {name: _ACTIVATIONS[name] for name in ("LeakyReLU", "ReLU")}
-    of_two, trains_two = _of_rows(found, two, ACCURACY)
-    of_all, trains_all = _of_rows(found, _ACTIVATIONS, ACCURACY)
+    of_two, trains_two = _of_rows(found, _RELUS, ACCURACY)
+    of_all, trains_all = _of_rows(found, {**_RELUS, "ELU": "activation_elu"}, ACCURACY)
     similar = [of_two.pairs.get(("LeakyReLU", "ReLU"))]
-    weaker = [of_all.pairs.get((name, "ELU")) for name in two]
+    weaker = [of_all.pairs.get((name, "ELU")) for name in _RELUS]
     return [
         Claim(
             "LeakyReLU and ReLU have similar performance",
@@ -82,11 +89,11 @@ def _activation(found: Reproduction) -> list[Claim]:
 
 
 def _revived(found: Reproduction) -> Claim:
-    two = {name: _ACTIVATIONS[name] for name in ("ReLU", "LeakyReLU")}
+    two = {name: _RELUS[name] for name in ("ReLU", "LeakyReLU")}
     shares, trains = _of_rows(found, two, _NEGATIVE_ONLY)
     fewer = [shares.pairs.get(("ReLU", "LeakyReLU"))]
     is_measured = any(len(values) for values in shares.values.values())
-    if not is_measured:  # runs that are there need no more than to be explained
+    if not is_measured:  # existing runs only need to be explained
         _, trains = _of_rows(found, two, ACCURACY)
     return Claim(
         "LeakyReLU revives dying units",
