@@ -13,9 +13,8 @@ from torch import nn
 from cifar_lab import landscape
 from cifar_lab.config import build, saved
 from cifar_lab.landscape.maps.covariate_shift import optimizer_step
-from cifar_lab.landscape.maps.points import Points
-from cifar_lab.landscape.maps.settings import Settings
-from cifar_lab.landscape.maps.subject import load
+from cifar_lab.landscape.maps.subject import Settings, load
+from cifar_lab.landscape.maps.work import Points
 from cifar_lab.landscape.maths.covariate_shift import layers
 from cifar_lab.landscape.maths.interpolation import with_weights
 from cifar_lab.runs import Run
@@ -145,7 +144,7 @@ def test_a_killed_command_goes_on_to_the_same_numbers(runs, command, tmp_path):
     script = f"""
 import os, signal, sys
 from cifar_lab import landscape
-from cifar_lab.landscape.maps.points import Points
+from cifar_lab.landscape.maps.work import Points
 keep, kept = Points.keep, []
 def dying(self, *arguments):
     keep(self, *arguments)

@@ -12,7 +12,7 @@ from cifar_lab.figures import Figure
 from cifar_lab.landscape.batch_norm import figures
 from cifar_lab.landscape.batch_norm.numbers import Estimate, Written, ratio, save
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun, the_group
-from cifar_lab.landscape.maths.bands import Band, band, epoch_means, finite_steps, numbers, share_wider
+from cifar_lab.landscape.maths.bands import Band, band, epoch_means, finite_steps, share_wider
 from cifar_lab.runs import Run
 from cifar_lab.table.measured import gather
 
@@ -52,8 +52,8 @@ class BandComparison:
         for seed in self.seeds:
             with_bn, without = self.bands[True][seed], self.bands[False][seed]
             line: dict[str, float] = {"seed": seed, "steps": self.steps}
-            for name, of_network in (("bn", numbers(with_bn)), ("none", numbers(without))):
-                line |= {f"{name}/{quantity}": value for quantity, value in of_network._asdict().items()}
+            for name, of_network in (("bn", with_bn), ("none", without)):
+                line |= {f"{name}/{quantity}": value for quantity, value in of_network.numbers().items()}
             for quantity in ("mean_width", "mean_log_width"):
                 line[f"ratio/{quantity}"] = _quotient(line[f"none/{quantity}"], line[f"bn/{quantity}"])
             line["share_bn_wider"] = share_wider(with_bn, without)

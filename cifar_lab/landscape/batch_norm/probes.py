@@ -14,8 +14,8 @@ from cifar_lab.landscape.maths.smoothness import (
     PAPER_MULTIPLES,
     Smoothness,
     has_grid,
+    median_of,
     median_ratio,
-    shared_steps,
     smoothness,
 )
 
@@ -40,11 +40,29 @@ class Arm(NamedTuple):
 
 
 class Probed(NamedTuple):
-    """The probes of a run: as they are, over the grid of the three panels, and over all step sizes."""
+    """The probes of a run.
+
+    Attributes:
+        probes: As they are.
+        grid: Over the step sizes of the three panels.
+        fine: Over all step sizes.
+        changes: ||g - g'|| / ||g|| of the probes in `grid`, by a name for each relative distance.
+    """
 
     probes: Mapping[str, np.ndarray]
     grid: Smoothness
     fine: Smoothness
+    changes: Mapping[str, np.ndarray]
+
+    def at(self, steps: np.ndarray) -> "Probed":
+        """The same, with `grid` and `changes` at these steps alone."""
+        chosen = np.isin(self.grid.step, steps)
+        changes = {name: values[chosen] for name, values in self.changes.items()}
+        return self._replace(grid=Smoothness(*(values[chosen] for values in self.grid)), changes=changes)
+
+    def values(self, quantity: str) -> np.ndarray:
+        """A quantity of `grid` or of `changes`."""
+        return self.changes[quantity] if quantity in self.changes else getattr(self.grid, quantity)
 
 
 @dataclass(frozen=True)
@@ -103,31 +121,26 @@ class SmoothnessComparison:
     @cached_property
     def relative_quantities(self) -> list[str]:
         """Names of the changes of the gradient at a relative distance, as far as all runs have it."""
-        found = [_changes(probed).keys() for of_seeds in self.arms.values() for probed in of_seeds.values()]
+        found = [probed.changes.keys() for of_seeds in self.arms.values() for probed in of_seeds.values()]
         return [name for name in found[0] if all(name in names for names in found)]
 
     def paired(self, init: str) -> list[tuple[Probed, Probed]]:
-        """With BatchNorm and without, of each seed that both have."""
+        """With BatchNorm and without, of each seed that both have, at the steps that both have."""
         with_bn, without = (self.arms.get(Arm(bn, init), {}) for bn in (True, False))
-        return [(with_bn[seed], without[seed]) for seed in sorted(with_bn.keys() & without.keys())]
+        return [
+            (with_bn[seed].at(without[seed].grid.step), without[seed].at(with_bn[seed].grid.step))
+            for seed in sorted(with_bn.keys() & without.keys())
+        ]
 
     def ratio(self, init: str, quantity: str) -> Estimate:
         """A quantity without BatchNorm over the same with it: the median over steps, the mean over seeds."""
-        found = []
-        for with_bn, without in self.paired(init):
-            one, other = shared_steps(with_bn.grid.step, without.grid.step)
-            found.append(median_ratio(_values(without, quantity)[other], _values(with_bn, quantity)[one]))
-        return ratio(found)
+        pairs = self.paired(init)
+        return ratio([median_ratio(without.values(quantity), with_bn.values(quantity)) for with_bn, without in pairs])
 
     def cosine_gain(self, init: str) -> Estimate:
         """How much larger the cosine between g and g' at eta = lr is with BatchNorm: the median over steps."""
-        found = []
-        for with_bn, without in self.paired(init):
-            one, other = shared_steps(with_bn.grid.step, without.grid.step)
-            gains = with_bn.grid.cosine[one] - without.grid.cosine[other]
-            known = gains[~np.isnan(gains)]
-            found.append(float(np.median(known)) if len(known) else float("nan"))
-        return difference(found)
+        pairs = self.paired(init)
+        return difference([median_of(with_bn.grid.cosine - without.grid.cosine) for with_bn, without in pairs])
 
     def mean(self, bn: bool, init: str, name: str) -> float:
         """A column of `frame`, the mean over the seeds of an arm."""
@@ -138,10 +151,9 @@ class SmoothnessComparison:
         """The share of probes, and their steps in the first seed, at which BatchNorm's loss variation is the larger."""
         shares, steps = [], []
         for with_bn, without in self.paired(init):
-            one, other = shared_steps(with_bn.grid.step, without.grid.step)
-            larger = with_bn.grid.loss_range[one] > without.grid.loss_range[other]
+            larger = with_bn.grid.loss_range > without.grid.loss_range
             shares.append(larger.mean())
-            steps.append(with_bn.grid.step[one][larger].tolist())
+            steps.append(with_bn.grid.step[larger].tolist())
         return float(np.mean(shares)), steps[0]
 
     @cached_property
@@ -149,23 +161,22 @@ class SmoothnessComparison:
         """What was found, and where BatchNorm loses."""
         told = [f"{self.title}. Step sizes {self.grid}; medians over the probed steps, without BatchNorm over with it."]
         for init in self.inits:
-            ratios = ", ".join(f"{words} {self.ratio(init, name).told()}" for name, words in _RATIOS.items())
+            name = INITS.get(init, init)
+            ratios = ", ".join(f"{words} {self.ratio(init, quantity).told()}" for quantity, words in _RATIOS.items())
             at_ceiling = [f"{100 * self.mean(bn, init, 'share_at_ceiling'):.3g} %" for bn in (True, False)]
             cosines = [f"{self.mean(bn, init, 'cosine'):.3g}" for bn in (True, False)]
             share, steps = self.lost(init)
             told += [
-                f"{INITS.get(init, init)}: ratios of {ratios}. Beta is at the ceiling 1/eta_min of its grid, and says "
-                f"nothing of the network, at {at_ceiling[0]} of the probes with BatchNorm and {at_ceiling[1]} without.",
-                f"{INITS.get(init, init)}: cos(g, g') at eta = lr {cosines[0]} with BatchNorm, {cosines[1]} without.",
-                f"{INITS.get(init, init)}: BatchNorm's loss variation is the larger one at {100 * share:.3g} % of the "
-                f"probes" + (f", first at steps {_first(steps)}." if steps else "."),
+                f"{name}: ratios of {ratios}. Beta is at the ceiling 1/eta_min of its grid, and says nothing of the "
+                f"network, at {at_ceiling[0]} of the probes with BatchNorm and {at_ceiling[1]} without.",
+                f"{name}: cos(g, g') at eta = lr {cosines[0]} with BatchNorm, {cosines[1]} without.",
+                f"{name}: BatchNorm's loss variation is the larger one at {100 * share:.3g} % of the probes"
+                + (f", first at steps {_first(steps)}." if steps else "."),
             ]
         for arm, runs in self.lost_runs.items():
             number = len(runs) + len(self.arms.get(arm, ()))
-            told.append(
-                f"{INITS.get(arm.init, arm.init)}: {NAMES[arm.bn]} {len(runs)} of {number} runs diverged, which are "
-                "compared with nothing."
-            )
+            diverged = f"{NAMES[arm.bn]} {len(runs)} of {number} runs diverged, which are compared with nothing."
+            told.append(f"{INITS.get(arm.init, arm.init)}: {diverged}")
         return told
 
 
@@ -186,15 +197,11 @@ def compare(group: Group, lr: float) -> SmoothnessComparison:
         elif (probes := run.measured.probes()) is not None and np.isfinite(probes["loss"]).any():
             found.setdefault(Arm(run.bn, run.init), {})[run.seed] = probes
             shown.append(run)
-    grid = None
-    if all(has_grid(probes, PAPER_MULTIPLES) for of_seeds in found.values() for probes in of_seeds.values()):
-        grid = PAPER_MULTIPLES
-    words = "all that were probed" if grid is None else "0.5, 1, 2, 4 x lr"
+    has_paper_grid = all(has_grid(probes, PAPER_MULTIPLES) for probed in found.values() for probes in probed.values())
+    grid, words = (PAPER_MULTIPLES, "0.5, 1, 2, 4 x lr") if has_paper_grid else (None, "all that were probed")
     arms = {
-        arm: {seed: Probed(probes, smoothness(probes, grid), smoothness(probes)) for seed, probes in of_seeds.items()}
-        for arm, of_seeds in sorted(
-            found.items(), key=lambda item: (item[0].init != "xavier", item[0].init, not item[0].bn)
-        )
+        arm: {seed: _probed(probes, grid) for seed, probes in found[arm].items()}
+        for arm in sorted(found, key=lambda arm: (arm.init != "xavier", arm.init, not arm.bn))
     }
     title = f"{group.title(shown)}; learning rate {lr:g}" if shown else ""
     comparison = SmoothnessComparison(title, lr, words, arms, lost)
@@ -211,35 +218,28 @@ def probed_runs(group: Group) -> list[LandscapeRun]:
     return [run for run in group.runs if run.measured.probes() is not None]
 
 
-def _medians(probed: Probed) -> dict[str, float]:
-    grid, fine, probes = probed.grid, probed.fine, probed.probes
-    told: dict[str, float] = {"probes": len(grid.step)}
-    for name in ("loss_range", "gradient_range", "hessian_norm", "sharpness", "cosine", "beta", "ceiling"):
-        told[name] = median_of(getattr(grid, name))
-    told |= {"share_at_ceiling": float(grid.at_ceiling.mean()), "fine_beta": median_of(fine.beta)}
-    told |= {"fine_ceiling": median_of(fine.ceiling), "fine_share_at_ceiling": float(fine.at_ceiling.mean())}
-    told |= {name: median_of(values) for name, values in _changes(probed).items()}
-    return {**told, "seconds": float(probes["seconds"].sum())}
-
-
-def _changes(probed: Probed) -> dict[str, np.ndarray]:
-    """||g - g'|| / ||g|| of the probes of a finite loss, by a name for each relative distance."""
-    probes = probed.probes
+def _probed(probes: Mapping[str, np.ndarray], grid: Sequence[float] | None) -> Probed:
     finite = np.isfinite(probes["loss"])
-    return {
+    changes = {
         f"change_at_{distance:g}": (probes["relative_grad_distance"][:, place] / probes["grad_norm"])[finite]
         for place, distance in enumerate(probes.get("relative_distance", ()))
     }
+    return Probed(probes, smoothness(probes, grid), smoothness(probes), changes)
 
 
-def _values(probed: Probed, quantity: str) -> np.ndarray:
-    return getattr(probed.grid, quantity) if quantity in _RATIOS else _changes(probed)[quantity]
-
-
-def median_of(values: np.ndarray) -> float:
-    """The median of what is a number; NaN where nothing is."""
-    known = values[~np.isnan(values)]
-    return float(np.median(known)) if len(known) else float("nan")
+def _medians(probed: Probed) -> dict[str, float]:
+    grid, fine = probed.grid, probed.fine
+    names = ("loss_range", "gradient_range", "hessian_norm", "sharpness", "cosine", "beta", "ceiling")
+    return {
+        "probes": len(grid.step),
+        **{name: median_of(getattr(grid, name)) for name in names},
+        "share_at_ceiling": float(grid.at_ceiling.mean()),
+        "fine_beta": median_of(fine.beta),
+        "fine_ceiling": median_of(fine.ceiling),
+        "fine_share_at_ceiling": float(fine.at_ceiling.mean()),
+        **{name: median_of(values) for name, values in probed.changes.items()},
+        "seconds": float(probed.probes["seconds"].sum()),
+    }
 
 
 def _first(steps: list[int]) -> str:

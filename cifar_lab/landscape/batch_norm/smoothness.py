@@ -1,6 +1,7 @@
 """The paper's figure: how far loss and gradient change along the gradient, with BatchNorm and without."""
 
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ import numpy as np
 from cifar_lab.figures import Figure
 from cifar_lab.landscape.batch_norm import figures
 from cifar_lab.landscape.batch_norm.numbers import Written, save
-from cifar_lab.landscape.batch_norm.probes import Arm, Probed, SmoothnessComparison, compare, median_of, probed_runs
+from cifar_lab.landscape.batch_norm.probes import Arm, Probed, SmoothnessComparison, compare, probed_runs
 from cifar_lab.landscape.batch_norm.runs import the_group
-from cifar_lab.landscape.maths.smoothness import Smoothness
+from cifar_lab.landscape.maths.smoothness import median_of
 from cifar_lab.runs import Run
 from cifar_lab.table.measured import gather
 
@@ -51,12 +52,14 @@ def figure(comparison: SmoothnessComparison) -> Figure:
 
 
 def _drawn(arm: Arm, of_seeds: Mapping[int, Probed], place: int) -> figures.ProbedArm:
-    step = _common_steps(of_seeds)
+    seeds = list(of_seeds.values())
+    step = reduce(np.intersect1d, [one.grid.step for one in seeds])
+    grids = [one.at(step).grid for one in seeds]
 
     def rows(name: str) -> np.ndarray:
-        return np.stack([_at(probed.grid, name, step) for probed in of_seeds.values()])
+        return np.stack([getattr(grid, name) for grid in grids])
 
-    probes = [probed.probes for probed in of_seeds.values()]
+    probes = [one.probes for one in seeds]
     multiples = probes[0]["eta"][0] / probes[0]["lr"][0]
     quotients = np.concatenate([one["beta"] for one in probes if one["beta"].shape[1] == len(multiples)])
     return figures.ProbedArm(
@@ -67,7 +70,7 @@ def _drawn(arm: Arm, of_seeds: Mapping[int, Probed], place: int) -> figures.Prob
         rows("beta"),
         rows("cosine"),
         rows("hessian_norm"),
-        float(next(iter(of_seeds.values())).grid.ceiling[0]),
+        float(seeds[0].grid.ceiling[0]),
         (multiples, _median(quotients)),
         _relative(probes),
     )
@@ -76,35 +79,23 @@ def _drawn(arm: Arm, of_seeds: Mapping[int, Probed], place: int) -> figures.Prob
 def _relative(probes: list[Mapping[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances, and medians over all probes of the change of the gradient and of its cosine there."""
     distances = probes[0].get("relative_distance", np.zeros(0))
-    alike = [one for one in probes if np.array_equal(one.get("relative_distance", np.zeros(0)), distances)]
     if not len(distances):
         return distances, distances, distances
+    alike = [one for one in probes if np.array_equal(one.get("relative_distance", ()), distances)]
     change = np.concatenate([one["relative_grad_distance"] / one["grad_norm"][:, None] for one in alike])
     cosine = np.concatenate([one["relative_grad_cosine"] for one in alike])
     return distances, _median(change), np.array([median_of(column) for column in cosine.T])
 
 
 def _median(values: np.ndarray) -> np.ndarray:
-    """Over the first axis; what is no number is infinitely far."""
+    """Over the first axis; NaN counts as infinitely far."""
     return np.median(np.where(np.isnan(values), np.inf, values), axis=0)
 
 
-def _common_steps(of_seeds: Mapping[int, Probed]) -> np.ndarray:
-    steps = [probed.grid.step for probed in of_seeds.values()]
-    common = steps[0]
-    for more in steps[1:]:
-        common = np.intersect1d(common, more)
-    return common
-
-
-def _at(grid: Smoothness, name: str, step: np.ndarray) -> np.ndarray:
-    return getattr(grid, name)[np.isin(grid.step, step)]
-
-
 def _arrays(comparison: SmoothnessComparison) -> dict[str, np.ndarray]:
-    arrays = {}
-    for arm, of_seeds in comparison.arms.items():
-        for seed, probed in of_seeds.items():
-            for name, values in probed.grid._asdict().items():
-                arrays[f"{'bn' if arm.bn else 'none'}_{arm.init}_seed_{seed}_{name}"] = values
-    return arrays
+    return {
+        f"{'bn' if arm.bn else 'none'}_{arm.init}_seed_{seed}_{name}": values
+        for arm, of_seeds in comparison.arms.items()
+        for seed, probed in of_seeds.items()
+        for name, values in probed.grid._asdict().items()
+    }

@@ -1,4 +1,4 @@
-"""The three quantities of arXiv:1805.11604 from the probes of a run, and what its third panel does not say.
+"""The three quantities of arXiv:1805.11604 from the probes of a run, and the limits of the third.
 
 At a probed step with weights w, gradient g and learning rate lr, over a grid of step sizes eta:
 
@@ -7,9 +7,8 @@ At a probed step with weights w, gradient g and learning rate lr, over a grid of
 - effective beta-smoothness: the largest ||g - g'|| / (eta ||g||).
 
 The third one has a ceiling. Where g' has nothing left of g and is no longer, ||g - g'|| is about ||g||, and the
-quotient 1/eta whatever the network is: so the largest is 1/eta_min, a number of the grid. `ceiling` and `at_ceiling`
-say where a beta is of that kind. The limit for eta towards 0, `hessian_norm` = ||Hg|| / ||g||, is a number of the
-network alone.
+quotient 1/eta for every network: so the largest is 1/eta_min, a number of the grid. `ceiling` and `at_ceiling` say
+where a beta is of that kind. The limit for eta -> 0, `hessian_norm` = ||Hg|| / ||g||, depends on the network alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,15 +20,15 @@ PAPER_MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 """The paper's step sizes, in learning rates."""
 
 # beta * eta_min = ||g - g'|| / ||g|| within these bounds is at the ceiling. A gradient that has shrunk to a fifth of g
-# or less gives 0.8 or more whatever its direction is; one that is orthogonal to g and no longer than it gives 1 to the
-# square root of 2, with a small correlation a little more. Beyond 1.5 g' is longer than g, and that is of the network.
+# or less gives 0.8 or more in any direction; one that is orthogonal to g and no longer than it gives 1 to the square
+# root of 2, with a small correlation a little more. Beyond 1.5 g' is longer than g, a property of the network.
 CEILING_BOUNDS = (0.8, 1.5)
 
 
 class Smoothness(NamedTuple):
     """The quantities of P probes over a grid of step sizes; all `(P,)`.
 
-    A step size at which the loss or the gradient is no finite number counts as infinitely far away.
+    A step size at which the loss or the gradient is not finite counts as infinitely far away.
 
     Attributes:
         step: Optimizer steps before the probe.
@@ -70,35 +69,35 @@ class Smoothness(NamedTuple):
 
 def has_grid(probes: Mapping[str, np.ndarray], multiples: Sequence[float]) -> bool:
     """Whether every probe has these step sizes, in learning rates."""
-    found = _multiples(probes)
-    return all(bool(np.isclose(found, multiple, rtol=1e-4).any(axis=1).all()) for multiple in multiples)
+    return all(_near(probes, [multiple]).any(axis=1).all() for multiple in multiples)
 
 
 def smoothness(probes: Mapping[str, np.ndarray], multiples: Sequence[float] | None = None) -> Smoothness:
     """The quantities of every probe whose own loss is finite.
 
     Args:
-        probes: What `probes.npz` holds, of P probes and J step sizes.
+        probes: The arrays of `probes.npz`, of P probes and J step sizes.
         multiples: The grid, in learning rates; without it all step sizes.
 
     Raises:
-        ValueError: A probe has not all of them.
+        ValueError: A probe lacks one of them.
     """
     if multiples is not None and not has_grid(probes, multiples):
         told = ", ".join(f"{multiple:g}" for multiple in multiples)
         raise ValueError(f"the probes have not the step sizes {told} x lr; set probe.etas")
     finite = np.isfinite(probes["loss"])
-    relative = _multiples(probes)[finite]
-    wanted = np.ones_like(relative, dtype=bool) if multiples is None else _near(relative, multiples)
+    eta = probes["eta"][finite]
+    wanted = np.ones(eta.shape, dtype=bool) if multiples is None else _near(probes, multiples)[finite]
 
-    def over_grid(name: str) -> np.ndarray:
+    def over_grid(name: str) -> np.ma.MaskedArray:
         values = probes[name][finite]
         return np.ma.masked_array(np.where(np.isfinite(values), values, np.inf), ~wanted)
 
-    loss, distance, quotient = (over_grid(name) for name in ("moved_loss", "grad_distance", "beta"))
-    smallest = np.ma.masked_array(probes["eta"][finite], ~wanted).min(axis=1)
-    beta, ceiling = quotient.max(axis=1).data, 1 / smallest.data
-    at_ceiling = (beta / ceiling >= CEILING_BOUNDS[0]) & (beta / ceiling <= CEILING_BOUNDS[1])
+    loss, distance = over_grid("moved_loss"), over_grid("grad_distance")
+    beta = over_grid("beta").max(axis=1).data
+    ceiling = 1 / np.ma.masked_array(eta, ~wanted).min(axis=1).data
+    at_lr = _near(probes, [1.0])
+    cosine_at_lr = probes["grad_cosine"][np.arange(len(at_lr)), at_lr.argmax(axis=1)]
     return Smoothness(
         probes["step"][finite],
         loss.min(axis=1).data,
@@ -107,44 +106,29 @@ def smoothness(probes: Mapping[str, np.ndarray], multiples: Sequence[float] | No
         distance.max(axis=1).data,
         beta,
         ceiling,
-        at_ceiling,
-        _cosine_at_lr(probes)[finite],
+        (beta / ceiling >= CEILING_BOUNDS[0]) & (beta / ceiling <= CEILING_BOUNDS[1]),
+        np.where(at_lr.any(axis=1), cosine_at_lr, np.nan)[finite],
         probes["hessian_norm"][finite],
         probes["sharpness"][finite],
     )
 
 
-def shared_steps(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the steps that both have stand in each, so that probes are compared at the same step."""
-    _, one, other = np.intersect1d(first, second, return_indices=True)
-    return one, other
-
-
-def median_ratio(numerator: np.ndarray, denominator: np.ndarray) -> float:
-    """The median over probes of a quotient; NaN where none is a number, as of two infinities.
-
-    Args:
-        numerator: `(P,)`, not negative.
-        denominator: `(P,)`, of the same steps.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = numerator / denominator
-    known = ratios[~np.isnan(ratios)]
+def median_of(values: np.ndarray) -> float:
+    """The median of the values that are numbers; NaN if there are none."""
+    known = values[~np.isnan(values)]
     return float(np.median(known)) if len(known) else float("nan")
 
 
-def _multiples(probes: Mapping[str, np.ndarray]) -> np.ndarray:
-    return probes["eta"] / probes["lr"][:, None]
+def median_ratio(numerator: np.ndarray, denominator: np.ndarray) -> float:
+    """The median over P probes of a quotient of two `(P,)`, leaving out NaN, as of two infinities."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return median_of(numerator / denominator)
 
 
-def _near(relative: np.ndarray, multiples: Sequence[float]) -> np.ndarray:
+def _near(probes: Mapping[str, np.ndarray], multiples: Sequence[float]) -> np.ndarray:
+    """`(P, J)`: which step sizes are among these, in learning rates."""
+    relative = probes["eta"] / probes["lr"][:, None]
     return np.isclose(relative[..., None], np.asarray(multiples), rtol=1e-4).any(axis=-1)
-
-
-def _cosine_at_lr(probes: Mapping[str, np.ndarray]) -> np.ndarray:
-    at_lr = _near(_multiples(probes), (1.0,))
-    first = at_lr.argmax(axis=1)
-    return np.where(at_lr.any(axis=1), probes["grad_cosine"][np.arange(len(first)), first], np.nan)
 
 
 def _range(low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab.landscape.maths.covariate_shift import covariate_shift, gradient_norms, layers
+from cifar_lab.landscape.maths.covariate_shift import covariate_shift, layers
 from cifar_lab.landscape.maths.functional import NetworkLoss, moved, value_and_gradient
 from cifar_lab.models import VGG
 
@@ -60,11 +60,17 @@ def test_a_network_shifts_as_by_steps_taken_one_layer_after_the_other():
                 parameters[name] -= 0.5 * gradient[name]
 
 
-def test_without_a_step_nothing_shifts():
-    weights = {"w": torch.randn(3, 3), "v": torch.randn(3, 3)}
-    shift = covariate_shift(lambda w: (w["v"] @ w["w"]).square().sum(), weights, weights, [["w"], ["v"]])
+def test_without_a_step_nothing_shifts_and_a_norm_is_that_of_all_weights_of_a_layer():
+    weights = {"w": torch.randn(3, 3), "b": torch.randn(3), "v": torch.randn(3, 3)}
+
+    def loss(weights):
+        return (weights["v"] @ (weights["w"] + weights["b"])).square().sum()
+
+    shift = covariate_shift(loss, weights, weights, [["w", "b"], ["v"]])
     assert shift.distance.tolist() == [0, 0]
     assert shift.cosine == pytest.approx([1, 1])
+    _, gradient = value_and_gradient(loss, weights)
+    assert shift.gradient_norm[0] ** 2 == pytest.approx(float(gradient["w"].norm() ** 2 + gradient["b"].norm() ** 2))
 
 
 def test_a_layer_without_gradient_has_no_angle():
@@ -72,8 +78,3 @@ def test_a_layer_without_gradient_has_no_angle():
     shift = covariate_shift(lambda w: w["w"].sum() + 0 * w["v"].sum(), weights, weights, [["w"], ["v"]])
     assert np.isnan(shift.cosine[1])
     assert shift.gradient_norm == pytest.approx([2, 0])
-
-
-def test_gradient_norms_are_of_all_weights_of_a_layer():
-    gradient = {"w": torch.full((2, 2), 2.0), "b": torch.tensor([3.0]), "v": torch.tensor([[5.0]])}
-    assert gradient_norms(gradient, [["w", "b"], ["v"]]) == pytest.approx([5, 5])
