@@ -1,6 +1,7 @@
-"""Figures of the loss landscape; with `figures.py` the only module that uses matplotlib."""
+"""Figures of BatchNorm's study: the bands, and the probes."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cifar_lab.figures import wrapped
+from cifar_lab.landscape.batch_norm.probes import Probed, SmoothnessComparison
 from cifar_lab.landscape.maths.bands import SMALLEST_LOSS, Band
+from cifar_lab.landscape.maths.smoothness import median_of
 
 # With BatchNorm blue, without orange, which all eyes tell apart; a lighter pair for each further initialisation.
 _COLOURS = (("#0072b2", "#d55e00"), ("#56b4e9", "#e69f00"), ("#009e73", "#cc79a7"))
@@ -22,39 +25,6 @@ class Line(NamedTuple):
 
     colour: str
     style: str
-
-
-class ProbedArm(NamedTuple):
-    """What is drawn of an arm's probes; each array of P probes has a row for each seed, `(seeds, P)`.
-
-    Attributes:
-        line: Its colour and style.
-        step: `(P,)`.
-        loss: The lowest and the highest loss over the grid.
-        gradient: The shortest and the longest ||g - g'|| over the grid.
-        beta: The largest quotient over the grid.
-        cosine: Between g and g' at eta = lr.
-        hessian_norm: ||Hg|| / ||g||.
-        ceiling: 1/eta_min.
-        fine: By the step size in learning rates, `(J,)`, the quotient there, a median over probes and seeds, `(J,)`.
-        relative: By the relative distance, `(R,)`, ||g - g'|| / ||g|| and the cosine, `(R,)` each; without R none.
-    """
-
-    line: Line
-    step: np.ndarray
-    loss: tuple[np.ndarray, np.ndarray]
-    gradient: tuple[np.ndarray, np.ndarray]
-    beta: np.ndarray
-    cosine: np.ndarray
-    hessian_norm: np.ndarray
-    ceiling: float
-    fine: tuple[np.ndarray, np.ndarray]
-    relative: tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def line(bn: bool, place: int) -> Line:
-    """An arm's, by BatchNorm and by the place of its initialisation among them."""
-    return Line(_COLOURS[place % 3][0 if bn else 1], ("-", "--", "-.")[place % 3])
 
 
 def bands(of_networks: Mapping[str, Sequence[Band]], steps_per_epoch: int, title: str) -> Figure:
@@ -91,31 +61,23 @@ def bands(of_networks: Mapping[str, Sequence[Band]], steps_per_epoch: int, title
     return figure
 
 
-def smoothness(arms: Mapping[str, ProbedArm], lr: float, grid: str, title: str) -> Figure:
-    """The paper's three panels, and those that tell what is of the network and what of the grid.
-
-    Args:
-        arms: By their names.
-        lr: The learning rate of all of them.
-        grid: The step sizes of the three panels, in words.
-        title: What was trained.
-    """
+def smoothness(comparison: SmoothnessComparison) -> Figure:
+    """The paper's three panels, and those that tell the network's numbers from the grid's."""
     figure = Figure(figsize=(15, 7.6), layout="constrained")
-    several = max(len(arm.beta) for arm in arms.values())
-    long = max(len(arm.step) for arm in arms.values()) > 4 * _SMOOTHED_PROBES
-    note = _note(_SMOOTHED_PROBES if long else 1, several, "probes")
-    figure.suptitle(f"{wrapped(title, 150)}\n{note}", fontsize=10)
-    (loss, gradient, beta, cosine), (hessian, fine, change, turned) = figure.subplots(2, 4)
-    for name, arm in arms.items():
-        _band_of_probes(loss, arm, arm.loss, name)
-        _band_of_probes(gradient, arm, arm.gradient, name)
-        for axes, values in ((beta, arm.beta), (cosine, arm.cosine), (hessian, arm.hessian_norm)):
-            _over_seeds(axes, arm.step, _smoothed(values), arm.line, name)
-        fine.plot(*arm.fine, "o", ms=3, ls=arm.line.style, color=arm.line.colour)
-        if len(arm.relative[0]):
-            for axes, values in ((change, arm.relative[1]), (turned, arm.relative[2])):
-                axes.plot(arm.relative[0], values, "o", ms=3, ls=arm.line.style, color=arm.line.colour)
-    _ceilings(beta, fine, arms, lr)
+    panels = figure.subplots(2, 4)
+    (loss, gradient, beta, cosine), (hessian, fine, change, turned) = panels
+    inits = list(dict.fromkeys(arm.init for arm in comparison.arms))
+    together = 1
+    for arm, of_seeds in comparison.arms.items():
+        place, seeds = inits.index(arm.init) % 3, list(of_seeds.values())
+        line = Line(_COLOURS[place][0 if arm.bn else 1], ("-", "--", "-.")[place])
+        steps = _over_steps((loss, gradient, beta, cosine, hessian), seeds, line, arm.name)
+        _over_distances((fine, change, turned), [one.probes for one in seeds], line)
+        together = _SMOOTHED_PROBES if steps > 4 * _SMOOTHED_PROBES else together
+    note = _note(together, max(map(len, comparison.arms.values())), "probes")
+    figure.suptitle(f"{wrapped(comparison.title, 150)}\n{note}", fontsize=10)
+    _ceilings(beta, fine, comparison)
+    grid = comparison.grid
     _entitle(loss, f"Loss variation\nL(w − ηg), lowest to highest, {grid}", log=True)
     _entitle(gradient, f"Gradient predictiveness\n‖g − g'‖, lowest to highest, {grid}", log=True)
     _entitle(beta, f"Effective β-smoothness\nlargest ‖g − g'‖ / (η‖g‖), {grid}", log=True)
@@ -133,22 +95,58 @@ def smoothness(arms: Mapping[str, ProbedArm], lr: float, grid: str, title: str) 
     return figure
 
 
-def _ceilings(beta: Axes, fine: Axes, arms: Mapping[str, ProbedArm], lr: float) -> None:
-    """The line 1/eta_min, which no network is behind, and 1/eta over the finer grid."""
-    for ceiling in sorted({arm.ceiling for arm in arms.values()}):
+def _over_steps(panels: Sequence[Axes], seeds: Sequence[Probed], line: Line, name: str) -> int:
+    """Draw an arm's ranges and numbers at the steps that all seeds have; returns how many those are."""
+    step = reduce(np.intersect1d, [one.grid.step for one in seeds])
+    grids = [one.at(step).grid for one in seeds]
+
+    def smoothed(quantity: str) -> np.ndarray:
+        return _smoothed(np.stack([getattr(grid, quantity) for grid in grids]))
+
+    for axes, quantity in zip(panels[:2], ("loss", "gradient"), strict=True):
+        low, high = (np.median(smoothed(f"{quantity}_{edge}"), axis=0) for edge in ("low", "high"))
+        axes.fill_between(step, low, high, color=line.colour, alpha=0.2, lw=0)
+        for values in (low, high):
+            axes.plot(step, values, color=line.colour, ls=line.style, lw=0.9)
+    for axes, quantity in zip(panels[2:], ("beta", "cosine", "hessian_norm"), strict=True):
+        _over_seeds(axes, step, smoothed(quantity), line, name)
+    return len(step)
+
+
+def _over_distances(panels: Sequence[Axes], probes: Sequence[Mapping[str, np.ndarray]], line: Line) -> None:
+    """Draw an arm's medians over all probes by the step size, and by the relative distance as far as it has any."""
+    multiples = _multiples(probes)
+    quotients = np.concatenate([one["beta"] for one in probes if one["beta"].shape[1] == len(multiples)])
+    lines = [(multiples, _median(quotients))]
+    distances = probes[0].get("relative_distance", np.zeros(0))
+    if len(distances):
+        alike = [one for one in probes if np.array_equal(one.get("relative_distance", ()), distances)]
+        change = np.concatenate([one["relative_grad_distance"] / one["grad_norm"][:, None] for one in alike])
+        cosine = np.concatenate([one["relative_grad_cosine"] for one in alike])
+        lines += [(distances, _median(change)), (distances, np.array([median_of(column) for column in cosine.T]))]
+    for axes, (x, values) in zip(panels, lines, strict=False):
+        axes.plot(x, values, "o", ms=3, ls=line.style, color=line.colour)
+
+
+def _multiples(probes: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+    """The step sizes of the first probe, in learning rates."""
+    return probes[0]["eta"][0] / probes[0]["lr"][0]
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """Over the first axis; NaN counts as infinitely far."""
+    return np.median(np.where(np.isnan(values), np.inf, values), axis=0)
+
+
+def _ceilings(beta: Axes, fine: Axes, comparison: SmoothnessComparison) -> None:
+    """The line 1/eta_min, which depends on no network, and 1/eta over the finer grid."""
+    arms = [list(of_seeds.values()) for of_seeds in comparison.arms.values()]
+    for ceiling in sorted({float(seeds[0].grid.ceiling[0]) for seeds in arms}):
         drawn = beta.axhline(ceiling, color="0.3", lw=1, ls=":", label=f"1/η_min = {ceiling:g}")
         beta.legend(handles=[drawn], fontsize=7)
-    multiples = np.unique(np.concatenate([arm.fine[0] for arm in arms.values()]))
-    fine.plot(multiples, 1 / (lr * multiples), color="0.3", lw=1, ls=":", label="1/η")
+    multiples = np.unique(np.concatenate([_multiples([one.probes for one in seeds]) for seeds in arms]))
+    fine.plot(multiples, 1 / (comparison.lr * multiples), color="0.3", lw=1, ls=":", label="1/η")
     fine.legend(fontsize=7)
-
-
-def _band_of_probes(axes: Axes, arm: ProbedArm, edges: tuple[np.ndarray, np.ndarray], name: str) -> None:
-    """Medians over seeds of the lowest and the highest."""
-    low, high = (np.median(_smoothed(values), axis=0) for values in edges)
-    axes.fill_between(arm.step, low, high, color=arm.line.colour, alpha=0.2, lw=0)
-    for values in (low, high):
-        axes.plot(arm.step, values, color=arm.line.colour, ls=arm.line.style, lw=0.9)
 
 
 def _over_seeds(axes: Axes, x: np.ndarray, values: np.ndarray, line: Line, name: str) -> None:

@@ -97,21 +97,12 @@ class SmoothnessComparison:
     @cached_property
     def ratios(self) -> pd.DataFrame:
         """A row for each initialisation and quantity: without BatchNorm over with it, of paired seeds and steps."""
-        return pd.DataFrame(
-            [
-                {
-                    "init": init,
-                    "quantity": quantity,
-                    "ratio": estimate.value,
-                    "low": estimate.interval[0] if estimate.interval else np.nan,
-                    "high": estimate.interval[1] if estimate.interval else np.nan,
-                    "seeds": estimate.seeds,
-                }
-                for init in self.inits
-                for quantity in (*_RATIOS, *self.relative_quantities)
-                for estimate in [self.ratio(init, quantity)]
-            ]
-        )
+        rows = []
+        for init in self.inits:
+            for quantity in (*_RATIOS, *self.relative_quantities):
+                value, interval, seeds, _ = self.ratio(init, quantity)
+                rows.append((init, quantity, value, *(interval or (np.nan, np.nan)), seeds))
+        return pd.DataFrame(rows, columns=["init", "quantity", "ratio", "low", "high", "seeds"])
 
     @cached_property
     def inits(self) -> list[str]:
