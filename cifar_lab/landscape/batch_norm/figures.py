@@ -2,29 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from cifar_lab.figures import wrapped
+from cifar_lab.figures import epoch_axis, wrapped
 from cifar_lab.landscape.batch_norm.probes import Probed, SmoothnessComparison
-from cifar_lab.landscape.maths.bands import SMALLEST_LOSS, Band
-from cifar_lab.landscape.maths.smoothness import median_of
+from cifar_lab.landscape.maths.bands import SMALLEST_LOSS, Band, epoch_means
 
 # With BatchNorm blue, without orange, which all eyes tell apart; a lighter pair for each further initialisation.
 _COLOURS = (("#0072b2", "#d55e00"), ("#56b4e9", "#e69f00"), ("#009e73", "#cc79a7"))
 _MOST_POINTS = 400  # of a line; more cannot be told apart on a page, and make its file large
 _SMOOTHED_PROBES = 5
-
-
-class Line(NamedTuple):
-    """How an arm is drawn."""
-
-    colour: str
-    style: str
 
 
 def bands(of_networks: Mapping[str, Sequence[Band]], steps_per_epoch: int, title: str) -> Figure:
@@ -38,26 +30,26 @@ def bands(of_networks: Mapping[str, Sequence[Band]], steps_per_epoch: int, title
     figure = Figure(figsize=(9, 7.2), layout="constrained")
     figure.suptitle(wrapped(title, 110), fontsize=10)
     loss_axes, width_axes = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
-    together = 1
+    steps = len(next(iter(of_networks.values()))[0].low)
+    together = -(-steps // _MOST_POINTS)
+    epochs = epoch_means(np.arange(steps) + 0.5, together) / steps_per_epoch
     for colour, (name, of_seeds) in zip(_COLOURS[0], of_networks.items(), strict=True):
         low, high = (np.stack([getattr(one, edge) for one in of_seeds]) for edge in ("low", "high"))
-        together = -(-low.shape[1] // _MOST_POINTS)
-        epochs, shown_low = _thinned(low.mean(axis=0), together, steps_per_epoch)
-        _, shown_high = _thinned(high.mean(axis=0), together, steps_per_epoch)
-        shown_low, shown_high = (np.maximum(values, SMALLEST_LOSS) for values in (shown_low, shown_high))
-        loss_axes.fill_between(epochs, shown_low, shown_high, color=colour, alpha=0.35, lw=0, label=name)
-        for values in (shown_low, shown_high):
-            loss_axes.plot(epochs, values, color=colour, lw=0.9)
-        widths = np.stack([_thinned(one, together, steps_per_epoch)[1] for one in high - low])
-        _over_seeds(width_axes, epochs, widths, Line(colour, "-"), name)
+        edges = [np.maximum(epoch_means(one.mean(axis=0), together), SMALLEST_LOSS) for one in (low, high)]
+        loss_axes.fill_between(epochs, *edges, color=colour, alpha=0.35, lw=0, label=name)
+        loss_axes.plot(epochs, np.transpose(edges), color=colour, lw=0.9)
+        widths = np.stack([epoch_means(one, together) for one in high - low])
+        _over_seeds(width_axes, epochs, widths, {"color": colour}, name)
     loss_axes.set_ylabel("training loss of a step's batch:\nlowest to highest over the learning rates")
     width_axes.set_ylabel("width of the band")
+    epoch_axis(width_axes)
     for axes in (loss_axes, width_axes):
         _log(axes)
         axes.grid(alpha=0.3)
     loss_axes.legend()
-    width_axes.set_xlabel(f"epoch ({_note(together, max(map(len, of_networks.values())))})")
-    width_axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    seeds = max(map(len, of_networks.values()))
+    note = _note(f"mean of {together} steps" if together > 1 else "", seeds, "mean; widths median and range")
+    width_axes.set_xlabel(f"epoch ({note})")
     return figure
 
 
@@ -67,14 +59,15 @@ def smoothness(comparison: SmoothnessComparison) -> Figure:
     panels = figure.subplots(2, 4)
     (loss, gradient, beta, cosine), (hessian, fine, change, turned) = panels
     inits = list(dict.fromkeys(arm.init for arm in comparison.arms))
-    together = 1
+    longest = 0
     for arm, of_seeds in comparison.arms.items():
         place, seeds = inits.index(arm.init) % 3, list(of_seeds.values())
-        line = Line(_COLOURS[place][0 if arm.bn else 1], ("-", "--", "-.")[place])
-        steps = _over_steps((loss, gradient, beta, cosine, hessian), seeds, line, arm.name)
-        _over_distances((fine, change, turned), [one.probes for one in seeds], line)
-        together = _SMOOTHED_PROBES if steps > 4 * _SMOOTHED_PROBES else together
-    note = _note(together, max(map(len, comparison.arms.values())), "probes")
+        style = {"color": _COLOURS[place][0 if arm.bn else 1], "ls": ("-", "--", "-.")[place]}
+        steps = _over_steps((loss, gradient, beta, cosine, hessian), seeds, style, arm.name)
+        _over_distances((fine, change, turned), [one.probes for one in seeds], style)
+        longest = max(longest, steps)
+    drawn = f"running median of {_SMOOTHED_PROBES} probes" if longest > 4 * _SMOOTHED_PROBES else ""
+    note = _note(drawn, max(map(len, comparison.arms.values())), "median and range")
     figure.suptitle(f"{wrapped(comparison.title, 150)}\n{note}", fontsize=10)
     _ceilings(beta, fine, comparison)
     grid = comparison.grid
@@ -95,25 +88,26 @@ def smoothness(comparison: SmoothnessComparison) -> Figure:
     return figure
 
 
-def _over_steps(panels: Sequence[Axes], seeds: Sequence[Probed], line: Line, name: str) -> int:
+def _over_steps(panels: Sequence[Axes], seeds: Sequence[Probed], style: Mapping[str, Any], name: str) -> int:
     """Draw an arm's ranges and numbers at the steps that all seeds have; returns how many those are."""
-    step = reduce(np.intersect1d, [one.grid.step for one in seeds])
-    grids = [one.at(step).grid for one in seeds]
+    step = reduce(np.intersect1d, [one.grid.index.to_numpy() for one in seeds])
 
     def smoothed(quantity: str) -> np.ndarray:
-        return _smoothed(np.stack([getattr(grid, quantity) for grid in grids]))
+        return _smoothed(np.stack([one.grid.loc[step, quantity] for one in seeds]))
 
     for axes, quantity in zip(panels[:2], ("loss", "gradient"), strict=True):
         low, high = (np.median(smoothed(f"{quantity}_{edge}"), axis=0) for edge in ("low", "high"))
-        axes.fill_between(step, low, high, color=line.colour, alpha=0.2, lw=0)
+        axes.fill_between(step, low, high, color=style["color"], alpha=0.2, lw=0)
         for values in (low, high):
-            axes.plot(step, values, color=line.colour, ls=line.style, lw=0.9)
+            axes.plot(step, values, **style, lw=0.9)
     for axes, quantity in zip(panels[2:], ("beta", "cosine", "hessian_norm"), strict=True):
-        _over_seeds(axes, step, smoothed(quantity), line, name)
+        _over_seeds(axes, step, smoothed(quantity), style, name)
     return len(step)
 
 
-def _over_distances(panels: Sequence[Axes], probes: Sequence[Mapping[str, np.ndarray]], line: Line) -> None:
+def _over_distances(
+    panels: Sequence[Axes], probes: Sequence[Mapping[str, np.ndarray]], style: Mapping[str, Any]
+) -> None:
     """Draw an arm's medians over all probes by the step size, and by the relative distance as far as it has any."""
     multiples = _multiples(probes)
     quotients = np.concatenate([one["beta"] for one in probes if one["beta"].shape[1] == len(multiples)])
@@ -123,9 +117,9 @@ def _over_distances(panels: Sequence[Axes], probes: Sequence[Mapping[str, np.nda
         alike = [one for one in probes if np.array_equal(one.get("relative_distance", ()), distances)]
         change = np.concatenate([one["relative_grad_distance"] / one["grad_norm"][:, None] for one in alike])
         cosine = np.concatenate([one["relative_grad_cosine"] for one in alike])
-        lines += [(distances, _median(change)), (distances, np.array([median_of(column) for column in cosine.T]))]
+        lines += [(distances, _median(change)), (distances, pd.DataFrame(cosine).median().to_numpy())]
     for axes, (x, values) in zip(panels, lines, strict=False):
-        axes.plot(x, values, "o", ms=3, ls=line.style, color=line.colour)
+        axes.plot(x, values, "o", ms=3, **style)
 
 
 def _multiples(probes: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
@@ -141,7 +135,7 @@ def _median(values: np.ndarray) -> np.ndarray:
 def _ceilings(beta: Axes, fine: Axes, comparison: SmoothnessComparison) -> None:
     """The line 1/eta_min, which depends on no network, and 1/eta over the finer grid."""
     arms = [list(of_seeds.values()) for of_seeds in comparison.arms.values()]
-    for ceiling in sorted({float(seeds[0].grid.ceiling[0]) for seeds in arms}):
+    for ceiling in sorted({float(seeds[0].grid["ceiling"].iloc[0]) for seeds in arms}):
         drawn = beta.axhline(ceiling, color="0.3", lw=1, ls=":", label=f"1/η_min = {ceiling:g}")
         beta.legend(handles=[drawn], fontsize=7)
     multiples = np.unique(np.concatenate([_multiples([one.probes for one in seeds]) for seeds in arms]))
@@ -149,18 +143,11 @@ def _ceilings(beta: Axes, fine: Axes, comparison: SmoothnessComparison) -> None:
     fine.legend(fontsize=7)
 
 
-def _over_seeds(axes: Axes, x: np.ndarray, values: np.ndarray, line: Line, name: str) -> None:
+def _over_seeds(axes: Axes, x: np.ndarray, values: np.ndarray, style: Mapping[str, Any], name: str) -> None:
     """The median over seeds, and from two on their range."""
-    axes.plot(x, np.median(values, axis=0), color=line.colour, ls=line.style, lw=1.2, label=name)
+    axes.plot(x, np.median(values, axis=0), **style, lw=1.2, label=name)
     if len(values) > 1:
-        axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=line.colour, alpha=0.15, lw=0)
-
-
-def _thinned(values: np.ndarray, together: int, steps_per_epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means of so many steps together, and where in epochs their middles are."""
-    starts = np.arange(0, len(values), together)
-    counts = np.diff([*starts, len(values)])
-    return (starts + counts / 2) / steps_per_epoch, np.add.reduceat(values, starts) / counts
+        axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.15, lw=0)
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
@@ -171,14 +158,10 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
     return np.median(np.lib.stride_tricks.sliding_window_view(padded, _SMOOTHED_PROBES, axis=1), axis=2)
 
 
-def _note(together: int, seeds: int, what: str = "steps") -> str:
+def _note(drawn: str, seeds: int, spread: str) -> str:
     """What is done for display alone."""
-    kind = "running median" if what == "probes" else "mean"
-    smoothed = [f"drawn is the {kind} of {together} {what}, the numbers are of every one"] if together > 1 else []
-    spread = [
-        f"{seeds} seeds: median and range" if what == "probes" else f"{seeds} seeds: mean; widths median and range"
-    ]
-    return "; ".join(smoothed + (spread if seeds > 1 else ["one seed"]))
+    smoothed = f"drawn is the {drawn}, the numbers are of every one; " if drawn else ""
+    return smoothed + (f"{seeds} seeds: {spread}" if seeds > 1 else "one seed")
 
 
 def _entitle(axes: Axes, title: str, x: str = "step", *, log: bool = False) -> None:

@@ -10,14 +10,7 @@ import pandas as pd
 
 from cifar_lab.landscape.batch_norm.numbers import Estimate, difference, ratio
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun
-from cifar_lab.landscape.maths.smoothness import (
-    PAPER_MULTIPLES,
-    Smoothness,
-    has_grid,
-    median_of,
-    median_ratio,
-    smoothness,
-)
+from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES, has_grid, smoothness
 
 _RATIOS = {
     "loss_range": "loss variation",
@@ -40,29 +33,11 @@ class Arm(NamedTuple):
 
 
 class Probed(NamedTuple):
-    """The probes of a run.
-
-    Attributes:
-        probes: As they are.
-        grid: Over the step sizes of the three panels.
-        fine: Over all step sizes.
-        changes: ||g - g'|| / ||g|| of the probes in `grid`, by a name for each relative distance.
-    """
+    """The probes of a run: as they are, over the grid of the three panels, and over all step sizes."""
 
     probes: Mapping[str, np.ndarray]
-    grid: Smoothness
-    fine: Smoothness
-    changes: Mapping[str, np.ndarray]
-
-    def at(self, steps: np.ndarray) -> "Probed":
-        """The same, with `grid` and `changes` at these steps alone."""
-        chosen = np.isin(self.grid.step, steps)
-        changes = {name: values[chosen] for name, values in self.changes.items()}
-        return self._replace(grid=Smoothness(*(values[chosen] for values in self.grid)), changes=changes)
-
-    def values(self, quantity: str) -> np.ndarray:
-        """A quantity of `grid` or of `changes`."""
-        return self.changes[quantity] if quantity in self.changes else getattr(self.grid, quantity)
+    grid: pd.DataFrame
+    fine: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -111,27 +86,24 @@ class SmoothnessComparison:
 
     @cached_property
     def relative_quantities(self) -> list[str]:
-        """Names of the changes of the gradient at a relative distance, as far as all runs have it."""
-        found = [probed.changes.keys() for of_seeds in self.arms.values() for probed in of_seeds.values()]
-        return [name for name in found[0] if all(name in names for names in found)]
+        """Names of the changes of the gradient at a relative distance that all runs have."""
+        grids = [probed.grid for of_seeds in self.arms.values() for probed in of_seeds.values()]
+        return [str(name) for name in grids[0].filter(like="change_at_") if all(name in grid for grid in grids)]
 
-    def paired(self, init: str) -> list[tuple[Probed, Probed]]:
-        """With BatchNorm and without, of each seed that both have, at the steps that both have."""
+    def paired(self, init: str) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+        """The grids with BatchNorm and without, of each seed and at the steps that both have."""
         with_bn, without = (self.arms.get(Arm(bn, init), {}) for bn in (True, False))
-        return [
-            (with_bn[seed].at(without[seed].grid.step), without[seed].at(with_bn[seed].grid.step))
-            for seed in sorted(with_bn.keys() & without.keys())
-        ]
+        seeds = sorted(with_bn.keys() & without.keys())
+        return [with_bn[seed].grid.align(without[seed].grid, join="inner", axis=0) for seed in seeds]
 
     def ratio(self, init: str, quantity: str) -> Estimate:
         """A quantity without BatchNorm over the same with it: the median over steps, the mean over seeds."""
         pairs = self.paired(init)
-        return ratio([median_ratio(without.values(quantity), with_bn.values(quantity)) for with_bn, without in pairs])
+        return ratio([(without[quantity] / with_bn[quantity]).median() for with_bn, without in pairs])
 
     def cosine_gain(self, init: str) -> Estimate:
         """How much larger the cosine between g and g' at eta = lr is with BatchNorm: the median over steps."""
-        pairs = self.paired(init)
-        return difference([median_of(with_bn.grid.cosine - without.grid.cosine) for with_bn, without in pairs])
+        return difference([(with_bn["cosine"] - without["cosine"]).median() for with_bn, without in self.paired(init)])
 
     def mean(self, bn: bool, init: str, name: str) -> float:
         """A column of `frame`, the mean over the seeds of an arm."""
@@ -140,12 +112,8 @@ class SmoothnessComparison:
 
     def lost(self, init: str) -> tuple[float, list[int]]:
         """The share of probes, and their steps in the first seed, at which BatchNorm's loss variation is the larger."""
-        shares, steps = [], []
-        for with_bn, without in self.paired(init):
-            larger = with_bn.grid.loss_range > without.grid.loss_range
-            shares.append(larger.mean())
-            steps.append(with_bn.grid.step[larger].tolist())
-        return float(np.mean(shares)), steps[0]
+        larger = [with_bn["loss_range"] > without["loss_range"] for with_bn, without in self.paired(init)]
+        return float(np.mean([of_steps.mean() for of_steps in larger])), larger[0].index[larger[0]].tolist()
 
     @cached_property
     def sentences(self) -> list[str]:
@@ -191,7 +159,7 @@ def compare(group: Group, lr: float) -> SmoothnessComparison:
     has_paper_grid = all(has_grid(probes, PAPER_MULTIPLES) for probed in found.values() for probes in probed.values())
     grid, words = (PAPER_MULTIPLES, "0.5, 1, 2, 4 x lr") if has_paper_grid else (None, "all that were probed")
     arms = {
-        arm: {seed: _probed(probes, grid) for seed, probes in found[arm].items()}
+        arm: {seed: Probed(each, smoothness(each, grid), smoothness(each)) for seed, each in found[arm].items()}
         for arm in sorted(found, key=lambda arm: (arm.init != "xavier", arm.init, not arm.bn))
     }
     title = f"{group.title(shown)}; learning rate {lr:g}" if shown else ""
@@ -209,26 +177,17 @@ def probed_runs(group: Group) -> list[LandscapeRun]:
     return [run for run in group.runs if run.measured.probes() is not None]
 
 
-def _probed(probes: Mapping[str, np.ndarray], grid: Sequence[float] | None) -> Probed:
-    finite = np.isfinite(probes["loss"])
-    changes = {
-        f"change_at_{distance:g}": (probes["relative_grad_distance"][:, place] / probes["grad_norm"])[finite]
-        for place, distance in enumerate(probes.get("relative_distance", ()))
-    }
-    return Probed(probes, smoothness(probes, grid), smoothness(probes), changes)
-
-
 def _medians(probed: Probed) -> dict[str, float]:
     grid, fine = probed.grid, probed.fine
-    names = ("loss_range", "gradient_range", "hessian_norm", "sharpness", "cosine", "beta", "ceiling")
+    names = ["loss_range", "gradient_range", "hessian_norm", "sharpness", "cosine", "beta", "ceiling"]
     return {
-        "probes": len(grid.step),
-        **{name: median_of(getattr(grid, name)) for name in names},
-        "share_at_ceiling": float(grid.at_ceiling.mean()),
-        "fine_beta": median_of(fine.beta),
-        "fine_ceiling": median_of(fine.ceiling),
-        "fine_share_at_ceiling": float(fine.at_ceiling.mean()),
-        **{name: median_of(values) for name, values in probed.changes.items()},
+        "probes": len(grid),
+        **grid[names].median(),
+        "share_at_ceiling": grid["at_ceiling"].mean(),
+        "fine_beta": fine["beta"].median(),
+        "fine_ceiling": fine["ceiling"].median(),
+        "fine_share_at_ceiling": fine["at_ceiling"].mean(),
+        **grid.filter(like="change_at_").median(),
         "seconds": float(probed.probes["seconds"].sum()),
     }
 

@@ -45,8 +45,8 @@ def figure(comparison: SmoothnessComparison) -> Figure:
 
 def _arrays(comparison: SmoothnessComparison) -> dict[str, np.ndarray]:
     return {
-        f"{'bn' if arm.bn else 'none'}_{arm.init}_seed_{seed}_{name}": values
+        f"{'bn' if arm.bn else 'none'}_{arm.init}_seed_{seed}_{name}": values.to_numpy()
         for arm, of_seeds in comparison.arms.items()
         for seed, probed in of_seeds.items()
-        for name, values in probed.grid._asdict().items()
+        for name, values in probed.grid.loc[:, :"sharpness"].reset_index().items()  # ranges follow from these
     }
