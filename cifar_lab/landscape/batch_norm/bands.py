@@ -28,52 +28,47 @@ class BandComparison:
         title: What was trained, and how.
         init: The initialisation of its runs.
         rates: The learning rates, ascending.
-        bands: By whether there is BatchNorm, then by the seed.
+        seeds: Those that both networks have, ascending.
+        bands: By whether there is BatchNorm, `(seeds, steps)`.
         steps_per_epoch: Optimizer steps in an epoch.
         left_out: Runs that are in no band, and why, in sentences.
     """
 
     title: str
     init: str
-    rates: tuple[float, ...]
-    bands: Mapping[bool, Mapping[int, Band]]
+    rates: Sequence[float]
+    seeds: Sequence[int]
+    bands: Mapping[bool, Band]
     steps_per_epoch: int
-    left_out: tuple[str, ...]
+    left_out: Sequence[str]
 
-    @cached_property
-    def seeds(self) -> list[int]:
-        """Those that both networks have."""
-        return sorted(self.bands[True])
-
-    @cached_property
+    @property
     def steps(self) -> int:
-        """Which every band has."""
-        return len(self.bands[True][self.seeds[0]].low)
+        """The number of steps of every band."""
+        return self.bands[True].low.shape[1]
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """A row for each seed: both bands' numbers, and how they compare."""
-        pairs = [(self.bands[True][seed], self.bands[False][seed]) for seed in self.seeds]
         frame = pd.DataFrame({"seed": self.seeds, "steps": self.steps})
-        for place, name in enumerate(_NETWORKS.values()):
-            frame = frame.join(pd.DataFrame([pair[place].numbers() for pair in pairs]).add_prefix(f"{name}/"))
+        for bn, name in _NETWORKS.items():
+            frame = frame.join(pd.DataFrame(self.bands[bn].numbers()).add_prefix(f"{name}/"))
         for quantity in ("mean_width", "mean_log_width"):
             frame[f"ratio/{quantity}"] = frame[f"none/{quantity}"] / frame[f"bn/{quantity}"]
-        frame["share_bn_wider"] = [share_wider(*pair) for pair in pairs]
-        frame["share_bn_wider_in_log"] = [share_wider(*pair, in_log=True) for pair in pairs]
+        frame["share_bn_wider"] = share_wider(self.bands[True], self.bands[False])
+        frame["share_bn_wider_in_log"] = share_wider(self.bands[True], self.bands[False], in_log=True)
         return frame
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """A row for each epoch: the mean widths of both bands over its steps, means over the seeds."""
-        columns: dict[str, np.ndarray] = {}
-        for bn, name in _NETWORKS.items():
-            for quantity in ("width", "log_width"):
-                found = [epoch_means(getattr(one, quantity), self.steps_per_epoch) for one in self.bands[bn].values()]
-                columns[f"{name}/mean_{quantity}"] = np.mean(found, axis=0)
-        number = np.arange(1, len(columns["bn/mean_width"]) + 1)
-        wider = columns["bn/mean_width"] > columns["none/mean_width"]
-        return pd.DataFrame({"epoch": number, **columns, "bn_wider": wider})
+        columns = {
+            f"{name}/mean_{quantity}": epoch_means(getattr(self.bands[bn], quantity), self.steps_per_epoch).mean(axis=0)
+            for bn, name in _NETWORKS.items()
+            for quantity in ("width", "log_width")
+        }
+        frame = pd.DataFrame({"epoch": np.arange(1, len(columns["bn/mean_width"]) + 1), **columns})
+        return frame.assign(bn_wider=frame["bn/mean_width"] > frame["none/mean_width"])
 
     def band_ratio(self, *, in_log: bool = False) -> Estimate:
         """How many times as wide the band without BatchNorm is, by the mean width over the steps."""
@@ -125,7 +120,10 @@ def compare(group: Group, init: str) -> BandComparison:
     shown = {run: loss for run, loss in losses.items() if run.lr in kept and run.seed in seeds}
     shortest = min(shown, key=lambda run: len(shown[run]))
     length = len(shown[shortest])
-    bands = {bn: {seed: band([found[bn, seed, rate][:length] for rate in kept]) for seed in seeds} for bn in rates}
+    bands = {}
+    for bn in rates:
+        of_seeds = [band([found[bn, seed, rate][:length] for rate in kept]) for seed in seeds]
+        bands[bn] = Band(*map(np.stack, zip(*of_seeds, strict=True)))
     told = [
         f"Left out of both bands: lr {run.lr:g}, since {run.described} diverged at step "
         f"{finite_steps(losses[run]) + 1:,}, where a band would have no end."
@@ -138,7 +136,7 @@ def compare(group: Group, init: str) -> BandComparison:
     if length < max(map(len, shown.values())):
         told.append(f"Later steps are left out: {shortest.described} has {length:,}.")
     title = f"{group.title(shown)}; {INITS.get(init, init)}; learning rates {listed(kept)}"
-    return BandComparison(title, init, tuple(kept), bands, _steps_per_epoch(shown), tuple(told))
+    return BandComparison(title, init, kept, seeds, bands, _steps_per_epoch(shown), told)
 
 
 def write_band(runs: Iterable[Run], output: Path) -> Written:
@@ -166,16 +164,15 @@ def write_band(runs: Iterable[Run], output: Path) -> Written:
 
 def figure(comparison: BandComparison) -> Figure:
     """Both bands on the same axes, and their widths underneath."""
-    bands = {NAMES[bn]: list(of_seed.values()) for bn, of_seed in comparison.bands.items()}
+    bands = {NAMES[bn]: of_network for bn, of_network in comparison.bands.items()}
     return figures.bands(bands, comparison.steps_per_epoch, comparison.title)
 
 
 def _arrays(comparison: BandComparison) -> dict[str, np.ndarray]:
     arrays = {"seed": np.array(comparison.seeds), "lr": np.array(comparison.rates)}
     for bn, name in _NETWORKS.items():
-        for edge in ("low", "high"):
-            of_seeds = [getattr(comparison.bands[bn][seed], edge) for seed in comparison.seeds]
-            arrays[f"{name}_{edge}"] = np.stack(of_seeds).astype(np.float32)
+        low, high = comparison.bands[bn]
+        arrays |= {f"{name}_low": low.astype(np.float32), f"{name}_high": high.astype(np.float32)}
     return arrays
 
 

@@ -19,27 +19,25 @@ _MOST_POINTS = 400  # of a line; more cannot be told apart on a page, and make i
 _SMOOTHED_PROBES = 5
 
 
-def bands(of_networks: Mapping[str, Sequence[Band]], steps_per_epoch: int, title: str) -> Figure:
+def bands(of_networks: Mapping[str, Band], steps_per_epoch: int, title: str) -> Figure:
     """The band of each network on the same logarithmic axis, and underneath how wide it is.
 
     Args:
-        of_networks: A band for each seed, all with as many steps, by the network's name; with BatchNorm first.
+        of_networks: `(seeds, steps)`, by the network's name; with BatchNorm first.
         steps_per_epoch: Optimizer steps in an epoch.
         title: What was trained.
     """
     figure = Figure(figsize=(9, 7.2), layout="constrained")
     figure.suptitle(wrapped(title, 110), fontsize=10)
     loss_axes, width_axes = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
-    steps = len(next(iter(of_networks.values()))[0].low)
+    seeds, steps = next(iter(of_networks.values())).low.shape
     together = -(-steps // _MOST_POINTS)
     epochs = epoch_means(np.arange(steps) + 0.5, together) / steps_per_epoch
-    for colour, (name, of_seeds) in zip(_COLOURS[0], of_networks.items(), strict=True):
-        low, high = (np.stack([getattr(one, edge) for one in of_seeds]) for edge in ("low", "high"))
-        edges = [np.maximum(epoch_means(one.mean(axis=0), together), SMALLEST_LOSS) for one in (low, high)]
+    for colour, (name, band) in zip(_COLOURS[0], of_networks.items(), strict=True):
+        edges = [np.maximum(epoch_means(one.mean(axis=0), together), SMALLEST_LOSS) for one in band]
         loss_axes.fill_between(epochs, *edges, color=colour, alpha=0.35, lw=0, label=name)
         loss_axes.plot(epochs, np.transpose(edges), color=colour, lw=0.9)
-        widths = np.stack([epoch_means(one, together) for one in high - low])
-        _over_seeds(width_axes, epochs, widths, {"color": colour}, name)
+        _over_seeds(width_axes, epochs, epoch_means(band.width, together), {"color": colour}, name)
     loss_axes.set_ylabel("training loss of a step's batch:\nlowest to highest over the learning rates")
     width_axes.set_ylabel("width of the band")
     epoch_axis(width_axes)
@@ -47,7 +45,6 @@ def bands(of_networks: Mapping[str, Sequence[Band]], steps_per_epoch: int, title
         _log(axes)
         axes.grid(alpha=0.3)
     loss_axes.legend()
-    seeds = max(map(len, of_networks.values()))
     note = _note(f"mean of {together} steps" if together > 1 else "", seeds, "mean; widths median and range")
     width_axes.set_xlabel(f"epoch ({note})")
     return figure

@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 
 def covariate_shift(folders: Sequence[Path], settings: Settings, at: str | None) -> Written:
-    """Compute and draw internal covariate shift at some of the epochs of runs.
-
-    Args:
-        folders: The runs, which have snapshots.
-        settings: Of all subcommands.
-        at: Epochs joined by commas; None takes the first, the middle and the last.
+    """Compute and draw internal covariate shift at the epochs `at` of runs; None: the first, the middle and the last.
 
     Raises:
         ValueError: A run cannot be read, has no snapshots, or not of these epochs.

@@ -14,13 +14,7 @@ _TOLERANCE = 1e-3
 
 
 def curvature(folders: Sequence[Path], settings: Settings, at: str | None, eigenvalues: int) -> Written:
-    """Compute and draw the curvature at some of the epochs of runs.
-
-    Args:
-        folders: The runs, which have snapshots.
-        settings: Of all subcommands.
-        at: Epochs joined by commas; None takes the first, the middle and the last.
-        eigenvalues: How many.
+    """Compute and draw the curvature at the epochs `at` of runs; None: the first, the middle and the last.
 
     Raises:
         ValueError: A run cannot be read, has no snapshots, or not of these epochs.

@@ -19,9 +19,7 @@ from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, colours, epoch_axis, wra
 def curvature(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Eigenvalues, sharpness and 2 / lr over epochs, a panel for each run with the same axis.
 
-    Args:
-        rows: With `run`, `epoch`, `eigenvalue_1`, ..., `sharpness`, `batch_sharpness` and `two_over_lr`.
-        title: Of the whole.
+    `rows` have `run`, `epoch`, `eigenvalue_1`, ..., `sharpness`, `batch_sharpness` and `two_over_lr`.
     """
     frame = pd.DataFrame(rows)
     runs = list(frame.groupby("run", sort=False))
@@ -59,8 +57,8 @@ def interpolation(
         shares: `(P,)`, from 0 to 1.
         values: `(P,)` each: `train_loss`, `train_accuracy`, `held_out_loss`, `held_out_accuracy`.
         ends: What lies at 0 and at 1.
-        held_out: What the images are called that were not trained on.
-        title: Of the whole.
+        held_out: Name of the images that were not trained on.
+        title: Of the figure.
     """
     figure = _figure(10, 4.6, title, 120)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
@@ -79,9 +77,7 @@ def interpolation(
 def covariate_shift(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Shift, angle and gradient norm over layers, a line for each epoch, a column of panels for each run.
 
-    Args:
-        rows: With `run`, `epoch`, `layer` (from 1), `distance`, `cosine` and `gradient_norm`.
-        title: Of the whole.
+    `rows` have `run`, `epoch`, `layer` (from 1), `distance`, `cosine` and `gradient_norm`.
     """
     runs = list(pd.DataFrame(rows).groupby("run", sort=False))
     figure = _figure(1.2 + 4.2 * len(runs), 8.4, title, 30 + 52 * len(runs))
@@ -124,13 +120,7 @@ class Contour(NamedTuple):
 
 
 def contours(panels: Sequence[Sequence[Contour]], levels: np.ndarray, title: str) -> Figure:
-    """Filled contours of several planes, all at the same levels.
-
-    Args:
-        panels: A row for each run.
-        levels: Rising, above zero.
-        title: Of the whole.
-    """
+    """Filled contours of several planes, a row for each run, all at the same levels, rising and above zero."""
     rows, columns = len(panels), max(map(len, panels))
     figure = _figure(1.6 + 4.4 * columns, 1.1 + 4.1 * rows, title, 60 * columns + 10)
     drawn: list[QuadContourSet] = []
@@ -165,12 +155,7 @@ def _contour(axes: Axes, panel: Contour, levels: np.ndarray) -> QuadContourSet:
 
 
 def profiles(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
-    """The loss along one filter-normalised direction, a line for each run.
-
-    Args:
-        lines: Distances `(P,)` and losses `(P,)` by the run's label.
-        title: Of the whole.
-    """
+    """The loss along one filter-normalised direction, a line for each run: distances and losses `(P,)` by its label."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.subplots()
     for number, (label, (distances, losses)) in enumerate(lines.items()):

@@ -13,12 +13,7 @@ from cifar_lab.landscape.maths.interpolation import barrier, interpolated, loss_
 
 
 def interpolate(folders: Sequence[Path], settings: Settings, points: int) -> Written:
-    """Measure and draw the networks between two.
-
-    Args:
-        folders: One run, from its first snapshot to its final weights; or two, between the final weights of both.
-        settings: Of all subcommands.
-        points: How many networks, the two ends included.
+    """Measure and draw `points` networks from a run's first snapshot to its final weights, or between two runs.
 
     Raises:
         ValueError: A run cannot be read, has no snapshots where it needs them, or the two have other networks.

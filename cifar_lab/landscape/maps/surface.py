@@ -54,9 +54,9 @@ def surface(folders: Sequence[Path], settings: Settings, points: int, extent: fl
 
     Args:
         folders: The runs.
-        settings: Of all subcommands.
+        settings: Options of every subcommand.
         points: Along each side of a plane; a line has four times as many.
-        extent: How far lines and planes of random directions go to either side; at 1 each filter has moved by its norm.
+        extent: How far random directions go to either side; at 1 each filter has moved by its own norm.
 
     Raises:
         ValueError: A run cannot be read.

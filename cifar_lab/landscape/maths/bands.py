@@ -11,28 +11,28 @@ SMALLEST_LOSS = 2.0**-24
 
 
 class Band(NamedTuple):
-    """The lowest and the highest loss of several runs at each step, both `(steps,)`."""
+    """The lowest and the highest loss of several runs at each step, both `(..., steps)`."""
 
     low: np.ndarray
     high: np.ndarray
 
     @property
     def width(self) -> np.ndarray:
-        """`high - low`, `(steps,)`."""
+        """`high - low`, `(..., steps)`."""
         return self.high - self.low
 
     @property
     def log_width(self) -> np.ndarray:
-        """`ln(high / low)`, `(steps,)`: the width of the band on a logarithmic axis."""
+        """`ln(high / low)`, `(..., steps)`: the width of the band on a logarithmic axis."""
         return np.log(np.maximum(self.high, SMALLEST_LOSS)) - np.log(np.maximum(self.low, SMALLEST_LOSS))
 
-    def numbers(self) -> dict[str, float]:
+    def numbers(self) -> dict[str, np.ndarray]:
         """The `area` between the curves (loss times steps, trapezoidal rule), `mean_width`, and both for ln(loss)."""
         return {
-            "area": float(np.trapezoid(self.width)),
-            "log_area": float(np.trapezoid(self.log_width)),
-            "mean_width": float(self.width.mean()),
-            "mean_log_width": float(self.log_width.mean()),
+            "area": np.trapezoid(self.width),
+            "log_area": np.trapezoid(self.log_width),
+            "mean_width": self.width.mean(axis=-1),
+            "mean_log_width": self.log_width.mean(axis=-1),
         }
 
 
@@ -63,19 +63,19 @@ def band(losses: Sequence[np.ndarray]) -> Band:
     return Band(stack.min(axis=0), stack.max(axis=0))
 
 
-def share_wider(first: Band, second: Band, *, in_log: bool = False) -> float:
+def share_wider(first: Band, second: Band, *, in_log: bool = False) -> np.ndarray:
     """The share of steps, from 0 to 1, at which `first` is wider than `second`, by ln(max / min) if `in_log`.
 
     Raises:
         ValueError: The bands differ in their number of steps.
     """
-    if len(first.low) != len(second.low):
-        raise ValueError(f"bands of {len(first.low)} and {len(second.low)} steps cannot be compared step by step")
-    wider = first.log_width > second.log_width if in_log else first.width > second.width
-    return float(wider.mean())
+    if first.low.shape[-1] != second.low.shape[-1]:
+        steps = f"{first.low.shape[-1]} and {second.low.shape[-1]} steps"
+        raise ValueError(f"bands of {steps} cannot be compared step by step")
+    return (first.log_width > second.log_width if in_log else first.width > second.width).mean(axis=-1)
 
 
 def epoch_means(values: np.ndarray, steps_per_epoch: int) -> np.ndarray:
-    """Means of `values`, `(steps,)`, over each epoch, `(epochs,)`; the last one may have fewer steps."""
-    starts = np.arange(0, len(values), steps_per_epoch)
-    return np.add.reduceat(values, starts) / np.diff([*starts, len(values)])
+    """Means of `values`, `(..., steps)`, over each epoch, `(..., epochs)`; the last one may have fewer steps."""
+    starts = np.arange(0, values.shape[-1], steps_per_epoch)
+    return np.add.reduceat(values, starts, axis=-1) / np.diff([*starts, values.shape[-1]])
