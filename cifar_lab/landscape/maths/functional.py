@@ -1,7 +1,7 @@
 """A loss as a function of weights: its value, its gradient, its Hessian's product with a direction."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -59,8 +59,7 @@ class NetworkLoss:
         buffers = {name: value.clone() for name, value in self._buffers.items()}
         device = self._images.device
         same_random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
-        in_float32 = torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
-        with same_random_state, uncompiled(), in_float32:
+        with same_random_state, uncompiled(), _without_autocast(device):
             if self._seed_draws is not None:
                 self._seed_draws()
             logits = functional_call(self._model, {**self._fixed, **weights, **buffers}, (self._images,))
@@ -137,8 +136,13 @@ def without_tf32(device: torch.device) -> Iterator[None]:
 def _differentiating(weights: Weights) -> Iterator[dict[str, Tensor]]:
     """Yields `weights` as leaves of a new graph."""
     leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
-    with torch.enable_grad(), without_tf32(next(iter(leaves.values())).device):
+    device = next(iter(leaves.values())).device
+    with torch.enable_grad(), without_tf32(device), _without_autocast(device):  # autocast rounds in backward too
         yield leaves
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
 
 
 def _in_float32(value: Tensor) -> Tensor:
