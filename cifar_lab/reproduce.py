@@ -69,21 +69,23 @@ def _show(finished: Sequence[Planned], due: Sequence[Planned], speeds: Mapping[s
 
     lines, total = [], 0.0
     for one in (*finished, *due):
-        speed = speeds.get(network_of(one.config))
-        seconds = 0.0 if one.is_finished or speed is None else one.seconds(speed)
-        total += seconds
-        lines.append(
-            {
-                "row": one.row.name,
-                "tables": ", ".join(one.tables),
-                "seed": str(one.config["seed"]),
-                "epochs": f"{one.config['epochs']:,}",
-                "images": f"{one.train_size:,}",
-                "state": f"{one.state}, {one.epoch} epochs" if one.epoch and not one.is_finished else one.state,
-                "images/s": "-" if one.is_finished or speed is None else f"{speed.training:,.0f}",
-                "about": "-" if one.is_finished else clock(math.ceil(seconds)),
-            }
-        )
+        line = {
+            "row": one.row.name,
+            "tables": ", ".join(one.tables),
+            "seed": str(one.config["seed"]),
+            "epochs": f"{one.config['epochs']:,}",
+            "images": f"{one.train_size:,}",
+            "state": one.state,
+            "images/s": "-",
+            "about": "-",
+        }
+        if not one.is_finished:
+            speed = speeds[network_of(one.config)]
+            seconds = one.seconds(speed)
+            total += seconds
+            line |= {"images/s": f"{speed.training:,.0f}", "about": clock(math.ceil(seconds))}
+            line["state"] += f", {one.epoch} epochs" if one.epoch else ""
+        lines.append(line)
     print_table(lines, left=("row", "tables", "state"))
     print(
         f"{len(due)} of {len(lines)} runs to do, about {clock(math.ceil(total))} on this machine, measured now",
@@ -92,15 +94,12 @@ def _show(finished: Sequence[Planned], due: Sequence[Planned], speeds: Mapping[s
 
 
 def _run(due: Sequence[Planned]) -> list[Planned]:
-    """Train what is due, and what another process was training once more at the end.
-
-    Returns:
-        What has not finished.
-    """
+    """Train the runs that are due, and retry those of another process at the end; those that have not finished."""
     later: list[Planned] = []
     failed: list[Planned] = []
     for number, one in enumerate(due, 1):
-        print(f"\nrun {number} of {len(due)}: {_typed(one)}", flush=True)
+        command = shlex.join(["python", "-m", "cifar_lab.train", *one.command])
+        print(f"\nrun {number} of {len(due)}: {command}", flush=True)
         error = _trained(one)
         if error is not None:
             (later if error.exit_code == exit_codes.USAGE else failed).append(one)
@@ -108,12 +107,8 @@ def _run(due: Sequence[Planned]) -> list[Planned]:
 
 
 def _trained(one: Planned) -> RunFailedError | None:
-    """Train a run; what is wrong with it, which has been told.
-
-    Raises:
-        typer.Exit: A signal has ended it.
-    """
-    gc.collect()  # a network and what trains it refer to each other; this run may need the memory of the one before
+    """Train a run; its error, which is printed, if any. A signal raises `typer.Exit`."""
+    gc.collect()  # a network and its trainer refer to each other; this run may need the memory of the last one
     try:
         train.run(one.command)
     except (RunFailedError, ValueError) as error:
@@ -123,10 +118,6 @@ def _trained(one: Planned) -> RunFailedError | None:
         print(f"error: interrupted by {error}; the same command goes on where it stopped", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
     return None
-
-
-def _typed(one: Planned) -> str:
-    return shlex.join(["python", "-m", "cifar_lab.train", *one.command])
 
 
 def main() -> None:

@@ -1,16 +1,17 @@
-"""What runs there are and how far they have come: `python -m cifar_lab.status outputs`."""
+"""Runs and how far they have come: `python -m cifar_lab.status outputs`."""
 
 import json
 import os
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cifar_lab.runs import Run, find_runs, find_sweeps, job_key
+from cifar_lab.runs import Run, find_runs, find_sweeps, job_key, read_state
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import print_table
 
@@ -38,38 +39,25 @@ def describe_run(run: Run) -> dict[str, Any]:
     """A run in plain values.
 
     Returns:
-        `folder`, `state`, `epoch`, `epochs`, `accuracy` (from 0 to 1: of the test set if the run has finished, else the
-        last validation's; None before the first) and `measured_on` (test or val), `age` (seconds since the run last
+        `folder`, `state`, `epoch`, `epochs`, `accuracy` (from 0 to 1, on the test set if the run has finished, else of
+        the last validation; None before the first), `measured_on` (test or val), `age` (seconds since the run last
         wrote its status), `error` (None without one), `host` and `process`.
     """
-    said = run.status()
-    state = run.state(said)
-    result = run.finished_result() if state == "finished" else None
-    if state == "finished" and result is None:
-        said, state = {**said, "error": f"{run.result_file} is missing or damaged"}, "unreadable"
-    accuracy, measured_on = _validated(run, state) if result is None else (result["test/acc"], "test")
+    record = read_state(run)
+    status = record.status
+    accuracy, measured_on = record.result.get("test/acc"), "test" if record.is_finished else None
+    if not record.has_ended:  # the last numbers of a diverged run are of weights that are not finite
+        with suppress(OSError, ValueError, KeyError, IndexError):
+            accuracy, measured_on = list(run.validated().values())[-1], "val"
     return {
         "folder": os.path.relpath(run.folder),
-        "state": state,
-        "epoch": said.get("epoch"),
-        "epochs": said.get("epochs"),
+        "state": record.state,
+        **{name: status.get(name) for name in ("epoch", "epochs")},
         "accuracy": accuracy,
         "measured_on": measured_on,
-        "age": round(time.time() - said["heartbeat"], 1) if "heartbeat" in said else None,
-        "error": said.get("error"),
-        "host": said.get("host"),
-        "process": said.get("process"),
+        "age": round(time.time() - status["heartbeat"], 1) if "heartbeat" in status else None,
+        **{name: status.get(name) for name in ("error", "host", "process")},
     }
-
-
-def _validated(run: Run, state: str) -> tuple[float | None, str | None]:
-    if state == "diverged":  # its last numbers are of weights that are none
-        return None, None
-    try:
-        validated = run.metrics()["val/acc"].dropna()
-    except (OSError, ValueError, KeyError):
-        return None, None
-    return (float(validated.iloc[-1]), "val") if len(validated) else (None, None)
 
 
 def describe_sweeps(paths: Iterable[Path]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from cifar_lab.report.claims.claims import Claim, claims
 from cifar_lab.report.published import Row, tables
 from cifar_lab.report.reproduction import reproduce
 from cifar_lab.runs import Run, find_runs
-from cifar_lab.table.measured import gather
+from cifar_lab.table.records import gather
 from tests.published_runs import leave_run
 
 _COMPACT = {"best_cnn": 5_809_418}

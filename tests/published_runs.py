@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,16 +25,18 @@ def configured(row: Row, seed: int = 0, protocol: str = "report", scale: Scale =
     config["seed"] = config["data"]["seed"] = seed
     config["protocol"]["name"] = protocol
     config["protocol"]["val_fraction"] = config["data"]["val_fraction"] = _HELD_OUT if protocol == "holdout" else 0.0
-    for key, value in row.shortened(scale).items():
-        *path, last = key.split(".")
-        part = config
-        for name in path:
-            part = part[name]
-        part[last] = value
+    _set(config, row.shortened(scale))
     for group, key in (("scheduler", "T_max"), ("averaging", "epochs")):
         if key in config[group]:
             config[group][key] = config["epochs"]
     return config
+
+
+def _set(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Change settings, by dotted key."""
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        functools.reduce(dict.__getitem__, path, config)[last] = value
 
 
 def leave_run(
@@ -58,12 +61,7 @@ def leave_run(
     validated ones otherwise than they fall, by epoch.
     """
     config = configured(row, seed, protocol, scale)
-    for key, value in (changes or {}).items():
-        *path, last = key.split(".")
-        part = config
-        for name in path:
-            part = part[name]
-        part[last] = value
+    _set(config, changes or {})
     if epochs is not None:
         config["epochs"] = epochs
     epochs = config["epochs"]

@@ -15,7 +15,7 @@ from cifar_lab import reproduce
 from cifar_lab.config import checked
 from cifar_lab.report.planned import chosen, network_of, plan
 from cifar_lab.report.published import Row, Scale, tables
-from cifar_lab.runs import Archive, ArchivedRun, Run, find_runs
+from cifar_lab.runs import Archive, Run, find_runs, read
 from cifar_lab.train import cost, fitting
 from cifar_lab.train.attempt import Attempt
 from cifar_lab.train.cost import Speed
@@ -137,9 +137,8 @@ def test_a_row_is_found_wherever_it_lies(
     leave_run(tmp_path / "outputs" / "by" / "another" / "name", rows["optimizer_adam"], 0.88)
     leave_run(tmp_path / "outputs" / "begun", rows["optimizer_sgd"], 0.7, finished=False)
     kept = leave_run(tmp_path / "elsewhere", rows["optimizer_sign_sgd"], 0.8)
-    config = kept.composition()["config"]
     archive = Archive(tmp_path / "results")
-    archive.add([(ArchivedRun(kept.result(), config), kept.metrics())])
+    archive.add([read(kept)])
     diverge(leave_run(tmp_path / "outputs" / "diverged", rows["activation_relu"], 0.8))
     relu, adam, sgd, sign_sgd = plan(chosen("activation_relu,optimizer"), Scale.FULL, [0], "report", [], archive)
     assert (relu.state.split(",")[0], relu.is_finished) == ("diverged", True)

@@ -32,23 +32,22 @@ def report(
     from cifar_lab.report import dead_units
     from cifar_lab.report.claims.landscape import landscape
     from cifar_lab.report.page import writing
-    from cifar_lab.table.measured import archived
 
     if keep:
         of_landscape = landscape(reproduction.measured).runs
         runs = (*reproduction.runs, *reproduction.of_studies, *of_landscape)
-        ended = [run for run in runs if run.has_ended and run.record.run is not None]
-        archive.add((archived(run), run.metrics) for run in ended)
+        ended = [run for run in runs if run.has_ended and run.folder is not None]
+        archive.add(ended)
         for run in ended:
             if (counted := dead_units.counted(run)) is not None:
-                archive.add_dead_units(str(run.record.identity), counted)
+                archive.add_dead_units(run, counted)
         for run in of_landscape:
-            archive.add_arrays(str(run.record.identity), run.steps(), run.probes())
+            archive.add_arrays(run)
     page = writing.write(reproduction, parameters(), output, archive.figures_folder if keep else None)
     for verdict, entries in reproduction.verdicts.items():
         print(f"{verdict:15} {len(entries)}: {', '.join(entry.row.label for entry in entries)}")
     for run in reproduction.unreadable:
-        print(f"unreadable      {run.source}: {run.record.status['error']}")
+        print(f"unreadable      {run.folder}: {run.status['error']}")
     print(f"report          {page}")
 
 
@@ -68,7 +67,7 @@ def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reprod
 
     from cifar_lab.report.published import tables
     from cifar_lab.report.reproduction import reproduce
-    from cifar_lab.table.measured import gather
+    from cifar_lab.table.records import gather
 
     runs = {run.folder.resolve(): run for path in paths for run in find_runs(path)}
     return reproduce(tables(), gather(runs.values(), archive))

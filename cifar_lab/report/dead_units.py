@@ -5,40 +5,26 @@ from typing import Any
 
 import pandas as pd
 
-from cifar_lab.table.measured import Measured
-
-FILE = "explanation/dead_units.csv"
+from cifar_lab.runs import Record
 
 _FEWEST_IMAGES = 2_000  # more can only make the share smaller, so those of fewer do not compare
 
 
-def counted(run: Measured) -> Mapping[str, Any] | None:
-    """What was counted in a run, or in the archive's copy of it, by the names of `docs/explain.md`.
-
-    None where nobody has counted them in the run as it is now.
-    """
-    if run.record.run is not None:
-        path = run.record.run.folder / FILE
-    elif run.archive is not None:
-        path = run.archive.dead_units_file(str(run.record.identity))
-    else:
+def counted(run: Record) -> Mapping[str, Any] | None:
+    """The row of `dead_units.csv` of `docs/explain.md`; None if the run's units, as it is now, are not counted."""
+    if run.numbers is None:
         return None
     try:
-        # The run's own row is the first; those after it are of networks that it was set beside.
-        own = {str(name): value for name, value in pd.read_csv(path).iloc[0].items()}
+        # The run's own row is the first; those after it are of networks that it was compared with.
+        own = {str(name): value for name, value in pd.read_csv(run.numbers.dead_units).iloc[0].items()}
     except (OSError, ValueError, IndexError):  # none, or a damaged one
         return None
-    return own if str(own.get("fingerprint")) == str(run.record.identity) else None
+    return own if str(own.get("fingerprint")) == str(run.identity) else None
 
 
-def negative_only(run: Measured) -> float | None:
-    """The share of units whose input is never above 0, from 0 to 1, of `docs/explain.md`.
-
-    None where nobody has counted them in the run as it is now, over at least 2,000 images.
-    """
-    own = counted(run)
-    if own is None:
-        return None
+def negative_only(run: Record) -> float | None:
+    """The share of units whose input is never above 0, from 0 to 1; None if not counted over at least 2,000 images."""
+    own = counted(run) or {}
     try:
         share, images = float(own["negative_only"]), int(own["images"])
     except (ValueError, TypeError, KeyError):

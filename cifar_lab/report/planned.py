@@ -3,13 +3,14 @@
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_lab.config import checked
 from cifar_lab.report.published import Row, Scale
-from cifar_lab.runs import Archive, Run, find_runs
+from cifar_lab.runs import Archive, find_runs
 from cifar_lab.runs.fingerprints import fingerprint
 
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ class Planned:
     """A run that is due, or is there already.
 
     Attributes:
-        row: The first of the published rows that it is.
+        row: The first of its published rows.
         tables: The names of all tables that it is in.
-        command: What `python -m cifar_lab.train` is given.
-        config: What that composes, plain values.
-        state: What is there of it.
+        command: The arguments of `python -m cifar_lab.train`.
+        config: The configuration that they compose, plain values.
+        state: Its state so far.
         epoch: Epochs that it has trained.
     """
 
@@ -40,7 +41,7 @@ class Planned:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing is left of it; that a run diverges is what was found of it."""
+        """Whether nothing is left to run; a run that diverged is a result."""
         return self.state.startswith(("finished", "diverged"))
 
     @property
@@ -65,15 +66,15 @@ def plan(
     overrides: Sequence[str],
     archive: Archive,
 ) -> list[Planned]:
-    """What is to be run, each composition once.
+    """The runs of some rows, each composition once.
 
     Args:
-        rows: Each with the name of its table, or of the hypothesis that it is.
+        rows: Each with the name of its table, or of its hypothesis.
         scale: How much of each.
         seeds: Of each row.
         protocol: `report` or `holdout`.
-        overrides: What is set for every run, in place of what the row sets.
-        archive: Runs that are finished, beside those under `outputs/`.
+        overrides: Settings of every run, in place of the row's.
+        archive: Finished runs, besides those under `outputs/`.
 
     Raises:
         ValueError: A command line cannot be run.
@@ -93,8 +94,7 @@ def plan(
             config = composed(command)
             key = fingerprint(config)
             if key in runs:
-                known = runs[key]
-                runs[key] = Planned(**{**vars(known), "tables": (*known.tables, table)})
+                runs[key] = replace(runs[key], tables=(*runs[key].tables, table))
             else:
                 state, epoch = found.get(key, ("to do", 0))
                 runs[key] = Planned(row, (table,), tuple(command), config, state, epoch)
@@ -102,26 +102,27 @@ def plan(
 
 
 def measured(configs: Sequence[Mapping[str, Any]]) -> dict[str, "Speed"]:
-    """How fast each of the networks trains here, by what tells them apart; a few seconds each."""
+    """How fast each of the networks trains here, by `network_of`; a few seconds each."""
     networks = {network_of(config): config for config in configs}
-    if networks:
-        from cifar_lab.train.cost import measure
+    if not networks:
+        return {}
 
-        print(f"measuring {len(networks)} networks on this machine", flush=True)
-        return {name: measure(config) for name, config in networks.items()}
-    return {}
+    from cifar_lab.train.cost import measure
+
+    print(f"measuring {len(networks)} networks on this machine", flush=True)
+    return {name: measure(config) for name, config in networks.items()}
 
 
 def network_of(config: Mapping[str, Any]) -> str:
-    """What tells the networks apart whose speed is measured: the model, the batch size, the optimizer."""
+    """A key of equal speed: the model, the batch size, the optimizer."""
     return json.dumps([config["model"], config["batch_size"], config["optimizer"]["_target_"]], sort_keys=True)
 
 
 def chosen(only: str) -> list[tuple[str, Row]]:
-    """The rows of the tables, the rows, or the hypotheses that are named; without a name every row of every table.
+    """The rows of the named tables, experiments and hypotheses; without a name every row of every table.
 
     Raises:
-        ValueError: A name is neither's.
+        ValueError: A name is unknown.
     """
     from cifar_lab.report.published import tables
 
@@ -138,22 +139,17 @@ def chosen(only: str) -> list[tuple[str, Row]]:
 
 
 def _found(archive: Archive) -> dict[str, tuple[str, int]]:
-    """What is there, by fingerprint: its state with its place, and how many epochs it has trained."""
-    found = {run.result["fingerprint"]: (f"{run.state}, {archive.results_file}", 0) for run in archive.read()}
+    """The state, with its place, and the number of epochs of every run that exists, by fingerprint."""
+    found = {str(run.identity): (f"{run.state}, {archive.results_file}", 0) for run in archive.read()}
     for run in find_runs(OUTPUTS):
         try:
-            key, status = fingerprint(run.composition()["config"]), run.status()
+            key = fingerprint(run.composition()["config"])
         except (OSError, ValueError):
             continue
-        state = run.state(status)
+        state, epochs = run.state(), 0
+        with suppress(OSError, ValueError):
+            epochs = len(run.metrics())
         final = state in ("finished", "diverged")
         if not found.get(key, ("",))[0].startswith(("finished", "diverged")) or state == "finished":
-            found[key] = (f"{state}, {run.folder}" if final else state, _epochs(run))
+            found[key] = (f"{state}, {run.folder}" if final else state, epochs)
     return found
-
-
-def _epochs(run: Run) -> int:
-    try:
-        return len(run.metrics())
-    except (OSError, ValueError):
-        return 0

@@ -1,4 +1,4 @@
-"""What the published report holds, in values: its tables and rows, and how a row is run, shortened or whole."""
+"""The published report in values: its tables and rows, and how a row is run, shortened or whole."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from cifar_lab.config import conf_folder
 from cifar_lab.config.composition import composed
 from cifar_lab.runs.fingerprints import leaves, settings
 
-# What a shortened run has otherwise than the published one; all that follows it, as the cosine's end does, is in it.
+# Settings of a shortened run that differ from the published one; those that follow, such as the cosine's end, too.
 LENGTH_KEYS = (
     "epochs",
     "scheduler.T_0",
@@ -43,9 +43,9 @@ class Row:
         label: The row's name in its table.
         overrides: What is set on top of the experiment.
         train_loss: Published mean training loss by epoch, from 1.
-        config: The resolved configuration of `protocol=report` and seed 0, plain values.
+        config: The resolved configuration with `protocol=report` and seed 0, plain values.
         accuracy: The published test accuracy, from 0 to 1; None where none is printed.
-        hypotheses: What may explain an accuracy that the row's settings do not give.
+        hypotheses: Possible explanations of an accuracy that the row's settings do not give.
     """
 
     experiment: str
@@ -63,33 +63,27 @@ class Row:
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
-        """What can change the row's numbers, by dotted key; kept, as every run is compared with them."""
+        """The settings that can change the row's numbers, by dotted key; every run is compared with them."""
         return dict(leaves(settings(self.config)))
 
     def command(self, scale: Scale = Scale.FULL, seed: int = 0, protocol: str = "report") -> list[str]:
-        """The command line of `python -m cifar_lab.train` that runs the row, but for its name."""
-        return [
-            f"experiment={self.experiment}",
-            *self.overrides,
-            *(f"{key}={value}" for key, value in self.shortened(scale).items()),
-            f"protocol={protocol}",
-            f"seed={seed}",
-        ]
+        """The command line of `python -m cifar_lab.train` that runs the row, except its name."""
+        shortened = [f"{key}={value}" for key, value in self.shortened(scale).items()]
+        return [f"experiment={self.experiment}", *self.overrides, *shortened, f"protocol={protocol}", f"seed={seed}"]
 
     def shortened(self, scale: Scale) -> dict[str, int]:
-        """What a scale sets otherwise than the published run has it, by dotted key.
+        """The settings by which a scale differs from the published run, by dotted key.
 
         Epochs, step sizes and the first cycle's length become a tenth, rounded, at least 1; the averaging's start and
-        anneal are shares of the epochs, and follow, but for a start that would leave no epoch. Patience and cooldown
+        anneal are shares of the epochs, and follow, except a start that would leave no epoch. Patience and cooldown
         stay.
         """
         if scale is Scale.FULL:
             return {}
-        scheduler, epochs = self.config["scheduler"], self.config["epochs"]
+        scheduler = self.config["scheduler"]
         lengths = {f"scheduler.{key}": scheduler[key] for key in ("step_size", "T_0") if key in scheduler}
-        short = {
-            key: 1 if scale is Scale.SMOKE else _tenth(value) for key, value in {"epochs": epochs, **lengths}.items()
-        }
+        lengths = {"epochs": self.config["epochs"], **lengths}
+        short = {key: 1 if scale is Scale.SMOKE else max(1, round(value / 10)) for key, value in lengths.items()}
         every = self.config["trainer"]["check_val_every_n_epoch"]
         if every is not None and every > short["epochs"]:  # else it would never be validated
             short["trainer.check_val_every_n_epoch"] = short["epochs"]
@@ -105,8 +99,8 @@ class Hypothesis:
 
     Attributes:
         name: One word, of the sweep in which its runs lie too.
-        words: What it says, and why it may be.
-        row: The published row with what the hypothesis sets otherwise; its accuracy is the published one.
+        words: The hypothesis and its reason.
+        row: The published row with the settings of the hypothesis; its accuracy is the published one.
     """
 
     name: str
@@ -116,23 +110,12 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Table:
-    """A published table.
-
-    Attributes:
-        name: One word.
-        title: For readers.
-        rows: In the report's order.
-        note: What a reader must know of how its rows were made.
-    """
+    """A published table: one word, a title, the rows in the report's order, and a note on how they were made."""
 
     name: str
     title: str
     rows: tuple[Row, ...]
     note: str = ""
-
-
-def _tenth(number: int) -> int:
-    return max(1, round(number / 10))
 
 
 @cache
@@ -146,25 +129,17 @@ def tables() -> tuple[Table, ...]:
 
 
 def _row(told: Mapping[str, Any]) -> Row:
-    overrides = tuple(told.get("overrides", ()))
-    config = _of_row(told["experiment"], overrides)
-    return Row(
-        told["experiment"],
-        told["label"],
-        overrides,
-        told.get("train_loss", {}),
-        config,
-        config["published"],
-        tuple(_hypothesis(told, one, config["published"]) for one in told.get("hypotheses", ())),
-    )
-
-
-def _hypothesis(row: Mapping[str, Any], told: Mapping[str, Any], published: float | None) -> Hypothesis:
-    # Its run reproduces nothing that is printed, so the run itself carries no published number.
-    overrides = (*row.get("overrides", ()), *told["overrides"], "published=null")
-    config = _of_row(row["experiment"], overrides)
-    tested = Row(row["experiment"], told["label"], overrides, config=config, accuracy=published)
-    return Hypothesis(told["name"], told["words"], tested)
+    experiment, overrides = told["experiment"], tuple(told.get("overrides", ()))
+    config = _of_row(experiment, overrides)
+    published = config["published"]
+    hypotheses = []
+    for one in told.get("hypotheses", ()):
+        # Its run reproduces nothing that is printed, so the run itself carries no published number.
+        tried = (*overrides, *one["overrides"], "published=null")
+        row = Row(experiment, one["label"], tried, config=_of_row(experiment, tried), accuracy=published)
+        hypotheses.append(Hypothesis(one["name"], one["words"], row))
+    losses = told.get("train_loss", {})
+    return Row(experiment, told["label"], overrides, losses, config, published, tuple(hypotheses))
 
 
 def _of_row(experiment: str, overrides: Sequence[str]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import numpy as np
 
 from cifar_lab.report.lengths import FULL, is_beginning, length_of, order
 from cifar_lab.report.published import Row, Table
+from cifar_lab.runs import Record
 from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, noise_interval
-from cifar_lab.table.measured import Measured
 
 PROTOCOLS = ("report", "holdout")
 VERDICTS = ("within noise", "lower", "higher", "diverged", "none published", "not run")
@@ -22,33 +22,32 @@ class Entry:
     Attributes:
         row: What was published.
         runs: All of them, finished or not, by seed.
-        hypotheses: What was tried to explain the published number, each with its runs, where the row has full length.
-        beginnings: Runs of other numbers of epochs that train as these do as far as they go, where the row has full
-            length.
+        hypotheses: Hypotheses about the published number, each with its runs, for a row of full length.
+        beginnings: Runs of other numbers of epochs that train as these do as far as they go, for a row of full length.
     """
 
     row: Row
-    runs: tuple[Measured, ...] = ()
+    runs: tuple[Record, ...] = ()
     hypotheses: tuple["Entry", ...] = ()
-    beginnings: tuple[Measured, ...] = ()
+    beginnings: tuple[Record, ...] = ()
 
     def train_losses(self, epoch: int) -> np.ndarray:
-        """The mean training loss of an epoch, from 1, of each seed that has come so far under the report's protocol."""
-        longest_last = sorted(self.beginnings, key=lambda run: run.record.settings["epochs"])
+        """The mean training loss of an epoch, from 1, for each seed that reached it under the report's protocol."""
+        longest_last = sorted(self.beginnings, key=lambda run: run.settings["epochs"])
         found = {}
         for run in (*longest_last, *self.runs):
             if run.protocol == "report" and run.metrics is not None:
                 for loss in run.metrics.loc[run.metrics["epoch"] == epoch, "train/loss"]:
-                    found[run.record.seed] = float(loss)
+                    found[run.seed] = float(loss)
         return np.array(list(found.values()))
 
-    def finished(self, protocol: str) -> list[Measured]:
+    def finished(self, protocol: str) -> list[Record]:
         """The runs with a result under a protocol."""
         return [run for run in self.runs if run.is_finished and run.protocol == protocol]
 
     def values(self, name: str, protocol: str) -> np.ndarray:
         """A number of each finished run under a protocol, `(n,)`."""
-        found = [run.record.result.get(name) for run in self.finished(protocol)]
+        found = [run.result.get(name) for run in self.finished(protocol)]
         return np.array([value for value in found if value is not None], dtype=float)
 
     def mean(self, name: str) -> float | None:
@@ -58,13 +57,8 @@ class Entry:
 
     @property
     def machines(self) -> list[str]:
-        """What trained its finished runs, each once."""
-        return list({run.record.result["hardware"]["device_name"]: None for run in self.runs if run.is_finished})
-
-    @property
-    def unfinished(self) -> list[Measured]:
-        """The runs without a result."""
-        return [run for run in self.runs if not run.is_finished]
+        """The devices that trained its finished runs, each once."""
+        return list({run.result["hardware"]["device_name"]: None for run in self.runs if run.is_finished})
 
     @cached_property
     def noise(self) -> tuple[float, float] | None:
@@ -72,18 +66,15 @@ class Entry:
         values = self.values("test/acc", "report")
         if not len(values):
             return None
-        return noise_interval(values, min(run.record.result["test_size"] for run in self.finished("report")))
+        return noise_interval(values, min(run.result["test_size"] for run in self.finished("report")))
 
     @property
     def verdict(self) -> str:
-        """What was measured against the published accuracy: one of `VERDICTS`.
-
-        `diverged`: no run of the report's protocol has finished.
-        """
+        """One of `VERDICTS`; `diverged` if no run of the report's protocol has finished and one has diverged."""
         if self.row.accuracy is None:
             return "none published"
         if self.noise is None:
-            diverged = any(run.record.state == "diverged" and run.protocol == "report" for run in self.runs)
+            diverged = any(run.state == "diverged" and run.protocol == "report" for run in self.runs)
             return "diverged" if diverged else "not run"
         low, high = self.noise
         if low <= self.row.accuracy <= high:
@@ -97,24 +88,17 @@ class Entry:
 
     @property
     def basis(self) -> str:
-        """What the verdict rests on."""
+        """The interval behind the verdict; empty without one."""
         number = len(self.values("test/acc", "report"))
         if self.row.accuracy is None or not number:
             return ""
-        if number < SEEDS_FOR_INTERVALS:
-            return f"binomial interval alone, n = {number}"
-        return f"95 % prediction interval, n = {number}"
+        interval = "binomial interval alone" if number < SEEDS_FOR_INTERVALS else "95 % prediction interval"
+        return f"{interval}, n = {number}"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A published table with the runs of one length.
-
-    Attributes:
-        table: What was published.
-        length: How long its runs are beside the published ones.
-        entries: One for each row.
-    """
+    """A published table with the runs of one length, an entry for each row."""
 
     table: Table
     length: str
@@ -125,11 +109,6 @@ class Section:
         """Whether the runs are as long as the published ones, on all images."""
         return self.length == FULL
 
-    @property
-    def has_runs(self) -> bool:
-        """Whether there is a run of any row."""
-        return any(entry.runs for entry in self.entries)
-
 
 @dataclass(frozen=True)
 class Reproduction:
@@ -138,20 +117,16 @@ class Reproduction:
     Attributes:
         sections: The published tables with the full-length runs.
         shortened: Tables of shorter runs, each of one length.
-        measured: All runs, those of no published row too.
+        measured: All runs, also those of no published row.
     """
 
     sections: tuple[Section, ...]
     shortened: tuple[Section, ...] = ()
-    measured: tuple[Measured, ...] = field(default=(), repr=False)
+    measured: tuple[Record, ...] = field(default=(), repr=False)
 
     def entry(self, experiment: str) -> Entry:
-        """The full-length runs of the published row that is one experiment as it is.
-
-        Raises:
-            KeyError: No row is.
-        """
-        return {entry.row.name: entry for section in self.sections for entry in section.entries}[experiment]
+        """The full-length runs of the published row of a name; KeyError if there is no such row."""
+        return {entry.row.name: entry for entry in self.entries}[experiment]
 
     @property
     def entries(self) -> list[Entry]:
@@ -165,56 +140,37 @@ class Reproduction:
         return {verdict: entries for verdict, entries in found.items() if entries}
 
     @property
-    def runs(self) -> list[Measured]:
+    def runs(self) -> list[Record]:
         """Every run of a published row, or of a hypothesis about one, that has ended, once."""
-        sections = (*self.sections, *self.shortened)
-        entries = [entry for section in sections for entry in section.entries]
+        entries = [entry for section in (*self.sections, *self.shortened) for entry in section.entries]
         entries += [tested for entry in entries for tested in entry.hypotheses]
-        found = {run.record.identity: run for entry in entries for run in entry.runs}
+        found = {run.identity: run for entry in entries for run in entry.runs}
         return [run for run in found.values() if run.has_ended]
 
     @property
-    def of_studies(self) -> list[Measured]:
+    def of_studies(self) -> list[Record]:
         """Every run of a controlled ablation on CIFAR-10."""
-        options = [(run, run.record.options) for run in self.measured]
-        return [run for run, chosen in options if chosen.get("study") and chosen.get("data") == "cifar10"]
+        return [run for run in self.measured if run.options.get("study") and run.options.get("data") == "cifar10"]
 
     @property
-    def unreadable(self) -> list[Measured]:
+    def unreadable(self) -> list[Record]:
         """The damaged ones, of which nothing is known."""
-        return [run for run in self.measured if run.record.state == "unreadable"]
+        return [run for run in self.measured if run.state == "unreadable"]
 
 
-def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction:
+def reproduce(tables: Sequence[Table], runs: Sequence[Record]) -> Reproduction:
     """Set runs beside the rows whose settings they have; one run serves every row that it fits.
 
     Args:
         tables: The published ones.
-        runs: Any; of those of a row whose numbers must be equal one counts, a finished one if there is one.
+        runs: Any; among those of a row whose numbers must be equal one counts, a finished one if there is one.
     """
-
-    def by_length(row: Row, hypotheses: tuple[Entry, ...] = ()) -> dict[str, Entry]:
-        """The row's runs by their length, the full one always among them."""
-        found: dict[str, dict[object, Measured]] = {}
-        for run in runs:
-            length = length_of(row, run.record.settings, run.record.seed)
-            if length is not None:
-                known = found.setdefault(length, {}).setdefault(run.record.identity, run)
-                if run.is_finished and not known.is_finished:
-                    found[length][run.record.identity] = run
-        beginnings = [run for of in found.values() for run in of.values() if is_beginning(row, run.record.settings)]
-        ordered = {length: tuple(sorted(own.values(), key=_by_seed)) for length, own in found.items()}
-        whole = Entry(row, ordered.pop(FULL, ()), hypotheses, tuple(beginnings))
-        return {**{length: Entry(row, own) for length, own in ordered.items()}, FULL: whole}
-
     rows = [(table, row) for table in tables for row in table.rows]
-    tested = {one.name: by_length(one.row) for _, row in rows for one in row.hypotheses}
+    tested = {one.name: _by_length(one.row, runs) for _, row in rows for one in row.hypotheses}
     entries = {
-        (table.name, row.name): by_length(row, tuple(tested[one.name][FULL] for one in row.hypotheses))
+        (table.name, row.name): _by_length(row, runs, tuple(tested[one.name][FULL] for one in row.hypotheses))
         for table, row in rows
     }
-    found_lengths = {length for by_length in (*entries.values(), *tested.values()) for length in by_length}
-    lengths = sorted(found_lengths - {FULL}, key=order)
 
     def section(table: Table, length: str) -> Section:
         of_rows = []
@@ -227,13 +183,28 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Measured]) -> Reproduction
                 ]
         return Section(table, length, tuple(of_rows))
 
-    shortened = [section(table, length) for length in lengths for table in tables]
+    lengths = {length for by_length in (*entries.values(), *tested.values()) for length in by_length}
+    shortened = [section(table, length) for length in sorted(lengths - {FULL}, key=order) for table in tables]
     return Reproduction(
         tuple(section(table, FULL) for table in tables),
-        tuple(one for one in shortened if one.has_runs),
+        tuple(one for one in shortened if any(entry.runs for entry in one.entries)),
         tuple(runs),
     )
 
 
-def _by_seed(run: Measured) -> tuple[bool, int]:
-    return run.record.seed is None, run.record.seed or 0
+def _by_length(row: Row, runs: Sequence[Record], hypotheses: tuple[Entry, ...] = ()) -> dict[str, Entry]:
+    """The row's runs by their length, the full one always among them."""
+    found: dict[str, dict[object, Record]] = {}
+    for run in runs:
+        length = length_of(row, run.settings, run.seed)
+        if length is not None:
+            known = found.setdefault(length, {})
+            if run.identity not in known or (run.is_finished and not known[run.identity].is_finished):
+                known[run.identity] = run
+    beginnings = [run for of in found.values() for run in of.values() if is_beginning(row, run.settings)]
+    by_seed = {
+        length: tuple(sorted(own.values(), key=lambda run: (run.seed is None, run.seed or 0)))
+        for length, own in found.items()
+    }
+    whole = Entry(row, by_seed.pop(FULL, ()), hypotheses, tuple(beginnings))
+    return {**{length: Entry(row, own) for length, own in by_seed.items()}, FULL: whole}

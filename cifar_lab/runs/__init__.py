@@ -1,13 +1,14 @@
 """What runs leave on disk, written and read: the only room that knows the names of their files."""
 
-from cifar_lab.runs.archive import Archive, ArchivedRun
+from cifar_lab.runs.archive import Archive
 from cifar_lab.runs.checkpoints import CheckpointError, first_whole, read_checkpoint, write_checkpoint
 from cifar_lab.runs.files import replacing
 from cifar_lab.runs.followed import FollowedRun
+from cifar_lab.runs.labels import float32_digits, weights_name
 from cifar_lab.runs.locks import LockedError, guarded, locked, owner
-from cifar_lab.runs.names import float32_digits, weights_name
 from cifar_lab.runs.plain import WHOLE_LIMIT, check_kinds, from_json, from_yaml
 from cifar_lab.runs.reading import UnreadableError
+from cifar_lab.runs.record import Record, read, read_state
 from cifar_lab.runs.run import DivergedError, PrunedError, Run, RunExistsError, described
 from cifar_lab.runs.sweep import HOW_IT_IS_RUN, Sweep, find, find_runs, find_sweeps, is_run, job_key
 
@@ -15,12 +16,12 @@ __all__ = [
     "HOW_IT_IS_RUN",
     "WHOLE_LIMIT",
     "Archive",
-    "ArchivedRun",
     "CheckpointError",
     "DivergedError",
     "FollowedRun",
     "LockedError",
     "PrunedError",
+    "Record",
     "Run",
     "RunExistsError",
     "Sweep",
@@ -39,7 +40,9 @@ __all__ = [
     "job_key",
     "locked",
     "owner",
+    "read",
     "read_checkpoint",
+    "read_state",
     "replacing",
     "weights_name",
     "write_checkpoint",

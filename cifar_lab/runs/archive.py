@@ -3,18 +3,15 @@
 import csv
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cifar_lab.runs.files import replacing
 from cifar_lab.runs.plain import check_kinds, from_json
-from cifar_lab.runs.reading import RESULT_KINDS, UnreadableError, read_arrays, read_metrics
-
-if TYPE_CHECKING:
-    import pandas as pd
+from cifar_lab.runs.reading import RESULT_KINDS, UnreadableError
+from cifar_lab.runs.record import Numbers, Record
 
 _WORDS = (
     "fingerprint",
@@ -28,33 +25,10 @@ _WORDS = (
     "git_revision",
 )
 _FIRST = ("fingerprint", "name", "seed", "protocol", "epochs", "train_size", "test/acc", "test/acc_final")
-_LIMIT = 2**24  # characters of a cell; what keeps csv from reading a hostile one whole
-
-
-@dataclass(frozen=True)
-class ArchivedRun:
-    """A run that has finished, or diverged, as the archive has it.
-
-    Attributes:
-        result: As `result.json` has it; of one that has diverged what it is called, and `epoch` of `epochs`, how far it
-            came of what was planned.
-        settings: What can change its numbers, by dotted key, with the seed.
-        interpolations: What stands for values that follow others, by dotted key.
-    """
-
-    result: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    interpolations: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def key(self) -> tuple[str, str | None]:
-        """Its fingerprint, and its study, of which the base composition of several may be one."""
-        return str(self.result["fingerprint"]), self.result["options"].get("study")
-
-    @property
-    def state(self) -> str:
-        """What became of it: finished or diverged."""
-        return str(self.result.get("status", "finished"))
+_LAST = ("settings", "interpolations")
+# What is kept of the status of a run that has diverged.
+_OF_DIVERGED = ("epoch", "epochs", "error", "precision", "memory_format", "git_revision", "hardware")
+_LIMIT = 2**24  # characters of a cell; keeps csv from reading a hostile one whole
 
 
 class Archive:
@@ -67,13 +41,18 @@ class Archive:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.results_file = self.folder / "results.csv"
-        self.curves_folder = self.folder / "curves"
-        self.steps_folder = self.folder / "steps"
-        self.probes_folder = self.folder / "probes"
-        self.dead_units_folder = self.folder / "dead_units"
         self.figures_folder = self.folder / "figures"
 
-    def read(self) -> list[ArchivedRun]:
+    def numbers(self, fingerprint: str) -> Numbers:
+        """The files with the numbers of a run."""
+        return Numbers(
+            self.folder / "curves" / f"{fingerprint}.csv",
+            self.folder / "steps" / f"{fingerprint}.npz",
+            self.folder / "probes" / f"{fingerprint}.npz",
+            self.folder / "dead_units" / f"{fingerprint}.csv",
+        )
+
+    def read(self) -> list[Record]:
         """Every run, in the file's order; none where there is no file.
 
         Raises:
@@ -85,102 +64,97 @@ class Archive:
                 reader = csv.DictReader(file)
                 if "fingerprint" not in (reader.fieldnames or ()):
                     raise ValueError("it has no column fingerprint")
-                return [_parsed(line) for line in reader]
+                return [self._parsed(line) for line in reader]
         except FileNotFoundError:
             return []
         except (csv.Error, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnreadableError(f"{self.results_file} cannot be read: {error!r}") from None
 
-    def metrics(self, fingerprint: str) -> "pd.DataFrame":
-        """The curves of a run, a row per epoch.
+    def add(self, runs: Iterable[Record]) -> None:
+        """Keep runs that have ended, with their metrics; one whose key is there already stays as it is.
+
+        A run that has finished replaces one that has diverged.
 
         Raises:
-            FileNotFoundError: There are none.
-            UnreadableError: They are damaged.
+            OSError: The folder cannot be written.
+            UnreadableError: The archive is damaged.
+            ValueError: A run could not be read again.
         """
-        return read_metrics(self._curves_file(fingerprint))
+        kept = {run.key: run for run in self.read()}
+        for run in runs:
+            known = kept.get(run.key)
+            if known is None or (known.state, run.state) == ("diverged", "finished"):
+                kept[run.key] = self._readable(run)
+                if run.metrics is not None:
+                    with _new(self.numbers(str(run.identity)).metrics) as file:
+                        run.metrics.to_csv(file, index=False, lineterminator="\n")
+        lines = [_told(run) for run in kept.values()]
+        with _new(self.results_file) as file:
+            # All quoted: a carriage return in a word would end the line.
+            names = dict.fromkeys([*_FIRST, *(name for line in lines for name in line if name not in _LAST)])
+            writer = csv.DictWriter(file, [*names, *_LAST], lineterminator="\n", quoting=csv.QUOTE_ALL)
+            writer.writeheader()
+            writer.writerows(map(_cells, lines))
 
-    def steps(self, fingerprint: str) -> dict[str, np.ndarray]:
-        """The loss of every step of a run, `(steps,)`; raises as `metrics` does."""
-        return read_arrays(self.steps_folder / f"{fingerprint}.npz")
-
-    def probes(self, fingerprint: str) -> dict[str, np.ndarray]:
-        """The probes of a run, an array per quantity; raises as `metrics` does."""
-        return read_arrays(self.probes_folder / f"{fingerprint}.npz")
-
-    def add_arrays(
-        self, fingerprint: str, steps: Mapping[str, np.ndarray] | None, probes: Mapping[str, np.ndarray] | None
-    ) -> None:
-        """Keep of a run what its place in the loss landscape is told from, as far as it is not there already.
-
-        Every step's loss, and all of the probes, in single precision and compressed.
-
-        Args:
-            fingerprint: Of a run that `add` has kept.
-            steps: An array `(steps,)` per quantity; None if there are none.
-            probes: An array per quantity; None if there are none.
+    def add_arrays(self, run: Record) -> None:
+        """Keep the loss of every step, and all probes, in single precision, unless they are there.
 
         Raises:
             OSError: The folder cannot be written.
         """
-        losses = None if steps is None else {"loss": steps["loss"]}
-        for folder, arrays in ((self.steps_folder, losses), (self.probes_folder, probes)):
-            path = folder / f"{fingerprint}.npz"
+        numbers = self.numbers(str(run.identity))
+        losses = None if run.steps is None else {"loss": run.steps["loss"]}
+        for path, arrays in ((numbers.steps, losses), (numbers.probes, run.probes)):
             if arrays is not None and not path.exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                with replacing(path, "wb") as file:
+                with _new(path, "wb") as file:
                     small = {name: _single(values) for name, values in arrays.items()}
                     np.savez_compressed(file, **small)  # type: ignore[arg-type]
 
-    def add_dead_units(self, fingerprint: str, counted: Mapping[str, Any]) -> None:
-        """Keep what `explain` has counted of a run that `add` has kept, unless it is there; raises as `add_arrays`."""
-        path = self.dead_units_file(fingerprint)
+    def add_dead_units(self, run: Record, counted: Mapping[str, Any]) -> None:
+        """Keep the dead units that `explain` has counted, unless they are there; raises as `add_arrays`."""
+        path = self.numbers(str(run.identity)).dead_units
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as file:
+            with _new(path) as file:
                 writer = csv.DictWriter(file, list(counted), lineterminator="\n")
                 writer.writeheader()
                 writer.writerow(counted)
 
-    def dead_units_file(self, fingerprint: str) -> Path:
-        """Where a run's dead units are, if somebody has counted them."""
-        return self.dead_units_folder / f"{fingerprint}.csv"
+    def _readable(self, run: Record) -> Record:
+        """A run as it will be read again; one that cannot be would make the whole file unreadable."""
+        try:
+            return self._parsed(_cells(_told(run)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{run.name or 'a run'}, seed {run.seed}, cannot be kept: {error!r}") from None
 
-    def add(self, runs: Iterable["tuple[ArchivedRun, pd.DataFrame | None]"]) -> None:
-        """Keep runs with their metrics; one that is there already, by its fingerprint and study, stays as it is.
+    def _parsed(self, line: Mapping[str, str]) -> Record:
+        told: dict[str, Any] = {
+            name: cell if name in _WORDS else from_json(cell) for name, cell in line.items() if cell != ""
+        }
+        settings, interpolations = dict(told.pop("settings")), dict(told.pop("interpolations"))
+        check_kinds(told, RESULT_KINDS)
+        if lacking := {"options", "overrides", "protocol"} - told.keys() | {"seed"} - settings.keys():
+            raise ValueError(f"a run lacks {', '.join(sorted(lacking))}")
+        if not told["fingerprint"].isalnum():
+            raise ValueError(f"the fingerprint {told['fingerprint']!r} is none")
+        state = str(told.get("status", "finished"))
+        return Record(
+            state=state,
+            name=str(told.get("name", "")),
+            options=told["options"],
+            seed=int(settings.pop("seed")),
+            settings=settings,
+            interpolations=interpolations,
+            overrides=tuple(told["overrides"]),
+            identity=told["fingerprint"],
+            status={name: told[name] for name in _OF_DIVERGED if name in told},
+            result=told if state == "finished" else {},
+            numbers=self.numbers(told["fingerprint"]),
+        )
 
-        Of a run that had diverged before it is the one that has finished since that is kept.
 
-        Raises:
-            OSError: The folder cannot be written.
-            UnreadableError: What is there is damaged.
-            ValueError: A run lacks what could be read again.
-        """
-        kept = self.read()
-        known = {run.key: place for place, run in enumerate(kept)}
-        self.curves_folder.mkdir(parents=True, exist_ok=True)
-        for run, metrics in runs:
-            fingerprint = run.result["fingerprint"]
-            if run.key not in known:
-                known[run.key] = len(kept)
-                kept.append(_readable(run))
-            elif (kept[known[run.key]].state, run.state) == ("diverged", "finished"):
-                kept[known[run.key]] = _readable(run)
-            else:
-                continue
-            if metrics is not None:
-                with replacing(self._curves_file(fingerprint)) as file:
-                    metrics.to_csv(file, index=False, lineterminator="\n")
-        names = dict.fromkeys([*_FIRST, *(name for run in kept for name in run.result)])
-        with replacing(self.results_file) as file:
-            # All quoted: a carriage return in a word would end the line.
-            columns = [*names, "settings", "interpolations"]
-            writer = csv.DictWriter(file, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
-            writer.writeheader()
-            writer.writerows(map(_line, kept))
-
-    def _curves_file(self, fingerprint: str) -> Path:
-        return self.curves_folder / f"{fingerprint}.csv"
+def _new(path: Path, mode: str = "w") -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return replacing(path, mode)
 
 
 def _single(values: np.ndarray) -> np.ndarray:
@@ -188,28 +162,16 @@ def _single(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32) if values.dtype.kind == "f" else values
 
 
-def _line(run: ArchivedRun) -> dict[str, str]:
-    own = {**run.result, "settings": run.settings, "interpolations": run.interpolations}
-    return {name: (value or "") if name in _WORDS else json.dumps(value) for name, value in own.items()}
+def _told(run: Record) -> dict[str, Any]:
+    """What the archive keeps of a run, by the names of the columns."""
+    composed = {"protocol": run.protocol, "options": run.options, "overrides": list(run.overrides)}
+    if run.is_finished:
+        told = dict(run.result) if run.folder is None else {**composed, **run.result}
+    else:
+        reached = {name: run.status[name] for name in _OF_DIVERGED if name in run.status}
+        told = {"fingerprint": run.identity, "name": run.name, **composed, **reached, "status": run.state}
+    return {**told, "settings": {**run.settings, "seed": run.seed}, "interpolations": run.interpolations}
 
 
-def _readable(run: ArchivedRun) -> ArchivedRun:
-    """A run as it will be read again; what cannot be would make the whole file unreadable."""
-    try:
-        return _parsed(_line(run))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        name = run.result.get("name", "a run")
-        raise ValueError(f"{name}, seed {run.settings.get('seed')}, cannot be kept: {error!r}") from None
-
-
-def _parsed(line: Mapping[str, str]) -> ArchivedRun:
-    told: dict[str, Any] = {
-        name: cell if name in _WORDS else from_json(cell) for name, cell in line.items() if cell != ""
-    }
-    settings, interpolations = told.pop("settings"), told.pop("interpolations")
-    check_kinds(told, RESULT_KINDS)
-    if lacking := {"options", "overrides", "protocol"} - told.keys() | {"seed"} - settings.keys():
-        raise ValueError(f"a run lacks {', '.join(sorted(lacking))}")
-    if not told["fingerprint"].isalnum():
-        raise ValueError(f"the fingerprint {told['fingerprint']!r} is none")
-    return ArchivedRun(told, dict(settings), dict(interpolations))
+def _cells(told: Mapping[str, Any]) -> dict[str, str]:
+    return {name: (value or "") if name in _WORDS else json.dumps(value) for name, value in told.items()}

@@ -1,4 +1,4 @@
-"""The text of files, read as plain values of bounded depth and size, whoever wrote it."""
+"""Plain values of bounded depth and size from the text of files, whoever wrote it."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ _KINDS = (bool, int, float, str, type(None))
 
 
 def from_json(text: str) -> Any:
-    """The value that a JSON text holds.
+    """The value of a JSON text.
 
     Raises:
         ValueError: It is damaged, nested deeply, or holds huge numbers.
@@ -26,15 +26,15 @@ def from_json(text: str) -> Any:
 
 
 def from_yaml(text: str) -> Any:
-    """The value that a YAML text of mappings, lists, texts, numbers, true, false and null holds.
+    """The value of a YAML text of mappings, lists, texts, numbers, true, false and null.
 
     Raises:
         ValueError: It is damaged, nested deeply, or holds huge numbers, repetitions by `*`, or objects by `!`.
     """
     try:
         depth = 0
-        # Before anything is made: libyaml's events take no memory, but what makes values of them recurses without a
-        # limit (it ends the process), and repetitions of repetitions unfold to more than any memory holds.
+        # Checked on libyaml's events, which take no memory: its constructor recurses without a limit, which ends the
+        # process, and repetitions of repetitions unfold to more than any memory holds.
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEPTH:
@@ -49,11 +49,7 @@ def from_yaml(text: str) -> Any:
 
 
 def check_kinds(content: Mapping[str, Any], kinds: Mapping[str, type | tuple[type, ...]]) -> None:
-    """Refuse values of another kind than the one that goes with their name; names may be missing.
-
-    Raises:
-        ValueError: It names the first.
-    """
+    """Raise `ValueError` for the first value of another kind than its name's; names may be missing."""
     for name, kind in kinds.items():
         allowed = kind if isinstance(kind, tuple) else (kind,)
         if name in content and type(content[name]) not in allowed:

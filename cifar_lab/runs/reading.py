@@ -1,4 +1,4 @@
-"""A run's files as values that a reader can rely on, whoever wrote them."""
+"""A run's files as checked values, whoever wrote them."""
 
 import io
 import math
@@ -46,11 +46,11 @@ class UnreadableError(ValueError):
 
 
 def read_status(path: Path) -> dict[str, Any]:
-    """What `status.json` says.
+    """The content of `status.json`.
 
     Raises:
         FileNotFoundError: There is none.
-        UnreadableError: It is damaged, as all that follow here.
+        UnreadableError: It is damaged; all functions here raise both.
     """
 
     def parse(text: str) -> Any:
@@ -63,7 +63,7 @@ def read_status(path: Path) -> dict[str, Any]:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """What `result.json` says; `test/acc` is from 0 to 1."""
+    """The content of `result.json`; `test/acc` is from 0 to 1."""
 
     def parse(text: str) -> Any:
         result = _checked(from_json(text), RESULT_KINDS)
@@ -75,29 +75,25 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What `config.yaml` says, with components that have moved since under their names of today."""
-    return _parsed(path, lambda text: _with_current_targets(_checked(from_yaml(text), _CONFIG)))
+    """The content of `config.yaml`, with components that have moved since under their names of today."""
 
+    def renamed(node: Any, key: object = None) -> Any:
+        if isinstance(node, dict):
+            return {key: renamed(value, key) for key, value in node.items()}
+        if isinstance(node, list):
+            return [renamed(value) for value in node]
+        return current(node) if key == "_target_" and isinstance(node, str) else node
 
-def _with_current_targets(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {
-            key: current(value) if key == "_target_" and isinstance(value, str) else _with_current_targets(value)
-            for key, value in node.items()
-        }
-    return [_with_current_targets(value) for value in node] if isinstance(node, list) else node
+    return _parsed(path, lambda text: renamed(_checked(from_yaml(text), _CONFIG)))
 
 
 def read_composition(path: Path) -> dict[str, Any]:
-    """What `composition.json` says, all of whose four parts are there."""
+    """The content of `composition.json`, with all of its four parts."""
 
     def parse(text: str) -> Any:
         told = _checked(from_json(text), _COMPOSITION)
-        words = {
-            "overrides": told["overrides"],
-            "options": [option for option in told["options"].values() if option is not None],
-            "interpolations": list(told["interpolations"].values()),
-        }
+        options = [option for option in told["options"].values() if option is not None]
+        words = {"overrides": told["overrides"], "options": options, "interpolations": told["interpolations"].values()}
         for part, content in words.items():
             if not all(isinstance(word, str) for word in content):
                 raise ValueError(f"its {part} are no words")
@@ -108,7 +104,7 @@ def read_composition(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> "pd.DataFrame":
-    """One row per epoch; damaged rows are left out, and of an epoch that was written twice the later row counts."""
+    """One row per epoch, the later one of two; damaged rows are left out."""
     import pandas as pd
 
     def parse(text: str) -> pd.DataFrame:
@@ -129,7 +125,7 @@ def read_metrics(path: Path) -> "pd.DataFrame":
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """What an `npz` file holds, by name."""
+    """The arrays of an `npz` file, by name."""
     try:
         # Without numpy's own arrays of objects, which are pickles.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:

@@ -24,14 +24,10 @@ def append_row(path: Path, row: Mapping[str, float | int | None]) -> None:
 
 
 def keep_epochs(path: Path, epochs: int) -> None:
-    """Take back the rows of later epochs; of one that was written twice the later row stays.
-
-    Args:
-        path: A file that exists.
-        epochs: The last one to keep, whose row may be still to come.
+    """Remove the rows of later epochs than `epochs`, whose own may be missing, and the earlier one of two for an epoch.
 
     Raises:
-        UnreadableError: The row of an epoch before the last of them is damaged or missing.
+        UnreadableError: The row of an epoch before `epochs` is damaged or missing.
     """
     header, *rows = [*path.read_text(errors="replace").splitlines(keepends=True), ""]
     kept = {row.partition(",")[0]: row for row in rows if row.endswith("\n")}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cifar_lab.runs.checkpoints import read_checkpoint
+from cifar_lab.runs.labels import accuracy_digits
 from cifar_lab.runs.locks import owner
-from cifar_lab.runs.names import accuracy_digits
 from cifar_lab.runs.reading import (
     UnreadableError,
     read_arrays,
@@ -55,12 +55,12 @@ class RunFiles:
         self.figures = self.folder / "figures"
 
     def best_epoch(self) -> int | None:
-        """The first of the epochs with the best `val/acc`, from 1; None where none was validated."""
+        """The first of the epochs with the best `val/acc`, from 1; None if none was validated."""
         validated = self.validated()
-        return max(validated, key=lambda epoch: validated[epoch]) if validated else None
+        return max(validated, key=validated.__getitem__, default=None)
 
     def validated(self) -> dict[int, float]:
-        """The `val/acc` of each epoch, from 1, that was validated, in order."""
+        """The `val/acc` of each validated epoch, from 1, in order."""
         known = self.metrics().dropna(subset=["val/acc"])
         return {int(epoch): float(accuracy) for epoch, accuracy in zip(known["epoch"], known["val/acc"], strict=True)}
 
@@ -71,7 +71,7 @@ class RunFiles:
         return {name: float(row[name]) for name in ("val/acc", "val/loss")}
 
     def status(self) -> dict[str, Any]:
-        """What `status.json` says; empty where there is none, the state `unreadable` where it cannot be read."""
+        """The content of `status.json`; empty without one, the state `unreadable` if it cannot be read."""
         try:
             return read_status(self.status_file)
         except FileNotFoundError:
@@ -80,7 +80,7 @@ class RunFiles:
             return {"state": "unreadable", "error": str(error)}
 
     def result(self) -> dict[str, Any]:
-        """What `result.json` says; `test/acc` is from 0 to 1.
+        """The content of `result.json`; `test/acc` is from 0 to 1.
 
         Raises:
             FileNotFoundError: The run has not finished.
@@ -89,7 +89,7 @@ class RunFiles:
         return read_result(self.result_file)
 
     def finished_result(self) -> dict[str, Any] | None:
-        """What `result()` says of a run that has finished; None where it has not, or its result cannot be read."""
+        """The result; None if the run has not finished, or its result cannot be read."""
         if self.status().get("state") != "finished":
             return None
         try:
@@ -98,14 +98,14 @@ class RunFiles:
             return None
 
     def has_result(self) -> bool:
-        """Whether the run has finished, and its result can be read."""
+        """Whether the run has finished with a result that can be read."""
         return self.finished_result() is not None
 
     def state(self, status: Mapping[str, Any] | None = None) -> str:
-        """Its state, or `dead` where it is said to run and nobody living has its lock.
+        """Its state, or `dead` if its status is `running` and no living process has its lock.
 
         Args:
-            status: What `status.json` says, where that has just been read.
+            status: The content of `status.json`, if it has just been read.
         """
         state = str((self.status() if status is None else status).get("state", "unknown"))
         return "dead" if state == "running" and owner(self.lock_file) is None else state
@@ -128,7 +128,7 @@ class RunFiles:
         return self.composition()["overrides"]
 
     def composition(self) -> dict[str, Any]:
-        """What the run is, in a form that thousands of runs are compared by in seconds.
+        """The content of `composition.json`, which thousands of runs are compared by in seconds.
 
         Returns:
             `overrides`, the command line; `options`, the chosen one of each group; `interpolations`, by dotted key, for
@@ -137,10 +137,7 @@ class RunFiles:
         return read_composition(self.composition_file)
 
     def metrics(self) -> "pd.DataFrame":
-        """One row per epoch; what was not measured in an epoch is NaN, and a row that is damaged is left out.
-
-        Of an epoch that was written twice the later row counts.
-        """
+        """One row per epoch, the later one of two; missing values are NaN, and damaged rows are left out."""
         return read_metrics(self.metrics_file)
 
     def steps(self) -> dict[str, np.ndarray]:
@@ -148,11 +145,11 @@ class RunFiles:
         return read_arrays(self.steps_file)
 
     def probes(self) -> dict[str, np.ndarray]:
-        """The arrays of `probes.npz`, `(P,)`, `(P, J)` or `(P, R)`, of a run with `probe=gradient`."""
+        """The arrays of `probes.npz`, `(P,)`, `(P, J)` or `(P, R)`, from `probe=gradient`."""
         return read_arrays(self.probes_file)
 
     def snapshots(self) -> dict[int, Path]:
-        """The files of the network's weights by the number of epochs trained, in order, of a run that has kept them."""
+        """The files of the weights that were kept, by the number of epochs trained, in order."""
         paths = {path.stem.removeprefix("epoch_"): path for path in self.snapshots_folder.glob("epoch_*.pt")}
         return dict(sorted((int(epoch), path) for epoch, path in paths.items() if epoch.isdecimal()))
 
@@ -166,9 +163,7 @@ class RunFiles:
         return read_checkpoint(self.snapshots_folder / f"epoch_{epoch:04d}.pt")
 
     def final_state(self) -> "dict[str, Tensor]":
-        """The network's state dict that the run ended with: of its last snapshot, else of its last checkpoint.
-
-        Where neither is left, as in an archive, that of the chosen epoch, under `weights/`.
+        """The last state dict: of the last snapshot, else of the last checkpoint, else of the chosen epoch.
 
         Raises:
             ValueError: There are none, or they are damaged.
@@ -182,7 +177,7 @@ class RunFiles:
         return read_checkpoint(self.chosen_weights())
 
     def chosen_weights(self) -> Path:
-        """The file with the chosen epoch's weights, or, of a run that has not finished, the best epoch's so far.
+        """The file with the weights of the chosen epoch, or, without a result, of the best epoch so far.
 
         Raises:
             ValueError: There is none.

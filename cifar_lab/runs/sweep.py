@@ -1,4 +1,4 @@
-"""The folder of a sweep: what was planned, beside what ran."""
+"""The folder of a sweep: its plan and its runs."""
 
 import json
 import os
@@ -10,12 +10,12 @@ from cifar_lab.runs.files import fresh, remove_unfinished, replacing
 from cifar_lab.runs.plain import from_json
 from cifar_lab.runs.run import Run
 
-# What a command line says of how to go on and on what, and not of what is trained.
+# Arguments on how to resume and on which devices, which do not change what is trained.
 HOW_IT_IS_RUN = ("resume=", "retry_", "jobs_per_device=")
 
 
 class Sweep:
-    """A folder with the runs of a sweep, and what compares them.
+    """A folder with the runs of a sweep, and their comparison.
 
     Args:
         folder: The directory; it need not exist.
@@ -30,10 +30,7 @@ class Sweep:
         self.accuracy_figure = self.folder / "accuracy.png"
 
     def plan(self, jobs: Sequence[Sequence[str]]) -> None:
-        """Write what a command is about to run, in place of what the one before it was.
-
-        Args:
-            jobs: The command line of each job.
+        """Write the command line of each job that is about to run, in place of an earlier plan.
 
         Raises:
             OSError: The folder cannot be written.
@@ -43,11 +40,11 @@ class Sweep:
             json.dump({"jobs": [list(job) for job in jobs]}, file, indent=1)
 
     def tidy(self) -> None:
-        """Remove what a process that was killed has left unfinished; others may be writing there, but take no hour."""
+        """Remove unfinished files of a killed process, older than an hour, as others may be writing there."""
         remove_unfinished(self.folder, older_than=3_600)
 
     def jobs(self) -> list[list[str]]:
-        """The command line of each job that the last command was to run; none where there is no plan to be read."""
+        """The command line of each job of the last plan; none if there is no plan to be read."""
         try:
             return [[str(line) for line in job] for job in from_json(fresh(self.plan_file.read_text))["jobs"]]
         except (OSError, ValueError, TypeError, KeyError):
@@ -73,22 +70,17 @@ def is_run(folder: Path | str) -> bool:
 
 def find(folder: Path | str) -> Iterator[Run | Sweep]:
     """Every run, and every sweep that was planned, in a folder and below, by name; a sweep comes before its runs."""
-    for path, kind in _walk(folder):
-        yield kind(path)
+    return (kind(path) for path, kind in _walk(folder))
 
 
 def find_runs(folder: Path | str) -> Iterator[Run]:
     """Every run in a folder and below, by name."""
-    for path, kind in _walk(folder):
-        if kind is Run:
-            yield Run(path)
+    return (Run(path) for path, kind in _walk(folder) if kind is Run)
 
 
 def find_sweeps(folder: Path | str) -> Iterator[Sweep]:
     """Every sweep that was planned in a folder and below, by name."""
-    for path, kind in _walk(folder):
-        if kind is Sweep:
-            yield Sweep(path)
+    return (Sweep(path) for path, kind in _walk(folder) if kind is Sweep)
 
 
 def _walk(folder: Path | str) -> Iterator[tuple[str, type[Run] | type[Sweep]]]:
@@ -102,5 +94,5 @@ def _walk(folder: Path | str) -> Iterator[tuple[str, type[Run] | type[Sweep]]]:
 
 
 def job_key(lines: Sequence[str]) -> frozenset[str]:
-    """What makes a job of a sweep that job: its command line, but for order, the sweep's name and how it is run."""
+    """The identity of a sweep's job: its command line, except order, the sweep's name and `HOW_IT_IS_RUN`."""
     return frozenset(line for line in lines if not line.startswith(("name=", *HOW_IT_IS_RUN)))

@@ -37,10 +37,7 @@ def table(
 
 
 def compare_folders(paths: Iterable[Path]) -> "Comparison":
-    """Compare every run in the folders.
-
-    Args:
-        paths: Runs, or folders with runs; a sweep's jobs that left no run have their row too.
+    """Compare every run in the folders; jobs of a sweep that left no run have their row too.
 
     Raises:
         ValueError: There is no run.
@@ -67,11 +64,7 @@ def compare_folders(paths: Iterable[Path]) -> "Comparison":
 
 
 def report(folder: Path) -> None:
-    """Write a sweep's table and figures, and print the table.
-
-    Args:
-        folder: The sweep's, with at least one run.
-    """
+    """Write the table and figures of a sweep with at least one run, and print the table."""
     from cifar_lab.table.output import show
 
     show(compare_folders([folder]), folder)

@@ -1,4 +1,4 @@
-"""Runs beside each other: a row for each composition, over its seeds, and a column for each setting that varies."""
+"""Runs side by side: a row for each composition, over its seeds, and a column for each setting that varies."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cifar_lab.table.records import Record
+from cifar_lab.runs import Record
 
 METRICS = ("test/acc", "test/acc_final", "val/acc")
 MEANS = ("num_parameters", "train_size", "seconds", "images_per_second")
@@ -20,7 +20,7 @@ class Row:
     """One composition.
 
     Attributes:
-        cells: What each varying column holds; empty where it is not known.
+        cells: The content of each varying column; empty where it is not known.
         records: Its runs, by seed.
     """
 
@@ -36,12 +36,12 @@ class Row:
     @property
     def finished(self) -> list[Record]:
         """The runs that have a result."""
-        return [record for record in self.records if record.state == "finished"]
+        return [record for record in self.records if record.is_finished]
 
     @property
     def state(self) -> str:
-        """Finished, or what became of the runs that have not."""
-        rest = [record for record in self.records if record.state != "finished"]
+        """Finished, or the states of the runs that have not."""
+        rest = [record for record in self.records if not record.is_finished]
         if not rest:
             return "finished"
         if len(self.records) == 1:
@@ -55,10 +55,10 @@ class Row:
     @property
     def protocol(self) -> str:
         """What chooses the epoch; empty if not known."""
-        return str(next((record.settings.get("protocol.name", "") for record in self.records), ""))
+        return next((record.protocol for record in self.records), "")
 
     def values(self, name: str) -> np.ndarray:
-        """A number of each finished run, `(n,)`; a run that does not have it is left out."""
+        """A number of each finished run that has it, `(n,)`."""
         values = [record.result.get(name) for record in self.finished]
         return np.array([value for value in values if value is not None], dtype=float)
 
@@ -81,7 +81,7 @@ class Comparison:
         return [record.result for row in self.rows for record in row.finished]
 
     def common(self, name: str) -> Any:
-        """What all finished runs have under a name in their results; None if they differ, or there are none."""
+        """The value of a name in the results if all finished runs agree on it, else None."""
         values = [result.get(name) for result in self.results]
         return values[0] if values and all(value == values[0] for value in values) else None
 
@@ -91,11 +91,7 @@ class Comparison:
 
 
 def _numbers(row: Row) -> dict[str, Any]:
-    numbers: dict[str, Any] = {
-        "protocol": row.protocol,
-        "runs": len(row.records),
-        "finished": len(row.finished),
-    }
+    numbers: dict[str, Any] = {"protocol": row.protocol, "runs": len(row.records), "finished": len(row.finished)}
     for name in METRICS:
         values = row.values(name)
         numbers[f"{name}_mean"] = values.mean() if len(values) else np.nan
@@ -108,10 +104,10 @@ def _numbers(row: Row) -> dict[str, Any]:
 
 
 def compare(records: Sequence[Record]) -> Comparison:
-    """Group runs by what they train but for the seed, and find the columns that tell the groups apart.
+    """Group runs by what they train except the seed, and find the columns that tell the groups apart.
 
     Args:
-        records: In the order in which the rows are to be.
+        records: In the order of the rows.
     """
     jobs = {record.job_without_seed: record.composition for record in records if not record.is_missing}
     groups: dict[object, list[Record]] = {}
@@ -126,22 +122,25 @@ def compare(records: Sequence[Record]) -> Comparison:
         if column != "protocol" and all(len({_cell(record, column) for record in of}) == 1 for of in groups.values())
     )
     rows = [
-        Row({column: _cell(group[0], column) for column in columns}, tuple(sorted(group, key=_by_seed)))
+        Row(
+            {column: _cell(group[0], column) for column in columns},
+            tuple(sorted(group, key=lambda record: (record.seed is None, record.seed or 0))),
+        )
         for group in groups.values()
     ]
     return Comparison(columns, tuple(rows))
 
 
 def varying(records: Sequence[Record]) -> list[str]:
-    """The keys that tell runs apart: groups by their options, and what differs within the same option.
+    """The keys that tell runs apart: groups by their options, and settings that differ within the same option.
 
-    What follows another key in every run, as a schedule's length does the epochs, is left out. What a command line
-    names comes first, in its order.
+    A setting that follows another one in every run, as a schedule's length follows the epochs, is left out. Keys that a
+    command line names come first, in its order.
     """
-    groups = {group: None for record in records for group in record.options}
-    columns = [
-        group for group in groups if len({record.options[group] for record in records if group in record.options}) > 1
-    ]
+    options: dict[str, set[str | None]] = {}
+    for record in records:
+        for group, option in record.options.items():
+            options.setdefault(group, set()).add(option)
     runs = [record for record in records if not record.is_missing]
     own = {key for record in runs for key in record.settings.keys() - record.sources.keys()}
     following = {key for record in runs for key in record.settings} - own
@@ -152,9 +151,8 @@ def varying(records: Sequence[Record]) -> list[str]:
                 group, is_nested, _ = key.partition(".")
                 option = record.options.get(group) if is_nested else None
                 values.setdefault(key, {}).setdefault(option, set()).add(repr(value))
-    columns += [
-        key for key, of_options in values.items() if any(len(different) > 1 for different in of_options.values())
-    ]
+    columns = [group for group, different in options.items() if len(different) > 1]
+    columns += [key for key, of_options in values.items() if any(len(one) > 1 for one in of_options.values())]
     lines = {line: None for record in records for line in record.overrides}
     typed = list({line.lstrip("+").partition("=")[0]: None for line in lines})
     return sorted(columns, key=lambda key: typed.index(key) if key in typed else len(typed))
@@ -176,7 +174,3 @@ def _cell(record: Record, column: str) -> str:
     if column in record.options:
         return record.options[column] or "none"
     return written(record.settings[column]) if column in record.settings else ""
-
-
-def _by_seed(record: Record) -> tuple[bool, int]:
-    return record.seed is None, record.seed or 0

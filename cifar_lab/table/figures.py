@@ -18,10 +18,10 @@ def compared_curves(
     """Training loss and validation accuracy over epochs: a line for each composition, the mean over its seeds.
 
     Args:
-        runs: The metrics of each run, a row per epoch, by the composition's name; a band spans several runs' range.
+        runs: The metrics of each run, a row per epoch, by the composition's name; a band spans the range of several.
         colours: By the composition's name.
-        title: What is compared.
-        val_label: What `val/*` was measured on.
+        title: Of the figure.
+        val_label: The images of `val/*`.
     """
     figure = Figure(figsize=(11, 4.6 + 0.1 * len(runs)), layout="constrained")
     figure.suptitle(wrapped(title, 120), fontsize=10)
@@ -68,8 +68,8 @@ def compared_accuracies(
         accuracies: Of each run, `(n,)`, from 0 to 1, by the composition's name.
         intervals: `(compositions, 2)`, lower and upper bounds.
         colours: By the composition's name.
-        title: What is compared.
-        note: What the intervals are.
+        title: Of the figure.
+        note: On the intervals.
     """
     figure = Figure(figsize=(8.5, 1.5 + 0.42 * len(accuracies)), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""What compared runs show: a table on the terminal and as files, and figures."""
+"""Compared runs as a table on the terminal and in files, and as figures."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -22,11 +22,9 @@ _BEST_DRAWN = 10  # of more rows than that: as many as there are colours that no
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """Write the table as Markdown and CSV, and the figures as far as there is something to draw.
+    """Write the table of at least one run as Markdown and CSV, and the figures that have something to draw.
 
-    Args:
-        comparison: Of at least one run.
-        folder: Made if it does not exist; its name is the title.
+    The folder, whose name is the title, is made if it does not exist.
 
     Raises:
         OSError: The folder cannot be written.
@@ -38,10 +36,7 @@ def write(comparison: Comparison, folder: Path) -> None:
     shown, words = drawn_rows(comparison), title
     if len(shown.rows) < len(comparison.rows):
         words = f"{title}: of {len(comparison.rows):,} rows the {_BEST_DRAWN} with the highest test accuracy"
-    drawn = {
-        sweep.accuracy_figure: accuracies(shown, words),
-        sweep.curves_figure: curves(shown, words),
-    }
+    drawn = {sweep.accuracy_figure: accuracies(shown, words), sweep.curves_figure: curves(shown, words)}
     for path, figure in drawn.items():
         if figure is None:
             path.unlink(missing_ok=True)
@@ -55,11 +50,7 @@ def write(comparison: Comparison, folder: Path) -> None:
 
 
 def show(comparison: Comparison, folder: Path | None) -> None:
-    """Print the table, below it what its runs have in common, and write it where there is a folder for it.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
+    """Print the table and what its runs have in common, and write it if there is a folder; raises as `write`."""
     print_table(text.table(comparison).to_dict("records"), left=(*comparison.columns, "protocol", "state"))
     for line in text.facts(comparison):
         print(line)
@@ -70,11 +61,11 @@ def show(comparison: Comparison, folder: Path | None) -> None:
 
 def curves(comparison: Comparison, title: str) -> Figure | None:
     """Curves of every run that has trained an epoch and has not diverged; None if there is none."""
-    metrics = {}
-    for name, row in _named(comparison, title):
-        frames = [frame for record in row.records if (frame := record.metrics()) is not None]
-        if frames:
-            metrics[name] = frames
+    every = {
+        name: [record.metrics for record in row.records if record.metrics is not None]
+        for name, row in _named(comparison, title)
+    }
+    metrics = {name: frames for name, frames in every.items() if frames}
     if not metrics:
         return None
     measured_on = " or ".join(sorted({val_label(row.protocol) for row in comparison.rows if row.protocol}))
@@ -86,13 +77,14 @@ def accuracies(comparison: Comparison, title: str) -> Figure | None:
     rows = {name: row for name, row in _named(comparison, title) if len(row.values("test/acc"))}
     if not rows:
         return None
-    intervals = np.array([_interval(row) for row in rows.values()])
     values = {name: row.values("test/acc") for name, row in rows.items()}
+    sizes = {name: int(row.values("test_size").min()) for name, row in rows.items()}
+    intervals = np.array([accuracy_interval(values[name], sizes[name]) for name in rows])
     return figures.compared_accuracies(values, intervals, _colours(comparison, title), title, _INTERVALS)
 
 
 def drawn_rows(comparison: Comparison) -> Comparison:
-    """All rows, or of more than a figure can show those with the highest mean test accuracy, in the table's order."""
+    """All rows, or, of more than a figure can show, those with the highest mean test accuracy, in the table's order."""
     if len(comparison.rows) <= _MOST_DRAWN:
         return comparison
     means = [values.mean() if len(values := row.values("test/acc")) else -1.0 for row in comparison.rows]
@@ -113,7 +105,3 @@ def _colours(comparison: Comparison, title: str) -> dict[str, Colour]:
     """A row has the same colour in every figure, whichever rows a figure shows."""
     names = [name for name, _ in _named(comparison, title)]
     return dict(zip(names, colours(len(names)), strict=True))
-
-
-def _interval(row: Row) -> tuple[float, float]:
-    return accuracy_interval(row.values("test/acc"), int(row.values("test_size").min()))

@@ -1,6 +1,5 @@
-"""Comparisons as text, for people."""
+"""Comparisons as text."""
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,13 +50,13 @@ def over_seeds(values: np.ndarray) -> str:
 
 
 def markdown(comparison: Comparison, title: str, folder: Path, pictures: Sequence[str] = ()) -> str:
-    """The whole comparison as a page.
+    """The whole comparison, of at least one run, as a page.
 
     Args:
-        comparison: Of at least one run.
+        comparison: The table.
         title: Of the page.
-        folder: Where the page will lie; links to the runs go from there.
-        pictures: Names of the figures that lie beside it.
+        folder: Of the page, from which links to the runs start.
+        pictures: Names of the figures in the same folder.
     """
     parts = [f"# {title}", "\n".join(facts(comparison)), as_markdown(table(comparison)), _READING]
     parts += [f"![{Path(name).stem}]({name})" for name in pictures]
@@ -66,7 +65,7 @@ def markdown(comparison: Comparison, title: str, folder: Path, pictures: Sequenc
 
 
 def facts(comparison: Comparison) -> list[str]:
-    """What all finished runs share and a reader must know: data, how much of it, epochs, protocol, hardware."""
+    """Lines on what all finished runs share: data, training images, epochs, protocol, hardware."""
     if not comparison.results:
         return ["No run has finished."]
     options = [result["options"] for result in comparison.results]
@@ -93,20 +92,18 @@ def _trained_on(result: Mapping[str, Any]) -> str:
 
 def _runs(rows: Sequence[Row], folder: Path) -> pd.DataFrame:
     lines = []
-    for row in rows:
-        for record in row.records:
-            accuracy = record.result.get("test/acc", math.nan)
-            path = "" if record.run is None else Path(os.path.relpath(record.run.folder, folder)).as_posix()
-            lines.append(
-                {
-                    **row.cells,
-                    "seed": "" if record.seed is None else str(record.seed),
-                    CHOSEN: "-" if math.isnan(accuracy) else _percent(accuracy),
-                    "best epoch": str(record.result.get("best_epoch") or "-"),
-                    "state": record.description,
-                    "folder": f"[{path}](<{path}>)" if path else "",
-                }
-            )
+    for cells, record in ((row.cells, record) for row in rows for record in row.records):
+        path = "" if record.folder is None else Path(os.path.relpath(record.folder, folder)).as_posix()
+        lines.append(
+            {
+                **cells,
+                "seed": "" if record.seed is None else str(record.seed),
+                CHOSEN: _percent(record.result["test/acc"]) if "test/acc" in record.result else "-",
+                "best epoch": str(record.result.get("best_epoch") or "-"),
+                "state": record.description,
+                "folder": f"[{path}](<{path}>)" if path else "",
+            }
+        )
     return pd.DataFrame(lines)
 
 
@@ -119,14 +116,10 @@ def _mean(values: np.ndarray) -> str:
 
 
 def as_markdown(frame: pd.DataFrame) -> str:
-    """A table in Markdown, as pandas' own would be, whose time for ten thousand rows is minutes."""
-    columns = [[_escaped(name), *map(_escaped, frame[name])] for name in frame]
+    """A table in Markdown, as pandas writes it, which takes minutes for ten thousand rows."""
+    columns = [[str(cell).replace("|", "\\|") for cell in (name, *frame[name])] for name in frame]
     widths = [max(map(len, column)) for column in columns]
     rule = "|".join(f":{'-' * (width + 1)}" for width in widths)
     padded = [[cell.ljust(width) for cell in column] for column, width in zip(columns, widths, strict=True)]
     head, *rows = (f"| {' | '.join(cells)} |" for cells in zip(*padded, strict=True))
     return "\n".join([head, f"|{rule}|", *rows])
-
-
-def _escaped(cell: object) -> str:
-    return str(cell).replace("|", "\\|")

@@ -6,11 +6,11 @@ import pytest
 from cifar_lab.config.composition import composed
 from cifar_lab.report import dead_units
 from cifar_lab.report.lengths import _SCALES, FULL, length_of
-from cifar_lab.report.published import Row, Scale, Table, tables
-from cifar_lab.report.reproduction import VERDICTS, reproduce
-from cifar_lab.runs import Archive, UnreadableError, find_runs
+from cifar_lab.report.published import Row, Scale, tables
+from cifar_lab.report.reproduction import VERDICTS, Reproduction, reproduce
+from cifar_lab.runs import Archive, Record, UnreadableError, find_runs
 from cifar_lab.runs.fingerprints import leaves, settings
-from cifar_lab.table.measured import archived, gather
+from cifar_lab.table.records import gather
 from tests.conftest import holds
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
@@ -20,35 +20,28 @@ LENGTHS = {Scale.FULL: FULL, **_SCALES}
 
 
 @pytest.fixture(scope="module")
-def published() -> tuple[Table, ...]:
-    return tables()
+def rows() -> dict[str, Row]:
+    return {row.name: row for table in tables() for row in table.rows}
 
 
-@pytest.fixture(scope="module")
-def rows(published: tuple[Table, ...]) -> dict[str, Row]:
-    return {row.name: row for table in published for row in table.rows}
+def _found(folder: Path) -> Reproduction:
+    return reproduce(tables(), gather(find_runs(folder)))
 
 
-def test_one_run_serves_every_table_that_it_fits(
-    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
-) -> None:
-    leave_run(tmp_path / "a", rows["optimizer_adam"], 0.88)
-    found = reproduce(published, gather(find_runs(tmp_path)))
-    assert [entry.row.name for entry in found.entries if entry.runs] == ["loss_ce", "optimizer_adam"]
-    assert len(found.runs) == 1
-    assert not found.shortened
+def _names(found: Reproduction) -> list[str]:
+    """The full-length rows that have runs."""
+    return [entry.row.name for entry in found.entries if entry.runs]
 
 
-def test_a_run_with_another_setting_is_of_no_row(
-    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
-) -> None:
+def test_one_run_serves_every_table_that_it_fits(tmp_path: Path, rows: dict[str, Row]) -> None:
     run = leave_run(tmp_path / "a", rows["optimizer_adam"], 0.88)
+    found = _found(tmp_path)
+    assert (_names(found), len(found.runs), found.shortened) == (["loss_ce", "optimizer_adam"], 1, ())
     text = run.composition_file.read_text()
     assert '"lr": 0.001' in text
-    run.composition_file.write_text(text.replace('"lr": 0.001', '"lr": 0.002'))
-    found = reproduce(published, gather(find_runs(tmp_path)))
-    assert not any(entry.runs for entry in found.entries)
-    assert len(found.measured) == 1
+    run.composition_file.write_text(text.replace('"lr": 0.001', '"lr": 0.002'))  # which makes it a run of no row
+    found = _found(tmp_path)
+    assert (_names(found), len(found.measured)) == ([], 1)
 
 
 @pytest.mark.parametrize("scale", [Scale.QUICK, Scale.SMOKE])
@@ -56,12 +49,11 @@ def test_a_run_with_another_setting_is_of_no_row(
     "name", ["optimizer_adam", "resnet_adamw", "scheduler_plateau", "swa", "vgg_a,optimizer.lr=2e-3"]
 )
 def test_shortened_runs_are_in_tables_of_their_own(
-    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row], name: str, scale: Scale
+    tmp_path: Path, rows: dict[str, Row], name: str, scale: Scale
 ) -> None:
     leave_run(tmp_path / "a", rows[name], 0.5, scale=scale)
-    found = reproduce(published, gather(find_runs(tmp_path)))
-    assert not any(entry.runs for entry in found.entries)
-    assert {section.length for section in found.shortened} == {LENGTHS[scale]}
+    found = _found(tmp_path)
+    assert (_names(found), {section.length for section in found.shortened}) == ([], {LENGTHS[scale]})
 
 
 @pytest.mark.parametrize(
@@ -72,104 +64,107 @@ def test_shortened_runs_are_in_tables_of_their_own(
         ("swa", Scale.SMOKE),
         ("resnet_adamw", Scale.QUICK),
         ("resnet_adamw", Scale.SMOKE),
+        *(pytest.param(None, scale, marks=pytest.mark.slow) for scale in Scale),
     ],
 )
-def test_what_the_command_of_a_row_composes_is_a_run_of_that_row(rows: dict[str, Row], name: str, scale: Scale) -> None:
-    for row in (rows[name], *(hypothesis.row for hypothesis in rows[name].hypotheses)):
-        assert _length_of_command(row, scale) == LENGTHS[scale]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scale", Scale)
-def test_what_the_command_of_every_row_composes_is_a_run_of_that_row(rows: dict[str, Row], scale: Scale) -> None:
-    tested = [hypothesis.row for row in rows.values() for hypothesis in row.hypotheses]
-    for row in (*rows.values(), *tested):
-        assert (row.name, _length_of_command(row, scale)) == (row.name, LENGTHS[scale])
-
-
-def _length_of_command(row: Row, scale: Scale) -> str | None:
-    composition = dict(leaves(settings(composed(row.command(scale, seed=3, protocol="holdout")))))
-    return length_of(row, composition, seed=3)
-
-
-def test_other_lengths_are_each_in_a_table_of_their_own(
-    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
+def test_what_the_command_of_a_row_composes_is_a_run_of_that_row(
+    rows: dict[str, Row], name: str | None, scale: Scale
 ) -> None:
+    for row in rows.values() if name is None else [rows[name]]:
+        for tested in (row, *(hypothesis.row for hypothesis in row.hypotheses)):
+            composition = leaves(settings(composed(tested.command(scale, seed=3, protocol="holdout"))))
+            assert (tested.name, length_of(tested, dict(composition), seed=3)) == (tested.name, LENGTHS[scale])
+
+
+def test_other_lengths_are_each_in_a_table_of_their_own(tmp_path: Path, rows: dict[str, Row]) -> None:
     for seed, epochs in enumerate((7, 12)):
         leave_run(tmp_path / str(seed), rows["optimizer_sgd"], 0.5, seed=seed, epochs=epochs)
-    found = reproduce(published, gather(find_runs(tmp_path)))
-    assert [section.length for section in found.shortened] == ["12 epochs", "7 epochs"]
-    assert [len(entry.runs) for section in found.shortened for entry in section.entries if entry.runs] == [1, 1]
+    shortened = _found(tmp_path).shortened
+    assert [section.length for section in shortened] == ["12 epochs", "7 epochs"]
+    assert [len(entry.runs) for section in shortened for entry in section.entries if entry.runs] == [1, 1]
 
 
-def test_other_step_sizes_and_parts_of_the_images_are_named(rows: dict[str, Row]) -> None:
-    row = rows["optimizer_sgd"]
-    part = {**row.settings, "data.train_size": 10_000}
-    assert length_of(row, row.settings) == FULL
-    holds(length_of(row, part) or "", "10,000")
-    shorter = length_of(row, {**part, "epochs": 9, "scheduler.step_size": 4})
-    holds(shorter or "", "9 epochs", "10,000", "scheduler.step_size=4")
-    tenth = length_of(row, {**part, "epochs": 5, "scheduler.step_size": 2})
-    holds(tenth or "", LENGTHS[Scale.QUICK], "10,000")
-
-
-def test_another_share_held_out_is_of_no_row(rows: dict[str, Row]) -> None:
-    row = rows["optimizer_sgd"]
-    held_out = {"protocol.name": "holdout", "protocol.val_fraction": 0.1, "data.val_fraction": 0.1}
-    assert length_of(row, {**row.settings, **held_out}) == FULL
-    assert length_of(row, {**row.settings, **held_out, "protocol.val_fraction": 0.3}) is None
-    assert length_of(row, {**row.settings, **held_out, "data.val_fraction": 0.3}) is None
-    assert length_of(row, {**row.settings, "data.val_fraction": 0.5}) is None
-    assert length_of(row, {**row.settings, "data.seed": 7}, seed=0) is None
-    assert length_of(row, {**row.settings, "data.seed": 7}, seed=7) == FULL
-
-
-def test_a_schedule_that_does_not_follow_the_epochs_is_named(rows: dict[str, Row]) -> None:
-    row = rows["activation_relu"]
-    assert length_of(row, {**row.settings, "epochs": 12, "scheduler.T_max": 12}) == "12 epochs"
-    assert length_of(row, {**row.settings, "epochs": 12}) == "12 epochs, scheduler.T_max=50"
-    assert length_of(row, {**row.settings, "epochs": 5}) == "5 epochs, scheduler.T_max=50"
-    assert length_of(row, {**row.settings, "scheduler.T_max": 25}) == "50 epochs, scheduler.T_max=25"
-
-
-def test_runs_whose_numbers_must_be_equal_count_once(
-    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
+@pytest.mark.parametrize(
+    ("changes", "facts"),
+    [
+        ({"data.train_size": 10_000}, ["10,000"]),
+        (
+            {"data.train_size": 10_000, "epochs": 9, "scheduler.step_size": 4},
+            ["9 epochs", "10,000", "scheduler.step_size=4"],
+        ),
+        ({"data.train_size": 10_000, "epochs": 5, "scheduler.step_size": 2}, [LENGTHS[Scale.QUICK], "10,000"]),
+    ],
+)
+def test_other_step_sizes_and_parts_of_the_images_are_named(
+    rows: dict[str, Row], changes: dict[str, int], facts: list[str]
 ) -> None:
+    holds(length_of(rows["optimizer_sgd"], {**rows["optimizer_sgd"].settings, **changes}) or "", *facts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "length"),
+    [
+        ({"epochs": 12, "scheduler.T_max": 12}, "12 epochs"),
+        ({"epochs": 12}, "12 epochs, scheduler.T_max=50"),
+        ({"epochs": 5}, "5 epochs, scheduler.T_max=50"),
+        ({"scheduler.T_max": 25}, "50 epochs, scheduler.T_max=25"),
+    ],
+)
+def test_a_schedule_that_does_not_follow_the_epochs_is_named(
+    rows: dict[str, Row], changes: dict[str, int], length: str
+) -> None:
+    assert length_of(rows["activation_relu"], {**rows["activation_relu"].settings, **changes}) == length
+
+
+HELD_OUT = {"protocol.name": "holdout", "protocol.val_fraction": 0.1, "data.val_fraction": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "seed", "length"),
+    [
+        ({}, 0, FULL),
+        (HELD_OUT, 0, FULL),
+        ({**HELD_OUT, "protocol.val_fraction": 0.3}, 0, None),
+        ({**HELD_OUT, "data.val_fraction": 0.3}, 0, None),
+        ({"data.val_fraction": 0.5}, 0, None),
+        ({"data.seed": 7}, 0, None),
+        ({"data.seed": 7}, 7, FULL),
+    ],
+)
+def test_another_share_or_part_held_out_is_of_no_row(
+    rows: dict[str, Row], changes: dict[str, object], seed: int, length: str | None
+) -> None:
+    assert length_of(rows["optimizer_sgd"], {**rows["optimizer_sgd"].settings, **changes}, seed) == length
+
+
+def test_runs_whose_numbers_must_be_equal_count_once(tmp_path: Path, rows: dict[str, Row]) -> None:
     leave_run(tmp_path / "dead", rows["optimizer_adam"], 0.88, finished=False)
     for name in ("loss_ce", "optimizer_adam"):  # two names of one run
         leave_run(tmp_path / name, rows[name], 0.88)
-    entry = reproduce(published, gather(find_runs(tmp_path))).entry("loss_ce")
-    assert [run.record.state for run in entry.runs] == ["finished"]
+    assert [run.state for run in _found(tmp_path).entry("loss_ce").runs] == ["finished"]
 
 
-def test_a_hypothesis_has_runs_of_its_own(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
+def test_a_hypothesis_has_runs_of_its_own(tmp_path: Path, rows: dict[str, Row]) -> None:
     row = rows["optimizer_sgd"]
     (hypothesis,) = row.hypotheses
     leave_run(tmp_path / "printed", row, 0.70)
     leave_run(tmp_path / "tried", hypothesis.row, 0.78)
-    found = reproduce(published, gather(find_runs(tmp_path)))
+    leave_run(tmp_path / "shorter", hypothesis.row, 0.4, scale=Scale.QUICK)
+    found = _found(tmp_path)
     entry = found.entry("optimizer_sgd")
     assert (entry.verdict, [tested.verdict for tested in entry.hypotheses]) == (LOWER, [WITHIN_NOISE])
-    assert len(found.runs) == 2
-    assert [one.row.name for one in found.entries if one.runs] == ["optimizer_sgd"]
-
-
-def test_a_shorter_run_of_a_hypothesis_stands_beside_its_rows(
-    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
-) -> None:
-    leave_run(tmp_path / "tried", rows["optimizer_sgd"].hypotheses[0].row, 0.4, scale=Scale.QUICK)
-    (section,) = reproduce(published, gather(find_runs(tmp_path))).shortened
+    assert (_names(found), len(found.runs)) == (["optimizer_sgd"], 3)
+    (section,) = found.shortened
     assert section.length == LENGTHS[Scale.QUICK]
-    (entry,) = [entry for entry in section.entries if entry.runs]
-    assert entry.row.overrides == rows["optimizer_sgd"].hypotheses[0].row.overrides
+    assert [entry.row.overrides for entry in section.entries if entry.runs] == [hypothesis.row.overrides]
 
 
-def test_protocols_are_never_mixed(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
-    leave_run(tmp_path / "a", rows["best_cnn"], 0.92)
+def test_protocols_are_never_mixed(tmp_path: Path, rows: dict[str, Row]) -> None:
     leave_run(tmp_path / "b", rows["best_cnn"], 0.91, protocol="holdout")
-    entry = reproduce(published, gather(find_runs(tmp_path))).entry("best_cnn")
-    assert list(entry.values("test/acc", "report")) == [0.92]
-    assert list(entry.values("test/acc", "holdout")) == [0.91]
+    assert _found(tmp_path).entry("best_cnn").verdict == NOT_RUN
+    leave_run(tmp_path / "a", rows["best_cnn"], 0.92)
+    entry = _found(tmp_path).entry("best_cnn")
+    assert [list(entry.values("test/acc", protocol)) for protocol in ("report", "holdout")] == [[0.92], [0.91]]
 
 
 @pytest.mark.parametrize(
@@ -184,137 +179,113 @@ def test_protocols_are_never_mixed(tmp_path: Path, published: tuple[Table, ...],
     ],
 )
 def test_verdicts(
-    tmp_path: Path,
-    published: tuple[Table, ...],
-    rows: dict[str, Row],
-    accuracies: list[float],
-    verdict: str,
-    basis: list[str],
+    tmp_path: Path, rows: dict[str, Row], accuracies: list[float], verdict: str, basis: list[str]
 ) -> None:
     """Of optimizer_adam, published at 88.42 %."""
     for seed, accuracy in enumerate(accuracies):
         leave_run(tmp_path / str(seed), rows["optimizer_adam"], accuracy, seed=seed)
-    entry = reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_adam")
-    assert entry.verdict == verdict
+    entry = _found(tmp_path).entry("optimizer_adam")
+    assert (entry.verdict, bool(entry.basis)) == (verdict, bool(basis))
     holds(entry.basis, *basis)
-    assert bool(entry.basis) == bool(basis)
 
 
-def test_the_sound_protocol_alone_gives_no_verdict_on_the_reports_number(
-    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
+def test_an_unfinished_run_is_no_number_and_one_that_diverged_is_a_verdict(
+    tmp_path: Path, rows: dict[str, Row]
 ) -> None:
-    leave_run(tmp_path / "a", rows["optimizer_adam"], 0.88, protocol="holdout")
-    assert reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_adam").verdict == NOT_RUN
-
-
-def test_an_unfinished_run_is_no_number(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
-    leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8, finished=False)
-    entry = reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_sgd")
-    assert entry.verdict == NOT_RUN
-    assert [run.record.state for run in entry.unfinished] == ["dead"]
-
-
-def test_a_run_that_diverged_is_a_verdict(tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]) -> None:
     run = leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8, finished=False)
+    entry = _found(tmp_path).entry("optimizer_sgd")
+    assert (entry.verdict, [run.state for run in entry.runs]) == (NOT_RUN, ["dead"])
     run.fail("diverged", RuntimeError("the loss is nan in step 7"))
-    entry = reproduce(published, gather(find_runs(tmp_path))).entry("optimizer_sgd")
-    assert entry.verdict == DIVERGED
-    assert [shown.metrics for shown in entry.runs] == [None]
+    entry = _found(tmp_path).entry("optimizer_sgd")
+    assert (entry.verdict, [run.metrics for run in entry.runs]) == (DIVERGED, [None])
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive(tmp_path / "results")
+
+
+@pytest.fixture
+def sgd(tmp_path: Path, rows: dict[str, Row]) -> Record:
+    """A finished run."""
+    (record,) = gather([leave_run(tmp_path / "sgd", rows["optimizer_sgd"], 0.8)])
+    return record
 
 
 def test_the_archive_gives_back_what_it_was_given(
-    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
+    tmp_path: Path, archive: Archive, sgd: Record, rows: dict[str, Row]
 ) -> None:
-    leave_run(tmp_path / "runs" / "a", rows["optimizer_sgd"], 0.8)
-    leave_run(tmp_path / "runs" / "b", rows["best_cnn"], 0.92, seed=3, protocol="holdout")
-    measured = gather(find_runs(tmp_path / "runs"))
-    archive = Archive(tmp_path / "results")
+    leave_run(tmp_path / "b", rows["best_cnn"], 0.92, seed=3, protocol="holdout")
+    measured = gather(find_runs(tmp_path))
     for _ in range(2):
-        archive.add((archived(run), run.metrics) for run in measured if run.metrics is not None)
+        archive.add(measured)
     assert len(archive.results_file.read_text().splitlines()) == 3
     again = gather([], archive)
     for before, after in zip(measured, again, strict=True):
-        assert after.record.result == before.record.result
-        assert after.record.settings == before.record.settings
-        assert after.record.seed == before.record.seed
+        for name in ("options", "settings", "overrides", "identity", "seed", "result"):
+            assert getattr(after, name) == getattr(before, name)
         assert after.metrics is not None
         assert after.metrics.equals(before.metrics)
-    found = reproduce(published, again)
-    assert list(found.entry("best_cnn").values("test/acc", "holdout")) == [0.92]
-    assert len(gather(find_runs(tmp_path / "runs"), archive)) == 2
+    assert list(reproduce(tables(), again).entry("best_cnn").values("test/acc", "holdout")) == [0.92]
+    assert len(gather(find_runs(tmp_path), archive)) == 2
 
 
 def test_the_archive_keeps_that_a_run_diverged_until_it_has_finished(
-    tmp_path: Path, published: tuple[Table, ...], rows: dict[str, Row]
+    tmp_path: Path, archive: Archive, sgd: Record
 ) -> None:
-    archive = Archive(tmp_path / "results")
-    run = leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8)
-    finished = gather([run])
+    assert sgd.metrics is not None  # read before the run is made another
+    (run,) = find_runs(tmp_path)
     diverge(run)
     for _ in range(2):
-        archive.add((archived(one), one.metrics) for one in gather([run]))
+        archive.add(gather([run]))
     (kept,) = gather([], archive)
-    assert kept.record.state == "diverged"
-    holds(kept.record.description, str(RuntimeError(run.status()["error"])))
-    assert reproduce(published, [kept]).entry("optimizer_sgd").verdict == DIVERGED
+    assert kept.state == "diverged"
+    holds(kept.description, run.status()["error"])
+    assert reproduce(tables(), [kept]).entry("optimizer_sgd").verdict == DIVERGED
     assert len(gather([run], archive)) == 1
-    archive.add((archived(one), one.metrics) for one in finished)
+    archive.add([sgd])
     (kept,) = gather([], archive)
     assert kept.is_finished and kept.metrics is not None
 
 
-def test_a_composition_that_two_studies_share_is_a_run_of_both(tmp_path: Path, rows: dict[str, Row]) -> None:
+def test_a_composition_that_two_studies_share_is_a_run_of_both(
+    tmp_path: Path, archive: Archive, rows: dict[str, Row]
+) -> None:
     for study, option in (("loss", "ce"), ("optimizer", "adam")):
         options = {"study": study, study: option, "experiment": None}
-        leave_run(tmp_path / "runs" / study, rows["activation_relu"], 0.89, protocol="holdout", options=options)
-    archive = Archive(tmp_path / "results")
-    measured = gather(find_runs(tmp_path / "runs"))
-    archive.add((archived(run), run.metrics) for run in measured)
-    for runs in (measured, gather([], archive), gather(find_runs(tmp_path / "runs"), archive)):
-        assert [run.record.options["study"] for run in runs] == ["loss", "optimizer"]
-        assert len({run.record.identity for run in runs}) == 1
+        leave_run(tmp_path / study, rows["activation_relu"], 0.89, protocol="holdout", options=options)
+    measured = gather(find_runs(tmp_path))
+    archive.add(measured)
+    for runs in (measured, gather([], archive), gather(find_runs(tmp_path), archive)):
+        assert [run.options["study"] for run in runs] == ["loss", "optimizer"]
+        assert len({run.identity for run in runs}) == 1
         found = reproduce(tables(), runs)
-        assert len(found.of_studies) == 2
-        assert len(found.entry("activation_relu").runs) == 1
+        assert (len(found.of_studies), len(found.entry("activation_relu").runs)) == (2, 1)
 
 
-def test_a_kept_run_stands_for_the_folder_of_one_that_has_not_finished(tmp_path: Path, rows: dict[str, Row]) -> None:
-    archive = Archive(tmp_path / "results")
-    archive.add((archived(run), run.metrics) for run in gather([leave_run(tmp_path / "a", rows["swa"], 0.85)]))
-    (run,) = gather([leave_run(tmp_path / "b", rows["swa"], 0.85, finished=False)], archive)
-    assert (run.is_finished, run.source) == (True, str(archive.results_file))
+def test_a_kept_run_stands_for_the_folder_of_one_that_has_not_finished(
+    tmp_path: Path, archive: Archive, sgd: Record, rows: dict[str, Row]
+) -> None:
+    archive.add([sgd])
+    (run,) = gather([leave_run(tmp_path / "b", rows["optimizer_sgd"], 0.8, finished=False)], archive)
+    assert (run.is_finished, run.folder) == (True, None)
 
 
-def test_a_run_that_could_not_be_read_again_is_not_kept(tmp_path: Path, rows: dict[str, Row]) -> None:
-    archive = Archive(tmp_path / "results")
-    (measured,) = gather([leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8)])
-    archive.add([(archived(measured), measured.metrics)])
-    damaged = replace(archived(measured), result={**archived(measured).result, "fingerprint": "ab", "hardware": "x"})
+def test_a_run_that_could_not_be_read_again_is_not_kept(archive: Archive, sgd: Record) -> None:
+    words = 'a\rb\nc,"d"'  # these can
+    archive.add([replace(sgd, result={**sgd.result, "name": words})])
     with pytest.raises(ValueError, match="seed 0"):
-        archive.add([(damaged, measured.metrics)])
-    assert len(archive.read()) == 1
+        archive.add([replace(sgd, identity="ab", result={**sgd.result, "fingerprint": "ab", "hardware": "x"})])
+    assert [run.result["name"] for run in archive.read()] == [words]
 
 
-def test_words_of_any_kind_are_read_again_from_the_archive(tmp_path: Path, rows: dict[str, Row]) -> None:
-    archive, words = Archive(tmp_path / "results"), 'a\rb\nc,"d"'
-    (measured,) = gather([leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8)])
-    kept = archived(measured)
-    archive.add([(replace(kept, result={**kept.result, "name": words}), measured.metrics)])
-    (again,) = archive.read()
-    assert again.result["name"] == words
-
-
-def test_the_archive_keeps_the_dead_units_that_explain_has_counted(tmp_path: Path, rows: dict[str, Row]) -> None:
-    run = leave_run(tmp_path / "a", rows["activation_relu"], 0.8)
-    (measured,) = gather([run])
-    (run.folder / "explanation").mkdir()
-    line = f"a,{measured.record.identity},2000,0.25"
-    (run.folder / dead_units.FILE).write_text(f"network,fingerprint,images,negative_only\n{line}\nb,c,2000,0.5\n")
-    archive = Archive(tmp_path / "results")
-    archive.add([(archived(measured), measured.metrics)])
-    counted = dead_units.counted(measured)
-    assert counted is not None
-    archive.add_dead_units(str(measured.record.identity), counted)
+def test_the_archive_keeps_the_dead_units_that_explain_has_counted(archive: Archive, sgd: Record) -> None:
+    assert sgd.numbers is not None
+    sgd.numbers.dead_units.parent.mkdir()
+    line = f"a,{sgd.identity},2000,0.25"
+    sgd.numbers.dead_units.write_text(f"network,fingerprint,images,negative_only\n{line}\nb,c,2000,0.5\n")
+    archive.add([sgd])
+    archive.add_dead_units(sgd, dead_units.counted(sgd) or {})
     (kept,) = gather([], archive)
     assert dead_units.negative_only(kept) == 0.25
 
@@ -329,7 +300,7 @@ def test_the_archive_keeps_the_dead_units_that_explain_has_counted(tmp_path: Pat
         "fingerprint,settings,interpolations\nab,{},{}",
     ],
 )
-def test_a_damaged_archive_is_told_in_one_line(tmp_path: Path, line: str) -> None:
+def test_a_damaged_archive_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "results.csv").write_text(line)
     with pytest.raises(UnreadableError, match=r"results\.csv"):
         gather([], Archive(tmp_path))

@@ -119,7 +119,7 @@ def test_two_of_one_composition_and_seed_count_once(make: Make) -> None:
     second = make("optimizer.lr=1e-3 seed=0", 0.5)
     unfinished = make("seed=0")
     comparison = _compared([first, second, unfinished])
-    assert [[record.run for record in row.records] for row in comparison.rows] == [[second]]
+    assert [[record.folder for record in row.records] for row in comparison.rows] == [[second.folder]]
 
 
 def test_what_has_no_result_is_a_row_that_says_so(make: Make) -> None:
@@ -223,9 +223,9 @@ def test_a_damaged_run_takes_no_table_down(make: Make, tmp_path: Path, name: str
         (bad.folder / name).write_text(content)
     comparison = _compared([good, bad])
     output.write(comparison, tmp_path / "table")
-    rows = {record.run: row for row in comparison.rows for record in row.records}
-    assert rows[good].values("test/acc").tolist() == [0.5]
-    state = rows[bad].state
+    rows = {record.folder: row for row in comparison.rows for record in row.records}
+    assert rows[good.folder].values("test/acc").tolist() == [0.5]
+    state = rows[bad.folder].state
     unknown = name == "status.json" and content in (None, '{"overrides": [1]}')
     assert state.startswith("unknown" if unknown else "unreadable")
     assert unknown or name.rpartition("/")[2] in state

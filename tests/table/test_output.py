@@ -1,8 +1,8 @@
 import pytest
 
+from cifar_lab.runs import Record
 from cifar_lab.table.comparison import Comparison, Row
 from cifar_lab.table.output import accuracies, drawn_rows
-from cifar_lab.table.records import Record
 
 
 def _comparison(rows: int) -> Comparison:

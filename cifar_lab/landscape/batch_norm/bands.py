@@ -15,7 +15,7 @@ from cifar_lab.landscape.batch_norm.numbers import Estimate, Written, listed, ra
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun, the_group
 from cifar_lab.landscape.maths.bands import Band, band, epoch_means, finite_steps, share_wider
 from cifar_lab.runs import Run
-from cifar_lab.table.measured import gather
+from cifar_lab.table.records import gather
 
 _NETWORKS = {True: "bn", False: "none"}  # in tables and arrays
 
@@ -103,7 +103,7 @@ def compare(group: Group, init: str) -> BandComparison:
         ValueError: Both networks do not have two learning rates in common, for a seed.
     """
     runs = [run for run in group.runs if run.init == init]
-    losses = {run: steps["loss"] for run in runs if (steps := run.measured.steps()) is not None and len(steps["loss"])}
+    losses = {run: steps["loss"] for run in runs if (steps := run.record.steps) is not None and len(steps["loss"])}
     rates = {bn: {run.lr for run in losses if run.bn is bn} for bn in (True, False)}
     diverged = [run for run, loss in losses.items() if _has_diverged(run, loss)]
     common = rates[True] & rates[False]
@@ -177,13 +177,13 @@ def _arrays(comparison: BandComparison) -> dict[str, np.ndarray]:
 
 
 def _has_diverged(run: LandscapeRun, losses: np.ndarray) -> bool:
-    return run.measured.record.state == "diverged" or finite_steps(losses) < len(losses)
+    return run.record.state == "diverged" or finite_steps(losses) < len(losses)
 
 
 def _steps_per_epoch(losses: Mapping[LandscapeRun, np.ndarray]) -> int:
     """By the epochs' rows, which say at which step they ended; without any, all steps are one."""
     for run in losses:
-        metrics = run.measured.metrics
+        metrics = run.record.metrics
         if metrics is not None and "step" in metrics and len(metrics):
             first = metrics.iloc[0]
             return max(1, round(float(first["step"]) / float(first["epoch"])))

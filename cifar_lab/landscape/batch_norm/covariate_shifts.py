@@ -40,7 +40,7 @@ def cosine_gain(group: Group, init: str) -> tuple[Estimate, float, float] | None
 
 def _rows(run: LandscapeRun) -> pd.DataFrame | None:
     """A run's lines of the file in the folder that its own is in, or in `landscape` there."""
-    folder = None if run.measured.record.run is None else run.measured.record.run.folder
+    folder = run.record.folder
     for path in [] if folder is None else [folder.parent / "landscape" / FILE, folder.parent / FILE]:
         try:
             table = pd.read_csv(path)

@@ -151,9 +151,9 @@ def compare(group: Group, lr: float) -> SmoothnessComparison:
     for run in probed_runs(group):
         if run.lr != lr:
             continue
-        if run.measured.record.state == "diverged":  # its probes are of a loss on its way to infinity
+        if run.record.state == "diverged":  # its probes are of a loss on its way to infinity
             lost.setdefault(Arm(run.bn, run.init), []).append(run)
-        elif (probes := run.measured.probes()) is not None and np.isfinite(probes["loss"]).any():
+        elif (probes := run.record.probes) is not None and np.isfinite(probes["loss"]).any():
             found.setdefault(Arm(run.bn, run.init), {})[run.seed] = probes
             shown.append(run)
     has_paper_grid = all(has_grid(probes, PAPER_MULTIPLES) for probed in found.values() for probes in probed.values())
@@ -174,7 +174,7 @@ def compare(group: Group, lr: float) -> SmoothnessComparison:
 
 def probed_runs(group: Group) -> list[LandscapeRun]:
     """The runs of a group that have probes."""
-    return [run for run in group.runs if run.measured.probes() is not None]
+    return [run for run in group.runs if run.record.probes is not None]
 
 
 def _medians(probed: Probed) -> dict[str, float]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from cifar_lab.runs import Record
 from cifar_lab.runs.labels import data_name, has_constant_rate
-from cifar_lab.table.measured import Measured
 
 # What a run is told by; and what changes with it: BatchNorm in the network, the seed of the data.
 _AXES = {"bn": "${bn}", "model.init": "${model.init}", "optimizer.lr": "${optimizer.lr}", "seed": "${seed}"}
@@ -27,14 +27,14 @@ class LandscapeRun:
         init: How its weights are initialised, by the option's name.
         lr: The optimizer's learning rate.
         seed: Equal for runs of the same batch order.
-        measured: The run.
+        record: The run.
     """
 
     bn: bool
     init: str
     lr: float
     seed: int
-    measured: Measured
+    record: Record
 
     @cached_property
     def described(self) -> str:
@@ -80,10 +80,10 @@ class Group:
             runs: Those that a figure shows; without them all.
         """
         shown = list(self.runs if runs is None else runs)
-        first = shown[0].measured.record
+        first = shown[0].record
         network = str(first.options.get("model") or str(self.settings.get("model._target_", "")).rpartition(".")[2])
         data = data_name(str(first.options.get("data") or "data of unknown name"))
-        sizes = {run.measured.record.result["train_size"] for run in shown if run.measured.is_finished}
+        sizes = {run.record.result["train_size"] for run in shown if run.record.is_finished}
         asked = self.settings.get("data.train_size")
         images = f"{sizes.pop():,}" if len(sizes) == 1 else "all" if asked is None else f"{asked:,.0f}"
         seeds = sorted({run.seed for run in shown})
@@ -96,7 +96,7 @@ def optimizer_of(group: Group) -> str:
     return str(group.settings.get("optimizer._target_", "")).rpartition(".")[2]
 
 
-def groups(measured: Iterable[Measured]) -> list[Group]:
+def groups(measured: Iterable[Record]) -> list[Group]:
     """Runs by the settings that they share; of those whose numbers must be equal one counts.
 
     Those that can be read and have trained, whatever has become of them.
@@ -104,17 +104,17 @@ def groups(measured: Iterable[Measured]) -> list[Group]:
     found: dict[str, dict[tuple[bool, str, float, int], LandscapeRun]] = {}
     shared: dict[str, dict[str, Any]] = {}
     for one in measured:
-        settings = one.record.settings
-        if one.record.seed is None or "optimizer.lr" not in settings or not isinstance(settings.get("bn"), bool):
+        settings = one.settings
+        if one.seed is None or "optimizer.lr" not in settings or not isinstance(settings.get("bn"), bool):
             continue
         own = {key: value for key, value in settings.items() if not _varies(key, one)}
         key = json.dumps(own, sort_keys=True)
         init = str(settings.get("model.init", "default"))
-        run = LandscapeRun(settings["bn"], init, float(settings["optimizer.lr"]), one.record.seed, one)
+        run = LandscapeRun(settings["bn"], init, float(settings["optimizer.lr"]), one.seed, one)
         place = (run.bn, run.init, run.lr, run.seed)
         shared[key] = own
         known = found.setdefault(key, {}).setdefault(place, run)
-        if one.is_finished and not known.measured.is_finished:
+        if one.is_finished and not known.record.is_finished:
             found[key][place] = run
     return [
         Group(shared[key], tuple(runs[place] for place in sorted(runs, key=lambda place: (not place[0], *place[1:]))))
@@ -122,7 +122,7 @@ def groups(measured: Iterable[Measured]) -> list[Group]:
     ]
 
 
-def the_group(measured: Sequence[Measured]) -> Group:
+def the_group(measured: Sequence[Record]) -> Group:
     """The one group of runs that are to be compared.
 
     Raises:
@@ -143,7 +143,7 @@ def the_group(measured: Sequence[Measured]) -> Group:
     return found[0]
 
 
-def _varies(key: str, run: Measured) -> bool:
-    source = run.record.sources.get(key, "")
+def _varies(key: str, run: Record) -> bool:
+    source = run.sources.get(key, "")
     follows = any(axis in source for axis in _AXES.values())
     return key in _AXES or key in ("model.batch_norm", "data.seed") or follows or key.split(".")[0] in _NO_SETTINGS

@@ -11,7 +11,7 @@ from cifar_lab.landscape.batch_norm.numbers import Written
 from cifar_lab.landscape.batch_norm.probes import SmoothnessComparison, compare, probed_runs
 from cifar_lab.landscape.batch_norm.runs import the_group
 from cifar_lab.runs import Run
-from cifar_lab.table.measured import gather
+from cifar_lab.table.records import gather
 
 
 def write_smoothness(runs: Iterable[Run], output: Path) -> Written:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from cifar_lab.landscape.batch_norm.numbers import listed, median
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun
+from cifar_lab.runs import Record
 from cifar_lab.table.curves import epochs_to
-from cifar_lab.table.measured import Measured
 
 ACCURACIES = (0.5, 0.7, 0.8)
 # Ten classes: a network that has learnt nothing is right in a tenth of the images.
@@ -40,16 +40,16 @@ class RateRange(NamedTuple):
         return f"{at_least}{decades:.2g} decades ({self.low:g} to {self.high:g} of {listed(self.tried)})"
 
 
-def trains(run: Measured) -> bool:
+def trains(run: Record) -> bool:
     """Whether a run has ended, without diverging, above the accuracy of a network that has learnt nothing."""
-    return run.is_finished and float(run.record.result["test/acc_final"]) >= USELESS
+    return run.is_finished and float(run.result["test/acc_final"]) >= USELESS
 
 
 def rate_range(group: Group, *, bn: bool, init: str) -> RateRange:
     """At which learning rates a network trains in every seed."""
-    runs = [run for run in group.runs if (run.bn, run.init) == (bn, init) and run.measured.has_ended]
+    runs = [run for run in group.runs if (run.bn, run.init) == (bn, init) and run.record.has_ended]
     tried = tuple(sorted({run.lr for run in runs}))
-    good = {rate for rate in tried if all(trains(run.measured) for run in runs if run.lr == rate)}
+    good = {rate for rate in tried if all(trains(run.record) for run in runs if run.lr == rate)}
     stretches = [list(rates) for is_good, rates in itertools.groupby(tried, key=good.__contains__) if is_good]
     widest = max(stretches, key=lambda stretch: stretch[-1] / stretch[0], default=[None])
     return RateRange(tried, widest[0], widest[-1])
@@ -63,7 +63,7 @@ def speed(group: Group) -> pd.DataFrame:
         line = {"network": NAMES[bn], "initialisation": INITS.get(init, init), "learning rate": f"{lr:g}"}
         for accuracy in ACCURACIES:
             line[f"epochs to {100 * accuracy:g} % validation accuracy"] = _epochs(runs, accuracy)
-        ended = [run.measured for run in runs if run.measured.has_ended]
+        ended = [run.record for run in runs if run.record.has_ended]
         line["trains"] = f"{sum(map(trains, ended))} of {len(ended)}"
         lines.append(line)
     return pd.DataFrame(lines)
@@ -71,7 +71,7 @@ def speed(group: Group) -> pd.DataFrame:
 
 def _epochs(runs: Sequence[LandscapeRun], accuracy: float) -> str:
     """The median with its interval; as far as runs have reached it."""
-    known = [run.measured.metrics for run in runs if run.measured.is_finished and run.measured.metrics is not None]
+    known = [run.record.metrics for run in runs if run.record.is_finished and run.record.metrics is not None]
     reached = np.array([epochs_to(metrics, accuracy) for metrics in known])
     missing = int(np.isnan(reached).sum())
     if not len(reached):

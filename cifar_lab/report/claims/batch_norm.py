@@ -1,4 +1,4 @@
-"""What the published report claims in words of BatchNorm, each with the number that decides it."""
+"""The published report's claims on BatchNorm, each with the number that decides it."""
 
 from collections.abc import Sequence
 
@@ -22,9 +22,7 @@ _HALF = Quantity("epochs to 50 %", of_curve(lambda metrics: epochs_to(metrics, 0
 def claims(reproduction: Reproduction, landscape: Landscape | None = None) -> list[Claim]:
     """Those of the VGG-A rows, and those that the study of the loss landscape decides.
 
-    Args:
-        reproduction: What was measured.
-        landscape: What was found of the loss landscape in it, where that is known already.
+    `landscape` saves the time to find it in the runs again.
     """
     found = landscape_claims.landscape(reproduction.measured) if landscape is None else landscape
     return [
@@ -56,29 +54,29 @@ def _half_right(found: Reproduction, shorter: Group | None) -> list[Claim]:
 
 
 def _half_by(found: Reproduction, shorter: Group | None, bn: bool) -> tuple[str, float | None]:
-    """When a network's runs have 50 %, told, and the latest of them, infinite if one never has; None if not known.
+    """When a network's runs reach 50 %, in words, and the last of them, infinite if one never does; None if not known.
 
-    From full-length runs, else from the study's on all images: at a constant rate a shorter run is a longer one's
-    beginning.
+    From full-length runs, else from the study's on all images: at a constant rate a shorter run is the beginning of a
+    longer one.
     """
     name = NAMES[bn]
     reached = numbers_of(rows_of(found, {name: f"{_ROWS[bn]},optimizer.lr=1e-3"}), _HALF)
     told = reached.told()
     is_whole = shorter is None or bool(len(reached.values[name]) or reached.diverged)
     if shorter is not None and not is_whole and shorter.is_beginning:
-        reached = numbers_of({name: [run.measured for run in shorter.arm(bn, "xavier", 1e-3)]}, _HALF)
+        reached = numbers_of({name: [run.record for run in shorter.arm(bn, "xavier", 1e-3)]}, _HALF)
         told = f"{reached.told()}, of runs of {shorter.length[1]:g} epochs" if len(reached.values[name]) else told
     latest = float(reached.values[name].max(initial=0.0))
-    # Who has not come so far in a shorter run may still do so in time; how far one came that diverged is not known.
+    # A longer run may reach what a shorter one has not; how far a diverged one came is not known.
     if not len(reached.values[name]) or reached.diverged or (np.isnan(latest) and not is_whole):
         return told, None
     return told, np.inf if np.isnan(latest) else latest
 
 
 def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
-    """Of the report's rows at its rates, and of the studies at theirs; each setting is an initialisation and a rate.
+    """For the report's rows at its rates, and the studies' initialisations and rates.
 
-    A seed that was run under both protocols is one seed.
+    A seed that was run under both protocols counts once.
     """
     words = "BatchNorm allows larger learning rates without divergence"
     decides = (
@@ -92,7 +90,7 @@ def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
     settings += [
         (
             f"{INITS.get(init, init)}, {optimizer_of(group)} {lr:g}",
-            {bn: tuple(run.measured for run in group.arm(bn, init, lr)) for bn in (True, False)},
+            {bn: tuple(run.record for run in group.arm(bn, init, lr)) for bn in (True, False)},
         )
         for group in studied
         for init, lr in dict.fromkeys((run.init, run.lr) for run in group.runs)
@@ -103,7 +101,7 @@ def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
         if not all(ended.values()):
             continue
         trained = {bn: [trains(run) for run in of_network] for bn, of_network in ended.items()}
-        seeds = min(len({run.record.seed for run in of_network}) for of_network in ended.values())
+        seeds = min(len({run.seed for run in of_network}) for of_network in ended.values())
         counts = [f"{sum(trained[bn])} of {len(trained[bn])}" for bn in (True, False)]
         of_seeds = f", of {seeds} seed{'s' * (seeds > 1)}" if seeds < min(map(len, trained.values())) else ""
         told.append(f"{name}: {counts[0]} train with it, {counts[1]} without{of_seeds}")
@@ -112,6 +110,5 @@ def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
             gains += all(trained[True]) and not any(trained[False])
             losses += all(trained[False]) and not any(trained[True])
     command = "; ".join(trains_study(study) for study in ("bn_landscape", "bn_smoothness"))
-    if not known:
-        return Claim(words, decides, "; ".join(told) or NOT_MEASURED, UNTESTED, command)
-    return Claim(words, decides, "; ".join(told), verdict(bool(gains and not losses)), command)
+    decision = verdict(bool(gains and not losses)) if known else UNTESTED
+    return Claim(words, decides, "; ".join(told) or NOT_MEASURED, decision, command)

@@ -1,4 +1,4 @@
-"""What the published report claims in words, each with the number that decides it."""
+"""The published report's claims in words, each with the number that decides it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +21,7 @@ from cifar_lab.table.curves import largest_jump, mean_jump
 
 __all__ = ["Claim", "claims"]
 
-_ACTIVATIONS = {"LeakyReLU": "activation_leaky_relu", "ReLU": "activation_relu", "ELU": "activation_elu"}
+_RELUS = {"LeakyReLU": "activation_leaky_relu", "ReLU": "activation_relu"}
 _SCHEDULES = {"step": "scheduler_step", "plateau": "scheduler_plateau", "cosine": "scheduler_cosine"}
 _TUNED = "study=optimizer, each at its own rate"
 # Explained in the folder of the sweep that trains the two.
@@ -34,12 +34,7 @@ _MEAN_JUMP = Quantity("mean change", of_curve(mean_jump), unit="", digits=4)
 
 
 def claims(reproduction: Reproduction, parameters: Mapping[str, int]) -> list[Claim]:
-    """Every claim of the report.
-
-    Args:
-        reproduction: What was measured.
-        parameters: Each row's number of parameters, by the row's name.
-    """
+    """Every claim of the report, from what was measured and each row's number of parameters, by the row's name."""
     return [
         *_activation(reproduction),
         *losses.claims(reproduction),
@@ -51,17 +46,16 @@ def claims(reproduction: Reproduction, parameters: Mapping[str, int]) -> list[Cl
 
 
 def _of_rows(found: Reproduction, experiments: Mapping[str, str], quantity: Quantity) -> tuple[Numbers, str]:
-    """A number of the rows that a claim compares, and what trains them under the same protocol."""
+    """A number of the rows that a claim compares, and the command that trains them under the same protocol."""
     numbers = numbers_of(rows_of(found, experiments), quantity)
     return numbers, trains_rows(experiments.values(), numbers.protocol)
 
 
 def _activation(found: Reproduction) -> list[Claim]:
-    two = {name: _ACTIVATIONS[name] for name in ("LeakyReLU", "ReLU")}
-    of_two, trains_two = _of_rows(found, two, ACCURACY)
-    of_all, trains_all = _of_rows(found, _ACTIVATIONS, ACCURACY)
+    of_two, trains_two = _of_rows(found, _RELUS, ACCURACY)
+    of_all, trains_all = _of_rows(found, {**_RELUS, "ELU": "activation_elu"}, ACCURACY)
     similar = [of_two.pairs.get(("LeakyReLU", "ReLU"))]
-    weaker = [of_all.pairs.get((name, "ELU")) for name in two]
+    weaker = [of_all.pairs.get((name, "ELU")) for name in _RELUS]
     return [
         Claim(
             "LeakyReLU and ReLU have similar performance",
@@ -82,11 +76,11 @@ def _activation(found: Reproduction) -> list[Claim]:
 
 
 def _revived(found: Reproduction) -> Claim:
-    two = {name: _ACTIVATIONS[name] for name in ("ReLU", "LeakyReLU")}
+    two = {name: _RELUS[name] for name in ("ReLU", "LeakyReLU")}
     shares, trains = _of_rows(found, two, _NEGATIVE_ONLY)
     fewer = [shares.pairs.get(("ReLU", "LeakyReLU"))]
     is_measured = any(len(values) for values in shares.values.values())
-    if not is_measured:  # runs that are there need no more than to be explained
+    if not is_measured:  # existing runs only need to be explained
         _, trains = _of_rows(found, two, ACCURACY)
     return Claim(
         "LeakyReLU revives dying units",

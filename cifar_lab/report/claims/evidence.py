@@ -1,4 +1,4 @@
-"""What decides a claim: verdicts on differences, and the command lines whose runs give them."""
+"""Verdicts on claims from differences, and the command lines whose runs give them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Difference
 
 SUPPORTED, NOT_SUPPORTED, UNTESTED = "supported", "not supported", "untested"
 NOT_MEASURED = "not measured: no run records it yet"
-ALIKE = 0.005  # rows whose means surely differ by less are alike
+ALIKE = 0.005  # the margin within which rows are alike
 WITHIN = (
     f"lies within ± {100 * ALIKE:g} points, even where Welch's test, corrected by Holm, tells the two apart; not "
     "supported if it tells two apart otherwise, else untested"
@@ -19,14 +19,14 @@ _SEEDS = f"seed='range(0,{SEEDS_FOR_TESTS})'"
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim and what became of it.
+    """A claim of the report and its verdict.
 
     Attributes:
         words: The report's.
         decides: Which number decides, and how.
         numbers: What was measured.
         verdict: supported, not supported or untested.
-        command: A command line whose runs decide; empty where there is nothing to run.
+        command: A command line whose runs decide; empty if there is nothing to run.
     """
 
     words: str
@@ -42,7 +42,7 @@ def trains_rows(experiments: Iterable[str], protocol: str) -> str:
 
 
 def trains_study(study: str, *typed: str) -> str:
-    """The command line of a study with what is typed beside it."""
+    """The command line of a study, with other arguments."""
     return " ".join((_TRAIN, f"study={study}", *typed))
 
 
@@ -51,32 +51,20 @@ def trains_options(study: str, options: Iterable[str], *typed: str) -> str:
     return trains_study(study, f"{study}={','.join(options)}", _SEEDS, *typed)
 
 
-def turned(pair: Difference | None) -> Difference | None:
-    """The same difference, the other way round."""
-    if pair is None:
-        return None
-    low, high = pair.interval
-    return Difference(pair.second, pair.first, -pair.mean, (-high, -low), pair.p, pair.adjusted)
-
-
 def alike(pairs: Sequence[Difference | None]) -> str:
-    """Supported where all surely differ by less than what counts, not supported where one surely differs otherwise."""
-    known = [pair for pair in pairs if pair is not None]
-    if len(known) < len(pairs):
-        return UNTESTED
-    if all(pair.interval[0] >= -ALIKE and pair.interval[1] <= ALIKE for pair in known):
-        return SUPPORTED
-    return NOT_SUPPORTED if any(pair.is_significant for pair in known) else UNTESTED
+    """Supported if every 95 % interval lies within the margin, else not supported if a difference is significant."""
+    within = all_hold(pairs, lambda pair: max(-pair.interval[0], pair.interval[1]) <= ALIKE)
+    is_told_apart = any(pair.is_significant for pair in pairs if pair is not None)
+    return UNTESTED if within == NOT_SUPPORTED and not is_told_apart else within
 
 
 def all_hold(pairs: Sequence[Difference | None], holds: Callable[[Difference], bool]) -> str:
-    """Whether something holds of all differences; untested where one of them was not tested."""
-    known = [pair for pair in pairs if pair is not None]
-    return verdict(all(map(holds, known))) if len(known) == len(pairs) else UNTESTED
+    """Whether something holds for all differences; untested if one of them was not tested."""
+    return UNTESTED if None in pairs else verdict(all(holds(pair) for pair in pairs if pair is not None))
 
 
 def is_above(pair: Difference) -> bool:
-    """Whether the first row is surely above the second."""
+    """Whether the first row is significantly above the second."""
     return pair.is_significant and pair.mean > 0
 
 

@@ -1,4 +1,4 @@
-"""What the report claims of BatchNorm and the loss landscape, each with the numbers that decide it."""
+"""The report's claims on BatchNorm and the loss landscape, each with the numbers that decide it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cifar_lab.landscape.batch_norm.numbers import Estimate
 from cifar_lab.landscape.batch_norm.probes import SmoothnessComparison
 from cifar_lab.landscape.batch_norm.runs import INITS, Group, groups
 from cifar_lab.report.claims.evidence import NOT_MEASURED, UNTESTED, Claim, trains_study, verdict
-from cifar_lab.table.measured import Measured
+from cifar_lab.runs import Record
 
 T = TypeVar("T")
 
@@ -23,9 +23,11 @@ _SHIFTED = (
     "outputs/study-bn_landscape/*lr=0.001,*"
 )
 
-_CIFAR10 = "cifar_lab.data.datamodule.CIFAR10DataModule"
-_VGG = "cifar_lab.models.VGG"
-_VGG_A = [[64], [128], [256, 256], [512, 512], [512, 512]]
+_OF_VGG_A = {
+    "model._target_": "cifar_lab.models.VGG",
+    "model.stages": [[64], [128], [256, 256], [512, 512], [512, 512]],
+    "data._target_": "cifar_lab.data.datamodule.CIFAR10DataModule",
+}
 _EVERY = (
     "95 % interval by Student's t over three seeds or more (of ratios, on their logarithms), for each initialisation "
     "that was run"
@@ -34,13 +36,13 @@ _EVERY = (
 
 @dataclass(frozen=True)
 class Landscape:
-    """The runs that decide: VGG-A on CIFAR-10 with and without BatchNorm, of each protocol the longest.
+    """The runs that decide: VGG-A on CIFAR-10 with and without BatchNorm, the longest.
 
     Attributes:
-        bands: A comparison for each initialisation, of several learning rates.
-        band_group: The runs that they are of.
+        bands: A comparison for each initialisation, over several learning rates.
+        band_group: The runs of the bands.
         smoothness: Of probes.
-        probed_group: The runs that they are of.
+        probed_group: The runs with these probes.
     """
 
     bands: tuple[BandComparison, ...] = ()
@@ -49,22 +51,15 @@ class Landscape:
     probed_group: Group | None = None
 
     @cached_property
-    def runs(self) -> list[Measured]:
+    def runs(self) -> list[Record]:
         """Those that have ended, each once."""
-        of_groups = [group.runs for group in (self.band_group, self.probed_group) if group is not None]
-        found = {run.measured.record.identity: run.measured for runs in of_groups for run in runs}
-        return [run for run in found.values() if run.has_ended]
+        runs = [run.record for group in (self.band_group, self.probed_group) if group is not None for run in group.runs]
+        return [run for run in {run.identity: run for run in runs}.values() if run.has_ended]
 
 
-def landscape(measured: Sequence[Measured]) -> Landscape:
+def landscape(measured: Sequence[Record]) -> Landscape:
     """Find the runs that decide, by their settings: on the most training images, of the most epochs, the most runs."""
-    candidates = [
-        run
-        for run in measured
-        if run.record.settings.get("model._target_") == _VGG
-        and run.record.settings.get("model.stages") == _VGG_A
-        and run.record.settings.get("data._target_") == _CIFAR10
-    ]
+    candidates = [run for run in measured if all(run.settings.get(key) == value for key, value in _OF_VGG_A.items())]
     found = sorted(groups(candidates), key=lambda group: (*group.length, len(group.runs)), reverse=True)
     bands, band_group = _first(found, _bands)
     smoothness, probed_group = _first(found, _smoothness)
@@ -172,7 +167,7 @@ def _told(ratios: dict[str, Estimate]) -> str:
 
 
 def _all_above(estimates: Sequence[Estimate], bound: float) -> str:
-    """Whether every interval lies above a bound; untested where one has none."""
+    """Whether every interval lies above a bound; untested without one of them."""
     intervals = [estimate.t_interval for estimate in estimates]
     if not intervals or None in intervals:
         return UNTESTED
@@ -190,11 +185,7 @@ def _first(found: Sequence[Group], compared: Callable[[Group], T]) -> tuple[T | 
 
 
 def _bands(group: Group) -> tuple[BandComparison, ...]:
-    """Of every initialisation that has both networks at two rates.
-
-    Raises:
-        ValueError: None has.
-    """
+    """For every initialisation that has both networks at two rates; ValueError without one."""
     made = []
     for init in group.inits:
         both = {bn: {run.lr for run in group.runs if (run.bn, run.init) == (bn, init)} for bn in (True, False)}
@@ -206,10 +197,6 @@ def _bands(group: Group) -> tuple[BandComparison, ...]:
 
 
 def _smoothness(group: Group) -> SmoothnessComparison:
-    """At the learning rate of the most probed runs, of the highest of them.
-
-    Raises:
-        ValueError: Not both networks have probes.
-    """
+    """At the learning rate of the most probed runs, the highest of equals; ValueError without both networks."""
     rates = [run.lr for run in probes.probed_runs(group)]
     return probes.compare(group, max(rates, key=lambda rate: (rates.count(rate), rate), default=0.0))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cifar_lab.report.claims.evidence import UNTESTED, Claim, all_hold, is_above, trains_options, turned, verdict
+from cifar_lab.report.claims.evidence import UNTESTED, Claim, all_hold, is_above, trains_options, verdict
 from cifar_lab.report.claims.numbers import (
     ACCURACY,
     NO_RUN,
@@ -17,15 +17,16 @@ from cifar_lab.report.claims.numbers import (
     study_of,
 )
 from cifar_lab.report.reproduction import Reproduction
+from cifar_lab.runs import Record
 from cifar_lab.statistics.significance import Difference
 from cifar_lab.table.curves import epochs_to, instability
-from cifar_lab.table.measured import Measured
 
 _OPTIONS = {"cross-entropy": "ce", "focal": "focal", "label smoothing": "label_smoothing", "MSE": "mse"}
 _TWO = ("cross-entropy", "focal")
+_WILDER = ("focal", "cross-entropy")
 
 _CHANGES = Quantity("changes of val/acc", of_curve(instability), digits=3)
-_FINAL = Quantity("final test accuracy", lambda run: run.record.result.get("test/acc_final"))
+_FINAL = Quantity("final test accuracy", lambda run: run.result.get("test/acc_final"))
 _SPEED = Quantity("epochs to 80 %", of_curve(lambda metrics: epochs_to(metrics, 0.8)), unit="epochs", digits=1)
 _GAIN = Quantity("gain", lambda run: None, change=True)  # of two runs, so no run alone has one
 
@@ -42,7 +43,7 @@ def claims(found: Reproduction) -> list[Claim]:
 
 def _calmer(found: Reproduction) -> Claim:
     changes = _of_study(found, _TWO, _CHANGES)
-    wilder = [turned(changes.pairs.get(_TWO))]
+    wilder = [changes.pairs.get(_WILDER)]
     return Claim(
         "Cross-entropy was more stable than focal loss",
         f"{_STABILITY}: lower by Welch's test",
@@ -54,7 +55,7 @@ def _calmer(found: Reproduction) -> Claim:
 
 def _fast(found: Reproduction) -> Claim:
     speed, changes = (_of_study(found, _TWO, quantity) for quantity in (_SPEED, _CHANGES))
-    slower, wilder = [speed.pairs.get(_TWO)], [turned(changes.pairs.get(_TWO))]
+    slower, wilder = [speed.pairs.get(_TWO)], [changes.pairs.get(_WILDER)]
     return Claim(
         "Focal loss is fast but less stable",
         f"epochs to 80 %, fewer than cross-entropy's; and {_STABILITY}, higher; both by Welch's test",
@@ -67,7 +68,7 @@ def _fast(found: Reproduction) -> Claim:
 def _median(found: Reproduction) -> Claim:
     name = "label smoothing"
     changes, accuracies = _of_study(found, _OPTIONS, _CHANGES), _of_study(found, ("cross-entropy", name), ACCURACY)
-    better, places = [turned(accuracies.pairs.get(("cross-entropy", name)))], changes.ranks
+    better, places = [accuracies.pairs.get((name, "cross-entropy"))], changes.ranks
     return Claim(
         "Label smoothing is of median stability and high performance",
         f"{_STABILITY}: neither the least nor the most of the four; accuracy above cross-entropy's by Welch's test",
@@ -89,7 +90,7 @@ def _normal(found: Reproduction) -> Claim:
     )
 
 
-def _long_training(runs: Sequence[Measured]) -> Claim:
+def _long_training(runs: Sequence[Record]) -> Claim:
     names = ("cross-entropy", "label smoothing", "MSE")
     gained: dict[str, np.ndarray] = {}
     diverged: dict[str, str] = {}
@@ -102,7 +103,7 @@ def _long_training(runs: Sequence[Measured]) -> Claim:
         if lost:
             diverged[name] = f"{len(lost)} of {len(seeds)} diverged"
     gains = Numbers(_GAIN, gained, "holdout", diverged)
-    more = [turned(gains.pairs.get(("cross-entropy", name))) for name in names[1:]]
+    more = [gains.pairs.get((name, "cross-entropy")) for name in names[1:]]
     return Claim(
         "Label smoothing and MSE show great potential after many epochs",
         "what 100 epochs gain over 50, seed by seed, in study=loss: more than cross-entropy's by Welch's test, "
@@ -113,8 +114,8 @@ def _long_training(runs: Sequence[Measured]) -> Claim:
     )
 
 
-def _accuracy(run: Measured) -> float:
-    return float(run.record.result["test/acc"])
+def _accuracy(run: Record) -> float:
+    return float(run.result["test/acc"])
 
 
 def _options(names: Iterable[str]) -> list[str]:
@@ -126,7 +127,7 @@ def _of_study(found: Reproduction, names: Iterable[str], quantity: Quantity) -> 
 
 
 def _told(found: Reproduction, *shown: tuple[Numbers, Sequence[Difference | None] | None]) -> str:
-    """Numbers of the study, which losses are the less stable for having diverged, and numbers of the report's rows."""
+    """Numbers of the study, losses that are less stable because they diverged, and numbers of the report's rows."""
     of_study = [(numbers.quantity.name, numbers.told(pairs)) for numbers, pairs in shown]
     rows = [rows_of(found, {name: f"loss_{_OPTIONS[name]}" for name in numbers.values}) for numbers, _ in shown]
     of_rows = [
@@ -140,6 +141,6 @@ def _told(found: Reproduction, *shown: tuple[Numbers, Sequence[Difference | None
 
 
 def _listed(told: Sequence[tuple[str, str]]) -> str:
-    """What was told of each quantity; where that is nothing of each, so once."""
+    """The words on each quantity; `NO_RUN` once if there is no run for any."""
     known = [f"{name}: {words}" for name, words in told]
     return "; ".join(known) if any(words != NO_RUN for _, words in told) else NO_RUN

@@ -8,33 +8,33 @@ import numpy as np
 import pandas as pd
 
 from cifar_lab.report.reproduction import PROTOCOLS, Reproduction
+from cifar_lab.runs import Record
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Difference, differences
-from cifar_lab.table.measured import Measured
 
 NO_RUN = "no finished run of full length"
-Runs = Mapping[str, Sequence[Measured]]  # by the name that a claim gives their row
+Runs = Mapping[str, Sequence[Record]]  # by the name of their row in a claim
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is measured of a run, and how it is told.
+    """A number of a run, and how it is printed.
 
     Attributes:
         name: For readers.
-        measure: None of a run that has not recorded it, NaN of one that has never come so far.
+        measure: None for a run that has not recorded it, NaN for one that has never reached it.
         unit: Numbers in `%` are fractions, and their differences points.
         digits: Behind the point; whole epochs of one run have none.
-        change: Whether it is a difference, whose mean is told with its sign.
+        change: Whether it is a difference, whose mean is printed with its sign.
     """
 
     name: str
-    measure: Callable[[Measured], float | None]
+    measure: Callable[[Record], float | None]
     unit: str = "%"
     digits: int = 2
     change: bool = False
 
     def told(self, values: np.ndarray) -> str:
-        """`89.31 ± 0.20 % (5)` of numbers `(n,)`, n at least 1, of which NaN is one never reached."""
+        """`89.31 ± 0.20 % (5)` for numbers `(n,)`, n at least 1, in which NaN was never reached."""
         reached = values[~np.isnan(values)]
         never = len(values) - len(reached)
         if not len(reached):
@@ -58,26 +58,26 @@ class Quantity:
         return told
 
 
-def of_curve(measure: Callable[[pd.DataFrame], float]) -> Callable[[Measured], float | None]:
-    """What is measured of a run's epochs."""
+def of_curve(measure: Callable[[pd.DataFrame], float]) -> Callable[[Record], float | None]:
+    """A measure of a run's epochs."""
     return lambda run: None if run.metrics is None else measure(run.metrics)
 
 
-ACCURACY = Quantity("test accuracy", lambda run: run.record.result.get("test/acc"))
+ACCURACY = Quantity("test accuracy", lambda run: run.result.get("test/acc"))
 
 
 @dataclass(frozen=True)
 class Numbers:
     """A number of each run that a claim compares.
 
-    A row of which a run has diverged, or has never come so far, is told and not compared: its other runs are chosen by
-    what they came to.
+    A row in which a run has diverged, or has never reached the quantity, is reported but not compared: keeping only the
+    survivors would bias the mean.
 
     Attributes:
         quantity: What was measured.
         values: Of the finished runs that have recorded it, `(n,)`, by the row's name.
         protocol: Of all of them.
-        diverged: `1 of 5 diverged` by the name of each row of which that is true, whatever the protocol.
+        diverged: `1 of 5 diverged` by the names of such rows, whatever the protocol.
     """
 
     quantity: Quantity
@@ -88,17 +88,23 @@ class Numbers:
     @cached_property
     def not_compared(self) -> dict[str, str]:
         """Why rows are not compared, however many runs they have, by their names."""
-        never = {name: int(np.isnan(values).sum()) for name, values in self.values.items()}
-        return {
-            **{name: f"{k} of {len(self.values[name])} never came so far" for name, k in never.items() if k},
-            **self.diverged,
+        never = {
+            name: f"{np.isnan(values).sum()} of {len(values)} never came so far"
+            for name, values in self.values.items()
+            if np.isnan(values).any()
         }
+        return {**never, **self.diverged}
 
     @cached_property
     def pairs(self) -> dict[tuple[str, str], Difference]:
-        """The tested differences by the names of both rows, corrected over them all."""
+        """The tested differences, corrected over them all, by the names of both rows in either order."""
         compared = {name: values for name, values in self.values.items() if name not in self.not_compared}
-        return {(pair.first, pair.second): pair for pair in differences(compared)}
+        pairs = {}
+        for pair in differences(compared):
+            first, second, (low, high) = pair.first, pair.second, pair.interval
+            pairs[first, second] = pair
+            pairs[second, first] = Difference(second, first, -pair.mean, (-high, -low), pair.p, pair.adjusted)
+        return pairs
 
     @cached_property
     def ranks(self) -> dict[str, int] | None:
@@ -109,10 +115,9 @@ class Numbers:
         return {name: place for place, name in enumerate(order)}
 
     def told(self, pairs: Sequence[Difference | None] | None = None) -> str:
-        """`ReLU 89.31 ± 0.20 % (5), ELU 87.45 % (1), protocol=report`, and which rows have diverged.
+        """`ReLU 89.31 ± 0.20 % (5), ELU 87.45 % (1), protocol=report`, and the rows that have diverged.
 
-        Args:
-            pairs: Differences to tell behind it, and which rows are not compared; without them nothing is compared.
+        With `pairs`, these differences follow, and all rows that are not compared.
         """
         parts = [f"{name} {self.quantity.told(values)}" for name, values in self.values.items() if len(values)]
         told = f"{', '.join(parts)}, protocol={self.protocol}" if parts else NO_RUN
@@ -124,15 +129,15 @@ class Numbers:
 def numbers_of(runs: Runs, quantity: Quantity) -> Numbers:
     """A number of each run that has it, under the protocol under which most can be decided.
 
-    That is the one under which most rows have enough runs for tests, then the one whose row with the fewest has the
+    This is the one under which most rows have enough runs for tests, then the one whose row with the fewest has the
     most, then the one with the most; else the sound one.
 
     Args:
-        runs: Of the rows that a claim compares, those of both protocols, with a result or without.
-        quantity: What to measure.
+        runs: Of the rows that a claim compares, under both protocols, with a result or without.
+        quantity: The number.
     """
 
-    def values(of_row: Sequence[Measured], protocol: str) -> np.ndarray:
+    def values(of_row: Sequence[Record], protocol: str) -> np.ndarray:
         found = [quantity.measure(run) for run in of_row if run.is_finished and run.protocol == protocol]
         return np.array([value for value in found if value is not None], dtype=float)
 
@@ -144,7 +149,7 @@ def numbers_of(runs: Runs, quantity: Quantity) -> Numbers:
         protocol: {name: values(of_row, protocol) for name, of_row in runs.items()} for protocol in reversed(PROTOCOLS)
     }
     protocol = max(found, key=decides)
-    states = {name: [run.record.state for run in of_row if run.has_ended] for name, of_row in runs.items()}
+    states = {name: [run.state for run in of_row if run.has_ended] for name, of_row in runs.items()}
     diverged = {
         name: f"{ended.count('diverged')} of {len(ended)} diverged"
         for name, ended in states.items()
@@ -153,35 +158,34 @@ def numbers_of(runs: Runs, quantity: Quantity) -> Numbers:
     return Numbers(quantity, found[protocol], protocol, diverged)
 
 
-def rows_of(found: Reproduction, experiments: Mapping[str, str]) -> dict[str, Sequence[Measured]]:
-    """The full-length runs of the rows that are some experiments, by the names that a claim gives them."""
+def rows_of(found: Reproduction, experiments: Mapping[str, str]) -> dict[str, Sequence[Record]]:
+    """The full-length runs of some experiments' rows, by their names in a claim."""
     return {name: found.entry(experiment).runs for name, experiment in experiments.items()}
 
 
-def of_study(runs: Sequence[Measured], study: str, option: str, epochs: int = 50) -> dict[int, Measured]:
-    """The runs that have ended, by seed, of a study with an option of the group of its name, all else as it has it.
+def of_study(runs: Sequence[Record], study: str, option: str, epochs: int = 50) -> dict[int, Record]:
+    """The ended runs, by seed, of a study with one option of the group of its name and nothing else changed.
 
-    Those on CIFAR-10 alone, on all of its training images, under the sound protocol.
+    Only those on all training images of CIFAR-10, under the sound protocol.
     """
     allowed = {"study", study, "epochs", "data", "protocol", "logger", "trainer", "callbacks", "probe"}
-    found: dict[int, Measured] = {}
+    found: dict[int, Record] = {}
     for run in runs:
-        record = run.record
-        typed = {line.lstrip("+~").partition("=")[0] for line in record.overrides}
+        typed = {line.lstrip("+~").partition("=")[0] for line in run.overrides}
         if (
             run.has_ended
-            and record.seed is not None
-            and (record.options.get("study"), record.options.get(study)) == (study, option)
-            and record.options.get("data") == "cifar10"
-            and not typed & (record.settings.keys() | record.options.keys()) - allowed
+            and run.seed is not None
+            and (run.options.get("study"), run.options.get(study)) == (study, option)
+            and run.options.get("data") == "cifar10"
+            and not typed & (run.settings.keys() | run.options.keys()) - allowed
             and run.protocol == "holdout"
-            and record.settings.get("epochs") == epochs == record.result.get("epochs", epochs)
-            and (run.is_finished or record.seed not in found)
+            and run.settings.get("epochs") == epochs == run.result.get("epochs", epochs)
+            and (run.is_finished or run.seed not in found)
         ):
-            found[record.seed] = run
+            found[run.seed] = run
     return found
 
 
-def study_of(found: Reproduction, study: str, options: Mapping[str, str]) -> dict[str, Sequence[Measured]]:
-    """The runs of some options of a study, by the names that a claim gives them."""
+def study_of(found: Reproduction, study: str, options: Mapping[str, str]) -> dict[str, Sequence[Record]]:
+    """The runs of some options of a study, by their names in a claim."""
     return {name: list(of_study(found.measured, study, option).values()) for name, option in options.items()}

@@ -6,15 +6,15 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cifar_lab.report.page.parts import names
 from cifar_lab.report.reproduction import PROTOCOLS, Reproduction
+from cifar_lab.runs import Record
 from cifar_lab.runs.labels import val_label
-from cifar_lab.table.measured import Measured
 
 
 def write(reproduction: Reproduction, folder: Path) -> None:
     """Write the curves of every row's runs, over epochs, under tags of their table.
 
     Charts of custom scalars choose tags, never runs. So a chart of one table needs tags of that table, which are here
-    beside the runs' own event files, and not in them.
+    and not in the runs' own event files.
 
     Args:
         reproduction: What was measured.
@@ -23,14 +23,14 @@ def write(reproduction: Reproduction, folder: Path) -> None:
     for old in folder.glob("**/events.out.tfevents.*"):
         old.unlink()
     layout: dict[str, dict[str, list[object]]] = {}
-    curves: dict[str, list[tuple[str, Measured]]] = {}
+    curves: dict[str, list[tuple[str, Record]]] = {}
     for section in (*reproduction.sections, *reproduction.shortened):
         name, title = names(section)
         shown = [(entry.row.name, run) for entry in section.entries for run in entry.runs if run.metrics is not None]
-        protocols = [one for one in PROTOCOLS if any(run.protocol == one for _, run in shown)]
         for row, run in shown:
-            curves.setdefault(f"{row},protocol={run.protocol},seed={run.record.seed}", []).append((name, run))
+            curves.setdefault(f"{row},protocol={run.protocol},seed={run.seed}", []).append((name, run))
         if shown:
+            protocols = [one for one in PROTOCOLS if any(run.protocol == one for _, run in shown)]
             layout[title] = {
                 **{f"{val_label(one)} accuracy": ["Multiline", [f"{name}/{one}/val/acc$"]] for one in protocols},
                 "training loss": ["Multiline", [f"{name}/.*/train/loss$"]],
@@ -39,12 +39,8 @@ def write(reproduction: Reproduction, folder: Path) -> None:
         with SummaryWriter(str(folder / label.replace("/", "_"))) as writer:
             writer.add_custom_scalars(layout)
             for name, run in runs:
-                _write_curves(writer, name, run)
-
-
-def _write_curves(writer: SummaryWriter, name: str, run: Measured) -> None:
-    assert run.metrics is not None
-    for quantity in ("val/acc", "train/loss"):
-        known = run.metrics[["epoch", quantity]].dropna()
-        for epoch, value in zip(known["epoch"], known[quantity], strict=True):
-            writer.add_scalar(f"{name}/{run.protocol}/{quantity}", float(value), int(epoch))
+                assert run.metrics is not None
+                for quantity in ("val/acc", "train/loss"):
+                    known = run.metrics[["epoch", quantity]].dropna()
+                    for epoch, value in zip(known["epoch"], known[quantity], strict=True):
+                        writer.add_scalar(f"{name}/{run.protocol}/{quantity}", float(value), int(epoch))

@@ -13,13 +13,13 @@ _TICKS = (-30, -10, -3, -1, -0.5, 0, 0.5, 1, 3, 10, 30)
 
 
 class Judged(NamedTuple):
-    """A row with a published accuracy that has been run.
+    """A row with a published accuracy that has been run; accuracies are from 0 to 1.
 
     Attributes:
         label: The row's.
-        published: From 0 to 1.
-        measured: The mean over seeds, from 0 to 1.
-        noise: Where the published accuracy lies if noise explains it.
+        published: The published accuracy.
+        measured: The mean over seeds.
+        noise: The interval of the published accuracy if noise explains it.
         verdict: On the row.
     """
 
@@ -31,11 +31,7 @@ class Judged(NamedTuple):
 
 
 def agreement(rows: Sequence[Judged]) -> Figure:
-    """How far each measured accuracy lies from the published one, with the interval that the verdict rests on.
-
-    Args:
-        rows: From top to bottom.
-    """
+    """How far each measured accuracy lies from the published one, with the verdict's interval; rows from the top."""
     figure = Figure(figsize=(9, 1.1 + 0.34 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):

@@ -1,19 +1,18 @@
-"""The page's tables: the rows of a published table, or of a study, with what belongs to them."""
+"""The page's tables: the rows of a published table, or of a study, with their differences, losses and pictures."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from cifar_lab.report.page.pictures import Picture, curves, pictures
 from cifar_lab.report.reproduction import PROTOCOLS, Entry, Section
+from cifar_lab.runs import Record
 from cifar_lab.runs.labels import val_label
-from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Difference, differences
+from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, differences
 from cifar_lab.table import text
 from cifar_lab.table.comparison import compare
-from cifar_lab.table.measured import Measured
-from cifar_lab.table.records import Record
 
 _COLUMNS = {
     "report": ("report: best epoch", "report: last epoch"),
@@ -25,15 +24,15 @@ _SOME_UNTESTED = f"Rows of fewer than {SEEDS_FOR_TESTS} seeds under a protocol a
 
 @dataclass(frozen=True)
 class Part:
-    """A table of the page with what belongs to it.
+    """A table of the page.
 
     Attributes:
-        name: Where links go.
+        name: Target of links.
         title: For readers.
-        note: What a reader must know beforehand.
+        note: To be read before the table.
         frame: Cells as they are shown.
-        differences: Between its rows.
-        described: Why rows are not tested, where they are not.
+        differences: Between its rows; None if none is tested.
+        described: Why rows are not tested, if some are not.
         losses: Published mean training losses beside measured ones; None where none are published.
         pictures: Its figures.
     """
@@ -42,14 +41,14 @@ class Part:
     title: str
     note: str
     frame: pd.DataFrame
-    differences: pd.DataFrame | None = None
-    described: str = ""
-    losses: pd.DataFrame | None = None
-    pictures: Sequence[Picture] = field(default=())
+    differences: pd.DataFrame | None
+    described: str
+    losses: pd.DataFrame | None
+    pictures: Sequence[Picture]
 
 
 def names(section: Section) -> tuple[str, str]:
-    """What links and files call a table of runs of one length, and what readers do."""
+    """The name of a table of runs of one length in links and files, and its title."""
     name, title = section.table.name, section.table.title
     return (name, title) if section.is_full else (f"{name}-{_slug(section.length)}", f"{title}: {section.length}")
 
@@ -62,16 +61,18 @@ def part(section: Section, parameters: Mapping[str, int]) -> Part:
         parameters: Each row's number of parameters, by the row's name.
     """
     name, title = names(section)
-    tested, described = _differences(section)
+    entries = [entry for entry in section.entries if section.is_full or entry.runs]
+    rows = {}
+    if section.is_full and len(entries) > 1:
+        rows = {
+            protocol: {one.row.label: one.values("test/acc", protocol) for one in entries} for protocol in PROTOCOLS
+        }
     return Part(
         name,
         title,
         section.table.note if section.is_full else "",
-        pd.DataFrame(
-            [_cells(entry, section, parameters) for entry in section.entries if section.is_full or entry.runs]
-        ),
-        tested,
-        described,
+        pd.DataFrame([_cells(entry, section, parameters) for entry in entries]),
+        *_differences(rows),
         _losses(section),
         list(pictures(section, name, title)),
     )
@@ -109,45 +110,44 @@ def judged(entry: Entry) -> str:
 
 
 def _both(entry: Entry, name: str) -> str:
-    found = {run.record.result[name] for run in entry.runs if run.is_finished}
+    found = {run.result[name] for run in entry.runs if run.is_finished}
     return ", ".join(f"{value:,}" for value in sorted(found)) or "-"
 
 
 def state(entry: Entry) -> str:
-    """What has become of a row's runs that have no result."""
+    """The states of a row's runs that have no result."""
     told = []
-    for run in entry.unfinished:
-        status = run.record.status
-        reached = f", epoch {status['epoch']} of {status['epochs']}" if {"epoch", "epochs"} <= status.keys() else ""
-        best = run.metrics["val/acc"].max() if run.metrics is not None else np.nan
-        so_far = "" if np.isnan(best) else f", {val_label(run.protocol)} so far {best:.2%}"
-        told.append(f"seed {run.record.seed}, {run.protocol}: {run.record.state}{reached}{so_far}")
+    for run in entry.runs:
+        if not run.is_finished:
+            status = run.status
+            reached = f", epoch {status['epoch']} of {status['epochs']}" if {"epoch", "epochs"} <= status.keys() else ""
+            best = run.metrics["val/acc"].max() if run.metrics is not None else np.nan
+            so_far = "" if np.isnan(best) else f", {val_label(run.protocol)} so far {best:.2%}"
+            told.append(f"seed {run.seed}, {run.protocol}: {run.state}{reached}{so_far}")
     return "; ".join(told)
 
 
-def _differences(section: Section) -> tuple[pd.DataFrame | None, str]:
-    if len(section.entries) < 2 or not section.is_full:
-        return None, ""
-    lines, left_out = [], False
-    for protocol in PROTOCOLS:
-        rows = {entry.row.label: entry.values("test/acc", protocol) for entry in section.entries}
-        lines += [{"protocol": protocol, **_difference(pair)} for pair in differences(rows)]
-        left_out |= any(0 < len(values) < SEEDS_FOR_TESTS for values in rows.values())
-    if lines:
-        return pd.DataFrame(lines), _SOME_UNTESTED if left_out else ""
-    return None, _UNTESTED if left_out else ""
-
-
-def _difference(pair: Difference) -> dict[str, str]:
-    low, high = pair.interval
-    return {
-        "rows": f"{pair.first} − {pair.second}",
-        "points": f"{100 * pair.mean:+.2f}",
-        "95 % interval of this pair": f"{100 * low:+.2f} to {100 * high:+.2f}",
-        "p (Welch)": f"{pair.p:.3g}",
-        "p (Holm)": f"{pair.adjusted:.3g}",
-        "told apart": "yes" if pair.is_significant else "no",
-    }
+def _differences(of_protocols: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[pd.DataFrame | None, str]:
+    """The tested differences of rows, under each protocol or the one without a name, and why others are not tested."""
+    lines = []
+    for protocol, rows in of_protocols.items():
+        for pair in differences(rows):
+            low, high = pair.interval
+            cells = {
+                "rows": f"{pair.first} − {pair.second}",
+                "points": f"{100 * pair.mean:+.2f}",
+                "95 % interval of this pair": f"{100 * low:+.2f} to {100 * high:+.2f}",
+                "p (Welch)": f"{pair.p:.3g}",
+                "p (Holm)": f"{pair.adjusted:.3g}",
+                "told apart": "yes" if pair.is_significant else "no",
+            }
+            lines.append({"protocol": protocol, **cells} if protocol else cells)
+    numbers = [len(values) for rows in of_protocols.values() for values in rows.values()]
+    described = _SOME_UNTESTED if lines else _UNTESTED
+    return (
+        pd.DataFrame(lines) if lines else None,
+        described if any(0 < number < SEEDS_FOR_TESTS for number in numbers) else "",
+    )
 
 
 def _losses(section: Section) -> pd.DataFrame | None:
@@ -168,35 +168,25 @@ def _losses(section: Section) -> pd.DataFrame | None:
     return pd.DataFrame(lines) if lines else None
 
 
-def studies(runs: Sequence[Measured]) -> Iterator[Part]:
-    """A table for each controlled ablation of one length and protocol, as `table` has it, and its rows tested.
-
-    Args:
-        runs: Of studies.
-    """
-    by_identity = {run.record.identity: run for run in runs}
+def studies(runs: Sequence[Record]) -> Iterator[Part]:
+    """A table for each controlled ablation of one length and protocol, with the rows of `table`, and tests of them."""
     groups: dict[tuple[str, float, float, str], list[Record]] = {}
     for run in runs:
-        study, settings = str(run.record.options["study"]), run.record.settings
-        length = settings.get("epochs", 0), settings.get("data.train_size") or 0
-        groups.setdefault((study, *length, run.protocol), []).append(run.record)
-    for (study, epochs, images, protocol), records in sorted(groups.items()):
-        comparison = compare(records)
-        accuracies = {row.label: row.values("test/acc") for row in comparison.rows}
-        pairs = [_difference(pair) for pair in differences(accuracies)]
-        left_out = any(0 < len(values) < SEEDS_FOR_TESTS for values in accuracies.values())
+        length = run.settings.get("epochs", 0), run.settings.get("data.train_size") or 0
+        groups.setdefault((str(run.options["study"]), *length, run.protocol), []).append(run)
+    for (study, epochs, images, protocol), of_study in sorted(groups.items(), key=lambda group: group[0]):
+        comparison = compare(of_study)
         part_of = f", {images:,.0f} training images" if images else ""
         title = f"study={study}: {epochs:g} epochs{part_of}"
         name = _slug(f"{title} {protocol}")
-        rows = {row.label: [by_identity[record.identity] for record in row.records] for row in comparison.rows}
         yield Part(
             name,
             f"{title}, protocol={protocol}",
             " ".join(f"{line.removeprefix('- ').rstrip('.')}." for line in text.facts(comparison)),
             text.table(comparison),
-            pd.DataFrame(pairs) if pairs else None,
-            (_SOME_UNTESTED if pairs else _UNTESTED) if left_out else "",
-            pictures=list(curves(rows, f"{name}-curves", title, protocol)),
+            *_differences({"": {row.label: row.values("test/acc") for row in comparison.rows}}),
+            None,
+            list(curves({row.label: row.records for row in comparison.rows}, f"{name}-curves", title, protocol)),
         )
 
 

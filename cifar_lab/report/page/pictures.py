@@ -12,20 +12,14 @@ from cifar_lab import figures
 from cifar_lab.figures import Figure, colours
 from cifar_lab.report.page.figures import Judged, agreement
 from cifar_lab.report.reproduction import PROTOCOLS, Section
+from cifar_lab.runs import Record
 from cifar_lab.runs.labels import val_label
 from cifar_lab.table.figures import compared_curves
-from cifar_lab.table.measured import Measured
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page.
-
-    Attributes:
-        name: Of its file, without suffix.
-        words: What it shows.
-        figure: Drawn.
-    """
+    """A figure of the page, with the name of its file, without suffix, and its caption."""
 
     name: str
     words: str
@@ -47,18 +41,15 @@ class Picture:
 def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
     """The curves of a table's runs under each protocol, and a confusion matrix for each row.
 
-    Args:
-        section: The table.
-        name: What the names of the files begin with.
-        title: What the words begin with.
+    The names of the files begin with `name`, and the captions with `title`.
     """
     for protocol in PROTOCOLS:
         runs = {entry.row.label: [run for run in entry.runs if run.protocol == protocol] for entry in section.entries}
         yield from curves(runs, f"{name}-{protocol}-curves", title, protocol)
     tested = {
-        f"{entry.row.label}\n{_told(first)}": first.record.result
+        f"{entry.row.label}\nseed {run.seed}, protocol={run.protocol}, {run.result['test/acc']:.2%}": run.result
         for entry in section.entries
-        for first in [run for protocol in PROTOCOLS for run in entry.finished(protocol)][:1]
+        for run in [run for protocol in PROTOCOLS for run in entry.finished(protocol)][:1]
     }
     if tested:
         words = f"{title}: confusion matrices of the chosen epoch, percent of the true class"
@@ -68,11 +59,7 @@ def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
 
 
 def glance(sections: Sequence[Section]) -> Iterator[Picture]:
-    """How far each row lies from its published accuracy; nothing where none has been run under the report's protocol.
-
-    Args:
-        sections: Of full length.
-    """
+    """How far each row of full length lies from its published accuracy; nothing without a run to compare."""
     judged = [
         Judged(
             f"{section.table.title}: {entry.row.label}",
@@ -90,13 +77,13 @@ def glance(sections: Sequence[Section]) -> Iterator[Picture]:
         yield Picture("agreement", words, agreement(judged))
 
 
-def curves(rows: Mapping[str, Sequence[Measured]], name: str, title: str, protocol: str) -> Iterator[Picture]:
-    """The training losses and accuracies of runs under one protocol; nothing where none has any.
+def curves(rows: Mapping[str, Sequence[Record]], name: str, title: str, protocol: str) -> Iterator[Picture]:
+    """The training losses and accuracies of runs under one protocol; nothing without any.
 
     Args:
         rows: The runs by their row's label; each row has the same colour whichever of them have runs.
         name: Of the file.
-        title: What the words begin with.
+        title: The beginning of the caption.
         protocol: Of the runs.
     """
     shades = dict(zip(rows, colours(len(rows)), strict=True))
@@ -105,7 +92,3 @@ def curves(rows: Mapping[str, Sequence[Measured]], name: str, title: str, protoc
     if shown:
         words = f"{title}: training loss and accuracy, protocol={protocol}"
         yield Picture(name, words, compared_curves(shown, shades, "", val_label(protocol)))
-
-
-def _told(run: Measured) -> str:
-    return f"seed {run.record.seed}, protocol={run.protocol}, {run.record.result['test/acc']:.2%}"

@@ -1,6 +1,5 @@
 """The report's page, in HTML, Markdown and CSV: published beside measured."""
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,9 @@ from cifar_lab.report.claims import batch_norm
 from cifar_lab.report.claims.claims import Claim, claims
 from cifar_lab.report.claims.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
 from cifar_lab.report.claims.landscape import landscape
-from cifar_lab.report.page import dashboards
-from cifar_lab.report.page.batch_norm import chapter
-from cifar_lab.report.page.findings import findings
+from cifar_lab.report.page import chapters, dashboards
 from cifar_lab.report.page.parts import part, state, studies
-from cifar_lab.report.page.pictures import glance
+from cifar_lab.report.page.pictures import Picture, glance
 from cifar_lab.report.reproduction import PROTOCOLS, Entry, Reproduction
 from cifar_lab.runs import replacing
 from cifar_lab.runs.labels import protocol_words
@@ -46,17 +43,17 @@ def write(
     Raises:
         OSError: The folder cannot be written.
     """
-    told = _page(reproduction, parameters)
+    page = _page(reproduction, parameters)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for old in (folder / "figures").glob("*.svg"):
         old.unlink()
-    of_parts = (one.pictures for one in (*told["parts"], *told["shortened"], *told["studies"], told["chapter"]))
-    for picture in itertools.chain(told["glance"], *of_parts):
+    whole: list[Picture] = [*page["glance"], *(picture for one in page["parts"] for picture in one.pictures)]
+    others = [picture for one in (*page["shortened"], *page["studies"]) for picture in one.pictures]
+    for picture in (*whole, *others, *page["chapter"]["pictures"]):
         (folder / "figures" / f"{picture.name}.svg").write_bytes(picture.data)
     if kept_figures is not None:
         kept_figures.mkdir(parents=True, exist_ok=True)
-        whole = (one.pictures for one in told["parts"])
-        for picture in itertools.chain(told["glance"], *whole):
+        for picture in whole:
             write_figure(picture.figure, kept_figures / f"{picture.name}.png", dpi=80)
     environment = Environment(
         loader=PackageLoader("cifar_lab.report.page"),
@@ -69,7 +66,7 @@ def write(
     environment.filters["code"] = _code
     for name in ("index.html", "report.md"):
         with replacing(folder / name) as file:
-            file.write(environment.get_template(f"{name}.j2").render(told))
+            file.write(environment.get_template(f"{name}.j2").render(page))
     dashboards.write(reproduction, folder / "tensorboard")
     with replacing(folder / "tables.csv") as file:
         numbers(reproduction, parameters).to_csv(file, index=False, lineterminator="\n")
@@ -78,17 +75,15 @@ def write(
 
 def numbers(reproduction: Reproduction, parameters: Mapping[str, int]) -> pd.DataFrame:
     """Every row at every length in numbers, and every hypothesis: accuracies from 0 to 1, over each protocol's runs."""
-    lines, entries = [], reproduction.entries
-    names = {one.row.name: one.name for entry in entries for one in entry.row.hypotheses}
+    lines = []
+    names = {one.row.name: one.name for entry in reproduction.entries for one in entry.row.hypotheses}
     for section in (*reproduction.sections, *reproduction.shortened):
         for entry in section.entries:
-            if section.is_full or entry.runs:
+            shown = [(entry, section.is_full)] if section.is_full or entry.runs else []
+            for one, is_full in (*shown, *((tested, True) for tested in entry.hypotheses)):
                 told = {"table": section.table.name, "length": section.length}
-                told["hypothesis"] = names.get(entry.row.name, "")
-                lines.append({**told, **_numbers(entry, section.is_full), "num_parameters": parameters[entry.row.name]})
-            for hypothesis, tested in zip(entry.row.hypotheses, entry.hypotheses, strict=False):
-                told = {"table": section.table.name, "length": section.length, "hypothesis": hypothesis.name}
-                lines.append({**told, **_numbers(tested, True), "num_parameters": parameters[tested.row.name]})
+                told["hypothesis"] = names.get(one.row.name, "")
+                lines.append({**told, **_numbers(one, is_full), "num_parameters": parameters[one.row.name]})
     return pd.DataFrame(lines)
 
 
@@ -112,18 +107,18 @@ def _numbers(entry: Entry, is_full: bool) -> dict[str, Any]:
 
 
 def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str, Any]:
-    ended = [entry for entry in reproduction.entries if any(run.has_ended for run in entry.runs)]
-    shown = {run.record.identity: run for run in (*reproduction.runs, *reproduction.of_studies) if run.has_ended}
-    results = [run.record.result for run in shown.values() if run.is_finished]
+    """The variables of the templates."""
+    shown = {run.identity: run for run in (*reproduction.runs, *reproduction.of_studies) if run.has_ended}
+    results = [run.result for run in shown.values() if run.is_finished]
     machines = {f"{result['hardware']['device_name']}, {result['precision']}": None for result in results}
-    found = landscape(reproduction.measured)
     revisions = {str(result["git_revision"])[:12]: None for result in results if result.get("git_revision")}
+    found = landscape(reproduction.measured)
     told = claims(reproduction, parameters)
     decided = Counter(claim.verdict for claim in told)
     return {
         "date": date.today().isoformat(),
         "rows": len(reproduction.entries),
-        "ended": len(ended),
+        "ended": sum(any(run.has_ended for run in entry.runs) for entry in reproduction.entries),
         "runs": len(shown),
         "machines": list(machines),
         "revisions": list(revisions),
@@ -135,21 +130,18 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
         "shortened": [part(section, parameters) for section in reproduction.shortened],
         "studies": list(studies(reproduction.of_studies)),
         "unreadable": len(reproduction.unreadable),
-        "findings": list(findings(reproduction)),
+        "findings": list(chapters.findings(reproduction)),
         "row_verdicts": _counted({verdict: len(entries) for verdict, entries in reproduction.verdicts.items()}),
         "claims": _claims(told),
-        "claim_verdicts": _counted(
-            {verdict: decided[verdict] for verdict in (SUPPORTED, NOT_SUPPORTED, UNTESTED) if decided[verdict]}
-        ),
-        "chapter": chapter(found),
+        "claim_verdicts": _counted({verdict: decided[verdict] for verdict in (SUPPORTED, NOT_SUPPORTED, UNTESTED)}),
+        "chapter": chapters.batch_norm(found),
         "chapter_claims": _claims(batch_norm.claims(reproduction, found)),
     }
 
 
 def _selection(reproduction: Reproduction) -> str:
-    """What it may be worth that the test set chooses the epoch; nothing where it has chosen none."""
-    entries = {entry.row.name: entry for entry in reproduction.entries}
-    runs = {run.record.identity: run.record.result for entry in entries.values() for run in entry.finished("report")}
+    """What the choice of the epoch on the test set may be worth; empty if it has chosen none."""
+    runs = {run.identity: run.result for entry in reproduction.entries for run in entry.finished("report")}
     chosen = [result for result in runs.values() if result["best_epoch"] is not None]
     gains = np.array([100 * (result["test/acc"] - result["test/acc_final"]) for result in chosen])
     if not len(gains):
@@ -169,9 +161,7 @@ def _claims(told: Sequence[Claim]) -> pd.DataFrame:
                 "decided by": claim.decides,
                 "measured": claim.numbers,
                 "verdict": claim.verdict,
-                "what decides it is run by": f"`{claim.command}`"
-                if claim.command and claim.verdict == UNTESTED
-                else "",
+                "what decides it is run by": f"`{claim.command}`" * bool(claim.command and claim.verdict == UNTESTED),
             }
             for claim in told
         ]
@@ -179,11 +169,11 @@ def _claims(told: Sequence[Claim]) -> pd.DataFrame:
 
 
 def _counted(verdicts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items() if count)
 
 
 def _code(words: str) -> Markup:
-    """Put what stands between backticks as code, in HTML."""
+    """Put words between backticks as code, in HTML."""
     parts = words.split("`")
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else escape(part) for number, part in enumerate(parts)

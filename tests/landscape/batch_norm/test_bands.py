@@ -9,7 +9,7 @@ from cifar_lab.landscape.batch_norm.bands import compare, write_band
 from cifar_lab.landscape.batch_norm.runs import groups, the_group
 from cifar_lab.landscape.maths.bands import Band
 from cifar_lab.runs import find_runs
-from cifar_lab.table.measured import gather
+from cifar_lab.table.records import gather
 from tests.conftest import holds
 from tests.landscape_runs import RATES, leave, leave_band, losses
 from tests.published_runs import STEPS_PER_EPOCH

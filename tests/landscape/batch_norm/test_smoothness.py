@@ -9,7 +9,7 @@ from cifar_lab.landscape.batch_norm.probes import SmoothnessComparison, compare
 from cifar_lab.landscape.batch_norm.runs import groups
 from cifar_lab.landscape.batch_norm.smoothness import figure, write_smoothness
 from cifar_lab.runs import find_runs
-from cifar_lab.table.measured import gather
+from cifar_lab.table.records import gather
 from tests.conftest import holds
 from tests.landscape_runs import diverge, leave, leave_probed, write_probes
 

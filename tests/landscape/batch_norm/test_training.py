@@ -6,7 +6,7 @@ import pytest
 from cifar_lab.landscape.batch_norm.runs import Group, groups
 from cifar_lab.landscape.batch_norm.training import rate_range, speed
 from cifar_lab.runs import find_runs
-from cifar_lab.table.measured import gather
+from cifar_lab.table.records import gather
 from tests.conftest import holds
 from tests.landscape_runs import leave
 

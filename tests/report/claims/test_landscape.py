@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from cifar_lab.report.claims.evidence import NOT_MEASURED, NOT_SUPPORTED, SUPPORTED, UNTESTED, Claim
 from cifar_lab.report.claims.landscape import Landscape, claims, landscape
 from cifar_lab.runs import find_runs
-from cifar_lab.table.measured import gather
+from cifar_lab.table.records import gather
 from tests.conftest import holds
 from tests.landscape_runs import RATES, leave, leave_band, leave_probed
 
@@ -81,20 +82,10 @@ def test_other_images_and_other_networks_decide_nothing(tmp_path: Path, changes:
 
 
 def write_shift(path: Path, folders: Iterable[str], cosine: dict[bool, float]) -> None:
-    lines = [
-        {
-            "run": name,
-            "epoch": epoch,
-            "layer": layer,
-            "name": "",
-            "cosine": 1.0 if layer == 1 else cosine["bn_" in name],
-        }
-        for name in folders
-        for epoch in (0, 4)
-        for layer in (1, 2, 3)
-    ]
+    places = itertools.product(folders, (0, 4), (1, 2, 3))
+    lines = [(name, epoch, layer, "", 1.0 if layer == 1 else cosine["bn_" in name]) for name, epoch, layer in places]
     path.parent.mkdir(exist_ok=True)
-    pd.DataFrame(lines).to_csv(path, index=False)
+    pd.DataFrame(lines, columns=["run", "epoch", "layer", "name", "cosine"]).to_csv(path, index=False)
 
 
 @pytest.mark.parametrize(("without", "verdict"), [(0.5, SUPPORTED), (0.95, NOT_SUPPORTED)])

@@ -25,12 +25,8 @@ def test_stability_of_the_losses_is_that_of_their_study(tmp_path: Path, noise: f
 
 
 def test_four_losses_in_their_study(tmp_path: Path) -> None:
-    for loss, mean, noise in (
-        ("ce", 0.88, 0.004),
-        ("focal", 0.87, 0.03),
-        ("mse", 0.88, 0.001),
-        ("label_smoothing", 0.9, 0.01),
-    ):
+    made = {"ce": (0.88, 0.004), "focal": (0.87, 0.03), "mse": (0.88, 0.001), "label_smoothing": (0.9, 0.01)}
+    for loss, (mean, noise) in made.items():
         leave_loss(tmp_path, loss, mean, noise=noise)
     found = judged(tmp_path)
     assert found["smoothing_median"].verdict == SUPPORTED

@@ -1,0 +1,94 @@
+"""The page's chapters in words: findings with their hypotheses, and how BatchNorm helps optimisation."""
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from cifar_lab.landscape.batch_norm import bands, smoothness
+from cifar_lab.landscape.batch_norm.runs import INITS, NAMES
+from cifar_lab.landscape.batch_norm.training import rate_range, speed
+from cifar_lab.report.claims.landscape import Landscape
+from cifar_lab.report.page.parts import judged, state
+from cifar_lab.report.page.pictures import Picture
+from cifar_lab.report.published import Hypothesis
+from cifar_lab.report.reproduction import Entry, Reproduction
+from cifar_lab.table import text
+
+
+def findings(reproduction: Reproduction) -> Iterator[dict[str, Any]]:
+    """Every published number that the printed settings did not give, and every row about which a hypothesis was run.
+
+    Yields:
+        `title`, the row; `words`, on published and measured; `hypotheses`, a frame with a line for each of
+        `conf/published.yaml`, None without one.
+    """
+    told = set()
+    for entry in reproduction.entries:
+        is_tested = any(tested.runs for tested in entry.hypotheses)
+        if (entry.is_finding or is_tested) and entry.row.name not in told:
+            told.add(entry.row.name)
+            tested = [_tested(*pair) for pair in zip(entry.row.hypotheses, entry.hypotheses, strict=True)]
+            yield {
+                "title": f"{entry.row.label} ({entry.row.name})",
+                "words": _words(entry),
+                "hypotheses": pd.DataFrame(tested) if tested else None,
+            }
+
+
+def _tested(hypothesis: Hypothesis, runs: Entry) -> dict[str, str]:
+    command = [*hypothesis.row.command(), f"name=report-hypothesis-{hypothesis.name}"]
+    cells = {
+        "hypothesis": hypothesis.row.label,
+        "why": hypothesis.words,
+        "best epoch": text.over_seeds(runs.values("test/acc", "report")),
+        "last epoch": text.over_seeds(runs.values("test/acc_final", "report")),
+        "measured, against published": judged(runs),
+        "run by": f"`{shlex.join(['python', '-m', 'cifar_lab.train', *command])}`",
+    }
+    told = state(runs)
+    return {**cells, "state": told} if told else cells
+
+
+def _words(entry: Entry) -> str:
+    published = f"Published: {100 * (entry.row.accuracy or 0):.2f}"
+    if entry.verdict == "diverged":
+        return f"{published}. With the printed settings every run that has ended under `protocol=report` diverged."
+    if entry.noise is None:
+        return f"{published}. The printed settings have not been run under `protocol=report`."
+    low, high = entry.noise
+    where = "outside" if entry.is_finding else "inside"
+    best, last = (text.over_seeds(entry.values(name, "report")) for name in ("test/acc", "test/acc_final"))
+    return (
+        f"{published}. The printed settings give {best} in the best epoch, {last} in the last, `protocol=report`. "
+        f"The published number is {where} {100 * low:.2f} to {100 * high:.2f} ({entry.basis})."
+    )
+
+
+def batch_norm(found: Landscape) -> dict[str, Any]:
+    """The chapter on BatchNorm, except its claims.
+
+    Returns:
+        `sentences`, also on where BatchNorm loses, empty without runs; `speed`, a frame of how fast each network trains
+        at each learning rate, None without runs; `pictures`, of bands and probes.
+    """
+    group = found.band_group
+    sentences = [sentence for band in found.bands for sentence in band.sentences]
+    if group is not None:
+        sentences += [
+            f"Widest range of learning rates that trains, {NAMES[bn]}, {INITS.get(init, init)}: "
+            f"{rate_range(group, bn=bn, init=init).told()}."
+            for init in group.inits
+            for bn in (True, False)
+        ]
+    pictures = []
+    for number, band in enumerate(found.bands, 1):
+        words = f"{band.title}: the training loss of each step, from the lowest to the highest over the learning rates"
+        name = "batch-norm-band" if number == 1 else f"batch-norm-band-{number}"
+        pictures.append(Picture(name, words, bands.figure(band)))
+    if found.smoothness is not None:
+        sentences += found.smoothness.sentences
+        words = f"{found.smoothness.title}: how far loss and gradient change along the gradient"
+        pictures.append(Picture("batch-norm-smoothness", words, smoothness.figure(found.smoothness)))
+    return {"sentences": sentences, "speed": None if group is None else speed(group), "pictures": pictures}

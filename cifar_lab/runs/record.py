@@ -1,0 +1,214 @@
+"""One record of a run, whether it lies in a folder or in the archive, or of a job that has left no run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cifar_lab.runs.fingerprints import digest, leaves, settings
+from cifar_lab.runs.reading import UnreadableError, read_arrays, read_metrics
+from cifar_lab.runs.run_files import RunFiles
+from cifar_lab.runs.sweep import job_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Numbers(NamedTuple):
+    """The files with a run's numbers, which need not exist."""
+
+    metrics: Path
+    steps: Path
+    probes: Path
+    dead_units: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What is known of a run, or of a job that has left none; curves, losses and probes are read when asked for.
+
+    Attributes:
+        state: finished, failed, diverged, interrupted, pruned, running, dead, unreadable or missing.
+        name: Of its sweep.
+        options: The chosen option of each group, as far as it is known.
+        settings: Settings that can change numbers, except the seed, by dotted key, as far as they are known.
+        interpolations: What stands for values that follow others, by dotted key.
+        overrides: The command line.
+        identity: The fingerprint, equal for runs whose numbers must be equal; None for a missing run, the folder of an
+            unreadable one.
+        seed: None if not known.
+        status: What `status.json` says; the archive keeps a part of it for runs that have diverged.
+        result: What `result.json` says; empty if the run has not finished.
+        folder: None for a missing run and for one from the archive.
+        numbers: None for a missing run.
+    """
+
+    state: str
+    name: str = ""
+    options: Mapping[str, str | None] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    interpolations: Mapping[str, str] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    identity: str | None = None
+    seed: int | None = None
+    status: Mapping[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    numbers: Numbers | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is a job that has left no run."""
+        return self.state == "missing"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has a result."""
+        return self.state == "finished"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is left to train: it has finished, or diverged."""
+        return self.state in ("finished", "diverged")
+
+    @property
+    def protocol(self) -> str:
+        """The name of the protocol, which chooses the epoch; empty if not known."""
+        return str(self.settings.get("protocol.name", ""))
+
+    @property
+    def key(self) -> tuple[str | None, str | None]:
+        """Equal for runs of one composition and one study, of which one counts."""
+        return self.identity, self.options.get("study")
+
+    @cached_property
+    def job(self) -> frozenset[str]:
+        """What makes a job of a sweep that job."""
+        return job_key(self.overrides)
+
+    @property
+    def job_without_seed(self) -> frozenset[str]:
+        """The command line that the jobs of one composition share."""
+        return frozenset(line for line in self.job if not line.startswith("seed="))
+
+    @property
+    def description(self) -> str:
+        """The state, and what is known of its reason, in one line."""
+        if self.state in ("running", "pruned"):
+            return f"{self.state}, epoch {self.status.get('epoch', 0)} of {self.status.get('epochs', '?')}"
+        reason = " ".join(str(self.status.get("error", "")).split())
+        return f"{self.state}: {reason}" if reason else self.state
+
+    @cached_property
+    def metrics(self) -> "pd.DataFrame | None":
+        """A row per epoch; None without one, and for a run that has diverged, whose last numbers are not finite.
+
+        Raises:
+            UnreadableError: The archive is damaged.
+        """
+        if self.numbers is None or self.state in ("diverged", "unreadable"):
+            return None
+        try:
+            metrics = read_metrics(self.numbers.metrics)
+        except FileNotFoundError:
+            return None
+        except UnreadableError:
+            if self.folder is None:
+                raise
+            return None
+        return metrics if len(metrics) else None
+
+    @cached_property
+    def steps(self) -> dict[str, np.ndarray] | None:
+        """One array `(steps,)` per quantity, in the archive the loss alone; None if there are none to be read."""
+        return None if self.numbers is None else _arrays(self.numbers.steps)
+
+    @cached_property
+    def probes(self) -> dict[str, np.ndarray] | None:
+        """The arrays of `probes.npz`; None if there are none to be read."""
+        return None if self.numbers is None else _arrays(self.numbers.probes)
+
+    @cached_property
+    def composition(self) -> str:
+        """What runs of all seeds share, as one word: the settings, the experiment, and the study."""
+        own = {key: value for key, value in self.settings.items() if "${seed}" not in self.sources.get(key, "")}
+        return json.dumps([self.options.get("experiment"), self.options.get("study"), own], sort_keys=True)
+
+    @cached_property
+    def sources(self) -> Mapping[str, str]:
+        """Where settings that follow others get their values, interpolations by the setting's dotted key."""
+        return _sources(tuple(self.interpolations.items()), tuple(self.settings))
+
+
+def read(run: RunFiles) -> Record:
+    """Read all that is known of a run, except its numbers; one that is damaged is `unreadable`."""
+    try:
+        composition = run.composition()
+        kept = settings(composition["config"])
+        identity, seed = digest(kept), int(kept.pop("seed"))
+        record = _read(
+            run,
+            name=str(composition["config"].get("name", "")),
+            options=composition["options"],
+            settings=dict(leaves(kept)),
+            interpolations=composition["interpolations"],
+            overrides=tuple(composition["overrides"]),
+            identity=identity,
+            seed=seed,
+        )
+        result = record.result
+        shown = (result.get("options", {}).get("data"), result.get("hardware", {}).get("device_name"))
+        if record.is_finished and None in (*shown, result.get("precision"), result.get("test_size")):
+            raise ValueError(
+                f"{run.result_file} lacks the data, the hardware, the precision or the number of test images"
+            )
+        return record
+    except (OSError, ValueError, KeyError) as error:
+        return _unreadable(run, error)
+
+
+def read_state(run: RunFiles) -> Record:
+    """Read the state, status and result of a run alone, which takes less time than `read`."""
+    try:
+        return _read(run)
+    except (OSError, ValueError) as error:
+        return _unreadable(run, error)
+
+
+def _read(run: RunFiles, **known: Any) -> Record:
+    status = run.status()
+    state = run.state(status)
+    result = run.result() if state == "finished" else {}
+    return Record(state=state, status=status, result=result, folder=run.folder, numbers=_numbers(run), **known)
+
+
+def _unreadable(run: RunFiles, error: Exception) -> Record:
+    told = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
+    status = {**run.status(), "error": told}
+    return Record("unreadable", status=status, identity=str(run.folder), folder=run.folder, numbers=_numbers(run))
+
+
+def _numbers(run: RunFiles) -> Numbers:
+    return Numbers(run.metrics_file, run.steps_file, run.probes_file, run.folder / "explanation" / "dead_units.csv")
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray] | None:
+    try:
+        return read_arrays(path)
+    except (FileNotFoundError, UnreadableError):
+        return None
+
+
+@lru_cache
+def _sources(interpolations: tuple[tuple[str, str], ...], keys: tuple[str, ...]) -> dict[str, str]:
+    """Cached, because thousands of runs have the same."""
+    found = {}
+    for key in keys:
+        inner = [source for prefix, source in interpolations if f"{key}.".startswith(f"{prefix}.")]
+        if inner:
+            found[key] = inner[0]
+    return found
