@@ -39,14 +39,14 @@ def cosine_gain(group: Group, init: str) -> tuple[Estimate, float, float] | None
 
 
 def _rows(run: LandscapeRun) -> pd.DataFrame | None:
-    """A run's lines of the file in the folder that its own is in, or in `landscape` there."""
+    """A run's lines of the file in the folder that its own is in, or in `landscape` there, above the lowest layer."""
     folder = run.record.folder
     for path in [] if folder is None else [folder.parent / "landscape" / FILE, folder.parent / FILE]:
         try:
             table = pd.read_csv(path)
         except (OSError, ValueError):  # none, or a damaged one, which has measured nothing
             continue
-        if folder is not None and table.columns.isin(_COLUMNS).sum() == len(_COLUMNS):
+        if folder is not None and set(table.columns) >= _COLUMNS:
             own = table["run"].map(lambda label: Path(str(label)).name == folder.resolve().name)
             rows = table[own & (table["layer"] > table["layer"].min())]
             if rows["cosine"].notna().any():

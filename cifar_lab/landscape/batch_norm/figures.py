@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cifar_lab.figures import epoch_axis, wrapped
-from cifar_lab.landscape.batch_norm.probes import Probed, SmoothnessComparison
 from cifar_lab.landscape.maths.bands import SMALLEST_LOSS, Band, epoch_means
+
+if TYPE_CHECKING:
+    from cifar_lab.landscape.batch_norm.smoothness import Probed, SmoothnessComparison
 
 # With BatchNorm blue, without orange, which all eyes tell apart; a lighter pair for each further initialisation.
 _COLOURS = (("#0072b2", "#d55e00"), ("#56b4e9", "#e69f00"), ("#009e73", "#cc79a7"))
@@ -50,7 +52,7 @@ def bands(of_networks: Mapping[str, Band], steps_per_epoch: int, title: str) -> 
     return figure
 
 
-def smoothness(comparison: SmoothnessComparison) -> Figure:
+def smoothness(comparison: "SmoothnessComparison") -> Figure:
     """The paper's three panels, and those that tell the network's numbers from the grid's."""
     figure = Figure(figsize=(15, 7.6), layout="constrained")
     panels = figure.subplots(2, 4)
@@ -85,7 +87,7 @@ def smoothness(comparison: SmoothnessComparison) -> Figure:
     return figure
 
 
-def _over_steps(panels: Sequence[Axes], seeds: Sequence[Probed], style: Mapping[str, Any], name: str) -> int:
+def _over_steps(panels: Sequence[Axes], seeds: "Sequence[Probed]", style: Mapping[str, Any], name: str) -> int:
     """Draw an arm's ranges and numbers at the steps that all seeds have; returns how many those are."""
     step = reduce(np.intersect1d, [one.grid.index.to_numpy() for one in seeds])
 
@@ -129,7 +131,7 @@ def _median(values: np.ndarray) -> np.ndarray:
     return np.median(np.where(np.isnan(values), np.inf, values), axis=0)
 
 
-def _ceilings(beta: Axes, fine: Axes, comparison: SmoothnessComparison) -> None:
+def _ceilings(beta: Axes, fine: Axes, comparison: "SmoothnessComparison") -> None:
     """The line 1/eta_min, which depends on no network, and 1/eta over the finer grid."""
     arms = [list(of_seeds.values()) for of_seeds in comparison.arms.values()]
     for ceiling in sorted({float(seeds[0].grid["ceiling"].iloc[0]) for seeds in arms}):
