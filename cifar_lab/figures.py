@@ -1,4 +1,4 @@
-"""Figures of runs; only this module and its neighbours, `landscape_*.py` and `*_figures.py`, use matplotlib."""
+"""The shared style of figures, and confusion matrices; only files called `figures.py` use matplotlib."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,21 +15,15 @@ _MOST_LABELLED = 20  # classes; the numbers of more would overlap, and take many
 
 
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """How often images of each class were taken for each class, as counts and as percent of the true class.
+    """A confusion matrix `(C, C)` with true classes in rows, in counts and in percent of the true class.
 
-    With more classes than `_MOST_LABELLED` the colours alone say so.
-
-    Args:
-        counts: `(C, C)`, true classes in rows.
-        classes: Their names.
-        title: What was tested.
+    With more classes than `_MOST_LABELLED` cells have colours alone.
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(8.4, 7.4), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    cells = np.ndindex(*counts.shape) if len(classes) <= _MOST_LABELLED else ()
-    for row, column in cells:
+    for row, column in np.ndindex(*counts.shape) if len(classes) <= _MOST_LABELLED else ():
         colour = "white" if shares[row, column] > 0.5 else "black" if counts[row, column] else "0.7"
         text = f"{counts[row, column]:,}\n{shares[row, column]:.1%}"
         axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=colour)
@@ -44,12 +38,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
 
 
 def confusion_matrices(counts: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
-    """Several confusion matrices beside each other, in percent of the true class.
-
-    Args:
-        counts: `(C, C)` each, true classes in rows, by what was tested.
-        classes: Their names.
-    """
+    """Several confusion matrices `(C, C)`, by the title of each, in percent of the true class."""
     columns = min(3, len(counts))
     rows = -(-len(counts) // columns)
     figure = Figure(figsize=(0.6 + 3.8 * columns, 4.1 * rows), layout="constrained")

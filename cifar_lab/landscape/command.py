@@ -1,8 +1,9 @@
 """The geometry of a loss, from finished runs: `python -m cifar_lab.landscape surface RUN RUN`."""
 
 import json
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +13,7 @@ from cifar_lab.runs import Run, is_run
 from cifar_lab.terminal.command import run_commands
 
 if TYPE_CHECKING:
-    from cifar_lab.landscape.maps.output import Written
-    from cifar_lab.landscape.maps.settings import Settings
+    from cifar_lab.landscape.maps import Settings, Written
 
 Runs = Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")]
 OneOrTwo = Annotated[list[Path], typer.Argument(help="The folder of a run, or of two.", metavar="RUN [RUN]")]
@@ -34,7 +34,6 @@ def band(runs: Runs, output: Output = None) -> None:
     """The loss between learning rates, with and without BatchNorm: the course's figure."""
     from cifar_lab.landscape.batch_norm.bands import write_band
 
-    _check_runs(runs)
     write_band([Run(folder) for folder in runs], _folder(runs, output))
 
 
@@ -42,7 +41,6 @@ def smoothness(runs: Runs, output: Output = None) -> None:
     """The three panels of arXiv:1805.11604, from the runs' probes."""
     from cifar_lab.landscape.batch_norm.smoothness import write_smoothness
 
-    _check_runs(runs)
     write_smoothness([Run(folder) for folder in runs], _folder(runs, output))
 
 
@@ -59,14 +57,10 @@ def surface(
     as_json: AsJson = False,
 ) -> None:
     """The loss around the final weights, filter-normalised, and in the plane of the training."""
-    _check_count(runs)
+    from cifar_lab.landscape import maps
 
-    def work(settings: "Settings") -> "Written":
-        from cifar_lab.landscape import maps
-
-        return maps.surface(runs, settings, points, extent)
-
-    _run(work, runs, images, seed, output, allow, as_json)
+    settings = _settings(runs, images, seed, output, allow, most=2)
+    _show(maps.surface(runs, settings, points, extent), as_json)
 
 
 def curvature(
@@ -80,13 +74,10 @@ def curvature(
     as_json: AsJson = False,
 ) -> None:
     """The Hessian's largest eigenvalues, and the curvature along the gradient, beside 2 / lr."""
+    from cifar_lab.landscape import maps
 
-    def work(settings: "Settings") -> "Written":
-        from cifar_lab.landscape import maps
-
-        return maps.curvature(runs, settings, at, eigenvalues)
-
-    _run(work, runs, images, seed, output, allow, as_json)
+    settings = _settings(runs, images, seed, output, allow)
+    _show(maps.curvature(runs, settings, at, eigenvalues), as_json)
 
 
 def interpolate(
@@ -99,14 +90,10 @@ def interpolate(
     as_json: AsJson = False,
 ) -> None:
     """The networks between a run's initial and final weights, or between the final weights of two runs."""
-    _check_count(runs)
+    from cifar_lab.landscape import maps
 
-    def work(settings: "Settings") -> "Written":
-        from cifar_lab.landscape import maps
-
-        return maps.interpolate(runs, settings, points)
-
-    _run(work, runs, images, seed, output, allow, as_json)
+    settings = _settings(runs, images, seed, output, allow, most=2)
+    _show(maps.interpolate(runs, settings, points), as_json)
 
 
 def covariate_shift(
@@ -119,72 +106,59 @@ def covariate_shift(
     as_json: AsJson = False,
 ) -> None:
     """How the layers below change each layer's gradient, and the gradient's norm, layer by layer."""
+    from cifar_lab.landscape import maps
 
-    def work(settings: "Settings") -> "Written":
-        from cifar_lab.landscape import maps
-
-        return maps.covariate_shift(runs, settings, at)
-
-    _run(work, runs, images, seed, output, allow, as_json)
+    settings = _settings(runs, images, seed, output, allow)
+    _show(maps.covariate_shift(runs, settings, at), as_json)
 
 
-def _run(
-    work: "Callable[[Settings], Written]",
+def _settings(
     runs: Sequence[Path],
     images: int,
     seed: int,
     output: Path | None,
     allow: Sequence[str] | None,
-    as_json: bool,
-) -> None:
-    _check_runs(runs)
-    from cifar_lab.landscape.maps.settings import Settings
-
+    most: int | None = None,
+) -> "Settings":
+    """Check the runs, at most so many, and make the folder."""
+    if most is not None and len(runs) > most:
+        raise ValueError(f"{len(runs)} runs; name one or two")
     folder = _folder(runs, output)
+    from cifar_lab.landscape.maps import Settings
+
     folder.mkdir(parents=True, exist_ok=True)
-    written = work(Settings(folder, images, seed, tuple(allow or ())))
-    if as_json:
-        told = {"files": [str(file) for file in written.files], "rows": [_plain(row) for row in written.rows]}
-        print(json.dumps(told, indent=2))
-    else:
-        _show(written)
+    return Settings(folder, images, seed, tuple(allow or ()))
 
 
-def _show(written: "Written") -> None:
+def _folder(runs: Sequence[Path], output: Path | None) -> Path:
+    """The folder to write to; refuses what is no run."""
+    for folder in runs:
+        if not is_run(folder):
+            raise ValueError(f"{folder} is no run; name a run's folder, which holds a status.json")
+    return Path(os.path.relpath(runs[0].resolve().parent / "landscape")) if output is None else output
+
+
+def _show(written: "Written", as_json: bool) -> None:
     from cifar_lab.terminal.printing import print_table
 
-    print_table([{name: _cell(value) for name, value in row.items()} for row in written.rows], left=("run", "name"))
-    for file in written.files:
+    files, rows = written
+    if as_json:
+        print(json.dumps({"files": list(map(str, files)), "rows": [_plain(row) for row in rows]}, indent=2))
+        return
+    print_table([{name: _cell(value) for name, value in row.items()} for row in rows], left=("run", "name"))
+    for file in files:
         print(f"- {file}")
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(_cell, value))
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """Values that JSON has: it knows no NaN."""
+    """JSON has neither NaN nor infinity."""
     return {
-        name: None if isinstance(value, float) and value - value != 0 else value  # NaN or infinite
-        for name, value in row.items()
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
     }
-
-
-def _check_count(runs: Sequence[Path]) -> None:
-    if len(runs) > 2:
-        raise ValueError(f"{len(runs)} runs; name one or two")
-
-
-def _check_runs(runs: Sequence[Path]) -> None:
-    for folder in runs:
-        if not is_run(folder):
-            raise ValueError(f"{folder} is no run; name a run's folder, which holds a status.json")
-
-
-def _folder(runs: Sequence[Path], output: Path | None) -> Path:
-    return Path(os.path.relpath(runs[0].resolve().parent / "landscape")) if output is None else output
 
 
 def main() -> None:

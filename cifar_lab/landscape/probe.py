@@ -18,17 +18,16 @@ from cifar_lab.train.callbacks.throughput import Throughput
 
 
 class GradientProbe(L.Callback):
-    """Measures, before some optimizer steps, what the loss and its gradient do along the gradient.
+    """Measures, before some optimizer steps, the loss and its gradient along the gradient.
 
-    The loss is the Classifier's own, without the L1 penalty, on the step's batch as the network saw it (of accumulated
-    batches the last), with the same dropout mask, in float32 whatever the run's precision. A compiled network is probed
-    as it was written, whose dropout mask is another one. Training is not disturbed: with and without probes a run has
-    the same bits. `cifar_lab.landscape.maths.probing.probe` says what is measured.
+    The loss is the Classifier's own, without the L1 penalty, on the step's batch (the last of accumulated ones) with
+    the same dropout mask, in float32 at every precision. A compiled network is probed uncompiled, with another dropout
+    mask. Training is the same to the bit with and without probes. See `cifar_lab.landscape.maths.probing.probe`.
 
     Args:
         every: Steps between two probes; the first is before step 0.
-        etas: Step sizes as multiples of the optimizer's learning rate at hand, `(J,)`.
-        relative: Step sizes as shares of the weights' norm that they go, ||delta|| / ||w||, `(R,)`.
+        etas: Step sizes as multiples of the optimizer's current learning rate, `(J,)`.
+        relative: Step sizes as shares ||delta|| / ||w|| of the weights' norm, `(R,)`.
         at: Further steps, by the number of those before them.
         run: Where to write `probes.npz`; None keeps them in `arrays` alone.
         throughput: Leaves the probes out of the training's speed.
@@ -60,17 +59,17 @@ class GradientProbe(L.Callback):
         return {**stacked, "relative_distance": np.array(self.relative)}
 
     def state_dict(self) -> dict[str, Any]:
-        """All probes so far, so that a run that goes on has them whatever is on the disk."""
+        """All probes so far, so that a resumed run does not depend on `probes.npz`."""
         return {name: torch.from_numpy(values) for name, values in self.arrays().items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what was saved."""
+        """Continue from saved probes."""
         kept = {name: values.numpy() for name, values in state_dict.items() if name != "relative_distance"}
         count = len(kept.get("step", ()))
         self._probes = [{name: values[number] for name, values in kept.items()} for number in range(count)]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Take back what was written after the checkpoint that a run goes on from."""
+        """Take back probes written after the checkpoint that the run resumes from."""
         self._write()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -85,20 +84,22 @@ class GradientProbe(L.Callback):
             return
         _wait_for(pl_module.device)
         started = time.perf_counter()
-        told = self._probed(pl_module, *self._batch, lr=optimizer.param_groups[0]["lr"])
+        lr = float(optimizer.param_groups[0]["lr"])
+        probed = self._probed(pl_module, *self._batch, lr=lr)
         _wait_for(pl_module.device)
         seconds = time.perf_counter() - started
-        self._probes.append({"step": np.array(trainer.global_step), **told, "seconds": np.array(seconds)})
+        scalars = {"step": np.array(trainer.global_step), "lr": np.array(lr), "seconds": np.array(seconds)}
+        self._probes.append({**scalars, **probed})
         self._batch = None
         if self.throughput is not None:
             self.throughput.leave_out(seconds)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write what there is."""
+        """Write the probes so far."""
         self._write()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Write what there is of a run that has diverged or was stopped."""
+        """Write the probes of a run that has diverged or was stopped."""
         self._write()
 
     def _probed(
@@ -111,10 +112,8 @@ class GradientProbe(L.Callback):
         )
         # On a CPU BatchNorm's second derivative takes twice as long in channels_last.
         is_slow = pl_module.device.type == "cpu" and pl_module.memory_format == torch.channels_last
-        etas = [float(lr) * eta for eta in self.etas]
         twin, known = (contiguous, _known(pl_module)) if is_slow else (None, None)
-        told = probe(loss, loss.weights(), etas, self.relative, twin, known)
-        return {"lr": np.array(float(lr)), **told}
+        return probe(loss, loss.weights(), [lr * eta for eta in self.etas], self.relative, twin, known)
 
     def _write(self) -> None:
         if self.run is not None and self._probes:
@@ -122,14 +121,12 @@ class GradientProbe(L.Callback):
 
 
 def _known(pl_module: Any) -> tuple[Tensor, dict[str, Tensor]] | None:
-    """The step's own loss and gradient, which are the probe's where nothing but the loss was computed, in float32."""
+    """The step's own loss and gradient, if they are the probe's: only the loss was computed, in float32."""
     trainer = pl_module.trainer
-    is_plain = (
-        trainer.precision == "32-true" and trainer.accumulate_grad_batches == 1 and trainer.world_size == 1
-    ) and not (pl_module.l1 or pl_module.model._compiled_call_impl)
-    named = [(name, weight) for name, weight in pl_module.model.named_parameters() if weight.requires_grad]
-    if not is_plain:
+    is_plain = trainer.precision == "32-true" and trainer.accumulate_grad_batches == trainer.world_size == 1
+    if not is_plain or pl_module.l1 or pl_module.model._compiled_call_impl:
         return None
+    named = [(name, weight) for name, weight in pl_module.model.named_parameters() if weight.requires_grad]
     gradient = {name: weight.grad.clone() for name, weight in named if weight.grad is not None}
     return (pl_module.step_loss, gradient) if len(gradient) == len(named) else None
 

@@ -5,8 +5,11 @@ import math
 import numpy as np
 from scipy.special import ndtri, stdtrit  # the import of scipy.stats takes longer than a table of a hundred runs
 
+Interval = tuple[float, float]
+"""Lower and upper bound."""
 
-def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+
+def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> Interval:
     """The Wilson score interval of a share (Wilson 1927, "Probable Inference").
 
     Args:
@@ -28,20 +31,16 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def accuracy_interval(accuracies: np.ndarray, test_size: int, confidence: float = 0.95) -> tuple[float, float]:
+def accuracy_interval(accuracies: np.ndarray, test_size: int, confidence: float = 0.95) -> Interval:
     """The interval of a composition's test accuracy.
 
-    From three runs on it is Student's for the mean over seeds, as far as it lies between 0 and 1. Two are too few for
-    a standard deviation to mean much: then it spans Wilson's intervals of both, and of one run it is Wilson's, which
-    knows nothing of how seeds differ.
+    From three runs on it is Student's for the mean over seeds, clipped to 0 and 1. Two are too few for a standard
+    deviation: then it spans Wilson's intervals of both. For one run it is Wilson's, which ignores how seeds differ.
 
     Args:
         accuracies: Of each run, `(n,)`, from 0 to 1.
-        test_size: Test images.
+        test_size: Number of test images.
         confidence: From 0 to 1.
-
-    Returns:
-        Lower and upper bound.
     """
     mean, number = float(accuracies.mean()), len(accuracies)
     if number < 3:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from cifar_lab.statistics.accuracies import accuracy_interval
+from cifar_lab.statistics.accuracies import Interval, accuracy_interval
 
 SEEDS_FOR_INTERVALS = 3
 SEEDS_FOR_TESTS = 5
@@ -19,18 +19,18 @@ class Difference:
     """The difference of two rows' means by Welch's test.
 
     Attributes:
-        first: The row from which `second` is taken away.
+        first: The row from which `second` is subtracted.
         second: The other one.
         mean: Of `first` less that of `second`.
-        interval: 95 % confidence interval of it, for this pair alone.
-        p: Two-sided, as Welch's test gives it.
+        interval: Its 95 % confidence interval, for this pair alone.
+        p: Two-sided, by Welch's test.
         adjusted: `p` by Holm's correction over the pairs of the table.
     """
 
     first: str
     second: str
     mean: float
-    interval: tuple[float, float]
+    interval: Interval
     p: float
     adjusted: float
 
@@ -40,15 +40,12 @@ class Difference:
         return self.adjusted < 0.05
 
 
-def prediction_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+def prediction_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
     """Where one more run's number is expected (Hahn & Meeker 1991, "Statistical Intervals", section 4.7).
 
     Args:
         values: `(n,)`, of runs that differ in the seed alone; taken as normal.
         confidence: From 0 to 1.
-
-    Returns:
-        Lower and upper bound.
 
     Raises:
         ValueError: Fewer than two values.
@@ -60,15 +57,15 @@ def prediction_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[f
     return float(values.mean()) - half, float(values.mean()) + half
 
 
-def noise_interval(accuracies: np.ndarray, test_size: int) -> tuple[float, float]:
+def noise_interval(accuracies: np.ndarray, test_size: int) -> Interval:
     """Where a published accuracy lies that the runs' noise explains.
 
-    From three seeds on the 95 % prediction interval for one new run; below that the binomial interval alone, which
-    knows nothing of how seeds differ.
+    From three seeds on it is the 95 % prediction interval for one new run; below that, the binomial interval alone,
+    which ignores how seeds differ.
 
     Args:
         accuracies: Of each run, `(n,)`, from 0 to 1, n at least 1.
-        test_size: Test images.
+        test_size: Number of test images.
     """
     if len(accuracies) < SEEDS_FOR_INTERVALS:
         return accuracy_interval(accuracies, test_size)
@@ -76,12 +73,8 @@ def noise_interval(accuracies: np.ndarray, test_size: int) -> tuple[float, float
     return max(0.0, low), min(1.0, high)
 
 
-def welch(first: np.ndarray, second: np.ndarray) -> tuple[float, tuple[float, float], float]:
-    """Welch's test of two means (Welch 1947, Biometrika 34, by scipy).
-
-    Args:
-        first: `(n,)`.
-        second: `(m,)`.
+def welch(first: np.ndarray, second: np.ndarray) -> tuple[float, Interval, float]:
+    """Welch's test of the means of `(n,)` and `(m,)` (Welch 1947, Biometrika 34, by scipy).
 
     Returns:
         The difference of the means, its 95 % confidence interval, and the two-sided p.
@@ -90,21 +83,16 @@ def welch(first: np.ndarray, second: np.ndarray) -> tuple[float, tuple[float, fl
     if first.std() == 0 and second.std() == 0:  # no noise at all, where the test has no number
         return mean, (mean, mean), float(mean == 0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of one row whose runs are all the same, which is no mistake
+        warnings.simplefilter("ignore", RuntimeWarning)  # one row may have no noise
         tested = stats.ttest_ind(first, second, equal_var=False)
     interval = tested.confidence_interval(0.95)
     return mean, (float(interval.low), float(interval.high)), float(tested.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's step-down correction (Holm 1979, Scandinavian Journal of Statistics 6).
+    """Holm's step-down correction of a family's p `(k,)`, in their order (Holm 1979, Scandinavian J. of Statistics 6).
 
-    Args:
-        p_values: Of the tests of one family, `(k,)`.
-
-    Returns:
-        Corrected, `(k,)`, in the same order: the smallest times k, the next times k - 1, and so on, never decreasing
-        and at most 1.
+    The smallest times k, the next times k - 1, and so on, never decreasing and at most 1.
     """
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")
@@ -115,29 +103,24 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def differences(rows: Mapping[str, np.ndarray]) -> list[Difference]:
-    """Every pair of those rows that have five seeds or more.
-
-    Args:
-        rows: Numbers of each run, `(n,)`, by the row's name.
-    """
-    tested = {name: values for name, values in rows.items() if len(values) >= SEEDS_FOR_TESTS}
-    pairs = list(itertools.combinations(tested, 2))
-    told = [welch(tested[first], tested[second]) for first, second in pairs]
-    corrected = holm([p for _, _, p in told])
+    """Every pair of the rows, `(n,)` numbers of runs by the row's name, that have five seeds or more."""
+    pairs = list(itertools.combinations([name for name, row in rows.items() if len(row) >= SEEDS_FOR_TESTS], 2))
+    tested = [welch(rows[first], rows[second]) for first, second in pairs]
+    corrected = holm([p for *_, p in tested]).tolist()
     return [
-        Difference(first, second, mean, interval, p, float(adjusted))
-        for (first, second), (mean, interval, p), adjusted in zip(pairs, told, corrected, strict=True)
+        Difference(first, second, mean, interval, p, adjusted)
+        for (first, second), (mean, interval, p), adjusted in zip(pairs, tested, corrected, strict=True)
     ]
 
 
-def t_interval(values: np.ndarray) -> tuple[float, float] | None:
+def t_interval(values: np.ndarray) -> Interval | None:
     """The 95 % confidence interval of a mean over seeds by Student's t (Student 1908, Biometrika 6, by scipy).
 
     Args:
-        values: `(n,)`, one for each seed: of paired seeds their differences, or the logarithms of their quotients.
+        values: `(n,)`, one for each seed; for paired seeds, their differences or the logarithms of their quotients.
 
     Returns:
-        Lower and upper bound; None of fewer than three seeds, or if one of them has no finite number.
+        None of fewer than three seeds, or if a value is not finite.
     """
     number = len(values)
     if number < SEEDS_FOR_INTERVALS or not np.isfinite(values).all():
@@ -146,20 +129,17 @@ def t_interval(values: np.ndarray) -> tuple[float, float] | None:
     return float(values.mean()) - half, float(values.mean()) + half
 
 
-def bootstrap_interval(
-    values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean
-) -> tuple[float, float] | None:
+def bootstrap_interval(values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean) -> Interval | None:
     """The 95 % percentile interval of a statistic over seeds (Efron & Tibshirani 1993, chapter 13, by scipy).
 
-    Of paired seeds `values` are their differences, or the logarithms of their quotients. Of three seeds it is nearly
-    their range, and cannot be wider: it holds the mean in 75 % of cases, not in 95. What decides is `t_interval`.
+    For three seeds it is nearly their range and holds the mean in 75 % of cases, not in 95: `t_interval` decides.
 
     Args:
-        values: `(n,)`, one for each seed.
+        values: As for `t_interval`.
         statistic: Called with `axis`, as `np.mean` is.
 
     Returns:
-        Lower and upper bound; None of fewer than three seeds, or if one of them has no finite number.
+        None of fewer than three seeds, or if a value is not finite.
     """
     if len(values) < SEEDS_FOR_INTERVALS or not np.isfinite(values).all():
         return None

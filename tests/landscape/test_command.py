@@ -13,9 +13,8 @@ from torch import nn
 from cifar_lab import landscape
 from cifar_lab.config import build, saved
 from cifar_lab.landscape.maps.covariate_shift import optimizer_step
-from cifar_lab.landscape.maps.points import Points
-from cifar_lab.landscape.maps.settings import Settings
-from cifar_lab.landscape.maps.subject import load
+from cifar_lab.landscape.maps.subject import Settings, load
+from cifar_lab.landscape.maps.work import Points
 from cifar_lab.landscape.maths.covariate_shift import layers
 from cifar_lab.landscape.maths.interpolation import with_weights
 from cifar_lab.runs import Run
@@ -102,6 +101,17 @@ def test_without_snapshots_a_surface_has_no_trajectory_and_the_last_checkpoint_i
 SURFACE = ("surface", "sweep/with", "--images", "20", "--points", "3", "--output")
 
 
+def resumes(command, begun):
+    """Assert that a computation that was stopped after 12 of 27 points comes to the numbers of an undisturbed one."""
+    assert not (begun / "surface.csv").exists()
+    code, _, err = command(*SURFACE, begun)
+    assert code == 0
+    assert err.startswith("surface: 15 ") and " 12 " in err
+    assert command(*SURFACE, begun.parent / "undisturbed")[0] == 0
+    for name in ("surface.csv", "trajectory.csv"):
+        assert (begun / name).read_bytes() == (begun.parent / "undisturbed" / name).read_bytes()
+
+
 def test_an_interrupted_command_goes_on_to_the_same_numbers_and_a_finished_one_reads_what_it_has(
     runs, command, tmp_path, monkeypatch
 ):
@@ -116,12 +126,7 @@ def test_an_interrupted_command_goes_on_to_the_same_numbers_and_a_finished_one_r
     with monkeypatch.context() as patch:
         patch.setattr(Points, "keep", interrupted)
         assert command(*SURFACE, "begun")[0] == 130
-    assert not (tmp_path / "begun" / "surface.csv").exists()
-    code, _, err = command(*SURFACE, "begun")
-    assert code == 0
-    assert err.startswith("surface: 15 ") and " 12 " in err
-    assert command(*SURFACE, "undisturbed")[0] == 0
-    assert_same(tmp_path / "begun", tmp_path / "undisturbed")
+    resumes(command, tmp_path / "begun")
 
     def computed(*_):
         raise AssertionError("computed")
@@ -135,17 +140,12 @@ def test_an_interrupted_command_goes_on_to_the_same_numbers_and_a_finished_one_r
         command(*SURFACE, "begun", "--seed", 1)
 
 
-def assert_same(one, other):
-    for name in ("surface.csv", "trajectory.csv"):
-        assert (one / name).read_bytes() == (other / name).read_bytes()
-
-
 @pytest.mark.slow
 def test_a_killed_command_goes_on_to_the_same_numbers(runs, command, tmp_path):
     script = f"""
 import os, signal, sys
 from cifar_lab import landscape
-from cifar_lab.landscape.maps.points import Points
+from cifar_lab.landscape.maps.work import Points
 keep, kept = Points.keep, []
 def dying(self, *arguments):
     keep(self, *arguments)
@@ -158,12 +158,7 @@ landscape.main()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == -9, done.stderr
-    assert not (tmp_path / "killed" / "surface.csv").exists()
-    code, _, err = command(*SURFACE, "killed")
-    assert code == 0
-    assert err.startswith("surface: 15 ") and " 12 " in err
-    assert command(*SURFACE, "undisturbed")[0] == 0
-    assert_same(tmp_path / "killed", tmp_path / "undisturbed")
+    resumes(command, tmp_path / "killed")
 
 
 def test_curvature_is_told_for_the_first_middle_and_last_epoch_beside_two_over_lr(runs, command):
@@ -230,15 +225,19 @@ def test_covariate_shift_tells_the_gradients_of_each_layer_at_the_start(runs, co
     assert rows[-1]["name"] == "classifier.4"
 
 
-def test_a_step_is_the_run_optimizers_with_clipped_gradients(composed):
-    config = composed("optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false", "optimizer.weight_decay=0")
+@pytest.mark.parametrize(
+    ("words", "lr", "expected"),
+    [
+        (("optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false"), 0.5, [1 - 0.5 * 0.6, 2 - 0.5 * 0.8]),
+        (("optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false"), np.nan, [1 - 0.03, 2 - 0.04]),
+        (("optimizer=adam", "grad_clip=null"), 0.1, [0.9, 1.9]),
+    ],
+)
+def test_a_step_is_the_run_optimizers_with_clipped_gradients(composed, words, lr, expected):
+    config = composed("optimizer.weight_decay=0", *words)
     weights, gradient = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 4.0])}
-    stepped = optimizer_step(config, weights, gradient, 0.5)
-    torch.testing.assert_close(stepped["w"], torch.tensor([1 - 0.5 * 0.6, 2 - 0.5 * 0.8]))  # grad_clip=1
-    torch.testing.assert_close(optimizer_step(config, weights, gradient, float("nan"))["w"][0], torch.tensor(0.97))
+    torch.testing.assert_close(optimizer_step(config, weights, gradient, lr)["w"], torch.tensor(expected))
     assert weights["w"].tolist() == [1, 2]
-    config = composed("optimizer=adam", "optimizer.weight_decay=0", "grad_clip=null")
-    torch.testing.assert_close(optimizer_step(config, weights, gradient, 0.1)["w"], torch.tensor([0.9, 1.9]))
 
 
 def test_what_cannot_be_looked_at_is_one_line(runs, trained, command):

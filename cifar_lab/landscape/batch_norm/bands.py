@@ -1,5 +1,6 @@
 """The course figure: the band of training losses over learning rates, with BatchNorm and without."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +11,13 @@ import pandas as pd
 
 from cifar_lab.figures import Figure
 from cifar_lab.landscape.batch_norm import figures
-from cifar_lab.landscape.batch_norm.numbers import Estimate, Written, ratio, save
+from cifar_lab.landscape.batch_norm.numbers import Estimate, Written, listed, ratio
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun, the_group
-from cifar_lab.landscape.maths.bands import Band, band, epoch_means, finite_steps, numbers, share_wider
+from cifar_lab.landscape.maths.bands import Band, band, epoch_means, finite_steps, share_wider
 from cifar_lab.runs import Run
 from cifar_lab.table.records import gather
+
+_NETWORKS = {True: "bn", False: "none"}  # in tables and arrays
 
 
 @dataclass(frozen=True)
@@ -23,54 +26,48 @@ class BandComparison:
 
     Attributes:
         title: What was trained, and how.
+        init: The initialisation of its runs.
         rates: The learning rates, ascending.
-        bands: By whether there is BatchNorm, then by the seed.
+        seeds: Those that both networks have, ascending.
+        bands: By whether there is BatchNorm, `(seeds, steps)`.
         steps_per_epoch: Optimizer steps in an epoch.
         left_out: Runs that are in no band, and why, in sentences.
     """
 
     title: str
-    rates: tuple[float, ...]
-    bands: Mapping[bool, Mapping[int, Band]]
+    init: str
+    rates: Sequence[float]
+    seeds: Sequence[int]
+    bands: Mapping[bool, Band]
     steps_per_epoch: int
-    left_out: tuple[str, ...]
+    left_out: Sequence[str]
 
-    @cached_property
-    def seeds(self) -> list[int]:
-        """Those that both networks have."""
-        return sorted(self.bands[True])
-
-    @cached_property
+    @property
     def steps(self) -> int:
-        """Which every band has."""
-        return len(self.bands[True][self.seeds[0]].low)
+        """The number of steps of every band."""
+        return self.bands[True].low.shape[1]
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """A row for each seed: both bands' numbers, and how they compare."""
-        lines = []
-        for seed in self.seeds:
-            with_bn, without = self.bands[True][seed], self.bands[False][seed]
-            line: dict[str, float] = {"seed": seed, "steps": self.steps}
-            for name, of_network in (("bn", numbers(with_bn)), ("none", numbers(without))):
-                line |= {f"{name}/{quantity}": value for quantity, value in of_network._asdict().items()}
-            for quantity in ("mean_width", "mean_log_width"):
-                line[f"ratio/{quantity}"] = _quotient(line[f"none/{quantity}"], line[f"bn/{quantity}"])
-            line["share_bn_wider"] = share_wider(with_bn, without)
-            line["share_bn_wider_in_log"] = share_wider(with_bn, without, in_log=True)
-            lines.append(line)
-        return pd.DataFrame(lines)
+        frame = pd.DataFrame({"seed": self.seeds, "steps": self.steps})
+        for bn, name in _NETWORKS.items():
+            frame = frame.join(pd.DataFrame(self.bands[bn].numbers()).add_prefix(f"{name}/"))
+        for quantity in ("mean_width", "mean_log_width"):
+            frame[f"ratio/{quantity}"] = frame[f"none/{quantity}"] / frame[f"bn/{quantity}"]
+        frame["share_bn_wider"] = share_wider(self.bands[True], self.bands[False])
+        frame["share_bn_wider_in_log"] = share_wider(self.bands[True], self.bands[False], in_log=True)
+        return frame
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """A row for each epoch: the mean widths of both bands over its steps, means over the seeds."""
-        columns: dict[str, np.ndarray] = {}
-        for bn, name in ((True, "bn"), (False, "none")):
-            for quantity in ("width", "log_width"):
-                found = [epoch_means(getattr(one, quantity), self.steps_per_epoch) for one in self.bands[bn].values()]
-                columns[f"{name}/mean_{quantity}"] = np.mean(found, axis=0)
-        frame = pd.DataFrame(columns)
-        frame.insert(0, "epoch", np.arange(1, len(frame) + 1))
+        columns = {
+            f"{name}/mean_{quantity}": epoch_means(getattr(self.bands[bn], quantity), self.steps_per_epoch).mean(axis=0)
+            for bn, name in _NETWORKS.items()
+            for quantity in ("width", "log_width")
+        }
+        frame = pd.DataFrame({"epoch": np.arange(1, len(columns["bn/mean_width"]) + 1), **columns})
         return frame.assign(bn_wider=frame["bn/mean_width"] > frame["none/mean_width"])
 
     def band_ratio(self, *, in_log: bool = False) -> Estimate:
@@ -80,22 +77,19 @@ class BandComparison:
     @cached_property
     def sentences(self) -> list[str]:
         """What was found, and where BatchNorm loses."""
-        lost = self.epochs.loc[self.epochs["bn_wider"], "epoch"].tolist()
-        shares = [f"{100 * self.frame[name].mean():.3g} %" for name in ("share_bn_wider", "share_bn_wider_in_log")]
-        areas = [f"{self.frame[f'{name}/area'].mean():.4g}" for name in ("bn", "none")]
-        widths = [f"{self.frame[f'{name}/mean_width'].mean():.3g}" for name in ("bn", "none")]
+        mean = self.frame.mean()
+        lost = _spans(self.epochs.loc[self.epochs["bn_wider"], "epoch"].tolist())
+        by_epoch = f"in epochs {lost} of {len(self.epochs)}" if lost else "in none"
         return [
             f"{self.title}.",
             *self.left_out,
-            f"Mean width of the band of the training loss over steps 1 to {self.steps:,}: {widths[0]} with BatchNorm, "
-            f"{widths[1]} without, ratio {self.band_ratio().told()}; area between the curves {areas[0]} and {areas[1]} "
-            f"loss times steps.",
+            f"Mean width of the band of the training loss over steps 1 to {self.steps:,}: {mean['bn/mean_width']:.3g} "
+            f"with BatchNorm, {mean['none/mean_width']:.3g} without, ratio {self.band_ratio().told()}; area between "
+            f"the curves {mean['bn/area']:.4g} and {mean['none/area']:.4g} loss times steps.",
             f"Ratio of the mean ln(max/min), which does not depend on how low the losses are: "
             f"{self.band_ratio(in_log=True).told()}.",
-            f"BatchNorm's band is the wider one at {shares[0]} of the steps, in ln(max/min) at {shares[1]}; "
-            + (
-                f"by epoch means in epochs {_spans(lost)} of {len(self.epochs)}." if lost else "by epoch means in none."
-            ),
+            f"BatchNorm's band is the wider one at {100 * mean['share_bn_wider']:.3g} % of the steps, in ln(max/min) "
+            f"at {100 * mean['share_bn_wider_in_log']:.3g} %; by epoch means {by_epoch}.",
         ]
 
 
@@ -113,26 +107,36 @@ def compare(group: Group, init: str) -> BandComparison:
     rates = {bn: {run.lr for run in losses if run.bn is bn} for bn in (True, False)}
     diverged = [run for run, loss in losses.items() if _has_diverged(run, loss)]
     common = rates[True] & rates[False]
-    kept = common - {run.lr for run in diverged}
-    found = {(run.bn, run.seed, run.lr): loss for run, loss in losses.items() if run.lr in kept}
+    kept = sorted(common - {run.lr for run in diverged})
+    found = {(run.bn, run.seed, run.lr): loss for run, loss in losses.items()}
     every = {run.seed for run in losses}
-    seeds = {seed for seed in every if all((bn, seed, rate) in found for bn in (True, False) for rate in kept)}
+    seeds = sorted(seed for seed in every if all((bn, seed, rate) in found for bn in rates for rate in kept))
     if len(kept) < 2 or not seeds:
         raise ValueError(
             "a band needs runs with bn=true and bn=false, of one seed, at the same two learning rates or more, none of "
-            f"them diverged; found lr {_listed(rates[True]) or 'none'} with BatchNorm, "
-            f"{_listed(rates[False]) or 'none'} without; run study=bn_landscape"
+            f"them diverged; found lr {listed(rates[True]) or 'none'} with BatchNorm, "
+            f"{listed(rates[False]) or 'none'} without; run study=bn_landscape"
         )
-    length = min(len(loss) for (_, seed, _), loss in found.items() if seed in seeds)
-    bands = {
-        bn: {seed: band([found[bn, seed, rate][:length] for rate in sorted(kept)]) for seed in sorted(seeds)}
-        for bn in (True, False)
-    }
     shown = {run: loss for run, loss in losses.items() if run.lr in kept and run.seed in seeds}
-    told = _left_out(diverged, losses, (rates[True] | rates[False]) - common, every - seeds)
-    told += [f"Later steps are left out: {run.described} has {length:,}." for run in _shortest(shown)]
-    title = f"{group.title(shown)}; {INITS.get(init, init)}; learning rates {_listed(kept)}"
-    return BandComparison(title, tuple(sorted(kept)), bands, _steps_per_epoch(shown), tuple(told))
+    shortest = min(shown, key=lambda run: len(shown[run]))
+    length = len(shown[shortest])
+    bands = {}
+    for bn in rates:
+        of_seeds = [band([found[bn, seed, rate][:length] for rate in kept]) for seed in seeds]
+        bands[bn] = Band(*map(np.stack, zip(*of_seeds, strict=True)))
+    told = [
+        f"Left out of both bands: lr {run.lr:g}, since {run.described} diverged at step "
+        f"{finite_steps(losses[run]) + 1:,}, where a band would have no end."
+        for run in diverged
+    ]
+    if alone := (rates[True] | rates[False]) - common:
+        told.append(f"Left out: lr {listed(alone)}, which one of the networks has no run of.")
+    if missing := every.difference(seeds):
+        told.append(f"Left out: seed {listed(missing)}, of which a run is missing.")
+    if length < max(map(len, shown.values())):
+        told.append(f"Later steps are left out: {shortest.described} has {length:,}.")
+    title = f"{group.title(shown)}; {INITS.get(init, init)}; learning rates {listed(kept)}"
+    return BandComparison(title, init, kept, seeds, bands, _steps_per_epoch(shown), told)
 
 
 def write_band(runs: Iterable[Run], output: Path) -> Written:
@@ -151,55 +155,29 @@ def write_band(runs: Iterable[Run], output: Path) -> Written:
     """
     group = the_group(gather(runs))
     written = Written([], {}, [])
-    for init in group.inits:
-        comparison = compare(group, init)
-        end = f"_{init}" if len(group.inits) > 1 else ""
-        tables = {f"band{end}": comparison.frame, f"band_epochs{end}": comparison.epochs}
-        written.figures.append(save(output, f"band{end}", figure(comparison), tables, _arrays(comparison)))
-        written.tables.update(tables)
-        written.sentences.extend(comparison.sentences)
-    print("\n".join(written.sentences))
+    for found in [compare(group, init) for init in group.inits]:
+        end = f"_{found.init}" if len(group.inits) > 1 else ""
+        tables = {f"band{end}": found.frame, f"band_epochs{end}": found.epochs}
+        written.add(output / f"band{end}.png", figure(found), found.sentences, tables, _arrays(found))
     return written
 
 
 def figure(comparison: BandComparison) -> Figure:
     """Both bands on the same axes, and their widths underneath."""
-    bands = {NAMES[bn]: list(of_seed.values()) for bn, of_seed in comparison.bands.items()}
+    bands = {NAMES[bn]: of_network for bn, of_network in comparison.bands.items()}
     return figures.bands(bands, comparison.steps_per_epoch, comparison.title)
 
 
 def _arrays(comparison: BandComparison) -> dict[str, np.ndarray]:
     arrays = {"seed": np.array(comparison.seeds), "lr": np.array(comparison.rates)}
-    for bn, name in ((True, "bn"), (False, "none")):
-        for edge in ("low", "high"):
-            of_seeds = [getattr(comparison.bands[bn][seed], edge) for seed in comparison.seeds]
-            arrays[f"{name}_{edge}"] = np.stack(of_seeds).astype(np.float32)
+    for bn, name in _NETWORKS.items():
+        low, high = comparison.bands[bn]
+        arrays |= {f"{name}_low": low.astype(np.float32), f"{name}_high": high.astype(np.float32)}
     return arrays
-
-
-def _left_out(
-    diverged: Sequence[LandscapeRun], losses: Mapping[LandscapeRun, np.ndarray], alone: set[float], seeds: set[int]
-) -> list[str]:
-    told = [
-        f"Left out of both bands: lr {run.lr:g}, since {run.described} diverged at step "
-        f"{finite_steps(losses[run]) + 1:,}, where a band would have no end."
-        for run in diverged
-    ]
-    if alone:
-        told.append(f"Left out: lr {_listed(alone)}, which one of the networks has no run of.")
-    if seeds:
-        told.append(f"Left out: seed {_listed(seeds)}, of which a run is missing.")
-    return told
 
 
 def _has_diverged(run: LandscapeRun, losses: np.ndarray) -> bool:
     return run.record.state == "diverged" or finite_steps(losses) < len(losses)
-
-
-def _shortest(losses: Mapping[LandscapeRun, np.ndarray]) -> list[LandscapeRun]:
-    """The run with the fewest steps, where not all have as many."""
-    fewest = min(losses, key=lambda run: len(losses[run]))
-    return [fewest] if len(losses[fewest]) < max(map(len, losses.values())) else []
 
 
 def _steps_per_epoch(losses: Mapping[LandscapeRun, np.ndarray]) -> int:
@@ -212,20 +190,8 @@ def _steps_per_epoch(losses: Mapping[LandscapeRun, np.ndarray]) -> int:
     return max(map(len, losses.values()))
 
 
-def _quotient(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator else float("nan") if not numerator else float("inf")
-
-
-def _listed(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:g}" for value in sorted(values))
-
-
 def _spans(numbers: Sequence[int]) -> str:
     """`1-3, 7` of 1, 2, 3 and 7."""
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+    neighbours = itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])
+    spans = [[number for _, number in pairs] for _, pairs in neighbours]
+    return ", ".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else f"{span[0]}" for span in spans)

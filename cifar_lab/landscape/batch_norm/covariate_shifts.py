@@ -24,32 +24,29 @@ def cosine_gain(group: Group, init: str) -> tuple[Estimate, float, float] | None
     for run in group.runs:
         if run.init == init and (rows := _rows(run)) is not None:
             found.setdefault((run.lr, run.seed), {})[run.bn] = rows
-    pairs = {place: of_both for place, of_both in found.items() if len(of_both) == 2}
+    pairs = {place: of_both for place, of_both in sorted(found.items()) if len(of_both) == 2}
     if not pairs:
         return None
-    lr = min(place[0] for place in pairs)
-    medians = [
-        [_median(of_both[bn], set(of_both[not bn]["epoch"])) for bn in (True, False)]
-        for (rate, _), of_both in sorted(pairs.items())
-        if rate == lr
-    ]
+    lowest_lr = next(iter(pairs))[0]
+    medians = []
+    for (lr, _), of_both in pairs.items():
+        if lr == lowest_lr:
+            epochs = set(of_both[True]["epoch"]) & set(of_both[False]["epoch"])
+            known = [of_both[bn][of_both[bn]["epoch"].isin(epochs)] for bn in (True, False)]
+            medians.append([float(rows["cosine"].median()) for rows in known])
     with_bn, without = pd.DataFrame(medians).mean()
     return difference([one - other for one, other in medians]), float(with_bn), float(without)
 
 
-def _median(rows: pd.DataFrame, epochs: set[int]) -> float:
-    return float(rows.loc[rows["epoch"].isin(epochs), "cosine"].median())
-
-
 def _rows(run: LandscapeRun) -> pd.DataFrame | None:
-    """A run's lines of the file in the folder that its own is in, or in `landscape` there."""
+    """A run's lines of the file in the folder that its own is in, or in `landscape` there, above the lowest layer."""
     folder = run.record.folder
     for path in [] if folder is None else [folder.parent / "landscape" / FILE, folder.parent / FILE]:
         try:
             table = pd.read_csv(path)
         except (OSError, ValueError):  # none, or a damaged one, which has measured nothing
             continue
-        if folder is not None and table.columns.isin(_COLUMNS).sum() == len(_COLUMNS):
+        if folder is not None and set(table.columns) >= _COLUMNS:
             own = table["run"].map(lambda label: Path(str(label)).name == folder.resolve().name)
             rows = table[own & (table["layer"] > table["layer"].min())]
             if rows["cosine"].notna().any():

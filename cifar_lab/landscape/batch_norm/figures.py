@@ -1,15 +1,19 @@
-"""Figures of the loss landscape; with `figures.py` the only module that uses matplotlib."""
+"""Figures of BatchNorm's study: the bands, and the probes."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from cifar_lab.figures import wrapped
-from cifar_lab.landscape.maths.bands import SMALLEST_LOSS, Band
+from cifar_lab.figures import epoch_axis, wrapped
+from cifar_lab.landscape.maths.bands import SMALLEST_LOSS, Band, epoch_means
+
+if TYPE_CHECKING:
+    from cifar_lab.landscape.batch_norm.smoothness import Probed, SmoothnessComparison
 
 # With BatchNorm blue, without orange, which all eyes tell apart; a lighter pair for each further initialisation.
 _COLOURS = (("#0072b2", "#d55e00"), ("#56b4e9", "#e69f00"), ("#009e73", "#cc79a7"))
@@ -17,105 +21,55 @@ _MOST_POINTS = 400  # of a line; more cannot be told apart on a page, and make i
 _SMOOTHED_PROBES = 5
 
 
-class Line(NamedTuple):
-    """How an arm is drawn."""
-
-    colour: str
-    style: str
-
-
-class ProbedArm(NamedTuple):
-    """What is drawn of an arm's probes; each array of P probes has a row for each seed, `(seeds, P)`.
-
-    Attributes:
-        line: Its colour and style.
-        step: `(P,)`.
-        loss: The lowest and the highest loss over the grid.
-        gradient: The shortest and the longest ||g - g'|| over the grid.
-        beta: The largest quotient over the grid.
-        cosine: Between g and g' at eta = lr.
-        hessian_norm: ||Hg|| / ||g||.
-        ceiling: 1/eta_min.
-        fine: By the step size in learning rates, `(J,)`, the quotient there, a median over probes and seeds, `(J,)`.
-        relative: By the relative distance, `(R,)`, ||g - g'|| / ||g|| and the cosine, `(R,)` each; without R none.
-    """
-
-    line: Line
-    step: np.ndarray
-    loss: tuple[np.ndarray, np.ndarray]
-    gradient: tuple[np.ndarray, np.ndarray]
-    beta: np.ndarray
-    cosine: np.ndarray
-    hessian_norm: np.ndarray
-    ceiling: float
-    fine: tuple[np.ndarray, np.ndarray]
-    relative: tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def line(bn: bool, place: int) -> Line:
-    """An arm's, by BatchNorm and by the place of its initialisation among them."""
-    return Line(_COLOURS[place % 3][0 if bn else 1], ("-", "--", "-.")[place % 3])
-
-
-def bands(of_networks: Mapping[str, Sequence[Band]], steps_per_epoch: int, title: str) -> Figure:
+def bands(of_networks: Mapping[str, Band], steps_per_epoch: int, title: str) -> Figure:
     """The band of each network on the same logarithmic axis, and underneath how wide it is.
 
     Args:
-        of_networks: A band for each seed, all with as many steps, by the network's name; with BatchNorm first.
+        of_networks: `(seeds, steps)`, by the network's name; with BatchNorm first.
         steps_per_epoch: Optimizer steps in an epoch.
         title: What was trained.
     """
     figure = Figure(figsize=(9, 7.2), layout="constrained")
     figure.suptitle(wrapped(title, 110), fontsize=10)
     loss_axes, width_axes = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
-    together = 1
-    for colour, (name, of_seeds) in zip(_COLOURS[0], of_networks.items(), strict=True):
-        low, high = (np.stack([getattr(one, edge) for one in of_seeds]) for edge in ("low", "high"))
-        together = -(-low.shape[1] // _MOST_POINTS)
-        epochs, shown_low = _thinned(low.mean(axis=0), together, steps_per_epoch)
-        _, shown_high = _thinned(high.mean(axis=0), together, steps_per_epoch)
-        shown_low, shown_high = (np.maximum(values, SMALLEST_LOSS) for values in (shown_low, shown_high))
-        loss_axes.fill_between(epochs, shown_low, shown_high, color=colour, alpha=0.35, lw=0, label=name)
-        for values in (shown_low, shown_high):
-            loss_axes.plot(epochs, values, color=colour, lw=0.9)
-        widths = np.stack([_thinned(one, together, steps_per_epoch)[1] for one in high - low])
-        _over_seeds(width_axes, epochs, widths, Line(colour, "-"), name)
+    seeds, steps = next(iter(of_networks.values())).low.shape
+    together = -(-steps // _MOST_POINTS)
+    epochs = epoch_means(np.arange(steps) + 0.5, together) / steps_per_epoch
+    for colour, (name, band) in zip(_COLOURS[0], of_networks.items(), strict=True):
+        edges = [np.maximum(epoch_means(one.mean(axis=0), together), SMALLEST_LOSS) for one in band]
+        loss_axes.fill_between(epochs, *edges, color=colour, alpha=0.35, lw=0, label=name)
+        loss_axes.plot(epochs, np.transpose(edges), color=colour, lw=0.9)
+        _over_seeds(width_axes, epochs, epoch_means(band.width, together), {"color": colour}, name)
     loss_axes.set_ylabel("training loss of a step's batch:\nlowest to highest over the learning rates")
     width_axes.set_ylabel("width of the band")
+    epoch_axis(width_axes)
     for axes in (loss_axes, width_axes):
         _log(axes)
         axes.grid(alpha=0.3)
     loss_axes.legend()
-    width_axes.set_xlabel(f"epoch ({_note(together, max(map(len, of_networks.values())))})")
-    width_axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    note = _note(f"mean of {together} steps" if together > 1 else "", seeds, "mean; widths median and range")
+    width_axes.set_xlabel(f"epoch ({note})")
     return figure
 
 
-def smoothness(arms: Mapping[str, ProbedArm], lr: float, grid: str, title: str) -> Figure:
-    """The paper's three panels, and those that tell what is of the network and what of the grid.
-
-    Args:
-        arms: By their names.
-        lr: The learning rate of all of them.
-        grid: The step sizes of the three panels, in words.
-        title: What was trained.
-    """
+def smoothness(comparison: "SmoothnessComparison") -> Figure:
+    """The paper's three panels, and those that tell the network's numbers from the grid's."""
     figure = Figure(figsize=(15, 7.6), layout="constrained")
-    several = max(len(arm.beta) for arm in arms.values())
-    long = max(len(arm.step) for arm in arms.values()) > 4 * _SMOOTHED_PROBES
-    note = _note(_SMOOTHED_PROBES if long else 1, several, "probes")
-    figure.suptitle(f"{wrapped(title, 150)}\n{note}", fontsize=10)
-    (loss, gradient, beta, cosine), (hessian, fine, change, turned) = figure.subplots(2, 4)
-    for name, arm in arms.items():
-        _band_of_probes(loss, arm, arm.loss, name)
-        _band_of_probes(gradient, arm, arm.gradient, name)
-        for axes, values in ((beta, arm.beta), (cosine, arm.cosine), (hessian, arm.hessian_norm)):
-            _over_seeds(axes, arm.step, _smoothed(values), arm.line, name)
-        fine.plot(*arm.fine, "o", ms=3, ls=arm.line.style, color=arm.line.colour)
-        if len(arm.relative[0]):
-            for axes, values in ((change, arm.relative[1]), (turned, arm.relative[2])):
-                axes.plot(arm.relative[0], values, "o", ms=3, ls=arm.line.style, color=arm.line.colour)
-    _ceilings(beta, fine, arms, lr)
+    panels = figure.subplots(2, 4)
+    (loss, gradient, beta, cosine), (hessian, fine, change, turned) = panels
+    inits = list(dict.fromkeys(arm.init for arm in comparison.arms))
+    longest = 0
+    for arm, of_seeds in comparison.arms.items():
+        place, seeds = inits.index(arm.init) % 3, list(of_seeds.values())
+        style = {"color": _COLOURS[place][0 if arm.bn else 1], "ls": ("-", "--", "-.")[place]}
+        steps = _over_steps((loss, gradient, beta, cosine, hessian), seeds, style, arm.name)
+        _over_distances((fine, change, turned), [one.probes for one in seeds], style)
+        longest = max(longest, steps)
+    drawn = f"running median of {_SMOOTHED_PROBES} probes" if longest > 4 * _SMOOTHED_PROBES else ""
+    note = _note(drawn, max(map(len, comparison.arms.values())), "median and range")
+    figure.suptitle(f"{wrapped(comparison.title, 150)}\n{note}", fontsize=10)
+    _ceilings(beta, fine, comparison)
+    grid = comparison.grid
     _entitle(loss, f"Loss variation\nL(w − ηg), lowest to highest, {grid}", log=True)
     _entitle(gradient, f"Gradient predictiveness\n‖g − g'‖, lowest to highest, {grid}", log=True)
     _entitle(beta, f"Effective β-smoothness\nlargest ‖g − g'‖ / (η‖g‖), {grid}", log=True)
@@ -133,36 +87,66 @@ def smoothness(arms: Mapping[str, ProbedArm], lr: float, grid: str, title: str) 
     return figure
 
 
-def _ceilings(beta: Axes, fine: Axes, arms: Mapping[str, ProbedArm], lr: float) -> None:
-    """The line 1/eta_min, which no network is behind, and 1/eta over the finer grid."""
-    for ceiling in sorted({arm.ceiling for arm in arms.values()}):
+def _over_steps(panels: Sequence[Axes], seeds: "Sequence[Probed]", style: Mapping[str, Any], name: str) -> int:
+    """Draw an arm's ranges and numbers at the steps that all seeds have; returns how many those are."""
+    step = reduce(np.intersect1d, [one.grid.index.to_numpy() for one in seeds])
+
+    def smoothed(quantity: str) -> np.ndarray:
+        return _smoothed(np.stack([one.grid.loc[step, quantity] for one in seeds]))
+
+    for axes, quantity in zip(panels[:2], ("loss", "gradient"), strict=True):
+        low, high = (np.median(smoothed(f"{quantity}_{edge}"), axis=0) for edge in ("low", "high"))
+        axes.fill_between(step, low, high, color=style["color"], alpha=0.2, lw=0)
+        for values in (low, high):
+            axes.plot(step, values, **style, lw=0.9)
+    for axes, quantity in zip(panels[2:], ("beta", "cosine", "hessian_norm"), strict=True):
+        _over_seeds(axes, step, smoothed(quantity), style, name)
+    return len(step)
+
+
+def _over_distances(
+    panels: Sequence[Axes], probes: Sequence[Mapping[str, np.ndarray]], style: Mapping[str, Any]
+) -> None:
+    """Draw an arm's medians over all probes by the step size, and by the relative distance as far as it has any."""
+    multiples = _multiples(probes)
+    quotients = np.concatenate([one["beta"] for one in probes if one["beta"].shape[1] == len(multiples)])
+    lines = [(multiples, _median(quotients))]
+    distances = probes[0].get("relative_distance", np.zeros(0))
+    if len(distances):
+        alike = [one for one in probes if np.array_equal(one.get("relative_distance", ()), distances)]
+        change = np.concatenate([one["relative_grad_distance"] / one["grad_norm"][:, None] for one in alike])
+        cosine = np.concatenate([one["relative_grad_cosine"] for one in alike])
+        lines += [(distances, _median(change)), (distances, pd.DataFrame(cosine).median().to_numpy())]
+    for axes, (x, values) in zip(panels, lines, strict=False):
+        axes.plot(x, values, "o", ms=3, **style)
+
+
+def _multiples(probes: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+    """The step sizes of the first probe, in learning rates."""
+    return probes[0]["eta"][0] / probes[0]["lr"][0]
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """Over the first axis; NaN counts as infinitely far."""
+    return np.median(np.where(np.isnan(values), np.inf, values), axis=0)
+
+
+def _ceilings(beta: Axes, fine: Axes, comparison: "SmoothnessComparison") -> None:
+    """The line 1/eta_min, which depends on no network, and 1/eta over the finer grid."""
+    arms = [list(of_seeds.values()) for of_seeds in comparison.arms.values()]
+    for ceiling in sorted({float(seeds[0].grid["ceiling"].iloc[0]) for seeds in arms}):
         drawn = beta.axhline(ceiling, color="0.3", lw=1, ls=":", label=f"1/η_min = {ceiling:g}")
         beta.legend(handles=[drawn], fontsize=7)
-    multiples = np.unique(np.concatenate([arm.fine[0] for arm in arms.values()]))
-    fine.plot(multiples, 1 / (lr * multiples), color="0.3", lw=1, ls=":", label="1/η")
+    multiples = np.unique(np.concatenate([_multiples([one.probes for one in seeds]) for seeds in arms]))
+    fine.plot(multiples, 1 / (comparison.lr * multiples), color="0.3", lw=1, ls=":", label="1/η")
     fine.legend(fontsize=7)
 
 
-def _band_of_probes(axes: Axes, arm: ProbedArm, edges: tuple[np.ndarray, np.ndarray], name: str) -> None:
-    """Medians over seeds of the lowest and the highest."""
-    low, high = (np.median(_smoothed(values), axis=0) for values in edges)
-    axes.fill_between(arm.step, low, high, color=arm.line.colour, alpha=0.2, lw=0)
-    for values in (low, high):
-        axes.plot(arm.step, values, color=arm.line.colour, ls=arm.line.style, lw=0.9)
-
-
-def _over_seeds(axes: Axes, x: np.ndarray, values: np.ndarray, line: Line, name: str) -> None:
+def _over_seeds(axes: Axes, x: np.ndarray, values: np.ndarray, style: Mapping[str, Any], name: str) -> None:
     """The median over seeds, and from two on their range."""
-    axes.plot(x, np.median(values, axis=0), color=line.colour, ls=line.style, lw=1.2, label=name)
+    axes.plot(x, np.median(values, axis=0), **style, lw=1.2, label=name)
     if len(values) > 1:
-        axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=line.colour, alpha=0.15, lw=0)
-
-
-def _thinned(values: np.ndarray, together: int, steps_per_epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means of so many steps together, and where in epochs their middles are."""
-    starts = np.arange(0, len(values), together)
-    counts = np.diff([*starts, len(values)])
-    return (starts + counts / 2) / steps_per_epoch, np.add.reduceat(values, starts) / counts
+        axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.15, lw=0)
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
@@ -173,14 +157,10 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
     return np.median(np.lib.stride_tricks.sliding_window_view(padded, _SMOOTHED_PROBES, axis=1), axis=2)
 
 
-def _note(together: int, seeds: int, what: str = "steps") -> str:
+def _note(drawn: str, seeds: int, spread: str) -> str:
     """What is done for display alone."""
-    kind = "running median" if what == "probes" else "mean"
-    smoothed = [f"drawn is the {kind} of {together} {what}, the numbers are of every one"] if together > 1 else []
-    spread = [
-        f"{seeds} seeds: median and range" if what == "probes" else f"{seeds} seeds: mean; widths median and range"
-    ]
-    return "; ".join(smoothed + (spread if seeds > 1 else ["one seed"]))
+    smoothed = f"drawn is the {drawn}, the numbers are of every one; " if drawn else ""
+    return smoothed + (f"{seeds} seeds: {spread}" if seeds > 1 else "one seed")
 
 
 def _entitle(axes: Axes, title: str, x: str = "step", *, log: bool = False) -> None:

@@ -1,6 +1,6 @@
-"""Numbers of paired seeds in words: a ratio or a median with its interval."""
+"""Numbers of paired seeds with their intervals, and the files of a comparison."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import pandas as pd
 from cifar_lab.figures import Figure
 from cifar_lab.runs import replacing
 from cifar_lab.runs.outputs import write_figure
+from cifar_lab.statistics.accuracies import Interval
 from cifar_lab.statistics.significance import bootstrap_interval, t_interval
 
 
@@ -17,71 +18,59 @@ class Estimate(NamedTuple):
     """A number over seeds.
 
     Attributes:
-        value: It.
+        value: The point estimate.
         interval: 95 %, by the bootstrap over seeds; None of fewer than three.
-        seeds: How many it is of.
+        seeds: Number of seeds.
         t_interval: 95 %, by Student's t, of a ratio on its logarithms; None of fewer than three, and of a median.
     """
 
     value: float
-    interval: tuple[float, float] | None
+    interval: Interval | None
     seeds: int
-    t_interval: tuple[float, float] | None = None
+    t_interval: Interval | None = None
 
-    def told(self, digits: int = 3) -> str:
+    def told(self) -> str:
         """`2.61 [2.2, 3.1]`, `2.61 (one seed)`, `2.61 (2 seeds)`."""
-        number = f"{self.value:.{digits}g}"
         if self.interval is not None:
-            low, high = (f"{bound:.{digits}g}" for bound in self.interval)
-            return f"{number} [{low}, {high}]"
-        return f"{number} ({'one seed' if self.seeds == 1 else f'{self.seeds} seeds'})"
+            return f"{self.value:.3g} [{self.interval[0]:.3g}, {self.interval[1]:.3g}]"
+        return f"{self.value:.3g} ({'one seed' if self.seeds == 1 else f'{self.seeds} seeds'})"
 
-    def judged(self, digits: int = 3) -> str:
-        """`2.61 [2.2, 3.1], t 1.7 to 4.0`: with the interval that decides, where there is one."""
-        if self.t_interval is None:
-            return self.told(digits)
-        low, high = (f"{bound:.{digits}g}" for bound in self.t_interval)
-        return f"{self.told(digits)}, t {low} to {high}"
+    def judged(self) -> str:
+        """`2.61 [2.2, 3.1], t 1.7 to 4.0`: with the interval that decides, if there is one."""
+        by_t = "" if self.t_interval is None else f", t {self.t_interval[0]:.3g} to {self.t_interval[1]:.3g}"
+        return f"{self.told()}{by_t}"
 
 
 def ratio(quotients: Sequence[float] | np.ndarray) -> Estimate:
-    """The geometric mean of a quotient over seeds; NaN if a seed has none.
-
-    Args:
-        quotients: `(n,)`, of each seed's two runs.
-    """
+    """The geometric mean of a quotient over seeds, `(n,)`; NaN if a seed has none."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        logarithms = np.log(np.asarray(quotients, dtype=float))
-        bootstrapped, by_t = (_exp(interval(logarithms)) for interval in (bootstrap_interval, t_interval))
-        return Estimate(float(np.exp(logarithms.mean())), bootstrapped, len(logarithms), by_t)
-
-
-def _exp(interval: tuple[float, float] | None) -> tuple[float, float] | None:
-    return None if interval is None else (float(np.exp(interval[0])), float(np.exp(interval[1])))
+        found = difference(np.log(np.asarray(quotients, dtype=float)))
+        bootstrapped, by_t = (
+            None if interval is None else (float(np.exp(interval[0])), float(np.exp(interval[1])))
+            for interval in (found.interval, found.t_interval)
+        )
+        return Estimate(float(np.exp(found.value)), bootstrapped, found.seeds, by_t)
 
 
 def difference(values: Sequence[float] | np.ndarray) -> Estimate:
-    """The mean over seeds of a difference.
-
-    Args:
-        values: `(n,)`, of each seed's two runs.
-    """
+    """The mean over seeds of a difference, `(n,)`."""
     found = np.asarray(values, dtype=float)
     return Estimate(float(found.mean()), bootstrap_interval(found), len(found), t_interval(found))
 
 
 def median(values: Sequence[float] | np.ndarray) -> Estimate:
-    """The median over seeds.
-
-    Args:
-        values: `(n,)`, one for each seed.
-    """
+    """The median over seeds, `(n,)`."""
     found = np.asarray(values, dtype=float)
     return Estimate(float(np.median(found)), bootstrap_interval(found, np.median), len(found))
 
 
+def listed(values: Iterable[float]) -> str:
+    """`0.001, 0.1`: rising, joined by commas."""
+    return ", ".join(f"{value:g}" for value in sorted(values))
+
+
 class Written(NamedTuple):
-    """What a comparison has left.
+    """A comparison in sentences and files.
 
     Attributes:
         sentences: What was found.
@@ -93,30 +82,26 @@ class Written(NamedTuple):
     tables: dict[str, pd.DataFrame]
     figures: list[Path]
 
+    def add(
+        self,
+        figure_file: Path,
+        figure: Figure,
+        sentences: Sequence[str],
+        tables: Mapping[str, pd.DataFrame],
+        arrays: Mapping[str, np.ndarray],
+    ) -> None:
+        """Write a figure, and beside it its arrays as npz and tables as CSV by their names; print the sentences.
 
-def save(
-    output: Path, name: str, figure: Figure, tables: dict[str, pd.DataFrame], arrays: dict[str, np.ndarray]
-) -> Path:
-    """Write a figure, and beside it its tables as CSV and its arrays as npz.
-
-    Args:
-        output: Made if it does not exist.
-        name: Of the figure and the arrays, without suffix.
-        figure: What is drawn.
-        tables: By their name, without suffix.
-        arrays: By their name.
-
-    Returns:
-        The figure's file.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    write_figure(figure, output / f"{name}.png", dpi=120)
-    for table, frame in tables.items():
-        with replacing(output / f"{table}.csv") as file:
-            frame.to_csv(file, index=False, lineterminator="\n")
-    with replacing(output / f"{name}.npz", "wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    return output / f"{name}.png"
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        figure_file.parent.mkdir(parents=True, exist_ok=True)
+        self.figures.append(write_figure(figure, figure_file, dpi=120))
+        for name, frame in tables.items():
+            with replacing(figure_file.with_name(f"{name}.csv")) as file:
+                frame.to_csv(file, index=False, lineterminator="\n")
+        with replacing(figure_file.with_suffix(".npz"), "wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        self.tables.update(tables)
+        self.sentences.extend(sentences)
+        print("\n".join(sentences))

@@ -4,31 +4,19 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from cifar_lab.runs import Record
 from cifar_lab.runs.labels import data_name, has_constant_rate
 
-# What a run is told by; and what changes with it: BatchNorm in the network, the seed of the data.
-_AXES = {"bn": "${bn}", "model.init": "${model.init}", "optimizer.lr": "${optimizer.lr}", "seed": "${seed}"}
-# Beside the training: what is recorded, and when.
-_NO_SETTINGS = ("probe", "callbacks")
+_AXES = ("bn", "model.init", "optimizer.lr", "seed")
 NAMES = {True: "with BatchNorm", False: "without BatchNorm"}
 INITS = {"default": "PyTorch's initialisation", "xavier": "Xavier", "he": "He"}
 
 
 @dataclass(frozen=True, eq=False)
 class LandscapeRun:
-    """A run by what the comparison varies.
-
-    Attributes:
-        bn: Whether it has BatchNorm.
-        init: How its weights are initialised, by the option's name.
-        lr: The optimizer's learning rate.
-        seed: Equal for runs of the same batch order.
-        record: The run.
-    """
+    """A run by what the comparison varies: BatchNorm, initialisation, learning rate, and seed of the batch order."""
 
     bn: bool
     init: str
@@ -36,9 +24,14 @@ class LandscapeRun:
     seed: int
     record: Record
 
-    @cached_property
+    @property
+    def place(self) -> tuple[bool, str, float, int]:
+        """Its order in a group: with BatchNorm first."""
+        return not self.bn, self.init, self.lr, self.seed
+
+    @property
     def described(self) -> str:
-        """It in words: `without BatchNorm, lr 0.002, seed 0`."""
+        """`without BatchNorm, lr 0.002, seed 0`."""
         return f"{NAMES[self.bn]}, lr {self.lr:g}, seed {self.seed}"
 
 
@@ -73,20 +66,16 @@ class Group:
         """Training images asked for, infinite if all, and epochs."""
         return float(self.settings.get("data.train_size") or float("inf")), float(self.settings["epochs"])
 
-    def title(self, runs: Iterable[LandscapeRun] | None = None) -> str:
-        """What was trained: the network, the data, its training images, the epochs and the seeds.
-
-        Args:
-            runs: Those that a figure shows; without them all.
-        """
-        shown = list(self.runs if runs is None else runs)
-        first = shown[0].record
-        network = str(first.options.get("model") or str(self.settings.get("model._target_", "")).rpartition(".")[2])
-        data = data_name(str(first.options.get("data") or "data of unknown name"))
-        sizes = {run.record.result["train_size"] for run in shown if run.record.is_finished}
+    def title(self, shown: Iterable[LandscapeRun]) -> str:
+        """The network, the data, its training images, the epochs and the seeds of the runs that a figure shows."""
+        runs = list(shown)
+        options = runs[0].record.options
+        network = str(options.get("model") or str(self.settings.get("model._target_", "")).rpartition(".")[2])
+        data = data_name(str(options.get("data") or "data of unknown name"))
+        sizes = {run.record.result["train_size"] for run in runs if run.record.is_finished}
         asked = self.settings.get("data.train_size")
         images = f"{sizes.pop():,}" if len(sizes) == 1 else "all" if asked is None else f"{asked:,.0f}"
-        seeds = sorted({run.seed for run in shown})
+        seeds = sorted({run.seed for run in runs})
         told = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
         return f"{network} on {data}, {images} training images, {self.settings['epochs']:g} epochs, {told}"
 
@@ -96,39 +85,32 @@ def optimizer_of(group: Group) -> str:
     return str(group.settings.get("optimizer._target_", "")).rpartition(".")[2]
 
 
-def groups(measured: Iterable[Record]) -> list[Group]:
-    """Runs by the settings that they share; of those whose numbers must be equal one counts.
+def groups(records: Iterable[Record]) -> list[Group]:
+    """Runs that could be read and have trained, by the settings that they share.
 
-    Those that can be read and have trained, whatever has become of them.
+    Of runs whose numbers must be equal one counts, if possible a finished one.
     """
-    found: dict[str, dict[tuple[bool, str, float, int], LandscapeRun]] = {}
-    shared: dict[str, dict[str, Any]] = {}
-    for one in measured:
-        settings = one.settings
-        if one.seed is None or "optimizer.lr" not in settings or not isinstance(settings.get("bn"), bool):
+    found: dict[str, tuple[dict[str, Any], dict[object, LandscapeRun]]] = {}
+    for record in records:
+        settings = record.settings
+        if record.seed is None or "optimizer.lr" not in settings or not isinstance(settings.get("bn"), bool):
             continue
-        own = {key: value for key, value in settings.items() if not _varies(key, one)}
-        key = json.dumps(own, sort_keys=True)
+        shared = {key: value for key, value in settings.items() if not _varies(key, record)}
         init = str(settings.get("model.init", "default"))
-        run = LandscapeRun(settings["bn"], init, float(settings["optimizer.lr"]), one.seed, one)
-        place = (run.bn, run.init, run.lr, run.seed)
-        shared[key] = own
-        known = found.setdefault(key, {}).setdefault(place, run)
-        if one.is_finished and not known.record.is_finished:
-            found[key][place] = run
-    return [
-        Group(shared[key], tuple(runs[place] for place in sorted(runs, key=lambda place: (not place[0], *place[1:]))))
-        for key, runs in found.items()
-    ]
+        run = LandscapeRun(settings["bn"], init, float(settings["optimizer.lr"]), record.seed, record)
+        _, runs = found.setdefault(json.dumps(shared, sort_keys=True), (shared, {}))
+        if run.place not in runs or (record.is_finished and not runs[run.place].record.is_finished):
+            runs[run.place] = run
+    return [Group(shared, tuple(sorted(runs.values(), key=lambda run: run.place))) for shared, runs in found.values()]
 
 
-def the_group(measured: Sequence[Record]) -> Group:
+def the_group(records: Sequence[Record]) -> Group:
     """The one group of runs that are to be compared.
 
     Raises:
         ValueError: There is no run, or they differ in more than BatchNorm, initialisation, learning rate and seed.
     """
-    found = groups(measured)
+    found = groups(records)
     if not found:
         raise ValueError(
             "no run can be compared; name runs, or folders with runs, of study=bn_landscape or bn_smoothness"
@@ -143,7 +125,7 @@ def the_group(measured: Sequence[Record]) -> Group:
     return found[0]
 
 
-def _varies(key: str, run: Record) -> bool:
-    source = run.sources.get(key, "")
-    follows = any(axis in source for axis in _AXES.values())
-    return key in _AXES or key in ("model.batch_norm", "data.seed") or follows or key.split(".")[0] in _NO_SETTINGS
+def _varies(key: str, record: Record) -> bool:
+    """Whether a setting is an axis of the comparison, follows one, or does not change the training."""
+    follows = any(f"${{{axis}}}" in record.sources.get(key, "") for axis in _AXES)
+    return key in (*_AXES, "model.batch_norm", "data.seed") or follows or key.split(".")[0] in ("probe", "callbacks")

@@ -1,18 +1,188 @@
-"""The paper's figure: how far loss and gradient change along the gradient, with BatchNorm and without."""
+"""The paper's figure: how far loss and gradient change along the gradient, with BatchNorm and without.
 
-from collections.abc import Iterable, Mapping
+Probes are compared at the same seeds and steps.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from cifar_lab.figures import Figure
 from cifar_lab.landscape.batch_norm import figures
-from cifar_lab.landscape.batch_norm.numbers import Written, save
-from cifar_lab.landscape.batch_norm.probes import Arm, Probed, SmoothnessComparison, compare, median_of, probed_runs
-from cifar_lab.landscape.batch_norm.runs import the_group
-from cifar_lab.landscape.maths.smoothness import Smoothness
+from cifar_lab.landscape.batch_norm.numbers import Estimate, Written, difference, ratio
+from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun, the_group
+from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES, has_grid, smoothness
 from cifar_lab.runs import Run
 from cifar_lab.table.records import gather
+
+_RATIOS = {
+    "loss_range": "loss variation",
+    "gradient_range": "gradient predictiveness",
+    "hessian_norm": "||Hg||/||g||",
+    "beta": "largest beta",
+}
+
+
+class Arm(NamedTuple):
+    """A network and its start."""
+
+    bn: bool
+    init: str
+
+    @property
+    def name(self) -> str:
+        """It in words."""
+        return f"{NAMES[self.bn]}, {INITS.get(self.init, self.init)}"
+
+
+class Probed(NamedTuple):
+    """The probes of a run: as they are, over the grid of the three panels, and over all step sizes."""
+
+    probes: Mapping[str, np.ndarray]
+    grid: pd.DataFrame
+    fine: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class SmoothnessComparison:
+    """The probes of all arms at one learning rate.
+
+    Attributes:
+        title: What was trained, and how.
+        lr: The learning rate.
+        grid: The step sizes of the three panels, in words.
+        arms: By the arm, then by the seed; with BatchNorm first.
+        lost_runs: Those that have diverged, which are compared with nothing, by the arm.
+    """
+
+    title: str
+    lr: float
+    grid: str
+    arms: Mapping[Arm, Mapping[int, Probed]]
+    lost_runs: Mapping[Arm, Sequence[LandscapeRun]] = field(default_factory=dict)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row for each run: medians over its probes, and the shares of them at the ceiling."""
+        return pd.DataFrame(
+            [
+                {"bn": arm.bn, "init": arm.init, "seed": seed, **_medians(probed)}
+                for arm, of_seeds in self.arms.items()
+                for seed, probed in of_seeds.items()
+            ]
+        )
+
+    @cached_property
+    def ratios(self) -> pd.DataFrame:
+        """A row for each initialisation and quantity: without BatchNorm over with it, of paired seeds and steps."""
+        rows = []
+        for init in self.inits:
+            for quantity in (*_RATIOS, *self.relative_quantities):
+                value, interval, seeds, _ = self.ratio(init, quantity)
+                rows.append((init, quantity, value, *(interval or (np.nan, np.nan)), seeds))
+        return pd.DataFrame(rows, columns=["init", "quantity", "ratio", "low", "high", "seeds"])
+
+    @cached_property
+    def inits(self) -> list[str]:
+        """The initialisations of which both networks have a run with the same seed."""
+        return [arm.init for arm in self.arms if arm.bn and self.paired(arm.init)]
+
+    @cached_property
+    def relative_quantities(self) -> list[str]:
+        """Names of the changes of the gradient at a relative distance that all runs have."""
+        grids = [probed.grid for of_seeds in self.arms.values() for probed in of_seeds.values()]
+        return [str(name) for name in grids[0].filter(like="change_at_") if all(name in grid for grid in grids)]
+
+    def paired(self, init: str) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+        """The grids with BatchNorm and without, of each seed and at the steps that both have."""
+        with_bn, without = (self.arms.get(Arm(bn, init), {}) for bn in (True, False))
+        seeds = sorted(with_bn.keys() & without.keys())
+        return [with_bn[seed].grid.align(without[seed].grid, join="inner", axis=0) for seed in seeds]
+
+    def ratio(self, init: str, quantity: str) -> Estimate:
+        """A quantity without BatchNorm over the same with it: the median over steps, the mean over seeds."""
+        pairs = self.paired(init)
+        return ratio([(without[quantity] / with_bn[quantity]).median() for with_bn, without in pairs])
+
+    def cosine_gain(self, init: str) -> Estimate:
+        """How much larger the cosine between g and g' at eta = lr is with BatchNorm: the median over steps."""
+        return difference([(with_bn["cosine"] - without["cosine"]).median() for with_bn, without in self.paired(init)])
+
+    def mean(self, bn: bool, init: str, name: str) -> float:
+        """A column of `frame`, the mean over the seeds of an arm."""
+        rows = self.frame[(self.frame["bn"] == bn) & (self.frame["init"] == init)]
+        return float(rows[name].mean())
+
+    def lost(self, init: str) -> tuple[float, list[int]]:
+        """The share of probes, and their steps in the first seed, at which BatchNorm's loss variation is the larger."""
+        larger = [with_bn["loss_range"] > without["loss_range"] for with_bn, without in self.paired(init)]
+        return float(np.mean([of_steps.mean() for of_steps in larger])), larger[0].index[larger[0]].tolist()
+
+    @cached_property
+    def sentences(self) -> list[str]:
+        """What was found, and where BatchNorm loses."""
+        told = [f"{self.title}. Step sizes {self.grid}; medians over the probed steps, without BatchNorm over with it."]
+        for init in self.inits:
+            name = INITS.get(init, init)
+            ratios = ", ".join(f"{words} {self.ratio(init, quantity).told()}" for quantity, words in _RATIOS.items())
+            at_ceiling = [f"{100 * self.mean(bn, init, 'share_at_ceiling'):.3g} %" for bn in (True, False)]
+            cosines = [f"{self.mean(bn, init, 'cosine'):.3g}" for bn in (True, False)]
+            share, steps = self.lost(init)
+            told += [
+                f"{name}: ratios of {ratios}. Beta is at the ceiling 1/eta_min of its grid, and says nothing of the "
+                f"network, at {at_ceiling[0]} of the probes with BatchNorm and {at_ceiling[1]} without.",
+                f"{name}: cos(g, g') at eta = lr {cosines[0]} with BatchNorm, {cosines[1]} without.",
+                f"{name}: BatchNorm's loss variation is the larger one at {100 * share:.3g} % of the probes"
+                + (f", first at steps {_first(steps)}." if steps else "."),
+            ]
+        for arm, runs in self.lost_runs.items():
+            number = len(runs) + len(self.arms.get(arm, ()))
+            diverged = f"{NAMES[arm.bn]} {len(runs)} of {number} runs diverged, which are compared with nothing."
+            told.append(f"{INITS.get(arm.init, arm.init)}: {diverged}")
+        return told
+
+
+def compare(group: Group, lr: float) -> SmoothnessComparison:
+    """The probes of a group's runs at one learning rate.
+
+    Raises:
+        ValueError: No initialisation has a seed with probes of both networks.
+    """
+    found: dict[Arm, dict[int, Mapping[str, np.ndarray]]] = {}
+    lost: dict[Arm, list[LandscapeRun]] = {}
+    shown = []
+    for run in probed_runs(group):
+        if run.lr != lr:
+            continue
+        if run.record.state == "diverged":  # its probes are of a loss on its way to infinity
+            lost.setdefault(Arm(run.bn, run.init), []).append(run)
+        elif (probes := run.record.probes) is not None and np.isfinite(probes["loss"]).any():
+            found.setdefault(Arm(run.bn, run.init), {})[run.seed] = probes
+            shown.append(run)
+    has_paper_grid = all(has_grid(probes, PAPER_MULTIPLES) for probed in found.values() for probes in probed.values())
+    grid, words = (PAPER_MULTIPLES, "0.5, 1, 2, 4 x lr") if has_paper_grid else (None, "all that were probed")
+    arms = {
+        arm: {seed: Probed(each, smoothness(each, grid), smoothness(each)) for seed, each in found[arm].items()}
+        for arm in sorted(found, key=lambda arm: (arm.init != "xavier", arm.init, not arm.bn))
+    }
+    title = f"{group.title(shown)}; learning rate {lr:g}" if shown else ""
+    comparison = SmoothnessComparison(title, lr, words, arms, lost)
+    if not comparison.inits:
+        raise ValueError(
+            "smoothness needs probes of runs with bn=true and bn=false, of one seed, learning rate and "
+            "initialisation; run study=bn_smoothness, or train with probe=gradient"
+        )
+    return comparison
+
+
+def probed_runs(group: Group) -> list[LandscapeRun]:
+    """The runs of a group that have probes."""
+    return [run for run in group.runs if run.record.probes is not None]
 
 
 def write_smoothness(runs: Iterable[Run], output: Path) -> Written:
@@ -32,79 +202,42 @@ def write_smoothness(runs: Iterable[Run], output: Path) -> Written:
     group = the_group(gather(runs))
     rates = sorted({run.lr for run in probed_runs(group)}) or [group.runs[0].lr]
     written = Written([], {}, [])
-    for rate in rates:
-        comparison = compare(group, rate)
-        end = f"_lr_{rate:g}" if len(rates) > 1 else ""
-        tables = {f"smoothness{end}": comparison.frame, f"smoothness_ratios{end}": comparison.ratios}
-        written.figures.append(save(output, f"smoothness{end}", figure(comparison), tables, _arrays(comparison)))
-        written.tables.update(tables)
-        written.sentences.extend(comparison.sentences)
-    print("\n".join(written.sentences))
+    for found in [compare(group, rate) for rate in rates]:
+        end = f"_lr_{found.lr:g}" if len(rates) > 1 else ""
+        tables = {f"smoothness{end}": found.frame, f"smoothness_ratios{end}": found.ratios}
+        written.add(output / f"smoothness{end}.png", figure(found), found.sentences, tables, _arrays(found))
     return written
 
 
 def figure(comparison: SmoothnessComparison) -> Figure:
     """The paper's three panels, the cosine, the Hessian limit, and the finer and the relative grid."""
-    inits = list(dict.fromkeys(arm.init for arm in comparison.arms))
-    drawn = {arm.name: _drawn(arm, of_seeds, inits.index(arm.init)) for arm, of_seeds in comparison.arms.items()}
-    return figures.smoothness(drawn, comparison.lr, comparison.grid, comparison.title)
+    return figures.smoothness(comparison)
 
 
-def _drawn(arm: Arm, of_seeds: Mapping[int, Probed], place: int) -> figures.ProbedArm:
-    step = _common_steps(of_seeds)
-
-    def rows(name: str) -> np.ndarray:
-        return np.stack([_at(probed.grid, name, step) for probed in of_seeds.values()])
-
-    probes = [probed.probes for probed in of_seeds.values()]
-    multiples = probes[0]["eta"][0] / probes[0]["lr"][0]
-    quotients = np.concatenate([one["beta"] for one in probes if one["beta"].shape[1] == len(multiples)])
-    return figures.ProbedArm(
-        figures.line(arm.bn, place),
-        step,
-        (rows("loss_low"), rows("loss_high")),
-        (rows("gradient_low"), rows("gradient_high")),
-        rows("beta"),
-        rows("cosine"),
-        rows("hessian_norm"),
-        float(next(iter(of_seeds.values())).grid.ceiling[0]),
-        (multiples, _median(quotients)),
-        _relative(probes),
-    )
+def _medians(probed: Probed) -> dict[str, float]:
+    grid, fine = probed.grid, probed.fine
+    names = ["loss_range", "gradient_range", "hessian_norm", "sharpness", "cosine", "beta", "ceiling"]
+    return {
+        "probes": len(grid),
+        **grid[names].median(),
+        "share_at_ceiling": grid["at_ceiling"].mean(),
+        "fine_beta": fine["beta"].median(),
+        "fine_ceiling": fine["ceiling"].median(),
+        "fine_share_at_ceiling": fine["at_ceiling"].mean(),
+        **grid.filter(like="change_at_").median(),
+        "seconds": float(probed.probes["seconds"].sum()),
+    }
 
 
-def _relative(probes: list[Mapping[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distances, and medians over all probes of the change of the gradient and of its cosine there."""
-    distances = probes[0].get("relative_distance", np.zeros(0))
-    alike = [one for one in probes if np.array_equal(one.get("relative_distance", np.zeros(0)), distances)]
-    if not len(distances):
-        return distances, distances, distances
-    change = np.concatenate([one["relative_grad_distance"] / one["grad_norm"][:, None] for one in alike])
-    cosine = np.concatenate([one["relative_grad_cosine"] for one in alike])
-    return distances, _median(change), np.array([median_of(column) for column in cosine.T])
-
-
-def _median(values: np.ndarray) -> np.ndarray:
-    """Over the first axis; what is no number is infinitely far."""
-    return np.median(np.where(np.isnan(values), np.inf, values), axis=0)
-
-
-def _common_steps(of_seeds: Mapping[int, Probed]) -> np.ndarray:
-    steps = [probed.grid.step for probed in of_seeds.values()]
-    common = steps[0]
-    for more in steps[1:]:
-        common = np.intersect1d(common, more)
-    return common
-
-
-def _at(grid: Smoothness, name: str, step: np.ndarray) -> np.ndarray:
-    return getattr(grid, name)[np.isin(grid.step, step)]
+def _first(steps: list[int]) -> str:
+    told = ", ".join(f"{step:,}" for step in steps[:5])
+    return f"{told} and {len(steps) - 5} more" if len(steps) > 5 else told
 
 
 def _arrays(comparison: SmoothnessComparison) -> dict[str, np.ndarray]:
-    arrays = {}
-    for arm, of_seeds in comparison.arms.items():
-        for seed, probed in of_seeds.items():
-            for name, values in probed.grid._asdict().items():
-                arrays[f"{'bn' if arm.bn else 'none'}_{arm.init}_seed_{seed}_{name}"] = values
-    return arrays
+    return {
+        f"{'bn' if arm.bn else 'none'}_{arm.init}_seed_{seed}_{name}": values.to_numpy()
+        for arm, of_seeds in comparison.arms.items()
+        for seed, probed in of_seeds.items()
+        for name, values in probed.grid.loc[:, :"sharpness"].reset_index().items()  # ranges follow from these
+    }

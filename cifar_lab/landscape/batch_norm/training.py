@@ -1,5 +1,6 @@
 """How fast runs with and without BatchNorm train, and at which learning rates they do."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cifar_lab.landscape.batch_norm.numbers import median
+from cifar_lab.landscape.batch_norm.numbers import listed, median
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun
 from cifar_lab.runs import Record
 from cifar_lab.table.curves import epochs_to
@@ -18,10 +19,10 @@ USELESS = 0.15
 
 
 class RateRange(NamedTuple):
-    """The widest range of neighbouring learning rates, of those that were tried, at which every run trains.
+    """The widest range of neighbouring learning rates at which every run trains.
 
     Attributes:
-        tried: All of them, ascending.
+        tried: All learning rates that were tried, ascending.
         low: The lowest of the range; None where no rate trains.
         high: The highest.
     """
@@ -30,18 +31,13 @@ class RateRange(NamedTuple):
     low: float | None
     high: float | None
 
-    @property
-    def decades(self) -> float:
-        """How wide it is; 0 of a single rate, or none."""
-        return 0.0 if self.low is None or self.high is None else math.log10(self.high / self.low)
-
     def told(self) -> str:
-        """In words; at an end of what was tried it may be wider."""
+        """In words, with its width in decades; at an end of the rates that were tried it may be wider."""
         if self.low is None or self.high is None:
-            return f"none of {_listed(self.tried)} trains"
-        open_ends = (self.low == self.tried[0]) + (self.high == self.tried[-1])
-        at_least = "at least " if open_ends else ""
-        return f"{at_least}{self.decades:.2g} decades ({self.low:g} to {self.high:g} of {_listed(self.tried)})"
+            return f"none of {listed(self.tried)} trains"
+        at_least = "at least " if self.low == self.tried[0] or self.high == self.tried[-1] else ""
+        decades = math.log10(self.high / self.low)
+        return f"{at_least}{decades:.2g} decades ({self.low:g} to {self.high:g} of {listed(self.tried)})"
 
 
 def trains(run: Record) -> bool:
@@ -54,14 +50,9 @@ def rate_range(group: Group, *, bn: bool, init: str) -> RateRange:
     runs = [run for run in group.runs if (run.bn, run.init) == (bn, init) and run.record.has_ended]
     tried = tuple(sorted({run.lr for run in runs}))
     good = {rate for rate in tried if all(trains(run.record) for run in runs if run.lr == rate)}
-    stretches: list[list[float]] = [[]]
-    for rate in tried:
-        if rate in good:
-            stretches[-1].append(rate)
-        else:
-            stretches.append([])
-    widest = max(stretches, key=lambda stretch: stretch[-1] / stretch[0] if stretch else 0)
-    return RateRange(tried, widest[0], widest[-1]) if widest else RateRange(tried, None, None)
+    stretches = [list(rates) for is_good, rates in itertools.groupby(tried, key=good.__contains__) if is_good]
+    widest = max(stretches, key=lambda stretch: stretch[-1] / stretch[0], default=[None])
+    return RateRange(tried, widest[0], widest[-1])
 
 
 def speed(group: Group) -> pd.DataFrame:
@@ -88,7 +79,3 @@ def _epochs(runs: Sequence[LandscapeRun], accuracy: float) -> str:
     if missing:
         return "never" if missing == len(reached) else f"never in {missing} of {len(reached)} runs"
     return median(reached).told()
-
-
-def _listed(rates: Sequence[float]) -> str:
-    return ", ".join(f"{rate:g}" for rate in rates)

@@ -4,49 +4,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from cifar_lab.config import build
-from cifar_lab.landscape.maps.output import Written
-from cifar_lab.landscape.maps.points import Points, digest
-from cifar_lab.landscape.maps.settings import Settings
-from cifar_lab.landscape.maps.subject import Subject, caption, chosen_epochs, learning_rate, load, require_snapshots
+from cifar_lab.landscape.maps import figures
+from cifar_lab.landscape.maps.subject import Rows, Settings, Subject, Written, at_epochs, caption, load
 from cifar_lab.landscape.maps.work import Job, Tick, compute, timed
 from cifar_lab.landscape.maths import covariate_shift as shifts
 from cifar_lab.landscape.maths.functional import Weights, value_and_gradient
-from cifar_lab.runs.outputs import write_figure, write_table
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
 def covariate_shift(folders: Sequence[Path], settings: Settings, at: str | None) -> Written:
-    """Compute and draw internal covariate shift at some of the epochs of runs.
-
-    Args:
-        folders: The runs, which have snapshots.
-        settings: Of all subcommands.
-        at: Epochs joined by commas; None takes the first, the middle and the last.
+    """Compute and draw internal covariate shift at the epochs `at` of runs; None: the first, the middle and the last.
 
     Raises:
         ValueError: A run cannot be read, has no snapshots, or not of these epochs.
     """
     subjects = load(folders, settings)
-    require_snapshots(subjects)
-    places = [(subject, epoch) for subject in subjects for epoch in chosen_epochs(subject, at)]
-    jobs = [_job(subject, epoch, settings) for subject, epoch in places]
+    places = at_epochs(subjects, at)
+    jobs = [_job(subject, epoch) for subject, epoch in places]
     compute("covariate-shift", jobs)
     rows = [row for place, job in zip(places, jobs, strict=True) for row in _rows(*place, job)]
-    return _write(subjects, rows, settings)
+    count = min(int(subjects[0].config.batch_size), settings.images)
+    how = f"of which a batch of {count:,} is stepped on, BatchNorm on its own statistics"
+    figure = figures.covariate_shift(rows, caption(subjects, how))
+    return settings.write("covariate_shift", rows, figure), rows
 
 
 def optimizer_step(config: "DictConfig", weights: Weights, gradient: Weights, lr: float) -> dict[str, Tensor]:
-    """The weights after a step of a run's optimizer, its state new, with the gradient clipped as the run does.
+    """The weights after a step of a run's optimizer with a new state, the gradient clipped as the run does.
 
     Args:
         config: The run's.
-        weights: Before.
+        weights: Before the step.
         gradient: Of the loss there.
         lr: Learning rate; NaN takes the configuration's.
     """
@@ -63,65 +56,32 @@ def optimizer_step(config: "DictConfig", weights: Weights, gradient: Weights, lr
     return {name: parameter.detach() for name, parameter in parameters.items()}
 
 
-def _job(subject: Subject, epoch: int, settings: Settings) -> Job:
+def _job(subject: Subject, epoch: int) -> Job:
     weights, part = subject.weights(epoch), subject.batches()[0]
-    loss, lr = subject.loss(part), learning_rate(subject.run, epoch)
+    loss, lr = subject.loss(part), subject.learning_rate(epoch)
     layers = list(shifts.layers(weights).values())
 
     def evaluate(_: int, tick: Tick) -> dict[str, Any]:
-        stepped = optimizer_step(subject.config, weights, value_and_gradient(loss, weights)[1], lr)
-        tick()
-        shift = shifts.covariate_shift(_ticking(loss, tick), weights, stepped, layers)
-        return shift._asdict()
+        def ticking(weights: Weights) -> Tensor:
+            tick()
+            return loss(weights)
 
-    options = {key: str(subject.config.get(key)) for key in ("optimizer", "grad_clip")}
-    images = {"images": subject.images[part], "labels": subject.labels[part]}
-    return Job(
-        f"epoch {epoch} of {subject.label}",
-        Points(
-            settings.output / "points",
-            "covariate-shift",
-            digest({**subject.identity(), **options, "lr": lr}, images, weights),
-            1,
-        ),
-        evaluate,
-        1 + len(layers),
-        timed(lambda: value_and_gradient(loss, weights)),
-    )
+        stepped = optimizer_step(subject.config, weights, value_and_gradient(ticking, weights)[1], lr)
+        return shifts.covariate_shift(ticking, weights, stepped, layers)._asdict()
+
+    identity = {"lr": lr, **{key: str(subject.config.get(key)) for key in ("optimizer", "grad_clip")}}
+    points = subject.points("covariate-shift", 1, identity, weights, part=part)
+    seconds = timed(lambda: value_and_gradient(loss, weights))
+    return Job(f"epoch {epoch} of {subject.label}", points, evaluate, 1 + len(layers), seconds)
 
 
-def _ticking(loss: Any, tick: Tick) -> Any:
-    def counted(weights: Weights) -> torch.Tensor:
-        tick()
-        return loss(weights)
-
-    return counted
-
-
-def _rows(subject: Subject, epoch: int, job: Job) -> list[dict[str, Any]]:
-    values = job.points.values()
+def _rows(subject: Subject, epoch: int, job: Job) -> Rows:
     names = shifts.layers(dict(subject.model.named_parameters()))
+    lr = subject.learning_rate(epoch)
+    values = {quantity: array[0].tolist() for quantity, array in job.points.values().items()}
     return [
-        {
-            "run": subject.label,
-            "epoch": epoch,
-            "layer": number,
-            "name": name,
-            **{quantity: float(array[0][number - 1]) for quantity, array in values.items()},
-            "lr": learning_rate(subject.run, epoch),
-        }
-        for number, name in enumerate(names, start=1)
+        {"run": subject.label, "epoch": epoch, "layer": number + 1, "name": name}
+        | {quantity: array[number] for quantity, array in values.items()}
+        | {"lr": lr}
+        for number, name in enumerate(names)
     ]
-
-
-def _write(subjects: Sequence[Subject], rows: list[dict[str, Any]], settings: Settings) -> Written:
-    from cifar_lab.landscape.maps import figures
-
-    count = min(int(subjects[0].config.batch_size), settings.images)
-    how = f"of which a batch of {count:,} is stepped on, BatchNorm on its own statistics"
-    figure = figures.covariate_shift(rows, caption(subjects, settings, how))
-    files = [
-        write_table(rows, settings.output / "covariate_shift.csv"),
-        write_figure(figure, settings.output / "covariate_shift.png"),
-    ]
-    return Written(files, rows)

@@ -2,8 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,42 +13,36 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, colours, wrapped
+from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, colours, epoch_axis, wrapped
 
 
 def curvature(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Eigenvalues, sharpness and 2 / lr over epochs, a panel for each run with the same axis.
 
-    Args:
-        rows: With `run`, `epoch`, `eigenvalue_1`, ..., `sharpness`, `batch_sharpness` and `two_over_lr`.
-        title: Of the whole.
+    `rows` have `run`, `epoch`, `eigenvalue_1`, ..., `sharpness`, `batch_sharpness` and `two_over_lr`.
     """
     frame = pd.DataFrame(rows)
     runs = list(frame.groupby("run", sort=False))
-    figure = Figure(figsize=(1.5 + 4.6 * len(runs), 4.9), layout="constrained")
-    figure.suptitle(_wrapped(title, 25 + 60 * len(runs)), fontsize=9)
+    figure = _figure(1.5 + 4.6 * len(runs), 4.9, title, 25 + 60 * len(runs))
     panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
-    eigenvalues = [name for name in frame if str(name).startswith("eigenvalue_")]
+    largest, *others = (str(name) for name in frame if str(name).startswith("eigenvalue_"))
+    next_ones: dict[str, Any] = {"ms": 3.5, "color": TRAIN_COLOUR, "alpha": 0.6}
     for axes, (label, part) in zip(panels, runs, strict=True):
-        for number, name in enumerate(eigenvalues):
-            told = "largest eigenvalue" if not number else f"the next {len(eigenvalues) - 1}" if number == 1 else None
-            style = {"ls": "-", "ms": 6} if not number else {"ls": "", "ms": 3.5, "alpha": 0.6}
-            axes.plot(part["epoch"], part[name], marker="o", color=TRAIN_COLOUR, label=told, **style)
-        axes.plot(
-            part["epoch"], part["sharpness"], "s--", ms=5, color="#55a868", label="g'Hg / ||g||², all images at once"
-        )
-        axes.plot(
-            part["epoch"], part["batch_sharpness"], "^:", ms=5, color=VAL_COLOUR, label="the same over mini-batches"
-        )
-        axes.plot(part["epoch"], part["two_over_lr"], "_-", ms=14, color="0.2", lw=1, label="2 / lr")
-        _epochs(axes)
+        epochs = part["epoch"]
+        axes.plot(epochs, part[largest], "o-", ms=6, color=TRAIN_COLOUR, label="largest eigenvalue")
+        for number, name in enumerate(others):
+            axes.plot(epochs, part[name], "o", label=None if number else f"the next {len(others)}", **next_ones)
+        axes.plot(epochs, part["sharpness"], "s--", ms=5, color="#55a868", label="g'Hg / ||g||², all images at once")
+        axes.plot(epochs, part["batch_sharpness"], "^:", ms=5, color=VAL_COLOUR, label="the same over mini-batches")
+        axes.plot(epochs, part["two_over_lr"], "_-", ms=14, color="0.2", lw=1, label="2 / lr")
+        epoch_axis(axes)
         axes.set_title(textwrap.fill(str(label), 50), fontsize=8)
-    measured = frame[[*eigenvalues, "sharpness", "batch_sharpness", "two_over_lr"]].to_numpy(dtype=float)
-    smallest = np.abs(measured[np.isfinite(measured) & (measured != 0)])
-    if (measured[np.isfinite(measured)] > 0).all():
+    measured = frame[[largest, *others, "sharpness", "batch_sharpness", "two_over_lr"]].to_numpy(dtype=float)
+    finite = measured[np.isfinite(measured)]
+    if (finite > 0).all():
         panels[0].set_yscale("log")
-    elif smallest.size:
-        panels[0].set_yscale("symlog", linthresh=max(float(np.quantile(smallest, 0.1)), 1e-3))
+    elif finite.any():
+        panels[0].set_yscale("symlog", linthresh=max(float(np.quantile(np.abs(finite[finite != 0]), 0.1)), 1e-3))
     panels[0].set_ylabel("curvature")
     panels[0].legend(fontsize=7)
     return figure
@@ -64,17 +57,16 @@ def interpolation(
         shares: `(P,)`, from 0 to 1.
         values: `(P,)` each: `train_loss`, `train_accuracy`, `held_out_loss`, `held_out_accuracy`.
         ends: What lies at 0 and at 1.
-        held_out: What the images are called that were not trained on.
-        title: Of the whole.
+        held_out: Name of the images that were not trained on.
+        title: Of the figure.
     """
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
-    figure.suptitle(_wrapped(title, 120), fontsize=9)
+    figure = _figure(10, 4.6, title, 120)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     for axes, quantity in ((loss_axes, "loss"), (accuracy_axes, "accuracy")):
         axes.plot(shares, values[f"train_{quantity}"], "o-", ms=4, color=TRAIN_COLOUR, label="training images")
         axes.plot(shares, values[f"held_out_{quantity}"], "s-", ms=4, color=VAL_COLOUR, label=held_out)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        axes.set_xlabel("\n".join(textwrap.fill(f"{at}: {end}", 60) for at, end in enumerate(ends)), fontsize=8)
+        axes.set_xlabel(wrapped("\n".join(f"{at}: {end}" for at, end in enumerate(ends)), 60), fontsize=8)
         axes.set_ylabel(quantity)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
@@ -85,13 +77,10 @@ def interpolation(
 def covariate_shift(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Shift, angle and gradient norm over layers, a line for each epoch, a column of panels for each run.
 
-    Args:
-        rows: With `run`, `epoch`, `layer` (from 1), `distance`, `cosine` and `gradient_norm`.
-        title: Of the whole.
+    `rows` have `run`, `epoch`, `layer` (from 1), `distance`, `cosine` and `gradient_norm`.
     """
     runs = list(pd.DataFrame(rows).groupby("run", sort=False))
-    figure = Figure(figsize=(1.2 + 4.2 * len(runs), 8.4), layout="constrained")
-    figure.suptitle(_wrapped(title, 30 + 52 * len(runs)), fontsize=9)
+    figure = _figure(1.2 + 4.2 * len(runs), 8.4, title, 30 + 52 * len(runs))
     panels = figure.subplots(3, len(runs), sharex="col", sharey="row", squeeze=False)
     for column, (label, part) in zip(panels.T, runs, strict=True):
         shades = colormaps["viridis"](np.linspace(0, 0.85, part["epoch"].nunique()))
@@ -112,21 +101,7 @@ def covariate_shift(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     return figure
 
 
-def _epochs(axes: Axes) -> None:
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-
-
-def _wrapped(title: str, width: int) -> str:
-    return "\n".join(textwrap.fill(line, width) for line in title.splitlines())
-
-
-_LINES = ("-", "--")
-
-
-@dataclass(frozen=True)
-class Contour:
+class Contour(NamedTuple):
     """The loss on a plane.
 
     Attributes:
@@ -145,16 +120,9 @@ class Contour:
 
 
 def contours(panels: Sequence[Sequence[Contour]], levels: np.ndarray, title: str) -> Figure:
-    """Filled contours of several planes, all at the same levels.
-
-    Args:
-        panels: A row for each run.
-        levels: Rising, above zero.
-        title: Of the whole.
-    """
+    """Filled contours of several planes, a row for each run, all at the same levels, rising and above zero."""
     rows, columns = len(panels), max(map(len, panels))
-    figure = Figure(figsize=(1.6 + 4.4 * columns, 1.1 + 4.1 * rows), layout="constrained")
-    figure.suptitle(wrapped(title, 60 * columns + 10), fontsize=9)
+    figure = _figure(1.6 + 4.4 * columns, 1.1 + 4.1 * rows, title, 60 * columns + 10)
     drawn: list[QuadContourSet] = []
     for row, several in zip(figure.subplots(rows, columns, squeeze=False), panels, strict=True):
         for axes in row[len(several) :]:
@@ -182,23 +150,17 @@ def _contour(axes: Axes, panel: Contour, levels: np.ndarray) -> QuadContourSet:
     axes.set_xlabel(panel.names[0], fontsize=8)
     axes.set_ylabel(panel.names[1], fontsize=8)
     axes.tick_params(labelsize=7)
-    axes.set_title("\n".join(textwrap.fill(line, 48) for line in panel.title.splitlines()), fontsize=8)
+    axes.set_title(wrapped(panel.title, 48), fontsize=8)
     return drawn
 
 
 def profiles(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
-    """The loss along one filter-normalised direction, a line for each run.
-
-    Args:
-        lines: Distances `(P,)` and losses `(P,)` by the run's label.
-        title: Of the whole.
-    """
+    """The loss along one filter-normalised direction, a line for each run: distances and losses `(P,)` by its label."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.subplots()
-    for (label, (distances, losses)), colour, style in zip(
-        lines.items(), colours(len(lines)), _LINES * len(lines), strict=False
-    ):
+    for number, (label, (distances, losses)) in enumerate(lines.items()):
         finite = np.where(np.isfinite(losses), losses, np.nan)
+        style, colour = ("-", "--")[number % 2], colours(len(lines))[number]
         axes.plot(distances, finite, style, color=colour, label=textwrap.fill(label, 60))
     axes.set_yscale("log")
     axes.set_xlabel("distance along a random direction; at 1 each filter has moved by its own norm")
@@ -206,4 +168,11 @@ def profiles(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> 
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     axes.set_title(wrapped(title, 95), fontsize=9)
+    return figure
+
+
+def _figure(width: float, height: float, title: str, letters: int) -> Figure:
+    """An empty figure, in inches, whose title has lines of at most so many letters."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(wrapped(title, letters), fontsize=9)
     return figure

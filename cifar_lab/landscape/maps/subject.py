@@ -1,6 +1,6 @@
-"""A run whose landscape is looked at: its network, its images, its snapshots."""
+"""A run whose landscape is measured: its network, its images, its snapshots."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,27 +11,55 @@ from torch import Tensor, nn
 from cifar_lab.config import build, saved
 from cifar_lab.data.images import keyed_generator, stratified_split
 from cifar_lab.data.loader import BatchLoader
-from cifar_lab.landscape.maps.settings import Settings
+from cifar_lab.figures import Figure
+from cifar_lab.landscape.maps.work import Points, digest
 from cifar_lab.landscape.maths.functional import NetworkLoss
 from cifar_lab.machine import hardware
 from cifar_lab.runs import Run, read_checkpoint
 from cifar_lab.runs.labels import data_name
+from cifar_lab.runs.outputs import write_figure, write_table
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from cifar_lab.data.datamodule import InMemoryDataModule
 
+Rows = list[dict[str, Any]]
+Written = tuple[list[Path], Rows]
+"""The files that a subcommand wrote, and rows of plain values: one for each measurement, or a summary of many."""
+
 # First part of a generator's key: what the numbers are for.
 _IMAGES = 3
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A run whose landscape is looked at.
+class Settings:
+    """Options of every subcommand.
 
     Attributes:
-        label: What tells it from the others.
+        output: The folder for numbers and figures.
+        images: How many training images the loss is of.
+        seed: Of the choice of images, and of random directions and vectors.
+        allow: Packages whose components may run.
+    """
+
+    output: Path
+    images: int = 500
+    seed: int = 0
+    allow: Sequence[str] = ()
+
+    def write(self, name: str, rows: Rows, figure: Figure) -> list[Path]:
+        """Write a table and its figure as CSV and PNG of that name."""
+        return [write_table(rows, self.output / f"{name}.csv"), write_figure(figure, self.output / f"{name}.png")]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run whose landscape is measured.
+
+    Attributes:
+        settings: Options of the subcommand.
+        label: Tells it from the others.
         run: Its folder.
         config: Its configuration.
         model: With its final weights, in training mode but for dropout, which would make the loss another at each call.
@@ -39,11 +67,12 @@ class Subject:
         images: `(N, 3, H, W)`, normalised, of the training set, not augmented.
         labels: `(N,)`.
         held_out: Images and labels that it was not trained on.
-        held_out_name: What those are.
-        data: What a reader calls them, and how many it was trained on.
+        held_out_name: What a reader calls those.
+        data: What a reader calls its data, and how many images it was trained on.
         epochs: The files of its snapshots by epoch, rising; 0 holds the initial weights.
     """
 
+    settings: Settings
     label: str
     run: Run
     config: "DictConfig"
@@ -61,7 +90,7 @@ class Subject:
         return NetworkLoss(self.model, self.criterion, self.images[part], self.labels[part])
 
     def batches(self) -> list[slice]:
-        """Its images in batches of the run's size, those that are whole; all of them where none is."""
+        """Its images in whole batches of the run's size; all of them if there are fewer."""
         size, count = int(self.config.batch_size), len(self.labels)
         return [slice(start, start + size) for start in range(0, count - size + 1, size)] or [slice(0, count)]
 
@@ -75,71 +104,90 @@ class Subject:
         check_fits(state, own, self.epochs[epoch])
         return {name: state[name].to(value) for name, value in own.items()}
 
-    def identity(self) -> dict[str, Any]:
-        """What its loss is, but for weights and images, in plain values."""
-        return {"model": str(self.config.model), "loss": str(self.config.loss)}
+    def snapshot_epochs(self) -> list[int]:
+        """The epochs of its snapshots, rising.
+
+        Raises:
+            ValueError: There are none.
+        """
+        if not self.epochs:
+            raise ValueError(f"{self.run.folder} has no snapshots of its weights; train it with callbacks=snapshots")
+        return list(self.epochs)
+
+    def learning_rate(self, epoch: int) -> float:
+        """The learning rate of an epoch's last step, for epoch 0 of the first step of all; NaN if unknown."""
+        try:
+            if not epoch:
+                return float(self.run.steps()["lr"][0])
+            metrics = self.run.metrics()
+            return float(metrics.loc[metrics["epoch"] == epoch, "train/lr"].iloc[-1])
+        except (FileNotFoundError, KeyError, IndexError):
+            return float("nan")
+
+    def points(
+        self,
+        kind: str,
+        count: int,
+        identity: Mapping[str, Any],
+        *tensors: Mapping[str, Tensor],
+        part: slice = slice(None),
+    ) -> Points:
+        """The points of a computation on its images, or on a part of them.
+
+        Args:
+            kind: Of computation, for the file's name.
+            count: How many points.
+            identity: Plain values that tell it from others, besides network, loss and images.
+            tensors: Weights and directions that tell it from others.
+            part: Of the images.
+        """
+        known = {"model": str(self.config.model), "loss": str(self.config.loss), **identity}
+        images = {"images": self.images[part], "labels": self.labels[part]}
+        return Points(self.settings.output / "points", kind, digest(known, images, *tensors), count)
 
 
 def load(folders: Sequence[Path], settings: Settings) -> list[Subject]:
-    """Load runs with their final weights and the images that they are looked at on.
+    """Load runs with their final weights and the images that they are measured on.
 
     Raises:
         ValueError: A folder is no run, two are the same, there are not so many images, or the weights are missing,
             damaged or another network's.
     """
-    if len({folder.resolve() for folder in folders}) < len(folders):
+    places = [folder.resolve() for folder in folders]
+    if len(set(places)) < len(folders):
         raise ValueError(f"{', '.join(map(str, folders))}: the same run twice; name each once")
-    labels = _labels(folders)
+    labels = [place.name for place in places]
+    if len(set(labels)) < len(labels):
+        labels = [f"{place.parent.name}/{place.name}" for place in places]
     return [_load(Run(folder), label, settings) for folder, label in zip(folders, labels, strict=True)]
 
 
-def require_snapshots(subjects: Iterable[Subject]) -> None:
-    """Refuse runs that have kept no weights of their epochs.
+def at_epochs(subjects: Sequence[Subject], at: str | None) -> list[tuple[Subject, int]]:
+    """Each run with each epoch of `--at`, joined by commas; None takes the first snapshot, the middle and the last.
 
     Raises:
-        ValueError: One has not.
+        ValueError: A run has no snapshots, or none of an epoch of `at`.
     """
+    places: list[tuple[Subject, int]] = []
     for subject in subjects:
-        if not subject.epochs:
-            raise ValueError(f"{subject.run.folder} has no snapshots of its weights; train it with callbacks=snapshots")
+        there = subject.snapshot_epochs()
+        asked = {there[0], there[len(there) // 2], there[-1]}
+        if at is not None:
+            asked = {int(word) if word.strip().isdecimal() else -1 for word in at.split(",")}
+        if not asked <= set(there):
+            epochs = ", ".join(map(str, there))
+            raise ValueError(f"--at {at}: {subject.run.folder} has snapshots of the epochs {epochs}")
+        places += [(subject, epoch) for epoch in sorted(asked)]
+    return places
 
 
-def chosen_epochs(subject: Subject, at: str | None) -> list[int]:
-    """The epochs whose snapshots are looked at.
-
-    Args:
-        subject: Has snapshots.
-        at: Epochs joined by commas; None takes the first, the middle and the last.
-
-    Raises:
-        ValueError: `at` names one that there is no snapshot of.
-    """
-    there = list(subject.epochs)
-    if at is None:
-        return sorted({there[0], there[len(there) // 2], there[-1]})
-    asked = [int(word) if word.strip().isdecimal() else -1 for word in at.split(",")]
-    if not set(asked) <= set(there):
-        raise ValueError(f"--at {at}: {subject.run.folder} has snapshots of the epochs {', '.join(map(str, there))}")
-    return sorted(set(asked))
-
-
-def caption(subjects: Sequence[Subject], settings: Settings, how: str) -> str:
-    """What figures say of their data and of what was measured on it."""
+def caption(subjects: Sequence[Subject], how: str) -> str:
+    """A figure's title: the data of its runs, and how they were measured."""
+    settings = subjects[0].settings
     data = "; ".join(dict.fromkeys(subject.data for subject in subjects))
-    seeds = ", ".join(dict.fromkeys(str(subject.config.seed) for subject in subjects))
-    seeds = f"seed {seeds}" if len(set(seeds.split(", "))) == 1 else f"seeds {seeds}"
-    return f"{data}, {seeds}\n{settings.images:,} training images (drawn with seed {settings.seed}), {how}"
-
-
-def learning_rate(run: Run, epoch: int) -> float:
-    """The learning rate of an epoch's last step, of the first step of all for epoch 0; NaN where none is known."""
-    try:
-        if not epoch:
-            return float(run.steps()["lr"][0])
-        metrics = run.metrics()
-        return float(metrics.loc[metrics["epoch"] == epoch, "train/lr"].iloc[-1])
-    except (FileNotFoundError, KeyError, IndexError):
-        return float("nan")
+    seeds = list(dict.fromkeys(str(subject.config.seed) for subject in subjects))
+    told = f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
+    return f"{data}, {told}\n{settings.images:,} training images (drawn with seed {settings.seed}), {how}"
 
 
 def check_fits(state: Mapping[str, Any], weights: Mapping[str, Tensor], where: Path) -> None:
@@ -172,6 +220,7 @@ def _load(run: Run, label: str, settings: Settings) -> Subject:
     part = "" if trained == datamodule.train_available else f" of {datamodule.train_available:,}"
     name = data_name(run.composition()["options"].get("data") or "unknown data")
     return Subject(
+        settings,
         label,
         run,
         config,
@@ -187,7 +236,7 @@ def _load(run: Run, label: str, settings: Settings) -> Subject:
 
 
 def _images(datamodule: "InMemoryDataModule", split: str, settings: Settings, device: str) -> tuple[Tensor, Tensor]:
-    """The same images of a split whenever they are asked for; of those held out all, where there are fewer."""
+    """The same images of a split at each call; of those held out all, if there are fewer."""
     loader = datamodule.train_dataloader() if split == "train" else datamodule.val_dataloader()
     available, count = datamodule.size(split), settings.images
     if split == "train" and count > available:
@@ -198,10 +247,3 @@ def _images(datamodule: "InMemoryDataModule", split: str, settings: Settings, de
     (batch,) = BatchLoader(loader.data.take(ordered), count, datamodule.mean, datamodule.std)
     # Contiguous, not channels last: Hessian-vector products of VGG-A are 1.3 times as fast so on a CPU.
     return batch[0].contiguous().to(device), batch[1].to(device)
-
-
-def _labels(folders: Sequence[Path]) -> list[str]:
-    """The folders' names, behind those of the folders above where these do not tell them apart."""
-    places = [folder.resolve() for folder in folders]
-    names = [place.name for place in places]
-    return names if len(set(names)) == len(names) else [f"{place.parent.name}/{place.name}" for place in places]

@@ -1,29 +1,31 @@
 """`cifar-lab landscape surface`: the loss around a run's final weights, and along its training."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cifar_lab.data.images import keyed_generator
-from cifar_lab.landscape.maps.output import Written
-from cifar_lab.landscape.maps.points import Points, digest
-from cifar_lab.landscape.maps.settings import Settings
-from cifar_lab.landscape.maps.subject import Subject, caption, load
+from cifar_lab.landscape.maps import figures
+from cifar_lab.landscape.maps.figures import Contour
+from cifar_lab.landscape.maps.subject import Rows, Settings, Subject, Written, caption, load
 from cifar_lab.landscape.maps.work import Job, Tick, compute, timed
-from cifar_lab.landscape.maths.directions import Plane, random_direction, trajectory_plane
-from cifar_lab.landscape.maths.functional import Loss, Weights
-from cifar_lab.landscape.maths.surfaces import common_levels, grid, losses_at
+from cifar_lab.landscape.maths.functional import Weights
+from cifar_lab.landscape.maths.surfaces import (
+    Plane,
+    common_levels,
+    grid,
+    losses_at,
+    random_direction,
+    trajectory_plane,
+)
 from cifar_lab.runs.outputs import write_figure, write_table
-
-if TYPE_CHECKING:
-    from cifar_lab.landscape.maps.figures import Contour
 
 # First part of a generator's key: what the numbers are for.
 _DIRECTIONS = 4
-_PROFILE_FINER = 4  # a line is cheap beside a plane
+_PROFILE_FINER = 4  # a line is cheap compared with a plane
 _MOST_SNAPSHOTS = 40  # of a trajectory; they are all in memory at once
 _MARGIN = 0.25  # around a trajectory, as a share of its width
 
@@ -39,11 +41,10 @@ class _Slice(NamedTuple):
 
 
 class _Slices(NamedTuple):
-    """Those of a subject; `trajectory` and `plane` are None where it has too few snapshots."""
+    """A subject's slices `profile`, `plane` and, with enough snapshots, `trajectory` in the plane of its training."""
 
-    profile: _Slice
-    random: _Slice
-    trajectory: _Slice | None
+    subject: Subject
+    cuts: dict[str, _Slice]
     plane: Plane | None
     epochs: list[int]
 
@@ -53,77 +54,66 @@ def surface(folders: Sequence[Path], settings: Settings, points: int, extent: fl
 
     Args:
         folders: The runs.
-        settings: Of all subcommands.
+        settings: Options of every subcommand.
         points: Along each side of a plane; a line has four times as many.
-        extent: How far lines and planes of random directions go to either side; at 1 each filter has moved by its norm.
+        extent: How far random directions go to either side; at 1 each filter has moved by its own norm.
 
     Raises:
         ValueError: A run cannot be read.
     """
     subjects = load(folders, settings)
-    slices = [_slices(subject, settings, points, extent) for subject in subjects]
-    jobs = [cut.job for one in slices for cut in (one.profile, one.random, one.trajectory) if cut is not None]
-    compute("surface", jobs)
-    return _write(subjects, slices, settings)
+    slices = [_slices(subject, points, extent) for subject in subjects]
+    compute("surface", [cut.job for one in slices for cut in one.cuts.values()])
+    files = [write_table([row for one in slices for row in _rows(one)], settings.output / "surface.csv")]
+    if trajectories := [row for one in slices for row in _trajectory_rows(one)]:
+        files.append(write_table(trajectories, settings.output / "trajectory.csv"))
+    title = caption(subjects, "BatchNorm on their own statistics")
+    panels = [_panels(one) for one in slices]
+    levels = common_levels([panel.losses for row in panels for panel in row])
+    profiles = {one.subject.label: one.cuts["profile"] for one in slices}
+    lines = {label: (profile.axes[0], profile.losses()) for label, profile in profiles.items()}
+    files.append(write_figure(figures.contours(panels, levels, title), settings.output / "surface.png"))
+    files.append(write_figure(figures.profiles(lines, title), settings.output / "surface_profile.png"))
+    return files, [_summary(one) for one in slices]
 
 
-def _slices(subject: Subject, settings: Settings, points: int, extent: float) -> _Slices:
+def _slices(subject: Subject, points: int, extent: float) -> _Slices:
     loss = subject.loss()
     weights = loss.weights()
-    generator = keyed_generator(_DIRECTIONS, settings.seed)
+    generator = keyed_generator(_DIRECTIONS, subject.settings.seed)
     random = [random_direction(weights, generator) for _ in range(2)]
     seconds = timed(lambda: losses_at(loss, weights, random, np.zeros((1, 2))))
 
-    def cut(name: str, directions: Sequence[Weights], axes: tuple[np.ndarray, ...]) -> _Slice:
-        identity = {**subject.identity(), "axes": [axis.tolist() for axis in axes]}
-        images = {"images": subject.images, "labels": subject.labels}
-        kept = Points(
-            settings.output / "points",
-            f"surface-{name}",
-            digest(identity, images, weights, *directions),
-            len(grid(*axes)),
-        )
-        return _Slice(axes, _job(f"{name} of {subject.label}", kept, loss, weights, directions, axes, seconds))
+    def cut(name: str, directions: Sequence[Weights], *axes: np.ndarray) -> _Slice:
+        places = grid(*axes)
+
+        def evaluate(index: int, tick: Tick) -> dict[str, np.ndarray]:
+            (value,) = losses_at(loss, weights, directions, places[index : index + 1])
+            tick()
+            return {"loss": value}
+
+        identity = {"axes": [axis.tolist() for axis in axes]}
+        kept = subject.points(f"surface-{name}", len(places), identity, weights, *directions)
+        return _Slice(axes, Job(f"{name} of {subject.label}", kept, evaluate, 1, seconds))
 
     side = np.linspace(-extent, extent, points)
     fine = np.linspace(-extent, extent, _PROFILE_FINER * (points - 1) + 1)
+    cuts = {"profile": cut("profile", random[:1], fine), "plane": cut("plane", random, side, side)}
     plane, epochs = _trajectory(subject)
-    trajectory = None
     if plane is not None:
         low, high = plane.coordinates.min(axis=0), plane.coordinates.max(axis=0)
         margin = _MARGIN * (high - low)
-        sides = np.linspace(low - margin, high + margin, points).T
-        trajectory = cut("trajectory", plane.directions, (sides[0], sides[1]))
-    return _Slices(cut("profile", random[:1], (fine,)), cut("plane", random, (side, side)), trajectory, plane, epochs)
-
-
-def _job(
-    name: str,
-    kept: Points,
-    loss: Loss,
-    weights: Weights,
-    directions: Sequence[Weights],
-    axes: tuple[np.ndarray, ...],
-    seconds: Callable[[], float],
-) -> Job:
-    places = grid(*axes)
-
-    def evaluate(index: int, tick: Tick) -> dict[str, np.ndarray]:
-        (value,) = losses_at(loss, weights, directions, places[index : index + 1])
-        tick()
-        return {"loss": value}
-
-    return Job(name, kept, evaluate, 1, seconds)
+        cuts["trajectory"] = cut("trajectory", plane.directions, *np.linspace(low - margin, high + margin, points).T)
+    return _Slices(subject, cuts, plane, epochs)
 
 
 def _trajectory(subject: Subject) -> tuple[Plane | None, list[int]]:
-    """The plane of a subject's training, and the epochs that stand in it; says why where there is none."""
+    """The plane of a subject's training, and the epochs that stand in it; prints why if there is none."""
     there = list(subject.epochs)
     every = np.unique(np.linspace(0, len(there) - 1, min(len(there), _MOST_SNAPSHOTS)).round().astype(int))
-    epochs = [there[index] for index in every] if there else []
-    snapshots = [subject.weights(epoch) for epoch in epochs]
+    epochs = [there[index] for index in every]
     try:
-        return trajectory_plane(snapshots), epochs
+        return trajectory_plane([subject.weights(epoch) for epoch in epochs]), epochs
     except ValueError as error:
         print(
             f"note: no trajectory of {subject.run.folder}: {error}; callbacks=snapshots keeps one an epoch",
@@ -132,60 +122,39 @@ def _trajectory(subject: Subject) -> tuple[Plane | None, list[int]]:
         return None, []
 
 
-def _write(subjects: Sequence[Subject], slices: Sequence[_Slices], settings: Settings) -> Written:
-    from cifar_lab.landscape.maps import figures
-
-    folder, pairs = settings.output, list(zip(subjects, slices, strict=True))
-    files = [write_table([row for pair in pairs for row in _rows(*pair)], folder / "surface.csv")]
-    trajectories = [
-        {"run": subject.label, "epoch": epoch, "x": place[0], "y": place[1]}
-        for subject, one in pairs
-        if one.plane is not None
-        for epoch, place in zip(one.epochs, one.plane.coordinates.tolist(), strict=True)
+def _rows(one: _Slices) -> Rows:
+    return [
+        {"run": one.subject.label, "kind": kind, "x": place[0], "y": place[1] if place[1:] else None, "loss": value}
+        for kind, cut in one.cuts.items()
+        for place, value in zip(grid(*cut.axes).tolist(), cut.losses().ravel().tolist(), strict=True)
     ]
-    if trajectories:
-        files.append(write_table(trajectories, folder / "trajectory.csv"))
-    title = caption(subjects, settings, "BatchNorm on their own statistics")
-    panels = [_panels(*pair) for pair in pairs]
-    profiles = {subject.label: (one.profile.axes[0], one.profile.losses()) for subject, one in pairs}
-    levels = common_levels([panel.losses for row in panels for panel in row])
-    pictures = {
-        "surface.png": figures.contours(panels, levels, title),
-        "surface_profile.png": figures.profiles(profiles, title),
-    }
-    files += [write_figure(figure, folder / name) for name, figure in pictures.items()]
-    return Written(files, [_summary(*pair) for pair in pairs])
 
 
-def _rows(subject: Subject, one: _Slices) -> Iterator[dict[str, Any]]:
-    for kind, cut in (("profile", one.profile), ("plane", one.random), ("trajectory", one.trajectory)):
-        if cut is not None:
-            for place, value in zip(grid(*cut.axes).tolist(), cut.losses().ravel().tolist(), strict=True):
-                x, y = (*place, None)[:2]
-                yield {"run": subject.label, "kind": kind, "x": x, "y": y, "loss": value}
+def _trajectory_rows(one: _Slices) -> Rows:
+    places = [] if one.plane is None else one.plane.coordinates.tolist()
+    return [
+        {"run": one.subject.label, "epoch": epoch, "x": place[0], "y": place[1]}
+        for epoch, place in zip(one.epochs, places, strict=True)
+    ]
 
 
-def _summary(subject: Subject, one: _Slices) -> dict[str, Any]:
-    values = one.profile.losses()
+def _summary(one: _Slices) -> dict[str, Any]:
+    values = one.cuts["profile"].losses()
     return {
-        "run": subject.label,
+        "run": one.subject.label,
         "loss": float(values[len(values) // 2]),
         "highest on the profile": float(values.max()),
         "variance of the training in its plane": None if one.plane is None else float(one.plane.explained.sum()),
     }
 
 
-def _panels(subject: Subject, one: _Slices) -> "list[Contour]":
-    from cifar_lab.landscape.maps.figures import Contour
-
-    around = f"{subject.label}\naround its final weights"
-    panels = [Contour(around, one.random.axes, one.random.losses(), ("random direction 1", "random direction 2"))]
-    if one.trajectory is not None and one.plane is not None:
-        names = [
-            f"principal direction {number}, {share:.1%} of the variance"
-            for number, share in enumerate(one.plane.explained.tolist(), start=1)
-        ]
-        along = f"{subject.label}\nalong its training, epochs {one.epochs[0]} to {one.epochs[-1]}"
-        cut, way = one.trajectory, one.plane.coordinates
-        panels.append(Contour(along, cut.axes, cut.losses(), (names[0], names[1]), way))
+def _panels(one: _Slices) -> list[Contour]:
+    around, label = one.cuts["plane"], one.subject.label
+    names = ("random direction 1", "random direction 2")
+    panels = [Contour(f"{label}\naround its final weights", around.axes, around.losses(), names)]
+    if one.plane is not None:
+        along, shares = one.cuts["trajectory"], one.plane.explained.tolist()
+        first, second = (f"principal direction {i}, {share:.1%} of the variance" for i, share in enumerate(shares, 1))
+        title = f"{label}\nalong its training, epochs {one.epochs[0]} to {one.epochs[-1]}"
+        panels.append(Contour(title, along.axes, along.losses(), (first, second), one.plane.coordinates))
     return panels

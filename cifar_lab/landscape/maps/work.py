@@ -1,30 +1,103 @@
-"""Computing points: how long it will take, how far it is, and going on."""
+"""Points of a computation: kept one by one, so that a command resumes, with its progress."""
 
+import hashlib
+import itertools
+import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from cifar_lab.engines.jobs import clock
-from cifar_lab.landscape.maps.points import Points
+from cifar_lab.runs import UnreadableError, replacing
+from cifar_lab.runs.files import remove_unfinished
+from cifar_lab.runs.reading import read_arrays
 
 _LINE_SECONDS = 30.0
 Tick = Callable[[], None]
+Show = Callable[[str, int], None]
+
+
+def digest(settings: Mapping[str, Any], *tensors: Mapping[str, Tensor]) -> str:
+    """Tells a computation from others by its settings and by every bit of the tensors that it begins with.
+
+    Args:
+        settings: Plain values.
+        tensors: Weights, directions, images; by name.
+    """
+    told = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for named in tensors:
+        for name, value in named.items():
+            told.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            told.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return told.hexdigest()[:16]
+
+
+class Points:
+    """The points of one computation, in one file that is whole after each of them.
+
+    Args:
+        folder: Where the file lies; made if it does not exist.
+        name: Of the computation; the file's name has it and the key.
+        key: Of `digest`: another computation has another file.
+        count: How many points.
+    """
+
+    def __init__(self, folder: Path, name: str, key: str, count: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(folder, older_than=3_600)
+        self.path = folder / f"{name}-{key}.npz"
+        self.count = count
+        try:
+            self._values = read_arrays(self.path)
+        except (FileNotFoundError, UnreadableError):  # a damaged file is computed again
+            self._values = {}
+        if any(len(value) != count for value in self._values.values()):
+            self._values = {}
+        self._done = self._values.setdefault("done", np.zeros(count, dtype=bool))
+
+    def pending(self) -> list[int]:
+        """The points that are not there yet."""
+        return np.flatnonzero(~self._done).tolist()
+
+    def keep(self, index: int, values: Mapping[str, npt.ArrayLike]) -> None:
+        """Add a point, and write all that there are.
+
+        Args:
+            index: Which point.
+            values: The same names and shapes for each point.
+        """
+        for name, value in values.items():
+            array = np.asarray(value, dtype=np.float64)
+            self._values.setdefault(name, np.full((self.count, *array.shape), np.nan))[index] = array
+        self._done[index] = True
+        with replacing(self.path, "wb") as file:
+            np.savez(file, **self._values)  # type: ignore[arg-type]
+
+    def values(self) -> dict[str, np.ndarray]:
+        """An array `(points, ...)` for each quantity; float64, and NaN at points that are not there yet."""
+        return {name: value for name, value in self._values.items() if name != "done"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """Points of one kind that are to be computed.
+    """Points of one kind to compute.
 
     Attributes:
         name: What they are, for the progress.
         points: Where they are kept.
-        evaluate: Computes a point, a quantity by its name; it calls what it is given after each unit of work.
+        evaluate: Computes a point, a quantity by its name; it calls its second argument after each unit of work.
         units: About how many units of work a point is.
         seconds: Of one unit, measured.
     """
@@ -37,26 +110,22 @@ class Job:
 
 
 def timed(work: Callable[[], object]) -> Callable[[], float]:
-    """What measures how long `work` takes, in seconds: the second of two times, once the first has warmed up."""
-    known: list[float] = []
+    """Measures, once and when called, how many seconds `work` takes the second time, after a first to warm up."""
 
+    @cache
     def seconds() -> float:
-        if not known:
-            work()
-            started = time.perf_counter()
-            work()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            known.append(time.perf_counter() - started)
-        return known[0]
+        work()
+        started = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
 
     return seconds
 
 
 def compute(title: str, jobs: Sequence[Job]) -> None:
-    """Compute every point that is not there yet; says before how long it will take, and shows how far it is.
-
-    All of it goes to standard error: a bar on a terminal, elsewhere a line every half minute.
+    """Compute every missing point, after an estimate of the time it takes; shows progress on standard error.
 
     Args:
         title: Of the whole.
@@ -67,59 +136,41 @@ def compute(title: str, jobs: Sequence[Job]) -> None:
         print(f"{title}: all of it is there", file=sys.stderr)
         return
     units = sum(job.units for job, _ in pending)
-    total = sum(len(job.points.pending()) * job.units * job.seconds() for job in jobs if job.points.pending())
+    total = sum(job.units * job.seconds() for job, _ in pending)
     there = sum(job.points.count for job in jobs) - len(pending)
     resumed = f", {there} more are there" if there else ""
     print(f"{title}: {len(pending)} points to compute{resumed}; about {clock(total)}", file=sys.stderr, flush=True)
-    with _Shown(title, units) as shown:
+    ended = 0
+    with _progress(title, units) as show:
         for job, index in pending:
-            shown.begin(job.name)
-            job.points.keep(index, job.evaluate(index, shown.advance))
-            shown.end(job.units)
+            job.points.keep(index, job.evaluate(index, _ticking(show, job.name, ended, units)))
+            ended += job.units  # a point may have taken more units of work than estimated, or fewer
+            show(job.name, ended)
 
 
-class _Shown:
-    """A bar, or lines."""
+def _ticking(show: Show, name: str, ended: int, units: int) -> Tick:
+    done = itertools.count(ended + 1)
+    return lambda: show(name, min(next(done), units))
 
-    def __init__(self, title: str, units: int) -> None:
-        self._title, self._units = title, units
-        self._ended = self._within = 0
-        self._name = ""
-        self._started = time.perf_counter()
-        self._next = self._started + _LINE_SECONDS
-        console = Console(stderr=True)
+
+@contextmanager
+def _progress(title: str, units: int) -> Iterator[Show]:
+    """Yields what shows how many units are done: a bar on a terminal, elsewhere a line every half minute."""
+    console = Console(stderr=True)
+    if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
-        self._is_bar = console.is_terminal
-        self._task = self._bar.add_task(title, total=units)
+        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+            task = bar.add_task(title, total=units)
+            yield lambda name, done: bar.update(task, completed=done, description=f"{title}: {name}")
+        return
+    started = last = time.perf_counter()
 
-    def __enter__(self) -> "_Shown":
-        if self._is_bar:
-            self._bar.start()
-        return self
+    def show(name: str, done: int) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if now >= last + _LINE_SECONDS:
+            left = (now - started) * (units - done) / done
+            print(f"{title}: {name}, {done / units:.0%} done, {clock(left)} left", file=sys.stderr, flush=True)
+            last = now
 
-    def __exit__(self, *_: object) -> None:
-        if self._is_bar:
-            self._bar.stop()
-
-    def begin(self, name: str) -> None:
-        self._name = name
-
-    def advance(self) -> None:
-        self._within += 1
-        self._show()
-
-    def end(self, units: int) -> None:
-        """A point has been computed, whatever units it was thought to take."""
-        self._ended, self._within = self._ended + units, 0
-        self._show()
-
-    def _show(self) -> None:
-        done, now = min(self._ended + self._within, self._units), time.perf_counter()
-        if self._is_bar:
-            self._bar.update(self._task, completed=done, description=f"{self._title}: {self._name}")
-        elif now >= self._next and done:
-            left = (now - self._started) * (self._units - done) / done
-            share = f"{done / self._units:.0%}"
-            print(f"{self._title}: {self._name}, {share} done, {clock(left)} left", file=sys.stderr, flush=True)
-            self._next = now + _LINE_SECONDS
+    yield show

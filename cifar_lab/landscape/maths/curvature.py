@@ -1,28 +1,14 @@
 """How curved a loss is: the largest eigenvalues of its Hessian, and its curvature along the gradient."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
-from torch import Tensor
 
 from cifar_lab.landscape.maths.functional import Loss, Weights, along_gradient, dot, hessian_vector_product
 
 _MOST_RESTARTS = 40
-
-
-class Spectrum(NamedTuple):
-    """The top of a Hessian's spectrum.
-
-    Attributes:
-        eigenvalues: `(count,)`, falling; NaN for those that did not converge, or where the loss is not finite.
-        products: How many Hessian-vector products it took.
-    """
-
-    eigenvalues: np.ndarray
-    products: int
 
 
 def krylov_size(count: int, size: int) -> int:
@@ -37,46 +23,50 @@ def top_eigenvalues(
     *,
     tolerance: float = 1e-3,
     seed: int = 0,
-    on_product: Callable[[], object] | None = None,
-) -> Spectrum:
-    """The largest eigenvalues of the loss's Hessian, by ARPACK's restarted Lanczos, which reorthogonalises in full.
+    on_product: Callable[[], object] = lambda: None,
+) -> tuple[np.ndarray, int]:
+    """The largest eigenvalues of the loss's Hessian, by ARPACK's restarted Lanczos with full reorthogonalisation.
 
     Args:
         loss: A function of weights, twice differentiable.
-        weights: Where.
-        count: How many eigenvalues; fewer than there are weights.
+        weights: The point at which the Hessian is taken.
+        count: Number of eigenvalues.
         tolerance: Relative, of an eigenvalue.
         seed: Of the vector that Lanczos starts from.
         on_product: Called after each Hessian-vector product.
 
+    Returns:
+        Eigenvalues `(count,)`, falling; NaN for those that did not converge, or where the loss is not finite. And the
+        number of Hessian-vector products.
+
     Raises:
         ValueError: `count` is below 1, or not below the number of weights.
     """
-    size = sum(value.numel() for value in weights.values())
+    sizes = [value.numel() for value in weights.values()]
+    size = sum(sizes)
     if not 1 <= count < size:
         raise ValueError(f"{count} eigenvalues of {size} weights; at least 1, and fewer than there are weights")
-    dtype = next(iter(weights.values())).dtype
     products = 0
 
     def product(vector: np.ndarray) -> np.ndarray:
         nonlocal products
-        flat = _flat(hessian_vector_product(loss, weights, _shaped(torch.from_numpy(vector.ravel()), weights)))
+        parts = torch.from_numpy(vector.ravel()).split(sizes)
+        named = zip(weights.items(), parts, strict=True)
+        direction = {name: part.view(value.shape).to(value) for (name, value), part in named}
+        flat = torch.cat([part.flatten() for part in hessian_vector_product(loss, weights, direction).values()])
         products += 1
-        if on_product is not None:
-            on_product()
+        on_product()
         if not bool(torch.isfinite(flat).all()):
             raise FloatingPointError("the Hessian is not finite here")
         return flat.cpu().numpy()
 
-    numpy_dtype = torch.empty(0, dtype=dtype).numpy().dtype
-    start = np.random.default_rng(seed).standard_normal(size).astype(numpy_dtype)
-    operator = LinearOperator((size, size), matvec=product, dtype=numpy_dtype)
+    dtype = torch.empty(0, dtype=next(iter(weights.values())).dtype).numpy().dtype
     try:
         found = eigsh(
-            operator,
+            LinearOperator((size, size), matvec=product, dtype=dtype),
             k=count,
             which="LA",
-            v0=start,
+            v0=np.random.default_rng(seed).standard_normal(size).astype(dtype),
             ncv=krylov_size(count, size),
             tol=tolerance,
             maxiter=_MOST_RESTARTS,
@@ -88,13 +78,13 @@ def top_eigenvalues(
         found = np.empty(0)
     eigenvalues = np.full(count, np.nan)
     eigenvalues[: len(found)] = np.sort(found)[::-1]
-    return Spectrum(eigenvalues, products)
+    return eigenvalues, products
 
 
 def sharpness(losses: Iterable[Loss], weights: Weights) -> float:
-    """The curvature along the gradient, `g'Hg / ||g||^2`, means over the losses above and below the line.
+    """The curvature along the gradient: the mean of `g'Hg` over `losses` by the mean of `||g||^2`.
 
-    Of one loss it is the Rayleigh quotient of its Hessian with its gradient. Of the losses of mini-batches it is the
+    For one loss it is the Rayleigh quotient of the Hessian with the gradient. For the losses of mini-batches it is the
     batch sharpness (arXiv:2412.20553), which stochastic gradient descent holds near 2 / lr at the edge of stability.
 
     Returns:
@@ -106,13 +96,3 @@ def sharpness(losses: Iterable[Loss], weights: Weights) -> float:
         curved += float(dot(gradient, product))
         squares += float(dot(gradient, gradient))
     return curved / squares if squares else float("nan")
-
-
-def _flat(weights: Weights) -> Tensor:
-    return torch.cat([value.flatten() for value in weights.values()])
-
-
-def _shaped(flat: Tensor, weights: Weights) -> dict[str, Tensor]:
-    sizes = [value.numel() for value in weights.values()]
-    parts = flat.split(sizes)
-    return {name: part.view(value.shape).to(value) for (name, value), part in zip(weights.items(), parts, strict=True)}

@@ -1,6 +1,6 @@
 """A loss as a function of weights: its value, its gradient, its Hessian's product with a direction."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -19,17 +19,17 @@ Loss = Callable[[Weights], Tensor]
 class NetworkLoss:
     """The loss of a network on one batch, as a function of its trainable weights.
 
-    It computes in float32 and in the mode that the network is in: in training, BatchNorm normalises by the batch's own
-    statistics. Nothing that it does is seen from outside: neither weights nor their `.grad`, nor buffers such as
-    BatchNorm's running statistics, nor the random state change.
+    It computes in float32 and in the network's mode: in training mode, BatchNorm normalises by the batch's own
+    statistics. It changes neither weights nor their `.grad`, nor buffers such as BatchNorm's running statistics, nor
+    the random state.
 
     Args:
         model: Maps `images` to logits `(N, num_classes)`.
         criterion: Called `(logits, labels)`, returns a scalar.
         images: `(N, 3, H, W)`, normalised, in the memory format that the network computes in.
         labels: `(N,)`.
-        seed_draws: Seeds what the network draws, so that every call has the same dropout mask; without it each call
-            starts at the random state at hand.
+        seed_draws: Seeds the network's random numbers, so that every call has the same dropout mask; without it each
+            call starts at the current random state.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class NetworkLoss:
         self._images = images.float()
         self._labels = labels
         self._seed_draws = seed_draws
-        named = dict(model.named_parameters())
-        self._fixed = {name: _in_float32(value) for name, value in named.items() if not value.requires_grad}
+        named = model.named_parameters()
+        self._fixed = {name: _in_float32(value) for name, value in named if not value.requires_grad}
         self._buffers = {name: _in_float32(value).clone() for name, value in model.named_buffers()}
 
     def weights(self) -> dict[str, Tensor]:
@@ -57,7 +57,9 @@ class NetworkLoss:
     def __call__(self, weights: Weights) -> Tensor:
         """The loss, a scalar in float32."""
         buffers = {name: value.clone() for name, value in self._buffers.items()}
-        with _same_random_state(self._images.device), uncompiled(), _full_precision(self._images.device):
+        device = self._images.device
+        same_random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with same_random_state, uncompiled(), _without_autocast(device):
             if self._seed_draws is not None:
                 self._seed_draws()
             logits = functional_call(self._model, {**self._fixed, **weights, **buffers}, (self._images,))
@@ -66,8 +68,7 @@ class NetworkLoss:
 
 def value_and_gradient(loss: Loss, weights: Weights) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss at `weights`, detached, and its gradient there."""
-    leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
-    with torch.enable_grad(), without_tf32(_device(leaves)):
+    with _differentiating(weights) as leaves:
         value = loss(leaves)
         gradient = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
     return value.detach(), dict(zip(leaves, gradient, strict=True))
@@ -75,40 +76,24 @@ def value_and_gradient(loss: Loss, weights: Weights) -> tuple[Tensor, dict[str, 
 
 def hessian_vector_product(loss: Loss, weights: Weights, direction: Weights) -> dict[str, Tensor]:
     """The loss's Hessian at `weights` times `direction`, exactly, by a gradient of the gradient."""
-    return _gradient_of_gradient(loss, weights, direction)[2]
+    return along_gradient(loss, weights, direction)[2]
 
 
-def along_gradient(loss: Loss, weights: Weights) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """The loss at `weights`, its gradient g there, and its Hessian's product with g, from one pass forward.
-
-    Both calls beside this one, `value_and_gradient` and `hessian_vector_product`, would cost a pass more.
-    """
-    return _gradient_of_gradient(loss, weights)
-
-
-def _gradient_of_gradient(
+def along_gradient(
     loss: Loss, weights: Weights, direction: Weights | None = None
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """The loss, its gradient, and its Hessian's product with `direction`, or with the gradient itself."""
-    leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
-    points = list(leaves.values())
-    with torch.enable_grad(), without_tf32(_device(leaves)):
+    """The loss at `weights`, its gradient g, and its Hessian times g or `direction`, from one forward pass."""
+    with _differentiating(weights) as leaves:
+        points = list(leaves.values())
         value = loss(leaves)
-        parts = torch.autograd.grad(value, points, create_graph=True, materialize_grads=True)
-        gradient = dict(zip(leaves, parts, strict=True))
-        along = {name: part.detach() for name, part in (gradient if direction is None else direction).items()}
-        varying = [name for name, part in gradient.items() if part.requires_grad]  # none where the loss is linear
-        product = (
-            torch.autograd.grad(
-                [gradient[name] for name in varying],
-                points,
-                [along[name] for name in varying],
-                materialize_grads=True,
-            )
-            if varying
-            else [torch.zeros_like(point) for point in points]
-        )
-    detached = {name: part.detach() for name, part in gradient.items()}
+        gradient = torch.autograd.grad(value, points, create_graph=True, materialize_grads=True)
+        along = gradient if direction is None else [direction[name] for name in leaves]
+        pairs = [(part, factor.detach()) for part, factor in zip(gradient, along, strict=True) if part.requires_grad]
+        product: Iterable[Tensor] = [torch.zeros_like(point) for point in points]
+        if pairs:  # none where the loss is linear
+            varying, factors = zip(*pairs, strict=True)
+            product = torch.autograd.grad(varying, points, factors, materialize_grads=True)
+    detached = {name: part.detach() for name, part in zip(leaves, gradient, strict=True)}
     return value.detach(), detached, dict(zip(leaves, product, strict=True))
 
 
@@ -134,7 +119,7 @@ def norm(weights: Weights) -> Tensor:
 
 @contextmanager
 def without_tf32(device: torch.device) -> Iterator[None]:
-    """Compute in float32 on a GPU too, whose convolutions else round to ten bits, more than a small step changes."""
+    """Compute in float32 on a GPU: TF32 rounds to ten bits, by more than a small step changes."""
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     backends = [torch.backends.cuda.matmul, convolutions] if device.type == "cuda" else []
     before = [backend.fp32_precision for backend in backends]
@@ -147,19 +132,19 @@ def without_tf32(device: torch.device) -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-def _device(weights: Weights) -> torch.device:
-    return next(iter(weights.values())).device
+@contextmanager
+def _differentiating(weights: Weights) -> Iterator[dict[str, Tensor]]:
+    """Yields `weights` as leaves of a new graph."""
+    leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
+    device = next(iter(leaves.values())).device
+    with torch.enable_grad(), without_tf32(device), _without_autocast(device):  # autocast rounds in backward too
+        yield leaves
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
 
 
 def _in_float32(value: Tensor) -> Tensor:
-    """The same numbers; of a run in `bf16-true` or `64-true` the weights are of another type."""
+    """Detached; a run in `bf16-true` or `64-true` has weights of another type, and integers stay as they are."""
     return value.detach().float() if value.is_floating_point() else value.detach()
-
-
-def _same_random_state(device: torch.device) -> AbstractContextManager[None]:
-    devices = [device] if device.type == "cuda" else []
-    return torch.random.fork_rng(devices)
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager[object]:
-    return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()

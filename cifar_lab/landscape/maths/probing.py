@@ -19,15 +19,7 @@ from cifar_lab.landscape.maths.functional import (
 )
 
 POINT_QUANTITIES = ("loss", "grad_norm", "weight_norm", "hessian_norm", "sharpness")
-MOVED_QUANTITIES = (
-    "eta",
-    "moved_loss",
-    "moved_grad_norm",
-    "grad_distance",
-    "grad_cosine",
-    "beta",
-    "curvature",
-)
+MOVED_QUANTITIES = ("eta", "moved_loss", "moved_grad_norm", "grad_distance", "grad_cosine", "beta", "curvature")
 RELATIVE = "relative_"
 # Relative distance of the gradients of one loss in two layouts: rounding is far below it, another mask far above.
 _TWINS = 1e-2
@@ -43,19 +35,18 @@ def probe(
 ) -> dict[str, np.ndarray]:
     """Measure a loss at `weights` w and at w - eta g, where g is its gradient at w (arXiv:1805.11604, section 3.2).
 
-    The gradients g and g' = grad L(w - eta g) are compared as a whole, over all weights, and on the same loss. The
-    limit of eta -> 0, which no step size reaches in floating point, is the Hessian's product with g. Nothing is checked
-    for being finite: of a loss that overflows infinities and NaN are the result.
+    The gradients g and g' = grad L(w - eta g) are compared over all weights, on the same loss. The limit of eta -> 0,
+    which no step size reaches in floating point, is the Hessian's product with g. Where the loss overflows, infinities
+    and NaN are the result.
 
     Args:
-        loss: Is called at w, at J + R points, and for the Hessian's product where `twin` is not.
+        loss: Called at w, at J + R points, and for the Hessian's product unless `twin` gives it.
         weights: w, which is left as it is.
         etas: Step sizes, `(J,)`.
         relative_distances: Step sizes by the distance that they go, ||eta g|| / ||w||, `(R,)`.
-        twin: The same loss computed in contiguous memory, where its second derivative may be cheaper; where its
-            gradient at w turns out to be another one, `loss` itself is taken.
-        known: The loss and its gradient at w, where they have been computed already in the same way; they save a call
-            beside `twin`, and without it come with the Hessian's product.
+        twin: The same loss computed in contiguous memory, where its second derivative may be cheaper; `loss` takes its
+            place if its gradient at w differs.
+        known: The loss and its gradient at w, if already computed in the same way; used with `twin` alone.
 
     Returns:
         In float64: at w the scalars `loss`, `grad_norm` ||g||, `weight_norm` ||w||, `hessian_norm` ||Hg|| / ||g|| and
@@ -68,7 +59,10 @@ def probe(
         value, gradient, product = along_gradient(loss, weights)
     else:
         value, gradient = known or value_and_gradient(loss, weights)
-        product = _product_by_twin(twin, weights, gradient) or hessian_vector_product(loss, weights, gradient)
+        # Dropout of feature maps draws in the order of memory, so that in another layout its mask is another one.
+        _, other, product = along_gradient(twin, {name: part.contiguous() for name, part in weights.items()})
+        if not bool(norm(difference(other, gradient)) <= _TWINS * norm(gradient)):
+            product = hessian_vector_product(loss, weights, gradient)
     grad_norm, weight_norm = _float64(norm(gradient)), _float64(norm(weights))
     told = {
         "loss": _float64(value),
@@ -84,16 +78,8 @@ def probe(
     return {name: values.numpy() for name, values in told.items()}
 
 
-def _product_by_twin(twin: Loss, weights: Weights, gradient: Weights) -> dict[str, Tensor] | None:
-    """The Hessian's product with the gradient of a twin of the loss; None where it is no twin within rounding."""
-    # Dropout of feature maps draws in the order of memory, so that in another layout its mask is another one.
-    _, other, product = along_gradient(twin, {name: value.contiguous() for name, value in weights.items()})
-    is_same = norm(difference(other, gradient)) <= _TWINS * norm(gradient)
-    return product if bool(is_same) else None
-
-
 def _along(loss: Loss, weights: Weights, value: Tensor, gradient: Weights, etas: Tensor) -> dict[str, Tensor]:
-    """What is measured at w - eta g, for each eta of a float64 `(J,)`."""
+    """`MOVED_QUANTITIES` at w - eta g, for each eta of a float64 `(J,)`."""
     measured = torch.empty(len(etas), 4, dtype=torch.float64)
     for row, eta in zip(measured, etas.tolist(), strict=True):
         moved_value, moved_gradient = value_and_gradient(loss, moved(weights, gradient, -eta))

@@ -1,4 +1,4 @@
-"""The three quantities of arXiv:1805.11604 from the probes of a run, and what its third panel does not say.
+"""The three quantities of arXiv:1805.11604 from the probes of a run, and the limits of the third.
 
 At a probed step with weights w, gradient g and learning rate lr, over a grid of step sizes eta:
 
@@ -7,146 +7,87 @@ At a probed step with weights w, gradient g and learning rate lr, over a grid of
 - effective beta-smoothness: the largest ||g - g'|| / (eta ||g||).
 
 The third one has a ceiling. Where g' has nothing left of g and is no longer, ||g - g'|| is about ||g||, and the
-quotient 1/eta whatever the network is: so the largest is 1/eta_min, a number of the grid. `ceiling` and `at_ceiling`
-say where a beta is of that kind. The limit for eta towards 0, `hessian_norm` = ||Hg|| / ||g||, is a number of the
-network alone.
+quotient 1/eta for every network: so the largest is 1/eta_min, a number of the grid. `ceiling` and `at_ceiling` say
+where a beta is of that kind. The limit for eta -> 0, `hessian_norm` = ||Hg|| / ||g||, depends on the network alone.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 PAPER_MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 """The paper's step sizes, in learning rates."""
 
 # beta * eta_min = ||g - g'|| / ||g|| within these bounds is at the ceiling. A gradient that has shrunk to a fifth of g
-# or less gives 0.8 or more whatever its direction is; one that is orthogonal to g and no longer than it gives 1 to the
-# square root of 2, with a small correlation a little more. Beyond 1.5 g' is longer than g, and that is of the network.
+# or less gives 0.8 or more in any direction; one that is orthogonal to g and no longer than it gives 1 to the square
+# root of 2, with a small correlation a little more. Beyond 1.5 g' is longer than g, a property of the network.
 CEILING_BOUNDS = (0.8, 1.5)
-
-
-class Smoothness(NamedTuple):
-    """The quantities of P probes over a grid of step sizes; all `(P,)`.
-
-    A step size at which the loss or the gradient is no finite number counts as infinitely far away.
-
-    Attributes:
-        step: Optimizer steps before the probe.
-        loss_low: The lowest loss over the grid.
-        loss_high: The highest.
-        gradient_low: The shortest ||g - g'|| over the grid.
-        gradient_high: The longest.
-        beta: The largest quotient ||g - g'|| / (eta ||g||).
-        ceiling: 1/eta_min.
-        at_ceiling: Whether `beta` is the ceiling's, and says nothing of the network.
-        cosine: Between g and g' at eta = lr; NaN where the grid has no such step size, or a gradient is zero.
-        hessian_norm: ||Hg|| / ||g||, the limit of the quotient.
-        sharpness: g'Hg / ||g||^2.
-    """
-
-    step: np.ndarray
-    loss_low: np.ndarray
-    loss_high: np.ndarray
-    gradient_low: np.ndarray
-    gradient_high: np.ndarray
-    beta: np.ndarray
-    ceiling: np.ndarray
-    at_ceiling: np.ndarray
-    cosine: np.ndarray
-    hessian_norm: np.ndarray
-    sharpness: np.ndarray
-
-    @property
-    def loss_range(self) -> np.ndarray:
-        """Loss variation."""
-        return _range(self.loss_low, self.loss_high)
-
-    @property
-    def gradient_range(self) -> np.ndarray:
-        """Gradient predictiveness: the smaller, the better the gradient predicts."""
-        return _range(self.gradient_low, self.gradient_high)
+_RANGES = {"loss": "moved_loss", "gradient": "grad_distance"}
 
 
 def has_grid(probes: Mapping[str, np.ndarray], multiples: Sequence[float]) -> bool:
     """Whether every probe has these step sizes, in learning rates."""
-    found = _multiples(probes)
-    return all(bool(np.isclose(found, multiple, rtol=1e-4).any(axis=1).all()) for multiple in multiples)
+    return all(_near(probes, [multiple]).any(axis=1).all() for multiple in multiples)
 
 
-def smoothness(probes: Mapping[str, np.ndarray], multiples: Sequence[float] | None = None) -> Smoothness:
-    """The quantities of every probe whose own loss is finite.
+def smoothness(probes: Mapping[str, np.ndarray], multiples: Sequence[float] | None = None) -> pd.DataFrame:
+    """The quantities of every probe whose own loss is finite, over a grid of step sizes.
+
+    A step size at which the loss or the gradient is not finite counts as infinitely far away.
 
     Args:
-        probes: What `probes.npz` holds, of P probes and J step sizes.
+        probes: The arrays of `probes.npz`, of P probes and J step sizes.
         multiples: The grid, in learning rates; without it all step sizes.
 
+    Returns:
+        A row for each probe, by its step: `loss_low`, `loss_high`, the lowest and the highest loss; `gradient_low`,
+        `gradient_high`, the shortest and the longest ||g - g'||; `beta`; `ceiling`, 1/eta_min; `at_ceiling`, whether
+        `beta` is the ceiling's, and says nothing of the network; `cosine`, between g and g' at eta = lr, NaN if the
+        probe has no such step size, or a gradient is zero; `hessian_norm` ||Hg|| / ||g|| and `sharpness` g'Hg /
+        ||g||^2; `loss_range` (loss variation), `gradient_range` (gradient predictiveness:
+        the smaller, the better); and for each relative distance that was probed, `change_at_0.01` ||g - g'|| / ||g||.
+
     Raises:
-        ValueError: A probe has not all of them.
+        ValueError: A probe lacks a step size of the grid.
     """
     if multiples is not None and not has_grid(probes, multiples):
         told = ", ".join(f"{multiple:g}" for multiple in multiples)
         raise ValueError(f"the probes have not the step sizes {told} x lr; set probe.etas")
     finite = np.isfinite(probes["loss"])
-    relative = _multiples(probes)[finite]
-    wanted = np.ones_like(relative, dtype=bool) if multiples is None else _near(relative, multiples)
+    distances = probes.get("relative_distance", ())
+    probes = {name: values[finite] for name, values in probes.items() if name != "relative_distance"}
+    wanted = np.ones(probes["eta"].shape, dtype=bool) if multiples is None else _near(probes, multiples)
+    far = {name: np.where(np.isfinite(probes[name]), probes[name], np.inf) for name in (*_RANGES.values(), "beta")}
 
-    def over_grid(name: str) -> np.ndarray:
-        values = probes[name][finite]
-        return np.ma.masked_array(np.where(np.isfinite(values), values, np.inf), ~wanted)
+    def lowest(values: np.ndarray) -> np.ndarray:
+        return np.where(wanted, values, np.inf).min(axis=1)
 
-    loss, distance, quotient = (over_grid(name) for name in ("moved_loss", "grad_distance", "beta"))
-    smallest = np.ma.masked_array(probes["eta"][finite], ~wanted).min(axis=1)
-    beta, ceiling = quotient.max(axis=1).data, 1 / smallest.data
-    at_ceiling = (beta / ceiling >= CEILING_BOUNDS[0]) & (beta / ceiling <= CEILING_BOUNDS[1])
-    return Smoothness(
-        probes["step"][finite],
-        loss.min(axis=1).data,
-        loss.max(axis=1).data,
-        distance.min(axis=1).data,
-        distance.max(axis=1).data,
-        beta,
-        ceiling,
-        at_ceiling,
-        _cosine_at_lr(probes)[finite],
-        probes["hessian_norm"][finite],
-        probes["sharpness"][finite],
-    )
+    def highest(values: np.ndarray) -> np.ndarray:
+        return np.where(wanted, values, -np.inf).max(axis=1)
 
-
-def shared_steps(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the steps that both have stand in each, so that probes are compared at the same step."""
-    _, one, other = np.intersect1d(first, second, return_indices=True)
-    return one, other
-
-
-def median_ratio(numerator: np.ndarray, denominator: np.ndarray) -> float:
-    """The median over probes of a quotient; NaN where none is a number, as of two infinities.
-
-    Args:
-        numerator: `(P,)`, not negative.
-        denominator: `(P,)`, of the same steps.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = numerator / denominator
-    known = ratios[~np.isnan(ratios)]
-    return float(np.median(known)) if len(known) else float("nan")
+    columns: dict[str, np.ndarray] = {}
+    for name, source in _RANGES.items():
+        columns |= {f"{name}_low": lowest(far[source]), f"{name}_high": highest(far[source])}
+    beta, ceiling, at_lr = highest(far["beta"]), 1 / lowest(probes["eta"]), _near(probes, [1.0])
+    cosine = probes["grad_cosine"][np.arange(len(at_lr)), at_lr.argmax(axis=1)]
+    columns |= {
+        "beta": beta,
+        "ceiling": ceiling,
+        "at_ceiling": (beta / ceiling >= CEILING_BOUNDS[0]) & (beta / ceiling <= CEILING_BOUNDS[1]),
+        "cosine": np.where(at_lr.any(axis=1), cosine, np.nan),
+        "hessian_norm": probes["hessian_norm"],
+        "sharpness": probes["sharpness"],
+    }
+    for name in _RANGES:  # infinite where both ends are
+        low, high = columns[f"{name}_low"], columns[f"{name}_high"]
+        columns[f"{name}_range"] = high - np.where(np.isfinite(low), low, 0)
+    for place, distance in enumerate(distances):
+        columns[f"change_at_{distance:g}"] = probes["relative_grad_distance"][:, place] / probes["grad_norm"]
+    return pd.DataFrame(columns, index=pd.Index(probes["step"], name="step"))
 
 
-def _multiples(probes: Mapping[str, np.ndarray]) -> np.ndarray:
-    return probes["eta"] / probes["lr"][:, None]
-
-
-def _near(relative: np.ndarray, multiples: Sequence[float]) -> np.ndarray:
+def _near(probes: Mapping[str, np.ndarray], multiples: Sequence[float]) -> np.ndarray:
+    """`(P, J)`: which step sizes are among these, in learning rates."""
+    relative = probes["eta"] / probes["lr"][:, None]
     return np.isclose(relative[..., None], np.asarray(multiples), rtol=1e-4).any(axis=-1)
-
-
-def _cosine_at_lr(probes: Mapping[str, np.ndarray]) -> np.ndarray:
-    at_lr = _near(_multiples(probes), (1.0,))
-    first = at_lr.argmax(axis=1)
-    return np.where(at_lr.any(axis=1), probes["grad_cosine"][np.arange(len(first)), first], np.nan)
-
-
-def _range(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """`high - low`, infinite where both are."""
-    return high - np.where(np.isfinite(low), low, 0)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
-from cifar_lab.landscape.batch_norm import bands, probes
+from cifar_lab.landscape.batch_norm import bands, smoothness
 from cifar_lab.landscape.batch_norm.bands import BandComparison
 from cifar_lab.landscape.batch_norm.covariate_shifts import cosine_gain
 from cifar_lab.landscape.batch_norm.numbers import Estimate
-from cifar_lab.landscape.batch_norm.probes import SmoothnessComparison
 from cifar_lab.landscape.batch_norm.runs import INITS, Group, groups
+from cifar_lab.landscape.batch_norm.smoothness import SmoothnessComparison
 from cifar_lab.report.claims.evidence import NOT_MEASURED, UNTESTED, Claim, trains_study, verdict
 from cifar_lab.runs import Record
 
@@ -198,5 +198,5 @@ def _bands(group: Group) -> tuple[BandComparison, ...]:
 
 def _smoothness(group: Group) -> SmoothnessComparison:
     """At the learning rate of the most probed runs, the highest of equals; ValueError without both networks."""
-    rates = [run.lr for run in probes.probed_runs(group)]
-    return probes.compare(group, max(rates, key=lambda rate: (rates.count(rate), rate), default=0.0))
+    rates = [run.lr for run in smoothness.probed_runs(group)]
+    return smoothness.compare(group, max(rates, key=lambda rate: (rates.count(rate), rate), default=0.0))

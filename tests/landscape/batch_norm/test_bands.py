@@ -24,7 +24,7 @@ def test_the_band_without_batch_norm_is_as_much_wider_as_the_losses_say(tmp_path
     leave_band(tmp_path, seeds=(0, 1, 2), widen=0.1)
     found = compared(tmp_path)
     np.testing.assert_allclose(found.frame["ratio/mean_width"], [3.0, 3.3, 3.6], rtol=1e-5)
-    assert (found.seeds, found.rates, found.steps, found.steps_per_epoch) == ([0, 1, 2], RATES, 40, STEPS_PER_EPOCH)
+    assert (found.seeds, found.rates, found.steps, found.steps_per_epoch) == ([0, 1, 2], [*RATES], 40, STEPS_PER_EPOCH)
     estimate = found.band_ratio()
     assert estimate.value == pytest.approx((3.0 * 3.3 * 3.6) ** (1 / 3), rel=1e-5)
     assert estimate.interval == pytest.approx((3.0, 3.6), rel=1e-5)
@@ -58,7 +58,7 @@ def test_a_rate_at_which_a_run_diverged_is_in_neither_band_and_told(tmp_path: Pa
     gone.write_steps({"loss": np.array([2.0, 3.0, np.inf], dtype=np.float32)})
     gone.fail("diverged", RuntimeError("the loss is inf in step 3"))
     found = compared(tmp_path)
-    assert (found.rates, found.steps) == (RATES[:3], 40)
+    assert (found.rates, found.steps) == ([*RATES[:3]], 40)
     (line,) = found.left_out
     holds(line, "lr 0.002", "seed 0", "step 3")
 

@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cifar_lab.landscape.batch_norm.probes import SmoothnessComparison, compare
 from cifar_lab.landscape.batch_norm.runs import groups
-from cifar_lab.landscape.batch_norm.smoothness import figure, write_smoothness
+from cifar_lab.landscape.batch_norm.smoothness import SmoothnessComparison, compare, figure, write_smoothness
 from cifar_lab.runs import find_runs
 from cifar_lab.table.records import gather
 from tests.conftest import holds

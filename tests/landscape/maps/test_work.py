@@ -1,38 +1,75 @@
 import re
 
+import numpy as np
 import pytest
+import torch
 
 from cifar_lab.landscape.maps import work
-from cifar_lab.landscape.maps.points import Points
-from cifar_lab.landscape.maps.work import Job, compute
+from cifar_lab.landscape.maps.work import Job, Points, compute, digest
 
 
 @pytest.fixture
-def job(tmp_path):
-    def of(count, seconds=2.0):
-        def evaluate(index, tick):
-            tick()
-            return {"square": index**2}
-
-        return Job("squares", Points(tmp_path, "squares", "key", count), evaluate, 10, lambda: seconds)
+def points(tmp_path):
+    def of(count, key="key"):
+        return Points(tmp_path, "squares", key, count)
 
     return of
 
 
-def test_it_says_before_how_long_it_will_take(job, capsys):
-    compute("squares", [job(3)])
-    out, err = capsys.readouterr()
-    (line,) = err.splitlines()
-    assert (out, line.split()[:2]) == ("", ["squares:", "3"])
-    assert line.endswith(" 1:00")
+@pytest.fixture
+def job(points):
+    def of(count, failing=None):
+        def evaluate(index, tick):
+            tick()
+            if index == failing:
+                raise KeyboardInterrupt
+            return {"square": index**2}
+
+        return Job("squares", points(count), evaluate, 10, lambda: 2.0)
+
+    return of
 
 
-def test_it_computes_only_what_is_not_there(job, capsys):
+def test_points_are_there_in_the_next_process_of_the_same_computation(points):
+    first = points(3)
+    assert first.pending() == [0, 1, 2]
+    first.keep(1, {"loss": 2.5, "both": [1.0, np.inf]})
+    again = points(3)
+    assert again.pending() == [0, 2]
+    np.testing.assert_array_equal(again.values()["loss"], [np.nan, 2.5, np.nan])
+    assert again.values()["both"].shape == (3, 2)
+    assert points(3, "other").pending() == [0, 1, 2]
+    for index in (0, 2):
+        again.keep(index, {"loss": np.nan, "both": [0.0, 0.0]})
+    assert points(3).pending() == []  # a loss that is NaN has been computed too
+    assert points(2).pending() == [0, 1]
+
+
+@pytest.mark.parametrize("content", [b"", b"not an archive"])
+def test_a_damaged_file_is_computed_again(points, content):
+    damaged = points(2)
+    damaged.keep(0, {"loss": 1.0})
+    damaged.path.write_bytes(content)
+    assert points(2).pending() == [0, 1]
+
+
+def test_a_digest_changes_with_each_setting_and_each_bit():
+    weights = {"w": torch.tensor([1.0, 2.0])}
+    nearly = {"w": torch.tensor([1.0, 2.0]).nextafter(torch.tensor(9.0))}
+    renamed = {"v": weights["w"]}
+    shaped = {"w": weights["w"].view(2, 1)}
+    told = [digest({"count": 5}, one) for one in (weights, nearly, renamed, shaped)] + [digest({"count": 6}, weights)]
+    assert len(set(told)) == 5
+    assert digest({"count": 5}, {"w": weights["w"].clone()}) == told[0]
+
+
+def test_it_computes_only_what_is_not_there_and_says_before_how_long_it_will_take(job, capsys):
     first = job(3)
     first.points.keep(1, {"square": -1.0})
     compute("squares", [first])
-    (line,) = capsys.readouterr().err.splitlines()
-    assert re.findall(r"\d[\d:]*", line) == ["2", "1", "0:40"]
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert (out, re.findall(r"\d[\d:]*", line)) == ("", ["2", "1", "0:40"])
     assert first.points.values()["square"].tolist() == [0, -1, 4]
     compute("squares", [job(3)])
     (line,) = capsys.readouterr().err.splitlines()
@@ -46,15 +83,13 @@ def test_away_from_a_terminal_it_says_how_far_it_is(job, capsys, monkeypatch):
     assert {"25%", "50%", "75%", "100%"} <= {word for line in lines for word in line.split()}
 
 
+def test_on_a_terminal_it_shows_a_bar(job, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    compute("squares", [job(4)])
+    assert "\x1b[" in capsys.readouterr().err
+
+
 def test_what_is_done_is_kept_where_a_point_fails(job):
-    broken = job(3)
-    evaluate = broken.evaluate
-
-    def failing(index, tick):
-        if index == 2:
-            raise KeyboardInterrupt
-        return evaluate(index, tick)
-
     with pytest.raises(KeyboardInterrupt):
-        compute("squares", [Job("squares", broken.points, failing, 1, lambda: 0.0)])
+        compute("squares", [job(3, failing=2)])
     assert job(3).points.pending() == [2]

@@ -25,50 +25,36 @@ def weights():
     return {"a": POINT[:2].clone(), "b": POINT[2:].clone()}
 
 
-def test_on_a_quadratic_beta_and_curvature_are_the_hessians_whatever_the_step(weights):
+def test_on_a_quadratic_every_quantity_is_the_formulas_at_the_moved_point(weights):
     gradient = MATRIX @ POINT
     told = probe(quadratic, weights, ETAS, [1e-3, 0.1])
     hessian_norm = float((MATRIX @ gradient).norm() / gradient.norm())
     sharpness = float(gradient @ MATRIX @ gradient / gradient.norm() ** 2)
-    assert told["hessian_norm"] == pytest.approx(hessian_norm, rel=1e-12)
-    assert told["sharpness"] == pytest.approx(sharpness, rel=1e-12)
+    expected = (POINT @ MATRIX @ POINT / 2, gradient.norm(), POINT.norm(), hessian_norm, sharpness)
+    assert [told[name] for name in POINT_QUANTITIES] == pytest.approx([float(value) for value in expected], rel=1e-12)
     for prefix in ("", RELATIVE):
-        np.testing.assert_allclose(told[f"{prefix}beta"], hessian_norm, rtol=1e-9)
-        np.testing.assert_allclose(told[f"{prefix}curvature"], sharpness, rtol=1e-8)
-
-
-def test_every_quantity_is_the_formulas_at_the_moved_point(weights):
-    gradient = MATRIX @ POINT
-    told = probe(quadratic, weights, ETAS)
-    assert told["eta"].tolist() == ETAS
-    assert told["loss"] == pytest.approx(float(POINT @ MATRIX @ POINT / 2))
-    assert told["grad_norm"] == pytest.approx(float(gradient.norm()))
-    assert told["weight_norm"] == pytest.approx(float(POINT.norm()))
-    for number, eta in enumerate(ETAS):
-        point = POINT - eta * gradient
-        other = MATRIX @ point
-        cosine = float(gradient @ other / gradient.norm() / other.norm())
-        assert told["moved_loss"][number] == pytest.approx(float(point @ MATRIX @ point / 2))
-        assert told["moved_grad_norm"][number] == pytest.approx(float(other.norm()))
-        assert told["grad_distance"][number] == pytest.approx(float((other - gradient).norm()))
-        assert told["grad_cosine"][number] == pytest.approx(cosine)
+        for number, eta in enumerate(told[f"{prefix}eta"]):
+            point = POINT - eta * gradient
+            other = MATRIX @ point
+            expected = {
+                "moved_loss": point @ MATRIX @ point / 2,
+                "moved_grad_norm": other.norm(),
+                "grad_distance": (other - gradient).norm(),
+                "grad_cosine": gradient @ other / gradient.norm() / other.norm(),
+                "beta": hessian_norm,
+                "curvature": sharpness,
+            }
+            for name, value in expected.items():
+                assert told[f"{prefix}{name}"][number] == pytest.approx(float(value), rel=1e-8), name
+    assert set(told) == {*POINT_QUANTITIES, *MOVED_QUANTITIES, *(f"{RELATIVE}{name}" for name in MOVED_QUANTITIES)}
+    assert all(values.dtype == np.float64 for values in told.values())
 
 
 def test_a_relative_step_goes_that_share_of_the_weights_norm(weights):
-    told = probe(quadratic, weights, [], [1e-3, 0.1])
-    gone = told["relative_eta"] * told["grad_norm"]
-    np.testing.assert_allclose(gone / told["weight_norm"], [1e-3, 0.1])
-    alone = probe(quadratic, weights, told["relative_eta"].tolist())
-    for name in MOVED_QUANTITIES:
-        np.testing.assert_array_equal(told[f"{RELATIVE}{name}"], alone[name])
-        assert told[name].shape == (0,)
-
-
-def test_numbers_are_float64_by_the_names_of_the_file(weights):
-    told = probe(quadratic, weights, ETAS, [0.1])
-    assert set(told) == {*POINT_QUANTITIES, *MOVED_QUANTITIES, *(f"{RELATIVE}{name}" for name in MOVED_QUANTITIES)}
-    assert all(values.dtype == np.float64 for values in told.values())
-    assert {told[name].shape for name in POINT_QUANTITIES} == {()}
+    told = probe(quadratic, weights, ETAS, [1e-3, 0.1])
+    assert told["eta"].tolist() == ETAS
+    np.testing.assert_allclose(told["relative_eta"] * told["grad_norm"] / told["weight_norm"], [1e-3, 0.1])
+    assert probe(quadratic, weights, [])["beta"].shape == (0,)
 
 
 def test_what_is_not_finite_is_recorded_as_it_is():

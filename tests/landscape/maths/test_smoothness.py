@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES, has_grid, median_ratio, shared_steps, smoothness
+from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES, has_grid, smoothness
 from tests.made_up_probes import quadratic_probes
 
 MATRIX = np.diag([1.0, 3.0, 8.0])
@@ -80,11 +80,4 @@ def test_a_step_to_a_loss_that_is_no_number_is_infinitely_far():
 def test_a_probe_of_a_diverged_network_is_left_out():
     probes = of_quadratic()
     probes["loss"] = np.array([np.nan, 1.0])
-    assert smoothness(probes).step.tolist() == [1]
-
-
-def test_ratios_are_of_the_same_steps():
-    one, other = shared_steps(np.array([0, 1, 5, 7]), np.array([1, 2, 7]))
-    assert (one.tolist(), other.tolist()) == ([1, 3], [0, 2])
-    assert median_ratio(np.array([2.0, 6.0, np.inf]), np.array([1.0, 2.0, 1.0])) == 3
-    assert np.isnan(median_ratio(np.array([np.inf]), np.array([np.inf])))
+    assert smoothness(probes).index.tolist() == [1]
