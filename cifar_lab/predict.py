@@ -13,8 +13,8 @@ import typer
 from cifar_lab.machine import exit_codes
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import Complaints, print_table, printable, shown
-from cifar_lab.trained import Said
-from cifar_lab.trained.arguments import Network, check_there, load_noting, says_of_network
+from cifar_lab.trained import Said, check_there
+from cifar_lab.trained.arguments import Network, load_noting, says_of_network
 from cifar_lab.trained.photos import Resize, find_images, read_images
 
 if TYPE_CHECKING:
@@ -72,12 +72,10 @@ def _predictions(
     import numpy as np
     import torch
 
-    from cifar_lab.trained.names import class_names
-
     while batch := list(islice(read, batch_size)):
         pixels = torch.from_numpy(np.stack([image for _, image in batch]))
         probabilities = trained.logits_of_pixels(pixels).cpu().double().softmax(dim=1)
-        names = class_names(trained, probabilities.shape[1])
+        names = trained.class_names(probabilities.shape[1])
         # Stable, so that of equal logits, which 16 bits make, the first class is first, as argmax has it in a test.
         ranked = probabilities.sort(dim=1, descending=True, stable=True)
         values, labels = (ranks[:, :top] for ranks in ranked)

@@ -14,7 +14,6 @@ from cifar_lab.evaluate.measures import Scaled
 from cifar_lab.runs.labels import data_name
 from cifar_lab.terminal.printing import shown
 from cifar_lab.trained import Answers, Trained, answer
-from cifar_lab.trained.names import class_names
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled
         "temperature": scaled.temperatures,
         "temperature_fitted_on": scaled.fitted_on,
         **{f"{name}_scaled": value for name, value in scaled.measured._asdict().items()},
-        "per_class": measures.per_class(given, class_names(trained, given.logits.shape[1])),
+        "per_class": measures.per_class(given, trained.class_names(given.logits.shape[1])),
         "confusion_matrix": measures.confusion_matrix(given),
         "assumed": list(trained.assumed),
     }

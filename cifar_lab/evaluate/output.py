@@ -13,7 +13,6 @@ from cifar_lab.runs import replacing
 from cifar_lab.runs.files import write_arrays
 from cifar_lab.runs.outputs import write_figure, write_table
 from cifar_lab.trained import confident_mistakes
-from cifar_lab.trained.names import class_names
 
 _MISTAKES = 24
 
@@ -35,7 +34,7 @@ def write(evaluation: Evaluation, folder: Path) -> list[Path]:
     write_table(result["per_class"], folder / "per_class.csv")
     write_arrays(folder / "answers.npz", {"logits": answers.logits.numpy(), "labels": answers.labels.numpy()})
     title = f"{result['network']}\n{result['data']}, {described(evaluation)}: {result['acc']:.2%}"
-    classes = class_names(evaluation.trained, answers.logits.shape[1])
+    classes = evaluation.trained.class_names(answers.logits.shape[1])
     drawn = {
         "confusion_matrix.png": confusion_matrix(np.array(result["confusion_matrix"]), classes, title),
         "reliability.png": _reliability(evaluation, title),

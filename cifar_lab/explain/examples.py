@@ -10,7 +10,6 @@ from torch import Tensor
 
 from cifar_lab.terminal.printing import shown
 from cifar_lab.trained import Trained, answer, confident_mistakes
-from cifar_lab.trained.names import class_names
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def of_files(trained: Trained, read: Sequence[tuple[Path, np.ndarray]]) -> list[
     pixels = torch.from_numpy(np.stack([image for _, image in read]))
     logits = trained.logits_of_pixels(pixels).cpu()
     shares, labels = logits.softmax(dim=1).max(dim=1)
-    names = class_names(trained, logits.shape[1])
+    names = trained.class_names(logits.shape[1])
     return [
         Example(str(path), image, label, names[label], share)
         for (path, _), image, label, share in zip(read, pixels, labels.tolist(), shares.tolist(), strict=True)
@@ -65,7 +64,7 @@ def mistaken(trained: Trained, count: int) -> list[Example]:
     given = answer(trained, shown(loader, f"{trained.label}: test"))
     shares, labels = given.logits.double().softmax(dim=1).max(dim=1)
     images, truth = (part.cpu() for part in loader.data)
-    names = class_names(trained, given.logits.shape[1])
+    names = trained.class_names(given.logits.shape[1])
     return [
         Example(
             name=str(place),
