@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,19 +22,11 @@ if TYPE_CHECKING:
 
     from cifar_lab.trained import Trained
 
-_MANY = 1_000  # images that are worth a progress bar
+_MANY = 1_000  # images, from which on there is a progress bar
 
 
-class Prediction(NamedTuple):
-    """What an image is taken for.
-
-    Attributes:
-        image: Its file.
-        top: The most probable classes and their probabilities, from 0 to 1, the most probable first.
-    """
-
-    image: Path
-    top: list[tuple[str, float]]
+# An image's file, and its most probable classes with their probabilities, from 0 to 1.
+Prediction = tuple[Path, list[tuple[str, float]]]
 
 
 @says_of_network(without=("data_root",))
@@ -76,11 +68,11 @@ def _predictions(
         pixels = torch.from_numpy(np.stack([image for _, image in batch]))
         probabilities = trained.logits_of_pixels(pixels).cpu().double().softmax(dim=1)
         names = trained.class_names(probabilities.shape[1])
-        # Stable, so that of equal logits, which 16 bits make, the first class is first, as argmax has it in a test.
+        # Stable, so that the first of equal logits comes first, as by argmax in a test: 16 bits make many equal.
         ranked = probabilities.sort(dim=1, descending=True, stable=True)
         values, labels = (ranks[:, :top] for ranks in ranked)
         for (path, _), chosen, shares in zip(batch, labels.tolist(), values.tolist(), strict=True):
-            yield Prediction(path, [(names[label], share) for label, share in zip(chosen, shares, strict=True)])
+            yield path, [(names[label], share) for label, share in zip(chosen, shares, strict=True)]
 
 
 def _write_json(predictions: Iterable[Prediction]) -> None:

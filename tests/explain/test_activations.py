@@ -36,7 +36,7 @@ def test_a_unit_that_is_never_positive_is_dead_where_the_activation_is_flat(acti
     assert convolution.activation == activation.__name__  # type: ignore[attr-defined]
     assert (convolution.units, linear.units) == (6, 5)
     # The linear layer's others depend on the activation, and one of two may be on one side by chance.
-    assert convolution.negative_only_units == 2 and convolution.negative_only == pytest.approx(2 / 6)
+    assert convolution.negative_only_units == 2 and convolution.row()["negative_only"] == pytest.approx(2 / 6)
     assert linear.negative_only_units >= 3
     assert convolution.dead_units == (2 if dead else 0)
     assert linear.dead_units == (linear.negative_only_units if dead else 0)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from cifar_lab import explain
-from cifar_lab.explain.examples import mistaken
+from cifar_lab.explain.explaining import mistaken
 from cifar_lab.trained import load
 from tests.conftest import Train, names, refusal
 from tests.kinds_of_runs import FINISHED, change
