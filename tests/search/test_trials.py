@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from cifar_lab.runs import locked
-from cifar_lab.search.folder import SearchFolder
 from cifar_lab.search.space import Axis
+from cifar_lab.search.storage import SearchFolder
 from cifar_lab.search.trials import Strategy, Trial, Trials
 from tests.conftest import holds
 
