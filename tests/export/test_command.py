@@ -4,8 +4,6 @@ import builtins
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -246,9 +244,3 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, command: Command) -> None:
     ):
         refusal(command(*arguments), *facts)
     assert {path.name for path in tmp_path.iterdir()} == {"a.pth", "file"}
-
-
-def test_help_waits_for_no_torch() -> None:
-    line = "import sys, cifar_lab.export; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "lightning", "hydra", "omegaconf", "pandas", "onnx", "safetensors"} & set(modules)
