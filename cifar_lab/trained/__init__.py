@@ -6,18 +6,14 @@ from typing import TYPE_CHECKING, Any
 from cifar_lab.trained.said import Said, check_there, numbers
 
 if TYPE_CHECKING:
-    from cifar_lab.trained.answers import Answers, answer, confident_mistakes
     from cifar_lab.trained.loading import load
-    from cifar_lab.trained.network import Trained
+    from cifar_lab.trained.network import Answers, Trained, answer, confident_mistakes
 
 __all__ = ["Answers", "Said", "Trained", "answer", "check_there", "confident_mistakes", "load", "numbers"]
 
 _HOMES = {
-    "Answers": "cifar_lab.trained.answers",
-    "answer": "cifar_lab.trained.answers",
-    "confident_mistakes": "cifar_lab.trained.answers",
     "load": "cifar_lab.trained.loading",
-    "Trained": "cifar_lab.trained.network",
+    **dict.fromkeys(("Answers", "Trained", "answer", "confident_mistakes"), "cifar_lab.trained.network"),
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from lightning.fabric import Fabric
@@ -33,19 +33,19 @@ class Trained:
     """A trained network with what it takes to use it.
 
     Attributes:
-        label: What it is called: the run's folder, or the file.
-        weights: The file that the weights are from.
-        run: The run that trained it; None of a file alone.
-        config: The run's configuration; None of a file alone.
+        label: The run's folder, or the file.
+        weights: The file of the weights.
+        run: The run that trained it; None for a file alone.
+        config: The run's configuration; None for a file alone.
         model: On its device, in evaluation mode, in float32; maps normalised images to logits.
         making: The option that makes the network, plain values with `_target_`.
-        architecture: What it is, in a few words.
+        architecture: The same in a few words.
         mean: Per channel, subtracted from images from 0 to 1.
         std: Per channel, divided by.
         classes: Their names, in the order of the logits.
         native: The device, the precision and the layout that it computes in.
         facts: What is known of it, by the names of `docs/run_directory.md`: `test/acc`, `fingerprint` and so on.
-        assumed: What nothing says, a line each.
+        assumed: A line for each value that nothing says.
         data_root: The folder of CIFAR-10 that the command line names.
     """
 
@@ -157,3 +157,29 @@ class Trained:
     def holds_out(self) -> bool:
         """Whether its training held out images that are not the test set."""
         return self.config is not None and bool(self.config.protocol.val_fraction)
+
+
+class Answers(NamedTuple):
+    """Logits, float32 `(N, C)`, and true classes, int64 `(N,)`, on the CPU."""
+
+    logits: Tensor
+    labels: Tensor
+
+
+def answer(trained: Trained, batches: Iterable[tuple[Tensor, Tensor]], *, flip: bool = False) -> Answers:
+    """Answer batches of normalised images `(N, 3, 32, 32)` with labels; `flip` averages with the mirror images' logits."""
+    logits, labels = [], []
+    for images, of_batch in batches:
+        given = trained.logits(images)
+        if flip:
+            given = (given + trained.logits(images.flip(3))) / 2
+        logits.append(given.cpu())
+        labels.append(of_batch.cpu())
+    return Answers(torch.cat(logits), torch.cat(labels))
+
+
+def confident_mistakes(given: Answers, count: int) -> Tensor:
+    """The int64 indices of the wrong answers with the highest probability, at most `count`, the highest first."""
+    probability, predicted = given.logits.double().softmax(1).max(1)
+    wrong = (predicted != given.labels).nonzero()[:, 0]
+    return wrong[probability[wrong].argsort(descending=True, stable=True)][:count]
