@@ -6,15 +6,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cifar_lab.machine import exit_codes
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import Complaints, print_table, printable, shown
-from cifar_lab.trained import Said
-from cifar_lab.trained.arguments import Network, check_there, load_noting, says_of_network
+from cifar_lab.trained import Said, check_there
+from cifar_lab.trained.arguments import Network, load_noting, says_of_network
 from cifar_lab.trained.photos import Resize, find_images, read_images
 
 if TYPE_CHECKING:
@@ -22,19 +22,11 @@ if TYPE_CHECKING:
 
     from cifar_lab.trained import Trained
 
-_MANY = 1_000  # images that are worth a progress bar
+_MANY = 1_000  # images, from which on there is a progress bar
 
 
-class Prediction(NamedTuple):
-    """What an image is taken for.
-
-    Attributes:
-        image: Its file.
-        top: The most probable classes and their probabilities, from 0 to 1, the most probable first.
-    """
-
-    image: Path
-    top: list[tuple[str, float]]
+# An image's file, and its most probable classes with their probabilities, from 0 to 1.
+Prediction = tuple[Path, list[tuple[str, float]]]
 
 
 @says_of_network(without=("data_root",))
@@ -72,17 +64,15 @@ def _predictions(
     import numpy as np
     import torch
 
-    from cifar_lab.trained.names import class_names
-
     while batch := list(islice(read, batch_size)):
         pixels = torch.from_numpy(np.stack([image for _, image in batch]))
         probabilities = trained.logits_of_pixels(pixels).cpu().double().softmax(dim=1)
-        names = class_names(trained, probabilities.shape[1])
-        # Stable, so that of equal logits, which 16 bits make, the first class is first, as argmax has it in a test.
+        names = trained.class_names(probabilities.shape[1])
+        # Stable, so that the first of equal logits comes first, as by argmax in a test: 16 bits make many equal.
         ranked = probabilities.sort(dim=1, descending=True, stable=True)
         values, labels = (ranks[:, :top] for ranks in ranked)
         for (path, _), chosen, shares in zip(batch, labels.tolist(), values.tolist(), strict=True):
-            yield Prediction(path, [(names[label], share) for label, share in zip(chosen, shares, strict=True)])
+            yield path, [(names[label], share) for label, share in zip(chosen, shares, strict=True)]
 
 
 def _write_json(predictions: Iterable[Prediction]) -> None:

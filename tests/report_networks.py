@@ -1,6 +1,7 @@
 """The published report's own networks, written anew from its text: what its weight files are state dicts of."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,26 +15,13 @@ class ReportCNN(nn.Module):
     ) -> None:
         super().__init__()
 
-        def norm(width: int) -> nn.Module:
-            return nn.BatchNorm2d(width) if bn else nn.Identity()
-
-        one, two, three = filters
-        self.conv_layers = nn.Sequential(
-            nn.Conv2d(3, one, 3, padding=1),
-            norm(one),
-            activation(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(one, two, 3, padding=1),
-            norm(two),
-            activation(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(two, three, 3, padding=1),
-            norm(three),
-            activation(),
-            nn.MaxPool2d(2),
-        )
+        layers: list[nn.Module] = []
+        for before, width in pairwise((3, *filters)):
+            norm = nn.BatchNorm2d(width) if bn else nn.Identity()
+            layers += [nn.Conv2d(before, width, 3, padding=1), norm, activation(), nn.MaxPool2d(2)]
+        self.conv_layers = nn.Sequential(*layers)
         self.fc_layers = nn.Sequential(
-            nn.Linear(three * 16, 512),
+            nn.Linear(filters[-1] * 16, 512),
             activation(),
             nn.Dropout(0.5),
             nn.Linear(512, 256),

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache, partial
@@ -61,7 +60,7 @@ def test_a_test_image_as_a_file_has_the_logits_of_the_test(run: Path, command: C
     logits = network.logits(images)
     files = [np.array(Image.open(f"images/{number:02}.png")) for number in range(20)]
     assert torch.equal(network.logits_of_pixels(torch.from_numpy(np.stack(files))), logits)
-    code, out, err = command(run, "images", "--json", "--top", 10)
+    code, out, err = command(run, "images", "--json", "--top", 50)  # of ten classes
     assert (code, err) == (0, "")
     expected = logits.double().softmax(1)
     for number, (line, row) in enumerate(zip(parsed(out), expected.tolist(), strict=True)):
@@ -73,16 +72,8 @@ def test_a_test_image_as_a_file_has_the_logits_of_the_test(run: Path, command: C
         assert line["class"] == network.classes[int(logits[number].argmax())]
 
 
-def test_batches_make_no_difference(run: Path, command: Command) -> None:
-    one, all_ = (parsed(command(run, "images", "--json", "--batch-size", size)[1]) for size in (3, 500))
-    assert len(one) == len(all_) == 20
-    for left, right in zip(one, all_, strict=True):
-        assert left["image"] == right["image"]
-        assert left["probability"] == pytest.approx(right["probability"], rel=1e-4)
-
-
 def test_the_table_the_csv_and_the_json_say_the_same(run: Path, command: Command) -> None:
-    lines = parsed(command(run, "images/*.png", "--json")[1])
+    lines = parsed(command(run, "images/*.png", "--json", "--batch-size", 7)[1])
     rows = list(csv.DictReader(io.StringIO(command(run, "images", "--csv")[1])))
     _, *table = command(run, "images")[1].splitlines()
     assert len(lines) == len(rows) == len(table) == 20
@@ -90,7 +81,7 @@ def test_the_table_the_csv_and_the_json_say_the_same(run: Path, command: Command
         assert line["image"] == row["image"] == shown.split()[0]
         for rank, entry in enumerate(line["top"], start=1):
             assert row[f"class_{rank}"] == entry["class"]
-            assert float(row[f"probability_{rank}"]) == entry["probability"]
+            assert float(row[f"probability_{rank}"]) == pytest.approx(entry["probability"], rel=1e-4)
             assert f"{entry['probability']:.1%} {entry['class']}" in shown
         assert len(line["top"]) == 3
 
@@ -105,6 +96,10 @@ def test_bad_images_are_a_line_each_and_the_rest_goes_on(run: Path, command: Com
     bad = ("nowhere.png", "images/03.png", "images/05.png", "images/new?line.png")
     for line, name in zip(err.splitlines(), bad, strict=True):
         names(line, f"error: {name}: ")
+    for flags in ((), ("--json",), ("--csv",)):
+        code, out, err = command(run, "images/03.png", *flags)
+        assert (code, out) == (1, "")
+        names(err, "images/03.png")
 
 
 def test_names_that_no_terminal_takes_are_printed_all_the_same(run: Path, command: Command) -> None:
@@ -116,11 +111,6 @@ def test_names_that_no_terminal_takes_are_printed_all_the_same(run: Path, comman
     names(err, "error: ?.png: ")
     for flags, line in (((), "??.png  "), (("--csv",), "??.png,")):
         assert command(run, name, *flags)[1].splitlines()[1].startswith(line)
-
-
-def test_more_classes_than_there_are_is_all_of_them(run: Path, command: Command) -> None:
-    (line,) = parsed(command(run, "images/00.png", "--top", 50, "--json")[1])
-    assert sorted(entry["class"] for entry in line["top"]) == sorted(load(run).classes)
 
 
 def test_a_bar_on_the_terminal_stays_out_of_what_is_printed(
@@ -136,14 +126,6 @@ def test_a_bar_on_the_terminal_stays_out_of_what_is_printed(
     (complaint,) = (line for line in err.splitlines() if "error: " in line)
     names(complaint[complaint.index("error: ") :], "images/07.png")
     assert len(err) > len(complaint) + 1
-
-
-def test_without_one_good_image_nothing_is_printed(run: Path, command: Command) -> None:
-    Path("bad.png").write_text("no image")
-    for flags in ((), ("--json",), ("--csv",)):
-        code, out, err = command(run, "bad.png", *flags)
-        assert (code, out) == (1, "")
-        names(err, "bad.png")
 
 
 def test_a_mistake_is_one_line(run: Path, command: Command) -> None:
@@ -200,18 +182,6 @@ def test_every_kind_of_network_predicts_as_its_test_did(
     assert np.mean(right) == pytest.approx(other.result()["test/acc"])
 
 
-def test_components_from_outside_run_where_they_are_allowed(
-    run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Path("somebodys_lab.py").write_text("from cifar_lab.models import CNN\n\n\nclass Model(CNN):\n    pass\n")
-    monkeypatch.syspath_prepend(".")
-    config = run / ".hydra" / "config.yaml"
-    config.write_text(config.read_text().replace("cifar_lab.models.CNN", "somebodys_lab.Model"))
-    refusal(command(run, "images", "--json"), "--allow somebodys_lab")
-    code, out, _ = command(run, "images", "--json", "--allow", "somebodys_lab")
-    assert (code, len(parsed(out))) == (0, 20)
-
-
 def test_a_published_file_predicts_and_says_what_is_assumed(run: Path, command: Command) -> None:
     torch.save(ReportVGG(stages=((4,), (4,)), hidden=8).state_dict(), "vgg.pth")
     code, out, err = command("vgg.pth", "images/00.png", "--json")
@@ -222,17 +192,3 @@ def test_a_published_file_predicts_and_says_what_is_assumed(run: Path, command: 
     assert any("relu" in line for line in notes)
     code, _, err = command("vgg.pth", "images/00.png", "--activation", "relu", "--mean", "0,0,0", "--std", "1,1,1")
     assert (code, err) == (0, "")
-
-
-def test_help_waits_for_no_torch() -> None:
-    line = (
-        "import sys; sys.argv = ['predict', '--help']\n"
-        "from cifar_lab.predict import main\n"
-        "try: main()\n"
-        "finally: print(*sys.modules)\n"
-    )
-    out = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout
-    *page, modules = out.splitlines()
-    assert not {"torch", "lightning", "hydra", "omegaconf", "pandas", "matplotlib", "captum"} & set(modules.split())
-    for fact in ("cifar-lab predict", "RUN|WEIGHTS", "--batch-size"):
-        assert any(fact in line for line in page)

@@ -1,5 +1,6 @@
 """Time training by hand and by this package, side by side: `python -m cifar_lab.benchmark --model cnn`."""
 
+import itertools
 import json
 import sys
 from enum import StrEnum
@@ -51,16 +52,15 @@ def benchmark(
     if not as_json:
         print(_host_line(host), flush=True)
     comparisons = []
-    for name in names:
-        for size in sizes:
-            comparison = compare(str(name), overrides or [], size, rounds, seconds, host, variants=variants)
-            comparisons.append(comparison)
-            if not as_json:
-                _show(comparison)
-    told = {"host": host, "comparisons": [comparison.plain() for comparison in comparisons]}
-    _write(told, output)
+    for name, size in itertools.product(names, sizes):
+        comparison = compare(str(name), overrides or [], size, rounds, seconds, host, variants=variants)
+        comparisons.append(comparison)
+        if not as_json:
+            _show(comparison)
+    results = {"host": host, "comparisons": [comparison.plain() for comparison in comparisons]}
+    _write(results, output)
     if as_json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(results, indent=2))
     else:
         print(f"- {output / 'benchmark.json'}, {output / 'benchmark.png'}")
     astray = [line for comparison in comparisons for line in comparison.astray]
@@ -104,15 +104,15 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _write(told: dict[str, Any], folder: Path) -> None:
+def _write(results: dict[str, Any], folder: Path) -> None:
     from cifar_lab.benchmark import figures
     from cifar_lab.runs import replacing
 
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "benchmark.json") as file:
-        file.write(json.dumps(told, indent=2) + "\n")
-    speeds = {one["title"]: {row["name"]: row for row in one["loops"]} for one in told["comparisons"]}
-    figures.loop_speeds(speeds, _host_line(told["host"])).savefig(folder / "benchmark.png", dpi=120)
+        file.write(json.dumps(results, indent=2) + "\n")
+    speeds = {one["title"]: {row["name"]: row for row in one["loops"]} for one in results["comparisons"]}
+    figures.loop_speeds(speeds, _host_line(results["host"])).savefig(folder / "benchmark.png", dpi=120)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a race says: speeds as medians and ratios, beside what the machine could do at best."""
+"""Results of a race: speeds as medians and ratios, and as shares of the machine's best."""
 
 import statistics
 import time
@@ -17,8 +17,8 @@ from cifar_lab.config.composition import composed
 from cifar_lab.machine import hardware, provenance
 from cifar_lab.train.classifier import Classifier
 
-# How far a loss may lie from the plain loop's, as a share of it, by precision: what rounding makes of some steps, at
-# batches of so many images or more; it is the more, the fewer images average it out.
+# The largest relative difference of a loss from the plain loop's, by precision: the effect of rounding over some steps,
+# for batches of so many images or more. Smaller batches average less of it out.
 _TOLERANCE = {"32-true": 0.01, "bf16-mixed": 0.03}
 _TOLERANCE_IMAGES = 128
 _MODELS = {"vgg_a": ["model=vgg_a", "bn=true"]}
@@ -28,12 +28,12 @@ _MATMUL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Comparison:
-    """What loops have shown of one network.
+    """Results of all loops on one network.
 
     Attributes:
         title: What was trained.
         contest: How.
-        measured: What the loops have shown.
+        measured: By loop.
         flops_per_image: Of a forward pass.
         matmul_flops: The most floating-point operations a second of this machine's matrix products, by precision.
     """
@@ -45,7 +45,7 @@ class Comparison:
     matmul_flops: Mapping[str, float]
 
     def plain(self) -> dict[str, Any]:
-        """All of it in plain values; a ratio is the median over the rounds."""
+        """Plain values; a ratio is the median over the rounds."""
         return {
             "title": self.title,
             "command": list(self.contest.command),
@@ -55,13 +55,13 @@ class Comparison:
         }
 
     def apart(self) -> dict[str, float]:
-        """How far each loop's first losses lie from the plain one's at most, as a share."""
+        """The largest relative difference of each loop's first losses from the plain loop's."""
         (reference,) = (one.losses for one in self.measured if one.name in ("plain", "fp32"))
         return {one.name: float(np.abs(np.divide(one.losses, reference) - 1).max()) for one in self.measured}
 
     @property
     def astray(self) -> list[str]:
-        """A line for each loop that does not train as the plain one does."""
+        """A line for each loop that does not train as the plain loop does."""
         precisions = {one.name: one.precision for one in self.measured}
         more = max(1, _TOLERANCE_IMAGES / self.contest.batch_size)
         return [
@@ -73,7 +73,7 @@ class Comparison:
     def _row(self, one: Measured) -> dict[str, Any]:
         speeds = [self.contest.batch_size / seconds for seconds in one.seconds_per_step]
         speed = statistics.median(speeds)
-        # A backward pass is two of a forward pass, one for the weights and one for what is below.
+        # A backward pass costs two forward passes: one for gradients of weights and one for gradients of inputs.
         flops = 3 * self.flops_per_image * speed
         peak = self.matmul_flops.get(one.precision, max(self.matmul_flops.values()))
         return {
@@ -118,14 +118,13 @@ def compare(
         rounds: Turns that each loop has.
         seconds: About how long a turn takes.
         host: From `describe_host`.
-        variants: Race the best loop with what it could do otherwise.
+        variants: Race the best loop with its variants.
 
     Raises:
-        ValueError: A loop cannot train what is asked for.
+        ValueError: A loop cannot train this.
     """
     command = (*_MODELS.get(model, [f"model={model}"]), *overrides)
-    loops = ("best", *VARIANTS) if variants else tuple(LOOPS)
-    contest = Contest(command, batch_size, loops, rounds, seconds)
+    contest = Contest(command, batch_size, ("best", *VARIANTS) if variants else LOOPS, rounds, seconds)
     flops = _flops_per_image([*command, f"batch_size={batch_size}"])
     return Comparison(
         f"{' '.join(command)} batch_size={batch_size}", contest, race(contest), flops, host["matmul_flops"]

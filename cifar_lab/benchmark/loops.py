@@ -1,11 +1,11 @@
 """Training loops written by hand, from the report's way to the fastest that we know of.
 
-Each trains what a configuration describes for as long as it is asked, yields after every step the step's loss, and
-tells `watch` of the step's parts. They clip gradients as the configuration says and measure nothing else.
+Each is a generator that trains what a configuration describes, yields each step's loss, and marks the parts of a step
+on its `watch`. They clip gradients as the configuration says and measure nothing else.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from cifar_lab.optimizers import make_optimizer
 
 @dataclass(frozen=True)
 class Variant:
-    """How the fastest loop computes; `auto` and None are what is fastest as far as we know.
+    """How the fastest loop computes; `auto` and None are the fastest choice that we know of.
 
     Attributes:
         precision: `auto`, `32-true` or `bf16-mixed`.
@@ -44,7 +44,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Parts:
-    """What all loops train, with the same first weights."""
+    """What all loops train, from the same initial weights."""
 
     model: nn.Module
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -54,7 +54,7 @@ class Parts:
 
     @classmethod
     def of(cls, config: DictConfig) -> "Parts":
-        """Make them, with weights as `cifar_lab.train` draws them."""
+        """Make them, with initial weights as `cifar_lab.train` draws them."""
         from lightning import seed_everything
 
         data = build(config.data)
@@ -67,19 +67,18 @@ def report(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
     """The report's way: PIL transforms image by image in two worker processes, float32, channels first."""
     parts = Parts.of(config)
     device = hardware.training_device(config.trainer.accelerator)
-    model = parts.model.to(device)
-    optimizer = parts.optimizer(model.parameters())
     batches: BatchLoader = parts.data.train_dataloader()
     sampler = _Order(batches)
     images = _PILImages(batches.data, _pil_transform(config))
     loader = DataLoader(images, config.batch_size, sampler=sampler, num_workers=2, pin_memory=device == "cuda")
-    watch.wait(hardware.Native(device, "32-true", torch.contiguous_format))
-    for epoch in itertools.count():
-        sampler.epoch = epoch
-        for index, batch in enumerate(loader):
-            pixels, labels = (part.to(device) for part in batch)
-            watch.begin(epoch, index)
-            yield _step(parts, model, optimizer, pixels, labels, watch)
+
+    def epochs() -> Iterator[Iterable[list[Tensor]]]:
+        for sampler.epoch in itertools.count():
+            yield ([part.to(device) for part in batch] for batch in loader)
+
+    model = parts.model.to(device)
+    native = hardware.Native(device, "32-true", torch.contiguous_format)
+    yield from _train(parts, model, parts.optimizer(model.parameters()), epochs(), native, watch)
 
 
 def plain(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
@@ -87,27 +86,11 @@ def plain(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
     parts = Parts.of(config)
     device = hardware.training_device(config.trainer.accelerator)
     model = parts.model.to(device)
+    native = hardware.Native(device, "32-true", torch.contiguous_format)
     optimizer = parts.optimizer(model.parameters())
-    loader = _loader(parts, device)
-    watch.wait(hardware.Native(device, "32-true", torch.contiguous_format))
-    for epoch in itertools.count():
-        loader.set_epoch(epoch)
-        for index, (images, labels) in enumerate(loader):
-            watch.begin(epoch, index)
-            yield _step(parts, model, optimizer, images.contiguous(), labels, watch)
-
-
-def _step(parts: Parts, model: nn.Module, optimizer: Optimizer, images: Tensor, labels: Tensor, watch: Watch) -> Tensor:
-    loss = parts.loss(model(images), labels)
-    watch.mark("forward")
-    optimizer.zero_grad()
-    loss.backward()
-    watch.mark("backward")
-    if parts.grad_clip:
-        nn.utils.clip_grad_norm_(model.parameters(), parts.grad_clip)
-    optimizer.step()
-    watch.mark("optimizer")
-    return loss
+    yield from _train(
+        parts, lambda images: model(images.contiguous()), optimizer, _epochs(parts, device), native, watch
+    )
 
 
 def best(config: DictConfig, watch: Watch, variant: Variant | None = None) -> Iterator[Tensor]:
@@ -119,41 +102,62 @@ def best(config: DictConfig, watch: Watch, variant: Variant | None = None) -> It
     hardware.keep_freed_memory(native.device)
     model = parts.model.to(native.device).to(memory_format=native.memory_format)
     weights = list(model.parameters())
-    chosen = {name: name == variant.implementation for name in ("fused", "foreach")} if variant.implementation else {}
-    optimizer = parts.optimizer(weights, **chosen) if chosen else make_optimizer(parts.optimizer, weights)[0]
+    if variant.implementation:
+        chosen = {name: name == variant.implementation for name in ("fused", "foreach")}
+        optimizer = parts.optimizer(weights, **chosen)
+    else:
+        optimizer, *_ = make_optimizer(parts.optimizer, weights)
     if variant.compiles:
         from torch._inductor import config as inductor
 
-        inductor.fallback_random = True  # so that dropout draws what the other loops draw
+        inductor.fallback_random = True  # dropout draws what it draws in the other loops
         model.compile(dynamic=False)
-    loader, loss_of = _loader(parts, native.device), parts.loss
     mixed = torch.autocast(native.device, torch.bfloat16, enabled=native.precision == "bf16-mixed")
-    watch.wait(native)
+
+    def forward(images: Tensor) -> Tensor:
+        with mixed:
+            logits = model(images.to(memory_format=native.memory_format))
+        return logits.float()
+
+    yield from _train(parts, forward, optimizer, _epochs(parts, native.device), native, watch)
+
+
+def _epochs(parts: Parts, device: str) -> Iterator[BatchLoader]:
+    """Batches made on the device, for each epoch."""
+    loader = parts.data.train_dataloader().to(torch.device(device))
     for epoch in itertools.count():
         loader.set_epoch(epoch)
-        for index, (images, labels) in enumerate(loader):
+        yield loader
+
+
+def _train(
+    parts: Parts,
+    forward: Callable[[Tensor], Tensor],
+    optimizer: Optimizer,
+    epochs: Iterable[Iterable[Sequence[Tensor]]],
+    native: hardware.Native,
+    watch: Watch,
+) -> Iterator[Tensor]:
+    weights = list(parts.model.parameters())
+    loss_of, grad_clip = parts.loss, parts.grad_clip
+    watch.wait(native)
+    for epoch, batches in enumerate(epochs):
+        for index, (images, labels) in enumerate(batches):
             watch.begin(epoch, index)
-            with mixed:
-                logits = model(images.to(memory_format=native.memory_format))
-            loss = loss_of(logits.float(), labels)
+            loss = loss_of(forward(images), labels)
             watch.mark("forward")
             optimizer.zero_grad()
             loss.backward()
             watch.mark("backward")
-            if parts.grad_clip:
-                nn.utils.clip_grad_norm_(weights, parts.grad_clip)
+            if grad_clip:
+                nn.utils.clip_grad_norm_(weights, grad_clip)
             optimizer.step()
             watch.mark("optimizer")
             yield loss
 
 
-def _loader(parts: Parts, device: str) -> BatchLoader:
-    """The training batches, made on the device."""
-    return parts.data.train_dataloader().to(torch.device(device))
-
-
 class _PILImages(Dataset[tuple[Tensor, int]]):
-    """Images as torchvision's data sets give them."""
+    """Images as torchvision's data sets return them."""
 
     def __init__(self, data: LabelledImages, transform: Callable[[Any], Tensor]) -> None:
         self.images = data.images.numpy()
@@ -170,7 +174,7 @@ class _PILImages(Dataset[tuple[Tensor, int]]):
 
 
 class _Order(Sampler[int]):
-    """Each epoch's order of the images, the other loops' own."""
+    """Each epoch's order of the images, the same as in the other loops."""
 
     def __init__(self, loader: BatchLoader) -> None:
         self.loader = loader
@@ -184,11 +188,7 @@ class _Order(Sampler[int]):
 
 
 def _pil_transform(config: DictConfig) -> Callable[[Any], Tensor]:
-    """Torchvision's transforms that do image by image what `augment` does to a batch.
-
-    Raises:
-        ValueError: The report has none for it.
-    """
+    """Torchvision's transforms of an image for the option `augment`; raises `ValueError` if the report has none."""
     name = str(config.augment.get("_target_", "")).rpartition(".")[2]
     crop_and_flip = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
     known: dict[str, list[Any]] = {

@@ -1,4 +1,4 @@
-"""`cifar_lab.train` itself as one of the loops: a callback takes the turns, Lightning's profiler times the parts."""
+"""`cifar_lab.train` as one of the loops: a callback takes the turns, Lightning's profiler times the parts of a step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,14 +6,13 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.profilers import Profiler
-from torch import Tensor
 
 from cifar_lab import train
 from cifar_lab.benchmark.watch import Watch
 from cifar_lab.machine import hardware
 
-# Which phase an action is of by the name that Lightning gives it, and whether it adds to it or is a part of it that is
-# of another phase: forward and backward passes are called from within the optimizer's step.
+# By the end of Lightning's name of an action: the phases that its time is added to (1) or subtracted from (-1), because
+# forward and backward passes are called from within the optimizer's step.
 _ACTIONS = {
     "train_dataloader_next": (("data", 1),),
     "training_step": (("forward", 1), ("optimizer", -1)),
@@ -23,22 +22,14 @@ _ACTIONS = {
 
 
 def ours(command: Sequence[str], watch: Watch) -> None:
-    """Train what a command line says for as long as it is asked.
-
-    Args:
-        command: A word each; the run is left in the current folder.
-        watch: Times it.
-    """
+    """Train a command line's run, in the current folder, until the watch ends it."""
     train.run([*command, "hydra.run.dir=run"], callbacks=[Turns(watch)])
 
 
 class Turns(Checkpoint):
     """Takes turns with the other loops.
 
-    A `Checkpoint` in Lightning's eyes, so that it is called after all that happens in a step.
-
-    Args:
-        watch: Times the steps.
+    A `Checkpoint` for Lightning, so that it is called after everything else in a step.
     """
 
     def __init__(self, watch: Watch) -> None:
@@ -55,15 +46,8 @@ class Turns(Checkpoint):
         if trainer.current_epoch > 0:
             self.watch.leave_out()
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: Any,
-        outputs: object,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
-    ) -> None:
-        """Count a step, and wait for the next turn where one is over."""
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
+        """Count a step, and wait for the next turn if one is over."""
         self.watch.end(pl_module.step_loss)
         self._choose_profiler(trainer)
 
@@ -75,12 +59,9 @@ class Turns(Checkpoint):
 
 
 class Phases(Profiler):
-    """Counts what Lightning times to the parts of a step.
+    """Counts what Lightning times to the phases of a step.
 
-    What the closure of an optimizer's step does beside both passes is the optimizer's.
-
-    Args:
-        watch: Is told.
+    Whatever an optimizer's step calls besides both passes counts as the optimizer's.
     """
 
     def __init__(self, watch: Watch) -> None:

@@ -15,13 +15,7 @@ from typing import Any
 
 from cifar_lab.benchmark.watch import Over, Turn, Watch, shares
 
-LOOPS = {
-    "report": "the report's way: PIL, 2 workers, fp32",
-    "plain": "plain tensors, fp32",
-    "best": "the best by hand",
-    "train": "cifar_lab.train",
-}
-"""The loops, and what they are."""
+LOOPS = ("report", "plain", "best", "train")
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "32-true"},
@@ -33,7 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """Ways for the best loop to compute otherwise."""
 
-# What the report's workers have prepared while the others ran: two batches each, and one on its way.
+# Batches that the report's workers have prepared while the others ran: two each, and one on its way.
 _SKIPPED = {"report": 5}
 CHECK_STEPS = 8
 _MOST_STEPS = 200
@@ -46,7 +40,7 @@ class Contest:
     """What the loops train.
 
     Attributes:
-        command: As for `cifar_lab.train`, without data, length and logger.
+        command: Words for `cifar_lab.train`, without data, epochs and logger.
         batch_size: Images a step.
         loops: Names of loops, or of variants of the best one.
         rounds: Turns that each loop has.
@@ -55,23 +49,23 @@ class Contest:
 
     command: tuple[str, ...]
     batch_size: int = 128
-    loops: tuple[str, ...] = tuple(LOOPS)
+    loops: tuple[str, ...] = LOOPS
     rounds: int = 7
     seconds: float = 1.5
 
 
 @dataclass
 class Measured:
-    """What a loop has shown.
+    """Measurements of a loop.
 
     Attributes:
         name: The loop's.
-        precision: In which it computes, by Lightning's name.
+        precision: Lightning's name of it.
         memory_format: Layout of its images.
         seconds_per_step: Of each round.
         phases: Shares of a step's time.
         losses: Of its first steps, on images that are not augmented.
-        memory_bytes: The most that it took, of the GPU's memory or of its process.
+        memory_bytes: Peak memory, of the GPU or of the process.
     """
 
     name: str
@@ -83,20 +77,13 @@ class Measured:
     memory_bytes: int = 0
 
 
-class LoopError(ValueError):
-    """A loop cannot train what it is asked for, in one line."""
-
-
 def race(contest: Contest) -> list[Measured]:
     """Check that the loops train alike, then time them in turns.
 
-    Every loop has a process of its own that is stopped while another's turn is, so that all meet the same machine.
-
-    Args:
-        contest: What they train.
+    Every loop has a process of its own, stopped while others take their turns, so that all meet the same machine.
 
     Raises:
-        LoopError: A loop cannot run what the contest says.
+        ValueError: A loop cannot train what the contest says, in one line.
     """
     measured = [Measured(name) for name in contest.loops]
     for one in measured:
@@ -105,26 +92,26 @@ def race(contest: Contest) -> list[Measured]:
     with _started(contest, measured) as processes:
         steps = _steps(contest, processes)
         for number in range(contest.rounds):
-            # Another loop begins each round, so that none always follows the same one.
+            # Each round begins with another loop, so that none always follows the same one.
             first = number % len(processes)
             for process in [*processes[first:], *processes[:first]]:
-                told = process.take(Turn(steps, process.skipped))
-                process.measured.seconds_per_step.append(told["seconds"] / steps)
+                result = process.take(Turn(steps, process.skipped))
+                process.measured.seconds_per_step.append(result["seconds"] / steps)
         for process in processes:
-            told = process.take(Turn(steps, process.skipped, in_phases=True))
-            process.measured.phases = shares(told["seconds"], told["phases"])
-            process.measured.memory_bytes = told["memory"]
+            result = process.take(Turn(steps, process.skipped, in_phases=True))
+            process.measured.phases = shares(result["seconds"], result["phases"])
+            process.measured.memory_bytes = result["memory"]
     return measured
 
 
 def _steps(contest: Contest, processes: Sequence["_Process"]) -> int:
-    """Steps of a turn, from what a step of the loop in the middle takes."""
+    """Steps of a turn, by the median loop's seconds per step."""
     seconds = statistics.median(process.take(Turn(2, process.skipped))["seconds"] / 2 for process in processes)
     return min(_MOST_STEPS, max(2, round(contest.seconds / seconds)))
 
 
 class _Process:
-    """A loop's process, stopped but for its turns."""
+    """A loop's process, stopped except for its turns."""
 
     def __init__(self, contest: Contest, measured: Measured, check: bool, folder: Path) -> None:
         self.measured = measured
@@ -136,20 +123,20 @@ class _Process:
         self._process = context.Process(target=_work, args=arguments)
         self._process.start()
         theirs.close()
-        told = self._receive()
-        measured.precision, measured.memory_format = told["precision"], told["memory_format"]
+        how = self._receive()
+        measured.precision, measured.memory_format = how["precision"], how["memory_format"]
         self._signal(signal.SIGSTOP)
 
     def take(self, turn: Turn) -> dict[str, Any]:
-        """Let it take a turn; what it tells of it."""
+        """Let it take a turn; return its measurements."""
         self._signal(signal.SIGCONT)
         self._connection.send(turn)
-        told = self._receive()
+        result = self._receive()
         self._signal(signal.SIGSTOP)
-        return told
+        return result
 
     def end(self) -> None:
-        """End it, and the workers that it has; by force where it does not do so itself."""
+        """End it and its workers, by force if it does not end itself."""
         with suppress(OSError):
             self._signal(signal.SIGCONT)
             self._connection.send(None)
@@ -164,12 +151,12 @@ class _Process:
 
     def _receive(self) -> dict[str, Any]:
         try:
-            told: dict[str, Any] = self._connection.recv()
+            received: dict[str, Any] = self._connection.recv()
         except EOFError:
-            raise LoopError(f"{self.measured.name}: its process has ended") from None
-        if "error" in told:
-            raise LoopError(f"{self.measured.name}: {told['error']}")
-        return told
+            raise ValueError(f"{self.measured.name}: its process has ended") from None
+        if "error" in received:
+            raise ValueError(f"{self.measured.name}: {received['error']}")
+        return received
 
 
 @contextmanager
@@ -197,7 +184,7 @@ def _command(contest: Contest, check: bool) -> list[str]:
 
 
 def _work(name: str, command: Sequence[str], check: bool, connection: Connection, folder: Path) -> None:
-    """What a loop's process does, in a group of its own, of which the workers of its data are too."""
+    """Train in a process group of its own, which the data's workers join."""
     os.setsid()
     os.chdir(folder)
     with (folder / "printed.txt").open("w") as printed:

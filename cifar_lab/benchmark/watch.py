@@ -1,4 +1,4 @@
-"""How a loop takes its turns, and what its steps spend their time on."""
+"""A loop's turns, and the time that its steps take."""
 
 import time
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ PHASES = ("data", "forward", "backward", "optimizer")
 
 @dataclass(frozen=True)
 class Turn:
-    """What a loop is asked for: some steps, of which the first are not timed.
+    """Steps that a loop is to take.
 
     Attributes:
-        steps: That are timed.
-        skipped: Before them, while caches fill and what was prepared during the others' turns is used up.
-        in_phases: Time the parts of a step too, for which a GPU is waited for after each.
+        steps: Timed steps.
+        skipped: Steps before them, in which caches fill and batches prepared during the others' turns are used up.
+        in_phases: Time the parts of a step too, which waits for a GPU after each.
     """
 
     steps: int
@@ -34,14 +34,14 @@ class Over(KeyboardInterrupt):
 
 
 class Watch:
-    """Lets a loop run when it is its turn, and times it.
+    """Lets a loop run in its turns, and times it.
 
     A loop calls `begin` once its batch is there, `mark` after each part of a step and `end` after the step, which waits
-    for the next turn where one is over.
+    for the next turn if this one is over.
 
     Args:
-        connection: Where turns come from, and times go to.
-        seeded: Seed what is drawn in each step as `cifar_lab.train` does, so that all loops draw the same.
+        connection: Sends turns and receives measurements.
+        seeded: Seed each step's draws as `cifar_lab.train` does, so that all loops draw the same.
     """
 
     def __init__(self, connection: Connection, seeded: bool = False) -> None:
@@ -60,13 +60,13 @@ class Watch:
         return self._turn is not None and self._turn.in_phases
 
     def leave_out(self) -> None:
-        """Leave out of the time what was done since the last step."""
+        """Leave out the time since the last step."""
         between = self.now() - self._ended
         self._started += between
         self._marked += between
 
     def wait(self, native: hardware.Native) -> None:
-        """Tell how the loop computes, and wait for its first turn."""
+        """Send how the loop computes, and wait for its first turn."""
         self._device = native.device
         self._connection.send({"precision": native.precision, "memory_format": native.layout})
         self._take_turn()
@@ -78,14 +78,14 @@ class Watch:
             seed_draws(0, epoch, index, torch.device(self._device))
 
     def mark(self, phase: str) -> None:
-        """What was done since the last mark is of this phase."""
+        """Count the time since the last mark to this phase."""
         if self.in_phases:
             now = self.now()
             self.add(phase, now - self._marked)
             self._marked = now
 
     def now(self) -> float:
-        """Seconds on a clock, once a GPU has done what it was asked for."""
+        """Seconds on a clock, after a GPU has finished its work."""
         if self._device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
@@ -95,11 +95,7 @@ class Watch:
         self._phases[phase] = self._phases.get(phase, 0.0) + seconds
 
     def end(self, loss: Tensor) -> None:
-        """A step is done.
-
-        Raises:
-            Over: It was the last one.
-        """
+        """End a step; raises `Over` after the last one."""
         assert self._turn is not None
         self._done += 1
         self._losses.append(loss.detach())
@@ -127,6 +123,6 @@ class Watch:
 
 
 def shares(seconds: float, phases: Mapping[str, float]) -> dict[str, float]:
-    """The phases' shares of the time of some steps, and under `framework` what is in none of them."""
+    """Each phase's share of the time of some steps; `framework` is the rest."""
     of_phases = {phase: phases.get(phase, 0.0) / seconds for phase in PHASES}
     return {**of_phases, "framework": max(0.0, 1 - sum(of_phases.values()))}

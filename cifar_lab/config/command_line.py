@@ -56,7 +56,7 @@ def parsed(arguments: Sequence[str]) -> CommandLine:
     Raises:
         ValueError: A flag does not exist, or `resume=` names no run.
     """
-    arguments = [_expanded(argument) for argument in arguments]
+    arguments = [expanded(argument) for argument in arguments]
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     resumed = resume.named_run(arguments)
@@ -111,7 +111,7 @@ def refusing() -> Iterator[None]:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _expanded(argument: str) -> str:
+def expanded(argument: str) -> str:
     """Put the home folder for the `~` of `data.root=~/data`, which shells leave alone and Hydra refuses."""
     key, separator, value = argument.partition("=")
     return f"{key}={Path(value).expanduser()}" if separator and value.startswith("~/") else argument

@@ -1,4 +1,4 @@
-"""Whether a network is right as often as it says that it is."""
+"""Whether probabilities fit the accuracy."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-BINS = 15  # as arXiv:1706.04599, table 1, has them
-_FOLDS = 2
+BINS = 15  # as in arXiv:1706.04599, table 1
 
 
 class Calibration(NamedTuple):
-    """How well probabilities fit what happens; each is better the smaller.
+    """How well probabilities fit; for each, smaller is better.
 
     Attributes:
         ece: Expected calibration error with 15 bins of equal width (arXiv:1706.04599, equation 3), from 0 to 1.
@@ -32,9 +31,9 @@ class Reliability(NamedTuple):
     """The bins of a reliability diagram.
 
     Attributes:
-        confidence: Mean confidence in each bin, `(bins,)`; NaN where it is empty.
-        accuracy: The share of right answers, `(bins,)`; NaN where it is empty.
-        images: How many, `(bins,)`.
+        confidence: Mean confidence in each bin, `(bins,)`; NaN if it is empty.
+        accuracy: The share of right answers, `(bins,)`; NaN if it is empty.
+        images: The number of images, `(bins,)`.
     """
 
     confidence: np.ndarray
@@ -51,48 +50,40 @@ def calibration(logits: Tensor, labels: Tensor) -> Calibration:
     return Calibration(float(ece), float(F.cross_entropy(logits, labels)), float(squares))
 
 
-def reliability(logits: Tensor, labels: Tensor, bins: int = BINS) -> Reliability:
-    """Confidence and accuracy in bins of equal width.
-
-    Args:
-        logits: `(N, C)`.
-        labels: int64, `(N,)`.
-        bins: How many.
-    """
+def reliability(logits: Tensor, labels: Tensor) -> Reliability:
+    """Confidence and accuracy of `logits` `(N, C)` for int64 `labels` `(N,)`, in 15 bins of equal width."""
     confidence, predicted = logits.double().softmax(1).max(1)
-    place = torch.bucketize(confidence, torch.linspace(0, 1, bins + 1, dtype=torch.float64)[1:-1], right=True)
-    count = torch.bincount(place, minlength=bins).double()
+    place = torch.bucketize(confidence, torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1], right=True)
+    count = torch.bincount(place, minlength=BINS).double()
     means = [
-        torch.bincount(place, weights=values.double(), minlength=bins) / count
+        torch.bincount(place, weights=values.double(), minlength=BINS) / count
         for values in (confidence, predicted == labels)
     ]
     return Reliability(means[0].numpy(), means[1].numpy(), count.numpy().astype(int))
 
 
 def temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature by which to divide logits for the least negative log-likelihood (arXiv:1706.04599, section 4.2).
+    """The temperature: dividing logits by it minimises the negative log-likelihood (arXiv:1706.04599, section 4.2).
 
     Args:
         logits: `(N, C)`, of images that the network was not trained on.
         labels: int64, `(N,)`.
 
     Returns:
-        From 0.01 to 100: where every answer is right no temperature is small enough.
+        From 0.01 to 100: if every answer is right, no temperature is small enough.
     """
     logits = logits.double()
 
     def nll(log_temperature: float) -> float:
         return float(F.cross_entropy(logits / np.exp(log_temperature), labels))
 
-    # In the inverse temperature it is convex, and so it has one minimum in its logarithm too.
+    # It is convex in the inverse temperature, so it has a single minimum in the logarithm too.
     found = minimize_scalar(nll, bounds=(np.log(0.01), np.log(100)), method="bounded", options={"xatol": 1e-6})
     return float(np.exp(found.x))
 
 
 def cross_fitted(logits: Tensor, labels: Tensor) -> tuple[Tensor, list[float]]:
-    """Scale each half of the images by the temperature that was fitted on the other half.
-
-    For networks of whose training nothing was held out: no image's probability has seen its own label.
+    """Scale each half of the images by the temperature fitted on the other half: no probability has seen its own label.
 
     Args:
         logits: `(N, C)`, N at least 2.
@@ -102,8 +93,8 @@ def cross_fitted(logits: Tensor, labels: Tensor) -> tuple[Tensor, list[float]]:
         The scaled logits, and the temperature of each half.
     """
     scaled, temperatures = logits.double().clone(), []
-    fold = torch.arange(len(labels)) % _FOLDS
-    for number in range(_FOLDS):
+    fold = torch.arange(len(labels)) % 2
+    for number in range(2):
         fitted = temperature(logits[fold != number], labels[fold != number])
         scaled[fold == number] /= fitted
         temperatures.append(fitted)

@@ -63,7 +63,7 @@ def evaluate(
             if len(paths) == 1:
                 raise
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        gc.collect()  # the network and its images refer to each other, and the next one may need their memory
+        gc.collect()  # the network and its images refer to each other, and the next one may need the memory
     if as_json:
         print(json.dumps(results, indent=2))
     elif len(results) > 1:
@@ -88,8 +88,10 @@ def _show(result: dict[str, Any]) -> None:
     from cifar_lab.terminal.printing import print_table
 
     own, images = result["own_test_acc"], result["images"]
-    same = "" if own is None else ", the run's own" if round(own * images) == round(result["acc"] * images) else None
-    note = f", the run's own test found {own:.2%}" if same is None else same
+    note = ""
+    if own is not None:
+        is_same = round(own * images) == round(result["acc"] * images)
+        note = ", the run's own" if is_same else f", the run's own test found {own:.2%}"
     top5 = f", among the first five {result['acc_top5']:.2%}" if "acc_top5" in result else ""
     temperature = " and ".join(f"{value:.3f}" for value in result["temperature"])
     lines = {
@@ -116,12 +118,10 @@ def _compare(results: list[dict[str, Any]]) -> None:
 
     names = {"acc": "accuracy", "acc_low": "from", "acc_high": "to", "ece": "ECE", "ece_scaled": "ECE scaled"}
     rows = [
-        {
-            "network": result["network"],
-            **{name: f"{result[key]:.2%}" for key, name in names.items()},
-            "NLL": f"{result['nll']:.4f}",
-        }
-        for result in results
+        {"network": one["network"]}
+        | {name: f"{one[key]:.2%}" for key, name in names.items()}
+        | {"NLL": f"{one['nll']:.4f}"}
+        for one in results
     ]
     print_table(rows, left=("network",))
 

@@ -14,7 +14,6 @@ from cifar_lab.evaluate.measures import Scaled
 from cifar_lab.runs.labels import data_name
 from cifar_lab.terminal.printing import shown
 from cifar_lab.trained import Answers, Trained, answer
-from cifar_lab.trained.names import class_names
 
 
 @dataclass(frozen=True)
@@ -33,22 +32,16 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return "-".join([self.split, *([self.tta] if self.tta else []), *(["bn"] if self.reestimate_bn else [])])
-
-    @property
-    def is_the_runs_own(self) -> bool:
-        """Whether a run's own test did the same."""
-        return self == Settings()
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found.
+    """Results of one network.
 
     Attributes:
         trained: The network.
-        settings: How it was evaluated.
         answers: On the split.
         images: Of the split, in the same order.
         scaled: Answers after temperature scaling.
@@ -56,7 +49,6 @@ class Evaluation:
     """
 
     trained: Trained
-    settings: Settings
     answers: Answers
     images: LabelledImages
     scaled: Scaled
@@ -67,11 +59,11 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
     """Measure a network on a split.
 
     Args:
-        trained: The network; its BatchNorm's statistics change where they are to be estimated again.
+        trained: The network; with `reestimate_bn` its BatchNorm's statistics change.
         settings: How.
 
     Raises:
-        ValueError: Its images are not there, or of other classes; none were held out for `val`; or there is no
+        ValueError: Its images are not there, or of more classes than it knows; `val` was not held out; or there is no
             BatchNorm.
     """
     if settings.split == "val" and not trained.holds_out:
@@ -85,28 +77,29 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
         trained.reestimate_batch_norm(shown(training, f"{trained.label}: BatchNorm"))
     loader = datamodule.test_dataloader() if settings.split == "test" else datamodule.val_dataloader()
     given = _answers(trained, loader, settings, settings.split)
-    if given.logits.shape[1] <= int(given.labels.max()):
-        raise ValueError(f"{trained.label} knows {given.logits.shape[1]} classes, and the images are of more")
-    has_other = settings.split == "test" and trained.holds_out
-    held_out = _answers(trained, datamodule.val_dataloader(), settings, "val") if has_other else None
+    num_classes = given.logits.shape[1]
+    if num_classes <= int(given.labels.max()):
+        raise ValueError(f"{trained.label} knows {num_classes} classes, and the images are of more")
+    held_out = None
+    if settings.split == "test" and trained.holds_out:
+        held_out = _answers(trained, datamodule.val_dataloader(), settings, "val")
     scaled = measures.scaled(given, held_out)
-    return Evaluation(trained, settings, given, loader.data, scaled, _result(trained, settings, given, scaled))
+    return Evaluation(trained, given, loader.data, scaled, _result(trained, settings, given, scaled))
 
 
 def _answers(trained: Trained, loader: BatchLoader, settings: Settings, split: str) -> Answers:
-    """A network's answers on a split's images; on a CPU in the batches of the run's own test."""
+    """Logits on a split's images; on a CPU in the batches of the run's own test."""
     return answer(trained, shown(loader, f"{trained.label}: {split}"), flip=settings.tta == "flip")
 
 
 def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled) -> dict[str, Any]:
     criterion = nn.CrossEntropyLoss() if trained.config is None else build(trained.config.loss)
-    own = trained.facts.get("test/acc") if settings.is_the_runs_own else None
-    option = trained.trained_on or "cifar10"
+    own = trained.facts.get("test/acc") if settings == Settings() else None  # the settings of a run's own test
     return {
         "network": trained.label,
         "architecture": trained.architecture,
         "weights": trained.weights.name,
-        "data": data_name(option),
+        "data": data_name(trained.trained_on or "cifar10"),
         "split": settings.split,
         "tta": settings.tta,
         "reestimate_bn": settings.reestimate_bn,
@@ -119,7 +112,7 @@ def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled
         "temperature": scaled.temperatures,
         "temperature_fitted_on": scaled.fitted_on,
         **{f"{name}_scaled": value for name, value in scaled.measured._asdict().items()},
-        "per_class": measures.per_class(given, class_names(trained, given.logits.shape[1])),
+        "per_class": measures.per_class(given, trained.class_names(given.logits.shape[1])),
         "confusion_matrix": measures.confusion_matrix(given),
         "assumed": list(trained.assumed),
     }

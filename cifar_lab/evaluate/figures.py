@@ -15,8 +15,8 @@ def reliability(panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
     """Reliability diagrams (arXiv:1706.04599, figure 1): accuracy over confidence, and how many images are where.
 
     Args:
-        panels: Mean confidence, accuracy (NaN where a bin is empty) and count of each bin, `(bins,)`, by the title.
-        title: What was evaluated.
+        panels: Mean confidence, accuracy (NaN if a bin is empty) and count of each bin, `(bins,)`, by panel title.
+        title: Of the figure.
     """
     figure = Figure(figsize=(4.6 * len(panels), 5.4), layout="constrained")
     figure.suptitle(wrapped(title, 90), fontsize=9, parse_math=False)
@@ -46,14 +46,14 @@ def reliability(panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
 def mistakes(
     images: np.ndarray, true: Sequence[str], predicted: Sequence[str], probability: np.ndarray, title: str
 ) -> Figure:
-    """Images with the wrong answers that they were given.
+    """Images with their wrong answers.
 
     Args:
         images: uint8 `(N, H, W, 3)`, N at least 1.
         true: Their classes.
         predicted: The answers.
         probability: Of the answers, `(N,)`.
-        title: What was evaluated.
+        title: Of the figure.
     """
     rows = -(-len(images) // _COLUMNS)
     figure = Figure(figsize=(1.35 * _COLUMNS, 1.75 * rows + 0.9), layout="constrained")

@@ -1,4 +1,4 @@
-"""What a network's answers are worth."""
+"""Accuracy, loss and calibration of a network's answers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,12 +21,12 @@ TOP = 5
 
 
 class Scaled(NamedTuple):
-    """Probabilities after temperature scaling.
+    """Answers after temperature scaling.
 
     Attributes:
         logits: Divided by the temperature, `(N, C)`.
         temperatures: One, or that of each half.
-        fitted_on: On which images.
+        fitted_on: A description of the images.
         measured: Their calibration.
     """
 
@@ -37,25 +37,19 @@ class Scaled(NamedTuple):
 
 
 def accuracy(answers: Answers) -> dict[str, Any]:
-    """The share of right answers, from 0 to 1, with its 95 % Wilson interval; and with the class among five."""
+    """The share of right answers, from 0 to 1, with its 95 % Wilson interval; and the top-5 accuracy."""
     logits, labels = answers
     classes, count = logits.shape[1], len(labels)
     acc = float(multiclass_accuracy(logits, labels, classes, average="micro"))
     low, high = wilson_interval(round(acc * count), count)
-    told = {"acc": acc, "acc_low": low, "acc_high": high}
+    result = {"acc": acc, "acc_low": low, "acc_high": high}
     if classes > TOP:
-        told["acc_top5"] = float(multiclass_accuracy(logits, labels, classes, average="micro", top_k=TOP))
-    return told
+        result["acc_top5"] = float(multiclass_accuracy(logits, labels, classes, average="micro", top_k=TOP))
+    return result
 
 
 def mean_loss(answers: Answers, criterion: Callable[[Tensor, Tensor], Tensor], batch_size: int = 1_000) -> float:
-    """The loss that the network was trained with, the mean over images.
-
-    Args:
-        answers: On some images.
-        criterion: Gives the mean over a batch.
-        batch_size: Images at a time.
-    """
+    """The mean over images of the loss `criterion`, which returns the mean over a batch."""
     pairs = zip(answers.logits.split(batch_size), answers.labels.split(batch_size), strict=True)
     sums = [float(criterion(logits, labels)) * len(labels) for logits, labels in pairs]
     return sum(sums) / len(answers.labels)
@@ -77,17 +71,12 @@ def per_class(answers: Answers, classes: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def confusion_matrix(answers: Answers) -> list[list[int]]:
-    """How often images of each class (rows) were taken for each class."""
+    """Counts of images, by true class (rows) and predicted class."""
     return multiclass_confusion_matrix(*answers, answers.logits.shape[1]).tolist()
 
 
 def scaled(answers: Answers, held_out: Answers | None) -> Scaled:
-    """Answers after temperature scaling.
-
-    Args:
-        answers: Those to scale.
-        held_out: On images that were neither trained on nor are these; None fits on each half for the other.
-    """
+    """Scale answers by the temperature fitted on `held_out`, or without these, each half by the other's temperature."""
     if held_out is None:
         logits, temperatures = cross_fitted(*answers)
         fitted_on = "the other half of these images"

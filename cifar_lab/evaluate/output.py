@@ -1,7 +1,9 @@
-"""What an evaluation leaves on disk."""
+"""Files of an evaluation."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,29 +15,20 @@ from cifar_lab.runs import replacing
 from cifar_lab.runs.files import write_arrays
 from cifar_lab.runs.outputs import write_figure, write_table
 from cifar_lab.trained import confident_mistakes
-from cifar_lab.trained.names import class_names
 
 _MISTAKES = 24
 
 
 def write(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write numbers and figures.
-
-    Args:
-        evaluation: What was found.
-        folder: Made if it does not exist.
-
-    Returns:
-        The files.
-    """
+    """Write numbers and figures into a folder, which is made if it does not exist; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     result, answers = evaluation.result, evaluation.answers
     with replacing(folder / "evaluation.json") as file:
         json.dump(result, file, indent=2)
     write_table(result["per_class"], folder / "per_class.csv")
     write_arrays(folder / "answers.npz", {"logits": answers.logits.numpy(), "labels": answers.labels.numpy()})
-    title = f"{result['network']}\n{result['data']}, {described(evaluation)}: {result['acc']:.2%}"
-    classes = class_names(evaluation.trained, answers.logits.shape[1])
+    title = f"{result['network']}\n{result['data']}, {_described(result)}: {result['acc']:.2%}"
+    classes = evaluation.trained.class_names(answers.logits.shape[1])
     drawn = {
         "confusion_matrix.png": confusion_matrix(np.array(result["confusion_matrix"]), classes, title),
         "reliability.png": _reliability(evaluation, title),
@@ -56,9 +49,7 @@ def write(evaluation: Evaluation, folder: Path) -> list[Path]:
     return [folder / name for name in ("evaluation.json", "per_class.csv", "answers.npz", *drawn)]
 
 
-def described(evaluation: Evaluation) -> str:
-    """On which images, and how."""
-    result = evaluation.result
+def _described(result: Mapping[str, Any]) -> str:
     words = [f"{result['images']:,} {'test' if result['split'] == 'test' else 'validation'} images"]
     words += ["image and mirror image averaged"] if result["tta"] else []
     words += ["BatchNorm's statistics estimated again"] if result["reestimate_bn"] else []

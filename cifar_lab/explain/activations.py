@@ -1,14 +1,14 @@
-"""What each activation layer is given and makes of it, and which of its units are dead.
+"""Inputs and outputs of each activation layer, and which of its units are dead.
 
-A unit is a channel of a convolution, at every position, or a feature of a linear layer. Over the images looked at, it
-is `negative_only` where its input is never above 0, and `dead` where the activation's derivative is 0 at all of its
-inputs: then no gradient of those images reaches it, and none of them can revive it (the dying ReLU of
-arXiv:1903.06733). For ReLU the two are one. A LeakyReLU (Maas et al. 2013, "Rectifier nonlinearities improve neural
-network acoustic models") has the slope there that it was made with, so that a unit may be negative only but not dead.
+A unit is a channel of a convolution, at every position, or a feature of a linear layer. Over some images, it is
+`negative_only` if its input is never above 0, and `dead` if the activation's derivative is 0 at all of its inputs: no
+gradient of those images reaches it, so none of them can revive it (the dying ReLU of arXiv:1903.06733). For ReLU the
+two are the same. A LeakyReLU (Maas et al. 2013, "Rectifier nonlinearities improve neural network acoustic models") has
+a slope below 0, so its unit may be negative only but is not dead.
 
-Where a 2x2 max-pool stands before the activation (`cifar_lab.models.layers.pooled`), its inputs are the pooled ones.
-Both counts are the same either way, as a maximum is negative exactly where all are; the shares of negative inputs and
-of zeros are smaller.
+If a 2x2 max-pool comes before the activation (`cifar_lab.models.layers.pooled`), the inputs are the pooled ones. Both
+counts stay the same, because a maximum is negative exactly if all values are; the shares of negative inputs and of
+zeros are smaller.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SMALLEST_DERIVATIVE = 1e-6  # below it, in absolute value, a derivative counts as 0
-# Of torch's: what mixes features has no derivative of one output in one input.
+SMALLEST_DERIVATIVE = 1e-6  # in absolute value; below it a derivative counts as 0
+# These mix features: there is no derivative of one output by one input.
 _MIXING = (nn.GLU, nn.LogSoftmax, nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin)
 
 
@@ -29,9 +29,9 @@ class LayerActivations:
     """An activation layer over some images.
 
     Attributes:
-        layer: Its name in the network; of one that is run several times for an image, followed by `#2` and so on.
+        layer: Its name in the network, followed by `#2` and so on for its further calls in one forward pass.
         activation: Its class.
-        units: How many channels or features.
+        units: The number of channels or features.
         mean: Of its outputs, over images, units and positions.
         std: Their standard deviation.
         negative_inputs: Share of its inputs below 0.
@@ -50,19 +50,10 @@ class LayerActivations:
     negative_only_units: int
     dead_units: int
 
-    @property
-    def negative_only(self) -> float:
-        """Share of the units."""
-        return self.negative_only_units / self.units
-
-    @property
-    def dead(self) -> float:
-        """Share of the units."""
-        return self.dead_units / self.units
-
     def row(self) -> dict[str, Any]:
-        """Plain values, shares from 0 to 1."""
-        return {**vars(self), "negative_only": self.negative_only, "dead": self.dead}
+        """Plain values, with `negative_only` and `dead` as shares of the units, from 0 to 1."""
+        shares = {name: getattr(self, f"{name}_units") / self.units for name in ("negative_only", "dead")}
+        return {**vars(self), **shares}
 
 
 def measure(
@@ -71,16 +62,16 @@ def measure(
     activation: str | None = None,
     complain: Callable[[str], None] = lambda _: None,
 ) -> list[LayerActivations]:
-    """Measure every activation layer, in the order in which they are run.
+    """Measure every activation layer, in the order in which they run.
 
     Args:
         model: In evaluation mode.
         batches: Normalised float32 images `(N, 3, 32, 32)`, on the model's device.
-        activation: The name of a class beside torch's own activations.
-        complain: Told of each layer that is left out, as nothing says where the units are in its shape.
+        activation: The name of a class that counts as an activation besides torch's own.
+        complain: Called with a line for each layer that is left out because its shape does not show its units.
 
     Returns:
-        No layers of a network whose activations are no modules, but calls within its own.
+        An empty list if the activations are function calls and not modules.
     """
     found: dict[str, _Layer] = {}
     left_out: dict[str, str] = {}
@@ -101,18 +92,18 @@ def measure(
     with ExitStack() as hooks, torch.no_grad():
         for name, module in model.named_modules():
             if _is_activation(module, activation):
-                # Before it, as one that works in place leaves nothing of its input.
+                # A pre-hook, because an in-place activation overwrites its input.
                 hooks.callback(module.register_forward_pre_hook(hook(name)).remove)
         for images in batches:
             runs.clear()
             model(images)
     for key, shapes in left_out.items():
         complain(f"{key} is left out, {shapes}: units are those of (N, features) or (N, channels, height, width)")
-    return [layer.told(name) for name, layer in found.items()]
+    return [layer.result(name) for name, layer in found.items()]
 
 
 def totals(layers: Sequence[LayerActivations]) -> dict[str, Any]:
-    """All layers together: their activations, and of all units how many, and what share, are negative only or dead."""
+    """All layers together: their activations, and the number and share of units that are negative only or dead."""
     units = sum(layer.units for layer in layers)
     counts = {name: sum(getattr(layer, f"{name}_units") for layer in layers) for name in ("negative_only", "dead")}
     return {
@@ -138,7 +129,7 @@ def _with_derivative(module: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]
     """The outputs, and d output / d input at each of them."""
     with torch.enable_grad():
         leaf = inputs.detach().clone().requires_grad_()
-        outputs = module.forward(leaf.clone())  # the clone, as it may work in place; not its call, which is hooked
+        outputs = module.forward(leaf.clone())  # a clone in case it works in place; `forward`, because calls are hooked
         if not outputs.requires_grad:  # a step function
             return outputs, torch.zeros_like(leaf)
         (derivative,) = torch.autograd.grad(outputs.sum(), leaf)
@@ -151,7 +142,7 @@ class _Layer:
     def __init__(self, activation: str) -> None:
         self.activation = activation
         self.count = self.negative = self.zeros = 0
-        self.mean = self.squares = 0.0  # of outputs, and the sum of squares of what they lie from it
+        self.mean = self.squares = 0.0  # of outputs, and the sum of their squared deviations from it
         self.highest: Tensor | None = None  # input of each unit
         self.steepest: Tensor | None = None  # derivative of each unit
 
@@ -162,15 +153,14 @@ class _Layer:
         self.steepest = steepest if self.steepest is None else torch.maximum(self.steepest, steepest)
         self.negative += int((inputs < 0).sum())
         self.zeros += int((outputs == 0).sum())
-        # Two sets' mean and squares are those of both (Chan, Golub and LeVeque 1979), without the difference of large
-        # numbers that sums of squares end in.
+        # Combines mean and squares of two sets (Chan, Golub and LeVeque 1979): no difference of large sums of squares.
         variance, mean = (float(value) for value in torch.var_mean(outputs, correction=0))
         together, apart = self.count + outputs.numel(), mean - self.mean
         self.squares += variance * outputs.numel() + apart**2 * self.count * outputs.numel() / together
         self.mean += apart * outputs.numel() / together
         self.count = together
 
-    def told(self, name: str) -> LayerActivations:
+    def result(self, name: str) -> LayerActivations:
         assert self.highest is not None and self.steepest is not None
         return LayerActivations(
             layer=name,

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,37 +11,15 @@ from cifar_lab.data.files import DataError
 from cifar_lab.machine import exit_codes
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import Complaints, note, print_table, printable
-from cifar_lab.trained import Said
-from cifar_lab.trained.arguments import Network, check_there, folder_of, load_noting, says_of_network
+from cifar_lab.trained import Said, check_there
+from cifar_lab.trained.arguments import Network, folder_of, load_noting, says_of_network
 from cifar_lab.trained.photos import Resize, find_images, read_images
 
 if TYPE_CHECKING:
-    from cifar_lab.explain.activations import LayerActivations
-    from cifar_lab.explain.examples import Example
+    from cifar_lab.explain.explaining import Example, Explained
     from cifar_lab.trained import Trained
 
 _MOST_SHOWN = 64  # images in a figure, which a page can hold
-
-
-@dataclass
-class Explained:
-    """What was found and written.
-
-    Attributes:
-        network: The network's label.
-        images: Over how many training images its activations are; 0 where these are left out.
-        examples: The images under Grad-CAM.
-        layers: The activation layers.
-        networks: Its dead units, and those of the networks that it is compared with.
-        files: Tables and figures.
-    """
-
-    network: str
-    images: int = 0
-    examples: "Sequence[Example]" = ()
-    layers: "Sequence[LayerActivations]" = ()
-    networks: Sequence[dict[str, Any]] = ()
-    files: list[Path] = field(default_factory=list)
 
 
 @says_of_network()
@@ -76,103 +53,89 @@ def explain(
     if len(paths) > _MOST_SHOWN:
         raise ValueError(f"{len(paths):,} images; a figure holds {_MOST_SHOWN}")
     trained = load_noting(network, said)
-    # What the command line says of a file alone is of the first; a second says by its name what it is, or is a run.
+    # Options about a file alone are about the first network; the others describe themselves.
     others = [load_noting(path, Said(data_root=said.data_root, allow=said.allow)) for path in against or ()]
     folder = folder_of(network, "explanation") if output is None else output
     folder.mkdir(parents=True, exist_ok=True)
-    explained = Explained(trained.label)
-    explained.examples = _examples(trained, paths, resize, mistakes, complaints)
-    _show_pictures(trained, layer, folder, explained)
-    _show_units(trained, others, images, folder, explained, may_lack_data=bool(paths) and not others)
+    from cifar_lab.explain.explaining import Explained, mistaken, of_files
+
+    if mistakes:
+        examples = mistaken(trained, mistakes)
+        if len(examples) < mistakes:
+            note(f"the test set has {len(examples)} mistakes, not {mistakes}")
+    else:
+        examples = of_files(trained, list(read_images(paths, resize, complaints)))
+    explained = Explained(trained.label, examples)
+    _explain_pictures(trained, layer, folder, explained)
+    _explain_units(trained, others, images, folder, explained, may_lack_data=bool(paths) and not others)
     _print_json(explained) if as_json else _print(explained)
     return exit_codes.FAILED if complaints.count else 0
 
 
-def _examples(
-    trained: "Trained", paths: Sequence[Path], resize: Resize, mistakes: int | None, complaints: Complaints
-) -> "list[Example]":
-    from cifar_lab.explain.examples import mistaken, of_files
-
-    if mistakes:
-        found = mistaken(trained, mistakes)
-        if len(found) < mistakes:
-            note(f"the test set has {len(found)} mistakes, not {mistakes}")
-        return found
-    read = list(read_images(paths, resize, complaints))
-    return of_files(trained, read) if read else []
-
-
-def _show_pictures(trained: "Trained", layer: str | None, folder: Path, explained: Explained) -> None:
+def _explain_pictures(trained: "Trained", layer: str | None, folder: Path, explained: "Explained") -> None:
     from cifar_lab.explain.explaining import explain_examples, explain_filters
 
     if explained.examples:
         explained.files.append(explain_examples(trained, explained.examples, layer, folder))
     elif layer is not None:
         note("--layer is of Grad-CAM, which has no images; name some, or --mistakes 16")
-    filters = explain_filters(trained, folder)
-    if filters is None:
-        note("no filters.png: the network has no convolution that looks at red, green and blue")
-    else:
+    if (filters := explain_filters(trained, folder)) is not None:
         explained.files.append(filters)
+    else:
+        note("no filters.png: the network has no convolution that looks at red, green and blue")
 
 
-def _show_units(
+def _explain_units(
     trained: "Trained",
     others: "Sequence[Trained]",
     count: int,
     folder: Path,
-    explained: Explained,
+    explained: "Explained",
     *,
     may_lack_data: bool,
 ) -> None:
-    from cifar_lab.explain.explaining import explain_units, measured, network_row
+    from cifar_lab.explain.explaining import explain_units, measured
 
     try:
         if may_lack_data and trained.data_root is None and not trained.data_is_here:
-            raise DataError("CIFAR-10 is not here; name its folder by --data-root")  # nothing is fetched for this
-        layers, explained.images = measured(trained, count, note)
+            raise DataError("CIFAR-10 is not here; name its folder by --data-root")  # it is not downloaded for this
+        layers, row = measured(trained, count, note)
     except (DataError, OSError) as error:
         if not may_lack_data:
             raise
         note(f"activations are left out: {error}")
         return
-    compared = [network_row(other, *measured(other, count, note)) for other in others]
+    explained.images = row["images"]
+    networks = [row, *(measured(other, count, note)[1] for other in others)]
     if not layers:
         note("activations are left out: none is a module whose units can be told; calls are not seen")
         return
-    explained.layers = layers
-    files, explained.networks = explain_units(trained, layers, explained.images, compared, folder)
-    explained.files += files
+    explained.layers, explained.networks = layers, networks
+    explain_units(explained, folder)
 
 
-def _print_json(explained: Explained) -> None:
-    examples = [
-        {"image": one.name, "true": one.true, "predicted": one.predicted, "probability": one.probability}
-        for one in explained.examples
-    ]
-    told = {
+def _print_json(explained: "Explained") -> None:
+    values = {
         "network": explained.network,
         "images": explained.images,
-        "examples": examples,
+        "examples": [
+            {"image": one.name, "true": one.true, "predicted": one.predicted, "probability": one.probability}
+            for one in explained.examples
+        ],
         "layers": [layer.row() for layer in explained.layers],
         "networks": explained.networks,
         "files": [str(file) for file in explained.files],
     }
-    print(json.dumps(told, indent=2))
+    print(json.dumps(values, indent=2))
 
 
-def _print(explained: Explained) -> None:
-    pictures = [
-        {"image": printable(one.name), "true": one.true or "-", "taken for": f"{one.predicted} {one.probability:.1%}"}
-        for one in explained.examples
-    ]
-    layers = [_layer_row(layer.row()) for layer in explained.layers]
-    networks = [_network_row(row) for row in explained.networks]
-    for rows, left in (
-        (pictures, ("image", "true", "taken for")),
-        (layers, ("layer", "activation")),
-        (networks, ("network", "activation")),
-    ):
+def _print(explained: "Explained") -> None:
+    tables = (
+        ([_example_row(example) for example in explained.examples], ("image", "true", "taken for")),
+        ([_layer_row(layer.row()) for layer in explained.layers], ("layer", "activation")),
+        ([_network_row(row) for row in explained.networks], ("network", "activation")),
+    )
+    for rows, left in tables:
         if rows:
             print_table(rows, left=left)
             print()
@@ -180,21 +143,26 @@ def _print(explained: Explained) -> None:
         print(f"- {file}")
 
 
+def _example_row(one: "Example") -> dict[str, str]:
+    answer = f"{one.predicted} {one.probability:.1%}"
+    return {"image": printable(one.name), "true": one.true or "-", "taken for": answer}
+
+
 def _layer_row(row: Mapping[str, Any]) -> dict[str, str]:
-    numbers_ = {"units": f"{row['units']:,}", "mean": f"{row['mean']:.3g}", "std": f"{row['std']:.3g}"}
+    numbers = {"units": f"{row['units']:,}", "mean": f"{row['mean']:.3g}", "std": f"{row['std']:.3g}"}
     shares = {name.replace("_", " "): f"{row[name]:.1%}" for name in ("negative_inputs", "zeros")}
-    return {"layer": row["layer"], "activation": row["activation"], **numbers_, **shares, **_units(row)}
+    return {"layer": row["layer"], "activation": row["activation"], **numbers, **shares, **_units(row)}
 
 
 def _network_row(row: Mapping[str, Any]) -> dict[str, str]:
-    told = {name: f"{row[name]:,}" for name in ("images", "units")}
-    return {"network": row["network"], "activation": row["activation"], **told, **_units(row)}
+    numbers = {name: f"{row[name]:,}" for name in ("images", "units")}
+    return {"network": row["network"], "activation": row["activation"], **numbers, **_units(row)}
 
 
 def _units(row: Mapping[str, Any]) -> dict[str, str]:
-    names = ("negative_only", "dead")
     return {
-        name.replace("_", " "): f"{row[f'{name}_units']:,} ({row[name]:.2%})" if row["units"] else "-" for name in names
+        name.replace("_", " "): f"{row[f'{name}_units']:,} ({row[name]:.2%})" if row["units"] else "-"
+        for name in ("negative_only", "dead")
     }
 
 

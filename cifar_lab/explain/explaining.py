@@ -2,29 +2,106 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cifar_lab.explain import figures
 from cifar_lab.explain.activations import LayerActivations, measure, totals
-from cifar_lab.explain.examples import Example
 from cifar_lab.explain.gradcam import first_filters, grad_cam, map_layer
 from cifar_lab.runs.outputs import write_figure, write_table
-from cifar_lab.trained import Trained
+from cifar_lab.terminal.printing import shown
+from cifar_lab.trained import Trained, answer, confident_mistakes
 
-_BATCH_SIZE = 100  # of what a hook doubles
+_BATCH_SIZE = 100  # small, because hooks double what is in memory
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image and its most probable class.
+
+    Attributes:
+        name: Of its file, or its index in the test set.
+        pixels: uint8 `(32, 32, 3)`.
+        label: The predicted class.
+        predicted: That class's name.
+        probability: Its probability, from 0 to 1.
+        true: The name of the true class, if it is known.
+    """
+
+    name: str
+    pixels: Tensor
+    label: int
+    predicted: str
+    probability: float
+    true: str | None = None
+
+
+@dataclass
+class Explained:
+    """Results and files.
+
+    Attributes:
+        network: The network's label.
+        examples: The images under Grad-CAM.
+        images: The number of training images of its activations; 0 if they are left out.
+        layers: The activation layers.
+        networks: A row of `dead_units.csv` each, for it and for those that it is compared with.
+        files: Tables and figures.
+    """
+
+    network: str
+    examples: Sequence[Example] = ()
+    images: int = 0
+    layers: Sequence[LayerActivations] = ()
+    networks: Sequence[dict[str, Any]] = ()
+    files: list[Path] = field(default_factory=list)
+
+
+def of_files(trained: Trained, read: Sequence[tuple[Path, np.ndarray]]) -> list[Example]:
+    """Classify image files, each with its uint8 `(32, 32, 3)`."""
+    if not read:
+        return []
+    pixels = torch.from_numpy(np.stack([image for _, image in read]))
+    return _examples(trained, [str(path) for path, _ in read], pixels, trained.logits_of_pixels(pixels).cpu())
+
+
+def mistaken(trained: Trained, count: int) -> list[Example]:
+    """The test images with the most probable wrong answers, the highest first; at most `count`.
+
+    Raises:
+        DataError: The test set is not there.
+    """
+    loader = trained.datamodule().test_dataloader()
+    given = answer(trained, shown(loader, f"{trained.label}: test"))
+    chosen = confident_mistakes(given, count)
+    pixels, logits, labels = loader.data.images.cpu()[chosen], given.logits[chosen].double(), given.labels[chosen]
+    return _examples(trained, list(map(str, chosen.tolist())), pixels, logits, labels.tolist())
+
+
+def _examples(
+    trained: Trained, names: Sequence[str], pixels: Tensor, logits: Tensor, true: Sequence[int] | None = None
+) -> list[Example]:
+    shares, labels = (each.tolist() for each in logits.softmax(dim=1).max(dim=1))
+    classes = trained.class_names(logits.shape[1])
+    of_images = [None] * len(names) if true is None else [classes[label] for label in true]
+    return [
+        Example(name, image, label, classes[label], share, own)
+        for name, image, label, share, own in zip(names, pixels, labels, shares, of_images, strict=True)
+    ]
 
 
 def explain_examples(trained: Trained, examples: Sequence[Example], layer: str | None, folder: Path) -> Path:
-    """Write `gradcam.png`: each image, and what speaks for the class that it is taken for.
+    """Write `gradcam.png`: each image, and which parts of it speak for the predicted class.
 
     Args:
-        trained: The network; it computes in float32 here, whatever it was trained in.
+        trained: The network; computes in float32 here, whatever it was trained in.
         examples: At least one.
-        layer: Of `map_layer`.
+        layer: As for `map_layer`.
         folder: Where the figure goes.
 
     Raises:
@@ -44,29 +121,31 @@ def explain_examples(trained: Trained, examples: Sequence[Example], layer: str |
         )
         for example, heat in zip(examples, heats, strict=True)
     ]
-    title = f"{_name(trained)}: Grad-CAM at {name}, each map from 0 to its own maximum"
+    title = f"{Path(trained.label).name}: Grad-CAM at {name}, each map from 0 to its own maximum"
     return write_figure(figures.grad_cams(overlaid, title), folder / "gradcam.png")
 
 
 def explain_filters(trained: Trained, folder: Path) -> Path | None:
-    """Write `filters.png`: those of the first convolution; None where it does not look at red, green and blue."""
+    """Write `filters.png`, of the first convolution, if that convolves red, green and blue."""
     weights = first_filters(trained.model)
     if weights is None:
         return None
-    title = f"{_name(trained)}: the {len(weights)} filters of the first convolution"
+    title = f"{Path(trained.label).name}: the {len(weights)} filters of the first convolution"
     return write_figure(figures.filters(weights.float().cpu().numpy(), title), folder / "filters.png")
 
 
-def measured(trained: Trained, count: int, complain: Callable[[str], None]) -> tuple[list[LayerActivations], int]:
-    """Its activation layers over training images, as they are without augmentation: whose gradient could revive a unit.
+def measured(
+    trained: Trained, count: int, complain: Callable[[str], None]
+) -> tuple[list[LayerActivations], dict[str, Any]]:
+    """Measure activation layers over training images without augmentation, whose gradient could revive a unit.
 
     Args:
-        trained: The network; it computes in float32 here.
-        count: Of images, the first of a shuffled epoch; all, where there are fewer.
-        complain: Told of each layer that `measure` leaves out, and of which network.
+        trained: The network; computes in float32 here.
+        count: Of images, the first of a shuffled epoch; all if there are fewer.
+        complain: Called with a line for each layer that `measure` leaves out.
 
     Returns:
-        The layers, and over how many images.
+        The layers, and the network's row of `dead_units.csv`.
 
     Raises:
         DataError: The images are not there.
@@ -78,54 +157,29 @@ def measured(trained: Trained, count: int, complain: Callable[[str], None]) -> t
         for part in chosen.split(_BATCH_SIZE):
             yield _placed(trained, loader.data.images[part])
 
-    def of_network(text: str) -> None:
-        complain(f"{trained.label}: {text}")
-
-    return measure(_in_float32(trained), batches(), _activation(trained.making), of_network), len(chosen)
-
-
-def network_row(trained: Trained, layers: Sequence[LayerActivations], images: int) -> dict[str, Any]:
-    """A network's row of `dead_units.csv`: of which run, over how many images, and `totals` of its layers."""
-    told = {"network": trained.label, "fingerprint": trained.facts.get("fingerprint"), "images": images}
-    return {**told, **totals(layers)}
+    layers = measure(
+        _in_float32(trained),
+        batches(),
+        _activation(trained.making),
+        lambda text: complain(f"{trained.label}: {text}"),
+    )
+    row = {"network": trained.label, "fingerprint": trained.facts.get("fingerprint"), "images": len(chosen)}
+    return layers, {**row, **totals(layers)}
 
 
-def explain_units(
-    trained: Trained,
-    layers: Sequence[LayerActivations],
-    images: int,
-    others: Sequence[dict[str, Any]],
-    folder: Path,
-) -> tuple[list[Path], list[dict[str, Any]]]:
-    """Write `activations.csv` and `activations.png`, layer by layer, and `dead_units.csv`, network by network.
-
-    Args:
-        trained: The network.
-        layers: At least one.
-        images: Over how many.
-        others: `network_row` of the networks that it is compared with.
-        folder: Where they go.
-
-    Returns:
-        The files, and the rows of `dead_units.csv`.
-    """
-    rows = [layer.row() for layer in layers]
-    title = f"{_name(trained)}, over {images:,} training images"
-    networks = [network_row(trained, layers, images), *others]
-    files = [
+def explain_units(explained: Explained, folder: Path) -> None:
+    """Write `activations.csv` and `activations.png`, layer by layer, and `dead_units.csv`, network by network."""
+    rows = [layer.row() for layer in explained.layers]
+    title = f"{Path(explained.network).name}, over {explained.images:,} training images"
+    explained.files += [
         write_table(rows, folder / "activations.csv"),
         write_figure(figures.activations(rows, title), folder / "activations.png"),
-        write_table(networks, folder / "dead_units.csv"),
+        write_table(explained.networks, folder / "dead_units.csv"),
     ]
-    return files, networks
-
-
-def _name(trained: Trained) -> str:
-    return Path(trained.label).name
 
 
 def _in_float32(trained: Trained) -> nn.Module:
-    """The network itself, or a copy where a precision such as `bf16-true` has changed its weights."""
+    """The network, or a copy if a precision such as `bf16-true` has changed its weights."""
     if all(value.dtype == torch.float32 for value in trained.model.parameters()):
         return trained.model
     return copy.deepcopy(trained.model).float()
@@ -137,7 +191,7 @@ def _placed(trained: Trained, pixels: Tensor) -> Tensor:
 
 
 def _activation(making: Mapping[str, Any]) -> str | None:
-    """The name of the class that the network's activations are made of, which may be nobody's but the user's."""
+    """The name of the class of the network's activations, which may be the user's own."""
     option = making.get("activation")
     target = option.get("_target_") if isinstance(option, Mapping) else None
     return str(target).rpartition(".")[2] if target else None

@@ -13,8 +13,8 @@ def map_layer(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module
 
     Args:
         model: Any network.
-        name: As `model.named_modules()` has it; None is the last convolution that sees more than one pixel, as the 1x1
-            of a shortcut only passes on what was there before.
+        name: As in `model.named_modules()`; None is the last convolution larger than 1x1, because a shortcut's 1x1 only
+            passes on what was there before.
 
     Returns:
         Its name, and itself.
@@ -49,13 +49,16 @@ def grad_cam(model: nn.Module, layer: tuple[str, nn.Module], images: Tensor, lab
     Raises:
         ValueError: captum is not installed, or the layer has no maps.
     """
-    captum = _captum()
+    try:
+        import captum.attr
+    except ImportError:
+        raise ValueError("Grad-CAM is captum's, which is not here; pip install 'cifar-lab[explain]'") from None
     name, module = layer
     _check_maps(model, name, module, images[:1])
-    # Of the images, as the weights of a trained network ask for no gradient, and something has to.
+    # The images require a gradient, because nothing in a trained network does.
     inputs = images.detach().clone().requires_grad_()
-    maps = captum.LayerGradCam(model, module).attribute(inputs, target=labels, relu_attributions=True)
-    enlarged = captum.LayerAttribution.interpolate(maps, tuple(images.shape[2:]), interpolate_mode="bilinear")
+    maps = captum.attr.LayerGradCam(model, module).attribute(inputs, target=labels, relu_attributions=True)
+    enlarged = captum.attr.LayerAttribution.interpolate(maps, tuple(images.shape[2:]), interpolate_mode="bilinear")
     return enlarged.detach()[:, 0]
 
 
@@ -65,14 +68,6 @@ def first_filters(model: nn.Module) -> Tensor | None:
         if isinstance(module, nn.Conv2d):
             return module.weight.detach() if module.weight.shape[1] == 3 else None
     return None
-
-
-def _captum() -> Any:
-    try:
-        import captum.attr
-    except ImportError:
-        raise ValueError("Grad-CAM is captum's, which is not here; pip install 'cifar-lab[explain]'") from None
-    return captum.attr
 
 
 def _check_maps(model: nn.Module, name: str, module: nn.Module, image: Tensor) -> None:

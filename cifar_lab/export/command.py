@@ -12,12 +12,11 @@ import typer
 from cifar_lab.export.kinds import Format, Input, check_installed
 from cifar_lab.machine import exit_codes
 from cifar_lab.terminal.command import run_command
-from cifar_lab.trained import Said
-from cifar_lab.trained.arguments import Network, check_there, folder_of, load_noting, says_of_network
+from cifar_lab.trained import Said, check_there
+from cifar_lab.trained.arguments import Network, folder_of, load_noting, says_of_network
 
 if TYPE_CHECKING:
-    from cifar_lab.export.verification import Images
-    from cifar_lab.export.writing import Exported
+    from cifar_lab.export.writing import Exported, Images
 
 
 @says_of_network(without=("precision",))
@@ -33,7 +32,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="A folder; default: export in a run's, <name>-export beside a file.")
     ] = None,
-    # float32 tells logits of 10 apart by 1e-6, and sums in another order lose some ten times as much.
+    # float32 resolves logits of about 10 to 1e-6, and sums in another order lose some ten times as much.
     tolerance: Annotated[
         float, typer.Option(min=0, help="The largest difference of a logit between a file and the network.")
     ] = 1e-4,
@@ -49,13 +48,12 @@ def export(
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is no folder; name another one by --output")
 
-    from cifar_lab.export import card, verification, writing
-    from cifar_lab.export.subject import on_cpu
+    from cifar_lab.export import card, writing
+    from cifar_lab.export.formats import on_cpu
 
-    # In float32 whatever it was trained in: what a file holds, and what its user computes in.
-    said = replace(said, precision="32-true")
+    said = replace(said, precision="32-true")  # in which files are stored and their users compute
     trained = on_cpu(load_noting(network, said))
-    compared = verification.images(trained)
+    compared = writing.images(trained)
     done = []
     for exported in writing.export(trained, kinds, takes, folder, compared, tolerance, said):
         done.append(exported)
@@ -63,7 +61,7 @@ def export(
     written = [exported for exported in done if exported.problem is None]
     page = card.write(trained, written, compared, tolerance, folder, said) if written else None
     if as_json:
-        print(json.dumps(_told(done, compared, tolerance, page), indent=2))
+        print(json.dumps(_plain(done, compared, tolerance, page), indent=2))
     elif page is not None:
         print(f"{'model card':{_WIDTH}}  {page}")
     return 0 if len(written) == len(done) else exit_codes.FAILED
@@ -83,7 +81,7 @@ def _show(exported: "Exported", compared: "Images", as_json: bool) -> None:
         )
 
 
-def _told(done: Sequence["Exported"], compared: "Images", tolerance: float, page: Path | None) -> dict[str, Any]:
+def _plain(done: Sequence["Exported"], compared: "Images", tolerance: float, page: Path | None) -> dict[str, Any]:
     files = [
         {
             "format": exported.kind,
@@ -91,9 +89,8 @@ def _told(done: Sequence["Exported"], compared: "Images", tolerance: float, page
             "input": exported.takes,
             "bytes": exported.size,
             "sha256": exported.sha256 or None,
-            "difference": exported.difference
-            if exported.difference == exported.difference
-            else None,  # JSON has no NaN
+            # JSON has no NaN.
+            "difference": None if exported.difference != exported.difference else exported.difference,
             "problem": exported.problem,
         }
         for exported in done

@@ -1,24 +1,77 @@
 """The bytes of each kind of file."""
 
+import copy
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cifar_lab.export.graph import Deployable, as_taken, contract
 from cifar_lab.export.kinds import Format, Input
-from cifar_lab.export.subject import description
-from cifar_lab.machine import provenance
+from cifar_lab.machine import hardware, provenance
 from cifar_lab.trained import Trained
-from cifar_lab.trained.description import KEY
+from cifar_lab.trained.description import KEY, Description
 
-# Where a file of torch.export holds the description.
-METADATA_FILE = f"{KEY}.json"
+
+class Deployable(nn.Module):
+    """A network with its normalisation: from images as decoders return them to logits.
+
+    Args:
+        network: Maps normalised float32 images `(N, 3, 32, 32)` to logits; in evaluation mode, on the CPU.
+        mean: Per channel, subtracted from images from 0 to 1.
+        std: Per channel, divided by.
+        takes: uint8 images `(N, 32, 32, 3)`, or float32 ones `(N, 3, 32, 32)` from 0 to 1.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], takes: Input) -> None:
+        super().__init__()
+        self.network = network
+        self.takes = takes
+        # One product and one sum, as in the run's own batches: x * scale + shift = (x / 255 - mean) / std.
+        channels = torch.tensor(std).view(3, 1, 1)
+        self.register_buffer("scale", 1 / (255 * channels if takes is Input.UINT8 else channels))
+        self.register_buffer("shift", -torch.tensor(mean).view(3, 1, 1) / channels)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images to logits `(N, num_classes)`."""
+        if self.takes is Input.UINT8:
+            images = images.permute(0, 3, 1, 2).to(torch.float32)
+        return self.network(images * self.scale + self.shift)
+
+
+def as_taken(pixels: Tensor, takes: Input) -> Tensor:
+    """Convert uint8 images `(N, 32, 32, 3)` to what a graph takes."""
+    return pixels if takes is Input.UINT8 else (pixels.permute(0, 3, 1, 2).to(torch.float32) / 255).contiguous()
+
+
+def contract(takes: Input, num_classes: int) -> dict[str, Any]:
+    """A graph's input and output in plain values."""
+    dtype, shape, high = ("uint8", [32, 32, 3], 255) if takes is Input.UINT8 else ("float32", [3, 32, 32], 1)
+    return {
+        "input": {"name": "images", "dtype": dtype, "shape": ["batch", *shape], "range": [0, high], "colours": "RGB"},
+        "output": {"name": "logits", "dtype": "float32", "shape": ["batch", num_classes]},
+    }
+
+
+def on_cpu(trained: Trained) -> Trained:
+    """A copy of a network in float32, on the CPU and contiguous, whatever it was trained in.
+
+    Raises:
+        ValueError: Nothing says how its images are normalised.
+    """
+    if len(trained.mean) != 3 or len(trained.std) != 3:
+        raise ValueError(f"{trained.label} does not say how its images are normalised: its data has no mean and std")
+    model = copy.deepcopy(trained.model).float().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return replace(trained, model=model.eval(), native=hardware.Native("cpu", "32-true", torch.contiguous_format))
 
 
 def encode(kind: Format, trained: Trained, takes: Input) -> bytes:
@@ -26,98 +79,75 @@ def encode(kind: Format, trained: Trained, takes: Input) -> bytes:
 
     Args:
         kind: Of file.
-        trained: In float32, on the CPU.
-        takes: What a graph takes; of no meaning to the others.
+        trained: From `on_cpu`.
+        takes: What a graph takes; ignored by the other formats.
 
     Raises:
-        Exception: What torch's exporter raises where it cannot follow the network.
+        Exception: Whatever torch's exporter raises for a network that it cannot trace.
     """
-    encoders: dict[Format, Callable[[Trained, Input], bytes]] = {
-        Format.SAFETENSORS: _safetensors,
-        Format.ONNX: _onnx,
-        Format.TORCH_EXPORT: _torch_export,
-        Format.WEIGHTS: _weights,
-    }
+    if kind is Format.SAFETENSORS:
+        from safetensors.torch import save
+
+        # Clones, because safetensors refuses tensors that share memory, such as tied weights.
+        state = {name: value.detach().contiguous().clone() for name, value in trained.model.state_dict().items()}
+        return save(state, {"format": "pt", KEY: _description(trained)})
+    graph = Deployable(trained.model, trained.mean, trained.std, takes)
+    # Two images, because torch would fix a batch size of one.
+    images = as_taken(torch.zeros(2, 32, 32, 3, dtype=torch.uint8), takes)
+    interface = contract(takes, len(trained.classes))
+    described = _description(trained, **interface)
+    shapes = ({0: torch.export.Dim("batch", min=1)},)
     with _quiet():
-        return encoders[kind](trained, takes)
+        if kind is Format.TORCH_EXPORT:
+            return _torch_export(graph, images, shapes, described)
+        words = f"images {interface['input']} to logits {interface['output']}"
+        return _onnx(graph, images, shapes, described, words)
 
 
-def state_of(trained: Trained) -> dict[str, Tensor]:
-    """The network's weights by name, in its order, contiguous."""
-    return {name: value.detach().contiguous() for name, value in trained.model.state_dict().items()}
-
-
-def _weights(trained: Trained, takes: Input) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state_of(trained), buffer)
-    return buffer.getvalue()
-
-
-def _safetensors(trained: Trained, takes: Input) -> bytes:
-    from safetensors.torch import save
-
-    # Each with memory of its own: safetensors refuses tensors that share some, as tied weights do.
-    state = {name: value.clone() for name, value in state_of(trained).items()}
-    return save(state, {"format": "pt", KEY: _description(trained)})
-
-
-def _onnx(trained: Trained, takes: Input) -> bytes:
-    graph, examples, shapes = _traceable(trained, takes)
-    program = torch.onnx.export(
-        graph,
-        examples,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=shapes,
-        dynamo=True,
-        verbose=False,
-    )
+def _onnx(graph: nn.Module, images: Tensor, shapes: Any, described: str, words: str) -> bytes:
+    names = {"input_names": ["images"], "output_names": ["logits"]}
+    program = torch.onnx.export(graph, (images,), **names, dynamic_shapes=shapes, dynamo=True, verbose=False)  # type: ignore[arg-type]
     assert program is not None
-    for node in program.model.graph.all_nodes():  # where the source lies on this machine, and what torch called it
+    for node in program.model.graph.all_nodes():  # paths of this machine's source, and torch's names
         node.metadata_props.clear()
         node.doc_string = None
         for value in node.outputs:
             value.metadata_props.clear()
-    told = contract(takes, len(trained.classes))
-    program.model.metadata_props[KEY] = _description(trained, **told)
-    program.model.doc_string = f"images {told['input']} to logits {told['output']}"
+    program.model.metadata_props[KEY] = described
+    program.model.doc_string = words
     return program.model_proto.SerializeToString()
 
 
-def _torch_export(trained: Trained, takes: Input) -> bytes:
-    graph, examples, shapes = _traceable(trained, takes)
-    program = torch.export.export(graph, examples, dynamic_shapes=shapes)
-    for node in program.graph.nodes:  # where the source lies on this machine
+def _torch_export(graph: nn.Module, images: Tensor, shapes: Any, described: str) -> bytes:
+    program = torch.export.export(graph, (images,), dynamic_shapes=shapes)
+    for node in program.graph.nodes:  # paths of this machine's source
         node.meta.pop("stack_trace", None)
     buffer = io.BytesIO()
-    told = _description(trained, **contract(takes, len(trained.classes)))
-    torch.export.save(program, buffer, extra_files={METADATA_FILE: told})
+    torch.export.save(program, buffer, extra_files={f"{KEY}.json": described})
     return buffer.getvalue()
 
 
-def _traceable(trained: Trained, takes: Input) -> tuple[Deployable, tuple[Tensor], tuple[dict[int, Any]]]:
-    """A graph, images to follow it with, and which of their sizes is free."""
-    graph = Deployable(trained.model, trained.mean, trained.std, takes)
-    # Two images, as torch takes a size of one for one that never varies.
-    images = as_taken(torch.zeros(2, 32, 32, 3, dtype=torch.uint8), takes)
-    return graph, (images,), ({0: torch.export.Dim("batch", min=1)},)
-
-
 def _description(trained: Trained, **more: Any) -> str:
-    return description(trained).text(versions=provenance.versions(), **more)
+    described = Description(
+        model=dict(trained.making),
+        architecture=trained.architecture,
+        mean=[float(value) for value in trained.mean],
+        std=[float(value) for value in trained.std],
+        classes=list(trained.classes),
+        names=list(trained.model.state_dict()),
+        facts=dict(trained.facts),
+    )
+    return described.text(versions=provenance.versions(), **more)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch's exporters tell of themselves, which nobody at a command line can mend."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
+    """Silence torch's exporters, whose warnings nobody at a command line can act on."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    finally:
+        logging.disable(disabled)

@@ -1,18 +1,39 @@
-"""Files written, read back, compared, and only then put under their names."""
+"""Files that are written, read back, compared with the network, and only then put under their names."""
 
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from cifar_lab.export import verification
-from cifar_lab.export.formats import encode
+import torch
+from torch import Tensor
+
+from cifar_lab.data import synthetic
+from cifar_lab.export.formats import as_taken, encode, on_cpu
 from cifar_lab.export.kinds import Format, Input
-from cifar_lab.export.subject import file_of_weights
 from cifar_lab.runs import replacing
-from cifar_lab.trained import Said, Trained
+from cifar_lab.trained import Said, Trained, load
+
+COUNT = 256
+_ALONE = 8  # images that are computed one by one too, to show that the batch size is free
+_NAMES = {Format.SAFETENSORS: "model.safetensors", Format.ONNX: "model.onnx", Format.TORCH_EXPORT: "model.pt2"}
+
+
+class Images(NamedTuple):
+    """Images on which files are compared with the network.
+
+    Attributes:
+        pixels: uint8 `(N, 32, 32, 3)`.
+        words: A description of them.
+        generated: Whether they stand in for data that is not on this machine.
+    """
+
+    pixels: Tensor
+    words: str
+    generated: bool = False
 
 
 @dataclass(frozen=True)
@@ -21,12 +42,12 @@ class Exported:
 
     Attributes:
         kind: Of file.
-        path: Where it is; where there is a problem, where it would be.
-        takes: What a graph takes; None of weights.
-        problem: Why there is no file; None where there is one.
+        path: Where it is, or would be without the problem.
+        takes: The input of a graph; None for weights.
+        problem: Why there is no file; None if there is one.
         size: Bytes.
         sha256: Of its content.
-        difference: The largest of a logit.
+        difference: The largest difference of a logit.
     """
 
     kind: Format
@@ -38,70 +59,101 @@ class Exported:
     difference: float | None = None
 
 
+def images(trained: Trained) -> Images:
+    """The first test images of its data, or generated ones if that is not on this machine: nothing is downloaded.
+
+    Raises:
+        DataError: The data is damaged, or not in the folder that the command line names.
+    """
+    try:
+        if trained.data_root is not None or trained.data_is_here:
+            pixels = trained.datamodule().test_dataloader().data.images[:COUNT].cpu()
+            return Images(pixels, f"{len(pixels)} test images")
+    except FileNotFoundError:  # data of a component from outside, which is only looked for where it was
+        pass
+    _, test = synthetic.generate(1, COUNT)
+    return Images(test.images, f"{COUNT} generated images, as its data is not here", True)
+
+
 def export(
     trained: Trained,
     formats: Sequence[Format],
     takes: Input,
     folder: Path,
-    on: verification.Images,
+    on: Images,
     tolerance: float,
     said: Said,
 ) -> Iterator[Exported]:
-    """Write the files, each as it is asked for.
+    """Write files, one at each step of the iterator.
 
     Args:
         trained: In float32, on the CPU.
         formats: Kinds of files.
-        takes: What graphs take.
+        takes: The input of graphs.
         folder: Made if it does not exist.
         on: What files are compared on.
-        tolerance: The largest difference of a logit.
-        said: Of the command line, for what may run.
+        tolerance: The largest difference of a logit that is accepted.
+        said: The command line, for the packages that it allows.
 
     Raises:
         OSError: The folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for kind in formats:
-        path = folder / _file_name(kind, trained)
-        # Beside its place, under its own name, by whose ending it is read: there is never a file that was not compared.
+        one = Exported(kind, folder / _NAMES[kind], takes if kind.is_graph else None)
+        try:
+            content = encode(kind, trained, takes)
+        except OSError:
+            raise
+        except Exception as error:  # torch's exporters raise anything for a network that they cannot trace
+            yield replace(one, problem=f"the network cannot be exported: {_words(error)}")
+            continue
+        # Staged next to its place under its final name, by whose ending it is read: only compared files get there.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".") as staging:
-            yield _exported(kind, path, Path(staging) / path.name, trained, takes, on, tolerance, said)
+            staged = Path(staging) / one.path.name
+            with replacing(staged, "wb", durable=True) as file:
+                file.write(content)
+            yield _compared(one, staged, content, trained, on, tolerance, said)
 
 
-def _exported(
-    kind: Format,
-    path: Path,
-    staged: Path,
-    trained: Trained,
-    takes: Input,
-    on: verification.Images,
-    tolerance: float,
-    said: Said,
+def _compared(
+    one: Exported, staged: Path, content: bytes, trained: Trained, on: Images, tolerance: float, said: Said
 ) -> Exported:
-    of_graph = takes if kind.is_graph else None
+    """Put a staged file into its place if it computes what the network does."""
     try:
-        content = encode(kind, trained, takes)
-    except OSError:
-        raise
-    except Exception as error:  # torch's exporters raise whatever they meet in a network that they cannot follow
-        return Exported(kind, path, of_graph, f"the network cannot be exported: {_words(error)}")
-    with replacing(staged, "wb", durable=True) as file:
-        file.write(content)
-    try:
-        difference = verification.largest_difference(staged, kind, trained, takes, on, said)
-    except Exception as error:  # so does what reads a file that is damaged
-        return Exported(kind, path, of_graph, f"the file was removed, as it cannot be used: {_words(error)}")
-    if not difference <= tolerance:  # NaN too
+        difference = _largest_difference(_reader(one, staged, said), trained, on)
+    except Exception as error:  # so do the readers of a damaged file
+        return replace(one, problem=f"the file was removed, as it cannot be used: {_words(error)}")
+    if not difference <= tolerance:  # or NaN
         words = f"largest difference {difference:.1e} on {on.words}, more than --tolerance {tolerance:g}"
-        return Exported(kind, path, of_graph, f"the file was removed: {words}", difference=difference)
-    os.replace(staged, path)
-    return Exported(kind, path, of_graph, None, len(content), hashlib.sha256(content).hexdigest(), difference)
+        return replace(one, problem=f"the file was removed: {words}", difference=difference)
+    os.replace(staged, one.path)
+    return replace(one, size=len(content), sha256=hashlib.sha256(content).hexdigest(), difference=difference)
 
 
-def _file_name(kind: Format, trained: Trained) -> str:
-    endings = {Format.SAFETENSORS: "safetensors", Format.ONNX: "onnx", Format.TORCH_EXPORT: "pt2"}
-    return f"model.{endings[kind]}" if kind in endings else file_of_weights(trained)
+def _largest_difference(compute: Callable[[Tensor], Tensor], trained: Trained, on: Images) -> float:
+    """The largest difference of a logit, over all images in one batch and some of them one by one; or NaN."""
+    expected = trained.logits_of_pixels(on.pixels)
+    alone = [compute(image) for image in on.pixels[:_ALONE].split(1)]
+    found = torch.cat([compute(on.pixels), *alone])
+    return float((found - torch.cat([expected, expected[:_ALONE]])).abs().max())
+
+
+def _reader(one: Exported, path: Path, said: Said) -> Callable[[Tensor], Tensor]:
+    """What maps uint8 images `(N, 32, 32, 3)` to logits, read from a file as its user would."""
+    if one.takes is None:
+        return on_cpu(load(path, Said(allow=said.allow, precision="32-true"))).logits_of_pixels
+    takes = one.takes
+    if one.kind is Format.TORCH_EXPORT:
+        module = torch.export.load(path).module()
+        return lambda pixels: module(as_taken(pixels, takes)).detach()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda pixels: torch.from_numpy(session.run(["logits"], {"images": as_taken(pixels, takes).numpy()})[0])
 
 
 def _words(error: Exception) -> str:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,14 +16,10 @@ from cifar_lab.engines.handover import RunFailedError
 from cifar_lab.machine import exit_codes, torchrun
 from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import Run, Sweep, job_key
-from cifar_lab.search.folder import SearchFolder
 from cifar_lab.search.space import Search, checked_search
-from cifar_lab.search.storage import check_installed
-from cifar_lab.search.trials import Strategy, Trial, Trials
+from cifar_lab.search.storage import SearchFolder, check_installed
+from cifar_lab.search.trials import Strategy, Trial, TrialRecord, Trials, best_of
 from cifar_lab.terminal.command import run_command
-
-if TYPE_CHECKING:
-    from cifar_lab.search.records import TrialRecord
 
 OUTPUTS = Path("outputs")
 _LOOK_AGAIN_SECONDS = 1.0
@@ -55,8 +51,7 @@ def search(
     asked = checked_search(overrides, config_dir)
     check_installed()
     strategy = Strategy(startup, max(1, round(warmup * asked.epochs)), pruning, sampler_seed)
-    folder = SearchFolder(OUTPUTS / asked.name)
-    found = Trials(folder, asked.axes, {"settings": asked.settings}, strategy)
+    found = Trials(SearchFolder(OUTPUTS / asked.name), asked.axes, {"settings": asked.settings}, strategy)
     interruption = Interruption()
     try:
         with interruption.listening():
@@ -65,34 +60,26 @@ def search(
                 pass
     except Interrupted as error:
         with suppress(OSError):
-            _report(found, asked, folder)
+            _report(found, asked)
         print(f"error: interrupted by {error}; the same command goes on where it stopped", file=sys.stderr)
         return error.exit_code
-    return _ended(_report(found, asked, folder))
+    return _ended(_report(found, asked))
 
 
 def _train_next(trials: Trials, asked: Search, total: int, interruption: Interruption) -> bool:
-    """Train the next trial; whether there was one.
-
-    Raises:
-        Interrupted: A signal was received; the trial is free for whoever goes on.
-    """
+    """Train the next trial; return whether there was one. Raises `Interrupted` at a signal, which frees the trial."""
     interruption.check()
     with trials.next(total) as trial:
         if trial is None:
             return False
         print(f"\ntrial {trial.number} (of {total} in all): {' '.join(trial.words)}", flush=True)
-        gc.collect()  # a network and what trains it refer to each other; this one may need the memory of the last
+        gc.collect()  # a network and its trainer refer to each other, and this trial may need the memory of the last
         _train(trial, asked, interruption)
     return True
 
 
 def _train(trial: Trial, asked: Search, interruption: Interruption) -> None:
-    """Train a trial's run, or find it, and close the trial.
-
-    Raises:
-        Interrupted: A signal was received.
-    """
+    """Train a trial's run, or find it, and close the trial. Raises `Interrupted` at a signal."""
     from cifar_lab import train
     from cifar_lab.search.pruning import Pruning
 
@@ -130,10 +117,9 @@ def _folder(run: Run, asked: Search) -> str:
     return os.path.relpath(run.folder, OUTPUTS / asked.name)
 
 
-def _report(trials: Trials, asked: Search, folder: SearchFolder) -> "list[TrialRecord]":
-    """Print and write what is known of the trials."""
+def _report(trials: Trials, asked: Search) -> list[TrialRecord]:
+    """Print and write the trials."""
     from cifar_lab.search import output
-    from cifar_lab.search.records import best_of
 
     records = trials.records()
     if not records:
@@ -158,20 +144,20 @@ def _report(trials: Trials, asked: Search, folder: SearchFolder) -> "list[TrialR
         command="" if best is None else _over_seeds(asked, values),
     )
     print()
-    output.report(shown, folder)
+    output.report(shown, trials.folder)
     return records
 
 
 def _over_seeds(asked: Search, values: Sequence[str]) -> str:
-    """The command that trains settings with five seeds, none of them the one that chose them."""
+    """The command that trains settings with five seeds other than the one that chose them."""
     fixed = [line for line in asked.fixed if not line.startswith("seed=")]
     first = int(asked.settings["seed"]) + 1
     words = [*asked.flags, *fixed, *values, f"name={asked.name}-best", f"seed=range({first},{first + 5})"]
     return shlex.join(["python", "-m", "cifar_lab.train", "-m", *words])
 
 
-def _ended(records: "Sequence[TrialRecord]") -> int:
-    """Tell what has not finished; the exit code."""
+def _ended(records: Sequence[TrialRecord]) -> int:
+    """Print what has not finished; return the exit code."""
     failed = [str(trial.number) for trial in records if trial.state == "failed"]
     elsewhere = [str(trial.number) for trial in records if trial.state in ("running", "interrupted")]
     if failed:

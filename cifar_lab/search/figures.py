@@ -4,22 +4,22 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator, PercentFormatter
 
 from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, wrapped
-from cifar_lab.search.records import TrialRecord
+from cifar_lab.search.trials import TrialRecord
 
 _PRUNED_COLOUR = "0.55"
 _COLUMNS = 4
 
 
 def history(trials: Sequence[TrialRecord], title: str) -> Figure:
-    """The validation accuracy of each trial, and the best so far; pruned ones where they were pruned.
+    """The validation accuracy of each trial and the best so far; pruned trials at their last epoch.
 
     Args:
         trials: At least one that has finished.
-        title: What was searched.
+        title: Of the figure.
     """
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -59,10 +59,10 @@ def importance(
     """How much each setting matters, and below it the accuracy of each finished trial over each setting.
 
     Args:
-        importances: By key, summing to 1; empty where too little is known.
+        importances: By key, summing to 1; may be empty.
         trials: At least one that has finished.
         logarithmic: The keys that were drawn on a logarithmic scale.
-        title: What was searched.
+        title: Of the figure.
     """
     finished = [trial for trial in trials if trial.accuracy is not None]
     keys = list(importances) or list(finished[0].values)
@@ -70,12 +70,11 @@ def importance(
     bars = 0.8 + 0.35 * len(keys) if importances else 0.0
     figure = Figure(figsize=(1 + 3 * max(2, columns), 0.6 + bars + 3 * rows), layout="constrained")
     figure.suptitle(wrapped(title, 40 * max(2, columns)), fontsize=10, parse_math=False)
+    below: Figure | SubFigure = figure
     if importances:
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[bars, 3 * rows]).flat
         _bars(above.subplots(), importances)
-        panels = below.subplots(rows, columns, squeeze=False, sharey=True)
-    else:
-        panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    panels = below.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, key in zip(panels.flat, keys, strict=False):
         _over(axes, finished, key, key in logarithmic)
     for axes in panels.flat[len(keys) :]:
@@ -112,7 +111,7 @@ def _over(axes: Axes, finished: Sequence[TrialRecord], key: str, is_logarithmic:
     axes.plot(numbers[best], accuracies[best], "o", ms=8, mfc="none", color=VAL_COLOUR, mew=2)
     if is_logarithmic:
         axes.set_xscale("log")
-        # Within a decade and a half 2 and 5 are told too; all nine, as matplotlib has it, would overlap.
+        # Within a decade and a half, label 2 and 5 too; all nine, matplotlib's default, would overlap.
         axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         axes.xaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(1.5, 1.5)))
     axes.set_xlabel(key, fontsize=9)

@@ -1,4 +1,4 @@
-"""What a search shows: its trials as a table, on the terminal and as files, and figures."""
+"""The trials of a search as a table, on the terminal and as files, and figures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import pandas as pd
 from cifar_lab.runs import replacing
 from cifar_lab.runs.outputs import write_figure
 from cifar_lab.search import figures
-from cifar_lab.search.folder import SearchFolder
-from cifar_lab.search.records import TrialRecord, best_of
+from cifar_lab.search.storage import SearchFolder
+from cifar_lab.search.trials import TrialRecord, best_of
 from cifar_lab.table.text import as_markdown
 from cifar_lab.terminal.printing import print_table
 
@@ -23,15 +23,15 @@ _READING = (
 
 @dataclass(frozen=True)
 class SearchReport:
-    """A search as it is shown.
+    """The contents of a search's page.
 
     Attributes:
-        title: What was searched.
-        facts: What its trials share, and what they differ in, a line each.
-        trials: In the order in which they were begun.
-        importances: How much each key matters, summing to 1; empty where too little is known.
+        title: Its name.
+        facts: Lines about what its trials share and vary.
+        trials: In the order in which they were begun, at least one.
+        importances: How much each key matters, summing to 1; empty if too few trials have finished.
         logarithmic: The keys that were drawn on a logarithmic scale.
-        command: What trains the best trial's settings with other seeds; empty without one.
+        command: Trains the best trial's settings with other seeds; empty without one.
     """
 
     title: str
@@ -42,7 +42,7 @@ class SearchReport:
     command: str
 
     def frame(self) -> pd.DataFrame:
-        """A row for each trial in numbers, in the order in which they were begun; accuracies from 0 to 1."""
+        """A row of numbers for each trial, in the order in which they were begun; accuracies from 0 to 1."""
         return pd.DataFrame(
             [
                 {
@@ -60,7 +60,7 @@ class SearchReport:
         )
 
     def table(self) -> list[dict[str, str]]:
-        """A row for each trial in words: the finished ones by accuracy, then the others."""
+        """A row of words for each trial: the finished ones by accuracy, then the others."""
         ranked = sorted(self.trials, key=lambda trial: (trial.accuracy is None, -(trial.accuracy or 0), trial.number))
         return [
             {
@@ -75,23 +75,19 @@ class SearchReport:
 
     def conclusion(self) -> list[str]:
         """The best trial, what matters, and what to run next."""
-        best = best_of(list(self.trials))
+        best = best_of(self.trials)
         if best is None:
             return ["no trial has finished"]
         values = " ".join(f"{key}={value}" for key, value in best.values.items())
         lines = [f"best: trial {best.number}, val acc {best.accuracy:.2%}, one seed: {values}"]
         if self.importances:
-            told = ", ".join(f"{key} {share:.0%}" for key, share in self.importances.items())
-            lines.append(f"what sets the best trials apart (PED-ANOVA): {told}")
+            shares = ", ".join(f"{key} {share:.0%}" for key, share in self.importances.items())
+            lines.append(f"what sets the best trials apart (PED-ANOVA): {shares}")
         return [*lines, f"over seeds that chose nothing: {self.command}"]
 
 
 def report(search: SearchReport, folder: SearchFolder) -> None:
-    """Print a search's table and what follows from it, and write them with its figures.
-
-    Args:
-        search: With at least one trial.
-        folder: Its own.
+    """Print a search's table and conclusion, and write them: Markdown, CSV, and figures once a trial has finished.
 
     Raises:
         OSError: The folder cannot be written.
@@ -99,14 +95,8 @@ def report(search: SearchReport, folder: SearchFolder) -> None:
     print_table(search.table(), left=(*search.trials[0].values, "state"))
     for line in search.conclusion():
         print(line)
-    write(search, folder)
-    print(f"- table and figures: {folder.table_markdown}", flush=True)
-
-
-def write(search: SearchReport, folder: SearchFolder) -> None:
-    """Write the table as Markdown and CSV, and the figures once a trial has finished."""
     pictures = []
-    if best_of(list(search.trials)) is not None:
+    if best_of(search.trials) is not None:
         history = figures.history(search.trials, search.title)
         importance = figures.importance(search.importances, search.trials, search.logarithmic, search.title)
         for path, figure in ((folder.history_figure, history), (folder.importance_figure, importance)):
@@ -115,25 +105,22 @@ def write(search: SearchReport, folder: SearchFolder) -> None:
         file.write(_page(search, pictures))
     with replacing(folder.table_csv) as file:
         search.frame().to_csv(file, index=False, lineterminator="\n")
+    print(f"- table and figures: {folder.table_markdown}", flush=True)
 
 
 def _page(search: SearchReport, pictures: Sequence[str]) -> str:
-    folders = {str(trial.number): trial.folder for trial in search.trials}
-    rows = [{**row, "run": _link(folders[row["trial"]])} for row in search.table()]
-    *told, command = search.conclusion()
+    links = {str(trial.number): f"[{trial.folder}](<{trial.folder}>)" for trial in search.trials if trial.folder}
+    rows = [{**row, "run": links.get(row["trial"], "")} for row in search.table()]
+    *lines, command = search.conclusion()
     if search.command:
         command = f"{command.partition(':')[0]}:\n\n```sh\n{search.command}\n```"
     parts = [
         f"# {search.title}",
         "\n".join(f"- {fact}" for fact in search.facts),
-        "\n".join(f"- {line}" for line in told),
+        "\n".join(f"- {line}" for line in lines),
         command,
         as_markdown(pd.DataFrame(rows)),
         _READING,
         *(f"![{Path(name).stem}]({name})" for name in pictures),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _link(folder: str | None) -> str:
-    return f"[{folder}](<{folder}>)" if folder else ""

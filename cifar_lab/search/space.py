@@ -1,7 +1,7 @@
-"""Searches: settings that are varied to find the best, `conf/search/*.yaml`; what has them all is an ordinary run.
+"""Searches: settings that are varied to find the best, from `conf/search/*.yaml` and the command line.
 
-What a search varies is written as Hydra's own sweeps are: `interval(1e-4,1e-2)`, `tag(log,interval(1e-4,1e-2))`,
-`range(16,65,16)`, or values joined by commas. What is typed beside its file wins, as beside a study's.
+Axes are written as Hydra's own sweeps are: `interval(1e-4,1e-2)`, `tag(log,interval(1e-4,1e-2))`, `range(16,65,16)`, or
+values joined by commas. The command line takes precedence over the file.
 """
 
 import math
@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from cifar_lab.config import studies
 from cifar_lab.config.axes import around, values
-from cifar_lab.config.command_line import composing, parsed, refusing, search_path
+from cifar_lab.config.command_line import composing, expanded, parsed, refusing, search_path
 from cifar_lab.config.composition import check_options
 from cifar_lab.config.naming import key_of
 from cifar_lab.config.precedence import Loader
@@ -23,7 +23,7 @@ from cifar_lab.config.preflight import parsed_words, plan_of
 from cifar_lab.runs.fingerprints import settings
 
 GROUP = "search"
-_DIGITS = 4  # of a number that is tried: more are noise in a command that somebody reads
+_DIGITS = 4  # of a number that is tried; more are noise to a reader
 _NOT_SEARCHED = ("seed", "name")
 _NOT_TYPED = {
     "study": "a study has axes of its own",
@@ -42,7 +42,7 @@ class Axis:
         low: The smallest number.
         high: The largest.
         step: Between whole numbers; None for any number between.
-        log: Whether equal factors, and not equal differences, are equally likely at first.
+        log: Whether equal factors, rather than equal differences, are equally likely at first.
     """
 
     key: str
@@ -54,11 +54,11 @@ class Axis:
 
     @property
     def corners(self) -> list[str]:
-        """The words of the command line that show whether it can be varied so: both ends, or every choice."""
+        """Words of the command line that show whether the axis is valid: both ends, or every choice."""
         return [self.word(value) for value in (self.choices or (self.low, self.high))]
 
     def word(self, value: str | float) -> str:
-        """A value of it as a word of the command line; numbers to four digits."""
+        """A value as a word of the command line; numbers to four digits."""
         if self.step is not None:
             return f"{self.key}={value:.0f}"
         if isinstance(value, str):
@@ -66,23 +66,23 @@ class Axis:
         return f"{self.key}={min(max(float(f'{value:.{_DIGITS}g}'), self.low), self.high)!r}"
 
     def __str__(self) -> str:
-        told = ",".join(self.choices) or f"{'log ' if self.log else ''}{self.low:g} to {self.high:g}"
-        return f"{self.key}: {told}" + (f" by {self.step}" if self.step not in (None, 1) else "")
+        values = ",".join(self.choices) or f"{'log ' if self.log else ''}{self.low:g} to {self.high:g}"
+        return f"{self.key}: {values}" + (f" by {self.step}" if self.step not in (None, 1) else "")
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a command line asks to search, checked.
+    """A checked search.
 
     Attributes:
-        fixed: The words that all its trials share.
-        axes: What they differ in.
+        fixed: Words that all its trials share.
+        axes: The keys that they vary.
         name: Of the folder under `outputs/`.
-        named: The word of the command line that says so.
-        settings: What can change the numbers of the trials, as its first corner has it, by name.
+        named: The word of the command line that sets the name.
+        settings: Those of the first corner that can change numbers, by name.
         epochs: Of each trial, at that corner.
-        notes: Lines about what is allowed but worth a word.
-        flags: Hydra's, which each of the trials needs.
+        notes: Lines about what is allowed but may not be meant.
+        flags: Hydra's, for each trial.
     """
 
     fixed: tuple[str, ...]
@@ -95,39 +95,29 @@ class Search:
     flags: tuple[str, ...] = ()
 
     def command(self, words: Sequence[str]) -> list[str]:
-        """The command line of the trial that has `words` for the axes: an ordinary run, found again by its settings."""
+        """The command line of the trial with `words` for the axes: an ordinary run, found again by its settings."""
         common = ",".join(key_of(line) for line in self.fixed)
         own = [self.named, "resume=auto", f"hydra.job.config.override_dirname.exclude_keys=[{common}]"]
         return [*self.flags, *self.fixed, *words, *own]
 
 
 def checked_search(words: Sequence[str], config_dir: Path | None = None) -> Search:
-    """Check what a command line asks to search, and print what is allowed but worth a word.
+    """Read and check a search: both ends of each axis are composed. Print its notes.
 
     Args:
-        words: The command line, without flags.
+        words: The command line without flags, such as `search=adam epochs=10`.
         config_dir: A folder with options of the user's own.
 
     Raises:
         ValueError: It cannot be searched, in one line.
     """
-    search = read(parsed(words).words, config_dir)
+    search = _read([expanded(word) for word in words], config_dir)
     for note in search.notes:
         print(f"note: {note}", flush=True)
     return search
 
 
-def read(words: Sequence[str], config_dir: Path | None = None) -> Search:
-    """Read and check what a command line asks to search: each end of each axis is composed.
-
-    Args:
-        words: The command line, `search=adam epochs=10`.
-        config_dir: A folder with options of the user's own.
-
-    Raises:
-        ValueError: It cannot be searched, in one line.
-        hydra.errors.HydraException: It cannot be parsed.
-    """
+def _read(words: Sequence[str], config_dir: Path | None) -> Search:
     flags = () if config_dir is None else ("--config-dir", str(config_dir))
     path = search_path(config_dir)
     with composing() as loader:
@@ -164,7 +154,7 @@ def _refuse(overrides: Sequence[Override]) -> None:
 
 
 def _of_file(file: Override, loader: Loader, path: list[str]) -> list[Override]:
-    """What a search's file varies, in its order, as if it were typed."""
+    """The axes of a search's file, in its order, as if they were typed."""
     check_options(file, loader, path)
     with refusing():
         compose("train", [str(file.input_line), *path], return_hydra_config=True)
@@ -172,11 +162,6 @@ def _of_file(file: Override, loader: Loader, path: list[str]) -> list[Override]:
 
 
 def _axis(override: Override) -> Axis:
-    """What an override varies.
-
-    Raises:
-        ValueError: In one line that says what an axis may be.
-    """
     key, line, sweep = override.key_or_group, override.input_line, override.value()
     log = "log" in getattr(sweep, "tags", ())
     if isinstance(sweep, IntervalSweep):
@@ -186,7 +171,9 @@ def _axis(override: Override) -> Axis:
         numbers = (sweep.start, sweep.stop, sweep.step)
         if not all(isinstance(number, int) for number in numbers) or not sweep.step or (log and sweep.step != 1):
             raise ValueError(f"{line}: range() takes whole numbers, and a step of 1 with log; else use interval()")
-        axis = _grid(key, *map(int, numbers), log=log)  # type: ignore[arg-type]
+        grid = range(*map(int, numbers))  # type: ignore[arg-type]
+        low, high = (min(grid), max(grid)) if grid else (0, 0)
+        axis = Axis(key, low=low, high=high, step=abs(grid.step), log=log)
     else:
         choices = tuple(dict.fromkeys(word.partition("=")[2] for word in values(override)))
         if len(choices) < 2:
@@ -199,14 +186,8 @@ def _axis(override: Override) -> Axis:
     return axis
 
 
-def _grid(key: str, start: int, stop: int, step: int, *, log: bool) -> Axis:
-    numbers = range(start, stop, step)
-    ends = (numbers[0], numbers[-1]) if numbers else (0, 0)
-    return Axis(key, low=min(ends), high=max(ends), step=abs(step), log=log)
-
-
 def _checked(words: Sequence[str], axes: Sequence[Axis]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """Check the first corner, and those that differ from it along one axis: its composition, and notes."""
+    """Check the first corner and those that differ from it along one axis; return its composition, and notes."""
     first, notes = None, list[str]()
     for corner in around([axis.corners for axis in axes]):
         asked = plan_of(parsed([*words, *corner]))

@@ -1,16 +1,17 @@
-"""Optuna's study of a search, in a journal that every process of the search writes.
+"""The folder of a search, and Optuna's study in it: a journal that every process of the search writes.
 
-A file, and no database: SQLite's locks do not hold on many network file systems.
+A file and not a database, because SQLite's locks fail on many network file systems.
 """
 
 import importlib.util
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_lab.runs import guarded
+from cifar_lab.runs.files import remove_unfinished
 from cifar_lab.runs.fingerprints import leaves
-from cifar_lab.search.folder import SearchFolder
 
 if TYPE_CHECKING:
     import optuna
@@ -18,26 +19,48 @@ if TYPE_CHECKING:
 _DEFINITION = "definition"
 
 
-def check_installed() -> None:
-    """Refuse to search without Optuna.
+class SearchFolder:
+    """A folder with the runs of a search; it need not exist."""
 
-    Raises:
-        ValueError: In one line that says how to get it.
-    """
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.journal_file = self.folder / "trials.journal"
+        self.table_markdown = self.folder / "search.md"
+        self.table_csv = self.folder / "search.csv"
+        self.history_figure = self.folder / "history.png"
+        self.importance_figure = self.folder / "importance.png"
+        self._locks = self.folder / ".trials"
+
+    def make(self) -> None:
+        """Make the folder, and remove files that a killed process has left unfinished.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        self._locks.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(self.folder, older_than=3_600)
+
+    def lock(self, number: int) -> Path:
+        """The lock of a trial, which the process that trains it holds."""
+        return self._locks / f"{number}.lock"
+
+
+def check_installed() -> None:
+    """Raise `ValueError`, in one line that says how to get it, if Optuna is not installed."""
     if importlib.util.find_spec("optuna") is None:
         raise ValueError("a search needs optuna, which is not installed: pip install 'cifar-lab[search]'")
 
 
 def opened(folder: SearchFolder, definition: Mapping[str, Any], pruner: "optuna.pruners.BasePruner") -> "optuna.Study":
-    """The study in a folder, begun if there is none.
+    """Open the study in a folder, or begin one.
 
     Args:
         folder: Made if it does not exist.
-        definition: What makes it this search and no other, plain values.
+        definition: Plain values that tell this search from others.
         pruner: Says which trials end early.
 
     Raises:
-        ValueError: The folder holds another search, or what it holds cannot be read.
+        ValueError: The folder holds another search, or its journal cannot be read.
         OSError: The folder cannot be written.
     """
     import optuna
@@ -54,8 +77,8 @@ def opened(folder: SearchFolder, definition: Mapping[str, Any], pruner: "optuna.
                 pruner=pruner,
             )
         except (ValueError, KeyError) as error:
-            told, how = " ".join(str(error).split()), "remove it, and the same command finds its runs again"
-            raise ValueError(f"{folder.journal_file} cannot be read: {told}; {how}") from None
+            why, how = " ".join(str(error).split()), "remove it, and the same command finds its runs again"
+            raise ValueError(f"{folder.journal_file} cannot be read: {why}; {how}") from None
         kept = study.user_attrs.get(_DEFINITION)
         if kept is None:
             study.set_user_attr(_DEFINITION, definition)
@@ -67,13 +90,13 @@ def opened(folder: SearchFolder, definition: Mapping[str, Any], pruner: "optuna.
 def _journal(folder: SearchFolder) -> "optuna.storages.journal.JournalFileBackend":
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    # Absolute, and no symbolic link: Optuna waits for ever for a relative one that a killed process has left.
+    # Not a symbolic link as a lock: left by a killed process, Optuna waits for it forever if its path is relative.
     path = os.path.abspath(folder.journal_file)
     lock = JournalFileOpenLock(path)
     journal = JournalFileBackend(path, lock)
     lock.acquire()
     try:
-        with open(path, "rb+") as file:  # a disk that was full has cut a line, behind which Optuna reads no other
+        with open(path, "rb+") as file:  # a full disk may have cut a line, after which Optuna would read no other
             content = file.read()
             if not content.endswith(b"\n"):
                 file.truncate(content.rfind(b"\n") + 1)
@@ -83,12 +106,16 @@ def _journal(folder: SearchFolder) -> "optuna.storages.journal.JournalFileBacken
 
 
 def _check_same(folder: SearchFolder, kept: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    def shown(value: object) -> str:
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
     before, now = dict(leaves(kept)), dict(leaves(own))
-    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    changed = [
+        f"{key} ({shown(before.get(key))} there, {shown(now.get(key))} here)"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
     if changed:
-        told = ", ".join(f"{key} ({_shown(before.get(key))} there, {_shown(now.get(key))} here)" for key in changed)
-        raise ValueError(f"{folder.folder} holds another search: {told}; name= gives this one a folder of its own")
-
-
-def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        raise ValueError(
+            f"{folder.folder} holds another search: {', '.join(changed)}; name= gives this one a folder of its own"
+        )

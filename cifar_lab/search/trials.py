@@ -1,20 +1,18 @@
-"""The trials of a search, kept by Optuna in the search's folder, whose processes share them.
+"""The trials of a search, kept by Optuna in the search's folder, which its processes share.
 
-A trial that is open and whose lock nobody living has is free: the process that trained it was interrupted or killed,
-and whoever is next goes on with it. Optuna's own heartbeat needs a database, and would begin such a trial anew.
+An open trial whose lock no living process holds is free: whoever trained it was interrupted or killed, and the next
+process resumes it. Optuna's own heartbeat needs a database, and would begin such a trial anew.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cifar_lab.runs import LockedError, guarded, locked, owner
-from cifar_lab.search.folder import SearchFolder
-from cifar_lab.search.records import TrialRecord
-from cifar_lab.search.storage import opened
+from cifar_lab.search.storage import SearchFolder, opened
 
 if TYPE_CHECKING:
     import optuna
@@ -23,8 +21,8 @@ if TYPE_CHECKING:
     from cifar_lab.search.space import Axis
 
 _REPLACES = "replaces"
-_ENOUGH = 5  # finished trials, below which nothing is said of what matters
-_BEST = 0.1  # share of the trials that PED-ANOVA sets against the rest
+_ENOUGH = 5  # finished trials, from which on importances are estimated
+_BEST = 0.1  # share of the trials that PED-ANOVA compares with the rest
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,9 @@ class Strategy:
 
     Attributes:
         startup: Trials that are drawn at random first, of which none is pruned.
-        warmup_epochs: That each trial trains before it may be pruned.
-        pruning: Whether trials are.
-        seed: Of what is drawn.
+        warmup_epochs: Epochs that each trial trains before it may be pruned.
+        pruning: Whether trials are pruned.
+        seed: Of the sampler.
     """
 
     startup: int = 10
@@ -44,28 +42,63 @@ class Strategy:
     seed: int = 0
 
 
-class Trial:
-    """One of a search's trials, while this process has it.
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial in plain values.
 
-    Args:
-        trials: Whose it is.
-        trial: Optuna's.
+    Attributes:
+        number: From 0, in the order in which they were begun.
+        values: Of each key, as one would type it.
+        state: finished, pruned, diverged, failed, interrupted or running.
+        accuracy: `val/acc` of the chosen epoch, from 0 to 1, if it has finished.
+        reports: `val/acc` by epoch, from 1.
+        folder: Of its run, from the search's; None before it has ended.
+        error: Why it has failed or diverged.
+    """
+
+    number: int
+    values: Mapping[str, str]
+    state: str
+    accuracy: float | None = None
+    reports: Mapping[int, float] = field(default_factory=dict)
+    folder: str | None = None
+    error: str | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The last validated epoch, from 1; 0 before the first."""
+        return max(self.reports, default=0)
+
+    @property
+    def description(self) -> str:
+        """The state, with where it ended and why; only here are accuracies that are no result."""
+        if self.state in ("pruned", "interrupted", "running") and self.reports:
+            return f"{self.state} at epoch {self.epoch}, val acc {self.reports[self.epoch]:.2%}"
+        return f"{self.state}: {self.error}" if self.error else self.state
+
+
+def best_of(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The finished trial with the highest accuracy, the first of equals; None without one."""
+    finished = [trial for trial in trials if trial.accuracy is not None]
+    return max(finished, key=lambda trial: trial.accuracy or 0.0, default=None)
+
+
+class Trial:
+    """One of a search's trials, while this process holds it.
 
     Attributes:
         number: From 0.
-        values: A value for each axis, as Optuna has it.
-        words: The same as words of a command line.
+        words: Its values, as words of a command line.
     """
 
     def __init__(self, trials: "Trials", trial: "optuna.Trial") -> None:
         self._trials = trials
         self._trial = trial
         self.number = trial.number
-        self.values = {axis.key: _suggested(trial, axis) for axis in trials.axes}
-        self.words = [axis.word(self.values[axis.key]) for axis in trials.axes]
+        self.words = [axis.word(_suggested(trial, axis)) for axis in trials.axes]
 
     def report(self, epoch: int, accuracy: float) -> bool:
-        """Keep an epoch's `val/acc`; whether the trial is worse than half of those that have finished."""
+        """Keep an epoch's `val/acc`; return whether the trial is worse than half of those that have finished."""
         if epoch not in self._trials.frozen(self.number).intermediate_values:
             self._trial.report(accuracy, epoch)
         return self._trial.should_prune()
@@ -74,10 +107,10 @@ class Trial:
         """Close the trial.
 
         Args:
-            state: Of its run: finished, pruned, diverged or failed. That settings diverge is found of them, as that
-                they are worse than others is; of a failure nothing is.
+            state: Of its run: finished, pruned, diverged or failed. The sampler learns from divergence, as from
+                pruning, that these settings are bad; from a failure it learns nothing.
             accuracy: `val/acc` of its chosen epoch, if it has finished.
-            details: What else to keep of it.
+            details: Further values to keep; None is left out.
         """
         from optuna.trial import TrialState
 
@@ -89,16 +122,16 @@ class Trial:
 
 
 class Trials:
-    """The trials of a search, of every process that takes part.
+    """The trials of a search, of all processes that take part.
 
     Args:
         folder: Where they are kept.
-        axes: What they differ in.
-        definition: What makes it this search and no other: what its trials share, in plain values.
+        axes: The keys that they vary.
+        definition: Plain values that all trials share, and that tell this search from others.
         strategy: How it goes.
 
     Raises:
-        ValueError: The folder holds another search, or what it holds cannot be read.
+        ValueError: The folder holds another search, or its journal cannot be read.
         OSError: The folder cannot be written.
     """
 
@@ -115,11 +148,11 @@ class Trials:
         self.study = opened(folder, definition, median if strategy.pruning else optuna.pruners.NopPruner())
 
     def frozen(self, number: int) -> "FrozenTrial":
-        """A trial as it is kept now."""
+        """A trial as it is stored now."""
         return self.study.get_trials(deepcopy=False)[number]
 
     def retry_failed(self) -> None:
-        """Queue the settings of every trial that has failed, once each."""
+        """Queue the settings of each failed trial once."""
         from optuna.trial import TrialState
 
         with guarded(self.folder.journal_file):
@@ -130,21 +163,14 @@ class Trials:
 
     @contextmanager
     def next(self, total: int) -> Iterator[Trial | None]:
-        """Hold the next trial, which no other process has: one that is free, else a new one.
-
-        Args:
-            total: Of trials, after which there is no new one.
-
-        Yields:
-            None where there is neither.
-        """
+        """Hold a free trial, else a new one as long as there are fewer than `total`, else None."""
         with ExitStack() as held:
             with guarded(self.folder.journal_file):
                 trial = self._free() or self._new(total)
                 try:
                     if trial is not None:
                         held.enter_context(locked(self.folder.lock(trial.number)))
-                except LockedError:  # its process lives, by a clock other than this host's
+                except LockedError:  # its owner lives, judged by another host's clock
                     trial = None
             yield trial
 
@@ -153,7 +179,7 @@ class Trials:
 
         for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
             if owner(self.folder.lock(trial.number)) is None:
-                self.study.sampler = self._sampler(trial.number)  # it may have been killed before all was drawn
+                self.study.sampler = self._sampler(trial.number)  # not all of its values may have been drawn
                 return Trial(self, optuna.Trial(self.study, trial._trial_id))
         return None
 
@@ -168,7 +194,7 @@ class Trials:
         return Trial(self, self.study.ask())
 
     def _sampler(self, number: int) -> "optuna.samplers.BaseSampler":
-        """What draws a trial, with randomness of the trial's own: a search that was interrupted goes on alike."""
+        """A sampler seeded for one trial, so that an interrupted search draws the same trials."""
         import optuna
 
         seed = int(np.random.SeedSequence([self.strategy.seed, number]).generate_state(1)[0])
@@ -179,41 +205,38 @@ class Trials:
         return {trial.user_attrs[_REPLACES] for trial in trials if _REPLACES in trial.user_attrs}
 
     def records(self) -> list[TrialRecord]:
-        """What is known of each trial, in order; failed ones that another has replaced are left out."""
+        """Each trial, in order, without failed ones that another has replaced."""
         replaced = self._replaced()
         return [self._record(trial) for trial in self.study.get_trials(deepcopy=False) if trial.number not in replaced]
 
     def _record(self, trial: "FrozenTrial") -> TrialRecord:
-        told, reports = trial.user_attrs, trial.intermediate_values
-        state = told.get("state") if trial.state.is_finished() else None
+        kept = trial.user_attrs
+        state = kept.get("state") if trial.state.is_finished() else None
         if state is None:
             state = "interrupted" if owner(self.folder.lock(trial.number)) is None else "running"
+        drawn = [axis for axis in self.axes if axis.key in trial.params]
         return TrialRecord(
             number=trial.number,
-            values={
-                axis.key: axis.word(trial.params[axis.key]).partition("=")[2]
-                for axis in self.axes
-                if axis.key in trial.params
-            },
+            values={axis.key: axis.word(trial.params[axis.key]).partition("=")[2] for axis in drawn},
             state=state,
             accuracy=trial.value if state == "finished" else None,
-            reports=dict(sorted(reports.items())),
-            folder=told.get("folder"),
-            error=told.get("error"),
+            reports=dict(sorted(trial.intermediate_values.items())),
+            folder=kept.get("folder"),
+            error=kept.get("error"),
         )
 
     def importances(self) -> dict[str, float]:
-        """How much each key decides whether a trial is among the best, by PED-ANOVA (arXiv:2304.10255), summing to 1.
+        """How much each key decides whether a trial is among the best, by PED-ANOVA (arXiv:2304.10255).
 
         Returns:
-            The largest first; empty below five finished trials, or where no two of them differ.
+            Shares that sum to 1, the largest first; empty with fewer than five finished trials, or if all are equal.
         """
         import optuna
 
         values = [trial.value for trial in self.study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
         if len(values) < _ENOUGH or len(set(values)) == 1:
             return {}
-        best = max(_BEST, min(_ENOUGH / len(values), 0.5))  # as it wants five at least to be the best
+        best = max(_BEST, min(_ENOUGH / len(values), 0.5))  # PED-ANOVA needs five best trials at least
         evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=best)
         return optuna.importance.get_param_importances(self.study, evaluator=evaluator)
 

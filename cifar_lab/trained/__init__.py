@@ -3,26 +3,22 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from cifar_lab.trained.said import Said, numbers
+from cifar_lab.trained.said import Said, check_there, numbers
 
 if TYPE_CHECKING:
-    from cifar_lab.trained.answers import Answers, answer, confident_mistakes
     from cifar_lab.trained.loading import load
-    from cifar_lab.trained.network import Trained
+    from cifar_lab.trained.network import Answers, Trained, answer, confident_mistakes
 
-__all__ = ["Answers", "Said", "Trained", "answer", "confident_mistakes", "load", "numbers"]
+__all__ = ["Answers", "Said", "Trained", "answer", "check_there", "confident_mistakes", "load", "numbers"]
 
 _HOMES = {
-    "Answers": "cifar_lab.trained.answers",
-    "answer": "cifar_lab.trained.answers",
-    "confident_mistakes": "cifar_lab.trained.answers",
     "load": "cifar_lab.trained.loading",
-    "Trained": "cifar_lab.trained.network",
+    **dict.fromkeys(("Answers", "Trained", "answer", "confident_mistakes"), "cifar_lab.trained.network"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """What needs torch is imported once it is asked for, so that a command's help does not wait for it."""
+    """Import what needs torch when it is first used, so that a command's help does not wait for it."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -10,8 +10,7 @@ import typer
 
 from cifar_lab.runs import find_runs
 from cifar_lab.terminal.printing import note
-from cifar_lab.trained import Said, numbers
-from cifar_lab.trained.places import check_place
+from cifar_lab.trained import Said, check_there, numbers
 
 if TYPE_CHECKING:
     from cifar_lab.trained import Trained
@@ -79,18 +78,8 @@ def _said(
     return Said(model, bn, activation, negative_slope, means, stds, precision, data_root, tuple(allow or ()))
 
 
-def check_there(networks: Sequence[Path]) -> None:
-    """Refuse what is neither a run nor a file, before torch is imported.
-
-    Raises:
-        ValueError: One is not.
-    """
-    for path in networks:
-        check_place(path)
-
-
 def with_runs_below(networks: Sequence[Path]) -> list[Path]:
-    """The same, with the runs in a folder that is none in its place.
+    """Replace each folder that is no run by the runs in it.
 
     Raises:
         ValueError: One does not exist, or holds no run.
@@ -104,11 +93,7 @@ def with_runs_below(networks: Sequence[Path]) -> list[Path]:
 
 
 def load_noting(path: Path, said: Said) -> "Trained":
-    """Load a network, and tell on standard error what nothing says of it.
-
-    Raises:
-        ValueError: It cannot be loaded as asked for.
-    """
+    """Load a network, and print on standard error what is assumed of it; raises as `load`."""
     from cifar_lab.trained import load
 
     trained = load(path, said)
@@ -118,5 +103,5 @@ def load_noting(path: Path, said: Said) -> "Trained":
 
 
 def folder_of(path: Path, name: str) -> Path:
-    """Where what is found of a network goes: a folder in the run, or beside the file of weights."""
+    """Where a command's files go: a folder in the run, or beside the file of weights."""
     return path / name if path.is_dir() else path.parent / f"{path.stem}-{name}"

@@ -9,7 +9,7 @@ from typing import Any
 from cifar_lab.runs import check_kinds, from_json
 from cifar_lab.runs.reading import RESULT_KINDS
 
-KEY = "cifar_lab"  # under which a file's metadata holds the description
+KEY = "cifar_lab"  # of the description in a file's metadata
 SCHEMA_VERSION = 1
 
 _KINDS = {"model": dict, "architecture": str, "mean": list, "std": list, "classes": list, "names": list, "facts": dict}
@@ -21,7 +21,7 @@ class Description:
 
     Attributes:
         model: The option that makes the network, with `_target_`.
-        architecture: What it is, in a few words.
+        architecture: The same in a few words.
         mean: Per channel, subtracted from images from 0 to 1.
         std: Per channel, divided by.
         classes: Their names, in the order of the logits.
@@ -38,36 +38,33 @@ class Description:
     facts: Mapping[str, Any]
 
     def text(self, **more: Any) -> str:
-        """As JSON, with further plain values beside it."""
+        """As JSON, with further plain values."""
         return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self), **more})
 
     @classmethod
     def from_text(cls, text: str) -> "Description":
-        """Read what `text` has written; what stands beside it is left.
+        """Read what `text` has written, without the further values.
 
         Raises:
-            ValueError: It is damaged, or somebody made it up.
+            ValueError: It is damaged, or made up by somebody.
         """
-        told = from_json(text)
-        if not isinstance(told, dict):
+        values = from_json(text)
+        if not isinstance(values, dict):
             raise ValueError("it is no JSON object")
-        missing = [name for name in _KINDS if name not in told]
+        missing = [name for name in _KINDS if name not in values]
         if missing:
             raise ValueError(f"{missing[0]} is missing")
-        check_kinds(told, _KINDS)
-        check_kinds(told["facts"], RESULT_KINDS)
+        check_kinds(values, _KINDS)
+        check_kinds(values["facts"], RESULT_KINDS)
         for name in ("mean", "std"):
-            _check_channels(name, told[name])
-        words = [told["architecture"], *told["classes"], *told["names"]]
+            channels = values[name]
+            if len(channels) != 3 or not all(type(one) in (int, float) and math.isfinite(one) for one in channels):
+                raise ValueError(f"{name} is not three numbers")
+        if min(values["std"]) <= 0:
+            raise ValueError("a std lies not above 0")
+        words = [values["architecture"], *values["classes"], *values["names"]]
         if not all(isinstance(word, str) and word.isprintable() for word in words):
             raise ValueError("its names are no plain words")
-        if not isinstance(told["model"].get("_target_"), str) or "${" in str(told["model"]):
+        if not isinstance(values["model"].get("_target_"), str) or "${" in str(values["model"]):
             raise ValueError("its model names no class, or holds an interpolation, ${...}, in place of a value")
-        return cls(**{field.name: told[field.name] for field in fields(cls)})
-
-
-def _check_channels(name: str, values: Sequence[Any]) -> None:
-    if len(values) != 3 or not all(type(value) in (int, float) and math.isfinite(value) for value in values):
-        raise ValueError(f"{name} is not three numbers")
-    if name == "std" and min(values) <= 0:
-        raise ValueError("a std lies not above 0")
+        return cls(**{field.name: values[field.name] for field in fields(cls)})

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from lightning.fabric import Fabric
@@ -33,19 +33,19 @@ class Trained:
     """A trained network with what it takes to use it.
 
     Attributes:
-        label: What it is called: the run's folder, or the file.
-        weights: The file that the weights are from.
-        run: The run that trained it; None of a file alone.
-        config: The run's configuration; None of a file alone.
+        label: The run's folder, or the file.
+        weights: The file of the weights.
+        run: The run that trained it; None for a file alone.
+        config: The run's configuration; None for a file alone.
         model: On its device, in evaluation mode, in float32; maps normalised images to logits.
         making: The option that makes the network, plain values with `_target_`.
-        architecture: What it is, in a few words.
+        architecture: The same in a few words.
         mean: Per channel, subtracted from images from 0 to 1.
         std: Per channel, divided by.
         classes: Their names, in the order of the logits.
         native: The device, the precision and the layout that it computes in.
         facts: What is known of it, by the names of `docs/run_directory.md`: `test/acc`, `fingerprint` and so on.
-        assumed: What nothing says, a line each.
+        assumed: A line for each value that nothing says.
         data_root: The folder of CIFAR-10 that the command line names.
     """
 
@@ -74,6 +74,11 @@ class Trained:
         """Map uint8 images `(N, 32, 32, 3)`, 0 to 255, to float32 logits `(N, num_classes)` on its device."""
         return self.logits(self.normalised(pixels))
 
+    def class_names(self, count: int) -> list[str]:
+        """Names of `count` logits; its number for one that the data has no class for."""
+        names = [str(name) for name in self.classes[:count]]
+        return names + [str(label) for label in range(len(names), count)]
+
     def normalised(self, pixels: Tensor) -> Tensor:
         """Map uint8 images `(N, 32, 32, 3)`, 0 to 255, to what the network takes, `(N, 3, 32, 32)`."""
         return normalise(pixels, torch.tensor(self.mean), torch.tensor(self.std))
@@ -91,26 +96,22 @@ class Trained:
         if not any(norm.track_running_stats for norm in norms):
             raise ValueError(f"{self.label} has no BatchNorm; leave --reestimate-bn out")
         layout = self.native.memory_format
-        update_bn(
-            (images.to(self.native.device).to(memory_format=layout) for images, _ in batches),
-            self._forward,
-        )
+        update_bn((images.to(self.native.device).to(memory_format=layout) for images, _ in batches), self._forward)
 
     @cached_property
     def _forward(self) -> nn.Module:
-        # Lightning's own way of computing in a precision, so that the numbers are those of the run's test.
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it tells what the caller has chosen
+        # Lightning's own way of computing in a precision, for the numbers of the run's test.
+        for name in ("lightning.fabric", "lightning.pytorch"):  # either may log the precision
+            logging.getLogger(name).setLevel(logging.WARNING)
         accelerator = "gpu" if self.native.device == "cuda" else self.native.device
-        # By whose logger Fabric would say the precision, where both have been imported.
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         fabric = Fabric(accelerator=accelerator, devices=1, precision=self.native.precision)  # type: ignore[arg-type]
         return fabric.setup_module(self.model).eval()
 
     def datamodule(self, *, augment: bool = False) -> "InMemoryDataModule":
-        """The images that it was trained, validated and tested on; a file alone is of CIFAR-10, all of it.
+        """The images that it was trained, validated and tested on; for a file alone, all of CIFAR-10.
 
-        Its folder is the one that the command line names, else the run's, else, where that is not there (on another
-        machine), `$CIFAR_LAB_DATA` or the user's cache.
+        The folder is the one that the command line names, else the run's if it exists on this machine, else
+        `$CIFAR_LAB_DATA` or the user's cache.
 
         Args:
             augment: Change training images as the run did.
@@ -119,41 +120,66 @@ class Trained:
             DataError: They are not there, or damaged.
         """
         if self.config is None:
-            datamodule: InMemoryDataModule = CIFAR10DataModule(
-                self._root(None), mean=self.mean, std=self.std, val_fraction=0
-            )
+            datamodule: InMemoryDataModule = CIFAR10DataModule(self._root, mean=self.mean, std=self.std, val_fraction=0)
         else:
-            data = self.config.data
-            changes: dict[str, Any] = {"root": self._root(data.root)} if self._is_cifar10 else {}
-            datamodule = build(data, **changes) if augment else build(data, augment=None, **changes)
+            changes: dict[str, Any] = {"root": self._root} if self._is_cifar10 else {}
+            changes |= {} if augment else {"augment": None}
+            datamodule = build(self.config.data, **changes)
         datamodule.setup()
         return datamodule
 
     @property
     def data_is_here(self) -> bool:
-        """Whether `datamodule()` has its images on this machine; else it may have to fetch them."""
-        if not self._is_cifar10:
-            return True
-        return files.is_there(self._root(None if self.config is None else self.config.data.root))
+        """Whether `datamodule()` has its images on this machine; else it may have to download them."""
+        return not self._is_cifar10 or files.is_there(self._root)
 
     @property
     def _is_cifar10(self) -> bool:
-        """Whether its data is looked for where CIFAR-10 is; data from outside says itself where it is."""
+        """Whether its data is looked for where CIFAR-10 is; a component from outside has its own place."""
         return self.config is None or self.config.data.get("_target_") == _CIFAR10
 
     @property
+    def _root(self) -> str | None:
+        if self.data_root is not None:
+            return str(self.data_root)
+        recorded = None if self.config is None else self.config.data.root
+        if recorded is not None and files.is_there(recorded):
+            return recorded
+        return os.environ.get("CIFAR_LAB_DATA") or None
+
+    @property
     def trained_on(self) -> str | None:
-        """The option of `data` that it was trained on; None where nothing says so."""
+        """The option of `data` that it was trained on, if it is known."""
         options = self.facts.get("options") or {} if self.run is None else self.run.composition()["options"]
         return options.get("data")
 
     @property
     def holds_out(self) -> bool:
-        """Whether images were held out of its training that are not the test set."""
+        """Whether its training held out images that are not the test set."""
         return self.config is not None and bool(self.config.protocol.val_fraction)
 
-    def _root(self, recorded: str | None) -> str | None:
-        if self.data_root is not None:
-            return str(self.data_root)
-        own = os.environ.get("CIFAR_LAB_DATA") or None
-        return own if recorded is None or not files.is_there(recorded) else recorded
+
+class Answers(NamedTuple):
+    """Logits, float32 `(N, C)`, and true classes, int64 `(N,)`, on the CPU."""
+
+    logits: Tensor
+    labels: Tensor
+
+
+def answer(trained: Trained, batches: Iterable[tuple[Tensor, Tensor]], *, flip: bool = False) -> Answers:
+    """Answer batches of normalised images `(N, 3, 32, 32)` with labels; `flip` averages the mirror images' logits in."""
+    logits, labels = [], []
+    for images, of_batch in batches:
+        given = trained.logits(images)
+        if flip:
+            given = (given + trained.logits(images.flip(3))) / 2
+        logits.append(given.cpu())
+        labels.append(of_batch.cpu())
+    return Answers(torch.cat(logits), torch.cat(labels))
+
+
+def confident_mistakes(given: Answers, count: int) -> Tensor:
+    """The int64 indices of the wrong answers with the highest probability, at most `count`, the highest first."""
+    probability, predicted = given.logits.double().softmax(1).max(1)
+    wrong = (predicted != given.labels).nonzero()[:, 0]
+    return wrong[probability[wrong].argsort(descending=True, stable=True)][:count]

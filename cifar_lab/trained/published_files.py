@@ -1,49 +1,39 @@
-"""What the names of the report's published weight files say, and what nothing says and so is assumed."""
+"""What the names of the report's published weight files say, and what is assumed where nothing says it."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from cifar_lab.config import conf_folder
+from cifar_lab.data.cifar10 import CLASSES
 from cifar_lab.data.datamodule import CIFAR10_MEAN, CIFAR10_STD
 from cifar_lab.trained.architecture import Architecture
+from cifar_lab.trained.description import Description
 from cifar_lab.trained.said import Said
 
 _OF_MODEL = {"cnn": "leaky_relu", "resnet14": "swish", "resnet18": "swish"}  # VGGs: relu
-# The files that are not named by their settings: the best CNN's and SWA's, whose listing has this slope.
+# Files that are not named by their settings: the best CNN's and SWA's, whose listing has this slope.
 _BEST = ("best_model_9153", "best_model_swa_8517")
 _BEST_SLOPE = 0.05
 _HALVES = (0.5, 0.5, 0.5)
 
 
-class Completed(NamedTuple):
-    """What a file of weights lacks.
-
-    Attributes:
-        activation: As an option of `activation` has it.
-        mean: Per channel, subtracted from images from 0 to 1.
-        std: Per channel, divided by.
-        assumed: What neither the file nor the command line says, a line each.
-    """
-
-    activation: dict[str, Any]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    assumed: tuple[str, ...]
-
-
-def completed(path: Path, network: Architecture, said: Said) -> Completed:
-    """What the file's name says, what the command line says, and else what the report's text does.
+def completed(path: Path, names: list[str], network: Architecture, said: Said) -> tuple[Description, list[str]]:
+    """Describe a plain file of weights: by the command line, else by the file's name, else by the report's text.
 
     Args:
         path: Of the weights.
-        network: What their shapes say.
-        said: Of the command line.
+        names: Of the weights.
+        network: By their shapes.
+        said: The command line.
+
+    Returns:
+        The description, and a line for each value of it that is assumed.
 
     Raises:
-        ValueError: There is no such activation, or a slope is given to one that has none.
+        ValueError: There is no such activation, or it has no slope although one is given.
     """
     assumed: list[str] = []
     activation = _activation(path, network, said, assumed)
@@ -56,7 +46,17 @@ def completed(path: Path, network: Architecture, said: Said) -> Completed:
             f"inputs normalised by mean {_joined(mean)} and std {_joined(std)} ({words}: the report's "
             f"{'CNNs' if cifar10 else 'VGG and ResNet'}); --mean, --std"
         )
-    return Completed(activation, tuple(mean), tuple(std), tuple(assumed))
+    count = int(network.arguments["num_classes"])
+    described = Description(
+        model={"_target_": network.target, **network.arguments, "activation": activation},
+        architecture=str(network),
+        mean=tuple(mean),
+        std=tuple(std),
+        classes=CLASSES if count == len(CLASSES) else [str(label) for label in range(count)],
+        names=names,
+        facts={},
+    )
+    return described, assumed
 
 
 def _activation(path: Path, network: Architecture, said: Said, assumed: list[str]) -> dict[str, Any]:
@@ -68,22 +68,21 @@ def _activation(path: Path, network: Architecture, said: Said, assumed: list[str
         assumed.append(f"activation {option}, as the report's {network.option}; --activation")
     if option not in options:
         raise ValueError(f"--activation {option} does not exist; there are {', '.join(sorted(options))}")
-    made = options[option]
     if option != "leaky_relu":
         if said.negative_slope is not None:
             raise ValueError(f"--negative-slope is of leaky_relu; {path} has {option}")
-        return made
-    if said.negative_slope is not None:
-        return {**made, "negative_slope": said.negative_slope}
-    is_best = path.stem in _BEST
-    slope = _BEST_SLOPE if is_best else made["negative_slope"]
-    source = "the listing of the report's best configuration" if is_best else "the report's text"
-    assumed.append(f"LeakyReLU's slope {slope:g} ({source}); --negative-slope")
-    return {**made, "negative_slope": slope}
+        return options[option]
+    slope = said.negative_slope
+    if slope is None:
+        is_best = path.stem in _BEST
+        slope = _BEST_SLOPE if is_best else options[option]["negative_slope"]
+        source = "the listing of the report's best configuration" if is_best else "the report's text"
+        assumed.append(f"LeakyReLU's slope {slope:g} ({source}); --negative-slope")
+    return {**options[option], "negative_slope": slope}
 
 
 def _named(path: Path, options: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The option of the activation, or of its class, in a name such as `best_model_LeakyReLU_..._8842.pth`."""
+    """The activation's option, by its own name or its class's in `best_model_LeakyReLU_..._8842.pth`."""
     if not path.stem.startswith("best_model_"):
         return None
     word = path.stem.removeprefix("best_model_").partition("_")[0].lower()

@@ -1,8 +1,11 @@
-"""What a command line says of a network that its file does not."""
+"""What a command line says of a network that its file does not. Imports no torch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from cifar_lab.runs import is_run
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,13 @@ class Said:
             raise ValueError(f"--std {','.join(map(str, self.std))}: each lies above 0")
 
     def of_network(self) -> list[str]:
-        """The options given that a run says by itself, as they are typed."""
+        """The given options that a run and a described file say themselves, as they are typed."""
         names = ("activation", "negative_slope", "mean", "std")
-        given = [field.name for field in fields(self) if field.name in names and getattr(self, field.name) is not None]
-        return [f"--{name.replace('_', '-')}" for name in given]
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    """The numbers of an option, joined by commas.
+    """Parse an option's numbers, joined by commas.
 
     Raises:
         ValueError: A part is no finite number.
@@ -60,6 +62,19 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         values = tuple(float(part) for part in text.strip("[]()").split(","))
     except ValueError:
         values = ()
-    if not values or not all(value - value == 0 for value in values):
+    if not values or not all(map(math.isfinite, values)):
         raise ValueError(f"{option} {text}: numbers joined by commas, such as 0.5,0.5,0.5")
     return values
+
+
+def check_there(networks: Iterable[Path]) -> None:
+    """Refuse what is neither a run's folder nor a file.
+
+    Raises:
+        ValueError: In one line that says what to name.
+    """
+    for path in networks:
+        if path.is_dir() and not is_run(path):
+            raise ValueError(f"{path} is no run; name a run's folder, which holds a status.json, or a file of weights")
+        if not (path.is_dir() or path.is_file()):
+            raise ValueError(f"{path} does not exist; name a run's folder, or a file of weights")

@@ -36,7 +36,7 @@ def test_a_unit_that_is_never_positive_is_dead_where_the_activation_is_flat(acti
     assert convolution.activation == activation.__name__  # type: ignore[attr-defined]
     assert (convolution.units, linear.units) == (6, 5)
     # The linear layer's others depend on the activation, and one of two may be on one side by chance.
-    assert convolution.negative_only_units == 2 and convolution.negative_only == pytest.approx(2 / 6)
+    assert convolution.negative_only_units == 2 and convolution.row()["negative_only"] == pytest.approx(2 / 6)
     assert linear.negative_only_units >= 3
     assert convolution.dead_units == (2 if dead else 0)
     assert linear.dead_units == (linear.negative_only_units if dead else 0)
@@ -67,19 +67,15 @@ def test_its_numbers_are_those_of_inputs_and_outputs(activation: Activation) -> 
     assert layers[0].std == pytest.approx(float(outputs.std(correction=0)), rel=1e-5)
     assert layers[0].negative_inputs == pytest.approx(float((inputs < 0).float().mean()))
     assert layers[0].zeros == pytest.approx(float((outputs == 0).float().mean()))
-
-
-def test_a_spread_that_is_small_beside_the_mean_is_not_lost() -> None:
-    values = 1e4 + torch.randn(500, 4)
-    (layer,) = measure(nn.Sequential(nn.ReLU()), values.split(7))
-    assert layer.std == pytest.approx(float(values.double().std(correction=0)), rel=1e-3)
+    far = 1e4 + torch.randn(500, 4)  # a spread that is small next to the mean is not lost
+    (layer,) = measure(nn.Sequential(nn.Identity(), nn.ReLU()), far.split(7))
+    assert layer.std == pytest.approx(float(far.double().std(correction=0)), rel=1e-3)
 
 
 def test_a_saturated_unit_is_dead_too() -> None:
-    high = torch.full((3, 2), 100.0)
-    assert measure(nn.Sequential(nn.ReLU6()), [high])[0].dead_units == 2
-    assert measure(nn.Sequential(nn.Tanh()), [high])[0].dead_units == 2
-    assert measure(nn.Sequential(nn.ReLU6()), [high])[0].negative_only_units == 0
+    for activation in (nn.ReLU6(), nn.Tanh()):
+        (layer,) = measure(nn.Sequential(activation), [torch.full((3, 2), 100.0)])
+        assert (layer.dead_units, layer.negative_only_units) == (2, 0)
 
 
 def test_a_pool_before_the_activation_leaves_both_counts_as_they_are() -> None:

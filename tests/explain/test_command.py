@@ -2,11 +2,11 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from cifar_lab import explain
-from cifar_lab.explain.examples import mistaken
+from cifar_lab.data.files import DataError
+from cifar_lab.explain.explaining import mistaken
 from cifar_lab.trained import load
 from tests.conftest import Train, names, refusal
 from tests.kinds_of_runs import FINISHED, change
@@ -46,17 +47,6 @@ def command(called: Command) -> Command:
 
 
 MISSING = "no-data"
-
-
-def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine where the training data is not."""
-
-    def missing(*_: object) -> None:
-        from cifar_lab.data.files import DataError
-
-        raise DataError(MISSING)
-
-    monkeypatch.setattr("cifar_lab.data.datamodule.SyntheticDataModule.load", missing)
 
 
 @pytest.mark.paints
@@ -130,8 +120,9 @@ def test_explanations_are_in_float32_whatever_the_precision(runs: Path, command:
 
 
 @pytest.mark.paints
-def test_pictures_need_no_data(runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_data(monkeypatch)
+def test_only_pictures_need_no_data(runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = Mock(side_effect=DataError(MISSING))
+    monkeypatch.setattr("cifar_lab.data.datamodule.SyntheticDataModule.load", missing)
     Path("bad.png").write_text("no image")
     code, out, err = command(runs / "leaky", "a $price$.png", "bad.png", "--output", "out/of/it")
     assert code == 1
@@ -140,12 +131,6 @@ def test_pictures_need_no_data(runs: Path, command: Command, monkeypatch: pytest
     names(error, "bad.png")
     assert note.startswith("note: ") and MISSING in note
     assert "a $price$.png" in out and "- out/of/it/gradcam.png" in out
-
-
-def test_what_needs_data_says_in_a_line_that_it_is_missing(
-    runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    no_data(monkeypatch)
     for arguments in ((), ("--mistakes", 3), ("a $price$.png", "--against", "runs/relu")):
         refusal(command(runs / "leaky", *arguments), MISSING)
 
@@ -162,28 +147,22 @@ def test_a_published_files_explanation_lies_beside_it(runs: Path, command: Comma
 
 
 def test_a_mistake_is_one_line(runs: Path, command: Command) -> None:
+    Path("many").mkdir()
+    for number in range(65):
+        shutil.copy("a $price$.png", f"many/{number}.png")
     for arguments, facts in (
         (["runs/leaky", "a $price$.png", "--mistakes", "3"], ["--mistakes"]),
         (["runs/leaky", "--mistakes", "65"], ["--mistakes", "64"]),
         (["runs/leaky", "nowhere.png"], ["nowhere.png"]),
-        (
-            ["runs/leaky", "a $price$.png", "--layer", "features.3"],
-            ["features.3", "conv_layers.0, conv_layers.4"],
-        ),
+        (["runs/leaky", "a $price$.png", "--layer", "features.3"], ["features.3", "conv_layers.0, conv_layers.4"]),
         (["runs/leaky", "a $price$.png", "--layer", "fc_layers.0"], ["--layer fc_layers.0", "conv_layers.0"]),
+        (["runs/leaky", "many"], ["65", "64"]),
         (["runs", "a $price$.png"], ["runs"]),
         (["runs/leaky", "--against", "nowhere"], ["nowhere"]),
         (["runs/leaky", "--output", "a $price$.png/folder"], ["a $price$.png"]),
         ([], ["RUN|WEIGHTS"]),
     ):
         refusal(command(*arguments), *facts)
-
-
-def test_too_many_pictures_are_refused(runs: Path, command: Command) -> None:
-    Path("many").mkdir()
-    for number in range(65):
-        shutil.copy("a $price$.png", f"many/{number}.png")
-    refusal(command(runs / "leaky", "many"), "65", "64")
 
 
 def test_without_captum_grad_cam_says_what_to_install_and_the_rest_works(
@@ -194,9 +173,3 @@ def test_without_captum_grad_cam_says_what_to_install_and_the_rest_works(
     refusal(command(runs / "leaky", "a $price$.png"), "pip install 'cifar-lab[explain]'")
     code, out, _ = command(runs / "leaky", "--images", 10, "--layer", "conv_layers.0")
     assert (code, "gradcam" in out, "dead_units.csv" in out) == (0, False, True)
-
-
-def test_help_waits_for_no_torch() -> None:
-    line = "import sys, cifar_lab.explain; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "lightning", "hydra", "omegaconf", "pandas", "matplotlib", "captum"} & set(modules)

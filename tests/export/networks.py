@@ -12,10 +12,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from cifar_lab.config import build
-from cifar_lab.export import verification
+from cifar_lab.export.formats import on_cpu
 from cifar_lab.export.kinds import Format, Input
-from cifar_lab.export.subject import on_cpu
-from cifar_lab.export.writing import Exported, export
+from cifar_lab.export.writing import Exported, Images, export
 from cifar_lab.trained import Said, Trained, load
 
 ACTIVATIONS = {
@@ -26,18 +25,12 @@ ACTIVATIONS = {
     "gelu": {"_target_": "torch.nn.GELU", "_partial_": True},
     "mish": {"_target_": "torch.nn.Mish", "_partial_": True},
 }
-_STAGES = [[4], [8], [8, 8], [8, 8], [8, 8]]
+_VGG = {"_target_": "cifar_lab.models.VGG", "stages": [[4], [8], [8, 8], [8, 8], [8, 8]], "hidden": 8}
 NETWORKS: dict[str, Mapping[str, Any]] = {
     "cnn": {"_target_": "cifar_lab.models.CNN", "filters": [4, 4, 4]},
-    "vgg_a": {"_target_": "cifar_lab.models.VGG", "stages": _STAGES, "hidden": 8},
-    "vgg_a_light": {"_target_": "cifar_lab.models.VGG", "stages": [[4], [8]], "hidden": 8, "by_stage": True},
-    "vgg_a_dropout": {
-        "_target_": "cifar_lab.models.VGG",
-        "stages": _STAGES,
-        "hidden": 8,
-        "by_stage": True,
-        "dropout": 0.5,
-    },
+    "vgg_a": _VGG,
+    "vgg_a_light": {**_VGG, "stages": [[4], [8]], "by_stage": True},
+    "vgg_a_dropout": {**_VGG, "by_stage": True, "dropout": 0.5},
     "resnet14": {"_target_": "cifar_lab.models.ResNet", "blocks": [2, 2, 2], "widths": [8, 8, 16]},
     "resnet18": {"_target_": "cifar_lab.models.ResNet", "blocks": [2, 2, 2, 2], "widths": [8, 8, 8, 16]},
 }
@@ -57,11 +50,8 @@ def pixels(count: int = 7) -> Tensor:
     return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8)
 
 
-def exported(
-    trained: Trained, folder: Path, *formats: Format, takes: Input = Input.UINT8, said: Said | None = None
-) -> list[Exported]:
-    on = verification.Images(pixels(16), "16 test images")
-    return list(export(trained, formats, takes, folder, on, 1e-4, said or Said()))
+def exported(trained: Trained, folder: Path, *formats: Format, takes: Input = Input.UINT8) -> list[Exported]:
+    return list(export(trained, formats, takes, folder, Images(pixels(16), "16 test images"), 1e-4, Said()))
 
 
 def check(found: object, trained: Trained, images: Tensor) -> None:

@@ -4,8 +4,6 @@ import builtins
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,18 +17,19 @@ from torch import nn
 
 from cifar_lab import export
 from cifar_lab.export import formats, kinds, writing
-from cifar_lab.export.subject import on_cpu
+from cifar_lab.export.formats import on_cpu
 from cifar_lab.runs import Run
 from cifar_lab.trained import load
 from tests.conftest import CHECKOUT, Train, names, refusal
 from tests.export.networks import check_description, check_graph, check_input, pixels
 from tests.kinds_of_runs import AVERAGED, EMA, FINISHED, WITHOUT_BN
-from tests.report_networks import ReportCNN, ReportResNet, ReportVGG
+from tests.report_networks import ReportCNN
 
 Command = Callable[..., tuple[int, str, str]]
 SLOW = pytest.mark.slow
-LIGHT_WORK = ("--format", "safetensors", "--format", "weights")
+LIGHT_WORK = ("--format", "safetensors")
 LEAKY = partial(nn.LeakyReLU, 0.1)
+CHOSEN = "The test set chose the epoch"
 
 
 @pytest.fixture
@@ -52,11 +51,10 @@ def test_a_run_is_exported_in_every_format_with_a_card_whose_code_runs(
     code, out, err = command(run.folder)
     assert (code, err) == (0, "")
     *lines, page = out.splitlines()
-    assert [line.split()[0] for line in lines] == ["safetensors", "onnx", "torch-export", "weights"]
+    assert [line.split()[0] for line in lines] == ["safetensors", "onnx", "torch-export"]
     assert all(re.search(r" MB, .* \d\.\de-\d\d .*\b20\b", line) for line in lines)
     folder = run.folder / "export"
-    (kept,) = run.weights.glob("*.pth")
-    written = {"model.onnx", "model.pt2", "model.safetensors", "model_card.md", kept.name}
+    written = {"model.onnx", "model.pt2", "model.safetensors", "model_card.md"}
     assert {path.name for path in folder.iterdir()} == written
 
     assert page.endswith(str(folder / "model_card.md"))
@@ -76,10 +74,11 @@ def test_a_run_is_exported_in_every_format_with_a_card_whose_code_runs(
     result = run.result()
     for fact in (f"{result['test/acc']:.2%}", result["fingerprint"], "synthetic", "CIFAR-10"):
         assert fact in card
+    assert CHOSEN not in card
     monkeypatch.chdir(folder)
     Image.new("RGB", (40, 40), (200, 30, 30)).save("image.png")
     blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "model_card.md", "exec"), {})
     answers = capfd.readouterr().out.split("\n")[:3]
@@ -92,36 +91,35 @@ def test_a_run_is_exported_in_every_format_with_a_card_whose_code_runs(
     [FINISHED, *(pytest.param(words, marks=SLOW) for words in (AVERAGED, WITHOUT_BN, EMA))],
     ids=["plain", "averaged", "without bn", "ema"],
 )
-def test_a_runs_own_weights_are_what_is_exported(trained: Train, command: Command, words: tuple[str, ...]) -> None:
+def test_a_runs_own_weights_are_exported_and_again_without_the_run(
+    trained: Train, command: Command, words: tuple[str, ...]
+) -> None:
     run = trained(*words)
-    code, _, err = command(run.folder, *LIGHT_WORK, "--output", "out")
+    own, result, images = load(run.folder), run.result(), pixels()
+    code, out, err = command(run.folder, *LIGHT_WORK, "--output", "out", "--json")
     assert (code, err) == (0, "")
-    again, own, images = load(Path("out/model.safetensors")), load(run.folder), pixels()
-    torch.testing.assert_close(again.model.state_dict(), own.model.state_dict())
-    torch.testing.assert_close(again.normalised(images), own.normalised(images))
-    result = run.result()
-    facts = ("test/acc", "fingerprint", "options", "test_size")
-    assert {name: again.facts[name] for name in facts} == {name: result[name] for name in facts}
-
-
-@pytest.mark.parametrize("protocol", ["holdout", "report"])
-def test_a_card_says_whether_the_test_set_chose_the_epoch(run: Run, command: Command, protocol: str) -> None:
-    run.result_file.write_text(json.dumps({**run.result(), "protocol": protocol}))
-    assert command(run.folder, "--format", "weights")[0] == 0
-    card = (run.folder / "export" / "model_card.md").read_text()
-    assert ("The test set chose the epoch" in card) == (protocol == "report")
-
-
-def test_a_safetensors_file_is_exported_as_its_run_is_without_it(run: Run, command: Command) -> None:
-    command(run.folder, *LIGHT_WORK, "--output", "out")
-    accuracy = run.result()["test/acc"]
+    told = json.loads(out)
+    assert told["compared"] == {"images": 20, "generated": False, "tolerance": 1e-4}
+    (file,) = told["files"]
+    assert (file["format"], Path(file["path"]).stat().st_size) == ("safetensors", file["bytes"])
+    assert 0 <= file["difference"] < 1e-5
     shutil.rmtree(run.folder)
     code, _, err = command("out/model.safetensors", *LIGHT_WORK)
     assert (code, err) == (0, "")
-    folder = Path("out/model-export")
-    assert load(folder / "model.safetensors").facts["test/acc"] == accuracy
-    assert (folder / "model.pth").exists()
-    assert f"{accuracy:.2%}" in (folder / "model_card.md").read_text()
+    for folder in (Path("out"), Path("out/model-export")):
+        again = load(folder / "model.safetensors")
+        torch.testing.assert_close(again.model.state_dict(), own.model.state_dict())
+        torch.testing.assert_close(again.normalised(images), own.normalised(images))
+        facts = ("test/acc", "fingerprint", "options", "test_size")
+        assert {name: again.facts[name] for name in facts} == {name: result[name] for name in facts}
+        assert f"{result['test/acc']:.2%}" in (folder / "model_card.md").read_text()
+    assert told["card"] == "out/model_card.md"
+
+
+def test_a_card_says_that_the_test_set_chose_the_epoch(run: Run, command: Command) -> None:
+    run.result_file.write_text(json.dumps({**run.result(), "protocol": "report"}))
+    assert command(run.folder, *LIGHT_WORK)[0] == 0
+    assert CHOSEN in (run.folder / "export" / "model_card.md").read_text()
 
 
 def test_an_accuracy_is_told_only_of_the_weights_that_it_was_measured_with(run: Run, command: Command) -> None:
@@ -129,97 +127,21 @@ def test_an_accuracy_is_told_only_of_the_weights_that_it_was_measured_with(run: 
     assert (code, err) == (0, "")
     folder = run.checkpoints / "last-export"
     assert "%" not in (folder / "model_card.md").read_text()
-    assert not {"test/acc", "val/acc"} & set(json.loads(metadata(folder / "model.safetensors"))["facts"])
-    assert (folder / "last.pth").exists()
+    assert not {"test/acc", "val/acc"} & set(load(folder / "model.safetensors").facts)
 
 
-def metadata(path: Path) -> str:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return file.metadata()["cifar_lab"]
-
-
-@pytest.mark.parametrize(
-    ("model", "said"),
-    [
-        (ReportCNN((4, 4, 4), LEAKY), ()),
-        pytest.param(ReportCNN((4, 4, 4), LEAKY, bn=False), (), marks=SLOW),
-        (ReportResNet((8, 8, 16)), ()),
-        pytest.param(ReportVGG(((4,), (8,), (8, 8), (8, 8), (8, 8)), 8), (), marks=SLOW),
-        (ReportVGG(((4,), (8,), (8, 8), (8, 8), (8, 8)), 8, bn=True), ("--bn",)),
-        (ReportVGG(((4,), (8,)), 8, by_stage=True), ("--model", "vgg_a_light")),
-        pytest.param(ReportVGG(((4,), (8,), (8, 8), (8, 8), (8, 8)), 8, by_stage=True, dropout=True), (), marks=SLOW),
-    ],
-    ids=["cnn", "cnn without BatchNorm", "resnet", "vgg_a", "vgg_a with BatchNorm", "light", "dropout"],
-)
-def test_the_reports_own_classes_load_the_weights(
-    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, model: nn.Module, said: tuple[str, ...]
+def test_what_is_assumed_of_a_file_alone_is_noted_and_stands_in_its_card(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CIFAR_LAB_DATA", str(tmp_path / "nowhere"))
-    model.train()(torch.randn(16, 3, 32, 32))
-    torch.save(model.state_dict(), tmp_path / "best.pth")
-    code, out, err = command(tmp_path / "best.pth", "--format", "weights", *said)
-    assert code == 0, err
+    torch.save(ReportCNN((4, 4, 4), LEAKY).state_dict(), "best.pth")
+    code, out, err = command("best.pth", *LIGHT_WORK)
+    assert code == 0
     assert "256" in out
-    state = torch.load(tmp_path / "best-export" / "best.pth", weights_only=True)
-    assert list(state) == list(model.state_dict())
-    expected = {name: value.clone() for name, value in model.state_dict().items()}
-    for value in model.state_dict().values():
-        value.zero_()
-    model.load_state_dict(state, strict=True)
-    torch.testing.assert_close(model.state_dict(), expected, rtol=0, atol=0)
-    card = (tmp_path / "best-export" / "model_card.md").read_text()
+    card = Path("best-export/model_card.md").read_text()
     notes = err.splitlines()
-    assert notes and all(note.startswith(f"note: {tmp_path / 'best.pth'}: ") for note in notes)
+    assert notes and all(note.startswith("note: best.pth: ") for note in notes)
     assert all(note.partition("best.pth: ")[2] in card for note in notes)
-
-
-SMALL_VGG = ("model.stages=[[4],[8],[8,8],[8,8],[8,8]]", "model.hidden=8")
-STAGES = ((4,), (8,), (8, 8), (8, 8), (8, 8))
-ANY_MODEL = tuple(word for word in FINISHED if not word.startswith("model."))
-
-
-@pytest.mark.parametrize(
-    ("words", "model"),
-    [
-        pytest.param(FINISHED, ReportCNN((4, 4, 4), LEAKY), id="cnn"),
-        *(
-            pytest.param((*ANY_MODEL, "epochs=1", *words), model, marks=SLOW, id=name)
-            for name, words, model in (
-                ("cnn without BatchNorm", ("model.filters=[4,4,4]", "bn=false"), ReportCNN((4, 4, 4), LEAKY, bn=False)),
-                ("resnet", ("model=resnet14", "model.widths=[8,8,16]"), ReportResNet((8, 8, 16))),
-                ("vgg_a", ("model=vgg_a", *SMALL_VGG, "bn=false"), ReportVGG(STAGES, 8)),
-                ("vgg_a with BatchNorm", ("model=vgg_a", *SMALL_VGG, "bn=true"), ReportVGG(STAGES, 8, bn=True)),
-                (
-                    "light",
-                    ("model=vgg_a_light", "model.stages=[[4],[8]]", "model.hidden=8", "bn=false"),
-                    ReportVGG(STAGES[:2], 8, by_stage=True),
-                ),
-                (
-                    "dropout",
-                    ("model=vgg_a_dropout", *SMALL_VGG, "bn=false"),
-                    ReportVGG(STAGES, 8, by_stage=True, dropout=True),
-                ),
-            )
-        ),
-    ],
-)
-def test_the_reports_own_classes_load_what_a_run_and_its_export_hold(
-    trained: Train, command: Command, words: tuple[str, ...], model: nn.Module
-) -> None:
-    run = trained(*words)
-    code, _, err = command(run.folder, "--format", "weights")
-    assert (code, err) == (0, "")
-    (kept,) = run.weights.glob("*.pth")
-    for path in (kept, run.folder / "export" / kept.name):
-        state = torch.load(path, weights_only=True)
-        assert list(state) == list(model.state_dict())
-        model.load_state_dict(state, strict=True)
-    own, images = load(run.folder), pixels()
-    with torch.no_grad():
-        expected = model.eval()(own.normalised(images))
-    torch.testing.assert_close(own.model(own.normalised(images)), expected)
 
 
 def test_a_component_from_outside_is_exported_only_where_it_is_allowed(
@@ -234,8 +156,8 @@ def test_a_component_from_outside_is_exported_only_where_it_is_allowed(
     code, _, err = command(run.folder, *allowed, "--output", "out", *LIGHT_WORK)
     assert (code, err) == (0, "")
     assert 'Said(allow=["my_nets"])' in Path("out/model_card.md").read_text()
-    refusal(command("out/model.safetensors", "--format", "weights"), "--allow my_nets")
-    assert command("out/model.safetensors", "--format", "weights", *allowed)[0] == 0
+    refusal(command("out/model.safetensors", *LIGHT_WORK), "--allow my_nets")
+    assert command("out/model.safetensors", *LIGHT_WORK, *allowed)[0] == 0
 
 
 def test_a_run_is_exported_elsewhere_without_its_data(
@@ -248,23 +170,11 @@ def test_a_run_is_exported_elsewhere_without_its_data(
     config.write_text(re.sub(r"  (num_train|num_test|data_seed): .*\n", "", text).replace("\ndata:\n", lines))
     monkeypatch.delenv("CIFAR_LAB_DATA", raising=False)
     monkeypatch.setattr("cifar_lab.data.files.default_root", lambda: tmp_path / "no_cache")
-    code, out, err = command("moved", "--format", "weights", "--json")
+    code, out, err = command("moved", *LIGHT_WORK, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["compared"] == {"images": 256, "generated": True, "tolerance": 1e-4}
     nowhere = tmp_path / "nowhere"
-    refusal(command("moved", "--format", "weights", "--data-root", nowhere), nowhere, "CIFAR-10")
-
-
-def test_json_tells_the_files_and_what_they_were_compared_on(run: Run, command: Command) -> None:
-    code, out, err = command(run.folder, *LIGHT_WORK, "--json")
-    assert (code, err) == (0, "")
-    told = json.loads(out)
-    assert told["compared"] == {"images": 20, "generated": False, "tolerance": 1e-4}
-    assert [file["format"] for file in told["files"]] == ["safetensors", "weights"]
-    for file in told["files"]:
-        assert Path(file["path"]).stat().st_size == file["bytes"]
-        assert 0 <= file["difference"] < 1e-5
-    assert Path(told["card"]).exists()
+    refusal(command("moved", *LIGHT_WORK, "--data-root", nowhere), nowhere, "CIFAR-10")
 
 
 def test_a_file_that_differs_is_refused_and_the_others_are_written(
@@ -275,15 +185,15 @@ def test_a_file_that_differs_is_refused_and_the_others_are_written(
         return content[:-64] + bytes(64) if kind == "safetensors" else content
 
     monkeypatch.setattr(writing, "encode", encode)
-    code, out, err = command(run.folder, *LIGHT_WORK)
+    code, out, err = command(run.folder, *LIGHT_WORK, "--format", "torch-export")
     assert code == 1
     names(err, "safetensors", "--tolerance", "0.0001")
-    assert out.startswith("weights ")
+    assert out.startswith("torch-export ")
     assert not (run.folder / "export" / "model.safetensors").exists()
     assert "model.safetensors" not in (run.folder / "export" / "model_card.md").read_text()
     code, out, _ = command(run.folder, *LIGHT_WORK, "--json")
     assert code == 1
-    assert [file["path"] is None for file in json.loads(out)["files"]] == [True, False]
+    assert [file["path"] for file in json.loads(out)["files"]] == [None]
 
 
 def test_a_missing_extra_is_one_line(run: Run, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +202,7 @@ def test_a_missing_extra_is_one_line(run: Run, command: Command, monkeypatch: py
     monkeypatch.setattr(kinds.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name))
     install = "pip install 'cifar-lab[export]'"
     refusal(command("nothing", "--format", "onnx"), "--format onnx", "onnxscript", install)
-    assert command(run.folder, "--format", "weights")[0] == 0
+    assert command(run.folder, *LIGHT_WORK)[0] == 0
     imported = builtins.__import__
 
     def without(name: str, *rest: Any) -> Any:
@@ -301,7 +211,7 @@ def test_a_missing_extra_is_one_line(run: Run, command: Command, monkeypatch: py
         return imported(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    refusal(command("out/model.safetensors", "--format", "weights"), "out/model.safetensors", install)
+    refusal(command("out/model.safetensors", *LIGHT_WORK), "out/model.safetensors", install)
 
 
 def test_what_cannot_be_is_one_line(tmp_path: Path, command: Command) -> None:
@@ -312,13 +222,8 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, command: Command) -> None:
         ((tmp_path,), (tmp_path,)),
         ((tmp_path / "a.pth", "--output", tmp_path / "file"), (tmp_path / "file", "--output")),
         ((tmp_path / "a.pth", "--format", "tflite"), ("--format", "tflite", "onnx")),
+        ((tmp_path / "a.pth", "--format", "weights"), ("weights", "safetensors", "onnx", "torch-export")),
         ((tmp_path / "a.pth", "--tolerance", "-1"), ("--tolerance", "0")),
     ):
         refusal(command(*arguments), *facts)
     assert {path.name for path in tmp_path.iterdir()} == {"a.pth", "file"}
-
-
-def test_help_waits_for_no_torch() -> None:
-    line = "import sys, cifar_lab.export; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "lightning", "hydra", "omegaconf", "pandas", "onnx", "safetensors"} & set(modules)

@@ -100,14 +100,13 @@ def test_what_has_been_trained_is_not_trained_again(again: Command, trainings: l
     assert not trainings
 
 
-def test_a_pruned_trial_is_listed_and_compared_as_one(again: Command, called: Command) -> None:
+def test_a_pruned_trial_is_listed_and_compared_as_one_and_can_be_trained_to_its_end(
+    again: Command, called: Command
+) -> None:
     assert "pruned" in called(status.main, "outputs")[1]
     assert called(table.main, FOLDER)[0] == 0
     (row,) = [line for _, line in pd.read_csv(FOLDER / "table.csv").iterrows() if "pruned" in line["state"]]
     assert (row["finished"], "1 of 2" in row["state"]) == (0, True)
-
-
-def test_a_pruned_trial_can_be_trained_to_its_end(again: Command) -> None:
     (run,) = [run for run in find_runs(FOLDER) if run.state() == "pruned"]
     result = train.run([*(line for line in run.overrides() if not line.startswith("hydra")), f"resume={run.folder}"])
     assert (result["status"], result["epochs"]) == ("finished", 2)

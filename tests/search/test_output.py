@@ -3,9 +3,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cifar_lab.search.folder import SearchFolder
 from cifar_lab.search.output import SearchReport, report
-from cifar_lab.search.records import TrialRecord, best_of
+from cifar_lab.search.storage import SearchFolder
+from cifar_lab.search.trials import TrialRecord, best_of
 from tests.conftest import holds
 
 TRIALS = (

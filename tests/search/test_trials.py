@@ -1,14 +1,15 @@
 """The trials of a search, on an objective that takes no time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cifar_lab.runs import locked
-from cifar_lab.search.folder import SearchFolder
 from cifar_lab.search.space import Axis
+from cifar_lab.search.storage import SearchFolder
 from cifar_lab.search.trials import Strategy, Trial, Trials
 from tests.conftest import holds
 
@@ -47,6 +48,14 @@ def work(trials: Trials, total: int, until: int | None = None) -> list[int]:
     return done
 
 
+@contextmanager
+def held(trials: Trials, total: int) -> Iterator[Trial]:
+    """Hold the next trial, which is there."""
+    with trials.next(total) as trial:
+        assert trial is not None
+        yield trial
+
+
 def drawn(trials: Trials) -> list[dict[str, str]]:
     return [dict(record.values) for record in trials.records()]
 
@@ -70,14 +79,12 @@ def test_another_sampler_seed_draws_other_trials(opened: Callable[..., Trials]) 
 
 def test_what_a_process_has_left_open_is_gone_on_with_first(opened: Callable[..., Trials]) -> None:
     killed = opened()
-    with killed.next(5) as trial:
-        assert trial is not None
+    with held(killed, 5) as trial:
         trial.report(1, 0.25)
         words = trial.words
     again = opened()
     holds(again.records()[0].description, "interrupted", "epoch 1", "25.00%")
-    with again.next(5) as trial:
-        assert trial is not None
+    with held(again, 5) as trial:
         assert (trial.number, trial.words) == (0, words)
         assert not trial.report(1, 0.75)  # the epoch is known
         trial.end("finished", 0.5)
@@ -87,10 +94,7 @@ def test_what_a_process_has_left_open_is_gone_on_with_first(opened: Callable[...
 
 def test_two_processes_never_have_the_same_trial(opened: Callable[..., Trials]) -> None:
     one, other = opened(), opened()
-    with one.next(3) as first, other.next(3) as second, one.next(3) as third, other.next(3) as none:
-        assert first is not None
-        assert second is not None
-        assert third is not None
+    with held(one, 3) as first, held(other, 3) as second, held(one, 3) as third, other.next(3) as none:
         assert [first.number, second.number, third.number] == [0, 1, 2]
         assert none is None
         assert {record.state for record in other.records()} == {"running"}
@@ -98,8 +102,7 @@ def test_two_processes_never_have_the_same_trial(opened: Callable[..., Trials]) 
 
 def test_a_trial_that_failed_is_tried_again_once_by_the_next_command(opened: Callable[..., Trials]) -> None:
     trials = opened()
-    with trials.next(2) as trial:
-        assert trial is not None
+    with held(trials, 2) as trial:
         words = trial.words
         trial.end("failed", error="out of memory")
     assert work(trials, 2) == [1]
@@ -108,8 +111,7 @@ def test_a_trial_that_failed_is_tried_again_once_by_the_next_command(opened: Cal
     assert finished.description == "finished"
     opened().retry_failed()
     trials.retry_failed()
-    with trials.next(2) as trial:
-        assert trial is not None
+    with held(trials, 2) as trial:
         assert trial.words == words
         trial.end("finished", 0.5)
     assert [record.number for record in trials.records()] == [1, 2]
@@ -119,17 +121,14 @@ def test_a_trial_that_failed_is_tried_again_once_by_the_next_command(opened: Cal
 def test_a_trial_is_pruned_where_half_of_the_finished_ones_were_better(opened: Callable[..., Trials]) -> None:
     trials = opened(strategy=Strategy(startup=3, warmup_epochs=2))
     for curve in ((0.1, 0.4, 0.6), (0.2, 0.5, 0.7), (0.3, 0.6, 0.8)):
-        with trials.next(9) as trial:
-            assert trial is not None
+        with held(trials, 9) as trial:
             assert not any(trial.report(epoch, value) for epoch, value in enumerate(curve, 1))
             trial.end("finished", curve[-1])
-    with trials.next(9) as trial:
-        assert trial is not None
+    with held(trials, 9) as trial:
         assert not trial.report(1, 0.0)
         assert trial.report(2, 0.45)
         trial.end("pruned")
-    with trials.next(9) as trial:
-        assert trial is not None
+    with held(trials, 9) as trial:
         assert not trial.report(2, 0.55)
         trial.end("diverged", error=(error := "the loss is nan in step 9"))
     pruned, diverged = trials.records()[3:]
@@ -141,8 +140,7 @@ def test_a_trial_is_pruned_where_half_of_the_finished_ones_were_better(opened: C
 def test_without_pruning_the_worst_goes_on(opened: Callable[..., Trials]) -> None:
     trials = opened(strategy=Strategy(startup=1, pruning=False))
     for value in (0.9, 0.1):
-        with trials.next(2) as trial:
-            assert trial is not None
+        with held(trials, 2) as trial:
             assert not trial.report(1, value)
             trial.end("finished", value)
 
@@ -187,8 +185,8 @@ def test_the_setting_that_decides_is_the_most_important(opened: Callable[..., Tr
 
 def test_a_lock_that_a_living_process_has_keeps_its_trial(opened: Callable[..., Trials]) -> None:
     trials = opened()
-    with trials.next(2) as trial:
-        assert trial is not None
+    with held(trials, 2):
+        pass
     with locked(trials.folder.lock(0)):
         assert work(opened(), 2) == [1]
     assert work(opened(), 2) == [0]

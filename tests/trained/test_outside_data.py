@@ -54,7 +54,7 @@ def test_its_data_is_looked_for_where_it_was_and_missed_where_it_is_needed(
 
     shutil.rmtree(tmp_path / "mine")
     refusal(called(evaluate.main, run, "--allow", "folder_lab"), "mine/images.npz")
-    code, out, err = called(export.main, run, "--format", "weights", "--json", "--allow", "folder_lab")
+    code, out, err = called(export.main, run, "--format", "safetensors", "--json", "--allow", "folder_lab")
     assert code == 0, err
     assert json.loads(out)["compared"]["generated"]
     Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")

@@ -4,19 +4,26 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from cifar_lab.machine import hardware
 from cifar_lab.runs import Run
 from cifar_lab.trained import Said, load
 from tests.conftest import TINY, Outcome, Train
 from tests.kinds_of_runs import AVERAGED, EMA, FINISHED, WITHOUT_BN, change
+from tests.report_networks import ReportCNN, ReportResNet, ReportVGG
 
 Lab = Callable[..., Outcome]
+ANY_MODEL = tuple(word for word in FINISHED if not word.startswith("model."))
+SMALL_VGG = "model.stages=[[4],[8],[8,8],[8,8],[8,8]] model.hidden=8"
+STAGES = ((4,), (8,), (8, 8), (8, 8), (8, 8))
+LEAKY = partial(nn.LeakyReLU, 0.1)
 
 
 @pytest.fixture
@@ -51,12 +58,36 @@ def test_a_runs_network_has_the_runs_test_accuracy(trained: Train, words: tuple[
     assert accuracy(run.folder, Said(precision=run.result()["precision"])) == pytest.approx(run.result()["test/acc"])
 
 
-def test_a_run_is_read_in_another_folder(run: Run, tmp_path: Path) -> None:
-    shutil.move(run.folder, tmp_path / "moved")
-    trained = load(tmp_path / "moved")
-    assert trained.facts["test/acc"] == trained.run.result()["test/acc"]  # type: ignore[union-attr]
-    assert trained.architecture == "cnn bn=true"
-    assert not trained.assumed
+@pytest.mark.parametrize(
+    ("words", "model"),
+    [
+        pytest.param(FINISHED, ReportCNN((4, 4, 4), LEAKY), id="cnn"),
+        *(
+            pytest.param((*ANY_MODEL, "epochs=1", *words.split()), model, marks=pytest.mark.slow, id=words)
+            for words, model in (
+                ("model.filters=[4,4,4] bn=false", ReportCNN((4, 4, 4), LEAKY, bn=False)),
+                ("model=resnet14 model.widths=[8,8,16]", ReportResNet((8, 8, 16))),
+                (f"model=vgg_a {SMALL_VGG} bn=false", ReportVGG(STAGES, 8)),
+                (f"model=vgg_a {SMALL_VGG} bn=true", ReportVGG(STAGES, 8, bn=True)),
+                (
+                    "model=vgg_a_light model.stages=[[4],[8]] model.hidden=8 bn=false",
+                    ReportVGG(STAGES[:2], 8, by_stage=True),
+                ),
+                (f"model=vgg_a_dropout {SMALL_VGG} bn=false", ReportVGG(STAGES, 8, by_stage=True, dropout=True)),
+            )
+        ),
+    ],
+)
+def test_the_reports_own_classes_load_a_runs_weights(trained: Train, words: tuple[str, ...], model: nn.Module) -> None:
+    run = trained(*words)
+    (kept,) = run.weights.glob("*.pth")
+    state = torch.load(kept, weights_only=True)
+    assert list(state) == list(model.state_dict())
+    model.load_state_dict(state, strict=True)
+    own, images = load(run.folder), torch.randint(0, 256, (7, 32, 32, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = model.eval()(own.normalised(images))
+    torch.testing.assert_close(own.model(own.normalised(images)), expected)
 
 
 def test_a_file_of_a_run_has_the_runs_configuration(run: Run, kept: Path) -> None:
@@ -94,7 +125,9 @@ def test_without_its_file_of_weights_a_run_has_its_best_checkpoint_and_without_t
 def test_of_several_files_the_one_of_the_result_counts(run: Run, kept: Path) -> None:
     for digits in ("0000", "9999"):
         shutil.copy(kept, run.weights / f"{kept.stem[:-4]}{digits}.pth")
-    assert load(run.folder).weights == kept
+    trained = load(run.folder)
+    assert (trained.weights, trained.architecture) == (kept, "cnn bn=true")
+    assert not trained.assumed
 
 
 def test_a_component_from_outside_runs_only_where_it_is_allowed(
