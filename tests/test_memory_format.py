@@ -43,10 +43,10 @@ class OwnConv2d(nn.Conv2d):
     ("layer", "is_safe"),
     [
         (nn.Conv2d(3, 8, 1, stride=2), False),
-        (nn.Conv2d(7, 9, 1, stride=(1, 3)), False),
+        (nn.Conv2d(15, 9, 1, stride=(1, 3)), False),
         (nn.Conv2d(32, 32, 1, stride=2, groups=8), False),
         (OwnConv2d(4, 8, 1, stride=2), False),
-        (nn.Conv2d(8, 8, 1, stride=2), True),
+        (nn.Conv2d(16, 8, 1, stride=2), True),
         (nn.Conv2d(3, 8, 1), True),
         (nn.Conv2d(3, 8, 2, stride=2), True),
         (nn.Conv2d(3, 8, (1, 3), stride=2), True),

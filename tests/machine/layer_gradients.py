@@ -197,7 +197,7 @@ def largest_error(case: Case, precision: str) -> float:
         return 0.0  # larger than its input: no case
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
         output = layer(given)
-    back = torch.randn(output.shape)
+    back = torch.randn(output.shape).abs()  # so that a sum over it, a bias's gradient, is not near zero by chance
     wanted.backward(back.double())
     output.backward(back.to(output.dtype).contiguous(memory_format=memory_format))
     pairs = [(output, wanted), (given.grad, expected.grad)]
