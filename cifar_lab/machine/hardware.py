@@ -18,8 +18,8 @@ _BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
 # Values of ONEDNN_MAX_CPU_ISA, which limits oneDNN on x86, that leave it none of these.
 _ISAS_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 
-# Input channels from which on oneDNN's gradient of a strided 1x1 convolution is right: those of a vector of AVX-512, which
-# holds twice as many as one of AVX2.
+# Input channels from which on oneDNN's gradient of a strided 1x1 convolution is right: as many as a vector of AVX-512
+# holds, twice as many as one of AVX2.
 _SAFE_WIDTH = 16
 
 # glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, in bytes: blocks up to 300 MiB come from the heap, which stays.
@@ -122,9 +122,9 @@ def misgraded_layer(model: nn.Module) -> str | None:
     """The first layer of a network whose weight gradient oneDNN gets wrong in channels_last on a CPU.
 
     That is a 1x1 convolution with a stride above 1 and fewer than 16 input channels (of each group). There oneDNN's
-    kernels for AVX-512 write past their buffer, and those for AVX2 with fewer than 8: training hangs, crashes, or learns
-    from a wrong gradient (oneDNN issue 6035, seen in torch 2.14). Contiguous memory is right everywhere. Convolutions that a module calls as a function,
-    without an `nn.Conv2d`, are not seen.
+    kernels for AVX-512 write past their buffer, and those for AVX2 with fewer than 8: training hangs, crashes, or
+    learns from a wrong gradient (oneDNN issue 6035, seen in torch 2.14). Contiguous memory is right everywhere.
+    Convolutions that a module calls as a function, without an `nn.Conv2d`, are not seen.
 
     Returns:
         Its name within the network, its kind and its shape in a few words; None if there is none.

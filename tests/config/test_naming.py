@@ -8,8 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab.config import class_names, resolved
 from cifar_lab.config.naming import run_folder, sweep_name
-from cifar_lab.runs import Archive, Run
+from cifar_lab.runs import Archive
 from cifar_lab.runs.fingerprints import fingerprint, leaves
+from cifar_lab.runs.record import Record
 from tests.conftest import CHECKOUT, Compose
 
 LONG = "1" * 300
@@ -36,22 +37,22 @@ def test_what_cannot_change_numbers_is_not_in_the_fingerprint(composed: Compose)
     assert fingerprint(resolved(composed(*same))) == fingerprint(resolved(composed()))
 
 
-def _fingerprints_now_and_then(composed: Compose, runs: Iterable[Run]) -> tuple[list[str], list[str]]:
+def _fingerprints_now_and_then(composed: Compose, runs: Iterable[Record]) -> tuple[list[str], list[str]]:
     now, then = [], []
     for run in runs:
-        group = "experiment" if run.result["options"].get("experiment") else "study"
-        command = [f"{group}={run.result['options'][group]}", *run.result["overrides"][1:]]
+        group = "experiment" if run.options.get("experiment") else "study"
+        command = [f"{group}={run.options[group]}", *run.overrides[1:]]
         now.append(fingerprint(resolved(composed(*command))))
-        then.append(run.result["fingerprint"])
+        then.append(run.identity)
     return now, then
 
 
 def test_runs_that_are_kept_are_found_again(composed: Compose) -> None:
     # The first that has an option of some group, for each option; these groups do not change numbers.
     shown = {"experiment", "study", "logger", "trainer", "callbacks"}
-    first: dict[tuple[str, str], Run] = {}
+    first: dict[tuple[str, str | None], Record] = {}
     for run in Archive(ARCHIVE).read():
-        for group, option in run.result["options"].items():
+        for group, option in run.options.items():
             if group not in shown:
                 first.setdefault((group, option), run)
     now, then = _fingerprints_now_and_then(composed, {id(run): run for run in first.values()}.values())
