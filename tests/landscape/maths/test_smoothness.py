@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES, has_grid, smoothness
-from tests.made_up_probes import quadratic_probes
+from tests.landscape_runs import quadratic_probes
 
 MATRIX = np.diag([1.0, 3.0, 8.0])
 GRADIENTS = np.array([[1.0, 2.0, 0.5], [0.3, 0.0, 1.0]])
