@@ -1,5 +1,6 @@
 """Every row of the published report by one command: what it plans, what it runs, what it leaves."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -14,31 +15,20 @@ import pytest
 from cifar_lab import reproduce
 from cifar_lab.config import checked
 from cifar_lab.report.planned import chosen, network_of, plan
-from cifar_lab.report.published import Row, Scale, tables
+from cifar_lab.report.published import Scale
 from cifar_lab.runs import Archive, Run, find_runs, read
 from cifar_lab.train import cost, fitting
 from cifar_lab.train.attempt import Attempt
 from cifar_lab.train.cost import Speed
 from tests.conftest import names, refusal
+from tests.judged_runs import row
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
 
 Command = Callable[..., tuple[int, str, str]]
 # Tiny networks: the real ones take minutes on a slow machine, and what is tested here does not depend on them.
-TINY = [
-    "data=synthetic",
-    "data.num_train=80",
-    "data.num_test=20",
-    "data.train_size=64",
-    "batch_size=32",
-    "model.filters=[2,2,2]",
-    "logger=none",
-]
-
-
-@pytest.fixture(scope="module")
-def rows() -> dict[str, Row]:
-    return {row.name: row for table in tables() for row in table.rows}
+DATA = ["data=synthetic", "data.num_train=80", "data.num_test=20", "data.train_size=64", "batch_size=32"]
+TINY = [*DATA, "model.filters=[2,2,2]", "logger=none"]
 
 
 @pytest.fixture
@@ -51,46 +41,38 @@ def command(called: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("name", "quick", "smoke"),
     [
-        ("optimizer_adam", {"epochs": 5, "scheduler.step_size": 2}, {"epochs": 1, "scheduler.step_size": 1}),
-        ("loss_label_smoothing", {"epochs": 8}, {"epochs": 1}),
-        ("scheduler_plateau", {"epochs": 5}, {"epochs": 1}),
-        ("swa", {"epochs": 10}, {"epochs": 1, "averaging.start": 0}),
+        ("optimizer_adam", {"epochs": 5, "scheduler.step_size": 2}, {"scheduler.step_size": 1}),
+        ("loss_label_smoothing", {"epochs": 8}, {}),
+        ("scheduler_plateau", {"epochs": 5}, {}),
+        ("swa", {"epochs": 10}, {"averaging.start": 0}),
         (
             "resnet_adamw",
             {"epochs": 20, "scheduler.T_0": 1},
-            {"epochs": 1, "scheduler.T_0": 1, "trainer.check_val_every_n_epoch": 1},
+            {"scheduler.T_0": 1, "trainer.check_val_every_n_epoch": 1},
         ),
-        ("vgg_a_bn,optimizer.lr=2e-3", {"epochs": 2}, {"epochs": 1}),
+        ("vgg_a_bn,optimizer.lr=2e-3", {"epochs": 2}, {}),
     ],
 )
-def test_scales(rows: dict[str, Row], name: str, quick: dict[str, int], smoke: dict[str, int]) -> None:
-    row = rows[name]
-    assert row.shortened(Scale.FULL) == {}
-    assert row.shortened(Scale.QUICK) == quick
-    assert row.shortened(Scale.SMOKE) == {**smoke, "data.train_size": 1000}
-    assert row.command(Scale.QUICK, 3, "holdout")[-2:] == ["protocol=holdout", "seed=3"]
+def test_scales(name: str, quick: dict[str, int], smoke: dict[str, int]) -> None:
+    made = row(name)
+    assert made.shortened(Scale.FULL) == {}
+    assert made.shortened(Scale.QUICK) == quick
+    assert made.shortened(Scale.SMOKE) == {"epochs": 1, **smoke, "data.train_size": 1000}
+    assert made.command(Scale.QUICK, 3, "holdout")[-2:] == ["protocol=holdout", "seed=3"]
+
+
+QUICK_AND_SMOKE = itertools.product(
+    ("swa", "resnet_adamw", "scheduler_plateau", "loss_focal"), (Scale.QUICK, Scale.SMOKE)
+)
+FAST = [("swa", Scale.SMOKE), ("resnet_adamw", Scale.QUICK)]
 
 
 @pytest.mark.parametrize(
     ("name", "scale"),
-    [
-        ("swa", Scale.SMOKE),
-        ("resnet_adamw", Scale.QUICK),
-        *(
-            pytest.param(name, scale, marks=pytest.mark.slow)
-            for name, scale in (
-                ("swa", Scale.QUICK),
-                ("resnet_adamw", Scale.SMOKE),
-                ("scheduler_plateau", Scale.QUICK),
-                ("scheduler_plateau", Scale.SMOKE),
-                ("loss_focal", Scale.QUICK),
-                ("loss_focal", Scale.SMOKE),
-            )
-        ),
-    ],
+    [pytest.param(*case, marks=() if case in FAST else pytest.mark.slow) for case in QUICK_AND_SMOKE],
 )
-def test_shortened_rows_can_be_run(rows: dict[str, Row], name: str, scale: Scale) -> None:
-    assert checked([*rows[name].command(scale), "data=synthetic"]).trains
+def test_shortened_rows_can_be_run(name: str, scale: Scale) -> None:
+    assert checked([*row(name).command(scale), "data=synthetic"]).trains
 
 
 def test_the_plan_has_every_composition_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,14 +85,8 @@ def test_the_plan_has_every_composition_once(tmp_path: Path, monkeypatch: pytest
     assert [one.tables for one in planned] == [("loss", "optimizer"), ("optimizer",)]
     assert {one.state for one in planned} == {planned[0].state}
     assert not any(one.is_finished for one in planned)
-    assert planned[0].command == (
-        "experiment=loss_ce",
-        "protocol=report",
-        "seed=0",
-        "name=report-loss",
-        "resume=auto",
-        "data=synthetic",
-    )
+    command = "experiment=loss_ce protocol=report seed=0 name=report-loss resume=auto data=synthetic"
+    assert planned[0].command == tuple(command.split())
 
 
 def test_a_hypothesis_is_run_by_its_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,28 +94,21 @@ def test_a_hypothesis_is_run_by_its_name_alone(tmp_path: Path, monkeypatch: pyte
     assert not any(table.startswith("hypothesis") for table, _ in chosen(""))
     assert [table for table, _ in chosen("optimizer_sgd")] == ["optimizer"]
     (one,) = plan(chosen("sgd_no_dropout"), Scale.FULL, [0], "report", ["data=synthetic"], Archive("none"))
-    assert one.command[:5] == (
-        "experiment=optimizer_sgd",
-        "model.dropout=0",
-        "published=null",
-        "protocol=report",
-        "seed=0",
-    )
+    command = "experiment=optimizer_sgd model.dropout=0 published=null protocol=report seed=0"
+    assert one.command[:5] == tuple(command.split())
     assert "name=report-hypothesis-sgd_no_dropout" in one.command
     assert (one.config["model"]["dropout"], one.config["published"]) == (0, None)
 
 
-def test_a_row_is_found_wherever_it_lies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: dict[str, Row], data_folder: Path
-) -> None:
+def test_a_row_is_found_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_folder: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CIFAR_LAB_DATA", str(data_folder))
-    leave_run(tmp_path / "outputs" / "by" / "another" / "name", rows["optimizer_adam"], 0.88)
-    leave_run(tmp_path / "outputs" / "begun", rows["optimizer_sgd"], 0.7, finished=False)
-    kept = leave_run(tmp_path / "elsewhere", rows["optimizer_sign_sgd"], 0.8)
+    leave_run(tmp_path / "outputs" / "by" / "another" / "name", row("optimizer_adam"), 0.88)
+    leave_run(tmp_path / "outputs" / "begun", row("optimizer_sgd"), 0.7, finished=False)
+    kept = leave_run(tmp_path / "elsewhere", row("optimizer_sign_sgd"), 0.8)
     archive = Archive(tmp_path / "results")
     archive.add([read(kept)])
-    diverge(leave_run(tmp_path / "outputs" / "diverged", rows["activation_relu"], 0.8))
+    diverge(leave_run(tmp_path / "outputs" / "diverged", row("activation_relu"), 0.8))
     relu, adam, sgd, sign_sgd = plan(chosen("activation_relu,optimizer"), Scale.FULL, [0], "report", [], archive)
     assert (relu.state.split(",")[0], relu.is_finished) == ("diverged", True)
     assert adam.state == f"finished, {Path('outputs/by/another/name')}"
@@ -244,18 +213,8 @@ def test_a_failure_lets_the_other_rows_run_and_after_a_signal_the_same_command_r
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_its_process(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    long = [*TINY, "epochs=2000"]
-    command = [
-        sys.executable,
-        "-u",
-        "-m",
-        "cifar_lab.reproduce",
-        "--only",
-        "activation_relu",
-        "--scale",
-        "quick",
-        *long,
-    ]
+    words = ["-u", "-m", "cifar_lab.reproduce", "--only", "activation_relu", "--scale", "quick"]
+    command = [sys.executable, *words, *TINY, "epochs=2000"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

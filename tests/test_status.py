@@ -13,10 +13,11 @@ from tests.conftest import holds, refusal
 DIVERGED = "train/loss is nan"
 
 
+Command = Callable[..., tuple[int, str, str]]
+
+
 @pytest.fixture
-def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: Callable[..., tuple[int, str, str]]
-) -> Callable[..., tuple[int, str, str]]:
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: Command) -> Command:
     """Run `python -m cifar_lab.status` with arguments in an empty folder: its exit code, and what it printed."""
     monkeypatch.chdir(tmp_path)
     return partial(called, status.main)
@@ -39,9 +40,7 @@ def _sweep(folder: Path) -> Iterator[None]:
         yield
 
 
-def test_runs_and_sweeps_are_listed_with_state_epoch_accuracy_age_and_folder(
-    command: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_runs_and_sweeps_are_listed_with_state_epoch_accuracy_age_and_folder(command: Command, tmp_path: Path) -> None:
     with _sweep(tmp_path / "outputs" / "seed"):
         code, out, _ = command("outputs")
     assert code == 0
@@ -54,36 +53,28 @@ def test_runs_and_sweeps_are_listed_with_state_epoch_accuracy_age_and_folder(
     holds(" ".join(sweep), *facts)
 
 
-def test_json_has_the_same(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_json_has_the_same(command: Command, tmp_path: Path) -> None:
     with _sweep(tmp_path / "outputs" / "seed"):
         code, out, _ = command("--json")  # of outputs, where nothing else is said
     assert code == 0
     told = json.loads(out)
     assert [run["state"] for run in told["runs"]] == ["finished", "running", "diverged"]
     accuracies = [(run["accuracy"], run["measured_on"]) for run in told["runs"]]
-    assert accuracies == [
-        (0.5, "test"),
-        (0.375, "val"),
-        (None, None),
-    ]
+    assert accuracies == [(0.5, "test"), (0.375, "val"), (None, None)]
     assert told["runs"][2]["error"] == DIVERGED
     assert 0 <= told["runs"][0]["age"] < 100
-    (sweep,) = told["sweeps"]
-    assert sweep == {
-        "folder": "outputs/seed",
-        "jobs": 4,
-        "states": {"finished": 1, "running": 1, "diverged": 1, "missing": 1},
-    }
+    states = {"finished": 1, "running": 1, "diverged": 1, "missing": 1}
+    assert told["sweeps"] == [{"folder": "outputs/seed", "jobs": 4, "states": states}]
 
 
-def test_a_run_whose_process_is_gone_is_dead(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_a_run_whose_process_is_gone_is_dead(command: Command, tmp_path: Path) -> None:
     run = Run(tmp_path / "outputs" / "a")
     run.start({})
     run.set_state("running", process=2**22 + 1)  # above the largest process number
     assert command()[1].splitlines()[1].split()[0] == "dead"
 
 
-def test_no_runs_and_no_folder_are_said(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_no_runs_and_no_folder_are_said(command: Command, tmp_path: Path) -> None:
     refusal(command("outputs"), "outputs")
     (tmp_path / "outputs").mkdir()
     code, out, err = command("outputs")
@@ -99,9 +90,7 @@ def test_an_age_is_told_in_one_unit(seconds: float | None, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["status.json", "result.json", "metrics.csv", ".hydra/overrides.yaml"])
 @pytest.mark.parametrize("content", ["", "{half: [", "word"])
-def test_a_damaged_run_takes_no_list_down(
-    command: Callable[..., tuple[int, str, str]], tmp_path: Path, name: str, content: str
-) -> None:
+def test_a_damaged_run_takes_no_list_down(command: Command, tmp_path: Path, name: str, content: str) -> None:
     with _sweep(tmp_path / "outputs" / "seed"):
         (tmp_path / "outputs" / "seed" / "seed=0" / name).write_text(content)
         code, out, err = command("--json")

@@ -29,18 +29,13 @@ def report(
     archive = Archive(results)
     reproduction = read(paths, archive)
 
-    from cifar_lab.report import dead_units
     from cifar_lab.report.claims.landscape import landscape
     from cifar_lab.report.page import writing
 
     if keep:
         of_landscape = landscape(reproduction.measured).runs
         runs = (*reproduction.runs, *reproduction.of_studies, *of_landscape)
-        ended = [run for run in runs if run.has_ended and run.folder is not None]
-        archive.add(ended)
-        for run in ended:
-            if (counted := dead_units.counted(run)) is not None:
-                archive.add_dead_units(run, counted)
+        archive.add(run for run in runs if run.has_ended and run.folder is not None)
         for run in of_landscape:
             archive.add_arrays(run)
     page = writing.write(reproduction, parameters(), output, archive.figures_folder if keep else None)
@@ -53,10 +48,6 @@ def report(
 
 def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reproduction":
     """Set the runs in folders, and those of an archive, beside the published rows.
-
-    Args:
-        paths: Runs, or folders with runs.
-        archive: Finished runs kept elsewhere.
 
     Raises:
         ValueError: A path is no folder, or the archive is damaged.

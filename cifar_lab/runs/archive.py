@@ -71,7 +71,7 @@ class Archive:
             raise UnreadableError(f"{self.results_file} cannot be read: {error!r}") from None
 
     def add(self, runs: Iterable[Record]) -> None:
-        """Keep runs that have ended, with their metrics; one whose key is there already stays as it is.
+        """Keep runs that have ended, with their metrics and dead units; those that are there stay as they are.
 
         A run that has finished replaces one that has diverged.
 
@@ -88,6 +88,12 @@ class Archive:
                 if run.metrics is not None:
                     with _new(self.numbers(str(run.identity)).metrics) as file:
                         run.metrics.to_csv(file, index=False, lineterminator="\n")
+            path = self.numbers(str(run.identity)).dead_units
+            if run.dead_units is not None and not path.exists():
+                with _new(path) as file:
+                    writer = csv.DictWriter(file, list(run.dead_units), lineterminator="\n")
+                    writer.writeheader()
+                    writer.writerow(run.dead_units)
         lines = [_told(run) for run in kept.values()]
         with _new(self.results_file) as file:
             # All quoted: a carriage return in a word would end the line.
@@ -109,15 +115,6 @@ class Archive:
                 with _new(path, "wb") as file:
                     small = {name: _single(values) for name, values in arrays.items()}
                     np.savez_compressed(file, **small)  # type: ignore[arg-type]
-
-    def add_dead_units(self, run: Record, counted: Mapping[str, Any]) -> None:
-        """Keep the dead units that `explain` has counted, unless they are there; raises as `add_arrays`."""
-        path = self.numbers(str(run.identity)).dead_units
-        if not path.exists():
-            with _new(path) as file:
-                writer = csv.DictWriter(file, list(counted), lineterminator="\n")
-                writer.writeheader()
-                writer.writerow(counted)
 
     def _readable(self, run: Record) -> Record:
         """A run as it will be read again; one that cannot be would make the whole file unreadable."""

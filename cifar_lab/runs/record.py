@@ -133,6 +133,21 @@ class Record:
         return None if self.numbers is None else _arrays(self.numbers.probes)
 
     @cached_property
+    def dead_units(self) -> Mapping[str, Any] | None:
+        """The run's row of `dead_units.csv` (`docs/explain.md`); None if its units, as it is now, are not counted."""
+        import pandas as pd
+
+        if self.numbers is None:
+            return None
+        try:
+            rows = pd.read_csv(self.numbers.dead_units, dtype={"fingerprint": str})  # `12e4` is no number
+            # The run's own row is the first; those after it are of networks that it was compared with.
+            own = {str(name): value for name, value in rows.iloc[0].items()}
+        except (OSError, ValueError, IndexError):  # none, or a damaged one
+            return None
+        return own if own.get("fingerprint") == self.identity else None
+
+    @cached_property
     def composition(self) -> str:
         """What runs of all seeds share, as one word: the settings, the experiment, and the study."""
         own = {key: value for key, value in self.settings.items() if "${seed}" not in self.sources.get(key, "")}

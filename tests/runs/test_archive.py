@@ -58,6 +58,14 @@ def test_missing_and_damaged_numbers_are_none_except_damaged_curves_of_the_archi
         _ = kept.metrics
 
 
+@pytest.mark.parametrize("name", ["0123456789012345", "12345678901234e5"])
+def test_a_fingerprint_that_looks_like_a_number_is_kept_as_text(tmp_path: Path, name: str) -> None:
+    run = _record(tmp_path / "run", {"loss": np.zeros(2)}, name=name)
+    assert run.numbers is not None
+    run.numbers.dead_units.write_text(f"fingerprint,images\n{name},2000\n")
+    assert run.dead_units == {"fingerprint": name, "images": 2000}
+
+
 def test_both_studies_take_less_than_five_megabytes(tmp_path: Path) -> None:
     """At random numbers, of which nothing can be compressed: 24 runs of 7,040 steps, 12 of 157 probes, 12 of 15,000."""
     archive, drawn = Archive(tmp_path / "results"), np.random.default_rng(0)

@@ -66,18 +66,15 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, monkeypatch
     assert not victim.exists()
 
 
-def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
+def test_a_zip_bomb_and_what_is_no_dictionary_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(50_000_000))
     with pytest.raises(CheckpointError, match=re.escape(str(path))):
         read_checkpoint(path)
-
-
-def test_what_is_no_dictionary_is_no_checkpoint(tmp_path: Path) -> None:
-    torch.save([1, 2], tmp_path / "last.ckpt")
+    torch.save([1, 2], path)
     with pytest.raises(CheckpointError, match=r"last\.ckpt.* list$"):
-        read_checkpoint(tmp_path / "last.ckpt")
+        read_checkpoint(path)
 
 
 def test_the_first_whole_one_is_chosen_and_the_reasons_told(tmp_path: Path) -> None:

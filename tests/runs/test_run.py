@@ -15,13 +15,16 @@ from cifar_lab.runs import Run, RunExistsError, locked, replacing
 def test_what_a_run_writes_is_read_back(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     run.folder.mkdir()
-    run.start({"seed": 1, "model": {"filters": [1, 2, 3]}})
+    config = {"seed": 1, "model": {"filters": [1, 2, 3]}}
+    parts = {"overrides": ["seed=1"], "options": {"loss": "ce"}, "interpolations": {"data.seed": "${seed}"}}
+    run.start(config, **parts)  # type: ignore[arg-type]
     run.append_metrics({"epoch": 1, "train/loss": 0.5, "val/acc": float("nan")})
     run.append_metrics({"epoch": 2, "train/loss": 0.25, "val/acc": 0.75})
     run.write_steps({"loss": np.array([1.0, 2.0], np.float32), "lr": np.array([0.1, 0.1])})
     run.write_probes({"step": np.array([0, 100]), "eta": np.array([[0.5], [np.inf]])})
     run.finish({"test/acc": 0.5})
-    assert run.config() == {"seed": 1, "model": {"filters": [1, 2, 3]}}
+    assert run.config() == config
+    assert run.composition() == {**parts, "config": config}
     assert run.metrics()["train/loss"].tolist() == [0.5, 0.25]
     assert run.metrics()["val/acc"].isna().tolist() == [True, False]
     assert run.steps()["loss"].tolist() == [1.0, 2.0]
@@ -56,7 +59,7 @@ def test_what_a_killed_process_was_writing_is_removed_when_the_run_starts_again(
     assert (run.checkpoints / ".mine").exists() == goes_on
 
 
-def test_an_unfinished_run_starts_again_from_nothing(tmp_path: Path) -> None:
+def test_a_failure_leaves_its_traceback_and_no_result_and_the_run_starts_again_from_nothing(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.start({})
     run.append_metrics({"epoch": 1})
@@ -65,19 +68,6 @@ def test_an_unfinished_run_starts_again_from_nothing(tmp_path: Path) -> None:
     run.write_probes({"step": np.array([0])})
     run.save_snapshot(nn.Linear(1, 1), 3)
     assert list(run.snapshots()) == [3]
-    run.fail("failed", RuntimeError("no"))
-    run.start({})
-    assert run.status()["state"] == "running"
-    assert not run.metrics_file.exists()
-    assert not run.checkpoints.exists()
-    assert not run.probes_file.exists()
-    assert run.snapshots() == {}
-    assert not run.error_file.exists()
-
-
-def test_a_failure_leaves_its_traceback_and_no_result(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.start({})
     run.result_file.write_text("{}")
     try:
         raise RuntimeError("no")
@@ -88,6 +78,11 @@ def test_a_failure_leaves_its_traceback_and_no_result(tmp_path: Path) -> None:
     assert run.status()["error"] == "no"
     traceback = run.error_file.read_text(encoding="utf-8")
     assert "Traceback" in traceback and "RuntimeError: no" in traceback
+    run.start({})
+    assert run.status()["state"] == "running"
+    assert not run.snapshots()
+    left = (run.metrics_file, run.checkpoints, run.probes_file, run.error_file)
+    assert not any(path.exists() for path in left)
 
 
 def test_a_write_that_breaks_off_leaves_the_file_as_it_was(tmp_path: Path) -> None:
@@ -111,36 +106,14 @@ def test_weights_are_a_plain_contiguous_state_dict(tmp_path: Path) -> None:
     assert [path.name for path in run.weights.iterdir()] == ["trained_further.pth"]
 
 
-def test_the_validation_of_an_epoch_is_its_row(tmp_path: Path) -> None:
+def test_the_best_epoch_is_the_first_of_equals_and_its_validation_is_its_row(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    for epoch, accuracy in enumerate((0.25, 0.75, 0.5), start=1):
-        run.append_metrics({"epoch": epoch, "val/acc": accuracy, "val/loss": 1 - accuracy})
-    assert run.validation(2) == {"val/acc": 0.75, "val/loss": 0.25}
-
-
-def test_the_best_epoch_is_the_first_of_equals(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    for epoch, accuracy in enumerate((0.25, float("nan"), 0.75, 0.75), start=1):
-        run.append_metrics({"epoch": epoch, "val/acc": accuracy})
-    assert run.best_epoch() == 3
-
-
-def test_without_a_validation_there_is_no_best_epoch(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.append_metrics({"epoch": 1, "val/acc": float("nan")})
+    run.append_metrics({"epoch": 1, "val/acc": float("nan"), "val/loss": float("nan")})
     assert run.best_epoch() is None
-
-
-def test_what_was_composed_is_read_back(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.start({"seed": 1}, ["seed=1"], {"loss": "ce", "experiment": None}, {"data.seed": "${seed}"})
-    assert run.overrides() == ["seed=1"]
-    assert run.composition() == {
-        "overrides": ["seed=1"],
-        "options": {"loss": "ce", "experiment": None},
-        "interpolations": {"data.seed": "${seed}"},
-        "config": {"seed": 1},
-    }
+    for epoch, accuracy in enumerate((0.25, float("nan"), 0.75, 0.75), start=2):
+        run.append_metrics({"epoch": epoch, "val/acc": accuracy, "val/loss": 1 - accuracy})
+    assert run.best_epoch() == 4
+    assert run.validation(4) == {"val/acc": 0.75, "val/loss": 0.25}
 
 
 def test_an_outcome_is_the_result_or_what_became_of_the_run(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from cifar_lab.runs import Run, locked
 from cifar_lab.table import output, text
-from cifar_lab.table.comparison import Comparison, compare, varying, written
+from cifar_lab.table.comparison import Comparison, compare, written
 from cifar_lab.table.records import collect
 from tests.conftest import holds
 
@@ -95,15 +95,15 @@ def test_a_row_holds_mean_deviation_and_number_over_seeds(make: Make) -> None:
 
 def test_only_what_varies_is_a_column(make: Make) -> None:
     runs = [make(epochs=epochs) for epochs in (10, 20)]  # the schedule's length follows, and is no column
-    assert varying(collect([(runs, [])])) == ["epochs"]
+    assert _compared(runs).columns == ("epochs",)
     runs = [make("optimizer.lr=0.1"), make("optimizer.lr=0.01 seed=1")]  # neither folders nor what follows the seed
-    assert varying(collect([(runs, [])])) == ["optimizer.lr"]
-    assert varying(collect([(runs[:1], [])])) == []
+    assert _compared(runs).columns == ("optimizer.lr",)
+    assert _compared(runs[:1]).columns == ()
 
 
 def test_another_options_own_settings_are_no_columns_and_the_same_options_are(make: Make) -> None:
     runs = [make("loss=ce"), make("loss=focal")]
-    assert varying(collect([(runs, [])])) == ["loss"]
+    assert _compared(runs).columns == ("loss",)
     comparison = _compared([*runs, make("loss=focal loss.gamma=1")])
     assert comparison.columns == ("loss", "loss.gamma")
     assert [tuple(row.cells.values()) for row in comparison.rows] == [("ce", ""), ("focal", "2"), ("focal", "1")]
@@ -111,7 +111,7 @@ def test_another_options_own_settings_are_no_columns_and_the_same_options_are(ma
 
 def test_columns_come_in_the_order_in_which_they_were_typed(make: Make) -> None:
     runs = [make("optimizer.lr=0.1 loss=ce"), make("optimizer.lr=0.2 loss=focal")]
-    assert varying(collect([(runs, [])])) == ["optimizer.lr", "loss"]
+    assert _compared(runs).columns == ("optimizer.lr", "loss")
 
 
 def test_two_of_one_composition_and_seed_count_once(make: Make) -> None:
@@ -130,6 +130,7 @@ def test_what_has_no_result_is_a_row_that_says_so(make: Make) -> None:
     jobs = [[f"loss={loss}", f"seed={seed}"] for loss in ("ce", "focal") for seed in (0, 1, 2)]
     with locked(runs[3].lock_file):
         rows = text.table(_compared(runs, jobs)).set_index("loss")
+    assert "seed 1 dead" in _compared(runs, jobs).rows[1].state
     assert list(rows.index) == ["ce", "focal"]
     assert rows.loc["ce", text.CHOSEN] == "50.00 (1)"
     holds(rows.loc["ce", "state"], "1 of 3", "seed 1 diverged", "train/loss is nan", "seed 2 missing")
@@ -139,57 +140,44 @@ def test_what_has_no_result_is_a_row_that_says_so(make: Make) -> None:
     holds(rows.loc["focal", "state"], *facts)
 
 
-def test_a_reason_that_several_runs_share_is_told_once(make: Make) -> None:
+def test_a_reason_that_several_runs_share_is_told_once_and_its_bar_splits_no_cell(make: Make, tmp_path: Path) -> None:
     runs = [make(f"seed={seed}") for seed in (0, 1)]
     for run in runs:
-        run.fail("failed", RuntimeError("no memory"))
+        run.fail("failed", RuntimeError("no | memory"))
     (row,) = _compared(runs).rows
     holds(row.state, "0 of 2", "seeds 0 1 failed")
-    assert row.state.count("no memory") == 1
+    assert row.state.count("no | memory") == 1
+    assert r" no \| memory" in text.markdown(_compared(runs), "x", tmp_path)
 
 
 def test_a_missing_composition_is_told_by_its_command_line(make: Make) -> None:
     jobs = [[f"loss={loss}", f"optimizer.lr={lr}"] for loss in ("ce", "focal") for lr in ("1e-3", "0.1")]
     comparison = _compared([make("loss=ce optimizer.lr=1e-3", 0.5)], jobs)
-    assert [tuple(row.cells.values()) for row in comparison.rows] == [
-        *(("ce", "0.001"), ("ce", "0.1"), ("focal", "0.001"), ("focal", "0.1"))
-    ]
+    cells = [("ce", "0.001"), ("ce", "0.1"), ("focal", "0.001"), ("focal", "0.1")]
+    assert [tuple(row.cells.values()) for row in comparison.rows] == cells
     assert [row.state for row in comparison.rows] == ["finished", "missing", "missing", "missing"]
+    comparison = _compared([], jobs)  # nothing ran
+    assert comparison.columns == ("loss", "optimizer.lr")
+    assert {row.state for row in comparison.rows} == {"missing"}
 
 
-def test_a_sweep_of_which_nothing_ran_is_all_missing() -> None:
-    comparison = _compared([], [["loss=ce", "seed=0"], ["loss=focal", "seed=0"]])
-    assert comparison.columns == ("loss",)
-    assert [row.state for row in comparison.rows] == ["missing", "missing"]
-
-
-def test_a_run_whose_process_is_gone_is_dead(make: Make) -> None:
-    run = make("loss=ce")
-    with locked(run.lock_file):
-        assert _compared([run]).rows[0].state.startswith("running")
-    assert _compared([run]).rows[0].state == "dead"
-
-
-def test_two_experiments_that_are_one_composition_both_have_their_row(make: Make) -> None:
-    runs = [make("seed=0", 0.5), make("seed=0", 0.5)]
-    for run, experiment in zip(runs, ("loss_ce", "optimizer_adam"), strict=True):
-        told = run.composition()
-        told["options"]["experiment"] = experiment
-        run.composition_file.write_text(json.dumps(told))
-    comparison = _compared(runs)
-    assert comparison.columns == ("experiment",)
-    assert [row.cells["experiment"] for row in comparison.rows] == ["loss_ce", "optimizer_adam"]
-
-
-def test_an_option_that_changes_no_numbers_is_no_column(make: Make) -> None:
+@pytest.mark.parametrize(
+    ("group", "options", "columns"),
+    [("experiment", ("loss_ce", "optimizer_adam"), ["experiment"]), ("trainer", ("cpu", "auto"), [])],
+)
+def test_two_experiments_of_one_composition_have_a_row_each_and_options_that_change_no_numbers_one_row(
+    make: Make, group: str, options: tuple[str, ...], columns: list[str]
+) -> None:
     runs = [make(f"seed={seed}", 0.5) for seed in (0, 1)]
-    for run, trainer in zip(runs, ("cpu", "auto"), strict=True):
+    for run, option in zip(runs, options, strict=True):
         told = run.composition()
-        told["options"]["trainer"] = trainer
+        told["options"][group] = option
         run.composition_file.write_text(json.dumps(told))
     comparison = _compared(runs)
-    assert comparison.columns == ()
-    assert len(comparison.rows) == 1
+    assert list(comparison.columns) == columns
+    assert [list(row.cells.values()) for row in comparison.rows] == (
+        [[option] for option in options] if columns else [[]]
+    )
 
 
 def test_a_missing_composition_states_nothing_that_another_option_would_bring(make: Make) -> None:
@@ -239,29 +227,15 @@ def test_damaged_metrics_leave_the_other_curves(make: Make, content: str) -> Non
     assert figure is not None
     lines = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[1].lines}
     assert lines == {"focal": [0.5]} | ({"ce": [0.5]} if content.count("\n") == 2 and "train" in content else {})
-
-
-def test_a_diverged_run_is_no_curve(make: Make) -> None:
-    good, bad = make("loss=focal", 0.5), make("loss=ce", 0.5)
     bad.fail("diverged", RuntimeError("train/loss is nan"))
     figure = output.curves(_compared([good, bad]), "losses")
     assert figure is not None
     assert [line.get_label() for line in figure.axes[1].lines] == ["focal"]
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (50.0, "50"),
-        (1e-6, "1e-06"),
-        (0.1234567891, "0.1234567891"),
-        (True, "true"),
-        (None, "null"),
-        ([4.0, 8.0], "[4,8]"),
-    ],
-)
-def test_settings_are_written_as_one_types_them(value: object, text: str) -> None:
-    assert written(value) == text
+def test_settings_are_written_as_one_types_them() -> None:
+    values = [50.0, 1e-6, 0.1234567891, True, None, [4.0, 8.0]]
+    assert list(map(written, values)) == ["50", "1e-06", "0.1234567891", "true", "null", "[4,8]"]
 
 
 def test_the_page_says_what_a_reader_must_know(make: Make, tmp_path: Path) -> None:
@@ -281,21 +255,11 @@ def test_the_page_says_what_a_reader_must_know(make: Make, tmp_path: Path) -> No
     assert f"[{runs[0].folder.name}](<{runs[0].folder.name}>)" in page
 
 
-def test_a_bar_of_the_messages_splits_no_cell(make: Make, tmp_path: Path) -> None:
-    run = make("loss=ce")
-    run.fail("failed", RuntimeError("a | b"))
-    page = text.markdown(_compared([run]), "x", tmp_path)
-    assert r" a \| b" in page
-
-
 def test_files_and_figures_are_written_as_far_as_there_are_results(make: Make, tmp_path: Path) -> None:
-    runs = [make("loss=ce seed=0", 0.5), make("loss=ce seed=1", 0.6), make("loss=focal")]
-    output.write(_compared(runs), tmp_path / "with")
-    assert {path.name for path in (tmp_path / "with").iterdir()} == {
-        *("table.md", "table.csv", "curves.png", "accuracy.png")
-    }
-    output.write(_compared(runs[2:]), tmp_path / "with")
-    assert {path.name for path in (tmp_path / "with").iterdir()} == {"table.md", "table.csv"}
+    runs, folder = [make("loss=ce seed=0", 0.5), make("loss=focal")], tmp_path / "table"
+    for shown, figures in ((runs, ["accuracy.png", "curves.png"]), (runs[1:], [])):
+        output.write(_compared(shown), folder)
+        assert sorted(path.name for path in folder.iterdir()) == [*figures, "table.csv", "table.md"]
 
 
 def test_figures_hold_every_composition_and_its_spread(make: Make) -> None:

@@ -15,8 +15,8 @@ from cifar_lab.report.claims.evidence import (
     verdict,
 )
 from cifar_lab.report.claims.numbers import ACCURACY, Numbers, Quantity, numbers_of, of_curve, rows_of, study_of
-from cifar_lab.report.dead_units import negative_only
 from cifar_lab.report.reproduction import Reproduction
+from cifar_lab.runs import Record
 from cifar_lab.table.curves import largest_jump, mean_jump
 
 __all__ = ["Claim", "claims"]
@@ -28,7 +28,20 @@ _TUNED = "study=optimizer, each at its own rate"
 _TRAINED = "outputs/experiment-seed/experiment=activation_*relu,*"
 _EXPLAINED = f'for run in {_TRAINED}; do python -m cifar_lab.explain "$run"; done'
 
-_NEGATIVE_ONLY = Quantity("units whose input is never above 0", negative_only)
+_FEWEST_IMAGES = 2_000  # more can only make the share of dead units smaller, so those of fewer do not compare
+
+
+def _negative_only(run: Record) -> float | None:
+    """The share of units whose input is never above 0, from 0 to 1; None if not counted over enough images."""
+    counted = run.dead_units or {}
+    try:
+        share, images = float(counted["negative_only"]), int(counted["images"])
+    except (ValueError, TypeError, KeyError):
+        return None
+    return share if images >= _FEWEST_IMAGES and 0 <= share <= 1 else None
+
+
+_NEGATIVE_ONLY = Quantity("units whose input is never above 0", _negative_only)
 _LARGEST_JUMP = Quantity("largest change", of_curve(largest_jump), unit="", digits=3)
 _MEAN_JUMP = Quantity("mean change", of_curve(mean_jump), unit="", digits=4)
 
