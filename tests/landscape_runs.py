@@ -1,5 +1,6 @@
-"""Runs with and without BatchNorm as training leaves them, with losses and probes that a test chooses."""
+"""Runs with and without BatchNorm as training leaves them, with losses and quadratic probes that a test chooses."""
 
+import itertools
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -10,10 +11,10 @@ import numpy as np
 from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES
 from cifar_lab.report.published import Row, tables
 from cifar_lab.runs import Run
-from tests.made_up_probes import quadratic_probes
 from tests.published_runs import STEPS_PER_EPOCH, leave_run
 
 RATES = (1e-4, 5e-4, 1e-3, 2e-3)
+DISTANCES = (1e-4, 1e-3, 1e-2, 1e-1)
 FINE = (1e-3, 1e-2, 1e-1, *PAPER_MULTIPLES)
 
 
@@ -36,13 +37,8 @@ def leave(
     """A run of VGG-A on CIFAR-10 of some epochs, ten steps each, without steps and probes."""
     row = _rows()["vgg_a_bn,optimizer.lr=1e-3" if bn else "vgg_a,optimizer.lr=1e-3"]
     kept = {"optimizer.lr": lr, **(changes or {})}
-    options = {
-        "study": "bn_landscape",
-        "experiment": None,
-        "model": "vgg_a",
-        "data": "cifar10",
-        **told.pop("options", {}),
-    }
+    options = {"study": "bn_landscape", "experiment": None, "model": "vgg_a", "data": "cifar10"}
+    options |= told.pop("options", {})
     return leave_run(folder, row, accuracy, seed=seed, epochs=epochs, changes=kept, options=options, **told)
 
 
@@ -68,21 +64,12 @@ def leave_band(
     That is over all four rates, or the first and the last. From seed to seed it is `widen` times wider, for an
     interval that is no point.
     """
-    for seed in seeds:
-        for bn in (True, False):
-            for lr in rates:
-                name = f"{'bn' if bn else 'none'}_{init}_{lr:g}_{seed}"
-                run = leave(
-                    folder / name,
-                    bn=bn,
-                    lr=lr,
-                    seed=seed,
-                    epochs=epochs,
-                    changes={"model.init": init, **(changes or {})},
-                    **told,
-                )
-                spread = 1 if bn else 1 + widen * seed
-                _write(run.steps_file, {"loss": losses(bn, lr, epochs * STEPS_PER_EPOCH, spread).astype(np.float32)})
+    for seed, bn, lr in itertools.product(seeds, (True, False), rates):
+        name = f"{'bn' if bn else 'none'}_{init}_{lr:g}_{seed}"
+        kept = {"model.init": init, **(changes or {})}
+        run = leave(folder / name, bn=bn, lr=lr, seed=seed, epochs=epochs, changes=kept, **told)
+        spread = 1 if bn else 1 + widen * seed
+        _write(run.steps_file, {"loss": losses(bn, lr, epochs * STEPS_PER_EPOCH, spread).astype(np.float32)})
 
 
 def diverge(run: Run) -> None:
@@ -118,11 +105,55 @@ def leave_probed(
         drawn = np.random.default_rng(seed)
         gradients = drawn.normal(size=(probes, 3))
         steps = np.unique(np.geomspace(1, 10 * probes, probes).astype(int) - 1 + np.arange(probes))
-        for init in inits:
-            for bn in (True, False):
-                changes = {"model.init": init, "scheduler.total_iters": 0}
-                run = leave(folder / f"{bn}_{init}_{seed}", bn=bn, lr=lr, seed=seed, changes=changes, **told)
-                factor = 1.0 if bn else sharper * (1 + noise * seed)
-                matrix = np.diag([0.2, 0.5, 1.0]) * factor
-                write_probes(run, quadratic_probes(matrix, gradients, lr=lr, multiples=FINE, steps=steps))
-                _write(run.steps_file, {"loss": np.ones(40, dtype=np.float32)})
+        for init, bn in itertools.product(inits, (True, False)):
+            changes = {"model.init": init, "scheduler.total_iters": 0}
+            run = leave(folder / f"{bn}_{init}_{seed}", bn=bn, lr=lr, seed=seed, changes=changes, **told)
+            matrix = np.diag([0.2, 0.5, 1.0]) * (1.0 if bn else sharper * (1 + noise * seed))
+            write_probes(run, quadratic_probes(matrix, gradients, lr=lr, multiples=FINE, steps=steps))
+            _write(run.steps_file, {"loss": np.ones(40, dtype=np.float32)})
+
+
+def quadratic_probes(
+    matrix: np.ndarray,
+    gradients: np.ndarray,
+    *,
+    lr: float,
+    multiples: Sequence[float],
+    steps: Sequence[int] | None = None,
+) -> dict[str, np.ndarray]:
+    """What `probes.npz` holds of a quadratic loss with a Hessian `(N, N)`, at points with gradients `(P, N)`."""
+    number = len(gradients)
+    norms = np.linalg.norm(gradients, axis=1)
+    bent = gradients @ matrix
+    sharpness = np.einsum("pi,pi->p", gradients, bent) / norms**2
+
+    def moved(eta: np.ndarray) -> dict[str, np.ndarray]:
+        after = gradients[:, None] - eta[..., None] * bent[:, None]
+        distance = np.linalg.norm(after - gradients[:, None], axis=2)
+        lengths = np.linalg.norm(after, axis=2)
+        return {
+            "eta": eta,
+            "moved_loss": 1 - eta * norms[:, None] ** 2 * (1 - eta * sharpness[:, None] / 2),
+            "moved_grad_norm": lengths,
+            "grad_distance": distance,
+            "grad_cosine": np.einsum("pi,pji->pj", gradients, after) / (norms[:, None] * lengths),
+            "beta": distance / (eta * norms[:, None]),
+            "curvature": np.broadcast_to(sharpness[:, None], eta.shape),
+        }
+
+    weight_norm = np.full(number, 10.0)
+    told = {
+        "step": np.arange(number) if steps is None else np.asarray(steps),
+        "loss": np.ones(number),
+        "grad_norm": norms,
+        **moved(np.full((number, 1), lr) * np.asarray(multiples)),
+        "lr": np.full(number, lr),
+        "hessian_norm": np.linalg.norm(bent, axis=1) / norms,
+        "sharpness": sharpness,
+        "weight_norm": weight_norm,
+        "seconds": np.full(number, 0.5),
+    }
+    of_relative = moved(np.asarray(DISTANCES) * (weight_norm / norms)[:, None])
+    told |= {f"relative_{name}": values for name, values in of_relative.items()}
+    told["relative_distance"] = np.asarray(DISTANCES)
+    return told

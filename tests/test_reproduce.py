@@ -15,12 +15,13 @@ import pytest
 from cifar_lab import reproduce
 from cifar_lab.config import checked
 from cifar_lab.report.planned import chosen, network_of, plan
-from cifar_lab.report.published import Row, Scale, tables
+from cifar_lab.report.published import Scale
 from cifar_lab.runs import Archive, Run, find_runs, read
 from cifar_lab.train import cost, fitting
 from cifar_lab.train.attempt import Attempt
 from cifar_lab.train.cost import Speed
 from tests.conftest import names, refusal
+from tests.judged_runs import row
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
 
@@ -28,11 +29,6 @@ Command = Callable[..., tuple[int, str, str]]
 # Tiny networks: the real ones take minutes on a slow machine, and what is tested here does not depend on them.
 DATA = ["data=synthetic", "data.num_train=80", "data.num_test=20", "data.train_size=64", "batch_size=32"]
 TINY = [*DATA, "model.filters=[2,2,2]", "logger=none"]
-
-
-@pytest.fixture(scope="module")
-def rows() -> dict[str, Row]:
-    return {row.name: row for table in tables() for row in table.rows}
 
 
 @pytest.fixture
@@ -57,12 +53,12 @@ def command(called: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("vgg_a_bn,optimizer.lr=2e-3", {"epochs": 2}, {}),
     ],
 )
-def test_scales(rows: dict[str, Row], name: str, quick: dict[str, int], smoke: dict[str, int]) -> None:
-    row = rows[name]
-    assert row.shortened(Scale.FULL) == {}
-    assert row.shortened(Scale.QUICK) == quick
-    assert row.shortened(Scale.SMOKE) == {"epochs": 1, **smoke, "data.train_size": 1000}
-    assert row.command(Scale.QUICK, 3, "holdout")[-2:] == ["protocol=holdout", "seed=3"]
+def test_scales(name: str, quick: dict[str, int], smoke: dict[str, int]) -> None:
+    made = row(name)
+    assert made.shortened(Scale.FULL) == {}
+    assert made.shortened(Scale.QUICK) == quick
+    assert made.shortened(Scale.SMOKE) == {"epochs": 1, **smoke, "data.train_size": 1000}
+    assert made.command(Scale.QUICK, 3, "holdout")[-2:] == ["protocol=holdout", "seed=3"]
 
 
 QUICK_AND_SMOKE = itertools.product(
@@ -75,8 +71,8 @@ FAST = [("swa", Scale.SMOKE), ("resnet_adamw", Scale.QUICK)]
     ("name", "scale"),
     [pytest.param(*case, marks=() if case in FAST else pytest.mark.slow) for case in QUICK_AND_SMOKE],
 )
-def test_shortened_rows_can_be_run(rows: dict[str, Row], name: str, scale: Scale) -> None:
-    assert checked([*rows[name].command(scale), "data=synthetic"]).jobs
+def test_shortened_rows_can_be_run(name: str, scale: Scale) -> None:
+    assert checked([*row(name).command(scale), "data=synthetic"]).jobs
 
 
 def test_the_plan_has_every_composition_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,17 +100,15 @@ def test_a_hypothesis_is_run_by_its_name_alone(tmp_path: Path, monkeypatch: pyte
     assert (one.config["model"]["dropout"], one.config["published"]) == (0, None)
 
 
-def test_a_row_is_found_wherever_it_lies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: dict[str, Row], data_folder: Path
-) -> None:
+def test_a_row_is_found_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_folder: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CIFAR_LAB_DATA", str(data_folder))
-    leave_run(tmp_path / "outputs" / "by" / "another" / "name", rows["optimizer_adam"], 0.88)
-    leave_run(tmp_path / "outputs" / "begun", rows["optimizer_sgd"], 0.7, finished=False)
-    kept = leave_run(tmp_path / "elsewhere", rows["optimizer_sign_sgd"], 0.8)
+    leave_run(tmp_path / "outputs" / "by" / "another" / "name", row("optimizer_adam"), 0.88)
+    leave_run(tmp_path / "outputs" / "begun", row("optimizer_sgd"), 0.7, finished=False)
+    kept = leave_run(tmp_path / "elsewhere", row("optimizer_sign_sgd"), 0.8)
     archive = Archive(tmp_path / "results")
     archive.add([read(kept)])
-    diverge(leave_run(tmp_path / "outputs" / "diverged", rows["activation_relu"], 0.8))
+    diverge(leave_run(tmp_path / "outputs" / "diverged", row("activation_relu"), 0.8))
     relu, adam, sgd, sign_sgd = plan(chosen("activation_relu,optimizer"), Scale.FULL, [0], "report", [], archive)
     assert (relu.state.split(",")[0], relu.is_finished) == ("diverged", True)
     assert adam.state == f"finished, {Path('outputs/by/another/name')}"

@@ -1,12 +1,11 @@
 """Compared runs as a table on the terminal and in files, and as figures."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from cifar_lab.figures import Colour, Figure, colours
+from cifar_lab.figures import Figure, colours
 from cifar_lab.runs import Sweep, replacing
 from cifar_lab.runs.labels import val_label
 from cifar_lab.runs.outputs import write_figure
@@ -61,26 +60,29 @@ def show(comparison: Comparison, folder: Path | None) -> None:
 
 def curves(comparison: Comparison, title: str) -> Figure | None:
     """Curves of every run that has trained an epoch and has not diverged; None if there is none."""
+    named = _named(comparison, title)
     every = {
-        name: [record.metrics for record in row.records if record.metrics is not None]
-        for name, row in _named(comparison, title)
+        name: [record.metrics for record in row.records if record.metrics is not None] for name, row in named.items()
     }
     metrics = {name: frames for name, frames in every.items() if frames}
     if not metrics:
         return None
     measured_on = " or ".join(sorted({val_label(row.protocol) for row in comparison.rows if row.protocol}))
-    return figures.compared_curves(metrics, _colours(comparison, title), title, measured_on)
+    return figures.compared_curves(metrics, dict(zip(named, colours(len(named)), strict=True)), title, measured_on)
 
 
 def accuracies(comparison: Comparison, title: str) -> Figure | None:
     """Test accuracies of every composition with a result; None if there is none."""
-    rows = {name: row for name, row in _named(comparison, title) if len(row.values("test/acc"))}
+    named = _named(comparison, title)
+    rows = {name: row for name, row in named.items() if len(row.values("test/acc"))}
     if not rows:
         return None
     values = {name: row.values("test/acc") for name, row in rows.items()}
     sizes = {name: int(row.values("test_size").min()) for name, row in rows.items()}
     intervals = np.array([accuracy_interval(values[name], sizes[name]) for name in rows])
-    return figures.compared_accuracies(values, intervals, _colours(comparison, title), title, _INTERVALS)
+    return figures.compared_accuracies(
+        values, intervals, dict(zip(named, colours(len(named)), strict=True)), title, _INTERVALS
+    )
 
 
 def drawn_rows(comparison: Comparison) -> Comparison:
@@ -92,16 +94,12 @@ def drawn_rows(comparison: Comparison) -> Comparison:
     return Comparison(comparison.columns, tuple(comparison.rows[index] for index in best))
 
 
-def _named(comparison: Comparison, title: str) -> Iterator[tuple[str, Row]]:
-    """Each row under a name that no other has."""
+def _named(comparison: Comparison, title: str) -> dict[str, Row]:
+    """Each row under a name that no other has; all rows share out the colours, whichever of them a figure shows."""
     seen: Counter[str] = Counter()
+    named = {}
     for row in comparison.rows:
         name = row.label or title
         seen[name] += 1
-        yield (name if seen[name] == 1 else f"{name} ({seen[name]})"), row
-
-
-def _colours(comparison: Comparison, title: str) -> dict[str, Colour]:
-    """A row has the same colour in every figure, whichever rows a figure shows."""
-    names = [name for name, _ in _named(comparison, title)]
-    return dict(zip(names, colours(len(names)), strict=True))
+        named[name if seen[name] == 1 else f"{name} ({seen[name]})"] = row
+    return named

@@ -198,10 +198,12 @@ def test_interpolation_ends_at_the_two_networks(runs, command):
 
 
 def test_between_a_run_and_its_twin_nothing_changes(runs, command):
-    code, out, err = command("interpolate", runs / "with", runs / "twin", "--images", 20, "--points", 3, "--json")
+    shutil.copytree(runs / "twin", runs / "again" / "with")
+    both = (runs / "with", runs / "again" / "with")
+    code, out, err = command("interpolate", *both, "--images", 20, "--points", 3, "--json")
     assert code == 0, err
     (row,) = json.loads(out)["rows"]
-    assert (row["start"], row["end"]) == ("with", "twin")
+    assert (row["start"], row["end"]) == ("sweep/with", "again/with")
     assert row["train_barrier"] == pytest.approx(0, abs=1e-6)
     frame = pd.read_csv(runs / "landscape" / "interpolate.csv")
     assert np.ptp(frame["held_out_loss"]) == pytest.approx(0, abs=1e-6)
@@ -262,6 +264,8 @@ def test_what_cannot_be_looked_at_is_one_line(runs, trained, command):
         (["interpolate", "sweep/bare", *few], ["sweep/bare", "callbacks=snapshots"]),
         (["curvature", "sweep/damaged", *few], ["epoch_0002.pt"]),
         (["surface", "sweep/foreign", *few], ["my_lab.Model", "--allow my_lab"]),
+        (["band", "sweep/with"], ["study=bn_landscape"]),
+        (["smoothness", "sweep/with"], ["study=bn_smoothness"]),
         (["surface"], ["RUN"]),
         ([], []),
     ):

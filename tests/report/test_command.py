@@ -18,10 +18,10 @@ from cifar_lab import report, train
 from cifar_lab.report import command
 from cifar_lab.report.claims.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
 from cifar_lab.report.lengths import _SCALES, FULL
-from cifar_lab.report.published import Row, Scale, tables
+from cifar_lab.report.published import Scale, tables
 from cifar_lab.report.reproduction import VERDICTS
 from tests.conftest import holds, quick, refusal
-from tests.judged_runs import CLAIMS, leave_seeds
+from tests.judged_runs import CLAIMS, leave_seeds, row
 from tests.landscape_runs import diverge, leave_band, leave_probed
 from tests.published_runs import leave_run
 
@@ -29,11 +29,6 @@ WITHIN_NOISE, LOWER, _, DIVERGED, NONE_PUBLISHED, NOT_RUN = VERDICTS
 QUICK = _SCALES[Scale.QUICK]
 # Columns of the page's tables, whatever their headings.
 ROW, PUBLISHED, BEST, LAST, JUDGED, CHOSEN, _, PARAMETERS, _, MACHINE, STATE = range(11)
-
-
-@pytest.fixture(scope="module")
-def rows() -> dict[str, Row]:
-    return {row.name: row for table in tables() for row in table.rows}
 
 
 @pytest.fixture(scope="module")
@@ -46,26 +41,26 @@ def _networks_are_counted_once(monkeypatch: pytest.MonkeyPatch, parameters: dict
     monkeypatch.setattr(command, "parameters", lambda: parameters)
 
 
-def _leave_runs(folder: Path, rows: dict[str, Row]) -> None:
+def _leave_runs(folder: Path) -> None:
     """Runs of every kind."""
     for name, accuracy in (("leaky_relu", 0.894), ("relu", 0.893), ("elu", 0.860)):
-        leave_seeds(folder, rows[f"activation_{name}"], accuracy, spread=0.0004)
-    leave_run(folder / "holdout", rows["activation_relu"], 0.871, protocol="holdout")
-    leave_run(folder / "adam", rows["optimizer_adam"], 0.8836)
-    leave_run(folder / "sign", rows["optimizer_sign_sgd"], 0.7, finished=False)
-    leave_run(folder / "sgd", rows["optimizer_sgd"], 0.7)
-    leave_run(folder / "no dropout", rows["optimizer_sgd"].hypotheses[0].row, 0.78)
-    leave_run(folder / "swa", rows["swa"], 0.8, scale=Scale.QUICK)
-    leave_run(folder / "vgg", rows["vgg_a,optimizer.lr=1e-3"], 0.8)
+        leave_seeds(folder, row(f"activation_{name}"), accuracy, spread=0.0004)
+    leave_run(folder / "holdout", row("activation_relu"), 0.871, protocol="holdout")
+    leave_run(folder / "adam", row("optimizer_adam"), 0.8836)
+    leave_run(folder / "sign", row("optimizer_sign_sgd"), 0.7, finished=False)
+    leave_run(folder / "sgd", row("optimizer_sgd"), 0.7)
+    leave_run(folder / "no dropout", row("optimizer_sgd").hypotheses[0].row, 0.78)
+    leave_run(folder / "swa", row("swa"), 0.8, scale=Scale.QUICK)
+    leave_run(folder / "vgg", row("vgg_a,optimizer.lr=1e-3"), 0.8)
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory, rows: dict[str, Row]) -> Path:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report on those runs."""
     folder = tmp_path_factory.mktemp("written")
     with pytest.MonkeyPatch.context() as patch:
         quick(patch)
-        _leave_runs(folder / "runs", rows)
+        _leave_runs(folder / "runs")
         report.report([folder / "runs"], folder / "report", folder / "results", keep=True)
     return folder
 
@@ -127,6 +122,12 @@ class Page(HTMLParser):
             self.tables[-1][-1][-1] += data
 
 
+def _reported(folder: Path) -> Page:
+    """The page of a report on the runs in a folder."""
+    report.report([folder / "runs"], folder / "report", folder / "results")
+    return Page.of_report(folder / "report")
+
+
 def test_published_stands_beside_measured(page: Page) -> None:
     activation, differences, *_ = page.of["activation"]
     _, _, relu, elu = activation
@@ -177,11 +178,9 @@ def test_shorter_runs_are_in_tables_of_their_own(page: Page) -> None:
     assert (cells[0], cells[1], cells[5]) == ("SWA", "80.00 (1)", "10")
 
 
-def test_a_number_that_the_settings_do_not_give_stands_with_its_hypothesis(
-    written: Path, page: Page, rows: dict[str, Row]
-) -> None:
+def test_a_number_that_the_settings_do_not_give_stands_with_its_hypothesis(written: Path, page: Page) -> None:
     holds(page.section("findings"), "optimizer_sgd", "78.58", "70.00 (1)", "69.09", "70.89", "n = 1")
-    label = rows["optimizer_sgd"].hypotheses[0].row.label
+    label = row("optimizer_sgd").hypotheses[0].row.label
     (cells,) = [line for table in page.of["findings"] for line in table if line[0] == label]
     _, _, best, last, judged, command, *_ = cells
     assert (best, last) == ("78.00 (1)", "77.00 (1)")
@@ -191,13 +190,12 @@ def test_a_number_that_the_settings_do_not_give_stands_with_its_hypothesis(
     assert lines.loc["sgd_no_dropout", "report/test/acc_mean"] == pytest.approx(0.78)
 
 
-def test_a_row_that_diverged_under_the_reports_protocol_is_not_not_run(tmp_path: Path, rows: dict[str, Row]) -> None:
-    diverge(leave_run(tmp_path / "runs" / "a", rows["optimizer_sgd"], 0.8))
-    leave_run(tmp_path / "runs" / "b", rows["optimizer_sgd"], 0.7, protocol="holdout")
-    leave_run(tmp_path / "runs" / "c", rows["optimizer_sign_sgd"], 0.7, protocol="holdout")
-    leave_run(tmp_path / "runs" / "d", rows["optimizer_sgd"].hypotheses[0].row, 0.4, scale=Scale.QUICK)
-    report.report([tmp_path / "runs"], tmp_path / "report", tmp_path / "results")
-    _, _, sgd, sign = Page.of_report(tmp_path / "report").of["optimizer"][0]
+def test_a_row_that_diverged_under_the_reports_protocol_is_not_not_run(tmp_path: Path) -> None:
+    diverge(leave_run(tmp_path / "runs" / "a", row("optimizer_sgd"), 0.8))
+    leave_run(tmp_path / "runs" / "b", row("optimizer_sgd"), 0.7, protocol="holdout")
+    leave_run(tmp_path / "runs" / "c", row("optimizer_sign_sgd"), 0.7, protocol="holdout")
+    leave_run(tmp_path / "runs" / "d", row("optimizer_sgd").hypotheses[0].row, 0.4, scale=Scale.QUICK)
+    _, _, sgd, sign = _reported(tmp_path).of["optimizer"][0]
     assert sgd[JUDGED] == DIVERGED
     assert sign[JUDGED].startswith(NOT_RUN)
     holds(sign[JUDGED], "protocol=report")
@@ -259,15 +257,12 @@ def test_published_training_losses(page: Page) -> None:
     assert losses[6][3:] == ["-", NOT_RUN]
 
 
-def test_at_a_constant_rate_shorter_runs_tell_the_first_epochs_of_longer_ones(
-    tmp_path: Path, rows: dict[str, Row]
-) -> None:
-    row = rows["vgg_a_bn,optimizer.lr=1e-3"]
-    quick = leave_run(tmp_path / "runs" / "a", row, 0.8, scale=Scale.QUICK)
-    leave_run(tmp_path / "runs" / "part", row, 0.8, scale=Scale.QUICK, seed=1, changes={"data.train_size": 1000})
-    leave_run(tmp_path / "runs" / "holdout", row, 0.8, scale=Scale.QUICK, protocol="holdout", seed=2)
-    report.report([tmp_path / "runs"], tmp_path / "report", tmp_path / "results")
-    measured = [line[3] for line in _losses(Page.of_report(tmp_path / "report")) if line[0] == row.label]
+def test_at_a_constant_rate_shorter_runs_tell_the_first_epochs_of_longer_ones(tmp_path: Path) -> None:
+    vgg = row("vgg_a_bn,optimizer.lr=1e-3")
+    quick = leave_run(tmp_path / "runs" / "a", vgg, 0.8, scale=Scale.QUICK)
+    leave_run(tmp_path / "runs" / "part", vgg, 0.8, scale=Scale.QUICK, seed=1, changes={"data.train_size": 1000})
+    leave_run(tmp_path / "runs" / "holdout", vgg, 0.8, scale=Scale.QUICK, protocol="holdout", seed=2)
+    measured = [line[3] for line in _losses(_reported(tmp_path)) if line[0] == vgg.label]
     assert measured == [f"{loss:.3f} (1)" for loss in quick.metrics()["train/loss"]] + ["-"] * 3
 
 
@@ -278,12 +273,10 @@ def test_the_page_needs_nothing_but_itself(page: Page) -> None:
     holds(page.text, "prefers-color-scheme: dark", "@media print")
 
 
-def test_words_of_a_run_are_shown_not_executed(tmp_path: Path, rows: dict[str, Row]) -> None:
-    run = leave_run(tmp_path / "runs" / "a", rows["optimizer_sgd"], 0.78)
-    told = run.result_file.read_text().replace("a processor", "<script>alert(1)</script>")
-    run.result_file.write_text(told)
-    report.report([tmp_path / "runs"], tmp_path / "report", tmp_path / "results")
-    text = Page.of_report(tmp_path / "report").text
+def test_words_of_a_run_are_shown_not_executed(tmp_path: Path) -> None:
+    run = leave_run(tmp_path / "runs" / "a", row("optimizer_sgd"), 0.78)
+    run.result_file.write_text(run.result_file.read_text().replace("a processor", "<script>alert(1)</script>"))
+    text = _reported(tmp_path).text
     assert "<script" not in text
     assert "&lt;script&gt;" in text
 
@@ -313,8 +306,8 @@ def test_what_is_kept_gives_the_same_report(written: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_paints_the_figures_and_keeps_little(tmp_path: Path, rows: dict[str, Row]) -> None:
-    _leave_runs(tmp_path / "runs", rows)
+def test_a_process_paints_the_figures_and_keeps_little(tmp_path: Path) -> None:
+    _leave_runs(tmp_path / "runs")
     command = [sys.executable, "-m", "cifar_lab.report", "runs", "--keep", "--results", "results"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -325,13 +318,11 @@ def test_a_process_paints_the_figures_and_keeps_little(tmp_path: Path, rows: dic
     assert 50_000 < sum(path.stat().st_size for path in (tmp_path / "results").rglob("*") if path.is_file()) < 1_000_000
 
 
-def test_a_study_is_tested_under_each_protocol_by_itself_from_what_is_kept_too(
-    tmp_path: Path, rows: dict[str, Row]
-) -> None:
+def test_a_study_is_tested_under_each_protocol_by_itself_from_what_is_kept_too(tmp_path: Path) -> None:
     for protocol, loss, accuracy in (("holdout", "ce", 0.88), ("holdout", "focal", 0.88), ("report", "ce", 0.9)):
         leave_seeds(
             tmp_path / "runs" / loss,
-            rows["loss_ce"],
+            row("loss_ce"),
             accuracy,
             spread=0.0001,
             protocol=protocol,
@@ -350,11 +341,11 @@ def test_a_study_is_tested_under_each_protocol_by_itself_from_what_is_kept_too(
 
 
 def test_a_row_that_diverged_is_kept_and_damaged_runs_are_counted(
-    tmp_path: Path, rows: dict[str, Row], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    diverge(leave_run(tmp_path / "runs" / "a", rows["optimizer_sgd"], 0.8))
+    diverge(leave_run(tmp_path / "runs" / "a", row("optimizer_sgd"), 0.8))
     for name in ("b", "c"):
-        leave_run(tmp_path / "runs" / name, rows["best_cnn"], 0.9).result_file.write_text("{")
+        leave_run(tmp_path / "runs" / name, row("best_cnn"), 0.9).result_file.write_text("{")
     from_runs, from_kept = _from_runs_and_from_what_is_kept(tmp_path)
     assert re.findall(r"^unreadable +\S*(.): ", capsys.readouterr().out, re.MULTILINE) == ["b", "c"]
     for page, is_counted in ((from_runs, True), (from_kept, False)):
@@ -362,14 +353,13 @@ def test_a_row_that_diverged_is_kept_and_damaged_runs_are_counted(
     assert from_kept.of["optimizer"][0][2][JUDGED] == DIVERGED
 
 
-def test_a_hypothesis_about_a_number_that_was_reached_is_shown_too(tmp_path: Path, rows: dict[str, Row]) -> None:
-    hypothesis = rows["optimizer_sgd"].hypotheses[0].row
+def test_a_hypothesis_about_a_number_that_was_reached_is_shown_too(tmp_path: Path) -> None:
+    hypothesis = row("optimizer_sgd").hypotheses[0].row
     leave_run(tmp_path / "runs" / "a", hypothesis, 0.78)
     for accuracy, facts in ((None, ["protocol=report"]), (0.785, ["78.50 (1)", "n = 1"])):
         if accuracy is not None:
-            leave_run(tmp_path / "runs" / "b", rows["optimizer_sgd"], accuracy)
-        report.report([tmp_path / "runs"], tmp_path / "report", tmp_path / "results")
-        holds(Page.of_report(tmp_path / "report").section("findings"), hypothesis.label, *facts)
+            leave_run(tmp_path / "runs" / "b", row("optimizer_sgd"), accuracy)
+        holds(_reported(tmp_path).section("findings"), hypothesis.label, *facts)
 
 
 def test_without_runs_every_row_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -384,9 +374,9 @@ def test_a_missing_folder_is_refused(tmp_path: Path, called: Callable[..., tuple
 
 
 @pytest.mark.data
-def test_a_real_run_finds_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: dict[str, Row]) -> None:
+def test_a_real_run_finds_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    smoke = rows["optimizer_adam"].command(Scale.SMOKE)
+    smoke = row("optimizer_adam").command(Scale.SMOKE)
     train.run(
         [*smoke, "data.verify=false", "logger=none", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2"]
     )

@@ -5,22 +5,18 @@ import pytest
 
 from cifar_lab.config.composition import composed
 from cifar_lab.report.lengths import _SCALES, FULL, length_of
-from cifar_lab.report.published import Row, Scale, tables
+from cifar_lab.report.published import Scale, tables
 from cifar_lab.report.reproduction import VERDICTS, Reproduction, reproduce
 from cifar_lab.runs import Archive, Record, UnreadableError, find_runs
 from cifar_lab.runs.fingerprints import leaves, settings
 from cifar_lab.table.records import gather
 from tests.conftest import holds
+from tests.judged_runs import row
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
 
 WITHIN_NOISE, LOWER, HIGHER, DIVERGED, _, NOT_RUN = VERDICTS
 LENGTHS = {Scale.FULL: FULL, **_SCALES}
-
-
-@pytest.fixture(scope="module")
-def rows() -> dict[str, Row]:
-    return {row.name: row for table in tables() for row in table.rows}
 
 
 def _found(folder: Path) -> Reproduction:
@@ -32,8 +28,8 @@ def _names(found: Reproduction) -> list[str]:
     return [entry.row.name for entry in found.entries if entry.runs]
 
 
-def test_one_run_serves_every_table_that_it_fits(tmp_path: Path, rows: dict[str, Row]) -> None:
-    run = leave_run(tmp_path / "a", rows["optimizer_adam"], 0.88)
+def test_one_run_serves_every_table_that_it_fits(tmp_path: Path) -> None:
+    run = leave_run(tmp_path / "a", row("optimizer_adam"), 0.88)
     found = _found(tmp_path)
     assert (_names(found), len(found.runs), found.shortened) == (["loss_ce", "optimizer_adam"], 1, ())
     text = run.composition_file.read_text()
@@ -47,10 +43,8 @@ def test_one_run_serves_every_table_that_it_fits(tmp_path: Path, rows: dict[str,
 @pytest.mark.parametrize(
     "name", ["optimizer_adam", "resnet_adamw", "scheduler_plateau", "swa", "vgg_a,optimizer.lr=2e-3"]
 )
-def test_shortened_runs_are_in_tables_of_their_own(
-    tmp_path: Path, rows: dict[str, Row], name: str, scale: Scale
-) -> None:
-    leave_run(tmp_path / "a", rows[name], 0.5, scale=scale)
+def test_shortened_runs_are_in_tables_of_their_own(tmp_path: Path, name: str, scale: Scale) -> None:
+    leave_run(tmp_path / "a", row(name), 0.5, scale=scale)
     found = _found(tmp_path)
     assert (_names(found), {section.length for section in found.shortened}) == ([], {LENGTHS[scale]})
 
@@ -66,18 +60,17 @@ def test_shortened_runs_are_in_tables_of_their_own(
         *(pytest.param(None, scale, marks=pytest.mark.slow) for scale in Scale),
     ],
 )
-def test_what_the_command_of_a_row_composes_is_a_run_of_that_row(
-    rows: dict[str, Row], name: str | None, scale: Scale
-) -> None:
-    for row in rows.values() if name is None else [rows[name]]:
-        for tested in (row, *(hypothesis.row for hypothesis in row.hypotheses)):
+def test_what_the_command_of_a_row_composes_is_a_run_of_that_row(name: str | None, scale: Scale) -> None:
+    every = [published for table in tables() for published in table.rows]
+    for published in every if name is None else [row(name)]:
+        for tested in (published, *(hypothesis.row for hypothesis in published.hypotheses)):
             composition = leaves(settings(composed(tested.command(scale, seed=3, protocol="holdout"))))
             assert (tested.name, length_of(tested, dict(composition), seed=3)) == (tested.name, LENGTHS[scale])
 
 
-def test_other_lengths_are_each_in_a_table_of_their_own(tmp_path: Path, rows: dict[str, Row]) -> None:
+def test_other_lengths_are_each_in_a_table_of_their_own(tmp_path: Path) -> None:
     for seed, epochs in enumerate((7, 12)):
-        leave_run(tmp_path / str(seed), rows["optimizer_sgd"], 0.5, seed=seed, epochs=epochs)
+        leave_run(tmp_path / str(seed), row("optimizer_sgd"), 0.5, seed=seed, epochs=epochs)
     shortened = _found(tmp_path).shortened
     assert [section.length for section in shortened] == ["12 epochs", "7 epochs"]
     assert [len(entry.runs) for section in shortened for entry in section.entries if entry.runs] == [1, 1]
@@ -94,10 +87,8 @@ def test_other_lengths_are_each_in_a_table_of_their_own(tmp_path: Path, rows: di
         ({"data.train_size": 10_000, "epochs": 5, "scheduler.step_size": 2}, [LENGTHS[Scale.QUICK], "10,000"]),
     ],
 )
-def test_other_step_sizes_and_parts_of_the_images_are_named(
-    rows: dict[str, Row], changes: dict[str, int], facts: list[str]
-) -> None:
-    holds(length_of(rows["optimizer_sgd"], {**rows["optimizer_sgd"].settings, **changes}) or "", *facts)
+def test_other_step_sizes_and_parts_of_the_images_are_named(changes: dict[str, int], facts: list[str]) -> None:
+    holds(length_of(row("optimizer_sgd"), {**row("optimizer_sgd").settings, **changes}) or "", *facts)
 
 
 @pytest.mark.parametrize(
@@ -109,10 +100,8 @@ def test_other_step_sizes_and_parts_of_the_images_are_named(
         ({"scheduler.T_max": 25}, "50 epochs, scheduler.T_max=25"),
     ],
 )
-def test_a_schedule_that_does_not_follow_the_epochs_is_named(
-    rows: dict[str, Row], changes: dict[str, int], length: str
-) -> None:
-    assert length_of(rows["activation_relu"], {**rows["activation_relu"].settings, **changes}) == length
+def test_a_schedule_that_does_not_follow_the_epochs_is_named(changes: dict[str, int], length: str) -> None:
+    assert length_of(row("activation_relu"), {**row("activation_relu").settings, **changes}) == length
 
 
 HELD_OUT = {"protocol.name": "holdout", "protocol.val_fraction": 0.1, "data.val_fraction": 0.1}
@@ -130,23 +119,20 @@ HELD_OUT = {"protocol.name": "holdout", "protocol.val_fraction": 0.1, "data.val_
         ({"data.seed": 7}, 7, FULL),
     ],
 )
-def test_another_share_or_part_held_out_is_of_no_row(
-    rows: dict[str, Row], changes: dict[str, object], seed: int, length: str | None
-) -> None:
-    assert length_of(rows["optimizer_sgd"], {**rows["optimizer_sgd"].settings, **changes}, seed) == length
+def test_another_share_or_part_held_out_is_of_no_row(changes: dict[str, object], seed: int, length: str | None) -> None:
+    assert length_of(row("optimizer_sgd"), {**row("optimizer_sgd").settings, **changes}, seed) == length
 
 
-def test_runs_whose_numbers_must_be_equal_count_once(tmp_path: Path, rows: dict[str, Row]) -> None:
-    leave_run(tmp_path / "dead", rows["optimizer_adam"], 0.88, finished=False)
+def test_runs_whose_numbers_must_be_equal_count_once(tmp_path: Path) -> None:
+    leave_run(tmp_path / "dead", row("optimizer_adam"), 0.88, finished=False)
     for name in ("loss_ce", "optimizer_adam"):  # two names of one run
-        leave_run(tmp_path / name, rows[name], 0.88)
+        leave_run(tmp_path / name, row(name), 0.88)
     assert [run.state for run in _found(tmp_path).entry("loss_ce").runs] == ["finished"]
 
 
-def test_a_hypothesis_has_runs_of_its_own(tmp_path: Path, rows: dict[str, Row]) -> None:
-    row = rows["optimizer_sgd"]
-    (hypothesis,) = row.hypotheses
-    leave_run(tmp_path / "printed", row, 0.70)
+def test_a_hypothesis_has_runs_of_its_own(tmp_path: Path) -> None:
+    (hypothesis,) = row("optimizer_sgd").hypotheses
+    leave_run(tmp_path / "printed", row("optimizer_sgd"), 0.70)
     leave_run(tmp_path / "tried", hypothesis.row, 0.78)
     leave_run(tmp_path / "shorter", hypothesis.row, 0.4, scale=Scale.QUICK)
     found = _found(tmp_path)
@@ -158,10 +144,10 @@ def test_a_hypothesis_has_runs_of_its_own(tmp_path: Path, rows: dict[str, Row]) 
     assert [entry.row.overrides for entry in section.entries if entry.runs] == [hypothesis.row.overrides]
 
 
-def test_protocols_are_never_mixed(tmp_path: Path, rows: dict[str, Row]) -> None:
-    leave_run(tmp_path / "b", rows["best_cnn"], 0.91, protocol="holdout")
+def test_protocols_are_never_mixed(tmp_path: Path) -> None:
+    leave_run(tmp_path / "b", row("best_cnn"), 0.91, protocol="holdout")
     assert _found(tmp_path).entry("best_cnn").verdict == NOT_RUN
-    leave_run(tmp_path / "a", rows["best_cnn"], 0.92)
+    leave_run(tmp_path / "a", row("best_cnn"), 0.92)
     entry = _found(tmp_path).entry("best_cnn")
     assert [list(entry.values("test/acc", protocol)) for protocol in ("report", "holdout")] == [[0.92], [0.91]]
 
@@ -177,21 +163,17 @@ def test_protocols_are_never_mixed(tmp_path: Path, rows: dict[str, Row]) -> None
         ([0.8700, 0.8800, 0.8900], WITHIN_NOISE, ["95 %", "prediction", "n = 3"]),
     ],
 )
-def test_verdicts(
-    tmp_path: Path, rows: dict[str, Row], accuracies: list[float], verdict: str, basis: list[str]
-) -> None:
+def test_verdicts(tmp_path: Path, accuracies: list[float], verdict: str, basis: list[str]) -> None:
     """Of optimizer_adam, published at 88.42 %."""
     for seed, accuracy in enumerate(accuracies):
-        leave_run(tmp_path / str(seed), rows["optimizer_adam"], accuracy, seed=seed)
+        leave_run(tmp_path / str(seed), row("optimizer_adam"), accuracy, seed=seed)
     entry = _found(tmp_path).entry("optimizer_adam")
     assert (entry.verdict, bool(entry.basis)) == (verdict, bool(basis))
     holds(entry.basis, *basis)
 
 
-def test_an_unfinished_run_is_no_number_and_one_that_diverged_is_a_verdict(
-    tmp_path: Path, rows: dict[str, Row]
-) -> None:
-    run = leave_run(tmp_path / "a", rows["optimizer_sgd"], 0.8, finished=False)
+def test_an_unfinished_run_is_no_number_and_one_that_diverged_is_a_verdict(tmp_path: Path) -> None:
+    run = leave_run(tmp_path / "a", row("optimizer_sgd"), 0.8, finished=False)
     entry = _found(tmp_path).entry("optimizer_sgd")
     assert (entry.verdict, [run.state for run in entry.runs]) == (NOT_RUN, ["dead"])
     run.fail("diverged", RuntimeError("the loss is nan in step 7"))
@@ -205,16 +187,14 @@ def archive(tmp_path: Path) -> Archive:
 
 
 @pytest.fixture
-def sgd(tmp_path: Path, rows: dict[str, Row]) -> Record:
+def sgd(tmp_path: Path) -> Record:
     """A finished run."""
-    (record,) = gather([leave_run(tmp_path / "sgd", rows["optimizer_sgd"], 0.8)])
+    (record,) = gather([leave_run(tmp_path / "sgd", row("optimizer_sgd"), 0.8)])
     return record
 
 
-def test_the_archive_gives_back_what_it_was_given(
-    tmp_path: Path, archive: Archive, sgd: Record, rows: dict[str, Row]
-) -> None:
-    leave_run(tmp_path / "b", rows["best_cnn"], 0.92, seed=3, protocol="holdout")
+def test_the_archive_gives_back_what_it_was_given(tmp_path: Path, archive: Archive, sgd: Record) -> None:
+    leave_run(tmp_path / "b", row("best_cnn"), 0.92, seed=3, protocol="holdout")
     measured = gather(find_runs(tmp_path))
     for _ in range(2):
         archive.add(measured)
@@ -247,12 +227,10 @@ def test_the_archive_keeps_that_a_run_diverged_until_it_has_finished(
     assert kept.is_finished and kept.metrics is not None
 
 
-def test_a_composition_that_two_studies_share_is_a_run_of_both(
-    tmp_path: Path, archive: Archive, rows: dict[str, Row]
-) -> None:
+def test_a_composition_that_two_studies_share_is_a_run_of_both(tmp_path: Path, archive: Archive) -> None:
     for study, option in (("loss", "ce"), ("optimizer", "adam")):
         options = {"study": study, study: option, "experiment": None}
-        leave_run(tmp_path / study, rows["activation_relu"], 0.89, protocol="holdout", options=options)
+        leave_run(tmp_path / study, row("activation_relu"), 0.89, protocol="holdout", options=options)
     measured = gather(find_runs(tmp_path))
     archive.add(measured)
     for runs in (measured, gather([], archive), gather(find_runs(tmp_path), archive)):
@@ -263,10 +241,10 @@ def test_a_composition_that_two_studies_share_is_a_run_of_both(
 
 
 def test_a_kept_run_stands_for_the_folder_of_one_that_has_not_finished(
-    tmp_path: Path, archive: Archive, sgd: Record, rows: dict[str, Row]
+    tmp_path: Path, archive: Archive, sgd: Record
 ) -> None:
     archive.add([sgd])
-    (run,) = gather([leave_run(tmp_path / "b", rows["optimizer_sgd"], 0.8, finished=False)], archive)
+    (run,) = gather([leave_run(tmp_path / "b", row("optimizer_sgd"), 0.8, finished=False)], archive)
     assert (run.is_finished, run.folder) == (True, None)
 
 

@@ -17,25 +17,18 @@ def test_a_prediction_interval_of_one_run_is_refused() -> None:
         significance.prediction_interval(np.array([0.9]))
 
 
-def test_noise_of_one_run_is_the_binomial_interval_alone() -> None:
-    low, high = significance.noise_interval(np.array([0.9]), 10_000)
+def test_noise_is_the_binomial_interval_of_one_run_and_the_prediction_interval_of_three() -> None:
     expected = stats.binomtest(9000, 10_000).proportion_ci(method="wilson")
-    assert (low, high) == pytest.approx((expected.low, expected.high))
-
-
-def test_noise_of_three_runs_is_the_prediction_interval() -> None:
-    values = np.array([0.90, 0.91, 0.92])
-    assert significance.noise_interval(values, 10_000) == pytest.approx(significance.prediction_interval(values))
+    assert significance.noise_interval(np.array([0.9]), 10_000) == pytest.approx((expected.low, expected.high))
     # By hand: t(0.975, 2) = 4.302653, times 0.01, times the root of 4/3.
-    assert significance.noise_interval(values, 10_000)[1] == pytest.approx(0.91 + 4.302653 * 0.01 * (4 / 3) ** 0.5)
+    half = 4.302653 * 0.01 * (4 / 3) ** 0.5
+    found = significance.noise_interval(np.array([0.90, 0.91, 0.92]), 10_000)
+    assert found == pytest.approx((0.91 - half, 0.91 + half))
 
 
-def test_holm_by_its_own_example() -> None:
+def test_holm_by_its_own_example_and_at_most_1() -> None:
     # p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") of R.
     assert significance.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-
-
-def test_holm_ends_at_1() -> None:
     assert significance.holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
 
 
@@ -61,18 +54,12 @@ def test_welch_of_runs_without_noise() -> None:
     assert significance.welch(other, same)[2] == 0.0
 
 
-def test_rows_of_fewer_than_five_seeds_are_not_tested() -> None:
+def test_rows_of_five_seeds_or_more_are_tested_with_a_correction_over_the_table() -> None:
     drawn = np.random.default_rng(2)
-    rows = {"a": drawn.normal(0.9, 0.01, 5), "b": drawn.normal(0.8, 0.01, 5), "c": drawn.normal(0.8, 0.01, 4)}
-    (pair,) = significance.differences(rows)
-    assert (pair.first, pair.second, pair.is_significant) == ("a", "b", True)
-
-
-def test_differences_are_corrected_over_the_table() -> None:
-    drawn = np.random.default_rng(3)
-    rows = {name: drawn.normal(0.9, 0.01, 5) for name in "abcd"}
+    rows = {"a": drawn.normal(0.9, 0.01, 5), **{name: drawn.normal(0.8, 0.01, 5) for name in "bd"}, "c": np.ones(4)}
     pairs = significance.differences(rows)
-    assert len(pairs) == 6
+    assert [(pair.first, pair.second) for pair in pairs] == [("a", "b"), ("a", "d"), ("b", "d")]
+    assert [pair.is_significant for pair in pairs] == [True, True, False]
     assert [pair.adjusted for pair in pairs] == pytest.approx(list(significance.holm([pair.p for pair in pairs])))
 
 

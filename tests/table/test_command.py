@@ -127,28 +127,25 @@ def test_the_command_compares_a_folder_any_time_later(folder: Path, command: Com
 
 def test_any_runs_can_be_compared(folder: Path, command: Command, tmp_path: Path) -> None:
     first, second = (_run(folder, loss, 0).folder for loss in ("ce", "mse"))
-    code, out, _ = command(first, second, "--json")
-    assert code == 0
-    assert [row["loss"] for row in json.loads(out)] == ["ce", "mse"]
+    Path("link").symlink_to(folder)
+    for paths, seeds in (((first, second), 1), ((folder, folder, "link"), 2)):  # the same folder is one
+        code, out, _ = command(*paths, "--json")
+        assert code == 0
+        assert [(row["loss"], row["runs"], row["state"]) for row in json.loads(out)] == [
+            ("ce", seeds, "finished"),
+            ("mse", seeds, "finished"),
+        ]
     assert command(first)[0] == 0
     assert not (first / "table.md").exists()  # a run's folder is not a place for a table
     assert command(first, second, "--output", tmp_path / "both")[0] == 0
     assert (tmp_path / "both" / "table.csv").exists()
 
 
-@pytest.mark.parametrize("path", ["nowhere", "."])
-def test_what_cannot_be_compared_is_named(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
+def test_what_cannot_be_compared_is_named(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert path in refusal(command(path)).split(";")[0].split()
+    for path in ("nowhere", "."):
+        assert path in refusal(command(path)).split(";")[0].split()
     assert not list(tmp_path.iterdir())
-
-
-def test_the_same_folder_named_twice_is_one(folder: Path, command: Command) -> None:
-    Path("link").symlink_to(folder)
-    rows = json.loads(command(folder, folder, "link", "--json")[1])
-    assert [(row["runs"], row["state"]) for row in rows] == [(2, "finished")] * 2
 
 
 def test_a_reader_that_has_enough_is_no_error(folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

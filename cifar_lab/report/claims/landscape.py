@@ -1,6 +1,7 @@
 """The report's claims on BatchNorm and the loss landscape, each with the numbers that decide it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -96,11 +97,8 @@ def _lipschitz(found: SmoothnessComparison | None) -> Claim:
     ratios = _ratios(found, "hessian_norm")
     told = NOT_MEASURED
     if found is not None:
-        shares = [
-            f"{INITS.get(init, init)} {100 * found.mean(True, init, 'share_at_ceiling'):.0f} and "
-            f"{100 * found.mean(False, init, 'share_at_ceiling'):.0f}"
-            for init in found.inits
-        ]
+        means = {init: [100 * found.mean(bn, init, "share_at_ceiling") for bn in (True, False)] for init in found.inits}
+        shares = [f"{INITS.get(init, init)} {one:.0f} and {other:.0f}" for init, (one, other) in means.items()]
         told = (
             f"||Hg||/||g|| {_told(ratios)}; largest beta {_told(_ratios(found, 'beta'))}, at the ceiling 1/eta_min of "
             f"its grid with BatchNorm and without in {'; '.join(shares)} % of the probes"
@@ -177,10 +175,8 @@ def _all_above(estimates: Sequence[Estimate], bound: float) -> str:
 def _first(found: Sequence[Group], compared: Callable[[Group], T]) -> tuple[T | None, Group | None]:
     """The first group that can be compared."""
     for group in found:
-        try:
+        with suppress(ValueError):  # it lacks one of the networks
             return compared(group), group
-        except ValueError:  # it lacks one of the networks
-            continue
     return None, None
 
 
@@ -188,8 +184,8 @@ def _bands(group: Group) -> tuple[BandComparison, ...]:
     """For every initialisation that has both networks at two rates; ValueError without one."""
     made = []
     for init in group.inits:
-        both = {bn: {run.lr for run in group.runs if (run.bn, run.init) == (bn, init)} for bn in (True, False)}
-        if len(both[True] & both[False]) > 1:
+        with_bn, without = ({run.lr for run in group.runs if (run.bn, run.init) == (bn, init)} for bn in (True, False))
+        if len(with_bn & without) > 1:
             made.append(bands.compare(group, init))
     if not made:
         raise ValueError("no initialisation has both networks at two learning rates")

@@ -23,7 +23,6 @@ from cifar_lab.table.curves import epochs_to, instability
 
 _OPTIONS = {"cross-entropy": "ce", "focal": "focal", "label smoothing": "label_smoothing", "MSE": "mse"}
 _TWO = ("cross-entropy", "focal")
-_WILDER = ("focal", "cross-entropy")
 
 _CHANGES = Quantity("changes of val/acc", of_curve(instability), digits=3)
 _FINAL = Quantity("final test accuracy", lambda run: run.result.get("test/acc_final"))
@@ -38,56 +37,53 @@ _STABILITY = (
 
 def claims(found: Reproduction) -> list[Claim]:
     """Those of the report's loss table."""
-    return [_calmer(found), _fast(found), _median(found), _normal(found), _long_training(found.measured)]
+    return [*_of_two(found), *_of_four(found), _long_training(found.measured)]
 
 
-def _calmer(found: Reproduction) -> Claim:
-    changes = _of_study(found, _TWO, _CHANGES)
-    wilder = [changes.pairs.get(_WILDER)]
-    return Claim(
-        "Cross-entropy was more stable than focal loss",
-        f"{_STABILITY}: lower by Welch's test",
-        _told(found, (changes, wilder), (_of_study(found, _TWO, _FINAL), None)),
-        all_hold(wilder, is_above),
-        trains_options("loss", _options(_TWO)),
-    )
+def _of_two(found: Reproduction) -> list[Claim]:
+    changes, finals, speed = (_of_study(found, _TWO, quantity) for quantity in (_CHANGES, _FINAL, _SPEED))
+    slower, wilder = [speed.pairs.get(_TWO)], [changes.pairs.get(_TWO[::-1])]
+    command = trains_options("loss", _options(_TWO))
+    return [
+        Claim(
+            "Cross-entropy was more stable than focal loss",
+            f"{_STABILITY}: lower by Welch's test",
+            _told(found, (changes, wilder), (finals, None)),
+            all_hold(wilder, is_above),
+            command,
+        ),
+        Claim(
+            "Focal loss is fast but less stable",
+            f"epochs to 80 %, fewer than cross-entropy's; and {_STABILITY}, higher; both by Welch's test",
+            _told(found, (speed, slower), (changes, wilder), (finals, None)),
+            all_hold([*slower, *wilder], is_above),
+            command,
+        ),
+    ]
 
 
-def _fast(found: Reproduction) -> Claim:
-    speed, changes = (_of_study(found, _TWO, quantity) for quantity in (_SPEED, _CHANGES))
-    slower, wilder = [speed.pairs.get(_TWO)], [changes.pairs.get(_WILDER)]
-    return Claim(
-        "Focal loss is fast but less stable",
-        f"epochs to 80 %, fewer than cross-entropy's; and {_STABILITY}, higher; both by Welch's test",
-        _told(found, (speed, slower), (changes, wilder), (_of_study(found, _TWO, _FINAL), None)),
-        all_hold([*slower, *wilder], is_above),
-        trains_options("loss", _options(_TWO)),
-    )
-
-
-def _median(found: Reproduction) -> Claim:
+def _of_four(found: Reproduction) -> list[Claim]:
+    changes, finals, accuracies = (_of_study(found, _OPTIONS, quantity) for quantity in (_CHANGES, _FINAL, ACCURACY))
     name = "label smoothing"
-    changes, accuracies = _of_study(found, _OPTIONS, _CHANGES), _of_study(found, ("cross-entropy", name), ACCURACY)
-    better, places = [accuracies.pairs.get((name, "cross-entropy"))], changes.ranks
-    return Claim(
-        "Label smoothing is of median stability and high performance",
-        f"{_STABILITY}: neither the least nor the most of the four; accuracy above cross-entropy's by Welch's test",
-        _told(found, (changes, ()), (_of_study(found, _OPTIONS, _FINAL), None), (accuracies, better)),
-        UNTESTED if places is None else all_hold(better, lambda pair: is_above(pair) and places[name] in (1, 2)),
-        trains_options("loss", _options(_OPTIONS)),
-    )
-
-
-def _normal(found: Reproduction) -> Claim:
-    changes, accuracies = (_of_study(found, _OPTIONS, quantity) for quantity in (_CHANGES, ACCURACY))
-    places, heights = changes.ranks, accuracies.ranks
-    return Claim(
-        "MSE is stable, of normal performance",
-        f"{_STABILITY}: among the two lowest of the four; accuracy not the highest",
-        _told(found, (changes, ()), (_of_study(found, _OPTIONS, _FINAL), None), (accuracies, ())),
-        UNTESTED if places is None or heights is None else verdict(places["MSE"] <= 1 and heights["MSE"] < 3),
-        trains_options("loss", _options(_OPTIONS)),
-    )
+    of_two = _of_study(found, ("cross-entropy", name), ACCURACY)
+    better, places, heights = [of_two.pairs.get((name, "cross-entropy"))], changes.ranks, accuracies.ranks
+    command = trains_options("loss", _options(_OPTIONS))
+    return [
+        Claim(
+            "Label smoothing is of median stability and high performance",
+            f"{_STABILITY}: neither the least nor the most of the four; accuracy above cross-entropy's by Welch's test",
+            _told(found, (changes, ()), (finals, None), (of_two, better)),
+            UNTESTED if places is None else all_hold(better, lambda pair: is_above(pair) and places[name] in (1, 2)),
+            command,
+        ),
+        Claim(
+            "MSE is stable, of normal performance",
+            f"{_STABILITY}: among the two lowest of the four; accuracy not the highest",
+            _told(found, (changes, ()), (finals, None), (accuracies, ())),
+            UNTESTED if places is None or heights is None else verdict(places["MSE"] <= 1 and heights["MSE"] < 3),
+            command,
+        ),
+    ]
 
 
 def _long_training(runs: Sequence[Record]) -> Claim:
@@ -96,12 +92,11 @@ def _long_training(runs: Sequence[Record]) -> Claim:
     diverged: dict[str, str] = {}
     for name in names:
         short, long = (of_study(runs, "loss", _OPTIONS[name], epochs) for epochs in (50, 100))
-        seeds = short.keys() | long.keys()
         lost = {seed for of in (short, long) for seed, run in of.items() if not run.is_finished}
-        both = sorted((short.keys() & long.keys()) - lost)
-        gained[name] = np.array([_accuracy(long[seed]) - _accuracy(short[seed]) for seed in both])
+        both = [(short[seed], long[seed]) for seed in sorted((short.keys() & long.keys()) - lost)]
+        gained[name] = np.array([after.result["test/acc"] - before.result["test/acc"] for before, after in both])
         if lost:
-            diverged[name] = f"{len(lost)} of {len(seeds)} diverged"
+            diverged[name] = f"{len(lost)} of {len(short.keys() | long.keys())} diverged"
     gains = Numbers(_GAIN, gained, "holdout", diverged)
     more = [gains.pairs.get((name, "cross-entropy")) for name in names[1:]]
     return Claim(
@@ -112,10 +107,6 @@ def _long_training(runs: Sequence[Record]) -> Claim:
         all_hold(more, is_above),
         "; ".join(trains_options("loss", _options(names), *typed) for typed in ((), ("epochs=100",))),
     )
-
-
-def _accuracy(run: Record) -> float:
-    return float(run.result["test/acc"])
 
 
 def _options(names: Iterable[str]) -> list[str]:

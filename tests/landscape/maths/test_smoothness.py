@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES, has_grid, smoothness
-from tests.made_up_probes import quadratic_probes
+from tests.landscape_runs import quadratic_probes
 
 MATRIX = np.diag([1.0, 3.0, 8.0])
 GRADIENTS = np.array([[1.0, 2.0, 0.5], [0.3, 0.0, 1.0]])
@@ -14,23 +14,18 @@ def of_quadratic(multiples=PAPER_MULTIPLES, lr=0.01):
 
 
 @pytest.mark.parametrize("multiples", [PAPER_MULTIPLES, FINE])
-def test_on_a_quadratic_beta_is_the_hessian_limit_for_every_grid(multiples):
+def test_on_a_quadratic_quantities_are_those_of_its_taylor_series(multiples):
     found = smoothness(of_quadratic(multiples))
-    expected = np.linalg.norm(GRADIENTS @ MATRIX, axis=1) / np.linalg.norm(GRADIENTS, axis=1)
-    np.testing.assert_allclose(found.beta, expected)
-    np.testing.assert_allclose(found.hessian_norm, expected)
-
-
-def test_on_a_quadratic_the_ranges_are_those_of_its_taylor_series():
-    found = smoothness(of_quadratic())
-    bent = np.linalg.norm(GRADIENTS @ MATRIX, axis=1)
-    np.testing.assert_allclose(found.gradient_range, (0.04 - 0.005) * bent)
-    square = (GRADIENTS**2).sum(axis=1)
+    bent, square = np.linalg.norm(GRADIENTS @ MATRIX, axis=1), (GRADIENTS**2).sum(axis=1)
+    np.testing.assert_allclose(found["beta"], bent / square**0.5)  # whatever the grid
+    np.testing.assert_allclose(found["hessian_norm"], bent / square**0.5)
+    np.testing.assert_allclose(found["gradient_range"], 0.01 * (multiples[-1] - multiples[0]) * bent)
     curved = np.einsum("pi,ij,pj->p", GRADIENTS, MATRIX, GRADIENTS)
-    etas = np.array(PAPER_MULTIPLES) * 0.01
+    np.testing.assert_allclose(found["sharpness"], curved / square)
+    etas = np.array(multiples) * 0.01
     losses = -etas * square[:, None] + etas**2 * curved[:, None] / 2
-    np.testing.assert_allclose(found.loss_range, np.ptp(losses, axis=1))
-    np.testing.assert_allclose(found.sharpness, curved / square)
+    np.testing.assert_allclose(found["loss_range"], np.ptp(losses, axis=1))
+    np.testing.assert_allclose(found["change_at_0.01"], 0.1 / square**0.5 * bent / square**0.5)
 
 
 def test_a_grid_is_chosen_in_learning_rates():
@@ -43,20 +38,20 @@ def test_a_grid_is_chosen_in_learning_rates():
         smoothness(of_quadratic((0.5, 1.0)), PAPER_MULTIPLES)
 
 
-def test_a_gradient_of_which_nothing_is_left_puts_beta_at_the_ceiling_whatever_its_length():
+@pytest.mark.parametrize("length", [0.01, 0.5, 1.0])
+def test_a_gradient_orthogonal_to_the_first_puts_beta_at_the_ceiling_whatever_its_length(length):
     probes = of_quadratic()
-    norms = np.linalg.norm(GRADIENTS, axis=1)
-    for length in (0.01, 0.5, 1.0):  # orthogonal to g
-        probes["grad_distance"] = np.broadcast_to(norms[:, None] * np.hypot(1, length), probes["eta"].shape)
-        probes["beta"] = probes["grad_distance"] / (probes["eta"] * norms[:, None])
-        found = smoothness(probes)
-        assert found.at_ceiling.all()
-        np.testing.assert_allclose(found.beta / found.ceiling, np.hypot(1, length))
+    norms = np.linalg.norm(GRADIENTS, axis=1)[:, None]
+    probes["grad_distance"] = np.broadcast_to(norms * np.hypot(1, length), probes["eta"].shape)
+    probes["beta"] = probes["grad_distance"] / (probes["eta"] * norms)
+    found = smoothness(probes)
+    assert found["at_ceiling"].all()
+    np.testing.assert_allclose(found["beta"] / found["ceiling"], np.hypot(1, length))
 
 
-def test_a_smooth_loss_and_one_whose_gradient_grows_are_not_at_the_ceiling():
-    assert not smoothness(of_quadratic()).at_ceiling.any()
-    assert not smoothness(of_quadratic(lr=10.0)).at_ceiling.any()
+@pytest.mark.parametrize("lr", [0.01, 10.0])
+def test_a_smooth_loss_and_one_whose_gradient_grows_are_not_at_the_ceiling(lr):
+    assert not smoothness(of_quadratic(lr=lr))["at_ceiling"].any()
 
 
 def test_the_cosine_is_the_one_at_the_learning_rate():
