@@ -10,6 +10,7 @@ from cifar_lab.report.lengths import FULL, is_beginning, length_of, order
 from cifar_lab.report.published import Row, Table
 from cifar_lab.runs import Record
 from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, noise_interval
+from cifar_lab.table.comparison import values_of
 
 PROTOCOLS = ("report", "holdout")
 VERDICTS = ("within noise", "lower", "higher", "diverged", "none published", "not run")
@@ -47,8 +48,7 @@ class Entry:
 
     def values(self, name: str, protocol: str) -> np.ndarray:
         """A number of each finished run under a protocol, `(n,)`."""
-        found = [run.result.get(name) for run in self.finished(protocol)]
-        return np.array([value for value in found if value is not None], dtype=float)
+        return values_of(self.finished(protocol), name)
 
     def mean(self, name: str) -> float | None:
         """The mean of a number over all finished runs; None without one."""

@@ -1,4 +1,4 @@
-"""A run directory, read: where its files are, and what they say."""
+"""A run directory, read: its files and their contents."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -154,12 +154,7 @@ class RunFiles:
         return dict(sorted((int(epoch), path) for epoch, path in paths.items() if epoch.isdecimal()))
 
     def snapshot(self, epoch: int) -> "dict[str, Tensor]":
-        """The network's state dict after so many epochs.
-
-        Raises:
-            FileNotFoundError: It was not kept.
-            CheckpointError: It is damaged, or holds more than tensors.
-        """
+        """The state dict after so many epochs; raises `FileNotFoundError` and, if it is damaged, `CheckpointError`."""
         return read_checkpoint(self.snapshots_folder / f"epoch_{epoch:04d}.pt")
 
     def final_state(self) -> "dict[str, Tensor]":

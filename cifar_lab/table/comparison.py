@@ -1,7 +1,7 @@
 """Runs side by side: a row for each composition, over its seeds, and a column for each setting that varies."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,17 @@ from cifar_lab.runs import Record
 
 METRICS = ("test/acc", "test/acc_final", "val/acc")
 MEANS = ("num_parameters", "train_size", "seconds", "images_per_second")
+
+
+def values_of(records: Iterable[Record], name: str) -> np.ndarray:
+    """A number of each run whose result has it, `(n,)`."""
+    values = [record.result.get(name) for record in records]
+    return np.array([value for value in values if value is not None], dtype=float)
+
+
+def mean_and_sd(values: np.ndarray) -> tuple[float, float]:
+    """The mean, and the standard deviation over n - 1; NaN for too few values."""
+    return values.mean() if len(values) else np.nan, values.std(ddof=1) if len(values) > 1 else np.nan
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,7 @@ class Row:
 
     def values(self, name: str) -> np.ndarray:
         """A number of each finished run that has it, `(n,)`."""
-        values = [record.result.get(name) for record in self.finished]
-        return np.array([value for value in values if value is not None], dtype=float)
+        return values_of(self.finished, name)
 
 
 @dataclass(frozen=True)
@@ -93,12 +103,9 @@ class Comparison:
 def _numbers(row: Row) -> dict[str, Any]:
     numbers: dict[str, Any] = {"protocol": row.protocol, "runs": len(row.records), "finished": len(row.finished)}
     for name in METRICS:
-        values = row.values(name)
-        numbers[f"{name}_mean"] = values.mean() if len(values) else np.nan
-        numbers[f"{name}_sd"] = values.std(ddof=1) if len(values) > 1 else np.nan
+        numbers[f"{name}_mean"], numbers[f"{name}_sd"] = mean_and_sd(row.values(name))
     for name in MEANS:
-        values = row.values(name)
-        numbers[name] = values.mean() if len(values) else np.nan
+        numbers[name], _ = mean_and_sd(row.values(name))
     seeds = [str(record.seed) for record in row.records if record.seed is not None]
     return {**numbers, "seeds": " ".join(seeds), "state": row.state}
 

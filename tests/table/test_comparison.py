@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cifar_lab.runs import Run, locked
+from cifar_lab.runs import Record, Run, locked
 from cifar_lab.table import output, text
-from cifar_lab.table.comparison import Comparison, compare, written
+from cifar_lab.table.comparison import Comparison, Row, compare, written
 from cifar_lab.table.records import collect
 from tests.conftest import holds
 
@@ -277,3 +277,14 @@ def test_figures_hold_every_composition_and_its_spread(make: Make) -> None:
     assert bars is not None
     (axes,) = bars.axes
     assert [bar.get_x() + bar.get_width() for bar in axes.patches] == pytest.approx([0.55, 0.4])
+
+
+@pytest.mark.parametrize(("number", "shown"), [(20, range(20)), (21, range(11, 21))])
+def test_figures_show_every_row_or_of_many_the_best_in_the_tables_order(number: int, shown: range) -> None:
+    records = [Record("finished", result={"test/acc": 0.5 + row / 100, "test_size": 100}) for row in range(number)]
+    rows = tuple(Row({"lr": str(row)}, (record,)) for row, record in enumerate(records))
+    drawn = output.drawn_rows(Comparison(("lr",), rows))
+    assert [row.cells["lr"] for row in drawn.rows] == [str(row) for row in shown]
+    figure = output.accuracies(drawn, "learning rates")
+    assert figure is not None
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [str(row) for row in shown]

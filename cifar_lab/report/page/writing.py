@@ -24,6 +24,7 @@ from cifar_lab.runs import replacing
 from cifar_lab.runs.labels import protocol_words
 from cifar_lab.runs.outputs import write_figure
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS
+from cifar_lab.table.comparison import mean_and_sd
 
 
 def write(
@@ -100,9 +101,8 @@ def _numbers(entry: Entry, is_full: bool) -> dict[str, Any]:
     for protocol in PROTOCOLS:
         line[f"{protocol}/runs"] = len(entry.finished(protocol))
         for name in ("test/acc", "test/acc_final"):
-            values = entry.values(name, protocol)
-            line[f"{protocol}/{name}_mean"] = values.mean() if len(values) else math.nan
-            line[f"{protocol}/{name}_sd"] = values.std(ddof=1) if len(values) > 1 else math.nan
+            mean, sd = mean_and_sd(entry.values(name, protocol))
+            line |= {f"{protocol}/{name}_mean": mean, f"{protocol}/{name}_sd": sd}
     return {**line, "seconds": entry.mean("seconds"), "trained_on": ", ".join(entry.machines), "state": state(entry)}
 
 
