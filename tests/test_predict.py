@@ -21,7 +21,7 @@ from cifar_lab.data.cifar10 import CLASSES
 from cifar_lab.data.synthetic import generate
 from cifar_lab.trained import load
 from tests.conftest import Train, names, refusal
-from tests.kinds_of_runs import AVERAGED, EMA, FINISHED
+from tests.kinds_of_runs import FINISHED
 from tests.report_networks import ReportVGG
 
 Command = Callable[..., tuple[int, str, str]]
@@ -74,14 +74,14 @@ def test_a_test_image_as_a_file_has_the_logits_of_the_test(run: Path, command: C
 
 def test_the_table_the_csv_and_the_json_say_the_same(run: Path, command: Command) -> None:
     lines = parsed(command(run, "images/*.png", "--json", "--batch-size", 7)[1])
-    rows = list(csv.DictReader(io.StringIO(command(run, "images", "--csv")[1])))
+    rows = list(csv.DictReader(io.StringIO(command(run, "images", "--csv", "--batch-size", 7)[1])))
     _, *table = command(run, "images")[1].splitlines()
     assert len(lines) == len(rows) == len(table) == 20
     for line, row, shown in zip(lines, rows, table, strict=True):
         assert line["image"] == row["image"] == shown.split()[0]
         for rank, entry in enumerate(line["top"], start=1):
             assert row[f"class_{rank}"] == entry["class"]
-            assert float(row[f"probability_{rank}"]) == pytest.approx(entry["probability"], rel=1e-4)
+            assert float(row[f"probability_{rank}"]) == entry["probability"]
             assert f"{entry['probability']:.1%} {entry['class']}" in shown
         assert len(line["top"]) == 3
 
@@ -154,32 +154,6 @@ def test_a_run_moved_to_a_machine_without_data_predicts(
     assert "SyntheticDataModule" in config.read_text()
     monkeypatch.setattr("cifar_lab.data.datamodule.SyntheticDataModule.load", None)
     assert command("elsewhere", "images", "--json")[:2] == (0, expected)
-
-
-ANY_MODEL = tuple(word for word in FINISHED if not word.startswith("model."))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "words",
-    [
-        (*EMA, "trainer.precision=bf16-mixed"),
-        AVERAGED,
-        (*ANY_MODEL, "model=vgg_a", "model.stages=[[4],[4]]", "model.hidden=8", "bn=false", "activation=elu"),
-        (*ANY_MODEL, "model=resnet14", "model.blocks=[1,1]", "model.widths=[8,8]", "activation=gelu"),
-    ],
-    ids=["ema", "averaged", "vgg", "resnet"],
-)
-def test_every_kind_of_network_predicts_as_its_test_did(
-    run: Path, trained: Train, command: Command, words: tuple[str, ...]
-) -> None:
-    other = trained(*words, name="other")
-    code, out, err = command("other", "images", "--json", "--precision", other.result()["precision"])
-    assert (code, err) == (0, "")
-    labels = load(run).datamodule().test_dataloader().data.labels.tolist()  # type: ignore[attr-defined]
-    classes = load(run).classes
-    right = [line["class"] == classes[label] for line, label in zip(parsed(out), labels, strict=True)]
-    assert np.mean(right) == pytest.approx(other.result()["test/acc"])
 
 
 def test_a_published_file_predicts_and_says_what_is_assumed(run: Path, command: Command) -> None:

@@ -167,7 +167,7 @@ class Answers(NamedTuple):
 
 
 def answer(trained: Trained, batches: Iterable[tuple[Tensor, Tensor]], *, flip: bool = False) -> Answers:
-    """Answer batches of normalised images `(N, 3, 32, 32)` with labels; `flip` averages in mirror images."""
+    """Answer batches of normalised images `(N, 3, 32, 32)` with labels; `flip` averages with mirror images' logits."""
     logits, labels = [], []
     for images, of_batch in batches:
         given = trained.logits(images)

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from cifar_lab.benchmark import comparison as module
 from cifar_lab.benchmark.comparison import Comparison
-from cifar_lab.benchmark.race import Contest, Measured
+from cifar_lab.benchmark.race import VARIANTS, Contest, Measured
 
 
 @pytest.fixture
@@ -52,3 +53,16 @@ def test_small_batches_average_less_rounding_out(comparison: Comparison) -> None
     assert _astray(comparison) == ["train"]
     small = replace(comparison, contest=Contest(("model=cnn",), batch_size=50))
     assert small.astray == []
+
+
+def test_a_network_is_compared_by_its_work_and_by_what_the_host_does_at_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MATMUL_SIZES", (8,))
+    monkeypatch.setattr(module, "_MATMUL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "race", lambda contest: [Measured(name, "32-true") for name in contest.loops])
+    host = module.describe_host()
+    assert min(host["matmul_flops"].values()) > 0
+    compared = module.compare("vgg_a", ["model.stages=[[2],[2]]", "model.hidden=2"], 8, 1, 0.01, host, variants=True)
+    assert compared.title == "model=vgg_a bn=true model.stages=[[2],[2]] model.hidden=2 batch_size=8"
+    assert [one.name for one in compared.measured] == ["best", *VARIANTS]
+    # Convolutions of 3 and 2 channels at 32x32 and 16x16, then three linear layers; a product is two operations.
+    assert compared.flops_per_image == 2 * (27 * 2 * 1024 + 18 * 2 * 256 + 128 * 2 + 2 * 2 + 2 * 10)

@@ -123,8 +123,9 @@ def test_explanations_are_in_float32_whatever_the_precision(runs: Path, command:
 def test_only_pictures_need_no_data(runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = Mock(side_effect=DataError(MISSING))
     monkeypatch.setattr("cifar_lab.data.datamodule.SyntheticDataModule.load", missing)
+    run = (runs / "leaky").rename(runs / r"a$\x$")  # which is no formula
     Path("bad.png").write_text("no image")
-    code, out, err = command(runs / "leaky", "a $price$.png", "bad.png", "--output", "out/of/it")
+    code, out, err = command(run, "a $price$.png", "bad.png", "--output", "out/of/it")
     assert code == 1
     assert sorted(path.name for path in Path("out/of/it").iterdir()) == ["filters.png", "gradcam.png"]
     error, note = err.splitlines()
@@ -132,7 +133,7 @@ def test_only_pictures_need_no_data(runs: Path, command: Command, monkeypatch: p
     assert note.startswith("note: ") and MISSING in note
     assert "a $price$.png" in out and "- out/of/it/gradcam.png" in out
     for arguments in ((), ("--mistakes", 3), ("a $price$.png", "--against", "runs/relu")):
-        refusal(command(runs / "leaky", *arguments), MISSING)
+        refusal(command(run, *arguments), MISSING)
 
 
 def test_a_published_files_explanation_lies_beside_it(runs: Path, command: Command) -> None:
