@@ -77,7 +77,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 def plain(config: DictConfig) -> dict[str, Any]:
     """What is composed, without Hydra's own part, in plain values; a name still to be given is `unnamed`."""
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "defaults")])
-    if OmegaConf.is_missing(own, "name") or "default_name" in str(own._get_node("name")):
+    name = OmegaConf.to_container(OmegaConf.masked_copy(own, ["name"]), resolve=False)
+    if OmegaConf.is_missing(own, "name") or "default_name" in str(name):
         own.name = "unnamed"
     return resolved(own)
 
