@@ -16,7 +16,7 @@ from cifar_lab import reproduce
 from cifar_lab.config import checked
 from cifar_lab.report.planned import chosen, network_of, plan
 from cifar_lab.report.published import Scale
-from cifar_lab.runs import Archive, Run, find_runs, read
+from cifar_lab.runs import Archive, Run, find_runs, read_run
 from cifar_lab.train import cost, fitting
 from cifar_lab.train.attempt import Attempt
 from cifar_lab.train.cost import Speed
@@ -107,7 +107,7 @@ def test_a_row_is_found_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.Mon
     leave_run(tmp_path / "outputs" / "begun", row("optimizer_sgd"), 0.7, finished=False)
     kept = leave_run(tmp_path / "elsewhere", row("optimizer_sign_sgd"), 0.8)
     archive = Archive(tmp_path / "results")
-    archive.add([read(kept)])
+    archive.add([read_run(kept)])
     diverge(leave_run(tmp_path / "outputs" / "diverged", row("activation_relu"), 0.8))
     relu, adam, sgd, sign_sgd = plan(chosen("activation_relu,optimizer"), Scale.FULL, [0], "report", [], archive)
     assert (relu.state.split(",")[0], relu.is_finished) == ("diverged", True)

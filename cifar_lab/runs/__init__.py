@@ -8,7 +8,7 @@ from cifar_lab.runs.labels import float32_digits, weights_name
 from cifar_lab.runs.locks import LockedError, guarded, locked, owner
 from cifar_lab.runs.plain import WHOLE_LIMIT, check_kinds, from_json, from_yaml
 from cifar_lab.runs.reading import UnreadableError
-from cifar_lab.runs.record import Record, read, read_state
+from cifar_lab.runs.record import Record, read_run, read_state
 from cifar_lab.runs.run import DivergedError, PrunedError, Run, RunExistsError, described
 from cifar_lab.runs.sweep import HOW_IT_IS_RUN, Sweep, find, find_runs, find_sweeps, is_run, job_key
 
@@ -40,8 +40,8 @@ __all__ = [
     "job_key",
     "locked",
     "owner",
-    "read",
     "read_checkpoint",
+    "read_run",
     "read_state",
     "replacing",
     "weights_name",

@@ -159,7 +159,7 @@ class Record:
         return _sources(tuple(self.interpolations.items()), tuple(self.settings))
 
 
-def read(run: RunFiles) -> Record:
+def read_run(run: RunFiles) -> Record:
     """Read all that is known of a run, except its numbers; one that is damaged is `unreadable`."""
     try:
         composition = run.composition()
@@ -187,7 +187,7 @@ def read(run: RunFiles) -> Record:
 
 
 def read_state(run: RunFiles) -> Record:
-    """Read the state, status and result of a run alone, which takes less time than `read`."""
+    """Read the state, status and result of a run alone, which takes less time than `read_run`."""
     try:
         return _read(run)
     except (OSError, ValueError) as error:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cifar_lab.runs import Archive, Record, Run, from_yaml, job_key, read
+from cifar_lab.runs import Archive, Record, Run, from_yaml, job_key, read_run
 
 
 def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[Sequence[str]]]]) -> list[Record]:
@@ -17,7 +17,7 @@ def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[Sequence[str]]]]) -> 
         Sweep by sweep in the order of the jobs, then runs of no job, in the order given. Among those whose numbers must
         be equal one: a finished one if there is one, and the latest.
     """
-    read_sweeps = [([read(run) for run in runs], jobs) for runs, jobs in sweeps]
+    read_sweeps = [([read_run(run) for run in runs], jobs) for runs, jobs in sweeps]
     present = {record.job for records, _ in read_sweeps for record in records}
     found = []
     for records, jobs in read_sweeps:
