@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,9 +24,9 @@ from cifar_lab.engines.side_by_side import SideBySide
 from cifar_lab.engines.slurm_jobs import SlurmJobs
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
+from cifar_lab.terminal.faults import report_fault
 
 _ENGINES: dict[Launcher | None, type[Jobs]] = {JOBLIB: SideBySide, RAY: RayJobs, SLURM: SlurmJobs}
-_ISSUES = "this is a fault of cifar_lab; please report it with the lines above"
 
 
 def run_application(application: Callable[[], object]) -> NoReturn:
@@ -51,8 +50,7 @@ def run_application(application: Callable[[], object]) -> NoReturn:
             _exit(error.told, error.exit_code)
         _exit("interrupted", exit_codes.interrupted(signal.SIGINT))
     except Exception:
-        traceback.print_exc()
-        _exit(_ISSUES, exit_codes.FAILED)
+        sys.exit(report_fault())
     sys.exit(0)
 
 

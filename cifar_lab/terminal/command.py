@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 
 from cifar_lab.machine import exit_codes
+from cifar_lab.terminal.faults import report_fault
 
 
 def application() -> typer.Typer:
@@ -106,4 +107,6 @@ def run(app: typer.Typer, name: str) -> NoReturn:
     except typer.TyperException as error:
         print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
         sys.exit(exit_codes.USAGE)
+    except Exception:
+        sys.exit(report_fault())
     sys.exit(code if isinstance(code, int) else 0)

@@ -85,3 +85,16 @@ def test_ctrl_c_is_a_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     assert _ended(monkeypatch, stopped) == 130
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_fault_of_the_program_is_a_traceback_and_exit_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        """Breaks."""
+        raise KeyError("a bug")
+
+    assert _ended(monkeypatch, broken) == 1
+    err = capsys.readouterr().err
+    names(err, "Traceback", "KeyError", "CONTRIBUTING.md")
+    assert err.splitlines()[-1].startswith("error: ")

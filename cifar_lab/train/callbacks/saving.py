@@ -2,11 +2,11 @@
 
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 from torch import Tensor
@@ -26,18 +26,18 @@ class CheckpointFiles(CheckpointIO):
     def __init__(self, run: Run) -> None:
         self.run = run
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint."""
         previous = self.run.previous_checkpoint if path == self.run.last_checkpoint else None
         write_checkpoint(checkpoint, self.run.checkpoints / str(path), previous)
 
     def load_checkpoint(
-        self, path: _PATH, map_location: Any = None, weights_only: bool | None = None
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read a checkpoint; never code, whatever `weights_only` says."""
         return read_checkpoint(self.run.checkpoints / str(path), map_location)
 
-    def remove_checkpoint(self, path: _PATH) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint."""
         (self.run.checkpoints / str(path)).unlink(missing_ok=True)
 

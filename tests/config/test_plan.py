@@ -1,4 +1,4 @@
-"""Pairs of values that contradict each other, where each is right alone."""
+"""What a command line is checked for beyond each of its values: pairs of them, and faults of the check itself."""
 
 from typing import Any
 
@@ -56,3 +56,13 @@ def test_the_check_of_ten_thousand_jobs_composes_each_value_once(monkeypatch: py
     plan = checked(["-m", *PLAIN, f"optimizer.lr={rates}", "seed=range(0,100)", "epochs=1,2,3,4,5,6,7,8,9,10"])
     assert len(plan.jobs) == 10_000
     assert len(composed) == 1 + 9 + 1 + 9
+
+
+def test_a_bug_in_the_check_is_a_traceback_and_exit_1(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(config: dict[str, Any]) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(checks, "check_together", broken)
+    outcome: Outcome = lab(*TINY)
+    assert (outcome.code, outcome.stdout, outcome.runs) == (1, "", [])
+    assert "KeyError" in outcome.stderr and "CONTRIBUTING.md" in outcome.stderr.splitlines()[-1]
