@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from cifar_lab.machine import torchrun
 from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import DivergedError, described
-from cifar_lab.train.fitting import Work
+from cifar_lab.train.attempt import Work
 from cifar_lab.train.processes.member import hush, quiet_torch, trained_together
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import FollowedRun
-from cifar_lab.train.fitting import Work, trained
+from cifar_lab.train.attempt import Work
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -27,6 +27,7 @@ def trained_together(work: Work, interruption: Interruption, store: "Store", ran
     from torch import cuda, distributed, set_num_threads
 
     from cifar_lab.machine.hardware import training_device
+    from cifar_lab.train.fitting import trained
 
     set_num_threads(work.threads)
     attempt, trainer = replace(work.attempt, interruption=interruption), work.config["trainer"]

@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from cifar_lab.machine.interruption import SIGNALS, Interrupted, Interruption
-from cifar_lab.train.fitting import Work
+from cifar_lab.train.attempt import Work
 from cifar_lab.train.processes.member import hush, quiet_torch, trained_together
 
 # After one has failed, until the others are ended.
