@@ -176,9 +176,6 @@ def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:
     Raises:
         RunFailedError: The run ended without a result; its folder says why.
     """
-    from cifar_lab.train.continuity import record_processes, same_threads
-    from cifar_lab.train.fitting import trained
-
     run, settings = attempt.run, job.settings
     overrides = [word for word in job.words if not word.startswith(HOW_IT_IS_RUN)]
     typed = [word for word in overrides if not word.startswith("name=")]
@@ -186,6 +183,9 @@ def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:
         if names_run(settings["resume"]):
             settings = merged(run, settings, overrides)
         run.start(settings, overrides, job.options, job.follows, goes_on=attempt.checkpoint is not None)
+        from cifar_lab.train.continuity import record_processes, same_threads
+        from cifar_lab.train.fitting import trained
+
         columns = hyperparameters(settings, job.options, typed, job.common)
         count = here(settings) if leader is None else leader.count
         record_processes(attempt, count)

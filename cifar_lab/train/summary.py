@@ -26,18 +26,14 @@ def summary(folder: Path, result: Mapping[str, Any]) -> str:
         "protocol": f"{result['protocol']}: {protocol_words(result['protocol'])}",
         "best epoch": f"{result['best_epoch'] or 'none chosen'} of {result['epochs']}",
         "seconds": f"{result['seconds']:,.0f}" + ("" if speed is None else f", {speed:,.0f} images/s in training"),
-        **({"probes": _probe_words(result)} if result.get("probes") else {}),
-        "folder": os.path.relpath(folder),
     }
+    if result.get("probes"):
+        lines["probes"] = f"{result['probes']} in {result['probe_seconds']:,.1f} s"
+        if speed is not None:
+            share = result["probe_seconds"] * speed / (result["epochs"] * result["train_size"])
+            lines["probes"] += f", {share:.1%} of training"
+    lines["folder"] = os.path.relpath(folder)
     return "\n".join(f"{name:14} {text}" for name, text in lines.items())
-
-
-def _probe_words(result: Mapping[str, Any]) -> str:
-    """Number of probes, their seconds, and these as a share of the training steps' time."""
-    speed, words = result["images_per_second"], f"{result['probes']} in {result['probe_seconds']:,.1f} s"
-    if speed is None:
-        return words
-    return f"{words}, {result['probe_seconds'] * speed / (result['epochs'] * result['train_size']):.1%} of training"
 
 
 def draw(run: Run, result: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ def halve(number: Annotated[int, typer.Argument(help="Even.")], shout: bool = Fa
     return 3 if number == 6 else None
 
 
-def stop(number: int = 0) -> None:
+def stop() -> None:
     """Stop as Ctrl-C does."""
     raise KeyboardInterrupt
 
@@ -74,5 +74,5 @@ def test_a_fault_of_ours_keeps_its_traceback(ended: Callable[..., Ended]) -> Non
 
 def test_several_functions_are_subcommands_and_ctrl_c_is_a_line_and_130(ended: Callable[..., Ended]) -> None:
     assert ended([halve, stop], "halve", "6")[0] == 3
-    for code, _, error in (ended(stop), ended([halve, stop], "stop", "5")):
+    for code, _, error in (ended(stop), ended([halve, stop], "stop")):
         assert (code, error.count("\n")) == (130, 1)

@@ -124,6 +124,7 @@ def _connected(is_first: bool) -> "Store":
 
 
 def _group(store: "Store", number: int) -> "Store":
+    """A part of the store for the `number`th run."""
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
     return PrefixStore(f"group/{number}", store)

@@ -7,11 +7,12 @@ the run has ended. It forwards signals through a pipe, so that none reaches them
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import traceback
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -19,6 +20,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from cifar_lab.machine.interruption import SIGNALS, Interrupted, Interruption
+from cifar_lab.runs import described
 from cifar_lab.train.attempt import Work
 from cifar_lab.train.processes.member import hush, quiet_torch, trained_together
 
@@ -98,25 +100,18 @@ def _started(rank: int, count: int, port: int, work: Work) -> _Process:
     (received, orders), (answers, answered) = context.Pipe(duplex=False), context.Pipe(duplex=False)
     arguments = (rank, count, port, work, received, answered)
     process = context.Process(target=_rank, args=arguments, name=f"rank {rank}")
-    with _signals_blocked():
-        try:
-            process.start()
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise ValueError(f"callbacks cannot be handed to the processes that train: {error}") from None
+    # It starts with signals blocked, so that not even a Ctrl-C while it imports reaches it.
+    resource_tracker.ensure_running()  # otherwise the first start runs it, which unblocks them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        process.start()
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(f"callbacks cannot be handed to the processes that train: {error}") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     received.close()
     answered.close()
     return _Process(rank, process, orders, answers)
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Start processes that ignore signals, even a Ctrl-C while they import."""
-    resource_tracker.ensure_running()  # starting it would unblock them again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _wait(processes: list[_Process], interruption: Interruption) -> None:
@@ -178,7 +173,10 @@ def _rank(rank: int, count: int, port: int, work: Work, orders: Connection, answ
         settings = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "GROUP_RANK": 0}
         os.environ.update({name: str(value) for name, value in settings.items()})
         # All are on this machine, and other machines must not reach them.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
+        interfaces = [name for _, name in socket.if_nameindex()]
+        os.environ.setdefault(
+            "GLOO_SOCKET_IFNAME", next((name for name in ("lo", "lo0") if name in interfaces), interfaces[0])
+        )
         store = TCPStore("127.0.0.1", port, is_master=False)
         if rank > 0:
             hush()
@@ -189,19 +187,8 @@ def _rank(rank: int, count: int, port: int, work: Work, orders: Connection, answ
     answers.send((time.time(), answer))
 
 
-def _loopback() -> str:
-    import socket
-
-    names = [name for _, name in socket.if_nameindex()]
-    return next((name for name in ("lo", "lo0") if name in names), names[0])
-
-
 def _portable(error: BaseException) -> BaseException:
     """An exception that can be pickled, with its traceback as a note; an `Interrupted` hidden by Lightning's exit."""
-    import traceback
-
-    from cifar_lab.runs import described
-
     error = next((each for each in (error, error.__context__) if isinstance(each, Interrupted)), error)
     text = "".join(traceback.format_exception(error))
     try:
