@@ -51,10 +51,7 @@ def trained(work: Work) -> dict[str, Any]:
 def fit_and_test(config: DictConfig, attempt: Attempt, logger: Logger | None = None) -> dict[str, Any]:
     """Train, then test the chosen and the final epoch's weights, and keep the chosen ones.
 
-    Args:
-        config: The composed configuration.
-        attempt: Where to write, and what to resume from.
-        logger: Lightning's, for metrics in addition to the run's own files.
+    Lightning's logger gets the metrics in addition to the run's own files.
 
     Returns:
         The result in plain values, by the names of `docs/run_directory.md`.
@@ -129,17 +126,11 @@ def _fit_and_test(
 def test(
     tester: L.Trainer, classifier: Classifier, datamodule: InMemoryDataModule, run: Run, best_epoch: int | None
 ) -> dict[str, float]:
-    """Measure the last epoch's weights, then the chosen epoch's, which stay loaded.
-
-    Args:
-        tester: Runs the test.
-        classifier: As training left it.
-        datamodule: The images.
-        run: Holds the chosen epoch's weights and validation.
-        best_epoch: The chosen epoch, from 1; None chooses the last epoch's weights.
+    """Measure the last epoch's weights, then those of `best_epoch`, counted from 1, which stay loaded.
 
     Returns:
-        `test/*` and `val/*` of the chosen weights, `test/*_final` of the last epoch's.
+        `test/*` and `val/*` of the chosen weights, the last epoch's if `best_epoch` is None, and `test/*_final` of
+        the last epoch's.
     """
     (final,) = tester.test(classifier, datamodule, verbose=False)
     if best_epoch is None:

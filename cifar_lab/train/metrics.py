@@ -67,9 +67,9 @@ class SplitMetrics(nn.Module):
         if ranks.count() == 1:
             return own
         on_cpu = {name: {part: sums[part].cpu() for part in sums} for name, sums in own.items()}
-        everybody = ranks.gathered(on_cpu)
+        all_sums = ranks.gathered(on_cpu)
         return {
-            name: {part: torch.stack([each[name][part] for each in everybody]) for part in sums}
+            name: {part: torch.stack([each[name][part] for each in all_sums]) for part in sums}
             for name, sums in own.items()
         }
 

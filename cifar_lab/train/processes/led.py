@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cifar_lab.machine import torchrun
+from cifar_lab.machine import ranks, torchrun
 from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import DivergedError, described
 from cifar_lab.train.attempt import Work
@@ -38,14 +38,10 @@ class Leader:
         Raises:
             RankLostError: Another process has ended, in this run or in one before it.
         """
-        from cifar_lab.machine import ranks
-
         if self._is_alone:
             raise ranks.RankLostError("the processes of torchrun are apart since a run failed; start it again")
-        number = self._sent
-        self._send(
-            pickle.dumps(replace(work, attempt=replace(work.attempt, interruption=Interruption(), callbacks=())))
-        )
+        number, attempt = self._sent, replace(work.attempt, interruption=Interruption(), callbacks=())
+        self._send(pickle.dumps(replace(work, attempt=attempt)))
         try:
             return trained_together(work, work.attempt.interruption, _group(self._store, number), 0, self.count)
         except Exception as error:
@@ -105,8 +101,6 @@ def follow() -> None:
 
 def _leave(error: BaseException, rank: int) -> NoReturn:
     """End this process at once, so that torchrun ends the others, which wait for it."""
-    from cifar_lab.machine import ranks
-
     if not ranks.has_lost(error):
         traceback.print_exception(error)
         print(f"error: process {rank}: {' '.join(described(error).split())}", file=sys.stderr, flush=True)

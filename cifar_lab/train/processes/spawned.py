@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from cifar_lab.machine import ranks
 from cifar_lab.machine.interruption import SIGNALS, Interrupted, Interruption
 from cifar_lab.runs import described
 from cifar_lab.train.attempt import Work
@@ -52,8 +53,6 @@ class _Process:
 
     def failure(self) -> tuple[bool, float, BaseException] | None:
         """If it has failed: whether only because of another process, when, and the exception."""
-        from cifar_lab.machine import ranks
-
         if self.answer is not None and isinstance(self.answer[1], BaseException):
             return ranks.has_lost(self.answer[1]), self.answer[0], self.answer[1]
         code = self.process.exitcode
@@ -128,8 +127,6 @@ def _wait(processes: list[_Process], interruption: Interruption) -> None:
                 with suppress(OSError):
                     each.orders.send(int(interruption.received))
         if failures := _failures(processes):
-            from cifar_lab.machine import ranks
-
             was_killed = any(isinstance(error, ranks.RankLostError) for _, _, error in failures)
             give_up = min(give_up, time.monotonic() + (0 if was_killed else GRACE_SECONDS))
         if time.monotonic() >= give_up:
