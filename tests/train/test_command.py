@@ -155,57 +155,47 @@ def test_an_experiment_stops_early_and_leaves_its_published_accuracy_its_subset_
     assert not (trained(*PLAIN, name="plain").folder / "csv").exists()
 
 
-def test_under_the_reports_protocol_the_test_set_chooses(trained: Train) -> None:
+def test_under_the_reports_protocol_the_test_set_chooses_and_the_schedule_is_the_configurations(trained: Train) -> None:
     run = trained(*REPORT)
-    result = run.result()
+    result, metrics = run.result(), run.metrics()
     assert (result["protocol"], result["train_size"]) == ("report", 60)
-    assert result["test/acc"] == pytest.approx(result["val/acc"]) == pytest.approx(run.metrics()["val/acc"].max())
-    assert result["test/acc_final"] == pytest.approx(run.metrics()["val/acc"].iloc[-1])
+    assert result["test/acc"] == pytest.approx(result["val/acc"]) == pytest.approx(metrics["val/acc"].max())
+    assert result["test/acc_final"] == pytest.approx(metrics["val/acc"].iloc[-1])
     assert "chosen on the test set" in _lines(run)[2]  # that a reader is told so is the point
-
-
-def test_the_schedule_is_the_configurations(trained: Train) -> None:
     expected = [1e-4 + 9e-4 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)]
-    assert trained(*REPORT).metrics()["train/lr"].tolist() == pytest.approx(expected, rel=1e-5)
-    rates = trained(*CYCLE, name="cycle").steps()["lr"]
-    assert len(rates) == 2 * 5
-    assert rates[-1] == pytest.approx(1e-3 / 25 / 1e4, rel=1e-3)
+    assert metrics["train/lr"].tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_run_that_is_never_validated_tests_its_last_epoch(trained: Train) -> None:
     run = trained(*CYCLE)
-    result = run.result()
-    assert result["best_epoch"] is None
+    result, rates, metrics = run.result(), run.steps()["lr"], run.metrics()
+    assert (result["best_epoch"], result["precision"]) == (None, "bf16-mixed")
     assert 0 <= result["val/acc"] <= 1
     assert result["test/acc"] == result["test/acc_final"]
     assert _numbers(_lines(run)[3]) == ["2"]
+    assert len(rates) == 2 * 5
+    assert rates[-1] == pytest.approx(1e-3 / 25 / 1e4, rel=1e-3)
+    assert (metrics["train/objective"] > metrics["train/loss"] + 0.01).all()  # with l1
 
 
-def test_what_is_composed_is_what_is_trained(composed: Compose, trained: Train) -> None:
+def test_what_is_composed_is_what_is_trained(composed: Compose) -> None:
     config = composed(*TINY, "l1=1e-3", "grad_clip=0.25", "trainer.memory_format=channels_last")
-    native = hardware.choose("cpu", memory_format="channels_last")
-    classifier = make_classifier(config, build(config.data), native)
+    classifier = make_classifier(config, build(config.data), hardware.choose("cpu", memory_format="channels_last"))
     assert (classifier.l1, classifier.grad_clip) == (1e-3, 0.25)
     assert classifier.memory_format == torch.channels_last
-    run = trained(*CYCLE)
-    assert (run.metrics()["train/objective"] > run.metrics()["train/loss"] + 0.01).all()
-    assert run.result()["precision"] == "bf16-mixed"
 
 
-def test_another_seed_gives_other_weights_for_the_same_images(trained: Train) -> None:
-    run, other = trained(*PLAIN), trained(*AVERAGED, name="other")
-    assert other.result()["precision"] == "32-true"
-    assert run.config()["data"] == other.config()["data"]
-    assert abs(other.steps()["loss"][0] - run.steps()["loss"][0]) > 1e-3
-    assert run.result()["fingerprint"] != other.result()["fingerprint"]
-
-
-def test_the_averaged_weights_are_the_result_of_swa(trained: Train, composed: Compose) -> None:
-    run = trained(*AVERAGED)
+def test_swas_result_is_that_of_the_averaged_weights_and_another_seed_draws_others_for_the_same_images(
+    trained: Train, composed: Compose
+) -> None:
+    run, other = trained(*AVERAGED), trained(*PLAIN, name="other")
     result = run.result()
-    assert result["best_epoch"] is None
+    assert (result["best_epoch"], result["precision"]) == (None, "32-true")
     assert result["test/acc"] == result["test/acc_final"]
     assert _accuracy(_weights(run), composed) == pytest.approx(result["test/acc"])
+    assert run.config()["data"] == other.config()["data"]
+    assert abs(run.steps()["loss"][0] - other.steps()["loss"][0]) > 1e-3
+    assert result["fingerprint"] != other.result()["fingerprint"]
 
 
 def test_swa_that_never_averaged_is_an_error(composed: Compose, tmp_path: Path) -> None:
