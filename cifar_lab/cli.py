@@ -1,6 +1,6 @@
 """The console script `cifar-lab`: each subcommand is the same as `python -m cifar_lab.<name>`.
 
-A subcommand is imported when it is called, so that help and version do not wait for Hydra or torch.
+Subcommands are imported when called, so that help and version do not wait for Hydra or torch.
 """
 
 import importlib
@@ -14,7 +14,7 @@ import typer
 from cifar_lab import __version__
 from cifar_lab.terminal.command import application, run
 
-# A subcommand is one line: the module `cifar_lab.<name>`, whose `main()` reads the command line, and its help's line.
+# The module `cifar_lab.<name>`, whose `main()` reads the command line, and its line in the help.
 COMMANDS = {
     "train": "Train a composition, or each of a sweep; by Hydra.",
     "search": "Search for the best settings, by Optuna.",
@@ -34,9 +34,9 @@ app = application()
 
 
 def main() -> None:
-    """Hand the command line to the subcommand that it names; exits with 2 where it names none."""
+    """Run the subcommand that the command line names; exits with 2 if it names none."""
     if not sys.flags.safe_path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does, so that components in the folder at hand are found
+        sys.path.insert(0, os.getcwd())  # as `python -m` does, so that components in the current folder are found
     if sys.argv[1:2] in (["-sc"], ["--shell-completion"]):
         _complete()
     else:
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _complete() -> None:
-    """Answer the shell, which asks the program that it completes: names here, what follows `train` by Hydra."""
+    """Print completions for the shell: names of subcommands, and after `train` Hydra's."""
     line = os.environ.get("COMP_LINE", "")
     words = line.split()[1:] + [""] * line.endswith(" ")
     if len(words) == 1:
@@ -59,7 +59,7 @@ def _call(name: str) -> None:
 
 def _subcommand(name: str) -> Callable[[], None]:
     def command() -> None:
-        # Not typer's idea of the arguments: Hydra's flags are its own, and `--help` is the subcommand's.
+        # The arguments bypass typer: flags, `--help` included, are the subcommand's or Hydra's.
         sys.argv.remove(name)
         _call(name)
 

@@ -73,23 +73,15 @@ def test_the_shell_completes_subcommands_options_and_keys(
     assert completes(line) == words
 
 
-def test_fish_and_the_module_are_completed_too(completes: Callable[..., list[str]]) -> None:
-    schedulers = ["scheduler=constant", "scheduler=cosine"]
-    assert completes(f"{SCRIPT} scheduler=c", "fish") == schedulers
-    assert completes(f"{MODULE} scheduler=c", "bash", train.main) == schedulers
-
-
-def test_a_shell_that_installs_completion_learns_of_both_forms(script: Call) -> None:
+def test_fish_and_the_module_are_completed_and_installed_too(completes: Callable[..., list[str]], script: Call) -> None:
     for shell in ("bash", "fish"):
         code, out, _ = script("-sc", f"install={shell}")
         assert code == 0
         assert "-m cifar_lab.train" in out
     assert "train.py" not in out
-
-
-def test_a_subcommand_is_its_module(script: Call) -> None:
-    refusal(script("train", "loss=foo"), "loss=foo")
-    assert "python -m cifar_lab.train" in script("train", "--help")[1]
+    schedulers = ["scheduler=constant", "scheduler=cosine"]
+    assert completes(f"{SCRIPT} scheduler=c", "fish") == schedulers
+    assert completes(f"{MODULE} scheduler=c", "bash", train.main) == schedulers
 
 
 def test_without_a_subcommand_it_says_what_there_is(script: Call) -> None:
@@ -106,11 +98,10 @@ def test_a_subcommand_has_a_module_that_runs(name: str) -> None:
     assert callable(importlib.import_module(f"cifar_lab.{name}").main)
 
 
-def test_a_mistyped_subcommand_is_refused_with_the_nearest_name(script: Call) -> None:
+def test_a_subcommand_is_its_module_and_flags_after_train_are_hydras(script: Call) -> None:
     refusal(script("trian", "loss=ce"), "'trian'", "'train'")
-
-
-def test_flags_after_train_are_hydras(script: Call) -> None:
+    refusal(script("train", "loss=foo"), "loss=foo")
+    assert "python -m cifar_lab.train" in script("train", "--help")[1]
     code, out, err = script("train", "--cfg", "job", "--package", "loss", "loss=focal", "loss.gamma=3")
     assert code == 0, err
     assert "gamma: 3" in out

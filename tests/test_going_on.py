@@ -111,46 +111,38 @@ def test_a_run_goes_on_with_its_settings_seconds_and_threads_by_words_that_chang
 
 
 @pytest.mark.parametrize(
-    ("composition", "following"),
+    ("composition", "epochs", "facts"),
     [
-        (("scheduler=one_cycle", "averaging=swa"), ["scheduler.total_steps", "averaging.epochs"]),
-        pytest.param((), ["scheduler.T_max"], marks=pytest.mark.slow),
-        pytest.param(("scheduler=one_cycle",), ["scheduler.total_steps"], marks=pytest.mark.slow),
-        pytest.param(("scheduler=constant", "averaging=swa"), ["averaging.epochs"], marks=pytest.mark.slow),
+        (("scheduler=one_cycle", "averaging=swa"), 9, ["scheduler.total_steps", "averaging.epochs"]),
+        (("scheduler=constant", "epochs=5"), 4, [5]),
+        pytest.param((), 9, ["scheduler.T_max"], marks=pytest.mark.slow),
+        pytest.param(("scheduler=one_cycle",), 9, ["scheduler.total_steps"], marks=pytest.mark.slow),
+        pytest.param(("scheduler=constant", "averaging=swa"), 9, ["averaging.epochs"], marks=pytest.mark.slow),
     ],
 )
-def test_more_epochs_are_refused_where_something_follows_them(
-    begun: Begin, lab: Lab, composition: tuple[str, ...], following: list[str]
+def test_other_epochs_are_refused_where_something_follows_them_or_they_are_fewer(
+    begun: Begin, lab: Lab, composition: tuple[str, ...], epochs: int, facts: list[object]
 ) -> None:
     begun(*TINY, *composition)
-    refusal(lab("resume=run", "epochs=9"), "epochs=9", *following)
+    refusal(lab("resume=run", f"epochs={epochs}"), f"epochs={epochs}", *facts)
 
 
-def test_fewer_epochs_are_refused(begun: Begin, lab: Lab) -> None:
-    begun(*CONSTANT, "epochs=5")
-    refusal(lab("resume=run", "epochs=4"), "epochs=4", 5)
-
-
-def test_snapshots_begin_where_a_run_that_goes_on_is_told_to_keep_them(failed: Run, lab: Lab) -> None:
+def test_snapshots_begin_and_end_where_a_run_that_goes_on_is_told_to_keep_them(failed: Run, lab: Lab) -> None:
     assert lab("resume=run", "callbacks=snapshots", "callbacks.snapshots.every_epochs=2", "epochs=4").code == 0
     assert list(failed.snapshots()) == [4]
     assert lab("resume=run", "callbacks.snapshots.every_epochs=1", "epochs=6").code == 0  # of a finished one too
     assert list(failed.snapshots()) == [4, 5, 6]
     assert failed.config()["callbacks"]["snapshots"]["every_epochs"] == 1
-    assert failed.config()["epochs"] == 6
+    assert lab("resume=run", "callbacks=none", "epochs=7").code == 0
+    assert list(failed.snapshots()) == [4, 5, 6]
+    assert failed.config()["epochs"] == 7
 
 
-@pytest.mark.slow
-def test_snapshots_end_where_a_run_that_goes_on_is_told_so(failed: Run, lab: Lab) -> None:
-    assert lab("resume=run", "callbacks=snapshots", "epochs=3").code == 0
-    assert lab("resume=run", "callbacks=none", "epochs=4").code == 0
-    assert list(failed.snapshots()) == [3]
-
-
-def test_a_folder_without_a_run_or_a_checkpoint_is_refused(begun: Begin, lab: Lab) -> None:
+def test_a_folder_without_a_run_or_a_checkpoint_is_refused_and_for_a_sweep_any(begun: Begin, lab: Lab) -> None:
     refusal(lab("resume=nowhere"), "resume=nowhere", ".hydra/config.yaml")
     run = begun(*TINY)
     refusal(lab("resume=run"), run.folder.absolute())
+    refusal(lab("-m", "resume=run", "seed=0,1"), "resume=")
 
 
 def test_auto_begins_where_there_is_nothing_goes_on_with_what_is_left_and_ends_where_all_is_done(lab: Lab) -> None:
@@ -158,8 +150,7 @@ def test_auto_begins_where_there_is_nothing_goes_on_with_what_is_left_and_ends_w
     with armed(Fault("epoch", 1, signal.SIGTERM)):
         first = lab(*line)
     (run,) = first.runs
-    assert (first.code, run.state()) == (143, "interrupted")
-    assert run.folder.parent.name == "cnn"
+    assert (first.code, run.state(), run.folder.parent.name) == (143, "interrupted", "cnn")
     second = lab(*line)
     assert second.code == 0
     assert [again.folder for again in second.runs] == [run.folder]
@@ -170,11 +161,6 @@ def test_auto_begins_where_there_is_nothing_goes_on_with_what_is_left_and_ends_w
     assert third.code == 0
     assert run.status() == before
     assert " 2/2 " not in third.stdout and f"{run.result()['test/acc']:.2%}" in third.stdout
-
-
-def test_a_sweep_is_not_resumed_by_a_folder(begun: Begin, lab: Lab) -> None:
-    begun(*TINY)
-    refusal(lab("-m", "resume=run", "seed=0,1"), "resume=")
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken_to_the_bits_of_more_epochs(

@@ -98,13 +98,20 @@ def test_a_network_of_the_users_own_is_contiguous_in_a_plain_classifier() -> Non
     assert seen[0].is_contiguous()
 
 
-def test_commands_on_trained_networks_are_contiguous(trained: Train) -> None:
+def test_commands_on_trained_networks_and_a_resumed_run_are_contiguous(
+    trained: Train, lab: Callable[..., Outcome]
+) -> None:
     run = trained(*NARROW)
     run.set_state("finished", memory_format="channels_last")  # as a run of an older version says
     network = load(run.folder)
     assert network.native.layout == "contiguous"
     assert any(LAYER in line for line in network.assumed)
     assert all(weight.is_contiguous() for weight in network.model.parameters())
+    run.result_file.unlink()
+    run.set_state("interrupted")
+    outcome = lab("resume=run")
+    assert outcome.code == 0, outcome.stderr
+    assert Run("run").result()["memory_format"] == "contiguous_format"
 
 
 def test_the_loops_of_the_benchmark_and_the_forecast_are_contiguous(
@@ -132,12 +139,3 @@ def test_the_loops_of_the_benchmark_and_the_forecast_are_contiguous(
     monkeypatch.setattr(nn.Conv2d, "forward", seen)
     cost.measure(resolved(config), seconds=0.0)
     assert all(images.is_contiguous() for images in inputs)
-
-
-def test_a_resumed_run_stays_contiguous(trained: Train, lab: Callable[..., Outcome]) -> None:
-    run = trained(*NARROW)
-    run.result_file.unlink()
-    run.set_state("interrupted")
-    outcome = lab("resume=run")
-    assert outcome.code == 0, outcome.stderr
-    assert Run("run").result()["memory_format"] == "contiguous_format"

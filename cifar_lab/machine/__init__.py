@@ -1,1 +1,1 @@
-"""The machine: what it does natively, its processes and signals, what a result comes from."""
+"""The machine: hardware, compilation, processes, signals, provenance."""

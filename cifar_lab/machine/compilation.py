@@ -1,4 +1,4 @@
-"""Networks compiled by `torch.compile`, whose import waits until one is."""
+"""Networks compiled by `torch.compile`, which is imported when first used."""
 
 import sys
 from collections.abc import Iterator
@@ -9,13 +9,10 @@ from torch import nn
 
 
 def check_compiler(device: str) -> None:
-    """Refuse to compile where torch finds nothing to compile with.
-
-    Args:
-        device: `cpu`, `cuda` or `mps`.
+    """Check that torch can compile for `cpu`, `cuda` or `mps`.
 
     Raises:
-        ValueError: A CPU without a C++ compiler, or a GPU without Triton.
+        ValueError: There is no C++ compiler for a CPU, or no Triton for a GPU.
     """
     if device == "cpu":
         from torch._inductor.cpp_builder import get_cpp_compiler
@@ -37,21 +34,21 @@ def check_compiler(device: str) -> None:
 
 @contextmanager
 def compiled(network: nn.Module, cuda_graphs: bool = False) -> Iterator[None]:
-    """Compile a network in place, its names unchanged, as long as it is trained and measured.
+    """Compile a network in place within the context, with unchanged names.
 
     Args:
-        network: Is traced as its first batches come, once for each size of a batch, in training and in evaluation.
+        network: Traced at its first batch of each size, in training and in evaluation.
         cuda_graphs: Record its kernels as CUDA graphs.
     """
-    # Not dynamic: the second size, the epoch's last batch, would else make one slower program for all sizes.
+    # Not dynamic: otherwise the second size, the epoch's last batch, makes one slower program for all sizes.
     network.compile(dynamic=False, mode="reduce-overhead" if cuda_graphs else None)
     try:
         yield
     finally:
-        # What this network left counts towards the limit of programs for its class, and holds memory.
+        # The network's programs hold memory and count towards the limit for its class.
         torch.compiler.reset()
 
 
 def uncompiled() -> AbstractContextManager[object]:
-    """Compute with compiled networks as they were written."""
+    """Run compiled networks eagerly within the context."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

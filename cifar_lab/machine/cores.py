@@ -1,4 +1,4 @@
-"""How many processors this process may use."""
+"""The number of usable cores, without importing torch."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What a process's exit code says, for every command."""
+"""Exit codes of every command."""
 
 import signal
 

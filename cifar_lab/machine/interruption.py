@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it stops where what it has done can be kept."""
+"""Signals that ask a run to stop, which it does where its progress can be saved."""
 
 import os
 import signal
@@ -10,20 +10,17 @@ from typing import Any
 
 from cifar_lab.machine import exit_codes
 
-# What a terminal, a system that shuts down, Slurm and submitit send.
+# Sent by a terminal, a system that shuts down, Slurm and submitit.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run has stopped because a signal asked for it.
-
-    Args:
-        received: The signal.
+    """A run has stopped at a signal.
 
     Attributes:
-        received: The same.
-        exit_code: What the process should end with: 130 after Ctrl-C, else 143.
-        goes_on: What goes on with the run.
+        received: The signal.
+        exit_code: Of the process: 130 after Ctrl-C, otherwise 143.
+        goes_on: How to resume the run.
     """
 
     def __init__(self, received: signal.Signals) -> None:
@@ -34,7 +31,7 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def told(self) -> str:
-        """What has happened, and what goes on from there, in one line."""
+        """The signal, and how to resume, in one line."""
         return f"interrupted by {self}; {self.goes_on} goes on where it stopped"
 
     def __reduce__(self) -> tuple[type["Interrupted"], tuple[signal.Signals]]:
@@ -42,13 +39,13 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """Notes signals, so that what has been done can be kept; a second one ends the process at once.
+    """Notes signals, so that progress can be saved; a second one ends the process at once.
 
-    Whoever listened to a signal before hears it at the end, as it may end the process: submitit queues its job again.
-    A signal of theirs never ends the process at once, since Slurm may send several, and has a harder one to force it.
+    Earlier handlers of a signal are called at the end, as they may end the process: submitit's queues its job again.
+    A signal with such a handler never ends the process at once, since Slurm may send several and can kill it anyway.
 
     Attributes:
-        received: The first signal; None while there was none.
+        received: The first signal; None before it.
     """
 
     def __init__(self) -> None:
@@ -57,17 +54,13 @@ class Interruption:
         self._before: dict[signal.Signals, Any] = {}
 
     def check(self) -> None:
-        """Stop, if a signal asked for it.
-
-        Raises:
-            Interrupted: One did.
-        """
+        """Raise `Interrupted` if a signal was received."""
         if self.received is not None:
             raise Interrupted(self.received)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Note signals; handlers that were there before are back at the end. Does nothing outside the main thread."""
+        """Note signals, and restore earlier handlers at the end. Does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -82,7 +75,7 @@ class Interruption:
                     before(received, None)
 
     def take_back(self) -> None:
-        """Listen first again, where Lightning has put a handler in front, which would stop without saving."""
+        """Replace Lightning's handlers, which would stop without saving."""
         for number in self._before:
             signal.signal(number, self._note)
 
@@ -97,6 +90,6 @@ class Interruption:
         os.kill(os.getpid(), number)
 
     def _theirs(self, number: signal.Signals) -> Callable[[int, FrameType | None], Any] | None:
-        """What listened to a signal before, but for what raises Python's KeyboardInterrupt."""
+        """The earlier handler of a signal, other than Python's own for KeyboardInterrupt."""
         handler = self._before.get(number)
         return handler if callable(handler) and handler is not signal.default_int_handler else None

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions and source."""
+"""Versions and source behind a result."""
 
 import platform
 import subprocess
@@ -12,18 +12,16 @@ PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "tor
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this package and of what its numbers depend on."""
-    from cifar_lab import __version__
-
+    """Versions of Python, of this package and of the packages on which its numbers depend."""
     packages = {name: version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "cifar_lab": __version__, **packages}
+    return {"python": platform.python_version(), "cifar_lab": cifar_lab.__version__, **packages}
 
 
 @cache
 def git_revision() -> str | None:
-    """The commit of the source checkout, with `-dirty` where files differ from it; None outside a checkout.
+    """The commit of the source checkout, with `-dirty` if files differ from it; None outside a checkout.
 
-    As it is when a process asks first: what is edited while it trains is not what it runs.
+    Cached at the first call, because files edited during training are not the code that runs.
     """
     folder = Path(cifar_lab.__file__).resolve().parents[1]
     if not (folder / ".git").exists():

@@ -1,6 +1,6 @@
-"""The processes that train one run together: how many there are, which this one is, what they tell each other.
+"""The processes that train one run together: their number, this one's rank, and what they exchange.
 
-Outside of torch.distributed there is one process, of rank 0, and nothing here waits for anybody.
+Outside of torch.distributed there is one process, of rank 0, and nothing here waits.
 """
 
 from collections.abc import Sequence
@@ -13,34 +13,28 @@ Value = TypeVar("Value")
 
 
 def count() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     from torch import distributed as dist
 
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Index of this process, from 0."""
     from torch import distributed as dist
 
     return dist.get_rank() if count() > 1 else 0
 
 
 def share(of: int, number: int, among: int) -> slice:
-    """The part of `of` things in a row that is the `number`th process's; the parts differ in size by one at most.
-
-    Args:
-        of: How many there are.
-        number: From 0; the first processes have the larger parts.
-        among: How many processes share them.
-    """
+    """The slice of `of` items for process `number`, from 0, of `among`; sizes differ by at most one, larger first."""
     each, rest = divmod(of, among)
     first = number * each + min(number, rest)
     return slice(first, first + each + (number < rest))
 
 
 def total(values: "Tensor") -> "Tensor":
-    """The sum of all processes' `values`, which are of one shape."""
+    """The sum of all processes' `values`, which have one shape."""
     if count() == 1:
         return values
     from torch import distributed as dist
@@ -51,20 +45,20 @@ def total(values: "Tensor") -> "Tensor":
 
 
 def largest(values: Sequence[int]) -> list[int]:
-    """Of each of `values` the largest that a process gives; every process gets the same."""
+    """The elementwise maximum of all processes' `values`."""
     if count() == 1:
         return list(values)
     import torch
     from torch import distributed as dist
 
-    # On the CPU also where gradients are summed on GPUs, which nobody waits for here.
+    # On the CPU, even if gradients are summed on GPUs, so as not to wait for them.
     together = torch.tensor(values)
     dist.all_reduce(together, dist.ReduceOp.MAX)
     return together.tolist()
 
 
 def gathered(value: Value) -> list[Value]:
-    """What each process gives, in the order of their ranks."""
+    """All processes' values, in the order of their ranks."""
     if count() == 1:
         return [value]
     from torch import distributed as dist
@@ -75,7 +69,7 @@ def gathered(value: Value) -> list[Value]:
 
 
 def first_of(value: Value) -> Value:
-    """What the process of rank 0 gives, in every process."""
+    """The value of the process of rank 0."""
     if count() == 1:
         return value
     from torch import distributed as dist
@@ -86,7 +80,7 @@ def first_of(value: Value) -> Value:
 
 
 def share_buffers(module: "nn.Module") -> None:
-    """Give every process the buffers of rank 0, such as BatchNorm's averages, which each has of its own images."""
+    """Copy the buffers of rank 0, such as BatchNorm's averages, to every process."""
     if count() > 1:
         from torch import distributed as dist
 
@@ -99,7 +93,7 @@ class RankLostError(RuntimeError):
 
 
 def has_lost(error: BaseException) -> bool:
-    """Whether an exception says that another process cannot be reached, which has ended for a reason of its own."""
+    """Whether an exception says that another process, which has ended for its own reason, cannot be reached."""
     from torch import distributed as dist
 
     return isinstance(error, RankLostError | dist.DistError) or "gloo" in str(error)

@@ -1,13 +1,10 @@
-"""What torchrun tells a process that it has started."""
+"""The environment of a process that torchrun has started."""
 
 import os
 
 
 def processes() -> tuple[int, int] | None:
-    """How many processes it has started on this machine, and on how many machines; None where it has not started this.
-
-    One process alone is none of several either.
-    """
+    """Processes per machine and number of machines; None for a single process or one that torchrun has not started."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
@@ -15,5 +12,5 @@ def processes() -> tuple[int, int] | None:
 
 
 def rank() -> int:
-    """Which of all of them this one is, from 0; 0 where it has not started this."""
+    """Index of this process among all of torchrun's, from 0; 0 without torchrun."""
     return 0 if processes() is None else int(os.environ["RANK"])

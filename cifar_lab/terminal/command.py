@@ -1,4 +1,4 @@
-"""Ordinary command lines: a function's annotations are the arguments, a mistake is one line on stderr."""
+"""Command lines from annotated functions; a mistake is one line on stderr."""
 
 import functools
 import gc
@@ -15,7 +15,7 @@ from cifar_lab.terminal.faults import report_fault
 
 
 def application() -> typer.Typer:
-    """An empty application in the project's manner: plain text, and no completion beside Hydra's."""
+    """An empty application: plain text, and no completion besides Hydra's."""
     return typer.Typer(
         add_completion=False,
         rich_markup_mode=None,
@@ -27,16 +27,14 @@ def application() -> typer.Typer:
 def run_command(function: Callable[..., object]) -> NoReturn:
     """Run one function as the subcommand of its name; an integer that it returns is the exit code.
 
-    Args:
-        function: Its annotations say what the command line takes, its docstring's first lines are the help.
+    Its annotations declare the arguments, and the first lines of its docstring are the help.
 
     Raises:
-        SystemExit: Always; 2 where typer or, by a `ValueError` or an `OSError`, the function refuses what was asked
-            for.
+        SystemExit: Always; 2 if typer refuses the command line, or the function raises a `ValueError` or an `OSError`.
     """
     app = application()
     app.command()(_refusing(function))
-    gc.disable()  # what thousands of runs hold has no cycles, and to look for some takes nearly as long as to read it
+    gc.disable()  # thousands of runs have no cycles, and a search for some takes nearly as long as reading them
     try:
         run(app, f"cifar-lab {function.__name__}")
     finally:
@@ -44,14 +42,9 @@ def run_command(function: Callable[..., object]) -> NoReturn:
 
 
 def run_commands(name: str, functions: Sequence[Callable[..., object]], text: str) -> NoReturn:
-    """Run one of several functions, each the subcommand of its name; otherwise as `run_command` does.
+    """Run one of several functions, each a subcommand of `name`, whose help begins with `text`, as `run_command` does.
 
     Ctrl-C ends it with 130, in a line that says that the same command goes on.
-
-    Args:
-        name: What they are subcommands of.
-        functions: As for `run_command`.
-        text: The help's first line.
 
     Raises:
         SystemExit: Always.
@@ -59,36 +52,24 @@ def run_commands(name: str, functions: Sequence[Callable[..., object]], text: st
     app = application()
     app.callback(help=text)(lambda: None)
     for function in functions:
-        app.command()(_refusing(_going_on(function)))
+        app.command()(_refusing(function, "interrupted; the same command goes on from here"))
     run(app, f"cifar-lab {name}")
 
 
-def _going_on(function: Callable[..., object]) -> Callable[..., object]:
-    @functools.wraps(function)
-    def command(*arguments: object, **options: object) -> object:
-        try:
-            return function(*arguments, **options)
-        except KeyboardInterrupt:  # here, as typer makes another exception of it
-            print("interrupted; the same command goes on from here", file=sys.stderr)
-            return exit_codes.interrupted(signal.SIGINT)
-
-    return command
-
-
-def _refusing(function: Callable[..., object]) -> Callable[..., object]:
+def _refusing(function: Callable[..., object], at_interrupt: str = "interrupted") -> Callable[..., object]:
     """The function, whose `ValueError` and `OSError` are mistakes of the command line."""
 
     @functools.wraps(function)
     def command(*arguments: object, **options: object) -> object:
         try:
             result = function(*arguments, **options)
-            sys.stdout.flush()  # what is still buffered finds a closed pipe here, not as the process ends
+            sys.stdout.flush()  # notice a closed pipe here, not at the process's end
             return result
-        except BrokenPipeError:  # whoever reads, such as `head`, has enough
+        except BrokenPipeError:  # the reader, such as `head`, has ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        except KeyboardInterrupt:  # here, as typer makes another exception of it
-            print("interrupted", file=sys.stderr)
+        except KeyboardInterrupt:  # before typer, which turns it into another exception
+            print(at_interrupt, file=sys.stderr)
             return exit_codes.interrupted(signal.SIGINT)
         except (ValueError, OSError) as error:
             raise typer.TyperException(str(error)) from error
@@ -97,11 +78,7 @@ def _refusing(function: Callable[..., object]) -> Callable[..., object]:
 
 
 def run(app: typer.Typer, name: str) -> NoReturn:
-    """Run an application on the process's command line, under a name that its help shows.
-
-    Raises:
-        SystemExit: Always, as `run_command` does.
-    """
+    """Run an application under the name that its help shows; raises `SystemExit` as `run_command` does."""
     try:
         code = app(prog_name=name, standalone_mode=False)
     except typer.TyperException as error:

@@ -1,4 +1,4 @@
-"""Tables on a terminal, and lines beside them."""
+"""Tables, progress and notes on a terminal."""
 
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,14 +15,14 @@ Item = TypeVar("Item")
 def print_table(
     rows: Sequence[Mapping[Any, str]], left: Collection[str], colours: Callable[[str], str] | None = None
 ) -> None:
-    """Print a table, as wide as it needs to be.
+    """Print a table without wrapping it.
 
     Args:
         rows: At least one, all with the same columns.
-        left: Columns that are set to the left, as words are.
-        colours: Gives rich's colour for what stands in the column `state`.
+        left: Columns aligned to the left.
+        colours: Maps a value of the column `state` to rich's colour.
     """
-    # Not by rich's own table, whose layout of ten thousand rows takes half a minute.
+    # rich's own table takes half a minute for ten thousand rows.
     names = list(map(str, rows[0]))
     cells = [names, *(list(row.values()) for row in rows)]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
@@ -43,34 +43,25 @@ def print_table(
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to the command, which ends with 0, where rich would end it with 1."""
-        raise  # the error at hand
+        """Re-raise, so that the command ends with 0; rich would end it with 1."""
+        raise
 
 
 def shown(items: Iterable[Item], what: str) -> Iterator[Item]:
-    """The same items, with a bar on standard error of how many have been taken, where that is a terminal.
-
-    Args:
-        items: Whose number is known.
-        what: They are.
-    """
+    """The same items, whose number is known, with a progress bar labelled `what` if standard error is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield from items
         return
     from rich.progress import Progress
 
-    # Standard output is left alone: what is printed there may go into a file.
+    # Standard output may be a file.
     with Progress(console=console, transient=True, redirect_stdout=False) as progress:
         yield from progress.track(items, description=what)
 
 
 class Complaints:
-    """Lines on standard error about what cannot be used while the rest goes on.
-
-    Attributes:
-        count: How many there were.
-    """
+    """Errors about single inputs, printed to standard error and counted, while the others are processed."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -82,10 +73,10 @@ class Complaints:
 
 
 def note(text: str) -> None:
-    """Print a line on standard error about what a user may want to know."""
+    """Print a note on standard error."""
     print(f"note: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
-    """A text as one line for any terminal; a file's name may hold line breaks, and bytes that are no letters."""
+    """A text as one printable line; a file's name may hold line breaks and undecodable bytes."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,6 +1,6 @@
-"""One try at training a run: whether there is something to do, and from where."""
+"""One try at training a run: whether there is something to do, from where, and what each process needs for it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,9 @@ class Attempt:
 
     Attributes:
         run: Where to write.
-        turn: Whose turn it is in a sweep; None for a single run.
+        turn: Place in a sweep; None for a single run.
         interruption: Notes signals.
-        checkpoint: What it goes on from; None begins anew.
+        checkpoint: Where to resume; None starts from the beginning.
         callbacks: Lightning's, called after the run's own.
     """
 
@@ -35,16 +35,32 @@ class Attempt:
     callbacks: tuple["Callback", ...] = ()
 
 
-def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
-    """Whether a run that may be gone on with has finished, and is not to be given more epochs.
+@dataclass(frozen=True)
+class Work:
+    """All that a process needs to train a run. It is sent to processes that have not imported torch yet.
 
-    Args:
-        run: The run.
-        config: With `resume`, `epochs`, `retry_failed` and `retry_diverged`.
-        turn: Whose turn it is in a sweep.
+    Attributes:
+        config: The resolved configuration, plain values.
+        attempt: Where to write, and what to resume from.
+        options: The chosen option of each group.
+        overrides: The command line.
+        hyperparameters: What distinguishes the run from others.
+        threads: Per process.
+    """
+
+    config: Mapping[str, Any]
+    attempt: Attempt
+    options: Mapping[str, str | None]
+    overrides: Sequence[str]
+    hyperparameters: Mapping[str, bool | float | str]
+    threads: int
+
+
+def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
+    """Whether a run that may be resumed has finished with at least the epochs of the configuration.
 
     Raises:
-        RunFailedError: It has failed or diverged, and is not to be trained again.
+        RunFailedError: It failed or diverged, and `retry_failed` or `retry_diverged` forbids another try.
     """
     if turn is None and config["resume"] is None:
         return False
@@ -56,15 +72,10 @@ def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
 
 
 def checkpoint_of(run: Run, config: Mapping[str, Any], turn: Turn | None) -> Path | None:
-    """The checkpoint that a run goes on from; None where it begins anew.
-
-    Args:
-        run: The run, whose lock is held.
-        config: With `resume`.
-        turn: Whose turn it is in a sweep.
+    """The checkpoint from which a run, whose lock is held, resumes; None to start from the beginning.
 
     Raises:
-        RunFailedError: `resume=` names a run that has none that can be read.
+        RunFailedError: `resume=` names a run without a readable checkpoint.
     """
     if (turn is None and config["resume"] is None) or run.status().get("state") == "diverged":
         return None

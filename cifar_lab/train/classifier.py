@@ -21,7 +21,7 @@ from cifar_lab.train.metrics import Mean, SplitMetrics
 
 Batch = tuple[Tensor, Tensor]
 
-# First part of a generator's key: what the numbers are for.
+# First part of a generator's key: the purpose of the numbers.
 _DRAWS = 2
 
 
@@ -31,26 +31,23 @@ class Classifier(L.LightningModule):
     It logs, once an epoch, `train/loss` (nats for cross-entropies, the mean over images), `train/objective` (the loss
     with the L1 penalty), `train/acc`, `val/loss`, `val/acc`, `test/loss`, `test/acc` (accuracies from 0 to 1) and
     `train/lr` (of the epoch's last step). After each optimizer step `step_loss`, `grad_norm`, `first_conv_grad_norm`
-    (scalars on the device) and `step_lr` describe it; `validated` says whether the epoch at hand has been validated, as
-    otherwise the metrics that Lightning shows are those of an epoch before. Setting `follows_schedule` to False stops
-    the scheduler where it is.
+    (scalars on the device) and `step_lr` describe it. `validated` is False in epochs without validation, in which
+    Lightning's metrics are those of an earlier epoch. Setting `follows_schedule` to False stops the scheduler.
 
-    Where several processes train together, each on its part of every batch, all of this is told of the whole batch, and
-    a step follows the mean over its images, though the parts differ in size. Each process draws dropout's masks for
-    itself.
+    If several processes train together, each on its part of every batch, these values are of the whole batch, and a
+    step follows the mean over its images, though the parts differ in size. Each process draws its own dropout masks.
 
     Args:
         model: Maps images `(N, 3, H, W)` to logits `(N, num_classes)`.
         loss: Called `(logits, labels)`, returns the batch's mean.
         optimizer: Called with the parameters, returns their optimizer.
-        scheduler: Lightning's dictionary for a scheduler, but for `scheduler` itself, which is called with the
-            optimizer and returns the scheduler; None keeps the learning rate.
+        scheduler: Lightning's dictionary for a scheduler, except that `scheduler` itself is called with the optimizer
+            and returns the scheduler; None keeps the learning rate.
         num_classes: Number of logits.
         l1: Weight of the L1 norm of all trainable parameters in the objective.
         grad_clip: Largest global L2 norm of the gradients; 0 or None does not clip.
-        memory_format: Layout of the weights and of the images that the network gets. A network with a
-            `hardware.misgraded_layer` is contiguous whatever it says.
-        seed: Of what is drawn in training steps; each draw depends on it, the epoch and the batch alone.
+        memory_format: Layout of weights and images; a network with a `hardware.misgraded_layer` is always contiguous.
+        seed: Of random numbers in training steps, which depend on it, the epoch and the batch only.
     """
 
     def __init__(
@@ -68,14 +65,13 @@ class Classifier(L.LightningModule):
     ) -> None:
         super().__init__()
         self.seed = seed
-        memory_format = hardware.safe_memory_format(model, memory_format)
-        self.model = model.to(memory_format=memory_format)
+        self.memory_format = hardware.safe_memory_format(model, memory_format)
+        self.model = model.to(memory_format=self.memory_format)
         self.loss = loss
         self.optimizer_factory = optimizer
         self.scheduler_options = scheduler
         self.l1 = l1
         self.grad_clip = grad_clip
-        self.memory_format = memory_format
         self.train_metrics = SplitMetrics(num_classes, objective=Mean())
         self.val_metrics = SplitMetrics(num_classes)
         self.test_metrics = SplitMetrics(num_classes)
@@ -90,11 +86,11 @@ class Classifier(L.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images `(N, 3, H, W)` to logits `(N, num_classes)`, in float32 or better."""
         logits = self.model(images.to(memory_format=self.memory_format))
-        # No loss is computed in the eight bits of a bf16 logit.
+        # bf16 logits have 8 significant bits, too few for a loss.
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The objective of one batch; of a part of it what the mean over the processes makes the objective."""
+        """The objective of one batch; over several processes, a value whose mean over them is the objective."""
         images, labels = batch
         logits = self(images)
         loss = self.loss(logits, labels)
@@ -104,7 +100,7 @@ class Classifier(L.LightningModule):
         self.train_metrics.update(logits.detach(), labels, loss=self.step_loss, objective=objective.detach())
         if ranks.count() == 1:
             return objective
-        # Gradients are averaged over processes, each of which counts by its share of the batch's images.
+        # Gradients are averaged over processes, so each is weighted by its share of the batch's images.
         own = loss.new_tensor(len(labels))
         summed, count = ranks.total(torch.stack([self.step_loss * own, own]))
         self.step_loss = summed / count
@@ -113,39 +109,41 @@ class Classifier(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure one batch of the split that chooses the epoch."""
-        images, labels = batch
-        logits = self(images)
-        self.val_metrics.update(logits, labels, loss=self.loss(logits, labels))
+        self._measure(batch, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure one batch of the test set."""
-        images, labels = batch
-        logits = self(images)
-        self.test_metrics.update(logits, labels, loss=self.loss(logits, labels))
+        logits, labels = self._measure(batch, self.test_metrics), batch[1]
         if len(labels):
             self.test_confusion.update(logits, labels)
 
+    def _measure(self, batch: Batch, metrics: SplitMetrics) -> Tensor:
+        images, labels = batch
+        logits: Tensor = self(images)
+        metrics.update(logits, labels, loss=self.loss(logits, labels))
+        return logits
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed what is drawn in this batch, by dropout, with nothing but what it is drawn for."""
+        """Seed this batch's random numbers, such as dropout's."""
         self.seed_draws(batch_idx)
 
     def seed_draws(self, batch_idx: int) -> None:
-        """Set the random state to the one in which a batch of the epoch at hand is trained on, or a part of it."""
-        # Another key for each process: what is drawn alike for two parts of a batch would be no draw of its own.
+        """Set the random state in which this process trains on a batch of the current epoch, or on its part of it."""
+        # Each process has its own key; otherwise the parts of a batch would share their masks.
         rank = ranks.rank() if ranks.count() > 1 else None
         seed_draws(self.seed, self.current_epoch, batch_idx, self.device, rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the sums of the epoch at hand; within an epoch they are in no weights."""
+        """Save the current epoch's sums."""
         checkpoint["train_metrics"] = self.train_metrics.sums()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from what was saved."""
+        """Load the current epoch's sums."""
         if "train_metrics" in checkpoint:
             self.train_metrics.load_sums(checkpoint["train_metrics"])
 
     def on_train_epoch_start(self) -> None:
-        """Begin an epoch that has not been validated."""
+        """Mark the epoch as not validated."""
         self.validated = False
 
     def on_train_epoch_end(self) -> None:
@@ -162,7 +160,7 @@ class Classifier(L.LightningModule):
         self.validated = True
 
     def on_test_epoch_start(self) -> None:
-        """Forget the last test's confusion matrix, which is kept for whoever reads it after that test."""
+        """Reset the confusion matrix, which is readable until the next test."""
         self.test_confusion.reset()
 
     def on_test_epoch_end(self) -> None:
@@ -181,21 +179,18 @@ class Classifier(L.LightningModule):
         scheduler = self.scheduler_options["scheduler"](optimizer)
         options = {**self.scheduler_options, "scheduler": scheduler}
         if isinstance(scheduler, ReduceLROnPlateau):
-            # Lightning skips a plateau's step while it resumes, so it gets a turn that never comes and
-            # `_step_plateau` takes it; Lightning still saves the scheduler's state.
+            # Lightning skips a plateau's step while it resumes, so it never steps it, and `_step_plateau` does;
+            # Lightning still saves the scheduler's state.
             options["frequency"] = sys.maxsize
         return {"optimizer": optimizer, "lr_scheduler": options}  # type: ignore[return-value]
 
     def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any) -> None:
-        """Step the scheduler, unless something else has taken over the learning rate."""
+        """Step the scheduler, unless `follows_schedule` is False."""
         if self.follows_schedule:
             super().lr_scheduler_step(scheduler, metric)
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Measure the gradients before the step, then clip them by their global norm."""
         parameters = [weight for weight in self.model.parameters() if weight.grad is not None]
@@ -229,17 +224,17 @@ class Classifier(L.LightningModule):
 
 
 def seed_draws(run_seed: int, epoch: int, batch_idx: int, device: torch.device, rank: int | None = None) -> None:
-    """Seed what a training step draws, on the CPU and on its device, with nothing but what it is drawn for.
+    """Seed the random numbers of one training step, on the CPU and on its device.
 
     Args:
         run_seed: The run's.
         epoch: From 0.
         batch_idx: In the epoch, from 0.
-        device: Where else than on the CPU it is drawn.
-        rank: Of the process, where several train together.
+        device: Seeded in addition to the CPU.
+        rank: Of the process, if several train together.
     """
     seed = key_seed(_DRAWS, run_seed, epoch, batch_idx, *(() if rank is None else (rank,)))
-    # In 1 us; `torch.manual_seed` takes up to 1 ms where no GPU is.
+    # Takes 1 us; `torch.manual_seed` takes up to 1 ms without a GPU.
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)

@@ -1,7 +1,7 @@
 """Train one composition, or each of a sweep: `python -m cifar_lab.train model=vgg_a bn=true`.
 
-torch and Lightning are imported where training starts, so that help and mistakes do not wait for them, and what
-draws and tabulates where it has ended.
+torch and Lightning are imported where training starts, so that help and mistakes do not wait for them; figures where
+it has ended.
 """
 
 import gc
@@ -23,9 +23,7 @@ from cifar_lab.engines.jobs import clock
 from cifar_lab.machine import torchrun
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, find_runs, job_key, locked
-from cifar_lab.train.attempt import Attempt, checkpoint_of, is_done
-from cifar_lab.train.continuity import record_processes, same_threads
-from cifar_lab.train.fitting import Work, trained
+from cifar_lab.train.attempt import Attempt, Work, checkpoint_of, is_done
 from cifar_lab.train.hyperparameters import hyperparameters
 from cifar_lab.train.outcome import recording_outcome
 from cifar_lab.train.processes import Leader, follow, leading, trained_by
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """The command line; exits with 0, 1 (a run failed), 2 (it cannot be run as asked) or 130 (interrupted)."""
+    """The command line; exits with 0, 1 (a run failed), 2 (it cannot be run as asked), 130 or 143 (a signal)."""
     if torchrun.rank() > 0:
         follow()
         return
@@ -44,13 +42,7 @@ def main() -> None:
 
 
 def command(arguments: Sequence[str], leader: Leader | None = None) -> None:
-    """Train what a command line says, or show what it asks for.
-
-    Raises:
-        ValueError: It cannot be run, in one line.
-        RunFailedError: A run failed or diverged, or the table could not be written.
-        KeyboardInterrupt: A signal ended it.
-    """
+    """Train what a command line says, or show what it asks for; raises as `launch` does."""
     line = parsed(arguments)
     if line.trains:
         launch(planned(line), leader=leader)
@@ -61,12 +53,12 @@ def command(arguments: Sequence[str], leader: Leader | None = None) -> None:
 def run(overrides: Sequence[str], callbacks: Sequence["Callback"] = ()) -> dict[str, Any]:
     """Train one composition from Python, in this process: `run(["model=vgg_a", "epochs=1"])`.
 
-    It composes, checks, prints and writes what `python -m cifar_lab.train` with the same words does. Global random
-    states are seeded.
+    It does, prints and writes what `python -m cifar_lab.train` with the same words does, and seeds the global random
+    states.
 
     Args:
-        overrides: The command line, a word each.
-        callbacks: Lightning's, called after the run's own; what they change is recorded nowhere.
+        overrides: The words of the command line.
+        callbacks: Lightning's, called after the run's own; not recorded.
 
     Returns:
         The result by the names of `docs/run_directory.md`, and its `folder`.
@@ -85,14 +77,14 @@ def run(overrides: Sequence[str], callbacks: Sequence["Callback"] = ()) -> dict[
 def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
     """Train every composition of a sweep from Python: `sweep(["loss=ce,mse", "seed=range(0,3)"])`.
 
-    As `python -m cifar_lab.train --multirun` it leaves a table in the sweep's folder, and goes on where a run fails.
+    Like `python -m cifar_lab.train --multirun`, it leaves a table in the sweep's folder and continues past failed runs.
 
     Args:
-        overrides: The command line without `--multirun`, a word each.
+        overrides: The words of the command line, without `--multirun`.
 
     Returns:
-        For each job, in order, its `status`, `folder`, `overrides`, and, if it finished, its result by the names of
-        `docs/run_directory.md`, else its `error`.
+        For each job, in order: `status`, `folder`, `overrides`, and either its result by the names of
+        `docs/run_directory.md` or its `error`.
 
     Raises:
         ValueError: The sweep cannot be run, in one line.
@@ -102,12 +94,8 @@ def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
     with suppress(RunFailedError):
         launch(plan)
     runs = Sweep(plan.sweep_folder).runs_by_job()
-    return [
-        runs[job_key(job.words)].outcome()
-        if job_key(job.words) in runs
-        else {"status": "missing", "overrides": job.words}
-        for job in plan.jobs
-    ]
+    jobs = [(job.words, runs.get(job_key(job.words))) for job in plan.jobs]
+    return [run.outcome() if run else {"status": "missing", "overrides": words} for words, run in jobs]
 
 
 def _words(overrides: Sequence[str]) -> Sequence[str]:
@@ -122,25 +110,18 @@ def _words(overrides: Sequence[str]) -> Sequence[str]:
 
 
 def launch(plan: Plan, callbacks: Sequence["Callback"] = (), leader: Leader | None = None) -> list[Path]:
-    """Train what a checked command line says, and compare the runs of a sweep.
-
-    Args:
-        plan: The checked command line.
-        callbacks: Lightning's, called after each run's own.
-        leader: Of torchrun's processes, where there are several.
-
-    Returns:
-        The folders of the runs.
+    """Train what a checked command line says, and compare the runs of a sweep: the folders of the runs.
 
     Raises:
         ValueError: It cannot be run, in one line.
         RunFailedError: A run failed or diverged, or the table could not be written.
+        KeyboardInterrupt: A signal ended it.
     """
     task = partial(train, callbacks=tuple(callbacks), leader=leader)
     try:
         folders = run_jobs(task, plan)
     except BaseException:
-        with suppress(RunFailedError):  # what ended the sweep is what the user must know
+        with suppress(RunFailedError):  # the first error is the one to report
             tabulate(plan.sweep_folder)
         raise
     tabulate(plan.sweep_folder)
@@ -148,7 +129,7 @@ def launch(plan: Plan, callbacks: Sequence["Callback"] = (), leader: Leader | No
 
 
 def tabulate(sweep_folder: Path | None) -> None:
-    """Write and show the table of a sweep, if it is one of which something has run.
+    """Write and show the table of a sweep of which at least one job has started.
 
     Raises:
         RunFailedError: It could not be written.
@@ -156,21 +137,13 @@ def tabulate(sweep_folder: Path | None) -> None:
     if sweep_folder is not None and any(find_runs(sweep_folder)):
         try:
             table.report(sweep_folder)
-        except Exception as error:  # the runs are there, whatever is wrong with the table
+        except Exception as error:
             line = " ".join(str(error).split())
             raise RunFailedError(f"the table was not written: {type(error).__name__}: {line}") from None
 
 
 def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None = None) -> bool:
-    """Train a job and leave its run directory, or resume what an earlier attempt has left there.
-
-    Args:
-        job: The job; of a sweep, finished runs are not trained again, and others resumed.
-        callbacks: Lightning's, called after the run's own.
-        leader: Of torchrun's processes, where there are several.
-
-    Returns:
-        Whether there was something to train.
+    """Train a job, or resume it: whether there was something left to train.
 
     Raises:
         LockedError: Another process trains it.
@@ -179,7 +152,7 @@ def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None 
     """
     run, turn = Run(job.folder), job.turn
     if turn is not None:
-        gc.collect()  # a network and what trains it refer to each other; this job may need the memory of the one before
+        gc.collect()  # the previous job's network is part of a reference cycle, and this one may need its memory
         left = turn.seconds_left()
         print(f"{turn}{'' if left is None else f', {clock(left)} left'}: {run.folder.name}", flush=True)
     interruption, is_trained = Interruption(), False
@@ -198,9 +171,7 @@ def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None 
 
 
 def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:
-    """Train a run whose lock is held, and write its directory from the first file to the result.
-
-    This process trains it, torchrun's all do, or, for several devices, those that it starts.
+    """Train a run whose lock is held, in this process, in torchrun's, or in new ones for several devices.
 
     Raises:
         RunFailedError: The run ended without a result; its folder says why.
@@ -212,6 +183,9 @@ def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:
         if names_run(settings["resume"]):
             settings = merged(run, settings, overrides)
         run.start(settings, overrides, job.options, job.follows, goes_on=attempt.checkpoint is not None)
+        from cifar_lab.train.continuity import record_processes, same_threads
+        from cifar_lab.train.fitting import trained
+
         columns = hyperparameters(settings, job.options, typed, job.common)
         count = here(settings) if leader is None else leader.count
         record_processes(attempt, count)

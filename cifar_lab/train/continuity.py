@@ -1,28 +1,25 @@
-"""How a run goes on: computing as its first attempt did, to the same bits."""
+"""How a run resumes: computing as its first attempt did, to the same bits."""
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import nn
+
+from cifar_lab.machine import compilation, hardware, provenance, ranks
 from cifar_lab.machine.cores import cores
 from cifar_lab.runs import Run
 from cifar_lab.train.attempt import Attempt
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from cifar_lab.machine import hardware
-    from cifar_lab.train.classifier import Classifier
+from cifar_lab.train.classifier import Classifier
 
 
-def choose_native(config: Mapping[str, Any], run: Run) -> "hardware.Native":
+def choose_native(config: Mapping[str, Any], run: Run) -> hardware.Native:
     """How the run computes: as its first attempt did, else what the hardware does natively.
 
-    What computes it, and the source that does, is recorded now, as a run that never ends has no result to say so.
+    The hardware and the source's revision are recorded at once, as a run that never ends has no result to hold them.
     """
-    from cifar_lab.machine import hardware, provenance
-
     recorded = run.status()
     options = {key: config["trainer"][key] for key in ("precision", "memory_format")}
     chosen = {key: recorded.get(key, "auto") if value == "auto" else value for key, value in options.items()}
@@ -32,10 +29,8 @@ def choose_native(config: Mapping[str, Any], run: Run) -> "hardware.Native":
     return native
 
 
-def in_safe_memory_format(native: "hardware.Native", model: "nn.Module", run: Run) -> "hardware.Native":
-    """How a network really runs: contiguous, with a note, if channels_last would give it wrong gradients."""
-    from cifar_lab.machine import hardware, ranks
-
+def in_safe_memory_format(native: hardware.Native, model: nn.Module, run: Run) -> hardware.Native:
+    """The same, but contiguous, with a note, if channels_last would give the network wrong gradients."""
     suited = native.suited_to(model)
     if suited != native:
         run.set_state("running", memory_format=suited.layout)
@@ -46,36 +41,34 @@ def in_safe_memory_format(native: "hardware.Native", model: "nn.Module", run: Ru
 
 @contextmanager
 def compiled_as_recorded(
-    config: Mapping[str, Any], attempt: Attempt, classifier: "Classifier", native: "hardware.Native"
+    config: Mapping[str, Any], attempt: Attempt, classifier: Classifier, native: hardware.Native
 ) -> Iterator[dict[str, bool]]:
-    """Compile the network if the configuration says so, or did where the run was begun.
+    """Compile the network if the configuration says so or, for a resumed run, if its first attempt did.
 
     Yields:
-        `compile` and `cuda_graphs`, as they are.
+        The settings `compile` and `cuda_graphs` in use.
 
     Raises:
         ValueError: There is nothing to compile with.
     """
-    from cifar_lab.machine.compilation import check_compiler, compiled
-
     run, asked = attempt.run, {key: config[key] for key in ("compile", "cuda_graphs")}
     recorded = asked if attempt.checkpoint is None else run.status()
     does = {key: bool(recorded.get(key, False)) for key in asked}
     if does["compile"] != asked["compile"]:
-        # A compiled network rounds otherwise, and draws other numbers.
+        # A compiled network rounds differently and draws other random numbers.
         print(f"note: the run began with compile={str(does['compile']).lower()}, and goes on with it", flush=True)
     if does["cuda_graphs"] and native.device != "cuda":
         print("note: cuda_graphs=true is for GPUs, and there is none; it is left out", flush=True)
         does["cuda_graphs"] = False
     if does["compile"]:
-        check_compiler(native.device)
+        compilation.check_compiler(native.device)
     run.set_state("running", **does)
-    with compiled(classifier.model, does["cuda_graphs"]) if does["compile"] else nullcontext():
+    with compilation.compiled(classifier.model, does["cuda_graphs"]) if does["compile"] else nullcontext():
         yield does
 
 
 def record_processes(attempt: Attempt, count: int) -> None:
-    """Record how many processes train a run, with a note if those that began it were more or fewer."""
+    """Record how many processes train a run, with a note if its first attempt had another number."""
     began = attempt.run.status().get("world_size", 1)
     if attempt.checkpoint is not None and began != count:
         print(f"note: the run began in {began} processes, and goes on in {count}: not to the same bits", flush=True)
@@ -84,18 +77,13 @@ def record_processes(attempt: Attempt, count: int) -> None:
 
 @contextmanager
 def same_threads(run: Run, processes: int = 1) -> Iterator[int]:
-    """Compute with as many threads as the run's first attempt did, as another number gives other bits.
+    """Compute with as many threads as the run's first attempt: another number gives other bits.
 
-    Args:
-        run: Records them.
-        processes: That train it on this machine; each has its share of the threads, unless `OMP_NUM_THREADS` says how
-            many.
+    Each of the `processes` that train it on this machine gets an equal share, unless `OMP_NUM_THREADS` is set.
 
     Yields:
-        The number.
+        The number of threads per process.
     """
-    import torch
-
     own = torch.get_num_threads()
     share = own if "OMP_NUM_THREADS" in os.environ else max(1, own // processes)
     recorded = run.status().get("threads", share)

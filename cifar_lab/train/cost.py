@@ -20,24 +20,24 @@ _MOST_STEPS, _FEWEST_STEPS = 40, 3
 
 @dataclass(frozen=True)
 class Speed:
-    """Images per second in training steps, and in evaluation."""
+    """Images per second in training steps and in evaluation."""
 
     training: float
     evaluation: float
 
     def seconds(self, epochs: int, train_size: int, test_size: int, validations: int) -> float:
-        """What epochs take, with the evaluation of `validations` of them and the two tests at the end."""
+        """Seconds of training, with `validations` validations of the test set's size and two tests at the end."""
         return epochs * train_size / self.training + (validations + 2) * test_size / self.evaluation
 
 
 def measure(config: Mapping[str, Any], seconds: float = 2.0) -> Speed:
-    """Time steps of a composition's model, loss and optimizer on random images, as it would be trained here.
+    """Time steps of a composition's model, loss and optimizer on random images on this machine.
 
-    Reading and augmenting batches is left out; it is a few percent of a step.
+    Reading and augmenting batches, a few percent of a step, is left out.
 
     Args:
         config: The resolved configuration, plain values.
-        seconds: How long to go on, after two steps of warm-up; at least three steps.
+        seconds: How long to measure, after two steps of warm-up; at least three steps.
     """
     trainer = config["trainer"]
     native = hardware.choose(trainer["accelerator"], trainer["precision"], trainer["memory_format"])
@@ -76,17 +76,13 @@ def measure(config: Mapping[str, Any], seconds: float = 2.0) -> Speed:
 
 def _median_seconds(work: Callable[[], object], seconds: float, device: str) -> float:
     took: list[float] = []
-    began = time.perf_counter()
     for number in range(_WARM_UP + _MOST_STEPS):
         started = time.perf_counter()
         work()
         if device == "cuda":
             torch.cuda.synchronize()
-        now = time.perf_counter()
-        if number < _WARM_UP:
-            began = now
-        else:
-            took.append(now - started)
-            if len(took) >= _FEWEST_STEPS and now - began > seconds:
-                break
+        if number >= _WARM_UP:
+            took.append(time.perf_counter() - started)
+        if len(took) >= _FEWEST_STEPS and sum(took) > seconds:
+            break
     return statistics.median(took)

@@ -9,12 +9,12 @@ from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, epoch_axis, wrapped
 
 
 def training_curves(metrics: pd.DataFrame, title: str, val_label: str = "validation") -> Figure:
-    """Loss and accuracy over epochs, training beside validation, with the best epoch marked.
+    """Loss and accuracy of training and validation over epochs, with the best epoch marked.
 
     Args:
         metrics: A row per epoch with `epoch`, `train/loss`, `train/acc`, `val/loss` and `val/acc`.
-        title: What was trained.
-        val_label: What `val/*` was measured on.
+        title: Name and settings of the run.
+        val_label: Name of the images behind `val/*`.
     """
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     figure.suptitle(wrapped(title, 110), fontsize=10)
@@ -37,13 +37,7 @@ def training_curves(metrics: pd.DataFrame, title: str, val_label: str = "validat
 
 
 def learning_rate(rates: np.ndarray, steps_per_epoch: int, title: str) -> Figure:
-    """The learning rate of every step.
-
-    Args:
-        rates: `(steps,)`.
-        steps_per_epoch: Optimizer steps in an epoch.
-        title: What was trained.
-    """
+    """The learning rate of every step, `rates` `(steps,)`, over epochs of `steps_per_epoch` optimizer steps."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot(np.arange(1, len(rates) + 1) / steps_per_epoch, rates, color=TRAIN_COLOUR, drawstyle="steps-pre")

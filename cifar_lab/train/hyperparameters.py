@@ -1,9 +1,11 @@
-"""What tells a run from others in a table of runs."""
+"""A run's settings as columns of a table of runs."""
 
+import functools
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-# What a command line may set and no number depends on.
+# Settings of a command line on which no number depends.
 _NO_HYPERPARAMETERS = ("name", "logger", "allow", "published", "data.root", "trainer.enable_progress_bar")
 
 
@@ -13,37 +15,29 @@ def hyperparameters(
     overrides: Sequence[str],
     common: Collection[str] | None = None,
 ) -> dict[str, bool | float | str]:
-    """The columns of a run: in a sweep its axes, alone what its command line set and what every run has.
+    """The columns of a run: in a sweep its axes, otherwise model, loss, optimizer and the settings of its command line.
 
     Args:
         config: The resolved configuration, plain values.
         options: The chosen option of each group.
         overrides: The run's command line, `key=value` each.
-        common: The keys that all jobs of the run's sweep share; None for a run of its own.
+        common: The keys that all jobs of the run's sweep share; None for a single run.
 
     Returns:
-        By key: the chosen option of a group, or a value of the configuration; what is neither true, false, a number
-        nor a word as text. The seed is always there, as a word, since it is a label and no quantity, and outside a
-        sweep model, loss and optimizer are too.
+        By key: the chosen option of a group, or a value of the configuration, as text unless it is a bool or a number.
+        The seed is always included, as text, because it is a label rather than a quantity.
     """
     typed = [override.lstrip("+").partition("=")[0] for override in overrides]
     if common is None:
-        keys = ["model", "loss", "optimizer", *(key for key in typed if not _is_left_out(key))]
+        left_out = [key for key in typed if any(f"{key}.".startswith(f"{name}.") for name in _NO_HYPERPARAMETERS)]
+        keys = ["model", "loss", "optimizer", *(key for key in typed if key not in left_out)]
     else:
         keys = [key for key in typed if key not in {"name", *common}]
-    values = {key: _plain(options[key] if key in options else _value(config, key)) for key in keys}
+    values = {
+        key: _plain(options[key] if key in options else functools.reduce(operator.getitem, key.split("."), config))
+        for key in keys
+    }
     return {**values, "seed": str(config["seed"])}
-
-
-def _is_left_out(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in _NO_HYPERPARAMETERS)
-
-
-def _value(config: Mapping[str, Any], key: str) -> Any:
-    value: Any = config
-    for name in key.split("."):
-        value = value[name]
-    return value
 
 
 def _plain(value: Any) -> bool | float | str:

@@ -1,4 +1,4 @@
-"""How a run ends, whatever ends it."""
+"""How a run without a result ends."""
 
 import errno
 import os
@@ -20,13 +20,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
     """Record an exception as the run's state, its traceback in `error.txt`, and raise it as one line.
 
-    Args:
-        run: Where to record it; a single run that cannot be made as asked (a `ValueError` before it trains) leaves
-            nothing.
-        in_sweep: Whether the run is one of several.
+    A single run that is refused, by a `ValueError` before it trains, leaves no folder; one in a sweep does.
 
     Raises:
-        RunFailedError: The run failed, diverged or was pruned, or cannot be run as asked (a `ValueError`: exit code 2).
+        RunFailedError: The run failed, diverged or was pruned, or was refused (a `ValueError`: exit code 2).
         KeyboardInterrupt: It was interrupted.
     """
     try:
@@ -38,10 +35,10 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         _forget(error)
         raise RunFailedError(str(error)) from None
     except BaseException as error:
-        # Lightning makes a SystemExit of Ctrl-C.
+        # Lightning turns Ctrl-C into a SystemExit.
         interrupt = next((e for e in (error, error.__context__) if isinstance(e, KeyboardInterrupt)), None)
         diverged = isinstance(error, DivergedError)
-        with suppress(OSError):  # on a full disk; what has happened is told all the same
+        with suppress(OSError):  # on a full disk the error is still reported
             run.fail("interrupted" if interrupt else "diverged" if diverged else "failed", interrupt or error)
         _forget(error)
         if interrupt is not None:
@@ -49,22 +46,20 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
                 interrupt.goes_on = f"resume={os.path.relpath(run.folder)}"
             raise interrupt from None
         message = " ".join(described(error).split())
-        if isinstance(error, ValueError) and not in_sweep and not run.has_begun():
+        is_refused = isinstance(error, ValueError) and not in_sweep and not run.has_begun()
+        if is_refused:
             run.discard()  # a sweep shows it as a run that failed
+        if is_refused or isinstance(error, DataError):
             raise RunFailedError(message, exit_codes.USAGE) from None
-        if isinstance(error, DataError):
-            raise RunFailedError(message, exit_codes.USAGE) from None
-        if isinstance(error, OSError) and error.errno in _FULL:  # the traceback may not have found room either
-            raise RunFailedError(_told_of_full_disk(error, run, in_sweep)) from None
+        if isinstance(error, OSError) and error.errno in _FULL:  # there may be no room for the traceback either
+            file = "a file" if error.filename is None else os.path.relpath(error.filename)
+            raise RunFailedError(
+                f"cannot write {file}: {error.strerror}; free some space, then {_how_to_go_on(run, in_sweep)}"
+            ) from None
         if isinstance(error, RankLostError):
             raise RunFailedError(f"{message}; {_how_to_go_on(run, in_sweep)}") from None
         code = exit_codes.USAGE if isinstance(error, ValueError) else exit_codes.FAILED
         raise RunFailedError(f"{message}; the traceback is in {run.error_file}", code) from None
-
-
-def _told_of_full_disk(error: OSError, run: Run, in_sweep: bool) -> str:
-    what = "a file" if error.filename is None else os.path.relpath(error.filename)
-    return f"cannot write {what}: {error.strerror}; free some space, then {_how_to_go_on(run, in_sweep)}"
 
 
 def _how_to_go_on(run: Run, in_sweep: bool) -> str:
@@ -74,7 +69,7 @@ def _how_to_go_on(run: Run, in_sweep: bool) -> str:
 
 
 def _forget(error: BaseException) -> None:
-    """Let go of the failed run's model and data, which tracebacks keep alive as long as a sweep lasts."""
+    """Release the failed run's model and data, which tracebacks keep alive as long as a sweep lasts."""
     chained: BaseException | None = error
     while chained is not None:
         traceback.clear_frames(chained.__traceback__)

@@ -1,4 +1,4 @@
-"""What a finished run shows: its last lines and its figures."""
+"""A finished run's last lines and its figures."""
 
 import os
 from collections.abc import Mapping
@@ -15,42 +15,38 @@ from cifar_lab.train import figures
 
 
 def summary(folder: Path, result: Mapping[str, Any]) -> str:
-    """The lines that end a run: test accuracy with its 95 % Wilson interval, protocol, best epoch, seconds, folder."""
+    """A run's last lines: test accuracy with its 95 % Wilson interval, data, protocol, best epoch, seconds, folder."""
     accuracy, images, speed = result["test/acc"], result["test_size"], result["images_per_second"]
     low, high = wilson_interval(round(accuracy * images), images)
     subset = "" if result["train_size"] == result["train_available"] else f" of {result['train_available']:,}"
-    data = data_name(result["options"]["data"])
     lines = {
         "test accuracy": f"{accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, {images:,} images), "
         f"after the last epoch {result['test/acc_final']:.2%}",
-        "data": f"{data}, trained on {result['train_size']:,}{subset} images",
+        "data": f"{data_name(result['options']['data'])}, trained on {result['train_size']:,}{subset} images",
         "protocol": f"{result['protocol']}: {protocol_words(result['protocol'])}",
         "best epoch": f"{result['best_epoch'] or 'none chosen'} of {result['epochs']}",
         "seconds": f"{result['seconds']:,.0f}" + ("" if speed is None else f", {speed:,.0f} images/s in training"),
-        **({"probes": _probe_words(result)} if result.get("probes") else {}),
-        "folder": os.path.relpath(folder),
     }
+    if result.get("probes"):
+        lines["probes"] = f"{result['probes']} in {result['probe_seconds']:,.1f} s"
+        if speed is not None:
+            share = result["probe_seconds"] * speed / (result["epochs"] * result["train_size"])
+            lines["probes"] += f", {share:.1%} of training"
+    lines["folder"] = os.path.relpath(folder)
     return "\n".join(f"{name:14} {text}" for name, text in lines.items())
-
-
-def _probe_words(result: Mapping[str, Any]) -> str:
-    """How many probes there were and what they took, beside the training steps that they came on top of."""
-    speed, words = result["images_per_second"], f"{result['probes']} in {result['probe_seconds']:,.1f} s"
-    if speed is None:
-        return words
-    return f"{words}, {result['probe_seconds'] * speed / (result['epochs'] * result['train_size']):.1%} of training"
 
 
 def draw(run: Run, result: Mapping[str, Any]) -> None:
     """Write a run's `figures/`: curves of loss and accuracy, the learning rate, the confusion matrix of `result`."""
     run.figures.mkdir(exist_ok=True)
     title = f"{result['name']}: {', '.join(result['overrides']) or 'defaults'}"
-    figures.training_curves(run.metrics(), title, val_label(result["protocol"])).savefig(
-        run.figures / "curves.png", dpi=120
-    )
-    rates = run.steps()["lr"]
+    rates, counts = run.steps()["lr"], np.array(result["confusion_matrix"])
     steps_per_epoch = max(1, len(rates) // result["epochs"])
-    figures.learning_rate(rates, steps_per_epoch, title).savefig(run.figures / "learning_rate.png", dpi=120)
-    counts = np.array(result["confusion_matrix"])
     tested = f"{title}\ntest accuracy {result['test/acc']:.2%}"
-    confusion_matrix(counts, result["classes"], tested).savefig(run.figures / "confusion_matrix.png", dpi=120)
+    drawn = {
+        "curves": figures.training_curves(run.metrics(), title, val_label(result["protocol"])),
+        "learning_rate": figures.learning_rate(rates, steps_per_epoch, title),
+        "confusion_matrix": confusion_matrix(counts, result["classes"], tested),
+    }
+    for name, figure in drawn.items():
+        figure.savefig(run.figures / f"{name}.png", dpi=120)

@@ -23,13 +23,17 @@ from tests.conftest import TINY, Compose, Outcome, refusal
 from tests.faults import Fault, command
 
 Lab = Callable[..., Outcome]
+Printed = pytest.CaptureFixture[str]
 PLAIN = (*TINY, "trainer.precision=32-true", "logger=none")
 
 
+Compilations = list[tuple[nn.Module, bool]]
+
+
 @pytest.fixture
-def compilations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[nn.Module, bool]]:
+def compilations(monkeypatch: pytest.MonkeyPatch) -> Compilations:
     """What was to be compiled, and whether with CUDA graphs, instead of compiling it; no compiler is needed."""
-    asked: list[tuple[nn.Module, bool]] = []
+    asked: Compilations = []
 
     @contextmanager
     def noting(network: nn.Module, cuda_graphs: bool) -> Iterator[None]:
@@ -59,18 +63,12 @@ def test_without_a_compiler_a_run_is_refused_in_one_line(lab: Lab, monkeypatch: 
 
 
 def test_cuda_graphs_without_a_gpu_are_left_out_in_one_line(
-    composed: Compose,
-    compilations: list[tuple[nn.Module, bool]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    composed: Compose, compilations: Compilations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
 ) -> None:
     monkeypatch.setattr("cifar_lab.machine.hardware.training_device", lambda accelerator: "cpu")
     monkeypatch.setattr(fitting, "_fit_and_test", lambda *_: {"epochs": 2})
-    run = Run(tmp_path)
-    result = fitting.fit_and_test(
-        composed(*PLAIN, "trainer.accelerator=auto", "compile=true", "cuda_graphs=true"), Attempt(run)
-    )
+    run, config = Run(tmp_path), composed(*PLAIN, "trainer.accelerator=auto", "compile=true", "cuda_graphs=true")
+    result = fitting.fit_and_test(config, Attempt(run))
     (line,) = capsys.readouterr().out.splitlines()
     assert re.match(r"note: .*\bcuda_graphs=true\b", line)
     assert [cuda_graphs for _, cuda_graphs in compilations] == [False]
@@ -80,11 +78,7 @@ def test_cuda_graphs_without_a_gpu_are_left_out_in_one_line(
 
 @pytest.mark.parametrize("began", [True, False])
 def test_a_run_that_goes_on_is_compiled_if_it_was_where_it_began(
-    composed: Compose,
-    compilations: list[tuple[nn.Module, bool]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    began: bool,
+    composed: Compose, compilations: Compilations, tmp_path: Path, capsys: Printed, began: bool
 ) -> None:
     run = Run(tmp_path)
     run.set_state("running", compile=began)

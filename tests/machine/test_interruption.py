@@ -33,8 +33,7 @@ def test_whoever_listened_before_still_hears_a_signal_and_is_back_at_the_end() -
     signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
     try:
         mine = signal.getsignal(signal.SIGUSR1)
-        interruption = Interruption()
-        with interruption.listening():
+        with (interruption := Interruption()).listening():
             interruption.check()
             signal.raise_signal(signal.SIGUSR1)
             with pytest.raises(Interrupted, match="SIGUSR1") as caught:
@@ -59,28 +58,28 @@ def test_a_second_signal_ends_the_process_at_once(number: signal.Signals) -> Non
     assert done.stdout == "first\n"
 
 
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        *(pytest.param(number, 143, marks=pytest.mark.slow) for number in (signal.SIGUSR1, signal.SIGUSR2)),
+    ],
+)
 def test_a_signal_in_training_saves_at_the_batchs_end_and_the_run_goes_on_to_the_same_bits(
-    lab: Lab, trained: Train
+    lab: Lab, trained: Train, number: signal.Signals, code: int
 ) -> None:
     line = [*PLAIN, "trainer.accumulate_grad_batches=2"]
     # While a batch is trained: the sixth batch ends the third step, from which it is saved.
-    with armed(Fault("step", 5, signal.SIGTERM)):
+    with armed(Fault("step", 5, number)):
         ended = lab(*line, "hydra.run.dir=run")
-    assert ended.code == 143
-    names(ended.stderr, "SIGTERM", "resume=run ")
+    assert ended.code == code
+    names(ended.stderr, number.name, "resume=run ")
     run = Run("run")
     assert run.state() == "interrupted"
     assert read_checkpoint(run.last_checkpoint)["global_step"] == run.status()["step"] == 3
     assert lab("resume=run").code == 0
     assert not differences(run, trained(*line, name="whole"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
-def test_what_schedulers_send_saves_too(lab: Lab, number: signal.Signals) -> None:
-    with armed(Fault("step", 5, number)):
-        assert lab(*PLAIN, "hydra.run.dir=run").code == (130 if number == signal.SIGINT else 143)
-    assert read_checkpoint(Run("run").last_checkpoint)["global_step"] == 5
 
 
 def test_a_signal_in_validation_stops_without_saving(lab: Lab) -> None:

@@ -23,7 +23,7 @@ def _is_avoided(case: Case) -> bool:
 
 
 def _is_known(case: Case, precision: str) -> bool:
-    """Whether a bf16 output is left unwritten: a dilated, strided 1xk convolution whose output is one pixel wide (AMX)."""
+    """Whether AMX leaves a bf16 output unwritten: of a dilated, strided 1xk convolution, one pixel wide."""
     if case.layer != "Conv2d" or precision != "bfloat16":
         return False
     layer = case.make()

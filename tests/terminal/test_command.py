@@ -1,4 +1,5 @@
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import pytest
@@ -7,12 +8,20 @@ import typer
 from cifar_lab.terminal.command import run_command, run_commands
 from tests.conftest import names
 
+Ended = tuple[object, str, str]
 
-def _ended(monkeypatch: pytest.MonkeyPatch, function: object, *arguments: str) -> object:
-    monkeypatch.setattr(sys, "argv", ["cifar-lab", *arguments])
-    with pytest.raises(SystemExit) as end:
-        run_command(function)
-    return end.value.code
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run a function, or several as subcommands, on a command line: the exit code, and what was printed."""
+
+    def run(functions: object, *arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["cifar-lab", *arguments])
+        with pytest.raises(SystemExit) as end:
+            run_commands("numbers", functions, "Numbers.") if isinstance(functions, list) else run_command(functions)
+        return end.value.code, *capsys.readouterr()
+
+    return run
 
 
 def halve(number: Annotated[int, typer.Argument(help="Even.")], shout: bool = False) -> int | None:
@@ -23,69 +32,49 @@ def halve(number: Annotated[int, typer.Argument(help="Even.")], shout: bool = Fa
     return 3 if number == 6 else None
 
 
-def test_annotations_are_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _ended(monkeypatch, halve, "--shout", "4") == 0
-    assert capsys.readouterr().out == "2!\n"
-    assert _ended(monkeypatch, halve, "--help") == 0
-    help_page = capsys.readouterr().out
-    assert "cifar-lab halve" in help_page
-    assert "Halves." in help_page
-    assert "Even." in help_page
-
-
-def test_an_integer_that_the_function_returns_is_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _ended(monkeypatch, halve, "6") == 3
-
-
-@pytest.mark.parametrize(
-    ("arguments", "fact"), [(["5"], "number=5: odd"), ([], "'number'"), (["4", "--louder"], "--louder")]
-)
-def test_a_mistake_is_one_line_and_exit_2(
-    arguments: list[str], fact: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert _ended(monkeypatch, halve, *arguments) == 2
-    names(capsys.readouterr().err, fact)
-
-
-def stop(number: int) -> None:
+def stop() -> None:
     """Stop as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
-def test_several_functions_are_subcommands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def ended(*arguments: str) -> tuple[object, str]:
-        monkeypatch.setattr(sys, "argv", ["cifar-lab", *arguments])
-        with pytest.raises(SystemExit) as end:
-            run_commands("numbers", [halve, stop], "Numbers.")
-        return end.value.code, capsys.readouterr().err
-
-    assert ended("halve", "6") == (3, "")
-    code, line = ended("halve", "5")
-    assert code == 2
-    names(line, "number=5: odd")
-    code, line = ended("stop", "5")
-    assert (code, line.count("\n")) == (130, 1)
-    code, line = ended()
-    assert code == 2
-    names(line)
+def broken() -> None:
+    raise KeyError("ours")
 
 
-def test_ctrl_c_is_a_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def stopped() -> None:
-        raise KeyboardInterrupt
+def test_annotations_are_the_command_line_and_a_returned_integer_the_exit_code(ended: Callable[..., Ended]) -> None:
+    assert ended(halve, "--shout", "4") == (0, "2!\n", "")
+    assert ended(halve, "6") == (3, "3\n", "")
+    code, page, _ = ended(halve, "--help")
+    assert code == 0
+    assert all(fact in page for fact in ("cifar-lab halve", "Halves.", "Even."))
 
-    assert _ended(monkeypatch, stopped) == 130
-    assert capsys.readouterr().err.count("\n") == 1
 
-
-def test_a_fault_of_the_program_is_a_traceback_and_exit_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("functions", "arguments", "facts"),
+    [
+        (halve, ["5"], ["number=5: odd"]),
+        (halve, [], ["'number'"]),
+        (halve, ["4", "--louder"], ["--louder"]),
+        ([halve, stop], ["halve", "5"], ["number=5: odd"]),
+        ([halve, stop], [], []),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(
+    ended: Callable[..., Ended], functions: object, arguments: list[str], facts: list[str]
 ) -> None:
-    def broken() -> None:
-        """Breaks."""
-        raise KeyError("a bug")
+    code, _, error = ended(functions, *arguments)
+    assert code == 2
+    names(error, *facts)
 
-    assert _ended(monkeypatch, broken) == 1
-    *lines, last = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("Traceback") and "KeyError" in lines[-1]
+
+def test_a_fault_of_the_program_is_a_traceback_and_exit_1(ended: Callable[..., Ended]) -> None:
+    code, _, error = ended(broken)
+    *lines, last = error.splitlines()
+    assert (code, lines[0].startswith("Traceback"), "KeyError" in lines[-1]) == (1, True, True)
     names(last, "CONTRIBUTING.md")
+
+
+def test_several_functions_are_subcommands_and_ctrl_c_is_a_line_and_130(ended: Callable[..., Ended]) -> None:
+    assert ended([halve, stop], "halve", "6")[0] == 3
+    for code, _, error in (ended(stop), ended([halve, stop], "stop")):
+        assert (code, error.count("\n")) == (130, 1)

@@ -86,12 +86,11 @@ def test_a_run_that_diverges_raises_and_leaves_the_process_as_it_was(monkeypatch
     assert sys.argv == ["notebook", "-f", "kernel.json"]
     assert "HYDRA_FULL_ERROR" not in os.environ
     diverged = Run("mine")
-    assert diverged.status()["state"] == "diverged"
-    assert diverged.status()["hardware"]["device"] == "cpu"
-    assert diverged.status().get("git_revision") == provenance.git_revision()
+    status = diverged.status()
+    assert (status["state"], status["hardware"]["device"]) == ("diverged", "cpu")
+    assert status.get("git_revision") == provenance.git_revision()
     assert np.isnan(diverged.steps()["loss"]).tolist() == [False, True]  # it stopped within that step
-    assert not diverged.result_file.exists()
-    assert not diverged.checkpoints.exists()
+    assert not diverged.result_file.exists() and not diverged.checkpoints.exists()
 
 
 @pytest.mark.slow

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from cifar_lab.data.datamodule import SyntheticDataModule
 from cifar_lab.data.images import key_seed
 from cifar_lab.train.classifier import Classifier
+from tests.train.fits import fit, images, network
 
 
 class Watch(L.Callback):
-    """Keeps what the module tells of each step, and the metrics of each epoch."""
+    """Keeps the module's values of each step, and each epoch's rate and metrics."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
@@ -27,34 +28,15 @@ class Watch(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         if trainer.current_epoch:
-            self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+            self.on_fit_end(trainer)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_fit_end(self, trainer: L.Trainer, *_: object) -> None:
         self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 10))
-
-
-def images(**options: Any) -> SyntheticDataModule:
-    return SyntheticDataModule(60, 20, batch_size=16, **options)
-
-
-def fit(classifier: Classifier, data: L.LightningDataModule | None = None, **options: Any) -> Watch:
+def watched(classifier: Classifier, data: L.LightningDataModule | None = None, **options: Any) -> Watch:
     watch = Watch()
-    trainer = L.Trainer(
-        **{"max_epochs": 1, **options},
-        accelerator="cpu",
-        logger=False,
-        callbacks=[watch],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-    )
-    trainer.fit(classifier, data or images())
+    fit(classifier, watch, data=data, enable_checkpointing=False, **options)
     return watch
 
 
@@ -65,7 +47,7 @@ def test_training_is_the_plain_loops_training() -> None:
     data = images()
     plain = network()
     classifier = Classifier(copy.deepcopy(plain), nn.CrossEntropyLoss(), SGD, grad_clip=0.5)
-    watch = fit(classifier, data, max_epochs=2)
+    watch = watched(classifier, data, max_epochs=2)
 
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
     loader = data.train_dataloader()
@@ -87,22 +69,14 @@ def test_training_is_the_plain_loops_training() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("off", [0, None])
-def test_no_clipping_leaves_the_gradient_whole(off: float | None) -> None:
-    classifier = Classifier(network(), nn.CrossEntropyLoss(), SGD, grad_clip=off)
-    before = [weight.detach().clone() for weight in classifier.model.parameters()]
-    watch = fit(classifier, max_steps=1)
-    moved = torch.cat([(a - b.detach()).flatten() for a, b in zip(before, classifier.model.parameters(), strict=True)])
-    assert moved.norm().item() == pytest.approx(0.1 * watch.steps[0]["grad_norm"], rel=1e-4)
-
-
-def test_clipping_bounds_the_global_norm_of_a_step() -> None:
-    classifier = Classifier(network(), nn.CrossEntropyLoss(), SGD, grad_clip=0.01)
-    before = [weight.detach().clone() for weight in classifier.model.parameters()]
-    watch = fit(classifier, max_steps=1)
-    moved = torch.cat([(a - b.detach()).flatten() for a, b in zip(before, classifier.model.parameters(), strict=True)])
-    assert watch.steps[0]["grad_norm"] > 0.01
-    assert moved.norm().item() == pytest.approx(0.1 * 0.01, rel=1e-3)
+@pytest.mark.parametrize("limit", [0, None, 0.01])
+def test_clipping_bounds_the_global_norm_of_a_step(limit: float | None) -> None:
+    classifier = Classifier(network(), nn.CrossEntropyLoss(), SGD, grad_clip=limit)
+    before = nn.utils.parameters_to_vector(classifier.model.parameters()).detach().clone()
+    norm = watched(classifier, max_steps=1).steps[0]["grad_norm"]
+    moved = nn.utils.parameters_to_vector(classifier.model.parameters()).detach() - before
+    assert norm > 0.01
+    assert moved.norm().item() == pytest.approx(0.1 * (limit or norm), rel=1e-3)
 
 
 def test_l1_adds_the_sum_over_all_trainable_parameters_to_the_objective_alone() -> None:
@@ -110,8 +84,8 @@ def test_l1_adds_the_sum_over_all_trainable_parameters_to_the_objective_alone() 
     model[0].bias.requires_grad_(False)
     norm = sum(weight.abs().sum().item() for weight in model.parameters() if weight.requires_grad)
     frozen = partial(torch.optim.SGD, lr=0.0)
-    with_penalty = fit(Classifier(copy.deepcopy(model), nn.CrossEntropyLoss(), frozen, l1=0.01)).epochs[0]
-    without = fit(Classifier(model, nn.CrossEntropyLoss(), frozen)).epochs[0]
+    with_penalty = watched(Classifier(copy.deepcopy(model), nn.CrossEntropyLoss(), frozen, l1=0.01)).epochs[0]
+    without = watched(Classifier(model, nn.CrossEntropyLoss(), frozen)).epochs[0]
     assert with_penalty["train/loss"] == pytest.approx(without["train/loss"], rel=1e-6)
     assert without["train/objective"] == without["train/loss"]
     assert with_penalty["train/objective"] == pytest.approx(without["train/loss"] + 0.01 * norm, rel=1e-5)
@@ -120,7 +94,7 @@ def test_l1_adds_the_sum_over_all_trainable_parameters_to_the_objective_alone() 
 def test_epoch_metrics_are_means_over_images_not_batches() -> None:
     data = images()  # 54 training images in batches of 16: the last one has 6
     classifier = Classifier(network(), nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=0.0))
-    metrics = fit(classifier, data).epochs[0]
+    metrics = watched(classifier, data).epochs[0]
     for split, loader in (("train", data.train_dataloader()), ("val", data.val_dataloader())):
         batches = list(loader)
         logits = torch.cat([classifier(batch) for batch, _ in batches])
@@ -145,35 +119,33 @@ def test_the_test_counts_every_image_in_the_confusion_matrix() -> None:
     assert torch.equal(counts, expected)
 
 
-def test_an_epoch_scheduler_is_stepped_once_an_epoch_and_the_rate_used_is_logged() -> None:
-    step = {"scheduler": partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5), "interval": "epoch"}
-    watch = fit(Classifier(network(), nn.CrossEntropyLoss(), SGD, step), max_epochs=3)
-    assert watch.rates == pytest.approx([0.1, 0.05, 0.025])
-    assert [epoch["train/lr"] for epoch in watch.epochs] == pytest.approx([0.1, 0.05, 0.025])
+@pytest.mark.parametrize(
+    ("interval", "rates", "logged"),
+    [
+        ("epoch", [0.1] * 4 + [0.05] * 4, [0.1, 0.05]),
+        ("step", [0.1 / 2**step for step in range(8)], [0.1 / 2**3, 0.1 / 2**7]),
+    ],
+)
+def test_a_scheduler_is_stepped_once_an_epoch_or_step_and_the_last_rate_used_is_logged(
+    interval: str, rates: list[float], logged: list[float]
+) -> None:
+    decay = {"scheduler": partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5), "interval": interval}
+    watch = watched(Classifier(network(), nn.CrossEntropyLoss(), SGD, decay), max_epochs=2)
+    assert [step["step_lr"] for step in watch.steps] == pytest.approx(rates)
+    assert [epoch["train/lr"] for epoch in watch.epochs] == pytest.approx(logged)
 
 
-def test_a_step_scheduler_is_stepped_every_step() -> None:
-    decay = {"scheduler": partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5), "interval": "step"}
-    watch = fit(Classifier(network(), nn.CrossEntropyLoss(), SGD, decay))
-    assert [step["step_lr"] for step in watch.steps] == pytest.approx([0.1, 0.05, 0.025, 0.0125])
-
-
-def _plateau() -> dict[str, Any]:
+@pytest.mark.parametrize(
+    ("every", "rates"), [(1, [0.1, 0.1, 0.05, 0.025]), (2, [0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.025])]
+)
+def test_a_plateau_sees_the_loss_of_each_epoch_that_is_validated_once(every: int, rates: list[float]) -> None:
+    # No loss falls by that threshold, so every validation but the first halves the rate.
     factory = partial(
         torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=1e9, threshold_mode="abs"
     )
-    return {"scheduler": factory, "interval": "epoch", "monitor": "val/loss"}
-
-
-def test_a_plateau_sees_each_epochs_validation_loss_once() -> None:
-    # No loss falls by that threshold, so every epoch but the first, which sets the mark, halves the rate.
-    watch = fit(Classifier(network(), nn.CrossEntropyLoss(), SGD, _plateau()), max_epochs=4)
-    assert watch.rates == pytest.approx([0.1, 0.1, 0.05, 0.025])
-
-
-def test_a_plateau_waits_for_epochs_that_are_validated() -> None:
-    watch = fit(Classifier(network(), nn.CrossEntropyLoss(), SGD, _plateau()), max_epochs=7, check_val_every_n_epoch=2)
-    assert watch.rates == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.025])
+    plateau = {"scheduler": factory, "interval": "epoch", "monitor": "val/loss"}
+    classifier = Classifier(network(), nn.CrossEntropyLoss(), SGD, plateau)
+    assert watched(classifier, max_epochs=len(rates), check_val_every_n_epoch=every).rates == pytest.approx(rates)
 
 
 def test_logits_are_float32_under_autocast_and_the_layout_is_the_one_asked_for() -> None:
@@ -195,7 +167,7 @@ def test_flops_are_two_per_multiply_add() -> None:
 
 def test_a_model_without_convolutions_has_no_first_gradient() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-    watch = fit(Classifier(model, nn.CrossEntropyLoss(), SGD))
+    watch = watched(Classifier(model, nn.CrossEntropyLoss(), SGD))
     assert all(step["first_conv_grad_norm"] != step["first_conv_grad_norm"] for step in watch.steps)
     assert all(step["grad_norm"] > 0 for step in watch.steps)
 

@@ -13,18 +13,20 @@ import pytest
 import torch
 import yaml
 from omegaconf import DictConfig
+from torch import Tensor
 
 from cifar_lab.config import build
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine import hardware
 from cifar_lab.models import CNN
-from cifar_lab.runs import Run, RunExistsError, read_checkpoint
+from cifar_lab.runs import Run, read_checkpoint
 from cifar_lab.statistics.accuracies import wilson_interval
 from cifar_lab.train import fitting
 from cifar_lab.train.assembly import make_classifier
 from cifar_lab.train.attempt import Attempt
 from cifar_lab.train.classifier import Classifier
 from cifar_lab.train.summary import summary
+from tests.comparison import equal
 from tests.conftest import CHECKOUT, TINY, Compose, Outcome, Train, names, refusal
 
 Lab = Callable[..., Outcome]
@@ -50,12 +52,17 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def _same_numbers(first: Run, second: Run) -> bool:
-    weights = [torch.load(next(run.weights.iterdir()), weights_only=True) for run in (first, second)]
-    steps = [run.steps() for run in (first, second)]
-    return all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0]) and all(
-        np.array_equal(steps[0][name], steps[1][name]) for name in steps[0]
-    )
+def _weights(run: Run) -> dict[str, Tensor]:
+    return torch.load(next(run.weights.iterdir()), weights_only=True)
+
+
+def _accuracy(state: dict[str, Tensor], composed: Compose) -> float:
+    """Test accuracy of the network of `TINY` with these weights."""
+    config = composed(*TINY)
+    model = build(config.model).eval()
+    model.load_state_dict(state)
+    batches = build(config.data).test_dataloader()
+    return sum((model(images).argmax(1) == labels).sum().item() for images, labels in batches) / 20
 
 
 def _lines(run: Run) -> list[str]:
@@ -81,7 +88,6 @@ def test_a_run_leaves_a_complete_directory(lab: Lab, trained: Train, composed: C
     } <= left
     assert any(name.startswith("tensorboard/events.out.tfevents") for name in left)
 
-    assert run.status()["state"] == "finished"
     assert "${" not in run.config_file.read_text()
     assert run.config()["scheduler"]["T_max"] == 2
     assert yaml.safe_load(run.config_file.read_text())["data"]["num_train"] == 60
@@ -90,7 +96,7 @@ def test_a_run_leaves_a_complete_directory(lab: Lab, trained: Train, composed: C
     page = (CHECKOUT / "docs" / "run_directory.md").read_text(encoding="utf-8")
     documented = page.partition("\n## result.json\n")[2]
     assert set(re.findall(r"^\| `([^`]+)` \|", documented, re.MULTILINE)) == result.keys()
-    assert result["status"] == "finished"
+    assert result["status"] == run.status()["state"] == "finished"
     assert result["num_parameters"] == sum(weight.numel() for weight in CNN(filters=(4, 4, 4)).parameters())
     assert result["overrides"] == list(TINY)
     assert result["train_size"] + result["val_size"] == 60
@@ -104,27 +110,23 @@ def test_a_run_leaves_a_complete_directory(lab: Lab, trained: Train, composed: C
     (weights,) = run.weights.iterdir()
     digits = f"{round(10_000 * result['test/acc']):04d}"
     assert weights.name == f"best_model_LeakyReLU_CrossEntropy_Adam_CosineAnnealingLR_{digits}.pth"
-    state, best = torch.load(weights, weights_only=True), read_checkpoint(run.best_checkpoint)
+    state, best = _weights(run), read_checkpoint(run.best_checkpoint)
     assert best["epoch"] + 1 == result["best_epoch"]
     assert all(torch.equal(state[name], best["state_dict"][f"model.{name}"]) for name in state)
-    config = composed(*TINY)
-    model = build(config.model)
-    model.load_state_dict(state)
-    batches = build(config.data).test_dataloader()
-    correct = sum((model.eval()(images).argmax(1) == labels).sum().item() for images, labels in batches)
-    assert correct / 20 == pytest.approx(result["test/acc"], abs=0.1)  # it may have been measured in bf16
+    assert _accuracy(state, composed) == pytest.approx(result["test/acc"], abs=0.1)  # measured in bf16, perhaps
 
     # The same command gives the same bits, whatever logs them.
     other = trained(*PLAIN)
     assert not other.tensorboard.exists()
-    assert _same_numbers(run, other)
+    assert equal(_weights(run), _weights(other))
+    assert all(np.array_equal(values, other.steps()[name]) for name, values in run.steps().items())
     assert result["fingerprint"] == other.result()["fingerprint"]
 
 
-def test_the_last_lines_tell_the_result(trained: Train) -> None:
+def test_the_last_lines_tell_the_result_and_what_probes_cost(trained: Train) -> None:
     run = trained(*PROBED)
-    result = run.result()
-    accuracy, data, protocol, epoch, seconds, _, folder = _lines(run)
+    result, taken = run.result(), run.probes()
+    accuracy, data, protocol, epoch, seconds, probes, folder = _lines(run)
     interval = [f"{bound:.2%}" for bound in wilson_interval(round(20 * result["test/acc"]), 20)]
     measured = [f"{result[name]:.2%}" for name in ("test/acc", "test/acc_final")]
     assert _numbers(accuracy) == [measured[0], "95", *interval, "20", measured[1]]
@@ -134,92 +136,66 @@ def test_the_last_lines_tell_the_result(trained: Train) -> None:
     assert _numbers(epoch) == [str(result["best_epoch"]), str(result["epochs"])]
     assert _numbers(seconds) == [f"{result['seconds']:,.0f}", f"{result['images_per_second']:,.0f}"]
     assert folder.endswith(os.path.relpath(run.folder))
-
-
-def test_the_result_and_the_last_lines_tell_what_probes_cost(trained: Train) -> None:
-    run = trained(*PROBED)
-    result, taken = run.result(), run.probes()
     assert result["probes"] == len(taken["step"]) == result["epochs"]  # each has five steps
     assert result["probe_seconds"] == pytest.approx(taken["seconds"].sum(), abs=1e-3)
     steps = result["epochs"] * result["train_size"] / result["images_per_second"]
-    told = [str(result["probes"]), f"{result['probe_seconds']:.1f}", f"{result['probe_seconds'] / steps:.1%}"]
-    assert _numbers(_lines(run)[5]) == told
+    share = result["probe_seconds"] / steps
+    assert _numbers(probes) == [str(result["probes"]), f"{result['probe_seconds']:.1f}", f"{share:.1%}"]
 
 
-def test_early_stopping_ends_a_run_that_has_stopped_growing(trained: Train) -> None:
+def test_an_experiment_stops_early_and_leaves_its_published_accuracy_its_subset_and_its_loggers_files(
+    trained: Train,
+) -> None:
     run = trained(*PROBED)
-    assert run.result()["epochs"] == len(run.metrics()) < 20
-
-
-def test_the_result_holds_the_experiments_published_accuracy_and_its_subset(trained: Train) -> None:
-    result = trained(*PROBED).result()
-    assert (result["published"], result["name"]) == (0.7858, "optimizer_sgd")
-    assert result["train_size"] == 30
-
-
-def test_other_loggers(trained: Train) -> None:
-    run = trained(*PROBED)
+    result = run.result()
+    assert result["epochs"] == len(run.metrics()) < 20
+    assert (result["published"], result["name"], result["train_size"]) == (0.7858, "optimizer_sgd", 30)
     assert not run.tensorboard.exists()
     assert (run.folder / "csv" / "metrics.csv").exists()
     assert not (trained(*PLAIN, name="plain").folder / "csv").exists()
 
 
-def test_under_the_reports_protocol_the_test_set_chooses(trained: Train) -> None:
+def test_under_the_reports_protocol_the_test_set_chooses_and_the_schedule_is_the_configurations(trained: Train) -> None:
     run = trained(*REPORT)
-    result = run.result()
-    assert result["protocol"] == "report"
-    assert result["train_size"] == 60
-    assert result["test/acc"] == pytest.approx(result["val/acc"]) == pytest.approx(run.metrics()["val/acc"].max())
-    assert result["test/acc_final"] == pytest.approx(run.metrics()["val/acc"].iloc[-1])
+    result, metrics = run.result(), run.metrics()
+    assert (result["protocol"], result["train_size"]) == ("report", 60)
+    assert result["test/acc"] == pytest.approx(result["val/acc"]) == pytest.approx(metrics["val/acc"].max())
+    assert result["test/acc_final"] == pytest.approx(metrics["val/acc"].iloc[-1])
     assert "chosen on the test set" in _lines(run)[2]  # that a reader is told so is the point
-
-
-def test_the_schedule_is_the_configurations(trained: Train) -> None:
     expected = [1e-4 + 9e-4 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)]
-    assert trained(*REPORT).metrics()["train/lr"].tolist() == pytest.approx(expected, rel=1e-5)
-    rates = trained(*CYCLE, name="cycle").steps()["lr"]
-    assert len(rates) == 2 * 5
-    assert rates[-1] == pytest.approx(1e-3 / 25 / 1e4, rel=1e-3)
+    assert metrics["train/lr"].tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_run_that_is_never_validated_tests_its_last_epoch(trained: Train) -> None:
     run = trained(*CYCLE)
-    result = run.result()
-    assert result["best_epoch"] is None
+    result, rates, metrics = run.result(), run.steps()["lr"], run.metrics()
+    assert (result["best_epoch"], result["precision"]) == (None, "bf16-mixed")
     assert 0 <= result["val/acc"] <= 1
     assert result["test/acc"] == result["test/acc_final"]
     assert _numbers(_lines(run)[3]) == ["2"]
+    assert len(rates) == 2 * 5
+    assert rates[-1] == pytest.approx(1e-3 / 25 / 1e4, rel=1e-3)
+    assert (metrics["train/objective"] > metrics["train/loss"] + 0.01).all()  # with l1
 
 
-def test_what_is_composed_is_what_is_trained(composed: Compose, trained: Train) -> None:
+def test_what_is_composed_is_what_is_trained(composed: Compose) -> None:
     config = composed(*TINY, "l1=1e-3", "grad_clip=0.25", "trainer.memory_format=channels_last")
-    native = hardware.choose("cpu", memory_format="channels_last")
-    classifier = make_classifier(config, build(config.data), native)
+    classifier = make_classifier(config, build(config.data), hardware.choose("cpu", memory_format="channels_last"))
     assert (classifier.l1, classifier.grad_clip) == (1e-3, 0.25)
     assert classifier.memory_format == torch.channels_last
-    run = trained(*CYCLE)
-    assert (run.metrics()["train/objective"] > run.metrics()["train/loss"] + 0.01).all()
-    assert run.result()["precision"] == "bf16-mixed"
 
 
-def test_another_seed_gives_other_weights_for_the_same_images(trained: Train) -> None:
-    run, other = trained(*PLAIN), trained(*AVERAGED, name="other")
-    assert other.result()["precision"] == "32-true"
-    assert run.config()["data"] == other.config()["data"]
-    assert abs(other.steps()["loss"][0] - run.steps()["loss"][0]) > 1e-3
-    assert run.result()["fingerprint"] != other.result()["fingerprint"]
-
-
-def test_the_averaged_weights_are_the_result_of_swa(trained: Train, composed: Compose) -> None:
-    run = trained(*AVERAGED)
+def test_swas_result_is_that_of_the_averaged_weights_and_another_seed_draws_others_for_the_same_images(
+    trained: Train, composed: Compose
+) -> None:
+    run, other = trained(*AVERAGED), trained(*PLAIN, name="other")
     result = run.result()
-    assert result["best_epoch"] is None
+    assert (result["best_epoch"], result["precision"]) == (None, "32-true")
     assert result["test/acc"] == result["test/acc_final"]
-    model = build(composed(*TINY).model)
-    model.load_state_dict(torch.load(next(run.weights.iterdir()), weights_only=True))
-    data = build(composed(*TINY).data)
-    (images, labels), *_ = data.test_dataloader()
-    assert (model.eval()(images).argmax(1) == labels).float().mean().item() == pytest.approx(result["test/acc"])
+    assert _accuracy(_weights(run), composed) == pytest.approx(result["test/acc"])
+    assert run.config()["data"] == other.config()["data"]
+    assert abs(run.steps()["loss"][0] - other.steps()["loss"][0]) > 1e-3
+    assert result["fingerprint"] != other.result()["fingerprint"]
 
 
 def test_swa_that_never_averaged_is_an_error(composed: Compose, tmp_path: Path) -> None:
@@ -305,9 +281,8 @@ def test_a_run_that_fails_even_in_a_figure_is_one_line_and_exit_1(lab: Lab, monk
 
 def test_a_run_without_a_whole_epoch_is_a_failed_run(lab: Lab) -> None:
     outcome = lab(*PLAIN, "trainer.max_time=00:00:00:00")
-    assert outcome.code == 1
+    assert (outcome.code, outcome.runs[0].status()["state"]) == (1, "failed")
     names(outcome.stderr, "trainer.max_time", "data.train_size")
-    assert outcome.runs[0].status()["state"] == "failed"
 
 
 @pytest.mark.parametrize(
@@ -329,25 +304,16 @@ def test_missing_data_is_one_line_that_says_what_to_do(lab: Lab, tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_with_a_finished_run_is_left_as_it_is(lab: Lab, trained: Train) -> None:
+def test_a_folder_that_is_taken_or_cannot_be_written_is_left_as_it_is(lab: Lab, trained: Train) -> None:
     trained(*PLAIN, name="taken")
-    before = _contents(Path("taken"))
+    Path("mine/figures").mkdir(parents=True)
+    for file in ("file", "mine/figures/paper.png"):
+        Path(file).write_text("mine")
+    before = _contents(Path())
     refusal(lab(*PLAIN, "seed=1", "hydra.run.dir=taken"), "taken", "hydra.run.dir=")
-    assert _contents(Path("taken")) == before
-
-
-def test_a_folder_with_somebodys_files_is_left_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "paper.png").write_text("mine")
-    before = _contents(tmp_path)
-    with pytest.raises(RunExistsError, match=r"figures\b.* hydra\.run\.dir="):
-        Run(tmp_path).start({})
-    assert _contents(tmp_path) == before
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(lab: Lab, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    refusal(lab(*PLAIN, "hydra.run.dir=mine"), "figures", "hydra.run.dir=")
     refusal(lab(*PLAIN, "hydra.run.dir=file/run"), "file", "hydra.run.dir=")
+    assert _contents(Path()) == before
 
 
 _WATCHED = """

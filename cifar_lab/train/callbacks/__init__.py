@@ -1,10 +1,9 @@
-"""What happens beside training."""
+"""Lightning callbacks of a run."""
 
 from cifar_lab.train.callbacks.averaging import EMA, SWA
-from cifar_lab.train.callbacks.checkpoints import best
 from cifar_lab.train.callbacks.progress import Progress
 from cifar_lab.train.callbacks.recorder import Recorder
-from cifar_lab.train.callbacks.saving import CheckpointFiles, Saving, Stopping
+from cifar_lab.train.callbacks.saving import CheckpointFiles, Saving, Stopping, best
 from cifar_lab.train.callbacks.snapshots import Snapshots
 from cifar_lab.train.callbacks.throughput import Throughput
 

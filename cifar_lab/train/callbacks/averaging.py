@@ -14,14 +14,11 @@ from cifar_lab.machine.compilation import uncompiled
 
 
 class EMA(EMAWeightAveraging):
-    """Lightning's exponential moving average, with steps that do not wait for the device.
-
-    Lightning's own keeps the average, or the count of its updates, where each step of a GPU has to wait for it. The
-    average is the same, but for rounding.
+    """Lightning's exponential moving average, without a wait for the GPU in each step; equal but for rounding.
 
     Args:
         decay: Share of the average that an update keeps.
-        use_buffers: Average BatchNorm's statistics too; else they are the last step's.
+        use_buffers: Average BatchNorm's statistics too; otherwise they are the last step's.
         update_every_n_steps: Optimizer steps between two updates.
     """
 
@@ -31,7 +28,7 @@ class EMA(EMAWeightAveraging):
         self._has_begun = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Bring the average to where the weights are; when it was made they were on no GPU yet."""
+        """Move the average to the weights' device; when it was made they were on the CPU."""
         assert self._average_model is not None
         self._average_model.module.to(pl_module.device)
         self._has_begun = bool(self._average_model.n_averaged > 0)
@@ -39,7 +36,7 @@ class EMA(EMAWeightAveraging):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take the weights in; the first time the average becomes them."""
+        """Update the average; the first update copies the weights."""
         if not self._has_begun:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
             self._has_begun = self._latest_update_step > 0
@@ -52,13 +49,13 @@ class EMA(EMAWeightAveraging):
         assert self._average_model is not None
         average = self._average_model.module
         pairs: list[tuple[Tensor, Tensor]] = list(zip(average.parameters(), pl_module.parameters(), strict=True))
-        buffers = list(zip(average.buffers(), pl_module.buffers(), strict=True))
+        buffers = zip(average.buffers(), pl_module.buffers(), strict=True)
         if self._use_buffers:
             pairs += buffers
         else:
             for kept, now in buffers:
                 kept.copy_(now)
-        for is_float in (True, False):  # of one kind, as torch's function looks at the first
+        for is_float in (True, False):  # torch's function decides for all by the first
             of_kind = [pair for pair in pairs if pair[0].is_floating_point() == is_float]
             if of_kind:
                 self._mix([kept for kept, _ in of_kind], [now for _, now in of_kind], 0)
@@ -68,15 +65,15 @@ class EMA(EMAWeightAveraging):
 class SWA(WeightAveraging):
     """The equal average of the weights at the ends of the last epochs (arXiv:1803.05407, algorithm 1).
 
-    At the end of each epoch from the first averaged one on, the average takes the weights in and the learning rate
-    steps towards `lr`, along a line over some epochs; the run's own scheduler is stepped no more. So the first
-    averaged epoch still ran at the own scheduler's rate. Epochs are validated with the raw weights. At the end of
-    training the average takes their place, and BatchNorm's statistics are estimated again over the training images.
+    At the end of each averaged epoch the weights are added to the average, and the learning rate takes a step towards
+    `lr`, along a line over some epochs, instead of the run's own scheduler; so the first averaged epoch still runs at
+    that scheduler's rate. Epochs are validated with the raw weights. At the end of training the average replaces them,
+    and BatchNorm's statistics are estimated again over the training images.
 
     Args:
         epochs: Epochs of the whole run.
-        start: Share of the epochs after which averaging starts.
-        anneal: Share of the epochs over which the learning rate goes to `lr`.
+        start: Fraction of the epochs after which averaging starts.
+        anneal: Fraction of the epochs over which the learning rate goes to `lr`.
         lr: Constant learning rate at the end.
 
     Raises:
@@ -94,7 +91,7 @@ class SWA(WeightAveraging):
         self._scheduler_state: dict[str, Any] | None = None
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Take the weights in at the ends of the epochs from the first averaged one on."""
+        """Update at the ends of averaged epochs."""
         return epoch_idx is not None and epoch_idx >= self.first_epoch
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -104,24 +101,24 @@ class SWA(WeightAveraging):
             self._scheduler.load_state_dict(self._scheduler_state)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: object, batch_idx: int) -> None:
-        """Take over the learning rate when its time has come."""
+        """Stop the run's own scheduler in averaged epochs."""
         pl_module.follows_schedule = trainer.current_epoch < self.first_epoch
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Take the epoch's weights in, then step the learning rate."""
+        """Add the epoch's weights to the average, then step the learning rate."""
         super().on_train_epoch_end(trainer, pl_module)
         if trainer.current_epoch >= self.first_epoch:
             assert self._scheduler is not None
             self._scheduler.step()
 
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_epoch_start(self, *_: Any) -> None:
         """Validate the raw weights."""
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Nothing to put back."""
+    def on_validation_epoch_end(self, *_: Any) -> None:
+        """Keep the raw weights."""
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Put the average in the weights' place, and estimate BatchNorm's statistics for it.
+        """Replace the weights by the average, and estimate its BatchNorm statistics.
 
         Raises:
             RuntimeError: Training ended before an epoch was averaged.
@@ -132,14 +129,14 @@ class SWA(WeightAveraging):
         super().on_train_end(trainer, pl_module)
         loader: Any = trainer.train_dataloader
         if ranks.count() > 1 and not any(isinstance(module, SyncBatchNorm) for module in pl_module.modules()):
-            loader = loader.whole()  # each process does what one alone would
+            loader = loader.whole()  # every process computes what a single one would
         loader.set_epoch(trainer.max_epochs)
-        # Its running averages follow the count of batches, a program for each of them.
+        # The momentum changes with every batch, and each would be compiled to a program of its own.
         with uncompiled(), trainer.precision_plugin.forward_context():
             update_bn(loader, pl_module, device=pl_module.device)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the average as the checkpoint's weights, once there is one; until then the raw weights."""
+        """Save the average as the checkpoint's weights; before the first averaged epoch, the raw weights."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if not self._has_average():
             checkpoint["state_dict"] = checkpoint["current_model_state"]
@@ -148,7 +145,7 @@ class SWA(WeightAveraging):
         return self._average_model is not None and bool(self._average_model.n_averaged > 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """The scheduler's state too."""
         assert self._scheduler is not None
         return {**super().state_dict(), "scheduler": self._scheduler.state_dict()}
 

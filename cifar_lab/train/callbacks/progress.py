@@ -9,7 +9,6 @@ from lightning.pytorch.callbacks import Checkpoint
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
-from torch import Tensor
 
 from cifar_lab.engines.jobs import Turn, clock
 from cifar_lab.train.callbacks.throughput import Throughput
@@ -21,15 +20,14 @@ _LINE_SECONDS = 30.0
 class Progress(Checkpoint):
     """Shows epoch, loss, validation accuracy, images per second and the time left for the whole run.
 
-    On a terminal a bar with those figures and, above it, a line for each finished epoch; elsewhere the lines, and one
-    every half minute within an epoch. A `Checkpoint` in Lightning's eyes, so that it is called after the module has
-    logged the epoch.
+    On a terminal it shows a bar and, above it, a line for each finished epoch; elsewhere the lines, and one every half
+    minute within an epoch. It is a `Checkpoint` so that Lightning calls it after the module has logged the epoch.
 
     Args:
         throughput: Measures the run.
         console: Where to print; None is standard output.
-        val_name: What `val/acc` is called; under the report's protocol it is the test set's.
-        turn: Whose turn it is in a sweep.
+        val_name: Label of `val/acc`; under the report's protocol it is the test set's.
+        turn: Place in a sweep.
     """
 
     def __init__(
@@ -45,14 +43,12 @@ class Progress(Checkpoint):
         self.console = console or Console(soft_wrap=True, highlight=False)
         self._bar: Bar | None = None
         self._task = TaskID(0)
-        self._next = 0.0
-        self._started = 0.0
+        self._next = self._started = 0.0
         self._steps_done = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Open the bar, where there is a terminal for it."""
+        """Open the bar, on a terminal."""
         self._started = time.perf_counter()
-        self._steps_done = 0
         self._next = self._started + self._interval()
         if self._has_bar():
             self._bar = Bar(TextColumn("{task.description}"), BarColumn(), console=self.console, transient=True)
@@ -61,14 +57,9 @@ class Progress(Checkpoint):
             self._task = self._bar.add_task("starting", total=total)
 
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: Any,
-        outputs: object,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
+        self, trainer: L.Trainer, pl_module: Any, outputs: object, batch: Any, batch_idx: int
     ) -> None:
-        """Show the step, if the last one shown is old enough: reading a loss waits for the device."""
+        """Show the step, now and then only: reading a loss waits for the device."""
         self._steps_done += 1
         now = time.perf_counter()
         if now < self._next:
@@ -95,22 +86,19 @@ class Progress(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Close the bar."""
-        self._close()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Close the bar, so that an error is not printed into it."""
-        self._close()
-
-    def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Close the bar, so that an error is not printed into it."""
+        self.on_train_end(trainer, pl_module)
 
     def _interval(self) -> float:
         return _BAR_SECONDS if self._has_bar() else _LINE_SECONDS
 
     def _has_bar(self) -> bool:
-        """Jobs side by side would draw theirs over each other."""
+        """Whether to draw one: jobs side by side would draw over each other."""
         return self.console.is_terminal and (self.turn is None or self.turn.beside == 1)
 
     def _accuracy(self, trainer: L.Trainer) -> str:
@@ -122,11 +110,10 @@ class Progress(Checkpoint):
         return "- images/s" if math.isnan(speed) else f"{speed:,.0f} images/s"
 
     def _left(self, trainer: L.Trainer) -> str:
-        total = int(trainer.num_training_batches) * ((trainer.max_epochs or 1) - trainer.current_epoch)
-        done_this_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        left = max(0, total - done_this_epoch)
         if self._steps_done == 0:
             return ""
+        total = int(trainer.num_training_batches) * ((trainer.max_epochs or 1) - trainer.current_epoch)
+        left = max(0, total - trainer.fit_loop.epoch_loop.batch_progress.current.completed)
         each = (time.perf_counter() - self._started) / self._steps_done
         texts = [f"{clock(each * left)} left"] if left else []
         if self.turn is not None and (sweep := self.turn.seconds_left(each * (self._steps_done + left), each * left)):

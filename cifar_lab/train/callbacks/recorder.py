@@ -12,7 +12,7 @@ from cifar_lab.runs import DivergedError, Run, float32_digits
 from cifar_lab.train.callbacks.throughput import Throughput
 
 STEP_QUANTITIES = ("loss", "grad_norm", "first_conv_grad_norm")
-# How late a loss that is no number may be found on a GPU, in optimizer steps.
+# Optimizer steps between two checks on a GPU that the loss is finite.
 CHECKED_EVERY_STEPS = 50
 _EPOCH_METRICS = ("train/loss", "train/objective", "train/acc", "val/loss", "val/acc", "train/lr")
 
@@ -20,13 +20,9 @@ _EPOCH_METRICS = ("train/loss", "train/objective", "train/acc", "val/loss", "val
 class Recorder(Checkpoint):
     """Writes `metrics.csv`, `steps.npz` and the state of a run.
 
-    A `Checkpoint` in Lightning's eyes, so that it is called after the module has logged the epoch. Steps stay on the
+    It is a `Checkpoint` so that Lightning calls it after the module has logged the epoch. Values of steps stay on the
     device until the epoch's end, so that no step waits for it. A step is one of the optimizer; its loss is the mean
     over the batches that it accumulates.
-
-    Args:
-        run: Where to write.
-        throughput: Measures the run; its epoch's seconds and images per second go into the row.
     """
 
     def __init__(self, run: Run, throughput: Throughput) -> None:
@@ -39,7 +35,7 @@ class Recorder(Checkpoint):
         self._global_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Say that training begins, or goes on: then what was written after the checkpoint is taken back."""
+        """Record that training begins; on resuming, remove what was written after the checkpoint."""
         self._global_step = trainer.global_step
         steps = trainer.global_step - len(self._steps)
         if trainer.global_step > 0:
@@ -49,22 +45,15 @@ class Recorder(Checkpoint):
         self.run.set_state("running", epoch=trainer.current_epoch, epochs=trainer.max_epochs, step=trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """The steps of the epoch at hand, which are on no disk yet."""
+        """The steps of the current epoch, which are not on disk yet."""
         return {"steps": list(self._steps), "lr": list(self._lr)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what was saved."""
+        """Continue from what was saved."""
         self._steps, self._lr = list(state_dict["steps"]), list(state_dict["lr"])
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: Any,
-        outputs: object,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
-    ) -> None:
-        """Keep what the module tells of its last step.
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
+        """Keep the module's values of its last step.
 
         Raises:
             DivergedError: The loss is not finite.
@@ -78,7 +67,7 @@ class Recorder(Checkpoint):
         self._steps.append(torch.stack([loss, pl_module.grad_norm, pl_module.first_conv_grad_norm.float()]))
         self._lr.append(pl_module.step_lr)
         self._accumulated = []
-        # Looking at a loss waits for a GPU, so there it is done now and then, and before an epoch is validated.
+        # Reading a loss waits for the GPU, so there it is checked now and then, and before an epoch is validated.
         if pl_module.device.type == "cpu" or trainer.is_last_batch or self._global_step % CHECKED_EVERY_STEPS == 0:
             self._check(loss)
 

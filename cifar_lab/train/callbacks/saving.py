@@ -1,5 +1,6 @@
-"""The checkpoints that a run resumes from."""
+"""The checkpoints that a run keeps: the last one, to resume from, the one before it, and the best epoch's."""
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -7,27 +8,47 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import CheckpointIO
-from torch import Tensor
 
 from cifar_lab.machine import ranks
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import Run, read_checkpoint, write_checkpoint
 
 
-class CheckpointFiles(CheckpointIO):
-    """Writes checkpoints whole or not at all, and reads only what is whole and holds no code.
+def best(run: Run) -> ModelCheckpoint:
+    """Lightning's callback that keeps the checkpoint of the epoch with the best `val/acc`, the first of equals."""
+    return _Best(
+        dirpath=run.checkpoints,
+        filename=run.best_checkpoint.stem,
+        monitor="val/acc",
+        mode="max",
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
 
-    Args:
-        run: Of its last checkpoint the one before is kept too.
-    """
+
+class _Best(ModelCheckpoint):
+    """Remembers the best accuracy even if the run's folder was moved; Lightning's own forgets it then."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        here = {name: self._here(state_dict[name]) for name in paths}
+        scores = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **here, "best_k_models": scores, "dirpath": self.dirpath})
+
+    def _here(self, path: str) -> str:
+        return os.path.join(str(self.dirpath), os.path.basename(path)) if path else path
+
+
+class CheckpointFiles(CheckpointIO):
+    """Writes checkpoints whole or not at all, and reads only those that are whole and hold no code."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; the last checkpoint's predecessor is kept."""
         previous = self.run.previous_checkpoint if path == self.run.last_checkpoint else None
         write_checkpoint(checkpoint, self.run.checkpoints / str(path), previous)
 
@@ -45,9 +66,9 @@ class CheckpointFiles(CheckpointIO):
 class Saving(Checkpoint):
     """Saves the last checkpoint at every epoch's end, within long epochs, and where a signal asks the run to stop.
 
-    Within an epoch it saves only where an optimizer step is complete, and never after an epoch's last batch, from where
-    Lightning would not do that epoch's end and validation. Validation is never saved in: averaged weights may stand in
-    for the raw ones there. Processes that train together save and stop at the same step.
+    Within an epoch it saves only after complete optimizer steps, and never after the epoch's last batch: resumed from
+    there, Lightning would skip that epoch's end and validation. Nothing is saved during validation, when averaged
+    weights may replace the raw ones. Processes that train together save and stop at the same step.
 
     Args:
         run: Where to save.
@@ -63,25 +84,20 @@ class Saving(Checkpoint):
         self._has_stopped = False
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Keep that training has been stopped early, which Lightning forgets."""
+        """Save whether training was stopped early, which Lightning forgets."""
         checkpoint["has_stopped"] = bool(trainer.should_stop)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Go on from what was saved."""
+        """Load whether training was stopped early."""
         self._has_stopped = checkpoint["has_stopped"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock, and train no more where training had been stopped."""
+        """Start the clock, and stop at once if training had been stopped."""
         self._saved = time.monotonic()
         trainer.should_stop = self._has_stopped
 
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: Any,
-        outputs: object,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
+        self, trainer: L.Trainer, pl_module: Any, outputs: object, batch: Any, batch_idx: int
     ) -> None:
         """Save if it is time, or a signal was received."""
         is_whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
@@ -107,7 +123,7 @@ class Saving(Checkpoint):
         return bool(due_anywhere or received)
 
     def _save(self, trainer: L.Trainer, pl_module: Any) -> None:
-        # On a GPU a loss is looked at now and then only; weights from behind a bad one must not be kept.
+        # On a GPU the loss is checked now and then only; weights after a non-finite one must not be kept.
         if bool(torch.isfinite(pl_module.step_loss)):
             trainer.save_checkpoint(self.run.last_checkpoint)
             self.run.set_state("running", step=trainer.global_step)
@@ -115,11 +131,7 @@ class Saving(Checkpoint):
 
 
 class Stopping(L.Callback):
-    """Stops validations and tests where a signal asked for it, without saving.
-
-    Args:
-        interruption: Notes signals.
-    """
+    """Stops validations and tests after a signal, without saving."""
 
     def __init__(self, interruption: Interruption) -> None:
         self.interruption = interruption
@@ -128,13 +140,13 @@ class Stopping(L.Callback):
         """Listen to signals in Lightning's place."""
         self.interruption.take_back()
 
-    def on_test_start(self, *_: Any) -> None:
-        """Listen to signals in Lightning's place."""
-        self.interruption.take_back()
-
     def on_validation_batch_start(self, *_: Any) -> None:
         """Stop, if a signal was received."""
         self.interruption.check()
+
+    def on_test_start(self, *_: Any) -> None:
+        """Listen to signals in Lightning's place."""
+        self.interruption.take_back()
 
     def on_test_batch_start(self, *_: Any) -> None:
         """Stop, if a signal was received."""

@@ -1,4 +1,4 @@
-"""What TensorBoard reads, from plain values; imported only where TensorBoard is used."""
+"""TensorBoard's messages, from plain values; imported only if TensorBoard is used."""
 
 import struct
 import time
@@ -15,29 +15,29 @@ Layout = dict[str, dict[str, list[str | list[str]]]]
 
 
 def scalars(values: Mapping[str, float], descriptions: Mapping[str, str]) -> Summary:
-    """Numbers by tag, and what to say of those that have a description."""
+    """Numbers by tag, with their descriptions."""
     # Tensors, as TensorFlow 2 writes them: TensorBoard's fast loader drops the description of a `simple_value`.
     points = [scalar_pb(tag, float(value), descriptions.get(tag)) for tag, value in values.items()]
     return Summary(value=[value for point in points for value in point.value])
 
 
 def png(tag: str, encoded: bytes) -> Summary:
-    """An image as the bytes of its PNG file."""
+    """An image from the bytes of its PNG file."""
     width, height = struct.unpack(">II", encoded[16:24])  # the first chunk of every PNG begins with its size
     image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=encoded)
     return Summary(value=[Summary.Value(tag=tag, image=image)])
 
 
 def code(tag: str, text: str) -> Summary:
-    """A text that keeps its lines and spaces, which a block of Markdown's code is."""
+    """A text with its lines and spaces, as a block of Markdown code."""
     return text_pb(tag, "\n".join(f"    {line}" for line in text.splitlines()))
 
 
 def session_start(hyperparameters: Mapping[str, bool | float | str]) -> Summary:
     """A row of the HParams tab.
 
-    There is no summary of the whole experiment on purpose: TensorBoard takes the first that it finds for all runs, and
-    without one shows the columns of every run.
+    A summary of the whole experiment is left out on purpose: TensorBoard takes the first that it finds for all runs,
+    and without one it shows the columns of every run.
     """
     start = SessionStartInfo(start_time_secs=time.time())
     for name, value in hyperparameters.items():
@@ -47,17 +47,16 @@ def session_start(hyperparameters: Mapping[str, bool | float | str]) -> Summary:
 
 
 def session_end(succeeded: bool) -> Summary:
-    """How a row of the HParams tab ended."""
+    """The end of a row of the HParams tab."""
     status = STATUS_SUCCESS if succeeded else STATUS_FAILURE
     end = SessionEndInfo(status=status, end_time_secs=time.time())
     return _session(hparams_metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end))
 
 
 def layout() -> Layout:
-    """The charts of the Custom Scalars tab: each run's training beside validation, then the runs side by side.
+    """The charts of the Custom Scalars tab: each run's training and validation, then the runs compared.
 
-    TensorBoard merges the charts of all runs by their titles and draws every run in each, so the titles are the same
-    for all protocols and true of all.
+    TensorBoard merges the charts of all runs by their titles, so the titles hold for all protocols.
     """
 
     def chart(*tags: str) -> list[str | list[str]]:

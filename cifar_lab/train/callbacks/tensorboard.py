@@ -1,4 +1,4 @@
-"""A run in TensorBoard: one event file per training, with what a sweep is compared by."""
+"""A run in TensorBoard: one event file per training, with the columns by which a sweep is compared."""
 
 import copy
 import shlex
@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-# The result's own numbers. `val/acc` is a curve that ends with the last epoch, so the chosen weights' has another tag.
+# The result's numbers. `val/acc` is a curve that ends with the last epoch, so the chosen weights' has another tag.
 _RESULT_TAGS = {
     "val/acc": "val/acc_chosen",
     "val/loss": "val/loss_chosen",
@@ -28,12 +28,8 @@ _RESULT_TAGS = {
 _DESCRIPTIONS = {
     "train/objective": "the loss with the L1 penalty",
     "train/lr": "of the epoch's last step",
-    "val/acc_chosen": "with the chosen weights",
-    "val/loss_chosen": "with the chosen weights",
-    "test/acc": "with the chosen weights",
-    "test/loss": "with the chosen weights",
-    "test/acc_final": "with the last epoch's weights, which nothing selected",
-    "test/loss_final": "with the last epoch's weights, which nothing selected",
+    **dict.fromkeys(("val/acc_chosen", "val/loss_chosen", "test/acc", "test/loss"), "with the chosen weights"),
+    **dict.fromkeys(("test/acc_final", "test/loss_final"), "with the last epoch's weights, which nothing selected"),
     "whole_run/best_epoch": "the chosen epoch, from 1",
     "whole_run/seconds": "wall time from loading the data to the last test",
     "whole_run/images_per_second": "training images over the time in training steps and their data",
@@ -43,15 +39,15 @@ _DESCRIPTIONS = {
 class TensorBoard(TensorBoardLogger):
     """Lightning's logger, with one event file per training and every tab filled.
 
-    Scalars are the metrics by their names, over optimizer steps. `describe` adds what the Text, HParams and Custom
-    Scalars tabs show; `log_result` adds the figures and what only a whole run has, and closes the file. Where there is
-    no result the file ends with what there is, and HParams calls the run failed. Nothing is written within an epoch.
+    Scalars are the metrics by their names, over optimizer steps. `describe` sets the contents of the Text, HParams and
+    Custom Scalars tabs; `log_result` adds the figures and the result, and closes the file. Without a result, HParams
+    shows the run as failed. Nothing is written within an epoch.
 
     Args:
         save_dir: The run's folder.
         name: Folder of the event file in it.
         version: Folder in that folder; empty for none.
-        log_graph: Draw the network as training begins. A copy of it is traced, so that training stays bitwise the same.
+        log_graph: Draw the network as training begins; a copy is traced, so training stays bitwise the same.
     """
 
     def __init__(
@@ -71,13 +67,13 @@ class TensorBoard(TensorBoardLogger):
         *,
         val_is_test: bool,
     ) -> None:
-        """Say what the run is; it is written once the file is opened.
+        """Describe the run; written when the file is opened.
 
         Args:
             config: The resolved configuration, plain values.
-            overrides: What the command line said.
+            overrides: The command line.
             hyperparameters: The run's columns in the HParams tab.
-            val_is_test: Whether `val/*` is measured on the test set, which their descriptions then say.
+            val_is_test: Whether `val/*` is measured on the test set; their descriptions then say so.
         """
         self._hyperparameters = dict(hyperparameters)
         self._texts = {
@@ -98,7 +94,7 @@ class TensorBoard(TensorBoardLogger):
             from cifar_lab.train.callbacks import summaries
 
             writer = super().experiment
-            # A run may fail between training and its result: the file is closed once nobody holds the logger.
+            # A run may fail between training and its result: the file is closed when the logger is released.
             weakref.finalize(self, _end, writer, succeeded=False)
             writer.add_custom_scalars(summaries.layout())
             self._write(summaries.session_start(self._hyperparameters))
@@ -108,12 +104,7 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Write scalars by their tags; Lightning's own `epoch`, which is no metric, is left out.
-
-        Args:
-            metrics: Numbers by tag.
-            step: Optimizer steps taken; None takes the last one logged.
-        """
+        """Write scalars by their tags, except Lightning's `epoch`, at an optimizer step; None is the last logged."""
         from cifar_lab.train.callbacks import summaries
 
         self._step = self._step if step is None else step
@@ -124,27 +115,17 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_graph(self, model: Any, input_array: object = None) -> None:
-        """Draw the network of a Classifier, if `log_graph` asks for it.
-
-        Args:
-            model: The Classifier; its network is copied to the CPU and traced in evaluation mode.
-            input_array: Not used: a black image is traced.
-        """
+        """Draw the network of a Classifier from a black image, by tracing a copy on the CPU, if `log_graph` is set."""
         if self._log_graph:
             network = copy.deepcopy(model.model).cpu()
             image = torch.zeros(1, 3, 32, 32, dtype=next(network.parameters()).dtype)
             with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")  # of the tracer that torch is giving up and TensorBoard's graphs need
+                warnings.simplefilter("ignore")  # torch's deprecated tracer, which TensorBoard's graphs need
                 self.experiment.add_graph(network, image)
 
     @rank_zero_only
     def log_result(self, result: Mapping[str, Any], figures: Path) -> None:
-        """Write what stands at the end of a run, and close its file.
-
-        Args:
-            result: By the names of `result.json`.
-            figures: The folder whose PNG files are shown, byte for byte.
-        """
+        """Write a run's result, by the names of `result.json`, and the PNG files of a folder, then close the file."""
         from cifar_lab.train.callbacks import summaries
 
         self.log_metrics({tag: result[name] for name, tag in _RESULT_TAGS.items() if result[name] is not None})
@@ -154,12 +135,12 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Bring what was logged to the disk."""
+        """Write what was logged to the disk."""
         self.experiment.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Bring what was logged to the disk; the file stays open for the result, unless training did not succeed."""
+        """Write what was logged to the disk; after a failure, close the file, which else stays open for the result."""
         if self._experiment is not None:
             self.save()
             if status != "success":
@@ -170,7 +151,7 @@ class TensorBoard(TensorBoardLogger):
 
 
 def _end(writer: Any, *, succeeded: bool) -> None:
-    """Say how the run ended and close its file, unless that was done before."""
+    """Record how the run ended and close its file, unless it is closed."""
     from cifar_lab.train.callbacks import summaries
 
     if writer.all_writers:  # a closed one has none

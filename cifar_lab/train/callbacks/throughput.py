@@ -5,7 +5,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
 
 from cifar_lab.machine import ranks
 
@@ -13,10 +12,10 @@ WARM_UP_STEPS = 10
 
 
 class Throughput(L.Callback):
-    """Times a run, and its training steps and their data, without validation, saving and the first steps.
+    """Times a run and, without validation, saving and the first ten steps, its training steps and their data.
 
-    A run that goes on adds to what it had taken where it was saved. Processes that train together are taken to have
-    equal parts of each batch.
+    A resumed run adds to the times in its checkpoint. Processes that train together are taken to have equal parts of
+    each batch.
     """
 
     def __init__(self) -> None:
@@ -29,7 +28,7 @@ class Throughput(L.Callback):
 
     @property
     def images_per_second(self) -> float:
-        """Training images per second since the warm-up; NaN until it is over."""
+        """Training images per second since the warm-up; NaN before its end."""
         return self._images / self._seconds if self._images else float("nan")
 
     @property
@@ -39,30 +38,30 @@ class Throughput(L.Callback):
 
     @property
     def epoch_seconds(self) -> float:
-        """Wall seconds that the current or last epoch has taken, validation included."""
+        """Wall seconds of the current or last epoch, including validation."""
         return time.perf_counter() - self._epoch_clock
 
     @property
     def seconds(self) -> float:
-        """Wall seconds that the run has taken, those before it was saved included."""
+        """Wall seconds of the run, including those before it was resumed."""
         return self._seconds_before + time.perf_counter() - self._started
 
     def leave_out(self, seconds: float) -> None:
-        """Count so many seconds of the step at hand as none of training, such as those of measuring something."""
+        """Exclude some seconds of the current step from its training time."""
         self._clock += seconds
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep what the run has taken."""
+        """Save the times."""
         checkpoint["times"] = {"seconds": self.seconds, "images": self._images, "training_seconds": self._seconds}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on from what it had taken; early checkpoints do not tell."""
+        """Load the times; early checkpoints have none."""
         times = checkpoint.get("times", {"seconds": 0.0, "images": 0, "training_seconds": 0.0})
         self._seconds_before = times["seconds"]
         self._images, self._seconds = times["images"], times["training_seconds"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note that there is something to train."""
+        """Note that there is an epoch to train."""
         self.has_trained = True
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -71,16 +70,11 @@ class Throughput(L.Callback):
         self._epoch_images, self._epoch_training_seconds = 0, 0.0
 
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: object,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Any, batch_idx: int
     ) -> None:
-        """Count a step, from the end of the one before, so that the wait for its data is in it."""
+        """Count a step, from the end of the previous one, so that it includes the wait for its data."""
         if trainer.is_last_batch and pl_module.device.type == "cuda":
-            torch.cuda.synchronize()  # an epoch's steps are done when the device has done them
+            torch.cuda.synchronize()  # the epoch's steps end when the device has finished them
         now = time.perf_counter()
         self._steps += 1
         if self._steps > WARM_UP_STEPS:
@@ -92,5 +86,5 @@ class Throughput(L.Callback):
         self._clock = now
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leave a validation in mid-epoch out of the step after it."""
+        """Exclude a validation in mid-epoch from the next step."""
         self._clock = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What each of the processes that train a run together does."""
+"""The part of each of the processes that train a run together."""
 
 import os
 import sys
@@ -8,25 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import FollowedRun
-from cifar_lab.train.fitting import Work, trained
+from cifar_lab.train.attempt import Work
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 
 def trained_together(work: Work, interruption: Interruption, store: "Store", rank: int, count: int) -> dict[str, Any]:
-    """Train a run as one of its processes, of which that of rank 0 writes: its result.
-
-    Args:
-        work: The run, the same for all of them.
-        interruption: Notes signals; they agree on where to stop.
-        store: Where they find each other, and no other group does.
-        rank: Of this process.
-        count: Of processes.
-    """
+    """Train a run as one of `count` processes that share a store; that of rank 0 writes: the run's result."""
     from torch import cuda, distributed, set_num_threads
 
     from cifar_lab.machine.hardware import training_device
+    from cifar_lab.train.fitting import trained
 
     set_num_threads(work.threads)
     attempt, trainer = replace(work.attempt, interruption=interruption), work.config["trainer"]
@@ -34,7 +27,7 @@ def trained_together(work: Work, interruption: Interruption, store: "Store", ran
         attempt = replace(attempt, run=FollowedRun(attempt.run.folder))
     backend = "gloo"
     if training_device(trainer["accelerator"]) == "cuda":
-        # What is told beside training goes between the CPUs, which then do not wait for the GPUs.
+        # Python objects go between the CPUs, which then do not wait for the GPUs.
         backend = "cpu:gloo,cuda:nccl"
         devices, local = trainer["devices"], int(os.environ["LOCAL_RANK"])
         cuda.set_device(devices[local] if isinstance(devices, list) else local)
@@ -46,10 +39,7 @@ def trained_together(work: Work, interruption: Interruption, store: "Store", ran
 
 
 def quiet_torch(count: int) -> None:
-    """Spare the user torch's advice on how `count` processes look for unused weights, which `assembly` asks for.
-
-    It is to be called before torch is imported.
-    """
+    """Silence torch's advice against `find_unused_parameters` in `assembly`; call it before torch is imported."""
     if count > 2:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 

@@ -1,36 +1,38 @@
-"""Processes that the command starts, to train one run together on this machine.
+"""Processes that the command starts to train one run together on this machine.
 
-The command's own process holds the run's lock, hands every one of them the same composed run, waits for them, and
-decides how the run has ended; none of them reads a command line or makes a folder. What signals ask for it tells them
-in words, so that no signal reaches them twice, and when it is gone they end.
+The command's process holds the run's lock, sends each of them the same composed run, waits for them, and decides how
+the run has ended. It forwards signals through a pipe, so that none reaches them twice, and when it is gone they end.
 """
 
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import traceback
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from cifar_lab.machine import ranks
 from cifar_lab.machine.interruption import SIGNALS, Interrupted, Interruption
-from cifar_lab.train.fitting import Work
+from cifar_lab.runs import described
+from cifar_lab.train.attempt import Work
 from cifar_lab.train.processes.member import hush, quiet_torch, trained_together
 
-# After one has failed, until the others are ended.
+# Between the failure of one process and the end of the others.
 GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 
 
 @dataclass
 class _Process:
-    """One of the processes: what it is told, and how it has ended."""
+    """One of the processes, the pipes to and from it, and its answer: a time and a result or an exception."""
 
     rank: int
     process: BaseProcess
@@ -46,13 +48,11 @@ class _Process:
                 self.answer = self.answers.recv()
 
     def result(self) -> dict[str, Any] | None:
-        """What it has measured, if it has come to its end."""
+        """Its result, if it has finished."""
         return None if self.answer is None or isinstance(self.answer[1], BaseException) else self.answer[1]
 
     def failure(self) -> tuple[bool, float, BaseException] | None:
-        """Why it has failed, if it has: whether only because of another one, when, and what."""
-        from cifar_lab.machine import ranks
-
+        """If it has failed: whether only because of another process, when, and the exception."""
         if self.answer is not None and isinstance(self.answer[1], BaseException):
             return ranks.has_lost(self.answer[1]), self.answer[0], self.answer[1]
         code = self.process.exitcode
@@ -63,18 +63,18 @@ class _Process:
         return False, 0.0, ranks.RankLostError(f"process {self.rank} {how}{memory}")
 
 
-def trained_by(count: int, work: Work) -> dict[str, Any]:
-    """Train a run in `count` processes of this machine: its result.
+def _failures(processes: list[_Process]) -> list[tuple[bool, float, BaseException]]:
+    return [failure for each in processes if (failure := each.failure()) is not None]
 
-    Args:
-        count: At least 2.
-        work: The run, which has been started.
+
+def trained_by(count: int, work: Work) -> dict[str, Any]:
+    """Train a run that has been started in `count` processes of this machine, at least 2: its result.
 
     Raises:
-        ValueError: What the processes need cannot be handed over.
-        RankLostError: One of them was killed.
-        Interrupted: A signal was received, and they have stopped where they can go on.
-        BaseException: What one of them raised, the first where several did.
+        ValueError: The callbacks cannot be pickled.
+        RankLostError: One of the processes was killed.
+        Interrupted: They stopped at a signal.
+        BaseException: The first exception that one of them raised.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -91,59 +91,46 @@ def trained_by(count: int, work: Work) -> dict[str, Any]:
     result = processes[0].result()
     if result is not None:
         return result
-    failures = [failure for each in processes if (failure := each.failure()) is not None]
-    raise min(failures, key=lambda failure: failure[:2])[2]
+    raise min(_failures(processes), key=lambda failure: failure[:2])[2]
 
 
 def _started(rank: int, count: int, port: int, work: Work) -> _Process:
     context = get_context("spawn")
-    (told, orders), (answers, answered) = context.Pipe(duplex=False), context.Pipe(duplex=False)
-    arguments = (rank, count, port, work, told, answered)
+    (received, orders), (answers, answered) = context.Pipe(duplex=False), context.Pipe(duplex=False)
+    arguments = (rank, count, port, work, received, answered)
     process = context.Process(target=_rank, args=arguments, name=f"rank {rank}")
-    with _signals_blocked():
-        try:
-            process.start()
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise ValueError(f"callbacks cannot be handed to the processes that train: {error}") from None
-    told.close()
+    # It starts with signals blocked, so that not even a Ctrl-C while it imports reaches it.
+    resource_tracker.ensure_running()  # otherwise the first start runs it, which unblocks them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        process.start()
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(f"callbacks cannot be handed to the processes that train: {error}") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    received.close()
     answered.close()
     return _Process(rank, process, orders, answers)
 
 
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Start processes that no signal of ours reaches, not even Ctrl-C while they still import."""
-    resource_tracker.ensure_running()  # starting it would unblock them again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _wait(processes: list[_Process], interruption: Interruption) -> None:
-    """Wait until all have ended, or some time after one has failed; hand on a signal."""
-    told = False
+    """Wait until all have ended, or for some time after one has failed; forward a signal."""
+    has_forwarded = False
     give_up = float("inf")
     while running := [each for each in processes if each.process.is_alive()]:
         wait([each.process.sentinel for each in running], timeout=_POLL_SECONDS)
         for each in processes:
             each.look()
-        if interruption.received is not None and not told:
-            told = True
+        if interruption.received is not None and not has_forwarded:
+            has_forwarded = True
             for each in running:
                 with suppress(OSError):
                     each.orders.send(int(interruption.received))
-        failures = [failure for each in processes if (failure := each.failure()) is not None]
-        if failures:
-            from cifar_lab.machine import ranks
-
+        if failures := _failures(processes):
             was_killed = any(isinstance(error, ranks.RankLostError) for _, _, error in failures)
             give_up = min(give_up, time.monotonic() + (0 if was_killed else GRACE_SECONDS))
         if time.monotonic() >= give_up:
             return
-    for each in processes:
-        each.look()
 
 
 def _end(processes: list[_Process]) -> None:
@@ -158,12 +145,8 @@ def _end(processes: list[_Process]) -> None:
         each.answers.close()
 
 
-class _Told(Interruption):
-    """Signals that the process of the command has received; without that process this one ends.
-
-    Args:
-        orders: Their numbers.
-    """
+class _Forwarded(Interruption):
+    """Signals that the command's process has received and sends as numbers; without that process this one ends."""
 
     def __init__(self, orders: Connection) -> None:
         super().__init__()
@@ -178,16 +161,19 @@ class _Told(Interruption):
 
 
 def _rank(rank: int, count: int, port: int, work: Work, orders: Connection, answers: Connection) -> None:
-    """What each process does."""
-    interruption = _Told(orders)
+    """Train as one of the processes, and answer."""
+    interruption = _Forwarded(orders)
     quiet_torch(count)
     try:
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "GROUP_RANK": 0}
-        os.environ.update({name: str(value) for name, value in told.items()})
-        # All are on this machine, and nobody else is to reach them.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
+        settings = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "GROUP_RANK": 0}
+        os.environ.update({name: str(value) for name, value in settings.items()})
+        # All are on this machine, and other machines must not reach them.
+        interfaces = [name for _, name in socket.if_nameindex()]
+        os.environ.setdefault(
+            "GLOO_SOCKET_IFNAME", next((name for name in ("lo", "lo0") if name in interfaces), interfaces[0])
+        )
         store = TCPStore("127.0.0.1", port, is_master=False)
         if rank > 0:
             hush()
@@ -198,19 +184,8 @@ def _rank(rank: int, count: int, port: int, work: Work, orders: Connection, answ
     answers.send((time.time(), answer))
 
 
-def _loopback() -> str:
-    import socket
-
-    names = [name for _, name in socket.if_nameindex()]
-    return next((name for name in ("lo", "lo0") if name in names), names[0])
-
-
 def _portable(error: BaseException) -> BaseException:
-    """An exception as it can be sent: with its traceback as a text, and what Lightning makes of Ctrl-C undone."""
-    import traceback
-
-    from cifar_lab.runs import described
-
+    """An exception that can be pickled, with its traceback as a note; an `Interrupted` hidden by Lightning's exit."""
     error = next((each for each in (error, error.__context__) if isinstance(each, Interrupted)), error)
     text = "".join(traceback.format_exception(error))
     try:

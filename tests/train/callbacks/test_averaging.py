@@ -8,11 +8,12 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from torch import Tensor, nn
 
-from cifar_lab.data.datamodule import SyntheticDataModule
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import Run
 from cifar_lab.train.callbacks import EMA, SWA, Saving, best
 from cifar_lab.train.classifier import Classifier
+from tests.train import fits
+from tests.train.fits import images, network
 
 
 class Keep(L.Callback):
@@ -44,47 +45,22 @@ def _state(module: Classifier) -> dict[str, Tensor]:
 def fit(
     averaging: WeightAveraging, folder: Path, epochs: int, scheduler: dict[str, Any] | None = None
 ) -> tuple[Keep, Classifier, Run]:
-    torch.manual_seed(0)
-    body = [nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 10)]
-    classifier = Classifier(
-        nn.Sequential(*body), nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=0.1, momentum=0.9), scheduler
-    )
+    optimizer = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+    classifier = Classifier(network(nn.BatchNorm2d(4)), nn.CrossEntropyLoss(), optimizer, scheduler)
     keep, run = Keep(), Run(folder)
-    trainer = L.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        callbacks=[keep, averaging, best(run), Saving(run, Interruption())],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-    )
-    trainer.fit(classifier, SyntheticDataModule(60, 20, batch_size=16, seed=3))
+    callbacks = [keep, averaging, best(run), Saving(run, Interruption())]
+    fits.fit(classifier, *callbacks, data=images(seed=3), max_epochs=epochs)
     return keep, classifier, run
-
-
-def _cosine(epochs: int) -> dict[str, Any]:
-    factory = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs)
-    return {"scheduler": factory, "interval": "epoch"}
-
-
-def test_swas_weights_are_the_mean_of_the_last_epochs(tmp_path: Path) -> None:
-    keep, classifier, _ = fit(SWA(epochs=5, start=0.6), tmp_path, epochs=5)
-    for name, weight in classifier.model.named_parameters():
-        mean = (keep.epochs[3][name] + keep.epochs[4][name]) / 2
-        torch.testing.assert_close(weight.detach(), mean, rtol=1e-5, atol=1e-7)
 
 
 def test_swas_batch_norm_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
     _, classifier, _ = fit(SWA(epochs=3, start=0.3), tmp_path, epochs=3)
     convolution, norm = classifier.model[0], classifier.model[1]
-    data = SyntheticDataModule(60, 20, batch_size=16, seed=3)
-    loader = data.train_dataloader()
+    loader = images(seed=3).train_dataloader()
     loader.set_epoch(3)
     means, variances = [], []
-    for images, _ in loader:
-        features = convolution(images).detach()
+    for batch, _ in loader:
+        features = convolution(batch).detach()
         means.append(features.mean(dim=(0, 2, 3)))
         variances.append(features.var(dim=(0, 2, 3)))
     # The plain mean over batches, as torch's update_bn has it.
@@ -94,16 +70,26 @@ def test_swas_batch_norm_statistics_are_those_of_the_training_images(tmp_path: P
 
 
 def test_swas_rate_follows_the_schedule_then_goes_to_its_own(tmp_path: Path) -> None:
-    keep, _, _ = fit(SWA(epochs=10, start=0.5, anneal=0.2, lr=0.3), tmp_path, 10, _cosine(10))
+    factory = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=10)
+    scheduler = {"scheduler": factory, "interval": "epoch"}
+    keep, _, _ = fit(SWA(epochs=10, start=0.5, anneal=0.2, lr=0.3), tmp_path, 10, scheduler)
     cosine = [0.1 * (1 + torch.cos(torch.tensor(torch.pi * epoch / 10)).item()) / 2 for epoch in range(6)]
     # The first averaged epoch, number 5, still runs at the cosine's rate; then half the way, then the whole.
     assert keep.rates == pytest.approx([*cosine, (cosine[5] + 0.3) / 2, 0.3, 0.3, 0.3], rel=1e-5)
 
 
-def test_swa_validates_the_raw_weights(tmp_path: Path) -> None:
-    keep, _, _ = fit(SWA(epochs=4, start=0.5), tmp_path, epochs=4)
+def test_swas_weights_are_the_mean_of_the_last_epochs_which_validate_and_save_their_own(tmp_path: Path) -> None:
+    keep, classifier, run = fit(SWA(epochs=4, start=0.5), tmp_path, epochs=4)
+    last = torch.load(run.last_checkpoint, weights_only=True)["state_dict"]
+    for name, weight in classifier.model.named_parameters():
+        mean = (keep.epochs[2][name] + keep.epochs[3][name]) / 2
+        torch.testing.assert_close(weight.detach(), mean, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(last[f"model.{name}"], mean, rtol=1e-5, atol=1e-7)
     for epoch, validated in enumerate(keep.validated):
         assert all(torch.equal(validated[name], keep.epochs[epoch][name]) for name in validated)
+    best = torch.load(run.best_checkpoint, weights_only=True)
+    if best["epoch"] < 2:
+        assert torch.equal(best["state_dict"]["model.4.weight"], keep.epochs[best["epoch"]]["4.weight"])
 
 
 def test_swa_without_an_epoch_to_average_is_refused() -> None:
@@ -133,14 +119,3 @@ def test_ema_is_lightnings_own_but_for_rounding(tmp_path: Path, options: dict[st
     _, ours, _ = fit(EMA(decay=0.7, **options), tmp_path / "ours", epochs=2)
     _, lightnings, _ = fit(EMAWeightAveraging(decay=0.7, **options), tmp_path / "lightnings", epochs=2)
     torch.testing.assert_close(ours.model.state_dict(), lightnings.model.state_dict(), rtol=1e-5, atol=1e-6)
-
-
-def test_a_checkpoint_before_averaging_holds_the_raw_weights_and_after_it_the_average(tmp_path: Path) -> None:
-    keep, _, run = fit(SWA(epochs=4, start=0.5), tmp_path, epochs=4)
-    best = torch.load(run.best_checkpoint, weights_only=True)
-    expected = keep.epochs[best["epoch"]] if best["epoch"] < 2 else None
-    last = torch.load(run.last_checkpoint, weights_only=True)["state_dict"]
-    mean = (keep.epochs[2]["4.weight"] + keep.epochs[3]["4.weight"]) / 2
-    torch.testing.assert_close(last["model.4.weight"], mean, rtol=1e-5, atol=1e-7)
-    if expected is not None:
-        assert torch.equal(best["state_dict"]["model.4.weight"], expected["4.weight"])

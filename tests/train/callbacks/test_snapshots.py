@@ -3,18 +3,17 @@
 from functools import partial
 from pathlib import Path
 
-import lightning as L
 import pytest
 import torch
 from torch import nn
 
 from cifar_lab.config import build
-from cifar_lab.data.datamodule import SyntheticDataModule
 from cifar_lab.runs import CheckpointError, Run, read_checkpoint
 from cifar_lab.train.callbacks.snapshots import Snapshots
 from cifar_lab.train.classifier import Classifier
 from tests.comparison import equal
 from tests.conftest import TINY, Compose, Train
+from tests.train.fits import fit, images, network
 
 SNAPSHOTS = (*TINY, "callbacks=snapshots", "logger=none", "trainer.precision=32-true", "seed=3")
 
@@ -23,39 +22,22 @@ def test_the_initial_weights_and_every_epochs_are_kept_as_plain_state_dicts(trai
     run = trained(*SNAPSHOTS)
     names = {epoch: path.name for epoch, path in run.snapshots().items()}
     assert names == {0: "epoch_0000.pt", 1: "epoch_0001.pt", 2: "epoch_0002.pt"}
-    network = build(composed(*TINY).model)
+    torch.manual_seed(3)
+    model = build(composed(*TINY).model)
+    assert equal(dict(model.state_dict()), run.snapshot(0))  # every run of the seed starts from them
     for epoch, path in run.snapshots().items():
         state = torch.load(path, weights_only=True)
-        network.load_state_dict(state)
+        model.load_state_dict(state)
         assert equal(state, run.snapshot(epoch))
         assert int(next(v for k, v in state.items() if k.endswith("num_batches_tracked"))) == 9 * epoch
     last = read_checkpoint(run.last_checkpoint)["state_dict"]
     assert all(torch.equal(value, last[f"model.{name}"]) for name, value in run.snapshot(2).items())
 
 
-def test_the_initial_weights_are_those_that_every_run_of_the_seed_starts_from(
-    trained: Train, composed: Compose
-) -> None:
-    torch.manual_seed(3)
-    assert equal(dict(build(composed(*TINY).model).state_dict()), trained(*SNAPSHOTS).snapshot(0))
-
-
 @pytest.mark.parametrize(("epochs", "every", "kept"), [(4, 2, [0, 2, 4]), (3, 2, [0, 2, 3]), (2, 5, [0, 2])])
 def test_every_so_many_epochs_and_the_last_are_kept(tmp_path: Path, epochs: int, every: int, kept: list[int]) -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-    trainer = L.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        callbacks=[Snapshots(Run(tmp_path), every)],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-    )
-    classifier = Classifier(model, nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=0.1))
-    trainer.fit(classifier, SyntheticDataModule(20, 20, batch_size=16))
+    classifier = Classifier(network(), nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=0.1))
+    fit(classifier, Snapshots(Run(tmp_path), every), data=images(20), max_epochs=epochs, enable_checkpointing=False)
     assert list(Run(tmp_path).snapshots()) == kept
 
 

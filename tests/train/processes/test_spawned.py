@@ -16,7 +16,7 @@ from cifar_lab.engines.handover import RunFailedError
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.machine.ranks import RankLostError
 from cifar_lab.train import run
-from cifar_lab.train.processes.spawned import _portable, _Process
+from cifar_lab.train.processes.spawned import _failures, _portable, _Process
 from tests.conftest import TINY
 
 CLOSED = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
@@ -31,30 +31,29 @@ def process(rank: int, code: int | None = None, answer: Any = None) -> _Process:
     return each
 
 
-def cause(*processes: _Process) -> BaseException:
-    failures = [failure for each in processes if (failure := each.failure()) is not None]
-    return min(failures, key=lambda failure: failure[:2])[2]
+@pytest.mark.parametrize(
+    ("ends", "kind", "facts"),
+    [
+        ([(1, CLOSED), (-signal.SIGKILL,)], RankLostError, r"process 1\b.*\bSIGKILL\b"),
+        ([(1, CLOSED), (-signal.SIGSEGV,)], RankLostError, r"process 1\b.*\bSIGSEGV\b"),
+        ([(3,)], RankLostError, r"process 0\b.* 3\b"),
+        ([(1, CLOSED), (1, ValueError("first")), (1, ValueError("second"))], ValueError, "first"),
+    ],
+)
+def test_the_first_that_fails_by_itself_is_the_cause(
+    ends: list[tuple[Any, ...]], kind: type[Exception], facts: str
+) -> None:
+    failures = _failures([process(rank, *end) for rank, end in enumerate(ends)])
+    error = min(failures, key=lambda failure: failure[:2])[2]
+    assert isinstance(error, kind)
+    assert re.search(facts, str(error))
 
 
-def test_who_was_killed_is_the_cause_though_others_told_first_that_it_cannot_be_reached() -> None:
-    error = cause(process(0, 1, CLOSED), process(1, -signal.SIGKILL))
-    assert isinstance(error, RankLostError)
-    assert re.search(r"process 1\b.*\bSIGKILL\b", str(error))
-    assert re.search(r"process 1\b.*\bSIGSEGV\b", str(cause(process(0, 1, CLOSED), process(1, -signal.SIGSEGV))))
-    assert re.search(r"process 0\b.* 3\b", str(cause(process(0, 3))))
-
-
-def test_the_first_error_of_its_own_is_the_cause() -> None:
-    errors = cause(process(0, 1, CLOSED), process(1, 1, ValueError("first")), process(2, 1, ValueError("second")))
-    assert str(errors) == "first"
-    assert process(0, 0, {"test/acc": 0.5}).result() == {"test/acc": 0.5}
-    assert process(0, None).failure() is None and process(0, None).result() is None
-
-
-def test_what_was_ended_on_purpose_has_not_failed() -> None:
-    ended = process(1, -signal.SIGKILL)
+def test_who_has_finished_trains_or_was_ended_on_purpose_has_not_failed() -> None:
+    finished, trains, ended = process(0, 0, {"test/acc": 0.5}), process(0), process(1, -signal.SIGKILL)
     ended.was_ended = True
-    assert ended.failure() is None
+    assert not _failures([finished, trains, ended])
+    assert (finished.result(), trains.result()) == ({"test/acc": 0.5}, None)
 
 
 def raised(error: BaseException, context: BaseException | None = None) -> BaseException:
@@ -74,14 +73,11 @@ class UnsendableError(Exception):
         super().__init__(one + other)
 
 
-def test_an_error_comes_with_its_traceback() -> None:
+def test_an_error_comes_with_its_traceback_and_an_interruption_from_behind_lightnings_exit() -> None:
     error = raised(ValueError("no"))
     assert isinstance(error, ValueError) and str(error) == "no"
     assert "in raised" in error.__notes__[0]
     assert str(raised(UnsendableError("one", " other"))) == "one other"
-
-
-def test_an_interruption_is_found_behind_lightnings_exit() -> None:
     assert isinstance(raised(SystemExit(1), Interrupted(signal.SIGTERM)), Interrupted)
 
 
