@@ -28,10 +28,8 @@ def test_the_arguments_alone_decide_the_tensors_and_the_global_random_state_stay
 @pytest.mark.parametrize(("num_train", "num_test"), [(20, 7), (1, 1), (7, 1003)])
 def test_sets_have_the_sizes_format_and_balance_promised(num_train: int, num_test: int) -> None:
     for data, count in zip(generate(num_train, num_test), (num_train, num_test), strict=True):
-        assert data.images.shape == (count, 32, 32, 3)
-        assert data.images.dtype == torch.uint8
-        assert data.labels.shape == (count,)
-        assert data.labels.dtype == torch.int64
+        assert data.images.shape == (count, 32, 32, 3) and data.images.dtype == torch.uint8
+        assert data.labels.shape == (count,) and data.labels.dtype == torch.int64
         sizes = data.labels.bincount(minlength=NUM_CLASSES)
         assert len(sizes) == NUM_CLASSES == len(CLASSES)
         assert sizes.max() - sizes.min() <= 1
