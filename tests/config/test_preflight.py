@@ -112,7 +112,10 @@ COMPOSED = {
     "averaging=swa averaging.epochs=500 epochs=6": ("averaging.start=0.8", "6"),
     "cuda_graphs=true": ("cuda_graphs=true", "compile=true"),
     "trainer=cpu cuda_graphs=true compile=true": ("cuda_graphs=true", "trainer.accelerator=cpu"),
-    "cuda_graphs=true compile=true trainer.accumulate_grad_batches=2": ("cuda_graphs=true", "accumulate_grad_batches=1"),
+    "cuda_graphs=true compile=true trainer.accumulate_grad_batches=2": (
+        "cuda_graphs=true",
+        "accumulate_grad_batches=1",
+    ),
     # what may be made
     "optimizer._target_=os.system": ("optimizer._target_=os.system",),
     "loss._target_=torch.load": ("loss._target_=torch.load",),
