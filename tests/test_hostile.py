@@ -144,12 +144,8 @@ def test_a_hostile_configuration_is_refused(killed: Run, kind: str) -> None:
     assert not Path("marker").exists()
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [kind if kind == "a target inside" else pytest.param(kind, marks=pytest.mark.slow) for kind in CONFIGURATIONS],
-)
-def test_a_run_whose_configuration_is_hostile_is_not_gone_on_with(killed: Run, lab: Lab, kind: str) -> None:
-    make, facts = CONFIGURATIONS[kind]
+def test_a_run_whose_configuration_is_hostile_is_not_gone_on_with(killed: Run, lab: Lab) -> None:
+    make, facts = CONFIGURATIONS["a target inside"]
     killed.config_file.write_text(make(killed))
     outcome = lab("resume=killed")
     _refused(outcome)
