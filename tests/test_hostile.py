@@ -152,17 +152,13 @@ def test_a_run_whose_configuration_is_hostile_is_not_gone_on_with(killed: Run, l
     assert re.search(facts, outcome.stderr)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "--experimental-rerun=killed/config.pickle",
-        "--config-dir=killed",
-        "+hydra.callbacks.x._target_=pathlib.Path.touch",
-        "hydra/launcher=submitit_local",
-        "~hydra.job_logging",
-        "hydra.searchpath=[pkg://this]",
-    ],
+FORBIDDEN = (
+    *("--experimental-rerun=killed/config.pickle", "--config-dir=killed", "hydra/launcher=submitit_local"),
+    *("+hydra.callbacks.x._target_=pathlib.Path.touch", "~hydra.job_logging", "hydra.searchpath=[pkg://this]"),
 )
+
+
+@pytest.mark.parametrize("line", FORBIDDEN)
 def test_a_command_line_that_a_run_tells_gives_settings_alone(killed: Run, lab: Lab, line: str) -> None:
     (killed.folder / "config.pickle").write_bytes(pickle.dumps(Touch()))
     _add_override(killed, line)
@@ -190,24 +186,26 @@ def test_checkpoints_with_code_in_them_are_not_gone_on_from(killed: Run, lab: La
     _refused(lab("resume=killed"), killed.last_checkpoint, killed.previous_checkpoint)
 
 
-@pytest.mark.parametrize("content", [PYTHON_OBJECT, f"_target_: {PYTHON_OBJECT}", "a: [", "\x00"])
-def test_an_option_of_hostile_yaml_is_refused(lab: Lab, content: str) -> None:
-    Path("conf/loss").mkdir(parents=True)
-    Path("conf/loss/evil.yaml").write_text(content)
-    _refused(lab("--config-dir=conf", "loss=evil", *TINY))
+HYDRAS = "# @package _global_\nhydra:\n  "
 
 
 @pytest.mark.parametrize(
-    ("setting", "sweep"),
+    ("words", "content", "fact"),
     [
-        ("callbacks: {x: {_target_: os.mkdir, path: marker}}", []),
-        ("job_logging: {handlers: {x: {(): os.mkdir, path: marker}}}", ["-m", "seed=0,1"]),
+        *(("loss=evil", text, "") for text in (PYTHON_OBJECT, f"_target_: {PYTHON_OBJECT}", "a: [", "\x00")),
+        ("experiment=evil", HYDRAS + "callbacks: {x: {_target_: os.mkdir, path: marker}}", "os.mkdir"),
+        (
+            "-m seed=0,1 experiment=evil",
+            HYDRAS + "job_logging: {handlers: {x: {(): os.mkdir, path: marker}}}",
+            "os.mkdir",
+        ),
     ],
 )
-def test_an_option_that_makes_hydra_call_something_is_refused(lab: Lab, setting: str, sweep: list[str]) -> None:
-    Path("conf/experiment").mkdir(parents=True)
-    Path("conf/experiment/evil.yaml").write_text(f"# @package _global_\nhydra:\n  {setting}\n")
-    _refused(lab("--config-dir=conf", "experiment=evil", *sweep, *TINY), "os.mkdir")
+def test_an_option_of_hostile_yaml_is_refused(lab: Lab, words: str, content: str, fact: str) -> None:
+    for group in ("loss", "experiment"):
+        Path("conf", group).mkdir(parents=True)
+        Path("conf", group, "evil.yaml").write_text(content)
+    _refused(lab("--config-dir=conf", *words.split(), *TINY), fact)
 
 
 def test_a_run_goes_on_where_a_kill_has_cut_its_files_and_its_status_is_damaged(

@@ -91,9 +91,9 @@ def test_the_trainers_keys_are_lightnings_arguments() -> None:
 
 
 def test_the_options_normalisation_is_the_codes() -> None:
-    for name in ("cifar10", "synthetic"):
-        settings = _settings(conf_folder() / "data" / f"{name}.yaml")
-        assert (tuple(settings["mean"]), tuple(settings["std"])) == (datamodule.CIFAR10_MEAN, datamodule.CIFAR10_STD)
+    for option in ("data/cifar10", "data/synthetic"):
+        mean, std = (tuple(_options()[option][key]) for key in ("mean", "std"))
+        assert (mean, std) == (datamodule.CIFAR10_MEAN, datamodule.CIFAR10_STD)
 
 
 def test_a_schedulers_epochs_or_steps_are_lightnings_words() -> None:

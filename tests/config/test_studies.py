@@ -148,16 +148,12 @@ def test_each_optimizer_has_its_own_rate_and_the_grid_around_it(composed: Compos
         assert _study(f"learning_rate_{name}")[0]["optimizer"] == own
 
 
-QUICK = {("vgg_a", "1e-4"), ("vgg_a_bn", "2e-3")}
+LANDSCAPE = [(name, rate) for name in ("vgg_a", "vgg_a_bn") for rate in ("1e-4", "5e-4", "1e-3", "2e-3")]
 
 
 @pytest.mark.parametrize(
     ("name", "rate"),
-    [
-        pytest.param(name, rate, marks=[pytest.mark.slow] * ((name, rate) not in QUICK))
-        for name in ("vgg_a", "vgg_a_bn")
-        for rate in ("1e-4", "5e-4", "1e-3", "2e-3")
-    ],
+    [pytest.param(*each, marks=[pytest.mark.slow] * (0 < number < 7)) for number, each in enumerate(LANDSCAPE)],
 )
 def test_the_landscapes_runs_are_the_reports_rows(composed: Compose, name: str, rate: str) -> None:
     row = Row(name, "", (f"optimizer.lr={rate}",))
@@ -169,10 +165,9 @@ def test_the_landscapes_runs_are_the_reports_rows(composed: Compose, name: str, 
 
 def test_the_landscape_has_every_row_of_the_report() -> None:
     tables = yaml.safe_load((conf_folder() / "published.yaml").read_text(encoding="utf-8"))["tables"]
-    (vgg,) = (table for table in tables if table["name"] == "vgg")
-    rates = [f"optimizer.lr={rate}" for rate in _axes("bn_landscape")["optimizer.lr"]]
-    rows = [(row["experiment"], *row["overrides"]) for row in vgg["rows"]]
-    assert rows == [(name, rate) for name in ("vgg_a", "vgg_a_bn") for rate in rates]
+    (rows,) = (table["rows"] for table in tables if table["name"] == "vgg")
+    assert [(row["experiment"], *row["overrides"]) for row in rows] == [(n, f"optimizer.lr={r}") for n, r in LANDSCAPE]
+    assert [rate for _, rate in LANDSCAPE] == [str(rate) for rate in _axes("bn_landscape")["optimizer.lr"]] * 2
 
 
 @pytest.mark.parametrize("study", ["bn_landscape", "bn_smoothness"])

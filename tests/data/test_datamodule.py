@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock, call
 
 import lightning as L
 import numpy as np
@@ -156,16 +157,11 @@ def test_synthetic_images_have_the_sizes_asked_for_and_vary_with_the_data_seed()
 
 
 def test_cifar10_is_read_from_its_root_and_verified_unless_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def load(root: str | Path | None, verify: bool) -> tuple[LabelledImages, LabelledImages]:
-        asked.append((root, verify))
-        return NumberedDataModule().load()
-
+    load = Mock(return_value=NumberedDataModule().load())
     monkeypatch.setattr(cifar10, "load_once", load)
     CIFAR10DataModule("somewhere", batch_size=3).setup()
     CIFAR10DataModule(verify=False, download=False).setup()
-    assert asked == [("somewhere", True), (None, False)]
+    assert load.call_args_list == [call("somewhere", True), call(None, False)]
 
 
 class Recorder(L.LightningModule):
@@ -225,19 +221,19 @@ def test_missing_files_are_fetched_only_where_they_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str | None, download: bool | None, fetches: bool
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    asked: list[tuple[Path, tuple[str, ...]]] = []
-    monkeypatch.setattr("cifar_lab.data.datamodule.fetch", lambda folder, sources: asked.append((folder, sources)))
+    fetch = Mock()
+    monkeypatch.setattr("cifar_lab.data.datamodule.fetch", fetch)
     folder = tmp_path / (root or "cifar_lab")
     data = CIFAR10DataModule(None if root is None else folder, download=download, sources=("http://x",))
     with pytest.raises(DataError, match=re.escape(str(folder))):  # as nothing was really fetched
         data.setup()
-    assert asked == ([(folder, ("http://x",))] if fetches else [])
+    assert fetch.call_args_list == [call(folder, ("http://x",))] * fetches
     folder.mkdir()
     for name in (name for names in FILES.values() for name in names):
         (folder / name).touch()
     with pytest.raises(DataError, match=re.escape(str(folder / "data_batch_1"))):  # as it is empty
         data.setup()
-    assert len(asked) == fetches
+    assert fetch.call_count == fetches
 
 
 class ArraysDataModule(InMemoryDataModule):
