@@ -47,7 +47,9 @@ def test_every_image_of_a_class_is_drawn_equally_often() -> None:
 
 
 @pytest.mark.parametrize("count", [-1, 21])
-def test_asking_for_more_images_than_there_are_is_refused(count: int) -> None:
+def test_more_images_than_there_are_and_a_negative_key_are_refused(count: int) -> None:
+    with pytest.raises(ValueError, match="non-negative"):
+        keyed_generator(-1)
     with pytest.raises(DataError, match=rf"{count} .*\b20\b"):
         stratified_split(shuffled_labels([10, 10]), count, keyed_generator(0))
 
@@ -74,8 +76,3 @@ def test_different_keys_give_different_draws() -> None:
     numbers = (0, 1, 2, 2**31, 2**32 - 1)
     keys = [key for length in range(1, 4) for key in itertools.product(numbers, repeat=length)]
     assert len({draws(*key) for key in keys}) == len(keys), "also of those that differ by trailing zeros"
-
-
-def test_a_negative_key_is_refused() -> None:
-    with pytest.raises(ValueError, match="non-negative"):
-        keyed_generator(-1)
