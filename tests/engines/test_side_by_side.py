@@ -214,10 +214,10 @@ def test_a_missing_package_is_one_line_that_says_how_to_get_it(lab: Lab, monkeyp
         refusal(outcome, word, f"hydra-{extra}-launcher", f"pip install 'cifar-lab[{extra}]'")
 
 
-@pytest.mark.parametrize("word", ["jobs_per_device=0", "jobs_per_device=1,2"])
 @pytest.mark.usefixtures("joblib")
-def test_what_is_no_number_of_jobs_is_refused(lab: Lab, word: str) -> None:
-    refusal(lab("-m", *TINY, "seed=0,1", word), word)
+def test_what_is_no_number_of_jobs_is_refused(lab: Lab) -> None:
+    for word in ("jobs_per_device=0", "jobs_per_device=1,2"):
+        refusal(lab("-m", *TINY, "seed=0,1", word), word)
 
 
 def test_a_job_has_a_gpu_of_its_own(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
