@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import io
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra.plugins.config_source import ConfigResult
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
+from PIL import Image
 
 from cifar_lab.config import conf_folder
 from cifar_lab.engines.application import run_application
@@ -76,7 +78,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 class LeftOut:
     """Says at the end which tests were left out, and how to run them.
 
-    Processes of pytest-xdist collect the tests, and their controller prints.
+    Processes of pytest-xdist collect the tests and hand on their counts, and their controller prints.
     """
 
     def __init__(self) -> None:
@@ -88,23 +90,19 @@ class LeftOut:
             self.counts.update([name for name in LEFT_OUT if item.get_closest_marker(name)][-1:])
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Hand the counts to the controller, if there is one."""
         if hasattr(session.config, "workeroutput"):
             session.config.workeroutput["left_out"] = dict(self.counts)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take the counts of one process: all have collected the same tests."""
         self.counts = Counter(getattr(node, "workeroutput", {}).get("left_out", {})) or self.counts
 
     def pytest_unconfigure(self, config: pytest.Config) -> None:
-        """Print the line after pytest's own summary."""
         if self.counts and not hasattr(config, "workeroutput"):
             print("not run:", "; ".join(f"{count} {name} ({LEFT_OUT[name]})" for name, count in self.counts.items()))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count the tests that are left out."""
     config.pluginmanager.register(LeftOut())
 
 
@@ -166,11 +164,7 @@ BLANK_SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="1pt" height="1pt" v
 @cache
 def blank_png() -> bytes:
     """A picture of one pixel."""
-    from io import BytesIO
-
-    from PIL import Image
-
-    Image.new("RGB", (1, 1), "white").save(buffer := BytesIO(), "png")
+    Image.new("RGB", (1, 1), "white").save(buffer := io.BytesIO(), "png")
     return buffer.getvalue()
 
 
@@ -260,12 +254,7 @@ def trained(_trained_once: Callable[..., Path], tmp_path: Path) -> Train:
 
 
 def refusal(outcome: Outcome | tuple[int, str, str], *facts: object) -> str:
-    """The one line of a command that refused to run: exit code 2, nothing printed, and the facts that it names.
-
-    Args:
-        outcome: How the command ended.
-        facts: Settings, values, files, commands: what the line must name, whatever its words.
-    """
+    """The one line of a command that refused to run, with exit code 2 and nothing printed; it names these facts."""
     code, out, err = outcome[:3]
     assert code == 2, err
     assert out == ""

@@ -20,18 +20,18 @@ class Edit(NamedTuple):
 
     def applied(self, content: bytes) -> bytes:
         at = int(self.place * len(content)) if isinstance(self.place, float) else self.place
-        before, after = content[:at], content[at:]
-        if self.kind == "end" or not after:
-            return before
-        return (
-            before
-            + {
-                "flip": bytes([after[0] ^ (1 << self.junk[0] % 8)]) + after[1:],
-                "cut": after[len(self.junk) :],
-                "insert": self.junk + after,
-                "overwrite": self.junk + after[len(self.junk) :],
-            }[self.kind]
-        )
+        before, after, size = content[:at], content[at:], len(self.junk)
+        match self.kind if after else "end":
+            case "flip":
+                return before + bytes([after[0] ^ (1 << self.junk[0] % 8)]) + after[1:]
+            case "cut":
+                return before + after[size:]
+            case "insert":
+                return before + self.junk + after
+            case "overwrite":
+                return before + self.junk + after[size:]
+            case _:
+                return before
 
 
 EDITS = st.lists(

@@ -44,19 +44,12 @@ PLACES = {
 
 @dataclass
 class Tally:
-    """What a soak has seen.
+    """What a soak has seen."""
 
-    Attributes:
-        places: How many kills there were, by where they landed.
-        rounds: Sweeps that were killed until they ended.
-        fallbacks: How often a damaged checkpoint was found, and the one before taken.
-        differences: What was not the same to the bit.
-    """
-
-    places: Counter[str] = field(default_factory=Counter)
-    rounds: int = 0
-    fallbacks: int = 0
-    differences: set[str] = field(default_factory=set)
+    places: Counter[str] = field(default_factory=Counter)  # kills, by where they landed
+    rounds: int = 0  # sweeps that were killed until they ended
+    fallbacks: int = 0  # damaged checkpoints, instead of which the one before was taken
+    differences: set[str] = field(default_factory=set)  # what was not the same to the bit
 
     @property
     def kills(self) -> int:
@@ -65,23 +58,18 @@ class Tally:
 
 
 def soak(kills: int, seed: int, sweep: tuple[str, ...] = SWEEP) -> Tally:
-    """Kill sweeps in the current folder until there were enough kills.
-
-    Args:
-        kills: How many.
-        seed: Of the moments of the kills; when the processes are where is the machine's.
-        sweep: The command line.
-    """
+    """Kill a sweep in the current folder until there were enough kills, at moments that follow from the seed."""
     tally, moments = Tally(), random.Random(seed)
     whole = Path("undisturbed")
     seconds = _undisturbed(whole, sweep)
     print(f"undisturbed: {seconds:.0f} s", flush=True)
     while tally.kills < kills:
         tally.rounds += 1
-        _round(Path(f"round{tally.rounds}"), sweep, kills, 2 * seconds / KILLS_PER_ROUND, moments, tally)
-        told = sweep_differences(_sweep(whole), _sweep(Path(f"round{tally.rounds}")))
-        tally.differences |= told
-        print(f"round {tally.rounds}: {tally.kills} kills so far, differences: {len(told)}", flush=True)
+        folder = Path(f"round{tally.rounds}")
+        _round(folder, sweep, kills, 2 * seconds / KILLS_PER_ROUND, moments, tally)
+        found = sweep_differences(*(Sweep(next(each.glob("outputs/*/sweep.json")).parent) for each in (whole, folder)))
+        tally.differences |= found
+        print(f"round {tally.rounds}: {tally.kills} kills so far, differences: {len(found)}", flush=True)
     return tally
 
 
@@ -154,10 +142,6 @@ def _place(output: str) -> str:
     if not stack:
         return "unknown"
     return next((name for name, shown in PLACES.items() if re.search(shown, stack, re.DOTALL)), "between jobs")
-
-
-def _sweep(folder: Path) -> Sweep:
-    return Sweep(next(folder.glob("outputs/*/sweep.json")).parent)
 
 
 def main() -> None:

@@ -7,25 +7,30 @@ from typing import Any
 import pytest
 import torch
 
+from cifar_lab.runs import Run
 from cifar_lab.train.callbacks import Recorder
 from cifar_lab.train.classifier import Classifier
 from tests.conftest import TINY, Outcome
 
+pytestmark = pytest.mark.gpu
 Lab = Callable[..., Outcome]
 
 
-@pytest.mark.gpu
-def test_a_run_on_a_gpu_is_recorded_as_one_and_repeats_bitwise(lab: Lab) -> None:
-    for folder in ("a", "b"):
-        outcome = lab(*TINY, "trainer=gpu", f"hydra.run.dir={folder}")
+def runs(lab: Lab, *commands: tuple[str, ...]) -> list[Run]:
+    """Train in the folders 0, 1, 2 and so on."""
+    for folder, command in enumerate(commands):
+        outcome = lab(*TINY, "trainer=gpu", *command, f"hydra.run.dir={folder}")
         assert outcome.code == 0, outcome.stderr
-    first, second = outcome.runs
+    return outcome.runs
+
+
+def test_a_run_on_a_gpu_is_recorded_as_one_and_repeats_bitwise(lab: Lab) -> None:
+    first, second = runs(lab, (), ())
     assert first.result()["hardware"]["device"] == "cuda"
     assert first.result()["hardware"]["device_name"] == torch.cuda.get_device_name()
     assert first.steps()["loss"].tolist() == second.steps()["loss"].tolist()
 
 
-@pytest.mark.gpu
 def test_a_job_leaves_nothing_in_a_gpus_memory(lab: Lab) -> None:
     left = []
     for seeds in ("0", "1,2"):  # after the first there are what cuBLAS and cuDNN keep
@@ -35,7 +40,6 @@ def test_a_job_leaves_nothing_in_a_gpus_memory(lab: Lab) -> None:
     assert left[0] == left[1]
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("augment", ["flip_crop", "cutout", "randaugment"])
 @pytest.mark.parametrize(
     "arguments", [[], ["averaging=ema", "l1=1e-4"], ["loss=mse", "optimizer=sgd"], ["compile=true"]]
@@ -70,28 +74,21 @@ def test_no_step_waits_for_the_gpu(
     assert sum(steps) == 8
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("extra", [[], ["averaging=ema"], ["averaging=swa", "averaging.start=0.5"]])
 @pytest.mark.parametrize("cuda_graphs", ["false", "true"])
 def test_compiled_training_is_that_of_the_plain_network_within_rounding(
     lab: Lab, cuda_graphs: str, extra: list[str]
 ) -> None:
-    plain = (*TINY, "trainer=gpu", "trainer.precision=32-true", "model.dropout=0", *extra)
+    plain = ("trainer.precision=32-true", "model.dropout=0", *extra)
     compiled = (*plain, "compile=true", f"cuda_graphs={cuda_graphs}")
-    for folder, command in (("a", plain), ("b", compiled), ("c", compiled)):
-        outcome = lab(*command, f"hydra.run.dir={folder}")
-        assert outcome.code == 0, outcome.stderr
-    eager, first, second = outcome.runs
+    eager, first, second = runs(lab, plain, compiled, compiled)
     assert first.result()["compile"] is True
     assert first.result()["cuda_graphs"] is (cuda_graphs == "true")
     assert first.steps()["loss"] == pytest.approx(eager.steps()["loss"], rel=1e-3)
     assert first.steps()["loss"].tolist() == second.steps()["loss"].tolist()
 
 
-@pytest.mark.gpu
 def test_compiled_dropout_follows_the_seed_of_each_batch(lab: Lab) -> None:
-    for folder in ("a", "b"):
-        arguments = ("trainer=gpu", "compile=true", "cuda_graphs=true", f"hydra.run.dir={folder}")
-        assert lab(*TINY, *arguments).code == 0
-    first, second = (run.steps()["loss"].tolist() for run in lab(*TINY, "trainer=gpu", "hydra.run.dir=c").runs[:2])
+    compiled = ("compile=true", "cuda_graphs=true")
+    first, second = (run.steps()["loss"].tolist() for run in runs(lab, compiled, compiled))
     assert first == second

@@ -10,7 +10,6 @@ import os
 import pickle
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -82,16 +81,12 @@ def whole(_made: Path, lab: Lab) -> Run:
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def ran(called: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
     """Run a command over folders, which does its work: what it printed."""
 
     def run(module: Any, *arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["x", *arguments])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            module.main()
-        out, err = capfd.readouterr()
-        assert (exit_.value.code, err) == (0, "")
+        code, out, err = called(module.main, *arguments)
+        assert (code, err) == (0, "")
         return out
 
     return run
@@ -149,29 +144,21 @@ def test_a_hostile_configuration_is_refused(killed: Run, kind: str) -> None:
     assert not Path("marker").exists()
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [kind if kind == "a target inside" else pytest.param(kind, marks=pytest.mark.slow) for kind in CONFIGURATIONS],
-)
-def test_a_run_whose_configuration_is_hostile_is_not_gone_on_with(killed: Run, lab: Lab, kind: str) -> None:
-    make, facts = CONFIGURATIONS[kind]
+def test_a_run_whose_configuration_is_hostile_is_not_gone_on_with(killed: Run, lab: Lab) -> None:
+    make, facts = CONFIGURATIONS["a target inside"]
     killed.config_file.write_text(make(killed))
     outcome = lab("resume=killed")
     _refused(outcome)
     assert re.search(facts, outcome.stderr)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "--experimental-rerun=killed/config.pickle",
-        "--config-dir=killed",
-        "+hydra.callbacks.x._target_=pathlib.Path.touch",
-        "hydra/launcher=submitit_local",
-        "~hydra.job_logging",
-        "hydra.searchpath=[pkg://this]",
-    ],
+FORBIDDEN = (
+    *("--experimental-rerun=killed/config.pickle", "--config-dir=killed", "hydra/launcher=submitit_local"),
+    *("+hydra.callbacks.x._target_=pathlib.Path.touch", "~hydra.job_logging", "hydra.searchpath=[pkg://this]"),
 )
+
+
+@pytest.mark.parametrize("line", FORBIDDEN)
 def test_a_command_line_that_a_run_tells_gives_settings_alone(killed: Run, lab: Lab, line: str) -> None:
     (killed.folder / "config.pickle").write_bytes(pickle.dumps(Touch()))
     _add_override(killed, line)
@@ -199,24 +186,26 @@ def test_checkpoints_with_code_in_them_are_not_gone_on_from(killed: Run, lab: La
     _refused(lab("resume=killed"), killed.last_checkpoint, killed.previous_checkpoint)
 
 
-@pytest.mark.parametrize("content", [PYTHON_OBJECT, f"_target_: {PYTHON_OBJECT}", "a: [", "\x00"])
-def test_an_option_of_hostile_yaml_is_refused(lab: Lab, content: str) -> None:
-    Path("conf/loss").mkdir(parents=True)
-    Path("conf/loss/evil.yaml").write_text(content)
-    _refused(lab("--config-dir=conf", "loss=evil", *TINY))
+HYDRAS = "# @package _global_\nhydra:\n  "
 
 
 @pytest.mark.parametrize(
-    ("setting", "sweep"),
+    ("words", "content", "fact"),
     [
-        ("callbacks: {x: {_target_: os.mkdir, path: marker}}", []),
-        ("job_logging: {handlers: {x: {(): os.mkdir, path: marker}}}", ["-m", "seed=0,1"]),
+        *(("loss=evil", text, "") for text in (PYTHON_OBJECT, f"_target_: {PYTHON_OBJECT}", "a: [", "\x00")),
+        ("experiment=evil", HYDRAS + "callbacks: {x: {_target_: os.mkdir, path: marker}}", "os.mkdir"),
+        (
+            "-m seed=0,1 experiment=evil",
+            HYDRAS + "job_logging: {handlers: {x: {(): os.mkdir, path: marker}}}",
+            "os.mkdir",
+        ),
     ],
 )
-def test_an_option_that_makes_hydra_call_something_is_refused(lab: Lab, setting: str, sweep: list[str]) -> None:
-    Path("conf/experiment").mkdir(parents=True)
-    Path("conf/experiment/evil.yaml").write_text(f"# @package _global_\nhydra:\n  {setting}\n")
-    _refused(lab("--config-dir=conf", "experiment=evil", *sweep, *TINY), "os.mkdir")
+def test_an_option_of_hostile_yaml_is_refused(lab: Lab, words: str, content: str, fact: str) -> None:
+    for group in ("loss", "experiment"):
+        Path("conf", group).mkdir(parents=True)
+        Path("conf", group, "evil.yaml").write_text(content)
+    _refused(lab("--config-dir=conf", *words.split(), *TINY), fact)
 
 
 def test_a_run_goes_on_where_a_kill_has_cut_its_files_and_its_status_is_damaged(
@@ -274,11 +263,7 @@ def test_of_an_epoch_that_was_written_twice_the_later_row_counts(tmp_path: Path)
     assert run.metrics().set_index("epoch")["val/acc"].to_dict() == {1: 0.375, 2: 0.25}
 
 
-@pytest.mark.parametrize(
-    "content",
-    [METRICS.replace("0.25\n", "word\n"), "", "epoch,val", "step\n1\n", '"'],
-    ids=["words for numbers", "empty", "half of the names", "no epoch", "a quote"],
-)
+@pytest.mark.parametrize("content", [METRICS.replace("0.25\n", "word\n"), "", "epoch,val", "step\n1\n", '"'])
 def test_metrics_without_numbers_are_named(tmp_path: Path, content: str) -> None:
     run = Run(tmp_path)
     run.metrics_file.write_text(content)
@@ -340,17 +325,9 @@ DAMAGE: dict[str, tuple[str, Callable[[str], str | bytes | None], bool]] = {
     "composition, deep": (".hydra/composition.json", lambda text: DEEP, False),
     "composition, seed": (".hydra/composition.json", lambda text: text.replace('"seed": 0', '"seed": [0]'), False),
     "composition, no configuration": (".hydra/composition.json", lambda text: text.replace('"config"', '"c"'), False),
-    "composition, kinds": (
-        ".hydra/composition.json",
-        lambda text: text.replace('"model": "', '"model": [1], "m": "'),
-        False,
-    ),
+    "composition, kinds": (".hydra/composition.json", lambda t: t.replace('"model": "', '"model": [1], "m": "'), False),
     "plan, deep": ("../sweep.json", lambda text: DEEP, True),
-    "plan, words": (
-        "../sweep.json",
-        lambda text: json.dumps({"jobs": [["seed=²", f"a={DEEP}", "b=2001-01-01"]]}),
-        True,
-    ),
+    "plan, words": ("../sweep.json", lambda text: json.dumps({"jobs": [["seed=²", f"a={DEEP}"]]}), True),
 }
 
 
@@ -389,22 +366,5 @@ def test_no_hostile_file_takes_a_list_or_a_table_down(whole: Run, ran: Callable[
     assert "finished" in told
     for kind, (_, _, is_silent) in DAMAGE.items():
         assert any("unreadable" in state and f"outputs/{kind}/" in state for state in told) != is_silent, kind
-    ran(table, "outputs")
-    assert not Path("marker").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_no_hostile_file_beside_a_run_takes_a_list_or_a_table_down(
-    whole: Run, ran: Callable[..., str], kind: str
-) -> None:
-    shutil.copytree(whole.folder, "outputs/other")
-    _damage(whole, kind)
-    unharmed, other = json.loads(ran(status, "outputs", "--json"))["runs"]
-    assert unharmed["state"] == "finished"
-    assert other["state"] == ("unreadable" if _is_unreadable(kind) else "finished")
-    assert len(ran(status, "outputs").splitlines()) >= 3
-    told = " ".join(row["state"] for row in json.loads(ran(table, "outputs", "--json")))
-    assert "finished" in told and ("unreadable" in told) != DAMAGE[kind][2]
     ran(table, "outputs")
     assert not Path("marker").exists()

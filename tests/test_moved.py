@@ -10,7 +10,7 @@ import pytest
 import cifar_lab
 from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.train.callbacks.averaging import EMA, SWA
-from tests.conftest import CHECKOUT
+from tests.conftest import CHECKOUT, TINY
 
 FORMER = sorted(name for name, new in cifar_lab.MOVED.items() if new)
 OPTION = "_target_: cifar_lab.callbacks.averaging.EMA\ndecay: 0.9\nuse_buffers: true\nupdate_every_n_steps: 1\n"
@@ -51,15 +51,17 @@ def test_an_options_file_may_use_a_former_name(tmp_path: Path) -> None:
     folder = tmp_path / "mine" / "averaging"
     folder.mkdir(parents=True)
     (folder / "old.yaml").write_text(OPTION, encoding="utf-8")
-    words = [
-        "data=synthetic",
-        "data.num_train=40",
-        "data.num_test=20",
-        "model.filters=[4,4,4]",
+    line = [
+        sys.executable,
+        "-m",
+        "cifar_lab.train",
+        "--config-dir",
+        "mine",
+        *TINY,
         "epochs=1",
-        "trainer=cpu",
+        "averaging=old",
+        "logger=none",
     ]
-    line = [sys.executable, "-m", "cifar_lab.train", "--config-dir", "mine", *words, "averaging=old", "logger=none"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("cifar_lab.train.callbacks.averaging.EMA") == 1

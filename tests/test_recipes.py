@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -30,46 +30,36 @@ class Recipe(NamedTuple):
     files: dict[str, str]
     command: str
 
+    @classmethod
+    def of(cls, text: str) -> "Recipe":
+        """Read a section."""
+        *files, command = re.findall(r"^```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        return cls({re.findall(r"^# (?!@)(.*)$", file, re.MULTILINE)[0]: file for file in files}, command)
 
-def _recipe(text: str) -> Recipe:
-    blocks = re.findall(r"^```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    names = [re.findall(r"^# (?!@)(.*)$", block, re.MULTILINE)[0] for block in blocks[:-1]]
-    files = dict(zip(names, blocks[:-1], strict=True))
-    return Recipe(files, blocks[-1])
-
-
-RECIPES = {
-    text.partition("\n")[0].removeprefix("Add a").removeprefix("n").strip(): _recipe(text)
-    for text in PAGE.split("\n## ")[1:]
-}
-
-
-Follow = Callable[..., list[dict[str, Any]]]
+    def write(self, folder: Path) -> None:
+        """Leave its files in a folder."""
+        for name, content in self.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content, encoding="utf-8")
 
 
-def _write(recipe: Recipe, folder: Path) -> None:
-    for name, content in recipe.files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content, encoding="utf-8")
-
-
-def _outcome(run: Run) -> dict[str, Any]:
-    return {"config": run.config(), "result": run.result(), "folder": run.folder}
+RECIPES = {re.sub("^Add an? ", "", text.partition("\n")[0]): Recipe.of(text) for text in PAGE.split("\n## ")[1:]}
+Follow = Callable[..., list[Run]]
 
 
 @pytest.fixture
 def follow(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
-    """Write a recipe's files and run its command in this process: each run's configuration, result and folder."""
+    """Write a recipe's files and run its command in this process: its runs."""
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("my_lab", None)
 
-    def followed(name: str, *more: str) -> list[dict[str, Any]]:
-        _write(RECIPES[name], tmp_path)
+    def followed(name: str, *more: str) -> list[Run]:
+        RECIPES[name].write(tmp_path)
         program, words = shlex.split(RECIPES[name].command)[:3], shlex.split(RECIPES[name].command)[3:]
         assert program == ["python", "-m", "cifar_lab.train"]
         outcome = lab(*words, "logger=none", *more)
         assert outcome.code == 0, outcome.stderr
-        return [_outcome(run) for run in outcome.runs]
+        return outcome.runs
 
     yield followed
     sys.modules.pop("my_lab", None)
@@ -89,16 +79,16 @@ def test_a_recipe_has_at_most_fifteen_lines(name: str) -> None:
 
 def test_the_recipe_of_a_loss_trains_on_it(follow: Follow) -> None:
     (run,) = follow("loss", *FEW)
-    assert run["config"]["loss"] == {"_target_": "my_lab.HuberLoss", "delta": 0.5}
-    assert run["result"]["options"]["loss"] == "huber"
+    assert run.config()["loss"] == {"_target_": "my_lab.HuberLoss", "delta": 0.5}
+    assert run.result()["options"]["loss"] == "huber"
     # Cross-entropy of ten classes begins near ln 10; a Huber loss, the mean over classes, far below.
-    assert np.load(run["folder"] / "steps.npz")["loss"][0] < 0.5
+    assert run.steps()["loss"][0] < 0.5
 
 
 def test_the_recipe_of_a_model_trains_it(follow: Follow) -> None:
     (run,) = follow("model", *FEW)
-    assert run["config"]["model"]["_target_"] == "my_lab.MLP"
-    assert run["result"]["num_parameters"] == MLP_PARAMETERS
+    assert run.config()["model"]["_target_"] == "my_lab.MLP"
+    assert run.result()["num_parameters"] == MLP_PARAMETERS
 
 
 @pytest.mark.timeout(300)
@@ -106,7 +96,7 @@ def test_the_recipe_of_a_model_trains_it(follow: Follow) -> None:
     "program", ["cifar-lab train", pytest.param("python -m cifar_lab.train", marks=pytest.mark.slow)]
 )
 def test_a_shell_finds_the_code_in_the_folder_at_hand(program: str, tmp_path: Path) -> None:
-    _write(RECIPES["model"], tmp_path)
+    RECIPES["model"].write(tmp_path)
     command = f"{RECIPES['model'].command.strip()} {' '.join(FEW)} logger=none"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
@@ -125,10 +115,10 @@ def test_a_shell_finds_the_code_in_the_folder_at_hand(program: str, tmp_path: Pa
 
 def test_the_recipe_of_an_optimizer_steps_by_it(follow: Follow) -> None:
     (run,) = follow("optimizer", *FEW, "batch_size=6")
-    assert run["config"]["optimizer"]["_target_"] == "my_lab.CentralisedSGD"
-    torch.manual_seed(run["config"]["seed"])
+    assert run.config()["optimizer"]["_target_"] == "my_lab.CentralisedSGD"
+    torch.manual_seed(run.config()["seed"])
     start = CNN((4, 4, 4)).state_dict()["fc_layers.0.weight"]
-    (file,) = (run["folder"] / "weights").iterdir()
+    (file,) = run.weights.iterdir()
     end = torch.load(file, weights_only=True)["fc_layers.0.weight"]
     # Its steps have no mean over a unit's inputs, so the units' mean weights stay where they began.
     assert (end - start).abs().max() > 1e-3
@@ -142,7 +132,7 @@ def test_the_recipe_of_a_data_set_trains_on_it_however_many_classes_it_has(follo
         arrays[f"{split}_labels"] = np.arange(count) % NUM_CLASSES
     np.savez(tmp_path / "my_images.npz", **arrays)  # type: ignore[arg-type]
     (run,) = follow("data set")
-    result = run["result"]
+    result = run.result()
     assert (result["train_size"], result["val_size"], result["test_size"]) == (360, 40, 200)
     assert result["classes"] == [str(label) for label in range(NUM_CLASSES)]
     assert np.sum(result["confusion_matrix"], axis=1).tolist() == [2] * NUM_CLASSES
@@ -150,9 +140,9 @@ def test_the_recipe_of_a_data_set_trains_on_it_however_many_classes_it_has(follo
 
 def test_the_recipe_of_a_study_runs_its_axes(follow: Follow, tmp_path: Path) -> None:
     runs = follow("study", *FEW)
-    assert [run["config"]["optimizer"]["lr"] for run in runs] == [0.01, 0.1]
-    assert {run["config"]["optimizer"]["_target_"] for run in runs} == {"torch.optim.SGD"}
-    assert {run["folder"].parent for run in runs} == {tmp_path / "outputs" / "study-rates"}
+    assert [run.config()["optimizer"]["lr"] for run in runs] == [0.01, 0.1]
+    assert {run.config()["optimizer"]["_target_"] for run in runs} == {"torch.optim.SGD"}
+    assert {run.folder.parent for run in runs} == {tmp_path / "outputs" / "study-rates"}
 
 
 def test_a_model_of_another_number_of_classes_than_the_data_is_refused(lab: Lab) -> None:

@@ -36,6 +36,13 @@ def ended(*arguments: str, module: tuple[str, ...] = ("-m", "cifar_lab.train")) 
     return process.returncode, output
 
 
+def finished(*arguments: str, module: tuple[str, ...] = ("-m", "cifar_lab.train")) -> str:
+    """Run a command that ends well: what it printed."""
+    code, output = ended(*arguments, module=module)
+    assert code == 0, output
+    return output
+
+
 def begun(process: subprocess.Popen[str]) -> Run:
     """The run, once there is something to go on from."""
     run = Run("run")
@@ -56,16 +63,14 @@ def command_of(number: int) -> str:
 
 def test_a_sweep_of_several_processes_is_that_of_single_runs_and_is_not_done_twice() -> None:
     line = (*PLAIN, "trainer.strategy=ddp", *CPU, "trainer.devices=2")
-    code, output = ended("-m", *line, "seed=0,1", "hydra.sweep.dir=sweep")
-    assert code == 0, output
+    output = finished("-m", *line, "seed=0,1", "hydra.sweep.dir=sweep")
     assert output.count(" 1/2 ") == 2
     runs = Sweep("sweep").runs()
     assert {path.name for path in Path().iterdir()} == {"sweep"}
     for seed, run in enumerate(runs):
-        assert ended(*line, f"seed={seed}", f"hydra.run.dir=alone{seed}")[0] == 0
+        finished(*line, f"seed={seed}", f"hydra.run.dir=alone{seed}")
         assert differences(run, Run(f"alone{seed}")) <= {"overrides", "name"}
-    again = ended("-m", *line, "seed=0,1", "hydra.sweep.dir=sweep")[1]
-    assert " 1/2 " not in again
+    assert " 1/2 " not in finished("-m", *line, "seed=0,1", "hydra.sweep.dir=sweep")
     assert ended_within(5)
 
 
@@ -78,8 +83,8 @@ def test_without_the_process_that_started_them_they_end_and_the_run_goes_on() ->
     process.communicate()
     assert ended_within(5)
     assert run.state() == "dead"
-    assert ended("resume=run")[0] == 0
-    assert ended(*line, "hydra.run.dir=whole")[0] == 0
+    finished("resume=run")
+    finished(*line, "hydra.run.dir=whole")
     assert not differences(run, Run("whole"))
 
 
@@ -111,8 +116,7 @@ def test_a_second_signal_ends_all_at_once() -> None:
 
 
 def test_a_time_limit_ends_all_at_one_step() -> None:
-    code, output = ended(*PLAIN, *TWO, "epochs=2000", "trainer.max_time=00:00:00:03", "hydra.run.dir=run")
-    assert code == 0, output
+    finished(*PLAIN, *TWO, "epochs=2000", "trainer.max_time=00:00:00:03", "hydra.run.dir=run")
     assert 0 < Run("run").result()["epochs"] < 2000
 
 
@@ -123,22 +127,20 @@ def test_three_processes_interrupted_within_an_epoch_go_on_to_the_same_bits() ->
     os.kill(process.pid, signal.SIGTERM)
     process.communicate()
     assert read_checkpoint(run.last_checkpoint)["global_step"] % 130 > 0
-    code, output = ended("resume=run")
-    assert code == 0 and "Warning" not in output, output
-    assert ended(*line, "hydra.run.dir=whole")[0] == 0
+    assert "Warning" not in finished("resume=run")
+    finished(*line, "hydra.run.dir=whole")
     assert not differences(run, Run("whole")) - {"overrides"}
 
 
 def test_under_torchrun_the_processes_are_those_of_one_run() -> None:
-    code, output = ended(*SAME, *CPU, module=TORCHRUN)
-    assert code == 0, output
+    output = finished(*SAME, *CPU, module=TORCHRUN)
     (run,) = find_runs("outputs")
     assert output.count(" 1/2 ") == output.count(f"{run.result()['test/acc']:.2%} (") == 1
     assert len(list(Path("outputs/cnn").iterdir())) == 1
     assert run.result()["world_size"] == 2
-    assert ended(*SAME, *CPU, "hydra.run.dir=one")[0] == 0
+    finished(*SAME, *CPU, "hydra.run.dir=one")
     check_equal(run, Run("one"))
-    assert ended(*SAME, *TWO, "hydra.run.dir=two")[0] == 0
+    finished(*SAME, *TWO, "hydra.run.dir=two")
     assert differences(run, Run("two")) <= {"overrides", "options"}
 
 
@@ -148,12 +150,11 @@ def test_a_sweep_under_torchrun_runs_each_job_once_and_ends_where_all_are_finish
     assert code != 0
     states = [(run.config()["optimizer"]["lr"], run.state()) for run in find_runs("outputs")]
     assert sorted(states) == [(0.01, "finished")] * 2 + [(1e30, "diverged")] * 2, output
-    assert ended(*line[:-1], "optimizer.lr=0.01", "name=seed-optimizer.lr", module=TORCHRUN)[0] == 0
+    finished(*line[:-1], "optimizer.lr=0.01", "name=seed-optimizer.lr", module=TORCHRUN)
 
 
 def test_help_and_mistakes_under_torchrun_end_all() -> None:
-    code, output = ended("--help", module=TORCHRUN)
-    assert code == 0 and output.count("cifar_lab") > 0
+    assert "cifar_lab" in finished("--help", module=TORCHRUN)
     code, output = ended(*PLAIN, *CPU, "trainer.devices=3", module=TORCHRUN)
     assert code != 0
     names(next(line for line in output.splitlines() if line.startswith("error: ")), "trainer.devices=3", "torchrun", 2)
@@ -169,8 +170,8 @@ def test_a_signal_to_torchrun_saves_and_the_run_goes_on_to_the_same_bits(number:
     output, _ = process.communicate()
     assert run.state() == "interrupted", output
     assert ended_within(5)
-    assert ended("resume=run", module=TORCHRUN)[0] == 0
-    assert ended(*line, "hydra.run.dir=whole", module=TORCHRUN)[0] == 0
+    finished("resume=run", module=TORCHRUN)
+    finished(*line, "hydra.run.dir=whole", module=TORCHRUN)
     assert not differences(run, Run("whole"))
 
 
@@ -191,8 +192,7 @@ def test_a_process_of_torchruns_that_is_killed_ends_all_and_the_run_goes_on(rank
         assert "2 processes" in run.status()["error"]
     else:
         assert run.state() == "dead"
-    code, output = ended("resume=run", module=TORCHRUN)
-    assert code == 0, output
+    finished("resume=run", module=TORCHRUN)
 
 
 BROKEN = """
@@ -228,13 +228,11 @@ def test_a_process_of_torchruns_that_fails_ends_a_sweep(rank: int, monkeypatch: 
     states = {run.config()["loss"]["_target_"]: run.state() for run in find_runs("sweep")}
     assert states["my_lab.Broken"] == "failed"
     assert not living()
-    code, output = ended(*line, "loss=ce", module=TORCHRUN)
-    assert code == 0, output
+    finished(*line, "loss=ce", module=TORCHRUN)
 
 
 @pytest.mark.slow
 def test_compiled_processes_train_together() -> None:
-    code, output = ended(*SAME, *TWO, "compile=true", "hydra.run.dir=run")
-    assert code == 0, output
-    assert ended(*SAME, "compile=true", "hydra.run.dir=one")[0] == 0
+    finished(*SAME, *TWO, "compile=true", "hydra.run.dir=run")
+    finished(*SAME, "compile=true", "hydra.run.dir=one")
     check_equal(Run("run"), Run("one"))

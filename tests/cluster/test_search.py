@@ -63,8 +63,9 @@ def test_processes_share_the_trials_and_what_a_killed_one_leaves_is_gone_on_with
 
 
 def test_where_all_are_killed_the_same_command_ends_it_whole() -> None:
-    killed = [worker("one.log"), worker("two.log")]
-    for process, log in zip(killed, ("one.log", "two.log"), strict=True):
+    logs = ("one.log", "two.log")
+    killed = [worker(log) for log in logs]
+    for process, log in zip(killed, logs, strict=True):
         wait_for(" 1/4 ", log, process)
     for process in killed:
         process.kill()
@@ -72,6 +73,5 @@ def test_where_all_are_killed_the_same_command_ends_it_whole() -> None:
     assert not CSV.exists()
     assert worker("again.log").wait() == 0, Path("again.log").read_text()
     frame = pd.read_csv(CSV)
-    assert frame["trial"].tolist() == list(range(8))
-    assert set(frame["state"]) <= {"finished", "pruned"}
+    assert frame["trial"].tolist() == list(range(8)) and set(frame["state"]) <= {"finished", "pruned"}
     assert trained("again.log") >= trained("one.log") | trained("two.log")

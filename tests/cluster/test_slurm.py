@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from cifar_lab.runs import Run, Sweep
-from tests.cluster.slurm import Slurm
+from tests.cluster.slurm import Slurm, missing, running
 from tests.comparison import sweep_differences
 from tests.conftest import TINY, Outcome, names
 
@@ -75,6 +75,18 @@ class Command:
         """Wait for it."""
         told = self.process.communicate()
         return Ended(self.process.returncode, *told)
+
+
+@pytest.fixture(scope="module")
+def slurm_of_all_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """A Slurm of two nodes of two processors; skips where its packages cannot be found."""
+    if why := missing():
+        pytest.skip(why)
+    folder = tmp_path_factory.mktemp("slurm")
+    for path in (folder, *folder.parents[:2]):  # munged wants others to reach its socket
+        path.chmod(0o755)
+    with running(folder) as slurm:
+        yield slurm
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,55 +14,47 @@ from cifar_lab.runs.record import Record
 from tests.conftest import CHECKOUT, Compose
 
 LONG = "1" * 300
-
-
 ARCHIVE = CHECKOUT / "docs" / "results"
 
 
-def test_what_cannot_change_numbers_is_not_in_the_fingerprint(composed: Compose) -> None:
-    same = [
-        "name=other",
-        "logger=none",
-        "data.root=/elsewhere",
-        "data.verify=false",
-        "optimizer.fused=false",
-        "trainer=cpu",
-        "trainer.precision=32-true",
-        "trainer.enable_progress_bar=false",
-        "compile=true",
-        "cuda_graphs=true",
-        "callbacks=snapshots",
-        "probe=none",
-    ]
-    assert fingerprint(resolved(composed(*same))) == fingerprint(resolved(composed()))
+SAME = (
+    *("name=other", "logger=none", "data.root=/elsewhere", "data.verify=false", "optimizer.fused=false", "trainer=cpu"),
+    *("trainer.precision=32-true", "trainer.enable_progress_bar=false", "compile=true", "cuda_graphs=true"),
+    *("callbacks=snapshots", "probe=none", "jobs_per_device=3", "trainer.devices=2", "trainer.sync_batchnorm=true"),
+)
 
 
-def _fingerprints_now_and_then(composed: Compose, runs: Iterable[Record]) -> tuple[list[str], list[str]]:
-    now, then = [], []
-    for run in runs:
-        group = "experiment" if run.options.get("experiment") else "study"
-        command = [f"{group}={run.options[group]}", *run.overrides[1:]]
-        now.append(fingerprint(resolved(composed(*command))))
-        then.append(run.identity)
-    return now, then
+@pytest.mark.parametrize(
+    ("words", "others"),
+    [
+        (SAME, ()),
+        (("trainer=ddp",), ()),
+        (("bn=true", "loss=ce", "epochs=50"), ()),
+        (("loss=focal", "loss.gamma=2", "grad_clip=0"), ("loss=focal", "loss.gamma=2.0", "grad_clip=null")),
+    ],
+)
+def test_what_changes_no_number_is_not_in_the_fingerprint(
+    composed: Compose, words: tuple[str, ...], others: tuple[str, ...]
+) -> None:
+    assert fingerprint(resolved(composed(*words))) == fingerprint(resolved(composed(*others)))
 
 
-def test_runs_that_are_kept_are_found_again(composed: Compose) -> None:
-    # The first that has an option of some group, for each option; these groups do not change numbers.
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_runs_that_are_kept_are_found_again(composed: Compose, every: bool) -> None:
+    # By default the first that has an option of some group, for each option; these groups do not change numbers.
     shown = {"experiment", "study", "logger", "trainer", "callbacks"}
     first: dict[tuple[str, str | None], Record] = {}
-    for run in Archive(ARCHIVE).read():
+    kept = list(Archive(ARCHIVE).read())
+    for run in kept:
         for group, option in run.options.items():
             if group not in shown:
                 first.setdefault((group, option), run)
-    now, then = _fingerprints_now_and_then(composed, {id(run): run for run in first.values()}.values())
-    assert now == then != []
-
-
-@pytest.mark.slow
-def test_all_runs_that_are_kept_are_found_again(composed: Compose) -> None:
-    now, then = _fingerprints_now_and_then(composed, Archive(ARCHIVE).read())
-    assert now == then != []
+    runs = kept if every else list({id(run): run for run in first.values()}.values())
+    now = []
+    for run in runs:
+        group = "experiment" if run.options.get("experiment") else "study"
+        now.append(fingerprint(resolved(composed(f"{group}={run.options[group]}", *run.overrides[1:]))))
+    assert now == [run.identity for run in runs] != []
 
 
 def test_a_run_from_before_there_were_probes_is_found_again(composed: Compose) -> None:
@@ -71,43 +63,25 @@ def test_a_run_from_before_there_were_probes_is_found_again(composed: Compose) -
     assert fingerprint(before) == fingerprint(resolved(composed()))
 
 
-def test_a_component_that_has_been_renamed_keeps_its_fingerprint(composed: Compose) -> None:
-    before = resolved(composed("averaging=ema"))
-    before["averaging"]["_target_"] = "lightning.pytorch.callbacks.EMAWeightAveraging"
-    assert fingerprint(before) == fingerprint(resolved(composed("averaging=ema")))
+CHANGING = (
+    *("seed", "epochs", "batch_size", "bn", "l1", "grad_clip", "model.dropout", "model.init"),
+    *("activation.negative_slope", "optimizer.lr", "scheduler.eta_min", "data.train_size", "data.split_seed"),
+    "trainer.accumulate_grad_batches",
+)
+OTHERS = {"activation": "relu", "augment": "none", "callbacks": "early_stopping", "data": "synthetic", "loss": "mse"}
+OTHERS |= {"probe": "gradient", "protocol": "report"}
 
 
-def test_every_setting_that_changes_numbers_is_in_it(composed: Compose) -> None:
-    keys = [
-        *("seed", "epochs", "batch_size", "bn", "l1", "grad_clip", "model.dropout", "model.init"),
-        *("activation.negative_slope", "optimizer.lr", "scheduler.eta_min", "data.train_size", "data.split_seed"),
-        "trainer.accumulate_grad_batches",
-    ]
+def test_every_setting_and_option_that_changes_numbers_is_in_it(composed: Compose) -> None:
     config = resolved(composed())
-    assert set(keys) < {key for key, _ in leaves(config)}
-    for key in keys:
+    assert set(CHANGING) < {key for key, _ in leaves(config)}
+    for key in CHANGING:
         changed = OmegaConf.create(config)
         OmegaConf.update(changed, key, 0.123)
         assert fingerprint(resolved(changed)) != fingerprint(config), key
-
-
-def test_every_option_that_changes_numbers_is_in_it(composed: Compose) -> None:
-    others = {
-        "activation": "relu",
-        "augment": "none",
-        "callbacks": "early_stopping",
-        "data": "synthetic",
-        "loss": "mse",
-        "probe": "gradient",
-        "protocol": "report",
-    }
-    config, another = resolved(composed()), resolved(composed(*(f"{key}={value}" for key, value in others.items())))
-    for group in others:
+    another = resolved(composed(*(f"{group}={option}" for group, option in OTHERS.items())))
+    for group in OTHERS:
         assert fingerprint({**config, group: another[group]}) != fingerprint(config), group
-
-
-def test_a_default_that_is_typed_changes_nothing(composed: Compose) -> None:
-    assert fingerprint(resolved(composed("bn=true", "loss=ce", "epochs=50"))) == fingerprint(resolved(composed()))
 
 
 def test_a_sweep_is_named_by_its_axes() -> None:
@@ -132,12 +106,6 @@ def test_long_names_that_differ_at_their_end_stay_different() -> None:
     names = {run_folder(False, _root_=_root(["epochs=" + "1" * 200 + end])) for end in "abc"}
     assert len(names) == 3
     assert max(map(len, names)) <= 110
-
-
-def test_a_number_is_the_same_however_it_is_spelt(composed: Compose) -> None:
-    spelt = [("loss.gamma=2", "grad_clip=0"), ("loss.gamma=2.0", "grad_clip=null")]
-    first, second = (fingerprint(resolved(composed("loss=focal", *words))) for words in spelt)
-    assert first == second
 
 
 @pytest.mark.parametrize(

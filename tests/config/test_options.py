@@ -22,11 +22,7 @@ from cifar_lab.runs.fingerprints import leaves
 # What torch takes and no option offers: layouts and debugging aids that change no result, what the optimizer or the
 # loss gets from elsewhere, and arguments that torch itself is giving up.
 LEFT_OUT = {
-    "torch.nn.ReLU": {"inplace"},
-    "torch.nn.LeakyReLU": {"inplace"},
-    "torch.nn.ELU": {"inplace"},
-    "torch.nn.SiLU": {"inplace"},
-    "torch.nn.Mish": {"inplace"},
+    **{f"torch.nn.{activation}": {"inplace"} for activation in ("ReLU", "LeakyReLU", "ELU", "SiLU", "Mish")},
     "torch.nn.GELU": {"approximate"},
     "torch.nn.CrossEntropyLoss": {"weight", "size_average", "ignore_index", "reduce", "reduction", "label_smoothing"},
     "torch.optim.Adam": {"maximize", "capturable", "differentiable", "decoupled_weight_decay"},
@@ -46,11 +42,9 @@ GIVEN |= {"run", "throughput"}
 @cache
 def _options() -> dict[str, dict[str, Any]]:
     """Every option's settings, those of its parent in the same group included."""
-    found = {}
-    for path in sorted(conf_folder().glob("*/*.yaml")):
-        if path.parent.name not in {"experiment", "study", "search", "trainer", "protocol", "hydra"}:
-            found[f"{path.parent.name}/{path.stem}"] = _settings(path)
-    return found
+    others = {"experiment", "study", "search", "trainer", "protocol", "hydra"}
+    paths = [path for path in sorted(conf_folder().glob("*/*.yaml")) if path.parent.name not in others]
+    return {f"{path.parent.name}/{path.stem}": _settings(path) for path in paths}
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -97,9 +91,9 @@ def test_the_trainers_keys_are_lightnings_arguments() -> None:
 
 
 def test_the_options_normalisation_is_the_codes() -> None:
-    for name in ("cifar10", "synthetic"):
-        settings = _settings(conf_folder() / "data" / f"{name}.yaml")
-        assert (tuple(settings["mean"]), tuple(settings["std"])) == (datamodule.CIFAR10_MEAN, datamodule.CIFAR10_STD)
+    for option in ("data/cifar10", "data/synthetic"):
+        mean, std = (tuple(_options()[option][key]) for key in ("mean", "std"))
+        assert (mean, std) == (datamodule.CIFAR10_MEAN, datamodule.CIFAR10_STD)
 
 
 def test_a_schedulers_epochs_or_steps_are_lightnings_words() -> None:

@@ -24,10 +24,6 @@ if sys.version_info < (3, 14):
     argparse._ActionsContainer._check_help = check
     argparse._ActionsContainer.add_argument = checked
 from hydra._internal.utils import get_args_parser
-"""
-
-
-LINES = """
 try:
     get_args_parser()
 except ValueError as error:
@@ -38,7 +34,7 @@ print(get_args_parser().parse_args(["-m", "loss=ce"]).overrides)
 
 
 def test_hydras_parser_is_made_where_argparse_checks_help_texts_and_still_needs_us_there() -> None:
-    command = [sys.executable, "-c", LATER_ARGPARSE + LINES]
+    command = [sys.executable, "-c", LATER_ARGPARSE]
     done = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8")
     assert done.stdout == "ValueError\n['loss=ce']\n", "Hydra has mended it: remove parser.py"
 

@@ -14,22 +14,10 @@ from cifar_lab.config import conf_folder
 from cifar_lab.config.precedence import Loader
 
 EXPERIMENTS = sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml"))
-GROUPS = {
-    group: sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
-    for group in ("activation", "model", "loss", "optimizer", "scheduler", "averaging", "augment", "data", "protocol")
-}
 # One option of each group that few experiments name.
-ANOTHER = {
-    "activation": "mish",
-    "model": "vgg_a_light",
-    "loss": "focal",
-    "optimizer": "adamw",
-    "scheduler": "warm_restarts",
-    "averaging": "ema",
-    "augment": "cutout",
-    "data": "synthetic",
-    "protocol": "report",
-}
+ANOTHER = {"activation": "mish", "model": "vgg_a_light", "loss": "focal", "optimizer": "adamw", "averaging": "ema"}
+ANOTHER |= {"scheduler": "warm_restarts", "augment": "cutout", "data": "synthetic", "protocol": "report"}
+OPTIONS = [(group, path.stem) for group in ANOTHER for path in sorted((conf_folder() / group).glob("*.yaml"))]
 # They differ in the groups whose options they name; resnet_adamw_150 builds on another.
 SOME = ("activation_elu", "loss_focal", "beyond_resnet18", "resnet_adamw_150", "swa")
 
@@ -44,8 +32,9 @@ def _composition(*overrides: str) -> tuple[dict[str, Any], dict[str, str]]:
         return config, loader.choices
 
 
-def _replaced_options_are_their_own(experiment: str, options: dict[str, str], default: dict[str, Any]) -> None:
+def _replaced_options_are_their_own(experiment: str, options: dict[str, str]) -> None:
     """Replaced options keep nothing of the experiment's, and the rest of the experiment stays."""
+    default, _ = _composition(*_words(options))
     alone, chosen = _composition(f"experiment={experiment}")
     others = {group: option for group, option in options.items() if chosen[group] != option}
     replaced, _ = _composition(f"experiment={experiment}", *_words(others))
@@ -63,19 +52,19 @@ def _words(options: dict[str, str]) -> list[str]:
     "experiment", [name if name in SOME else pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS]
 )
 def test_options_replace_the_experiments_with_their_numbers(experiment: str) -> None:
-    _replaced_options_are_their_own(experiment, ANOTHER, _composition(*_words(ANOTHER))[0])
+    _replaced_options_are_their_own(experiment, ANOTHER)
 
 
 @pytest.mark.parametrize(("experiment", "group"), list(zip(itertools.cycle(SOME), ANOTHER, strict=False)))
 def test_an_option_replaces_the_experiments_and_no_other(experiment: str, group: str) -> None:
-    _replaced_options_are_their_own(experiment, {group: ANOTHER[group]}, _composition(*_words(ANOTHER))[0])
+    _replaced_options_are_their_own(experiment, {group: ANOTHER[group]})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in GROUPS[group]])
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_option_replaces_every_experiments(experiment: str, group: str, option: str) -> None:
-    _replaced_options_are_their_own(experiment, {group: option}, _composition(f"{group}={option}")[0])
+    _replaced_options_are_their_own(experiment, {group: option})
 
 
 def test_typing_an_experiments_own_options_changes_nothing() -> None:
@@ -87,10 +76,14 @@ def test_the_command_line_wins_over_the_experiment_over_the_model_over_the_defau
     def activation(*overrides: str) -> Any:
         return _composition(*overrides)[0]["activation"]
 
-    assert activation()["_target_"] == "torch.nn.LeakyReLU"
-    assert activation("model=resnet14")["_target_"] == "torch.nn.SiLU"
-    assert activation("experiment=beyond_resnet18")["_target_"] == "torch.nn.ReLU"
-    assert activation("experiment=beyond_resnet18", "activation=gelu")["_target_"] == "torch.nn.GELU"
+    for line, name in {
+        "": "LeakyReLU",
+        "model=resnet14": "SiLU",
+        "experiment=beyond_resnet18": "ReLU",
+        "experiment=beyond_resnet18 activation=gelu": "GELU",
+        "activation=mish model=vgg_a": "Mish",
+    }.items():
+        assert activation(*line.split())["_target_"] == f"torch.nn.{name}"
     assert activation("experiment=swa")["negative_slope"] == 0.05
     assert activation("experiment=swa", "activation.negative_slope=0.2")["negative_slope"] == 0.2
 

@@ -23,6 +23,7 @@ Lab = Callable[..., Outcome]
 NOT_COMPOSED = {
     "bn=yess": ("bn=yess", "true", "false"),
     "epochs=abc": ("epochs=abc", "1"),
+    "experiment=best": ("experiment=best", "best_cnn", "activation_elu"),
     f"name={'${seed}' * 21}": ("20", "${...}"),
     "lrr=0.1": ("lrr", "optimizer.lr"),
     "++lrr=0.1": ("lrr", "optimizer.lr"),
@@ -44,22 +45,6 @@ NOT_COMPOSED = {
     "data=cifar10 data.root=NOWHERE": ("NOWHERE", "CIFAR-10", "cifar-10-batches-bin/"),
     "--config-dir NOWHERE epochs=1": ("--config-dir NOWHERE",),
 }
-# Refused where one of those is.
-ALIKE = {
-    "epochs=1e2": ("epochs=1e2", "1"),
-    "epochs=null": ("epochs=null", "1"),
-    "seed=1.5": ("seed=1.5", "0", "2**32 - 1"),
-    "l1=abc": ("l1=abc", "0"),
-    "batch_size=x": ("batch_size=x", "1"),
-    "batch_size=1.5": ("batch_size=1.5", "1"),
-    "-m loss=ce,foo": ("loss=foo",),
-    "experiment=best": ("experiment=best", "best_cnn", "activation_elu"),
-    "experiment=null": ("experiment=null", "activation_elu"),
-    "-m seed=range(0,3) epochs=1,0": ("epochs=0", "1"),
-    "-m seed=shuffle(range(0,1000000000))": ("10,000",),
-    "-m optimizer.lr=range(0.1,1,1e-300)": ("10,000",),
-    "-m optimizer.lr=range(0.1,inf)": ("10,000",),
-}
 # Keys that Hydra finds nowhere.
 UNKNOWN = {
     "lrr=0.1": ("lrr", "optimizer.lr"),
@@ -76,9 +61,7 @@ UNKNOWN = {
 # What a composition holds.
 COMPOSED = {
     "epochs=0": ("epochs=0", "1"),
-    "epochs=-1": ("epochs=-1", "1"),
     f"epochs={'9' * 400}": ("epochs", "400", "2**63"),
-    "batch_size=0": ("batch_size=0", "1"),
     "optimizer.lr=abc": ("optimizer.lr=abc", "0"),
     "optimizer.lr=-1": ("optimizer.lr=-1", "0"),
     "optimizer.lr=nan": ("optimizer.lr=nan", "0"),
@@ -95,9 +78,7 @@ COMPOSED = {
     "model.init=glorot": ("model.init=glorot", "default", "xavier", "he"),
     "loss=label_smoothing loss.smoothing=2": ("loss.smoothing=2", "0", "1"),
     "seed=-1": ("seed=-1", "0", "2**32 - 1"),
-    "l1=-1": ("l1=-1", "0"),
     "grad_clip=-1": ("grad_clip=-1", "0"),
-    "scheduler.T_max=abc": ("scheduler.T_max=abc", "1"),
     "data.train_size=0": ("data.train_size=0", "1"),
     "data.train_size=1e2": ("data.train_size=100.0", "1"),
     "data.train_size=[{_target_:torch.load,f:x}]": ("data.train_size=[{'_target_': 'torch.load', 'f': 'x'}]",),
@@ -128,13 +109,12 @@ COMPOSED = {
     "cuda_graphs=true": ("cuda_graphs=true", "compile=true"),
     "trainer=cpu cuda_graphs=true compile=true": ("cuda_graphs=true", "trainer.accelerator=cpu"),
     "cuda_graphs=true compile=true trainer.accumulate_grad_batches=2": (
-        *("cuda_graphs=true", "trainer.accumulate_grad_batches=1"),
+        "cuda_graphs=true",
+        "accumulate_grad_batches=1",
     ),
     # what may be made
     "optimizer._target_=os.system": ("optimizer._target_=os.system",),
     "loss._target_=torch.load": ("loss._target_=torch.load",),
-    "loss._target_=torch.nn.modules.module.torch.load": ("loss._target_=torch.nn.modules.module.torch.load",),
-    "loss._target_=cifar_lab.runs.shutil.rmtree": ("loss._target_=cifar_lab.runs.shutil.rmtree",),
 }
 # Those whose setting belongs to an option that is not the default, and Hydra's own.
 TYPED = {
@@ -158,9 +138,9 @@ def _refused(lab: Lab, line: str, facts: tuple[str, ...], nowhere: Path) -> None
     assert not list(Path().iterdir())
 
 
-@pytest.mark.parametrize("line", [*NOT_COMPOSED, *(pytest.param(line, marks=pytest.mark.slow) for line in ALIKE)])
+@pytest.mark.parametrize("line", NOT_COMPOSED)
 def test_a_command_line_is_refused_in_one_line_that_names_the_mend(lab: Lab, tmp_path: Path, line: str) -> None:
-    _refused(lab, line, (NOT_COMPOSED | ALIKE)[line], tmp_path / "nowhere")
+    _refused(lab, line, NOT_COMPOSED[line], tmp_path / "nowhere")
 
 
 @pytest.mark.slow
@@ -182,14 +162,7 @@ def test_a_composition_is_refused_in_one_line_that_names_the_mend(composed: Comp
 
 
 @pytest.mark.parametrize(
-    "line",
-    [
-        "data=cifar10 data.root=NOWHERE",
-        *(
-            pytest.param(line, marks=pytest.mark.slow)
-            for line in ("bn=yess", "lrr=0.1", "loss=foo", "optimizer.lr=nan")
-        ),
-    ],
+    "line", ["data=cifar10 data.root=NOWHERE", pytest.param("optimizer.lr=nan", marks=pytest.mark.slow)]
 )
 def test_the_command_leaves_nothing_behind_and_imports_nothing_heavy(tmp_path: Path, line: str) -> None:
     code = (
@@ -203,23 +176,6 @@ def test_the_command_leaves_nothing_behind_and_imports_nothing_heavy(tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-SLOW_TO_ACCEPT = [
-    "-m seed=range(0,9999)",
-    "bn=yes",
-    "bn=1",
-    "optimizer.lr=1e-3",
-    "grad_clip=null",
-    "data.train_size=10",
-    "model=vgg_a model.dropout=0.2",
-    "experiment=swa",
-    "-m experiment=glob(scheduler_*) seed=range(0,2)",
-    "epochs=3 --multirun loss=ce,mse bn=true,false",
-    "trainer.precision=64",
-    "scheduler=one_cycle scheduler.total_steps=100",
-    "probe=gradient probe.etas=[0.5,1,2,4] probe.relative=[] probe.at=[]",
-]
-
-
 @pytest.mark.parametrize(
     "line",
     [
@@ -230,7 +186,10 @@ SLOW_TO_ACCEPT = [
         "epochs=1000000000000",
         "-m experiment=glob(scheduler_st*) hydra.sweep.dir=x",
         "loss=ce,mse seed=range(0,99) -m",
-        *(pytest.param(line, marks=pytest.mark.slow) for line in SLOW_TO_ACCEPT),
+        pytest.param("model=vgg_a model.dropout=0.2", marks=pytest.mark.slow),
+        pytest.param("experiment=swa", marks=pytest.mark.slow),
+        pytest.param("-m seed=range(0,9999)", marks=pytest.mark.slow),
+        pytest.param("epochs=3 --multirun loss=ce,mse bn=true,false", marks=pytest.mark.slow),
     ],
 )
 def test_it_is_accepted(line: str) -> None:
@@ -247,7 +206,6 @@ def test_bn_is_read_as_meant() -> None:
     [
         ("experiment=loss_focal loss=ce", ("loss=ce", "loss.alpha", "loss.gamma")),
         ("scheduler=step epochs=20", ("scheduler.step_size=20", "20")),
-        pytest.param("experiment=resnet_adamw", ("200", "310"), marks=pytest.mark.slow),
         ("experiment=loss_focal optimizer.lr=1", None),
     ],
 )
@@ -260,11 +218,8 @@ def test_what_is_allowed_but_worth_a_word_is_said_in_one_line(line: str, facts: 
 @pytest.mark.parametrize(
     ("scheduler", "epochs", "facts"),
     [
-        ("step", 20, ("scheduler.step_size=20", "20")),
-        ("step", 21, None),
-        ("warm_restarts", 40, ("40", "70")),
-        ("warm_restarts", 70, None),
-        ("warm_restarts", 200, ("200", "310")),
+        *(("step", 20, ("scheduler.step_size=20", "20")), ("step", 21, None)),
+        *(("warm_restarts", 40, ("40", "70")), ("warm_restarts", 70, None), ("warm_restarts", 200, ("200", "310"))),
     ],
 )
 def test_what_a_schedule_leaves_unused_is_said(
@@ -278,24 +233,23 @@ def _noted(lines: list[str], facts: tuple[str, ...] | None) -> None:
     _names("".join(lines), facts or ())
 
 
-def _component(folder: Path, module: str) -> None:
-    package = folder / module
-    package.mkdir()
-    (package / "__init__.py").write_text(
-        "import torch\nclass Huber(torch.nn.Module):\n"
-        "    def __init__(self, delta=1.0):\n        super().__init__(); self.delta = delta\n"
-        "    def forward(self, logits, labels):\n"
-        "        one_hot = torch.nn.functional.one_hot(labels, 10).float()\n"
-        "        return torch.nn.functional.huber_loss(logits, one_hot, delta=self.delta)\n"
-    )
-    (folder / "conf" / "loss").mkdir(parents=True)
-    (folder / "conf" / "loss" / "huber.yaml").write_text(f"_target_: {module}.Huber\ndelta: 0.5\n")
+HUBER = """
+import torch
+class Huber(torch.nn.HuberLoss): pass
+"""
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
 
 
 def test_a_component_from_outside_is_accepted_once_its_package_is_allowed(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _component(tmp_path, "outside_lab")
+    _write(tmp_path / "outside_lab.py", HUBER)
+    _write(tmp_path / "conf" / "loss" / "huber.yaml", "_target_: outside_lab.Huber\ndelta: 0.5\n")
     monkeypatch.syspath_prepend(tmp_path)
     own = ["--config-dir", str(tmp_path / "conf"), "loss=huber", *TINY]
     refused = lab(*own)
@@ -307,11 +261,10 @@ def test_a_component_from_outside_is_accepted_once_its_package_is_allowed(
 
 
 def test_our_ranges_do_not_speak_of_a_component_that_is_not_ours(tmp_path: Path) -> None:
-    (tmp_path / "scheduler").mkdir()
-    own = tmp_path / "scheduler" / "cyclic.yaml"
-    own.write_text(
+    _write(
+        tmp_path / "scheduler" / "cyclic.yaml",
         "_target_: torch.optim.lr_scheduler.CyclicLR\n_partial_: true\nbase_lr: 0.1\nmax_lr: 0.2\n"
-        "mode: triangular\nlightning: {interval: step, frequency: 1}\n"
+        "mode: triangular\nlightning: {interval: step, frequency: 1}\n",
     )
     plan_of(parsed(["--config-dir", str(tmp_path), "scheduler=cyclic", "data=synthetic"]))
 
@@ -326,16 +279,19 @@ def test_the_home_folder_is_known(lab: Lab, tmp_path: Path, monkeypatch: pytest.
     refusal(lab("data.root=~/data"), tmp_path / "nowhere" / "data")
 
 
-def test_a_misspelt_key_in_the_users_own_file_is_named(lab: Lab, tmp_path: Path) -> None:
-    (tmp_path / "conf" / "optimizer").mkdir(parents=True)
-    own = tmp_path / "conf" / "optimizer" / "mine.yaml"
-    own.write_text("_target_: torch.optim.Adam\n_partial_: true\nlrr: 0.1\n")
-    line = refusal(lab("--config-dir", str(tmp_path / "conf"), "optimizer=mine", *TINY))
-    _names(line, ("optimizer=mine", "torch.optim.Adam", "lrr", "lr"))
-    (tmp_path / "conf" / "experiment").mkdir()
-    experiment = tmp_path / "conf" / "experiment" / "mine.yaml"
-    experiment.write_text("# @package _global_\noptimizer:\n  lrr: 0.1\n")
-    _names(
-        refusal(lab("--config-dir", str(tmp_path / "conf"), "experiment=mine", *TINY)),
-        ("optimizer", "lrr", "optimizer.lr"),
-    )
+@pytest.mark.parametrize(
+    ("group", "text", "facts"),
+    [
+        (
+            "optimizer",
+            "_target_: torch.optim.Adam\n_partial_: true\nlrr: 0.1\n",
+            ("optimizer=mine", "torch.optim.Adam", "lrr", "lr"),
+        ),
+        ("experiment", "# @package _global_\noptimizer:\n  lrr: 0.1\n", ("optimizer", "lrr", "optimizer.lr")),
+    ],
+)
+def test_a_misspelt_key_in_the_users_own_file_is_named(
+    lab: Lab, tmp_path: Path, group: str, text: str, facts: tuple[str, ...]
+) -> None:
+    _write(tmp_path / "conf" / group / "mine.yaml", text)
+    _names(refusal(lab("--config-dir", str(tmp_path / "conf"), f"{group}=mine", *TINY)), facts)

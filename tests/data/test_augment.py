@@ -12,11 +12,7 @@ from torchvision.transforms.v2 import functional as tvf
 from cifar_lab.data.augment import crop, flip, flip_crop, identity
 from cifar_lab.data.cutout import cutout
 from cifar_lab.data.randaugment import randaugment
-
-
-def random_images(count: int, height: int = 32, width: int = 32) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(256, (count, height, width, 3), dtype=torch.uint8, generator=generator)
+from tests.data.pictures import random_images, seeded
 
 
 def position_images(count: int, side: int = 12) -> Tensor:
@@ -51,16 +47,11 @@ def test_crop_at_every_offset_equals_torchvision(padding: int, size: tuple[int, 
     offsets = range(2 * padding + 1)
     tops, lefts = torch.tensor(list(itertools.product(offsets, offsets))).T
     images = random_images(len(tops), *size)
-    cropped = crop(images, tops, lefts, padding)
-    assert cropped.dtype == torch.uint8
-    assert torch.equal(cropped, by_torchvision(images, tops, lefts, torch.zeros(len(tops), dtype=torch.bool), padding))
-
-
-def test_crop_reads_images_in_any_memory_layout() -> None:
-    planes = random_images(4).permute(0, 3, 1, 2).contiguous()
-    offsets = torch.tensor([0, 3, 5, 8])
-    view = planes.permute(0, 2, 3, 1)
-    assert torch.equal(crop(view, offsets, offsets, 4), crop(view.contiguous(), offsets, offsets, 4))
+    expected = by_torchvision(images, tops, lefts, torch.zeros(len(tops), dtype=torch.bool), padding)
+    planes = images.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    for layout in (images, planes) if padding else (images,):
+        cropped = crop(layout, tops, lefts, padding)
+        assert cropped.dtype == torch.uint8 and torch.equal(cropped, expected)
 
 
 def test_flip_mirrors_the_chosen_images_and_no_other() -> None:
@@ -73,8 +64,8 @@ def test_flip_mirrors_the_chosen_images_and_no_other() -> None:
 @pytest.mark.parametrize("padding", [0, 1, 2, 4])
 def test_flip_crop_equals_torchvision_at_the_offsets_that_were_drawn(padding: int) -> None:
     places, images = position_images(200), random_images(200, 12, 12)
-    positions = read_positions(flip_crop(places, torch.Generator().manual_seed(3), padding), padding)
-    augmented = flip_crop(images, torch.Generator().manual_seed(3), padding)
+    positions = read_positions(flip_crop(places, seeded(3), padding), padding)
+    augmented = flip_crop(images, seeded(3), padding)
     assert torch.equal(augmented, by_torchvision(images, *positions, padding))
     tops, lefts, flipped = positions
     assert set(tops.tolist()) == set(lefts.tolist()) == set(range(2 * padding + 1))
@@ -82,7 +73,7 @@ def test_flip_crop_equals_torchvision_at_the_offsets_that_were_drawn(padding: in
 
 
 def test_flip_crop_draws_offsets_and_flips_uniformly_and_independently() -> None:
-    tops, lefts, flipped = read_positions(flip_crop(position_images(20_000), torch.Generator().manual_seed(0)), 4)
+    tops, lefts, flipped = read_positions(flip_crop(position_images(20_000), seeded(0)), 4)
     counts = ((tops * 9 + lefts) * 2 + flipped).bincount(minlength=9 * 9 * 2)
     assert len(counts) == 9 * 9 * 2
     assert scipy.stats.chisquare(counts.numpy()).pvalue > 1e-4
@@ -100,9 +91,9 @@ def test_an_augmentation_depends_on_its_generator_alone_and_changes_nothing_else
 ) -> None:
     images = random_images(32)
     torch.manual_seed(1)
-    first = augment(images, torch.Generator().manual_seed(7))
+    first = augment(images, seeded(7))
     torch.manual_seed(2)
-    state, generator = torch.get_rng_state(), torch.Generator().manual_seed(7)
+    state, generator = torch.get_rng_state(), seeded(7)
     assert torch.equal(augment(images, generator), first)
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(augment(images, generator), first)
@@ -115,12 +106,12 @@ def test_an_augmentation_depends_on_its_generator_alone_and_changes_nothing_else
 def test_no_value_of_the_images_is_waited_for(augment: Callable[..., Tensor], count: int) -> None:
     # Tensors without values: reading one, or a shape that depends on one, is an error.
     images = random_images(count).to("meta")
-    augmented = augment(images, torch.Generator().manual_seed(0))
+    augmented = augment(images, seeded(0))
     assert (augmented.shape, augmented.dtype) == (images.shape, torch.uint8)
 
 
 def test_identity_changes_nothing_and_draws_nothing() -> None:
-    images, generator = random_images(4), torch.Generator().manual_seed(0)
+    images, generator = random_images(4), seeded(0)
     state = generator.get_state()
     assert torch.equal(identity(images, generator), random_images(4))
     assert torch.equal(generator.get_state(), state)

@@ -1,5 +1,7 @@
 """Cutout blackens one square in every image, at a place drawn for each, after crop and flip."""
 
+import functools
+
 import pytest
 import scipy.stats
 import torch
@@ -7,15 +9,10 @@ from torch import Tensor
 
 from cifar_lab.data.augment import flip_crop
 from cifar_lab.data.cutout import cut_squares, cutout
+from tests.data import pictures
+from tests.data.pictures import seeded
 
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def random_images(count: int, height: int = 32, width: int = 32) -> Tensor:
-    """Images without black, so that every zero is a cut one."""
-    return torch.randint(1, 256, (count, height, width, 3), dtype=torch.uint8, generator=seeded())
+random_images = functools.partial(pictures.random_images, darkest=1)  # every zero is a cut one
 
 
 def as_in_the_paper(image: Tensor, row: int, column: int, size: int) -> Tensor:
@@ -51,9 +48,7 @@ def test_a_square_has_its_size_unless_an_edge_clips_it(
     row: int, column: int, size: int, height: int, width: int
 ) -> None:
     black = (cut_squares(random_images(1), torch.tensor([row]), torch.tensor([column]), size) == 0).all(3)[0]
-    assert black.any(1).sum() == height
-    assert black.any(0).sum() == width
-    assert black.sum() == height * width
+    assert (black.any(1).sum(), black.any(0).sum(), black.sum()) == (height, width, height * width)
 
 
 def test_all_outside_the_square_is_what_flip_crop_made() -> None:
@@ -73,11 +68,8 @@ def test_centres_are_uniform_over_the_image_and_independent_of_their_neighbours(
     assert scipy.stats.chisquare(pairs.numpy()).pvalue > 1e-4
 
 
-def test_a_square_of_size_zero_leaves_flip_crop_alone() -> None:
+def test_size_zero_leaves_flip_crop_alone_and_a_negative_one_is_refused() -> None:
     images = random_images(16)
     assert torch.equal(cutout(images, seeded(), size=0, padding=2), flip_crop(images, seeded(), padding=2))
-
-
-def test_a_negative_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"size .*-1$"):
-        cutout(random_images(1), seeded(), size=-1)
+        cutout(images, seeded(), size=-1)

@@ -1,10 +1,11 @@
 """Both protocols divide the images as they promise, and Lightning trains on them in a new order each epoch."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock, call
 
 import lightning as L
 import numpy as np
@@ -53,7 +54,7 @@ def class_sizes(indices: list[int]) -> list[int]:
     return [counts[label] for label in range(10)]
 
 
-def test_holdout_divides_the_training_images_and_leaves_the_test_images_alone() -> None:
+def test_holdout_divides_the_training_images_once_and_leaves_the_test_images_alone() -> None:
     assert [NumberedDataModule().size(split) for split in ("train", "val", "test")] == [180, 20, 50], "the default"
     data = NumberedDataModule(val_fraction=0.2)
     train, val, test = map(content, (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()))
@@ -61,6 +62,8 @@ def test_holdout_divides_the_training_images_and_leaves_the_test_images_alone() 
     assert sorted(train + val) == list(range(NUM_TRAIN))
     assert test == list(range(NUM_TRAIN, NUM_TRAIN + NUM_TEST))
     assert class_sizes(train) == [16] * 10 and class_sizes(val) == [4] * 10
+    data.setup("test")
+    assert content(data.val_dataloader()) == val and data.num_loads == 1
 
 
 def test_the_report_protocol_trains_on_all_images_and_validates_on_the_test_set() -> None:
@@ -69,13 +72,16 @@ def test_the_report_protocol_trains_on_all_images_and_validates_on_the_test_set(
     assert content(data.val_dataloader()) == content(data.test_dataloader()) == list(range(200, 250))
 
 
-def test_what_is_held_out_depends_on_the_split_seed_alone() -> None:
-    held_out = content(NumberedDataModule(split_seed=1).val_dataloader())
+def test_what_is_held_out_and_taken_depends_on_the_split_seed_alone() -> None:
+    def taken(**options: Any) -> tuple[list[int], list[int]]:
+        data = NumberedDataModule(**{"train_size": 70, "split_seed": 1, **options})
+        return content(data.val_dataloader()), sorted(content(data.train_dataloader()))
+
+    first = taken()
     torch.manual_seed(1)
-    others: list[dict[str, Any]] = [{"seed": 5}, {"batch_size": 7}, {"train_size": 30}, {"augment": flip_crop}]
-    for options in others:
-        assert content(NumberedDataModule(split_seed=1, **options).val_dataloader()) == held_out
-    assert content(NumberedDataModule(split_seed=2).val_dataloader()) != held_out
+    assert first == taken(seed=5) == taken(batch_size=7)
+    assert first[0] == taken(train_size=30)[0] == taken(augment=flip_crop)[0]
+    assert all(one != other for one, other in zip(taken(split_seed=2), first, strict=True))
 
 
 @pytest.mark.parametrize("val_fraction", [0.0, 0.1])
@@ -85,25 +91,23 @@ def test_train_size_takes_its_images_by_class_from_what_the_protocol_leaves(val_
     assert len(set(train)) == 70 == data.size("train") and class_sizes(train) == [7] * 10
     assert not set(train) & set(content(data.val_dataloader()))
     assert data.train_available == round(NUM_TRAIN * (1 - val_fraction))
-    assert NumberedDataModule(val_fraction=val_fraction, train_size=data.train_available).size("train") == (
-        data.train_available
-    )
+    everything = NumberedDataModule(val_fraction=val_fraction, train_size=data.train_available)
+    assert everything.size("train") == data.train_available
 
 
-def test_which_images_train_size_takes_depends_on_the_split_seed_and_not_on_the_seed() -> None:
-    def taken(**seeds: int) -> list[int]:
-        return sorted(content(NumberedDataModule(train_size=70, **seeds).train_dataloader()))
-
-    assert taken(seed=0) == taken(seed=1) != taken(split_seed=1)
-
-
-@pytest.mark.parametrize(("train_size", "val_fraction", "available"), [(181, 0.1, 180), (201, 0, 200), (0, 0.5, 100)])
-def test_a_train_size_out_of_range_is_refused_with_the_number_there_is(
-    train_size: int, val_fraction: float, available: int
-) -> None:
-    data = NumberedDataModule(train_size=train_size, val_fraction=val_fraction)
-    with pytest.raises(DataError, match=rf"^data\.train_size={train_size} .*\b{available}\b"):
-        data.setup()
+@pytest.mark.parametrize(
+    ("options", "facts"),
+    [
+        *(
+            ({"train_size": size, "val_fraction": part}, rf"^data\.train_size={size} .*\b{available}\b")
+            for size, part, available in [(181, 0.1, 180), (201, 0, 200), (0, 0.5, 100)]
+        ),
+        *(({"val_fraction": part}, rf"protocol\.val_fraction={part} .*\b200\b.* (0|200)$") for part in (0.001, 0.999)),
+    ],
+)
+def test_a_part_without_images_or_larger_than_there_are_is_refused(options: dict[str, float], facts: str) -> None:
+    with pytest.raises(DataError, match=facts):
+        NumberedDataModule(**options).setup()
 
 
 @pytest.mark.parametrize(
@@ -119,14 +123,6 @@ def test_options_out_of_range_are_refused(name: str, value: float) -> None:
 def test_steps_per_epoch_counts_the_partial_batch_too(batch_size: int, steps: int) -> None:
     data = NumberedDataModule(batch_size=batch_size)
     assert data.steps_per_epoch == steps == len(list(data.train_dataloader()))
-
-
-def test_images_are_loaded_once_and_divided_once() -> None:
-    data = NumberedDataModule()
-    data.setup("fit")
-    val = content(data.val_dataloader())
-    data.setup("test")
-    assert content(data.val_dataloader()) == val and data.num_loads == 1
 
 
 def test_only_training_batches_are_augmented_and_shuffled() -> None:
@@ -147,8 +143,8 @@ def test_the_seed_varies_order_and_augmentation_of_the_training_batches() -> Non
 
 def test_mean_and_std_reach_the_batches_of_every_split() -> None:
     plain, data = NumberedDataModule(), NumberedDataModule(mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.4))
-    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        (pixels, _), (images, _) = (next(iter(getattr(one, name)())) for one in (plain, data))
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        (pixels, _), (images, _) = (next(iter(getattr(one, loader)())) for one in (plain, data))
         for channel, (mean, std) in enumerate(((0.5, 0.1), (0.4, 0.2), (0.3, 0.4))):
             torch.testing.assert_close(images[:, channel], (pixels[:, channel] / 255 - mean) / std, rtol=0, atol=1e-5)
 
@@ -161,16 +157,11 @@ def test_synthetic_images_have_the_sizes_asked_for_and_vary_with_the_data_seed()
 
 
 def test_cifar10_is_read_from_its_root_and_verified_unless_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def load(root: str | Path | None, verify: bool) -> tuple[LabelledImages, LabelledImages]:
-        asked.append((root, verify))
-        return NumberedDataModule().load()
-
+    load = Mock(return_value=NumberedDataModule().load())
     monkeypatch.setattr(cifar10, "load_once", load)
     CIFAR10DataModule("somewhere", batch_size=3).setup()
     CIFAR10DataModule(verify=False, download=False).setup()
-    assert asked == [("somewhere", True), (None, False)]
+    assert load.call_args_list == [call("somewhere", True), call(None, False)]
 
 
 class Recorder(L.LightningModule):
@@ -179,41 +170,30 @@ class Recorder(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(3, 10)
-        self.trained: dict[int, list[int]] = {}
-        self.validated: dict[int, list[int]] = {}
+        self.trained: dict[int, list[int]] = defaultdict(list)
+        self.validated: dict[int, list[int]] = defaultdict(list)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         images, labels = batch
-        self.trained.setdefault(self.current_epoch, []).extend(numbers(images))
+        self.trained[self.current_epoch] += numbers(images)
         return F.cross_entropy(self.linear(images.mean((2, 3)) / 255), labels)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
-        self.validated.setdefault(self.current_epoch, []).extend(numbers(batch[0]))
+        self.validated[self.current_epoch] += numbers(batch[0])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-def fit(data: InMemoryDataModule, tmp_path: Path, max_epochs: int = 2) -> Recorder:
-    module = Recorder()
-    trainer = L.Trainer(
-        max_epochs=max_epochs,
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(module, datamodule=data)
-    assert trainer.global_step == max_epochs * data.steps_per_epoch
-    return module
+QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
 
 
 def test_a_lightning_trainer_visits_every_image_once_an_epoch_in_an_order_of_its_own(tmp_path: Path) -> None:
-    data = NumberedDataModule(batch_size=50, seed=3)
-    module = fit(data, tmp_path)
+    data, module = NumberedDataModule(batch_size=50, seed=3), Recorder()
+    options: dict[str, Any] = {**dict.fromkeys(QUIET, False), "num_sanity_val_steps": 0}
+    trainer = L.Trainer(max_epochs=2, accelerator="cpu", default_root_dir=tmp_path, **options)
+    trainer.fit(module, datamodule=data)
+    assert trainer.global_step == 2 * data.steps_per_epoch
     loader, held_out = NumberedDataModule(batch_size=50, seed=3).train_dataloader(), content(data.val_dataloader())
     for epoch in range(2):
         loader.set_epoch(epoch)
@@ -233,12 +213,6 @@ def test_processes_share_each_batch_and_none_may_be_left_without_images() -> Non
         data.train_dataloader()
 
 
-@pytest.mark.parametrize("val_fraction", [0.001, 0.999])
-def test_a_part_without_images_is_refused(val_fraction: float) -> None:
-    with pytest.raises(DataError, match=r"protocol\.val_fraction=0\.\d+ .*\b100\b.* (0|100)$"):
-        SyntheticDataModule(100, 10, val_fraction=val_fraction).setup()
-
-
 @pytest.mark.parametrize(
     ("root", "download", "fetches"),
     [(None, None, True), (None, False, False), ("named", None, False), ("named", True, True), ("named", False, False)],
@@ -247,19 +221,19 @@ def test_missing_files_are_fetched_only_where_they_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str | None, download: bool | None, fetches: bool
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    asked: list[tuple[Path, tuple[str, ...]]] = []
-    monkeypatch.setattr("cifar_lab.data.datamodule.fetch", lambda folder, sources: asked.append((folder, sources)))
+    fetch = Mock()
+    monkeypatch.setattr("cifar_lab.data.datamodule.fetch", fetch)
     folder = tmp_path / (root or "cifar_lab")
     data = CIFAR10DataModule(None if root is None else folder, download=download, sources=("http://x",))
     with pytest.raises(DataError, match=re.escape(str(folder))):  # as nothing was really fetched
         data.setup()
-    assert asked == ([(folder, ("http://x",))] if fetches else [])
+    assert fetch.call_args_list == [call(folder, ("http://x",))] * fetches
     folder.mkdir()
     for name in (name for names in FILES.values() for name in names):
         (folder / name).touch()
     with pytest.raises(DataError, match=re.escape(str(folder / "data_batch_1"))):  # as it is empty
         data.setup()
-    assert len(asked) == fetches
+    assert fetch.call_count == fetches
 
 
 class ArraysDataModule(InMemoryDataModule):

@@ -1,5 +1,7 @@
 """RandAugment of a batch does to every image what torchvision does to one, at operations drawn for each image."""
 
+import itertools
+
 import pytest
 import scipy.stats
 import torch
@@ -19,26 +21,18 @@ from cifar_lab.data.randaugment import (
     randaugment,
     strength,
 )
+from tests.data.pictures import random_images, seeded
 
 NAMES = list(OPERATIONS)
 SIGNED_NAMES = [(name, negated) for name in NAMES for negated in (False, True)[: 1 + OPERATIONS[name].signed]]
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def random_images(count: int, height: int = 32, width: int = 32) -> Tensor:
-    return torch.randint(256, (count, height, width, 3), dtype=torch.uint8, generator=seeded())
-
-
-def sample_images(height: int = 32, width: int = 32) -> Tensor:
+def sample_images() -> Tensor:
     """Noise, smooth pictures in high and low contrast, and the flat ones that contrast and histograms stumble over."""
-    noise = random_images(6, height, width)
-    coarse = torch.rand(8, 3, 5, 5, generator=seeded(1))
-    smooth = F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1).permute(0, 2, 3, 1) * 255
+    noise, coarse = random_images(6), torch.rand(8, 3, 5, 5, generator=seeded(1))
+    smooth = F.interpolate(coarse, (32, 32), mode="bicubic").clamp(0, 1).permute(0, 2, 3, 1) * 255
     faint = 90 + smooth[:4] / 10
-    flat = torch.tensor([0, 1, 254, 255]).view(4, 1, 1, 1).expand(4, height, width, 3)
+    flat = torch.tensor([0, 1, 254, 255]).view(4, 1, 1, 1).expand(4, 32, 32, 3)
     two_levels = torch.where(noise[:2] < 250, 17, 200)
     one_flat_channel = noise[2:4].clone()
     one_flat_channel[..., 1] = 77
@@ -82,22 +76,23 @@ def test_strengths_equal_torchvisions_at_every_magnitude(name: str, negated: boo
         assert ours == torchvision_strength(name, magnitude, negated)
 
 
-@pytest.mark.parametrize("magnitude", [0, 9, 30, *(pytest.param(value, marks=pytest.mark.slow) for value in (1, 17))])
+MANY = [sample_images(), random_images(2, 20, 27)]
+OFTEN = {(0, 0), (0, 9), (0, 30), (1, 9)}
+
+
+@pytest.mark.parametrize(
+    ("sample", "magnitude"),
+    [
+        pytest.param(sample, magnitude, marks=() if (sample, magnitude) in OFTEN else pytest.mark.slow)
+        for sample, magnitude in itertools.product((0, 1), (0, 1, 4, 9, 17, 30))
+    ],
+)
 @pytest.mark.parametrize(("name", "negated"), SIGNED_NAMES)
-def test_an_operation_equals_torchvisions_on_each_image(name: str, negated: bool, magnitude: int) -> None:
-    images, operation = sample_images(), OPERATIONS[name]
+def test_an_operation_equals_torchvisions_on_each_image(name: str, negated: bool, sample: int, magnitude: int) -> None:
+    images, operation = MANY[sample], OPERATIONS[name]
     expected = torch.stack([by_torchvision(image, name, magnitude, negated) for image in images])
     result = apply_operation(images, operation, strength(operation, magnitude, negated))
-    assert result.dtype == torch.uint8
-    assert torch.equal(result, expected)
-
-
-@pytest.mark.parametrize("magnitude", [9, *(pytest.param(value, marks=pytest.mark.slow) for value in (4, 30))])
-@pytest.mark.parametrize(("name", "negated"), SIGNED_NAMES)
-def test_images_of_another_shape_are_treated_as_torchvision_does(name: str, negated: bool, magnitude: int) -> None:
-    images, operation = random_images(2, 20, 27), OPERATIONS[name]
-    expected = torch.stack([by_torchvision(image, name, magnitude, negated) for image in images])
-    assert torch.equal(apply_operation(images, operation, strength(operation, magnitude, negated)), expected)
+    assert result.dtype == torch.uint8 and torch.equal(result, expected)
 
 
 @pytest.mark.parametrize(("name", "negated"), SIGNED_NAMES)
@@ -136,18 +131,15 @@ def test_a_batch_is_cropped_and_flipped_and_then_changed_by_the_operations_that_
     assert torch.equal(generator.get_state(), own.get_state())
 
 
-def test_operations_and_signs_are_uniform_and_only_signed_operations_are_negated() -> None:
-    operations, negated = (draws.flatten() for draws in draw_operations(2, 20_000, seeded()))
+def test_draws_are_uniform_and_independent_and_only_signed_operations_are_negated() -> None:
+    rounds, signs = draw_operations(2, 20_000, seeded())
+    operations, negated = rounds.flatten(), signs.flatten()
     counts = torch.stack([operations[~negated].bincount(minlength=14), operations[negated].bincount(minlength=14)])
     assert scipy.stats.chisquare(counts.sum(0).numpy()).pvalue > 1e-4
     signed = torch.tensor([operation.signed for operation in OPERATIONS.values()])
     assert scipy.stats.chisquare(counts[:, signed].flatten().numpy()).pvalue > 1e-4
     assert counts[1, ~signed].sum() == 0
-
-
-def test_draws_of_the_rounds_and_of_neighbours_in_a_batch_are_independent() -> None:
-    operations, _ = draw_operations(2, 20_000, seeded(1))
-    for first, second in (operations, (operations[0, ::2], operations[0, 1::2])):
+    for first, second in (rounds, (rounds[0, ::2], rounds[0, 1::2])):  # of two rounds, and of neighbours
         pairs = (first * 14 + second).bincount(minlength=14**2)
         assert scipy.stats.chisquare(pairs.numpy()).pvalue > 1e-4
 

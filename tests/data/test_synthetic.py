@@ -1,16 +1,14 @@
 """The synthetic images are reproducible, in CIFAR-10's format, and hard for a linear model but not for the CNN."""
 
-import functools
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from cifar_lab.data.augment import flip_crop
 from cifar_lab.data.images import NUM_CLASSES, LabelledImages
-from cifar_lab.data.loader import BatchLoader
 from cifar_lab.data.synthetic import CLASSES, generate
-from cifar_lab.models import CNN
+from tests.conftest import Outcome
 
 
 def test_the_arguments_alone_decide_the_tensors_and_the_global_random_state_stays_as_it_was() -> None:
@@ -28,10 +26,8 @@ def test_the_arguments_alone_decide_the_tensors_and_the_global_random_state_stay
 @pytest.mark.parametrize(("num_train", "num_test"), [(20, 7), (1, 1), (7, 1003)])
 def test_sets_have_the_sizes_format_and_balance_promised(num_train: int, num_test: int) -> None:
     for data, count in zip(generate(num_train, num_test), (num_train, num_test), strict=True):
-        assert data.images.shape == (count, 32, 32, 3)
-        assert data.images.dtype == torch.uint8
-        assert data.labels.shape == (count,)
-        assert data.labels.dtype == torch.int64
+        assert data.images.shape == (count, 32, 32, 3) and data.images.dtype == torch.uint8
+        assert data.labels.shape == (count,) and data.labels.dtype == torch.int64
         sizes = data.labels.bincount(minlength=NUM_CLASSES)
         assert len(sizes) == NUM_CLASSES == len(CLASSES)
         assert sizes.max() - sizes.min() <= 1
@@ -71,29 +67,10 @@ def test_a_linear_model_on_the_pixels_stays_under_half() -> None:
 
 
 @pytest.mark.slow
-def test_the_cnn_passes_85_percent_within_three_epochs() -> None:
-    train, test = generate(10_000, 2_000)
-    pixels = train.images / 255
-    mean, std = pixels.mean((0, 1, 2)).tolist(), pixels.std((0, 1, 2)).tolist()
-    batches = BatchLoader(train, 128, mean, std, augment=flip_crop, shuffle=True)
-    torch.manual_seed(0)
-    model = CNN(activation=functools.partial(nn.LeakyReLU, 0.1)).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3 * len(batches))
-    for epoch in range(3):
-        batches.set_epoch(epoch)
-        for images, labels in batches:
-            optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = model(images)
-            nn.functional.cross_entropy(logits.float(), labels).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-    model.eval()
-    with torch.inference_mode():
-        logits = torch.cat([model(images) for images, _ in BatchLoader(test, 500, mean, std)])
-    assert _accuracy(logits, test.labels) > 0.85
+def test_the_cnn_passes_85_percent_within_three_epochs(lab: Callable[..., Outcome]) -> None:
+    sizes = ("data=synthetic", "data.num_train=10000", "data.num_test=2000", "protocol=report")
+    (run,) = lab(*sizes, "epochs=3", "trainer=cpu", "logger=none").runs
+    assert run.result()["test/acc"] > 0.85
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -24,10 +24,11 @@ from cifar_lab.engines import handover, side_by_side
 from cifar_lab.engines.handover import Job, RunFailedError
 from cifar_lab.engines.in_turn import Jobs
 from cifar_lab.engines.jobs import Turn
+from cifar_lab.machine import hardware
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.runs import Run, Sweep
-from cifar_lab.runs.fingerprints import fingerprint
-from tests.comparison import differences
+from cifar_lab.train import assembly
+from tests.comparison import sweep_differences
 from tests.conftest import TINY, Compose, Outcome, names, refusal
 
 Lab = Callable[..., Outcome]
@@ -121,7 +122,8 @@ def test_jobs_that_are_missing_left_or_interrupted_are_told_apart(lab: Lab) -> N
     dead.start({}, lines[0])
     interrupted.start({}, lines[1])
     interrupted.fail("interrupted", Interrupted(signal.SIGTERM))
-    jobs = Jobs(bool, _plan(lines, sweep.folder))
+    plan = Plan(parsed([]), [PlannedJob(words) for words in lines], sweep_folder=sweep.folder, beside=2)
+    jobs = Jobs(bool, plan)
     jobs.look()
     assert [folder.name for folder in jobs.folders.values()] == ["seed=0", "seed=1"]
     assert jobs.left == [0]
@@ -147,10 +149,6 @@ def test_a_process_of_jobs_begins_no_other_after_a_signal(monkeypatch: pytest.Mo
     assert len(done) == 1
 
 
-def _plan(jobs: list[list[str]], folder: Path) -> Plan:
-    return Plan(parsed([]), [PlannedJob(words) for words in jobs], sweep_folder=folder, beside=2)
-
-
 @pytest.mark.usefixtures("joblib")
 @pytest.mark.parametrize(("number", "handed_on"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
 def test_a_signal_is_handed_on_but_for_what_a_terminal_sends_to_all(
@@ -172,46 +170,29 @@ def test_a_killed_process_of_jobs_is_told() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("joblib")
-def test_jobs_side_by_side_have_the_numbers_of_jobs_one_after_the_other(lab: Lab) -> None:
-    line = ["-m", *PLAIN, "epochs=1", "seed=0,1"]
-    beside = lab(*line, "jobs_per_device=2", "hydra.sweep.dir=beside")
-    assert beside.code == 0, beside.stderr
-    assert [run.status()["threads"] for run in beside.runs] == [1, 1]
-    assert len({run.status()["process"] for run in beside.runs} - {os.getpid()}) == 2
-    assert Path("beside/table.md").exists()
-    assert lab(*line, "hydra.sweep.dir=after").code == 0
-    beside_runs, after_runs = Sweep("beside").runs(), Sweep("after").runs()
-    assert [run.folder.name for run in beside_runs] == [run.folder.name for run in after_runs]
-    for one, other in zip(beside_runs, after_runs, strict=True):
-        assert not differences(one, other)
-    # A finished one is not trained again, in whichever way the command asks for it.
-    before = [run.status() for run in beside_runs]
-    assert lab(*line, "hydra.sweep.dir=beside").code == 0
-    assert [run.status() for run in beside_runs] == before
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("joblib")
-def test_a_job_that_fails_is_told_and_the_others_run(lab: Lab) -> None:
-    line = ["-m", *PLAIN, "epochs=1", "optimizer=sgd", "bn=false", "grad_clip=0", "optimizer.lr=1e30,0.01"]
-    outcome = lab(*line, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    assert outcome.code == 1
-    states = {run.config()["optimizer"]["lr"]: run.state() for run in outcome.runs}
-    assert states == {1e30: "diverged", 0.01: "finished"}
-    names(outcome.stderr.splitlines()[-1], "optimizer.lr", "nan")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("joblib")
-def test_a_process_is_killed_and_the_same_command_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    line = ["-m", *killing_loss(monkeypatch), *PLAIN, "epochs=1", "seed=0,1,2", "jobs_per_device=2"]
-    killed = lab(*line)
+@pytest.mark.parametrize("how", ["jobs_per_device=2", "hydra/launcher=joblib hydra.launcher.n_jobs=2"])
+def test_the_same_command_ends_a_sweep_of_which_a_process_was_killed_and_has_the_numbers_of_one_process(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    line = ["-m", *killing_loss(monkeypatch), *PLAIN, "seed=0,1,2,3"]
+    killed = lab(*line, *how.split(), "hydra.sweep.dir=beside")
     assert killed.code == 1
     assert killed.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in killed.stderr
-    again = lab(*line)
+    assert len([run for run in Sweep("beside").runs() if run.has_result()]) < 4
+    again = lab(*line, *how.split(), "hydra.sweep.dir=beside")
     assert again.code == 0, again.stderr
-    assert [run.state() for run in again.runs] == ["finished"] * 3
+    before = [run.status() for run in Sweep("beside").runs()]
+    assert [status["threads"] for status in before] == [1] * 4
+    assert len({status["process"] for status in before} - {os.getpid()}) >= 2
+    assert lab(*line, "hydra.sweep.dir=serial").code == 0
+    assert not sweep_differences(Sweep("beside"), Sweep("serial"))
+    for one, other in zip(Sweep("beside").runs(), Sweep("serial").runs(), strict=True):
+        assert one.steps_file.read_bytes() == other.steps_file.read_bytes()
+        assert one.chosen_weights().read_bytes() == other.chosen_weights().read_bytes()
+    # A finished one is not trained again, in whichever way the command asks for it.
+    assert lab(*line, "hydra.sweep.dir=beside").code == 0
+    assert [run.status() for run in Sweep("beside").runs()] == before
 
 
 @pytest.mark.slow
@@ -227,37 +208,19 @@ def test_a_signal_stops_all_of_them_where_they_can_go_on(lab: Lab, number: signa
 
 def test_a_missing_package_is_one_line_that_says_how_to_get_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    for word, extra in {
-        "jobs_per_device=2": "joblib",
-        "hydra/launcher=joblib": "joblib",
-        "hydra/launcher=ray": "ray",
-    }.items():
-        refusal(
-            lab("-m", *TINY, "seed=0,1", word), word, f"hydra-{extra}-launcher", f"pip install 'cifar-lab[{extra}]'"
-        )
+    launchers = {"jobs_per_device=2": "joblib", "hydra/launcher=joblib": "joblib", "hydra/launcher=ray": "ray"}
+    for word, extra in launchers.items():
+        outcome = lab("-m", *TINY, "seed=0,1", word)
+        refusal(outcome, word, f"hydra-{extra}-launcher", f"pip install 'cifar-lab[{extra}]'")
 
 
-@pytest.mark.parametrize("word", ["jobs_per_device=0", "jobs_per_device=1,2"])
 @pytest.mark.usefixtures("joblib")
-def test_what_is_no_number_of_jobs_is_refused(lab: Lab, word: str) -> None:
-    refusal(lab("-m", *TINY, "seed=0,1", word), word)
-
-
-def test_the_fingerprint_is_that_of_the_run_wherever_it_runs(composed: Compose) -> None:
-    from cifar_lab.config import resolved
-
-    configs = [resolved(composed(*TINY, f"jobs_per_device={number}")) for number in (1, 3)]
-    assert fingerprint(configs[0]) == fingerprint(configs[1])
-
-
-def test_the_time_left_counts_on_jobs_side_by_side() -> None:
-    assert Turn(1, 9, later=7, each=10.0, beside=3).seconds_left() == 10 + 10 * 3
+def test_what_is_no_number_of_jobs_is_refused(lab: Lab) -> None:
+    for word in ("jobs_per_device=0", "jobs_per_device=1,2"):
+        refusal(lab("-m", *TINY, "seed=0,1", word), word)
 
 
 def test_a_job_has_a_gpu_of_its_own(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cifar_lab.machine import hardware
-    from cifar_lab.train import assembly
-
     monkeypatch.setattr(hardware, "device_count", lambda accelerator: 2)
     config, native = composed(*TINY), hardware.Native("cuda", "32-true", hardware.torch.channels_last)
     turns = [Turn(number, 4, later=0, beside=4) for number in (1, 2, 3, 4)]
