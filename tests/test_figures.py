@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cifar_lab.figures import confusion_matrix
+from cifar_lab.evaluate.figures import confusion_matrix
 from cifar_lab.report.page.figures import Judged, agreement
 from cifar_lab.table.figures import compared_curves
 from cifar_lab.train.figures import learning_rate, training_curves
@@ -53,7 +53,8 @@ def test_a_learning_rate_over_decades_gets_a_logarithmic_axis() -> None:
 
 
 def test_a_confusion_matrix_shows_counts_and_percent_of_the_true_class() -> None:
-    figure = confusion_matrix(np.array([[3, 1], [0, 1200]]), ["cat", "dog"], "a run")
+    figure = confusion_matrix(np.array([[3, 1], [0, 1200]]), ["cat", "dog"], r"a $\x$ run")
+    figure.draw_without_rendering()  # a name with dollars is not a formula
     axes = figure.axes[0]
     assert _texts(figure) == {"3\n75.0%", "1\n25.0%", "0\n0.0%", "1,200\n100.0%"}
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]

@@ -34,6 +34,9 @@ class Jobs:
         failures: What has not finished.
     """
 
+    # Whether the jobs of `left` are tried once more at the end.
+    looks_again = True
+
     def __init__(self, task: Task, plan: Plan) -> None:
         self.task = task
         self.plan = plan
@@ -70,8 +73,6 @@ class Jobs:
             self.run(again)
         getattr(callbacks, f"on_{kind}_end")(config=first, config_name="train")
         self.check()
-
-    looks_again = True
 
     def run(self, numbers: Sequence[int]) -> None:
         """Run some of the jobs."""

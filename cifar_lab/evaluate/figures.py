@@ -9,6 +9,7 @@ from matplotlib.ticker import PercentFormatter
 from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, wrapped
 
 _COLUMNS = 8
+_MOST_LABELLED = 20  # classes; the numbers of more would overlap, and take many seconds to lay out
 
 
 def reliability(panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], title: str) -> Figure:
@@ -64,4 +65,51 @@ def mistakes(
     for axes, image, own, given, share in zip(grid, images, true, predicted, probability, strict=False):
         axes.imshow(image, interpolation="nearest")
         axes.set_title(f"{given} {share:.1%}\nis {own}", fontsize=7.5, parse_math=False)
+    return figure
+
+
+def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """A confusion matrix `(C, C)` with true classes in rows, in counts and in percent of the true class.
+
+    With more classes than `_MOST_LABELLED` cells have colours alone.
+    """
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(8.4, 7.4), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*counts.shape) if len(classes) <= _MOST_LABELLED else ():
+        colour = "white" if shares[row, column] > 0.5 else "black" if counts[row, column] else "0.7"
+        text = f"{counts[row, column]:,}\n{shares[row, column]:.1%}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=colour)
+    ticks = np.arange(len(classes))
+    axes.set_xticks(ticks, classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, classes)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title(wrapped(title, 80), fontsize=10, parse_math=False)
+    figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1), label="share of the true class")
+    return figure
+
+
+def confusion_matrices(counts: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
+    """Several confusion matrices `(C, C)`, by the title of each, in percent of the true class."""
+    columns = min(3, len(counts))
+    rows = -(-len(counts) // columns)
+    figure = Figure(figsize=(0.6 + 3.8 * columns, 4.1 * rows), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    ticks = np.arange(len(classes))
+    for axes in grid[len(counts) :]:
+        axes.remove()
+    for axes, (name, matrix) in zip(grid, counts.items(), strict=False):
+        percents = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        axes.imshow(percents, cmap="Blues", vmin=0, vmax=100)
+        for row, column in np.ndindex(*matrix.shape) if len(classes) <= _MOST_LABELLED else ():
+            percent = percents[row, column]
+            shade = "white" if percent > 50 else "black" if percent >= 0.5 else "0.75"
+            axes.text(column, row, f"{percent:.0f}", ha="center", va="center", fontsize=6.5, color=shade)
+        axes.set_xticks(ticks, classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+        axes.set_yticks(ticks, classes, fontsize=7)
+        axes.set_title(wrapped(name, 44), fontsize=9, parse_math=False)
+    figure.supxlabel("predicted class", fontsize=9)
+    figure.supylabel("true class", fontsize=9)
     return figure

@@ -10,7 +10,8 @@ import numpy as np
 from cifar_lab.evaluate import figures
 from cifar_lab.evaluate.calibration import reliability
 from cifar_lab.evaluate.evaluating import Evaluation
-from cifar_lab.figures import Figure, confusion_matrix
+from cifar_lab.evaluate.figures import confusion_matrix
+from cifar_lab.figures import Figure
 from cifar_lab.runs import replacing
 from cifar_lab.runs.files import write_arrays
 from cifar_lab.runs.outputs import write_figure, write_table

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cifar_lab.figures import confusion_matrix
+from cifar_lab.evaluate.figures import confusion_matrix
 from cifar_lab.runs import Run
 from cifar_lab.runs.labels import data_name, protocol_words, val_label
 from cifar_lab.statistics.accuracies import wilson_interval

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from cifar_lab import figures
+from cifar_lab.evaluate.figures import confusion_matrices
 from cifar_lab.figures import Figure, colours
 from cifar_lab.report.page.figures import Judged, agreement
 from cifar_lab.report.reproduction import PROTOCOLS, Section
@@ -55,7 +55,7 @@ def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
         words = f"{title}: confusion matrices of the chosen epoch, percent of the true class"
         counts = {label: np.array(result["confusion_matrix"]) for label, result in tested.items()}
         classes = next(iter(tested.values()))["classes"]
-        yield Picture(f"{name}-confusion", words, figures.confusion_matrices(counts, classes))
+        yield Picture(f"{name}-confusion", words, confusion_matrices(counts, classes))
 
 
 def glance(sections: Sequence[Section]) -> Iterator[Picture]:
