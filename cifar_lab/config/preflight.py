@@ -1,5 +1,6 @@
 """What a command line trains, composed and checked before anything heavy is imported or any folder is made."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,7 +110,7 @@ class _Check:
 
     def _sweep(self, overrides: list[Override], is_study: bool) -> Plan:
         axes = axes_of(overrides)
-        jobs = list(_product(axes))
+        jobs = [list(job) for job in itertools.product(*axes)]
         swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
         common = [override.key_or_group for override in overrides if override.key_or_group not in swept]
         hydra, named, name = list(self.search), list[str](), naming.sweep_name(overrides)
@@ -210,10 +211,3 @@ def parsed_words(words: Sequence[str], loader: Loader) -> list[Override]:
             return OverridesParser.create(config_loader=loader).parse_overrides(list(words))
     except HydraException as error:
         raise ValueError(" ".join(str(error).split())) from None
-
-
-def _product(axes: Sequence[Sequence[str]]) -> list[list[str]]:
-    jobs: list[list[str]] = [[]]
-    for axis in axes:
-        jobs = [[*job, word] for job in jobs for word in axis]
-    return jobs
