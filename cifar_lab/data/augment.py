@@ -46,7 +46,7 @@ def crop(images: Tensor, tops: Tensor, lefts: Tensor, padding: int) -> Tensor:
         padding: Zeros on each side, in pixels.
     """
     count, height, width, channels = images.shape
-    padded = F.pad(images, (0, 0, padding, padding, padding, padding))
+    padded = F.pad(images, (0, 0, padding, padding, padding, padding)).contiguous()
     row = padded.stride(1)
     # A view of the window at every byte of the padded batch; choosing B of them copies whole rows, not pixels.
     num_windows = padded.numel() - (height - 1) * row - width * channels + 1

@@ -49,7 +49,7 @@ def test_crop_at_every_offset_equals_torchvision(padding: int, size: tuple[int, 
     images = random_images(len(tops), *size)
     expected = by_torchvision(images, tops, lefts, torch.zeros(len(tops), dtype=torch.bool), padding)
     planes = images.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
-    for layout in (images, planes) if padding else (images,):
+    for layout in (images, planes):
         cropped = crop(layout, tops, lefts, padding)
         assert cropped.dtype == torch.uint8 and torch.equal(cropped, expected)
 

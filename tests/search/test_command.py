@@ -18,7 +18,7 @@ from cifar_lab.runs import Run, find_runs
 from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.search import command as search_command
 from cifar_lab.search.trials import Trial
-from cifar_lab.train import command as train_command
+from cifar_lab.train import fitting
 from tests.conftest import TINY, names, quick, refusal
 
 pytest.importorskip("optuna")
@@ -66,13 +66,13 @@ def again(command: Command, searched: Searched) -> Command:
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """One entry for each time that a run is trained."""
     done: list[object] = []
-    trained = train_command.trained
+    trained = fitting.trained
 
     def counted(work: Any) -> dict[str, Any]:
         done.append(work)
         return trained(work)
 
-    monkeypatch.setattr(train_command, "trained", counted)
+    monkeypatch.setattr(fitting, "trained", counted)
     return done
 
 
@@ -146,7 +146,7 @@ def test_after_a_failure_and_after_a_signal_the_same_command_resumes_the_search(
         def fails(*_: object) -> None:
             raise RuntimeError("memory")
 
-        broken.setattr(train_command, "trained", fails)
+        broken.setattr(fitting, "trained", fails)
         code, _, err = command(*line)
     assert code == 1
     names(err.splitlines()[-1], "trial 0")
