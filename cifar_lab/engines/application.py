@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from hydra import version
 from hydra._internal.utils import _run_hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -93,6 +94,7 @@ def show(line: CommandLine) -> None:
 
     def hydras() -> None:
         conf = str(schema.conf_folder())
+        version.setbase("1.3")  # as `hydra.main` does
         _run_hydra(line.flags, line.parser, lambda config: None, config_path=conf, config_name="train")
 
     environment = os.environ.get("HYDRA_FULL_ERROR")
