@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from PIL import Image
 
+from cifar_lab.landscape.batch_norm.numbers import Written
 from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES
 from cifar_lab.report.published import Row, tables
 from cifar_lab.runs import Run
@@ -157,3 +160,13 @@ def quadratic_probes(
     told |= {f"relative_{name}": values for name, values in of_relative.items()}
     told["relative_distance"] = np.asarray(DISTANCES)
     return told
+
+
+def check_written(written: Written, folder: Path, names: set[str], printed: str) -> None:
+    """Check the files of a comparison by their names, the size of its figure, its first table and what it printed."""
+    assert {path.name for path in folder.iterdir()} == names
+    assert printed.splitlines() == written.sentences
+    with Image.open(written.figures[0]) as picture:
+        assert min(picture.size) > 500
+    name, table = next(iter(written.tables.items()))
+    pd.testing.assert_frame_equal(pd.read_csv(folder / f"{name}.csv"), table)

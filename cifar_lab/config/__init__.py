@@ -1,4 +1,4 @@
-"""How a run is composed: the only room, beside the entry points and `assembly`, that knows Hydra and OmegaConf."""
+"""Composition and checks of a command line, by Hydra and OmegaConf."""
 
 from cifar_lab.config.build import build, build_scheduler
 from cifar_lab.config.devices import UNSYNCED, here

@@ -43,13 +43,12 @@ def check_jobs(number: int, of: str) -> None:
 
 
 def ends(axes: Sequence[Sequence[str]], overrides: Sequence[Override]) -> list[list[str]]:
-    """The axes, of a long range its ends alone, which stand for the values between them."""
-    long = {
-        override.get_key_element()
-        for override in overrides
-        if isinstance(override.value(), RangeSweep) and len(values(override)) > _LONG_RANGE
-    }
-    return [[axis[0], axis[-1]] if axis[0].partition("=")[0] in long else list(axis) for axis in axes]
+    """The axes, each long range reduced to its two ends, which stand for the values between them."""
+    ranges = {override.get_key_element() for override in overrides if isinstance(override.value(), RangeSweep)}
+    return [
+        [axis[0], axis[-1]] if len(axis) > _LONG_RANGE and axis[0].partition("=")[0] in ranges else list(axis)
+        for axis in axes
+    ]
 
 
 def around(axes: Sequence[Sequence[str]]) -> Iterator[list[str]]:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,14 +25,15 @@ class CommandLine:
         flags: Hydra's, by argparse.
         words: What is set, `key=value` each; for `resume=FOLDER` the run's own command line too.
         typed: Those of `words` that were typed, without `resume=`.
-        resumed: The folder of the run that is resumed.
+        resumed: The folder of the run that is resumed; None without one.
+        parser: What has parsed it; Hydra's help shows its flags.
     """
 
     flags: argparse.Namespace
     words: tuple[str, ...]
-    typed: tuple[str, ...] = ()
-    resumed: Path | None = None
-    parser: argparse.ArgumentParser = field(default_factory=get_args_parser, repr=False)
+    typed: tuple[str, ...]
+    resumed: Path | None
+    parser: argparse.ArgumentParser
 
     @property
     def trains(self) -> bool:
@@ -76,33 +77,40 @@ def search_path(config_dir: str | Path | None) -> list[str]:
         return []
     folder = Path(config_dir).resolve()
     if not folder.is_dir():
-        raise ValueError(f"--config-dir {folder} is no folder")
+        raise ValueError(f"--config-dir {folder} is not a folder")
     return [f"hydra.searchpath=['file://{folder}']"]
 
 
 @contextmanager
 def composing() -> Iterator[Loader]:
-    """Let Hydra compose from `conf/`; a Hydra that the caller has begun is there again at the end.
+    """Let Hydra compose from `conf/`, then restore the Hydra that the caller had initialised.
 
     Raises:
-        ValueError: Hydra or OmegaConf has refused something inside; in one line.
+        ValueError: Hydra or OmegaConf refused something inside; in one line.
     """
     callers = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(schema.conf_folder()), version_base="1.3"):
+        with in_one_line(), initialize_config_dir(str(schema.conf_folder()), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
             assert isinstance(loader, Loader)
             yield loader
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(" ".join(f"{error} {error.__cause__ or ''}".split())) from None
     finally:
         GlobalHydra.instance().hydra = callers
 
 
 @contextmanager
+def in_one_line() -> Iterator[None]:
+    """Raise `ValueError`, in one line, for what Hydra or OmegaConf refuses inside."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(" ".join(f"{error} {error.__cause__ or ''}".split())) from None
+
+
+@contextmanager
 def refusing() -> Iterator[None]:
-    """Raise `ValueError`, in one line, for what Hydra raises inside: nearly anything at what it did not foresee."""
+    """Raise `ValueError`, in one line, for exceptions of other kinds: Hydra raises nearly any at unforeseen input."""
     try:
         yield
     except (HydraException, OmegaConfBaseException):

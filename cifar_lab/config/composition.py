@@ -5,14 +5,13 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import checks, naming, schema, targets
 from cifar_lab.config.axes import values
+from cifar_lab.config.command_line import composing
 from cifar_lab.config.precedence import Loader
 from cifar_lab.data import files
 from cifar_lab.runs.fingerprints import leaves
@@ -140,8 +139,5 @@ def composed(lines: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: It cannot be composed.
     """
-    try:
-        with initialize_config_dir(str(schema.conf_folder()), version_base="1.3"):
-            return naming.plain(compose("train", list(lines), return_hydra_config=True))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(" ".join(str(error).split())) from None
+    with composing():
+        return naming.plain(compose("train", list(lines), return_hydra_config=True))

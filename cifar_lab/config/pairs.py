@@ -16,8 +16,9 @@ def contradictions(
 ) -> Iterator[list[str]]:
     """The jobs that differ from the first along two axes, and whose settings make no sense together.
 
-    What a value changes in the first job is known from the job that differs in it alone; both changes together are
-    what the pair composes, unless one option replaces what the other sets: whoever calls composes these pairs.
+    Each value's changes to the first job are taken from the job that differs in that value alone, and both values'
+    changes are applied together. Composing may give something else if one option replaces what the other sets, so the
+    caller composes the pairs that are yielded.
 
     Args:
         axes: The words of each axis.
@@ -56,7 +57,9 @@ def _applied(base: Mapping[str, Any], changes: _Change) -> dict[str, Any]:
     for path, value in changes:
         node: Any = config
         for key in path[:-1]:
-            node = node.setdefault(key, {}) if isinstance(node, dict) else {}
+            if not isinstance(node.get(key), dict):  # the other change has replaced the group
+                node[key] = {}
+            node = node[key]
         if value is _GONE:
             node.pop(path[-1], None)
         else:

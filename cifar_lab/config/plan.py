@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig
 
 from cifar_lab.config import launchers, naming, schema
 from cifar_lab.config.command_line import CommandLine
@@ -17,7 +17,7 @@ class PlannedJob:
 
     Attributes:
         words: Its command line.
-        composed: What the check has composed of it, with Hydra's own part; None if that is left until its turn.
+        composed: Its composition with Hydra's own part, if the check made one; else it is composed in its turn.
     """
 
     words: list[str]
@@ -35,9 +35,9 @@ class Plan:
         hydra: The words for Hydra that each job is composed with.
         sweep_folder: Where a sweep's runs go; None for a single run.
         common: The keys that all jobs of a sweep share; None for a single run.
-        launcher: What hands the jobs to processes; None if this process runs them.
-        beside: How many jobs run at a time on this machine.
-        notes: Lines for the user about what is allowed but worth a word.
+        launcher: What hands the jobs to other processes; None if this process runs them.
+        beside: Number of jobs that run at the same time on this machine.
+        notes: Lines for the user about settings that are allowed but perhaps not meant.
     """
 
     line: CommandLine
@@ -63,19 +63,13 @@ class Plan:
         return max((file.stat().st_mtime for folder in folders for file in folder.rglob("*.yaml")), default=0.0)
 
     def composed(self, job: PlannedJob) -> DictConfig:
-        """A job's composition, with Hydra's own part; within `composing`.
+        """A job's composition, with Hydra's own part, by the check or now; within `composing`."""
+        return self.compose(job) if job.composed is None else job.composed
+
+    def compose(self, job: PlannedJob) -> DictConfig:
+        """Compose a job with all that the plan has settled, the launcher's settings too; within `composing`.
 
         Raises:
             hydra.errors.HydraException: It cannot be composed.
         """
-        config = job.composed
-        if config is None:
-            config = compose("train", [*job.words, *self.named, *self.hydra], return_hydra_config=True)
-        if self.sweep_folder is not None:  # written out, as a folder that is named by the time would be another one
-            with read_write(config.hydra):
-                config.hydra.sweep.dir = str(self.sweep_folder)
-        return config
-
-    def launching(self) -> DictConfig:
-        """What Hydra's launcher is made from: the first job, with the launcher's settings; within `composing`."""
-        return compose("train", [*self.jobs[0].words, *self.named, *self.hydra], return_hydra_config=True)
+        return compose("train", [*job.words, *self.named, *self.hydra], return_hydra_config=True)

@@ -1,4 +1,4 @@
-"""What a command line trains, composed and checked before anything heavy is imported or any folder is made."""
+"""Compose and check a command line, before anything heavy is imported and any folder is made."""
 
 import itertools
 import math
@@ -35,7 +35,7 @@ _AUTO_FOLDER = "outputs/${name}/${run_folder:true}"
 
 
 def checked(arguments: Sequence[str]) -> Plan:
-    """Check a command line that trains, and print what is allowed but worth a word.
+    """Check a command line that trains, and print its notes.
 
     Args:
         arguments: Without the program's name.
@@ -93,7 +93,7 @@ class _Check:
         launchers.check_launcher(overrides)
         is_study_typed = any(line.startswith("study=") for line in self.line.typed)
         if self.line.resumed is not None and (self.is_sweep or is_study_typed):
-            raise ValueError("resume= names one run; a sweep goes on by itself when its command is given again")
+            raise ValueError("resume= names one run; run a sweep's command again to resume it")
         groups = set(self.loader.list_groups(""))
         for override in overrides:
             if override.key_or_group in groups:
@@ -125,9 +125,12 @@ class _Check:
             composed[tuple(words)], _ = self._check_job([*words, *named, *hydra])
         first = composed[tuple(jobs[0])]
         folder = Path(first.hydra.sweep.dir)
+        for config in composed.values():  # a folder named by the time would differ from job to job
+            config.hydra.sweep.dir = str(folder)
         beside, how = side_by_side.plan(first)
         hydra += [word for word in jobs[0] if not naming.own_lines([word])]
         hydra += [*how, "hydra.sweep.dir='{}'".format(str(folder).replace("'", r"\'"))]
+        launcher = launchers.chosen(str(first.hydra.launcher._target_))
         return Plan(
             self.line,
             [PlannedJob(naming.own_lines(job), composed.get(tuple(job))) for job in jobs],
@@ -135,7 +138,7 @@ class _Check:
             hydra,
             folder,
             frozenset(common if name else ()),
-            launchers.JOBLIB if beside > 1 else launchers.chosen(str(first.hydra.launcher._target_)),
+            launchers.JOBLIB if beside > 1 else None if launcher is launchers.JOBLIB else launcher,
             beside,
             self.notes,
         )

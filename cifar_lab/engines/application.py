@@ -12,11 +12,9 @@ from typing import NoReturn
 
 from hydra import version
 from hydra._internal.utils import _run_hydra
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import Plan, completion, schema
-from cifar_lab.config.command_line import CommandLine, composing
+from cifar_lab.config.command_line import CommandLine, composing, in_one_line
 from cifar_lab.config.launchers import JOBLIB, RAY, SLURM, Launcher
 from cifar_lab.engines.handover import RunFailedError, Task
 from cifar_lab.engines.in_turn import Jobs
@@ -70,8 +68,7 @@ def run_jobs(task: Task, plan: Plan) -> list[Path]:
         RunFailedError: A run failed; in a sweep, after the others have run.
         KeyboardInterrupt: A run was interrupted.
     """
-    is_alone = plan.launcher is JOBLIB and plan.beside == 1
-    jobs = (Jobs if is_alone else _ENGINES.get(plan.launcher, Jobs))(task, plan)
+    jobs = _ENGINES.get(plan.launcher, Jobs)(task, plan)
     try:
         if jobs.sweep is not None:
             jobs.sweep.plan([job.words for job in plan.jobs])
@@ -100,13 +97,11 @@ def show(line: CommandLine) -> None:
     environment = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # the wording of errors is ours
     try:
-        with _process_as_before():
+        with in_one_line(), _process_as_before():
             if line.flags.shell_completion:
                 completion.answer(hydras)
             else:
                 hydras()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(" ".join(f"{error} {error.__cause__ or ''}".split())) from None
     finally:
         if environment is None:
             del os.environ["HYDRA_FULL_ERROR"]

@@ -17,7 +17,7 @@ from cifar_lab.runs import LockedError
 
 
 class RunFailedError(Exception):
-    """A run that ended without a result, told in one line.
+    """A run that ended without a result, reported in one line.
 
     Args:
         message: The line.
@@ -109,8 +109,7 @@ class Handed:
         with open_dict(config):
             config.hydra = HydraConfig.get()
         number = self.numbers[config.hydra.job.num]
-        later = sum(self.unfinished[number + 1 :])
-        turn = Turn(number + 1, len(self.unfinished), later, beside=self.beside)
+        turn = Turn.of(number, self.unfinished, beside=self.beside)
         try:
             self.task(job_of(config, self.common, turn))
         except LockedError as owner:

@@ -93,7 +93,7 @@ class Jobs:
     def turn(self, number: int) -> Turn:
         """Whose turn it is."""
         each = sum(self.seconds) / len(self.seconds) if self.seconds else None
-        return Turn(number + 1, len(self.plan.jobs), sum(self.unfinished[number + 1 :]), each, self.beside)
+        return Turn.of(number, self.unfinished, each, self.beside)
 
     def _train(self, config: DictConfig, turn: Turn | None) -> None:
         job = job_of(config, self.plan.common, turn)
@@ -114,9 +114,10 @@ class Jobs:
                 print(f"error: {error}", file=sys.stderr, flush=True)
             self.failures.append(error)
 
-    def launcher(self, task: Handed) -> Any:
-        """Hydra's launcher, which hands jobs to other processes."""
-        config = self.plan.launching()
+    def launcher(self, numbers: Sequence[int]) -> Any:
+        """Hydra's launcher, which hands these jobs to other processes."""
+        config = self.plan.compose(self.plan.jobs[0])
+        task = self.handed(numbers)
         return Plugins.instance().instantiate_launcher(hydra_context=self.context, task_function=task, config=config)
 
     def handed(self, numbers: Sequence[int]) -> Handed:

@@ -1,11 +1,12 @@
 """How far a sweep is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Whose turn it is in a sweep.
+    """The place of a job in its sweep.
 
     Attributes:
         number: Of the job, from 1.
@@ -20,6 +21,11 @@ class Turn:
     later: int
     each: float | None = None
     beside: int = 1
+
+    @classmethod
+    def of(cls, number: int, unfinished: Sequence[int], each: float | None = None, beside: int = 1) -> "Turn":
+        """The turn of a job, from 0, of a sweep whose unfinished jobs are 1 in `unfinished`, and the others 0."""
+        return cls(number + 1, len(unfinished), sum(unfinished[number + 1 :]), each, beside)
 
     def __str__(self) -> str:
         return f"job {self.number} of {self.total}"

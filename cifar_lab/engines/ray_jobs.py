@@ -47,7 +47,7 @@ class RayJobs(Jobs):
         interruption = Interruption()
         try:
             with interruption.listening():
-                launcher = self.launcher(self.handed(numbers))
+                launcher = self.launcher(numbers)
                 _start(launcher.ray_cfg.init)
                 interruption.take_back()  # Ray ends the process at SIGTERM
                 own = _own_resources(launcher)

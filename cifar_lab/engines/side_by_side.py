@@ -27,7 +27,7 @@ class SideBySide(Jobs):
             Interrupted: A signal was received.
         """
         with supervised():
-            returned = self.launcher(self.handed(numbers)).launch(self.words(numbers), initial_job_idx=0)
+            returned = self.launcher(numbers).launch(self.words(numbers), initial_job_idx=0)
         for one in returned:
             one.return_value  # noqa: B018 - raises what the job has raised
         self.look()

@@ -72,7 +72,7 @@ class SlurmJobs(Jobs):
         if due := self.due(numbers):
             with watched() as queue, _Detaching(lambda: queue.jobs).listening():
                 try:
-                    self.launcher(self.handed(due)).launch(self.words(due), initial_job_idx=0)
+                    self.launcher(due).launch(self.words(due), initial_job_idx=0)
                 except (UncompletedJobError, FailedSubmissionError) as error:
                     if not queue.jobs:
                         raise ValueError(f"Slurm has refused the jobs: {' '.join(str(error).split())}") from None

@@ -1,4 +1,4 @@
-"""How a command ends by a fault of its own, so that it does not look like the user's."""
+"""How a command ends if it has a bug, so that the bug does not look like the user's mistake."""
 
 import sys
 import traceback
@@ -8,8 +8,8 @@ from cifar_lab.machine import exit_codes
 
 
 def report_fault() -> int:
-    """Print the exception at hand with its traceback, and where to report it; returns the exit code."""
+    """Print the current exception's traceback and how to report it; returns the exit code."""
     traceback.print_exc()
-    line = f"this is a fault of cifar_lab {__version__}; please report the lines above as CONTRIBUTING.md says"
+    line = f"this is a bug in cifar_lab {__version__}; CONTRIBUTING.md says how to report it"
     print(f"error: {line}", file=sys.stderr, flush=True)
     return exit_codes.FAILED

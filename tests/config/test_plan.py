@@ -42,6 +42,25 @@ def test_each_pair_is_looked_at_and_those_alone_are_composed(monkeypatch: pytest
     assert looked_at == [(2, 2, None), (2, 1, 2), (1, 2, 2)]
 
 
+def test_a_value_inside_a_group_that_another_value_takes_away_is_put_together_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def check_together(config: dict[str, Any]) -> None:
+        looked_at.append(config)
+
+    looked_at: list[dict[str, Any]] = []
+    monkeypatch.setattr(checks, "check_together", check_together)
+    base = {"g": {"h": {"x": 1}}}
+    plain: dict[tuple[str, ...], dict[str, Any]] = {
+        ("g=a", "x=1"): base,
+        ("g=b", "x=1"): {"g": None},
+        ("g=a", "x=2"): {"g": {"h": {"x": 2}}},
+    }
+    assert not list(contradictions([["g=a", "g=b"], ["x=1", "x=2"]], plain))
+    assert looked_at == [{"g": {"h": {"x": 2}}}]
+    assert base == {"g": {"h": {"x": 1}}}
+
+
 @pytest.mark.slow
 def test_the_check_of_ten_thousand_jobs_composes_each_value_once(monkeypatch: pytest.MonkeyPatch) -> None:
     composed: list[list[str]] = []
