@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifar_lab.machine import exit_codes
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import Complaints, print_table, printable, shown
 from cifar_lab.trained import Said, check_there
@@ -46,7 +47,7 @@ def predict(
 ) -> int:
     """Say what a trained network takes images for; exits with 1 where an image could not be read."""
     if as_json and as_csv:
-        raise ValueError("--json and --csv: print one of them")
+        raise UsageError("--json and --csv: print one of them")
     check_there([network])
     complaints = Complaints()
     paths = find_images(images, complaints)

@@ -14,6 +14,7 @@ from cifar_lab import train
 from cifar_lab.engines.handover import RunFailedError
 from cifar_lab.engines.jobs import clock
 from cifar_lab.machine import exit_codes
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.report.planned import OUTPUTS, Planned, chosen, measured, network_of, plan
 from cifar_lab.report.published import Scale
@@ -45,7 +46,7 @@ def reproduce(
 ) -> int:
     """Run every row of the published report, shortest first; what is finished stays, what was interrupted goes on."""
     if not seed.replace(",", "").isdecimal():
-        raise ValueError(f"--seed {seed}: it takes whole numbers joined by commas")
+        raise UsageError(f"--seed {seed}: it takes whole numbers joined by commas")
     seeds = [int(number) for number in seed.split(",") if number]
     planned = plan(chosen(only), scale, seeds, protocol, overrides or [], Archive(results))
     due = [one for one in planned if not one.is_finished]
@@ -111,7 +112,7 @@ def _trained(one: Planned) -> RunFailedError | None:
     gc.collect()  # a network and its trainer refer to each other; this run may need the memory of the last one
     try:
         train.run(one.command)
-    except (RunFailedError, ValueError) as error:
+    except (RunFailedError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error if isinstance(error, RunFailedError) else RunFailedError(str(error))
     except Interrupted as error:

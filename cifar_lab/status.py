@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, find_runs, find_sweeps, job_key, read_state
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import print_table
@@ -26,7 +27,7 @@ def status(
     """List runs and sweeps: state, epoch of epochs, accuracy, time since the last sign of life, folder."""
     for path in paths:
         if not path.is_dir():
-            raise ValueError(f"{path} is no folder")
+            raise UsageError(f"{path} is no folder")
     runs = [describe_run(run) for path in paths for run in find_runs(path)]
     sweeps = describe_sweeps(paths)
     if as_json:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifar_lab.machine import exit_codes
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def benchmark(
     """Time the report's way, plain loops and cifar_lab.train in turns, after a check that they train alike."""
     sizes = [int(size) for size in batch_size.split(",") if size.isdecimal() and int(size)]
     if len(sizes) != len(batch_size.split(",")):
-        raise ValueError(f"--batch-size {batch_size}: it takes numbers from 1 on, joined by commas")
+        raise UsageError(f"--batch-size {batch_size}: it takes numbers from 1 on, joined by commas")
     from cifar_lab.benchmark.comparison import compare, describe_host
 
     names = [name for name in Network if name is not Network.ALL and model in (name, Network.ALL)]

@@ -22,6 +22,7 @@ from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.data.images import LabelledImages
 from cifar_lab.data.loader import BatchLoader
 from cifar_lab.machine import hardware
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.optimizers import make_optimizer
 
 
@@ -197,6 +198,6 @@ def _pil_transform(config: DictConfig) -> Callable[[Any], Tensor]:
         "randaugment": [*crop_and_flip, transforms.RandAugment()],
     }
     if name not in known:
-        raise ValueError(f"augment={name}: the report's loop knows {', '.join(known)}")
+        raise UsageError(f"augment={name}: the report's loop knows {', '.join(known)}")
     to_numbers = [transforms.ToTensor(), transforms.Normalize(list(config.data.mean), list(config.data.std))]
     return transforms.Compose([*known[name], *to_numbers])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lab.benchmark.watch import Over, Turn, Watch, shares
+from cifar_lab.machine.exit_codes import UsageError
 
 LOOPS = ("report", "plain", "best", "train")
 
@@ -153,9 +154,9 @@ class _Process:
         try:
             received: dict[str, Any] = self._connection.recv()
         except EOFError:
-            raise ValueError(f"{self.measured.name}: its process has ended") from None
+            raise UsageError(f"{self.measured.name}: its process has ended") from None
         if "error" in received:
-            raise ValueError(f"{self.measured.name}: {received['error']}")
+            raise UsageError(f"{self.measured.name}: {received['error']}")
         return received
 
 

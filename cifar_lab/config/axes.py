@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from hydra.core.override_parser.types import Override, RangeSweep
 
+from cifar_lab.machine.exit_codes import UsageError
+
 _MAX_JOBS = 10_000
 _LONG_RANGE = 50  # composing each value takes about a tenth of a second
 
@@ -39,7 +41,7 @@ def check_jobs(number: int, of: str) -> None:
         ValueError: There are more.
     """
     if number > _MAX_JOBS:
-        raise ValueError(f"{of} is more than {_MAX_JOBS:,} jobs; a sweep takes that many at most")
+        raise UsageError(f"{of} is more than {_MAX_JOBS:,} jobs; a sweep takes that many at most")
 
 
 def ends(axes: Sequence[Sequence[str]], overrides: Sequence[Override]) -> list[list[str]]:

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from cifar_lab import current
+from cifar_lab.machine.exit_codes import UsageError
 
 
 def build(option: DictConfig, **arguments: Any) -> Any:
@@ -38,5 +39,7 @@ def _instantiated(option: Any, **arguments: Any) -> Any:
     try:
         return instantiate(option, _convert_="all", **arguments)
     except InstantiationException as error:
-        # What the component itself said, such as a ValueError about one of its arguments.
-        raise (error.__cause__ or error) from None
+        cause = error.__cause__ or error
+        if isinstance(cause, ValueError):  # about one of its arguments, which are the user's settings
+            raise UsageError(str(cause)) from None
+        raise cause from None

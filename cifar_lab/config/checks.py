@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from cifar_lab.config.devices import check_devices, device_notes
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import WHOLE_LIMIT
 from cifar_lab.runs.fingerprints import leaves
 
@@ -94,10 +95,10 @@ def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     ours, theirs = dict(leaves(config)), dict(leaves(known))
     for key in ours:
         if key not in theirs:
-            raise ValueError(unknown_key(key, theirs))
+            raise UsageError(unknown_key(key, theirs))
     for key in theirs:
         if key not in ours and not any(other.startswith(f"{key}.") for other in ours):
-            raise ValueError(f"{key} was removed; every key has its place, set it instead")
+            raise UsageError(f"{key} was removed; every key has its place, set it instead")
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
@@ -145,24 +146,24 @@ def _check_value(key: str, value: Any, default: Any, is_ours: bool = True) -> No
         return
     if isinstance(default, list):
         if not isinstance(value, list):
-            raise ValueError(f"{key}={value}: it takes a list like {default}")
+            raise UsageError(f"{key}={value}: it takes a list like {default}")
         for element in value:
             _check_value(key, element, _element(default, limit), is_ours)
         return
     if default is None and name in _NULL_OR and not isinstance(value, _NULL_OR[name]):
-        raise ValueError(f"{key}={value}: it takes {_kind(_NULL_OR[name]())}, or null")
+        raise UsageError(f"{key}={value}: it takes {_kind(_NULL_OR[name]())}, or null")
     if limit is not None and not isinstance(value, bool | int | float):
-        raise ValueError(f"{key}={value}: it takes {limit.words}")
+        raise UsageError(f"{key}={value}: it takes {limit.words}")
     if default is not None and name not in _SEVERAL_KINDS and _kind(value) != _kind(default):
-        raise ValueError(f"{key}={value}: it takes {limit.words if limit else _kind(default)}")
+        raise UsageError(f"{key}={value}: it takes {limit.words if limit else _kind(default)}")
     if is_ours and name in WORDS and value not in WORDS[name]:
-        raise ValueError(f"{key}={value} is unknown; one of {', '.join(map(str, WORDS[name]))}")
+        raise UsageError(f"{key}={value} is unknown; one of {', '.join(map(str, WORDS[name]))}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         whole = limit is not None and limit.whole and not isinstance(value, int)
         if isinstance(value, int) and abs(value) >= WHOLE_LIMIT:
-            raise ValueError(f"{key} is a number of {len(str(abs(value)))} digits; it takes less than 2**63")
+            raise UsageError(f"{key} is a number of {len(str(abs(value)))} digits; it takes less than 2**63")
         if not math.isfinite(value) or whole or (limit is not None and not limit.allows(value)):
-            raise ValueError(f"{key}={value}: it takes {limit.words if limit else 'a finite number'}")
+            raise UsageError(f"{key}={value}: it takes {limit.words if limit else 'a finite number'}")
 
 
 def _element(default: list[Any], limit: Range | None) -> Any:
@@ -204,18 +205,18 @@ def check_together(config: Mapping[str, Any]) -> None:
     """
     optimizer, averaging, epochs = config["optimizer"], config["averaging"], config["epochs"]
     if optimizer.get("nesterov") and not optimizer.get("momentum"):
-        raise ValueError("optimizer.nesterov=true needs a momentum; set optimizer.momentum or optimizer.nesterov=false")
+        raise UsageError("optimizer.nesterov=true needs a momentum; set optimizer.momentum or optimizer.nesterov=false")
     start = averaging.get("start")
     if start is not None and round(start * averaging.get("epochs", epochs)) >= epochs:
-        raise ValueError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it lower")
+        raise UsageError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it lower")
     if config["cuda_graphs"]:
         if not config["compile"]:
-            raise ValueError("cuda_graphs=true records what torch.compile has made; set compile=true too")
+            raise UsageError("cuda_graphs=true records what torch.compile has made; set compile=true too")
         # Compiled gradients live in the graph's own memory, which its next replay overwrites: their sum is lost.
         if config["trainer"]["accumulate_grad_batches"] != 1:
-            raise ValueError("cuda_graphs=true cannot accumulate; set trainer.accumulate_grad_batches=1")
+            raise UsageError("cuda_graphs=true cannot accumulate; set trainer.accumulate_grad_batches=1")
         if config["trainer"]["accelerator"] == "cpu":
-            raise ValueError("cuda_graphs=true needs a GPU, and trainer.accelerator=cpu; leave one of them out")
+            raise UsageError("cuda_graphs=true needs a GPU, and trainer.accelerator=cpu; leave one of them out")
     check_devices(config)
 
 

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import resume, schema
 from cifar_lab.config.precedence import Loader
+from cifar_lab.machine.exit_codes import UsageError
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def search_path(config_dir: str | Path | None) -> list[str]:
         return []
     folder = Path(config_dir).resolve()
     if not folder.is_dir():
-        raise ValueError(f"--config-dir {folder} is not a folder")
+        raise UsageError(f"--config-dir {folder} is not a folder")
     return [f"hydra.searchpath=['file://{folder}']"]
 
 
@@ -105,7 +106,7 @@ def in_one_line() -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(" ".join(f"{error} {error.__cause__ or ''}".split())) from None
+        raise UsageError(" ".join(f"{error} {error.__cause__ or ''}".split())) from None
 
 
 @contextmanager
@@ -116,7 +117,7 @@ def refusing() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException):
         raise
     except Exception as error:
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise UsageError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def expanded(argument: str) -> str:
@@ -126,4 +127,4 @@ def expanded(argument: str) -> str:
 
 
 def _refuse(message: str) -> NoReturn:
-    raise ValueError(message)
+    raise UsageError(message)

@@ -14,6 +14,7 @@ from cifar_lab.config.axes import values
 from cifar_lab.config.command_line import composing
 from cifar_lab.config.precedence import Loader
 from cifar_lab.data import files
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import leaves
 
 
@@ -30,14 +31,14 @@ def check_options(override: Override, loader: Loader, search: list[str]) -> None
     """
     group = override.key_or_group
     if override.is_delete():
-        raise ValueError(f"~{group}: every group needs an option; set {group}= to another one")
+        raise UsageError(f"~{group}: every group needs an option; set {group}= to another one")
     options = loader.get_group_options(group, config_name="train", overrides=search)
     for line in values(override):
         option = line.partition("=")[2]
         if option not in options:
             nearest = difflib.get_close_matches(option, options, n=1)
             hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise ValueError(f"{group}={option} does not exist; {hint}there are {', '.join(options)}")
+            raise UsageError(f"{group}={option} does not exist; {hint}there are {', '.join(options)}")
 
 
 def check_closed(loader: Loader, lines: Sequence[str]) -> None:
@@ -54,7 +55,7 @@ def check_closed(loader: Loader, lines: Sequence[str]) -> None:
     missing = [key for key in loader.space if key not in typed]
     if missing:
         choice = f"search={loader.choices['search']}"
-        raise ValueError(
+        raise UsageError(
             f"{choice} leaves {' and '.join(missing)} open; python -m cifar_lab.search {choice} tries values"
         )
 
@@ -104,7 +105,7 @@ def check_own_options(loader: Loader) -> None:
             if theirs and key not in theirs:
                 nearest = difflib.get_close_matches(str(key), theirs, n=1)
                 hint = f"; did you mean {nearest[0]}?" if nearest else ""
-                raise ValueError(f"{group}={option}: {settings._target_} has no {key!s}{hint}")
+                raise UsageError(f"{group}={option}: {settings._target_} has no {key!s}{hint}")
 
 
 def reworded(error: Exception, loader: Loader) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cifar_lab.machine import torchrun
+from cifar_lab.machine.exit_codes import UsageError
 
 # As many as there are, which is known once torch is.
 ALL = ("auto", -1)
@@ -60,15 +61,15 @@ def check_devices(config: Mapping[str, Any]) -> None:
     }
     for key, (is_set, words) in refused.items():
         if is_set:
-            raise ValueError(f"{several}: {key}= {words}")
+            raise UsageError(f"{several}: {key}= {words}")
     if count is None:
         return
     if config["batch_size"] < count:
-        raise ValueError(f"batch_size={config['batch_size']}: {count} processes share each batch; set it higher")
+        raise UsageError(f"batch_size={config['batch_size']}: {count} processes share each batch; set it higher")
     if trainer["accelerator"] not in ("auto", "cpu", "gpu", "cuda"):
-        raise ValueError(f"{several}: trainer.accelerator={trainer['accelerator']} is one device; leave both out")
+        raise UsageError(f"{several}: trainer.accelerator={trainer['accelerator']} is one device; leave both out")
     if trainer["sync_batchnorm"] and trainer["accelerator"] == "cpu":
-        raise ValueError(UNSYNCED)
+        raise UsageError(UNSYNCED)
 
 
 def device_notes(config: Mapping[str, Any]) -> list[str]:
@@ -90,7 +91,7 @@ def _check_number(devices: Any) -> None:
     is_number = isinstance(devices, int) and not isinstance(devices, bool) and devices >= 1
     is_list = isinstance(devices, list) and devices and all(isinstance(each, int) and each >= 0 for each in devices)
     if not (is_number or is_list or devices in ALL):
-        raise ValueError(
+        raise UsageError(
             f"trainer.devices={devices}: it takes a number from 1 on, GPUs by number as [0,1], or auto for all GPUs"
         )
 
@@ -99,13 +100,13 @@ def _check_torchrun(trainer: Mapping[str, Any]) -> None:
     started, devices, machines = torchrun.processes(), trainer["devices"], trainer["num_nodes"]
     if started is None:
         if machines > 1:
-            raise ValueError(
+            raise UsageError(
                 f"trainer.num_nodes={machines}: start it by torchrun --nnodes={machines} on each of them, "
                 "docs/scaling.md says how"
             )
         return
     number = len(devices) if isinstance(devices, list) else devices
     if number not in (1, started[0], *ALL):
-        raise ValueError(f"trainer.devices={devices}: torchrun has started {started[0]} processes here; leave it out")
+        raise UsageError(f"trainer.devices={devices}: torchrun has started {started[0]} processes here; leave it out")
     if machines not in (1, started[1]):
-        raise ValueError(f"trainer.num_nodes={machines}: torchrun runs on {started[1]} machines; leave it out")
+        raise UsageError(f"trainer.num_nodes={machines}: torchrun runs on {started[1]} machines; leave it out")

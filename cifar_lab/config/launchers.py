@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab.config import checks, schema
 from cifar_lab.machine import torchrun
+from cifar_lab.machine.exit_codes import UsageError
 
 LAUNCHER = "hydra/launcher"
 
@@ -45,7 +46,7 @@ class Launcher:
             found = None
         if found is None:
             how = f"pip install 'cifar-lab[{self.extra}]'"
-            raise ValueError(f"{line} needs {self.distribution}, which is not installed: {how}")
+            raise UsageError(f"{line} needs {self.distribution}, which is not installed: {how}")
 
 
 JOBLIB = Launcher("joblib", "hydra_plugins.hydra_joblib_launcher", "hydra-joblib-launcher", "joblib")
@@ -74,7 +75,7 @@ def check(config: DictConfig) -> None:
     """
     launcher = chosen(str(config.hydra.launcher._target_))
     if launcher is not None and torchrun.processes() is not None:
-        raise ValueError(f"{LAUNCHER}={launcher.name}: torchrun's processes train each run together; leave it out")
+        raise UsageError(f"{LAUNCHER}={launcher.name}: torchrun's processes train each run together; leave it out")
     path = schema.conf_folder() / LAUNCHER / f"{launcher.name}.yaml" if launcher else None
     if path is not None and path.exists():
         settings: Any = OmegaConf.to_container(config.hydra.launcher, resolve=False)

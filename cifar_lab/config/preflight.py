@@ -27,6 +27,7 @@ from cifar_lab.config.composition import (
 from cifar_lab.config.pairs import contradictions
 from cifar_lab.config.plan import Plan, PlannedJob
 from cifar_lab.config.precedence import Loader
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 
 _MAX_INTERPOLATIONS = 20  # each may repeat others, so that what they stand for grows exponentially with their number
@@ -45,7 +46,7 @@ def checked(arguments: Sequence[str]) -> Plan:
     """
     line = parsed(arguments)
     if not line.trains:
-        raise ValueError(f"run() and sweep() train, which {' '.join(arguments)} does not ask for")
+        raise UsageError(f"run() and sweep() train, which {' '.join(arguments)} does not ask for")
     return planned(line)
 
 
@@ -93,7 +94,7 @@ class _Check:
         launchers.check_launcher(overrides)
         is_study_typed = any(line.startswith("study=") for line in self.line.typed)
         if self.line.resumed is not None and (self.is_sweep or is_study_typed):
-            raise ValueError("resume= names one run; run a sweep's command again to resume it")
+            raise UsageError("resume= names one run; run a sweep's command again to resume it")
         groups = set(self.loader.list_groups(""))
         for override in overrides:
             if override.key_or_group in groups:
@@ -147,23 +148,23 @@ class _Check:
         try:
             return studies.axes(str(study.input_line), self.loader, self.search)
         except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(reworded(error, self.loader)) from None
+            raise UsageError(reworded(error, self.loader)) from None
 
     def _check_overrides(self, overrides: Sequence[Override]) -> None:
         for override in overrides:
             line = override.input_line
             if override.is_sweep_override() and not self.is_sweep:
-                raise ValueError(f"{line} is several values; add --multirun to run each, or quote a list: [...]")
+                raise UsageError(f"{line} is several values; add --multirun to run each, or quote a list: [...]")
             if override.package is not None:
-                raise ValueError(f"{line}: packages (@) are not used here")
+                raise UsageError(f"{line}: packages (@) are not used here")
             is_whole_sweeps = override.key_or_group in _OF_A_WHOLE_SWEEP
             if override.is_sweep_override() and (is_whole_sweeps or not override.is_discrete_sweep()):
                 never = " or ".join(_OF_A_WHOLE_SWEEP)
-                raise ValueError(f"{line}: a sweep takes values of a list, and never of {never}")
+                raise UsageError(f"{line}: a sweep takes values of a list, and never of {never}")
             if override.key_or_group == "hydra.mode":
-                raise ValueError(f"{line}: a sweep is asked for by --multirun")
+                raise UsageError(f"{line}: a sweep is asked for by --multirun")
             if not values(override):
-                raise ValueError(f"{line} matches nothing")
+                raise UsageError(f"{line} matches nothing")
         check_jobs(math.prod(len(values(override)) for override in overrides), "the sweep")
 
     def _check_job(self, lines: list[str]) -> tuple[DictConfig, dict[str, Any]]:
@@ -174,9 +175,9 @@ class _Check:
                 config = compose("train", lines, return_hydra_config=True)
                 plain = naming.plain(config)
         except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(reworded(error, loader)) from None
+            raise UsageError(reworded(error, loader)) from None
         if loader.axes and studies.GROUP not in {line.partition("=")[0] for line in lines}:
-            raise ValueError(f"study={loader.choices[studies.GROUP]} is for the command line to choose")
+            raise UsageError(f"study={loader.choices[studies.GROUP]} is for the command line to choose")
         check_closed(loader, lines)
         known = naming.plain(loader.before_values)
         check_own_options(loader)
@@ -208,9 +209,9 @@ def parsed_words(words: Sequence[str], loader: Loader) -> list[Override]:
         ValueError: They cannot be parsed; in one line.
     """
     if sum(word.count("${") for word in words) > _MAX_INTERPOLATIONS:
-        raise ValueError(f"a command line takes {_MAX_INTERPOLATIONS} interpolations, ${{...}}, at most")
+        raise UsageError(f"a command line takes {_MAX_INTERPOLATIONS} interpolations, ${{...}}, at most")
     try:
         with refusing():
             return OverridesParser.create(config_loader=loader).parse_overrides(list(words))
     except HydraException as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise UsageError(" ".join(str(error).split())) from None

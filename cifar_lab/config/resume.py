@@ -8,6 +8,7 @@ from typing import Any
 
 from cifar_lab.config.naming import key_of
 from cifar_lab.config.targets import check_targets
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 from cifar_lab.runs.fingerprints import leaves, settings
 
@@ -38,13 +39,13 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
     """
     run = Run(folder)
     if not run.config_file.exists():
-        raise ValueError(f"resume={folder}: no run there; its folder holds .hydra/config.yaml")
+        raise UsageError(f"resume={folder}: no run there; its folder holds .hydra/config.yaml")
     typed = {key_of(argument) for argument in arguments}
     # An option that is chosen anew brings its own settings, so what was said of the old one's falls away.
     saved = [line for line in run.overrides() if not {key_of(line), key_of(line).partition(".")[0]} & {*typed, "allow"}]
     foreign = [line for line in saved if not _SETTING.match(line)]
     if foreign:
-        raise ValueError(
+        raise UsageError(
             f"resume={folder}: {run.composition_file} holds {foreign[0][:80]!r}, which no run writes there"
         )
     # In quotes, as Hydra takes the `=` and the commas of a run's folder for its own.
@@ -84,7 +85,7 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
         result["epochs"] = composed["epochs"]
     if changed:
         told = ", ".join(f"{key} ({before.get(key)} in the run, {now.get(key)} typed)" for key in changed)
-        raise ValueError(f"resume={run.folder}: another run's settings: {told}; leave them out, or start a new run")
+        raise UsageError(f"resume={run.folder}: another run's settings: {told}; leave them out, or start a new run")
     check_targets(result, composed["allow"])
     return result
 
@@ -99,10 +100,10 @@ def _check_saved(run: Run, saved: Mapping[str, Any], composed: Mapping[str, Any]
     wrong = [key for key in kinds if key in saved and isinstance(saved[key], Mapping) != kinds[key]]
     wrong += [key for key in ("seed", "epochs", "grad_clip") if key not in saved]
     if wrong:
-        raise ValueError(f"{run.config_file} is damaged: {wrong[0]} is missing, or of another kind")
+        raise UsageError(f"{run.config_file} is damaged: {wrong[0]} is missing, or of another kind")
     # A run writes values; an interpolation could stand for a `_target_` that is not seen here.
     if "${" in str(saved):
-        raise ValueError(f"{run.config_file} is damaged: it holds an interpolation, ${{...}}, in place of a value")
+        raise UsageError(f"{run.config_file} is damaged: it holds an interpolation, ${{...}}, in place of a value")
 
 
 def _with_settings(composed: Any, of_composed: Any, saved: Any, of_saved: Any) -> Any:
@@ -122,12 +123,12 @@ def _check_epochs(run: Run, saved: Mapping[str, Any], typed: int) -> None:
         ValueError: Fewer, or the schedule or the averaging depends on how many there are.
     """
     if typed < saved["epochs"]:
-        raise ValueError(f"epochs={typed}: the run has {saved['epochs']}, and can be given more, not fewer")
+        raise UsageError(f"epochs={typed}: the run has {saved['epochs']}, and can be given more, not fewer")
     following = [key for key, source in run.composition()["interpolations"].items() if "${epochs}" in source]
     if saved["scheduler"].get("total_steps", 0) is None:
         following.append("scheduler.total_steps")
     if following:
-        raise ValueError(
+        raise UsageError(
             f"epochs={typed}: {' and '.join(following)} follows the number of epochs, {saved['epochs']} in the run; "
             f"only a schedule that does not depend on it can go on for more"
         )

@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 from cifar_lab.config.devices import processes
 from cifar_lab.config.launchers import JOBLIB, LAUNCHER, chosen
 from cifar_lab.machine.cores import cores
+from cifar_lab.machine.exit_codes import UsageError
 
 
 def plan(config: DictConfig) -> tuple[int, list[str]]:
@@ -19,7 +20,7 @@ def plan(config: DictConfig) -> tuple[int, list[str]]:
     number, words = _planned(config)
     if number > 1 and processes(config) != 1:
         devices = config.trainer.devices
-        raise ValueError(
+        raise UsageError(
             f"trainer.devices={devices}: {number} jobs at a time have one device each; leave one of them out"
         )
     return number, words
@@ -29,12 +30,12 @@ def _planned(config: DictConfig) -> tuple[int, list[str]]:
     launcher, per_device = config.hydra.launcher, config.jobs_per_device
     is_joblib = chosen(str(launcher._target_)) is JOBLIB
     if is_joblib and launcher.n_jobs == 0:
-        raise ValueError("hydra.launcher.n_jobs=0: it takes a number of jobs, or -1 for as many as there are cores")
+        raise UsageError("hydra.launcher.n_jobs=0: it takes a number of jobs, or -1 for as many as there are cores")
     if is_joblib and launcher.n_jobs > 0:
         return launcher.n_jobs, []
     if per_device > 1:
         if not is_joblib and "BasicLauncher" not in launcher._target_:
-            raise ValueError(f"jobs_per_device={per_device} runs jobs on this machine; leave {LAUNCHER}= out")
+            raise UsageError(f"jobs_per_device={per_device} runs jobs on this machine; leave {LAUNCHER}= out")
         JOBLIB.check_installed(f"jobs_per_device={per_device}")
         from cifar_lab.machine import hardware
 

@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from cifar_lab.config.precedence import Loader
+from cifar_lab.machine.exit_codes import UsageError
 
 GROUP = "study"
 
@@ -24,7 +25,7 @@ def chosen(overrides: Iterable[Override], group: str = GROUP) -> Override | None
     found = [override for override in overrides if override.key_or_group == group]
     if len(found) > 1 or any(override.is_sweep_override() for override in found):
         line = " ".join(str(override.input_line) for override in found)
-        raise ValueError(f"{line}: one {group} at a time, as each has axes of its own")
+        raise UsageError(f"{line}: one {group} at a time, as each has axes of its own")
     return found[0] if found else None
 
 
@@ -43,7 +44,7 @@ def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
     hydra = compose("train", [choice, *search], return_hydra_config=True).hydra
     found = as_overrides(choice, loader.axes, loader)
     if hydra.mode is not None or hydra.sweeper.get("params"):
-        raise ValueError(f"{choice}: its file sets hydra.mode or hydra.sweeper; a study has `axes:`")
+        raise UsageError(f"{choice}: its file sets hydra.mode or hydra.sweeper; a study has `axes:`")
     return found
 
 
@@ -59,7 +60,7 @@ def as_overrides(choice: str, written: Any, loader: Loader) -> list[Override]:
         ValueError: They are none.
     """
     if not isinstance(written, dict) or not all(map(_is_axis, written.values())) or not written:
-        raise ValueError(
+        raise UsageError(
             f"{choice}: its file needs its axes under `axes:`, as `loss: [ce, mse]` and `seed: range(0,3)`"
         )
     lines = [f"{key}={as_typed(values)}" for key, values in written.items()]

@@ -8,6 +8,7 @@ from typing import Any
 
 from cifar_lab import current
 from cifar_lab.config.schema import conf_folder
+from cifar_lab.machine.exit_codes import UsageError
 
 # Names straight in a module, so that no path leads through one to what it imports.
 _LIBRARIES = re.compile(
@@ -82,7 +83,7 @@ def _check(
             package = str(value).partition(".")[0]
             is_users = package not in sys.stdlib_module_names and package not in ("torch", "lightning", "cifar_lab")
             hint = f"; {how.format(package)} lets it run" if is_users else ""
-            raise ValueError(f"{key}={value} lies outside this project{hint}")
+            raise UsageError(f"{key}={value} lies outside this project{hint}")
 
 
 def _targets(node: Any, keys: tuple[str, ...], path: str = "") -> Iterator[tuple[str, Any]]:

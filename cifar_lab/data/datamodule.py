@@ -14,6 +14,7 @@ from cifar_lab.data.download import SOURCES, fetch
 from cifar_lab.data.files import DataError
 from cifar_lab.data.images import LabelledImages, keyed_generator, stratified_split
 from cifar_lab.data.loader import Augmentation, BatchLoader
+from cifar_lab.machine.exit_codes import UsageError
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
@@ -64,9 +65,9 @@ class InMemoryDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
+            raise UsageError(f"batch_size={batch_size} must be at least 1")
         if not 0 <= val_fraction < 1:
-            raise ValueError(f"val_fraction={val_fraction} lies outside [0, 1)")
+            raise UsageError(f"val_fraction={val_fraction} lies outside [0, 1)")
         self.batch_size = batch_size
         self.augment = augment
         self.mean = mean
@@ -133,7 +134,7 @@ class InMemoryDataModule(L.LightningDataModule):
         loader = self._loader("train", self.batch_size, augment=self.augment, shuffle=True, seed=self.seed)
         last, processes = len(loader.data.labels) % self.batch_size or self.batch_size, loader.part[1]
         if last < processes:
-            raise ValueError(
+            raise UsageError(
                 f"batch_size={self.batch_size} leaves a last batch of {last} for {processes} processes; "
                 "set another batch_size"
             )

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import platformdirs
 
+from cifar_lab.machine.exit_codes import UsageError
+
 IMAGES_PER_FILE = 10_000
 RECORD_BYTES = 1 + 3 * 32 * 32  # the label, then the red, the green and the blue plane, row by row
 FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
@@ -14,7 +16,7 @@ _ADVICE = "unpack the archive again, or remove the folder to have it fetched"
 _LAYOUTS = {"cifar-10-batches-bin": ".bin", "cifar-10-batches-py": ""}
 
 
-class DataError(ValueError):
+class DataError(UsageError):
     """The data cannot be used as asked for; the message is one line that names the fix."""
 
 

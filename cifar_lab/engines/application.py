@@ -22,6 +22,7 @@ from cifar_lab.engines.ray_jobs import RayJobs
 from cifar_lab.engines.side_by_side import SideBySide
 from cifar_lab.engines.slurm_jobs import SlurmJobs
 from cifar_lab.machine import exit_codes
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.terminal.faults import report_fault
 
@@ -32,7 +33,7 @@ def run_application(application: Callable[[], object]) -> NoReturn:
     """Call `application` as the process's command: one line for each error, and an exit code.
 
     Args:
-        application: Raises `ValueError` for what it refuses, and otherwise as `run_jobs` does.
+        application: Raises `UsageError` for what it refuses, and otherwise as `run_jobs` does.
 
     Raises:
         SystemExit: Always; 0 done, 1 a run failed or there is a bug, which leaves its traceback, 2 the command line
@@ -42,7 +43,7 @@ def run_application(application: Callable[[], object]) -> NoReturn:
         application()
     except RunFailedError as error:
         _exit(str(error), error.exit_code)
-    except ValueError as error:
+    except exit_codes.UsageError as error:
         _exit(str(error), exit_codes.USAGE)
     except KeyboardInterrupt as error:
         if isinstance(error, Interrupted):
@@ -78,7 +79,7 @@ def run_jobs(task: Task, plan: Plan) -> list[Path]:
         if error.filename is None:  # not about a file, and so not about the run's folder
             raise
         line = f"cannot write {error.filename}: {error.strerror}; set hydra.run.dir= to a writable folder"
-        raise ValueError(line) from None
+        raise UsageError(line) from None
     return list(jobs.folders.values())
 
 

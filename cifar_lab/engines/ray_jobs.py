@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cifar_lab.engines.handover import RunFailedError
 from cifar_lab.engines.in_turn import Jobs
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
 
 _LOOK_SECONDS = 1.0
@@ -79,11 +80,11 @@ def _start(init: DictConfig) -> None:
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
         except OSError as error:
-            raise ValueError(f"hydra/launcher=ray: no cluster at {address}: {error.strerror or error}") from None
+            raise UsageError(f"hydra/launcher=ray: no cluster at {address}: {error.strerror or error}") from None
     try:
         ray.init(**{key: value for key, value in settings.items() if value is not None})
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ValueError(f"hydra/launcher=ray: {' '.join(str(error).split())}") from None
+        raise UsageError(f"hydra/launcher=ray: {' '.join(str(error).split())}") from None
 
 
 def _own_resources(launcher: Any) -> dict[str, Any]:

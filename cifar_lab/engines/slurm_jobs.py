@@ -12,6 +12,7 @@ from cifar_lab.config.devices import processes
 from cifar_lab.engines.handover import Handed, RunFailedError
 from cifar_lab.engines.in_turn import Jobs
 from cifar_lab.machine import exit_codes
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import Run
 
@@ -75,7 +76,7 @@ class SlurmJobs(Jobs):
                     self.launcher(due).launch(self.words(due), initial_job_idx=0)
                 except (UncompletedJobError, FailedSubmissionError) as error:
                     if not queue.jobs:
-                        raise ValueError(f"Slurm has refused the jobs: {' '.join(str(error).split())}") from None
+                        raise UsageError(f"Slurm has refused the jobs: {' '.join(str(error).split())}") from None
                     queue.wait()  # submitit waits no further than to the first that has failed
         self.look()
         killed = [number for number in self.left if Run(self.folders[number]).state() == "dead"]

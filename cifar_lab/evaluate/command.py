@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifar_lab.machine import exit_codes
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
 from cifar_lab.trained import Said
 from cifar_lab.trained.arguments import Networks, folder_of, load_noting, says_of_network, with_runs_below
@@ -51,7 +52,7 @@ def evaluate(
     """Accuracy, calibration and mistakes of trained networks, in numbers and figures; 1 where one cannot be used."""
     paths = with_runs_below(networks)
     if output is not None and len(paths) > 1:
-        raise ValueError(f"--output {output} with {len(paths)} networks; leave it out, or name one network")
+        raise UsageError(f"--output {output} with {len(paths)} networks; leave it out, or name one network")
     from cifar_lab.evaluate.evaluating import Settings
 
     settings = Settings(split.value, None if tta is None else tta.value, reestimate_bn)
@@ -59,7 +60,7 @@ def evaluate(
     for path in paths:
         try:
             results.append(_evaluate(path, said, settings, output, quiet=as_json))
-        except (ValueError, OSError) as error:
+        except (UsageError, OSError) as error:
             if len(paths) == 1:
                 raise
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ from cifar_lab.data.loader import BatchLoader
 from cifar_lab.evaluate import measures
 from cifar_lab.evaluate.calibration import calibration
 from cifar_lab.evaluate.measures import Scaled
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.labels import data_name
 from cifar_lab.terminal.printing import shown
 from cifar_lab.trained import Answers, Trained, answer
@@ -67,9 +68,9 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
             BatchNorm.
     """
     if settings.split == "val" and not trained.holds_out:
-        raise ValueError(f"--split val: of the training of {trained.label} nothing was held out; leave it out")
+        raise UsageError(f"--split val: of the training of {trained.label} nothing was held out; leave it out")
     if trained.run is None and trained.trained_on not in (None, "cifar10"):
-        raise ValueError(f"{trained.label} was trained on data={trained.trained_on}; name the run's folder")
+        raise UsageError(f"{trained.label} was trained on data={trained.trained_on}; name the run's folder")
     datamodule = trained.datamodule()
     if settings.reestimate_bn:
         training = trained.datamodule(augment=True).train_dataloader()
@@ -79,7 +80,7 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
     given = _answers(trained, loader, settings, settings.split)
     num_classes = given.logits.shape[1]
     if num_classes <= int(given.labels.max()):
-        raise ValueError(f"{trained.label} knows {num_classes} classes, and the images are of more")
+        raise UsageError(f"{trained.label} knows {num_classes} classes, and the images are of more")
     held_out = None
     if settings.split == "test" and trained.holds_out:
         held_out = _answers(trained, datamodule.val_dataloader(), settings, "val")

@@ -9,6 +9,7 @@ import typer
 
 from cifar_lab.data.files import DataError
 from cifar_lab.machine import exit_codes
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import Complaints, note, print_table, printable
 from cifar_lab.trained import Said, check_there
@@ -46,12 +47,12 @@ def explain(
 ) -> int:
     """Show what a trained network looks at, its first filters, its activations, and its dead units."""
     if pictures and mistakes:
-        raise ValueError("images and --mistakes: name one of them")
+        raise UsageError("images and --mistakes: name one of them")
     check_there([network, *(against or ())])
     complaints = Complaints()
     paths = find_images(pictures, complaints) if pictures else []
     if len(paths) > _MOST_SHOWN:
-        raise ValueError(f"{len(paths):,} images; a figure holds {_MOST_SHOWN}")
+        raise UsageError(f"{len(paths):,} images; a figure holds {_MOST_SHOWN}")
     trained = load_noting(network, said)
     # Options about a file alone are about the first network; the others describe themselves.
     others = [load_noting(path, Said(data_root=said.data_root, allow=said.allow)) for path in against or ()]

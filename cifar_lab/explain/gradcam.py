@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cifar_lab.machine.exit_codes import UsageError
+
 _MOST_NAMED = 20  # layers in a message
 
 
@@ -26,11 +28,11 @@ def map_layer(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module
     if name is None:
         wide = [key for key, module in convolutions.items() if max(module.kernel_size) > 1] or list(convolutions)
         if not wide:
-            raise ValueError("the network has no convolution, whose maps Grad-CAM weighs; name a layer by --layer")
+            raise UsageError("the network has no convolution, whose maps Grad-CAM weighs; name a layer by --layer")
         return wide[-1], convolutions[wide[-1]]
     modules = dict(model.named_modules())
     if not name or name not in modules:
-        raise ValueError(f"--layer {name} does not exist; {_named(list(convolutions))}")
+        raise UsageError(f"--layer {name} does not exist; {_named(list(convolutions))}")
     return name, modules[name]
 
 
@@ -52,7 +54,7 @@ def grad_cam(model: nn.Module, layer: tuple[str, nn.Module], images: Tensor, lab
     try:
         import captum.attr
     except ImportError:
-        raise ValueError("Grad-CAM is captum's, which is not here; pip install 'cifar-lab[explain]'") from None
+        raise UsageError("Grad-CAM is captum's, which is not here; pip install 'cifar-lab[explain]'") from None
     name, module = layer
     _check_maps(model, name, module, images[:1])
     # The images require a gradient, because nothing in a trained network does.
@@ -81,7 +83,7 @@ def _check_maps(model: nn.Module, name: str, module: nn.Module, image: Tensor) -
     if len(seen) != 1 or not isinstance(seen[0], Tensor) or seen[0].ndim != 4:
         what = "has no maps" if len(seen) == 1 else f"is run {len(seen)} times for an image"
         convolutions = [key for key, part in model.named_modules() if isinstance(part, nn.Conv2d)]
-        raise ValueError(f"--layer {name} {what}; {_named(convolutions)}")
+        raise UsageError(f"--layer {name} {what}; {_named(convolutions)}")
 
 
 def _named(names: list[str]) -> str:

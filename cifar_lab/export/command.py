@@ -11,6 +11,7 @@ import typer
 
 from cifar_lab.export.kinds import Format, Input, check_installed
 from cifar_lab.machine import exit_codes
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
 from cifar_lab.trained import Said, check_there
 from cifar_lab.trained.arguments import Network, folder_of, load_noting, says_of_network
@@ -46,7 +47,7 @@ def export(
     check_there([network])
     folder = folder_of(network, "export") if output is None else output
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is no folder; name another one by --output")
+        raise UsageError(f"{folder} is no folder; name another one by --output")
 
     from cifar_lab.export import card, writing
     from cifar_lab.export.formats import on_cpu

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cifar_lab.export.kinds import Format, Input
 from cifar_lab.machine import hardware, provenance
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.trained import Trained
 from cifar_lab.trained.description import KEY, Description
 
@@ -69,7 +70,7 @@ def on_cpu(trained: Trained) -> Trained:
         ValueError: Nothing says how its images are normalised.
     """
     if len(trained.mean) != 3 or len(trained.std) != 3:
-        raise ValueError(f"{trained.label} does not say how its images are normalised: its data has no mean and std")
+        raise UsageError(f"{trained.label} does not say how its images are normalised: its data has no mean and std")
     model = copy.deepcopy(trained.model).float().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return replace(trained, model=model.eval(), native=hardware.Native("cpu", "32-true", torch.contiguous_format))
 

@@ -4,6 +4,8 @@ import importlib.util
 from collections.abc import Iterable
 from enum import StrEnum
 
+from cifar_lab.machine.exit_codes import UsageError
+
 
 class Format(StrEnum):
     """A kind of file: weights for a network in Python, or a graph from images to logits."""
@@ -33,4 +35,4 @@ def check_installed(formats: Iterable[Format]) -> None:
     for kind in formats:
         for package in _NEEDED.get(kind, ()):
             if importlib.util.find_spec(package) is None:
-                raise ValueError(f"--format {kind} needs {package}: pip install 'cifar-lab[export]'")
+                raise UsageError(f"--format {kind} needs {package}: pip install 'cifar-lab[export]'")

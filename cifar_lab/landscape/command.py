@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, is_run
 from cifar_lab.terminal.command import run_commands
 
@@ -122,7 +123,7 @@ def _settings(
 ) -> "Settings":
     """Check the runs, at most so many, and make the folder."""
     if most is not None and len(runs) > most:
-        raise ValueError(f"{len(runs)} runs; name one or two")
+        raise UsageError(f"{len(runs)} runs; name one or two")
     folder = _folder(runs, output)
     from cifar_lab.landscape.maps import Settings
 
@@ -134,7 +135,7 @@ def _folder(runs: Sequence[Path], output: Path | None) -> Path:
     """The folder to write to; refuses what is no run."""
     for folder in runs:
         if not is_run(folder):
-            raise ValueError(f"{folder} is no run; name a run's folder, which holds a status.json")
+            raise UsageError(f"{folder} is no run; name a run's folder, which holds a status.json")
     return Path(os.path.relpath(runs[0].resolve().parent / "landscape")) if output is None else output
 
 

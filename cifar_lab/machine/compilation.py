@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import nn
 
+from cifar_lab.machine.exit_codes import UsageError
+
 
 def check_compiler(device: str) -> None:
     """Check that torch can compile for `cpu`, `cuda` or `mps`.
@@ -21,7 +23,7 @@ def check_compiler(device: str) -> None:
         try:
             get_cpp_compiler()
         except InvalidCxxCompiler:
-            raise ValueError(
+            raise UsageError(
                 "compile=true needs a C++ compiler and there is none; install g++, name one in CXX, "
                 "or leave compile=true out"
             ) from None
@@ -29,7 +31,7 @@ def check_compiler(device: str) -> None:
         from torch.utils._triton import has_triton
 
         if not has_triton():
-            raise ValueError("compile=true needs Triton, which is missing or does not support this GPU; leave it out")
+            raise UsageError("compile=true needs Triton, which is missing or does not support this GPU; leave it out")
 
 
 @contextmanager

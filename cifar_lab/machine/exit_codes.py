@@ -1,9 +1,13 @@
-"""Exit codes of every command."""
+"""Exit codes of every command, and the error that says which is the user's."""
 
 import signal
 
 FAILED = 1  # a run failed or diverged, or a sweep is incomplete
 USAGE = 2  # bad configuration, data or checkpoint path
+
+
+class UsageError(ValueError):
+    """What was typed, or a file that it names, cannot be used: one line on a terminal, and the exit code `USAGE`."""
 
 
 def interrupted(number: int) -> int:

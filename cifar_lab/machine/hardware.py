@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cifar_lab.machine.exit_codes import UsageError
+
 # Instructions that multiply bf16 matrices. Without any of them bf16 is emulated, ten to a hundred times slower.
 _BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
 # Values of ONEDNN_MAX_CPU_ISA, which limits oneDNN on x86, that exclude all of these.
@@ -59,7 +61,7 @@ def choose(accelerator: str = "auto", precision: str | int = "auto", memory_form
         "contiguous": torch.contiguous_format,
     }
     if memory_format not in formats:
-        raise ValueError(f"trainer.memory_format={memory_format} is unknown; one of {', '.join(formats)}")
+        raise UsageError(f"trainer.memory_format={memory_format} is unknown; one of {', '.join(formats)}")
     settled = native_precision(device) if precision == "auto" else str(precision)
     return Native(device, settled, formats[memory_format])
 

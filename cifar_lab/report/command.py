@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Archive, find_runs
 from cifar_lab.terminal.command import run_command
 
@@ -54,7 +55,7 @@ def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reprod
     """
     for path in map(Path, paths):
         if not path.is_dir():
-            raise ValueError(f"{path} is no folder; name a run, or a folder with runs")
+            raise UsageError(f"{path} is no folder; name a run, or a folder with runs")
 
     from cifar_lab.report.published import tables
     from cifar_lab.report.reproduction import reproduce

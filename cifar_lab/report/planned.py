@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_lab.config import checked
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.report.published import Row, Scale
 from cifar_lab.runs import Archive, find_runs
 from cifar_lab.runs.fingerprints import fingerprint
@@ -133,7 +134,7 @@ def chosen(only: str) -> list[tuple[str, Row]]:
     for name in sorted(wanted - known):
         nearest = difflib.get_close_matches(name, sorted(known), n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(sorted(known))}"
-        raise ValueError(f"--only {name}: no table, no experiment and no hypothesis of the report{hint}")
+        raise UsageError(f"--only {name}: no table, no experiment and no hypothesis of the report{hint}")
     chosen = [(table, row) for table, row in rows if not wanted or wanted & {table, row.experiment}]
     return chosen + [one for name, one in hypotheses.items() if name in wanted]
 

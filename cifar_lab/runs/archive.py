@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.files import replacing
 from cifar_lab.runs.plain import check_kinds, from_json
 from cifar_lab.runs.reading import RESULT_KINDS, UnreadableError
@@ -63,7 +64,7 @@ class Archive:
                 csv.field_size_limit(_LIMIT)
                 reader = csv.DictReader(file)
                 if "fingerprint" not in (reader.fieldnames or ()):
-                    raise ValueError("it has no column fingerprint")
+                    raise UsageError("it has no column fingerprint")
                 return [self._parsed(line) for line in reader]
         except FileNotFoundError:
             return []
@@ -121,7 +122,7 @@ class Archive:
         try:
             return self._parsed(_cells(_told(run)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{run.name or 'a run'}, seed {run.seed}, cannot be kept: {error!r}") from None
+            raise UsageError(f"{run.name or 'a run'}, seed {run.seed}, cannot be kept: {error!r}") from None
 
     def _parsed(self, line: Mapping[str, str]) -> Record:
         told: dict[str, Any] = {
@@ -130,9 +131,9 @@ class Archive:
         settings, interpolations = dict(told.pop("settings")), dict(told.pop("interpolations"))
         check_kinds(told, RESULT_KINDS)
         if lacking := {"options", "overrides", "protocol"} - told.keys() | {"seed"} - settings.keys():
-            raise ValueError(f"a run lacks {', '.join(sorted(lacking))}")
+            raise UsageError(f"a run lacks {', '.join(sorted(lacking))}")
         if not told["fingerprint"].isalnum():
-            raise ValueError(f"the fingerprint {told['fingerprint']!r} is none")
+            raise UsageError(f"the fingerprint {told['fingerprint']!r} is none")
         state = str(told.get("status", "finished"))
         return Record(
             state=state,

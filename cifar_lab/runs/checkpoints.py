@@ -6,13 +6,14 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.files import replacing
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UsageError):
     """A checkpoint that cannot be read: damaged, or with more in it than plain values and tensors."""
 
 

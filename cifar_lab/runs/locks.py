@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.files import fresh, replacing
 from cifar_lab.runs.plain import from_json
 
@@ -31,7 +32,7 @@ _WRITTEN_AFTER_SECONDS = 10.0
 _GUARD_SECONDS = 0.05
 
 
-class LockedError(ValueError):
+class LockedError(UsageError):
     """A living process has the lock."""
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from cifar_lab import current
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.files import fresh
 from cifar_lab.runs.plain import check_kinds, from_json, from_yaml
 
@@ -41,7 +42,7 @@ _CONFIG: Kinds = dict.fromkeys(("seed", "epochs"), int)
 _COMPOSITION: Kinds = {"overrides": list, "options": dict, "interpolations": dict, "config": dict}
 
 
-class UnreadableError(ValueError):
+class UnreadableError(UsageError):
     """A file of a run is damaged; the message names it."""
 
 

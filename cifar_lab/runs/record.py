@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import digest, leaves, settings
 from cifar_lab.runs.reading import UnreadableError, read_arrays, read_metrics
 from cifar_lab.runs.run_files import RunFiles
@@ -178,7 +179,7 @@ def read_run(run: RunFiles) -> Record:
         result = record.result
         shown = (result.get("options", {}).get("data"), result.get("hardware", {}).get("device_name"))
         if record.is_finished and None in (*shown, result.get("precision"), result.get("test_size")):
-            raise ValueError(
+            raise UsageError(
                 f"{run.result_file} lacks the data, the hardware, the precision or the number of test images"
             )
         return record

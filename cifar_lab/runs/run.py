@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.checkpoints import write_weights
 from cifar_lab.runs.files import remove_unfinished, replacing, write_arrays
 from cifar_lab.runs.rows import append_row, keep_epochs
@@ -29,7 +30,7 @@ _OF_COMMANDS = ("evaluation", "explanation", "export")  # on a trained network
 _FOLDERS = ("checkpoints", "weights", "snapshots", "tensorboard", "csv", "figures", *_OF_COMMANDS)
 
 
-class RunExistsError(ValueError):
+class RunExistsError(UsageError):
     """The folder belongs to another run."""
 
 

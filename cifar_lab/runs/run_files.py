@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.checkpoints import read_checkpoint
 from cifar_lab.runs.labels import accuracy_digits
 from cifar_lab.runs.locks import owner
@@ -186,5 +187,5 @@ class RunFiles:
         ordered = (*checkpoints, *named) if result is None else (*named, *checkpoints)
         there = [path for path in ordered if path.exists()]
         if not there:
-            raise ValueError(f"{self.folder} holds no weights, neither snapshots nor checkpoints; train it again")
+            raise UsageError(f"{self.folder} holds no weights, neither snapshots nor checkpoints; train it again")
         return there[0]

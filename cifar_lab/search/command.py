@@ -14,6 +14,7 @@ import typer
 
 from cifar_lab.engines.handover import RunFailedError
 from cifar_lab.machine import exit_codes, torchrun
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import Run, Sweep, job_key
 from cifar_lab.search.space import Search, checked_search
@@ -47,7 +48,7 @@ def search(
     or on several that share the folder, its processes share the trials.
     """
     if torchrun.processes() is not None:
-        raise ValueError("torchrun's processes train a run together; start a search several times instead, by itself")
+        raise UsageError("torchrun's processes train a run together; start a search several times instead, by itself")
     asked = checked_search(overrides, config_dir)
     check_installed()
     strategy = Strategy(startup, max(1, round(warmup * asked.epochs)), pruning, sampler_seed)
@@ -87,7 +88,7 @@ def _train(trial: Trial, asked: Search, interruption: Interruption) -> None:
     while True:
         try:
             result = train.run(command, [Pruning(trial.report)])
-        except (RunFailedError, ValueError) as error:
+        except (RunFailedError, UsageError) as error:
             run = Sweep(OUTPUTS / asked.name).runs_by_job().get(_job(command))
             state = "failed" if run is None else run.state()
             if state == "running":  # by another trial with the same settings

@@ -20,6 +20,7 @@ from cifar_lab.config.composition import check_options
 from cifar_lab.config.naming import key_of
 from cifar_lab.config.precedence import Loader
 from cifar_lab.config.preflight import parsed_words, plan_of
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import settings
 
 GROUP = "search"
@@ -131,7 +132,7 @@ def _read(words: Sequence[str], config_dir: Path | None) -> Search:
     own += [override for override in swept if override not in own]
     axes = tuple(_axis(override) for override in own if override.is_sweep_override())
     if not axes:
-        raise ValueError("nothing to search: name a file, search=adam, or a range, optimizer.lr='interval(1e-4,1e-2)'")
+        raise UsageError("nothing to search: name a file, search=adam, or a range, optimizer.lr='interval(1e-4,1e-2)'")
     fixed = tuple(str(override.input_line) for override in overrides if override not in swept)
     kind = "-".join(axis.key for axis in axes) if file is None else str(file.value())
     named = str(typed["name"].input_line) if "name" in typed else f"name=search-{kind}"
@@ -144,13 +145,13 @@ def _refuse(overrides: Sequence[Override]) -> None:
     for override in overrides:
         why = _NOT_TYPED.get(override.key_or_group.partition(".")[0].partition("/")[0])
         if why:
-            raise ValueError(f"{override.input_line}: {why}")
+            raise UsageError(f"{override.input_line}: {why}")
         if override.key_or_group == "name" and "${" in str(override.input_line):
-            raise ValueError(
+            raise UsageError(
                 f"{override.input_line}: all trials of a search lie in one folder; name it without ${{...}}"
             )
         if override.is_sweep_override() and override.key_or_group in _NOT_SEARCHED:
-            raise ValueError(f"{override.input_line}: a search has one, which its trials share")
+            raise UsageError(f"{override.input_line}: a search has one, which its trials share")
 
 
 def _of_file(file: Override, loader: Loader, path: list[str]) -> list[Override]:
@@ -170,19 +171,19 @@ def _axis(override: Override) -> Axis:
     elif isinstance(sweep, RangeSweep):
         numbers = (sweep.start, sweep.stop, sweep.step)
         if not all(isinstance(number, int) for number in numbers) or not sweep.step or (log and sweep.step != 1):
-            raise ValueError(f"{line}: range() takes whole numbers, and a step of 1 with log; else use interval()")
+            raise UsageError(f"{line}: range() takes whole numbers, and a step of 1 with log; else use interval()")
         grid = range(*map(int, numbers))  # type: ignore[arg-type]
         low, high = (min(grid), max(grid)) if grid else (0, 0)
         axis = Axis(key, low=low, high=high, step=abs(grid.step), log=log)
     else:
         choices = tuple(dict.fromkeys(word.partition("=")[2] for word in values(override)))
         if len(choices) < 2:
-            raise ValueError(f"{line} is one value; type it without choice() to fix {key}")
+            raise UsageError(f"{line} is one value; type it without choice() to fix {key}")
         return Axis(key, choices)
     if not (math.isfinite(axis.low) and math.isfinite(axis.high) and axis.low < axis.high):
-        raise ValueError(f"{line}: it takes two different numbers, the lower one first")
+        raise UsageError(f"{line}: it takes two different numbers, the lower one first")
     if log and axis.low <= 0:
-        raise ValueError(f"{line}: with log its lower end is above 0")
+        raise UsageError(f"{line}: with log its lower end is above 0")
     return axis
 
 
@@ -195,6 +196,6 @@ def _checked(words: Sequence[str], axes: Sequence[Axis]) -> tuple[Mapping[str, A
         notes += [note for note in asked.notes if note not in notes]
         if not asked.composition["protocol"]["val_fraction"]:
             name = asked.composition["protocol"]["name"]
-            raise ValueError(f"protocol={name} validates on the test set, on which nothing is searched; leave it out")
+            raise UsageError(f"protocol={name} validates on the test set, on which nothing is searched; leave it out")
     assert first is not None
     return first, tuple(notes)

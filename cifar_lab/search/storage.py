@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import guarded
 from cifar_lab.runs.files import remove_unfinished
 from cifar_lab.runs.fingerprints import leaves
@@ -48,7 +49,7 @@ class SearchFolder:
 def check_installed() -> None:
     """Raise `ValueError`, in one line that says how to get it, if Optuna is not installed."""
     if importlib.util.find_spec("optuna") is None:
-        raise ValueError("a search needs optuna, which is not installed: pip install 'cifar-lab[search]'")
+        raise UsageError("a search needs optuna, which is not installed: pip install 'cifar-lab[search]'")
 
 
 def opened(folder: SearchFolder, definition: Mapping[str, Any], pruner: "optuna.pruners.BasePruner") -> "optuna.Study":
@@ -78,7 +79,7 @@ def opened(folder: SearchFolder, definition: Mapping[str, Any], pruner: "optuna.
             )
         except (ValueError, KeyError) as error:
             why, how = " ".join(str(error).split()), "remove it, and the same command finds its runs again"
-            raise ValueError(f"{folder.journal_file} cannot be read: {why}; {how}") from None
+            raise UsageError(f"{folder.journal_file} cannot be read: {why}; {how}") from None
         kept = study.user_attrs.get(_DEFINITION)
         if kept is None:
             study.set_user_attr(_DEFINITION, definition)
@@ -116,6 +117,6 @@ def _check_same(folder: SearchFolder, kept: Mapping[str, Any], own: Mapping[str,
         if before.get(key) != now.get(key)
     ]
     if changed:
-        raise ValueError(
+        raise UsageError(
             f"{folder.folder} holds another search: {', '.join(changed)}; name= gives this one a folder of its own"
         )

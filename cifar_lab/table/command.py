@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, Sweep, find, is_run
 from cifar_lab.terminal.command import run_command
 
@@ -47,7 +48,7 @@ def compare_folders(paths: Iterable[Path]) -> "Comparison":
 
     for path in paths:
         if not path.is_dir():
-            raise ValueError(f"{path} is no folder; name a run, or a folder with runs")
+            raise UsageError(f"{path} is no folder; name a run, or a folder with runs")
     found: dict[Path, Run | Sweep] = {}
     for path in paths:
         place = path.resolve()
@@ -59,7 +60,7 @@ def compare_folders(paths: Iterable[Path]) -> "Comparison":
             runs[next((above for above in reversed(place.parents) if above in sweeps), None)].append(one)
     records = collect([(runs[place], sweep.jobs()) for place, sweep in sweeps.items()] + [(runs[None], [])])
     if not records:
-        raise ValueError(f"no run in {', '.join(map(str, paths))}; a run's folder holds a status.json")
+        raise UsageError(f"no run in {', '.join(map(str, paths))}; a run's folder holds a status.json")
     return compare(records)
 
 

@@ -30,7 +30,8 @@ def run_command(function: Callable[..., object]) -> NoReturn:
     Its annotations declare the arguments, and the first lines of its docstring are the help.
 
     Raises:
-        SystemExit: Always; 2 if typer refuses the command line, or the function raises a `ValueError` or an `OSError`.
+        SystemExit: Always; 2 if typer refuses the command line, or the function raises a `UsageError` or an `OSError`;
+            1 for any other exception, a bug, which leaves its traceback.
     """
     app = application()
     app.command()(_refusing(function))
@@ -57,7 +58,7 @@ def run_commands(name: str, functions: Sequence[Callable[..., object]], text: st
 
 
 def _refusing(function: Callable[..., object], at_interrupt: str = "interrupted") -> Callable[..., object]:
-    """The function, whose `ValueError` and `OSError` are mistakes of the command line."""
+    """The function, whose `UsageError` and `OSError` are mistakes of the command line."""
 
     @functools.wraps(function)
     def command(*arguments: object, **options: object) -> object:
@@ -71,7 +72,7 @@ def _refusing(function: Callable[..., object], at_interrupt: str = "interrupted"
         except KeyboardInterrupt:  # before typer, which turns it into another exception
             print(at_interrupt, file=sys.stderr)
             return exit_codes.interrupted(signal.SIGINT)
-        except (ValueError, OSError) as error:
+        except (exit_codes.UsageError, OSError) as error:
             raise typer.TyperException(str(error)) from error
 
     return command

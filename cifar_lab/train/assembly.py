@@ -16,6 +16,7 @@ from cifar_lab.config import UNSYNCED, build, build_scheduler, resolved
 from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.engines.jobs import Turn
 from cifar_lab.machine import hardware, provenance, ranks
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.train.attempt import Attempt, Work
 from cifar_lab.train.callbacks import Progress, Recorder, Saving, Stopping, Throughput, best
@@ -31,7 +32,7 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
     datamodule.setup()
     num_classes = len(datamodule.classes)
     if config.model.get("num_classes", num_classes) != num_classes:
-        raise ValueError(
+        raise UsageError(
             f"model.num_classes={config.model.num_classes}: the data has {num_classes}; "
             f"set model.num_classes={num_classes}"
         )
@@ -90,7 +91,7 @@ def trainer_options(config: DictConfig, native: hardware.Native, turn: Turn | No
     """
     options = {**resolved(config.trainer), **_processes()}
     if options["sync_batchnorm"] and ranks.count() > 1 and native.device != "cuda":
-        raise ValueError(UNSYNCED)
+        raise UsageError(UNSYNCED)
     del options["memory_format"]
     if native.device == "cuda" and turn is not None and turn.beside > 1 and options["devices"] == 1:
         options["devices"] = [(turn.number - 1) % hardware.device_count("gpu")]

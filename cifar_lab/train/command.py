@@ -21,6 +21,7 @@ from cifar_lab.engines.application import run_application, run_jobs, show
 from cifar_lab.engines.handover import Job, RunFailedError
 from cifar_lab.engines.jobs import clock
 from cifar_lab.machine import torchrun
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, find_runs, job_key, locked
 from cifar_lab.train.attempt import Attempt, Work, checkpoint_of, is_done
@@ -69,7 +70,7 @@ def run(overrides: Sequence[str], callbacks: Sequence["Callback"] = ()) -> dict[
     """
     plan = checked(_words(overrides))
     if plan.sweep_folder is not None:
-        raise ValueError(f"run() trains one composition, which {' '.join(overrides)} is not; sweep() trains several")
+        raise UsageError(f"run() trains one composition, which {' '.join(overrides)} is not; sweep() trains several")
     (folder,) = launch(plan, callbacks)
     return Run(folder).outcome()
 
@@ -100,12 +101,12 @@ def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
 
 def _words(overrides: Sequence[str]) -> Sequence[str]:
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise ValueError("a process that trains reads this script anew; call run() and sweep() under "
+        raise UsageError("a process that trains reads this script anew; call run() and sweep() under "
                          "if __name__ == '__main__':")  # fmt: skip
     if torchrun.processes() is not None:
-        raise ValueError("under torchrun, python -m cifar_lab.train trains; trainer.devices= is for run() and sweep()")
+        raise UsageError("under torchrun, python -m cifar_lab.train trains; trainer.devices= is for run() and sweep()")
     if isinstance(overrides, str):
-        raise ValueError(f"a list of words is needed, such as {overrides.split()!r}")
+        raise UsageError(f"a list of words is needed, such as {overrides.split()!r}")
     return overrides
 
 
@@ -137,9 +138,8 @@ def tabulate(sweep_folder: Path | None) -> None:
     if sweep_folder is not None and any(find_runs(sweep_folder)):
         try:
             table.report(sweep_folder)
-        except Exception as error:
-            line = " ".join(str(error).split())
-            raise RunFailedError(f"the table was not written: {type(error).__name__}: {line}") from None
+        except (OSError, UsageError) as error:
+            raise RunFailedError(f"the table was not written: {' '.join(str(error).split())}") from None
 
 
 def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None = None) -> bool:

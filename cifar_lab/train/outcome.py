@@ -20,10 +20,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
     """Record an exception as the run's state, its traceback in `error.txt`, and raise it as one line.
 
-    A single run that is refused, by a `ValueError` before it trains, leaves no folder; one in a sweep does.
+    A single run that is refused, by a `UsageError` before it trains, leaves no folder; one in a sweep does.
 
     Raises:
-        RunFailedError: The run failed, diverged or was pruned, or was refused (a `ValueError`: exit code 2).
+        RunFailedError: The run failed, diverged or was pruned, or was refused (a `UsageError`: exit code 2).
         KeyboardInterrupt: It was interrupted.
     """
     try:
@@ -46,7 +46,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
                 interrupt.goes_on = f"resume={os.path.relpath(run.folder)}"
             raise interrupt from None
         message = " ".join(described(error).split())
-        is_refused = isinstance(error, ValueError) and not in_sweep and not run.has_begun()
+        is_refused = isinstance(error, exit_codes.UsageError) and not in_sweep and not run.has_begun()
         if is_refused:
             run.discard()  # a sweep shows it as a run that failed
         if is_refused or isinstance(error, DataError):
@@ -58,7 +58,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
             ) from None
         if isinstance(error, RankLostError):
             raise RunFailedError(f"{message}; {_how_to_go_on(run, in_sweep)}") from None
-        code = exit_codes.USAGE if isinstance(error, ValueError) else exit_codes.FAILED
+        code = exit_codes.USAGE if isinstance(error, exit_codes.UsageError) else exit_codes.FAILED
         raise RunFailedError(f"{message}; the traceback is in {run.error_file}", code) from None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import read_checkpoint
 from cifar_lab.trained.description import KEY, Description
 
@@ -27,10 +28,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], Description | None]:
     state = {} if foreign else _unwrapped(content)
     foreign += [f"{name} is no tensor" for name, value in state.items() if not isinstance(value, Tensor)]
     if foreign or not state:
-        raise ValueError(f"{path} is no file of weights: {foreign[0] if foreign else 'it is empty'}")
+        raise UsageError(f"{path} is no file of weights: {foreign[0] if foreign else 'it is empty'}")
     for name, value in state.items():  # a tensor can claim to be larger than its storage
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError(f"{path} is damaged: {name} is larger than the file")
+            raise UsageError(f"{path} is damaged: {name} is larger than the file")
     return state, description
 
 
@@ -48,7 +49,7 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], Description | None]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
-        raise ValueError(f"{path} needs safetensors: pip install 'cifar-lab[export]'") from None
+        raise UsageError(f"{path} needs safetensors: pip install 'cifar-lab[export]'") from None
     with path.open("rb"):  # to tell a file that cannot be opened from a damaged one
         pass
     try:
@@ -56,11 +57,11 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], Description | None]:
             text = (file.metadata() or {}).get(KEY)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, as it is no dict
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file: {_words(error)}") from None
+        raise UsageError(f"{path} is damaged, or no safetensors file: {_words(error)}") from None
     try:
         return state, None if text is None else Description.from_text(text)
     except ValueError as error:
-        raise ValueError(f"{path}: its metadata is damaged: {_words(error)}") from None
+        raise UsageError(f"{path}: its metadata is damaged: {_words(error)}") from None
 
 
 def _words(error: Exception) -> str:

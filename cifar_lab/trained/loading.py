@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cifar_lab.config import build, resolved, saved
 from cifar_lab.config.targets import check_network_targets
 from cifar_lab.machine import hardware
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, is_run
 from cifar_lab.terminal.printing import printable
 from cifar_lab.trained.architecture import Architecture, architecture, described
@@ -57,7 +58,7 @@ def load(path: Path, said: Said | None = None) -> Trained:
 def _of_run(run: Run, weights: Path, said: Said) -> Trained:
     config = saved(run, said.allow)
     if given := said.of_network():
-        raise ValueError(f"{run.folder} is a run, which says so itself; leave {', '.join(given)} out")
+        raise UsageError(f"{run.folder} is a run, which says so itself; leave {', '.join(given)} out")
     state, _ = read(weights)
     options, settings = run.composition()["options"], resolved(config)
     check_network_targets({"model": settings["model"]}, said.allow)
@@ -100,7 +101,7 @@ def _of_file(path: Path, said: Said) -> Trained:
         _check_description(path, state, description, network, said)
     elif network is None:
         names = ", ".join(list(state)[:3]) or "nothing"
-        raise ValueError(
+        raise UsageError(
             f"{path} holds weights of a network that is none of this project's ({names}, ...); "
             "name the folder of the run that trained it"
         )
@@ -137,7 +138,7 @@ def _check_description(
     Before it is made: numbers that somebody made up could keep this process busy for ever.
     """
     if given := said.of_network():
-        raise ValueError(f"{path} says so itself; leave {', '.join(given)} out")
+        raise UsageError(f"{path} says so itself; leave {', '.join(given)} out")
     making = description.model
     check_network_targets({"model": making}, said.allow)
     target = making["_target_"]
@@ -148,7 +149,7 @@ def _check_description(
         ]
         if network is None or target != network.target or differing:
             what = differing[0] if differing else target
-            raise ValueError(f"{path} is {described(state)}, but not by its metadata ({what})")
+            raise UsageError(f"{path} is {described(state)}, but not by its metadata ({what})")
     if network is None:
         _check_asked(path, state, said, target.rpartition(".")[2], bool(making.get("batch_norm", said.bn)))
 
@@ -169,7 +170,7 @@ def _network(making: Mapping[str, Any], state: Mapping[str, Tensor], path: Path,
         raise
     except Exception as error:  # made-up arguments can make a class raise anything
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: what it says of its network makes none: {reason}") from None
+        raise UsageError(f"{path}: what it says of its network makes none: {reason}") from None
     _check_sizes(model, state, path, words)
     model.load_state_dict(dict(state))
     return model
@@ -187,7 +188,7 @@ def _check_sizes(model: nn.Module, state: Mapping[str, Tensor], path: Path, word
     differing = [name for name in (*own, *state) if name not in own or name not in state]
     differing = differing or [name for name in own if own[name].shape != state[name].shape]
     if differing:
-        raise ValueError(
+        raise UsageError(
             f"{path} is {described(state)}; its network is {words} ({differing[0]} is missing or of another shape)"
         )
 
@@ -197,7 +198,7 @@ def _check_asked(path: Path, state: Mapping[str, Tensor], said: Said, option: st
     asked = [] if said.model in (None, option) else [str(said.model)]
     asked += [] if said.bn in (None, bn) else [f"bn={str(said.bn).lower()}"]
     if asked:
-        raise ValueError(f"{path} is {described(state)}; asked for {' '.join(asked)}")
+        raise UsageError(f"{path} is {described(state)}; asked for {' '.join(asked)}")
 
 
 def _native(config: "DictConfig", run: Run, said: Said) -> tuple[hardware.Native, list[str]]:

@@ -18,6 +18,7 @@ from cifar_lab.data import files
 from cifar_lab.data.datamodule import CIFAR10DataModule
 from cifar_lab.data.loader import normalise
 from cifar_lab.machine import hardware
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Trained:
         """
         norms = [module for module in self.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         if not any(norm.track_running_stats for norm in norms):
-            raise ValueError(f"{self.label} has no BatchNorm; leave --reestimate-bn out")
+            raise UsageError(f"{self.label} has no BatchNorm; leave --reestimate-bn out")
         layout = self.native.memory_format
         update_bn((images.to(self.native.device).to(memory_format=layout) for images, _ in batches), self._forward)
 

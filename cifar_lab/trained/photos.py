@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cifar_lab.machine.exit_codes import UsageError
+
 Resize = Literal["crop", "squash"]
 SIDE = 32  # pixels
 MOST_PIXELS = 89_478_485  # Pillow's own limit, beyond which it warns: a quarter of a GiB at three bytes each
@@ -30,7 +32,7 @@ _FORMATS = {
 ENDINGS = frozenset(ending for endings in _FORMATS.values() for ending in endings)
 
 
-class ImageFileError(ValueError):
+class ImageFileError(UsageError):
     """A file cannot be used as an image; the message is the reason, without the file's name."""
 
 
@@ -54,7 +56,7 @@ def find_images(names: Sequence[str], bad: Callable[[str, str], None]) -> list[P
             reasons[name] = str(error)
     if not found:
         lines = [f"{name}: {reason}" for name, reason in reasons.items()]
-        raise ValueError(f"no images: {'; '.join(lines) or 'no file is named'}")
+        raise UsageError(f"no images: {'; '.join(lines) or 'no file is named'}")
     for name, reason in reasons.items():
         bad(name, reason)
     return list(found)

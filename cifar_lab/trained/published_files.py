@@ -9,6 +9,7 @@ import yaml
 from cifar_lab.config import conf_folder
 from cifar_lab.data.cifar10 import CLASSES
 from cifar_lab.data.datamodule import CIFAR10_MEAN, CIFAR10_STD
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.trained.architecture import Architecture
 from cifar_lab.trained.description import Description
 from cifar_lab.trained.said import Said
@@ -67,10 +68,10 @@ def _activation(path: Path, network: Architecture, said: Said, assumed: list[str
         option = _OF_MODEL.get(network.option, "relu")
         assumed.append(f"activation {option}, as the report's {network.option}; --activation")
     if option not in options:
-        raise ValueError(f"--activation {option} does not exist; there are {', '.join(sorted(options))}")
+        raise UsageError(f"--activation {option} does not exist; there are {', '.join(sorted(options))}")
     if option != "leaky_relu":
         if said.negative_slope is not None:
-            raise ValueError(f"--negative-slope is of leaky_relu; {path} has {option}")
+            raise UsageError(f"--negative-slope is of leaky_relu; {path} has {option}")
         return options[option]
     slope = said.negative_slope
     if slope is None:

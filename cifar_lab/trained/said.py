@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import is_run
 
 
@@ -40,9 +41,9 @@ class Said:
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) != 3:
-                raise ValueError(f"--{name} takes three numbers, of red, green and blue, not {len(values)}")
+                raise UsageError(f"--{name} takes three numbers, of red, green and blue, not {len(values)}")
         if self.std is not None and min(self.std) <= 0:
-            raise ValueError(f"--std {','.join(map(str, self.std))}: each lies above 0")
+            raise UsageError(f"--std {','.join(map(str, self.std))}: each lies above 0")
 
     def of_network(self) -> list[str]:
         """The given options that a run and a described file say themselves, as they are typed."""
@@ -63,7 +64,7 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     except ValueError:
         values = ()
     if not values or not all(map(math.isfinite, values)):
-        raise ValueError(f"{option} {text}: numbers joined by commas, such as 0.5,0.5,0.5")
+        raise UsageError(f"{option} {text}: numbers joined by commas, such as 0.5,0.5,0.5")
     return values
 
 
@@ -75,6 +76,6 @@ def check_there(networks: Iterable[Path]) -> None:
     """
     for path in networks:
         if path.is_dir() and not is_run(path):
-            raise ValueError(f"{path} is no run; name a run's folder, which holds a status.json, or a file of weights")
+            raise UsageError(f"{path} is no run; name a run's folder, which holds a status.json, or a file of weights")
         if not (path.is_dir() or path.is_file()):
-            raise ValueError(f"{path} does not exist; name a run's folder, or a file of weights")
+            raise UsageError(f"{path} does not exist; name a run's folder, or a file of weights")

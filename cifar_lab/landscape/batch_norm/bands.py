@@ -14,6 +14,7 @@ from cifar_lab.landscape.batch_norm import figures
 from cifar_lab.landscape.batch_norm.numbers import Estimate, Written, listed, ratio
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun, the_group
 from cifar_lab.landscape.maths.bands import Band, band, epoch_means, finite_steps, share_wider
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 from cifar_lab.table.records import gather
 
@@ -112,7 +113,7 @@ def compare(group: Group, init: str) -> BandComparison:
     every = {run.seed for run in losses}
     seeds = sorted(seed for seed in every if all((bn, seed, rate) in found for bn in rates for rate in kept))
     if len(kept) < 2 or not seeds:
-        raise ValueError(
+        raise UsageError(
             "a band needs runs with bn=true and bn=false, of one seed, at the same two learning rates or more, none of "
             f"them diverged; found lr {listed(rates[True]) or 'none'} with BatchNorm, "
             f"{listed(rates[False]) or 'none'} without; run study=bn_landscape"

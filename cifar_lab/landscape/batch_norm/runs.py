@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Record
 from cifar_lab.runs.labels import data_name, has_constant_rate
 
@@ -112,14 +113,14 @@ def the_group(records: Sequence[Record]) -> Group:
     """
     found = groups(records)
     if not found:
-        raise ValueError(
+        raise UsageError(
             "no run can be compared; name runs, or folders with runs, of study=bn_landscape or bn_smoothness"
         )
     if len(found) > 1:
         first, second = found[0].settings, found[1].settings
         keys = sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
         told = ", ".join(f"{key} ({first.get(key)} and {second.get(key)})" for key in keys[:3])
-        raise ValueError(
+        raise UsageError(
             f"the runs differ in {told}; name runs that differ in bn, model.init, optimizer.lr and seed alone"
         )
     return found[0]

@@ -17,6 +17,7 @@ from cifar_lab.landscape.batch_norm import figures
 from cifar_lab.landscape.batch_norm.numbers import Estimate, Written, difference, ratio
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun, the_group
 from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES, has_grid, smoothness
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 from cifar_lab.table.records import gather
 
@@ -173,7 +174,7 @@ def compare(group: Group, lr: float) -> SmoothnessComparison:
     title = f"{group.title(shown)}; learning rate {lr:g}" if shown else ""
     comparison = SmoothnessComparison(title, lr, words, arms, lost)
     if not comparison.inits:
-        raise ValueError(
+        raise UsageError(
             "smoothness needs probes of runs with bn=true and bn=false, of one seed, learning rate and "
             "initialisation; run study=bn_smoothness, or train with probe=gradient"
         )

@@ -15,6 +15,7 @@ from cifar_lab.figures import Figure
 from cifar_lab.landscape.maps.work import Points, digest
 from cifar_lab.landscape.maths.functional import NetworkLoss
 from cifar_lab.machine import hardware
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, read_checkpoint
 from cifar_lab.runs.labels import data_name
 from cifar_lab.runs.outputs import write_figure, write_table
@@ -111,7 +112,7 @@ class Subject:
             ValueError: There are none.
         """
         if not self.epochs:
-            raise ValueError(f"{self.run.folder} has no snapshots of its weights; train it with callbacks=snapshots")
+            raise UsageError(f"{self.run.folder} has no snapshots of its weights; train it with callbacks=snapshots")
         return list(self.epochs)
 
     def learning_rate(self, epoch: int) -> float:
@@ -155,7 +156,7 @@ def load(folders: Sequence[Path], settings: Settings) -> list[Subject]:
     """
     places = [folder.resolve() for folder in folders]
     if len(set(places)) < len(folders):
-        raise ValueError(f"{', '.join(map(str, folders))}: the same run twice; name each once")
+        raise UsageError(f"{', '.join(map(str, folders))}: the same run twice; name each once")
     labels = [place.name for place in places]
     if len(set(labels)) < len(labels):
         labels = [f"{place.parent.name}/{place.name}" for place in places]
@@ -176,7 +177,7 @@ def at_epochs(subjects: Sequence[Subject], at: str | None) -> list[tuple[Subject
             asked = {int(word) if word.strip().isdecimal() else -1 for word in at.split(",")}
         if not asked <= set(there):
             epochs = ", ".join(map(str, there))
-            raise ValueError(f"--at {at}: {subject.run.folder} has snapshots of the epochs {epochs}")
+            raise UsageError(f"--at {at}: {subject.run.folder} has snapshots of the epochs {epochs}")
         places += [(subject, epoch) for epoch in sorted(asked)]
     return places
 
@@ -198,7 +199,7 @@ def check_fits(state: Mapping[str, Any], weights: Mapping[str, Tensor], where: P
     """
     for name, value in weights.items():
         if name not in state or getattr(state[name], "shape", None) != value.shape:
-            raise ValueError(f"{where}: {name} is missing or of another shape; these weights are another network's")
+            raise UsageError(f"{where}: {name} is missing or of another shape; these weights are another network's")
 
 
 def _load(run: Run, label: str, settings: Settings) -> Subject:
@@ -240,7 +241,7 @@ def _images(datamodule: "InMemoryDataModule", split: str, settings: Settings, de
     loader = datamodule.train_dataloader() if split == "train" else datamodule.val_dataloader()
     available, count = datamodule.size(split), settings.images
     if split == "train" and count > available:
-        raise ValueError(f"--images {count}: the run has {available:,} training images, of which to take at most all")
+        raise UsageError(f"--images {count}: the run has {available:,} training images, of which to take at most all")
     count = min(count, available)
     chosen, _ = stratified_split(loader.data.labels, count, keyed_generator(_IMAGES, settings.seed, 0))
     ordered = chosen[torch.randperm(count, generator=keyed_generator(_IMAGES, settings.seed, 1))]

@@ -7,6 +7,7 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from cifar_lab.landscape.maths.functional import Loss, Weights, along_gradient, dot, hessian_vector_product
+from cifar_lab.machine.exit_codes import UsageError
 
 _MOST_RESTARTS = 40
 
@@ -45,7 +46,7 @@ def top_eigenvalues(
     sizes = [value.numel() for value in weights.values()]
     size = sum(sizes)
     if not 1 <= count < size:
-        raise ValueError(f"{count} eigenvalues of {size} weights; at least 1, and fewer than there are weights")
+        raise UsageError(f"{count} eigenvalues of {size} weights; at least 1, and fewer than there are weights")
     products = 0
 
     def product(vector: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from cifar_lab.machine.exit_codes import UsageError
+
 PAPER_MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 """The paper's step sizes, in learning rates."""
 
@@ -53,7 +55,7 @@ def smoothness(probes: Mapping[str, np.ndarray], multiples: Sequence[float] | No
     """
     if multiples is not None and not has_grid(probes, multiples):
         told = ", ".join(f"{multiple:g}" for multiple in multiples)
-        raise ValueError(f"the probes have not the step sizes {told} x lr; set probe.etas")
+        raise UsageError(f"the probes have not the step sizes {told} x lr; set probe.etas")
     finite = np.isfinite(probes["loss"])
     distances = probes.get("relative_distance", ())
     probes = {name: values[finite] for name, values in probes.items() if name != "relative_distance"}

@@ -12,6 +12,7 @@ from cifar_lab.landscape.batch_norm.covariate_shifts import cosine_gain
 from cifar_lab.landscape.batch_norm.numbers import Estimate
 from cifar_lab.landscape.batch_norm.runs import INITS, Group, groups
 from cifar_lab.landscape.batch_norm.smoothness import SmoothnessComparison
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.report.claims.evidence import NOT_MEASURED, UNTESTED, Claim, trains_study, verdict
 from cifar_lab.runs import Record
 
@@ -188,7 +189,7 @@ def _bands(group: Group) -> tuple[BandComparison, ...]:
         if len(with_bn & without) > 1:
             made.append(bands.compare(group, init))
     if not made:
-        raise ValueError("no initialisation has both networks at two learning rates")
+        raise UsageError("no initialisation has both networks at two learning rates")
     return tuple(made)
 
 

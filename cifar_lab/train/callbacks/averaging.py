@@ -11,6 +11,7 @@ from torch.optim.swa_utils import SWALR, get_ema_multi_avg_fn, update_bn
 
 from cifar_lab.machine import ranks
 from cifar_lab.machine.compilation import uncompiled
+from cifar_lab.machine.exit_codes import UsageError
 
 
 class EMA(EMAWeightAveraging):
@@ -84,7 +85,7 @@ class SWA(WeightAveraging):
         super().__init__(use_buffers=False)
         self.first_epoch = round(start * epochs)
         if not 0 <= self.first_epoch < epochs:
-            raise ValueError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it below 1")
+            raise UsageError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it below 1")
         self.anneal_epochs = max(1, round(anneal * epochs))
         self.lr = lr
         self._scheduler: SWALR | None = None

@@ -20,6 +20,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from cifar_lab.machine import ranks
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import SIGNALS, Interrupted, Interruption
 from cifar_lab.runs import described
 from cifar_lab.train.attempt import Work
@@ -105,7 +106,7 @@ def _started(rank: int, count: int, port: int, work: Work) -> _Process:
     try:
         process.start()
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ValueError(f"callbacks cannot be handed to the processes that train: {error}") from None
+        raise UsageError(f"callbacks cannot be handed to the processes that train: {error}") from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     received.close()
