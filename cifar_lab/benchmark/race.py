@@ -6,6 +6,7 @@ import signal
 import statistics
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -155,8 +156,10 @@ class _Process:
             received: dict[str, Any] = self._connection.recv()
         except EOFError:
             raise UsageError(f"{self.measured.name}: its process has ended") from None
-        if "error" in received:
-            raise UsageError(f"{self.measured.name}: {received['error']}")
+        if "refused" in received:
+            raise UsageError(f"{self.measured.name}: {received['refused']}")
+        if "traceback" in received:
+            raise RuntimeError(f"{self.measured.name}: {received['traceback']}")
         return received
 
 
@@ -186,6 +189,8 @@ def _command(contest: Contest, check: bool) -> list[str]:
 
 def _work(name: str, command: Sequence[str], check: bool, connection: Connection, folder: Path) -> None:
     """Train in a process group of its own, which the data's workers join."""
+    from torch import OutOfMemoryError
+
     os.setsid()
     os.chdir(folder)
     with (folder / "printed.txt").open("w") as printed:
@@ -195,8 +200,10 @@ def _work(name: str, command: Sequence[str], check: bool, connection: Connection
             _train(name, command, Watch(connection, check))
         except Over:
             pass
-        except BaseException as error:
-            connection.send({"error": " ".join(f"{type(error).__name__}: {error}".split())})
+        except (UsageError, OutOfMemoryError) as error:
+            connection.send({"refused": str(error)})
+        except BaseException:
+            connection.send({"traceback": traceback.format_exc()})
 
 
 def _train(name: str, command: Sequence[str], watch: Watch) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 import pytest
 import typer
 
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command, run_commands
 from tests.conftest import names
 
@@ -27,7 +28,7 @@ def ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def halve(number: Annotated[int, typer.Argument(help="Even.")], shout: bool = False) -> int | None:
     """Halves."""
     if number % 2:
-        raise ValueError(f"number={number}:\n odd")
+        raise UsageError(f"number={number}:\n odd")
     print(f"{number // 2}{'!' * shout}")
     return 3 if number == 6 else None
 
@@ -38,7 +39,7 @@ def stop() -> None:
 
 
 def broken() -> None:
-    raise KeyError("ours")
+    raise ValueError("ours")
 
 
 def test_annotations_are_the_command_line_and_a_returned_integer_the_exit_code(ended: Callable[..., Ended]) -> None:
@@ -70,7 +71,7 @@ def test_a_mistake_is_one_line_and_exit_2(
 def test_a_fault_of_the_program_is_a_traceback_and_exit_1(ended: Callable[..., Ended]) -> None:
     code, _, error = ended(broken)
     *lines, last = error.splitlines()
-    assert (code, lines[0].startswith("Traceback"), "KeyError" in lines[-1]) == (1, True, True)
+    assert (code, lines[0].startswith("Traceback"), "ValueError" in lines[-1]) == (1, True, True)
     names(last, "CONTRIBUTING.md")
 
 
