@@ -1,6 +1,7 @@
 """The types of the scalars, and what Hydra must know before it composes."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,14 @@ def is_own(group: str, option: str) -> bool:
     return (conf_folder() / group / f"{option}.yaml").is_file()
 
 
-def settings_of(group: str, target: str) -> set[str]:
+@cache
+def settings_of(group: str, target: str) -> frozenset[str]:
     """The keys of the project's own option of a target; empty where it has none."""
     for path in sorted((conf_folder() / group).glob("*.yaml")):
         option = OmegaConf.load(path)
         if isinstance(option, DictConfig) and option.get("_target_") == target:
-            return _keys(path)
-    return set()
+            return frozenset(_keys(path))
+    return frozenset()
 
 
 def _keys(path: Path) -> set[str]:
