@@ -12,9 +12,7 @@ from cifar_lab.evaluate.calibration import reliability
 from cifar_lab.evaluate.evaluating import Evaluation
 from cifar_lab.evaluate.figures import confusion_matrix
 from cifar_lab.figures import Figure
-from cifar_lab.runs import replacing
-from cifar_lab.runs.files import write_arrays
-from cifar_lab.runs.outputs import write_figure, write_table
+from cifar_lab.runs.files import replacing, write_arrays, write_figure, write_table
 from cifar_lab.trained import confident_mistakes
 
 _MISTAKES = 24

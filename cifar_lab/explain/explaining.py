@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cifar_lab.explain import figures
 from cifar_lab.explain.activations import LayerActivations, measure, totals
 from cifar_lab.explain.gradcam import first_filters, grad_cam, map_layer
-from cifar_lab.runs.outputs import write_figure, write_table
+from cifar_lab.runs.files import write_figure, write_table
 from cifar_lab.terminal.printing import shown
 from cifar_lab.trained import Trained, answer, confident_mistakes
 

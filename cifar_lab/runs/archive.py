@@ -10,25 +10,15 @@ import numpy as np
 
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.files import replacing
-from cifar_lab.runs.plain import check_kinds, from_json
-from cifar_lab.runs.reading import RESULT_KINDS, UnreadableError
+from cifar_lab.runs.reading import RESULT_KINDS, UnreadableError, check_kinds, from_json
 from cifar_lab.runs.record import Numbers, Record
 
-_WORDS = (
-    "fingerprint",
-    "name",
-    "status",
-    "error",
-    "protocol",
-    "precision",
-    "memory_format",
-    "optimizer_implementation",
-    "git_revision",
-)
+_HOW = ("precision", "memory_format", "git_revision")
+_WORDS = ("fingerprint", "name", "status", "error", "protocol", "optimizer_implementation", *_HOW)
 _FIRST = ("fingerprint", "name", "seed", "protocol", "epochs", "train_size", "test/acc", "test/acc_final")
 _LAST = ("settings", "interpolations")
 # What is kept of the status of a run that has diverged.
-_OF_DIVERGED = ("epoch", "epochs", "error", "precision", "memory_format", "git_revision", "hardware")
+_OF_DIVERGED = ("epoch", "epochs", "error", *_HOW, "hardware")
 _LIMIT = 2**24  # characters of a cell; keeps csv from reading a hostile one whole
 
 

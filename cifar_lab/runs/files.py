@@ -4,12 +4,15 @@ import errno
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from cifar_lab.figures import Figure
 
 T = TypeVar("T")
 
@@ -41,7 +44,11 @@ def replacing(path: Path, mode: str = "w", *, durable: bool = False, keep: Path 
             os.replace(path, keep)
         os.replace(name, path)
         if durable:
-            _sync_folder(path.parent)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -66,6 +73,22 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
+def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Write rows as CSV."""
+    import pandas as pd
+
+    with replacing(path) as file:
+        pd.DataFrame(list(rows)).to_csv(file, index=False)
+    return path
+
+
+def write_figure(figure: "Figure", path: Path, dpi: int = 130) -> Path:
+    """Write a figure as PNG."""
+    with replacing(path, "wb") as file:
+        figure.savefig(file, dpi=dpi, format="png")
+    return path
+
+
 def remove_unfinished(folder: Path, older_than: float = 0.0) -> None:
     """Remove what a process that was killed has left unfinished.
 
@@ -77,11 +100,3 @@ def remove_unfinished(folder: Path, older_than: float = 0.0) -> None:
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime >= older_than:
                 path.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

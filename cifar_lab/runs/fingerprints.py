@@ -10,35 +10,14 @@ from cifar_lab import current
 # What cannot change a run's numbers, or is recorded instead of hashed: where things are, how they are shown, and on
 # what they run. `None` leaves out the whole option.
 _NOT_HASHED: dict[str, set[str] | None] = {
-    "name": None,
-    "logger": None,
-    "allow": None,
-    "published": None,
-    "compile": None,
-    "cuda_graphs": None,
-    "resume": None,
-    "retry_failed": None,
-    "retry_diverged": None,
-    "jobs_per_device": None,
+    **dict.fromkeys(("name", "logger", "allow", "published", "compile", "cuda_graphs", "resume"), None),
+    **dict.fromkeys(("retry_failed", "retry_diverged", "jobs_per_device"), None),
     "callbacks": {"checkpoint", "snapshots"},
     "data": {"root", "verify", "download", "sources"},
     "optimizer": {"foreach", "fused"},
-    "trainer": {
-        "accelerator",
-        "devices",
-        "strategy",
-        "num_nodes",
-        "precision",
-        "memory_format",
-        "enable_progress_bar",
-        "deterministic",
-        "benchmark",
-        "detect_anomaly",
-        "profiler",
-    },
+    "trainer": {"accelerator", "devices", "strategy", "num_nodes", "precision", "memory_format"}
+    | {"enable_progress_bar", "deterministic", "benchmark", "detect_anomaly", "profiler"},
 }
-
-
 # What components that have moved are called in fingerprints: as when runs were trained with them that are finished.
 _HASHED_NAMES = {
     "cifar_lab.train.callbacks.averaging.EMA": "lightning.pytorch.callbacks.EMAWeightAveraging",
@@ -48,16 +27,13 @@ _HASHED_NAMES = {
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a resolved configuration that can change numbers, with numbers that are equal made the same.
-
-    Args:
-        config: The resolved configuration, plain values by name.
-    """
+    """The part of a resolved configuration, plain values, that can change numbers; equal numbers are made the same."""
     kept: dict[str, Any] = {}
     for key, value in config.items():
         left_out = _NOT_HASHED.get(key, set())
         if left_out is not None:
-            kept[key] = _without(value, left_out) if isinstance(value, dict) else value
+            is_group = isinstance(value, dict)
+            kept[key] = {name: each for name, each in value.items() if name not in left_out} if is_group else value
     # Over several processes it makes the statistics of one; alone it does nothing.
     if kept.get("trainer", {}).get("sync_batchnorm"):
         kept["trainer"]["sync_batchnorm"] = False
@@ -70,11 +46,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits that two resolved configurations share if nothing that changes numbers differs.
-
-    Args:
-        config: The resolved configuration, plain values by name.
-    """
+    """Sixteen hexadecimal digits that two resolved configurations share if nothing that changes numbers differs."""
     return digest(settings(config))
 
 
@@ -100,7 +72,3 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, str):
         return _HASHED_NAMES.get(current(value), value)
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _without(option: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in option.items() if key not in keys}

@@ -18,7 +18,7 @@ from typing import Any
 
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.files import fresh, replacing
-from cifar_lab.runs.plain import from_json
+from cifar_lab.runs.reading import from_json
 
 # A process on another host is dead when its lock has not been touched for so long; a network file system may hold
 # back a time by a minute.

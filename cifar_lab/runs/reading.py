@@ -1,19 +1,21 @@
-"""A run's files as checked values, whoever wrote them."""
+"""A run's files as plain values of bounded depth and size, checked, whoever wrote them."""
 
 import io
+import json
 import math
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import yaml
 
 from cifar_lab import current
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.files import fresh
-from cifar_lab.runs.plain import check_kinds, from_json, from_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Kinds = Mapping[str, type | tuple[type, ...]]
 
+_DEPTH = 50
+WHOLE_LIMIT = 2**63  # from here on whole numbers fit neither numpy nor torch nor, further on, a float
+_KINDS = (bool, int, float, str, type(None))
 _NUMBER = (int, float)
 _STATUS: Kinds = {
     **dict.fromkeys(("state", "error", "host"), str),
@@ -46,36 +51,90 @@ class UnreadableError(UsageError):
     """A file of a run is damaged; the message names it."""
 
 
-def read_status(path: Path) -> dict[str, Any]:
-    """The content of `status.json`.
+def from_json(text: str) -> Any:
+    """The value of a JSON text.
 
     Raises:
-        FileNotFoundError: There is none.
-        UnreadableError: It is damaged; all functions here raise both.
+        ValueError: It is damaged, nested deeply, or holds huge numbers.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check(value)
+    return value
+
+
+def from_yaml(text: str) -> Any:
+    """The value of a YAML text of mappings, lists, texts, numbers, true, false and null.
+
+    Raises:
+        ValueError: It is damaged, nested deeply, or holds huge numbers, repetitions by `*`, or objects by `!`.
+    """
+    try:
+        depth = 0
+        # Checked on libyaml's events, which take no memory: its constructor recurses without a limit, which ends the
+        # process, and repetitions of repetitions unfold to more than any memory holds.
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEPTH:
+                raise ValueError("it is nested too deeply")
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"it repeats a part of itself, *{event.anchor}")
+        value = yaml.load(text, Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, TypeError) as error:  # a list as a key is a TypeError
+        raise ValueError(str(error)) from None
+    _check(value)
+    return value
+
+
+def check_kinds(content: Mapping[str, Any], kinds: Kinds) -> None:
+    """Raise `ValueError` for the first value of another kind than its name's; names may be missing."""
+    for name, kind in kinds.items():
+        allowed = kind if isinstance(kind, tuple) else (kind,)
+        if name in content and type(content[name]) not in allowed:
+            words = " or ".join(one.__name__ for one in allowed)
+            raise ValueError(f"{name} is of type {type(content[name]).__name__}, not {words}")
+
+
+def _of_file(parse: Callable[[str], T]) -> Callable[[Path], T]:
+    """Let a function of a file's text take the file's path.
+
+    It raises `FileNotFoundError` if there is none, and `UnreadableError` if it is damaged.
     """
 
-    def parse(text: str) -> Any:
-        told = _checked(from_json(text), _STATUS)
-        if not math.isfinite(told.get("heartbeat", 0)):
-            raise ValueError(f"heartbeat is {told['heartbeat']}")
-        return told
+    @wraps(parse)
+    def read(path: Path) -> T:
+        try:
+            return parse(fresh(path.read_text))
+        except FileNotFoundError:
+            raise
+        except (ValueError, KeyError, OSError) as error:
+            raise _unreadable(path, error) from None
 
-    return _parsed(path, parse)
+    return read
 
 
-def read_result(path: Path) -> dict[str, Any]:
+@_of_file
+def read_status(text: str) -> dict[str, Any]:
+    """The content of `status.json`."""
+    told = _checked(from_json(text), _STATUS)
+    if not math.isfinite(told.get("heartbeat", 0)):
+        raise ValueError(f"heartbeat is {told['heartbeat']}")
+    return told
+
+
+@_of_file
+def read_result(text: str) -> dict[str, Any]:
     """The content of `result.json`; `test/acc` is from 0 to 1."""
-
-    def parse(text: str) -> Any:
-        result = _checked(from_json(text), RESULT_KINDS)
-        if not 0 <= result.get("test/acc", math.nan) <= 1:
-            raise ValueError(f"test/acc is {result.get('test/acc', 'missing')}, not from 0 to 1")
-        return result
-
-    return _parsed(path, parse)
+    result = _checked(from_json(text), RESULT_KINDS)
+    if not 0 <= result.get("test/acc", math.nan) <= 1:
+        raise ValueError(f"test/acc is {result.get('test/acc', 'missing')}, not from 0 to 1")
+    return result
 
 
-def read_config(path: Path) -> dict[str, Any]:
+@_of_file
+def read_config(text: str) -> dict[str, Any]:
     """The content of `config.yaml`, with components that have moved since under their names of today."""
 
     def renamed(node: Any, key: object = None) -> Any:
@@ -85,62 +144,53 @@ def read_config(path: Path) -> dict[str, Any]:
             return [renamed(value) for value in node]
         return current(node) if key == "_target_" and isinstance(node, str) else node
 
-    return _parsed(path, lambda text: renamed(_checked(from_yaml(text), _CONFIG)))
+    return renamed(_checked(from_yaml(text), _CONFIG))
 
 
-def read_composition(path: Path) -> dict[str, Any]:
+@_of_file
+def read_composition(text: str) -> dict[str, Any]:
     """The content of `composition.json`, with all of its four parts."""
-
-    def parse(text: str) -> Any:
-        told = _checked(from_json(text), _COMPOSITION)
-        options = [option for option in told["options"].values() if option is not None]
-        words = {"overrides": told["overrides"], "options": options, "interpolations": told["interpolations"].values()}
-        for part, content in words.items():
-            if not all(isinstance(word, str) for word in content):
-                raise ValueError(f"its {part} are no words")
-        _checked(told["config"], _CONFIG)
-        return told
-
-    return _parsed(path, parse)
+    told = _checked(from_json(text), _COMPOSITION)
+    options = [option for option in told["options"].values() if option is not None]
+    words = {"overrides": told["overrides"], "options": options, "interpolations": told["interpolations"].values()}
+    for part, content in words.items():
+        if not all(isinstance(word, str) for word in content):
+            raise ValueError(f"its {part} are no words")
+    _checked(told["config"], _CONFIG)
+    return told
 
 
-def read_metrics(path: Path) -> "pd.DataFrame":
+@_of_file
+def read_metrics(text: str) -> "pd.DataFrame":
     """One row per epoch, the later one of two; damaged rows are left out."""
     import pandas as pd
 
-    def parse(text: str) -> pd.DataFrame:
-        try:
-            table = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]), index_col=False, on_bad_lines="skip")
-        except pd.errors.ParserError as error:
-            raise ValueError(str(error)) from None
-        if "epoch" not in table:
-            raise ValueError("it has no column epoch")
-        if any(kind not in "if" for kind in (dtype.kind for dtype in table.dtypes)):  # some cells are no numbers
-            table = table[pd.to_numeric(table["epoch"], errors="coerce").notna()].apply(pd.to_numeric)
-        if table["epoch"].dtype.kind == "i" and table["epoch"].is_unique:  # as nearly always; the rest takes a while
-            return table
-        table = table.dropna(subset=["epoch"]).astype({"epoch": int})
-        return table.drop_duplicates("epoch", keep="last", ignore_index=True)
-
-    return _parsed(path, parse)
+    try:
+        table = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]), index_col=False, on_bad_lines="skip")
+    except pd.errors.ParserError as error:
+        raise ValueError(str(error)) from None
+    if "epoch" not in table:
+        raise ValueError("it has no column epoch")
+    if any(dtype.kind not in "if" for dtype in table.dtypes):  # some cells are no numbers
+        table = table[pd.to_numeric(table["epoch"], errors="coerce").notna()].apply(pd.to_numeric)
+    if table["epoch"].dtype.kind == "i" and table["epoch"].is_unique:  # as nearly always; the rest takes a while
+        return table
+    table = table.dropna(subset=["epoch"]).astype({"epoch": int})
+    return table.drop_duplicates("epoch", keep="last", ignore_index=True)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an `npz` file, by name."""
+    """The arrays of an `npz` file, by name.
+
+    Raises:
+        FileNotFoundError: There is none.
+        UnreadableError: It is damaged.
+    """
     try:
         # Without numpy's own arrays of objects, which are pickles.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise _unreadable(path, error) from None
-
-
-def _parsed(path: Path, parse: Callable[[str], T]) -> T:
-    try:
-        return parse(fresh(path.read_text))
-    except FileNotFoundError:
-        raise
-    except (ValueError, KeyError, OSError) as error:
         raise _unreadable(path, error) from None
 
 
@@ -154,3 +204,23 @@ def _checked(content: Any, kinds: Kinds) -> dict[str, Any]:
         raise ValueError("it holds no dict")
     check_kinds(content, kinds)
     return content
+
+
+def _check(value: Any, depth: int = 1) -> None:
+    if depth > _DEPTH:
+        raise ValueError("it is nested too deeply")
+    if isinstance(value, dict):
+        kinds = set(map(type, value))
+        if len(kinds) > 1 or not kinds <= {str, int}:
+            raise ValueError("its keys are no words")
+        value = value.values()
+    elif not isinstance(value, list):
+        value = (value,)
+    for element in value:  # a call for each collection, not for each value: one table reads millions
+        kind = type(element)
+        if kind is dict or kind is list:
+            _check(element, depth + 1)
+        elif kind is int and abs(element) >= WHOLE_LIMIT:
+            raise ValueError("it holds a number of more than 63 bits")
+        elif kind not in _KINDS:
+            raise ValueError(f"it holds a {kind.__name__}")

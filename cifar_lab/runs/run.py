@@ -1,6 +1,8 @@
 """A run directory, written."""
 
+import csv
 import json
+import math
 import os
 import shutil
 import socket
@@ -16,7 +18,7 @@ import yaml
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.checkpoints import write_weights
 from cifar_lab.runs.files import remove_unfinished, replacing, write_arrays
-from cifar_lab.runs.rows import append_row, keep_epochs
+from cifar_lab.runs.reading import UnreadableError
 from cifar_lab.runs.run_files import RunFiles
 
 if TYPE_CHECKING:
@@ -134,8 +136,17 @@ class Run(RunFiles):
         self.set_state("finished")
 
     def append_metrics(self, row: Mapping[str, float | int | None]) -> None:
-        """Add one epoch's row to `metrics.csv`; its first row names the columns."""
-        append_row(self.metrics_file, row)
+        """Add one epoch's row to `metrics.csv`, whose first row names the columns; it is on the disk at the return."""
+        is_new = not self.metrics_file.exists()
+        with self.metrics_file.open("a", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            if is_new:
+                writer.writeheader()
+            numbers = {name: None if value is None or math.isnan(value) else value for name, value in row.items()}
+            writer.writerow(numbers)
+            # On the disk before the checkpoint that counts on it.
+            file.flush()
+            os.fsync(file.fileno())
 
     def truncate(self, epochs: int, steps: int) -> None:
         """Take back what was written after a checkpoint.
@@ -148,9 +159,22 @@ class Run(RunFiles):
             UnreadableError: The row of an epoch before the last of them is damaged or missing.
         """
         if self.metrics_file.exists():
-            keep_epochs(self.metrics_file, epochs)
+            self._keep_epochs(epochs)
         if self.steps_file.exists():
             self.write_steps({name: values[:steps] for name, values in self.steps().items()})
+
+    def _keep_epochs(self, epochs: int) -> None:
+        """Keep the last row of each epoch up to `epochs`, whose own may be missing."""
+        header, *rows = [*self.metrics_file.read_text(errors="replace").splitlines(keepends=True), ""]
+        kept = {row.partition(",")[0]: row for row in rows if row.endswith("\n")}
+        wanted = [str(epoch) for epoch in range(1, epochs + 1)]
+        lost = [epoch for epoch in wanted[:-1] if epoch not in kept]
+        if lost:
+            raise UnreadableError(f"{self.metrics_file} lacks epoch {lost[0]}, which its checkpoint goes on from")
+        with replacing(self.metrics_file) as file:
+            file.writelines([header, *(kept[epoch] for epoch in wanted if epoch in kept)])
+        if not kept.keys() & set(wanted):  # its header may be half written; the next row writes it
+            self.metrics_file.unlink()
 
     def write_steps(self, steps: Mapping[str, np.ndarray]) -> None:
         """Write one array `(steps,)` per quantity, the whole of it each time."""
@@ -170,6 +194,15 @@ class Run(RunFiles):
     def save_snapshot(self, model: "nn.Module", epoch: int) -> None:
         """Write the network's plain state dict after `epoch` epochs to `snapshots/`; the initial one's is 0."""
         write_weights(model, self.snapshots_folder / f"epoch_{epoch:04d}.pt")
+
+
+class FollowedRun(Run):
+    """One run's directory, for a process that trains together with the one that writes it: it reads alone."""
+
+    def _leave(self, *_: object, **__: object) -> None:
+        """Leave it to the process that writes."""
+
+    set_state = append_metrics = truncate = write_steps = write_probes = save_weights = save_snapshot = _leave
 
 
 class PrunedError(RuntimeError):

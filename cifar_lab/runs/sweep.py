@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cifar_lab.runs.files import fresh, remove_unfinished, replacing
-from cifar_lab.runs.plain import from_json
+from cifar_lab.runs.reading import from_json
 from cifar_lab.runs.run import Run
 
 # Arguments on how to resume and on which devices, which do not change what is trained.
@@ -70,27 +70,23 @@ def is_run(folder: Path | str) -> bool:
 
 def find(folder: Path | str) -> Iterator[Run | Sweep]:
     """Every run, and every sweep that was planned, in a folder and below, by name; a sweep comes before its runs."""
-    return (kind(path) for path, kind in _walk(folder))
+    for path, folders, files in os.walk(folder):
+        if "status.json" in files:
+            folders.clear()
+            yield Run(path)
+        elif "sweep.json" in files:
+            yield Sweep(path)
+        folders.sort()
 
 
 def find_runs(folder: Path | str) -> Iterator[Run]:
     """Every run in a folder and below, by name."""
-    return (Run(path) for path, kind in _walk(folder) if kind is Run)
+    return (found for found in find(folder) if isinstance(found, Run))
 
 
 def find_sweeps(folder: Path | str) -> Iterator[Sweep]:
     """Every sweep that was planned in a folder and below, by name."""
-    return (Sweep(path) for path, kind in _walk(folder) if kind is Sweep)
-
-
-def _walk(folder: Path | str) -> Iterator[tuple[str, type[Run] | type[Sweep]]]:
-    for path, folders, files in os.walk(folder):
-        if "status.json" in files:
-            folders.clear()
-            yield path, Run
-        elif "sweep.json" in files:
-            yield path, Sweep
-        folders.sort()
+    return (found for found in find(folder) if isinstance(found, Sweep))
 
 
 def job_key(lines: Sequence[str]) -> frozenset[str]:

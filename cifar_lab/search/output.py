@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cifar_lab.runs import replacing
-from cifar_lab.runs.outputs import write_figure
+from cifar_lab.runs.files import replacing, write_figure
 from cifar_lab.search import figures
 from cifar_lab.search.storage import SearchFolder
 from cifar_lab.search.trials import TrialRecord, best_of

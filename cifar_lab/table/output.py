@@ -7,8 +7,8 @@ import numpy as np
 
 from cifar_lab.figures import Figure, colours
 from cifar_lab.runs import Sweep, replacing
+from cifar_lab.runs.files import write_figure
 from cifar_lab.runs.labels import val_label
-from cifar_lab.runs.outputs import write_figure
 from cifar_lab.statistics.accuracies import accuracy_interval
 from cifar_lab.table import figures, text
 from cifar_lab.table.comparison import Comparison, Row

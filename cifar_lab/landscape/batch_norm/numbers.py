@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cifar_lab.figures import Figure
-from cifar_lab.runs import replacing
-from cifar_lab.runs.outputs import write_figure
+from cifar_lab.runs.files import replacing, write_figure
 from cifar_lab.statistics.accuracies import Interval
 from cifar_lab.statistics.significance import bootstrap_interval, t_interval
 

@@ -17,8 +17,8 @@ from cifar_lab.landscape.maths.functional import NetworkLoss
 from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, read_checkpoint
+from cifar_lab.runs.files import write_figure, write_table
 from cifar_lab.runs.labels import data_name
-from cifar_lab.runs.outputs import write_figure, write_table
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -21,7 +21,7 @@ from cifar_lab.landscape.maths.surfaces import (
     random_direction,
     trajectory_plane,
 )
-from cifar_lab.runs.outputs import write_figure, write_table
+from cifar_lab.runs.files import write_figure, write_table
 
 # First part of a generator's key: what the numbers are for.
 _DIRECTIONS = 4

@@ -20,9 +20,8 @@ from cifar_lab.report.page import chapters, dashboards
 from cifar_lab.report.page.parts import part, state, studies
 from cifar_lab.report.page.pictures import Picture, glance
 from cifar_lab.report.reproduction import PROTOCOLS, Entry, Reproduction
-from cifar_lab.runs import replacing
+from cifar_lab.runs.files import replacing, write_figure
 from cifar_lab.runs.labels import protocol_words
-from cifar_lab.runs.outputs import write_figure
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS
 from cifar_lab.table.comparison import mean_and_sd
 
