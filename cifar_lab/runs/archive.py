@@ -23,11 +23,7 @@ _LIMIT = 2**24  # characters of a cell; keeps csv from reading a hostile one who
 
 
 class Archive:
-    """A folder with the results that count, small enough to be kept under version control.
-
-    Args:
-        folder: It need not exist.
-    """
+    """A folder, which need not exist, with the results that count, small enough for version control."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
@@ -81,17 +77,11 @@ class Archive:
                         run.metrics.to_csv(file, index=False, lineterminator="\n")
             path = self.numbers(str(run.identity)).dead_units
             if run.dead_units is not None and not path.exists():
-                with _new(path) as file:
-                    writer = csv.DictWriter(file, list(run.dead_units), lineterminator="\n")
-                    writer.writeheader()
-                    writer.writerow(run.dead_units)
+                _write(path, run.dead_units, [run.dead_units])
         lines = [_told(run) for run in kept.values()]
-        with _new(self.results_file) as file:
-            # All quoted: a carriage return in a word would end the line.
-            names = dict.fromkeys([*_FIRST, *(name for line in lines for name in line if name not in _LAST)])
-            writer = csv.DictWriter(file, [*names, *_LAST], lineterminator="\n", quoting=csv.QUOTE_ALL)
-            writer.writeheader()
-            writer.writerows(map(_cells, lines))
+        names = dict.fromkeys([*_FIRST, *(name for line in lines for name in line if name not in _LAST)])
+        # All quoted: a carriage return in a word would end the line.
+        _write(self.results_file, [*names, *_LAST], map(_cells, lines), quoting=csv.QUOTE_ALL)
 
     def add_arrays(self, run: Record) -> None:
         """Keep the loss of every step, and all probes, in single precision, unless they are there.
@@ -143,6 +133,13 @@ class Archive:
 def _new(path: Path, mode: str = "w") -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     return replacing(path, mode)
+
+
+def _write(path: Path, names: Iterable[str], lines: Iterable[Mapping[str, Any]], **how: Any) -> None:
+    with _new(path) as file:
+        writer = csv.DictWriter(file, list(names), lineterminator="\n", **how)
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 def _single(values: np.ndarray) -> np.ndarray:

@@ -52,11 +52,7 @@ def write_weights(model: "nn.Module", path: Path) -> None:
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint.
-
-    Args:
-        path: The file.
-        map_location: Where torch puts the tensors.
+    """Read a checkpoint, its tensors put to `map_location` as by `torch.load`.
 
     Raises:
         CheckpointError: It is damaged, or not one of ours; the message names the file.

@@ -24,12 +24,9 @@ from cifar_lab.runs.reading import from_json
 # back a time by a minute.
 HEARTBEAT_SECONDS = 20.0
 DEAD_AFTER_SECONDS = 300.0
-
 # An empty lock is being written, or its writer was killed in the middle; it is written at once.
 _WRITTEN_AFTER_SECONDS = 10.0
-
-# Between two looks at a lock that is waited for.
-_GUARD_SECONDS = 0.05
+_GUARD_SECONDS = 0.05  # between two looks at a lock that is waited for
 
 
 class LockedError(UsageError):
@@ -56,10 +53,7 @@ def owner(path: Path, now: float | None = None) -> dict[str, Any] | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock.
-
-    Args:
-        path: The lock's file, in a folder that exists.
+    """Hold the lock of a file, in a folder that exists.
 
     Raises:
         LockedError: A living process has it.
@@ -80,10 +74,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def guarded(path: Path) -> Iterator[None]:
-    """Let one process at a time do what no other may do meanwhile; the others wait, for as long as it lives.
-
-    Args:
-        path: What it is done to: a file in a folder that exists, which need not exist itself.
+    """Let one process at a time work on a file, which need not exist; the others wait, for as long as it lives.
 
     Raises:
         OSError: The folder cannot be written.
@@ -159,12 +150,8 @@ def _beat(path: Path, stopped: threading.Event) -> None:
 
 
 def _identity() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "machine": _machine(),
-        "process": os.getpid(),
-        "started": _started(os.getpid()),
-    }
+    process = os.getpid()
+    return {"host": socket.gethostname(), "machine": _machine(), "process": process, "started": _started(process)}
 
 
 def _is_alive(told: dict[str, Any], now: float) -> bool:

@@ -115,10 +115,8 @@ class Record:
             return None
         try:
             metrics = read_metrics(self.numbers.metrics)
-        except FileNotFoundError:
-            return None
-        except UnreadableError:
-            if self.folder is None:
+        except (FileNotFoundError, UnreadableError) as error:
+            if self.folder is None and isinstance(error, UnreadableError):
                 raise
             return None
         return metrics if len(metrics) else None
@@ -126,12 +124,12 @@ class Record:
     @cached_property
     def steps(self) -> dict[str, np.ndarray] | None:
         """One array `(steps,)` per quantity, in the archive the loss alone; None if there are none to be read."""
-        return None if self.numbers is None else _arrays(self.numbers.steps)
+        return _arrays(self.numbers and self.numbers.steps)
 
     @cached_property
     def probes(self) -> dict[str, np.ndarray] | None:
         """The arrays of `probes.npz`; None if there are none to be read."""
-        return None if self.numbers is None else _arrays(self.numbers.probes)
+        return _arrays(self.numbers and self.numbers.probes)
 
     @cached_property
     def dead_units(self) -> Mapping[str, Any] | None:
@@ -212,9 +210,9 @@ def _numbers(run: RunFiles) -> Numbers:
     return Numbers(run.metrics_file, run.steps_file, run.probes_file, run.folder / "explanation" / "dead_units.csv")
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray] | None:
+def _arrays(path: Path | None) -> dict[str, np.ndarray] | None:
     try:
-        return read_arrays(path)
+        return None if path is None else read_arrays(path)
     except (FileNotFoundError, UnreadableError):
         return None
 
@@ -222,9 +220,5 @@ def _arrays(path: Path) -> dict[str, np.ndarray] | None:
 @lru_cache
 def _sources(interpolations: tuple[tuple[str, str], ...], keys: tuple[str, ...]) -> dict[str, str]:
     """Cached, because thousands of runs have the same."""
-    found = {}
-    for key in keys:
-        inner = [source for prefix, source in interpolations if f"{key}.".startswith(f"{prefix}.")]
-        if inner:
-            found[key] = inner[0]
-    return found
+    inside = [(key, source) for key in keys for prefix, source in interpolations if f"{key}.".startswith(f"{prefix}.")]
+    return dict(reversed(inside))  # of several, the first counts

@@ -41,11 +41,7 @@ class DivergedError(RuntimeError):
 
 
 class Run(RunFiles):
-    """One run's directory, read and written by the process that trains it.
-
-    Args:
-        folder: The directory; it need not exist.
-    """
+    """One run's directory, which need not exist, read and written by the process that trains it."""
 
     def start(
         self,
@@ -91,9 +87,8 @@ class Run(RunFiles):
         self.set_state("running", error=None, host=socket.gethostname(), process=os.getpid(), start=time.time())
 
     def _empty(self) -> None:
-        state = self.status().get("state")
         foreign = [name for name in (*_CONTENTS, *_FOLDERS) if (self.folder / name).exists()]
-        if state is None and foreign:
+        if foreign and self.status().get("state") is None:
             raise RunExistsError(f"{self.folder} holds {foreign[0]} of no run; set hydra.run.dir= to another folder")
         if self.has_result():
             raise RunExistsError(f"{self.folder} holds a finished run; set hydra.run.dir= to another folder")

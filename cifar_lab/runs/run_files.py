@@ -28,11 +28,7 @@ _PREFIX = "model."  # of the network's own names in a checkpoint
 
 
 class RunFiles:
-    """One run's directory, which may be read while another process writes it.
-
-    Args:
-        folder: The directory; it need not exist.
-    """
+    """One run's directory, which need not exist, and may be read while another process writes it."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
@@ -103,11 +99,7 @@ class RunFiles:
         return self.finished_result() is not None
 
     def state(self, status: Mapping[str, Any] | None = None) -> str:
-        """Its state, or `dead` if its status is `running` and no living process has its lock.
-
-        Args:
-            status: The content of `status.json`, if it has just been read.
-        """
+        """Its state by `status`, else `status.json`; `dead` if that is `running` and no living process has its lock."""
         state = str((self.status() if status is None else status).get("state", "unknown"))
         return "dead" if state == "running" and owner(self.lock_file) is None else state
 
@@ -164,8 +156,7 @@ class RunFiles:
         Raises:
             ValueError: There are none, or they are damaged.
         """
-        kept = list(self.snapshots().values())
-        if kept:
+        if kept := list(self.snapshots().values()):
             return read_checkpoint(kept[-1])
         if self.last_checkpoint.exists():
             state = read_checkpoint(self.last_checkpoint)["state_dict"]

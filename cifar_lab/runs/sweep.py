@@ -15,11 +15,7 @@ HOW_IT_IS_RUN = ("resume=", "retry_", "jobs_per_device=")
 
 
 class Sweep:
-    """A folder with the runs of a sweep, and their comparison.
-
-    Args:
-        folder: The directory; it need not exist.
-    """
+    """A folder, which need not exist, with the runs of a sweep and their comparison."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
