@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifar_lab import train
-from cifar_lab.engines.handover import RunFailedError
-from cifar_lab.engines.jobs import clock
+from cifar_lab.engines.handover import RunFailedError, clock
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interrupted

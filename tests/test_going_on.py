@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from cifar_lab.config import interpolations, resolved
-from cifar_lab.engines.handover import RunFailedError
-from cifar_lab.engines.jobs import Turn
+from cifar_lab.engines.handover import RunFailedError, Turn
 from cifar_lab.runs import Run, read_checkpoint, write_checkpoint
 from cifar_lab.train import run as train
 from cifar_lab.train.attempt import checkpoint_of, is_done

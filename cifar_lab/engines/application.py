@@ -16,13 +16,12 @@ from hydra._internal.utils import _run_hydra
 from cifar_lab.config import Plan, completion, schema
 from cifar_lab.config.command_line import CommandLine, composing, in_one_line
 from cifar_lab.config.launchers import JOBLIB, RAY, SLURM, Launcher
-from cifar_lab.engines.handover import RunFailedError, Task
+from cifar_lab.engines.handover import RunFailedError, Task, end
 from cifar_lab.engines.in_turn import Jobs
 from cifar_lab.engines.ray_jobs import RayJobs
 from cifar_lab.engines.side_by_side import SideBySide
 from cifar_lab.engines.slurm_jobs import SlurmJobs
 from cifar_lab.machine import exit_codes
-from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.terminal.faults import report_fault
 
@@ -42,27 +41,20 @@ def run_application(application: Callable[[], object]) -> NoReturn:
     try:
         application()
     except RunFailedError as error:
-        _exit(str(error), error.exit_code)
+        end(str(error), error.exit_code)
     except exit_codes.UsageError as error:
-        _exit(str(error), exit_codes.USAGE)
+        end(str(error), exit_codes.USAGE)
     except KeyboardInterrupt as error:
         if isinstance(error, Interrupted):
-            _exit(error.told, error.exit_code)
-        _exit("interrupted", exit_codes.interrupted(signal.SIGINT))
+            end(error.told, error.exit_code)
+        end("interrupted", exit_codes.interrupted(signal.SIGINT))
     except Exception:
         sys.exit(report_fault())
     sys.exit(0)
 
 
 def run_jobs(task: Task, plan: Plan) -> list[Path]:
-    """Hand what a command line composes to `task`, once or for each job of a sweep.
-
-    Args:
-        task: Trains a job.
-        plan: The checked command line.
-
-    Returns:
-        The folders of the runs.
+    """Hand what a checked command line composes to `task`, once or for each job of a sweep; the runs' folders.
 
     Raises:
         ValueError: It cannot be run, in one line.
@@ -79,7 +71,7 @@ def run_jobs(task: Task, plan: Plan) -> list[Path]:
         if error.filename is None:  # not about a file, and so not about the run's folder
             raise
         line = f"cannot write {error.filename}: {error.strerror}; set hydra.run.dir= to a writable folder"
-        raise UsageError(line) from None
+        raise exit_codes.UsageError(line) from None
     return list(jobs.folders.values())
 
 
@@ -121,8 +113,3 @@ def _process_as_before() -> Iterator[None]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
-
-
-def _exit(message: str, code: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)

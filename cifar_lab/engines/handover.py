@@ -1,59 +1,89 @@
-"""A job as it is handed to what trains it, in this process or in another."""
+"""A job and its turn, as they are handed to what trains it, in this process or in another."""
 
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cifar_lab.config import interpolations, resolved
-from cifar_lab.engines.jobs import Turn
 from cifar_lab.machine import exit_codes
 from cifar_lab.runs import LockedError
 
 
 class RunFailedError(Exception):
-    """A run that ended without a result, reported in one line.
-
-    Args:
-        message: The line.
-        exit_code: 1 where the run failed, 2 where what it was asked for cannot be.
-    """
+    """A run that ended without a result, reported in one line; exit code 2 if what it was asked for cannot be."""
 
     def __init__(self, message: str, exit_code: int = exit_codes.FAILED) -> None:
         super().__init__(message, exit_code)
-        self.message = message
         self.exit_code = exit_code
 
     def __str__(self) -> str:
-        return self.message
+        return str(self.args[0])
+
+
+def end(message: str, code: int) -> NoReturn:
+    """End the process with one line and an exit code."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The place of a job in its sweep."""
+
+    number: int  # of the job, from 1
+    total: int  # jobs of the sweep
+    later: int  # jobs after it that have not finished yet
+    each: float | None = None  # seconds that a job trained before has taken on average; None if none was
+    beside: int = 1  # how many jobs run at a time
+
+    @classmethod
+    def of(cls, number: int, unfinished: Sequence[int], each: float | None = None, beside: int = 1) -> "Turn":
+        """The turn of a job, from 0, of a sweep whose unfinished jobs are 1 in `unfinished`, and the others 0."""
+        return cls(number + 1, len(unfinished), sum(unfinished[number + 1 :]), each, beside)
+
+    def __str__(self) -> str:
+        return f"job {self.number} of {self.total}"
+
+    def seconds_left(self, own: float | None = None, own_left: float | None = None) -> float | None:
+        """Seconds that this job and those after it will take, if they take as long as those before it on average.
+
+        Args:
+            own: What this job will take in all; it stands for the others where it is the first.
+            own_left: What is left of it; None for all.
+
+        Returns:
+            None if nothing is known yet.
+        """
+        each = own if self.each is None else self.each
+        if each is None:
+            return None
+        return (each if own_left is None else own_left) + each * -(-self.later // self.beside)
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03`, or `2:03` below an hour."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it is trained: plain values.
+    """A job as it is trained: plain values."""
 
-    Attributes:
-        folder: Of its run.
-        words: Its command line.
-        settings: The resolved configuration.
-        options: The chosen option of each group.
-        follows: Which values follow others, by dotted key.
-        common: The keys that all jobs of its sweep share; None for a run of its own.
-        turn: Whose turn it is in its sweep; None for a run of its own.
-    """
-
-    folder: Path
-    words: list[str]
-    settings: dict[str, Any]
-    options: dict[str, str | None]
-    follows: dict[str, str]
-    common: frozenset[str] | None = None
-    turn: Turn | None = None
+    folder: Path  # of its run
+    words: list[str]  # its command line
+    settings: dict[str, Any]  # the resolved configuration
+    options: dict[str, str | None]  # the chosen one of each group
+    follows: dict[str, str]  # the interpolations of values that follow others, by dotted key
+    common: frozenset[str] | None = None  # the keys that all jobs of its sweep share; None for a run of its own
+    turn: Turn | None = None  # in its sweep; None for a run of its own
 
 
 # Trains a job. Returns whether there was something to train; raises `RunFailedError` for what the user should read, and
@@ -87,20 +117,13 @@ class Handed:
     """The task, for processes that Hydra's launcher starts; what they do is read from the runs' folders.
 
     It is pickled for each job of a sweep, which may have thousands.
-
-    Attributes:
-        task: Trains a job.
-        common: The keys that all jobs of the sweep share.
-        numbers: The jobs that are launched, from 0, in the launcher's order.
-        unfinished: 1 for each job of the sweep that has not finished, else 0.
-        beside: How many jobs run at a time.
     """
 
     task: Task
-    common: frozenset[str]
-    numbers: Sequence[int]
-    unfinished: bytes
-    beside: int
+    common: frozenset[str]  # the keys that all jobs of the sweep share
+    numbers: Sequence[int]  # the jobs that are launched, from 0, in the launcher's order
+    unfinished: bytes  # 1 for each job of the sweep that has not finished, else 0
+    beside: int  # how many jobs run at a time
 
     def __call__(self, config: DictConfig) -> None:
         """Train what a launcher hands over: the composed job, of which Hydra keeps its own part elsewhere."""

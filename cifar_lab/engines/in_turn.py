@@ -15,8 +15,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
 from cifar_lab.config import Plan
-from cifar_lab.engines.handover import Handed, RunFailedError, Task, job_of
-from cifar_lab.engines.jobs import Turn
+from cifar_lab.engines.handover import Handed, RunFailedError, Task, Turn, job_of
 from cifar_lab.machine import exit_codes
 from cifar_lab.runs import LockedError, Run, Sweep, job_key
 
@@ -51,7 +50,7 @@ class Jobs:
         self.failures: list[RunFailedError] = []
 
     def is_settled(self, run: Run) -> bool:
-        """Whether nothing is left of a job whose command line has left a run."""
+        """Whether nothing is left to do for a job whose command line has left this run."""
         return run.has_result()
 
     def run_all(self) -> None:
@@ -80,7 +79,8 @@ class Jobs:
             config = self.plan.composed(self.plan.jobs[number])
             with read_write(config.hydra), open_dict(config.hydra):
                 config.hydra.job.num = number
-            turn = None if self.sweep is None else self.turn(number)
+            each = sum(self.seconds) / len(self.seconds) if self.seconds else None
+            turn = None if self.sweep is None else Turn.of(number, self.unfinished, each, self.beside)
             returned = run_job(
                 task_function=lambda _, config=config, turn=turn: self._train(config, turn),  # type: ignore[misc]
                 config=config,
@@ -89,11 +89,6 @@ class Jobs:
                 hydra_context=self.context,
             )
             returned.return_value  # noqa: B018 - raises what the job has raised
-
-    def turn(self, number: int) -> Turn:
-        """Whose turn it is."""
-        each = sum(self.seconds) / len(self.seconds) if self.seconds else None
-        return Turn.of(number, self.unfinished, each, self.beside)
 
     def _train(self, config: DictConfig, turn: Turn | None) -> None:
         job = job_of(config, self.plan.common, turn)
@@ -116,8 +111,7 @@ class Jobs:
 
     def launcher(self, numbers: Sequence[int]) -> Any:
         """Hydra's launcher, which hands these jobs to other processes."""
-        config = self.plan.compose(self.plan.jobs[0])
-        task = self.handed(numbers)
+        config, task = self.plan.compose(self.plan.jobs[0]), self.handed(numbers)
         return Plugins.instance().instantiate_launcher(hydra_context=self.context, task_function=task, config=config)
 
     def handed(self, numbers: Sequence[int]) -> Handed:
@@ -135,10 +129,10 @@ class Jobs:
         runs = self.sweep.runs_by_job()
         self.folders, self.failures, self.left = {}, [], []
         for number, job in enumerate(self.plan.jobs):
-            if job_key(job.words) not in runs:
+            run = runs.get(job_key(job.words))
+            if run is None:
                 self.failures.append(RunFailedError(f"{' '.join(job.words)} has left no run"))
                 continue
-            run = runs[job_key(job.words)]
             folder, state = Path(os.path.abspath(run.folder)), run.state()
             self.folders[number] = folder
             if state in ("running", "dead"):
@@ -148,17 +142,11 @@ class Jobs:
                 self.failures.append(RunFailedError(f"{folder} {how} {run.status().get('error', '')}"))
 
     def check(self) -> None:
-        """Say what has not finished.
-
-        Raises:
-            RunFailedError: Something has not.
-        """
+        """Raise `RunFailedError` if something has not finished."""
         if self.failures and self.sweep is not None:
             raise RunFailedError(f"not every run of the sweep finished; the first that did not: {self.failures[0]}")
         if self.failures:
             raise self.failures[0]
         if self.left:
-            first = self.folders[self.left[0]]
-            raise RunFailedError(
-                f"{len(self.left)} runs of the sweep are still being trained elsewhere, the first is {first}"
-            )
+            number, first = len(self.left), self.folders[self.left[0]]
+            raise RunFailedError(f"{number} runs of the sweep are still being trained elsewhere, the first is {first}")

@@ -9,21 +9,15 @@ from types import FrameType
 from omegaconf import DictConfig
 
 from cifar_lab.config.devices import processes
-from cifar_lab.engines.handover import Handed, RunFailedError
+from cifar_lab.engines.handover import Handed, RunFailedError, end
 from cifar_lab.engines.in_turn import Jobs
 from cifar_lab.machine import exit_codes
-from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import Run
 
 
 class DetachedError(Interrupted):
-    """Whoever waited for jobs of Slurm was asked to stop; the jobs go on.
-
-    Args:
-        received: The signal.
-        jobs: Slurm's numbers.
-    """
+    """Whoever waited for jobs of Slurm was asked to stop; the jobs, by Slurm's numbers, go on."""
 
     def __init__(self, received: Signals, jobs: Sequence[str]) -> None:
         super().__init__(received)
@@ -45,7 +39,7 @@ class SlurmJobs(Jobs):
     looks_again = False
 
     def is_settled(self, run: Run) -> bool:
-        """Whether nothing is left of a job whose command line has left a run."""
+        """Whether nothing is left to do for a job whose command line has left this run."""
         # What has finished since the options were last edited is the run of its words; another's may be one of what
         # they said before, and the job finds out for itself.
         return super().is_settled(run) and run.result_file.stat().st_mtime > self.plan.options_edited
@@ -76,12 +70,12 @@ class SlurmJobs(Jobs):
                     self.launcher(due).launch(self.words(due), initial_job_idx=0)
                 except (UncompletedJobError, FailedSubmissionError) as error:
                     if not queue.jobs:
-                        raise UsageError(f"Slurm has refused the jobs: {' '.join(str(error).split())}") from None
+                        line = f"Slurm has refused the jobs: {' '.join(str(error).split())}"
+                        raise exit_codes.UsageError(line) from None
                     queue.wait()  # submitit waits no further than to the first that has failed
         self.look()
-        killed = [number for number in self.left if Run(self.folders[number]).state() == "dead"]
-        self.left = [number for number in self.left if number not in killed]
-        for number in killed:
+        for number in [number for number in self.left if Run(self.folders[number]).state() == "dead"]:
+            self.left.remove(number)
             line = f"{self.folders[number]} was killed; the same command goes on with it"
             self.failures.append(RunFailedError(line))
 
@@ -95,9 +89,9 @@ class _HandedToSlurm(Handed):
         try:
             super().__call__(config)
         except Interrupted as interrupted:
-            sys.exit(_tell(interrupted.told, interrupted.exit_code))
+            end(interrupted.told, interrupted.exit_code)
         except UncompletedJobError as error:  # it has saved, and has been in the queue as often as it may
-            sys.exit(_tell(str(error), exit_codes.FAILED))
+            end(str(error), exit_codes.FAILED)
 
     def failed(self, error: RunFailedError) -> None:
         sys.exit(error.exit_code)
@@ -119,8 +113,3 @@ def _take_own_cores(config: DictConfig) -> None:
     count = processes(config) or int(os.environ.get("SLURM_GPUS_ON_NODE", 1))
     cores = int(os.environ.get("SLURM_CPUS_PER_TASK", 1)) // count
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
-
-
-def _tell(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    return code

@@ -14,7 +14,7 @@ from torch import nn
 
 from cifar_lab.config import UNSYNCED, build, build_scheduler, resolved
 from cifar_lab.data.datamodule import InMemoryDataModule
-from cifar_lab.engines.jobs import Turn
+from cifar_lab.engines.handover import Turn
 from cifar_lab.machine import hardware, provenance, ranks
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import fingerprint

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_lab.config import names_run
-from cifar_lab.engines.handover import RunFailedError
-from cifar_lab.engines.jobs import Turn
+from cifar_lab.engines.handover import RunFailedError, Turn
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import Run, first_whole

@@ -18,8 +18,7 @@ from cifar_lab.config import Plan, checked, here, merged, names_run
 from cifar_lab.config.command_line import parsed
 from cifar_lab.config.preflight import planned
 from cifar_lab.engines.application import run_application, run_jobs, show
-from cifar_lab.engines.handover import Job, RunFailedError
-from cifar_lab.engines.jobs import clock
+from cifar_lab.engines.handover import Job, RunFailedError, clock
 from cifar_lab.machine import torchrun
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption

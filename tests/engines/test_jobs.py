@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from cifar_lab.engines.jobs import Turn, clock
+from cifar_lab.engines.handover import Turn, clock
 
 
 @pytest.mark.parametrize(

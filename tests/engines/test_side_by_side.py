@@ -21,9 +21,8 @@ from cifar_lab.config import Plan
 from cifar_lab.config.command_line import parsed
 from cifar_lab.config.plan import PlannedJob
 from cifar_lab.engines import handover, side_by_side
-from cifar_lab.engines.handover import Job, RunFailedError
+from cifar_lab.engines.handover import Job, RunFailedError, Turn
 from cifar_lab.engines.in_turn import Jobs
-from cifar_lab.engines.jobs import Turn
 from cifar_lab.machine import hardware
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.runs import Run, Sweep

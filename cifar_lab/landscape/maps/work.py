@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from cifar_lab.engines.jobs import clock
+from cifar_lab.engines.handover import clock
 from cifar_lab.runs import UnreadableError, replacing
 from cifar_lab.runs.files import remove_unfinished
 from cifar_lab.runs.reading import read_arrays

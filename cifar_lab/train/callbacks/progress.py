@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from cifar_lab.engines.jobs import Turn, clock
+from cifar_lab.engines.handover import Turn, clock
 from cifar_lab.train.callbacks.throughput import Throughput
 
 _BAR_SECONDS = 0.5
