@@ -54,7 +54,7 @@ def quick_and_slow(commands: list[str]) -> Iterator[Any]:
 @pytest.mark.parametrize("command", list(quick_and_slow(COMMANDS)))
 def test_the_commands_that_a_page_shows_can_be_run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CIFAR_LAB_DATA", raising=False)
-    monkeypatch.setattr("cifar_lab.config.slurm.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("cifar_lab.config.launchers.shutil.which", lambda name: f"/usr/bin/{name}")
     plan_of(parsed(shlex.split(command, comments=True)))
 
 

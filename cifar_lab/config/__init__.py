@@ -5,8 +5,7 @@ from cifar_lab.config.devices import UNSYNCED, here
 from cifar_lab.config.naming import class_names, interpolations, resolved
 from cifar_lab.config.plan import Plan
 from cifar_lab.config.preflight import checked
-from cifar_lab.config.resume import merged, names_run
-from cifar_lab.config.saved import saved
+from cifar_lab.config.resume import merged, names_run, saved
 from cifar_lab.config.schema import conf_folder, register
 
 register()

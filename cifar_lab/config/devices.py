@@ -14,11 +14,7 @@ UNSYNCED = "trainer.sync_batchnorm=true: torch has it for GPUs alone; leave it o
 def processes(config: Mapping[str, Any]) -> int | None:
     """How many processes train a composition together: those that torchrun has started, else one for each device.
 
-    Args:
-        config: The composition, plain values.
-
-    Returns:
-        None where `trainer.devices` leaves it to the machine.
+    None where `trainer.devices` leaves it to the machine.
     """
     started, devices = torchrun.processes(), config["trainer"]["devices"]
     if started is not None:
@@ -51,17 +47,14 @@ def check_devices(config: Mapping[str, Any]) -> None:
     if count == 1:
         return
     several = f"trainer.devices={trainer['devices']}" if torchrun.processes() is None else "torchrun"
-    refused = {
-        "jobs_per_device": (config["jobs_per_device"] > 1, "runs each job on one device; leave one of them out"),
-        "probe": (
-            bool(config["probe"]),
-            "looks at whole batches, and each process has a part of one; set probe=none",
-        ),
-        "cuda_graphs": (config["cuda_graphs"], "records no step of several processes; set cuda_graphs=false"),
-    }
-    for key, (is_set, words) in refused.items():
-        if is_set:
-            raise UsageError(f"{several}: {key}= {words}")
+    if config["jobs_per_device"] > 1:
+        raise UsageError(f"{several}: jobs_per_device= runs each job on one device; leave one of them out")
+    if config["probe"]:
+        raise UsageError(
+            f"{several}: probe= looks at whole batches, of which each process has a part; set probe=none"
+        )
+    if config["cuda_graphs"]:
+        raise UsageError(f"{several}: cuda_graphs= records no step of several processes; set cuda_graphs=false")
     if count is None:
         return
     if config["batch_size"] < count:
@@ -75,16 +68,14 @@ def check_devices(config: Mapping[str, Any]) -> None:
 def device_notes(config: Mapping[str, Any]) -> list[str]:
     """What is worth a word about several processes."""
     trainer, count = config["trainer"], processes(config)
-    if count is None or count == 1:
+    if count is None or count == 1 or not config["bn"] or trainer["sync_batchnorm"]:
         return []
-    if config["bn"] and not trainer["sync_batchnorm"]:
-        part = -(-config["batch_size"] // count)
-        on_gpus = "" if trainer["accelerator"] == "cpu" else "; trainer.sync_batchnorm=true does it over all, on GPUs"
-        return [
-            f"BatchNorm normalises over the {part} images of each of {count} processes, not over a batch's "
-            f"{config['batch_size']}, which changes numbers{on_gpus}"
-        ]
-    return []
+    part = -(-config["batch_size"] // count)
+    on_gpus = "" if trainer["accelerator"] == "cpu" else "; trainer.sync_batchnorm=true does it over all, on GPUs"
+    return [
+        f"BatchNorm normalises over the {part} images of each of {count} processes, not over a batch's "
+        f"{config['batch_size']}, which changes numbers{on_gpus}"
+    ]
 
 
 def _check_number(devices: Any) -> None:

@@ -1,6 +1,7 @@
-"""Hydra's launchers that this project knows, each in a package of its own."""
+"""Hydra's launchers that this project knows, each in a package of its own: what they need, and what they cannot do."""
 
 import importlib.util
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab.config import checks, schema
+from cifar_lab.config.devices import processes
 from cifar_lab.machine import torchrun
+from cifar_lab.machine.cores import cores
 from cifar_lab.machine.exit_codes import UsageError
 
 LAUNCHER = "hydra/launcher"
@@ -17,25 +20,15 @@ LAUNCHER = "hydra/launcher"
 
 @dataclass(frozen=True)
 class Launcher:
-    """What hands the jobs of a sweep to processes.
+    """What hands the jobs of a sweep to processes."""
 
-    Attributes:
-        name: As in `hydra/launcher=name`.
-        plugin: The package with Hydra's plugin.
-        distribution: What pip calls it.
-        extra: Of this project, that brings it.
-    """
-
-    name: str
-    plugin: str
-    distribution: str
-    extra: str
+    name: str  # as in `hydra/launcher=name`
+    plugin: str  # the package with Hydra's plugin
+    distribution: str  # what pip calls it
+    extra: str  # of this project, that brings it
 
     def check_installed(self, line: str) -> None:
-        """Refuse a command line that needs it where it is missing.
-
-        Args:
-            line: The word of the command line.
+        """Refuse a word of the command line that needs it where it is missing.
 
         Raises:
             ValueError: In one line that says how to get it.
@@ -67,8 +60,8 @@ def check_launcher(overrides: Sequence[Override]) -> None:
             known[str(override.value())].check_installed(str(override.input_line))
 
 
-def check(config: DictConfig) -> None:
-    """Refuse a composed job's launcher under torchrun, and settings that it cannot take, where its options are ours.
+def check(config: DictConfig, is_sweep: bool) -> None:
+    """Refuse a composed job's launcher under torchrun, settings that it cannot take, and what Slurm cannot do.
 
     Raises:
         ValueError: In one line.
@@ -81,8 +74,81 @@ def check(config: DictConfig) -> None:
         settings: Any = OmegaConf.to_container(config.hydra.launcher, resolve=False)
         known = OmegaConf.to_container(OmegaConf.load(path))
         checks.check_values({"hydra": {"launcher": settings}}, {"hydra": {"launcher": known}})
+    if launcher is SLURM:
+        check_slurm(config, is_sweep)
 
 
 def chosen(target: str) -> Launcher | None:
     """The launcher of which Hydra's `_target_` is; None for one that needs no package, and one not known here."""
     return next((launcher for launcher in LAUNCHERS if target.startswith(f"{launcher.plugin}.")), None)
+
+
+def check_slurm(config: DictConfig, is_sweep: bool) -> None:
+    """Refuse Slurm where it cannot be had, and settings that no job of it can have.
+
+    Raises:
+        ValueError: In one line.
+    """
+    launcher, line = config.hydra.launcher, f"{LAUNCHER}={SLURM.name}"
+    if launcher._target_.endswith(".LocalLauncher"):
+        raise UsageError(f"{LAUNCHER}=submitit_local: jobs_per_device= runs jobs side by side on this machine")
+    if not is_sweep:
+        raise UsageError(f"{line} is for sweeps; add --multirun, also for a single run")
+    SLURM.check_installed(line)
+    for command in ("sbatch", "srun", "squeue"):
+        if shutil.which(command) is None:
+            raise UsageError(f"{line} needs Slurm's {command}, which is not found here; type it where jobs are queued")
+    for key in ("nodes", "tasks_per_node"):
+        if launcher[key] != 1:
+            raise UsageError(f"hydra.launcher.{key}={launcher[key]}: a run of a sweep is one process; leave it at 1")
+    delay, minutes = launcher["signal_delay_s"], launcher["timeout_min"]
+    if delay >= 60 * minutes:
+        raise UsageError(
+            f"hydra.launcher.signal_delay_s={delay} leaves nothing of timeout_min={minutes}; "
+            f"set it to the seconds that a step and a save take"
+        )
+    if config.jobs_per_device > 1:
+        raise UsageError(_on_this_machine(config.jobs_per_device))
+
+
+def side_by_side(config: DictConfig) -> tuple[int, list[str]]:
+    """How many jobs of a sweep run at a time, and the words of the command line by which Hydra does that.
+
+    Args:
+        config: A composed job, with Hydra's own part.
+
+    Raises:
+        ValueError: The launcher is not one for this machine or for runs on several devices, or its package is missing.
+    """
+    number, words = _planned(config)
+    if number > 1 and processes(config) != 1:
+        devices = config.trainer.devices
+        raise UsageError(
+            f"trainer.devices={devices}: {number} jobs at a time have one device each; leave one of them out"
+        )
+    return number, words
+
+
+def _planned(config: DictConfig) -> tuple[int, list[str]]:
+    launcher, per_device = config.hydra.launcher, config.jobs_per_device
+    is_joblib = chosen(str(launcher._target_)) is JOBLIB
+    if is_joblib and launcher.n_jobs == 0:
+        raise UsageError("hydra.launcher.n_jobs=0: it takes a number of jobs, or -1 for as many as there are cores")
+    if is_joblib and launcher.n_jobs > 0:
+        return launcher.n_jobs, []
+    if per_device > 1:
+        if not is_joblib and "BasicLauncher" not in launcher._target_:
+            raise UsageError(_on_this_machine(per_device))
+        JOBLIB.check_installed(f"jobs_per_device={per_device}")
+        from cifar_lab.machine import hardware
+
+        number = per_device * hardware.device_count(config.trainer.accelerator)
+    elif is_joblib:
+        number = max(1, cores() + 1 + launcher.n_jobs)
+    else:
+        return 1, []
+    return number, [f"{LAUNCHER}=joblib", f"hydra.launcher.n_jobs={number}"]
+
+
+def _on_this_machine(per_device: int) -> str:
+    return f"jobs_per_device={per_device} runs jobs on this machine; leave {LAUNCHER}= out"

@@ -2,14 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab.runs.fingerprints import fingerprint
+from cifar_lab.runs.fingerprints import fingerprint, leaves
 
 _MAX_FOLDER_NAME = 100
 
@@ -49,14 +49,8 @@ def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
         fingerprinted: Add the fingerprint, so that the same command finds the same folder and another one does not.
     """
     lines = [str(line).lstrip("+") for line in _root_.hydra.overrides.task]
-    common = {
-        "name",
-        "resume",
-        "retry_failed",
-        "retry_diverged",
-        "jobs_per_device",
-        *_root_.hydra.job.config.override_dirname.exclude_keys,
-    }
+    common = {"name", "resume", "retry_failed", "retry_diverged", "jobs_per_device"}
+    common |= set(_root_.hydra.job.config.override_dirname.exclude_keys)
     choices = ",".join(line for line in lines if line.partition("=")[0] not in common) or "default"
     bare = re.sub(r"[\[\]{}'\"]", "", choices)
     readable = re.sub(r"[^A-Za-z0-9=.,_+-]+", "-", bare).strip("-,")
@@ -85,15 +79,9 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 def interpolations(config: DictConfig) -> dict[str, str]:
     """What stands for a value that follows others, by dotted key, such as `${epochs}` for `scheduler.T_max`."""
-    return dict(_interpolations(OmegaConf.to_container(config, resolve=False)))
-
-
-def _interpolations(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, element in value.items():
-            yield from _interpolations(element, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(value, str) and "${" in value:
-        yield prefix, value
+    container = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(container, dict)
+    return {key: value for key, value in leaves(container) if isinstance(value, str) and "${" in value}
 
 
 def class_names(config: Mapping[str, Any]) -> dict[str, str]:

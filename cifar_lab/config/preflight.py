@@ -13,8 +13,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import checks, launchers, naming, resume, side_by_side, slurm, studies, targets
-from cifar_lab.config.axes import around, axes_of, check_jobs, ends, values
+from cifar_lab.config import checks, launchers, naming, resume, studies, targets
+from cifar_lab.config.axes import around, axes_of, check_jobs, contradictions, ends, values
 from cifar_lab.config.command_line import CommandLine, composing, parsed, refusing
 from cifar_lab.config.composition import (
     check,
@@ -24,7 +24,6 @@ from cifar_lab.config.composition import (
     foreign_groups,
     reworded,
 )
-from cifar_lab.config.pairs import contradictions
 from cifar_lab.config.plan import Plan, PlannedJob
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine.exit_codes import UsageError
@@ -69,13 +68,6 @@ def plan_of(line: CommandLine) -> Plan:
 
 
 class _Check:
-    """The check of a command line.
-
-    Args:
-        line: The command line.
-        loader: What composes.
-    """
-
     def __init__(self, line: CommandLine, loader: Loader) -> None:
         self.line = line
         self.loader = loader
@@ -128,7 +120,7 @@ class _Check:
         folder = Path(first.hydra.sweep.dir)
         for config in composed.values():  # a folder named by the time would differ from job to job
             config.hydra.sweep.dir = str(folder)
-        beside, how = side_by_side.plan(first)
+        beside, how = launchers.side_by_side(first)
         hydra += [word for word in jobs[0] if not naming.own_lines([word])]
         hydra += [*how, "hydra.sweep.dir='{}'".format(str(folder).replace("'", r"\'"))]
         launcher = launchers.chosen(str(first.hydra.launcher._target_))
@@ -181,8 +173,7 @@ class _Check:
         check_closed(loader, lines)
         known = naming.plain(loader.before_values)
         check_own_options(loader)
-        launchers.check(config)
-        slurm.check(config, self.is_sweep)
+        launchers.check(config, self.is_sweep)
         foreign = foreign_groups(plain)
         check(plain, known, foreign)
         targets.check_hydra_targets({"hydra": OmegaConf.to_container(config.hydra)}, plain["allow"])

@@ -1,10 +1,12 @@
-"""Going on with a run: from its own configuration, which a command line may change in nothing that changes numbers."""
+"""A run's own configuration: to make its parts again, or to resume it with nothing changed that changes numbers."""
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab.config.naming import key_of
 from cifar_lab.config.targets import check_targets
@@ -16,6 +18,29 @@ AUTO = "auto"
 
 # A setting or an option of ours: no flag, such as the one that makes Hydra load a pickle, and none of Hydra's settings.
 _SETTING = re.compile(r"[+~]{0,2}(?!hydra\b)[A-Za-z_][\w./]*(=|$)")
+
+
+def saved(run: Run, allowed: Iterable[str] = ()) -> DictConfig:
+    """A run's own configuration, to make its parts from again.
+
+    Args:
+        run: Whoever made its folder.
+        allowed: Packages whose components may run; a run's folder does not say so.
+
+    Raises:
+        ValueError: There is no run, its configuration is damaged, or makes what is not allowed.
+    """
+    if not run.config_file.exists():
+        raise UsageError(f"{run.folder} is no run; name a run's folder, which holds .hydra/config.yaml")
+    config = run.config()
+    missing = [
+        group for group in ("data", "model", "loss", "optimizer", "trainer", "protocol", "bn") if group not in config
+    ]
+    if missing or "${" in str(config):
+        what = f"{missing[0]} is missing" if missing else "it holds an interpolation, ${...}, in place of a value"
+        raise UsageError(f"{run.config_file} is damaged: {what}")
+    check_targets(config, allowed, "--allow {}")
+    return OmegaConf.create(config)
 
 
 def named_run(arguments: Sequence[str]) -> Path | None:

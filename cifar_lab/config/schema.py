@@ -13,25 +13,7 @@ from cifar_lab.config import naming, parser, precedence
 
 @dataclass
 class Schema:
-    """Types of the top-level keys; their defaults are in `conf/train.yaml`.
-
-    Attributes:
-        name: Folder of the run or sweep under `outputs/`.
-        seed: Varies initial weights, order, augmentation and dropout.
-        epochs: Passes over the training images.
-        batch_size: Training images per step, over all devices.
-        bn: BatchNorm after each convolution.
-        l1: Weight of the L1 norm of all trainable parameters.
-        grad_clip: Largest global L2 norm of the gradients; 0 or null does not clip.
-        compile: Compile the network with `torch.compile`.
-        cuda_graphs: Record the compiled network's kernels as CUDA graphs.
-        allow: Packages outside this project whose components may be named by `_target_`.
-        resume: Folder of a run to go on with, or `auto`.
-        retry_failed: Train again what has failed.
-        retry_diverged: Train again what has diverged.
-        jobs_per_device: Jobs of a sweep at a time on each GPU, or on the processor.
-        published: The test accuracy that an experiment reproduces, from 0 to 1.
-    """
+    """Types of the top-level keys; `conf/train.yaml` has their defaults, and says what they are."""
 
     name: str = MISSING
     seed: int = MISSING

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cifar_lab.config import checked, checks, preflight
-from cifar_lab.config.pairs import contradictions
+from cifar_lab.config.axes import contradictions
 from tests.conftest import TINY, Outcome, refusal
 
 PLAIN = [word for word in TINY if not word.startswith("epochs=")]

@@ -21,7 +21,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab.config import Plan, checked, conf_folder, launchers, slurm
+from cifar_lab.config import Plan, checked, conf_folder, launchers
 from cifar_lab.engines.handover import Job, RunFailedError
 from cifar_lab.engines.slurm_jobs import DetachedError, SlurmJobs
 from cifar_lab.machine.interruption import Interrupted, Interruption
@@ -68,7 +68,7 @@ def test_settings_that_no_job_can_have_are_refused(key: str, value: object, fact
     config = copy.deepcopy(_composition())
     OmegaConf.update(config, key, value, force_add=True)
     with pytest.raises(ValueError, match=re.escape(facts[0])) as refused:
-        slurm.check(config, is_sweep=True)
+        launchers.check_slurm(config, is_sweep=True)
     holds(str(refused.value), *facts)
 
 
