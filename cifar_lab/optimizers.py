@@ -88,12 +88,17 @@ def make_optimizer(
 
     Returns:
         The optimizer and its implementation: `fused`, `foreach` or `for_loop`.
+
+    Raises:
+        ValueError: The factory sets `fused`, which is not allowed.
     """
     parameters = list(parameters)
     bound = factory.keywords if isinstance(factory, partial) else {}
     accepted = inspect.signature(factory).parameters
     for implementation in ("fused", "foreach"):
         if bound.get(implementation):
+            if implementation == "fused" and not allow_fused:
+                raise ValueError("fused=True undoes the scaling of gradients itself, after they were clipped")
             return factory(parameters), implementation
     if any(bound.get(name) is False for name in ("fused", "foreach")):
         return factory(parameters), "for_loop"

@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override, RangeSweep
 
-from cifar_lab.config import checks
+from cifar_lab.config import combinations
 from cifar_lab.machine.exit_codes import UsageError
 
 _Change = list[tuple[tuple[str, ...], Any]]
@@ -90,7 +90,7 @@ def contradictions(
     for (one, of_one), (other, of_other) in itertools.combinations(enumerate(changes), 2):
         for (word, change), (another, further) in itertools.product(of_one.items(), of_other.items()):
             try:
-                checks.check_together(_applied(base, [*change, *further]))
+                combinations.check_together(_applied(base, [*change, *further]))
             except ValueError:
                 words = list(first)
                 words[one], words[other] = word, another

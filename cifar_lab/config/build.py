@@ -21,17 +21,24 @@ def build(option: DictConfig, **arguments: Any) -> Any:
     return _instantiated(option, **{**arguments, "_target_": current(option["_target_"])})
 
 
-def build_scheduler(option: DictConfig, total_steps: int) -> dict[str, Any]:
+_EPOCHS = ("T_max", "T_0", "step_size", "total_iters")
+
+
+def build_scheduler(option: DictConfig, total_steps: int, epochs: int) -> dict[str, Any]:
     """Lightning's dictionary for a scheduler, with a factory for the scheduler itself.
 
     Args:
-        option: Arguments of torch's scheduler, and Lightning's own under `lightning`.
-        total_steps: Optimizer steps of the whole run, for a scheduler that is stepped after each of them.
+        option: Arguments of torch's scheduler, with its lengths in epochs, and Lightning's own under `lightning`.
+        total_steps: Optimizer steps of the whole run; a scheduler that is stepped after each gets its lengths in them.
+        epochs: Of the whole run.
     """
     arguments: dict[str, Any] = dict(option)
     lightning: Mapping[str, Any] = arguments.pop("lightning")
+    is_by_step = lightning["interval"] == "step"
     if "total_steps" in arguments and arguments["total_steps"] is None:
-        arguments["total_steps"] = total_steps
+        arguments["total_steps"] = total_steps if is_by_step else epochs
+    if is_by_step:
+        arguments |= {key: arguments[key] * total_steps // epochs for key in _EPOCHS if key in arguments}
     return {**lightning, "scheduler": _instantiated(arguments)}
 
 

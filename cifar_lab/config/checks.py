@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from cifar_lab.config.devices import check_devices, device_notes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import WHOLE_LIMIT
 from cifar_lab.runs.fingerprints import leaves
@@ -195,47 +194,3 @@ def accepted(key: str, default: Any) -> str:
 def _kind(value: Any) -> str:
     kinds = {bool: "true or false", int: "a number", float: "a number", str: "a word", list: "a list"}
     return kinds.get(type(value), "null" if value is None else "a group of settings")
-
-
-def check_together(config: Mapping[str, Any]) -> None:
-    """Refuse values that are right alone and make no sense together.
-
-    Raises:
-        ValueError: In one line.
-    """
-    optimizer, averaging, epochs = config["optimizer"], config["averaging"], config["epochs"]
-    if optimizer.get("nesterov") and not optimizer.get("momentum"):
-        raise UsageError("optimizer.nesterov=true needs a momentum; set optimizer.momentum or optimizer.nesterov=false")
-    start = averaging.get("start")
-    if start is not None and round(start * averaging.get("epochs", epochs)) >= epochs:
-        raise UsageError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it lower")
-    if config["cuda_graphs"]:
-        if not config["compile"]:
-            raise UsageError("cuda_graphs=true records what torch.compile has made; set compile=true too")
-        # Compiled gradients live in the graph's own memory, which its next replay overwrites: their sum is lost.
-        if config["trainer"]["accumulate_grad_batches"] != 1:
-            raise UsageError("cuda_graphs=true cannot accumulate; set trainer.accumulate_grad_batches=1")
-        if config["trainer"]["accelerator"] == "cpu":
-            raise UsageError("cuda_graphs=true needs a GPU, and trainer.accelerator=cpu; leave one of them out")
-    check_devices(config)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and value >= 1
-
-
-def notes(config: Mapping[str, Any]) -> list[str]:
-    """Lines about what is allowed, but perhaps not what was meant."""
-    scheduler, epochs = config["scheduler"], config["epochs"]
-    lines = []
-    if "step_size" in scheduler and scheduler["step_size"] >= epochs:
-        lines.append(f"scheduler.step_size={scheduler['step_size']}: no step within {epochs} epochs")
-    length, factor = scheduler.get("T_0"), scheduler.get("T_mult")
-    if _is_count(length) and _is_count(factor):
-        end = -(-epochs // length) * length if factor == 1 else length
-        while end < epochs:
-            length *= factor
-            end += length
-        if end > epochs:
-            lines.append(f"warm restarts: epoch {epochs} lies within a cycle that ends at epoch {end}")
-    return lines + device_notes(config)

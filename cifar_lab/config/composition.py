@@ -9,7 +9,7 @@ from hydra import compose
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab.config import checks, naming, schema, targets
+from cifar_lab.config import checks, combinations, naming, schema, targets
 from cifar_lab.config.axes import values
 from cifar_lab.config.command_line import composing
 from cifar_lab.config.precedence import Loader
@@ -84,7 +84,7 @@ def check(config: dict[str, Any], known: dict[str, Any], foreign: Collection[str
     checks.check_keys(config, known)
     checks.check_values(config, known, foreign)
     targets.check_targets(config, config["allow"])
-    checks.check_together(config)
+    combinations.check_together(config)
     data = config["data"]
     if data["_target_"].endswith(".CIFAR10DataModule") and not files.may_download(data["root"], data["download"]):
         files.find(data["root"])

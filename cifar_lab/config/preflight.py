@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import checks, launchers, naming, resume, studies, targets
+from cifar_lab.config import checks, combinations, launchers, naming, resume, studies, targets
 from cifar_lab.config.axes import around, axes_of, check_jobs, contradictions, ends, values
 from cifar_lab.config.command_line import CommandLine, composing, parsed, refusing
 from cifar_lab.config.composition import (
@@ -176,6 +176,7 @@ class _Check:
         launchers.check(config, self.is_sweep)
         foreign = foreign_groups(plain)
         check(plain, known, foreign)
+        combinations.check_typed(plain, set(map(naming.key_of, lines)))
         targets.check_hydra_targets({"hydra": OmegaConf.to_container(config.hydra)}, plain["allow"])
         if self.line.resumed is not None:
             merged = resume.merged(Run(self.line.resumed), plain, self.line.typed)
@@ -184,7 +185,7 @@ class _Check:
             keys = [key for key in loader.dropped if key.startswith(f"{group}.")]
             whose = f"the {loader.dropped[keys[0]]}'s, whose {' and '.join(keys)} fall away"
             self._note(f"{group}={loader.choices[group]} replaces {whose}")
-        for line in (*targets.moved(plain), *checks.notes(plain)):
+        for line in (*targets.moved(plain), *combinations.notes(plain)):
             self._note(line)
         return config, plain
 

@@ -42,6 +42,9 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     # It changes no number either, but what is recorded; without one a run is what it was before there were probes.
     if not kept.get("probe"):
         kept.pop("probe", None)
+    # Without warm-up an average is what it was before there was one.
+    if kept.get("averaging", {}).get("warmup") is False:
+        del kept["averaging"]["warmup"]
     return _canonical(kept)
 
 

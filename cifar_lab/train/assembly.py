@@ -40,7 +40,7 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
         build(config.model),
         build(config.loss),
         build(config.optimizer),
-        build_scheduler(config.scheduler, total_steps(config, datamodule)),
+        build_scheduler(config.scheduler, total_steps(config, datamodule), config.epochs),
         num_classes=num_classes,
         l1=config.l1,
         grad_clip=config.grad_clip,

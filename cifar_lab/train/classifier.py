@@ -77,6 +77,7 @@ class Classifier(L.LightningModule):
         self.test_metrics = SplitMetrics(num_classes)
         self.test_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.optimizer_implementation: str | None = None
+        self._weight = 1.0
         self.validated = False
         self.follows_schedule = True
         self.step_lr = float("nan")
@@ -99,13 +100,13 @@ class Classifier(L.LightningModule):
         self.step_loss = loss.detach()
         self.train_metrics.update(logits.detach(), labels, loss=self.step_loss, objective=objective.detach())
         if ranks.count() == 1:
-            return objective
+            return objective if self._weight == 1 else objective * self._weight
         # Gradients are averaged over processes, so each is weighted by its share of the batch's images.
         own = loss.new_tensor(len(labels))
         summed, count = ranks.total(torch.stack([self.step_loss * own, own]))
         self.step_loss = summed / count
         weighted = loss * (ranks.count() * own / count)
-        return weighted if penalty is None else weighted + penalty
+        return (weighted if penalty is None else weighted + penalty) * self._weight
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure one batch of the split that chooses the epoch."""
@@ -124,8 +125,15 @@ class Classifier(L.LightningModule):
         return logits
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed this batch's random numbers, such as dropout's."""
+        """Seed this batch's random numbers, such as dropout's, and find its weight in its step.
+
+        A step is the mean over the batches that it accumulates, also over the fewer of an epoch's last one, where
+        Lightning divides by the usual number (issue 19987).
+        """
         self.seed_draws(batch_idx)
+        usual, batches = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
+        left = batches % usual
+        self._weight = usual / left if left and batch_idx >= batches - left else 1.0
 
     def seed_draws(self, batch_idx: int) -> None:
         """Set the random state in which this process trains on a batch of the current epoch, or on its part of it."""

@@ -117,9 +117,27 @@ def test_defaults_are_those_of_the_report(composed: Compose, options: str, setti
     assert composed(*options.split(), *settings.split()) == composed(*options.split())
 
 
+@pytest.mark.parametrize(
+    ("options", "length"),
+    [
+        ("scheduler=cosine epochs=8", ("T_max", 8)),
+        ("scheduler=step scheduler.step_size=3", ("step_size", 3)),
+        ("scheduler=warm_restarts scheduler.T_0=4", ("T_0", 4)),
+        ("scheduler=constant scheduler.total_iters=2", ("total_iters", 2)),
+    ],
+)
+def test_a_schedules_lengths_are_epochs_also_where_it_is_stepped_by_step(
+    composed: Compose, options: str, length: tuple[str, int]
+) -> None:
+    key, epochs = length
+    for interval, steps in (("epoch", epochs), ("step", 25 * epochs)):
+        config = composed(*options.split(), f"scheduler.lightning.interval={interval}")
+        assert build_scheduler(config.scheduler, total_steps=25 * 8, epochs=8)["scheduler"].keywords[key] == steps
+
+
 def test_one_cycle_takes_the_runs_steps_and_the_optimizers_rate(composed: Compose) -> None:
     config = composed("scheduler=one_cycle", "optimizer.lr=0.3")
-    options = build_scheduler(config.scheduler, total_steps=100)
+    options = build_scheduler(config.scheduler, total_steps=100, epochs=10)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.3, momentum=0.9)
     scheduler = options["scheduler"](optimizer)
     assert (options["interval"], scheduler.total_steps) == ("step", 100)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cifar_lab.config import here, resolved
-from cifar_lab.config.checks import notes
+from cifar_lab.config.combinations import notes
 from cifar_lab.config.devices import check_devices, processes
 from cifar_lab.machine import hardware, torchrun
 from tests.config.typed import PARSER, check_typed

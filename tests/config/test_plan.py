@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cifar_lab.config import checked, checks, preflight
+from cifar_lab.config import checked, combinations, preflight
 from cifar_lab.config.axes import contradictions
 from tests.conftest import TINY, Outcome, refusal
 
@@ -29,7 +29,7 @@ def test_each_pair_is_looked_at_and_those_alone_are_composed(monkeypatch: pytest
             raise ValueError
 
     looked_at: list[tuple[int, int, int | None]] = []
-    monkeypatch.setattr(checks, "check_together", check_together)
+    monkeypatch.setattr(combinations, "check_together", check_together)
     axes = [["a=1", "a=2"], ["b=1", "b=2"], ["c=1", "c=2"]]
     base = {"a": 1, "b": 1}
     plain: dict[tuple[str, ...], dict[str, Any]] = {
@@ -49,7 +49,7 @@ def test_a_value_inside_a_group_that_another_value_takes_away_is_put_together_wi
         looked_at.append(config)
 
     looked_at: list[dict[str, Any]] = []
-    monkeypatch.setattr(checks, "check_together", check_together)
+    monkeypatch.setattr(combinations, "check_together", check_together)
     base = {"g": {"h": {"x": 1}}}
     plain: dict[tuple[str, ...], dict[str, Any]] = {
         ("g=a", "x=1"): base,
@@ -81,7 +81,7 @@ def test_a_bug_in_the_check_is_a_traceback_and_exit_1(lab: Any, monkeypatch: pyt
     def broken(config: dict[str, Any]) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(checks, "check_together", broken)
+    monkeypatch.setattr(combinations, "check_together", broken)
     outcome: Outcome = lab(*TINY)
     assert (outcome.code, outcome.stdout, outcome.runs) == (1, "", [])
     assert "KeyError" in outcome.stderr and "CONTRIBUTING.md" in outcome.stderr.splitlines()[-1]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cifar_lab.config import checked, resolved
-from cifar_lab.config.checks import notes, unknown_key
+from cifar_lab.config.checks import unknown_key
+from cifar_lab.config.combinations import notes
 from cifar_lab.config.command_line import parsed
 from cifar_lab.config.preflight import plan_of
 from cifar_lab.runs.fingerprints import leaves
@@ -34,6 +35,7 @@ NOT_COMPOSED = {
     "hydra.mode=foo": ("hydra.mode=foo", "--multirun"),
     "activation@foo=relu": ("activation@foo=relu", "@"),
     "--foo": ("--foo",),
+    "optimizer=sgd scheduler=one_cycle optimizer.momentum=0.5": ("optimizer.momentum", "scheduler.cycle_momentum=false"),
     "loss=ce,mse": ("loss=ce,mse", "--multirun"),
     "-m name=a,b": ("name=a,b", "name"),
     "-m optimizer.lr=interval(0.1,0.2)": ("optimizer.lr=interval(0.1,0.2)",),
@@ -106,6 +108,15 @@ COMPOSED = {
     "averaging=swa averaging.start=0.99 epochs=10": ("averaging.start=0.99", "10"),
     "averaging=swa epochs=1": ("averaging.start=0.8", "1"),
     "averaging=swa averaging.epochs=500 epochs=6": ("averaging.start=0.8", "6"),
+    "averaging=ema trainer.precision=bf16-true": ("trainer.precision=bf16-true", "bf16-mixed"),
+    "optimizer.fused=true trainer.precision=16-mixed": ("optimizer.fused=true", "trainer.precision=16-mixed"),
+    "scheduler=step scheduler.lightning.frequency=2": ("scheduler.lightning.frequency=2",),
+    "scheduler=plateau scheduler.lightning.interval=step": ("scheduler.lightning.interval=step",),
+    "scheduler=one_cycle scheduler.total_steps=9 scheduler.lightning.interval=epoch": ("scheduler.total_steps",),
+    "optimizer=sgd scheduler=one_cycle optimizer.momentum=0.5": (
+        "optimizer.momentum",
+        "scheduler.cycle_momentum=false",
+    ),
     "cuda_graphs=true": ("cuda_graphs=true", "compile=true"),
     "trainer=cpu cuda_graphs=true compile=true": ("cuda_graphs=true", "trainer.accelerator=cpu"),
     "cuda_graphs=true compile=true trainer.accumulate_grad_batches=2": (
@@ -205,6 +216,7 @@ def test_bn_is_read_as_meant() -> None:
     ("line", "facts"),
     [
         ("experiment=loss_focal loss=ce", ("loss=ce", "loss.alpha", "loss.gamma")),
+        ("averaging=swa averaging.lr=0.05", ("averaging.lr=0.05", "50", "optimizer.lr=0.001")),
         ("scheduler=step epochs=20", ("scheduler.step_size=20", "20")),
         ("experiment=loss_focal optimizer.lr=1", None),
     ],

@@ -119,6 +119,23 @@ def test_the_test_counts_every_image_in_the_confusion_matrix() -> None:
     assert torch.equal(counts, expected)
 
 
+def test_a_step_is_the_mean_over_its_batches_also_an_epochs_last_one() -> None:
+    classifier, expected = Classifier(network(), nn.CrossEntropyLoss(), SGD), network()
+    data = images()
+    fit(classifier, data=data, accumulate_grad_batches=3)
+    loader = data.train_dataloader()
+    loader.set_epoch(0)
+    batches = list(loader)
+    optimizer = SGD(expected.parameters())
+    for window in (batches[:3], batches[3:]):
+        losses = [nn.functional.cross_entropy(expected(batch), labels) for batch, labels in window]
+        optimizer.zero_grad()
+        torch.stack(losses).mean().backward()
+        optimizer.step()
+    for trained, weight in zip(classifier.model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(trained, weight, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("interval", "rates", "logged"),
     [
@@ -189,7 +206,7 @@ def test_what_a_batch_draws_depends_on_seed_epoch_and_batch_alone() -> None:
         torch.rand(3)
         classifier = Classifier(network(), nn.CrossEntropyLoss(), SGD, seed=seed)
         L.Trainer(accelerator="cpu", logger=False).strategy.connect(classifier)
-        classifier.on_train_batch_start((torch.empty(0), torch.empty(0)), batch)
+        classifier.seed_draws(batch)
         drawn = torch.rand(2).tolist()
         torch.manual_seed(key_seed(2, seed, 0, batch))
         assert drawn == torch.rand(2).tolist()

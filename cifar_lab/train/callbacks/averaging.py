@@ -13,6 +13,8 @@ from cifar_lab.machine import ranks
 from cifar_lab.machine.compilation import uncompiled
 from cifar_lab.machine.exit_codes import UsageError
 
+_LARGEST_KEPT = 0.05  # of the first weights in an average
+
 
 class EMA(EMAWeightAveraging):
     """Lightning's exponential moving average, without a wait for the GPU in each step; equal but for rounding.
@@ -21,26 +23,35 @@ class EMA(EMAWeightAveraging):
         decay: Share of the average that an update keeps.
         use_buffers: Average BatchNorm's statistics too; otherwise they are the last step's.
         update_every_n_steps: Optimizer steps between two updates.
+        warmup: Keep the share `min(decay, (1 + n) / (10 + n))` after n updates (as TensorFlow's
+            `ExponentialMovingAverage` with `num_updates`), so that the average forgets the first steps.
     """
 
-    def __init__(self, decay: float = 0.999, use_buffers: bool = True, update_every_n_steps: int = 1) -> None:
+    def __init__(
+        self, decay: float = 0.999, use_buffers: bool = True, update_every_n_steps: int = 1, warmup: bool = False
+    ) -> None:
         super().__init__(decay=decay, use_buffers=use_buffers, update_every_n_steps=update_every_n_steps)
-        self._mix = get_ema_multi_avg_fn(decay)
-        self._has_begun = False
+        self.decay, self.every, self.warmup = decay, update_every_n_steps, warmup
+        self._updates = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Move the average to the weights' device; when it was made they were on the CPU."""
         assert self._average_model is not None
         self._average_model.module.to(pl_module.device)
-        self._has_begun = bool(self._average_model.n_averaged > 0)
+        self._updates = int(self._average_model.n_averaged)
+        steps = int(trainer.estimated_stepping_batches)
+        kept = self.decay ** (steps // self.every)
+        if kept > _LARGEST_KEPT and not self.warmup and not self._updates and trainer.is_global_zero:
+            line = f"{steps:,} steps leave {kept:.0%} of the first step's weights in the average"
+            print(f"note: averaging.decay={self.decay}: {line}; set averaging.warmup=true", flush=True)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update the average; the first update copies the weights."""
-        if not self._has_begun:
+        if not self._updates:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-            self._has_begun = self._latest_update_step > 0
+            self._updates = int(self._latest_update_step > 0)
         elif trainer.global_step > self._latest_update_step and self.should_update(step_idx=trainer.global_step - 1):
             self._update(pl_module)
             self._latest_update_step = trainer.global_step
@@ -49,6 +60,8 @@ class EMA(EMAWeightAveraging):
     def _update(self, pl_module: L.LightningModule) -> None:
         assert self._average_model is not None
         average = self._average_model.module
+        n = self._updates
+        mix = get_ema_multi_avg_fn(min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay)
         pairs: list[tuple[Tensor, Tensor]] = list(zip(average.parameters(), pl_module.parameters(), strict=True))
         buffers = zip(average.buffers(), pl_module.buffers(), strict=True)
         if self._use_buffers:
@@ -59,8 +72,9 @@ class EMA(EMAWeightAveraging):
         for is_float in (True, False):  # torch's function decides for all by the first
             of_kind = [pair for pair in pairs if pair[0].is_floating_point() == is_float]
             if of_kind:
-                self._mix([kept for kept, _ in of_kind], [now for _, now in of_kind], 0)
+                mix([kept for kept, _ in of_kind], [now for _, now in of_kind], 0)
         self._average_model.n_averaged += 1
+        self._updates += 1
 
 
 class SWA(WeightAveraging):

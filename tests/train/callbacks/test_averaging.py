@@ -12,6 +12,7 @@ from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import Run
 from cifar_lab.train.callbacks import EMA, SWA, Saving, best
 from cifar_lab.train.classifier import Classifier
+from tests.conftest import holds
 from tests.train import fits
 from tests.train.fits import images, network
 
@@ -95,6 +96,20 @@ def test_swas_weights_are_the_mean_of_the_last_epochs_which_validate_and_save_th
 def test_swa_without_an_epoch_to_average_is_refused() -> None:
     with pytest.raises(ValueError, match=r"averaging\.start=0\.8 .*\b2\b"):
         SWA(epochs=2, start=0.8)
+
+
+def test_a_warm_ema_keeps_a_share_that_grows_and_one_without_says_that_the_run_is_short(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keep, classifier, _ = fit(EMA(decay=0.25, warmup=True), tmp_path / "warm", epochs=2)
+    average = keep.steps[0]["0.weight"]
+    for n, step in enumerate(keep.steps[1:], 1):
+        share = min(0.25, (1 + n) / (10 + n))
+        average = share * average + (1 - share) * step["0.weight"]
+    torch.testing.assert_close(classifier.model.state_dict()["0.weight"], average, rtol=1e-4, atol=1e-6)
+    assert "averaging." not in capfd.readouterr().out
+    fit(EMA(decay=0.9), tmp_path / "cold", epochs=2)
+    holds(capfd.readouterr().out, "averaging.decay=0.9", f"{0.9**8:.0%}", "averaging.warmup=true")
 
 
 def test_emas_weights_are_the_moving_average_of_every_step_and_of_batch_norms_statistics(tmp_path: Path) -> None:

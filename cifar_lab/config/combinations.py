@@ -1,0 +1,99 @@
+"""Settings that are right alone and have no meaning together, or perhaps not the one that was meant."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from cifar_lab.config.devices import check_devices, device_notes
+from cifar_lab.machine.exit_codes import UsageError
+
+_LOW_PRECISIONS = ("bf16-true", "16-true")
+_SCALED_PRECISIONS = ("16-mixed", 16)
+_LENGTHS = {"T_max", "T_0", "step_size", "total_iters", "total_steps"}
+_LARGE_RATIO = 10  # of averaging.lr to optimizer.lr
+
+
+def check_together(config: Mapping[str, Any]) -> None:
+    """Refuse settings without a meaning together.
+
+    Raises:
+        ValueError: In one line.
+    """
+    _check_optimizer(config)
+    _check_schedule(config["scheduler"])
+    averaging, epochs, precision = config["averaging"], config["epochs"], config["trainer"]["precision"]
+    start = averaging.get("start")
+    if start is not None and round(start * averaging.get("epochs", epochs)) >= epochs:
+        raise UsageError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it lower")
+    if averaging and precision in _LOW_PRECISIONS:
+        raise UsageError(f"trainer.precision={precision} rounds small changes of an average away; use bf16-mixed")
+    if config["cuda_graphs"]:
+        if not config["compile"]:
+            raise UsageError("cuda_graphs=true records what torch.compile has made; set compile=true too")
+        # Compiled gradients live in the graph's own memory, which its next replay overwrites: their sum is lost.
+        if config["trainer"]["accumulate_grad_batches"] != 1:
+            raise UsageError("cuda_graphs=true cannot accumulate; set trainer.accumulate_grad_batches=1")
+        if config["trainer"]["accelerator"] == "cpu":
+            raise UsageError("cuda_graphs=true needs a GPU, and trainer.accelerator=cpu; leave one of them out")
+    check_devices(config)
+
+
+def _check_optimizer(config: Mapping[str, Any]) -> None:
+    optimizer, precision = config["optimizer"], config["trainer"]["precision"]
+    if optimizer.get("nesterov") and not optimizer.get("momentum"):
+        raise UsageError("optimizer.nesterov=true needs a momentum; set optimizer.momentum or optimizer.nesterov=false")
+    if optimizer.get("fused") and precision in _SCALED_PRECISIONS:
+        raise UsageError(f"optimizer.fused=true trainer.precision={precision}: scaled gradients would be clipped")
+
+
+def _check_schedule(scheduler: Mapping[str, Any]) -> None:
+    """The lengths in the options are in epochs, but for `total_steps`; a plateau's patience is in validations."""
+    steps = scheduler.get("lightning", {})
+    interval, frequency = steps.get("interval"), steps.get("frequency", 1)
+    is_plateau = "patience" in scheduler
+    if frequency != 1 and (is_plateau or _LENGTHS & scheduler.keys()):
+        raise UsageError(f"scheduler.lightning.frequency={frequency}: the schedule's lengths count each step of it")
+    if is_plateau and interval == "step":
+        raise UsageError("scheduler.lightning.interval=step: a plateau is looked for after each validation")
+    if interval == "epoch" and scheduler.get("total_steps") is not None:
+        raise UsageError("scheduler.total_steps counts optimizer steps; set scheduler.lightning.interval=step")
+
+
+def check_typed(config: Mapping[str, Any], typed: Collection[str]) -> None:
+    """Refuse what is typed without effect.
+
+    Args:
+        config: The composition.
+        typed: The keys that the command line sets.
+
+    Raises:
+        ValueError: In one line.
+    """
+    for key in ("optimizer.momentum", "optimizer.betas"):
+        if key in typed and config["scheduler"].get("cycle_momentum"):
+            raise UsageError(
+                f"{key}: this schedule sets the momentum; leave it out, or set scheduler.cycle_momentum=false"
+            )
+
+
+def notes(config: Mapping[str, Any]) -> list[str]:
+    """Lines about what is allowed, but perhaps not what was meant."""
+    scheduler, averaging, epochs = config["scheduler"], config["averaging"], config["epochs"]
+    lines = []
+    if "step_size" in scheduler and scheduler["step_size"] >= epochs:
+        lines.append(f"scheduler.step_size={scheduler['step_size']}: no step within {epochs} epochs")
+    length, factor = scheduler.get("T_0"), scheduler.get("T_mult")
+    if _is_count(length) and _is_count(factor):
+        end = -(-epochs // length) * length if factor == 1 else length
+        while end < epochs:
+            length *= factor
+            end += length
+        if end > epochs:
+            lines.append(f"warm restarts: epoch {epochs} lies within a cycle that ends at epoch {end}")
+    final, lr = averaging.get("lr"), config["optimizer"].get("lr")
+    if final and lr and final >= _LARGE_RATIO * lr:
+        lines.append(f"averaging.lr={final} is {final / lr:.3g} times optimizer.lr={lr}")
+    return lines + device_notes(config)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 1
