@@ -14,8 +14,8 @@ import pytest
 
 from cifar_lab import reproduce
 from cifar_lab.config import checked
-from cifar_lab.report.planned import chosen, network_of, plan
 from cifar_lab.report.published import Scale
+from cifar_lab.reproduce import chosen, network_of, plan
 from cifar_lab.runs import Archive, Run, find_runs, read_run
 from cifar_lab.train import cost, fitting
 from cifar_lab.train.attempt import Attempt

@@ -6,8 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from cifar_lab.report.lengths import FULL, is_beginning, length_of, order
-from cifar_lab.report.published import Row, Table
+from cifar_lab.report.published import FULL, Row, Table, is_beginning, length_of, order
 from cifar_lab.runs import Record
 from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, noise_interval
 from cifar_lab.table.comparison import values_of

@@ -17,8 +17,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from cifar_lab import report, train
 from cifar_lab.report import command
 from cifar_lab.report.claims.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
-from cifar_lab.report.lengths import _SCALES, FULL
-from cifar_lab.report.published import Scale, tables
+from cifar_lab.report.published import _SCALES, FULL, Scale, tables
 from cifar_lab.report.reproduction import VERDICTS
 from tests.conftest import holds, quick, refusal
 from tests.judged_runs import CLAIMS, leave_seeds, row

@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from cifar_lab.config.composition import composed
-from cifar_lab.report.lengths import _SCALES, FULL, length_of
-from cifar_lab.report.published import Scale, tables
+from cifar_lab.report.published import _SCALES, FULL, Scale, length_of, tables
 from cifar_lab.report.reproduction import VERDICTS, Reproduction, reproduce
 from cifar_lab.runs import Archive, Record, UnreadableError, find_runs
 from cifar_lab.runs.fingerprints import leaves, settings

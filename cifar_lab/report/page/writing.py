@@ -17,8 +17,8 @@ from cifar_lab.report.claims.claims import Claim, claims
 from cifar_lab.report.claims.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
 from cifar_lab.report.claims.landscape import landscape
 from cifar_lab.report.page import chapters, dashboards
+from cifar_lab.report.page.figures import Picture, glance
 from cifar_lab.report.page.parts import part, state, studies
-from cifar_lab.report.page.pictures import Picture, glance
 from cifar_lab.report.reproduction import PROTOCOLS, Entry, Reproduction
 from cifar_lab.runs import replacing
 from cifar_lab.runs.labels import protocol_words
