@@ -106,12 +106,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Why the printed settings may not give the published number, as settings of a run of its own.
+    """Why the printed settings may not give the published number: the reason in words, and the row with other settings.
 
-    Attributes:
-        name: One word, of the sweep in which its runs lie too.
-        words: The hypothesis and its reason.
-        row: The published row with the settings of the hypothesis; its accuracy is the published one.
+    The name is one word, of the sweep in which its runs lie too; the row's accuracy is the published one.
     """
 
     name: str

@@ -83,13 +83,9 @@ def glance(sections: Sequence[Section]) -> Iterator[Picture]:
 
 
 def curves(rows: Mapping[str, Sequence[Record]], name: str, title: str, protocol: str) -> Iterator[Picture]:
-    """The training losses and accuracies of runs under one protocol; nothing without any.
+    """The training losses and accuracies of runs under one protocol, by their row's label; nothing without any.
 
-    Args:
-        rows: The runs by their row's label; each row has the same colour whichever of them have runs.
-        name: Of the file.
-        title: The beginning of the caption.
-        protocol: Of the runs.
+    Each row has the same colour whichever of them have runs. The caption begins with `title`.
     """
     shades = dict(zip(rows, colours(len(rows)), strict=True))
     known = {label: [run.metrics for run in runs if run.metrics is not None] for label, runs in rows.items()}
