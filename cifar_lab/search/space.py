@@ -38,9 +38,7 @@ class Axis:
 
     Attributes:
         key: As on the command line: `optimizer.lr`, or a group, `loss`.
-        choices: The values to choose from, as they are typed; empty for numbers.
-        low: The smallest number.
-        high: The largest.
+        choices: The values to choose from, as they are typed; empty for numbers from `low` to `high`.
         step: Between whole numbers; None for any number between.
         log: Whether equal factors, rather than equal differences, are equally likely at first.
     """

@@ -30,16 +30,13 @@ from cifar_lab.table.comparison import mean_and_sd
 def write(
     reproduction: Reproduction, parameters: Mapping[str, int], folder: Path, kept_figures: Path | None = None
 ) -> Path:
-    """Write `index.html`, `report.md`, `tables.csv`, `figures/` and `tensorboard/`.
+    """Write `index.html`, which is returned, `report.md`, `tables.csv`, `figures/` and `tensorboard/`.
 
     Args:
         reproduction: What was measured.
         parameters: Each row's number of parameters, by the row's name.
         folder: Made if it does not exist.
         kept_figures: Where to keep the figures of full length small, as PNG; None keeps none.
-
-    Returns:
-        The page.
 
     Raises:
         OSError: The folder cannot be written.
