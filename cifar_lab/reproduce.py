@@ -1,27 +1,151 @@
 """Run every row of the published report: `python -m cifar_lab.reproduce --scale quick --only loss`."""
 
+import difflib
 import gc
+import json
 import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cifar_lab import train
+from cifar_lab.config import checked
+from cifar_lab.config.composition import composed
 from cifar_lab.engines.handover import RunFailedError, clock
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interrupted
-from cifar_lab.report.planned import OUTPUTS, Planned, chosen, measured, network_of, plan
-from cifar_lab.report.published import Scale
-from cifar_lab.runs import Archive
+from cifar_lab.report.published import Row, Scale, tables
+from cifar_lab.runs import Archive, find_runs
+from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.terminal.command import run_command
 
 if TYPE_CHECKING:
     from cifar_lab.train.cost import Speed
+
+OUTPUTS = Path("outputs")
+_FINAL = ("finished", "diverged")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that is due, or is there already.
+
+    Attributes:
+        row: The first of its published rows; `tables` names all tables that it is in.
+        command: The arguments of `python -m cifar_lab.train`.
+        config: The configuration that they compose, plain values.
+        epoch: Epochs that it has trained.
+    """
+
+    row: Row
+    tables: tuple[str, ...]
+    command: tuple[str, ...]
+    config: Mapping[str, Any]
+    state: str
+    epoch: int = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to run; a run that diverged is a result."""
+        return self.state.startswith(_FINAL)
+
+    @property
+    def train_size(self) -> int:
+        """Training images of an epoch."""
+        data = self.config["data"]
+        available = data.get("num_train", 50_000)
+        return min(available - round(data["val_fraction"] * available), data["train_size"] or available)
+
+    def seconds(self, speed: "Speed") -> float:
+        """About how long it still takes."""
+        epochs, data = self.config["epochs"] - self.epoch, self.config["data"]
+        every = self.config["trainer"]["check_val_every_n_epoch"] or 1
+        return speed.seconds(epochs, self.train_size, data.get("num_test", 10_000), epochs // every)
+
+
+def plan(
+    rows: Sequence[tuple[str, Row]],
+    scale: Scale,
+    seeds: Sequence[int],
+    protocol: str,
+    overrides: Sequence[str],
+    archive: Archive,
+) -> list[Planned]:
+    """The runs of some rows, each composition once; ValueError if a command line cannot be run.
+
+    Each row comes with the name of its table, or of its hypothesis; `overrides` take precedence over its own settings.
+    """
+    found = _found(archive)
+    runs: dict[str, Planned] = {}
+    for seed in seeds:
+        for table, row in rows:
+            prefix = "report" if scale is Scale.FULL else f"report-{scale}"
+            own = [*row.command(scale, seed, protocol), f"name={prefix}-{table}"]
+            keys = {line.partition("=")[0] for line in overrides}
+            command = [*(line for line in own if line.partition("=")[0] not in keys), "resume=auto", *overrides]
+            if not runs:
+                checked(command)
+            config = composed(command)
+            key = fingerprint(config)
+            if key in runs:
+                runs[key] = replace(runs[key], tables=(*runs[key].tables, table))
+            else:
+                state, epoch = found.get(key, ("to do", 0))
+                runs[key] = Planned(row, (table,), tuple(command), config, state, epoch)
+    return list(runs.values())
+
+
+def measured(configs: Sequence[Mapping[str, Any]]) -> dict[str, "Speed"]:
+    """How fast each of the networks trains here, by `network_of`; a few seconds each."""
+    networks = {network_of(config): config for config in configs}
+    if not networks:
+        return {}
+    from cifar_lab.train.cost import measure
+
+    print(f"measuring {len(networks)} networks on this machine", flush=True)
+    return {name: measure(config) for name, config in networks.items()}
+
+
+def network_of(config: Mapping[str, Any]) -> str:
+    """A key of equal speed: the model, the batch size, the optimizer."""
+    return json.dumps([config["model"], config["batch_size"], config["optimizer"]["_target_"]], sort_keys=True)
+
+
+def chosen(only: str) -> list[tuple[str, Row]]:
+    """The rows of the named tables, experiments and hypotheses; without a name every row of every table."""
+    rows = [(table.name, row) for table in tables() for row in table.rows]
+    hypotheses = {one.name: (f"hypothesis-{one.name}", one.row) for _, row in rows for one in row.hypotheses}
+    wanted = {name for name in only.replace(" ", ",").split(",") if name}
+    known = {name for table, row in rows for name in (table, row.experiment)} | hypotheses.keys()
+    for name in sorted(wanted - known):
+        nearest = difflib.get_close_matches(name, sorted(known), n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(sorted(known))}"
+        raise UsageError(f"--only {name}: no table, no experiment and no hypothesis of the report{hint}")
+    chosen = [(table, row) for table, row in rows if not wanted or wanted & {table, row.experiment}]
+    return chosen + [one for name, one in hypotheses.items() if name in wanted]
+
+
+def _found(archive: Archive) -> dict[str, tuple[str, int]]:
+    """The state, with its place, and the number of epochs of every run that exists, by fingerprint."""
+    found = {str(run.identity): (f"{run.state}, {archive.results_file}", 0) for run in archive.read()}
+    for run in find_runs(OUTPUTS):
+        try:
+            key = fingerprint(run.composition()["config"])
+        except (OSError, ValueError):
+            continue
+        state, epochs = run.state(), 0
+        with suppress(OSError, ValueError):
+            epochs = len(run.metrics())
+        if state == "finished" or not found.get(key, ("",))[0].startswith(_FINAL):
+            found[key] = (f"{state}, {run.folder}" if state in _FINAL else state, epochs)
+    return found
 
 
 def reproduce(
@@ -87,16 +211,13 @@ def _show(finished: Sequence[Planned], due: Sequence[Planned], speeds: Mapping[s
             line["state"] += f", {one.epoch} epochs" if one.epoch else ""
         lines.append(line)
     print_table(lines, left=("row", "tables", "state"))
-    print(
-        f"{len(due)} of {len(lines)} runs to do, about {clock(math.ceil(total))} on this machine, measured now",
-        flush=True,
-    )
+    takes = f"about {clock(math.ceil(total))} on this machine, measured now"
+    print(f"{len(due)} of {len(lines)} runs to do, {takes}", flush=True)
 
 
 def _run(due: Sequence[Planned]) -> list[Planned]:
     """Train the runs that are due, and retry those of another process at the end; those that have not finished."""
-    later: list[Planned] = []
-    failed: list[Planned] = []
+    later, failed = list[Planned](), list[Planned]()
     for number, one in enumerate(due, 1):
         command = shlex.join(["python", "-m", "cifar_lab.train", *one.command])
         print(f"\nrun {number} of {len(due)}: {command}", flush=True)

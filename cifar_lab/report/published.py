@@ -1,4 +1,4 @@
-"""The published report in values: its tables and rows, and how a row is run, shortened or whole."""
+"""The published report in values: tables, rows, how a row is run, shortened or whole, and which runs are of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ import yaml
 from cifar_lab.config import conf_folder
 from cifar_lab.config.composition import composed
 from cifar_lab.runs.fingerprints import leaves, settings
+from cifar_lab.runs.labels import has_constant_rate
 
 # Settings of a shortened run that differ from the published one; those that follow, such as the cosine's end, too.
 LENGTH_KEYS = (
@@ -32,6 +33,16 @@ class Scale(StrEnum):
     FULL = "full"
     QUICK = "quick"
     SMOKE = "smoke"
+
+
+FULL = "full length"
+_SCALES = {Scale.QUICK: "a tenth of the epochs", Scale.SMOKE: "one epoch of 1,000 images"}
+# The share of the training images that a protocol holds out; a run with another one is of no row.
+_HELD_OUT = {"report": 0.0, "holdout": 0.1}
+# Settings in which a run of a row may differ from the row: its seed, and its protocol, which the tables tell apart.
+_OF_A_RUN = ("seed", "data.seed", "data.val_fraction", "protocol.name", "protocol.val_fraction")
+_PART = "data.train_size"
+_FOLLOWING = ("averaging.epochs", "scheduler.T_max")  # the epochs, unless the command line says otherwise
 
 
 @dataclass(frozen=True)
@@ -95,12 +106,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Why the printed settings may not give the published number, as settings of a run of its own.
+    """Why the printed settings may not give the published number: the reason in words, and the row with other settings.
 
-    Attributes:
-        name: One word, of the sweep in which its runs lie too.
-        words: The hypothesis and its reason.
-        row: The published row with the settings of the hypothesis; its accuracy is the published one.
+    The name is one word, of the sweep in which its runs lie too; the row's accuracy is the published one.
     """
 
     name: str
@@ -144,3 +152,56 @@ def _row(told: Mapping[str, Any]) -> Row:
 
 def _of_row(experiment: str, overrides: Sequence[str]) -> dict[str, Any]:
     return composed([f"experiment={experiment}", *overrides, "protocol=report", "seed=0"])
+
+
+def length_of(row: Row, settings: Mapping[str, Any], seed: int | None = 0) -> str | None:
+    """How long a run is beside the published row, in words, equal for equal lengths; None if it is no run of that row.
+
+    `settings` are those that can change its numbers, by dotted key; a run whose images are drawn by another seed than
+    its own is of no row.
+    """
+    share = _HELD_OUT.get(str(settings.get("protocol.name")))
+    shares = {settings.get("protocol.val_fraction"), settings.get("data.val_fraction", share)}
+    if shares != {share} or settings.get("data.seed", seed) != seed:
+        return None
+    differing = _differing(row, settings) - set(_FOLLOWING)
+    differing |= {key for key in _FOLLOWING if key in settings and settings[key] != settings["epochs"]}
+    if not differing:
+        return FULL
+    part = settings.get(_PART)
+    images = "" if part is None else f", {part:,.0f} training images"
+    for scale, words in _SCALES.items():
+        shortened = row.shortened(scale)
+        alike = all(settings.get(key) == value for key, value in shortened.items())
+        if alike and differing <= {*shortened, _PART}:
+            return words if scale is Scale.SMOKE else words + images
+    if differing - {*LENGTH_KEYS, _PART}:
+        return None
+    if differing == {_PART}:
+        return f"all epochs{images}"
+
+    from cifar_lab.table.comparison import written  # which imports pandas
+
+    others = "".join(f", {key}={written(settings.get(key))}" for key in sorted(differing - {"epochs", _PART}))
+    return f"{settings['epochs']:g} epochs{images}{others}"
+
+
+def is_beginning(row: Row, settings: Mapping[str, Any]) -> bool:
+    """Whether a run of the row differs in the epochs alone, and trains as the row does as far as both go.
+
+    The learning rate of such a row does not follow the epochs.
+    """
+    is_constant = has_constant_rate(row.settings) and "averaging._target_" not in row.settings
+    return is_constant and _differing(row, settings) == {"epochs"}
+
+
+def _differing(row: Row, settings: Mapping[str, Any]) -> set[str]:
+    """The settings of a run that differ from the row, except those that may."""
+    keys = (settings.keys() | row.settings.keys()) - set(_OF_A_RUN)
+    return {key for key in keys if settings.get(key) != row.settings.get(key)}
+
+
+def order(length: str) -> tuple[int, str]:
+    """The place of a length among the tables: a tenth of the epochs, then one epoch, then others."""
+    known = [*_SCALES.values()]
+    return (known.index(length) if length in known else len(known), length)

@@ -6,8 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from cifar_lab.report.lengths import FULL, is_beginning, length_of, order
-from cifar_lab.report.published import Row, Table
+from cifar_lab.report.published import FULL, Row, Table, is_beginning, length_of, order
 from cifar_lab.runs import Record
 from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, noise_interval
 from cifar_lab.table.comparison import values_of
@@ -161,9 +160,7 @@ class Reproduction:
 def reproduce(tables: Sequence[Table], runs: Sequence[Record]) -> Reproduction:
     """Set runs beside the rows whose settings they have; one run serves every row that it fits.
 
-    Args:
-        tables: The published ones.
-        runs: Any; among those of a row whose numbers must be equal one counts, a finished one if there is one.
+    Among a row's runs whose numbers must be equal one counts, a finished one if there is one.
     """
     rows = [(table, row) for table in tables for row in table.rows]
     tested = {one.name: _by_length(one.row, runs) for _, row in rows for one in row.hypotheses}

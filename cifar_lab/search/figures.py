@@ -15,11 +15,9 @@ _COLUMNS = 4
 
 
 def history(trials: Sequence[TrialRecord], title: str) -> Figure:
-    """The validation accuracy of each trial and the best so far; pruned trials at their last epoch.
+    """The validation accuracy of each trial, at least one of them finished, and the best so far.
 
-    Args:
-        trials: At least one that has finished.
-        title: Of the figure.
+    Pruned trials are shown at their last epoch.
     """
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()

@@ -25,7 +25,6 @@ class SearchReport:
     """The contents of a search's page.
 
     Attributes:
-        title: Its name.
         facts: Lines about what its trials share and vary.
         trials: In the order in which they were begun, at least one.
         importances: How much each key matters, summing to 1; empty if too few trials have finished.

@@ -39,9 +39,7 @@ class Axis:
 
     Attributes:
         key: As on the command line: `optimizer.lr`, or a group, `loss`.
-        choices: The values to choose from, as they are typed; empty for numbers.
-        low: The smallest number.
-        high: The largest.
+        choices: The values to choose from, as they are typed; empty for numbers from `low` to `high`.
         step: Between whole numbers; None for any number between.
         log: Whether equal factors, rather than equal differences, are equally likely at first.
     """
@@ -82,7 +80,6 @@ class Search:
         named: The word of the command line that sets the name.
         settings: Those of the first corner that can change numbers, by name.
         epochs: Of each trial, at that corner.
-        notes: Lines about what is allowed but may not be meant.
         flags: Hydra's, for each trial.
     """
 
@@ -92,7 +89,6 @@ class Search:
     named: str
     settings: Mapping[str, Any]
     epochs: int
-    notes: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
 
     def command(self, words: Sequence[str]) -> list[str]:
@@ -112,17 +108,10 @@ def checked_search(words: Sequence[str], config_dir: Path | None = None) -> Sear
     Raises:
         ValueError: It cannot be searched, in one line.
     """
-    search = _read([expanded(word) for word in words], config_dir)
-    for note in search.notes:
-        print(f"note: {note}", flush=True)
-    return search
-
-
-def _read(words: Sequence[str], config_dir: Path | None) -> Search:
     flags = () if config_dir is None else ("--config-dir", str(config_dir))
     path = search_path(config_dir)
     with composing() as loader:
-        overrides = parsed_words(words, loader)
+        overrides = parsed_words([expanded(word) for word in words], loader)
         _refuse(overrides)
         file = studies.chosen(overrides, GROUP)
         varied = [] if file is None else _of_file(file, loader, path)
@@ -137,8 +126,8 @@ def _read(words: Sequence[str], config_dir: Path | None) -> Search:
     kind = "-".join(axis.key for axis in axes) if file is None else str(file.value())
     named = str(typed["name"].input_line) if "name" in typed else f"name=search-{kind}"
     fixed = tuple(line for line in fixed if not line.startswith("name="))
-    composition, notes = _checked([*flags, *fixed, named], axes)
-    return Search(fixed, axes, composition["name"], named, settings(composition), composition["epochs"], notes, flags)
+    composition = _checked([*flags, *fixed, named], axes)
+    return Search(fixed, axes, composition["name"], named, settings(composition), composition["epochs"], flags)
 
 
 def _refuse(overrides: Sequence[Override]) -> None:
@@ -187,15 +176,15 @@ def _axis(override: Override) -> Axis:
     return axis
 
 
-def _checked(words: Sequence[str], axes: Sequence[Axis]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """Check the first corner and those that differ from it along one axis; return its composition, and notes."""
-    first, notes = None, list[str]()
+def _checked(words: Sequence[str], axes: Sequence[Axis]) -> Mapping[str, Any]:
+    """Check the first corner and those that differ from it along one axis, and print notes; return its composition."""
+    plans = []
     for corner in around([axis.corners for axis in axes]):
-        asked = plan_of(parsed([*words, *corner]))
-        first = asked.composition if first is None else first
-        notes += [note for note in asked.notes if note not in notes]
-        if not asked.composition["protocol"]["val_fraction"]:
-            name = asked.composition["protocol"]["name"]
+        plans.append(plan_of(parsed([*words, *corner])))
+        protocol = plans[-1].composition["protocol"]
+        if not protocol["val_fraction"]:
+            name = protocol["name"]
             raise UsageError(f"protocol={name} validates on the test set, on which nothing is searched; leave it out")
-    assert first is not None
-    return first, tuple(notes)
+    for note in dict.fromkeys(note for plan in plans for note in plan.notes):
+        print(f"note: {note}", flush=True)
+    return plans[0].composition

@@ -53,12 +53,7 @@ def check_installed() -> None:
 
 
 def opened(folder: SearchFolder, definition: Mapping[str, Any], pruner: "optuna.pruners.BasePruner") -> "optuna.Study":
-    """Open the study in a folder, or begin one.
-
-    Args:
-        folder: Made if it does not exist.
-        definition: Plain values that tell this search from others.
-        pruner: Says which trials end early.
+    """Open the study in a folder, or begin one, if no other search has it.
 
     Raises:
         ValueError: The folder holds another search, or its journal cannot be read.

@@ -75,12 +75,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table of runs.
-
-    Attributes:
-        columns: The keys that vary.
-        rows: One for each composition.
-    """
+    """A table of runs: the keys that vary, and a row for each composition."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -111,11 +106,7 @@ def _numbers(row: Row) -> dict[str, Any]:
 
 
 def compare(records: Sequence[Record]) -> Comparison:
-    """Group runs by what they train except the seed, and find the columns that tell the groups apart.
-
-    Args:
-        records: In the order of the rows.
-    """
+    """Group runs by what they train except the seed, and find the columns that tell the groups apart."""
     jobs = {record.job_without_seed: record.composition for record in records if not record.is_missing}
     groups: dict[object, list[Record]] = {}
     for record in records:

@@ -50,14 +50,7 @@ def over_seeds(values: np.ndarray) -> str:
 
 
 def markdown(comparison: Comparison, title: str, folder: Path, pictures: Sequence[str] = ()) -> str:
-    """The whole comparison, of at least one run, as a page.
-
-    Args:
-        comparison: The table.
-        title: Of the page.
-        folder: Of the page, from which links to the runs start.
-        pictures: Names of the figures in the same folder.
-    """
+    """The whole comparison, of at least one run, as a page in `folder`, where its `pictures` are too."""
     parts = [f"# {title}", "\n".join(facts(comparison)), as_markdown(table(comparison)), _READING]
     parts += [f"![{Path(name).stem}]({name})" for name in pictures]
     parts += ["## Runs", as_markdown(_runs(comparison.rows, folder))]

@@ -3,9 +3,7 @@
 import re
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,8 +15,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from cifar_lab import report, train
 from cifar_lab.report import command
 from cifar_lab.report.claims.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
-from cifar_lab.report.lengths import _SCALES, FULL
-from cifar_lab.report.published import Scale, tables
+from cifar_lab.report.published import _SCALES, FULL, Scale, tables
 from cifar_lab.report.reproduction import VERDICTS
 from tests.conftest import holds, quick, refusal
 from tests.judged_runs import CLAIMS, leave_seeds, row
@@ -67,26 +64,18 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(written: Path) -> "Page":
-    return Page.of_report(written / "report")
+    return Page(written / "report")
 
 
-class Page(HTMLParser):
+class Page:
     """Tables as lists of rows of cells, all and those of each section, and the addresses that a page names."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.text = text
-        self.tables: list[list[list[str]]] = []
-        self.of: dict[str, list[list[list[str]]]] = defaultdict(list)
-        self.addresses: list[str] = []
-        self.open: list[str] = []
-        self.sections: list[str] = []
-        self.feed(text)
-        assert not self.open
-
-    @classmethod
-    def of_report(cls, folder: Path) -> "Page":
-        return cls((folder / "index.html").read_text(encoding="utf-8"))
+    def __init__(self, folder: Path) -> None:
+        self.text = (folder / "index.html").read_text(encoding="utf-8")
+        root = ElementTree.fromstring(re.sub(r"(<(?:meta|img|br)\b[^>]*)>", r"\1/>", self.text))
+        self.tables = _tables(root)
+        self.of = {section.get("id"): _tables(section) for section in root.iter("section")}
+        self.addresses = [part.attrib[name] for part in root.iter() for name in ("href", "src") if name in part.attrib]
 
     def section(self, name: str) -> str:
         """The text from a section's beginning to the next section's, or its end."""
@@ -96,36 +85,15 @@ class Page(HTMLParser):
     def header(self) -> str:
         return self.text.partition("</header>")[0].partition("<header>")[2]
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.addresses += [str(value) for name, value in attrs if name in ("href", "src")]
-        if tag in ("meta", "img", "br"):
-            return
-        self.open.append(tag)
-        if tag == "section":
-            self.sections.append(str(dict(attrs)["id"]))
-        if tag == "table":
-            self.tables.append([])
-            for name in self.sections:
-                self.of[name].append(self.tables[-1])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
 
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-        if tag == "section":
-            self.sections.pop()
-
-    def handle_data(self, data: str) -> None:
-        if {"td", "th"} & set(self.open):
-            self.tables[-1][-1][-1] += data
+def _tables(part: ElementTree.Element) -> list[list[list[str]]]:
+    return [[["".join(cell.itertext()) for cell in row] for row in table.iter("tr")] for table in part.iter("table")]
 
 
 def _reported(folder: Path) -> Page:
     """The page of a report on the runs in a folder."""
     report.report([folder / "runs"], folder / "report", folder / "results")
-    return Page.of_report(folder / "report")
+    return Page(folder / "report")
 
 
 def test_published_stands_beside_measured(page: Page) -> None:
@@ -240,7 +208,7 @@ def _from_runs_and_from_what_is_kept(folder: Path) -> Iterator[Page]:
     (folder / "none").mkdir()
     for source, keep in (("runs", True), ("none", False)):
         report.report([folder / source], folder / "report", folder / "results", keep=keep)
-        yield Page.of_report(folder / "report")
+        yield Page(folder / "report")
 
 
 def _losses(page: Page) -> list[list[str]]:

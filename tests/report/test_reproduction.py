@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from cifar_lab.config.composition import composed
-from cifar_lab.report.lengths import _SCALES, FULL, length_of
-from cifar_lab.report.published import Scale, tables
+from cifar_lab.report.published import _SCALES, FULL, Scale, length_of, tables
 from cifar_lab.report.reproduction import VERDICTS, Reproduction, reproduce
 from cifar_lab.runs import Archive, Record, UnreadableError, find_runs
 from cifar_lab.runs.fingerprints import leaves, settings
@@ -37,16 +36,6 @@ def test_one_run_serves_every_table_that_it_fits(tmp_path: Path) -> None:
     run.composition_file.write_text(text.replace('"lr": 0.001', '"lr": 0.002'))  # which makes it a run of no row
     found = _found(tmp_path)
     assert (_names(found), len(found.measured)) == ([], 1)
-
-
-@pytest.mark.parametrize("scale", [Scale.QUICK, Scale.SMOKE])
-@pytest.mark.parametrize(
-    "name", ["optimizer_adam", "resnet_adamw", "scheduler_plateau", "swa", "vgg_a,optimizer.lr=2e-3"]
-)
-def test_shortened_runs_are_in_tables_of_their_own(tmp_path: Path, name: str, scale: Scale) -> None:
-    leave_run(tmp_path / "a", row(name), 0.5, scale=scale)
-    found = _found(tmp_path)
-    assert (_names(found), {section.length for section in found.shortened}) == ([], {LENGTHS[scale]})
 
 
 @pytest.mark.parametrize(
@@ -164,15 +153,6 @@ def test_verdicts(tmp_path: Path, accuracies: list[float], verdict: str, basis: 
     entry = _found(tmp_path).entry("optimizer_adam")
     assert (entry.verdict, bool(entry.basis)) == (verdict, bool(basis))
     holds(entry.basis, *basis)
-
-
-def test_an_unfinished_run_is_no_number_and_one_that_diverged_is_a_verdict(tmp_path: Path) -> None:
-    run = leave_run(tmp_path / "a", row("optimizer_sgd"), 0.8, finished=False)
-    entry = _found(tmp_path).entry("optimizer_sgd")
-    assert (entry.verdict, [run.state for run in entry.runs]) == (NOT_RUN, ["dead"])
-    run.fail("diverged", RuntimeError("the loss is nan in step 7"))
-    entry = _found(tmp_path).entry("optimizer_sgd")
-    assert (entry.verdict, [run.metrics for run in entry.runs]) == (DIVERGED, [None])
 
 
 @pytest.fixture

@@ -152,7 +152,14 @@ def test_after_a_failure_and_after_a_signal_the_same_command_resumes_the_search(
     names(err.splitlines()[-1], "trial 0")
     assert pd.read_csv(TABLE)["state"].tolist() == ["failed"]
 
-    _send_in_first_epoch(signal.SIGTERM, monkeypatch)
+    keep, due = Trial.report, [signal.SIGTERM]
+
+    def report(trial: Trial, epoch: int, accuracy: float) -> bool:
+        if due:
+            os.kill(os.getpid(), due.pop())
+        return keep(trial, epoch, accuracy)
+
+    monkeypatch.setattr(Trial, "report", report)
     code, _, err = command(*line)
     assert code == 143
     names(err, "SIGTERM")
@@ -165,26 +172,6 @@ def test_after_a_failure_and_after_a_signal_the_same_command_resumes_the_search(
     )
     pd.testing.assert_frame_equal(resumed, undisturbed, check_dtype=False)
     assert len(list(find_runs(FOLDER))) == 1
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_it_with_130(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    _send_in_first_epoch(signal.SIGINT, monkeypatch)
-    code, _, err = command(*LINE, "--trials", 1)
-    assert code == 130
-    names(err, "SIGINT")
-    assert pd.read_csv(TABLE)["state"].tolist() == ["interrupted"]
-
-
-def _send_in_first_epoch(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep, due = Trial.report, [number]
-
-    def report(trial: Trial, epoch: int, accuracy: float) -> bool:
-        if due:
-            os.kill(os.getpid(), due.pop())
-        return keep(trial, epoch, accuracy)
-
-    monkeypatch.setattr(Trial, "report", report)
 
 
 def test_without_optuna_it_is_named_as_what_to_install(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from cifar_lab.search.output import SearchReport, report
 from cifar_lab.search.storage import SearchFolder
-from cifar_lab.search.trials import TrialRecord, best_of
+from cifar_lab.search.trials import TrialRecord
 from tests.conftest import holds
 
 TRIALS = (
@@ -21,13 +21,6 @@ def shown(trials: tuple[TrialRecord, ...], importances: dict[str, float]) -> Sea
     return SearchReport(
         "search-x", ["fixed: epochs=2"], trials, importances, frozenset(["optimizer.lr"]), "python -m x"
     )
-
-
-def test_a_pruned_trial_is_never_the_best() -> None:
-    best = best_of(list(TRIALS))
-    assert best is not None
-    assert best.number == 2
-    assert best_of([TRIALS[1]]) is None
 
 
 def test_the_table_ranks_what_has_finished_and_tells_the_rest_apart(

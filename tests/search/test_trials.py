@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from cifar_lab.runs import locked
 from cifar_lab.search.space import Axis
 from cifar_lab.search.storage import SearchFolder
 from cifar_lab.search.trials import Strategy, Trial, Trials
@@ -181,12 +180,3 @@ def test_the_setting_that_decides_is_the_most_important(opened: Callable[..., Tr
     found = trials.importances()
     assert sum(found.values()) == pytest.approx(1)
     assert list(found)[-1] == "at"  # on which nothing depends
-
-
-def test_a_lock_that_a_living_process_has_keeps_its_trial(opened: Callable[..., Trials]) -> None:
-    trials = opened()
-    with held(trials, 2):
-        pass
-    with locked(trials.folder.lock(0)):
-        assert work(opened(), 2) == [1]
-    assert work(opened(), 2) == [0]

@@ -131,10 +131,6 @@ def numbers_of(runs: Runs, quantity: Quantity) -> Numbers:
 
     This is the one under which most rows have enough runs for tests, then the one whose row with the fewest has the
     most, then the one with the most; else the sound one.
-
-    Args:
-        runs: Of the rows that a claim compares, under both protocols, with a result or without.
-        quantity: The number.
     """
 
     def values(of_row: Sequence[Record], protocol: str) -> np.ndarray:

@@ -10,8 +10,8 @@ from cifar_lab.landscape.batch_norm import bands, smoothness
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES
 from cifar_lab.landscape.batch_norm.training import rate_range, speed
 from cifar_lab.report.claims.landscape import Landscape
+from cifar_lab.report.page.figures import Picture
 from cifar_lab.report.page.parts import judged, state
-from cifar_lab.report.page.pictures import Picture
 from cifar_lab.report.published import Hypothesis
 from cifar_lab.report.reproduction import Entry, Reproduction
 from cifar_lab.table import text

@@ -14,11 +14,7 @@ def write(reproduction: Reproduction, folder: Path) -> None:
     """Write the curves of every row's runs, over epochs, under tags of their table.
 
     Charts of custom scalars choose tags, never runs. So a chart of one table needs tags of that table, which are here
-    and not in the runs' own event files.
-
-    Args:
-        reproduction: What was measured.
-        folder: Of the event files; those of an earlier report are removed.
+    and not in the runs' own event files. Event files of an earlier report in the folder are removed.
     """
     for old in folder.glob("**/events.out.tfevents.*"):
         old.unlink()

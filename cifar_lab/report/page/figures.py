@@ -1,27 +1,102 @@
-"""The published accuracies beside the measured ones, at a glance."""
+"""The page's figures: curves and confusion matrices of a table's rows, and all accuracies at a glance."""
 
-from collections.abc import Sequence
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR
+from cifar_lab.evaluate.figures import confusion_matrices
+from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, colours
+from cifar_lab.report.reproduction import PROTOCOLS, Section
+from cifar_lab.runs import Record
+from cifar_lab.runs.labels import val_label
+from cifar_lab.table.figures import compared_curves
 
 _LINEAR = 1.0  # points to both sides that are drawn to scale; beyond, a row far off would hide the others
 _PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # behind a number, which may lie on the line of zero
 _TICKS = (-30, -10, -3, -1, -0.5, 0, 0.5, 1, 3, 10, 30)
 
 
-class Judged(NamedTuple):
-    """A row with a published accuracy that has been run; accuracies are from 0 to 1.
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page, with the name of its file, without suffix, and its caption."""
 
-    Attributes:
-        label: The row's.
-        published: The published accuracy.
-        measured: The mean over seeds.
-        noise: The interval of the published accuracy if noise explains it.
-        verdict: On the row.
+    name: str
+    words: str
+    figure: Figure = field(repr=False)
+
+    @cached_property
+    def data(self) -> bytes:
+        """SVG."""
+        file = io.BytesIO()
+        self.figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
+        return file.getvalue()
+
+    @property
+    def uri(self) -> str:
+        """The picture itself, as an address."""
+        return f"data:image/svg+xml;base64,{base64.b64encode(self.data).decode()}"
+
+
+def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
+    """The curves of a table's runs under each protocol, and a confusion matrix for each row.
+
+    The names of the files begin with `name`, and the captions with `title`.
     """
+    for protocol in PROTOCOLS:
+        runs = {entry.row.label: [run for run in entry.runs if run.protocol == protocol] for entry in section.entries}
+        yield from curves(runs, f"{name}-{protocol}-curves", title, protocol)
+    tested = {
+        f"{entry.row.label}\nseed {run.seed}, protocol={run.protocol}, {run.result['test/acc']:.2%}": run.result
+        for entry in section.entries
+        for run in [run for protocol in PROTOCOLS for run in entry.finished(protocol)][:1]
+    }
+    if tested:
+        words = f"{title}: confusion matrices of the chosen epoch, percent of the true class"
+        counts = {label: np.array(result["confusion_matrix"]) for label, result in tested.items()}
+        classes = next(iter(tested.values()))["classes"]
+        yield Picture(f"{name}-confusion", words, confusion_matrices(counts, classes))
+
+
+def glance(sections: Sequence[Section]) -> Iterator[Picture]:
+    """How far each row of full length lies from its published accuracy; nothing without a run to compare."""
+    judged = [
+        Judged(
+            f"{section.table.title}: {entry.row.label}",
+            entry.row.accuracy,
+            float(entry.values("test/acc", "report").mean()),
+            entry.noise,
+            entry.verdict,
+        )
+        for section in sections
+        for entry in section.entries
+        if entry.row.accuracy is not None and entry.noise is not None
+    ]
+    if judged:
+        words = "Measured less published accuracy, with the verdict's interval; a diamond where zero is outside it"
+        yield Picture("agreement", words, agreement(judged))
+
+
+def curves(rows: Mapping[str, Sequence[Record]], name: str, title: str, protocol: str) -> Iterator[Picture]:
+    """The training losses and accuracies of runs under one protocol, by their row's label; nothing without any.
+
+    Each row has the same colour whichever of them have runs. The caption begins with `title`.
+    """
+    shades = dict(zip(rows, colours(len(rows)), strict=True))
+    known = {label: [run.metrics for run in runs if run.metrics is not None] for label, runs in rows.items()}
+    shown = {label: metrics for label, metrics in known.items() if metrics}
+    if shown:
+        words = f"{title}: training loss and accuracy, protocol={protocol}"
+        yield Picture(name, words, compared_curves(shown, shades, "", val_label(protocol)))
+
+
+class Judged(NamedTuple):
+    """A row that has been run: its mean over seeds, and the `noise` interval of its published accuracy, from 0 to 1."""
 
     label: str
     published: float

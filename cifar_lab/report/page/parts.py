@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cifar_lab.report.page.pictures import Picture, curves, pictures
+from cifar_lab.report.page.figures import Picture, curves, pictures
 from cifar_lab.report.reproduction import PROTOCOLS, Entry, Section
 from cifar_lab.runs import Record
 from cifar_lab.runs.labels import val_label
@@ -28,13 +28,11 @@ class Part:
 
     Attributes:
         name: Target of links.
-        title: For readers.
         note: To be read before the table.
         frame: Cells as they are shown.
         differences: Between its rows; None if none is tested.
         described: Why rows are not tested, if some are not.
         losses: Published mean training losses beside measured ones; None where none are published.
-        pictures: Its figures.
     """
 
     name: str
@@ -56,9 +54,7 @@ def names(section: Section) -> tuple[str, str]:
 def part(section: Section, parameters: Mapping[str, int]) -> Part:
     """A published table, or its runs of another length, which stand beside no published number.
 
-    Args:
-        section: The table.
-        parameters: Each row's number of parameters, by the row's name.
+    `parameters` holds each row's number of parameters, by the row's name.
     """
     name, title = names(section)
     entries = [entry for entry in section.entries if section.is_full or entry.runs]

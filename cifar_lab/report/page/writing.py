@@ -17,8 +17,8 @@ from cifar_lab.report.claims.claims import Claim, claims
 from cifar_lab.report.claims.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
 from cifar_lab.report.claims.landscape import landscape
 from cifar_lab.report.page import chapters, dashboards
+from cifar_lab.report.page.figures import Picture, glance
 from cifar_lab.report.page.parts import part, state, studies
-from cifar_lab.report.page.pictures import Picture, glance
 from cifar_lab.report.reproduction import PROTOCOLS, Entry, Reproduction
 from cifar_lab.runs.files import replacing, write_figure
 from cifar_lab.runs.labels import protocol_words
@@ -29,16 +29,13 @@ from cifar_lab.table.comparison import mean_and_sd
 def write(
     reproduction: Reproduction, parameters: Mapping[str, int], folder: Path, kept_figures: Path | None = None
 ) -> Path:
-    """Write `index.html`, `report.md`, `tables.csv`, `figures/` and `tensorboard/`.
+    """Write `index.html`, which is returned, `report.md`, `tables.csv`, `figures/` and `tensorboard/`.
 
     Args:
         reproduction: What was measured.
         parameters: Each row's number of parameters, by the row's name.
         folder: Made if it does not exist.
         kept_figures: Where to keep the figures of full length small, as PNG; None keeps none.
-
-    Returns:
-        The page.
 
     Raises:
         OSError: The folder cannot be written.
