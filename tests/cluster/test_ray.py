@@ -13,7 +13,7 @@ import pytest
 from cifar_lab.runs import Sweep
 from tests.comparison import differences
 from tests.conftest import Outcome, names
-from tests.engines.test_side_by_side import PLAIN, check_two_interrupted, command, killing_loss, wait_for_two
+from tests.engines.test_side_by_side import KILLING, PLAIN, check_two_interrupted, command, wait_for_two
 
 pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs pip install 'cifar-lab[ray]'")
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
@@ -41,10 +41,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def killing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+def killing(lab: Lab, outside: Callable[..., tuple[str, ...]], monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """The words of a sweep, the first of whose jobs to begin is killed, once."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return (*killing_loss(monkeypatch), *PLAIN)
+    return (*outside(*KILLING), *PLAIN)
 
 
 def swept(address: str, *arguments: str) -> tuple[int, str, str]:

@@ -46,13 +46,8 @@ class Killed(nn.CrossEntropyLoss):
 """
 
 
-def killing_loss(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """The words of a command line whose first run is killed as it takes its first loss, once."""
-    Path("my_lab.py").write_text(KILLED_LOSS, encoding="utf-8")
-    Path("my_conf/loss").mkdir(parents=True)
-    Path("my_conf/loss/killed.yaml").write_text("_target_: my_lab.Killed\n")
-    monkeypatch.syspath_prepend(".")
-    return "--config-dir", "my_conf", "loss=killed", "allow=[my_lab]"
+# For `outside`: the first run is killed as it takes its first loss, once.
+KILLING = ("my_lab", KILLED_LOSS, "loss", "_target_: my_lab.Killed\n")
 
 
 def wait_for_two(started: subprocess.Popen[str]) -> None:
@@ -172,9 +167,9 @@ def test_a_killed_process_of_jobs_is_told() -> None:
 @pytest.mark.usefixtures("joblib")
 @pytest.mark.parametrize("how", ["jobs_per_device=2", "hydra/launcher=joblib hydra.launcher.n_jobs=2"])
 def test_the_same_command_ends_a_sweep_of_which_a_process_was_killed_and_has_the_numbers_of_one_process(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, how: str
+    lab: Lab, outside: Callable[..., tuple[str, ...]], how: str
 ) -> None:
-    line = ["-m", *killing_loss(monkeypatch), *PLAIN, "seed=0,1,2,3"]
+    line = ["-m", *outside(*KILLING), *PLAIN, "seed=0,1,2,3"]
     killed = lab(*line, *how.split(), "hydra.sweep.dir=beside")
     assert killed.code == 1
     assert killed.stderr.splitlines()[-1].startswith("error: ")
