@@ -51,11 +51,6 @@ def completes(script: Call, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
     return offered
 
 
-def test_the_installed_script_is_this_one() -> None:
-    line = [FOLDER / "cifar-lab", "--version"]
-    assert subprocess.run(line, capture_output=True, text=True, check=True).stdout.split() == ["cifar-lab", __version__]
-
-
 @pytest.mark.parametrize(
     ("line", "words"),
     [

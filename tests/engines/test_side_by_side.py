@@ -50,6 +50,14 @@ class Killed(nn.CrossEntropyLoss):
 KILLING = ("my_lab", KILLED_LOSS, "loss", "_target_: my_lab.Killed\n")
 
 
+def check_same(one: Sweep, other: Sweep) -> None:
+    """Check that two sweeps have left the same, to the bit."""
+    assert not sweep_differences(one, other)
+    for left, right in zip(one.runs(), other.runs(), strict=True):
+        assert left.steps_file.read_bytes() == right.steps_file.read_bytes()
+        assert left.chosen_weights().read_bytes() == right.chosen_weights().read_bytes()
+
+
 def wait_for_two(started: subprocess.Popen[str]) -> None:
     """Wait until two jobs of the sweep in the folder `sweep` have trained an epoch."""
     begun = 0
@@ -181,10 +189,7 @@ def test_the_same_command_ends_a_sweep_of_which_a_process_was_killed_and_has_the
     assert [status["threads"] for status in before] == [1] * 4
     assert len({status["process"] for status in before} - {os.getpid()}) >= 2
     assert lab(*line, "hydra.sweep.dir=serial").code == 0
-    assert not sweep_differences(Sweep("beside"), Sweep("serial"))
-    for one, other in zip(Sweep("beside").runs(), Sweep("serial").runs(), strict=True):
-        assert one.steps_file.read_bytes() == other.steps_file.read_bytes()
-        assert one.chosen_weights().read_bytes() == other.chosen_weights().read_bytes()
+    check_same(Sweep("beside"), Sweep("serial"))
     # A finished one is not trained again, in whichever way the command asks for it.
     assert lab(*line, "hydra.sweep.dir=beside").code == 0
     assert [run.status() for run in Sweep("beside").runs()] == before
