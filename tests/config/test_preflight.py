@@ -232,12 +232,6 @@ def _noted(lines: list[str], facts: tuple[str, ...] | None) -> None:
     _names("".join(lines), facts or ())
 
 
-HUBER = """
-import torch
-class Huber(torch.nn.HuberLoss): pass
-"""
-
-
 def _write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -247,7 +241,8 @@ def _write(path: Path, text: str) -> Path:
 def test_a_component_from_outside_is_accepted_once_its_package_is_allowed(
     lab: Lab, outside: Callable[..., tuple[str, ...]]
 ) -> None:
-    *own, allow = outside("outside_lab", HUBER, "loss", "_target_: outside_lab.Huber\ndelta: 0.5\n")
+    source = "import torch\nclass Huber(torch.nn.HuberLoss): pass\n"
+    *own, allow = outside("outside_lab", source, "loss", "_target_: outside_lab.Huber\ndelta: 0.5\n")
     refused = lab(*own, *TINY)
     refusal(refused, "outside_lab.Huber", "allow=[outside_lab]")
     assert not refused.runs

@@ -85,15 +85,11 @@ def _tags(events: EventAccumulator, plugin: str) -> set[str]:
     return {tag for tag in tags if events.SummaryMetadata(tag).plugin_data.plugin_name == plugin}
 
 
-def _tensorboard(folder: Path) -> TBContext:
-    """What `tensorboard --logdir` gives its tabs to work on."""
-    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
-    return TBContext(logdir=str(folder), data_provider=MultiplexerDataProvider(multiplexer, str(folder)))
-
-
 def _hparams(folder: Path) -> tuple[api_pb2.Experiment, list[api_pb2.SessionGroup]]:
     """The HParams tab: its columns and rows."""
-    context, request = backend_context.Context(_tensorboard(folder)), RequestContext()
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
+    tabs = TBContext(logdir=str(folder), data_provider=MultiplexerDataProvider(multiplexer, str(folder)))
+    context, request = backend_context.Context(tabs), RequestContext()
     experiment = context.experiment_from_metadata(
         request, "", True, context.hparams_metadata(request, ""), context.hparams_from_data_provider(request, "", None)
     )
