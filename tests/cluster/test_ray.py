@@ -40,9 +40,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def killing(lab: Lab, outside: Callable[..., tuple[str, ...]], monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+def killing(lab: Lab, outside: Callable[..., tuple[str, ...]]) -> tuple[str, ...]:
     """The words of a sweep, the first of whose jobs to begin is killed, once."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return (*outside(*KILLING), *PLAIN)
 
 

@@ -78,10 +78,9 @@ def check_two_interrupted(started: subprocess.Popen[str], number: signal.Signals
 
 
 @pytest.fixture
-def joblib(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty folder, the package installed, and one thread for each job however many cores there are."""
+def joblib(lab: Lab) -> None:
+    """An empty folder, and the package installed."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture
