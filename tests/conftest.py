@@ -211,6 +211,12 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
 
 
 @pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder is an empty one."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Run `python -m cifar_lab.train` with arguments, in an empty folder and in this process."""
     monkeypatch.chdir(tmp_path)

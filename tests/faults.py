@@ -135,7 +135,7 @@ def armed(fault: Fault) -> Iterator[None]:
 
 
 def _arm(fault: Fault, replace: Callable[[object, str, object], None] = setattr) -> None:
-    from cifar_lab.runs import checkpoints, files
+    from cifar_lab.runs import checkpoints
     from cifar_lab.train.callbacks import Saving
     from cifar_lab.train.classifier import Classifier
 
@@ -175,7 +175,7 @@ def _arm(fault: Fault, replace: Callable[[object, str, object], None] = setattr)
     elif fault.place == "save":
         replace(checkpoints, "replacing", _half_written(checkpoints.replacing, due, send))
     else:
-        replace(files, "os", _Moving(due, send))
+        replace(os, "replace", _moving(os.replace, due, send))
 
 
 def _half_written(replacing: Callable[..., Any], due: Callable[[], bool], send: Callable[[], None]) -> Any:
@@ -188,6 +188,17 @@ def _half_written(replacing: Callable[..., Any], due: Callable[[], bool], send: 
     return half
 
 
+def _moving(move: Callable[..., None], due: Callable[[], bool], send: Callable[[], None]) -> Callable[..., None]:
+    """`os.replace`, but for a signal before the last checkpoint takes its place."""
+
+    def moved(source: Any, target: Any) -> None:
+        if Path(target).name == "last.ckpt" and due():
+            send()
+        move(source, target)
+
+    return moved
+
+
 class _Half:
     """A file that gets half of what is written, then a signal."""
 
@@ -198,18 +209,3 @@ class _Half:
         self._file.write(contents[: len(contents) // 2])
         self._file.flush()
         self._send()
-
-
-class _Moving:
-    """The module `os`, but for a signal before the last checkpoint takes its place."""
-
-    def __init__(self, due: Callable[[], bool], send: Callable[[], None]) -> None:
-        self._due, self._send = due, send
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
-
-    def replace(self, source: Any, target: Any) -> None:
-        if Path(target).name == "last.ckpt" and self._due():
-            self._send()
-        os.replace(source, target)

@@ -51,11 +51,6 @@ def completes(script: Call, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
     return offered
 
 
-def test_the_installed_script_is_this_one() -> None:
-    line = [FOLDER / "cifar-lab", "--version"]
-    assert subprocess.run(line, capture_output=True, text=True, check=True).stdout.split() == ["cifar-lab", __version__]
-
-
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -130,9 +125,7 @@ def shell(tmp_path: Path) -> Callable[..., list[str]]:
     return words
 
 
-@pytest.mark.parametrize(
-    "form", [SCRIPT, pytest.param(MODULE, marks=pytest.mark.slow)], ids=["the script", "the module"]
-)
+@pytest.mark.parametrize("form", [SCRIPT, pytest.param(MODULE, marks=pytest.mark.slow)])
 def test_bash_completes_both_forms_of_the_command(shell: Callable[..., list[str]], form: str) -> None:
     script = f"""
         eval "$({form.removesuffix(" train")} -sc install=bash)"
@@ -145,7 +138,7 @@ def test_bash_completes_both_forms_of_the_command(shell: Callable[..., list[str]
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
-@pytest.mark.parametrize("form", [SCRIPT, MODULE], ids=["the script", "the module"])
+@pytest.mark.parametrize("form", [SCRIPT, MODULE])
 def test_fish_completes_both_forms_of_the_command(shell: Callable[..., list[str]], form: str) -> None:
     script = f'{form.removesuffix(" train")} -sc install=fish | source; complete -C "{form} loss=f"'
     assert shell("fish", script) == ["loss=focal"]

@@ -13,7 +13,6 @@ COMPONENTS = """
 import sys
 from pathlib import Path
 import numpy as np
-import torch
 from torch import nn
 
 class Raises(nn.CrossEntropyLoss):
@@ -30,10 +29,6 @@ class FillsMemory(nn.CrossEntropyLoss):
     def forward(self, logits, labels):
         return logits.mean() + np.ones(1 << 46).mean()
 
-class FillsMemoryByTorch(nn.CrossEntropyLoss):
-    def forward(self, logits, labels):
-        return logits.mean() + torch.ones(1 << 46).mean()
-
 class Diverges(nn.CrossEntropyLoss):
     def forward(self, logits, labels):
         return super().forward(logits, labels) * float("inf")
@@ -43,7 +38,6 @@ FAULTS = {
     "raises": ("failed", "Raises", "RuntimeError: ", "unsupported"),
     "exits": ("failed", "Exits", "SystemExit: 0", "SystemExit: 0"),
     "fills_memory": ("failed", "FillsMemory", "MemoryError: ", " 512. TiB"),
-    "fills_memory_by_torch": ("failed", "FillsMemoryByTorch", "RuntimeError: ", "DefaultCPUAllocator: "),
     "diverges": ("diverged", "Diverges", "DivergedError: ", " inf "),
 }
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,7 +46,12 @@ def test_code_is_noticed() -> None:
         os.system("true")
 
 
-def _is_read_or_refused(write: Writer, folder: Path, edits: Sequence[Edit]) -> None:
+@fuzzed(st.tuples(st.sampled_from([write_binary, write_python]), EDITS), few=30)
+def test_a_damaged_data_file_is_refused_or_gives_images_and_classes(
+    drawn: tuple[Writer, list[Edit]], folder: Path
+) -> None:
+    write, edits = drawn
+    folder = folder / write.__name__
     whole = folder / "whole"
     if not whole.exists():
         shutil.copy(min(write(folder / "data", random_batches()).glob("data_batch_2*")), whole)
@@ -56,16 +61,6 @@ def _is_read_or_refused(write: Writer, folder: Path, edits: Sequence[Edit]) -> N
             assert data.images.shape == (count, 32, 32, 3) and data.images.dtype == torch.uint8
             assert data.labels.shape == (count,) and data.labels.dtype == torch.int64
             assert data.labels.min() >= 0 and data.labels.max() <= 9
-
-
-@fuzzed(EDITS)
-def test_a_damaged_binary_data_file_is_refused_or_gives_images_and_classes(edits: list[Edit], folder: Path) -> None:
-    _is_read_or_refused(write_binary, folder, edits)
-
-
-@fuzzed(EDITS)
-def test_a_damaged_python_data_file_is_refused_or_gives_images_and_classes(edits: list[Edit], folder: Path) -> None:
-    _is_read_or_refused(write_python, folder, edits)
 
 
 _BYTES = io.BytesIO()

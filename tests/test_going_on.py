@@ -176,13 +176,6 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken_to_the_bits_o
     assert not differences(failed, trained(*CONSTANT, "epochs=3", name="whole")) - {"overrides"}
 
 
-@pytest.mark.slow
-def test_more_epochs_than_a_finished_run_had_are_as_if_it_had_begun_with_them(lab: Lab, trained: Train) -> None:
-    run = trained(*CONSTANT)
-    assert lab("resume=run", "epochs=3").code == 0
-    assert not differences(run, trained(*CONSTANT, "epochs=3", name="whole")) - {"overrides"}
-
-
 @pytest.mark.parametrize("contents", [b"", b"garbage", b"PK\x03\x04"], ids=["empty", "garbage", "beginning"])
 def test_a_run_without_a_whole_checkpoint_is_refused_by_its_files_name(failed: Run, contents: bytes) -> None:
     failed.previous_checkpoint.unlink()

@@ -144,14 +144,6 @@ def test_a_hostile_configuration_is_refused(killed: Run, kind: str) -> None:
     assert not Path("marker").exists()
 
 
-def test_a_run_whose_configuration_is_hostile_is_not_gone_on_with(killed: Run, lab: Lab) -> None:
-    make, facts = CONFIGURATIONS["a target inside"]
-    killed.config_file.write_text(make(killed))
-    outcome = lab("resume=killed")
-    _refused(outcome)
-    assert re.search(facts, outcome.stderr)
-
-
 FORBIDDEN = (
     *("--experimental-rerun=killed/config.pickle", "--config-dir=killed", "hydra/launcher=submitit_local"),
     *("+hydra.callbacks.x._target_=pathlib.Path.touch", "~hydra.job_logging", "hydra.searchpath=[pkg://this]"),

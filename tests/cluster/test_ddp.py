@@ -14,15 +14,9 @@ from tests.comparison import differences
 from tests.conftest import names
 from tests.train.processes.test_processes import PLAIN, SAME, TWO, check_equal, ended_within, living
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("empty_folder")]
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "cifar_lab.train")
 CPU = ("trainer.accelerator=cpu",)
-
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 def started(*arguments: str, module: tuple[str, ...] = ("-m", "cifar_lab.train")) -> subprocess.Popen[str]:

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from cifar_lab.runs import Sweep
-from tests.comparison import differences
 from tests.conftest import Outcome, names
-from tests.engines.test_side_by_side import PLAIN, check_two_interrupted, command, killing_loss, wait_for_two
+from tests.engines.test_side_by_side import KILLING, PLAIN, check_same, check_two_interrupted, command, wait_for_two
 
 pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs pip install 'cifar-lab[ray]'")
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
@@ -41,10 +40,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def killing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+def killing(lab: Lab, outside: Callable[..., tuple[str, ...]]) -> tuple[str, ...]:
     """The words of a sweep, the first of whose jobs to begin is killed, once."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return (*killing_loss(monkeypatch), *PLAIN)
+    return (*outside(*KILLING), *PLAIN)
 
 
 def swept(address: str, *arguments: str) -> tuple[int, str, str]:
@@ -71,12 +69,7 @@ def test_the_same_command_ends_a_sweep_of_which_a_job_was_killed(
     after = {run.folder: run.status() for run in Sweep("ray").runs()}
     assert sum(after[folder] == before[folder] for folder in before) == 3
     assert lab("-m", *killing, "seed=0,1,2,3", "hydra.sweep.dir=serial").code == 0
-    pairs = list(zip(Sweep("ray").runs(), Sweep("serial").runs(), strict=True))
-    assert [one.folder.name for one, _ in pairs] == [other.folder.name for _, other in pairs]
-    for one, other in pairs:
-        assert not differences(one, other)
-        assert one.steps_file.read_bytes() == other.steps_file.read_bytes()
-        assert one.chosen_weights().read_bytes() == other.chosen_weights().read_bytes()
+    check_same(Sweep("ray"), Sweep("serial"))
 
 
 @pytest.mark.usefixtures("lab")

@@ -13,19 +13,12 @@ import pytest
 from cifar_lab.runs import find_runs
 from tests.conftest import TINY
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("empty_folder")]
 pytest.importorskip("optuna")
 
 RANGES = ("optimizer.lr=tag(log,interval(1e-4,1e-2))", "optimizer.weight_decay=tag(log,interval(1e-6,1e-2))")
 LINE = (*RANGES, *TINY, "logger=none", "name=shared", "epochs=4", "--trials", "8", "--startup", "4")
 CSV = Path("outputs/shared/search.csv")
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty folder, and one thread for each process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 def worker(log: str) -> subprocess.Popen[bytes]:

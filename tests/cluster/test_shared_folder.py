@@ -18,8 +18,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 Lab = Callable[..., Outcome]
 
 
-def test_four_processes_train_each_job_of_a_sweep_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_four_processes_train_each_job_of_a_sweep_once(lab: Lab) -> None:
     jobs = ("seed=0,1,2,3,4,5", "hydra.sweep.dir=shared")
     processes = [command(*PLAIN, *jobs) for _ in range(4)]
     told = [process.communicate() for process in processes]

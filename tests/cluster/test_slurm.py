@@ -57,7 +57,7 @@ class Command:
     """The command in a process of its own, in the current folder and with a Slurm at hand."""
 
     def __init__(self, slurm: Slurm, *arguments: str, **environment: str) -> None:
-        everything = {**os.environ, **slurm.environment, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+        everything = {**os.environ, **slurm.environment, "PYTHONPATH": os.getcwd()}
         line = [sys.executable, "-m", "cifar_lab.train", "--config-dir", "my_conf", *arguments]
         pipe: Any = subprocess.PIPE
         self.process = subprocess.Popen(

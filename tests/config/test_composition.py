@@ -70,16 +70,19 @@ def train_a_step(composed: Compose, *overrides: str) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-@pytest.mark.parametrize("options", [*_covering(), *({group: option} for group, option in AXES.items())])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *_covering(),
+        *({group: option} for group, option in AXES.items()),
+        {"bn": "false", "l1": "1e-4", "grad_clip": "0"},
+        {"model.init": "he", "grad_clip": "null"},
+    ],
+)
 def test_options_of_all_groups_train_a_step_together(composed: Compose, options: dict[str, str]) -> None:
     metrics = train_a_step(composed, *(f"{group}={option}" for group, option in options.items()))
     assert set(metrics) == {"train/loss", "train/objective", "train/acc", "train/lr", "val/loss", "val/acc"}
     assert not any(map(math.isnan, metrics.values()))
-
-
-@pytest.mark.parametrize("overrides", [("bn=false", "l1=1e-4", "grad_clip=0"), ("model.init=he", "grad_clip=null")])
-def test_scalars_train_a_step(composed: Compose, overrides: tuple[str, ...]) -> None:
-    train_a_step(composed, *overrides)
 
 
 @pytest.mark.slow

@@ -80,15 +80,6 @@ def test_torchrun_says_how_many_there_are(composed: Compose, monkeypatch: pytest
     assert torchrun.processes() is None  # started alone, it is no part of others
 
 
-@pytest.mark.cluster
-def test_what_no_gpu_is_found_for_is_refused_and_leaves_nothing(lab: Lab) -> None:
-    if hardware.training_device("auto") == "cuda":
-        pytest.skip("there is a GPU")
-    outcome = lab(*TINY, "trainer=ddp", "trainer.devices=2", "trainer.sync_batchnorm=true")
-    refusal(outcome, "trainer.sync_batchnorm=true", "bn=false")
-    assert not Path("outputs").exists()
-
-
 @pytest.mark.parametrize("bn", [True, False])
 def test_batch_norm_in_several_processes_is_worth_a_note(composed: Compose, bn: bool) -> None:
     config = resolved(composed(*TINY, f"bn={str(bn).lower()}", "trainer=ddp"))

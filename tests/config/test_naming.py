@@ -1,5 +1,4 @@
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -91,21 +90,11 @@ def test_a_sweep_is_named_by_its_axes() -> None:
     assert sweep_name(parse(["epochs=1", "model.filters=[1,2,3]"])) is None
 
 
-def _root(overrides: list[str], common: Sequence[str] = (), **config: Any) -> DictConfig:
-    """A configuration with as much of Hydra's own node as names need."""
-    own = {"overrides": {"task": overrides}, "job": {"config": {"override_dirname": {"exclude_keys": list(common)}}}}
+def _root(overrides: list[str], **config: Any) -> DictConfig:
+    """A configuration with as much of Hydra's own node as names need; all jobs of its sweep have two keys in common."""
+    excluded = {"exclude_keys": ["common", "common.root"]}
+    own = {"overrides": {"task": overrides}, "job": {"config": {"override_dirname": excluded}}}
     return OmegaConf.create({**config, "hydra": own})
-
-
-def test_what_all_jobs_have_in_common_is_not_in_their_folders_names() -> None:
-    root = _root(["epochs=1", "loss=mse", "data.root=/x", "name=loss"], common=["epochs", "data.root"])
-    assert run_folder(False, _root_=root) == "loss=mse"
-
-
-def test_long_names_that_differ_at_their_end_stay_different() -> None:
-    names = {run_folder(False, _root_=_root(["epochs=" + "1" * 200 + end])) for end in "abc"}
-    assert len(names) == 3
-    assert max(map(len, names)) <= 110
 
 
 @pytest.mark.parametrize(
@@ -114,6 +103,7 @@ def test_long_names_that_differ_at_their_end_stay_different() -> None:
         ([], "default"),
         (["name=x"], "default"),
         (["model=vgg_a", "bn=true", "name=x"], "model=vgg_a,bn=true"),
+        (["common=1", "loss=mse", "common.root=/x", "name=loss"], "loss=mse"),
         (["model.filters=[1,2,3]", "data.root='/a b/c'"], "model.filters=1,2,3,data.root=-a-b-c"),
         (["+x=1"], "x=1"),
         (["hydra/../../etc=1"], "hydra-..-..-etc=1"),

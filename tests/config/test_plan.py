@@ -22,14 +22,21 @@ def test_an_option_that_replaces_what_another_sets_is_no_contradiction() -> None
     assert len(plan.jobs) == 4
 
 
-def test_each_pair_is_looked_at_and_those_alone_are_composed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The configurations whose pairs were checked; where `b` and `c` are 2 they contradict each other."""
+
     def check_together(config: dict[str, Any]) -> None:
-        looked_at.append((config["a"], config["b"], config.get("c")))
-        if config["b"] == 2 and config.get("c") == 2:
+        configurations.append(config)
+        if config.get("b") == config.get("c") == 2:
             raise ValueError
 
-    looked_at: list[tuple[int, int, int | None]] = []
+    configurations: list[dict[str, Any]] = []
     monkeypatch.setattr(combinations, "check_together", check_together)
+    return configurations
+
+
+def test_each_pair_is_looked_at_and_those_alone_are_composed(looked_at: list[dict[str, Any]]) -> None:
     axes = [["a=1", "a=2"], ["b=1", "b=2"], ["c=1", "c=2"]]
     base = {"a": 1, "b": 1}
     plain: dict[tuple[str, ...], dict[str, Any]] = {
@@ -39,17 +46,12 @@ def test_each_pair_is_looked_at_and_those_alone_are_composed(monkeypatch: pytest
         ("a=1", "b=1", "c=2"): {**base, "c": 2},
     }
     assert list(contradictions(axes, plain)) == [["a=1", "b=2", "c=2"]]
-    assert looked_at == [(2, 2, None), (2, 1, 2), (1, 2, 2)]
+    assert [tuple(map(config.get, "abc")) for config in looked_at] == [(2, 2, None), (2, 1, 2), (1, 2, 2)]
 
 
 def test_a_value_inside_a_group_that_another_value_takes_away_is_put_together_with_it(
-    monkeypatch: pytest.MonkeyPatch,
+    looked_at: list[dict[str, Any]],
 ) -> None:
-    def check_together(config: dict[str, Any]) -> None:
-        looked_at.append(config)
-
-    looked_at: list[dict[str, Any]] = []
-    monkeypatch.setattr(combinations, "check_together", check_together)
     base = {"g": {"h": {"x": 1}}}
     plain: dict[tuple[str, ...], dict[str, Any]] = {
         ("g=a", "x=1"): base,

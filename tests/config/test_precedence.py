@@ -32,7 +32,25 @@ def _composition(*overrides: str) -> tuple[dict[str, Any], dict[str, str]]:
         return config, loader.choices
 
 
-def _replaced_options_are_their_own(experiment: str, options: dict[str, str]) -> None:
+def _words(options: dict[str, str]) -> list[str]:
+    return [f"{group}={option}" for group, option in options.items()]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "options"),
+    [
+        *((name, ANOTHER) for name in SOME),
+        *((name, {group: ANOTHER[group]}) for name, group in zip(itertools.cycle(SOME), ANOTHER, strict=False)),
+        *(
+            pytest.param(name, options, marks=pytest.mark.slow)
+            for name in EXPERIMENTS
+            for options in (ANOTHER, *({group: option} for group, option in OPTIONS))
+        ),
+    ],
+)
+def test_options_replace_the_experiments_with_their_numbers_and_no_others(
+    experiment: str, options: dict[str, str]
+) -> None:
     """Replaced options keep nothing of the experiment's, and the rest of the experiment stays."""
     default, _ = _composition(*_words(options))
     alone, chosen = _composition(f"experiment={experiment}")
@@ -42,29 +60,6 @@ def _replaced_options_are_their_own(experiment: str, options: dict[str, str]) ->
     # A model brings its activation, unless the experiment names one.
     rest = set(alone) - set(others) - {"activation"}
     assert {key: replaced[key] for key in rest} == {key: alone[key] for key in rest}
-
-
-def _words(options: dict[str, str]) -> list[str]:
-    return [f"{group}={option}" for group, option in options.items()]
-
-
-@pytest.mark.parametrize(
-    "experiment", [name if name in SOME else pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS]
-)
-def test_options_replace_the_experiments_with_their_numbers(experiment: str) -> None:
-    _replaced_options_are_their_own(experiment, ANOTHER)
-
-
-@pytest.mark.parametrize(("experiment", "group"), list(zip(itertools.cycle(SOME), ANOTHER, strict=False)))
-def test_an_option_replaces_the_experiments_and_no_other(experiment: str, group: str) -> None:
-    _replaced_options_are_their_own(experiment, {group: ANOTHER[group]})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_option_replaces_every_experiments(experiment: str, group: str, option: str) -> None:
-    _replaced_options_are_their_own(experiment, {group: option})
 
 
 def test_typing_an_experiments_own_options_changes_nothing() -> None:
@@ -86,10 +81,7 @@ def test_the_command_line_wins_over_the_experiment_over_the_model_over_the_defau
         assert activation(*line.split())["_target_"] == f"torch.nn.{name}"
     assert activation("experiment=swa")["negative_slope"] == 0.05
     assert activation("experiment=swa", "activation.negative_slope=0.2")["negative_slope"] == 0.2
-
-
-def test_numbers_of_a_replaced_option_fall_away_and_typed_ones_stay() -> None:
-    assert _composition("experiment=swa")[0]["loss"]["smoothing"] == 0.15
+    # Numbers of a replaced option fall away, and typed ones stay.
     config, _ = _composition("experiment=swa", "loss=focal", "optimizer=adam", "optimizer.lr=0.3")
     assert "smoothing" not in config["loss"]
     assert (config["optimizer"]["lr"], config["optimizer"]["weight_decay"], config["epochs"]) == (0.3, 1e-4, 100)

@@ -192,26 +192,24 @@ def test_the_smoothness_study_is_the_papers_protocol_and_finer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "number", "first"),
+    ("typed", "number", "first", "folder"),
     [
-        ("loss=mse,ce", 6, ["loss=mse", "seed=0"]),
-        ("seed=5,6,7 loss=ce", 3, ["loss=ce", "seed=5"]),
-        ("--multirun epochs=3 model=cnn,vgg_a", 24, ["loss=ce", "seed=0", "epochs=3", "model=cnn"]),
+        ("study=loss loss=mse,ce", 6, "study=loss loss=mse seed=0", "study-loss"),
+        ("study=loss seed=5,6,7 loss=ce", 3, "study=loss loss=ce seed=5", "study-loss"),
+        ("study=loss -m epochs=3 model=cnn,vgg_a", 24, "study=loss loss=ce seed=0 epochs=3 model=cnn", "study-loss"),
+        # A value is written as the study has it.
+        ("study=batch_norm bn=true name=rehearsal", 3, "study=batch_norm bn=True seed=0 name=rehearsal", "rehearsal"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_the_command_line_narrows_and_lengthens_a_study(typed: str, number: int, first: list[str]) -> None:
-    asked = checked(["study=loss", *typed.split(), "data=synthetic"])
+def test_the_command_line_narrows_lengthens_and_names_a_study(typed: str, number: int, first: str, folder: str) -> None:
+    asked = checked([*typed.split(), "data=synthetic"])
     assert len(asked.jobs) == number
-    assert asked.jobs[0].words == ["study=loss", *first, "data=synthetic"]
-    assert asked.sweep_folder == Path("outputs/study-loss")
+    assert asked.jobs[0].words == [*first.split(), "data=synthetic"]
+    assert asked.sweep_folder == Path("outputs", folder)
 
 
-@pytest.mark.usefixtures("unchecked")
-def test_a_value_is_written_as_the_study_has_it_and_name_names_the_folder() -> None:
-    asked = checked(["study=batch_norm", "bn=true", "name=rehearsal"])
-    assert asked.jobs[0].words == [*FIRST_JOB, "name=rehearsal"]
-    assert asked.sweep_folder == Path("outputs/rehearsal")
+def test_rates_are_written_as_in_the_studys_file() -> None:
     assert as_typed(_axes("learning_rate_adam")["optimizer.lr"]) == "1e-4,3e-4,1e-3,3e-3,1e-2"
 
 

@@ -45,13 +45,16 @@ class Killed(nn.CrossEntropyLoss):
 """
 
 
-def killing_loss(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """The words of a command line whose first run is killed as it takes its first loss, once."""
-    Path("my_lab.py").write_text(KILLED_LOSS, encoding="utf-8")
-    Path("my_conf/loss").mkdir(parents=True)
-    Path("my_conf/loss/killed.yaml").write_text("_target_: my_lab.Killed\n")
-    monkeypatch.syspath_prepend(".")
-    return "--config-dir", "my_conf", "loss=killed", "allow=[my_lab]"
+# For `outside`: the first run is killed as it takes its first loss, once.
+KILLING = ("my_lab", KILLED_LOSS, "loss", "_target_: my_lab.Killed\n")
+
+
+def check_same(one: Sweep, other: Sweep) -> None:
+    """Check that two sweeps have left the same, to the bit."""
+    assert not sweep_differences(one, other)
+    for left, right in zip(one.runs(), other.runs(), strict=True):
+        assert left.steps_file.read_bytes() == right.steps_file.read_bytes()
+        assert left.chosen_weights().read_bytes() == right.chosen_weights().read_bytes()
 
 
 def wait_for_two(started: subprocess.Popen[str]) -> None:
@@ -74,10 +77,9 @@ def check_two_interrupted(started: subprocess.Popen[str], number: signal.Signals
 
 
 @pytest.fixture
-def joblib(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty folder, the package installed, and one thread for each job however many cores there are."""
+def joblib(lab: Lab) -> None:
+    """An empty folder, and the package installed."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture
@@ -171,9 +173,9 @@ def test_a_killed_process_of_jobs_is_told() -> None:
 @pytest.mark.usefixtures("joblib")
 @pytest.mark.parametrize("how", ["jobs_per_device=2", "hydra/launcher=joblib hydra.launcher.n_jobs=2"])
 def test_the_same_command_ends_a_sweep_of_which_a_process_was_killed_and_has_the_numbers_of_one_process(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, how: str
+    lab: Lab, outside: Callable[..., tuple[str, ...]], how: str
 ) -> None:
-    line = ["-m", *killing_loss(monkeypatch), *PLAIN, "seed=0,1,2,3"]
+    line = ["-m", *outside(*KILLING), *PLAIN, "seed=0,1,2,3"]
     killed = lab(*line, *how.split(), "hydra.sweep.dir=beside")
     assert killed.code == 1
     assert killed.stderr.splitlines()[-1].startswith("error: ")
@@ -185,10 +187,7 @@ def test_the_same_command_ends_a_sweep_of_which_a_process_was_killed_and_has_the
     assert [status["threads"] for status in before] == [1] * 4
     assert len({status["process"] for status in before} - {os.getpid()}) >= 2
     assert lab(*line, "hydra.sweep.dir=serial").code == 0
-    assert not sweep_differences(Sweep("beside"), Sweep("serial"))
-    for one, other in zip(Sweep("beside").runs(), Sweep("serial").runs(), strict=True):
-        assert one.steps_file.read_bytes() == other.steps_file.read_bytes()
-        assert one.chosen_weights().read_bytes() == other.chosen_weights().read_bytes()
+    check_same(Sweep("beside"), Sweep("serial"))
     # A finished one is not trained again, in whichever way the command asks for it.
     assert lab(*line, "hydra.sweep.dir=beside").code == 0
     assert [run.status() for run in Sweep("beside").runs()] == before

@@ -196,7 +196,6 @@ def test_a_job_of_slurm_ends_as_its_run_does(
     runtime = {"output_dir": "run", "choices": {"model": "cnn"}}
     hydra = {"runtime": runtime, "job": {"num": 0}, "overrides": {"task": ["seed=0"]}}
     monkeypatch.setattr("cifar_lab.engines.handover.HydraConfig", SimpleNamespace(get=lambda: DictConfig(hydra)))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with nullcontext() if code is None else pytest.raises(SystemExit) as exit_:
         _jobs(task, tmp_path).handed([0])(composed(*TINY))
     assert code is None or exit_.value.code == code

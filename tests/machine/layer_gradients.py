@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import random
-import select
 import signal
 import subprocess
 import sys
@@ -106,7 +105,7 @@ def others() -> Iterator[Case]:
 def faults(
     cases: Sequence[Case], precision: str = "float32", threads: int = 1, isa: str | None = None
 ) -> dict[int, str]:
-    """What is wrong with which case: `hangs`, `dies of SIGSEGV`, or the relative error of an output or a gradient.
+    """What is wrong with which case: SIGPROF (it hangs), SIGSEGV, or the relative error of an output or a gradient.
 
     Args:
         cases: Each runs once, many of them in one process, which is replaced when one ends it.
@@ -135,47 +134,22 @@ def _run(cases: Sequence[tuple[Any, ...]], precision: str, threads: int, isa: st
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     if isa is not None:
         environment["ONEDNN_MAX_CPU_ISA"] = isa
-    command, pipe = [sys.executable, __file__, precision], subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment) as process:
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-        process.stdin.write(json.dumps(cases).encode())
-        process.stdin.close()
-        seen, found, current, rest, began, hangs = set(), {}, None, b"", 0.0, False
-        while not hangs:
-            if not select.select([process.stdout], [], [], 1)[0]:
-                hangs = current is not None and _cpu_seconds(process.pid) - began > CPU_SECONDS
-                continue
-            read = os.read(process.stdout.fileno(), 1 << 16)
-            if not read:
-                break
-            *lines, rest = (rest + read).split(b"\n")
-            for word, number, *error in (line.decode().split() for line in lines):
-                current = int(number) if word == "begins" else None
-                if word == "ends":
-                    seen.add(int(number))
-                    if not float(error[0]) <= TOLERANCES[precision]:  # NaN, too
-                        found[int(number)] = error[0]
-            began = _cpu_seconds(process.pid)
-        if hangs:
-            process.kill()
-        errors = process.stderr.read().decode()
-        code = process.wait()
-    if current is not None:
-        seen.add(current)
-        found[current] = (
-            "hangs" if hangs else f"dies of {signal.Signals(-code).name}" if code < 0 else errors.splitlines()[-1]
-        )
-    return _Ended(seen, found, errors)
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Seconds of all threads of a process; 0 once it has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    command = [sys.executable, __file__, precision]
+    done = subprocess.run(
+        command, input=json.dumps(cases), env=environment, capture_output=True, text=True, check=False
+    )
+    seen, found = set(), {}
+    for line in done.stdout.splitlines():
+        number, *error = line.split()
+        seen.add(int(number))
+        if not error:  # it begins; what is said here stays if it does not end
+            is_killed = done.returncode < 0
+            found[int(number)] = signal.Signals(-done.returncode).name if is_killed else done.stderr.splitlines()[-1]
+        elif float(error[0]) <= TOLERANCES[precision]:
+            del found[int(number)]
+        else:  # NaN, too
+            found[int(number)] = error[0]
+    return _Ended(seen, found, done.stderr)
 
 
 def largest_error(case: Case, precision: str) -> float:
@@ -213,5 +187,6 @@ def _relative(value: Tensor, exact: Tensor) -> float:
 if __name__ == "__main__":
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     for number, *fields in json.load(sys.stdin):
-        print("begins", number, flush=True)
-        print("ends", number, largest_error(Case(*fields), sys.argv[1]), flush=True)
+        print(number, flush=True)
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # of all threads; its signal ends the process
+        print(number, largest_error(Case(*fields), sys.argv[1]), flush=True)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,13 +17,9 @@ from tests.comparison import differences
 from tests.conftest import TINY, Outcome, Train, names, refusal
 from tests.faults import Fault, armed, command, start
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
 Lab = Callable[..., Outcome]
 PLAIN = (*TINY, "trainer.precision=32-true", "logger=none")
-
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def test_whoever_listened_before_still_hears_a_signal_and_is_back_at_the_end() -> None:
@@ -136,21 +131,6 @@ def test_two_processes_share_a_sweep_and_do_each_run_once() -> None:
     assert sum(output.count(" 1/1 ") for _, output in ended) == 4
     assert [run.state() for run in find_runs("outputs")] == ["finished"] * 4
     assert command(*line).code == 0
-
-
-@pytest.mark.slow
-def test_a_second_process_in_a_runs_folder_is_refused() -> None:
-    first = start(*PLAIN, "epochs=400", "hydra.run.dir=run")
-    run = Run("run")
-    while run.state() != "running":
-        os.sched_yield()
-    second = command(*PLAIN, "epochs=400", "hydra.run.dir=run")
-    pid: int = first.pid  # type: ignore[attr-defined]
-    os.kill(pid, signal.SIGKILL)
-    first()
-    assert second.code == 2
-    names(second.output, Path("run").absolute(), pid, "hydra.run.dir=")
-    assert run.state() == "dead"
 
 
 @pytest.mark.slow

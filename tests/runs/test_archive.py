@@ -64,19 +64,3 @@ def test_a_fingerprint_that_looks_like_a_number_is_kept_as_text(tmp_path: Path, 
     assert run.numbers is not None
     run.numbers.dead_units.write_text(f"fingerprint,images\n{name},2000\n")
     assert run.dead_units == {"fingerprint": name, "images": 2000}
-
-
-def test_both_studies_take_less_than_five_megabytes(tmp_path: Path) -> None:
-    """At random numbers, of which nothing can be compressed: 24 runs of 7,040 steps, 12 of 157 probes, 12 of 15,000."""
-    archive, drawn = Archive(tmp_path / "results"), np.random.default_rng(0)
-    for number in range(24):
-        name = f"band{number}"
-        archive.add_arrays(_record(tmp_path / name, {"loss": drawn.normal(size=7040)}, name=name))
-    shapes = {
-        **{f"step_size_{name}": (157, 12) for name in range(7)},
-        **{f"relative_{name}": (157, 4) for name in range(7)},
-    }
-    for number in range(12):
-        name, probes = f"probed{number}", {name: drawn.normal(size=shape) for name, shape in shapes.items()}
-        archive.add_arrays(_record(tmp_path / name, {"loss": drawn.normal(size=15000)}, probes, name))
-    assert sum(path.stat().st_size for path in archive.folder.rglob("*.npz")) < 5e6

@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -20,12 +19,8 @@ from cifar_lab.runs import Run
 from cifar_lab.train import run, sweep
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
 ONE = [*TINY, "epochs=1", "logger=none"]
-
-
-@pytest.fixture(autouse=True)
-def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def test_run_trains_a_composition_returns_its_result_and_leaves_the_callers_hydra_and_logging(
@@ -91,13 +86,3 @@ def test_a_run_that_diverges_raises_and_leaves_the_process_as_it_was(monkeypatch
     assert status.get("git_revision") == provenance.git_revision()
     assert np.isnan(diverged.steps()["loss"]).tolist() == [False, True]  # it stopped within that step
     assert not diverged.result_file.exists() and not diverged.checkpoints.exists()
-
-
-@pytest.mark.slow
-def test_it_works_where_there_is_no_file_as_in_a_notebook(tmp_path: Path) -> None:
-    code = f"from cifar_lab.train import run\nprint(run({ONE!r})['status'])"
-    done = subprocess.run(
-        [sys.executable, "-"], input=code, capture_output=True, encoding="utf-8", check=False, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "finished"

@@ -85,15 +85,11 @@ def _tags(events: EventAccumulator, plugin: str) -> set[str]:
     return {tag for tag in tags if events.SummaryMetadata(tag).plugin_data.plugin_name == plugin}
 
 
-def _tensorboard(folder: Path) -> TBContext:
-    """What `tensorboard --logdir` gives its tabs to work on."""
-    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
-    return TBContext(logdir=str(folder), data_provider=MultiplexerDataProvider(multiplexer, str(folder)))
-
-
 def _hparams(folder: Path) -> tuple[api_pb2.Experiment, list[api_pb2.SessionGroup]]:
     """The HParams tab: its columns and rows."""
-    context, request = backend_context.Context(_tensorboard(folder)), RequestContext()
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
+    tabs = TBContext(logdir=str(folder), data_provider=MultiplexerDataProvider(multiplexer, str(folder)))
+    context, request = backend_context.Context(tabs), RequestContext()
     experiment = context.experiment_from_metadata(
         request, "", True, context.hparams_metadata(request, ""), context.hparams_from_data_provider(request, "", None)
     )
@@ -151,8 +147,7 @@ def test_a_sweep_is_one_run_a_job_with_its_axes_and_metrics_as_columns(outputs: 
         assert values["test/acc"] == pytest.approx(run.result()["test/acc"])
     assert _statuses(sweep) == {api_pb2.STATUS_SUCCESS}
 
-
-def test_single_runs_and_sweeps_share_a_table(outputs: Outputs) -> None:
+    # Single runs share a table with it.
     experiment, rows = _hparams(outputs.folder)
     assert {"loss", "model", "optimizer", "model.dropout", "seed"} <= {info.name for info in experiment.hparam_infos}
     (alone,) = [row for row in rows if row.name.startswith(f"{outputs.alone.folder.relative_to(outputs.folder)}/")]
@@ -175,31 +170,22 @@ def test_the_charts_are_the_same_for_all_runs_and_true_of_all(outputs: Outputs) 
             assert ("protocol=report" in events.SummaryMetadata(tag).summary_description) == is_test
 
 
-def _fails(*_: object) -> None:
-    raise RuntimeError("broken")
-
-
-def _diverges(*_: object) -> None:
-    raise DivergedError("nan")
-
-
-def _interrupts(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize(
-    ("place", "breaks", "last"),
+    ("place", "error", "last"),
     [
-        ("classifier.Classifier.training_step", _fails, None),
-        ("classifier.Classifier.training_step", _diverges, None),
-        ("classifier.Classifier.on_test_epoch_end", _fails, "val/acc"),
-        ("callbacks.Recorder.on_train_epoch_end", _interrupts, "val/acc"),
-        ("figures.learning_rate", _fails, "test/acc"),
+        ("classifier.Classifier.training_step", RuntimeError("broken"), None),
+        ("classifier.Classifier.training_step", DivergedError("nan"), None),
+        ("classifier.Classifier.on_test_epoch_end", RuntimeError("broken"), "val/acc"),
+        ("callbacks.Recorder.on_train_epoch_end", KeyboardInterrupt(), "val/acc"),
+        ("figures.learning_rate", RuntimeError("broken"), "test/acc"),
     ],
 )
 def test_a_run_without_a_result_leaves_what_it_has(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, place: str, breaks: Any, last: str | None
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, place: str, error: BaseException, last: str | None
 ) -> None:
+    def breaks(*_: object) -> None:
+        raise error
+
     monkeypatch.setattr(f"cifar_lab.train.{place}", breaks)
     outcome = lab(*SHORT)
     assert outcome.code != 0

@@ -4,6 +4,7 @@ import os
 import re
 import select
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,12 @@ from tests.comparison import differences
 from tests.conftest import TINY, Train, names
 from tests.faults import Ended, Fault, command
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
 # 57 images in batches of 6, so that parts are uneven in the last one; BatchNorm and dropout are in the network.
 PLAIN = (*TINY, "data.num_train=63", "trainer.precision=32-true", "logger=none")
 # What makes the numbers of several processes those of one.
 SAME = (*PLAIN, "bn=false", "model.dropout=0")
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
-
-
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def finished(*arguments: str, folder: str) -> Run:
@@ -155,12 +152,8 @@ class Failing(nn.CrossEntropyLoss):
 
 
 @pytest.mark.slow
-def test_what_fails_in_one_process_is_what_the_run_has_failed_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("my_lab.py").write_text(FAILING_LOSS)
-    Path("my_conf/loss").mkdir(parents=True)
-    Path("my_conf/loss/failing.yaml").write_text("_target_: my_lab.Failing\n")
-    monkeypatch.syspath_prepend(".")
-    own = ("--config-dir", "my_conf", "loss=failing", "allow=[my_lab]")
+def test_what_fails_in_one_process_is_what_the_run_has_failed_by(outside: Callable[..., tuple[str, ...]]) -> None:
+    own = outside("my_lab", FAILING_LOSS, "loss", "_target_: my_lab.Failing\n")
     ended = command(*own, *PLAIN, *TWO, "hydra.run.dir=run")
     assert ended.code == 1
     (error,) = errors(ended)
