@@ -83,15 +83,7 @@ TWINS = {
 
 
 def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Refuse keys that no option has, and options that lost theirs.
-
-    Args:
-        config: The composition.
-        known: The same before the command line's values.
-
-    Raises:
-        ValueError: In one line that names the nearest key.
-    """
+    """Raise `UsageError` for a key that `known`, an earlier composition, lacks, or has and the command line removed."""
     ours, theirs = dict(leaves(config)), dict(leaves(known))
     for key in ours:
         if key not in theirs:
@@ -99,6 +91,15 @@ def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for key in theirs:
         if key not in ours and not any(other.startswith(f"{key}.") for other in ours):
             raise UsageError(f"{key} was removed; every key has its place, set it instead")
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """The end of a line about a word that does not exist: the nearest of those that do, if one is near."""
+    return _hint(difflib.get_close_matches(word, list(words), n=1))
+
+
+def _hint(nearest: list[str]) -> str:
+    return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
@@ -114,7 +115,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     if not nearest and not group:  # perhaps a setting without its group
         last_names = {other.rpartition(".")[2]: other for other in reversed(known)}
         nearest = [last_names[close] for close in difflib.get_close_matches(name, last_names, n=1, cutoff=0.75)]
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    hint = _hint(nearest)
     if group in known:
         names = ", ".join(other.rpartition(".")[2] for other in siblings)
         return f"{key}: {group} has no {name}{hint or (f'; it has {names}' if names else '')}"
@@ -127,7 +128,7 @@ def check_values(config: Mapping[str, Any], known: Mapping[str, Any], foreign: C
     Args:
         config: The composition, resolved.
         known: The same before the command line's values, for the kinds.
-        foreign: Groups whose component is none of ours, so that our ranges do not speak of it.
+        foreign: Groups whose component is none of ours, for which our ranges do not hold.
 
     Raises:
         ValueError: In one line that names the value and what the key takes.
@@ -172,12 +173,7 @@ def _element(default: list[Any], limit: Range | None) -> Any:
 
 
 def accepted(key: str, default: Any) -> str:
-    """What `check_values` lets a key take, in words.
-
-    Args:
-        key: Its dotted name.
-        default: Its option's own value.
-    """
+    """What `check_values` lets a dotted key take whose option has the value `default`, in words."""
     name = key.rpartition(".")[2]
     if isinstance(default, list) and (default or name in RANGES):
         words = f"a list, each {accepted(key, _element(default, RANGES.get(name)))}"
@@ -198,11 +194,7 @@ def _kind(value: Any) -> str:
 
 
 def check_together(config: Mapping[str, Any]) -> None:
-    """Refuse values that are right alone and make no sense together.
-
-    Raises:
-        ValueError: In one line.
-    """
+    """Raise `UsageError` for values that are right alone and make no sense together."""
     optimizer, averaging, epochs = config["optimizer"], config["averaging"], config["epochs"]
     if optimizer.get("nesterov") and not optimizer.get("momentum"):
         raise UsageError("optimizer.nesterov=true needs a momentum; set optimizer.momentum or optimizer.nesterov=false")

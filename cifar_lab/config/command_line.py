@@ -20,21 +20,13 @@ from cifar_lab.machine.exit_codes import UsageError
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What a command line says.
+    """What a command line says."""
 
-    Attributes:
-        flags: Hydra's, by argparse.
-        words: What is set, `key=value` each; for `resume=FOLDER` the run's own command line too.
-        typed: Those of `words` that were typed, without `resume=`.
-        resumed: The folder of the run that is resumed; None without one.
-        parser: What has parsed it; Hydra's help shows its flags.
-    """
-
-    flags: argparse.Namespace
-    words: tuple[str, ...]
-    typed: tuple[str, ...]
-    resumed: Path | None
-    parser: argparse.ArgumentParser
+    flags: argparse.Namespace  # Hydra's
+    words: tuple[str, ...]  # what is set, `key=value` each; for `resume=FOLDER` the run's own command line too
+    typed: tuple[str, ...]  # those of `words` that were typed, without `resume=`
+    resumed: Path | None  # the folder of the run that is resumed; None without one
+    parser: argparse.ArgumentParser  # what has parsed it; Hydra's help shows its flags
 
     @property
     def trains(self) -> bool:
@@ -50,10 +42,7 @@ class CommandLine:
 
 
 def parsed(arguments: Sequence[str]) -> CommandLine:
-    """Parse a command line.
-
-    Args:
-        arguments: Without the program's name.
+    """Parse a command line, without the program's name.
 
     Raises:
         ValueError: A flag does not exist, or `resume=` names no run.

@@ -35,11 +35,7 @@ def here(config: Mapping[str, Any]) -> int:
 
 
 def check_devices(config: Mapping[str, Any]) -> None:
-    """Refuse numbers of devices that are none, and what several processes cannot train together.
-
-    Raises:
-        ValueError: In one line.
-    """
+    """Raise `UsageError` for a number of devices that is none, and for what several processes cannot train together."""
     trainer = config["trainer"]
     _check_number(trainer["devices"])
     _check_torchrun(trainer)
@@ -50,9 +46,7 @@ def check_devices(config: Mapping[str, Any]) -> None:
     if config["jobs_per_device"] > 1:
         raise UsageError(f"{several}: jobs_per_device= runs each job on one device; leave one of them out")
     if config["probe"]:
-        raise UsageError(
-            f"{several}: probe= looks at whole batches, of which each process has a part; set probe=none"
-        )
+        raise UsageError(f"{several}: probe= looks at whole batches, of which each process has a part; set probe=none")
     if config["cuda_graphs"]:
         raise UsageError(f"{several}: cuda_graphs= records no step of several processes; set cuda_graphs=false")
     if count is None:

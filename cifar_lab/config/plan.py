@@ -13,42 +13,25 @@ from cifar_lab.config.command_line import CommandLine
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job that a command line asks for.
+    """A job that a command line asks for."""
 
-    Attributes:
-        words: Its command line.
-        composed: Its composition with Hydra's own part, if the check made one; else it is composed in its turn.
-    """
-
-    words: list[str]
-    composed: DictConfig | None = None
+    words: list[str]  # its command line
+    composed: DictConfig | None = None  # with Hydra's own part, if the check made it; else it is composed in its turn
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command line trains, checked.
-
-    Attributes:
-        line: The command line.
-        jobs: In the order in which they run.
-        named: The sweep's name as a word, where none was typed.
-        hydra: The words for Hydra that each job is composed with.
-        sweep_folder: Where a sweep's runs go; None for a single run.
-        common: The keys that all jobs of a sweep share; None for a single run.
-        launcher: What hands the jobs to other processes; None if this process runs them.
-        beside: Number of jobs that run at the same time on this machine.
-        notes: Lines for the user about settings that are allowed but perhaps not meant.
-    """
+    """What a command line trains, checked."""
 
     line: CommandLine
-    jobs: list[PlannedJob]
-    named: list[str] = field(default_factory=list)
-    hydra: list[str] = field(default_factory=list)
-    sweep_folder: Path | None = None
-    common: frozenset[str] | None = None
-    launcher: launchers.Launcher | None = None
-    beside: int = 1
-    notes: list[str] = field(default_factory=list)
+    jobs: list[PlannedJob]  # in the order in which they run
+    named: list[str] = field(default_factory=list)  # the sweep's name as a word, where none was typed
+    hydra: list[str] = field(default_factory=list)  # the words for Hydra that each job is composed with
+    sweep_folder: Path | None = None  # where a sweep's runs go; None for a single run
+    common: frozenset[str] | None = None  # the keys that all jobs of a sweep share; None for a single run
+    launcher: launchers.Launcher | None = None  # hands the jobs to other processes; None if this process runs them
+    beside: int = 1  # number of jobs that run at the same time on this machine
+    notes: list[str] = field(default_factory=list)  # about settings that are allowed but perhaps not meant
 
     @property
     def composition(self) -> dict[str, Any]:

@@ -36,7 +36,11 @@ def check_targets(config: Mapping[str, Any], allowed: Iterable[str], how: str = 
     Raises:
         ValueError: In one line that names the target and how to allow its package.
     """
-    _check(config, ("_target_",), _is_component, allowed, how)
+
+    def is_component(target: str) -> bool:
+        return current(target) in _components() or bool(_LIBRARIES.fullmatch(target))
+
+    _check(config, ("_target_",), is_component, allowed, how)
 
 
 def moved(config: Mapping[str, Any]) -> list[str]:
@@ -59,10 +63,6 @@ def check_hydra_targets(config: Mapping[str, Any], allowed: Iterable[str]) -> No
     _check(config, keys, lambda target: bool(_HYDRAS.fullmatch(target)), allowed, "allow=[{}]")
 
 
-def _is_component(target: str) -> bool:
-    return current(target) in _components() or bool(_LIBRARIES.fullmatch(target))
-
-
 @cache
 def _components() -> frozenset[str]:
     """What the project's own options name; not all that its modules hold, which writes files and removes folders."""
@@ -71,11 +71,7 @@ def _components() -> frozenset[str]:
 
 
 def _check(
-    config: Mapping[str, Any],
-    keys: tuple[str, ...],
-    is_own: Callable[[str], bool],
-    allowed: Iterable[str],
-    how: str,
+    config: Mapping[str, Any], keys: tuple[str, ...], is_own: Callable[[str], bool], allowed: Iterable[str], how: str
 ) -> None:
     prefixes = tuple(f"{package}." for package in allowed)
     for key, value in _targets(config, keys):
