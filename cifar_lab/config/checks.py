@@ -212,10 +212,6 @@ def check_together(config: Mapping[str, Any]) -> None:
     check_devices(config)
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and value >= 1
-
-
 def notes(config: Mapping[str, Any]) -> list[str]:
     """Lines about what is allowed, but perhaps not what was meant."""
     scheduler, epochs = config["scheduler"], config["epochs"]
@@ -223,7 +219,7 @@ def notes(config: Mapping[str, Any]) -> list[str]:
     if "step_size" in scheduler and scheduler["step_size"] >= epochs:
         lines.append(f"scheduler.step_size={scheduler['step_size']}: no step within {epochs} epochs")
     length, factor = scheduler.get("T_0"), scheduler.get("T_mult")
-    if _is_count(length) and _is_count(factor):
+    if all(isinstance(each, int) and each >= 1 for each in (length, factor)):
         end = -(-epochs // length) * length if factor == 1 else length
         while end < epochs:
             length *= factor

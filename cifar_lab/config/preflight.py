@@ -15,8 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import checks, composition, launchers, naming, resume, studies, targets
 from cifar_lab.config.axes import around, axes_of, check_jobs, contradictions, ends, values
-from cifar_lab.config.command_line import CommandLine, composing, parsed, refusing
-from cifar_lab.config.plan import Plan, PlannedJob
+from cifar_lab.config.command_line import CommandLine, Plan, PlannedJob, composing, parsed, refusing, search_path
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
@@ -60,7 +59,7 @@ class _Check:
     def __init__(self, line: CommandLine, loader: Loader) -> None:
         self.line = line
         self.loader = loader
-        self.search = line.search_path
+        self.search = search_path(line.flags.config_dir)
         self.is_sweep = bool(line.flags.multirun)
         self.notes: list[str] = []
 

@@ -22,7 +22,6 @@ _HYDRAS = re.compile(
     r"hydra\._internal\.core_plugins\.\w+\.[A-Z]\w*|hydra\.experimental\.callbacks\.[A-Z]\w*"
     r"|hydra_plugins\.[\w.]+\.[A-Z]\w*|logging\.(handlers\.)?[A-Z]\w*|colorlog\.[A-Z]\w*"
 )
-_LOGGING_KEYS = ("()", "class")  # what `logging.config` calls
 
 
 def check_targets(config: Mapping[str, Any], allowed: Iterable[str], how: str = "allow=[{}]") -> None:
@@ -59,7 +58,7 @@ def check_network_targets(option: Mapping[str, Any], allowed: Iterable[str]) -> 
 
 def check_hydra_targets(config: Mapping[str, Any], allowed: Iterable[str]) -> None:
     """The same of Hydra's own part, `{"hydra": ...}`, whose callbacks and logging a `--config-dir` can set."""
-    keys = ("_target_", *_LOGGING_KEYS)
+    keys = ("_target_", "()", "class")  # the last two are what `logging.config` calls
     _check(config, keys, lambda target: bool(_HYDRAS.fullmatch(target)), allowed, "allow=[{}]")
 
 

@@ -35,9 +35,7 @@ class Record:
     state: str  # finished, failed, diverged, interrupted, pruned, running, dead, unreadable or missing
     name: str = ""  # of its sweep
     options: Mapping[str, str | None] = field(default_factory=dict)  # the chosen one of each group, if known
-    settings: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # what can change numbers, but the seed; dotted keys
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what can change numbers, but the seed; dotted keys
     interpolations: Mapping[str, str] = field(default_factory=dict)  # of settings that follow others; dotted keys
     overrides: tuple[str, ...] = ()  # the command line
     identity: str | None = None  # the fingerprint, equal where numbers must be equal; the folder of an unreadable run
