@@ -83,7 +83,7 @@ TWINS = {
 
 
 def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Raise `UsageError` for a key that `known`, an earlier composition, lacks, or has and the command line removed."""
+    """Raise `UsageError` for a key that is new or gone since `known`, before the command line's values."""
     ours, theirs = dict(leaves(config)), dict(leaves(known))
     for key in ours:
         if key not in theirs:
