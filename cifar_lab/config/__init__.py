@@ -1,9 +1,9 @@
 """Composition and checks of a command line, by Hydra and OmegaConf."""
 
 from cifar_lab.config.build import build, build_scheduler
+from cifar_lab.config.command_line import Plan
 from cifar_lab.config.devices import UNSYNCED, here
 from cifar_lab.config.naming import class_names, interpolations, resolved
-from cifar_lab.config.plan import Plan
 from cifar_lab.config.preflight import checked
 from cifar_lab.config.resume import merged, names_run, saved
 from cifar_lab.config.schema import conf_folder, register

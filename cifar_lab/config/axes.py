@@ -40,11 +40,7 @@ def axes_of(overrides: Sequence[Override]) -> list[list[str]]:
 
 
 def check_jobs(number: int, of: str) -> None:
-    """Refuse more jobs than a sweep takes.
-
-    Raises:
-        ValueError: There are more.
-    """
+    """Raise `UsageError` for more jobs than a sweep takes."""
     if number > _MAX_JOBS:
         raise UsageError(f"{of} is more than {_MAX_JOBS:,} jobs; a sweep takes that many at most")
 

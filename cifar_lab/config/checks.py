@@ -82,15 +82,7 @@ TWINS = {
 
 
 def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Refuse keys that no option has, and options that lost theirs.
-
-    Args:
-        config: The composition.
-        known: The same before the command line's values.
-
-    Raises:
-        ValueError: In one line that names the nearest key.
-    """
+    """Raise `UsageError` for a key that is new or gone since `known`, before the command line's values."""
     ours, theirs = dict(leaves(config)), dict(leaves(known))
     for key in ours:
         if key not in theirs:
@@ -98,6 +90,15 @@ def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for key in theirs:
         if key not in ours and not any(other.startswith(f"{key}.") for other in ours):
             raise UsageError(f"{key} was removed; every key has its place, set it instead")
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """The end of a line about a word that does not exist: the nearest of those that do, if one is near."""
+    return _hint(difflib.get_close_matches(word, list(words), n=1))
+
+
+def _hint(nearest: list[str]) -> str:
+    return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
@@ -113,7 +114,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     if not nearest and not group:  # perhaps a setting without its group
         last_names = {other.rpartition(".")[2]: other for other in reversed(known)}
         nearest = [last_names[close] for close in difflib.get_close_matches(name, last_names, n=1, cutoff=0.75)]
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    hint = _hint(nearest)
     if group in known:
         names = ", ".join(other.rpartition(".")[2] for other in siblings)
         return f"{key}: {group} has no {name}{hint or (f'; it has {names}' if names else '')}"
@@ -126,7 +127,7 @@ def check_values(config: Mapping[str, Any], known: Mapping[str, Any], foreign: C
     Args:
         config: The composition, resolved.
         known: The same before the command line's values, for the kinds.
-        foreign: Groups whose component is none of ours, so that our ranges do not speak of it.
+        foreign: Groups whose component is none of ours, for which our ranges do not hold.
 
     Raises:
         ValueError: In one line that names the value and what the key takes.
@@ -171,12 +172,7 @@ def _element(default: list[Any], limit: Range | None) -> Any:
 
 
 def accepted(key: str, default: Any) -> str:
-    """What `check_values` lets a key take, in words.
-
-    Args:
-        key: Its dotted name.
-        default: Its option's own value.
-    """
+    """What `check_values` lets a dotted key take whose option has the value `default`, in words."""
     name = key.rpartition(".")[2]
     if isinstance(default, list) and (default or name in RANGES):
         words = f"a list, each {accepted(key, _element(default, RANGES.get(name)))}"

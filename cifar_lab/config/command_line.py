@@ -1,40 +1,33 @@
-"""A command line, parsed once."""
+"""A command line, parsed once, and the plan that its check makes of it."""
 
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import resume, schema
+from cifar_lab.config import launchers, naming, resume, schema
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine.exit_codes import UsageError
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What a command line says.
+    """What a command line says."""
 
-    Attributes:
-        flags: Hydra's, by argparse.
-        words: What is set, `key=value` each; for `resume=FOLDER` the run's own command line too.
-        typed: Those of `words` that were typed, without `resume=`.
-        resumed: The folder of the run that is resumed; None without one.
-        parser: What has parsed it; Hydra's help shows its flags.
-    """
-
-    flags: argparse.Namespace
-    words: tuple[str, ...]
-    typed: tuple[str, ...]
-    resumed: Path | None
-    parser: argparse.ArgumentParser
+    flags: argparse.Namespace  # Hydra's
+    words: tuple[str, ...]  # what is set, `key=value` each; for `resume=FOLDER` the run's own command line too
+    typed: tuple[str, ...]  # those of `words` that were typed, without `resume=`
+    resumed: Path | None  # the folder of the run that is resumed; None without one
+    parser: argparse.ArgumentParser  # what has parsed it; Hydra's help shows its flags
 
     @property
     def trains(self) -> bool:
@@ -43,17 +36,56 @@ class CommandLine:
         shows = (flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion, flags.experimental_rerun)
         return not any(shows)
 
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job that a command line asks for."""
+
+    words: list[str]  # its command line
+    composed: DictConfig | None = None  # with Hydra's own part, if the check made it; else it is composed in its turn
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command line trains, checked."""
+
+    line: CommandLine
+    jobs: list[PlannedJob]  # in the order in which they run
+    named: list[str] = field(default_factory=list)  # the sweep's name as a word, where none was typed
+    hydra: list[str] = field(default_factory=list)  # the words for Hydra that each job is composed with
+    sweep_folder: Path | None = None  # where a sweep's runs go; None for a single run
+    common: frozenset[str] | None = None  # the keys that all jobs of a sweep share; None for a single run
+    launcher: launchers.Launcher | None = None  # hands the jobs to other processes; None if this process runs them
+    beside: int = 1  # number of jobs that run at the same time on this machine
+    notes: list[str] = field(default_factory=list)  # about settings that are allowed but perhaps not meant
+
     @property
-    def search_path(self) -> list[str]:
-        """The words by which Hydra finds options in the folder of `--config-dir`; none without one."""
-        return search_path(self.flags.config_dir)
+    def composition(self) -> dict[str, Any]:
+        """The first job's, in plain values."""
+        assert self.jobs[0].composed is not None
+        return naming.plain(self.jobs[0].composed)
+
+    @property
+    def options_edited(self) -> float:
+        """When an option's file was last edited, ours or the user's, in seconds since 1970."""
+        folders = [schema.conf_folder(), *map(Path, filter(None, [self.line.flags.config_dir]))]
+        return max((file.stat().st_mtime for folder in folders for file in folder.rglob("*.yaml")), default=0.0)
+
+    def composed(self, job: PlannedJob) -> DictConfig:
+        """A job's composition, with Hydra's own part, by the check or now; within `composing`."""
+        return self.compose(job) if job.composed is None else job.composed
+
+    def compose(self, job: PlannedJob) -> DictConfig:
+        """Compose a job with all that the plan has settled, the launcher's settings too; within `composing`.
+
+        Raises:
+            hydra.errors.HydraException: It cannot be composed.
+        """
+        return compose("train", [*job.words, *self.named, *self.hydra], return_hydra_config=True)
 
 
 def parsed(arguments: Sequence[str]) -> CommandLine:
-    """Parse a command line.
-
-    Args:
-        arguments: Without the program's name.
+    """Parse a command line, without the program's name.
 
     Raises:
         ValueError: A flag does not exist, or `resume=` names no run.

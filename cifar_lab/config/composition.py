@@ -1,6 +1,5 @@
 """The checks of one composition, and of the options that it is made of."""
 
-import difflib
 import re
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -17,18 +16,12 @@ from cifar_lab.data import files
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import leaves
 
+# What keys take that Hydra checks by their types.
+_TYPES = {"bn": "true or false", "name": "a word", "allow": "a list", "published": "a number", "setup": "a list"}
+
 
 def check_options(override: Override, loader: Loader, search: list[str]) -> None:
-    """Refuse an override whose option does not exist, with the nearest that does.
-
-    Args:
-        override: Of a group.
-        loader: What composes.
-        search: Where to look for a user's own options.
-
-    Raises:
-        ValueError: In one line.
-    """
+    """Raise `UsageError` for an override whose option neither we have nor the `search` path, with the nearest."""
     group = override.key_or_group
     if override.is_delete():
         raise UsageError(f"~{group}: every group needs an option; set {group}= to another one")
@@ -36,21 +29,12 @@ def check_options(override: Override, loader: Loader, search: list[str]) -> None
     for line in values(override):
         option = line.partition("=")[2]
         if option not in options:
-            nearest = difflib.get_close_matches(option, options, n=1)
-            hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise UsageError(f"{group}={option} does not exist; {hint}there are {', '.join(options)}")
+            there = f"there are {', '.join(options)}{checks.did_you_mean(option, options)}"
+            raise UsageError(f"{group}={option} does not exist; {there}")
 
 
 def check_closed(loader: Loader, lines: Sequence[str]) -> None:
-    """Refuse to train what a search's file leaves open.
-
-    Args:
-        loader: What has composed it.
-        lines: The command line.
-
-    Raises:
-        ValueError: In one line that names what is open.
-    """
+    """Raise `UsageError` for a command line that leaves open what a search's file varies."""
     typed = set(map(naming.key_of, lines))
     missing = [key for key in loader.space if key not in typed]
     if missing:
@@ -62,25 +46,12 @@ def check_closed(loader: Loader, lines: Sequence[str]) -> None:
 
 def foreign_groups(config: dict[str, Any]) -> set[str]:
     """Groups whose component no option of ours makes."""
-    made = {group: option["_target_"] for group, option in config.items() if "_target_" in _mapping(option)}
-    return {group for group, target in made.items() if not schema.settings_of(group, target)}
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+    made = {group: option for group, option in config.items() if isinstance(option, dict) and "_target_" in option}
+    return {group for group, option in made.items() if not schema.settings_of(group, option["_target_"])}
 
 
 def check(config: dict[str, Any], known: dict[str, Any], foreign: Collection[str] = ()) -> None:
-    """All checks of one composition.
-
-    Args:
-        config: The composition in plain values.
-        known: The same before the command line's values.
-        foreign: Groups whose component is none of ours.
-
-    Raises:
-        ValueError: In one line.
-    """
+    """Raise `UsageError` for a composition of plain values; `known` and `foreign` as for `checks.check_values`."""
     checks.check_keys(config, known)
     checks.check_values(config, known, foreign)
     targets.check_targets(config, config["allow"])
@@ -91,11 +62,7 @@ def check(config: dict[str, Any], known: dict[str, Any], foreign: Collection[str
 
 
 def check_own_options(loader: Loader) -> None:
-    """Refuse a key in a user's option that its target does not have, as far as we have an option of that target.
-
-    Raises:
-        ValueError: In one line.
-    """
+    """Raise `UsageError` for a key in a user's option that our own option of the same target lacks."""
     for group, option in loader.choices.items():
         settings = loader.before_values.get(group)
         if not isinstance(settings, DictConfig) or "_target_" not in settings or schema.is_own(group, option):
@@ -103,8 +70,7 @@ def check_own_options(loader: Loader) -> None:
         theirs = schema.settings_of(group, str(settings._target_))
         for key in settings:
             if theirs and key not in theirs:
-                nearest = difflib.get_close_matches(str(key), theirs, n=1)
-                hint = f"; did you mean {nearest[0]}?" if nearest else ""
+                hint = checks.did_you_mean(str(key), theirs)
                 raise UsageError(f"{group}={option}: {settings._target_} has no {key!s}{hint}")
 
 
@@ -118,19 +84,10 @@ def reworded(error: Exception, loader: Loader) -> str:
         return checks.unknown_key(unknown.group(1), dict(leaves(known)))
     merging = re.match(r"Error merging override (\S+)", text)
     if merging:
-        key = merging.group(1).lstrip("+").partition("=")[0]
-        words = {
-            "bn": "true or false",
-            "name": "a word",
-            "allow": "a list",
-            "published": "a number",
-            "hydra.launcher.setup": "a list",
-        }
-        ranged = key.removeprefix("hydra.launcher.")
-        if key in words or ranged in checks.RANGES:
-            return (
-                f"{merging.group(1)}: it takes {checks.RANGES[ranged].words if ranged in checks.RANGES else words[key]}"
-            )
+        key = naming.key_of(merging.group(1)).removeprefix("hydra.launcher.")
+        words = checks.RANGES[key].words if key in checks.RANGES else _TYPES.get(key)
+        if words is not None:
+            return f"{merging.group(1)}: it takes {words}"
     return " ".join(f"{text} {error.__cause__ or ''}".split())
 
 

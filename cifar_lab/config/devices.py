@@ -35,11 +35,7 @@ def here(config: Mapping[str, Any]) -> int:
 
 
 def check_devices(config: Mapping[str, Any]) -> None:
-    """Refuse numbers of devices that are none, and what several processes cannot train together.
-
-    Raises:
-        ValueError: In one line.
-    """
+    """Raise `UsageError` for a number of devices that is none, and for what several processes cannot train together."""
     trainer = config["trainer"]
     _check_number(trainer["devices"])
     _check_torchrun(trainer)

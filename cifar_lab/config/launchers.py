@@ -28,11 +28,7 @@ class Launcher:
     extra: str  # of this project, that brings it
 
     def check_installed(self, line: str) -> None:
-        """Refuse a word of the command line that needs it where it is missing.
-
-        Raises:
-            ValueError: In one line that says how to get it.
-        """
+        """Raise `UsageError` for a word of the command line that needs it if it is missing, with how to get it."""
         try:
             found = importlib.util.find_spec(self.plugin)
         except ModuleNotFoundError:
@@ -49,11 +45,7 @@ LAUNCHERS = (JOBLIB, RAY, SLURM)
 
 
 def check_launcher(overrides: Sequence[Override]) -> None:
-    """Refuse a launcher whose package is missing, before Hydra looks for it.
-
-    Raises:
-        ValueError: In one line that says how to get it.
-    """
+    """Raise `UsageError` for a launcher whose package is missing, before Hydra looks for it."""
     known = {launcher.name: launcher for launcher in LAUNCHERS}
     for override in overrides:
         if override.key_or_group == LAUNCHER and str(override.value()) in known:
@@ -61,11 +53,7 @@ def check_launcher(overrides: Sequence[Override]) -> None:
 
 
 def check(config: DictConfig, is_sweep: bool) -> None:
-    """Refuse a composed job's launcher under torchrun, settings that it cannot take, and what Slurm cannot do.
-
-    Raises:
-        ValueError: In one line.
-    """
+    """Raise `UsageError` for a launcher under torchrun, for settings that it lacks, and where Slurm cannot run."""
     launcher = chosen(str(config.hydra.launcher._target_))
     if launcher is not None and torchrun.processes() is not None:
         raise UsageError(f"{LAUNCHER}={launcher.name}: torchrun's processes train each run together; leave it out")
@@ -84,11 +72,7 @@ def chosen(target: str) -> Launcher | None:
 
 
 def check_slurm(config: DictConfig, is_sweep: bool) -> None:
-    """Refuse Slurm where it cannot be had, and settings that no job of it can have.
-
-    Raises:
-        ValueError: In one line.
-    """
+    """Raise `UsageError` where Slurm cannot be had, and for settings that none of its jobs can have."""
     launcher, line = config.hydra.launcher, f"{LAUNCHER}={SLURM.name}"
     if launcher._target_.endswith(".LocalLauncher"):
         raise UsageError(f"{LAUNCHER}=submitit_local: jobs_per_device= runs jobs side by side on this machine")

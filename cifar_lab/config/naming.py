@@ -18,10 +18,8 @@ def default_name(*, _root_: DictConfig) -> str:
     """The name of a run that was not given one: its study's or search's, else its experiment's, else its model's."""
     # `--cfg job --resolve` takes Hydra's own node out first.
     choices = (_root_.hydra if "hydra" in _root_ else HydraConfig.get()).runtime.choices
-    for group in ("study", "search"):
-        if choices.get(group):
-            return f"{group}-{choices[group]}"
-    return str(choices.get("experiment") or choices["model"])
+    whole = [f"{group}-{choices[group]}" for group in ("study", "search") if choices.get(group)]
+    return whole[0] if whole else str(choices.get("experiment") or choices["model"])
 
 
 def sweep_name(overrides: Iterable[Override]) -> str | None:
@@ -56,9 +54,7 @@ def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
     readable = re.sub(r"[^A-Za-z0-9=.,_+-]+", "-", bare).strip("-,")
     if len(readable) > _MAX_FOLDER_NAME:
         readable = f"{readable[:_MAX_FOLDER_NAME]}-{hashlib.sha256(choices.encode()).hexdigest()[:8]}"
-    if not fingerprinted:
-        return readable
-    return f"{readable}-{fingerprint(plain(_root_))[:8]}"
+    return f"{readable}-{fingerprint(plain(_root_))[:8]}" if fingerprinted else readable
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
@@ -86,7 +82,5 @@ def interpolations(config: DictConfig) -> dict[str, str]:
 
 def class_names(config: Mapping[str, Any]) -> dict[str, str]:
     """The class behind `activation`, `loss`, `optimizer` and `scheduler`, without its module."""
-    return {
-        group: config[group]["_target_"].rpartition(".")[2]
-        for group in ("activation", "loss", "optimizer", "scheduler")
-    }
+    groups = ("activation", "loss", "optimizer", "scheduler")
+    return {group: config[group]["_target_"].rpartition(".")[2] for group in groups}

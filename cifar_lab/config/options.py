@@ -17,33 +17,23 @@ _UNSET = ("defaults", "_target_", "_partial_")
 
 
 class Setting(NamedTuple):
-    """A key of an option: its dotted name, its default as the file has it, what it takes, and its comment."""
+    """A key of an option."""
 
-    key: str
-    default: str
+    key: str  # dotted
+    default: str  # as the file has it
     accepted: str
     description: str
 
 
 class Option(NamedTuple):
-    """An option's file.
-
-    Attributes:
-        group: Its group.
-        name: Its name in the group; one in `base/` is no choice of its own, but what others build on.
-        header: The lines of comment above its keys, without their `#`.
-        target: The first `_target_`, empty without one.
-        builds_on: Options of its group whose keys it has too.
-        replaced: Options of other groups that it brings, as `loss=ce`.
-        settings: Its keys.
-    """
+    """An option's file."""
 
     group: str
-    name: str
-    header: list[str]
-    target: str
-    builds_on: list[str]
-    replaced: list[str]
+    name: str  # in the group; one in `base/` is no choice of its own, but what others build on
+    header: list[str]  # the lines of comment above its keys, without their `#`
+    target: str  # the first `_target_`, empty without one
+    builds_on: list[str]  # options of its group whose keys it has too
+    replaced: list[str]  # options of other groups that it brings, as `loss=ce`
     settings: list[Setting]
 
     @property

@@ -21,19 +21,12 @@ _FOLDERS = ("experiment/", "study/", "search/")
 
 
 class Loader(ConfigLoaderImpl):
-    """Composes configurations.
+    """Composes configurations, and keeps of the last one what else is asked of it."""
 
-    Attributes:
-        choices: The chosen option of each group, of the last composition.
-        dropped: What the last composition dropped, as `loss.gamma`, and whose that was: `experiment` or `study`.
-        axes: What the study of the last composition varies, as its file has it; empty without one.
-        space: What its search varies, likewise.
-    """
-
-    choices: dict[str, str]
-    dropped: dict[str, str]
-    axes: Any
-    space: Any
+    choices: dict[str, str]  # the chosen option of each group
+    dropped: dict[str, str]  # what was dropped, as `loss.gamma`, and whose that was: `experiment` or `study`
+    axes: Any  # what its study varies, as the file has it; empty without one
+    space: Any  # what its search varies, likewise
     _make_before_values: Callable[[], DictConfig] = staticmethod(lambda: DictConfig({}))
 
     @property

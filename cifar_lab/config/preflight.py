@@ -13,18 +13,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import checks, combinations, launchers, naming, resume, studies, targets
+from cifar_lab.config import checks, combinations, composition, launchers, naming, resume, studies, targets
 from cifar_lab.config.axes import around, axes_of, check_jobs, contradictions, ends, values
-from cifar_lab.config.command_line import CommandLine, composing, parsed, refusing
-from cifar_lab.config.composition import (
-    check,
-    check_closed,
-    check_options,
-    check_own_options,
-    foreign_groups,
-    reworded,
-)
-from cifar_lab.config.plan import Plan, PlannedJob
+from cifar_lab.config.command_line import CommandLine, Plan, PlannedJob, composing, parsed, refusing, search_path
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
@@ -35,10 +26,7 @@ _AUTO_FOLDER = "outputs/${name}/${run_folder:true}"
 
 
 def checked(arguments: Sequence[str]) -> Plan:
-    """Check a command line that trains, and print its notes.
-
-    Args:
-        arguments: Without the program's name.
+    """Check a command line that trains, without the program's name, and print its notes.
 
     Raises:
         ValueError: It cannot be run, in one line.
@@ -50,7 +38,7 @@ def checked(arguments: Sequence[str]) -> Plan:
 
 
 def planned(line: CommandLine) -> Plan:
-    """The same of a command line that is parsed already."""
+    """Check a parsed command line, and print its notes."""
     plan = plan_of(line)
     for note in plan.notes:
         print(f"note: {note}", flush=True)
@@ -71,7 +59,7 @@ class _Check:
     def __init__(self, line: CommandLine, loader: Loader) -> None:
         self.line = line
         self.loader = loader
-        self.search = line.search_path
+        self.search = search_path(line.flags.config_dir)
         self.is_sweep = bool(line.flags.multirun)
         self.notes: list[str] = []
 
@@ -79,7 +67,7 @@ class _Check:
         overrides = parsed_words(self.line.words, self.loader)
         study = studies.chosen(overrides)
         if study is not None and self.line.resumed is None:
-            check_options(study, self.loader, self.search)
+            composition.check_options(study, self.loader, self.search)
             overrides = parsed_words(studies.expanded(overrides, study, self._axes(study)), self.loader)
             self.is_sweep = True
         self._check_overrides(overrides)
@@ -90,7 +78,7 @@ class _Check:
         groups = set(self.loader.list_groups(""))
         for override in overrides:
             if override.key_or_group in groups:
-                check_options(override, self.loader, self.search)
+                composition.check_options(override, self.loader, self.search)
         return self._sweep(overrides, study is not None) if self.is_sweep else self._single(overrides)
 
     def _single(self, overrides: list[Override]) -> Plan:
@@ -140,7 +128,7 @@ class _Check:
         try:
             return studies.axes(str(study.input_line), self.loader, self.search)
         except (HydraException, OmegaConfBaseException) as error:
-            raise UsageError(reworded(error, self.loader)) from None
+            raise UsageError(composition.reworded(error, self.loader)) from None
 
     def _check_overrides(self, overrides: Sequence[Override]) -> None:
         for override in overrides:
@@ -167,15 +155,15 @@ class _Check:
                 config = compose("train", lines, return_hydra_config=True)
                 plain = naming.plain(config)
         except (HydraException, OmegaConfBaseException) as error:
-            raise UsageError(reworded(error, loader)) from None
+            raise UsageError(composition.reworded(error, loader)) from None
         if loader.axes and studies.GROUP not in {line.partition("=")[0] for line in lines}:
             raise UsageError(f"study={loader.choices[studies.GROUP]} is for the command line to choose")
-        check_closed(loader, lines)
+        composition.check_closed(loader, lines)
         known = naming.plain(loader.before_values)
-        check_own_options(loader)
+        composition.check_own_options(loader)
         launchers.check(config, self.is_sweep)
-        foreign = foreign_groups(plain)
-        check(plain, known, foreign)
+        foreign = composition.foreign_groups(plain)
+        composition.check(plain, known, foreign)
         combinations.check_typed(plain, set(map(naming.key_of, lines)))
         targets.check_hydra_targets({"hydra": OmegaConf.to_container(config.hydra)}, plain["allow"])
         if self.line.resumed is not None:

@@ -41,11 +41,9 @@ def page() -> str:
     kinds = {group: options(group) for group in groups()}
     contents = ["- [Scalars](#scalars)"]
     for group, members in kinds.items():
-        contents.append(
-            f"- [{group}](#{group}): {', '.join(_linked(option) for option in members if option.is_choice)}"
-        )
-    contents.append("- [Launchers](#launchers)")
-    contents.append("- [Folders](#folders)")
+        choices = ", ".join(_linked(option) for option in members if option.is_choice)
+        contents.append(f"- [{group}](#{group}): {choices}")
+    contents += ["- [Launchers](#launchers)", "- [Folders](#folders)"]
     own = [setting for setting in scalars() if not setting.key.startswith("hydra.")]
     hydra = [setting for setting in scalars() if setting.key.startswith("hydra.")]
     parts = [_INTRODUCTION, *contents, "\n## Scalars\n", _table(own)]
@@ -56,10 +54,7 @@ def page() -> str:
             parts.append(_group(group, members))
     parts.append("\n## Launchers\n\nWho runs the jobs of a sweep; [scaling.md](scaling.md) says which for what.")
     for launcher in options("hydra/launcher"):
-        parts += [
-            f"\n### `{launcher.group}={launcher.name}`\n\n{launcher.description}\n",
-            _table(launcher.settings),
-        ]
+        parts += [f"\n### {launcher.title}\n\n{launcher.description}\n", _table(launcher.settings)]
     parts += ["\n## Folders\n\nWhere runs lie; Hydra's own keys.\n", _table(hydra)]
     return "\n".join(parts) + "\n"
 
@@ -83,8 +78,7 @@ def _group(group: str, members: list[Option]) -> str:
         notes += [f"Brings `{choice}`." for choice in option.replaced]
         notes += [] if option.is_choice else [option.description]
         if option.settings:
-            parts.append("\n".join([f"\n### {option.title}\n", *([f"{' '.join(notes)}\n"] if notes else [])]))
-            parts.append(_table(option.settings))
+            parts += [f"\n### {option.title}\n", *([f"{' '.join(notes)}\n"] if notes else []), _table(option.settings)]
     return "\n".join(parts)
 
 
@@ -111,9 +105,7 @@ def _whole(option: Option) -> str:
 
 
 def _table(settings: list[Setting]) -> str:
-    rows = [
-        f"| `{key}` | `{default}` | {accepted} | {description} |" for key, default, accepted, description in settings
-    ]
+    rows = (f"| `{one.key}` | `{one.default}` | {one.accepted} | {one.description} |" for one in settings)
     return "\n".join([_TABLE, *rows])
 
 

@@ -33,9 +33,8 @@ def saved(run: Run, allowed: Iterable[str] = ()) -> DictConfig:
     if not run.config_file.exists():
         raise UsageError(f"{run.folder} is no run; name a run's folder, which holds .hydra/config.yaml")
     config = run.config()
-    missing = [
-        group for group in ("data", "model", "loss", "optimizer", "trainer", "protocol", "bn") if group not in config
-    ]
+    groups = ("data", "model", "loss", "optimizer", "trainer", "protocol", "bn")
+    missing = [group for group in groups if group not in config]
     if missing or "${" in str(config):
         what = f"{missing[0]} is missing" if missing else "it holds an interpolation, ${...}, in place of a value"
         raise UsageError(f"{run.config_file} is damaged: {what}")
@@ -70,9 +69,8 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
     saved = [line for line in run.overrides() if not {key_of(line), key_of(line).partition(".")[0]} & {*typed, "allow"}]
     foreign = [line for line in saved if not _SETTING.match(line)]
     if foreign:
-        raise UsageError(
-            f"resume={folder}: {run.composition_file} holds {foreign[0][:80]!r}, which no run writes there"
-        )
+        word = f"{foreign[0][:80]!r}, which no run writes there"
+        raise UsageError(f"resume={folder}: {run.composition_file} holds {word}")
     # In quotes, as Hydra takes the `=` and the commas of a run's folder for its own.
     asked = [f"resume='{folder}'" if line.startswith("resume=") else line for line in arguments]
     return [*saved, *asked, f"hydra.run.dir='{folder}'"]
@@ -82,7 +80,7 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
     """A run's own configuration, with what may differ as it is composed now: folders, devices, loggers.
 
     Args:
-        run: What is resumed.
+        run: The run to resume.
         composed: What the whole command line composes now, plain values.
         typed: The command line beside `resume=`.
 
@@ -116,11 +114,7 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
 
 
 def _check_saved(run: Run, saved: Mapping[str, Any], composed: Mapping[str, Any]) -> None:
-    """Refuse a configuration that no run has written.
-
-    Raises:
-        ValueError: In one line that names the file.
-    """
+    """Refuse a configuration that no run has written."""
     kinds = {key: isinstance(value, Mapping) for key, value in composed.items()}
     wrong = [key for key in kinds if key in saved and isinstance(saved[key], Mapping) != kinds[key]]
     wrong += [key for key in ("seed", "epochs", "grad_clip") if key not in saved]
@@ -142,11 +136,7 @@ def _with_settings(composed: Any, of_composed: Any, saved: Any, of_saved: Any) -
 
 
 def _check_epochs(run: Run, saved: Mapping[str, Any], typed: int) -> None:
-    """Refuse another number of epochs than can be gone on to.
-
-    Raises:
-        ValueError: Fewer, or the schedule or the averaging depends on how many there are.
-    """
+    """Refuse fewer epochs, and more if the schedule or the averaging depends on how many there are."""
     if typed < saved["epochs"]:
         raise UsageError(f"epochs={typed}: the run has {saved['epochs']}, and can be given more, not fewer")
     following = [key for key, source in run.composition()["interpolations"].items() if "${epochs}" in source]

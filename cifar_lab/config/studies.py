@@ -30,12 +30,7 @@ def chosen(overrides: Iterable[Override], group: str = GROUP) -> Override | None
 
 
 def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
-    """The axes of a study, in its file's order, as if they were typed.
-
-    Args:
-        choice: How the study is chosen, `study=loss`.
-        loader: What composes.
-        search: Where to look for a user's own studies.
+    """The axes of a study, chosen by `study=loss`, in its file's order, as if they were typed.
 
     Raises:
         ValueError: Its file says in another way what it sweeps, or does not say it.
@@ -49,12 +44,7 @@ def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
 
 
 def as_overrides(choice: str, written: Any, loader: Loader) -> list[Override]:
-    """The axes of a file as if they were typed.
-
-    Args:
-        choice: How the file is chosen.
-        written: What it has under `axes:`.
-        loader: What composes.
+    """The axes of a file, chosen by `choice`, as if they were typed: what it has under `axes:`.
 
     Raises:
         ValueError: They are none.

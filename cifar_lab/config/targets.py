@@ -22,7 +22,6 @@ _HYDRAS = re.compile(
     r"hydra\._internal\.core_plugins\.\w+\.[A-Z]\w*|hydra\.experimental\.callbacks\.[A-Z]\w*"
     r"|hydra_plugins\.[\w.]+\.[A-Z]\w*|logging\.(handlers\.)?[A-Z]\w*|colorlog\.[A-Z]\w*"
 )
-_LOGGING_KEYS = ("()", "class")  # what `logging.config` calls
 
 
 def check_targets(config: Mapping[str, Any], allowed: Iterable[str], how: str = "allow=[{}]") -> None:
@@ -36,7 +35,11 @@ def check_targets(config: Mapping[str, Any], allowed: Iterable[str], how: str = 
     Raises:
         ValueError: In one line that names the target and how to allow its package.
     """
-    _check(config, ("_target_",), _is_component, allowed, how)
+
+    def is_component(target: str) -> bool:
+        return current(target) in _components() or bool(_LIBRARIES.fullmatch(target))
+
+    _check(config, ("_target_",), is_component, allowed, how)
 
 
 def moved(config: Mapping[str, Any]) -> list[str]:
@@ -55,12 +58,8 @@ def check_network_targets(option: Mapping[str, Any], allowed: Iterable[str]) -> 
 
 def check_hydra_targets(config: Mapping[str, Any], allowed: Iterable[str]) -> None:
     """The same of Hydra's own part, `{"hydra": ...}`, whose callbacks and logging a `--config-dir` can set."""
-    keys = ("_target_", *_LOGGING_KEYS)
+    keys = ("_target_", "()", "class")  # the last two are what `logging.config` calls
     _check(config, keys, lambda target: bool(_HYDRAS.fullmatch(target)), allowed, "allow=[{}]")
-
-
-def _is_component(target: str) -> bool:
-    return current(target) in _components() or bool(_LIBRARIES.fullmatch(target))
 
 
 @cache
@@ -71,11 +70,7 @@ def _components() -> frozenset[str]:
 
 
 def _check(
-    config: Mapping[str, Any],
-    keys: tuple[str, ...],
-    is_own: Callable[[str], bool],
-    allowed: Iterable[str],
-    how: str,
+    config: Mapping[str, Any], keys: tuple[str, ...], is_own: Callable[[str], bool], allowed: Iterable[str], how: str
 ) -> None:
     prefixes = tuple(f"{package}." for package in allowed)
     for key, value in _targets(config, keys):

@@ -21,20 +21,9 @@ from cifar_lab.runs import LockedError, Run, Sweep, job_key
 
 
 class Jobs:
-    """The jobs of a command line; other engines hand them to other processes.
+    """The jobs of a checked command line, which `task` trains; other engines hand them to other processes."""
 
-    Args:
-        task: Trains each.
-        plan: The checked command line.
-
-    Attributes:
-        folders: Of the runs, in the order of the jobs.
-        left: The jobs that another process was training when their turn came.
-        failures: What has not finished.
-    """
-
-    # Whether the jobs of `left` are tried once more at the end.
-    looks_again = True
+    looks_again = True  # whether the jobs of `left` are tried once more at the end
 
     def __init__(self, task: Task, plan: Plan) -> None:
         self.task = task
@@ -45,9 +34,9 @@ class Jobs:
         self.unfinished = [job_key(job.words) not in settled for job in plan.jobs]
         self.beside = plan.beside
         self.seconds: list[float] = []
-        self.folders: dict[int, Path] = {}
-        self.left: list[int] = []
-        self.failures: list[RunFailedError] = []
+        self.folders: dict[int, Path] = {}  # of the runs, in the order of the jobs
+        self.left: list[int] = []  # the jobs that another process was training when their turn came
+        self.failures: list[RunFailedError] = []  # what has not finished
 
     def is_settled(self, run: Run) -> bool:
         """Whether nothing is left to do for a job whose command line has left this run."""

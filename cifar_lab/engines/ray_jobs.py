@@ -66,11 +66,7 @@ class RayJobs(Jobs):
 
 
 def _start(init: DictConfig) -> None:
-    """Start Ray on this machine, or join the cluster that `init` or the environment names.
-
-    Raises:
-        ValueError: In one line.
-    """
+    """Start Ray on this machine, or join the cluster that `init` or the environment names."""
     import ray
 
     settings: Any = OmegaConf.to_container(init, resolve=True)
@@ -112,11 +108,7 @@ def _submitted(launcher: Any, jobs: Sequence[Sequence[str]], own: dict[str, Any]
 
 
 def _waited_for(tasks: list[Any], interruption: Interruption) -> tuple[list[JobReturn], list[Any]]:
-    """Wait until all have ended; a signal is told to them.
-
-    Returns:
-        What those returned that were not killed, and the others.
-    """
+    """Wait until all have ended, passing a signal on to them: what they returned, and those that were killed."""
     import ray
 
     returned, killed, waiting, is_told = [], [], tasks, False

@@ -49,7 +49,10 @@ def supervised() -> Iterator[None]:
             interruption.check()
             raise RunFailedError("a process was killed; the same command goes on with what is unfinished") from None
         finally:
-            _end_processes()
+            from joblib.externals.loky import get_reusable_executor
+
+            # Joblib would keep its processes for the next sweep, which may be one in another folder.
+            get_reusable_executor().shutdown(wait=True)
     interruption.check()
 
 
@@ -64,10 +67,3 @@ class _Forwarding(Interruption):
                 if process.pid is not None:
                     with suppress(ProcessLookupError):
                         os.kill(process.pid, number)
-
-
-def _end_processes() -> None:
-    """Joblib would keep them for the next sweep, which may be one in another folder."""
-    from joblib.externals.loky import get_reusable_executor
-
-    get_reusable_executor().shutdown(wait=True)

@@ -35,8 +35,7 @@ class DetachedError(Interrupted):
 class SlurmJobs(Jobs):
     """The jobs of a command line, each of which a process somewhere in the cluster runs."""
 
-    # What another command's jobs train has a place in the queue already.
-    looks_again = False
+    looks_again = False  # what another command's jobs train has a place in the queue already
 
     def is_settled(self, run: Run) -> bool:
         """Whether nothing is left to do for a job whose command line has left this run."""

@@ -84,11 +84,7 @@ class Archive:
         _write(self.results_file, [*names, *_LAST], map(_cells, lines), quoting=csv.QUOTE_ALL)
 
     def add_arrays(self, run: Record) -> None:
-        """Keep the loss of every step, and all probes, in single precision, unless they are there.
-
-        Raises:
-            OSError: The folder cannot be written.
-        """
+        """Keep the loss of every step, and all probes, in single precision, unless they are there."""
         numbers = self.numbers(str(run.identity))
         losses = None if run.steps is None else {"loss": run.steps["loss"]}
         for path, arrays in ((numbers.steps, losses), (numbers.probes, run.probes)):
@@ -105,9 +101,8 @@ class Archive:
             raise UsageError(f"{run.name or 'a run'}, seed {run.seed}, cannot be kept: {error!r}") from None
 
     def _parsed(self, line: Mapping[str, str]) -> Record:
-        told: dict[str, Any] = {
-            name: cell if name in _WORDS else from_json(cell) for name, cell in line.items() if cell != ""
-        }
+        cells = {name: cell for name, cell in line.items() if cell != ""}
+        told: dict[str, Any] = {name: cell if name in _WORDS else from_json(cell) for name, cell in cells.items()}
         settings, interpolations = dict(told.pop("settings")), dict(told.pop("interpolations"))
         check_kinds(told, RESULT_KINDS)
         if lacking := {"options", "overrides", "protocol"} - told.keys() | {"seed"} - settings.keys():

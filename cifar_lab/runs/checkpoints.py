@@ -42,11 +42,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path, previous: Path | No
 
 
 def write_weights(model: "nn.Module", path: Path) -> None:
-    """Write a network's plain state dict, contiguous and on the CPU; the same weights give the same bytes.
-
-    Raises:
-        OSError: The file cannot be written; what was there is left.
-    """
+    """Write a network's plain state dict, contiguous and on the CPU; the same weights give the same bytes."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_checkpoint(state, path)
 

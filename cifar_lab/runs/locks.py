@@ -74,11 +74,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def guarded(path: Path) -> Iterator[None]:
-    """Let one process at a time work on a file, which need not exist; the others wait, for as long as it lives.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
+    """Let one process at a time work on a file, which need not exist; the others wait, for as long as it lives."""
     with ExitStack() as held:
         while True:
             try:

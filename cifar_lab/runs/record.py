@@ -30,36 +30,20 @@ class Numbers(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What is known of a run, or of a job that has left none; curves, losses and probes are read when asked for.
+    """What is known of a run, or of a job that has left none; curves, losses and probes are read when asked for."""
 
-    Attributes:
-        state: finished, failed, diverged, interrupted, pruned, running, dead, unreadable or missing.
-        name: Of its sweep.
-        options: The chosen option of each group, as far as it is known.
-        settings: Settings that can change numbers, except the seed, by dotted key, as far as they are known.
-        interpolations: What stands for values that follow others, by dotted key.
-        overrides: The command line.
-        identity: The fingerprint, equal for runs whose numbers must be equal; None for a missing run, the folder of an
-            unreadable one.
-        seed: None if not known.
-        status: What `status.json` says; the archive keeps a part of it for runs that have diverged.
-        result: What `result.json` says; empty if the run has not finished.
-        folder: None for a missing run and for one from the archive.
-        numbers: None for a missing run.
-    """
-
-    state: str
-    name: str = ""
-    options: Mapping[str, str | None] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    interpolations: Mapping[str, str] = field(default_factory=dict)
-    overrides: tuple[str, ...] = ()
-    identity: str | None = None
+    state: str  # finished, failed, diverged, interrupted, pruned, running, dead, unreadable or missing
+    name: str = ""  # of its sweep
+    options: Mapping[str, str | None] = field(default_factory=dict)  # the chosen one of each group, if known
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what can change numbers, but the seed; dotted keys
+    interpolations: Mapping[str, str] = field(default_factory=dict)  # of settings that follow others; dotted keys
+    overrides: tuple[str, ...] = ()  # the command line
+    identity: str | None = None  # the fingerprint, equal where numbers must be equal; the folder of an unreadable run
     seed: int | None = None
-    status: Mapping[str, Any] = field(default_factory=dict)
-    result: Mapping[str, Any] = field(default_factory=dict)
-    folder: Path | None = None
-    numbers: Numbers | None = None
+    status: Mapping[str, Any] = field(default_factory=dict)  # `status.json`; in the archive a part, of diverged runs
+    result: Mapping[str, Any] = field(default_factory=dict)  # `result.json`; empty if the run has not finished
+    folder: Path | None = None  # None for a missing run and for one from the archive
+    numbers: Numbers | None = None  # None for a missing run
 
     @property
     def is_missing(self) -> bool:
@@ -177,9 +161,8 @@ def read_run(run: RunFiles) -> Record:
         result = record.result
         shown = (result.get("options", {}).get("data"), result.get("hardware", {}).get("device_name"))
         if record.is_finished and None in (*shown, result.get("precision"), result.get("test_size")):
-            raise UsageError(
-                f"{run.result_file} lacks the data, the hardware, the precision or the number of test images"
-            )
+            lacking = "the data, the hardware, the precision or the number of test images"
+            raise UsageError(f"{run.result_file} lacks {lacking}")
         return record
     except (OSError, ValueError, KeyError) as error:
         return _unreadable(run, error)

@@ -201,11 +201,7 @@ class FollowedRun(Run):
 
 
 class PrunedError(RuntimeError):
-    """A search has ended the run before its last epoch.
-
-    Args:
-        epoch: Its last, from 1.
-    """
+    """A search has ended the run before its last epoch, after `epoch`, from 1."""
 
     def __init__(self, epoch: int) -> None:
         super().__init__(f"pruned at epoch {epoch}")

@@ -26,11 +26,7 @@ class Sweep:
         self.accuracy_figure = self.folder / "accuracy.png"
 
     def plan(self, jobs: Sequence[Sequence[str]]) -> None:
-        """Write the command line of each job that is about to run, in place of an earlier plan.
-
-        Raises:
-            OSError: The folder cannot be written.
-        """
+        """Write the command line of each job that is about to run, in place of an earlier plan."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.plan_file) as file:
             json.dump({"jobs": [list(job) for job in jobs]}, file, indent=1)

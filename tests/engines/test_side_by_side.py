@@ -18,8 +18,7 @@ import pytest
 from omegaconf import DictConfig
 
 from cifar_lab.config import Plan
-from cifar_lab.config.command_line import parsed
-from cifar_lab.config.plan import PlannedJob
+from cifar_lab.config.command_line import PlannedJob, parsed
 from cifar_lab.engines import handover, side_by_side
 from cifar_lab.engines.handover import Job, RunFailedError, Turn
 from cifar_lab.engines.in_turn import Jobs
