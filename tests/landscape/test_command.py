@@ -12,7 +12,7 @@ from torch import nn
 
 from cifar_lab import landscape
 from cifar_lab.config import build, saved
-from cifar_lab.landscape.maps.covariate_shift import optimizer_step
+from cifar_lab.landscape.maps.along import optimizer_step
 from cifar_lab.landscape.maps.subject import Settings, load
 from cifar_lab.landscape.maps.work import Points
 from cifar_lab.landscape.maths.covariate_shift import layers

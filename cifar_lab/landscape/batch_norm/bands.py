@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cifar_lab.figures import Figure
 from cifar_lab.landscape.batch_norm import figures
 from cifar_lab.landscape.batch_norm.numbers import Estimate, Written, listed, ratio
-from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun, the_group
+from cifar_lab.landscape.batch_norm.runs import INITS, Group, LandscapeRun, the_group
 from cifar_lab.landscape.maths.bands import Band, band, epoch_means, finite_steps, share_wider
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
@@ -26,12 +25,9 @@ class BandComparison:
     """The bands of both networks, seed by seed, over the same learning rates and steps.
 
     Attributes:
-        title: What was trained, and how.
-        init: The initialisation of its runs.
         rates: The learning rates, ascending.
         seeds: Those that both networks have, ascending.
         bands: By whether there is BatchNorm, `(seeds, steps)`.
-        steps_per_epoch: Optimizer steps in an epoch.
         left_out: Runs that are in no band, and why, in sentences.
     """
 
@@ -106,7 +102,7 @@ def compare(group: Group, init: str) -> BandComparison:
     runs = [run for run in group.runs if run.init == init]
     losses = {run: steps["loss"] for run in runs if (steps := run.record.steps) is not None and len(steps["loss"])}
     rates = {bn: {run.lr for run in losses if run.bn is bn} for bn in (True, False)}
-    diverged = [run for run, loss in losses.items() if _has_diverged(run, loss)]
+    diverged = [run for run, loss in losses.items() if run.record.state == "diverged" or finite_steps(loss) < len(loss)]
     common = rates[True] & rates[False]
     kept = sorted(common - {run.lr for run in diverged})
     found = {(run.bn, run.seed, run.lr): loss for run, loss in losses.items()}
@@ -146,12 +142,8 @@ def write_band(runs: Iterable[Run], output: Path) -> Written:
     For each initialisation `band.png`, `band.npz` (both bands, `(seeds, steps)`), `band.csv` (a row for each seed) and
     `band_epochs.csv`; with several their names end in the initialisation's.
 
-    Args:
-        runs: With and without BatchNorm at several learning rates, all else the same.
-        output: A folder, made if it does not exist.
-
     Raises:
-        ValueError: The runs do not make a band.
+        ValueError: The runs, with and without BatchNorm at several learning rates, all else the same, make no band.
         OSError: The folder cannot be written.
     """
     group = the_group(gather(runs))
@@ -159,14 +151,8 @@ def write_band(runs: Iterable[Run], output: Path) -> Written:
     for found in [compare(group, init) for init in group.inits]:
         end = f"_{found.init}" if len(group.inits) > 1 else ""
         tables = {f"band{end}": found.frame, f"band_epochs{end}": found.epochs}
-        written.add(output / f"band{end}.png", figure(found), found.sentences, tables, _arrays(found))
+        written.add(output / f"band{end}.png", figures.bands(found), found.sentences, tables, _arrays(found))
     return written
-
-
-def figure(comparison: BandComparison) -> Figure:
-    """Both bands on the same axes, and their widths underneath."""
-    bands = {NAMES[bn]: of_network for bn, of_network in comparison.bands.items()}
-    return figures.bands(bands, comparison.steps_per_epoch, comparison.title)
 
 
 def _arrays(comparison: BandComparison) -> dict[str, np.ndarray]:
@@ -175,10 +161,6 @@ def _arrays(comparison: BandComparison) -> dict[str, np.ndarray]:
         low, high = comparison.bands[bn]
         arrays |= {f"{name}_low": low.astype(np.float32), f"{name}_high": high.astype(np.float32)}
     return arrays
-
-
-def _has_diverged(run: LandscapeRun, losses: np.ndarray) -> bool:
-    return run.record.state == "diverged" or finite_steps(losses) < len(losses)
 
 
 def _steps_per_epoch(losses: Mapping[LandscapeRun, np.ndarray]) -> int:

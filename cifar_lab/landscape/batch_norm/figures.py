@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cifar_lab.figures import epoch_axis, wrapped
-from cifar_lab.landscape.maths.bands import SMALLEST_LOSS, Band, epoch_means
+from cifar_lab.landscape.batch_norm.runs import NAMES
+from cifar_lab.landscape.maths.bands import SMALLEST_LOSS, epoch_means
 
 if TYPE_CHECKING:
+    from cifar_lab.landscape.batch_norm.bands import BandComparison
     from cifar_lab.landscape.batch_norm.smoothness import Probed, SmoothnessComparison
 
 # With BatchNorm blue, without orange, which all eyes tell apart; a lighter pair for each further initialisation.
@@ -21,25 +23,19 @@ _MOST_POINTS = 400  # of a line; more cannot be told apart on a page, and make i
 _SMOOTHED_PROBES = 5
 
 
-def bands(of_networks: Mapping[str, Band], steps_per_epoch: int, title: str) -> Figure:
-    """The band of each network on the same logarithmic axis, and underneath how wide it is.
-
-    Args:
-        of_networks: `(seeds, steps)`, by the network's name; with BatchNorm first.
-        steps_per_epoch: Optimizer steps in an epoch.
-        title: What was trained.
-    """
+def bands(comparison: "BandComparison") -> Figure:
+    """The band of each network on the same logarithmic axis, and underneath how wide it is."""
     figure = Figure(figsize=(9, 7.2), layout="constrained")
-    figure.suptitle(wrapped(title, 110), fontsize=10)
+    figure.suptitle(wrapped(comparison.title, 110), fontsize=10)
     loss_axes, width_axes = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
-    seeds, steps = next(iter(of_networks.values())).low.shape
+    seeds, steps = len(comparison.seeds), comparison.steps
     together = -(-steps // _MOST_POINTS)
-    epochs = epoch_means(np.arange(steps) + 0.5, together) / steps_per_epoch
-    for colour, (name, band) in zip(_COLOURS[0], of_networks.items(), strict=True):
+    epochs = epoch_means(np.arange(steps) + 0.5, together) / comparison.steps_per_epoch
+    for colour, (bn, band) in zip(_COLOURS[0], comparison.bands.items(), strict=True):
         edges = [np.maximum(epoch_means(one.mean(axis=0), together), SMALLEST_LOSS) for one in band]
-        loss_axes.fill_between(epochs, *edges, color=colour, alpha=0.35, lw=0, label=name)
+        loss_axes.fill_between(epochs, *edges, color=colour, alpha=0.35, lw=0, label=NAMES[bn])
         loss_axes.plot(epochs, np.transpose(edges), color=colour, lw=0.9)
-        _over_seeds(width_axes, epochs, epoch_means(band.width, together), {"color": colour}, name)
+        _over_seeds(width_axes, epochs, epoch_means(band.width, together), {"color": colour}, NAMES[bn])
     loss_axes.set_ylabel("training loss of a step's batch:\nlowest to highest over the learning rates")
     width_axes.set_ylabel("width of the band")
     epoch_axis(width_axes)
@@ -53,7 +49,7 @@ def bands(of_networks: Mapping[str, Band], steps_per_epoch: int, title: str) -> 
 
 
 def smoothness(comparison: "SmoothnessComparison") -> Figure:
-    """The paper's three panels, and those that tell the network's numbers from the grid's."""
+    """The paper's three panels, the cosine, the limit of beta, and the finer and the relative grid."""
     figure = Figure(figsize=(15, 7.6), layout="constrained")
     panels = figure.subplots(2, 4)
     (loss, gradient, beta, cosine), (hessian, fine, change, turned) = panels

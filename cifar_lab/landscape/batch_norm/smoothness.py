@@ -4,7 +4,7 @@ Probes are compared at the same seeds and steps.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cifar_lab.figures import Figure
 from cifar_lab.landscape.batch_norm import figures
 from cifar_lab.landscape.batch_norm.numbers import Estimate, Written, difference, ratio
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun, the_group
@@ -54,8 +53,6 @@ class SmoothnessComparison:
     """The probes of all arms at one learning rate.
 
     Attributes:
-        title: What was trained, and how.
-        lr: The learning rate.
         grid: The step sizes of the three panels, in words.
         arms: By the arm, then by the seed; with BatchNorm first.
         lost_runs: Those that have diverged, which are compared with nothing, by the arm.
@@ -65,7 +62,7 @@ class SmoothnessComparison:
     lr: float
     grid: str
     arms: Mapping[Arm, Mapping[int, Probed]]
-    lost_runs: Mapping[Arm, Sequence[LandscapeRun]] = field(default_factory=dict)
+    lost_runs: Mapping[Arm, Sequence[LandscapeRun]]
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -192,12 +189,8 @@ def write_smoothness(runs: Iterable[Run], output: Path) -> Written:
     For each learning rate `smoothness.png`, `smoothness.npz` (the quantities of every probe), `smoothness.csv` (a row
     for each run) and `smoothness_ratios.csv`; with several rates their names end in the rate.
 
-    Args:
-        runs: With and without BatchNorm, with probes, all else but the initialisation the same.
-        output: A folder, made if it does not exist.
-
     Raises:
-        ValueError: There are not probes of both networks.
+        ValueError: There are not probes of both networks, or the runs differ in more than `the_group` allows.
         OSError: The folder cannot be written.
     """
     group = the_group(gather(runs))
@@ -206,13 +199,8 @@ def write_smoothness(runs: Iterable[Run], output: Path) -> Written:
     for found in [compare(group, rate) for rate in rates]:
         end = f"_lr_{found.lr:g}" if len(rates) > 1 else ""
         tables = {f"smoothness{end}": found.frame, f"smoothness_ratios{end}": found.ratios}
-        written.add(output / f"smoothness{end}.png", figure(found), found.sentences, tables, _arrays(found))
+        written.add(output / f"smoothness{end}.png", figures.smoothness(found), found.sentences, tables, _arrays(found))
     return written
-
-
-def figure(comparison: SmoothnessComparison) -> Figure:
-    """The paper's three panels, the cosine, the Hessian limit, and the finer and the relative grid."""
-    return figures.smoothness(comparison)
 
 
 def _medians(probed: Probed) -> dict[str, float]:

@@ -1,14 +1,15 @@
-"""How fast runs with and without BatchNorm train, and at which learning rates they do."""
+"""How fast runs with and without BatchNorm train, at which learning rates, and how much of a gradient a step leaves."""
 
 import itertools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from cifar_lab.landscape.batch_norm.numbers import listed, median
+from cifar_lab.landscape.batch_norm.numbers import Estimate, difference, listed, median
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun
 from cifar_lab.runs import Record
 from cifar_lab.table.curves import epochs_to
@@ -79,3 +80,46 @@ def _epochs(runs: Sequence[LandscapeRun], accuracy: float) -> str:
     if missing:
         return "never" if missing == len(reached) else f"never in {missing} of {len(reached)} runs"
     return median(reached).told()
+
+
+def cosine_gain(group: Group, init: str) -> tuple[Estimate, float, float] | None:
+    """How much more of a layer's gradient is left, with BatchNorm, once the layers below it have taken their step.
+
+    The median of cos(G, G') over layers and epochs, of the seeds that both networks have at one learning rate, the
+    lowest first; the lowest layer, below which there is none, is left out.
+
+    Returns:
+        The gain with BatchNorm, and the mean of either network, with it and without; None where no seed has both.
+    """
+    found: dict[tuple[float, int], dict[bool, pd.DataFrame]] = {}
+    for run in group.runs:
+        if run.init == init and (rows := _shifts(run)) is not None:
+            found.setdefault((run.lr, run.seed), {})[run.bn] = rows
+    pairs = {place: of_both for place, of_both in sorted(found.items()) if len(of_both) == 2}
+    if not pairs:
+        return None
+    lowest_lr, _ = next(iter(pairs))
+    medians = []
+    for (lr, _), of_both in pairs.items():
+        if lr == lowest_lr:
+            known = [of_both[bn][of_both[bn]["epoch"].isin(of_both[not bn]["epoch"])] for bn in (True, False)]
+            medians.append([float(rows["cosine"].median()) for rows in known])
+    with_bn, without = pd.DataFrame(medians).mean()
+    return difference([one - other for one, other in medians]), float(with_bn), float(without)
+
+
+def _shifts(run: LandscapeRun) -> pd.DataFrame | None:
+    """What `cifar-lab landscape covariate-shift` left beside a run, or in `landscape` there, above the lowest layer."""
+    folder = run.record.folder
+    file = "covariate_shift.csv"
+    for path in [] if folder is None else [folder.parent / "landscape" / file, folder.parent / file]:
+        try:
+            table = pd.read_csv(path)
+        except (OSError, ValueError):  # none, or a damaged one, which has measured nothing
+            continue
+        if folder is not None and set(table.columns) >= {"run", "epoch", "layer", "cosine"}:
+            own = table["run"].map(lambda label: Path(str(label)).name == folder.resolve().name)
+            rows = table[own & (table["layer"] > table["layer"].min())]
+            if rows["cosine"].notna().any():
+                return rows
+    return None

@@ -1,8 +1,6 @@
 """The subcommands of `cifar-lab landscape` on a run's weights: runs in, numbers and figures out, point by point."""
 
-from cifar_lab.landscape.maps.covariate_shift import covariate_shift
-from cifar_lab.landscape.maps.curvature import curvature
-from cifar_lab.landscape.maps.interpolate import interpolate
+from cifar_lab.landscape.maps.along import covariate_shift, curvature, interpolate
 from cifar_lab.landscape.maps.subject import Settings, Written
 from cifar_lab.landscape.maps.surface import surface
 

@@ -51,14 +51,10 @@ def curvature(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
 def interpolation(
     shares: np.ndarray, values: Mapping[str, np.ndarray], ends: tuple[str, str], held_out: str, title: str
 ) -> Figure:
-    """Loss and accuracy of the networks between two.
+    """Loss and accuracy of the networks between two, of which `ends` names the first and the last.
 
-    Args:
-        shares: `(P,)`, from 0 to 1.
-        values: `(P,)` each: `train_loss`, `train_accuracy`, `held_out_loss`, `held_out_accuracy`.
-        ends: What lies at 0 and at 1.
-        held_out: Name of the images that were not trained on.
-        title: Of the figure.
+    `shares` `(P,)` rise from 0 to 1; `values` have `train_loss`, `train_accuracy`, `held_out_loss` and
+    `held_out_accuracy`, `(P,)` each; `held_out` names the images that were not trained on.
     """
     figure = _figure(10, 4.6, title, 120)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
@@ -102,15 +98,7 @@ def covariate_shift(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
 
 
 class Contour(NamedTuple):
-    """The loss on a plane.
-
-    Attributes:
-        title: Of what.
-        axes: Where the points are along either side, `(X,)` and `(Y,)`.
-        losses: `(X, Y)`.
-        names: Of the two axes.
-        trajectory: `(snapshots, 2)`, drawn on top; None where there is none.
-    """
+    """The loss `(X, Y)` on a plane with axes `(X,)` and `(Y,)`, and a trajectory `(snapshots, 2)` drawn on top."""
 
     title: str
     axes: tuple[np.ndarray, ...]

@@ -59,10 +59,7 @@ class Subject:
     """A run whose landscape is measured.
 
     Attributes:
-        settings: Options of the subcommand.
         label: Tells it from the others.
-        run: Its folder.
-        config: Its configuration.
         model: With its final weights, in training mode but for dropout, which would make the loss another at each call.
         criterion: The loss of `(logits, labels)`, without weight decay and L1.
         images: `(N, 3, H, W)`, normalised, of the training set, not augmented.
@@ -101,8 +98,9 @@ class Subject:
         Raises:
             ValueError: It is damaged, or does not fit the network.
         """
-        state, own = read_checkpoint(self.epochs[epoch]), self.loss().weights()
-        check_fits(state, own, self.epochs[epoch])
+        path, own = self.epochs[epoch], self.loss().weights()
+        state = read_checkpoint(path)
+        check_fits(state, own, path)
         return {name: state[name].to(value) for name, value in own.items()}
 
     def snapshot_epochs(self) -> list[int]:
@@ -133,14 +131,9 @@ class Subject:
         *tensors: Mapping[str, Tensor],
         part: slice = slice(None),
     ) -> Points:
-        """The points of a computation on its images, or on a part of them.
+        """The points of a computation on a part of its images.
 
-        Args:
-            kind: Of computation, for the file's name.
-            count: How many points.
-            identity: Plain values that tell it from others, besides network, loss and images.
-            tensors: Weights and directions that tell it from others.
-            part: Of the images.
+        The values of `identity` and the `tensors` tell it from others, besides network, loss and images.
         """
         known = {"model": str(self.config.model), "loss": str(self.config.loss), **identity}
         images = {"images": self.images[part], "labels": self.labels[part]}
@@ -217,8 +210,8 @@ def _load(run: Run, label: str, settings: Settings) -> Subject:
     for module in model.train().modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.eval()
-    trained = datamodule.size("train")
-    part = "" if trained == datamodule.train_available else f" of {datamodule.train_available:,}"
+    trained, available = datamodule.size("train"), datamodule.train_available
+    part = "" if trained == available else f" of {available:,}"
     name = data_name(run.composition()["options"].get("data") or "unknown data")
     return Subject(
         settings,

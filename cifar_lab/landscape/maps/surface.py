@@ -12,15 +12,8 @@ from cifar_lab.landscape.maps import figures
 from cifar_lab.landscape.maps.figures import Contour
 from cifar_lab.landscape.maps.subject import Rows, Settings, Subject, Written, caption, load
 from cifar_lab.landscape.maps.work import Job, Tick, compute, timed
+from cifar_lab.landscape.maths import surfaces
 from cifar_lab.landscape.maths.functional import Weights
-from cifar_lab.landscape.maths.surfaces import (
-    Plane,
-    common_levels,
-    grid,
-    losses_at,
-    random_direction,
-    trajectory_plane,
-)
 from cifar_lab.runs.files import write_figure, write_table
 
 # First part of a generator's key: what the numbers are for.
@@ -45,18 +38,15 @@ class _Slices(NamedTuple):
 
     subject: Subject
     cuts: dict[str, _Slice]
-    plane: Plane | None
+    plane: surfaces.Plane | None
     epochs: list[int]
 
 
 def surface(folders: Sequence[Path], settings: Settings, points: int, extent: float) -> Written:
     """Compute and draw the surfaces of one run, or of two at the same levels.
 
-    Args:
-        folders: The runs.
-        settings: Options of every subcommand.
-        points: Along each side of a plane; a line has four times as many.
-        extent: How far random directions go to either side; at 1 each filter has moved by its own norm.
+    A plane has `points` along each side, a line four times as many. Random directions go as far as `extent` to either
+    side; at 1 each filter has moved by its own norm.
 
     Raises:
         ValueError: A run cannot be read.
@@ -69,9 +59,8 @@ def surface(folders: Sequence[Path], settings: Settings, points: int, extent: fl
         files.append(write_table(trajectories, settings.output / "trajectory.csv"))
     title = caption(subjects, "BatchNorm on their own statistics")
     panels = [_panels(one) for one in slices]
-    levels = common_levels([panel.losses for row in panels for panel in row])
-    profiles = {one.subject.label: one.cuts["profile"] for one in slices}
-    lines = {label: (profile.axes[0], profile.losses()) for label, profile in profiles.items()}
+    levels = surfaces.common_levels([panel.losses for row in panels for panel in row])
+    lines = {one.subject.label: (cut.axes[0], cut.losses()) for one in slices for cut in [one.cuts["profile"]]}
     files.append(write_figure(figures.contours(panels, levels, title), settings.output / "surface.png"))
     files.append(write_figure(figures.profiles(lines, title), settings.output / "surface_profile.png"))
     return files, [_summary(one) for one in slices]
@@ -81,14 +70,14 @@ def _slices(subject: Subject, points: int, extent: float) -> _Slices:
     loss = subject.loss()
     weights = loss.weights()
     generator = keyed_generator(_DIRECTIONS, subject.settings.seed)
-    random = [random_direction(weights, generator) for _ in range(2)]
-    seconds = timed(lambda: losses_at(loss, weights, random, np.zeros((1, 2))))
+    random = [surfaces.random_direction(weights, generator) for _ in range(2)]
+    seconds = timed(lambda: surfaces.losses_at(loss, weights, random, np.zeros((1, 2))))
 
     def cut(name: str, directions: Sequence[Weights], *axes: np.ndarray) -> _Slice:
-        places = grid(*axes)
+        places = surfaces.grid(*axes)
 
         def evaluate(index: int, tick: Tick) -> dict[str, np.ndarray]:
-            (value,) = losses_at(loss, weights, directions, places[index : index + 1])
+            (value,) = surfaces.losses_at(loss, weights, directions, places[index : index + 1])
             tick()
             return {"loss": value}
 
@@ -107,13 +96,13 @@ def _slices(subject: Subject, points: int, extent: float) -> _Slices:
     return _Slices(subject, cuts, plane, epochs)
 
 
-def _trajectory(subject: Subject) -> tuple[Plane | None, list[int]]:
+def _trajectory(subject: Subject) -> tuple[surfaces.Plane | None, list[int]]:
     """The plane of a subject's training, and the epochs that stand in it; prints why if there is none."""
     there = list(subject.epochs)
     every = np.unique(np.linspace(0, len(there) - 1, min(len(there), _MOST_SNAPSHOTS)).round().astype(int))
     epochs = [there[index] for index in every]
     try:
-        return trajectory_plane([subject.weights(epoch) for epoch in epochs]), epochs
+        return surfaces.trajectory_plane([subject.weights(epoch) for epoch in epochs]), epochs
     except ValueError as error:
         print(
             f"note: no trajectory of {subject.run.folder}: {error}; callbacks=snapshots keeps one an epoch",
@@ -126,7 +115,7 @@ def _rows(one: _Slices) -> Rows:
     return [
         {"run": one.subject.label, "kind": kind, "x": place[0], "y": place[1] if place[1:] else None, "loss": value}
         for kind, cut in one.cuts.items()
-        for place, value in zip(grid(*cut.axes).tolist(), cut.losses().ravel().tolist(), strict=True)
+        for place, value in zip(surfaces.grid(*cut.axes).tolist(), cut.losses().ravel().tolist(), strict=True)
     ]
 
 

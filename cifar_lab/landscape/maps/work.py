@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,7 @@ Show = Callable[[str, int], None]
 
 
 def digest(settings: Mapping[str, Any], *tensors: Mapping[str, Tensor]) -> str:
-    """Tells a computation from others by its settings and by every bit of the tensors that it begins with.
-
-    Args:
-        settings: Plain values.
-        tensors: Weights, directions, images; by name.
-    """
+    """Tells a computation from others by its plain settings and every bit of the tensors that it begins with."""
     told = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for named in tensors:
         for name, value in named.items():
@@ -72,12 +67,7 @@ class Points:
         return np.flatnonzero(~self._done).tolist()
 
     def keep(self, index: int, values: Mapping[str, npt.ArrayLike]) -> None:
-        """Add a point, and write all that there are.
-
-        Args:
-            index: Which point.
-            values: The same names and shapes for each point.
-        """
+        """Add a point, with the same names and shapes as the others, and write all that there are."""
         for name, value in values.items():
             array = np.asarray(value, dtype=np.float64)
             self._values.setdefault(name, np.full((self.count, *array.shape), np.nan))[index] = array
@@ -125,12 +115,7 @@ def timed(work: Callable[[], object]) -> Callable[[], float]:
 
 
 def compute(title: str, jobs: Sequence[Job]) -> None:
-    """Compute every missing point, after an estimate of the time it takes; shows progress on standard error.
-
-    Args:
-        title: Of the whole.
-        jobs: In the order in which they are computed.
-    """
+    """Compute every missing point, after an estimate of the time it takes; shows progress on standard error."""
     pending = [(job, index) for job in jobs for index in job.points.pending()]
     if not pending:
         print(f"{title}: all of it is there", file=sys.stderr)
@@ -143,14 +128,11 @@ def compute(title: str, jobs: Sequence[Job]) -> None:
     ended = 0
     with _progress(title, units) as show:
         for job, index in pending:
-            job.points.keep(index, job.evaluate(index, _ticking(show, job.name, ended, units)))
+            done = itertools.count(ended + 1)
+            tick = partial(lambda name, done: show(name, min(next(done), units)), job.name, done)
+            job.points.keep(index, job.evaluate(index, tick))
             ended += job.units  # a point may have taken more units of work than estimated, or fewer
             show(job.name, ended)
-
-
-def _ticking(show: Show, name: str, ended: int, units: int) -> Tick:
-    done = itertools.count(ended + 1)
-    return lambda: show(name, min(next(done), units))
 
 
 @contextmanager

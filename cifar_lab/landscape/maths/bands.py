@@ -45,11 +45,8 @@ def finite_steps(losses: np.ndarray) -> int:
 def band(losses: Sequence[np.ndarray]) -> Band:
     """The band of several runs, at the steps that all of them have.
 
-    A band ends with its shortest run, as it would be narrower with a learning rate less. So leave the rate of a run
-    that diverged out of every band that is compared.
-
-    Args:
-        losses: Of each learning rate, `(steps,)`, finite.
+    It ends with the shortest run, because with a learning rate less it would be narrower. So leave the rate of a run
+    that diverged out of every band that is compared. `losses` are finite, `(steps,)` of each learning rate.
 
     Raises:
         ValueError: There are fewer than two runs, or a loss is not finite.

@@ -9,13 +9,7 @@ from cifar_lab.landscape.maths.functional import Loss, Weights, difference, dot,
 
 
 class Shift(NamedTuple):
-    """Gradients of each layer before (G) and after (G') the layers below have taken their step; arrays `(layers,)`.
-
-    Attributes:
-        gradient_norm: `||G||`.
-        distance: `||G - G'||`.
-        cosine: cos(G, G'); NaN where one of them is zero.
-    """
+    """`||G||`, `||G - G'||` and cos(G, G'), which is NaN where one of them is zero; arrays `(layers,)`."""
 
     gradient_norm: np.ndarray
     distance: np.ndarray
@@ -40,13 +34,8 @@ def covariate_shift(loss: Loss, weights: Weights, stepped: Weights, layers: Sequ
     """Internal covariate shift by definition 2.1 of arXiv:1805.11604.
 
     A layer has the gradient G at `weights`, and G' where the layers below it are those of `stepped` and all others, it
-    too, those of `weights`; both on the same batch. The lowest layer has none below, so its distance is 0.
-
-    Args:
-        loss: Of one batch.
-        weights: Before the step.
-        stepped: After it.
-        layers: The names of each layer's weights, from the lowest up.
+    too, those of `weights`; both by the loss of the same batch. The lowest layer has none below, so its distance is 0.
+    `layers` are the names of each layer's weights, from the lowest up.
     """
     _, gradient = value_and_gradient(loss, weights)
     norms, distances, cosines = [], [], []

@@ -28,13 +28,8 @@ def top_eigenvalues(
 ) -> tuple[np.ndarray, int]:
     """The largest eigenvalues of the loss's Hessian, by ARPACK's restarted Lanczos with full reorthogonalisation.
 
-    Args:
-        loss: A function of weights, twice differentiable.
-        weights: The point at which the Hessian is taken.
-        count: Number of eigenvalues.
-        tolerance: Relative, of an eigenvalue.
-        seed: Of the vector that Lanczos starts from.
-        on_product: Called after each Hessian-vector product.
+    `tolerance` is relative, of an eigenvalue; `seed` draws the vector that Lanczos starts from; `on_product` is called
+    after each Hessian-vector product.
 
     Returns:
         Eigenvalues `(count,)`, falling; NaN for those that did not converge, or where the loss is not finite. And the

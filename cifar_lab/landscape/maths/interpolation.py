@@ -22,12 +22,7 @@ def with_weights(model: nn.Module, weights: Weights, batches: Collection[Batch])
     """A copy of a network with other weights and new BatchNorm statistics, in evaluation mode.
 
     Statistics averaged along a training are wrong for other weights, so they are estimated again: plain averages over
-    the batches, as by torch's `update_bn`.
-
-    Args:
-        model: Stays as it is.
-        weights: For all of its trainable parameters, by name.
-        batches: Training images; each batch counts the same.
+    the batches of training images, each counting the same, as by torch's `update_bn`.
     """
     other = copy.deepcopy(model)
     other.load_state_dict({**other.state_dict(), **weights})
@@ -54,9 +49,7 @@ def loss_and_accuracy(
 def barrier(shares: np.ndarray, losses: np.ndarray) -> float:
     """The largest height of losses `(P,)` above the straight line between the first and the last (arXiv:1912.05671).
 
-    Args:
-        shares: `(P,)`, rising, from 0 to 1: the share of the way at each loss.
-        losses: `(P,)`.
+    `shares` `(P,)` rise from 0 to 1: the share of the way at each loss.
     """
     straight = losses[0] + shares * (losses[-1] - losses[0])
     return float(np.max(losses - straight))

@@ -6,17 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_lab.landscape.maths.functional import (
-    Loss,
-    Weights,
-    along_gradient,
-    difference,
-    dot,
-    hessian_vector_product,
-    moved,
-    norm,
-    value_and_gradient,
-)
+from cifar_lab.landscape.maths import functional
+from cifar_lab.landscape.maths.functional import Loss, Weights, difference, dot, moved, norm, value_and_gradient
 
 POINT_QUANTITIES = ("loss", "grad_norm", "weight_norm", "hessian_norm", "sharpness")
 MOVED_QUANTITIES = ("eta", "moved_loss", "moved_grad_norm", "grad_distance", "grad_cosine", "beta", "curvature")
@@ -40,7 +31,7 @@ def probe(
     and NaN are the result.
 
     Args:
-        loss: Called at w, at J + R points, and for the Hessian's product unless `twin` gives it.
+        loss: Of one batch.
         weights: w, which is left as it is.
         etas: Step sizes, `(J,)`.
         relative_distances: Step sizes by the distance that they go, ||eta g|| / ||w||, `(R,)`.
@@ -56,13 +47,13 @@ def probe(
         same under `relative_eta` and so on, `(R,)`.
     """
     if twin is None:
-        value, gradient, product = along_gradient(loss, weights)
+        value, gradient, product = functional.along_gradient(loss, weights)
     else:
         value, gradient = known or value_and_gradient(loss, weights)
         # Dropout of feature maps draws in the order of memory, so that in another layout its mask is another one.
-        _, other, product = along_gradient(twin, {name: part.contiguous() for name, part in weights.items()})
+        _, other, product = functional.along_gradient(twin, {name: part.contiguous() for name, part in weights.items()})
         if not bool(norm(difference(other, gradient)) <= _TWINS * norm(gradient)):
-            product = hessian_vector_product(loss, weights, gradient)
+            product = functional.hessian_vector_product(loss, weights, gradient)
     grad_norm, weight_norm = _float64(norm(gradient)), _float64(norm(weights))
     told = {
         "loss": _float64(value),

@@ -32,11 +32,7 @@ def random_direction(weights: Weights, generator: torch.Generator) -> dict[str, 
     """A Gaussian direction, filter-normalised: each filter has the norm of the weights' filter.
 
     A filter is what gives one output: of a convolution `(C, H, W)`, of a linear layer a row. Biases and BatchNorm's
-    weights, all of one dimension, stay where they are (arXiv:1712.09913, section 4).
-
-    Args:
-        weights: Those whose filters give the norms.
-        generator: On the CPU; the same state draws the same direction.
+    weights, all of one dimension, stay where they are (arXiv:1712.09913, section 4). The generator is on the CPU.
     """
     direction = {}
     for name, value in weights.items():
@@ -52,9 +48,6 @@ def trajectory_plane(snapshots: Sequence[Weights]) -> Plane:
     """The first two principal directions of a training's snapshots (arXiv:1712.09913, section 7).
 
     Departs from the source in that the last snapshot counts as a point like the others, so three span a plane.
-
-    Args:
-        snapshots: In the order of training.
 
     Raises:
         ValueError: They lie in one point or on one line.
@@ -82,21 +75,14 @@ def grid(*axes: np.ndarray) -> np.ndarray:
 
 
 def losses_at(loss: Loss, weights: Weights, directions: Sequence[Weights], points: np.ndarray) -> np.ndarray:
-    """The loss at points of the space that directions span.
+    """The loss, `(P,)` in float64, at points of the space that directions from `weights` span.
 
-    Args:
-        loss: A function of weights.
-        weights: The origin.
-        directions: One for a line, two for a plane.
-        points: `(P, directions)`, in units of each direction's length.
-
-    Returns:
-        `(P,)`, float64; may be infinite or NaN.
+    The points `(P, directions)` are in units of each direction's length. A loss may be infinite or NaN.
     """
     losses = []
     with torch.no_grad():
         for point in points.tolist():
-            there = dict(weights)
+            there = weights
             for direction, distance in zip(directions, point, strict=True):
                 there = moved(there, direction, distance)
             losses.append(float(loss(there)))
@@ -107,11 +93,7 @@ def common_levels(surfaces: Sequence[np.ndarray], count: int = 15) -> np.ndarray
     """Contour levels `(count,)` of several surfaces, rising and evenly spaced in the logarithm of the loss.
 
     They go from the lowest loss to the 90 % quantile: far from a minimum a loss rises without bound, and levels for
-    that would leave none for the rest.
-
-    Args:
-        surfaces: Losses of any shape; at least one is finite and above zero.
-        count: At least 2.
+    that would leave none for the rest. At least one loss is finite and above zero.
     """
     losses = np.concatenate([np.ravel(values) for values in surfaces])
     positive = losses[np.isfinite(losses) & (losses > 0)]

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from cifar_lab.landscape.batch_norm import bands, smoothness
 from cifar_lab.landscape.batch_norm.bands import BandComparison
-from cifar_lab.landscape.batch_norm.covariate_shifts import cosine_gain
 from cifar_lab.landscape.batch_norm.numbers import Estimate
 from cifar_lab.landscape.batch_norm.runs import INITS, Group, groups
 from cifar_lab.landscape.batch_norm.smoothness import SmoothnessComparison
+from cifar_lab.landscape.batch_norm.training import cosine_gain
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.report.claims.evidence import NOT_MEASURED, UNTESTED, Claim, trains_study, verdict
 from cifar_lab.runs import Record

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from cifar_lab.landscape.batch_norm import bands, smoothness
+from cifar_lab.landscape.batch_norm import figures
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES
 from cifar_lab.landscape.batch_norm.training import rate_range, speed
 from cifar_lab.report.claims.landscape import Landscape
@@ -86,9 +86,9 @@ def batch_norm(found: Landscape) -> dict[str, Any]:
     for number, band in enumerate(found.bands, 1):
         words = f"{band.title}: the training loss of each step, from the lowest to the highest over the learning rates"
         name = "batch-norm-band" if number == 1 else f"batch-norm-band-{number}"
-        pictures.append(Picture(name, words, bands.figure(band)))
+        pictures.append(Picture(name, words, figures.bands(band)))
     if found.smoothness is not None:
         sentences += found.smoothness.sentences
         words = f"{found.smoothness.title}: how far loss and gradient change along the gradient"
-        pictures.append(Picture("batch-norm-smoothness", words, smoothness.figure(found.smoothness)))
+        pictures.append(Picture("batch-norm-smoothness", words, figures.smoothness(found.smoothness)))
     return {"sentences": sentences, "speed": None if group is None else speed(group), "pictures": pictures}

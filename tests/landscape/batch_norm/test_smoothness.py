@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cifar_lab.landscape.batch_norm.figures import smoothness
 from cifar_lab.landscape.batch_norm.runs import groups
-from cifar_lab.landscape.batch_norm.smoothness import SmoothnessComparison, compare, figure, write_smoothness
+from cifar_lab.landscape.batch_norm.smoothness import SmoothnessComparison, compare, write_smoothness
 from cifar_lab.runs import find_runs
 from cifar_lab.table.records import gather
 from tests.conftest import holds
@@ -108,7 +109,7 @@ def test_the_figure_and_the_numbers_beside_it(tmp_path: Path, capsys: pytest.Cap
 
 def test_all_arms_are_drawn_in_lines_of_their_own_below_the_ceiling(tmp_path: Path) -> None:
     leave_probed(tmp_path)
-    drawn = figure(compared(tmp_path))
+    drawn = smoothness(compared(tmp_path))
     (beta,) = [axes for axes in drawn.axes if "β-smoothness" in axes.get_title()]
     ceiling, arms = beta.lines[-1], beta.lines[:-1]
     assert ceiling.get_ydata()[0] == pytest.approx(1 / 0.05)
@@ -118,12 +119,12 @@ def test_all_arms_are_drawn_in_lines_of_their_own_below_the_ceiling(tmp_path: Pa
 
 def test_without_relative_distances_their_panels_are_empty(tmp_path: Path) -> None:
     leave_probed(tmp_path)
-    before = figure(compared(tmp_path))
+    before = smoothness(compared(tmp_path))
     for run in find_runs(tmp_path):
         write_probes(run, {name: one for name, one in run.probes().items() if not name.startswith("relative")})
     found = compared(tmp_path)
     assert found.relative_quantities == []
-    gone = [len(was.lines) - len(now.lines) for was, now in zip(before.axes, figure(found).axes, strict=True)]
+    gone = [len(was.lines) - len(now.lines) for was, now in zip(before.axes, smoothness(found).axes, strict=True)]
     assert sorted(gone)[-3:] == [0, 4, 4]  # the lines of four arms, in two panels
 
 
