@@ -113,10 +113,6 @@ COMPOSED = {
     "scheduler=step scheduler.lightning.frequency=2": ("scheduler.lightning.frequency=2",),
     "scheduler=plateau scheduler.lightning.interval=step": ("scheduler.lightning.interval=step",),
     "scheduler=one_cycle scheduler.total_steps=9 scheduler.lightning.interval=epoch": ("scheduler.total_steps",),
-    "optimizer=sgd scheduler=one_cycle optimizer.momentum=0.5": (
-        "optimizer.momentum",
-        "scheduler.cycle_momentum=false",
-    ),
     "cuda_graphs=true": ("cuda_graphs=true", "compile=true"),
     "trainer=cpu cuda_graphs=true compile=true": ("cuda_graphs=true", "trainer.accelerator=cpu"),
     "cuda_graphs=true compile=true trainer.accumulate_grad_batches=2": (
