@@ -91,7 +91,7 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
     saved = run.config()
     _check_saved(run, saved, composed)
     keys = {key_of(line) for line in typed}
-    before, now = (dict(leaves(settings(config))) for config in (saved, composed))
+    before, now = (dict(leaves(settings(config, with_hardware=False))) for config in (saved, composed))
     changed = sorted(
         key
         for key in before.keys() | now.keys()
@@ -99,7 +99,10 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
     )
     result = copy.deepcopy(dict(composed))
     for key, value in saved.items():
-        now_hashed, hashed = (settings({key: option, "grad_clip": 0}).get(key) for option in (composed.get(key), value))
+        now_hashed, hashed = (
+            settings({key: option, "grad_clip": 0}, with_hardware=False).get(key)
+            for option in (composed.get(key), value)
+        )
         result[key] = _with_settings(composed.get(key), now_hashed, value, hashed)
     result["grad_clip"] = saved["grad_clip"]
     if "epochs" in changed:

@@ -18,6 +18,7 @@ from cifar_lab.config.command_line import CommandLine, composing, in_one_line
 from cifar_lab.config.launchers import JOBLIB, RAY, SLURM, Launcher
 from cifar_lab.engines.handover import RunFailedError, Task, end
 from cifar_lab.engines.in_turn import Jobs
+from cifar_lab.engines.known import as_trained
 from cifar_lab.engines.ray_jobs import RayJobs
 from cifar_lab.engines.side_by_side import SideBySide
 from cifar_lab.engines.slurm_jobs import SlurmJobs
@@ -61,8 +62,10 @@ def run_jobs(task: Task, plan: Plan) -> list[Path]:
         RunFailedError: A run failed; in a sweep, after the others have run.
         KeyboardInterrupt: A run was interrupted.
     """
-    jobs = _ENGINES.get(plan.launcher, Jobs)(task, plan)
     try:
+        with composing():
+            plan = as_trained(plan)
+        jobs = _ENGINES.get(plan.launcher, Jobs)(task, plan)
         if jobs.sweep is not None:
             jobs.sweep.plan([job.words for job in plan.jobs])
         with composing(), _process_as_before():

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from cifar_lab.config import Plan
 from cifar_lab.engines.handover import Handed, RunFailedError, Task, Turn, job_of
+from cifar_lab.engines.known import in_its_folder
 from cifar_lab.machine import exit_codes
 from cifar_lab.runs import LockedError, Run, Sweep, job_key
 
@@ -29,8 +30,8 @@ class Jobs:
         self.task = task
         self.plan = plan
         self.sweep = None if plan.sweep_folder is None else Sweep(plan.sweep_folder)
-        runs = {} if self.sweep is None else self.sweep.runs_by_job()
-        settled = {key for key, run in runs.items() if self.is_settled(run)}
+        self.known = {} if self.sweep is None else self.sweep.runs_by_job()
+        settled = {key for key, run in self.known.items() if self.is_settled(run)}
         self.unfinished = [job_key(job.words) not in settled for job in plan.jobs]
         self.beside = plan.beside
         self.seconds: list[float] = []
@@ -80,7 +81,7 @@ class Jobs:
             returned.return_value  # noqa: B018 - raises what the job has raised
 
     def _train(self, config: DictConfig, turn: Turn | None) -> None:
-        job = job_of(config, self.plan.common, turn)
+        job = in_its_folder(job_of(config, self.plan.common, turn), self.known)
         number, started = config.hydra.job.num, time.perf_counter()
         self.folders[number] = job.folder
         try:

@@ -10,7 +10,7 @@ import yaml
 
 from cifar_lab.config import conf_folder
 from cifar_lab.config.composition import composed
-from cifar_lab.runs.fingerprints import leaves, settings
+from cifar_lab.runs.fingerprints import HARDWARE, leaves, settings
 from cifar_lab.runs.labels import has_constant_rate
 
 # Settings of a shortened run that differ from the published one; those that follow, such as the cosine's end, too.
@@ -197,7 +197,7 @@ def is_beginning(row: Row, settings: Mapping[str, Any]) -> bool:
 
 def _differing(row: Row, settings: Mapping[str, Any]) -> set[str]:
     """The settings of a run that differ from the row, except those that may."""
-    keys = (settings.keys() | row.settings.keys()) - set(_OF_A_RUN)
+    keys = (settings.keys() | row.settings.keys()) - set(_OF_A_RUN) - HARDWARE.keys()
     return {key for key in keys if settings.get(key) != row.settings.get(key)}
 
 

@@ -7,17 +7,30 @@ from typing import Any
 
 from cifar_lab import current
 
-# What cannot change a run's numbers, or is recorded instead of hashed: where things are, how they are shown, and on
-# what they run. `None` leaves out the whole option.
+# What cannot change a run's numbers: where things are and how they are shown. `None` leaves out the whole option.
 _NOT_HASHED: dict[str, set[str] | None] = {
-    **dict.fromkeys(("name", "logger", "allow", "published", "compile", "cuda_graphs", "resume"), None),
+    **dict.fromkeys(("name", "logger", "allow", "published", "resume"), None),
     **dict.fromkeys(("retry_failed", "retry_diverged", "jobs_per_device"), None),
     "callbacks": {"checkpoint", "snapshots"},
-    "data": {"root", "verify", "download", "sources"},
-    "optimizer": {"foreach", "fused"},
-    "trainer": {"accelerator", "devices", "strategy", "num_nodes", "precision", "memory_format"}
-    | {"enable_progress_bar", "deterministic", "benchmark", "detect_anomaly", "profiler"},
+    "data": {"download", "sources"},
+    "trainer": {"strategy", "enable_progress_bar", "detect_anomaly", "profiler"},
 }
+# How the hardware computes, with the value that leaves it to the hardware: that is recorded, a typed one is hashed.
+HARDWARE: dict[str, Any] = {
+    "compile": False,
+    "cuda_graphs": False,
+    "optimizer.foreach": None,
+    "optimizer.fused": None,
+    "trainer.accelerator": "auto",
+    "trainer.devices": 1,
+    "trainer.num_nodes": 1,
+    "trainer.precision": "auto",
+    "trainer.memory_format": "auto",
+    "trainer.deterministic": "auto",
+    "trainer.benchmark": None,
+}
+_CIFAR10_IMAGES = 50_000
+_PRECISIONS = {16: "16-mixed", 32: "32-true", 64: "64-true"}
 # What components that have moved are called in fingerprints: as when runs were trained with them that are finished.
 _HASHED_NAMES = {
     "cifar_lab.train.callbacks.averaging.EMA": "lightning.pytorch.callbacks.EMAWeightAveraging",
@@ -26,17 +39,29 @@ _HASHED_NAMES = {
 }
 
 
-def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a resolved configuration, plain values, that can change numbers; equal numbers are made the same."""
+def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[str, Any]:
+    """The part of a resolved configuration, plain values, that can change numbers; equal numbers are made the same.
+
+    Args:
+        config: The configuration.
+        with_hardware: Whether a run is another one if something else of `HARDWARE` is typed.
+    """
     kept: dict[str, Any] = {}
     for key, value in config.items():
         left_out = _NOT_HASHED.get(key, set())
         if left_out is not None:
             is_group = isinstance(value, dict)
             kept[key] = {name: each for name, each in value.items() if name not in left_out} if is_group else value
-    # Over several processes it makes the statistics of one; alone it does nothing.
-    if kept.get("trainer", {}).get("sync_batchnorm"):
-        kept["trainer"]["sync_batchnorm"] = False
+    _leave_to_hardware(kept, with_hardware)
+    data = kept.get("data") or {}
+    if data.pop("verify", True):  # the published images, wherever they are
+        data.pop("root", None)
+    if data.get("train_size") is not None and data["train_size"] == _available(data):
+        data["train_size"] = None
+    for limit in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        share = (kept.get("trainer") or {}).get(limit)
+        if isinstance(share, float) and share >= 1:
+            kept["trainer"][limit] = None
     # null and 0 both switch clipping off, and 1 and 1.0 are one number.
     kept["grad_clip"] = kept.get("grad_clip") or 0
     # It changes no number either, but what is recorded; without one a run is what it was before there were probes.
@@ -46,6 +71,45 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if kept.get("averaging", {}).get("warmup") is False:
         del kept["averaging"]["warmup"]
     return _canonical(kept)
+
+
+def _leave_to_hardware(kept: dict[str, Any], with_typed: bool) -> None:
+    """Remove the settings of `HARDWARE` that leave it to the hardware, or all."""
+    for key, left in HARDWARE.items():
+        group, _, name = key.rpartition(".")
+        option = (kept.get(group) or {}) if group else kept
+        if name == "devices" and name in option:
+            option[name] = _device_count(option[name])
+        if name == "precision" and name in option:
+            option[name] = _PRECISIONS.get(option[name], option[name])
+        if name in option and (option[name] == left or not with_typed):
+            del option[name]
+
+
+def _device_count(devices: Any) -> int:
+    """How many devices are typed; as many as there are is 1, as the number is recorded."""
+    if isinstance(devices, list):
+        return len(devices)
+    return max(1, int(devices)) if isinstance(devices, int) or str(devices).isdecimal() else 1
+
+
+def _available(data: Mapping[str, Any]) -> int | None:
+    """How many training images the protocol leaves of our own data; None if not known."""
+    total = _CIFAR10_IMAGES if str(data.get("_target_")).endswith(".CIFAR10DataModule") else data.get("num_train")
+    return None if total is None else total - round(data.get("val_fraction", 0) * total)
+
+
+def recorded(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the hardware of a finished run has chosen, by the keys of `HARDWARE`, as far as its result says so."""
+    device, used = result.get("hardware", {}).get("device"), result.get("optimizer_implementation")
+    return {
+        "trainer.accelerator": {"cuda": "gpu"}.get(device, device),
+        "trainer.precision": result.get("precision"),
+        "trainer.memory_format": str(result.get("memory_format")).removesuffix("_format"),
+        "trainer.devices": result.get("world_size"),
+        "optimizer.foreach": {"foreach": True, "for_loop": False}.get(used),
+        "optimizer.fused": {"fused": True, "for_loop": False}.get(used),
+    }
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:

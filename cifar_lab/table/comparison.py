@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cifar_lab.runs import Record
+from cifar_lab.runs.fingerprints import HARDWARE
 
 METRICS = ("test/acc", "test/acc_final", "val/acc")
 MEANS = ("num_parameters", "train_size", "seconds", "images_per_second")
@@ -149,6 +150,8 @@ def varying(records: Sequence[Record]) -> list[str]:
                 group, is_nested, _ = key.partition(".")
                 option = record.options.get(group) if is_nested else None
                 values.setdefault(key, {}).setdefault(option, set()).add(repr(value))
+    for key, left in HARDWARE.items():  # typed in some runs, left to the hardware in others
+        values[key] = {None: {repr(record.settings.get(key, left)) for record in records}}
     columns = [group for group, different in options.items() if len(different) > 1]
     columns += [key for key, of_options in values.items() if any(len(one) > 1 for one in of_options.values())]
     lines = {line: None for record in records for line in record.overrides}
@@ -171,4 +174,5 @@ def written(value: Any) -> str:
 def _cell(record: Record, column: str) -> str:
     if column in record.options:
         return record.options[column] or "none"
-    return written(record.settings[column]) if column in record.settings else ""
+    value = record.settings.get(column, HARDWARE.get(column, ""))
+    return value if value == "" else written(value)

@@ -1,0 +1,65 @@
+"""Jobs whose run has finished under another name than their command line gives it."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from cifar_lab.config import Plan
+from cifar_lab.config.command_line import PlannedJob
+from cifar_lab.config.naming import key_of, plain
+from cifar_lab.engines.handover import Job
+from cifar_lab.runs import Run, Sweep, job_key
+from cifar_lab.runs.fingerprints import HARDWARE, fingerprint, leaves, recorded, settings
+
+
+def as_trained(plan: Plan) -> Plan:
+    """Leave out of each job what the hardware has chosen by itself in a finished run, so that it is that run."""
+    runs = {} if plan.sweep_folder is None else Sweep(plan.sweep_folder).runs_by_job()
+    return replace(plan, jobs=[_as_trained(job, plan, runs) for job in plan.jobs])
+
+
+def _as_trained(job: PlannedJob, plan: Plan, runs: Mapping[frozenset[str], Run]) -> PlannedJob:
+    words = [word for word in job.words if key_of(word) not in HARDWARE and word not in ("trainer=cpu", "trainer=gpu")]
+    if words == job.words or job_key(job.words) in runs:
+        return job
+    if plan.sweep_folder is None:
+        if "resume=auto" not in words:
+            return job
+        composed = plan.compose(PlannedJob(words))
+        with open_dict(composed):
+            composed.hydra.run.dir = _unresolved(plan.composed(job).hydra.run)["dir"]
+        run = Run(composed.hydra.run.dir)
+    elif job_key(words) in runs:
+        composed, run = plan.compose(PlannedJob(words)), runs[job_key(words)]
+    else:
+        return job
+    if not run.has_result():
+        return job
+    typed, bare = plain(plan.composed(job)), plain(composed)
+    hardware = {key: value for key, value in leaves(settings(typed)) if key in HARDWARE}
+    chosen = recorded(run.result())
+    is_the_run = (
+        fingerprint(run.config()) == fingerprint(bare)
+        and settings(typed, with_hardware=False) == settings(bare, with_hardware=False)
+        and all(chosen.get(key) == value for key, value in hardware.items())
+    )
+    return PlannedJob(words, composed) if is_the_run else job
+
+
+def _unresolved(node: DictConfig) -> Any:
+    return OmegaConf.to_container(node, resolve=False)
+
+
+def in_its_folder(job: Job, runs: Mapping[frozenset[str], Run]) -> Job:
+    """The job in the folder of its finished run, where that was named when fewer settings were hashed."""
+    run = runs.get(job_key(job.words))
+    if run is None or Run(job.folder).config_file.exists() or not run.has_result():
+        return job
+    if fingerprint(run.config()) != fingerprint(job.settings):
+        return job
+    with suppress(OSError):
+        job.folder.rmdir()  # Hydra has made it
+    return replace(job, folder=Path(run.folder).absolute())
