@@ -15,11 +15,10 @@ from cifar_lab.machine import hardware
 from cifar_lab.runs import Run, is_run
 from cifar_lab.terminal.printing import printable
 from cifar_lab.trained.architecture import Architecture, architecture, described
-from cifar_lab.trained.description import Description
-from cifar_lab.trained.files import SAFETENSORS, read
+from cifar_lab.trained.arguments import Said, check_there
+from cifar_lab.trained.files import SAFETENSORS, Description, read
 from cifar_lab.trained.network import Trained
 from cifar_lab.trained.published_files import completed
-from cifar_lab.trained.said import Said, check_there
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
