@@ -118,12 +118,13 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], Description | None]:
             text = (file.metadata() or {}).get(KEY)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, as it is no dict
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file: {_words(error)}") from None
+        raise ValueError(f"{path} is damaged, or no safetensors file: {reason(error)}") from None
     try:
         return state, None if text is None else Description.from_text(text)
     except ValueError as error:
-        raise ValueError(f"{path}: its metadata is damaged: {_words(error)}") from None
+        raise ValueError(f"{path}: its metadata is damaged: {reason(error)}") from None
 
 
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def reason(error: Exception) -> str:
+    """What went wrong, in one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
