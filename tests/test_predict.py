@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,13 @@ from tests.report_networks import ReportVGG
 Command = Callable[..., tuple[int, str, str]]
 
 
-@cache
-def images_of_the_test() -> np.ndarray:
-    """uint8 `(20, 32, 32, 3)`."""
-    return generate(60, 20)[1].images.numpy()
-
-
 @pytest.fixture
 def run(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run, as `run` in the folder at hand, beside images of its test set as `images/00.png` and so on."""
     trained(*FINISHED)
     monkeypatch.chdir(tmp_path)
     Path("images").mkdir()
-    for number, image in enumerate(images_of_the_test()):
+    for number, image in enumerate(generate(60, 20)[1].images.numpy()):
         Image.fromarray(image).save(f"images/{number:02}.png")
     return Path("run")
 

@@ -3,9 +3,8 @@
 import itertools
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,20 +16,16 @@ if TYPE_CHECKING:
     from cifar_lab.benchmark.comparison import Comparison
 
 
-class Network(StrEnum):
-    """A network of the report, with the settings that it is benchmarked with."""
-
-    CNN = "cnn"
-    VGG_A = "vgg_a"
-    RESNET14 = "resnet14"
-    ALL = "all"
+NETWORKS = ("cnn", "vgg_a", "resnet14")
 
 
 def benchmark(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Set for every loop, such as augment=randaugment or trainer=cpu.")
     ] = None,
-    model: Annotated[Network, typer.Option(help="Which network; VGG-A is the one with BatchNorm.")] = Network.ALL,
+    model: Annotated[
+        Literal["cnn", "vgg_a", "resnet14", "all"], typer.Option(help="Which network; VGG-A is the one with BatchNorm.")
+    ] = "all",
     batch_size: Annotated[str, typer.Option(help="Images a step; several joined by commas.")] = "128",
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each loop has.")] = 7,
     seconds: Annotated[float, typer.Option(min=0.01, help="About how long a turn takes.")] = 1.5,
@@ -48,13 +43,12 @@ def benchmark(
         raise UsageError(f"--batch-size {batch_size}: it takes numbers from 1 on, joined by commas")
     from cifar_lab.benchmark.comparison import compare, describe_host
 
-    names = [name for name in Network if name is not Network.ALL and model in (name, Network.ALL)]
     host = describe_host()
     if not as_json:
         print(_host_line(host), flush=True)
     comparisons = []
-    for name, size in itertools.product(names, sizes):
-        comparison = compare(str(name), overrides or [], size, rounds, seconds, host, variants=variants)
+    for name, size in itertools.product(NETWORKS if model == "all" else [model], sizes):
+        comparison = compare(name, overrides or [], size, rounds, seconds, host, variants=variants)
         comparisons.append(comparison)
         if not as_json:
             _show(comparison)

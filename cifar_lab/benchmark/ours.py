@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.profilers import PassThroughProfiler, Profiler
 
 from cifar_lab import train
 from cifar_lab.benchmark.watch import Watch
@@ -52,8 +52,6 @@ class Turns(Checkpoint):
         self._choose_profiler(trainer)
 
     def _choose_profiler(self, trainer: Any) -> None:
-        from lightning.pytorch.profilers import PassThroughProfiler
-
         if self.watch.in_phases != (trainer.profiler is self.profiler):
             trainer.profiler = self.profiler if self.watch.in_phases else PassThroughProfiler()
 

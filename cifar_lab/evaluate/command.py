@@ -4,42 +4,30 @@ import gc
 import json
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
-from cifar_lab.trained import Said
-from cifar_lab.trained.arguments import Networks, folder_of, load_noting, says_of_network, with_runs_below
+from cifar_lab.trained.arguments import Networks, Said, folder_of, load_noting, says_of_network, with_runs_below
 
 if TYPE_CHECKING:
     from cifar_lab.evaluate.evaluating import Settings
-
-
-class Split(StrEnum):
-    """Which images."""
-
-    TEST = "test"
-    VAL = "val"
-
-
-class TTA(StrEnum):
-    """Test-time augmentation."""
-
-    FLIP = "flip"
 
 
 @says_of_network()
 def evaluate(
     networks: Networks,
     said: Said,
-    split: Annotated[Split, typer.Option(help="val: the images that were held out of training.")] = Split.TEST,
+    split: Annotated[
+        Literal["test", "val"], typer.Option(help="val: the images that were held out of training.")
+    ] = "test",
     tta: Annotated[
-        TTA | None, typer.Option(help="Test-time augmentation; flip: the mean of an image's and its mirror's logits.")
+        Literal["flip"] | None,
+        typer.Option(help="Test-time augmentation; flip: the mean of an image's and its mirror's logits."),
     ] = None,
     reestimate_bn: Annotated[
         bool, typer.Option("--reestimate-bn", help="Estimate BatchNorm's statistics again, over the training images.")
@@ -55,7 +43,7 @@ def evaluate(
         raise UsageError(f"--output {output} with {len(paths)} networks; leave it out, or name one network")
     from cifar_lab.evaluate.evaluating import Settings
 
-    settings = Settings(split.value, None if tta is None else tta.value, reestimate_bn)
+    settings = Settings(split, tta, reestimate_bn)
     results = []
     for path in paths:
         try:
@@ -74,7 +62,7 @@ def evaluate(
 
 def _evaluate(path: Path, said: Said, settings: "Settings", output: Path | None, *, quiet: bool) -> dict[str, Any]:
     from cifar_lab.evaluate.evaluating import evaluate as measure
-    from cifar_lab.evaluate.output import write
+    from cifar_lab.evaluate.evaluating import write
 
     evaluation = measure(load_noting(path, said), settings)
     folder = output if output is not None else folder_of(path, "evaluation") / settings.name

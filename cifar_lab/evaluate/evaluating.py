@@ -1,20 +1,28 @@
-"""Evaluate one trained network."""
+"""Evaluate one trained network, and write the files of its evaluation."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from cifar_lab.config import build
 from cifar_lab.data.images import LabelledImages
 from cifar_lab.data.loader import BatchLoader
-from cifar_lab.evaluate import measures
-from cifar_lab.evaluate.calibration import calibration
+from cifar_lab.evaluate import figures, measures
 from cifar_lab.evaluate.measures import Scaled
+from cifar_lab.figures import Figure
 from cifar_lab.machine.exit_codes import UsageError
+from cifar_lab.runs import replacing
+from cifar_lab.runs.files import write_arrays, write_figure, write_table
 from cifar_lab.runs.labels import data_name
 from cifar_lab.terminal.printing import shown
-from cifar_lab.trained import Answers, Trained, answer
+from cifar_lab.trained import Answers, Trained, answer, confident_mistakes
+
+_MISTAKES = 24
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,6 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
 
 
 def _answers(trained: Trained, loader: BatchLoader, settings: Settings, split: str) -> Answers:
-    """Logits on a split's images; on a CPU in the batches of the run's own test."""
     return answer(trained, shown(loader, f"{trained.label}: {split}"), flip=settings.tta == "flip")
 
 
@@ -109,7 +116,7 @@ def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled
         **measures.accuracy(given),
         "own_test_acc": own,
         "loss": measures.mean_loss(given, criterion),
-        **calibration(given.logits, given.labels)._asdict(),
+        **measures.calibration(given.logits, given.labels)._asdict(),
         "temperature": scaled.temperatures,
         "temperature_fitted_on": scaled.fitted_on,
         **{f"{name}_scaled": value for name, value in scaled.measured._asdict().items()},
@@ -117,3 +124,50 @@ def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled
         "confusion_matrix": measures.confusion_matrix(given),
         "assumed": list(trained.assumed),
     }
+
+
+def write(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Write numbers and figures into a folder, which is made if it does not exist; return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result, answers = evaluation.result, evaluation.answers
+    with replacing(folder / "evaluation.json") as file:
+        json.dump(result, file, indent=2)
+    write_table(result["per_class"], folder / "per_class.csv")
+    write_arrays(folder / "answers.npz", {"logits": answers.logits.numpy(), "labels": answers.labels.numpy()})
+    title = f"{result['network']}\n{result['data']}, {_described(result)}: {result['acc']:.2%}"
+    classes = evaluation.trained.class_names(answers.logits.shape[1])
+    drawn = {
+        "confusion_matrix.png": figures.confusion_matrix(np.array(result["confusion_matrix"]), classes, title),
+        "reliability.png": _reliability(evaluation, title),
+    }
+    if (chosen := confident_mistakes(answers, _MISTAKES)).numel():
+        probability, predicted = answers.logits.double().softmax(1).max(1)
+        drawn["mistakes.png"] = figures.mistakes(
+            evaluation.images.images[chosen.to(evaluation.images.images.device)].cpu().numpy(),
+            [classes[label] for label in answers.labels[chosen].tolist()],
+            [classes[label] for label in predicted[chosen].tolist()],
+            probability[chosen].numpy(),
+            f"{title}\nthe wrong answers with the highest probability",
+        )
+    else:
+        (folder / "mistakes.png").unlink(missing_ok=True)
+    for name, figure in drawn.items():
+        write_figure(figure, folder / name, dpi=120)
+    return [folder / name for name in ("evaluation.json", "per_class.csv", "answers.npz", *drawn)]
+
+
+def _described(result: Mapping[str, Any]) -> str:
+    words = [f"{result['images']:,} {'test' if result['split'] == 'test' else 'validation'} images"]
+    words += ["image and mirror image averaged"] if result["tta"] else []
+    words += ["BatchNorm's statistics estimated again"] if result["reestimate_bn"] else []
+    return ", ".join(words)
+
+
+def _reliability(evaluation: Evaluation, title: str) -> Figure:
+    result, labels = evaluation.result, evaluation.answers.labels
+    words = " and ".join(f"{value:.3f}" for value in result["temperature"])
+    panels = {
+        f"as it is: ECE {result['ece']:.2%}": measures.reliability(evaluation.answers.logits, labels),
+        f"temperature {words}: ECE {result['ece_scaled']:.2%}": measures.reliability(evaluation.scaled.logits, labels),
+    }
+    return figures.reliability(panels, f"{title}\ntemperature fitted on {result['temperature_fitted_on']}")

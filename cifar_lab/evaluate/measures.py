@@ -3,21 +3,114 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
+    multiclass_calibration_error,
     multiclass_confusion_matrix,
     multiclass_f1_score,
     multiclass_precision,
     multiclass_recall,
 )
 
-from cifar_lab.evaluate.calibration import Calibration, calibration, cross_fitted, temperature
 from cifar_lab.statistics.accuracies import wilson_interval
 from cifar_lab.trained import Answers
 
 TOP = 5
+BINS = 15  # as in arXiv:1706.04599, table 1
+
+
+class Calibration(NamedTuple):
+    """How well probabilities fit; for each, smaller is better.
+
+    Attributes:
+        ece: Expected calibration error with 15 bins of equal width (arXiv:1706.04599, equation 3), from 0 to 1.
+        nll: Negative log-likelihood, nats, the mean over images.
+        brier: Brier score (Brier 1950): the squared distance of the probabilities from the true class, summed over the
+            classes and averaged over images, from 0 to 2.
+    """
+
+    ece: float
+    nll: float
+    brier: float
+
+
+class Reliability(NamedTuple):
+    """The bins of a reliability diagram.
+
+    Attributes:
+        confidence: Mean confidence in each bin, `(bins,)`; NaN if it is empty.
+        accuracy: The share of right answers, `(bins,)`; NaN if it is empty.
+        images: The number of images, `(bins,)`.
+    """
+
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    images: np.ndarray
+
+
+def calibration(logits: Tensor, labels: Tensor) -> Calibration:
+    """Measure the calibration of `logits` `(N, C)` against int64 `labels` `(N,)`."""
+    logits = logits.double()
+    probabilities = logits.softmax(1)
+    ece = multiclass_calibration_error(probabilities, labels, logits.shape[1], n_bins=BINS, norm="l1")
+    squares = (probabilities - F.one_hot(labels, logits.shape[1])).square().sum(1).mean()
+    return Calibration(float(ece), float(F.cross_entropy(logits, labels)), float(squares))
+
+
+def reliability(logits: Tensor, labels: Tensor) -> Reliability:
+    """Confidence and accuracy of `logits` `(N, C)` for int64 `labels` `(N,)`, in 15 bins of equal width."""
+    confidence, predicted = logits.double().softmax(1).max(1)
+    place = torch.bucketize(confidence, torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1], right=True)
+    count = torch.bincount(place, minlength=BINS).double()
+    means = [
+        torch.bincount(place, weights=values.double(), minlength=BINS) / count
+        for values in (confidence, predicted == labels)
+    ]
+    return Reliability(means[0].numpy(), means[1].numpy(), count.numpy().astype(int))
+
+
+def temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature: dividing logits by it minimises the negative log-likelihood (arXiv:1706.04599, section 4.2).
+
+    Args:
+        logits: `(N, C)`, of images that the network was not trained on.
+        labels: int64, `(N,)`.
+
+    Returns:
+        From 0.01 to 100: if every answer is right, no temperature is small enough.
+    """
+    logits = logits.double()
+
+    def nll(log_temperature: float) -> float:
+        return float(F.cross_entropy(logits / np.exp(log_temperature), labels))
+
+    # It is convex in the inverse temperature, so it has a single minimum in the logarithm too.
+    found = minimize_scalar(nll, bounds=(np.log(0.01), np.log(100)), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
+
+
+def cross_fitted(logits: Tensor, labels: Tensor) -> tuple[Tensor, list[float]]:
+    """Scale each half of the images by the temperature fitted on the other half: no probability has seen its own label.
+
+    Args:
+        logits: `(N, C)`, N at least 2.
+        labels: int64, `(N,)`.
+
+    Returns:
+        The scaled logits, and the temperature of each half.
+    """
+    scaled, temperatures = logits.double().clone(), []
+    fold = torch.arange(len(labels)) % 2
+    for number in range(2):
+        fitted = temperature(logits[fold != number], labels[fold != number])
+        scaled[fold == number] /= fitted
+        temperatures.append(fitted)
+    return scaled, temperatures
 
 
 class Scaled(NamedTuple):

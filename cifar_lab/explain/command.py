@@ -12,8 +12,7 @@ from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import Complaints, note, print_table, printable
-from cifar_lab.trained import Said, check_there
-from cifar_lab.trained.arguments import Network, folder_of, load_noting, says_of_network
+from cifar_lab.trained.arguments import Network, Said, check_there, folder_of, load_noting, says_of_network
 from cifar_lab.trained.photos import Resize, find_images, read_images
 
 if TYPE_CHECKING:

@@ -96,13 +96,9 @@ def _examples(
 
 
 def explain_examples(trained: Trained, examples: Sequence[Example], layer: str | None, folder: Path) -> Path:
-    """Write `gradcam.png`: each image, and which parts of it speak for the predicted class.
+    """Write `gradcam.png`: each image, at least one, and which parts of it speak for the predicted class.
 
-    Args:
-        trained: The network; computes in float32 here, whatever it was trained in.
-        examples: At least one.
-        layer: As for `map_layer`.
-        folder: Where the figure goes.
+    Computes in float32, whatever the network was trained in. `layer` is that of `map_layer`.
 
     Raises:
         ValueError: As `grad_cam` and `map_layer`.
@@ -113,11 +109,11 @@ def explain_examples(trained: Trained, examples: Sequence[Example], layer: str |
     labels = torch.tensor([example.label for example in examples], device=images.device)
     heats = grad_cam(model, (name, module), images, labels).cpu()
     overlaid = [
-        figures.Overlaid(
-            pixels=example.pixels.numpy(),
-            heat=heat.numpy(),
-            above=Path(example.name).name if example.true is None else f"is {example.true}",
-            beside=f"taken for {example.predicted}, {example.probability:.1%}",
+        (
+            example.pixels.numpy(),
+            heat.numpy(),
+            Path(example.name).name if example.true is None else f"is {example.true}",
+            f"taken for {example.predicted}, {example.probability:.1%}",
         )
         for example, heat in zip(examples, heats, strict=True)
     ]
@@ -140,7 +136,7 @@ def measured(
     """Measure activation layers over training images without augmentation, whose gradient could revive a unit.
 
     Args:
-        trained: The network; computes in float32 here.
+        trained: Computes in float32 here.
         count: Of images, the first of a shuffled epoch; all if there are fewer.
         complain: Called with a line for each layer that `measure` leaves out.
 

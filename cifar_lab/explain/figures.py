@@ -1,7 +1,7 @@
 """Figures of what a network looks at and what its units do."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,27 +19,12 @@ _MEASURED = {
 }
 
 
-class Overlaid(NamedTuple):
-    """An image with its Grad-CAM.
-
-    Attributes:
-        pixels: uint8 `(32, 32, 3)`.
-        heat: At least 0, `(32, 32)`.
-        above: What is written above the image.
-        beside: What is written above the overlay.
-    """
-
-    pixels: np.ndarray
-    heat: np.ndarray
-    above: str
-    beside: str
-
-
-def grad_cams(overlaid: Sequence[Overlaid], title: str) -> Figure:
+def grad_cams(overlaid: Sequence[tuple[np.ndarray, np.ndarray, str, str]], title: str) -> Figure:
     """Pairs of an image and its Grad-CAM laid over it, each map from 0 to its own maximum.
 
     Args:
-        overlaid: At least one.
+        overlaid: At least one image, uint8 `(32, 32, 3)`, with its heat, `(32, 32)` and at least 0, and what is written
+            above the image and above the overlay.
         title: Of the network and the layer.
     """
     pairs = min(_PAIRS, len(overlaid))

@@ -74,12 +74,8 @@ def first_filters(model: nn.Module) -> Tensor | None:
 
 def _check_maps(model: nn.Module, name: str, module: nn.Module, image: Tensor) -> None:
     seen: list[Any] = []
-    handle = module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    try:
-        with torch.no_grad():
-            model(image)
-    finally:
-        handle.remove()
+    with module.register_forward_hook(lambda _module, _inputs, output: seen.append(output)), torch.no_grad():
+        model(image)
     if len(seen) != 1 or not isinstance(seen[0], Tensor) or seen[0].ndim != 4:
         what = "has no maps" if len(seen) == 1 else f"is run {len(seen)} times for an image"
         convolutions = [key for key, part in model.named_modules() if isinstance(part, nn.Conv2d)]

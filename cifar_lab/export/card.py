@@ -24,15 +24,9 @@ _FACTS = ("best_epoch", "epochs", "fingerprint", "protocol", "precision", "train
 def write(
     trained: Trained, files: Sequence[Exported], compared: Images, tolerance: float, folder: Path, said: Said
 ) -> Path:
-    """Write the card next to the files that it describes.
+    """Write the card of at least one file next to these, in `folder`.
 
-    Args:
-        trained: The network.
-        files: Those that were written, at least one.
-        compared: What they were compared on.
-        tolerance: The largest difference of a logit that was accepted.
-        folder: Where the files are.
-        said: The command line, for the packages that it allows.
+    `compared` and `tolerance` are those of `writing.export`; `said` names the packages that are allowed.
 
     Raises:
         OSError: It cannot be written.

@@ -13,8 +13,7 @@ from cifar_lab.export.kinds import Format, Input, check_installed
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
-from cifar_lab.trained import Said, check_there
-from cifar_lab.trained.arguments import Network, folder_of, load_noting, says_of_network
+from cifar_lab.trained.arguments import Network, Said, check_there, folder_of, load_noting, says_of_network
 
 if TYPE_CHECKING:
     from cifar_lab.export.writing import Exported, Images

@@ -16,7 +16,7 @@ from cifar_lab.export.kinds import Format, Input
 from cifar_lab.machine import hardware, provenance
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.trained import Trained
-from cifar_lab.trained.description import KEY, Description
+from cifar_lab.trained.files import KEY, Description
 
 
 class Deployable(nn.Module):

@@ -16,6 +16,7 @@ from cifar_lab.export.formats import as_taken, encode, on_cpu
 from cifar_lab.export.kinds import Format, Input
 from cifar_lab.runs import replacing
 from cifar_lab.trained import Said, Trained, load
+from cifar_lab.trained.files import reason
 
 COUNT = 256
 _ALONE = 8  # images that are computed one by one too, to show that the batch size is free
@@ -106,7 +107,7 @@ def export(
         except OSError:
             raise
         except Exception as error:  # torch's exporters raise anything for a network that they cannot trace
-            yield replace(one, problem=f"the network cannot be exported: {_words(error)}")
+            yield replace(one, problem=f"the network cannot be exported: {reason(error)}")
             continue
         # Staged next to its place under its final name, by whose ending it is read: only compared files get there.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".") as staging:
@@ -123,10 +124,10 @@ def _compared(
     try:
         difference = _largest_difference(_reader(one, staged, said), trained, on)
     except Exception as error:  # so do the readers of a damaged file
-        return replace(one, problem=f"the file was removed, as it cannot be used: {_words(error)}")
+        return replace(one, problem=f"the file was removed, as it cannot be used: {reason(error)}")
     if not difference <= tolerance:  # or NaN
-        words = f"largest difference {difference:.1e} on {on.words}, more than --tolerance {tolerance:g}"
-        return replace(one, problem=f"the file was removed: {words}", difference=difference)
+        problem = f"the file was removed: largest difference {difference:.1e} on {on.words}"
+        return replace(one, problem=f"{problem}, more than --tolerance {tolerance:g}", difference=difference)
     os.replace(staged, one.path)
     return replace(one, size=len(content), sha256=hashlib.sha256(content).hexdigest(), difference=difference)
 
@@ -154,7 +155,3 @@ def _reader(one: Exported, path: Path, said: Said) -> Callable[[Tensor], Tensor]
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda pixels: torch.from_numpy(session.run(["logits"], {"images": as_taken(pixels, takes).numpy()})[0])
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

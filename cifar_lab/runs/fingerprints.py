@@ -101,7 +101,7 @@ def _available(data: Mapping[str, Any]) -> int | None:
 
 def recorded(result: Mapping[str, Any]) -> dict[str, Any]:
     """What the hardware of a finished run has chosen, by the keys of `HARDWARE`, as far as its result says so."""
-    device, used = result.get("hardware", {}).get("device"), result.get("optimizer_implementation")
+    device, used = str(result.get("hardware", {}).get("device")), str(result.get("optimizer_implementation"))
     return {
         "trainer.accelerator": {"cuda": "gpu"}.get(device, device),
         "trainer.precision": result.get("precision"),

@@ -16,11 +16,10 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, is_run
 from cifar_lab.terminal.printing import printable
 from cifar_lab.trained.architecture import Architecture, architecture, described
-from cifar_lab.trained.description import Description
-from cifar_lab.trained.files import SAFETENSORS, read
+from cifar_lab.trained.arguments import Said, check_there
+from cifar_lab.trained.files import SAFETENSORS, Description, read, reason
 from cifar_lab.trained.network import Trained
 from cifar_lab.trained.published_files import completed
-from cifar_lab.trained.said import Said, check_there
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -169,8 +168,7 @@ def _network(making: Mapping[str, Any], state: Mapping[str, Tensor], path: Path,
     except ValueError:
         raise
     except Exception as error:  # made-up arguments can make a class raise anything
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"{path}: what it says of its network makes none: {reason}") from None
+        raise UsageError(f"{path}: what it says of its network makes none: {reason(error)}") from None
     _check_sizes(model, state, path, words)
     model.load_state_dict(dict(state))
     return model

@@ -11,8 +11,8 @@ from cifar_lab.data.cifar10 import CLASSES
 from cifar_lab.data.datamodule import CIFAR10_MEAN, CIFAR10_STD
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.trained.architecture import Architecture
-from cifar_lab.trained.description import Description
-from cifar_lab.trained.said import Said
+from cifar_lab.trained.arguments import Said
+from cifar_lab.trained.files import Description
 
 _OF_MODEL = {"cnn": "leaky_relu", "resnet14": "swish", "resnet18": "swish"}  # VGGs: relu
 # Files that are not named by their settings: the best CNN's and SWA's, whose listing has this slope.
@@ -23,12 +23,6 @@ _HALVES = (0.5, 0.5, 0.5)
 
 def completed(path: Path, names: list[str], network: Architecture, said: Said) -> tuple[Description, list[str]]:
     """Describe a plain file of weights: by the command line, else by the file's name, else by the report's text.
-
-    Args:
-        path: Of the weights.
-        names: Of the weights.
-        network: By their shapes.
-        said: The command line.
 
     Returns:
         The description, and a line for each value of it that is assumed.

@@ -30,15 +30,6 @@ def test_a_loop_that_cannot_run_is_named(forks: None) -> None:
 
 
 def test_processes_take_turns_and_end(forks: None) -> None:
-    _race_two_loops()
-
-
-@pytest.mark.slow
-def test_new_processes_take_turns_and_end() -> None:
-    _race_two_loops()
-
-
-def _race_two_loops() -> None:
     for measured in race(Contest(WORDS, batch_size=8, loops=("plain", "best"), rounds=2, seconds=0.01)):
         assert len(measured.seconds_per_step) == 2
         assert min(measured.seconds_per_step) > 0

@@ -57,7 +57,7 @@ def test_it_finds_the_runs_own_accuracy_and_leaves_files(run: Run, command: Comm
 @pytest.fixture
 def _without_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make no tables and figures, which take the longest."""
-    monkeypatch.setattr("cifar_lab.evaluate.output.write", lambda evaluation, folder: [folder / "evaluation.json"])
+    monkeypatch.setattr("cifar_lab.evaluate.evaluating.write", lambda evaluation, folder: [folder / "evaluation.json"])
 
 
 @pytest.mark.usefixtures("_without_files")

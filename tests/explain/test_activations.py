@@ -45,7 +45,10 @@ def test_a_unit_that_is_never_positive_is_dead_where_the_activation_is_flat(acti
     assert told["dead"] == pytest.approx(told["dead_units"] / 11)
 
 
-def test_one_image_on_the_other_side_revives_a_unit() -> None:
+def test_a_saturated_unit_is_dead_too_and_one_image_on_the_other_side_revives_a_unit() -> None:
+    for activation in (nn.ReLU6(), nn.Tanh()):
+        (layer,) = measure(nn.Sequential(activation), [torch.full((3, 2), 100.0)])
+        assert (layer.dead_units, layer.negative_only_units) == (2, 0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False), nn.ReLU())
     with torch.no_grad():
         model[1].weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0]]))  # type: ignore[operator, union-attr]
@@ -72,12 +75,6 @@ def test_its_numbers_are_those_of_inputs_and_outputs(activation: Activation) -> 
     assert layer.std == pytest.approx(float(far.double().std(correction=0)), rel=1e-3)
 
 
-def test_a_saturated_unit_is_dead_too() -> None:
-    for activation in (nn.ReLU6(), nn.Tanh()):
-        (layer,) = measure(nn.Sequential(activation), [torch.full((3, 2), 100.0)])
-        assert (layer.dead_units, layer.negative_only_units) == (2, 0)
-
-
 def test_a_pool_before_the_activation_leaves_both_counts_as_they_are() -> None:
     torch.manual_seed(3)
     convolution = nn.Conv2d(3, 40, 3, padding=1)
@@ -94,13 +91,8 @@ def test_a_pool_before_the_activation_leaves_both_counts_as_they_are() -> None:
 def test_every_activation_of_a_network_has_its_row() -> None:
     images = torch.randn(2, 3, 32, 32)
     layers = measure(CNN((4, 5, 6), activation=nn.ReLU).eval(), [images])
-    assert [(layer.layer, layer.units) for layer in layers] == [
-        ("conv_layers.3", 4),
-        ("conv_layers.7", 5),
-        ("conv_layers.11", 6),
-        ("fc_layers.1", 512),
-        ("fc_layers.4", 256),
-    ]
+    units = {"conv_layers.3": 4, "conv_layers.7": 5, "conv_layers.11": 6, "fc_layers.1": 512, "fc_layers.4": 256}
+    assert [(layer.layer, layer.units) for layer in layers] == [*units.items()]
     names = [layer.layer for layer in measure(ResNet((1, 1), (8, 8)).eval(), [images])]
     stages = [f"layer{stage}.0.activation{number}" for stage in (1, 2) for number in (1, 2)]
     assert names == ["activation1", *stages]
@@ -130,17 +122,13 @@ class Step(nn.Module):
         return (inputs.detach() > 0).float()
 
 
-def test_an_activation_that_is_used_twice_has_two_rows() -> None:
-    layers = measure(Shared(nn.ReLU()), torch.randn(6, 4).split(2))
+def test_an_activation_that_is_used_twice_has_two_rows_and_ones_own_is_known_by_its_name() -> None:
+    images = torch.randn(6, 4).split(2)
+    layers = measure(Shared(nn.ReLU()), images)
     assert [(layer.layer, layer.units) for layer in layers] == [("activation", 3), ("activation#2", 2)]
-
-
-def test_ones_own_activation_is_known_by_its_name() -> None:
-    model = Shared(Half())
-    assert measure(model, [torch.randn(6, 4)]) == []
-    layers = measure(model, [torch.randn(6, 4)], "Half")
-    assert [layer.activation for layer in layers] == ["Half", "Half"]
-    assert [layer.dead_units for layer in measure(Shared(Step()), [torch.randn(6, 4)], "Step")] == [3, 2]
+    assert measure(Shared(Half()), images) == []
+    assert [layer.activation for layer in measure(Shared(Half()), images, "Half")] == ["Half", "Half"]
+    assert [layer.dead_units for layer in measure(Shared(Step()), images, "Step")] == [3, 2]
 
 
 def test_a_layer_whose_shape_does_not_tell_its_units_is_named() -> None:
@@ -150,8 +138,6 @@ def test_a_layer_whose_shape_does_not_tell_its_units_is_named() -> None:
     assert [layer.layer for layer in layers] == ["1"]
     (complaint,) = told
     assert complaint.startswith("3 ") and "(N, 2, 3)" in complaint
-
-
-def test_what_mixes_features_is_no_activation_layer() -> None:
+    # What mixes features is no activation layer.
     assert measure(nn.Sequential(nn.Softmax(dim=1)), [torch.randn(2, 3)]) == []
     assert totals([])["dead"] is None

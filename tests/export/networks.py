@@ -8,23 +8,18 @@ from typing import Any
 
 import onnxruntime
 import torch
+import yaml
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from cifar_lab.config import build
+from cifar_lab.config import build, conf_folder
 from cifar_lab.export.formats import on_cpu
 from cifar_lab.export.kinds import Format, Input
 from cifar_lab.export.writing import Exported, Images, export
 from cifar_lab.trained import Said, Trained, load
 
-ACTIVATIONS = {
-    "relu": {"_target_": "torch.nn.ReLU", "_partial_": True},
-    "leaky_relu": {"_target_": "torch.nn.LeakyReLU", "_partial_": True, "negative_slope": 0.1},
-    "elu": {"_target_": "torch.nn.ELU", "_partial_": True},
-    "swish": {"_target_": "torch.nn.SiLU", "_partial_": True},
-    "gelu": {"_target_": "torch.nn.GELU", "_partial_": True},
-    "mish": {"_target_": "torch.nn.Mish", "_partial_": True},
-}
+_FILES = sorted((conf_folder() / "activation").glob("*.yaml"))
+ACTIVATIONS = {file.stem: yaml.safe_load(file.read_text()) for file in _FILES}
 _VGG = {"_target_": "cifar_lab.models.VGG", "stages": [[4], [8], [8, 8], [8, 8], [8, 8]], "hidden": 8}
 NETWORKS: dict[str, Mapping[str, Any]] = {
     "cnn": {"_target_": "cifar_lab.models.CNN", "filters": [4, 4, 4]},

@@ -116,18 +116,17 @@ def test_a_runs_own_weights_are_exported_and_again_without_the_run(
     assert told["card"] == "out/model_card.md"
 
 
-def test_a_card_says_that_the_test_set_chose_the_epoch(run: Run, command: Command) -> None:
-    run.result_file.write_text(json.dumps({**run.result(), "protocol": "report"}))
-    assert command(run.folder, *LIGHT_WORK)[0] == 0
-    assert CHOSEN in (run.folder / "export" / "model_card.md").read_text()
-
-
-def test_an_accuracy_is_told_only_of_the_weights_that_it_was_measured_with(run: Run, command: Command) -> None:
+def test_a_card_has_the_accuracy_of_its_weights_alone_and_says_that_the_test_set_chose_the_epoch(
+    run: Run, command: Command
+) -> None:
     code, _, err = command(run.last_checkpoint, *LIGHT_WORK)
     assert (code, err) == (0, "")
     folder = run.checkpoints / "last-export"
     assert "%" not in (folder / "model_card.md").read_text()
     assert not {"test/acc", "val/acc"} & set(load(folder / "model.safetensors").facts)
+    run.result_file.write_text(json.dumps({**run.result(), "protocol": "report"}))
+    assert command(run.folder, *LIGHT_WORK)[0] == 0
+    assert CHOSEN in (run.folder / "export" / "model_card.md").read_text()
 
 
 def test_what_is_assumed_of_a_file_alone_is_noted_and_stands_in_its_card(

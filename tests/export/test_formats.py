@@ -1,11 +1,16 @@
-"""Every format computes what the network does, for every architecture, and describes it."""
+"""Every format computes what the network does and describes it; a file that does not never gets its name."""
 
+import copy
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from torch import Tensor, nn
 
+from cifar_lab.export import writing
 from cifar_lab.export.kinds import Format, Input
 from cifar_lab.export.writing import Exported
 from cifar_lab.trained import Trained, load
@@ -31,11 +36,22 @@ CASES = [
     ("resnet14", "swish", True),
 ]
 QUICK = [("vgg_a_dropout", "leaky_relu", True), ("vgg_a_light", "relu", False), ("resnet14", "leaky_relu", True)]
+GRAPHS = [Format.TORCH_EXPORT, pytest.param(Format.ONNX, marks=pytest.mark.slow)]
+Files = tuple[Trained, dict[Format, Exported]]
 
 
-def test_files_compute_and_describe_and_hold_no_paths(
-    cnn: tuple[Trained, dict[Format, Exported]],
-) -> None:
+@pytest.fixture(scope="module")
+def cnn(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """A network, and its file of each format but ONNX: it takes the longest, and `test_command.py` reads one."""
+    folder = tmp_path_factory.mktemp("cnn")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        trained = network(folder)
+        files = exported(trained, folder / "out", Format.SAFETENSORS, Format.TORCH_EXPORT)
+        return trained, {one.kind: one for one in files}
+
+
+def test_files_compute_and_describe_and_hold_no_paths(cnn: Files) -> None:
     trained, files = cnn
     graph = files[Format.TORCH_EXPORT].path
     check_graph(graph, trained)
@@ -77,10 +93,55 @@ def test_safetensors_holds_the_network(tmp_path: Path, option: str, activation: 
     assert not again.assumed
 
 
-@pytest.mark.parametrize("kind", [Format.TORCH_EXPORT, pytest.param(Format.ONNX, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", GRAPHS)
 def test_a_graph_of_floats_takes_images_from_0_to_1(tmp_path: Path, kind: Format) -> None:
     trained, images = network(tmp_path), pixels()
     (graph,) = exported(trained, tmp_path / "out", kind, takes=Input.FLOAT)
     floats = (images.permute(0, 3, 1, 2).float() / 255).contiguous()
     found = onnx_logits(graph.path, floats) if kind is Format.ONNX else torch.export.load(graph.path).module()(floats)
     check(found, trained, images)
+
+
+@pytest.mark.parametrize("kind", [Format.SAFETENSORS, *GRAPHS])
+@pytest.mark.parametrize(("change", "difference"), [(0.01, "1.0e-02"), (math.nan, " nan ")])
+def test_a_file_of_other_weights_is_refused_and_leaves_nothing(
+    cnn: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Format, change: float, difference: str
+) -> None:
+    trained, files = cnn
+    (file,) = (files[kind],) if kind in files else exported(trained, tmp_path / "right", kind)
+    content = file.path.read_bytes()
+    monkeypatch.setattr(writing, "encode", lambda *_: content)
+    other = copy.deepcopy(trained.model)
+    with torch.no_grad():
+        other.get_parameter("fc_layers.6.bias")[3] += change
+    (one,) = exported(replace(trained, model=other), tmp_path / "out", kind)
+    assert one.problem is not None
+    for fact in (difference, "--tolerance", "0.0001"):
+        assert fact in one.problem
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("kind", Format)
+def test_a_damaged_file_is_refused_and_the_one_before_it_stays(
+    cnn: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Format
+) -> None:
+    trained, files = cnn
+    before = tmp_path / files.get(kind, files[Format.SAFETENSORS]).path.name
+    before.write_bytes(b"whole")
+    monkeypatch.setattr(writing, "encode", lambda *_: b"nothing of this kind")
+    (one,) = exported(trained, tmp_path, kind)
+    assert one.problem is not None
+    assert "\n" not in one.problem
+    assert (before.read_bytes(), list(tmp_path.iterdir())) == (b"whole", [before])
+
+
+def test_a_network_that_no_graph_can_follow_is_one_line(tmp_path: Path) -> None:
+    class Choosing(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flatten(1)[:, :10] if images.sum() > 0 else images.flatten(1)[:, 10:20]
+
+    trained = replace(network(tmp_path), model=Choosing())
+    (one,) = exported(trained, tmp_path / "out", Format.TORCH_EXPORT)
+    assert one.problem is not None
+    assert "\n" not in one.problem
+    assert not list((tmp_path / "out").iterdir())

@@ -100,18 +100,15 @@ def test_a_file_of_a_run_has_the_runs_configuration(run: Run, kept: Path) -> Non
         torch.testing.assert_close(trained.model.state_dict(), load(run.folder).model.state_dict())
 
 
-def test_weights_of_another_network_are_refused(run: Run, kept: Path) -> None:
-    state = torch.load(kept, weights_only=True)
-    torch.save({name: value for name, value in state.items() if not name.startswith("conv_layers.1.")}, kept)
-    with pytest.raises(ValueError, match=r"cnn filters=\[4,4,4\] bn=false.* cnn bn=true .*conv_layers\.1\."):
-        load(run.folder)
-
-
-def test_what_a_run_says_itself_cannot_be_said_otherwise(run: Run) -> None:
+def test_another_network_than_the_runs_or_than_asked_for_is_refused(run: Run, kept: Path) -> None:
     with pytest.raises(ValueError, match="--activation, --mean"):
         load(run.folder, Said(activation="relu", mean=(0.5, 0.5, 0.5)))
     with pytest.raises(ValueError, match=r"bn=true.* vgg_a bn=false"):
         load(run.folder, Said(model="vgg_a", bn=False))
+    state = torch.load(kept, weights_only=True)
+    torch.save({name: value for name, value in state.items() if not name.startswith("conv_layers.1.")}, kept)
+    with pytest.raises(ValueError, match=r"cnn filters=\[4,4,4\] bn=false.* cnn bn=true .*conv_layers\.1\."):
+        load(run.folder)
 
 
 def test_without_its_file_of_weights_a_run_has_its_best_checkpoint_and_without_that_nothing(run: Run) -> None:
@@ -177,14 +174,18 @@ def test_a_folder_that_makes_more_than_a_network_is_refused(run: Run, tmp_path: 
         load(run.folder)
 
 
-def test_an_accuracy_is_known_of_the_chosen_weights_alone(run: Run, kept: Path) -> None:
-    assert "test/acc" in load(run.folder).facts
+def test_an_accuracy_is_known_of_the_chosen_weights_alone_and_names_of_classes_are_plain(run: Run, kept: Path) -> None:
+    result = run.result()
+    run.result_file.write_text(json.dumps({**result, "classes": ["\x1b[31mred", *result["classes"][1:]]}))
+    trained = load(run.folder)
+    assert "test/acc" in trained.facts
+    assert trained.classes[0] == "?[31mred"
     snapshot = run.folder / "snapshots" / "epoch_0001.pt"
     snapshot.parent.mkdir()
     shutil.copy(kept, snapshot)
     facts = load(snapshot).facts
     assert "test/acc" not in facts
-    assert facts["fingerprint"] == run.result()["fingerprint"]
+    assert facts["fingerprint"] == result["fingerprint"]
 
 
 def test_of_a_run_that_goes_on_the_best_epoch_so_far_counts(run: Run) -> None:
@@ -206,9 +207,3 @@ def test_what_this_machine_has_not_is_replaced_and_said(run: Run, changes: dict[
     assert missing in said
     device = hardware.training_device("auto") if "accelerator" in changes else "cpu"
     assert (trained.native.device, trained.native.precision) == (device, "32-true")
-
-
-def test_names_of_classes_are_plain(run: Run) -> None:
-    result = run.result()
-    run.result_file.write_text(json.dumps({**result, "classes": ["\x1b[31mred", *result["classes"][1:]]}))
-    assert load(run.folder).classes[0] == "?[31mred"
