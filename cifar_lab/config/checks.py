@@ -209,6 +209,8 @@ def check_together(config: Mapping[str, Any]) -> None:
     start = averaging.get("start")
     if start is not None and round(start * averaging.get("epochs", epochs)) >= epochs:
         raise UsageError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it lower")
+    if str(config["augment"].get("_target_")).startswith("cifar_lab.data.mixing.") and not config["augment"]["alpha"]:
+        raise UsageError("augment.alpha=0 mixes nothing; set it above 0, or augment=flip_crop")
     if config["cuda_graphs"]:
         if not config["compile"]:
             raise UsageError("cuda_graphs=true records what torch.compile has made; set compile=true too")

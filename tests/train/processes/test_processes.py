@@ -80,6 +80,7 @@ ROWS = {
         *("trainer.accumulate_grad_batches=2", "l1=1e-4", "grad_clip=0.5", "averaging=ema", "augment=randaugment"),
     ),
     "swa, cutout, plateau": ("averaging=swa", "averaging.start=0.5", "augment=cutout", "scheduler=plateau"),
+    "mixup, label smoothing": ("augment=mixup", "loss=label_smoothing"),
 }
 
 
