@@ -1,4 +1,7 @@
-"""The losses that torch lacks, or names otherwise; each is called `(logits, labels)`."""
+"""The losses that torch lacks, or names otherwise; each is called `(logits, labels)`.
+
+Labels are int64 `(N,)`, or probabilities `(N, C)` of the classes, as mixed images have.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -43,18 +46,21 @@ class FocalLoss(nn.Module):
         self.gamma = gamma
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of logits `(N, C)` against int64 labels `(N,)`, a scalar."""
-        cross_entropy = F.cross_entropy(logits, labels, reduction="none")
+        """The mean loss of logits `(N, C)` against labels, a scalar; of probabilities, its mean over the classes."""
+        is_mixed = labels.ndim == 2
+        cross_entropy = -logits.log_softmax(1) if is_mixed else F.cross_entropy(logits, labels, reduction="none")
         # 1 - p by expm1 keeps its digits where p is near 1; the clamp keeps the power's gradient finite at p = 1.
         miss = -torch.expm1(-cross_entropy)
         if self.gamma != 0:
             cross_entropy = miss.clamp_min(torch.finfo(miss.dtype).tiny) ** self.gamma * cross_entropy
-        return self.alpha * cross_entropy.mean()
+        return self.alpha * ((labels * cross_entropy).sum(1) if is_mixed else cross_entropy).mean()
 
 
 class MSELoss(nn.Module):
-    """Squared distance of the raw logits from the one-hot labels, the mean over batch and classes."""
+    """Squared distance of the raw logits from one-hot labels or probabilities, the mean over batch and classes."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of logits `(N, C)` against int64 labels `(N,)`, a scalar."""
-        return F.mse_loss(logits, F.one_hot(labels, logits.shape[1]).to(logits.dtype))
+        """The mean loss of logits `(N, C)` against labels, a scalar."""
+        if labels.ndim == 1:
+            labels = F.one_hot(labels, logits.shape[1])
+        return F.mse_loss(logits, labels.to(logits.dtype))

@@ -1,4 +1,4 @@
-"""The report's sign-based optimizer, and the choice of torch's fastest implementation of its own."""
+"""Sign-based optimizers, and the choice of torch's fastest implementation of its own."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ class SignSGD(Optimizer):
 
     `buffer = momentum * buffer + (1 - momentum) * sign(gradient + weight_decay * weight)`, then
     `weight -= lr * buffer`. It averages signs, so it is neither signSGD, whose step is the sign of one gradient
-    (arXiv:1802.04434, algorithm 1), nor Signum, whose step is the sign of an average of gradients (algorithm 2).
+    (arXiv:1802.04434, algorithm 1), nor `Signum`, whose step is the sign of an average of gradients (algorithm 2).
     Unlike the report's own code it leaves the gradients as they are.
 
     Args:
@@ -28,6 +28,8 @@ class SignSGD(Optimizer):
     Raises:
         ValueError: `lr` or `weight_decay` is negative, or `momentum` lies outside [0, 1).
     """
+
+    _averages_signs = True
 
     def __init__(
         self,
@@ -68,11 +70,24 @@ class SignSGD(Optimizer):
         buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         # The sum is a new tensor, so that taking its sign in place leaves the gradient alone.
-        signs = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
-        torch._foreach_sign_(signs)
+        averaged = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
+        if self._averages_signs:
+            torch._foreach_sign_(averaged)
         torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, signs, alpha=1 - group["momentum"])
-        torch._foreach_add_(weights, buffers, alpha=-group["lr"])
+        torch._foreach_add_(buffers, averaged, alpha=1 - group["momentum"])
+        steps = buffers if self._averages_signs else torch._foreach_sign(buffers)
+        torch._foreach_add_(weights, steps, alpha=-group["lr"])
+
+
+class Signum(SignSGD):
+    """Sign of the momentum of the gradients (arXiv:1802.04434, algorithm 2).
+
+    `buffer = momentum * buffer + (1 - momentum) * (gradient + weight_decay * weight)`, then
+    `weight -= lr * sign(buffer)`; momentum 0 is signSGD (algorithm 1). Arguments and errors are those of `SignSGD`.
+    Departure: the paper's algorithm 2 has no weight decay; this one is an L2 penalty, as in `SignSGD`.
+    """
+
+    _averages_signs = False
 
 
 def make_optimizer(

@@ -40,7 +40,7 @@ def test_a_job_leaves_nothing_in_a_gpus_memory(lab: Lab) -> None:
     assert left[0] == left[1]
 
 
-@pytest.mark.parametrize("augment", ["flip_crop", "cutout", "randaugment"])
+@pytest.mark.parametrize("augment", ["flip_crop", "cutout", "randaugment", "mixup", "cutmix"])
 @pytest.mark.parametrize(
     "arguments", [[], ["averaging=ema", "l1=1e-4"], ["loss=mse", "optimizer=sgd"], ["compile=true"]]
 )

@@ -45,6 +45,30 @@ def test_gradients_are_those_of_finite_differences(loss: torch.nn.Module, logits
     assert torch.autograd.gradcheck(lambda x: loss(x, LABELS), logits.requires_grad_())
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [FocalLoss(0.5, 2), FocalLoss(1, 0), LabelSmoothingCrossEntropy(0.1), MSELoss(), torch.nn.CrossEntropyLoss()],
+)
+def test_mixed_labels_have_the_gradient_of_the_mean_over_both_labels(
+    loss: torch.nn.Module, logits: torch.Tensor
+) -> None:
+    # The papers' own code: weight * loss(first) + (1 - weight) * loss(second); mse differs from it by a constant.
+    logits.requires_grad_()
+    first, second = F.one_hot(LABELS, 10).double(), F.one_hot(LABELS.roll(1), 10).double()
+    torch.testing.assert_close(loss(logits, first), loss(logits, LABELS))
+    (mixed,) = torch.autograd.grad(loss(logits, 0.3 * first + 0.7 * second), logits)
+    (expected,) = torch.autograd.grad(0.3 * loss(logits, LABELS) + 0.7 * loss(logits, LABELS.roll(1)), logits)
+    torch.testing.assert_close(mixed, expected)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_loss_of_certain_answers_to_mixed_labels_has_a_finite_gradient(gamma: float) -> None:
+    logits = torch.tensor([[200.0, 0.0], [-200.0, 0.0]], requires_grad=True)
+    loss = FocalLoss(1, gamma)(logits, torch.tensor([[1.0, 0.0], [0.25, 0.75]]))
+    loss.backward()
+    assert loss.isfinite() and logits.grad is not None and logits.grad.isfinite().all()
+
+
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="smoothing=2"):
         LabelSmoothingCrossEntropy(2)

@@ -61,6 +61,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
         ["optimizer=adamw", "l1=1e-4"],
         ["optimizer=sgd", "loss=focal", "averaging=ema"],
         ["optimizer=sign_sgd", "loss=label_smoothing"],
+        ["optimizer=signum", "loss=focal", "augment=mixup"],
     ],
 )
 def test_a_step_reads_no_tensor(composed: Compose, tmp_path: Path, reads: Reads, arguments: list[str]) -> None:

@@ -6,49 +6,69 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cifar_lab.optimizers import SignSGD, make_optimizer
+from cifar_lab.optimizers import SignSGD, Signum, make_optimizer
+
+Sign = Callable[[Tensor], Tensor]
 
 
+def plain(values: Tensor) -> Tensor:
+    return values
+
+
+# The report's optimizer averages signs, Signum takes the average's sign.
+@pytest.mark.parametrize(("kind", "inside", "outside"), [(SignSGD, torch.sign, plain), (Signum, plain, torch.sign)])
 @pytest.mark.parametrize("foreach", [None, True, False])
 @pytest.mark.parametrize(("momentum", "decay"), [(0.9, 1e-2), (0.0, 0.0), (0.5, 0.0)])
-def test_sign_sgd_follows_its_formula(foreach: bool | None, momentum: float, decay: float) -> None:
+def test_sign_optimizers_follow_their_formulas(
+    kind: type[SignSGD], inside: Sign, outside: Sign, foreach: bool | None, momentum: float, decay: float
+) -> None:
     generator = torch.Generator().manual_seed(0)
     start = [torch.randn(shape, generator=generator) for shape in [(3, 4), (5,)]]
     gradients = [[torch.randn(weight.shape, generator=generator) for weight in start] for _ in range(7)]
     parameters = [nn.Parameter(weight.clone()) for weight in start]
-    optimizer = SignSGD(parameters, lr=0.1, momentum=momentum, weight_decay=decay, foreach=foreach)
+    optimizer = kind(parameters, lr=0.1, momentum=momentum, weight_decay=decay, foreach=foreach)
     for step in gradients:
         for parameter, gradient in zip(parameters, step, strict=True):
             parameter.grad = gradient.clone()
         optimizer.step()
     for parameter, expected, steps in zip(parameters, start, zip(*gradients, strict=True), strict=True):
         buffer = torch.zeros_like(expected)
-        for gradient in steps:  # the report's formula
-            buffer = momentum * buffer + (1 - momentum) * torch.sign(gradient + decay * expected)
-            expected -= 0.1 * buffer
+        for gradient in steps:
+            buffer = momentum * buffer + (1 - momentum) * inside(gradient + decay * expected)
+            expected -= 0.1 * outside(buffer)
         torch.testing.assert_close(parameter.detach(), expected)
 
 
-def test_sign_sgd_leaves_the_gradient_and_weights_without_one_alone() -> None:
+def test_signum_without_momentum_is_sign_sgd_without_momentum() -> None:
+    weights = [nn.Parameter(torch.linspace(-1, 1, 5)) for _ in range(2)]
+    for weight, kind in zip(weights, (SignSGD, Signum), strict=True):
+        weight.grad = torch.tensor([0.5, -3.0, 0.0, 1e-9, 2.0])
+        kind([weight], momentum=0.0).step()
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("kind", [SignSGD, Signum])
+def test_sign_sgd_leaves_the_gradient_and_weights_without_one_alone(kind: type[SignSGD]) -> None:
     weight, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
     weight.grad = torch.tensor([0.5, -0.5, 0.0])
     before = weight.grad.clone()
-    SignSGD([weight, unused], weight_decay=0.1).step()
+    kind([weight, unused], weight_decay=0.1).step()
     assert torch.equal(weight.grad, before)
     assert torch.equal(unused, torch.ones(2))
 
 
-def test_sign_sgd_continues_from_its_saved_state() -> None:
+@pytest.mark.parametrize("kind", [SignSGD, Signum])
+def test_sign_sgd_continues_from_its_saved_state(kind: type[SignSGD]) -> None:
     def steps(optimizer: SignSGD, weight: nn.Parameter, count: int) -> None:
         for _ in range(count):
             weight.grad = torch.sin(7 * weight.detach())
             optimizer.step()
 
     weight = nn.Parameter(torch.linspace(-1, 1, 5))
-    optimizer = SignSGD([weight])
+    optimizer = kind([weight])
     steps(optimizer, weight, 3)
     twin = nn.Parameter(weight.detach().clone())
-    resumed = SignSGD([twin])
+    resumed = kind([twin])
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     steps(optimizer, weight, 3)
     steps(resumed, twin, 3)

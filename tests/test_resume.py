@@ -87,6 +87,10 @@ COMPOSITIONS = {
     "part of an epoch": ("trainer.limit_train_batches=5",),
     "sgd, mse, randaugment, l1": ("optimizer=sgd", "loss=mse", "augment=randaugment", "l1=1e-4"),
     "cutout, report": ("augment=cutout", "protocol=report", "optimizer=sign_sgd"),
+    "mixup, focal, signum": ("augment=mixup", "loss=focal", "optimizer=signum"),
+    "cutmix, mse, ema, accumulation": (
+        *("augment=cutmix", "loss=mse", "averaging=ema", "trainer.accumulate_grad_batches=3"),
+    ),
 }
 
 

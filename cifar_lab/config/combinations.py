@@ -20,6 +20,9 @@ def check_together(config: Mapping[str, Any]) -> None:
     """
     _check_optimizer(config)
     _check_schedule(config["scheduler"])
+    augment = config["augment"]
+    if str(augment.get("_target_")).startswith("cifar_lab.data.mixing.") and not augment["alpha"]:
+        raise UsageError("augment.alpha=0 mixes nothing; set it above 0, or augment=flip_crop")
     averaging, epochs, precision = config["averaging"], config["epochs"], config["trainer"]["precision"]
     start = averaging.get("start")
     if start is not None and round(start * averaging.get("epochs", epochs)) >= epochs:

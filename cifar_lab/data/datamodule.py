@@ -156,7 +156,7 @@ class InMemoryDataModule(L.LightningDataModule):
         if batch_size is None:
             batch_size = _CPU_EVAL_BATCH_SIZE if device.type == "cpu" else _EVAL_BATCH_SIZE
         data = LabelledImages(*(tensor.to(device) for tensor in self._splits[split]))
-        return BatchLoader(data, batch_size, self.mean, self.std, part=part, **options)
+        return BatchLoader(data, batch_size, self.mean, self.std, part=part, num_classes=len(self.classes), **options)
 
 
 class CIFAR10DataModule(InMemoryDataModule):

@@ -42,11 +42,13 @@ class BatchLoader:
         batch_size: Images per batch; the last batch holds what is left.
         mean: Per channel, in the units of [0, 1] images.
         std: Per channel, in the same units.
-        augment: Changes each batch; None leaves it as it is.
+        augment: Changes each batch; None leaves it as it is. One with a method `mix`, such as
+            `cifar_lab.data.mixing.MixUp`, mixes the normalised images and their labels too.
         shuffle: Visit the images in a new order each epoch.
         seed: Non-negative; varies order and augmentation.
         part: Index of the part of each batch to yield, and the number of parts, one per process that trains. Their
             sizes differ by one image at most, and joined they are the batch to the bit.
+        num_classes: Number of classes, which mixed labels are probabilities of.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class BatchLoader:
         shuffle: bool = False,
         seed: int = 0,
         part: tuple[int, int] = (0, 1),
+        num_classes: int = 10,
     ) -> None:
         self.data = data
         self.batch_size = batch_size
@@ -66,6 +69,7 @@ class BatchLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.part = part
+        self.num_classes = num_classes
         self.epoch = 0
         self._given = (0, 0)  # the epoch of the last iteration, and how many of its batches were yielded
         self._resumes = (0, 0)
@@ -82,7 +86,10 @@ class BatchLoader:
         return -(-len(self.data.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield float32 images `(B, 3, 32, 32)` and int64 labels `(B,)`, or the part of them."""
+        """Yield float32 images `(B, 3, 32, 32)` and int64 labels `(B,)`, or the part of them.
+
+        Mixed labels are float32 probabilities `(B, num_classes)`.
+        """
         epoch = self.epoch
         first = self._resumes[1] if self._resumes[0] == epoch else 0
         self._resumes = (0, 0)
@@ -92,9 +99,15 @@ class BatchLoader:
                 continue
             self._given = epoch, index + 1
             images, labels = self.data.take(chosen)
-            if self.augment is not None:  # the whole batch, so that an image's draws do not depend on the process
-                images = self.augment(images, keyed_generator(_AUGMENTATION, self.seed, epoch, index))
             mine = share(len(chosen), *self.part)
+            if self.augment is not None:  # the whole batch, so that an image's draws do not depend on the process
+                generator = keyed_generator(_AUGMENTATION, self.seed, epoch, index)
+                images = self.augment(images, generator)
+                if mix := getattr(self.augment, "mix", None):
+                    whole = normalise(images, self._mean, self._std)
+                    images, labels = mix(whole, labels, self.num_classes, generator)
+                    yield images[mine], labels[mine]
+                    continue
             yield normalise(images[mine], self._mean, self._std), labels[mine]
 
     def state_dict(self) -> dict[str, int]:
@@ -122,4 +135,6 @@ class BatchLoader:
 
     def _with(self, data: LabelledImages, part: tuple[int, int]) -> "BatchLoader":
         mean, std = self._mean.tolist(), self._std.tolist()
-        return BatchLoader(data, self.batch_size, mean, std, self.augment, self.shuffle, self.seed, part)
+        return BatchLoader(
+            data, self.batch_size, mean, std, self.augment, self.shuffle, self.seed, part, self.num_classes
+        )

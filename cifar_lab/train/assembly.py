@@ -5,6 +5,7 @@ import os
 from functools import partial
 from typing import Any
 
+import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment  # type: ignore[attr-defined]
@@ -27,7 +28,7 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
     """The module that the configuration describes; its weights come from the global random state.
 
     Raises:
-        ValueError: The model has another number of classes than the data.
+        ValueError: The model has another number of classes than the data, or the loss takes no mixed labels.
     """
     datamodule.setup()
     num_classes = len(datamodule.classes)
@@ -38,7 +39,7 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
         )
     return Classifier(
         build(config.model),
-        build(config.loss),
+        _make_loss(config, datamodule),
         build(config.optimizer),
         build_scheduler(config.scheduler, total_steps(config, datamodule), config.epochs),
         num_classes=num_classes,
@@ -47,6 +48,20 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
         memory_format=native.memory_format,
         seed=config.seed,
     )
+
+
+def _make_loss(config: DictConfig, datamodule: InMemoryDataModule) -> Any:
+    loss, num_classes = build(config.loss), len(datamodule.classes)
+    if hasattr(datamodule.augment, "mix"):
+        logits = torch.zeros(num_classes + 1, num_classes)
+        try:
+            float(loss(logits, logits.softmax(1)))
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise UsageError(
+                f"loss._target_={config.loss._target_}: it takes no probabilities as labels, which "
+                f"augment._target_={config.augment._target_} makes: {' '.join(str(error).split())}"
+            ) from None
+    return loss
 
 
 def make_callbacks(config: DictConfig, attempt: Attempt, throughput: Throughput, averaging: Any) -> list[Any]:

@@ -49,11 +49,12 @@ class SplitMetrics(nn.Module):
     def update(self, logits: Tensor, labels: Tensor, **means: Tensor) -> None:
         """Add a batch: logits `(N, num_classes)`, labels `(N,)`, and named scalars that are means over it.
 
-        N may be 0, as a process's part of a small batch may be empty.
+        Labels that are probabilities `(N, num_classes)` of mixed images count as their most probable class for the
+        accuracy. N may be 0, as a process's part of a small batch may be empty.
         """
         if not len(labels):
             return
-        self.acc.update(logits, labels)
+        self.acc.update(logits, labels.argmax(1) if labels.ndim == 2 else labels)
         for name, value in means.items():
             getattr(self, name).update(value, len(labels))
 

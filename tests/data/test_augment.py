@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from cifar_lab.data.augment import crop, flip, flip_crop, identity
 from cifar_lab.data.cutout import cutout
+from cifar_lab.data.mixing import CutMix, MixUp
 from cifar_lab.data.randaugment import randaugment
 from tests.data.pictures import random_images, seeded
 
@@ -82,7 +83,7 @@ def test_flip_crop_draws_offsets_and_flips_uniformly_and_independently() -> None
         assert scipy.stats.chisquare(neighbours.numpy()).pvalue > 1e-4
 
 
-every_augmentation = pytest.mark.parametrize("augment", [flip_crop, cutout, randaugment])
+every_augmentation = pytest.mark.parametrize("augment", [flip_crop, cutout, randaugment, MixUp(), CutMix()])
 
 
 @every_augmentation

@@ -57,6 +57,7 @@ COMPOSITIONS = {
     "accumulation": ("trainer.accumulate_grad_batches=2", "grad_clip=0.01"),
     "bf16": ("trainer.precision=bf16-mixed", "optimizer=sign_sgd", "loss=focal"),
     "a VGG with dropout, without BatchNorm": ("model=vgg_a_dropout", "model.stages=[[4],[4]]", "bn=false"),
+    "mixed labels": ("augment=cutmix", "loss=focal", "optimizer=signum"),
 }
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cifar_lab.data.augment import flip_crop, identity
 from cifar_lab.data.cutout import cutout
 from cifar_lab.data.loader import BatchLoader
+from cifar_lab.data.mixing import CutMix, MixUp
 from cifar_lab.data.randaugment import randaugment
 from cifar_lab.machine import ranks
 from cifar_lab.machine.interruption import Interrupted, Interruption
@@ -49,10 +50,10 @@ def test_parts_joined_are_the_whole_and_differ_by_one_at_most(of: int, among: in
 
 
 def loader(part: tuple[int, int] = (0, 1), **options: object) -> BatchLoader:
-    return BatchLoader(numbered_images(), 5, MEAN, STD, part=part, shuffle=True, **options)  # type: ignore[arg-type]
+    return BatchLoader(numbered_images(), 5, MEAN, STD, part=part, shuffle=True, num_classes=23, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("augment", [None, identity, flip_crop, cutout, randaugment])
+@pytest.mark.parametrize("augment", [None, identity, flip_crop, cutout, randaugment, MixUp(), CutMix()])
 @pytest.mark.parametrize("among", [2, 3])
 def test_the_parts_of_a_batch_joined_are_the_batch_to_the_bit(augment: object, among: int) -> None:
     own = [loader((number, among), augment=augment) for number in range(among)]
