@@ -10,7 +10,7 @@ from cifar_lab.runs import Sweep, replacing
 from cifar_lab.runs.labels import val_label
 from cifar_lab.runs.outputs import write_figure
 from cifar_lab.statistics.accuracies import accuracy_interval
-from cifar_lab.table import figures, text
+from cifar_lab.table import figures, pairs, text
 from cifar_lab.table.comparison import Comparison, Row
 from cifar_lab.terminal.printing import print_table
 
@@ -51,7 +51,7 @@ def write(comparison: Comparison, folder: Path) -> None:
 def show(comparison: Comparison, folder: Path | None) -> None:
     """Print the table and what its runs have in common, and write it if there is a folder; raises as `write`."""
     print_table(text.table(comparison).to_dict("records"), left=(*comparison.columns, "protocol", "state"))
-    for line in text.facts(comparison):
+    for line in (*text.facts(comparison), *pairs.described(comparison.rows)):
         print(line)
     if folder is not None:
         write(comparison, folder)
