@@ -29,6 +29,7 @@ def compare(
 ) -> None:
     """Test the best composition against each other one by seed, or, with a run of each, their networks by image."""
     comparison = compare_folders(paths)
+    from cifar_lab.table.comparison import by_name
     from cifar_lab.table.pairs import by_seed, check_comparable
 
     records = [record for row in comparison.rows for record in row.finished]
@@ -38,7 +39,7 @@ def compare(
             "runs of equal composition and seed count once"
         )
     check_comparable(records)
-    rows = {row.label: row for row in comparison.rows if row.finished}
+    rows = by_name([row for row in comparison.rows if row.finished])
     if len(rows) == 1 or len(rows) == len(records):
         pairs = _by_image(_single(rows), said)
     else:

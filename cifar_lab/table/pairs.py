@@ -10,7 +10,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Record
 from cifar_lab.statistics.accuracies import Interval
 from cifar_lab.statistics.paired import Tested, holm, paired_t, seeds_needed
-from cifar_lab.table.comparison import Row
+from cifar_lab.table.comparison import Row, by_name
 
 _TEST_IMAGES = ("data._target_", "data.num_test", "data.data_seed")
 _MOST_WRITTEN = 10
@@ -131,11 +131,10 @@ def described(rows: Sequence[Row]) -> list[str]:
         check_comparable([record for row in finished for record in row.finished])
     except UsageError as error:
         return [f"- not tested: {error}"]
-    named = {row.label: row for row in finished}
-    pairs = by_seed(named)
+    pairs = by_seed(by_name(finished))
     lines = [pair.words() for pair in pairs[:_MOST_WRITTEN]]
     if len(pairs) > len(lines):
         lines.append(f"- {len(pairs) - len(lines):,} more pairs, all corrected together: `cifar-lab compare FOLDER`")
-    if untested := len(named) - 1 - len(pairs):
+    if untested := len(finished) - 1 - len(pairs):
         lines.append(f"- pairs not tested: {untested:,}, of fewer than 2 common seeds; 2 are needed, 5 are better")
     return lines

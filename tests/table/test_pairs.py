@@ -70,6 +70,11 @@ def test_a_page_ends_in_the_differences_in_words(tmp_path: object) -> None:
     assert described(rows[:1]) == []
 
 
+def test_rows_of_one_label_are_not_lost() -> None:
+    (line,) = described([_row("ce", ROWS["ce"]), _row("ce", ROWS["mse"])])
+    holds(line, "ce (90.38%) less ce (2)")
+
+
 def test_of_many_pairs_a_few_are_written() -> None:
     lines = described([_row(f"{number}", [0.5, 0.5 + number / 1000]) for number in range(30)])
     assert len(lines) == 11
