@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "Train a composition, or each of a sweep; by Hydra.",
     "search": "Search for the best settings, by Optuna.",
     "table": "Compare the runs of a sweep, or any runs.",
+    "compare": "Test whether compositions, or two networks, differ.",
     "reproduce": "Run every row of the published report.",
     "report": "Set runs beside the published rows, as a page.",
     "evaluate": "Measure trained networks: accuracy, calibration, mistakes.",

@@ -2,13 +2,14 @@
 
 import itertools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from cifar_lab.statistics.accuracies import Interval, accuracy_interval
+from cifar_lab.statistics.paired import holm
 
 SEEDS_FOR_INTERVALS = 3
 SEEDS_FOR_TESTS = 5
@@ -87,19 +88,6 @@ def welch(first: np.ndarray, second: np.ndarray) -> tuple[float, Interval, float
         tested = stats.ttest_ind(first, second, equal_var=False)
     interval = tested.confidence_interval(0.95)
     return mean, (float(interval.low), float(interval.high)), float(tested.pvalue)
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's step-down correction of a family's p `(k,)`, in their order (Holm 1979, Scandinavian J. of Statistics 6).
-
-    The smallest times k, the next times k - 1, and so on, never decreasing and at most 1.
-    """
-    p = np.asarray(p_values, dtype=float)
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(stepped, 1)
-    return corrected
 
 
 def differences(rows: Mapping[str, np.ndarray]) -> list[Difference]:

@@ -43,7 +43,6 @@ def compare_folders(paths: Iterable[Path]) -> "Comparison":
     Raises:
         ValueError: There is no run.
     """
-    from cifar_lab.table.comparison import compare
     from cifar_lab.table.records import collect
 
     for path in paths:
@@ -61,6 +60,8 @@ def compare_folders(paths: Iterable[Path]) -> "Comparison":
     records = collect([(runs[place], sweep.jobs()) for place, sweep in sweeps.items()] + [(runs[None], [])])
     if not records:
         raise UsageError(f"no run in {', '.join(map(str, paths))}; a run's folder holds a status.json")
+    from cifar_lab.table.comparison import compare
+
     return compare(records)
 
 

@@ -1,6 +1,7 @@
 """Runs side by side: a row for each composition, over its seeds, and a column for each setting that varies."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,6 +95,17 @@ class Comparison:
     def frame(self) -> pd.DataFrame:
         """The table in numbers: accuracies from 0 to 1, other numbers as means over the finished runs."""
         return pd.DataFrame([{**row.cells, **_numbers(row)} for row in self.rows])
+
+
+def by_name(rows: Sequence[Row], title: str = "") -> dict[str, Row]:
+    """Each row under a name that no other has: its label, `title` if that is empty, and a number for a second one."""
+    seen: Counter[str] = Counter()
+    names = {}
+    for row in rows:
+        name = row.label or title
+        seen[name] += 1
+        names[name if seen[name] == 1 else f"{name} ({seen[name]})"] = row
+    return names
 
 
 def _numbers(row: Row) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Compared runs as a table on the terminal and in files, and as figures."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,8 @@ from cifar_lab.runs import Sweep, replacing
 from cifar_lab.runs.files import write_figure
 from cifar_lab.runs.labels import val_label
 from cifar_lab.statistics.accuracies import accuracy_interval
-from cifar_lab.table import figures, text
-from cifar_lab.table.comparison import Comparison, Row
+from cifar_lab.table import figures, pairs, text
+from cifar_lab.table.comparison import Comparison, by_name
 from cifar_lab.terminal.printing import print_table
 
 _INTERVALS = "95 % intervals: Student's over seeds from three runs on, else the span of Wilson's of each run"
@@ -51,7 +50,7 @@ def write(comparison: Comparison, folder: Path) -> None:
 def show(comparison: Comparison, folder: Path | None) -> None:
     """Print the table and what its runs have in common, and write it if there is a folder; raises as `write`."""
     print_table(text.table(comparison).to_dict("records"), left=(*comparison.columns, "protocol", "state"))
-    for line in text.facts(comparison):
+    for line in (*text.facts(comparison), *pairs.described(comparison.rows)):
         print(line)
     if folder is not None:
         write(comparison, folder)
@@ -60,7 +59,7 @@ def show(comparison: Comparison, folder: Path | None) -> None:
 
 def curves(comparison: Comparison, title: str) -> Figure | None:
     """Curves of every run that has trained an epoch and has not diverged; None if there is none."""
-    named = _named(comparison, title)
+    named = by_name(comparison.rows, title)
     every = {
         name: [record.metrics for record in row.records if record.metrics is not None] for name, row in named.items()
     }
@@ -73,7 +72,7 @@ def curves(comparison: Comparison, title: str) -> Figure | None:
 
 def accuracies(comparison: Comparison, title: str) -> Figure | None:
     """Test accuracies of every composition with a result; None if there is none."""
-    named = _named(comparison, title)
+    named = by_name(comparison.rows, title)
     rows = {name: row for name, row in named.items() if len(row.values("test/acc"))}
     if not rows:
         return None
@@ -92,14 +91,3 @@ def drawn_rows(comparison: Comparison) -> Comparison:
     means = [values.mean() if len(values := row.values("test/acc")) else -1.0 for row in comparison.rows]
     best = np.sort(np.argsort(means, kind="stable")[-_BEST_DRAWN:])
     return Comparison(comparison.columns, tuple(comparison.rows[index] for index in best))
-
-
-def _named(comparison: Comparison, title: str) -> dict[str, Row]:
-    """Each row under a name that no other has; all rows share out the colours, whichever of them a figure shows."""
-    seen: Counter[str] = Counter()
-    named = {}
-    for row in comparison.rows:
-        name = row.label or title
-        seen[name] += 1
-        named[name if seen[name] == 1 else f"{name} ({seen[name]})"] = row
-    return named

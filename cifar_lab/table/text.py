@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cifar_lab.runs.labels import data_name, protocol_words
+from cifar_lab.table import pairs
 from cifar_lab.table.comparison import Comparison, Row
 
 CHOSEN, LAST, VAL = "test acc %", "test acc %, last epoch", "val acc %"
@@ -52,6 +53,7 @@ def over_seeds(values: np.ndarray) -> str:
 def markdown(comparison: Comparison, title: str, folder: Path, pictures: Sequence[str] = ()) -> str:
     """The whole comparison, of at least one run, as a page in `folder`, where its `pictures` are too."""
     parts = [f"# {title}", "\n".join(facts(comparison)), as_markdown(table(comparison)), _READING]
+    parts += ["## Differences", "\n".join(tested)] if (tested := pairs.described(comparison.rows)) else []
     parts += [f"![{Path(name).stem}]({name})" for name in pictures]
     parts += ["## Runs", as_markdown(_runs(comparison.rows, folder))]
     return "\n\n".join(part for part in parts if part) + "\n"

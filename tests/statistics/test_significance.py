@@ -3,6 +3,7 @@ import pytest
 from scipy import stats
 
 from cifar_lab.statistics import significance
+from cifar_lab.statistics.paired import holm
 
 
 def test_a_prediction_interval_holds_the_share_that_it_says() -> None:
@@ -24,17 +25,6 @@ def test_noise_is_the_binomial_interval_of_one_run_and_the_prediction_interval_o
     half = 4.302653 * 0.01 * (4 / 3) ** 0.5
     found = significance.noise_interval(np.array([0.90, 0.91, 0.92]), 10_000)
     assert found == pytest.approx((0.91 - half, 0.91 + half))
-
-
-def test_holm_by_its_own_example_and_at_most_1() -> None:
-    # p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") of R.
-    assert significance.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert significance.holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
-
-
-def test_holm_keeps_the_error_rate_of_the_family() -> None:
-    drawn = np.random.default_rng(1).uniform(size=(4000, 6))
-    assert np.mean([significance.holm(p).min() < 0.05 for p in drawn]) <= 0.06
 
 
 def test_welch_is_that_of_unequal_variances() -> None:
@@ -60,7 +50,7 @@ def test_rows_of_five_seeds_or_more_are_tested_with_a_correction_over_the_table(
     pairs = significance.differences(rows)
     assert [(pair.first, pair.second) for pair in pairs] == [("a", "b"), ("a", "d"), ("b", "d")]
     assert [pair.is_significant for pair in pairs] == [True, True, False]
-    assert [pair.adjusted for pair in pairs] == pytest.approx(list(significance.holm([pair.p for pair in pairs])))
+    assert [pair.adjusted for pair in pairs] == pytest.approx(list(holm([pair.p for pair in pairs])))
 
 
 def test_the_bootstrap_of_three_seeds_is_no_wider_than_their_range_and_of_many_is_the_normal_interval() -> None:

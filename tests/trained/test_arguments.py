@@ -16,7 +16,7 @@ finally: print("imported", *sys.modules)
 """
 
 
-@pytest.mark.parametrize("command", ["evaluate", "predict", "explain", "export"])
+@pytest.mark.parametrize("command", ["evaluate", "predict", "explain", "export", "compare"])
 @pytest.mark.parametrize("arguments", [["--help"], ["nowhere", "image.png"]], ids=["help", "refusal"])
 def test_help_and_refusals_wait_for_no_torch(command: str, arguments: list[str]) -> None:
     line = [sys.executable, "-c", SCRIPT.format(command=command), *arguments[: 1 if command == "export" else 2]]
@@ -25,7 +25,7 @@ def test_help_and_refusals_wait_for_no_torch(command: str, arguments: list[str])
     assert not HEAVY & set(modules.split())
     if arguments == ["--help"]:
         assert done.returncode == 0, done.stderr
-        holds(page, f"cifar-lab {command}", "RUN|WEIGHTS", "--allow")
+        holds(page, f"cifar-lab {command}", "RUN..." if command == "compare" else "RUN|WEIGHTS", "--allow")
     else:
         assert done.returncode == 2
         names(done.stderr, "nowhere")

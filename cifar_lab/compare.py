@@ -1,0 +1,128 @@
+"""Test whether compositions or networks differ: `python -m cifar_lab.compare RUN RUN...`, or a sweep's folder."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cifar_lab.machine.exit_codes import UsageError
+from cifar_lab.table import compare_folders
+from cifar_lab.terminal.command import run_command
+from cifar_lab.terminal.printing import note
+from cifar_lab.trained import Said
+from cifar_lab.trained.arguments import load_noting, says_of_network
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cifar_lab.runs import Record, Run
+    from cifar_lab.table.comparison import Row
+    from cifar_lab.table.pairs import Pair
+
+
+@says_of_network(without=("model", "bn", "activation", "negative_slope", "mean", "std", "precision"))
+def compare(
+    paths: Annotated[list[Path], typer.Argument(help="Runs; folders are searched for runs.", metavar="RUN...")],
+    said: Said,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a list of pairs, instead of text.")] = False,
+) -> None:
+    """Test the best composition against each other one by seed, or, with a run of each, their networks by image."""
+    comparison = compare_folders(paths)
+    from cifar_lab.table.comparison import by_name
+    from cifar_lab.table.pairs import by_seed, check_comparable
+
+    records = [record for row in comparison.rows for record in row.finished]
+    if len(records) < 2:
+        raise UsageError(
+            f"{len(records)} finished run in {', '.join(map(str, paths))}, a comparison needs 2; "
+            "runs of equal composition and seed count once"
+        )
+    check_comparable(records)
+    rows = by_name([row for row in comparison.rows if row.finished])
+    if len(rows) == 1 or len(rows) == len(records):
+        pairs = _by_image(_single(rows), said)
+    else:
+        pairs = by_seed(rows)
+        if not pairs:
+            raise UsageError("no composition shares 2 seeds with the best one; train more, or name one run of each")
+        for name in rows.keys() - {one for pair in pairs for one in (pair.first, pair.second)}:
+            seeds = ", ".join(str(record.seed) for record in rows[name].finished)
+            note(f"{name} (seed {seeds}) is left out: it shares fewer than 2 seeds with the best composition")
+    if as_json:
+        print(json.dumps([pair.plain() for pair in pairs], indent=2))
+    else:
+        print("\n".join(pair.words() for pair in pairs))
+
+
+def _single(rows: "dict[str, Row]") -> "dict[str, Record]":
+    """The runs by name: the composition's, or the seed of several of one composition."""
+    if len(rows) > 1:
+        return {name: row.finished[0] for name, row in rows.items()}
+    (row,) = rows.values()
+    return {f"seed={record.seed}": record for record in row.finished}
+
+
+def _by_image(records: "dict[str, Record]", said: Said) -> "list[Pair]":
+    import numpy as np
+
+    from cifar_lab.runs import Run
+    from cifar_lab.statistics.paired import mcnemar
+    from cifar_lab.table.pairs import corrected
+
+    best, *others = sorted(records, key=lambda name: -records[name].result["test/acc"])
+    labels, right = {}, {}
+    for name, record in records.items():
+        assert record.folder is not None  # of a finished run that was found in a folder
+        labels[name], predicted = _predictions(Run(record.folder), record, said)
+        right[name] = predicted == labels[name]
+    found = []
+    for other in others:
+        if not np.array_equal(labels[best], labels[other]):
+            raise UsageError(f"{records[best].folder} and {records[other].folder} were tested on different images")
+        counts = int((right[best] & ~right[other]).sum()), int((right[other] & ~right[best]).sum())
+        tested = mcnemar(*counts, len(right[best]))
+        shares = float(right[best].mean()), float(right[other].mean())
+        found.append((best, other, shares, len(right[best]), tested, {"discordant": counts}))
+    return corrected("image", found)
+
+
+def _predictions(run: "Run", record: "Record", said: Said) -> "tuple[np.ndarray, np.ndarray]":
+    """True and predicted classes of the test images, `(N,)`: of an evaluation that found the run's own, or computed."""
+    import numpy as np
+
+    from cifar_lab.runs.reading import UnreadableError, read_arrays
+
+    own = np.array(record.result.get("confusion_matrix", []))
+
+    def is_own(labels: np.ndarray, predicted: np.ndarray) -> bool:
+        counts = np.zeros_like(own)
+        np.add.at(counts, (labels, predicted), 1)
+        return np.array_equal(counts, own)
+
+    try:
+        arrays = read_arrays(run.folder / "evaluation" / "test" / "answers.npz")
+        kept = arrays["labels"], arrays["logits"].argmax(1)
+        if is_own(*kept):
+            return kept
+    except (FileNotFoundError, UnreadableError, KeyError, IndexError):
+        pass
+    from cifar_lab.terminal.printing import shown
+    from cifar_lab.trained import answer
+
+    trained = load_noting(run.folder, said)
+    answers = answer(trained, shown(trained.datamodule().test_dataloader(), f"{trained.label}: test"))
+    labels, predicted = answers.labels.numpy(), answers.logits.argmax(1).numpy()
+    accuracy = float((labels == predicted).mean())
+    if round(accuracy * len(labels)) != round(record.result["test/acc"] * len(labels)):
+        note(f"{run.folder}: accuracy {accuracy:.2%} here, the run's own test found {record.result['test/acc']:.2%}")
+    return labels, predicted
+
+
+def main() -> None:
+    """The command line."""
+    run_command(compare)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Paired comparisons: of runs by seed, and of two networks by image.
+
+By `scipy.special`, as the import of `scipy.stats` takes longer than a table of a hundred runs.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import bdtr, chdtrc, nctdtr, ndtri, stdtr, stdtrit
+
+from cifar_lab.statistics.accuracies import Interval
+
+EXACT_BELOW = 25
+"""McNemar's test is exact for fewer discordant images than that."""
+
+
+class Tested(NamedTuple):
+    """The difference of two accuracies, its 95 % confidence interval, and the two-sided p."""
+
+    difference: float
+    interval: Interval
+    p: float
+
+
+def paired_t(first: np.ndarray, second: np.ndarray) -> Tested:
+    """Student's paired t-test of `first - second` (Student 1908, Biometrika 6).
+
+    Args:
+        first: `(n,)`, one number for each seed.
+        second: `(n,)`, of the same seeds.
+
+    Raises:
+        ValueError: There are fewer than two pairs, or the shapes differ.
+    """
+    if first.shape != second.shape or len(first) < 2:
+        raise ValueError(f"a paired t-test needs two pairs or more, not {first.shape} and {second.shape}")
+    differences = first - second
+    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / len(first) ** 0.5
+    if math.isclose(error, 0, abs_tol=1e-12):  # no noise at all, where the test has no number
+        return Tested(mean, (mean, mean), float(math.isclose(mean, 0, abs_tol=1e-12)))
+    half = float(stdtrit(len(first) - 1, 0.975)) * error
+    return Tested(mean, (mean - half, mean + half), 2 * float(stdtr(len(first) - 1, -abs(mean) / error)))
+
+
+def mcnemar(only_first: int, only_second: int, total: int) -> Tested:
+    """McNemar's test of two networks on the same images (McNemar 1947, Psychometrika 12).
+
+    The exact binomial test below 25 discordant images, else chi-square with one degree of freedom and Edwards'
+    correction for continuity (Dietterich 1998, Neural Computation 10). The interval is that of Agresti & Min (2005,
+    Statistics in Medicine 24): Wald's after half an image is added to each of the four counts.
+
+    Args:
+        only_first: Number of images that the first network alone classifies correctly.
+        only_second: Number of images that the second network alone classifies correctly.
+        total: Number of images.
+
+    Raises:
+        ValueError: A count is negative, `total` is 0, or the counts are more than `total`.
+    """
+    discordant = only_first + only_second
+    if min(only_first, only_second) < 0 or not 0 < total >= discordant:
+        raise ValueError(f"{only_first} and {only_second} of {total} images are no discordant counts")
+    if discordant < EXACT_BELOW:
+        p = min(1.0, 2 * float(bdtr(min(only_first, only_second), discordant, 0.5)))
+    else:
+        p = float(chdtrc(1, max(0, abs(only_first - only_second) - 1) ** 2 / discordant))
+    centre = (only_first - only_second) / (total + 2)
+    half = float(ndtri(0.975)) * math.sqrt((discordant + 1) / (total + 2) - centre**2) / math.sqrt(total + 2)
+    interval = max(-1.0, centre - half), min(1.0, centre + half)
+    return Tested((only_first - only_second) / total, interval, p)
+
+
+def seeds_needed(deviation: float, difference: float = 0.005, power: float = 0.8) -> int:
+    """The number of seeds with which a two-sided paired t-test at 5 % finds a true difference with this power.
+
+    The smallest n for which a noncentral t with n - 1 degrees of freedom and noncentrality `difference / deviation *
+    sqrt(n)` exceeds the critical value with probability `power` (Cohen 1988, "Statistical Power Analysis", chapter 2).
+    Significance in the wrong direction does not count.
+
+    Args:
+        deviation: Standard deviation of the differences between seeds, in the unit of `difference`.
+        difference: The true difference, above 0.
+        power: From 0.5 to 1.
+    """
+    shift = math.inf if deviation == 0 else difference / deviation
+    # The normal approximation, a lower bound, leaves few numbers to try.
+    seeds = max(2, math.floor((float(ndtri(0.975) + ndtri(power)) / shift) ** 2))
+    while nctdtr(seeds - 1, min(shift * seeds**0.5, 1e3), stdtrit(seeds - 1, 0.975)) > 1 - power:
+        seeds += 1
+    return seeds
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's step-down correction of a family's p `(k,)`, in their order (Holm 1979, Scandinavian J. of Statistics 6).
+
+    The smallest times k, the next times k - 1, and so on, never decreasing and at most 1.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(stepped, 1)
+    return corrected

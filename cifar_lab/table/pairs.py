@@ -1,0 +1,140 @@
+"""The best composition of a table against each other one, paired by seed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cifar_lab.machine.exit_codes import UsageError
+from cifar_lab.runs import Record
+from cifar_lab.statistics.accuracies import Interval
+from cifar_lab.statistics.paired import Tested, holm, paired_t, seeds_needed
+from cifar_lab.table.comparison import Row, by_name
+
+_TEST_IMAGES = ("data._target_", "data.num_test", "data.data_seed")
+_MOST_WRITTEN = 10
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The difference of two test accuracies.
+
+    Attributes:
+        first: Name of the composition or run from which `second` is subtracted.
+        second: Name of the other one.
+        accuracies: Of both, from 0 to 1, over the seeds or images that they share.
+        paired_by: `seed`: paired t-test; `image`: McNemar's test.
+        number: Of seeds, or of images.
+        difference: `first` less `second`.
+        interval: Its 95 % confidence interval, for this pair alone.
+        p: Two-sided.
+        adjusted: `p` by Holm's correction over the pairs.
+        seeds_needed: To find a difference of half a point at power 0.8, with the deviation of these seeds.
+        discordant: Number of images that `first` alone, and `second` alone, classifies correctly.
+    """
+
+    first: str
+    second: str
+    accuracies: tuple[float, float]
+    paired_by: str
+    number: int
+    difference: float
+    interval: Interval
+    p: float
+    adjusted: float
+    seeds_needed: int | None = None
+    discordant: tuple[int, int] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """The attributes, by name."""
+        return asdict(self)
+
+    def words(self) -> str:
+        """One line, in percentage points."""
+        low, high = self.interval
+        found = "differ" if self.adjusted < 0.05 else "not told apart"
+        line = (
+            f"- {self.first} ({self.accuracies[0]:.2%}) less {self.second} ({self.accuracies[1]:.2%}): "
+            f"{100 * self.difference:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f}, p {self.p:.2g}"
+            f"{f', by Holm {self.adjusted:.2g}' if self.adjusted != self.p else ''}: {found}"
+        )
+        if self.discordant is not None:
+            only_first, only_second = self.discordant
+            return (
+                f"{line}; {self.number:,} images, right by the first alone {only_first:,}, the second {only_second:,}"
+            )
+        return f"{line}; {self.number} seeds, half a point takes {self.seeds_needed:,}"
+
+
+def check_comparable(records: Sequence[Record]) -> None:
+    """Refuse finished runs whose test accuracies do not compare.
+
+    Raises:
+        ValueError: They have different test sets or protocols.
+    """
+    for name, of in (("protocols", _protocol), ("test sets", _test_set)):
+        different = sorted({of(record) for record in records})
+        if len(different) > 1:
+            raise UsageError(f"runs of different {name} do not compare: {'; '.join(different)}")
+
+
+def _protocol(record: Record) -> str:
+    return f"protocol={record.protocol}"
+
+
+def _test_set(record: Record) -> str:
+    own = [f"{key}={record.settings[key]}" for key in _TEST_IMAGES if key in record.settings]
+    return ", ".join([f"data={record.result['options']['data']}", f"{record.result['test_size']:,} images", *own])
+
+
+def by_seed(rows: Mapping[str, Row]) -> list[Pair]:
+    """Test the row of the highest mean test accuracy against each other row, over the seeds that both have finished.
+
+    Args:
+        rows: At least one, each with a finished run, by name.
+
+    Returns:
+        In the order of the rows' mean accuracy, the highest first; without those that share fewer than two seeds.
+    """
+    best, *others = sorted(rows, key=lambda name: -rows[name].values("test/acc").mean())
+    seeds = {name: {record.seed: record.result["test/acc"] for record in row.finished} for name, row in rows.items()}
+    found = []
+    for other in others:
+        common = sorted(seed for seed in seeds[best].keys() & seeds[other].keys() if seed is not None)
+        if len(common) < 2:
+            continue
+        first, second = (np.array([seeds[name][seed] for seed in common]) for name in (best, other))
+        needed = seeds_needed(float((first - second).std(ddof=1)))
+        means = float(first.mean()), float(second.mean())
+        found.append((best, other, means, len(common), paired_t(first, second), {"seeds_needed": needed}))
+    return corrected("seed", found)
+
+
+def corrected(
+    paired_by: str, found: Sequence[tuple[str, str, tuple[float, float], int, Tested, Mapping[str, Any]]]
+) -> list[Pair]:
+    """Correct tested pairs by Holm; each is its names, accuracies, number, test and further attributes."""
+    adjusted = holm([tested.p for *_, tested, _ in found]).tolist()
+    return [
+        Pair(first, second, accuracies, paired_by, number, *tested, p, **more)
+        for (first, second, accuracies, number, tested, more), p in zip(found, adjusted, strict=True)
+    ]
+
+
+def described(rows: Sequence[Row]) -> list[str]:
+    """Lines on the best row against each other row of a table; none if fewer than two rows have a result."""
+    finished = [row for row in rows if row.finished]
+    if len(finished) < 2:
+        return []
+    try:
+        check_comparable([record for row in finished for record in row.finished])
+    except UsageError as error:
+        return [f"- not tested: {error}"]
+    pairs = by_seed(by_name(finished))
+    lines = [pair.words() for pair in pairs[:_MOST_WRITTEN]]
+    if len(pairs) > len(lines):
+        lines.append(f"- {len(pairs) - len(lines):,} more pairs, all corrected together: `cifar-lab compare FOLDER`")
+    if untested := len(finished) - 1 - len(pairs):
+        lines.append(f"- pairs not tested: {untested:,}, of fewer than 2 common seeds; 2 are needed, 5 are better")
+    return lines
