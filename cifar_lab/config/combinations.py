@@ -18,6 +18,8 @@ def check_together(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: In one line.
     """
+    if config["retrain"] and config["resume"] not in (None, "auto"):
+        raise UsageError("retrain=true begins anew, and resume= goes on; leave one of them out")
     _check_optimizer(config)
     _check_schedule(config["scheduler"])
     augment = config["augment"]

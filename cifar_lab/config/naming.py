@@ -47,7 +47,7 @@ def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
         fingerprinted: Add the fingerprint, so that the same command finds the same folder and another one does not.
     """
     lines = [str(line).lstrip("+") for line in _root_.hydra.overrides.task]
-    common = {"name", "resume", "retry_failed", "retry_diverged", "jobs_per_device"}
+    common = {"name", "resume", "retrain", "retry_failed", "retry_diverged", "jobs_per_device"}
     common |= set(_root_.hydra.job.config.override_dirname.exclude_keys)
     choices = ",".join(line for line in lines if line.partition("=")[0] not in common) or "default"
     bare = re.sub(r"[\[\]{}'\"]", "", choices)

@@ -39,6 +39,7 @@ class Schema:
     callbacks: Any = MISSING
     allow: list[str] = MISSING
     resume: str | None = MISSING
+    retrain: bool = MISSING
     retry_failed: bool = MISSING
     retry_diverged: bool = MISSING
     jobs_per_device: int = MISSING

@@ -41,7 +41,7 @@ class Jobs:
 
     def is_settled(self, run: Run) -> bool:
         """Whether nothing is left to do for a job whose command line has left this run."""
-        return run.has_result()
+        return run.has_result() and not self.plan.composition["retrain"]
 
     def run_all(self) -> None:
         """Run all, and once more those that another process was training when their turn came; within `composing`.

@@ -24,7 +24,7 @@ def as_trained(plan: Plan) -> Plan:
 
 def _as_trained(job: PlannedJob, plan: Plan, runs: Mapping[frozenset[str], Run]) -> PlannedJob:
     words = [word for word in job.words if key_of(word) not in HARDWARE and word not in ("trainer=cpu", "trainer=gpu")]
-    if words == job.words or job_key(job.words) in runs:
+    if words == job.words or plan.composition["retrain"] or job_key(job.words) in runs:
         return job
     if plan.sweep_folder is None:
         if "resume=auto" not in words:

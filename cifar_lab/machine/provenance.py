@@ -1,10 +1,15 @@
 """Versions and source behind a result."""
 
+import hashlib
 import platform
+import re
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import cifar_lab
 
@@ -32,6 +37,27 @@ def git_revision() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{revision}-dirty" if changes else revision
+
+
+def sources(config: Mapping[str, Any]) -> dict[str, str | None]:
+    """A digest of the Python source of each package outside this project that a composition uses; None if not found."""
+    targets = re.findall(r"'_target_': '([\w.]+)'", str(config))
+    used = [package for package in config["allow"] if any(target.startswith(f"{package}.") for target in targets)]
+    return {package: _digest(package) for package in used}
+
+
+def _digest(package: str) -> str | None:
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    folders = spec.submodule_search_locations
+    files = (
+        sorted(file for folder in folders for file in Path(folder).rglob("*.py")) if folders else [Path(spec.origin)]
+    )
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def _git(folder: Path, *arguments: str) -> str:

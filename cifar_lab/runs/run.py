@@ -30,6 +30,7 @@ SCHEMA_VERSION = 1
 _CONTENTS = ("result.json", "metrics.csv", "steps.npz", "probes.npz", "error.txt")
 _OF_COMMANDS = ("evaluation", "explanation", "export")  # on a trained network
 _FOLDERS = ("checkpoints", "weights", "snapshots", "tensorboard", "csv", "figures", *_OF_COMMANDS)
+REPLACED = "replaced"  # the folder of runs that were trained again
 
 
 class RunExistsError(UsageError):
@@ -112,6 +113,14 @@ class Run(RunFiles):
     def has_begun(self) -> bool:
         """Whether the first training step was due, so that what happened is worth keeping."""
         return "epoch" in self.status() or self.last_checkpoint.exists()  # a damaged status says nothing
+
+    def set_aside(self) -> None:
+        """Move a run that has ended into `replaced/` beside it, so that it can be trained again; another one stays."""
+        if self.status().get("state") in ("finished", "failed", "diverged", "pruned"):
+            place = self.folder.parent / REPLACED
+            place.mkdir(exist_ok=True)
+            self.folder.rename(place / f"{self.folder.name}-{time.strftime('%Y-%m-%d_%H-%M-%S')}")
+            self.folder.mkdir()
 
     def discard(self) -> None:
         """Remove what a run that never trained has left, and, under `outputs/`, folders that nothing else is in."""

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from cifar_lab.runs.files import fresh, remove_unfinished, replacing
 from cifar_lab.runs.reading import from_json
-from cifar_lab.runs.run import Run
+from cifar_lab.runs.run import REPLACED, Run
 
 # Arguments on how to resume and on which devices, which do not change what is trained.
-HOW_IT_IS_RUN = ("resume=", "retry_", "jobs_per_device=")
+HOW_IT_IS_RUN = ("resume=", "retrain=", "retry_", "jobs_per_device=")
 
 
 class Sweep:
@@ -61,8 +61,12 @@ def is_run(folder: Path | str) -> bool:
 
 
 def find(folder: Path | str) -> Iterator[Run | Sweep]:
-    """Every run, and every sweep that was planned, in a folder and below, by name; a sweep comes before its runs."""
+    """Every run, and every sweep that was planned, in a folder and below, by name; a sweep comes before its runs.
+
+    Runs that were replaced are left out.
+    """
     for path, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name != REPLACED]
         if "status.json" in files:
             folders.clear()
             yield Run(path)

@@ -186,4 +186,5 @@ def describe(
         "hardware": hardware.describe(native.device),
         "versions": provenance.versions(),
         "git_revision": provenance.git_revision(),
+        "sources": provenance.sources(resolved(config)),
     }

@@ -9,7 +9,7 @@ from cifar_lab.config import names_run
 from cifar_lab.engines.handover import RunFailedError, Turn
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interruption
-from cifar_lab.runs import Run, first_whole
+from cifar_lab.runs import Run, first_whole, locked
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -68,6 +68,14 @@ def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
     if state in ("failed", "diverged") and not config[f"retry_{state}"]:
         raise RunFailedError(f"{run.folder} has {state}: {status.get('error', '')}; retry_{state}=true trains it again")
     return run.has_result() and config["epochs"] <= run.config()["epochs"]
+
+
+def set_aside(run: Run, config: Mapping[str, Any]) -> None:
+    """Keep an ended run beside the one that `retrain=true` trains in its place; raises `LockedError` as training does."""
+    if config["retrain"] and run.status_file.exists():
+        with locked(run.lock_file):
+            pass
+        run.set_aside()
 
 
 def checkpoint_of(run: Run, config: Mapping[str, Any], turn: Turn | None) -> Path | None:

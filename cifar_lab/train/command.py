@@ -23,7 +23,7 @@ from cifar_lab.machine import torchrun
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, find_runs, job_key, locked
-from cifar_lab.train.attempt import Attempt, Work, checkpoint_of, is_done
+from cifar_lab.train.attempt import Attempt, Work, checkpoint_of, is_done, set_aside
 from cifar_lab.train.hyperparameters import hyperparameters
 from cifar_lab.train.outcome import recording_outcome
 from cifar_lab.train.processes import Leader, follow, leading, trained_by
@@ -93,8 +93,9 @@ def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
     assert plan.sweep_folder is not None
     with suppress(RunFailedError):
         launch(plan)
-    runs = Sweep(plan.sweep_folder).runs_by_job()
-    jobs = [(job.words, runs.get(job_key(job.words))) for job in plan.jobs]
+    folder = Sweep(plan.sweep_folder)
+    runs = folder.runs_by_job()
+    jobs = [(words, runs.get(job_key(words))) for words in folder.jobs()]
     return [run.outcome() if run else {"status": "missing", "overrides": words} for words, run in jobs]
 
 
@@ -156,15 +157,19 @@ def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None 
         print(f"{turn}{'' if left is None else f', {clock(left)} left'}: {run.folder.name}", flush=True)
     interruption, is_trained = Interruption(), False
     with interruption.listening():
+        set_aside(run, job.settings)
         if not is_done(run, job.settings, turn):
             with locked(run.lock_file):
                 if not is_done(run, job.settings, turn):
                     checkpoint = checkpoint_of(run, job.settings, turn)
                     train_run(job, Attempt(run, turn, interruption, checkpoint, tuple(callbacks)), leader)
                     is_trained = True
-    from cifar_lab.train.summary import summary
+    from cifar_lab.train.summary import found, summary
 
-    print(summary(run.folder, run.result()), flush=True)
+    lines = [summary(run.folder, run.result())]
+    if not is_trained:
+        lines.append(found(run, job.settings))
+    print("\n".join(lines), flush=True)
     interruption.check()
     return is_trained
 

@@ -1,6 +1,7 @@
 """A finished run's last lines and its figures."""
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cifar_lab.evaluate.figures import confusion_matrix
+from cifar_lab.machine import provenance
 from cifar_lab.runs import Run
 from cifar_lab.runs.labels import data_name, protocol_words, val_label
 from cifar_lab.statistics.accuracies import wilson_interval
@@ -34,6 +36,24 @@ def summary(folder: Path, result: Mapping[str, Any]) -> str:
             lines["probes"] += f", {share:.1%} of training"
     lines["folder"] = os.path.relpath(folder)
     return "\n".join(f"{name:14} {text}" for name, text in lines.items())
+
+
+def found(run: Run, config: Mapping[str, Any]) -> str:
+    """Where a finished run's numbers come from: when it was trained, by which source, and what differs from that now."""
+    result = run.result()
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.result_file.stat().st_mtime))
+    before, now = result.get("git_revision"), provenance.git_revision()
+    words = f"trained {when}" + ("" if before is None else f", revision {_short(before)}")
+    if before != now and now is not None:
+        words += f" (now {_short(now)})"
+    sources, trained = provenance.sources(config), result.get("sources", {})
+    changed = [package for package, digest in sources.items() if trained.get(package) != digest]
+    words += f"; {' and '.join(changed)} changed since" if changed else ""
+    return f"{'found':14} {words}; retrain=true trains it again"
+
+
+def _short(revision: str) -> str:
+    return revision[:7] + ("-dirty" if revision.endswith("-dirty") else "")
 
 
 def draw(run: Run, result: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ NOT_TRIED = {
     "allow": "which packages may be used; what is used of them is hashed",
     "published": "a number to compare with",
     "resume": "how it is run",
+    "retrain": "how it is run",
     "retry_failed": "how it is run",
     "retry_diverged": "how it is run",
     "jobs_per_device": "how it is run",
