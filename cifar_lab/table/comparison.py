@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cifar_lab.runs import Record
+from cifar_lab.runs import Record, from_yaml
 from cifar_lab.runs.fingerprints import HARDWARE
 
 METRICS = ("test/acc", "test/acc_final", "val/acc")
@@ -44,7 +44,8 @@ class Row:
     def label(self) -> str:
         """The row's name in a figure."""
         cells = {column: cell for column, cell in self.cells.items() if cell}
-        return ", ".join(cells.values() if len(cells) == 1 else [f"{key}={cell}" for key, cell in cells.items()])
+        says_itself = len(cells) == 1 and isinstance(from_yaml(next(iter(cells.values()))), str)
+        return ", ".join(cells.values() if says_itself else [f"{key}={cell}" for key, cell in cells.items()])
 
     @property
     def finished(self) -> list[Record]:

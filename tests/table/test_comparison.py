@@ -284,4 +284,4 @@ def test_figures_show_every_row_or_of_many_the_best_in_the_tables_order(number: 
     assert [row.cells["lr"] for row in drawn.rows] == [str(row) for row in shown]
     figure = output.accuracies(drawn, "learning rates")
     assert figure is not None
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [str(row) for row in shown]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [f"lr={row}" for row in shown]
