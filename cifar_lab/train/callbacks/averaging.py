@@ -35,9 +35,9 @@ class EMA(EMAWeightAveraging):
         self._updates = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Move the average to the weights' device; when it was made they were on the CPU."""
+        """Give the average the weights' device and dtype; it was made on the CPU, in float32."""
         assert self._average_model is not None
-        self._average_model.module.to(pl_module.device)
+        self._average_model.module.to(pl_module.device, _dtype(pl_module))
         self._updates = int(self._average_model.n_averaged)
         steps = int(trainer.estimated_stepping_batches)
         kept = self.decay ** (steps // self.every)
@@ -110,7 +110,9 @@ class SWA(WeightAveraging):
         return epoch_idx is not None and epoch_idx >= self.first_epoch
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Make the scheduler of the last epochs."""
+        """Make the scheduler of the last epochs, and give the average the weights' dtype."""
+        assert self._average_model is not None
+        self._average_model.module.to(_dtype(pl_module))
         self._scheduler = SWALR(trainer.optimizers[0], self.lr, self.anneal_epochs, anneal_strategy="linear")
         if self._scheduler_state is not None:
             self._scheduler.load_state_dict(self._scheduler_state)
@@ -148,7 +150,7 @@ class SWA(WeightAveraging):
         loader.set_epoch(trainer.max_epochs)
         # The momentum changes with every batch, and each would be compiled to a program of its own.
         with uncompiled(), trainer.precision_plugin.forward_context():
-            update_bn(loader, pl_module, device=pl_module.device)
+            update_bn(map(trainer.precision_plugin.convert_input, loader), pl_module, device=pl_module.device)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the average as the checkpoint's weights; before the first averaged epoch, the raw weights."""
@@ -168,3 +170,8 @@ class SWA(WeightAveraging):
         """Continue from what was saved."""
         super().load_state_dict(state_dict)
         self._scheduler_state = state_dict["scheduler"]
+
+
+def _dtype(pl_module: L.LightningModule) -> torch.dtype:
+    """That of the weights, which `pl_module.dtype` does not follow."""
+    return next(weight.dtype for weight in pl_module.parameters())

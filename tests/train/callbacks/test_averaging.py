@@ -134,3 +134,19 @@ def test_ema_is_lightnings_own_but_for_rounding(tmp_path: Path, options: dict[st
     _, ours, _ = fit(EMA(decay=0.7, **options), tmp_path / "ours", epochs=2)
     _, lightnings, _ = fit(EMAWeightAveraging(decay=0.7, **options), tmp_path / "lightnings", epochs=2)
     torch.testing.assert_close(ours.model.state_dict(), lightnings.model.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("averaging", ["swa", "ema"])
+def test_double_weights_are_averaged_as_such(lab: Any, averaging: str) -> None:
+    line = (
+        "data=synthetic",
+        "data.num_train=60",
+        "data.num_test=20",
+        "model.filters=[4,4,4]",
+        "epochs=5",
+        "logger=none",
+    )
+    outcome = lab(*line, f"averaging={averaging}", "trainer.precision=64-true", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.stderr
+    weights = torch.load(Run("run").last_checkpoint, weights_only=True)["state_dict"].values()
+    assert {weight.dtype for weight in weights if weight.is_floating_point()} == {torch.float64}
