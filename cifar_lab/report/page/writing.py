@@ -128,6 +128,7 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
         "unreadable": len(reproduction.unreadable),
         "findings": list(chapters.findings(reproduction)),
         "row_verdicts": _counted({verdict: len(entries) for verdict, entries in reproduction.verdicts.items()}),
+        "by_chance": reproduction.by_chance,
         "claims": _claims(told),
         "claim_verdicts": _counted({verdict: decided[verdict] for verdict in (SUPPORTED, NOT_SUPPORTED, UNTESTED)}),
         "chapter": chapters.batch_norm(found),
