@@ -63,9 +63,10 @@ class Entry:
     def noise(self) -> tuple[float, float] | None:
         """Where the published accuracy lies if noise explains it, from the runs of the report's protocol."""
         values = self.values("test/acc", "report")
-        if not len(values):
+        if not len(values) or self.row.accuracy is None:
             return None
-        return noise_interval(values, min(run.result["test_size"] for run in self.finished("report")))
+        size = min(run.result["test_size"] for run in self.finished("report"))
+        return noise_interval(values, size, self.row.accuracy)
 
     @property
     def verdict(self) -> str:
@@ -91,7 +92,7 @@ class Entry:
         number = len(self.values("test/acc", "report"))
         if self.row.accuracy is None or not number:
             return ""
-        interval = "binomial interval alone" if number < SEEDS_FOR_INTERVALS else "95 % prediction interval"
+        interval = "two-sample binomial interval" if number < SEEDS_FOR_INTERVALS else "95 % prediction interval"
         return f"{interval}, n = {number}"
 
 
@@ -137,6 +138,11 @@ class Reproduction:
         """The full-length rows of each verdict that any has."""
         found = {verdict: [entry for entry in self.entries if entry.verdict == verdict] for verdict in VERDICTS}
         return {verdict: entries for verdict, entries in found.items() if entries}
+
+    @property
+    def by_chance(self) -> float:
+        """How many of the full-length rows that were compared lie outside their 95 % interval if all are equal."""
+        return 0.05 * sum(entry.noise is not None for entry in self.entries)
 
     @property
     def runs(self) -> list[Record]:

@@ -31,6 +31,24 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> Inter
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def newcombe_interval(first: tuple[int, int], second: tuple[int, int], confidence: float = 0.95) -> Interval:
+    """The hybrid score interval of a difference of two shares (Newcombe 1998, Statistics in Medicine 17, method 10).
+
+    Args:
+        first: Numbers of right answers and of answers, of the share from which the other is subtracted.
+        second: The same of the other one.
+        confidence: From 0 to 1.
+
+    Raises:
+        ValueError: As `wilson_interval`.
+    """
+    shares = [correct / max(total, 1) for correct, total in (first, second)]
+    bounds = [wilson_interval(*counts, confidence) for counts in (first, second)]
+    down, up = ([abs(share - bound[side]) for share, bound in zip(shares, bounds, strict=True)] for side in (0, 1))
+    mean = shares[0] - shares[1]
+    return mean - math.hypot(down[0], up[1]), mean + math.hypot(up[0], down[1])
+
+
 def accuracy_interval(accuracies: np.ndarray, test_size: int, confidence: float = 0.95) -> Interval:
     """The interval of a composition's test accuracy.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import bdtr, chdtrc, nctdtr, ndtri, stdtr, stdtrit
+from scipy.special import bdtr, chdtrc, ndtri, stdtr, stdtrit
 
 from cifar_lab.statistics.accuracies import Interval
 
@@ -70,26 +70,6 @@ def mcnemar(only_first: int, only_second: int, total: int) -> Tested:
     half = float(ndtri(0.975)) * math.sqrt((discordant + 1) / (total + 2) - centre**2) / math.sqrt(total + 2)
     interval = max(-1.0, centre - half), min(1.0, centre + half)
     return Tested((only_first - only_second) / total, interval, p)
-
-
-def seeds_needed(deviation: float, difference: float = 0.005, power: float = 0.8) -> int:
-    """The number of seeds with which a two-sided paired t-test at 5 % finds a true difference with this power.
-
-    The smallest n for which a noncentral t with n - 1 degrees of freedom and noncentrality `difference / deviation *
-    sqrt(n)` exceeds the critical value with probability `power` (Cohen 1988, "Statistical Power Analysis", chapter 2).
-    Significance in the wrong direction does not count.
-
-    Args:
-        deviation: Standard deviation of the differences between seeds, in the unit of `difference`.
-        difference: The true difference, above 0.
-        power: From 0.5 to 1.
-    """
-    shift = math.inf if deviation == 0 else difference / deviation
-    # The normal approximation, a lower bound, leaves few numbers to try.
-    seeds = max(2, math.floor((float(ndtri(0.975) + ndtri(power)) / shift) ** 2))
-    while nctdtr(seeds - 1, min(shift * seeds**0.5, 1e3), stdtrit(seeds - 1, 0.975)) > 1 - power:
-        seeds += 1
-    return seeds
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

@@ -1,14 +1,14 @@
 """What differences between runs of several seeds mean."""
 
 import itertools
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from cifar_lab.statistics.accuracies import Interval, accuracy_interval
+from cifar_lab.statistics.accuracies import Interval, newcombe_interval
+from cifar_lab.statistics.effects import of_rows, of_seeds
 from cifar_lab.statistics.paired import holm
 
 SEEDS_FOR_INTERVALS = 3
@@ -58,36 +58,30 @@ def prediction_interval(values: np.ndarray, confidence: float = 0.95) -> Interva
     return float(values.mean()) - half, float(values.mean()) + half
 
 
-def noise_interval(accuracies: np.ndarray, test_size: int) -> Interval:
+def noise_interval(accuracies: np.ndarray, test_size: int, published: float) -> Interval:
     """Where a published accuracy lies that the runs' noise explains.
 
-    From three seeds on it is the 95 % prediction interval for one new run; below that, the binomial interval alone,
-    which ignores how seeds differ.
+    From three seeds on it is the 95 % prediction interval for one new run. Below that, the published number counts as
+    one run on as many test images: it is explained if it lies within Newcombe's 95 % interval of the difference, added
+    to it. That knows nothing of how seeds differ; of two runs it spans both intervals.
 
     Args:
         accuracies: Of each run, `(n,)`, from 0 to 1, n at least 1.
         test_size: Number of test images.
+        published: From 0 to 1.
     """
-    if len(accuracies) < SEEDS_FOR_INTERVALS:
-        return accuracy_interval(accuracies, test_size)
-    low, high = prediction_interval(accuracies)
-    return max(0.0, low), min(1.0, high)
+    if len(accuracies) >= SEEDS_FOR_INTERVALS:
+        low, high = prediction_interval(accuracies)
+        return max(0.0, low), min(1.0, high)
+    right = [(round(value * test_size), test_size) for value in (published, *accuracies)]
+    bounds = [newcombe_interval(one, right[0]) for one in right[1:]]
+    return published + min(low for low, _ in bounds), published + max(high for _, high in bounds)
 
 
 def welch(first: np.ndarray, second: np.ndarray) -> tuple[float, Interval, float]:
-    """Welch's test of the means of `(n,)` and `(m,)` (Welch 1947, Biometrika 34, by scipy).
-
-    Returns:
-        The difference of the means, its 95 % confidence interval, and the two-sided p.
-    """
-    mean = float(first.mean() - second.mean())
-    if first.std() == 0 and second.std() == 0:  # no noise at all, where the test has no number
-        return mean, (mean, mean), float(mean == 0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # one row may have no noise
-        tested = stats.ttest_ind(first, second, equal_var=False)
-    interval = tested.confidence_interval(0.95)
-    return mean, (float(interval.low), float(interval.high)), float(tested.pvalue)
+    """Welch's test of the means of `(n,)` and `(m,)`: the difference, its 95 % interval, and the two-sided p."""
+    effect = of_rows(first, second)
+    return effect.mean, effect.interval, effect.p(effect.mean)
 
 
 def differences(rows: Mapping[str, np.ndarray]) -> list[Difference]:
@@ -110,11 +104,9 @@ def t_interval(values: np.ndarray) -> Interval | None:
     Returns:
         None of fewer than three seeds, or if a value is not finite.
     """
-    number = len(values)
-    if number < SEEDS_FOR_INTERVALS or not np.isfinite(values).all():
+    if len(values) < SEEDS_FOR_INTERVALS or not np.isfinite(values).all():
         return None
-    half = float(stats.t.ppf(0.975, number - 1) * values.std(ddof=1) / number**0.5)
-    return float(values.mean()) - half, float(values.mean()) + half
+    return of_seeds(values).interval
 
 
 def bootstrap_interval(values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean) -> Interval | None:

@@ -9,11 +9,14 @@ import numpy as np
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Record
 from cifar_lab.statistics.accuracies import Interval
-from cifar_lab.statistics.paired import Tested, holm, paired_t, seeds_needed
+from cifar_lab.statistics.paired import Tested, holm, paired_t
+from cifar_lab.statistics.power import seeds_needed
 from cifar_lab.table.comparison import Row, by_name
 
 _TEST_IMAGES = ("data._target_", "data.num_test", "data.data_seed")
 _MOST_WRITTEN = 10
+
+HALF_A_POINT = 0.005
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def by_seed(rows: Mapping[str, Row]) -> list[Pair]:
         if len(common) < 2:
             continue
         first, second = (np.array([seeds[name][seed] for seed in common]) for name in (best, other))
-        needed = seeds_needed(float((first - second).std(ddof=1)))
+        needed = seeds_needed(float((first - second).std(ddof=1)), HALF_A_POINT, paired=True)
         means = float(first.mean()), float(second.mean())
         found.append((best, other, means, len(common), paired_t(first, second), {"seeds_needed": needed}))
     return corrected("seed", found)

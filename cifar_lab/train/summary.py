@@ -39,7 +39,7 @@ def summary(folder: Path, result: Mapping[str, Any]) -> str:
 
 
 def found(run: Run, config: Mapping[str, Any]) -> str:
-    """Where a finished run's numbers come from: when it was trained, by which source, and what differs from that now."""
+    """Where a finished run's numbers come from: when and by which source it was trained, and what differs now."""
     result = run.result()
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.result_file.stat().st_mtime))
     before, now = result.get("git_revision"), provenance.git_revision()

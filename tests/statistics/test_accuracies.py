@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cifar_lab.statistics.accuracies import accuracy_interval, wilson_interval
+from cifar_lab.statistics.accuracies import accuracy_interval, newcombe_interval, wilson_interval
 
 
 def test_wilson_interval_is_the_formula_worked_by_hand() -> None:
@@ -15,6 +15,22 @@ def test_wilson_interval_stays_between_0_and_1_and_refuses_impossible_counts() -
     assert (wilson_interval(0, 10)[0], wilson_interval(10, 10)[1]) == (0, 1)
     with pytest.raises(ValueError, match=r"\b11 of 10\b"):
         wilson_interval(11, 10)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "interval"),  # Newcombe 1998, table II, method 10, with its four digits
+    [
+        ((56, 70), (48, 80), (0.0524, 0.3339)),
+        ((9, 10), (3, 10), (0.1705, 0.8090)),
+        ((10, 10), (0, 20), (0.6791, 1.0)),
+        ((10, 10), (0, 10), (0.6075, 1.0)),
+    ],
+)
+def test_newcombes_interval_by_his_own_examples(
+    first: tuple[int, int], second: tuple[int, int], interval: tuple[float, float]
+) -> None:
+    assert newcombe_interval(first, second) == pytest.approx(interval, abs=5e-5)
+    assert newcombe_interval(second, first) == pytest.approx((-interval[1], -interval[0]), abs=5e-5)
 
 
 def test_the_interval_over_seeds_is_students_from_three_on() -> None:

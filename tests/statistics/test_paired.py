@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cifar_lab.statistics.paired import holm, mcnemar, paired_t, seeds_needed
+from cifar_lab.statistics.paired import holm, mcnemar, paired_t
 
 
 def test_holm_by_its_own_example_and_at_most_1() -> None:
@@ -58,21 +58,3 @@ def test_the_interval_of_paired_shares_holds_the_share_that_it_says() -> None:
     drawn = np.random.default_rng(0).multinomial(300, [0.08, 0.04, 0.88], size=4000)
     intervals = np.array([mcnemar(first, second, 300).interval for first, second, _ in drawn.tolist()])
     assert ((intervals[:, 0] <= 0.04) & (intervals[:, 1] >= 0.04)).mean() == pytest.approx(0.95, abs=0.012)
-
-
-def test_the_number_of_seeds_is_that_of_published_tables() -> None:
-    # statsmodels' TTestPower().solve_power(effect, power=0.8, alpha=0.05), rounded up; 0.5 in G*Power's manual too.
-    assert [seeds_needed(1, effect) for effect in (0.2, 0.5, 0.8)] == [199, 34, 15]
-    assert seeds_needed(0.0) == 2
-
-
-def test_with_that_number_of_seeds_four_of_five_studies_find_the_difference() -> None:
-    deviation = 0.006
-    number, drawn = seeds_needed(deviation), np.random.default_rng(1)
-
-    def found(seeds: int) -> float:
-        studies = drawn.normal(0.005, deviation, (4000, seeds))
-        return float((stats.ttest_1samp(studies, 0, axis=1).pvalue < 0.05).mean())
-
-    assert found(number) == pytest.approx(0.8, abs=0.04)
-    assert found(number - 2) < 0.79

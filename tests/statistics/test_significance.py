@@ -3,6 +3,7 @@ import pytest
 from scipy import stats
 
 from cifar_lab.statistics import significance
+from cifar_lab.statistics.accuracies import newcombe_interval
 from cifar_lab.statistics.paired import holm
 
 
@@ -18,13 +19,23 @@ def test_a_prediction_interval_of_one_run_is_refused() -> None:
         significance.prediction_interval(np.array([0.9]))
 
 
-def test_noise_is_the_binomial_interval_of_one_run_and_the_prediction_interval_of_three() -> None:
-    expected = stats.binomtest(9000, 10_000).proportion_ci(method="wilson")
-    assert significance.noise_interval(np.array([0.9]), 10_000) == pytest.approx((expected.low, expected.high))
+def test_noise_of_one_run_is_that_of_two_shares_and_of_three_the_prediction_interval() -> None:
+    low, high = newcombe_interval((9000, 10_000), (8950, 10_000))
+    assert significance.noise_interval(np.array([0.9]), 10_000, 0.895) == pytest.approx((0.895 + low, 0.895 + high))
     # By hand: t(0.975, 2) = 4.302653, times 0.01, times the root of 4/3.
     half = 4.302653 * 0.01 * (4 / 3) ** 0.5
-    found = significance.noise_interval(np.array([0.90, 0.91, 0.92]), 10_000)
+    found = significance.noise_interval(np.array([0.90, 0.91, 0.92]), 10_000, 0.895)
     assert found == pytest.approx((0.91 - half, 0.91 + half))
+
+
+def test_one_in_twenty_rows_of_equal_true_accuracy_is_outside_by_chance() -> None:
+    drawn = np.random.default_rng(0).binomial(10_000, 0.89, (2000, 2)) / 10_000
+    outside = [
+        not low <= published <= high
+        for published, measured in drawn
+        for low, high in [significance.noise_interval(np.array([measured]), 10_000, published)]
+    ]
+    assert np.mean(outside) == pytest.approx(0.05, abs=0.015)  # by our binomial interval alone 0.167
 
 
 def test_welch_is_that_of_unequal_variances() -> None:

@@ -3,7 +3,8 @@ import pytest
 from scipy import stats
 
 from cifar_lab.runs import Record
-from cifar_lab.statistics.paired import holm, seeds_needed
+from cifar_lab.statistics.paired import holm
+from cifar_lab.statistics.power import seeds_needed
 from cifar_lab.table import text
 from cifar_lab.table.comparison import Comparison, Row
 from cifar_lab.table.pairs import by_seed, check_comparable, described
@@ -37,7 +38,7 @@ def test_the_best_row_is_tested_against_each_other_by_seed_and_corrected_over_th
     for pair in pairs:
         first, second = np.array(ROWS["ce"]), np.array(ROWS[pair.second])
         assert pair.p == pytest.approx(stats.ttest_rel(first, second).pvalue)
-        assert pair.seeds_needed == seeds_needed((first - second).std(ddof=1))
+        assert pair.seeds_needed == seeds_needed((first - second).std(ddof=1), 0.005, paired=True)
     assert [pair.adjusted for pair in pairs] == pytest.approx(holm([pair.p for pair in pairs]).tolist())
 
 

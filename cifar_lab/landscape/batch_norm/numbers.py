@@ -10,6 +10,7 @@ import pandas as pd
 from cifar_lab.figures import Figure
 from cifar_lab.runs.files import replacing, write_figure
 from cifar_lab.statistics.accuracies import Interval
+from cifar_lab.statistics.effects import Effect, of_seeds
 from cifar_lab.statistics.significance import bootstrap_interval, t_interval
 
 
@@ -21,12 +22,14 @@ class Estimate(NamedTuple):
         interval: 95 %, by the bootstrap over seeds; None of fewer than three.
         seeds: Number of seeds.
         t_interval: 95 %, by Student's t, of a ratio on its logarithms; None of fewer than three, and of a median.
+        effect: Of a ratio on its logarithms; None if a value is not finite, and of a median.
     """
 
     value: float
     interval: Interval | None
     seeds: int
     t_interval: Interval | None = None
+    effect: Effect | None = None
 
     def told(self) -> str:
         """`2.61 [2.2, 3.1]`, `2.61 (one seed)`, `2.61 (2 seeds)`."""
@@ -48,13 +51,14 @@ def ratio(quotients: Sequence[float] | np.ndarray) -> Estimate:
             None if interval is None else (float(np.exp(interval[0])), float(np.exp(interval[1])))
             for interval in (found.interval, found.t_interval)
         )
-        return Estimate(float(np.exp(found.value)), bootstrapped, found.seeds, by_t)
+        return Estimate(float(np.exp(found.value)), bootstrapped, found.seeds, by_t, found.effect)
 
 
 def difference(values: Sequence[float] | np.ndarray) -> Estimate:
     """The mean over seeds of a difference, `(n,)`."""
     found = np.asarray(values, dtype=float)
-    return Estimate(float(found.mean()), bootstrap_interval(found), len(found), t_interval(found))
+    effect = of_seeds(found) if np.isfinite(found).all() else None
+    return Estimate(float(found.mean()), bootstrap_interval(found), len(found), t_interval(found), effect)
 
 
 def median(values: Sequence[float] | np.ndarray) -> Estimate:

@@ -23,6 +23,8 @@ from cifar_lab.table.records import gather
 _RATIOS = {
     "loss_range": "loss variation",
     "gradient_range": "gradient predictiveness",
+    "grad_norm": "||g||",
+    "moved_grad_norm": "largest ||g'||",
     "hessian_norm": "||Hg||/||g||",
     "beta": "largest beta",
 }
@@ -81,8 +83,8 @@ class SmoothnessComparison:
         rows = []
         for init in self.inits:
             for quantity in (*_RATIOS, *self.relative_quantities):
-                value, interval, seeds, _ = self.ratio(init, quantity)
-                rows.append((init, quantity, value, *(interval or (np.nan, np.nan)), seeds))
+                found = self.ratio(init, quantity)
+                rows.append((init, quantity, found.value, *(found.interval or (np.nan, np.nan)), found.seeds))
         return pd.DataFrame(rows, columns=["init", "quantity", "ratio", "low", "high", "seeds"])
 
     @cached_property
@@ -205,7 +207,17 @@ def write_smoothness(runs: Iterable[Run], output: Path) -> Written:
 
 def _medians(probed: Probed) -> dict[str, float]:
     grid, fine = probed.grid, probed.fine
-    names = ["loss_range", "gradient_range", "hessian_norm", "sharpness", "cosine", "beta", "ceiling"]
+    names = [
+        "loss_range",
+        "gradient_range",
+        "grad_norm",
+        "moved_grad_norm",
+        "hessian_norm",
+        "sharpness",
+        "cosine",
+        "beta",
+        "ceiling",
+    ]
     return {
         "probes": len(grid),
         **grid[names].median(),

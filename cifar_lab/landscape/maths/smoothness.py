@@ -26,6 +26,7 @@ PAPER_MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 # root of 2, with a small correlation a little more. Beyond 1.5 g' is longer than g, a property of the network.
 CEILING_BOUNDS = (0.8, 1.5)
 _RANGES = {"loss": "moved_loss", "gradient": "grad_distance"}
+_FAR = (*_RANGES.values(), "beta", "moved_grad_norm")  # infinite where a loss or gradient is not finite
 
 
 def has_grid(probes: Mapping[str, np.ndarray], multiples: Sequence[float]) -> bool:
@@ -46,9 +47,10 @@ def smoothness(probes: Mapping[str, np.ndarray], multiples: Sequence[float] | No
         A row for each probe, by its step: `loss_low`, `loss_high`, the lowest and the highest loss; `gradient_low`,
         `gradient_high`, the shortest and the longest ||g - g'||; `beta`; `ceiling`, 1/eta_min; `at_ceiling`, whether
         `beta` is the ceiling's, and says nothing of the network; `cosine`, between g and g' at eta = lr, NaN if the
-        probe has no such step size, or a gradient is zero; `hessian_norm` ||Hg|| / ||g|| and `sharpness` g'Hg /
-        ||g||^2; `loss_range` (loss variation), `gradient_range` (gradient predictiveness:
-        the smaller, the better); and for each relative distance that was probed, `change_at_0.01` ||g - g'|| / ||g||.
+        probe has no such step size, or a gradient is zero; `grad_norm` ||g|| and `moved_grad_norm`, the largest ||g'||,
+        the loss's local Lipschitz constant at the point and over the grid; `hessian_norm` ||Hg|| / ||g|| and
+        `sharpness` g'Hg / ||g||^2; `loss_range` (loss variation), `gradient_range` (gradient predictiveness: the
+        smaller, the better); and for each relative distance that was probed, `change_at_0.01` ||g - g'|| / ||g||.
 
     Raises:
         ValueError: A probe lacks a step size of the grid.
@@ -60,7 +62,7 @@ def smoothness(probes: Mapping[str, np.ndarray], multiples: Sequence[float] | No
     distances = probes.get("relative_distance", ())
     probes = {name: values[finite] for name, values in probes.items() if name != "relative_distance"}
     wanted = np.ones(probes["eta"].shape, dtype=bool) if multiples is None else _near(probes, multiples)
-    far = {name: np.where(np.isfinite(probes[name]), probes[name], np.inf) for name in (*_RANGES.values(), "beta")}
+    far = {name: np.where(np.isfinite(probes[name]), probes[name], np.inf) for name in _FAR}
 
     def lowest(values: np.ndarray) -> np.ndarray:
         return np.where(wanted, values, np.inf).min(axis=1)
@@ -78,6 +80,8 @@ def smoothness(probes: Mapping[str, np.ndarray], multiples: Sequence[float] | No
         "ceiling": ceiling,
         "at_ceiling": (beta / ceiling >= CEILING_BOUNDS[0]) & (beta / ceiling <= CEILING_BOUNDS[1]),
         "cosine": np.where(at_lr.any(axis=1), cosine, np.nan),
+        "grad_norm": probes["grad_norm"],
+        "moved_grad_norm": highest(far["moved_grad_norm"]),
         "hessian_norm": probes["hessian_norm"],
         "sharpness": probes["sharpness"],
     }

@@ -1,17 +1,19 @@
 """The published report's claims on BatchNorm, each with the number that decides it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, optimizer_of
 from cifar_lab.landscape.batch_norm.training import trains
 from cifar_lab.report.claims import landscape as landscape_claims
-from cifar_lab.report.claims.evidence import NOT_MEASURED, NOT_SUPPORTED, UNTESTED, Claim, trains_study, verdict
+from cifar_lab.report.claims.evidence import NOT_MEASURED, UNKNOWN, Claim, Condition, distance, trains_study
 from cifar_lab.report.claims.landscape import Landscape
 from cifar_lab.report.claims.numbers import Quantity, numbers_of, of_curve, rows_of
 from cifar_lab.report.reproduction import Reproduction
-from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS
+from cifar_lab.runs import Record
+from cifar_lab.statistics.effects import of_seeds, stratified_exact
+from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, SEEDS_FOR_TESTS
 from cifar_lab.table.curves import epochs_to
 
 _RATES = ("1e-4", "5e-4", "1e-3", "2e-3")
@@ -20,7 +22,7 @@ _HALF = Quantity("epochs to 50 %", of_curve(lambda metrics: epochs_to(metrics, 0
 
 
 def claims(reproduction: Reproduction, landscape: Landscape | None = None) -> list[Claim]:
-    """Those of the VGG-A rows, and those that the study of the loss landscape decides.
+    """Those of the VGG-A rows, and those that the study of the loss landscape decides, without their verdicts.
 
     `landscape` saves the time to find it in the runs again.
     """
@@ -33,44 +35,57 @@ def claims(reproduction: Reproduction, landscape: Landscape | None = None) -> li
 
 
 def _half_right(found: Reproduction, shorter: Group | None) -> list[Claim]:
-    decides = "the first epoch with 50 %, at learning rate 1e-3, in every run"
-    (with_bn, latest_with), (without, latest_without) = (_half_by(found, shorter, bn) for bn in (True, False))
+    decides = "the mean over seeds of the first epoch with 50 %, at learning rate 1e-3, by Student's t"
+    (with_bn, by), (without, by_without) = (_half_by(found, shorter, bn) for bn in (True, False))
     return [
         Claim(
             "With BatchNorm 50 % validation accuracy by epoch 10",
-            decides,
+            f"{decides}: up to 10",
             with_bn,
-            UNTESTED if latest_with is None else verdict(latest_with <= 10),
+            [by(10, True)],
             trains_study("bn_landscape", "bn=true", "optimizer.lr=1e-3"),
         ),
         Claim(
             "Without BatchNorm 50 % only by epoch 25",
-            f"{decides}; the published runs have 20 epochs, so none can show it, but earlier is against it",
+            f"{decides}: above 24; the published runs have 20 epochs, so none can show it, but earlier is against it",
             without,
-            NOT_SUPPORTED if latest_without is not None and latest_without <= 20 else UNTESTED,
+            [by_without(24, False)],
             trains_study("bn_landscape", "bn=false", "optimizer.lr=1e-3"),
         ),
     ]
 
 
-def _half_by(found: Reproduction, shorter: Group | None, bn: bool) -> tuple[str, float | None]:
-    """When a network's runs reach 50 %, in words, and the last of them, infinite if one never does; None if not known.
+def _half_by(
+    found: Reproduction, shorter: Group | None, bn: bool
+) -> tuple[str, Callable[[float, bool], Condition | None]]:
+    """When a network's runs reach 50 %, in words, and whether that is up to an epoch, or above it.
 
     From full-length runs, else from the study's on all images: at a constant rate a shorter run is the beginning of a
-    longer one.
+    longer one. A run that has not reached it counts as reaching it in the epoch after its last one, if that is against
+    the condition; else nothing is known.
     """
     name = NAMES[bn]
-    reached = numbers_of(rows_of(found, {name: f"{_ROWS[bn]},optimizer.lr=1e-3"}), _HALF)
+    row = f"{_ROWS[bn]},optimizer.lr=1e-3"
+    epochs = float(found.entry(row).row.settings["epochs"])
+    reached = numbers_of(rows_of(found, {name: row}), _HALF)
     told = reached.told()
     is_whole = shorter is None or bool(len(reached.values[name]) or reached.diverged)
     if shorter is not None and not is_whole and shorter.is_beginning:
         reached = numbers_of({name: [run.record for run in shorter.arm(bn, "xavier", 1e-3)]}, _HALF)
-        told = f"{reached.told()}, of runs of {shorter.length[1]:g} epochs" if len(reached.values[name]) else told
-    latest = float(reached.values[name].max(initial=0.0))
-    # A longer run may reach what a shorter one has not; how far a diverged one came is not known.
-    if not len(reached.values[name]) or reached.diverged or (np.isnan(latest) and not is_whole):
-        return told, None
-    return told, np.inf if np.isnan(latest) else latest
+        epochs = shorter.length[1]
+        told = f"{reached.told()}, of runs of {epochs:g} epochs" if len(reached.values[name]) else told
+    values = reached.values[name]
+
+    def condition(epoch: float, is_latest: bool) -> Condition | None:
+        if not len(values):
+            return UNKNOWN if reached.diverged else None
+        if reached.diverged or (np.isnan(values).any() and not (is_latest and epochs >= epoch)):
+            return UNKNOWN
+        mean = of_seeds(np.where(np.isnan(values), epochs + 1, values))
+        gap = epoch + 0.5 - mean.mean  # epochs are whole numbers
+        return distance(mean, gap if is_latest else -gap, SEEDS_FOR_INTERVALS)
+
+    return told, condition
 
 
 def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
@@ -80,8 +95,8 @@ def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
     """
     words = "BatchNorm allows larger learning rates without divergence"
     decides = (
-        "in a setting every run with it trains and every run without it diverges or ends below 15 %, over three seeds "
-        "or more, and nowhere the other way round"
+        "the share of seeds that train, neither diverging nor ending below 15 %: larger with it, by the exact "
+        f"Mantel-Haenszel test over settings of {SEEDS_FOR_TESTS} seeds or more"
     )
     settings = [
         (f"Adam {rate}", {bn: found.entry(f"{name},optimizer.lr={rate}").runs for bn, name in _ROWS.items()})
@@ -95,20 +110,30 @@ def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
         for group in studied
         for init, lr in dict.fromkeys((run.init, run.lr) for run in group.runs)
     ]
-    told, gains, losses, known = [], 0, 0, 0
+    told, tables = [], []
     for name, runs in settings:
-        ended = {bn: [run for run in of_network if run.has_ended] for bn, of_network in runs.items()}
-        if not all(ended.values()):
-            continue
-        trained = {bn: [trains(run) for run in of_network] for bn, of_network in ended.items()}
-        seeds = min(len({run.seed for run in of_network}) for of_network in ended.values())
-        counts = [f"{sum(trained[bn])} of {len(trained[bn])}" for bn in (True, False)]
-        of_seeds = f", of {seeds} seed{'s' * (seeds > 1)}" if seeds < min(map(len, trained.values())) else ""
-        told.append(f"{name}: {counts[0]} train with it, {counts[1]} without{of_seeds}")
-        if seeds >= SEEDS_FOR_INTERVALS:
-            known += 1
-            gains += all(trained[True]) and not any(trained[False])
-            losses += all(trained[False]) and not any(trained[True])
+        seeds = [_train_by_seed(runs[bn]) for bn in (True, False)]
+        if all(seeds):
+            counts = [(sum(trained.values()), len(trained)) for trained in seeds]
+            one, other = (f"{good} of {number}" for good, number in counts)
+            told.append(f"{name}: {one} seeds train with it, {other} without")
+            tables.append([(good, number - good) for good, number in counts])
     command = "; ".join(trains_study(study) for study in ("bn_landscape", "bn_smoothness"))
-    decision = verdict(bool(gains and not losses)) if known else UNTESTED
-    return Claim(words, decides, "; ".join(told) or NOT_MEASURED, decision, command)
+    return Claim(words, decides, "; ".join(told) or NOT_MEASURED, [_more_train(np.array(tables))], command)
+
+
+def _train_by_seed(runs: Sequence[Record]) -> dict[int | None, bool]:
+    """Whether every run of a seed that has ended trains."""
+    ended = [run for run in runs if run.has_ended]
+    return {run.seed: all(trains(other) for other in ended if other.seed == run.seed) for run in ended}
+
+
+def _more_train(tables: np.ndarray) -> Condition | None:
+    """Whether more seeds train with BatchNorm; `(S, 2, 2)`, for each setting and network those that do and do not."""
+    if not len(tables):
+        return None
+    enough = tables[(tables.sum(axis=2) >= SEEDS_FOR_TESTS).all(axis=1)]
+    if not len(enough):
+        return Condition(np.nan, None, lambda level: SEEDS_FOR_TESTS)
+    expected = enough[:, 0].sum(axis=1) * enough[:, :, 0].sum(axis=1) / enough.sum(axis=(1, 2))
+    return Condition(float((enough[:, 0, 0] - expected).sum()), stratified_exact(enough))

@@ -1,28 +1,34 @@
 """The published report's claims in words, each with the number that decides it."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from cifar_lab.report.claims import batch_norm, losses
 from cifar_lab.report.claims.evidence import (
+    MARGIN,
     NOT_MEASURED,
-    WITHIN,
     Claim,
+    above,
     alike,
-    all_hold,
-    is_above,
+    distance,
+    fact,
+    judged,
     trains_options,
     trains_rows,
-    verdict,
 )
+from cifar_lab.report.claims.landscape import Landscape
 from cifar_lab.report.claims.numbers import ACCURACY, Numbers, Quantity, numbers_of, of_curve, rows_of, study_of
 from cifar_lab.report.reproduction import Reproduction
 from cifar_lab.runs import Record
+from cifar_lab.statistics.significance import SEEDS_FOR_TESTS
 from cifar_lab.table.curves import largest_jump, mean_jump
 
 __all__ = ["Claim", "claims"]
 
 _RELUS = {"LeakyReLU": "activation_leaky_relu", "ReLU": "activation_relu"}
 _SCHEDULES = {"step": "scheduler_step", "plateau": "scheduler_plateau", "cosine": "scheduler_cosine"}
+_WITHIN = f"within ± {100 * MARGIN:g} points, by Welch's test"
+_SMALL = 0.01  # the most that is a small improvement
 _TUNED = "study=optimizer, each at its own rate"
 # Explained in the folder of the sweep that trains the two.
 _TRAINED = "outputs/experiment-seed/experiment=activation_*relu,*"
@@ -46,16 +52,26 @@ _LARGEST_JUMP = Quantity("largest change", of_curve(largest_jump), unit="", digi
 _MEAN_JUMP = Quantity("mean change", of_curve(mean_jump), unit="", digits=4)
 
 
-def claims(reproduction: Reproduction, parameters: Mapping[str, int]) -> list[Claim]:
-    """Every claim of the report, from what was measured and each row's number of parameters, by the row's name."""
-    return [
-        *_activation(reproduction),
-        *losses.claims(reproduction),
-        *_optimizers(reproduction),
-        *_schedules(reproduction),
-        _compact(parameters["best_cnn"]),
-        *batch_norm.claims(reproduction),
-    ]
+def claims(
+    reproduction: Reproduction, parameters: Mapping[str, int], landscape: Landscape | None = None
+) -> list[Claim]:
+    """Every claim of the report with its verdict, from what was measured.
+
+    Args:
+        reproduction: What was measured.
+        parameters: Each row's number of parameters, by the row's name.
+        landscape: Saves the time to find it in the runs again.
+    """
+    return judged(
+        [
+            *_activation(reproduction),
+            *losses.claims(reproduction),
+            *_optimizers(reproduction),
+            *_schedules(reproduction),
+            _compact(parameters["best_cnn"]),
+            *batch_norm.claims(reproduction, landscape),
+        ]
+    )
 
 
 def _of_rows(found: Reproduction, experiments: Mapping[str, str], quantity: Quantity) -> tuple[Numbers, str]:
@@ -67,21 +83,21 @@ def _of_rows(found: Reproduction, experiments: Mapping[str, str], quantity: Quan
 def _activation(found: Reproduction) -> list[Claim]:
     of_two, trains_two = _of_rows(found, _RELUS, ACCURACY)
     of_all, trains_all = _of_rows(found, {**_RELUS, "ELU": "activation_elu"}, ACCURACY)
-    similar = [of_two.pairs.get(("LeakyReLU", "ReLU"))]
-    weaker = [of_all.pairs.get((name, "ELU")) for name in _RELUS]
+    similar = "LeakyReLU", "ReLU"
+    weaker = [(name, "ELU") for name in _RELUS]
     return [
         Claim(
             "LeakyReLU and ReLU have similar performance",
-            f"the 95 % interval of their difference {WITHIN}",
-            of_two.told(similar),
-            alike(similar),
+            f"their difference: {_WITHIN}",
+            of_two.told([similar]),
+            [of_two.condition(alike, *similar)],
             trains_two,
         ),
         Claim(
             "ELU is significantly weaker",
-            "below both by Welch's test, corrected by Holm",
+            "below both, by Welch's test",
             of_all.told(weaker),
-            all_hold(weaker, is_above),
+            [of_all.condition(above, *pair) for pair in weaker],
             trains_all,
         ),
         _revived(found),
@@ -91,15 +107,15 @@ def _activation(found: Reproduction) -> list[Claim]:
 def _revived(found: Reproduction) -> Claim:
     two = {name: _RELUS[name] for name in ("ReLU", "LeakyReLU")}
     shares, trains = _of_rows(found, two, _NEGATIVE_ONLY)
-    fewer = [shares.pairs.get(("ReLU", "LeakyReLU"))]
+    fewer = "ReLU", "LeakyReLU"
     is_measured = any(len(values) for values in shares.values.values())
     if not is_measured:  # existing runs only need to be explained
         _, trains = _of_rows(found, two, ACCURACY)
     return Claim(
         "LeakyReLU revives dying units",
         "fewer units whose input is never above 0 (python -m cifar_lab.explain RUN) than with ReLU, by Welch's test",
-        shares.told(fewer) if is_measured or shares.diverged else NOT_MEASURED,
-        all_hold(fewer, is_above),
+        shares.told([fewer]) if is_measured or shares.diverged else NOT_MEASURED,
+        [shares.condition(above, *fewer)],
         f"{trains}; {_EXPLAINED}",
     )
 
@@ -113,20 +129,21 @@ def _optimizers(found: Reproduction) -> list[Claim]:
 
     adam, adams_rows = told(("Adam", "SGD"))
     sign, signs_rows = told(("SignSGD", "SGD"))
-    over_sgd, improved = [adam.pairs.get(("Adam", "SGD"))], [sign.pairs.get(("SignSGD", "SGD"))]
+    improved = sign.difference("SignSGD", "SGD")
+    small = improved and distance(improved, _SMALL - improved.mean, SEEDS_FOR_TESTS)
     return [
         Claim(
             "Adam outperformed SGD due to adaptive rates",
             f"above SGD by Welch's test in {_TUNED}; that adaptive rates are the cause is not tested",
-            f"{_TUNED}: {adam.told(over_sgd)}; {adams_rows}",
-            all_hold(over_sgd, is_above),
+            f"{_TUNED}: {adam.told([('Adam', 'SGD')])}; {adams_rows}",
+            [adam.condition(above, "Adam", "SGD")],
             trains_options("optimizer", ("adam", "sgd")),
         ),
         Claim(
             "SignSGD shows only a small improvement over SGD",
-            f"above SGD by Welch's test, by less than 1 point, in {_TUNED}",
-            f"{_TUNED}: {sign.told(improved)}; {signs_rows}",
-            all_hold(improved, lambda pair: pair.is_significant and 0 < pair.mean < 0.01),
+            f"above SGD, and less than {100 * _SMALL:g} point above it, by Welch's test in {_TUNED}",
+            f"{_TUNED}: {sign.told([('SignSGD', 'SGD')])}; {signs_rows}",
+            [sign.condition(above, "SignSGD", "SGD"), small],
             trains_options("optimizer", ("sign_sgd", "sgd")),
         ),
     ]
@@ -134,25 +151,25 @@ def _optimizers(found: Reproduction) -> list[Claim]:
 
 def _schedules(found: Reproduction) -> list[Claim]:
     accuracies, trains = _of_rows(found, _SCHEDULES, ACCURACY)
-    tied = [accuracies.pairs.get(pair) for pair in (("step", "plateau"), ("step", "cosine"), ("plateau", "cosine"))]
+    tied = list(itertools.combinations(_SCHEDULES, 2))
     jumps, trains_for_curves = _of_rows(found, _SCHEDULES, _LARGEST_JUMP)
     means, _ = _of_rows(found, _SCHEDULES, _MEAN_JUMP)
-    rougher = [jumps.pairs.get(("step", other)) for other in ("plateau", "cosine")]
+    rougher = [("step", other) for other in ("plateau", "cosine")]
     return [
         Claim(
             "The performances of the schedules almost tied",
-            f"the 95 % interval of each difference {WITHIN}",
+            f"each difference: {_WITHIN}",
             accuracies.told(tied),
-            alike(tied),
+            [accuracies.condition(alike, *pair) for pair in tied],
             trains,
         ),
         Claim(
             "StepLR gave controlled decay, plateau and cosine smoother transitions",
-            "the largest change of val/loss from one epoch to the next after the tenth: StepLR's above both by Welch's "
-            "test, corrected by Holm; beside it the mean change over all epochs, most of which is the first ones'; "
+            "the largest change of val/loss from one epoch to the next after the tenth: StepLR's above both, by "
+            "Welch's test; beside it the mean change over all epochs, most of which is the first ones'; "
             "controlled decay names no number and is not tested",
             f"{jumps.told(rougher)}; {_MEAN_JUMP.name}: {means.told()}",
-            all_hold(rougher, is_above),
+            [jumps.condition(above, *pair) for pair in rougher],
             trains_for_curves,
         ),
     ]
@@ -163,6 +180,6 @@ def _compact(parameters: int) -> Claim:
         "The best model is a compact network of 2.6 M parameters",
         "its own number of parameters",
         f"{parameters:,} parameters",
-        verdict(round(parameters / 1e6, 1) == 2.6),
+        [fact(round(parameters / 1e6, 1) == 2.6)],
         "",
     )

@@ -1,20 +1,89 @@
-"""Verdicts on claims from differences, and the command lines whose runs give them."""
+"""The rule by which claims are decided, and the command lines whose runs decide them."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Difference
+import numpy as np
 
-SUPPORTED, NOT_SUPPORTED, UNTESTED = "supported", "not supported", "untested"
+from cifar_lab.statistics.effects import Effect
+from cifar_lab.statistics.power import seeds_needed
+from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, SEEDS_FOR_TESTS, holm
+
+VERDICTS = SUPPORTED, CONTRADICTED, INCONCLUSIVE, UNTESTED = "supported", "contradicted", "inconclusive", "untested"
 NOT_MEASURED = "not measured: no run records it yet"
-ALIKE = 0.005  # the margin within which rows are alike
-WITHIN = (
-    f"lies within ± {100 * ALIKE:g} points, even where Welch's test, corrected by Holm, tells the two apart; not "
-    "supported if it tells two apart otherwise, else untested"
+MARGIN = 0.005  # within which accuracies are equal
+LEVEL, POWER = 0.05, 0.8
+_MOST_SEEDS = 1000
+RULE = (
+    "A claim of a direction is supported if the 95 % interval of the difference is above 0, contradicted if it is "
+    f"below. A claim of equality is supported if the interval is within ± {100 * MARGIN:g} points, or the claim's own "
+    "margin, contradicted if it is outside. The intervals are corrected by Holm over all claims that have enough runs "
+    f"for a test: p, two-sided, of the bound between the two verdicts must be below {LEVEL:g}. Of several conditions "
+    "all must hold; the claim is contradicted if one is, corrected by Bonferroni over its conditions. Otherwise it is "
+    "inconclusive, with the number of seeds a row that would tell if what was measured were true (power "
+    f"{POWER:g}), and untested without runs."
 )
 
 _TRAIN = "python -m cifar_lab.train"
-_SEEDS = f"seed='range(0,{SEEDS_FOR_TESTS})'"
+
+
+class Condition(NamedTuple):
+    """A condition of a claim: a number beside the bound between the two verdicts.
+
+    Attributes:
+        distance: From the bound, positive where the condition holds.
+        p: Two-sided, of a true distance of 0; None with too few runs for a test.
+        seeds: The number of seeds that would tell, by the level of the test; 0 if no number does.
+    """
+
+    distance: float
+    p: float | None
+    seeds: Callable[[float], int] = lambda level: 0
+
+
+UNKNOWN = Condition(np.nan, None)  # runs that cannot be compared, as one has diverged
+
+
+def distance(effect: Effect, distance: float, least: int, times: int = 1, power: float = POWER) -> Condition:
+    """An effect whose mean lies `distance` from a bound.
+
+    Args:
+        effect: Over seeds.
+        distance: From the bound, positive where the condition holds.
+        least: Number of seeds from which it is tested.
+        times: Number of rows among which the one that is tested was chosen by its mean (Bonferroni).
+        power: With which the number of seeds would tell.
+    """
+
+    def seeds(level: float) -> int:
+        if effect.seeds < 2:
+            return least
+        is_zero, paired = abs(distance) < 1e-12, effect.is_paired
+        return 0 if is_zero else max(least, seeds_needed(effect.deviation, distance, power, level / times, paired))
+
+    return Condition(distance, min(1.0, times * effect.p(distance)) if effect.seeds >= least else None, seeds)
+
+
+def above(effect: Effect, least: int = SEEDS_FOR_TESTS, times: int = 1) -> Condition:
+    """A direction: above 0."""
+    return distance(effect, effect.mean, least, times)
+
+
+def alike(effect: Effect, margin: float = MARGIN) -> Condition:
+    """Equality: within the margin, which stands before the runs.
+
+    Rows that are equal may miss it on either side, so that each side gets half of what power leaves (Julious 2004,
+    Statistics in Medicine 23).
+    """
+    inside = margin - abs(effect.mean)
+    return distance(effect, inside, SEEDS_FOR_TESTS, power=(1 + POWER) / 2 if inside > 0 else POWER)
+
+
+def fact(holds: bool) -> Condition:
+    """What has no noise."""
+    return Condition(1.0 if holds else -1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -25,49 +94,67 @@ class Claim:
         words: The report's.
         decides: Which number decides, and how.
         numbers: What was measured.
-        verdict: supported, not supported or untested.
-        command: A command line whose runs decide; empty if there is nothing to run.
+        conditions: All of them must hold; None is one without runs.
+        command: A command line whose runs decide, of so many seeds as would tell; empty if there is nothing to run.
+        verdict: One of `VERDICTS`.
+        note: p by Holm over all claims of a decided one, else the number of seeds that would tell; may be empty.
     """
 
     words: str
     decides: str
     numbers: str
-    verdict: str
+    conditions: Sequence[Condition | None] = field(repr=False, compare=False)
     command: str
+    verdict: str = UNTESTED
+    note: str = ""
+
+    @property
+    def p(self) -> float | None:
+        """The smallest level at which the claim is decided, by itself; None with too few runs for a test."""
+        known = [one for one in self.conditions if one is not None and one.p is not None]
+        against = [one.p for one in known if one.p is not None and one.distance < 0]
+        if against:
+            return min(1.0, len(self.conditions) * min(against))
+        return max(one.p or 0.0 for one in known) if known and len(known) == len(self.conditions) else None
+
+
+def judged(claims: Sequence[Claim]) -> list[Claim]:
+    """Give all claims their verdicts, by `RULE`."""
+    tested = [claim for claim in claims if claim.p is not None]
+    corrected = dict(zip((claim.words for claim in tested), holm([claim.p or 0.0 for claim in tested]), strict=True))
+    undecided = sum(p >= LEVEL for p in corrected.values())
+    return [_judged(claim, corrected.get(claim.words), undecided) for claim in claims]
+
+
+def _judged(claim: Claim, p: float | None, undecided: int) -> Claim:
+    if not any(claim.conditions):
+        return claim
+    if p is not None and p < LEVEL:
+        holds = all(one is not None and one.distance > 0 for one in claim.conditions)
+        note = f"p {p:.2g} by Holm" if p else ""
+        return replace(claim, verdict=SUPPORTED if holds else CONTRADICTED, note=note)
+    level = LEVEL / max(undecided + (p is None), 1)
+    known = [one for one in claim.conditions if one is not None]
+    against = [one.seeds(level / len(claim.conditions)) for one in known if one.distance < 0]
+    each = [one.seeds(level) for one in known]
+    seeds = min(against) if against else max(each) * all(each)
+    if not 0 < seeds <= _MOST_SEEDS:
+        return replace(claim, verdict=INCONCLUSIVE, note=f"more than {_MOST_SEEDS:,} seeds would tell" if seeds else "")
+    note = f"{'at least ' * (p is None)}{seeds} seeds would tell"
+    command = re.sub(r"range\(0,\d+\)", f"range(0,{seeds})", claim.command)
+    return replace(claim, verdict=INCONCLUSIVE, note=note, command=command)
 
 
 def trains_rows(experiments: Iterable[str], protocol: str) -> str:
     """The command line that trains rows of the report over as many seeds as tests need."""
-    return f"{_TRAIN} -m experiment={','.join(experiments)} {_SEEDS} protocol={protocol}"
+    return f"{_TRAIN} -m experiment={','.join(experiments)} seed='range(0,{SEEDS_FOR_TESTS})' protocol={protocol}"
 
 
-def trains_study(study: str, *typed: str) -> str:
-    """The command line of a study, with other arguments."""
-    return " ".join((_TRAIN, f"study={study}", *typed))
+def trains_study(study: str, *typed: str, seeds: int = SEEDS_FOR_INTERVALS) -> str:
+    """The command line of a study over some seeds, with other arguments."""
+    return " ".join((_TRAIN, f"study={study}", *typed, f"seed='range(0,{seeds})'"))
 
 
 def trains_options(study: str, options: Iterable[str], *typed: str) -> str:
     """The command line of some options of a study over as many seeds as tests need."""
-    return trains_study(study, f"{study}={','.join(options)}", _SEEDS, *typed)
-
-
-def alike(pairs: Sequence[Difference | None]) -> str:
-    """Supported if every 95 % interval lies within the margin, else not supported if a difference is significant."""
-    within = all_hold(pairs, lambda pair: max(-pair.interval[0], pair.interval[1]) <= ALIKE)
-    is_told_apart = any(pair.is_significant for pair in pairs if pair is not None)
-    return UNTESTED if within == NOT_SUPPORTED and not is_told_apart else within
-
-
-def all_hold(pairs: Sequence[Difference | None], holds: Callable[[Difference], bool]) -> str:
-    """Whether something holds for all differences; untested if one of them was not tested."""
-    return UNTESTED if None in pairs else verdict(all(holds(pair) for pair in pairs if pair is not None))
-
-
-def is_above(pair: Difference) -> bool:
-    """Whether the first row is significantly above the second."""
-    return pair.is_significant and pair.mean > 0
-
-
-def verdict(holds: bool) -> str:
-    """The verdict on a claim that was tested."""
-    return SUPPORTED if holds else NOT_SUPPORTED
+    return trains_study(study, f"{study}={','.join(options)}", *typed, seeds=SEEDS_FOR_TESTS)

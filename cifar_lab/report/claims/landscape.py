@@ -1,20 +1,22 @@
 """The report's claims on BatchNorm and the loss landscape, each with the numbers that decide it."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cifar_lab.landscape.batch_norm import bands, smoothness
 from cifar_lab.landscape.batch_norm.bands import BandComparison
 from cifar_lab.landscape.batch_norm.numbers import Estimate
-from cifar_lab.landscape.batch_norm.runs import INITS, Group, groups
+from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, groups
 from cifar_lab.landscape.batch_norm.smoothness import SmoothnessComparison
 from cifar_lab.landscape.batch_norm.training import cosine_gain
 from cifar_lab.machine.exit_codes import UsageError
-from cifar_lab.report.claims.evidence import NOT_MEASURED, UNTESTED, Claim, trains_study, verdict
+from cifar_lab.report.claims.evidence import NOT_MEASURED, UNKNOWN, Claim, Condition, above, trains_study
 from cifar_lab.runs import Record
+from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS
 
 T = TypeVar("T")
 
@@ -32,7 +34,7 @@ _OF_VGG_A = {
 }
 _EVERY = (
     "95 % interval by Student's t over three seeds or more (of ratios, on their logarithms), for each initialisation "
-    "that was run"
+    "from which both networks train"
 )
 
 
@@ -69,17 +71,17 @@ def landscape(measured: Sequence[Record]) -> Landscape:
 
 
 def claims(found: Landscape) -> list[Claim]:
-    """Those that losses, probes and covariate shifts of the study decide."""
+    """Those that losses, probes and covariate shifts of the study decide, without their verdicts."""
     return [
         _smoother(found),
-        _lipschitz(found.smoothness),
-        _predictive(found.smoothness),
+        *_lipschitz(found),
+        _predictive(found),
         _covariate_shift(found.band_group, found.probed_group),
     ]
 
 
 def _smoother(found: Landscape) -> Claim:
-    ratios = _ratios(found.smoothness, "loss_range")
+    ratios = _ratios(found, "loss_range")
     told = [f"loss variation {_told(ratios)}"] if ratios else []
     for band in found.bands:
         told.append(f"band of the training loss over steps 1 to {band.steps:,}: ratio {band.band_ratio().judged()}, in "
@@ -88,89 +90,115 @@ def _smoother(found: Landscape) -> Claim:
         "BatchNorm makes the loss landscape smoother, of lower variance",
         f"range of the loss along the gradient, without BatchNorm over with it: above 1, {_EVERY}; beside it the band "
         "of the training loss over learning rates",
-        "; ".join(told) or NOT_MEASURED,
-        _all_above(list(ratios.values()), 1),
+        _measured(told, found.probed_group),
+        _all_above(ratios),
         _PROBED,
     )
 
 
-def _lipschitz(found: SmoothnessComparison | None) -> Claim:
-    ratios = _ratios(found, "hessian_norm")
-    told = NOT_MEASURED
-    if found is not None:
-        means = {init: [100 * found.mean(bn, init, "share_at_ceiling") for bn in (True, False)] for init in found.inits}
-        shares = [f"{INITS.get(init, init)} {one:.0f} and {other:.0f}" for init, (one, other) in means.items()]
-        told = (
-            f"||Hg||/||g|| {_told(ratios)}; largest beta {_told(_ratios(found, 'beta'))}, at the ceiling 1/eta_min of "
-            f"its grid with BatchNorm and without in {'; '.join(shares)} % of the probes"
+def _lipschitz(found: Landscape) -> list[Claim]:
+    """Of the loss (its gradient's norm) and of the gradient (beta), each at the point and over a step."""
+    quantities = {
+        ("loss", "at the point"): ("grad_norm", "||g||"),
+        ("loss", "over a step"): ("moved_grad_norm", "the largest ||g'|| over the grid of step sizes"),
+        ("gradient", "at the point"): ("hessian_norm", "||Hg||/||g||, a lower bound of the Hessian's norm"),
+        ("gradient", "over a step"): ("beta", "the largest ||g − g'||/(eta ||g||) over the grid of step sizes"),
+    }
+    claims = []
+    for (of, where), (quantity, words) in quantities.items():
+        ratios = _ratios(found, quantity)
+        told = [_told(ratios)] if ratios else []
+        if found.smoothness is not None and quantity == "beta":
+            told += _beyond_beta(found.smoothness)
+        claims.append(
+            Claim(
+                f"BatchNorm reduces the Lipschitz constant of the {of}, {where}",
+                f"{words} (arXiv:1805.11604), without BatchNorm over with it: above 1, {_EVERY}",
+                _measured(told, found.probed_group),
+                _all_above(ratios),
+                _PROBED,
+            )
         )
-        for name in found.relative_quantities:
-            distance = name.removeprefix("change_at_")
-            told += f"; relative change of the gradient {distance} ||w|| away {_told(_ratios(found, name))}"
-    return Claim(
-        "BatchNorm reduces the Lipschitz constant",
-        f"||Hg||/||g||, the limit of the gradient's change over the distance moved, without BatchNorm over with it: "
-        f"above 1, {_EVERY}",
-        told,
-        _all_above(list(ratios.values()), 1),
-        _PROBED,
-    )
+    return claims
 
 
-def _predictive(found: SmoothnessComparison | None) -> Claim:
-    ratios = _ratios(found, "gradient_range")
-    gains = {} if found is None else {init: found.cosine_gain(init) for init in found.inits}
-    verdicts = {_all_above(list(ratios.values()), 1), _all_above(list(gains.values()), 0)}
-    told = NOT_MEASURED
-    if found is not None:
+def _beyond_beta(found: SmoothnessComparison) -> Iterator[str]:
+    """At how many probes beta says nothing of the network, and what the gradient does by relative distance."""
+    means = {init: [100 * found.mean(bn, init, "share_at_ceiling") for bn in (True, False)] for init in found.inits}
+    shares = [f"{INITS.get(init, init)} {one:.0f} and {other:.0f}" for init, (one, other) in means.items()]
+    yield f"at the ceiling 1/eta_min of its grid with BatchNorm and without in {'; '.join(shares)} % of the probes"
+    for name in found.relative_quantities:
+        ratios = {init: found.ratio(init, name) for init in found.inits}
+        yield f"relative change of the gradient {name.removeprefix('change_at_')} ||w|| away {_told(ratios)}"
+
+
+def _predictive(found: Landscape) -> Claim:
+    ratios, probed = _ratios(found, "gradient_range"), found.smoothness
+    gains = {} if probed is None else {init: probed.cosine_gain(init) for init in probed.inits}
+    told = []
+    if probed is not None:
         cosines = "; ".join(
-            f"{INITS.get(init, init)} {found.mean(True, init, 'cosine'):.3g} against "
-            f"{found.mean(False, init, 'cosine'):.3g}, gain {gain.judged()}"
+            f"{INITS.get(init, init)} {probed.mean(True, init, 'cosine'):.3g} against "
+            f"{probed.mean(False, init, 'cosine'):.3g}, gain {gain.judged()}"
             for init, gain in gains.items()
         )
-        told = f"gradient range {_told(ratios)}; cos(g, g') at eta = lr with BatchNorm against without: {cosines}"
+        told = [f"gradient range {_told(ratios)}; cos(g, g') at eta = lr with BatchNorm against without: {cosines}"]
     return Claim(
         "BatchNorm improves gradient predictiveness",
         "range of ||g − g'|| along the gradient, without BatchNorm over with it: above 1; and cos(g, g') after a step "
         f"of the learning rate, which knows no lengths: larger with it; {_EVERY}",
-        told,
-        UNTESTED if UNTESTED in verdicts else verdict(len(verdicts) == 1 and verdict(True) in verdicts),
+        _measured(told, found.probed_group),
+        [*_all_above(ratios), *_all_above(gains)],
         _PROBED,
     )
 
 
 def _covariate_shift(*of_groups: Group | None) -> Claim:
-    gains, told = [], []
-    for group in {id(group): group for group in of_groups if group is not None}.values():
+    gains, told = {}, []
+    shown = list({id(group): group for group in of_groups if group is not None}.values())
+    for number, group in enumerate(shown):
         for init in group.inits:
             if (found := cosine_gain(group, init)) is not None:
                 gain, with_bn, without = found
-                gains.append(gain)
+                gains[number, init] = gain
                 told.append(f"{INITS.get(init, init)} {with_bn:.3g} against {without:.3g}, gain {gain.judged()}")
     return Claim(
         "BatchNorm reduces internal covariate shift",
         "cos(G, G') of a layer's gradient before and after the layers below have taken their step (arXiv:1805.11604), "
         f"median over layers and epochs: larger with BatchNorm, {_EVERY}",
-        "; ".join(told) or NOT_MEASURED,
-        _all_above(gains, 0),
+        _measured(told, *shown),
+        _all_above(gains),
         _SHIFTED,
     )
 
 
-def _ratios(found: SmoothnessComparison | None, quantity: str) -> dict[str, Estimate]:
-    return {} if found is None else {init: found.ratio(init, quantity) for init in found.inits}
+def _ratios(found: Landscape, quantity: str) -> dict[str, Estimate]:
+    probed = found.smoothness
+    return {} if probed is None else {init: probed.ratio(init, quantity) for init in probed.inits}
 
 
-def _told(ratios: dict[str, Estimate]) -> str:
+def _told(ratios: Mapping[str, Estimate]) -> str:
     return ", ".join(f"{INITS.get(init, init)} {estimate.judged()}" for init, estimate in ratios.items())
 
 
-def _all_above(estimates: Sequence[Estimate], bound: float) -> str:
-    """Whether every interval lies above a bound; untested without one of them."""
-    intervals = [estimate.t_interval for estimate in estimates]
-    if not intervals or None in intervals:
-        return UNTESTED
-    return verdict(all(interval[0] > bound for interval in intervals if interval is not None))
+def _measured(told: Sequence[str], *of_groups: Group | None) -> str:
+    """What was measured, and which runs of each initialisation were left out, as they have diverged."""
+    if not told:
+        return NOT_MEASURED
+    ended = [run for group in of_groups if group is not None for run in group.runs if run.record.has_ended]
+    arms = Counter((run.init, run.bn) for run in ended)
+    diverged = Counter((run.init, run.bn) for run in ended if run.record.state == "diverged")
+    left_out = [
+        f"{INITS.get(init, init)} {NAMES[bn]} ({number} of {arms[init, bn]} diverged)"
+        for (init, bn), number in diverged.items()
+    ]
+    return "; ".join(told) + (f"; not compared: {', '.join(left_out)}" if left_out else "")
+
+
+def _all_above(estimates: Mapping[Any, Estimate]) -> list[Condition | None]:
+    """That each number is above 0, or a ratio above 1; None without one."""
+    effects = [estimate.effect for estimate in estimates.values()]
+    return [UNKNOWN if effect is None else above(effect, SEEDS_FOR_INTERVALS) for effect in effects] or [None]
 
 
 def _first(found: Sequence[Group], compared: Callable[[Group], T]) -> tuple[T | None, Group | None]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cifar_lab.report.claims.evidence import UNTESTED, Claim, all_hold, is_above, trains_options, verdict
+from cifar_lab.report.claims.evidence import UNKNOWN, Claim, Condition, above, trains_options
 from cifar_lab.report.claims.numbers import (
     ACCURACY,
     NO_RUN,
@@ -18,7 +18,6 @@ from cifar_lab.report.claims.numbers import (
 )
 from cifar_lab.report.reproduction import Reproduction
 from cifar_lab.runs import Record
-from cifar_lab.statistics.significance import Difference
 from cifar_lab.table.curves import epochs_to, instability
 
 _OPTIONS = {"cross-entropy": "ce", "focal": "focal", "label smoothing": "label_smoothing", "MSE": "mse"}
@@ -35,6 +34,9 @@ _STABILITY = (
 )
 
 
+_CHOSEN = "by Bonferroni over these three"
+
+
 def claims(found: Reproduction) -> list[Claim]:
     """Those of the report's loss table."""
     return [*_of_two(found), *_of_four(found), _long_training(found.measured)]
@@ -42,21 +44,21 @@ def claims(found: Reproduction) -> list[Claim]:
 
 def _of_two(found: Reproduction) -> list[Claim]:
     changes, finals, speed = (_of_study(found, _TWO, quantity) for quantity in (_CHANGES, _FINAL, _SPEED))
-    slower, wilder = [speed.pairs.get(_TWO)], [changes.pairs.get(_TWO[::-1])]
+    wilder = _TWO[::-1]
     command = trains_options("loss", _options(_TWO))
     return [
         Claim(
             "Cross-entropy was more stable than focal loss",
             f"{_STABILITY}: lower by Welch's test",
-            _told(found, (changes, wilder), (finals, None)),
-            all_hold(wilder, is_above),
+            _told(found, (changes, [wilder]), (finals, None)),
+            [changes.condition(above, *wilder)],
             command,
         ),
         Claim(
             "Focal loss is fast but less stable",
             f"epochs to 80 %, fewer than cross-entropy's; and {_STABILITY}, higher; both by Welch's test",
-            _told(found, (speed, slower), (changes, wilder), (finals, None)),
-            all_hold([*slower, *wilder], is_above),
+            _told(found, (speed, [_TWO]), (changes, [wilder]), (finals, None)),
+            [speed.condition(above, *_TWO), changes.condition(above, *wilder)],
             command,
         ),
     ]
@@ -66,24 +68,36 @@ def _of_four(found: Reproduction) -> list[Claim]:
     changes, finals, accuracies = (_of_study(found, _OPTIONS, quantity) for quantity in (_CHANGES, _FINAL, ACCURACY))
     name = "label smoothing"
     of_two = _of_study(found, ("cross-entropy", name), ACCURACY)
-    better, places, heights = [of_two.pairs.get((name, "cross-entropy"))], changes.ranks, accuracies.ranks
+    better = name, "cross-entropy"
+    calm, calmer, highest = changes.others(name), changes.others("MSE"), accuracies.others("MSE")[-1:]
+    middle = [(name, other) for other in calm[:1]] + [(other, name) for other in calm[-1:]]
+    low = [(other, "MSE") for other in calmer[1:2]]
     command = trains_options("loss", _options(_OPTIONS))
     return [
         Claim(
             "Label smoothing is of median stability and high performance",
-            f"{_STABILITY}: neither the least nor the most of the four; accuracy above cross-entropy's by Welch's test",
-            _told(found, (changes, ()), (finals, None), (of_two, better)),
-            UNTESTED if places is None else all_hold(better, lambda pair: is_above(pair) and places[name] in (1, 2)),
+            f"{_STABILITY}: above the lowest and below the highest of the other three; accuracy above cross-entropy's; "
+            f"by Welch's test, {_CHOSEN}",
+            _told(found, (changes, middle), (finals, None), (of_two, [better])),
+            [*_chosen(changes, middle, 2), of_two.condition(above, *better)],
             command,
         ),
         Claim(
             "MSE is stable, of normal performance",
-            f"{_STABILITY}: among the two lowest of the four; accuracy not the highest",
-            _told(found, (changes, ()), (finals, None), (accuracies, ())),
-            UNTESTED if places is None or heights is None else verdict(places["MSE"] <= 1 and heights["MSE"] < 3),
+            f"{_STABILITY}: below the second of the other three; accuracy below the highest of them; by Welch's test, "
+            f"{_CHOSEN}",
+            _told(found, (changes, low), (finals, None), (accuracies, [(other, "MSE") for other in highest])),
+            [*_chosen(changes, low, 1), *_chosen(accuracies, [(other, "MSE") for other in highest], 1)],
             command,
         ),
     ]
+
+
+def _chosen(numbers: Numbers, pairs: Sequence[tuple[str, str]], number: int) -> list[Condition | None]:
+    """Rows that were chosen by their means, each above another; None for each if not all rows have runs."""
+    if numbers.not_compared or not all(map(len, numbers.values.values())):
+        return [UNKNOWN if numbers.not_compared else None] * number
+    return [numbers.condition(above, *pair, times=len(numbers.values) - 1) for pair in pairs]
 
 
 def _long_training(runs: Sequence[Record]) -> Claim:
@@ -98,13 +112,12 @@ def _long_training(runs: Sequence[Record]) -> Claim:
         if lost:
             diverged[name] = f"{len(lost)} of {len(short.keys() | long.keys())} diverged"
     gains = Numbers(_GAIN, gained, "holdout", diverged)
-    more = [gains.pairs.get((name, "cross-entropy")) for name in names[1:]]
+    more = [(name, "cross-entropy") for name in names[1:]]
     return Claim(
         "Label smoothing and MSE show great potential after many epochs",
-        "what 100 epochs gain over 50, seed by seed, in study=loss: more than cross-entropy's by Welch's test, "
-        "corrected by Holm",
+        "what 100 epochs gain over 50, seed by seed, in study=loss: more than cross-entropy's by Welch's test",
         gains.told(more),
-        all_hold(more, is_above),
+        [gains.condition(above, *pair) for pair in more],
         "; ".join(trains_options("loss", _options(names), *typed) for typed in ((), ("epochs=100",))),
     )
 
@@ -117,7 +130,7 @@ def _of_study(found: Reproduction, names: Iterable[str], quantity: Quantity) -> 
     return numbers_of(study_of(found, "loss", {name: _OPTIONS[name] for name in names}), quantity)
 
 
-def _told(found: Reproduction, *shown: tuple[Numbers, Sequence[Difference | None] | None]) -> str:
+def _told(found: Reproduction, *shown: tuple[Numbers, Sequence[tuple[str, str]] | None]) -> str:
     """Numbers of the study, losses that are less stable because they diverged, and numbers of the report's rows."""
     of_study = [(numbers.quantity.name, numbers.told(pairs)) for numbers, pairs in shown]
     rows = [rows_of(found, {name: f"loss_{_OPTIONS[name]}" for name in numbers.values}) for numbers, _ in shown]

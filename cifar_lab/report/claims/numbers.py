@@ -3,13 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cifar_lab.report.claims.evidence import UNKNOWN, Condition
 from cifar_lab.report.reproduction import PROTOCOLS, Reproduction
 from cifar_lab.runs import Record
-from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Difference, differences
+from cifar_lab.statistics.effects import Effect, of_rows
+from cifar_lab.statistics.significance import SEEDS_FOR_TESTS
 
 NO_RUN = "no finished run of full length"
 Runs = Mapping[str, Sequence[Record]]  # by the name of their row in a claim
@@ -46,16 +49,11 @@ class Quantity:
         mean = f"{scale * reached.mean():{'+' if self.change else ''}.{places}f}{spread} {self.unit}".rstrip()
         return f"{mean} ({len(reached)}{f', never in {never}' if never else ''})"
 
-    def told_pairs(self, pairs: Sequence[Difference | None]) -> str:
-        """`; LeakyReLU − ELU +2.46 points (+2.25 to +2.67, p 4e-07)` for each tested one, with Holm's p."""
+    def told_difference(self, names: tuple[str, str], effect: Effect) -> str:
+        """`; LeakyReLU − ELU +2.46 points (+2.25 to +2.67)`, with the 95 % interval."""
         scale, unit = (100, "points") if self.unit == "%" else (1, self.unit)
-        told = ""
-        for pair in pairs:
-            if pair is not None:
-                mean, low, high = (f"{scale * value:+.{self.digits}f}" for value in (pair.mean, *pair.interval))
-                words = f"{mean} {unit}".rstrip()
-                told += f"; {pair.first} − {pair.second} {words} ({low} to {high}, p {pair.adjusted:.2g})"
-        return told
+        mean, low, high = (f"{scale * value:+.{self.digits}f}" for value in (effect.mean, *effect.interval))
+        return f"; {' − '.join(names)} {f'{mean} {unit}'.rstrip()} ({low} to {high})"
 
 
 def of_curve(measure: Callable[[pd.DataFrame], float]) -> Callable[[Record], float | None]:
@@ -95,35 +93,38 @@ class Numbers:
         }
         return {**never, **self.diverged}
 
-    @cached_property
-    def pairs(self) -> dict[tuple[str, str], Difference]:
-        """The tested differences, corrected over them all, by the names of both rows in either order."""
-        compared = {name: values for name, values in self.values.items() if name not in self.not_compared}
-        pairs = {}
-        for pair in differences(compared):
-            first, second, (low, high) = pair.first, pair.second, pair.interval
-            pairs[first, second] = pair
-            pairs[second, first] = Difference(second, first, -pair.mean, (-high, -low), pair.p, pair.adjusted)
-        return pairs
+    def difference(self, first: str, second: str) -> Effect | None:
+        """By how much a row's mean is above another's; None if one has no run, or is not compared."""
+        rows = [self.values[first], self.values[second]]
+        return of_rows(*rows) if all(map(len, rows)) and not {first, second} & self.not_compared.keys() else None
 
-    @cached_property
-    def ranks(self) -> dict[str, int] | None:
-        """Each row's place by its mean, from 0 for the lowest; None where one has too few runs or is not compared."""
-        if self.not_compared or any(len(values) < SEEDS_FOR_TESTS for values in self.values.values()):
-            return None
-        order = sorted(self.values, key=lambda name: float(self.values[name].mean()))
-        return {name: place for place, name in enumerate(order)}
+    def condition(self, decide: Callable[..., Condition], first: str, second: str, **options: Any) -> Condition | None:
+        """What `decide`, `above` or `alike`, says of a difference; None without a run of one of the rows."""
+        if (effect := self.difference(first, second)) is not None:
+            return decide(effect, **options)
+        is_known = all(len(self.values[name]) or name in self.not_compared for name in (first, second))
+        return UNKNOWN if is_known else None
 
-    def told(self, pairs: Sequence[Difference | None] | None = None) -> str:
+    def others(self, name: str) -> list[str]:
+        """The other rows from the lowest mean to the highest."""
+        means = {other: float(values.mean()) for other, values in self.values.items() if other != name and len(values)}
+        return sorted(means, key=lambda other: means[other])
+
+    def told(self, pairs: Sequence[tuple[str, str]] | None = None) -> str:
         """`ReLU 89.31 ± 0.20 % (5), ELU 87.45 % (1), protocol=report`, and the rows that have diverged.
 
-        With `pairs`, these differences follow, and all rows that are not compared.
+        With `pairs`, their differences follow where there are enough seeds for a test, and all rows that are not
+        compared.
         """
         parts = [f"{name} {self.quantity.told(values)}" for name, values in self.values.items() if len(values)]
         told = f"{', '.join(parts)}, protocol={self.protocol}" if parts else NO_RUN
+        for pair in pairs or ():
+            effect = self.difference(*pair)
+            if effect is not None and effect.seeds >= SEEDS_FOR_TESTS:
+                told += self.quantity.told_difference(pair, effect)
         why, words = (self.diverged, "") if pairs is None else (self.not_compared, "not compared: ")
         reasons = ", ".join(f"{name} ({reason})" for name, reason in why.items())
-        return f"{told}{self.quantity.told_pairs(pairs or ())}{f'; {words}{reasons}' if reasons else ''}"
+        return f"{told}{f'; {words}{reasons}' if reasons else ''}"
 
 
 def numbers_of(runs: Runs, quantity: Quantity) -> Numbers:

@@ -12,9 +12,9 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from cifar_lab.report.claims import batch_norm
 from cifar_lab.report.claims.claims import Claim, claims
-from cifar_lab.report.claims.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
+from cifar_lab.report.claims.evidence import INCONCLUSIVE, RULE, UNTESTED
+from cifar_lab.report.claims.evidence import VERDICTS as CLAIM_VERDICTS
 from cifar_lab.report.claims.landscape import landscape
 from cifar_lab.report.page import chapters, dashboards
 from cifar_lab.report.page.figures import Picture, glance
@@ -109,7 +109,7 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
     machines = {f"{result['hardware']['device_name']}, {result['precision']}": None for result in results}
     revisions = {str(result["git_revision"])[:12]: None for result in results if result.get("git_revision")}
     found = landscape(reproduction.measured)
-    told = claims(reproduction, parameters)
+    told = claims(reproduction, parameters, found)
     decided = Counter(claim.verdict for claim in told)
     return {
         "date": date.today().isoformat(),
@@ -128,10 +128,12 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
         "unreadable": len(reproduction.unreadable),
         "findings": list(chapters.findings(reproduction)),
         "row_verdicts": _counted({verdict: len(entries) for verdict, entries in reproduction.verdicts.items()}),
+        "by_chance": reproduction.by_chance,
+        "claim_rule": RULE,
         "claims": _claims(told),
-        "claim_verdicts": _counted({verdict: decided[verdict] for verdict in (SUPPORTED, NOT_SUPPORTED, UNTESTED)}),
+        "claim_verdicts": _counted({verdict: decided[verdict] for verdict in CLAIM_VERDICTS}),
         "chapter": chapters.batch_norm(found),
-        "chapter_claims": _claims(batch_norm.claims(reproduction, found)),
+        "chapter_claims": _claims([claim for claim in told if "BatchNorm" in claim.words]),
     }
 
 
@@ -156,8 +158,9 @@ def _claims(told: Sequence[Claim]) -> pd.DataFrame:
                 "claim": claim.words,
                 "decided by": claim.decides,
                 "measured": claim.numbers,
-                "verdict": claim.verdict,
-                "what decides it is run by": f"`{claim.command}`" * bool(claim.command and claim.verdict == UNTESTED),
+                "verdict": f"{claim.verdict} ({claim.note})" if claim.note else claim.verdict,
+                "what decides it is run by": f"`{claim.command}`"
+                * bool(claim.command and claim.verdict in (INCONCLUSIVE, UNTESTED)),
             }
             for claim in told
         ]

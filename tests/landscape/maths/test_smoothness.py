@@ -25,6 +25,9 @@ def test_on_a_quadratic_quantities_are_those_of_its_taylor_series(multiples):
     etas = np.array(multiples) * 0.01
     losses = -etas * square[:, None] + etas**2 * curved[:, None] / 2
     np.testing.assert_allclose(found["loss_range"], np.ptp(losses, axis=1))
+    np.testing.assert_allclose(found["grad_norm"], square**0.5)
+    moved = GRADIENTS[:, None] - etas[:, None] * (GRADIENTS @ MATRIX)[:, None]
+    np.testing.assert_allclose(found["moved_grad_norm"], np.linalg.norm(moved, axis=2).max(axis=1))
     np.testing.assert_allclose(found["change_at_0.01"], 0.1 / square**0.5 * bent / square**0.5)
 
 
@@ -63,12 +66,13 @@ def test_the_cosine_is_the_one_at_the_learning_rate():
 
 def test_a_step_to_a_loss_that_is_no_number_is_infinitely_far():
     probes = of_quadratic()
-    for name in ("moved_loss", "grad_distance", "beta"):
+    for name in ("moved_loss", "moved_grad_norm", "grad_distance", "beta"):
         probes[name] = probes[name].copy()
         probes[name][0, -1] = np.nan
     found = smoothness(probes)
-    assert np.isposinf([found.loss_range[0], found.gradient_range[0], found.beta[0]]).all()
-    assert np.isfinite([found.loss_range[1], found.gradient_range[1], found.beta[1]]).all()
+    far = found[["loss_range", "gradient_range", "beta", "moved_grad_norm"]]
+    assert np.isposinf(far.loc[0]).all()
+    assert np.isfinite(far.loc[1]).all()
     assert not found.at_ceiling[0]
 
 

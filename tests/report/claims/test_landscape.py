@@ -6,15 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cifar_lab.report.claims.evidence import NOT_MEASURED, NOT_SUPPORTED, SUPPORTED, UNTESTED, Claim
+from cifar_lab.report.claims.evidence import CONTRADICTED, INCONCLUSIVE, NOT_MEASURED, SUPPORTED, UNTESTED, Claim
+from cifar_lab.report.claims.evidence import judged as decided
 from cifar_lab.report.claims.landscape import Landscape, claims, landscape
 from cifar_lab.runs import find_runs
 from cifar_lab.table.records import gather
 from tests.conftest import holds
-from tests.landscape_runs import RATES, leave, leave_band, leave_probed
+from tests.judged_runs import LANDSCAPE, LIPSCHITZ
+from tests.landscape_runs import RATES, diverge, leave, leave_band, leave_probed, write_probes
 
 ENDS = (RATES[0], RATES[-1])  # as wide a band, of half the runs
-NAMES = ("smoother", "lipschitz", "predictive", "shift")  # in the order in which the page has them
 
 
 def found(folder: Path) -> Landscape:
@@ -22,32 +23,60 @@ def found(folder: Path) -> Landscape:
 
 
 def judged(folder: Path) -> dict[str, Claim]:
-    return dict(zip(NAMES, claims(found(folder)), strict=True))
+    return dict(zip(LANDSCAPE, decided(claims(found(folder))), strict=True))
 
 
 def test_without_runs_nothing_is_tested_and_no_number_is_told() -> None:
-    assert {(claim.verdict, claim.numbers) for claim in claims(Landscape())} == {(UNTESTED, NOT_MEASURED)}
+    assert {(claim.verdict, claim.numbers) for claim in decided(claims(Landscape()))} == {(UNTESTED, NOT_MEASURED)}
 
 
-@pytest.mark.parametrize(("sharper", "verdict"), [(4.0, SUPPORTED), (0.25, NOT_SUPPORTED)])
+@pytest.mark.parametrize(("sharper", "verdict"), [(4.0, SUPPORTED), (0.25, CONTRADICTED)])
 def test_three_seeds_decide_as_the_hessians_say(tmp_path: Path, sharper: float, verdict: str) -> None:
-    leave_probed(tmp_path, seeds=(0, 1, 2), sharper=sharper, noise=0.1)
+    leave_probed(tmp_path, seeds=(0, 1, 2), sharper=sharper, noise=0.03)
     claims = judged(tmp_path)
-    assert (claims["lipschitz"].verdict, claims["predictive"].verdict) == (verdict, verdict)
+    assert (claims["gradient_at_the_point"].verdict, claims["predictive"].verdict) == (verdict, verdict)
 
 
 def test_two_seeds_show_their_numbers_and_decide_nothing(tmp_path: Path) -> None:
     leave_probed(tmp_path, seeds=(0, 1))
-    claim = judged(tmp_path)["lipschitz"]
-    assert claim.verdict == UNTESTED
-    holds(claim.numbers, "||Hg||/||g||", "Xavier 4 (2 seeds)", "He 4 (2 seeds)", "1/eta_min")
+    claims = judged(tmp_path)
+    claim = claims["gradient_at_the_point"]
+    assert (claim.verdict, claim.note) == (INCONCLUSIVE, "at least 3 seeds would tell")
+    holds(claim.numbers, "Xavier 4 (2 seeds)", "He 4 (2 seeds)")
+    holds(claim.decides, "||Hg||/||g||")
+    holds(claims["gradient_over_a_step"].numbers, "1/eta_min")
+
+
+def test_loss_and_gradient_are_claims_of_their_own_at_the_point_and_over_a_step(tmp_path: Path) -> None:
+    leave_probed(tmp_path, seeds=(0, 1, 2), inits=("xavier",), noise=0.1)
+    for run in find_runs(tmp_path):  # a steep point without BatchNorm's, and no steeper further along
+        probes = dict(np.load(run.probes_file))
+        factor = 1 if run.folder.name.startswith("True") else 0.5 * (1 + 0.01 * (run.result()["seed"] or 0))
+        probes["grad_norm"] *= factor
+        probes["moved_grad_norm"] = np.tile(probes["grad_norm"][:, None] / factor**3, probes["eta"].shape[1])
+        write_probes(run, probes)
+    claims = judged(tmp_path)
+    verdicts = [claims[name].verdict for name in LIPSCHITZ]
+    assert verdicts == [CONTRADICTED, SUPPORTED, SUPPORTED, SUPPORTED]
+    holds(claims["loss_at_the_point"].numbers, "Xavier 0.505")
+    holds(claims["loss_over_a_step"].numbers, "Xavier 3.92")
+
+
+def test_an_initialisation_whose_runs_diverged_is_named(tmp_path: Path) -> None:
+    leave_probed(tmp_path, seeds=(0, 1, 2), noise=0.1)
+    for run in find_runs(tmp_path):
+        if run.folder.name.startswith("False_he"):
+            diverge(run)
+    for name, claim in judged(tmp_path).items():
+        if name != "shift":  # of which nothing was measured
+            holds(claim.numbers, "not compared: He without BatchNorm (3 of 3 diverged)")
 
 
 def test_what_holds_with_xavier_alone_is_not_due_to_batch_norm(tmp_path: Path) -> None:
     leave_probed(tmp_path, seeds=(0, 1, 2), inits=("xavier",), noise=0.1)
-    assert judged(tmp_path)["lipschitz"].verdict == SUPPORTED
+    assert judged(tmp_path)["gradient_at_the_point"].verdict == SUPPORTED
     leave_probed(tmp_path, seeds=(0, 1, 2), inits=("he",), sharper=0.5)
-    assert judged(tmp_path)["lipschitz"].verdict == NOT_SUPPORTED
+    assert judged(tmp_path)["gradient_at_the_point"].verdict == CONTRADICTED
 
 
 def test_the_band_stands_beside_the_loss_variation(tmp_path: Path) -> None:
@@ -88,7 +117,7 @@ def write_shift(path: Path, folders: Iterable[str], cosine: dict[bool, float]) -
     pd.DataFrame(lines, columns=["run", "epoch", "layer", "name", "cosine"]).to_csv(path, index=False)
 
 
-@pytest.mark.parametrize(("without", "verdict"), [(0.5, SUPPORTED), (0.95, NOT_SUPPORTED)])
+@pytest.mark.parametrize(("without", "verdict"), [(0.5, SUPPORTED), (0.95, CONTRADICTED)])
 @pytest.mark.parametrize("place", ["covariate_shift.csv", "landscape/covariate_shift.csv"])
 def test_covariate_shift_is_read_beside_the_runs(tmp_path: Path, place: str, without: float, verdict: str) -> None:
     leave_band(tmp_path, rates=ENDS, seeds=(0, 1, 2))

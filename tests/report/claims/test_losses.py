@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lab.report.claims.evidence import NOT_SUPPORTED, SUPPORTED, UNTESTED
+from cifar_lab.report.claims.evidence import CONTRADICTED, INCONCLUSIVE, SUPPORTED, UNTESTED
 from tests.conftest import holds
 from tests.judged_runs import judged, leave_loss, leave_seeds, row
 from tests.landscape_runs import diverge
 
 
-@pytest.mark.parametrize(("noise", "verdict"), [(0.02, SUPPORTED), (0.001, NOT_SUPPORTED)])
+@pytest.mark.parametrize(("noise", "verdict"), [(0.02, SUPPORTED), (0.001, CONTRADICTED)])
 def test_stability_of_the_losses_is_that_of_their_study(tmp_path: Path, noise: float, verdict: str) -> None:
     for name, of_row in (("ce", noise), ("focal", 0.005)):  # the rows are the other way round, and beside it
         leave_seeds(tmp_path, row(f"loss_{name}"), 0.88, noise=of_row)
@@ -40,7 +40,7 @@ def test_a_loss_that_diverges_is_told_to_be_less_stable_and_its_other_seeds_deci
     diverge(runs[3])
     found = judged(tmp_path)
     for name in ("ce_calmer", "focal_fast", "mse_stable"):
-        assert found[name].verdict == UNTESTED
+        assert found[name].verdict == INCONCLUSIVE
         holds(found[name].numbers, "focal (1 of 6 diverged)")
 
 
@@ -48,12 +48,12 @@ def test_who_never_comes_to_80_percent_is_told(tmp_path: Path) -> None:
     leave_loss(tmp_path, "ce", 0.88)
     leave_loss(tmp_path, "focal", 0.801, spread=0.0006)
     claim = judged(tmp_path)["focal_fast"]
-    assert claim.verdict == UNTESTED
+    assert claim.verdict == INCONCLUSIVE
     assert re.search(r"focal \d+\.\d ± \d\.\d epochs \(4, .*1\)", claim.numbers)
     holds(claim.numbers, "focal (1 of 5 ")
 
 
-@pytest.mark.parametrize(("mse", "verdict"), [(0.03, SUPPORTED), (0.0, NOT_SUPPORTED)])
+@pytest.mark.parametrize(("mse", "verdict"), [(0.03, SUPPORTED), (0.0, CONTRADICTED)])
 def test_many_epochs_in_the_study_of_the_losses(tmp_path: Path, mse: float, verdict: str) -> None:
     for loss, gain in (("ce", 0.01), ("label_smoothing", 0.03), ("mse", mse)):
         leave_loss(tmp_path, loss, 0.88)
@@ -63,5 +63,5 @@ def test_many_epochs_in_the_study_of_the_losses(tmp_path: Path, mse: float, verd
     holds(claim.numbers, "cross-entropy +1.00 ± 0.05 % (5)")
     diverge(runs[0])
     claim = judged(tmp_path)["many_epochs"]
-    assert claim.verdict == UNTESTED
+    assert claim.verdict == INCONCLUSIVE
     holds(claim.numbers, "MSE (1 of 5 ")
