@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cifar_lab.runs.fingerprints import leaves
+
 _DATA_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic data"}
 _REPORT_NAMES = {"ELU": "eLU", "CrossEntropyLoss": "CrossEntropy", "SignSGD": "CustomSignSGD"}
-_PROTOCOLS = {
-    "holdout": "the epoch chosen on held-out training images, the test set read once",
-    "report": "the epoch chosen on the test set, as in the report",
-}
+PROTOCOLS = {"holdout": True, "report": False}  # whether they hold training images out
 
 
 def data_name(option: str) -> str:
@@ -16,14 +15,36 @@ def data_name(option: str) -> str:
     return _DATA_NAMES.get(option, option)
 
 
-def protocol_words(protocol: str) -> str:
-    """A protocol in a few words."""
-    return _PROTOCOLS.get(protocol, "not one of ours")
+def holds_out(config: Mapping[str, Any]) -> bool:
+    """Whether a run's `val/*` are of held-out training images, and not of the test set.
+
+    Args:
+        config: Its resolved configuration, nested or by dotted keys.
+    """
+    known = dict(leaves(config))
+    share = known.get("protocol.val_fraction", PROTOCOLS.get(known.get("protocol.name", "")))
+    return bool(known.get("data.val_fraction", share))
 
 
-def val_label(protocol: str) -> str:
-    """The images of `val/*` under a protocol."""
-    return "test (report protocol)" if protocol == "report" else "validation (held out)"
+def protocol_name(config: Mapping[str, Any]) -> str:
+    """The name of the protocol that a configuration, as for `holds_out`, follows; empty if not known.
+
+    Runs of version 0.1 may be named after one of ours and hold out what the other does.
+    """
+    name = str(dict(leaves(config)).get("protocol.name", ""))
+    return name if name not in PROTOCOLS else "holdout" if holds_out(config) else "report"
+
+
+def protocol_words(held_out: bool) -> str:
+    """What chooses the epoch: images that are held out of training, or the test set."""
+    if held_out:
+        return "the epoch chosen on held-out training images, the test set read once"
+    return "the epoch chosen on the test set, as in the report"
+
+
+def val_label(held_out: bool) -> str:
+    """The images of `val/*`."""
+    return "validation (held out)" if held_out else "test (report protocol)"
 
 
 def has_constant_rate(settings: Mapping[str, Any]) -> bool:

@@ -164,7 +164,7 @@ def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None 
                     is_trained = True
     from cifar_lab.train.summary import summary
 
-    print(summary(run.folder, run.result()), flush=True)
+    print(summary(run), flush=True)
     interruption.check()
     return is_trained
 

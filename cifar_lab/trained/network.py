@@ -13,13 +13,14 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from cifar_lab.config import build
+from cifar_lab.config import build, resolved
 from cifar_lab.data import files
 from cifar_lab.data.datamodule import CIFAR10DataModule
 from cifar_lab.data.loader import normalise
 from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
+from cifar_lab.runs.labels import holds_out
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -157,7 +158,7 @@ class Trained:
     @property
     def holds_out(self) -> bool:
         """Whether its training held out images that are not the test set."""
-        return self.config is not None and bool(self.config.protocol.val_fraction)
+        return self.config is not None and holds_out(resolved(self.config))
 
 
 class Answers(NamedTuple):

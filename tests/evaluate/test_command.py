@@ -128,7 +128,7 @@ def test_batch_norm_is_estimated_as_torch_does(run: Run) -> None:
 
 
 def test_what_cannot_be_is_one_line(run: Run, command: Command) -> None:
-    change(run, protocol={"val_fraction": 0.0})
+    change(run, protocol={"val_fraction": 0.0}, data={"val_fraction": 0.0})
     for option, value, fact in (
         ("--split", "val", "--split val"),
         ("--tta", "turn", "flip"),

@@ -67,7 +67,7 @@ def _accuracy(state: dict[str, Tensor], composed: Compose) -> float:
 
 def _lines(run: Run) -> list[str]:
     """The last lines of a run's command: accuracy, data, protocol, epoch, seconds, perhaps probes, and folder."""
-    return summary(run.folder, run.result()).splitlines()
+    return summary(run).splitlines()
 
 
 def _numbers(line: str) -> list[str]:
@@ -79,7 +79,7 @@ def test_a_run_leaves_a_complete_directory(lab: Lab, trained: Train, composed: C
     assert (outcome.code, outcome.stderr) == (0, "")
     (run,) = outcome.runs
     assert run.folder.parts[-3:-1] == ("outputs", "cnn")
-    assert outcome.stdout.endswith(summary(run.folder, run.result()) + "\n")
+    assert outcome.stdout.endswith(summary(run) + "\n")
     left = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()}
     assert {
         *(".hydra/config.yaml", ".hydra/overrides.yaml", "status.json", "result.json", "metrics.csv", "steps.npz"),
@@ -262,7 +262,7 @@ def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_o
     assert len(alive) == 5
     assert _contents(finished.folder) == written
     for run in again.runs:
-        assert summary(run.folder, run.result()) in again.stdout
+        assert summary(run) in again.stdout
 
 
 def test_a_run_that_fails_even_in_a_figure_is_one_line_and_exit_1(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
