@@ -141,7 +141,11 @@ def _processes() -> dict[str, Any]:
 
 def batches_per_epoch(config: DictConfig, datamodule: InMemoryDataModule) -> int:
     """Training batches of an epoch, at most `trainer.limit_train_batches`."""
-    batches, limit = datamodule.steps_per_epoch, config.trainer.limit_train_batches
+    return _limited(datamodule.steps_per_epoch, config.trainer.limit_train_batches)
+
+
+def _limited(batches: int, limit: float | None) -> int:
+    """How many of an epoch's batches Lightning takes: at most a number of them, a share, or all."""
     if limit is None:
         return batches
     return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
@@ -157,6 +161,8 @@ def describe(
 ) -> dict[str, Any]:
     """The result's entries about model, data, machine and source, in plain values."""
     trained = batches_per_epoch(config, datamodule) * config.batch_size
+    loader = datamodule.val_dataloader()
+    validated = _limited(len(loader), config.trainer.limit_val_batches) * loader.batch_size
     has_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in classifier.modules())
     return {
         "name": config.name,
@@ -168,7 +174,7 @@ def describe(
         "flops_per_image": classifier.flops_per_image(),
         "train_size": min(trained, datamodule.size("train")),
         "train_available": datamodule.train_available,
-        "val_size": datamodule.size("val"),
+        "val_size": min(validated, datamodule.size("val")),
         "test_size": int(classifier.test_confusion.compute().sum()),
         "memory_format": str(native.memory_format).removeprefix("torch."),
         "optimizer_implementation": classifier.optimizer_implementation,
