@@ -63,6 +63,7 @@ def _reliability(evaluation: Evaluation, title: str) -> Figure:
         f"temperature {words}: ECE {result['ece_scaled']:.2%}": reliability(evaluation.scaled.logits, labels),
     }
     note = f"temperature fitted on {result['temperature_fitted_on']}"
+    note += f"; {result['calibration_note']}" if result["calibration_note"] else ""
     return figures.reliability(
         {name: (bins.confidence, bins.accuracy, bins.images) for name, bins in panels.items()}, f"{title}\n{note}"
     )

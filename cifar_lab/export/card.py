@@ -13,7 +13,7 @@ from cifar_lab.export.kinds import Format
 from cifar_lab.export.writing import Exported, Images
 from cifar_lab.machine import provenance
 from cifar_lab.runs import replacing
-from cifar_lab.runs.labels import PROTOCOLS, data_name, protocol_words
+from cifar_lab.runs.labels import NO_PROBABILITIES, PROTOCOLS, data_name, protocol_words
 from cifar_lab.statistics.accuracies import wilson_interval
 from cifar_lab.trained import Said, Trained
 
@@ -60,6 +60,7 @@ def write(
         "data": None if data is None else data_name(str(data)),
         "protocol": protocol if held_out is None else f"{protocol}: {protocol_words(held_out)}",
         "held_out": held_out,
+        "no_probabilities": NO_PROBABILITIES,
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
         "contract": None if takes is None else contract(takes, len(trained.classes)),
         "takes": takes,

@@ -8,6 +8,7 @@ from cifar_lab.runs.fingerprints import leaves
 _DATA_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic data"}
 _REPORT_NAMES = {"ELU": "eLU", "CrossEntropyLoss": "CrossEntropy", "SignSGD": "CustomSignSGD"}
 PROTOCOLS = {"holdout": True, "report": False}  # whether they hold training images out
+NO_PROBABILITIES = "trained by squared error: its logits are no log-probabilities, and their softmax no probabilities"
 
 
 def data_name(option: str) -> str:

@@ -160,6 +160,13 @@ class Trained:
         """Whether its training held out images that are not the test set."""
         return self.config is not None and holds_out(resolved(self.config))
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether a softmax over its logits is what its loss trained; a squared error trains the logits themselves."""
+        if self.config is not None:
+            return not str(self.config.loss.get("_target_")).endswith(".MSELoss")
+        return (self.facts.get("options") or {}).get("loss") != "mse" and "_MSELoss_" not in self.weights.name
+
 
 class Answers(NamedTuple):
     """Logits, float32 `(N, C)`, and true classes, int64 `(N,)`, on the CPU."""

@@ -19,6 +19,7 @@ from cifar_lab import export
 from cifar_lab.export import formats, kinds, writing
 from cifar_lab.export.formats import on_cpu
 from cifar_lab.runs import Run
+from cifar_lab.runs.labels import NO_PROBABILITIES
 from cifar_lab.trained import load
 from tests.conftest import CHECKOUT, Train, names, refusal
 from tests.export.networks import check_description, check_graph, check_input, pixels
@@ -120,6 +121,15 @@ def test_a_card_says_that_the_test_set_chose_the_epoch(run: Run, command: Comman
     change(run, data={"val_fraction": 0.0})
     assert command(run.folder, *LIGHT_WORK)[0] == 0
     assert CHOSEN in (run.folder / "export" / "model_card.md").read_text()
+
+
+def test_a_card_promises_no_probabilities_that_the_loss_has_not_trained(trained: Train, command: Command) -> None:
+    run = trained(*FINISHED, "loss=mse")
+    command(run.folder, *LIGHT_WORK)
+    command(run.folder / "export" / "model.safetensors", *LIGHT_WORK)
+    for folder in (run.folder / "export", run.folder / "export" / "model-export"):
+        card = (folder / "model_card.md").read_text()
+        assert NO_PROBABILITIES in card and "gives probabilities" not in card
 
 
 def test_an_accuracy_is_told_only_of_the_weights_that_it_was_measured_with(run: Run, command: Command) -> None:
