@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cifar_lab.runs.fingerprints import leaves
-
 _DATA_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic data"}
 _REPORT_NAMES = {"ELU": "eLU", "CrossEntropyLoss": "CrossEntropy", "SignSGD": "CustomSignSGD"}
 PROTOCOLS = {"holdout": True, "report": False}  # whether they hold training images out
@@ -22,9 +20,9 @@ def holds_out(config: Mapping[str, Any]) -> bool:
     Args:
         config: Its resolved configuration, nested or by dotted keys.
     """
-    known = dict(leaves(config))
-    share = known.get("protocol.val_fraction", PROTOCOLS.get(known.get("protocol.name", "")))
-    return bool(known.get("data.val_fraction", share))
+    shares = [_setting(config, "data", "val_fraction"), _setting(config, "protocol", "val_fraction")]
+    known = [share for share in shares if share is not None]
+    return bool(known[0]) if known else PROTOCOLS.get(str(_setting(config, "protocol", "name")), False)
 
 
 def protocol_name(config: Mapping[str, Any]) -> str:
@@ -32,8 +30,13 @@ def protocol_name(config: Mapping[str, Any]) -> str:
 
     Runs of version 0.1 may be named after one of ours and hold out what the other does.
     """
-    name = str(dict(leaves(config)).get("protocol.name", ""))
+    name = str(_setting(config, "protocol", "name") or "")
     return name if name not in PROTOCOLS else "holdout" if holds_out(config) else "report"
+
+
+def _setting(config: Mapping[str, Any], group: str, name: str) -> Any:
+    nested = config.get(group)
+    return nested.get(name) if isinstance(nested, Mapping) else config.get(f"{group}.{name}")
 
 
 def protocol_words(held_out: bool) -> str:

@@ -31,7 +31,7 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
         ValueError: The model has another number of classes than the data, or the data holds images out against the
             protocol.
     """
-    if bool(datamodule.val_fraction) != holds_out(resolved(config)):  # the option of a class from outside lacks it
+    if bool(datamodule.val_fraction) != holds_out(config):  # the option of a class from outside lacks it
         raise UsageError(
             f"protocol={config.protocol.name}, and {type(datamodule).__name__} holds out {datamodule.val_fraction}; "
             "give its option val_fraction: ${protocol.val_fraction}"
@@ -61,7 +61,7 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: Throughput,
     run, options = attempt.run, dict(config.callbacks)
     saving = Saving(run, attempt.interruption, options.pop("checkpoint")["every_minutes"])
     made = [build(option) for option in options.values()]
-    val_name = "val acc" if holds_out(resolved(config)) else "test acc"
+    val_name = "val acc" if holds_out(config) else "test acc"
     has_progress = config.trainer.enable_progress_bar and ranks.rank() == 0
     # Lightning calls checkpoints last, and in this order: a loss is checked before the weights behind it are kept.
     callbacks = [
@@ -85,8 +85,8 @@ def make_logger(config: DictConfig, work: Work) -> Logger | None:
 
     logger = build(config.logger, save_dir=work.attempt.run.folder)
     if isinstance(logger, TensorBoard):
-        settings = resolved(config)
-        logger.describe(settings, work.overrides, work.hyperparameters, val_is_test=not holds_out(settings))
+        val_is_test = not holds_out(config)
+        logger.describe(resolved(config), work.overrides, work.hyperparameters, val_is_test=val_is_test)
     return logger
 
 

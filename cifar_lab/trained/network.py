@@ -13,7 +13,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from cifar_lab.config import build, resolved
+from cifar_lab.config import build
 from cifar_lab.data import files
 from cifar_lab.data.datamodule import CIFAR10DataModule
 from cifar_lab.data.loader import normalise
@@ -158,7 +158,7 @@ class Trained:
     @property
     def holds_out(self) -> bool:
         """Whether its training held out images that are not the test set."""
-        return self.config is not None and holds_out(resolved(self.config))
+        return self.config is not None and holds_out(self.config)
 
     @property
     def gives_probabilities(self) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cifar_lab.config import build, resolved, saved
+from cifar_lab.config import build, saved
 from cifar_lab.data.images import keyed_generator, stratified_split
 from cifar_lab.data.loader import BatchLoader
 from cifar_lab.figures import Figure
@@ -223,7 +223,7 @@ def _load(run: Run, label: str, settings: Settings) -> Subject:
         images,
         labels,
         _images(datamodule, "val", settings, device),
-        "held-out images" if holds_out(resolved(config)) else "test images",
+        "held-out images" if holds_out(config) else "test images",
         f"{name}, trained on {trained:,}{part} images",
         run.snapshots(),
     )
