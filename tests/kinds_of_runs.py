@@ -1,5 +1,7 @@
 """Runs that tests of several commands read, each trained once by the fixture `trained`, and what changes one."""
 
+import json
+
 import yaml
 
 from cifar_lab.runs import Run
@@ -16,7 +18,9 @@ EMA = (*FINISHED, "averaging=ema", "averaging.decay=0.5", "activation=mish")
 
 
 def change(run: Run, **options: dict[str, object]) -> None:
-    """Change settings in a run's configuration, by their option."""
-    config = yaml.safe_load(run.config_file.read_text())
-    changed = {name: {**config[name], **settings} for name, settings in options.items()}
-    run.config_file.write_text(yaml.safe_dump({**config, **changed}))
+    """Change settings in both files of a run's configuration, by their option."""
+    composition = json.loads(run.composition_file.read_text())
+    config = composition["config"]
+    config |= {name: {**config[name], **settings} for name, settings in options.items()}
+    run.composition_file.write_text(json.dumps(composition))
+    run.config_file.write_text(yaml.safe_dump(config))

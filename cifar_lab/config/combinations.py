@@ -5,6 +5,7 @@ from typing import Any
 
 from cifar_lab.config.devices import check_devices, device_notes
 from cifar_lab.machine.exit_codes import UsageError
+from cifar_lab.runs.labels import PROTOCOLS, holds_out
 
 _LOW_PRECISIONS = ("bf16-true", "16-true")
 _SCALED_PRECISIONS = ("16-mixed", 16)
@@ -20,6 +21,7 @@ def check_together(config: Mapping[str, Any]) -> None:
     """
     if config["retrain"] and config["resume"] not in (None, "auto"):
         raise UsageError("retrain=true begins anew, and resume= goes on; leave one of them out")
+    _check_protocol(config)
     _check_optimizer(config)
     _check_schedule(config["scheduler"])
     augment = config["augment"]
@@ -40,6 +42,15 @@ def check_together(config: Mapping[str, Any]) -> None:
         if config["trainer"]["accelerator"] == "cpu":
             raise UsageError("cuda_graphs=true needs a GPU, and trainer.accelerator=cpu; leave one of them out")
     check_devices(config)
+
+
+def _check_protocol(config: Mapping[str, Any]) -> None:
+    """The name and both shares say whether training images are held out, or the test set chooses the epoch."""
+    protocol, held_out = config["protocol"], holds_out(config)
+    if {PROTOCOLS.get(protocol["name"], held_out), bool(protocol["val_fraction"])} != {held_out}:
+        told = f"protocol.name={protocol['name']} protocol.val_fraction={protocol['val_fraction']}"
+        share = config["data"].get("val_fraction", protocol["val_fraction"])
+        raise UsageError(f"{told} data.val_fraction={share} contradict each other; set protocol alone")
 
 
 def _check_optimizer(config: Mapping[str, Any]) -> None:

@@ -91,6 +91,7 @@ def _show(result: dict[str, Any]) -> None:
         "calibration": f"ECE {result['ece']:.2%}, Brier {result['brier']:.4f}, NLL {result['nll']:.4f}",
         "  scaled": f"ECE {result['ece_scaled']:.2%}, Brier {result['brier_scaled']:.4f}, NLL "
         f"{result['nll_scaled']:.4f}; temperature {temperature}, fitted on {result['temperature_fitted_on']}",
+        **({"  note": result["calibration_note"]} if result["calibration_note"] else {}),
         "folder": os.path.dirname(result["files"][0]),
     }
     for name, text in lines.items():
@@ -107,12 +108,14 @@ def _compare(results: list[dict[str, Any]]) -> None:
 
     names = {"acc": "accuracy", "acc_low": "from", "acc_high": "to", "ece": "ECE", "ece_scaled": "ECE scaled"}
     rows = [
-        {"network": one["network"]}
+        {"network": one["network"] + (" *" if one["calibration_note"] else "")}
         | {name: f"{one[key]:.2%}" for key, name in names.items()}
         | {"NLL": f"{one['nll']:.4f}"}
         for one in results
     ]
     print_table(rows, left=("network",))
+    for note in dict.fromkeys(one["calibration_note"] for one in results if one["calibration_note"]):
+        print(f"* {note}")
 
 
 def main() -> None:

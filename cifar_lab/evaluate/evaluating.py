@@ -18,7 +18,7 @@ from cifar_lab.figures import Figure
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import replacing
 from cifar_lab.runs.files import write_arrays, write_figure, write_table
-from cifar_lab.runs.labels import data_name
+from cifar_lab.runs.labels import NO_PROBABILITIES, data_name
 from cifar_lab.terminal.printing import shown
 from cifar_lab.trained import Answers, Trained, answer, confident_mistakes
 
@@ -117,6 +117,7 @@ def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled
         "own_test_acc": own,
         "loss": measures.mean_loss(given, criterion),
         **measures.calibration(given.logits, given.labels)._asdict(),
+        "calibration_note": None if trained.gives_probabilities else NO_PROBABILITIES,
         "temperature": scaled.temperatures,
         "temperature_fitted_on": scaled.fitted_on,
         **{f"{name}_scaled": value for name, value in scaled.measured._asdict().items()},

@@ -13,7 +13,7 @@ from cifar_lab.export.kinds import Format
 from cifar_lab.export.writing import Exported, Images
 from cifar_lab.machine import provenance
 from cifar_lab.runs import replacing
-from cifar_lab.runs.labels import data_name, protocol_words
+from cifar_lab.runs.labels import NO_PROBABILITIES, PROTOCOLS, data_name, protocol_words
 from cifar_lab.statistics.accuracies import wilson_interval
 from cifar_lab.trained import Said, Trained
 
@@ -40,6 +40,9 @@ def write(
     )
     environment.filters["json"] = json.dumps
     data, protocol = (trained.facts.get("options") or {}).get("data"), trained.facts.get("protocol")
+    held_out = PROTOCOLS.get(str(protocol))  # of a file alone its name says so, if it is one of ours
+    if protocol is not None and trained.config is not None:
+        held_out = trained.holds_out
     takes = next((file.takes for file in files if file.takes is not None), None)
     values = {
         "title": trained.facts.get("name") or trained.weights.stem,
@@ -49,7 +52,9 @@ def write(
         "settings": _settings(trained),
         "facts": {**dict.fromkeys(_FACTS), **trained.facts},
         "data": None if data is None else data_name(str(data)),
-        "protocol": None if protocol is None else f"{protocol}: {protocol_words(protocol)}",
+        "protocol": protocol if held_out is None else f"{protocol}: {protocol_words(held_out)}",
+        "held_out": held_out,
+        "no_probabilities": NO_PROBABILITIES,
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
         "contract": None if takes is None else contract(takes, len(trained.classes)),
         "takes": takes,

@@ -68,13 +68,13 @@ def curvature(
     runs: Runs,
     images: Images = 500,
     at: At = None,
-    eigenvalues: Annotated[int, typer.Option(min=1, help="The largest ones.")] = 5,
+    eigenvalues: Annotated[int, typer.Option(min=1, help="The (algebraically) largest ones.")] = 5,
     seed: Seed = 0,
     output: Output = None,
     allow: Allow = None,
     as_json: AsJson = False,
 ) -> None:
-    """The Hessian's largest eigenvalues, and the curvature along the gradient, beside 2 / lr."""
+    """The Hessian's largest and smallest eigenvalues, and the curvature along the gradient, beside 2 / lr."""
     from cifar_lab.landscape import maps
 
     settings = _settings(runs, images, seed, output, allow)

@@ -146,7 +146,7 @@ def _told(run: Record) -> dict[str, Any]:
     """What the archive keeps of a run, by the names of the columns."""
     composed = {"protocol": run.protocol, "options": run.options, "overrides": list(run.overrides)}
     if run.is_finished:
-        told = dict(run.result) if run.folder is None else {**composed, **run.result}
+        told = {**({} if run.folder is None else composed), **run.result, "protocol": run.protocol}
     else:
         reached = {name: run.status[name] for name in _OF_DIVERGED if name in run.status}
         told = {"fingerprint": run.identity, "name": run.name, **composed, **reached, "status": run.state}

@@ -5,10 +5,8 @@ from typing import Any
 
 _DATA_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic data"}
 _REPORT_NAMES = {"ELU": "eLU", "CrossEntropyLoss": "CrossEntropy", "SignSGD": "CustomSignSGD"}
-_PROTOCOLS = {
-    "holdout": "the epoch chosen on held-out training images, the test set read once",
-    "report": "the epoch chosen on the test set, as in the report",
-}
+PROTOCOLS = {"holdout": True, "report": False}  # whether they hold training images out
+NO_PROBABILITIES = "trained by squared error: its logits are no log-probabilities, and their softmax no probabilities"
 
 
 def data_name(option: str) -> str:
@@ -16,14 +14,41 @@ def data_name(option: str) -> str:
     return _DATA_NAMES.get(option, option)
 
 
-def protocol_words(protocol: str) -> str:
-    """A protocol in a few words."""
-    return _PROTOCOLS.get(protocol, "not one of ours")
+def holds_out(config: Mapping[str, Any]) -> bool:
+    """Whether a run's `val/*` are of held-out training images, and not of the test set.
+
+    Args:
+        config: Its resolved configuration, nested or by dotted keys.
+    """
+    shares = [_setting(config, "data", "val_fraction"), _setting(config, "protocol", "val_fraction")]
+    known = [share for share in shares if share is not None]
+    return bool(known[0]) if known else PROTOCOLS.get(str(_setting(config, "protocol", "name")), False)
 
 
-def val_label(protocol: str) -> str:
-    """The images of `val/*` under a protocol."""
-    return "test (report protocol)" if protocol == "report" else "validation (held out)"
+def protocol_name(config: Mapping[str, Any]) -> str:
+    """The name of the protocol that a configuration, as for `holds_out`, follows; empty if not known.
+
+    Runs of version 0.1 may be named after one of ours and hold out what the other does.
+    """
+    name = str(_setting(config, "protocol", "name") or "")
+    return name if name not in PROTOCOLS else "holdout" if holds_out(config) else "report"
+
+
+def _setting(config: Mapping[str, Any], group: str, name: str) -> Any:
+    nested = config.get(group)
+    return nested.get(name) if isinstance(nested, Mapping) else config.get(f"{group}.{name}")
+
+
+def protocol_words(held_out: bool) -> str:
+    """What chooses the epoch: images that are held out of training, or the test set."""
+    if held_out:
+        return "the epoch chosen on held-out training images, the test set read once"
+    return "the epoch chosen on the test set, as in the report"
+
+
+def val_label(held_out: bool) -> str:
+    """The images of `val/*`."""
+    return "validation (held out)" if held_out else "test (report protocol)"
 
 
 def has_constant_rate(settings: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import digest, leaves, settings
+from cifar_lab.runs.labels import holds_out, protocol_name
 from cifar_lab.runs.reading import UnreadableError, read_arrays, read_metrics
 from cifar_lab.runs.run_files import RunFiles
 from cifar_lab.runs.sweep import job_key
@@ -62,8 +63,13 @@ class Record:
 
     @property
     def protocol(self) -> str:
-        """The name of the protocol, which chooses the epoch; empty if not known."""
-        return str(self.settings.get("protocol.name", ""))
+        """The name of the protocol by what was held out; empty if not known."""
+        return protocol_name(self.settings)
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether `val/*` are of held-out training images, and not of the test set."""
+        return holds_out(self.settings)
 
     @property
     def key(self) -> tuple[str | None, str | None]:

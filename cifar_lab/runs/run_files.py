@@ -151,17 +151,20 @@ class RunFiles:
         return read_checkpoint(self.snapshots_folder / f"epoch_{epoch:04d}.pt")
 
     def final_state(self) -> "dict[str, Tensor]":
-        """The last state dict: of the last snapshot, else of the last checkpoint, else of the chosen epoch.
+        """The state dict at the end of training, the raw weights of a run that averages them.
+
+        It is the last checkpoint's, else the last snapshot's.
 
         Raises:
-            ValueError: There are none, or they are damaged.
+            ValueError: There are neither, or they are damaged.
         """
+        if self.last_checkpoint.exists():
+            saved = read_checkpoint(self.last_checkpoint)
+            state = saved.get("current_model_state", saved["state_dict"])  # Lightning's name beside an average
+            return {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
         if kept := list(self.snapshots().values()):
             return read_checkpoint(kept[-1])
-        if self.last_checkpoint.exists():
-            state = read_checkpoint(self.last_checkpoint)["state_dict"]
-            return {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
-        return read_checkpoint(self.chosen_weights())
+        raise UsageError(f"{self.folder} holds neither its last checkpoint nor snapshots; train it again")
 
     def chosen_weights(self) -> Path:
         """The file with the weights of the chosen epoch, or, without a result, of the best epoch so far.
@@ -178,5 +181,5 @@ class RunFiles:
         ordered = (*checkpoints, *named) if result is None else (*named, *checkpoints)
         there = [path for path in ordered if path.exists()]
         if not there:
-            raise UsageError(f"{self.folder} holds no weights, neither snapshots nor checkpoints; train it again")
+            raise UsageError(f"{self.folder} holds no weights and no checkpoints; train it again")
         return there[0]

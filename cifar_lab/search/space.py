@@ -22,6 +22,7 @@ from cifar_lab.config.precedence import Loader
 from cifar_lab.config.preflight import parsed_words, plan_of
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import settings
+from cifar_lab.runs.labels import holds_out
 
 GROUP = "search"
 _DIGITS = 4  # of a number that is tried; more are noise to a reader
@@ -181,9 +182,8 @@ def _checked(words: Sequence[str], axes: Sequence[Axis]) -> Mapping[str, Any]:
     plans = []
     for corner in around([axis.corners for axis in axes]):
         plans.append(plan_of(parsed([*words, *corner])))
-        protocol = plans[-1].composition["protocol"]
-        if not protocol["val_fraction"]:
-            name = protocol["name"]
+        if not holds_out(plans[-1].composition):
+            name = plans[-1].composition["protocol"]["name"]
             raise UsageError(f"protocol={name} validates on the test set, on which nothing is searched; leave it out")
     for note in dict.fromkeys(note for plan in plans for note in plan.notes):
         print(f"note: {note}", flush=True)

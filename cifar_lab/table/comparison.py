@@ -71,6 +71,11 @@ class Row:
         """What chooses the epoch; empty if not known."""
         return next((record.protocol for record in self.records), "")
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether its `val/*` are of held-out training images."""
+        return self.records[0].holds_out
+
     def values(self, name: str) -> np.ndarray:
         """A number of each finished run that has it, `(n,)`."""
         return values_of(self.finished, name)

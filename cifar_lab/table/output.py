@@ -66,7 +66,7 @@ def curves(comparison: Comparison, title: str) -> Figure | None:
     metrics = {name: frames for name, frames in every.items() if frames}
     if not metrics:
         return None
-    measured_on = " or ".join(sorted({val_label(row.protocol) for row in comparison.rows if row.protocol}))
+    measured_on = " or ".join(sorted({val_label(row.holds_out) for row in comparison.rows if row.protocol}))
     return figures.compared_curves(metrics, dict(zip(named, colours(len(named)), strict=True)), title, measured_on)
 
 

@@ -69,10 +69,11 @@ def facts(comparison: Comparison) -> list[str]:
     images = "numbers of training images differ" if trained is None else f"{trained:,} training images"
     if trained is not None and trained != available:
         images += f" of {available:,}" if available else ", a part of those available"
-    epochs, protocol = comparison.common("epochs"), comparison.common("protocol")
+    epochs = comparison.common("epochs")
+    protocols = {(row.protocol, row.holds_out) for row in comparison.rows if row.finished}
     lines = [f"- data: {' and '.join(data)}, {images}"]
     lines += [f"- epochs: {epochs}"] if epochs else []
-    lines += [f"- protocol: {protocol}: {protocol_words(protocol)}"] if protocol else []
+    lines += [f"- protocol: {name}: {protocol_words(held)}" for name, held in protocols if len(protocols) == 1]
     devices = {_trained_on(result): None for result in comparison.results}
     return [*lines, f"- hardware: {'; '.join(devices)}"]
 

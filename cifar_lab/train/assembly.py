@@ -19,6 +19,7 @@ from cifar_lab.engines.handover import Turn
 from cifar_lab.machine import hardware, provenance, ranks
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import fingerprint
+from cifar_lab.runs.labels import holds_out
 from cifar_lab.train.attempt import Attempt, Work
 from cifar_lab.train.callbacks import Progress, Recorder, Saving, Stopping, Throughput, best
 from cifar_lab.train.classifier import Classifier
@@ -28,8 +29,14 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
     """The module that the configuration describes; its weights come from the global random state.
 
     Raises:
-        ValueError: The model has another number of classes than the data, or the loss takes no mixed labels.
+        ValueError: The model has another number of classes than the data, the loss takes no mixed labels, or the data
+            holds images out against the protocol.
     """
+    if bool(datamodule.val_fraction) != holds_out(config):  # the option of a class from outside lacks it
+        raise UsageError(
+            f"protocol={config.protocol.name}, and {type(datamodule).__name__} holds out {datamodule.val_fraction}; "
+            "give its option val_fraction: ${protocol.val_fraction}"
+        )
     datamodule.setup()
     num_classes = len(datamodule.classes)
     if config.model.get("num_classes", num_classes) != num_classes:
@@ -69,7 +76,7 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: Throughput,
     run, options = attempt.run, dict(config.callbacks)
     saving = Saving(run, attempt.interruption, options.pop("checkpoint")["every_minutes"])
     made = [build(option) for option in options.values()]
-    val_name = "val acc" if config.protocol.val_fraction else "test acc"
+    val_name = "val acc" if holds_out(config) else "test acc"
     has_progress = config.trainer.enable_progress_bar and ranks.rank() == 0
     # Lightning calls checkpoints last, and in this order: a loss is checked before the weights behind it are kept.
     callbacks = [
@@ -93,7 +100,7 @@ def make_logger(config: DictConfig, work: Work) -> Logger | None:
 
     logger = build(config.logger, save_dir=work.attempt.run.folder)
     if isinstance(logger, TensorBoard):
-        val_is_test = not config.protocol.val_fraction
+        val_is_test = not holds_out(config)
         logger.describe(resolved(config), work.overrides, work.hyperparameters, val_is_test=val_is_test)
     return logger
 
@@ -149,7 +156,11 @@ def _processes() -> dict[str, Any]:
 
 def batches_per_epoch(config: DictConfig, datamodule: InMemoryDataModule) -> int:
     """Training batches of an epoch, at most `trainer.limit_train_batches`."""
-    batches, limit = datamodule.steps_per_epoch, config.trainer.limit_train_batches
+    return _limited(datamodule.steps_per_epoch, config.trainer.limit_train_batches)
+
+
+def _limited(batches: int, limit: float | None) -> int:
+    """How many of an epoch's batches Lightning takes: at most a number of them, a share, or all."""
     if limit is None:
         return batches
     return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
@@ -165,6 +176,8 @@ def describe(
 ) -> dict[str, Any]:
     """The result's entries about model, data, machine and source, in plain values."""
     trained = batches_per_epoch(config, datamodule) * config.batch_size
+    loader = datamodule.val_dataloader()
+    validated = _limited(len(loader), config.trainer.limit_val_batches) * loader.batch_size
     has_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in classifier.modules())
     return {
         "name": config.name,
@@ -176,7 +189,7 @@ def describe(
         "flops_per_image": classifier.flops_per_image(),
         "train_size": min(trained, datamodule.size("train")),
         "train_available": datamodule.train_available,
-        "val_size": datamodule.size("val"),
+        "val_size": min(validated, datamodule.size("val")),
         "test_size": int(classifier.test_confusion.compute().sum()),
         "memory_format": str(native.memory_format).removeprefix("torch."),
         "optimizer_implementation": classifier.optimizer_implementation,

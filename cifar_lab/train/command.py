@@ -166,7 +166,7 @@ def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None 
                     is_trained = True
     from cifar_lab.train.summary import found, summary
 
-    lines = [summary(run.folder, run.result())]
+    lines = [summary(run)]
     if not is_trained:
         lines.append(found(run, job.settings))
     print("\n".join(lines), flush=True)

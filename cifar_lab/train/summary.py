@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,14 @@ import numpy as np
 from cifar_lab.evaluate.figures import confusion_matrix
 from cifar_lab.machine import provenance
 from cifar_lab.runs import Run
-from cifar_lab.runs.labels import data_name, protocol_words, val_label
+from cifar_lab.runs.labels import data_name, holds_out, protocol_name, protocol_words, val_label
 from cifar_lab.statistics.accuracies import wilson_interval
 from cifar_lab.train import figures
 
 
-def summary(folder: Path, result: Mapping[str, Any]) -> str:
-    """A run's last lines: test accuracy with its 95 % Wilson interval, data, protocol, best epoch, seconds, folder."""
+def summary(run: Run) -> str:
+    """A finished run's last lines: test accuracy with its 95 % Wilson interval, data, protocol, best epoch, seconds."""
+    result, config = run.result(), run.composition()["config"]
     accuracy, images, speed = result["test/acc"], result["test_size"], result["images_per_second"]
     low, high = wilson_interval(round(accuracy * images), images)
     subset = "" if result["train_size"] == result["train_available"] else f" of {result['train_available']:,}"
@@ -25,7 +25,7 @@ def summary(folder: Path, result: Mapping[str, Any]) -> str:
         "test accuracy": f"{accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, {images:,} images), "
         f"after the last epoch {result['test/acc_final']:.2%}",
         "data": f"{data_name(result['options']['data'])}, trained on {result['train_size']:,}{subset} images",
-        "protocol": f"{result['protocol']}: {protocol_words(result['protocol'])}",
+        "protocol": f"{protocol_name(config)}: {protocol_words(holds_out(config))}",
         "best epoch": f"{result['best_epoch'] or 'none chosen'} of {result['epochs']}",
         "seconds": f"{result['seconds']:,.0f}" + ("" if speed is None else f", {speed:,.0f} images/s in training"),
     }
@@ -34,7 +34,7 @@ def summary(folder: Path, result: Mapping[str, Any]) -> str:
         if speed is not None:
             share = result["probe_seconds"] * speed / (result["epochs"] * result["train_size"])
             lines["probes"] += f", {share:.1%} of training"
-    lines["folder"] = os.path.relpath(folder)
+    lines["folder"] = os.path.relpath(run.folder)
     return "\n".join(f"{name:14} {text}" for name, text in lines.items())
 
 
@@ -64,7 +64,7 @@ def draw(run: Run, result: Mapping[str, Any]) -> None:
     steps_per_epoch = max(1, len(rates) // result["epochs"])
     tested = f"{title}\ntest accuracy {result['test/acc']:.2%}"
     drawn = {
-        "curves": figures.training_curves(run.metrics(), title, val_label(result["protocol"])),
+        "curves": figures.training_curves(run.metrics(), title, val_label(holds_out(run.composition()["config"]))),
         "learning_rate": figures.learning_rate(rates, steps_per_epoch, title),
         "confusion_matrix": confusion_matrix(counts, result["classes"], tested),
     }

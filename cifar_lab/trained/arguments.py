@@ -12,6 +12,7 @@ import typer
 
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import find_runs, is_run
+from cifar_lab.runs.labels import NO_PROBABILITIES
 from cifar_lab.terminal.printing import note
 
 if TYPE_CHECKING:
@@ -167,11 +168,11 @@ def with_runs_below(networks: Sequence[Path]) -> list[Path]:
 
 
 def load_noting(path: Path, said: Said) -> "Trained":
-    """Load a network, and print on standard error what is assumed of it; raises as `load`."""
+    """Load a network, and print on standard error what is assumed and to be known of it; raises as `load`."""
     from cifar_lab.trained import load
 
     trained = load(path, said)
-    for line in trained.assumed:
+    for line in (*trained.assumed, *([] if trained.gives_probabilities else [NO_PROBABILITIES])):
         note(f"{path}: {line}")
     return trained
 

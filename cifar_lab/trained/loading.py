@@ -14,6 +14,7 @@ from cifar_lab.config.targets import check_network_targets
 from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, is_run
+from cifar_lab.runs.labels import protocol_name
 from cifar_lab.terminal.printing import printable
 from cifar_lab.trained.architecture import Architecture, architecture, described
 from cifar_lab.trained.arguments import Said, check_there
@@ -74,6 +75,8 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
     native, model = _placed(model, chosen)
     if native != chosen:
         notes.append(hardware.contiguous_because(model))
+    facts = {name: result[name] for name in _FACTS if name in result and (is_chosen or name not in _OF_CHOSEN)}
+    facts |= {"protocol": protocol_name(settings)} if result else {}
     return Trained(
         label=str(run.folder),
         weights=weights,
@@ -86,7 +89,7 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
         std=std,
         classes=[printable(str(name)) for name in classes],
         native=native,
-        facts={name: result[name] for name in _FACTS if name in result and (is_chosen or name not in _OF_CHOSEN)},
+        facts=facts,
         assumed=[*assumed, *notes],
         data_root=said.data_root,
     )

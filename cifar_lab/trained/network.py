@@ -20,6 +20,7 @@ from cifar_lab.data.loader import normalise
 from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
+from cifar_lab.runs.labels import holds_out
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -157,7 +158,14 @@ class Trained:
     @property
     def holds_out(self) -> bool:
         """Whether its training held out images that are not the test set."""
-        return self.config is not None and bool(self.config.protocol.val_fraction)
+        return self.config is not None and holds_out(self.config)
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether a softmax over its logits is what its loss trained; a squared error trains the logits themselves."""
+        if self.config is not None:
+            return not str(self.config.loss.get("_target_")).endswith(".MSELoss")
+        return (self.facts.get("options") or {}).get("loss") != "mse" and "_MSELoss_" not in self.weights.name
 
 
 class Answers(NamedTuple):

@@ -105,6 +105,10 @@ COMPOSED = {
     "+optimizer.lrr=0.1": ("optimizer.lrr", "optimizer.lr"),
     "~optimizer.lr": ("optimizer.lr",),
     # together
+    "data.val_fraction=0": ("protocol.name=holdout", "data.val_fraction=0"),
+    "protocol.val_fraction=0": ("protocol.name=holdout", "protocol.val_fraction=0"),
+    "protocol=report data.val_fraction=0.1": ("protocol.name=report", "data.val_fraction=0.1"),
+    "protocol.name=mine data.val_fraction=0": ("protocol.val_fraction=0.1", "data.val_fraction=0"),
     "optimizer=sgd optimizer.momentum=0": ("optimizer.nesterov=true", "optimizer.momentum"),
     "averaging=swa averaging.start=0.99 epochs=10": ("averaging.start=0.99", "10"),
     "averaging=swa epochs=1": ("averaging.start=0.8", "1"),

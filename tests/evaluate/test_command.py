@@ -16,6 +16,7 @@ from torch.optim.swa_utils import update_bn
 from cifar_lab.evaluate import main
 from cifar_lab.evaluate.evaluating import Settings, evaluate
 from cifar_lab.runs import Run
+from cifar_lab.runs.labels import NO_PROBABILITIES
 from cifar_lab.trained import Said, load
 from tests.conftest import Train, names, refusal
 from tests.kinds_of_runs import FINISHED, change
@@ -91,6 +92,26 @@ def test_a_folder_is_all_of_its_runs_which_are_compared_and_one_that_cannot_be_u
     refusal(command("sweep", "--output", "there"), "--output", "there", "3")
 
 
+def test_calibration_is_marked_where_the_loss_has_trained_no_probabilities(
+    run: Run, trained: Train, command: Command
+) -> None:
+    of_mse = trained(*FINISHED, "loss=mse", name="mse")
+    code, out, err = command(run.folder, of_mse.folder)
+    assert code == 0
+    own, marked = (
+        json.loads((each.folder / "evaluation" / "test" / "evaluation.json").read_text()) for each in (run, of_mse)
+    )
+    assert own["calibration_note"] is None
+    assert marked["calibration_note"] == NO_PROBABILITIES
+    assert out.count(NO_PROBABILITIES) == 2 and err.count(NO_PROBABILITIES) == 1
+    first, second, below = out.splitlines()[-3:]
+    assert " * " not in first and " * " in second and below.startswith("* ")
+    code, _, err = command(run.folder)
+    assert (code, err) == (0, "")
+    named = shutil.copy(of_mse.chosen_weights(), run.folder.parent)  # a file alone, as the report's are
+    assert [load(Path(path)).gives_probabilities for path in (run.folder, of_mse.folder, named)] == [True, False, False]
+
+
 def test_networks_of_other_data_or_classes_or_without_batch_norm_are_refused(run: Run) -> None:
     network = load(run.folder)
     facts = {"options": {"data": "synthetic"}}
@@ -128,7 +149,7 @@ def test_batch_norm_is_estimated_as_torch_does(run: Run) -> None:
 
 
 def test_what_cannot_be_is_one_line(run: Run, command: Command) -> None:
-    change(run, protocol={"val_fraction": 0.0})
+    change(run, protocol={"val_fraction": 0.0}, data={"val_fraction": 0.0})
     for option, value, fact in (
         ("--split", "val", "--split val"),
         ("--tta", "turn", "flip"),

@@ -19,10 +19,11 @@ from cifar_lab import export
 from cifar_lab.export import formats, kinds, writing
 from cifar_lab.export.formats import on_cpu
 from cifar_lab.runs import Run
+from cifar_lab.runs.labels import NO_PROBABILITIES
 from cifar_lab.trained import load
 from tests.conftest import CHECKOUT, Train, names, refusal
 from tests.export.networks import check_description, check_graph, check_input, pixels
-from tests.kinds_of_runs import AVERAGED, EMA, FINISHED, WITHOUT_BN
+from tests.kinds_of_runs import AVERAGED, EMA, FINISHED, WITHOUT_BN, change
 from tests.report_networks import ReportCNN
 
 Command = Callable[..., tuple[int, str, str]]
@@ -116,6 +117,15 @@ def test_a_runs_own_weights_are_exported_and_again_without_the_run(
     assert told["card"] == "out/model_card.md"
 
 
+def test_a_card_promises_no_probabilities_that_the_loss_has_not_trained(trained: Train, command: Command) -> None:
+    run = trained(*FINISHED, "loss=mse")
+    command(run.folder, *LIGHT_WORK)
+    command(run.folder / "export" / "model.safetensors", *LIGHT_WORK)
+    for folder in (run.folder / "export", run.folder / "export" / "model-export"):
+        card = (folder / "model_card.md").read_text()
+        assert NO_PROBABILITIES in card and "gives probabilities" not in card
+
+
 def test_a_card_has_the_accuracy_of_its_weights_alone_and_says_that_the_test_set_chose_the_epoch(
     run: Run, command: Command
 ) -> None:
@@ -124,7 +134,7 @@ def test_a_card_has_the_accuracy_of_its_weights_alone_and_says_that_the_test_set
     folder = run.checkpoints / "last-export"
     assert "%" not in (folder / "model_card.md").read_text()
     assert not {"test/acc", "val/acc"} & set(load(folder / "model.safetensors").facts)
-    run.result_file.write_text(json.dumps({**run.result(), "protocol": "report"}))
+    change(run, data={"val_fraction": 0.0})
     assert command(run.folder, *LIGHT_WORK)[0] == 0
     assert CHOSEN in (run.folder / "export" / "model_card.md").read_text()
 

@@ -174,7 +174,7 @@ def test_curvature_is_told_for_the_first_middle_and_last_epoch_beside_two_over_l
         loss = criterion(model(subject.images), subject.labels)
         assert row["loss"] == pytest.approx(float(loss.detach()), rel=1e-4)
         assert row["eigenvalue_1"] >= row["eigenvalue_2"]
-        assert row["eigenvalue_1"] >= row["sharpness"]
+        assert row["eigenvalue_1"] >= row["sharpness"] >= row["smallest_eigenvalue"]
         lr = metrics[row["epoch"]] if row["epoch"] else 0.05
         assert row["two_over_lr"] == pytest.approx(2 / lr)
     frame = pd.read_csv(runs / "landscape" / "curvature.csv")

@@ -1,7 +1,19 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
-from cifar_lab.runs import float32_digits, weights_name
+from cifar_lab import evaluate, export, table
+from cifar_lab.landscape.maps.subject import Settings, load
+from cifar_lab.runs import Archive, float32_digits, read_run, weights_name
+from cifar_lab.runs.labels import holds_out, protocol_name
+from cifar_lab.train.summary import summary
+from tests.conftest import Train, refusal
+from tests.kinds_of_runs import FINISHED, change
+
+Called = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.parametrize(
@@ -23,3 +35,53 @@ def test_weights_are_named_as_in_the_report(classes: str, accuracy: float, name:
 
 def test_float32_digits_drop_what_the_conversion_added() -> None:
     assert float32_digits(torch.tensor(0.08).item()) == 0.08
+
+
+@pytest.mark.parametrize(
+    ("name", "of_protocol", "of_data", "held_out", "called"),
+    [
+        ("holdout", 0.1, 0.1, True, "holdout"),
+        ("report", 0.0, 0.0, False, "report"),
+        ("holdout", 0.1, 0.0, False, "report"),
+        ("report", 0.0, 0.2, True, "holdout"),
+        ("mine", 0.0, 0.2, True, "mine"),
+        ("mine", 0.1, 0.0, False, "mine"),
+        ("mine", 0.0, None, False, "mine"),  # a data module from outside
+    ],
+)
+def test_what_the_data_held_out_decides_who_chose_the_epoch(
+    name: str, of_protocol: float, of_data: float | None, held_out: bool, called: str
+) -> None:
+    data = {} if of_data is None else {"val_fraction": of_data}
+    config = {"protocol": {"name": name, "val_fraction": of_protocol}, "data": data}
+    dotted = {"protocol.name": name, "protocol.val_fraction": of_protocol}
+    dotted |= {f"data.{key}": share for key, share in data.items()}
+    for settings in (config, dotted):
+        assert (holds_out(settings), protocol_name(settings)) == (held_out, called)
+
+
+def test_a_run_of_version_0_1_that_held_nothing_out_is_labelled_so_by_every_reader(
+    trained: Train, called: Called, tmp_path: Path
+) -> None:
+    run, chosen = trained(*FINISHED), "the epoch chosen on the test set"
+    assert "the epoch chosen on held-out training images" in summary(run)
+    change(run, data={"val_fraction": 0.0})
+    assert run.result()["protocol"] == "holdout"
+
+    assert f"report: {chosen}" in summary(run)
+    assert f"report: {chosen}" in called(table.main, run.folder)[1]
+    (row,) = json.loads(called(table.main, run.folder, "--json")[1])
+    assert row["protocol"] == "report"
+    archive = Archive(tmp_path / "kept")
+    archive.add([read_run(run)])
+    (kept,) = archive.read()
+    assert (kept.protocol, kept.result["protocol"], kept.holds_out) == ("report", "report", False)
+
+    (evaluation,) = json.loads(called(evaluate.main, run.folder, "--json")[1])
+    assert len(evaluation["temperature"]) == 2 and "half" in evaluation["temperature_fitted_on"]
+    refusal(called(evaluate.main, run.folder, "--split", "val"), "--split val")
+    called(export.main, run.folder, "--format", "safetensors")
+    card = (run.folder / "export" / "model_card.md").read_text()
+    assert f"| report: {chosen}" in card and "The test set chose the epoch" in card
+    (subject,) = load([run.folder], Settings(tmp_path, images=20))
+    assert subject.held_out_name == "test images"

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab.runs import Run, RunExistsError, locked, replacing
+from cifar_lab.runs import Run, RunExistsError, locked, read_checkpoint, replacing
+from tests.conftest import Train
+from tests.kinds_of_runs import FINISHED
 
 
 def test_what_a_run_writes_is_read_back(tmp_path: Path) -> None:
@@ -156,3 +159,19 @@ def test_what_was_written_after_a_checkpoint_is_taken_back(tmp_path: Path) -> No
     assert [len(values) for values in run.steps().values()] == [8, 8]
     run.truncate(epochs=3, steps=20)  # the last epoch's row may not be there yet
     assert run.metrics()["epoch"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("averaging", ["ema", "swa"])
+def test_final_weights_are_the_raw_ones_with_and_without_snapshots(trained: Train, averaging: str) -> None:
+    words = (f"averaging={averaging}", "averaging.decay=0.5" if averaging == "ema" else "averaging.start=0")
+    run = trained(*FINISHED, *words, "callbacks=snapshots")
+    snapshot, average = run.snapshot(2), read_checkpoint(run.last_checkpoint)["state_dict"]
+    assert not torch.equal(snapshot["conv_layers.0.weight"], average["model.conv_layers.0.weight"])
+    both = run.final_state()
+    shutil.rmtree(run.snapshots_folder)
+    from_checkpoint = run.final_state()
+    for state in (both, from_checkpoint):
+        torch.testing.assert_close(state, snapshot, rtol=0, atol=0)
+    run.last_checkpoint.unlink()  # the best epoch's weights are there, and are not final
+    with pytest.raises(ValueError, match="last checkpoint"):
+        run.final_state()

@@ -84,6 +84,7 @@ REFUSED = {
     "search=adm": ("search=adm", "adam"),
     "search=adam,sgd": ("search=adam,sgd",),
     "search=adam protocol=report": ("protocol=report",),
+    "search=adam data.val_fraction=0": ("data.val_fraction=0",),
     "search=adam seed=0,1": ("seed=0,1",),
     "search=adam name=${model}": ("name=${model}",),
     "search=adam study=loss": ("study=loss",),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from cifar_lab.models import CNN
 from cifar_lab.runs import Run, read_checkpoint
 from cifar_lab.statistics.accuracies import wilson_interval
 from cifar_lab.train import fitting
+from cifar_lab.train import run as train
 from cifar_lab.train.assembly import make_classifier
 from cifar_lab.train.attempt import Attempt
 from cifar_lab.train.classifier import Classifier
@@ -67,7 +69,7 @@ def _accuracy(state: dict[str, Tensor], composed: Compose) -> float:
 
 def _lines(run: Run) -> list[str]:
     """The last lines of a run's command: accuracy, data, protocol, epoch, seconds, perhaps probes, and folder."""
-    return summary(run.folder, run.result()).splitlines()
+    return summary(run).splitlines()
 
 
 def _numbers(line: str) -> list[str]:
@@ -79,7 +81,7 @@ def test_a_run_leaves_a_complete_directory(lab: Lab, trained: Train, composed: C
     assert (outcome.code, outcome.stderr) == (0, "")
     (run,) = outcome.runs
     assert run.folder.parts[-3:-1] == ("outputs", "cnn")
-    assert outcome.stdout.endswith(summary(run.folder, run.result()) + "\n")
+    assert outcome.stdout.endswith(summary(run) + "\n")
     left = {path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file()}
     assert {
         *(".hydra/config.yaml", ".hydra/overrides.yaml", "status.json", "result.json", "metrics.csv", "steps.npz"),
@@ -164,6 +166,20 @@ def test_under_the_reports_protocol_the_test_set_chooses_and_the_schedule_is_the
     assert "chosen on the test set" in _lines(run)[2]  # that a reader is told so is the point
     expected = [1e-4 + 9e-4 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)]
     assert metrics["train/lr"].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("limit", ["null", "2", "0.4", "1.0", "9"])
+def test_val_size_is_the_number_of_images_that_a_validation_measures(limit: str, tmp_path: Path) -> None:
+    counts: list[int] = []
+
+    class Counting(Callback):
+        def on_validation_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+            counts.append(len(batch[1]))
+
+    sizes = ("data.num_test=250", "data.train_size=6", "protocol=report", "epochs=1")
+    limits = (f"trainer.limit_val_batches={limit}", "trainer.limit_test_batches=1")
+    result = train([*PLAIN, *sizes, *limits, f"hydra.run.dir={tmp_path / 'run'}"], [Counting()])
+    assert result["val_size"] == sum(counts) > 0
 
 
 def test_a_run_that_is_never_validated_tests_its_last_epoch(trained: Train) -> None:
@@ -262,7 +278,7 @@ def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_o
     assert len(alive) == 5
     assert _contents(finished.folder) == written
     for run in again.runs:
-        assert summary(run.folder, run.result()) in again.stdout
+        assert summary(run) in again.stdout
 
 
 def test_a_run_that_fails_even_in_a_figure_is_one_line_and_exit_1(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

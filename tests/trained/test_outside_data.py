@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cifar_lab import evaluate, export, predict
-from tests.conftest import TINY, Outcome, refusal
+from tests.conftest import TINY, Outcome, names, refusal
 
 Lab = Callable[..., Outcome]
 MODULE = """
@@ -61,3 +61,13 @@ def test_its_data_is_looked_for_where_it_was_and_missed_where_it_is_needed(
     code, out, err = called(predict.main, run, "red.png", "--json", "--allow", "folder_lab")
     assert code == 0, err
     assert json.loads(out)["image"] == "red.png"
+
+
+def test_data_that_holds_images_out_against_the_protocol_is_refused(
+    lab: Lab, outside: Callable[..., tuple[str, ...]]
+) -> None:
+    module = MODULE.replace("kept = np.load", "return synthetic.generate(60, 20, 0)\n        kept = np.load")
+    module = f"from cifar_lab.data import synthetic{module}"
+    option = outside("alone_lab", module, "data", "_target_: alone_lab.Folder\nroot: mine")
+    tiny = [word for word in TINY if not word.startswith("data")]
+    names(lab(*tiny, "logger=none", "protocol=report", *option).stderr, "protocol=report", "Folder", "0.1")

@@ -12,7 +12,7 @@ from cifar_lab.landscape.maps import figures
 from cifar_lab.landscape.maps.subject import Rows, Settings, Subject, Written, at_epochs, caption, check_fits, load
 from cifar_lab.landscape.maps.work import Job, Tick, compute, timed
 from cifar_lab.landscape.maths import covariate_shift as shifts
-from cifar_lab.landscape.maths.curvature import krylov_size, sharpness, top_eigenvalues
+from cifar_lab.landscape.maths.curvature import krylov_size, sharpness, spectrum_ends
 from cifar_lab.landscape.maths.functional import Weights, hessian_vector_product, norm, value_and_gradient
 from cifar_lab.landscape.maths.interpolation import barrier, interpolated, loss_and_accuracy, with_weights
 
@@ -49,17 +49,18 @@ def _curvature_job(subject: Subject, epoch: int, count: int) -> Job:
         tick()
         values["batch_sharpness"] = sharpness((subject.loss(part) for part in batches), weights)
         tick()
-        largest, products = top_eigenvalues(loss, weights, count, tolerance=_TOLERANCE, seed=seed, on_product=tick)
-        return values | {"eigenvalues": largest, "products": products}
+        ends = spectrum_ends(loss, weights, count, tolerance=_TOLERANCE, seed=seed, on_product=tick)
+        return values | dict(zip(("eigenvalues", "smallest_eigenvalue", "products"), ends, strict=True))
 
     spans = [(part.start, part.stop) for part in batches]
-    identity = {"count": count, "tolerance": _TOLERANCE, "seed": seed, "batches": spans}
+    identity = {"count": count, "ends": 2, "tolerance": _TOLERANCE, "seed": seed, "batches": spans}
     size = sum(value.numel() for value in weights.values())
+    vectors = krylov_size(count, size) + krylov_size(1, size)
     return Job(
         f"epoch {epoch} of {subject.label}",
         subject.points("curvature", 1, identity, weights),
         evaluate,
-        3 + 3 * krylov_size(count, size) // 2,  # as a rule Lanczos starts again once or twice, or not at all
+        3 + 3 * vectors // 2,  # as a rule Lanczos starts again once or twice, or not at all
         timed(lambda: hessian_vector_product(loss, weights, weights)),
     )
 
@@ -71,6 +72,7 @@ def _curvature_row(subject: Subject, epoch: int, values: Mapping[str, np.ndarray
         "epoch": epoch,
         **{name: float(values[name][0]) for name in ("loss", "gradient_norm", "sharpness", "batch_sharpness")},
         **{f"eigenvalue_{number}": value for number, value in enumerate(values["eigenvalues"][0].tolist(), 1)},
+        "smallest_eigenvalue": float(values["smallest_eigenvalue"][0]),
         "lr": lr,
         "two_over_lr": 2 / lr if lr > 0 else float("nan"),
         "products": int(values["products"][0]),

@@ -19,7 +19,8 @@ from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, colours, epoch_axis, wra
 def curvature(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Eigenvalues, sharpness and 2 / lr over epochs, a panel for each run with the same axis.
 
-    `rows` have `run`, `epoch`, `eigenvalue_1`, ..., `sharpness`, `batch_sharpness` and `two_over_lr`.
+    `rows` have `run`, `epoch`, `eigenvalue_1`, ..., all algebraic, `smallest_eigenvalue`, `sharpness`,
+    `batch_sharpness` and `two_over_lr`.
     """
     frame = pd.DataFrame(rows)
     runs = list(frame.groupby("run", sort=False))
@@ -29,15 +30,17 @@ def curvature(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     next_ones: dict[str, Any] = {"ms": 3.5, "color": TRAIN_COLOUR, "alpha": 0.6}
     for axes, (label, part) in zip(panels, runs, strict=True):
         epochs = part["epoch"]
-        axes.plot(epochs, part[largest], "o-", ms=6, color=TRAIN_COLOUR, label="largest eigenvalue")
+        axes.plot(epochs, part[largest], "o-", ms=6, color=TRAIN_COLOUR, label="largest eigenvalue (algebraic)")
         for number, name in enumerate(others):
             axes.plot(epochs, part[name], "o", label=None if number else f"the next {len(others)}", **next_ones)
+        axes.plot(epochs, part["smallest_eigenvalue"], "v-", ms=5, color="#8172b3", label="smallest eigenvalue")
         axes.plot(epochs, part["sharpness"], "s--", ms=5, color="#55a868", label="g'Hg / ||g||², all images at once")
         axes.plot(epochs, part["batch_sharpness"], "^:", ms=5, color=VAL_COLOUR, label="the same over mini-batches")
         axes.plot(epochs, part["two_over_lr"], "_-", ms=14, color="0.2", lw=1, label="2 / lr")
         epoch_axis(axes)
         axes.set_title(textwrap.fill(str(label), 50), fontsize=8)
-    measured = frame[[largest, *others, "sharpness", "batch_sharpness", "two_over_lr"]].to_numpy(dtype=float)
+    shown = [largest, *others, "smallest_eigenvalue", "sharpness", "batch_sharpness", "two_over_lr"]
+    measured = frame[shown].to_numpy(dtype=float)
     finite = measured[np.isfinite(measured)]
     if (finite > 0).all():
         panels[0].set_yscale("log")

@@ -18,7 +18,7 @@ from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, read_checkpoint
 from cifar_lab.runs.files import write_figure, write_table
-from cifar_lab.runs.labels import data_name
+from cifar_lab.runs.labels import data_name, holds_out
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -223,7 +223,7 @@ def _load(run: Run, label: str, settings: Settings) -> Subject:
         images,
         labels,
         _images(datamodule, "val", settings, device),
-        "held-out images" if config.data.get("val_fraction") else "test images",
+        "held-out images" if holds_out(config) else "test images",
         f"{name}, trained on {trained:,}{part} images",
         run.snapshots(),
     )

@@ -1,4 +1,4 @@
-"""How curved a loss is: the largest eigenvalues of its Hessian, and its curvature along the gradient."""
+"""How curved a loss is: the ends of its Hessian's spectrum, and its curvature along the gradient."""
 
 from collections.abc import Callable, Iterable
 
@@ -17,7 +17,7 @@ def krylov_size(count: int, size: int) -> int:
     return min(size, max(2 * count + 1, 20))
 
 
-def top_eigenvalues(
+def spectrum_ends(
     loss: Loss,
     weights: Weights,
     count: int,
@@ -25,15 +25,16 @@ def top_eigenvalues(
     tolerance: float = 1e-3,
     seed: int = 0,
     on_product: Callable[[], object] = lambda: None,
-) -> tuple[np.ndarray, int]:
-    """The largest eigenvalues of the loss's Hessian, by ARPACK's restarted Lanczos with full reorthogonalisation.
+) -> tuple[np.ndarray, float, int]:
+    """The algebraically largest eigenvalues of the loss's Hessian, and the smallest, which is negative at a saddle.
 
-    `tolerance` is relative, of an eigenvalue; `seed` draws the vector that Lanczos starts from; `on_product` is called
-    after each Hessian-vector product.
+    By ARPACK's restarted Lanczos with full reorthogonalisation. `tolerance` is relative: of a largest eigenvalue, and
+    for the smallest of the distance between both ends. `seed` draws the vector that Lanczos starts from; `on_product`
+    is called after each Hessian-vector product.
 
     Returns:
-        Eigenvalues `(count,)`, falling; NaN for those that did not converge, or where the loss is not finite. And the
-        number of Hessian-vector products.
+        The largest eigenvalues `(count,)`, falling, and the smallest; NaN for those that did not converge, or where the
+        loss is not finite. And the number of Hessian-vector products.
 
     Raises:
         ValueError: `count` is below 1, or not below the number of weights.
@@ -57,12 +58,27 @@ def top_eigenvalues(
         return flat.cpu().numpy()
 
     dtype = torch.empty(0, dtype=next(iter(weights.values())).dtype).numpy().dtype
+    start = np.random.default_rng(seed).standard_normal(size).astype(dtype)
+    largest = _largest(product, start, count, tolerance)
+    if np.isnan(largest[0]):
+        return largest, float("nan"), products
+    # The smallest often lies near zero, to a share of which Lanczos would not converge; shifted, it is a largest one.
+    top = dtype.type(largest[0])
+    (distance,) = _largest(lambda vector: top * vector.ravel() - product(vector), start, 1, tolerance)
+    return largest, float(largest[0] - distance), products
+
+
+def _largest(
+    product: Callable[[np.ndarray], np.ndarray], start: np.ndarray, count: int, tolerance: float
+) -> np.ndarray:
+    """The largest eigenvalues `(count,)` of the symmetric matrix of a product, falling; NaN for those not found."""
+    size = len(start)
     try:
         found = eigsh(
-            LinearOperator((size, size), matvec=product, dtype=dtype),
+            LinearOperator((size, size), matvec=product, dtype=start.dtype),
             k=count,
             which="LA",
-            v0=np.random.default_rng(seed).standard_normal(size).astype(dtype),
+            v0=start,
             ncv=krylov_size(count, size),
             tol=tolerance,
             maxiter=_MOST_RESTARTS,
@@ -74,7 +90,7 @@ def top_eigenvalues(
         found = np.empty(0)
     eigenvalues = np.full(count, np.nan)
     eigenvalues[: len(found)] = np.sort(found)[::-1]
-    return eigenvalues, products
+    return eigenvalues
 
 
 def sharpness(losses: Iterable[Loss], weights: Weights) -> float:

@@ -26,9 +26,10 @@ def write(reproduction: Reproduction, folder: Path) -> None:
         for row, run in shown:
             curves.setdefault(f"{row},protocol={run.protocol},seed={run.seed}", []).append((name, run))
         if shown:
-            protocols = [one for one in PROTOCOLS if any(run.protocol == one for _, run in shown)]
+            there = {run.protocol for _, run in shown}
+            labels = {one: val_label(one == "holdout") for one in PROTOCOLS if one in there}
             layout[title] = {
-                **{f"{val_label(one)} accuracy": ["Multiline", [f"{name}/{one}/val/acc$"]] for one in protocols},
+                **{f"{label} accuracy": ["Multiline", [f"{name}/{one}/val/acc$"]] for one, label in labels.items()},
                 "training loss": ["Multiline", [f"{name}/.*/train/loss$"]],
             }
     for label, runs in curves.items():

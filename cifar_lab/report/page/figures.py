@@ -92,7 +92,7 @@ def curves(rows: Mapping[str, Sequence[Record]], name: str, title: str, protocol
     shown = {label: metrics for label, metrics in known.items() if metrics}
     if shown:
         words = f"{title}: training loss and accuracy, protocol={protocol}"
-        yield Picture(name, words, compared_curves(shown, shades, "", val_label(protocol)))
+        yield Picture(name, words, compared_curves(shown, shades, "", val_label(protocol == "holdout")))
 
 
 class Judged(NamedTuple):

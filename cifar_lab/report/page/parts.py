@@ -118,7 +118,7 @@ def state(entry: Entry) -> str:
             status = run.status
             reached = f", epoch {status['epoch']} of {status['epochs']}" if {"epoch", "epochs"} <= status.keys() else ""
             best = run.metrics["val/acc"].max() if run.metrics is not None else np.nan
-            so_far = "" if np.isnan(best) else f", {val_label(run.protocol)} so far {best:.2%}"
+            so_far = "" if np.isnan(best) else f", {val_label(run.holds_out)} so far {best:.2%}"
             told.append(f"seed {run.seed}, {run.protocol}: {run.state}{reached}{so_far}")
     return "; ".join(told)
 

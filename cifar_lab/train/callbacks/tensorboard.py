@@ -83,7 +83,7 @@ class TensorBoard(TensorBoardLogger):
         if val_is_test:
             for tag in ("val/acc", "val/loss", "val/acc_chosen", "val/loss_chosen"):
                 also = f", {_DESCRIPTIONS[tag]}" if tag in _DESCRIPTIONS else ""
-                self._descriptions[tag] = f"the test set, which chose the epoch (protocol=report){also}"
+                self._descriptions[tag] = f"the test set, which chose the epoch{also}"
 
     @property
     @rank_zero_experiment

@@ -39,8 +39,8 @@ def test_a_profile_is_drawn_as_it_is_and_ends_where_it_is_not_finite():
 @pytest.mark.parametrize(("lowest", "scale"), [(0.5, "log"), (-2.0, "symlog")])
 def test_curvature_has_a_scale_that_shows_all_of_it(lowest, scale):
     rows = [
-        {"run": run, "epoch": epoch, "eigenvalue_1": 9.0, "eigenvalue_2": lowest, "sharpness": 1.0}
-        | {"batch_sharpness": 2.0, "two_over_lr": 40.0}
+        {"run": run, "epoch": epoch, "eigenvalue_1": 9.0, "eigenvalue_2": 5.0, "sharpness": 1.0}
+        | {"smallest_eigenvalue": lowest, "batch_sharpness": 2.0, "two_over_lr": 40.0}
         for run in ("a", "b")
         for epoch in (0, 5)
     ]
@@ -48,13 +48,13 @@ def test_curvature_has_a_scale_that_shows_all_of_it(lowest, scale):
     assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
     assert {axes.get_yscale() for axes in figure.axes} == {scale}
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels[:2] == ["largest eigenvalue", "the next 1"]
+    assert labels[:3] == ["largest eigenvalue (algebraic)", "the next 1", "smallest eigenvalue"]
     assert "2 / lr" in labels
 
 
 def test_curvature_of_which_nothing_is_known_is_drawn_empty():
     row = {"run": "a", "epoch": 0} | dict.fromkeys(
-        ("eigenvalue_1", "sharpness", "batch_sharpness", "two_over_lr"), float("nan")
+        ("eigenvalue_1", "smallest_eigenvalue", "sharpness", "batch_sharpness", "two_over_lr"), float("nan")
     )
     assert len(curvature([row], "curvature").axes) == 1
 

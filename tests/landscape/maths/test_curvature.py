@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.func import jacrev
 
-from cifar_lab.landscape.maths.curvature import sharpness, top_eigenvalues
+from cifar_lab.landscape.maths.curvature import sharpness, spectrum_ends
 from cifar_lab.landscape.maths.functional import NetworkLoss
 
 
@@ -30,9 +30,22 @@ def point():
 def test_a_quadratics_eigenvalues_are_the_matrixs(point):
     matrix = symmetric(30)
     told = []
-    found, products = top_eigenvalues(quadratic(matrix), point, 4, tolerance=1e-10, on_product=lambda: told.append(1))
+    largest, smallest, products = spectrum_ends(
+        quadratic(matrix), point, 4, tolerance=1e-10, on_product=lambda: told.append(1)
+    )
     assert products == len(told) >= 20
-    np.testing.assert_allclose(found, torch.linalg.eigvalsh(matrix).flip(0)[:4], rtol=1e-8)
+    expected = torch.linalg.eigvalsh(matrix)
+    np.testing.assert_allclose([*largest, smallest], [*expected.flip(0)[:4], expected[0]], rtol=1e-8)
+
+
+@pytest.mark.parametrize("lowest", [-50.0, -0.01, 0.0])
+def test_the_smallest_eigenvalue_is_found_in_few_products_even_near_zero_and_below_all_others(lowest):
+    values = torch.cat([torch.tensor([lowest]), torch.linspace(1e-6, 1e-3, 290), torch.linspace(1, 20, 9)])
+    _, smallest, products = spectrum_ends(
+        lambda weights: (values * weights["a"].square()).sum() / 2, {"a": torch.ones(300)}, 3
+    )
+    assert smallest == pytest.approx(lowest, abs=1e-3 * (20 - lowest))
+    assert products < 200
 
 
 def test_a_networks_eigenvalues_are_those_of_its_whole_hessian():
@@ -55,9 +68,10 @@ def test_a_networks_eigenvalues_are_those_of_its_whole_hessian():
         return nn.functional.cross_entropy(hidden @ matrix.T + last, labels)
 
     whole = jacrev(jacrev(flat_loss))(torch.cat([value.flatten() for value in weights.values()])).detach()
-    expected = torch.linalg.eigvalsh(whole.double()).flip(0)[:5]
-    found, _ = top_eigenvalues(loss, weights, 5, tolerance=1e-5)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    expected = torch.linalg.eigvalsh(whole.double()).flip(0)
+    found, smallest, _ = spectrum_ends(loss, weights, 5, tolerance=1e-5)
+    np.testing.assert_allclose(found, expected[:5], rtol=1e-4)
+    assert smallest == pytest.approx(float(expected[-1]), abs=1e-4 * float(expected[0] - expected[-1])) and smallest < 0
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -75,11 +89,11 @@ def test_where_the_gradient_is_zero_there_is_no_sharpness(point):
 
 
 def test_a_hessian_that_is_not_finite_has_no_eigenvalues(point):
-    found, _ = top_eigenvalues(lambda weights: (weights["a"] / 0).square().sum(), point, 2)
-    assert np.isnan(found).all()
+    found, smallest, _ = spectrum_ends(lambda weights: (weights["a"] / 0).square().sum(), point, 2)
+    assert np.isnan([*found, smallest]).all()
 
 
 @pytest.mark.parametrize("count", [0, 30])
 def test_a_count_of_eigenvalues_that_there_are_not_is_refused(point, count):
     with pytest.raises(ValueError, match=rf"^{count} .*\b30\b"):
-        top_eigenvalues(quadratic(symmetric(30)), point, count)
+        spectrum_ends(quadratic(symmetric(30)), point, count)

@@ -167,7 +167,7 @@ def test_the_charts_are_the_same_for_all_runs_and_true_of_all(outputs: Outputs) 
     for run, is_test in ((outputs.alone, True), (outputs.swept[0], False)):
         events = _events(run)
         for tag in ("val/acc", "val/loss", "val/acc_chosen", "val/loss_chosen"):
-            assert ("protocol=report" in events.SummaryMetadata(tag).summary_description) == is_test
+            assert ("the test set" in events.SummaryMetadata(tag).summary_description) == is_test
 
 
 @pytest.mark.parametrize(
