@@ -171,4 +171,6 @@ def _reliability(evaluation: Evaluation, title: str) -> Figure:
         f"as it is: ECE {result['ece']:.2%}": measures.reliability(evaluation.answers.logits, labels),
         f"temperature {words}: ECE {result['ece_scaled']:.2%}": measures.reliability(evaluation.scaled.logits, labels),
     }
-    return figures.reliability(panels, f"{title}\ntemperature fitted on {result['temperature_fitted_on']}")
+    note = f"temperature fitted on {result['temperature_fitted_on']}"
+    note += f"; {result['calibration_note']}" if result["calibration_note"] else ""
+    return figures.reliability(panels, f"{title}\n{note}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch.optim.swa_utils import update_bn
 
 from cifar_lab.evaluate import main
@@ -93,11 +94,16 @@ def test_a_folder_is_all_of_its_runs_which_are_compared_and_one_that_cannot_be_u
 
 
 def test_calibration_is_marked_where_the_loss_has_trained_no_probabilities(
-    run: Run, trained: Train, command: Command
+    run: Run, trained: Train, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(
+        "cifar_lab.evaluate.figures.reliability", lambda panels, title: titles.append(title) or Figure()
+    )
     of_mse = trained(*FINISHED, "loss=mse", name="mse")
     code, out, err = command(run.folder, of_mse.folder)
     assert code == 0
+    assert [NO_PROBABILITIES in title for title in titles] == [False, True]
     own, marked = (
         json.loads((each.folder / "evaluation" / "test" / "evaluation.json").read_text()) for each in (run, of_mse)
     )
