@@ -71,7 +71,7 @@ def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
 
 
 def set_aside(run: Run, config: Mapping[str, Any]) -> None:
-    """Keep an ended run beside the one that `retrain=true` trains in its place; `LockedError` if it is being trained."""
+    """Keep an ended run beside the one that `retrain=true` trains in its place; `LockedError` if it is in training."""
     if config["retrain"] and run.status_file.exists():
         with locked(run.lock_file):
             pass
