@@ -144,7 +144,7 @@ def test_help_names_every_group_option_scalar_and_runnable_examples(shown: dict[
     defaults = OmegaConf.load(conf_folder() / "train.yaml")
     for name, default in re.findall(r"^\s+(\w+)=(\S+)  ", page, re.MULTILINE):
         if name not in ("name", "allow", "resume"):
-            assert float(defaults[name]) == float({"true": 1}.get(default, default)), name
+            assert float(defaults[name]) == float({"true": 1, "false": 0}.get(default, default)), name
     examples = re.findall(r"^\s+python -m cifar_lab\.train (.*=.*)$", page, re.MULTILINE)
     assert len([example for example in examples if "GROUP" not in example]) == 8
 
