@@ -4,9 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 
+from cifar_lab.engines.handover import Turn
 from cifar_lab.runs import Run
+from cifar_lab.runs.fingerprints import is_looser
 from cifar_lab.train import sweep
+from cifar_lab.train.attempt import checkpoint_of
 from tests.conftest import Outcome
 
 TINY = ("data=synthetic", "data.num_train=300", "data.num_test=100", "model.filters=[8,8,16]", "logger=none")
@@ -72,3 +77,44 @@ def test_sweep_returns_the_run_that_the_hardware_chose_alike(empty_folder: None)
     words = [*TINY, "epochs=1", "seed=0,1", "name=again"]
     first = sweep(words)
     assert sweep([*words, "trainer=cpu"])[0]["folder"] == first[0]["folder"]
+
+
+def test_a_looser_limit_trains_on_to_the_same_bits_and_a_tighter_one_does_not(lab: Any) -> None:
+    line = ("-m", *TINY, "epochs=6", "seed=0,1", "callbacks=early_stopping", "optimizer.lr=1e-12")
+    patience = "callbacks.early_stopping.patience"
+    stopped = lab(*line, "name=limits", f"{patience}=1").runs
+    assert all(run.result()["epochs"] < 6 for run in stopped)
+    again = lab(*line, "name=limits", f"{patience}=9")
+    assert _folders(again) == [run.folder.name for run in stopped]
+    whole = [run for run in lab(*line, "name=whole", f"{patience}=9").runs if run.folder.parent.name == "whole"]
+    for run, other in zip(stopped, whole, strict=True):
+        assert run.result()["epochs"] == other.result()["epochs"] == 6
+        weights = [torch.load(each.last_checkpoint, weights_only=True)["state_dict"] for each in (run, other)]
+        assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+    assert lab(*line, "name=limits", f"{patience}=1").stdout.count("retrain=true") == 2
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "looser"),
+    [
+        (None, "00:00:00:10", True),
+        ("00:00:01:00", "00:00:00:59", True),
+        ("00:01:00:00", "00:01:00:00", False),
+        ("00:00:10:00", None, False),
+    ],
+)
+def test_a_limit_of_time_is_looser_if_it_is_later_or_gone(now: str | None, before: str | None, looser: bool) -> None:
+    assert is_looser({"trainer": {"max_time": now}}, {"trainer": {"max_time": before}}) is looser
+
+
+def test_what_a_limit_of_time_cut_within_an_epoch_goes_on_from_the_epoch_before(lab: Any, tmp_path: Path) -> None:
+    (run, _) = lab("-m", *WORDS).runs
+    checkpoint = torch.load(run.last_checkpoint, weights_only=True)
+    run.previous_checkpoint.write_bytes(run.last_checkpoint.read_bytes())
+    config = {**run.config(), "resume": None}
+    before = {**config, "trainer": {**config["trainer"], "max_time": "00:00:00:01"}}
+    run.config_file.write_text(yaml.safe_dump(before))
+    turn = Turn.of(0, [True])
+    for is_cut, path in ((False, run.last_checkpoint), (True, run.previous_checkpoint)):
+        torch.save({**checkpoint, "is_cut": is_cut}, run.last_checkpoint)
+        assert checkpoint_of(run, {**config, "epochs": 9}, turn) == path

@@ -12,7 +12,7 @@ from cifar_lab.config.naming import key_of
 from cifar_lab.config.targets import check_targets
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
-from cifar_lab.runs.fingerprints import leaves, settings
+from cifar_lab.runs.fingerprints import leaves, settings, with_limits
 
 AUTO = "auto"
 
@@ -109,6 +109,7 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
         changed.remove("epochs")
         _check_epochs(run, saved, composed["epochs"])
         result["epochs"] = composed["epochs"]
+    result = with_limits(result, composed)
     if changed:
         told = ", ".join(f"{key} ({before.get(key)} in the run, {now.get(key)} typed)" for key in changed)
         raise UsageError(f"resume={run.folder}: another run's settings: {told}; leave them out, or start a new run")

@@ -197,7 +197,7 @@ def is_beginning(row: Row, settings: Mapping[str, Any]) -> bool:
 
 def _differing(row: Row, settings: Mapping[str, Any]) -> set[str]:
     """The settings of a run that differ from the row, except those that may."""
-    keys = (settings.keys() | row.settings.keys()) - set(_OF_A_RUN) - HARDWARE.keys()
+    keys = (settings.keys() | row.settings.keys()) - {*_OF_A_RUN, *HARDWARE, "data.root"}
     return {key for key in keys if settings.get(key) != row.settings.get(key)}
 
 

@@ -31,6 +31,8 @@ HARDWARE: dict[str, Any] = {
 }
 _CIFAR10_IMAGES = 50_000
 _PRECISIONS = {16: "16-mixed", 32: "32-true", 64: "64-true"}
+# How long a run may take, like `epochs`, with what is hashed in its place.
+LIMITS: dict[str, Any] = {"trainer.max_time": None, "callbacks.early_stopping.patience": 10.0}
 # What components that have moved are called in fingerprints: as when runs were trained with them that are finished.
 _HASHED_NAMES = {
     "cifar_lab.train.callbacks.averaging.EMA": "lightning.pytorch.callbacks.EMAWeightAveraging",
@@ -53,6 +55,9 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
             is_group = isinstance(value, dict)
             kept[key] = {name: each for name, each in value.items() if name not in left_out} if is_group else value
     _leave_to_hardware(kept, with_hardware)
+    for key, hashed in LIMITS.items():
+        if value_of(kept, key) is not None:
+            kept = _with(kept, key, hashed)
     data = kept.get("data") or {}
     if data.pop("verify", True):  # the published images, wherever they are
         data.pop("root", None)
@@ -71,6 +76,47 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
     if kept.get("averaging", {}).get("warmup") is False:
         del kept["averaging"]["warmup"]
     return _canonical(kept)
+
+
+def value_of(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key; None without one."""
+    node: Any = config
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def with_limits(config: dict[str, Any], limits: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration whose `LIMITS` are another's, where both have them."""
+    for key in LIMITS:
+        group = key.rpartition(".")[0]
+        if isinstance(value_of(config, group), dict) and isinstance(value_of(limits, group), dict):
+            config = _with(config, key, value_of(limits, key))
+    return config
+
+
+def limits_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The `LIMITS` that a configuration sets."""
+    return {key: _canonical(value) for key in LIMITS if (value := value_of(config, key)) is not None}
+
+
+def is_looser(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether a run may take longer by one configuration than by another."""
+    times = [value_of(config, "trainer.max_time") for config in (now, before)]
+    patience = [value_of(config, "callbacks.early_stopping.patience") or 0 for config in (now, before)]
+    has_more_time = times[1] is not None and (times[0] is None or _seconds(times[0]) > _seconds(times[1]))
+    return has_more_time or patience[0] > patience[1]
+
+
+def _seconds(text: str) -> int:
+    days, hours, minutes, seconds = map(int, text.split(":"))
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _with(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy with another value of a dotted key."""
+    first, _, rest = key.partition(".")
+    return {**config, first: _with(config[first], rest, value) if rest else value}
 
 
 def _leave_to_hardware(kept: dict[str, Any], with_typed: bool) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cifar_lab.runs import Archive, Record, Run, from_yaml, job_key, read_run
+from cifar_lab.runs.fingerprints import LIMITS
 
 
 def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[Sequence[str]]]]) -> list[Record]:
@@ -50,7 +51,8 @@ def _unique(records: Sequence[Record]) -> list[Record]:
 
     chosen: dict[object, Record] = {}
     for record in records:
-        key = record.job if record.is_missing else (*record.key, record.options.get("experiment"))
+        limits = [record.settings.get(key) for key in LIMITS]  # each has a row of its own
+        key = record.job if record.is_missing else (*record.key, record.options.get("experiment"), *limits)
         if key not in chosen or precedence(record) > precedence(chosen[key]):
             chosen[key] = record
     return list(chosen.values())

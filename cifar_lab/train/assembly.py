@@ -74,7 +74,7 @@ def _make_loss(config: DictConfig, datamodule: InMemoryDataModule) -> Any:
 def make_callbacks(config: DictConfig, attempt: Attempt, throughput: Throughput, averaging: Any) -> list[Any]:
     """Lightning's callbacks: our own, then the configuration's, then the caller's."""
     run, options = attempt.run, dict(config.callbacks)
-    saving = Saving(run, attempt.interruption, options.pop("checkpoint")["every_minutes"])
+    saving = Saving(run, attempt.interruption, options.pop("checkpoint")["every_minutes"], attempt.goes_beyond)
     made = [build(option) for option in options.values()]
     val_name = "val acc" if holds_out(config) else "test acc"
     has_progress = config.trainer.enable_progress_bar and ranks.rank() == 0

@@ -9,7 +9,8 @@ from cifar_lab.config import names_run
 from cifar_lab.engines.handover import RunFailedError, Turn
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interruption
-from cifar_lab.runs import Run, first_whole, locked
+from cifar_lab.runs import Run, first_whole, locked, read_checkpoint
+from cifar_lab.runs.fingerprints import is_looser
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -24,6 +25,7 @@ class Attempt:
         turn: Place in a sweep; None for a single run.
         interruption: Notes signals.
         checkpoint: Where to resume; None starts from the beginning.
+        goes_beyond: Whether it trains on although a limit had ended it.
         callbacks: Lightning's, called after the run's own.
     """
 
@@ -31,6 +33,7 @@ class Attempt:
     turn: Turn | None = None
     interruption: Interruption = field(default_factory=Interruption)
     checkpoint: Path | None = None
+    goes_beyond: bool = False
     callbacks: tuple["Callback", ...] = ()
 
 
@@ -67,7 +70,12 @@ def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
     state = status.get("state")
     if state in ("failed", "diverged") and not config[f"retry_{state}"]:
         raise RunFailedError(f"{run.folder} has {state}: {status.get('error', '')}; retry_{state}=true trains it again")
-    return run.has_result() and config["epochs"] <= run.config()["epochs"]
+    return run.has_result() and config["epochs"] <= run.config()["epochs"] and not goes_beyond(run, config)
+
+
+def goes_beyond(run: Run, config: Mapping[str, Any]) -> bool:
+    """Whether a run that a limit has ended before its last epoch may take longer now."""
+    return run.has_result() and run.result()["epochs"] < config["epochs"] and is_looser(config, run.config())
 
 
 def set_aside(run: Run, config: Mapping[str, Any]) -> None:
@@ -86,7 +94,10 @@ def checkpoint_of(run: Run, config: Mapping[str, Any], turn: Turn | None) -> Pat
     """
     if (turn is None and config["resume"] is None) or run.status().get("state") == "diverged":
         return None
-    path, reasons = first_whole([run.last_checkpoint, run.previous_checkpoint])
+    paths = [run.last_checkpoint, run.previous_checkpoint]
+    if goes_beyond(run, config) and first_whole(paths[:1])[0] and read_checkpoint(paths[0]).get("is_cut"):
+        del paths[0]  # a limit of time has cut its epoch
+    path, reasons = first_whole(paths)
     if path is None and names_run(config["resume"]):
         raise RunFailedError("; ".join(reasons) or f"{run.folder} has no checkpoint to go on from", exit_codes.USAGE)
     for reason in reasons:

@@ -23,7 +23,7 @@ from cifar_lab.machine import torchrun
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, find_runs, job_key, locked
-from cifar_lab.train.attempt import Attempt, Work, checkpoint_of, is_done, set_aside
+from cifar_lab.train.attempt import Attempt, Work, checkpoint_of, goes_beyond, is_done, set_aside
 from cifar_lab.train.hyperparameters import hyperparameters
 from cifar_lab.train.outcome import recording_outcome
 from cifar_lab.train.processes import Leader, follow, leading, trained_by
@@ -162,7 +162,8 @@ def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None 
             with locked(run.lock_file):
                 if not is_done(run, job.settings, turn):
                     checkpoint = checkpoint_of(run, job.settings, turn)
-                    train_run(job, Attempt(run, turn, interruption, checkpoint, tuple(callbacks)), leader)
+                    beyond = goes_beyond(run, job.settings)
+                    train_run(job, Attempt(run, turn, interruption, checkpoint, beyond, tuple(callbacks)), leader)
                     is_trained = True
     from cifar_lab.train.summary import found, summary
 

@@ -29,6 +29,8 @@ NOT_TRIED = {
     "data.sources": "the same",
     "trainer.strategy": "several devices train by DistributedDataParallel in either case",
     "trainer.devices": "auto is as many as there are, which is recorded; a number is hashed",
+    "trainer.max_time": "how long a run may take",
+    "callbacks.early_stopping.patience": "the same",
     "trainer.limit_train_batches": "no limit by another word; 0.5 is hashed",
 }
 # Not hashed: the words that set another value, which are trained.

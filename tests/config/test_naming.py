@@ -51,7 +51,8 @@ def test_runs_that_are_kept_are_found_again(composed: Compose, every: bool) -> N
     now = []
     for run in runs:
         group = "experiment" if run.options.get("experiment") else "study"
-        now.append(fingerprint(resolved(composed(f"{group}={run.options[group]}", *run.overrides[1:]))))
+        words = [word for word in run.overrides[1:] if not word.startswith("trainer=")]  # recorded, not hashed then
+        now.append(fingerprint(resolved(composed(f"{group}={run.options[group]}", *words))))
     assert now == [run.identity for run in runs] != []
 
 

@@ -74,27 +74,39 @@ class Saving(Checkpoint):
         run: Where to save.
         interruption: Notes signals.
         every_minutes: Within an epoch; None saves at its end only.
+        goes_beyond: Train on where a limit had ended training.
     """
 
-    def __init__(self, run: Run, interruption: Interruption, every_minutes: float | None = 15.0) -> None:
+    def __init__(
+        self, run: Run, interruption: Interruption, every_minutes: float | None = 15.0, goes_beyond: bool = False
+    ) -> None:
         self.run = run
         self.interruption = interruption
         self.every_minutes = every_minutes
         self._saved = 0.0
-        self._has_stopped = False
+        self.goes_beyond = goes_beyond
+        self._has_stopped = self._is_cut = False
+        self._patience: list[int] = []
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Save whether training was stopped early, which Lightning forgets."""
         checkpoint["has_stopped"] = bool(trainer.should_stop)
+        checkpoint["is_cut"] = self._is_cut
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Load whether training was stopped early."""
         self._has_stopped = checkpoint["has_stopped"]
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Note what the configuration says of patience."""
+        self._patience = [callback.patience for callback in trainer.early_stopping_callbacks]
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock, and stop at once if training had been stopped."""
         self._saved = time.monotonic()
-        trainer.should_stop = self._has_stopped
+        trainer.should_stop = self._has_stopped and not self.goes_beyond
+        for callback, patience in zip(trainer.early_stopping_callbacks, self._patience, strict=True):
+            callback.patience = patience  # the checkpoint has set its own
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: object, batch: Any, batch_idx: int
@@ -110,7 +122,8 @@ class Saving(Checkpoint):
             self.interruption.check()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Save the epoch."""
+        """Save the epoch, of which a limit of time may have left out the end."""
+        self._is_cut = not trainer.is_last_batch
         self._agreed(due=False)
         self._save(trainer, pl_module)
         self.interruption.check()
