@@ -1,4 +1,4 @@
-"""Settings that are right alone and have no meaning together, or perhaps not the one that was meant."""
+"""Checks of settings that are valid alone but not together, and notes on those that may not be meant."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -20,7 +20,7 @@ def check_together(config: Mapping[str, Any]) -> None:
         ValueError: In one line.
     """
     if config["retrain"] and config["resume"] not in (None, "auto"):
-        raise UsageError("retrain=true begins anew, and resume= goes on; leave one of them out")
+        raise UsageError("retrain=true trains from the start, and resume= continues a run; leave one of them out")
     _check_protocol(config)
     _check_optimizer(config)
     _check_schedule(config["scheduler"])
@@ -62,20 +62,24 @@ def _check_optimizer(config: Mapping[str, Any]) -> None:
 
 
 def _check_schedule(scheduler: Mapping[str, Any]) -> None:
-    """The lengths in the options are in epochs, but for `total_steps`; a plateau's patience is in validations."""
+    """Lengths are in epochs, except `total_steps`; the patience of a plateau is in validations."""
     steps = scheduler.get("lightning", {})
     interval, frequency = steps.get("interval"), steps.get("frequency", 1)
     is_plateau = "patience" in scheduler
     if frequency != 1 and (is_plateau or _LENGTHS & scheduler.keys()):
-        raise UsageError(f"scheduler.lightning.frequency={frequency}: the schedule's lengths count each step of it")
+        raise UsageError(
+            f"scheduler.lightning.frequency={frequency}: the schedule's lengths are in epochs; leave it at 1"
+        )
     if is_plateau and interval == "step":
-        raise UsageError("scheduler.lightning.interval=step: a plateau is looked for after each validation")
+        raise UsageError(
+            "scheduler.lightning.interval=step: a plateau scheduler steps after each validation; leave it at epoch"
+        )
     if interval == "epoch" and scheduler.get("total_steps") is not None:
         raise UsageError("scheduler.total_steps counts optimizer steps; set scheduler.lightning.interval=step")
 
 
 def check_typed(config: Mapping[str, Any], typed: Collection[str]) -> None:
-    """Refuse what is typed without effect.
+    """Refuse typed settings without effect.
 
     Args:
         config: The composition.

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -59,7 +60,7 @@ class Plan:
     beside: int = 1  # number of jobs that run at the same time on this machine
     notes: list[str] = field(default_factory=list)  # about settings that are allowed but perhaps not meant
 
-    @property
+    @cached_property
     def composition(self) -> dict[str, Any]:
         """The first job's, in plain values."""
         assert self.jobs[0].composed is not None

@@ -1,12 +1,12 @@
-"""Jobs whose run has finished under another name than their command line gives it."""
+"""Find finished runs whose folder has another name than the command line gives them now."""
 
+import itertools
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict
 
 from cifar_lab.config import Plan
 from cifar_lab.config.command_line import PlannedJob
@@ -18,20 +18,26 @@ from cifar_lab.runs.fingerprints import HARDWARE, fingerprint, leaves, recorded,
 
 def as_trained(plan: Plan) -> Plan:
     """Leave out of each job what the hardware has chosen by itself in a finished run, so that it is that run."""
+    if plan.composition["retrain"] or not any(map(_is_of_hardware, itertools.chain(*(job.words for job in plan.jobs)))):
+        return plan
     runs = {} if plan.sweep_folder is None else Sweep(plan.sweep_folder).runs_by_job()
     return replace(plan, jobs=[_as_trained(job, plan, runs) for job in plan.jobs])
 
 
+def _is_of_hardware(word: str) -> bool:
+    return key_of(word) in HARDWARE or word in ("trainer=cpu", "trainer=gpu")
+
+
 def _as_trained(job: PlannedJob, plan: Plan, runs: Mapping[frozenset[str], Run]) -> PlannedJob:
-    words = [word for word in job.words if key_of(word) not in HARDWARE and word not in ("trainer=cpu", "trainer=gpu")]
-    if words == job.words or plan.composition["retrain"] or job_key(job.words) in runs:
+    words = [word for word in job.words if not _is_of_hardware(word)]
+    if words == job.words or job_key(job.words) in runs:
         return job
     if plan.sweep_folder is None:
         if "resume=auto" not in words:
             return job
         composed = plan.compose(PlannedJob(words))
         with open_dict(composed):
-            composed.hydra.run.dir = _unresolved(plan.composed(job).hydra.run)["dir"]
+            composed.hydra.run.dir = OmegaConf.to_container(plan.composed(job).hydra.run, resolve=False)["dir"]
         run = Run(composed.hydra.run.dir)
     elif job_key(words) in runs:
         composed, run = plan.compose(PlannedJob(words)), runs[job_key(words)]
@@ -48,10 +54,6 @@ def _as_trained(job: PlannedJob, plan: Plan, runs: Mapping[frozenset[str], Run])
         and all(chosen.get(key) == value for key, value in hardware.items())
     )
     return PlannedJob(words, composed) if is_the_run else job
-
-
-def _unresolved(node: DictConfig) -> Any:
-    return OmegaConf.to_container(node, resolve=False)
 
 
 def in_its_folder(job: Job, runs: Mapping[frozenset[str], Run]) -> Job:

@@ -1,4 +1,4 @@
-"""Exit codes of every command, and the error that says which is the user's."""
+"""Exit codes of every command, and the exception for what a user can get wrong."""
 
 import signal
 
@@ -7,7 +7,7 @@ USAGE = 2  # bad configuration, data or checkpoint path
 
 
 class UsageError(ValueError):
-    """What was typed, or a file that it names, cannot be used: one line on a terminal, and the exit code `USAGE`."""
+    """The command line, or a file that it names, cannot be used. One line on a terminal, exit code `USAGE`."""
 
 
 def interrupted(number: int) -> int:

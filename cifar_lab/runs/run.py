@@ -115,7 +115,7 @@ class Run(RunFiles):
         return "epoch" in self.status() or self.last_checkpoint.exists()  # a damaged status says nothing
 
     def set_aside(self) -> None:
-        """Move a run that has ended into `replaced/` beside it, so that it can be trained again; another one stays."""
+        """Move an ended run into `replaced/` next to it, so that it can be trained again; leave any other run."""
         if self.status().get("state") in ("finished", "failed", "diverged", "pruned"):
             place = self.folder.parent / REPLACED
             place.mkdir(exist_ok=True)

@@ -199,5 +199,4 @@ def describe(
         "hardware": hardware.describe(native.device),
         "versions": provenance.versions(),
         "git_revision": provenance.git_revision(),
-        "sources": provenance.sources(resolved(config)),
     }

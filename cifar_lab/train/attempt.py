@@ -79,7 +79,7 @@ def goes_beyond(run: Run, config: Mapping[str, Any]) -> bool:
 
 
 def set_aside(run: Run, config: Mapping[str, Any]) -> None:
-    """Keep an ended run beside the one that `retrain=true` trains in its place; `LockedError` if it is in training."""
+    """Move an ended run aside for `retrain=true`; raises `LockedError` if another process trains it."""
     if config["retrain"] and run.status_file.exists():
         with locked(run.lock_file):
             pass

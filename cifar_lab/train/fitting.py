@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab.config import build, class_names
+from cifar_lab.config import build, class_names, resolved
 from cifar_lab.data.datamodule import InMemoryDataModule
-from cifar_lab.machine import hardware, ranks
+from cifar_lab.machine import hardware, provenance, ranks
 from cifar_lab.runs import Run, float32_digits, read_checkpoint, weights_name
 from cifar_lab.train.assembly import describe, make_callbacks, make_classifier, make_logger, trainer_options
 from cifar_lab.train.attempt import Attempt, Work
@@ -63,6 +63,7 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: Logger | None = N
     native = choose_native(config, attempt.run)
     hardware.reset_peak_memory(native.device)
     hardware.keep_freed_memory(native.device)
+    sources = provenance.sources(resolved(config))  # files that are edited during training are not the code that runs
     datamodule = build(config.data)
     L.seed_everything(config.seed, verbose=False)
     # Part of torch's deterministic algorithms. Nothing here reads uninitialised memory, and on a GPU it costs a kernel
@@ -72,7 +73,7 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: Logger | None = N
     native = in_safe_memory_format(native, classifier.model, attempt.run)
     with compiled_as_recorded(config, attempt, classifier, native) as compilation:
         result = _fit_and_test(config, attempt, logger, throughput, classifier, datamodule, native)
-    return {**result, **compilation}
+    return {**result, **compilation, "sources": sources}
 
 
 def _fit_and_test(
