@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf, open_dict
 
@@ -36,8 +37,9 @@ def _as_trained(job: PlannedJob, plan: Plan, runs: Mapping[frozenset[str], Run])
         if "resume=auto" not in words:
             return job
         composed = plan.compose(PlannedJob(words))
+        unresolved: Any = OmegaConf.to_container(plan.composed(job).hydra.run, resolve=False)
         with open_dict(composed):
-            composed.hydra.run.dir = OmegaConf.to_container(plan.composed(job).hydra.run, resolve=False)["dir"]
+            composed.hydra.run.dir = unresolved["dir"]
         run = Run(composed.hydra.run.dir)
     elif job_key(words) in runs:
         composed, run = plan.compose(PlannedJob(words)), runs[job_key(words)]
