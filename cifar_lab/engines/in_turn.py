@@ -24,7 +24,7 @@ from cifar_lab.runs import LockedError, Run, Sweep, job_key
 class Jobs:
     """The jobs of a checked command line, which `task` trains; other engines hand them to other processes."""
 
-    looks_again = True  # whether the jobs of `left` are tried once more at the end
+    looks_again = True  # whether the jobs of `left` are tried again at the end
 
     def __init__(self, task: Task, plan: Plan) -> None:
         self.task = task
@@ -44,7 +44,9 @@ class Jobs:
         return run.has_result() and not self.plan.composition["retrain"]
 
     def run_all(self) -> None:
-        """Run all, and once more those that another process was training when their turn came; within `composing`.
+        """Run all, within `composing`; return to those that another process trained for as long as one is done or free.
+
+        So of several processes on the same jobs, the last to finish training finds every result.
 
         Raises:
             RunFailedError: Something has not finished.
@@ -57,7 +59,8 @@ class Jobs:
         kind = "run" if self.sweep is None else "multirun"
         getattr(callbacks, f"on_{kind}_start")(config=first, config_name="train")
         self.run(range(len(self.plan.jobs)))
-        if self.left and self.looks_again:
+        again: list[int] = []
+        while self.looks_again and self.left != again:
             again, self.left = self.left, []
             self.run(again)
         getattr(callbacks, f"on_{kind}_end")(config=first, config_name="train")

@@ -82,15 +82,17 @@ def _show(result: dict[str, Any]) -> None:
         is_same = round(own * images) == round(result["acc"] * images)
         note = ", the run's own" if is_same else f", the run's own test found {own:.2%}"
     top5 = f", among the first five {result['acc_top5']:.2%}" if "acc_top5" in result else ""
-    temperature = " and ".join(f"{value:.3f}" for value in result["temperature"])
+    scaled = "no temperature: nothing was held out to fit it on" if result["split"] == "test" else ""
+    if result["temperature"] is not None:
+        scaled = f"ECE {result['ece_scaled']:.2%}, Brier {result['brier_scaled']:.4f}, NLL {result['nll_scaled']:.4f}"
+        scaled += f"; temperature {result['temperature']:.3f}, fitted on {result['temperature_fitted_on']}"
     lines = {
         "network": f"{result['network']}: {result['architecture']}, {result['precision']}",
         f"{result['split']} accuracy": f"{result['acc']:.2%} (95 % interval {result['acc_low']:.2%} to "
         f"{result['acc_high']:.2%}, {images:,} images of {result['data']}){note}{top5}",
         "loss": f"{result['loss']:.4f}, cross-entropy {result['nll']:.4f} nats",
         "calibration": f"ECE {result['ece']:.2%}, Brier {result['brier']:.4f}, NLL {result['nll']:.4f}",
-        "  scaled": f"ECE {result['ece_scaled']:.2%}, Brier {result['brier_scaled']:.4f}, NLL "
-        f"{result['nll_scaled']:.4f}; temperature {temperature}, fitted on {result['temperature_fitted_on']}",
+        **({"  scaled": scaled} if scaled else {}),
         **({"  note": result["calibration_note"]} if result["calibration_note"] else {}),
         "folder": os.path.dirname(result["files"][0]),
     }
@@ -109,7 +111,7 @@ def _compare(results: list[dict[str, Any]]) -> None:
     names = {"acc": "accuracy", "acc_low": "from", "acc_high": "to", "ece": "ECE", "ece_scaled": "ECE scaled"}
     rows = [
         {"network": one["network"] + (" *" if one["calibration_note"] else "")}
-        | {name: f"{one[key]:.2%}" for key, name in names.items()}
+        | {name: "-" if one[key] is None else f"{one[key]:.2%}" for key, name in names.items()}
         | {"NLL": f"{one['nll']:.4f}"}
         for one in results
     ]

@@ -13,7 +13,7 @@ from cifar_lab.config import build
 from cifar_lab.data.images import LabelledImages
 from cifar_lab.data.loader import BatchLoader
 from cifar_lab.evaluate import figures, measures
-from cifar_lab.evaluate.measures import Scaled
+from cifar_lab.evaluate.measures import Calibration, Scaled
 from cifar_lab.figures import Figure
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import replacing
@@ -53,14 +53,14 @@ class Evaluation:
         trained: The network.
         answers: On the split.
         images: Of the split, in the same order.
-        scaled: Answers after temperature scaling.
+        scaled: Answers after temperature scaling; None without held-out images to fit the temperature on.
         result: Plain values, by the names of `docs/evaluate.md`.
     """
 
     trained: Trained
     answers: Answers
     images: LabelledImages
-    scaled: Scaled
+    scaled: Scaled | None
     result: dict[str, Any]
 
 
@@ -89,10 +89,9 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
     num_classes = given.logits.shape[1]
     if num_classes <= int(given.labels.max()):
         raise UsageError(f"{trained.label} knows {num_classes} classes, and the images are of more")
-    held_out = None
+    scaled = None
     if settings.split == "test" and trained.holds_out:
-        held_out = _answers(trained, datamodule.val_dataloader(), settings, "val")
-    scaled = measures.scaled(given, held_out)
+        scaled = measures.scaled(given, _answers(trained, datamodule.val_dataloader(), settings, "val"))
     return Evaluation(trained, given, loader.data, scaled, _result(trained, settings, given, scaled))
 
 
@@ -100,7 +99,7 @@ def _answers(trained: Trained, loader: BatchLoader, settings: Settings, split: s
     return answer(trained, shown(loader, f"{trained.label}: {split}"), flip=settings.tta == "flip")
 
 
-def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled) -> dict[str, Any]:
+def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled | None) -> dict[str, Any]:
     criterion = nn.CrossEntropyLoss() if trained.config is None else build(trained.config.loss)
     own = trained.facts.get("test/acc") if settings == Settings() else None  # the settings of a run's own test
     return {
@@ -118,9 +117,9 @@ def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled
         "loss": measures.mean_loss(given, criterion),
         **measures.calibration(given.logits, given.labels)._asdict(),
         "calibration_note": None if trained.gives_probabilities else NO_PROBABILITIES,
-        "temperature": scaled.temperatures,
-        "temperature_fitted_on": scaled.fitted_on,
-        **{f"{name}_scaled": value for name, value in scaled.measured._asdict().items()},
+        "temperature": scaled and scaled.temperature,
+        "temperature_fitted_on": scaled and scaled.fitted_on,
+        **{f"{name}_scaled": scaled and getattr(scaled.measured, name) for name in Calibration._fields},
         "per_class": measures.per_class(given, trained.class_names(given.logits.shape[1])),
         "confusion_matrix": measures.confusion_matrix(given),
         "assumed": list(trained.assumed),
@@ -166,11 +165,10 @@ def _described(result: Mapping[str, Any]) -> str:
 
 def _reliability(evaluation: Evaluation, title: str) -> Figure:
     result, labels = evaluation.result, evaluation.answers.labels
-    words = " and ".join(f"{value:.3f}" for value in result["temperature"])
-    panels = {
-        f"as it is: ECE {result['ece']:.2%}": measures.reliability(evaluation.answers.logits, labels),
-        f"temperature {words}: ECE {result['ece_scaled']:.2%}": measures.reliability(evaluation.scaled.logits, labels),
-    }
-    note = f"temperature fitted on {result['temperature_fitted_on']}"
-    note += f"; {result['calibration_note']}" if result["calibration_note"] else ""
-    return figures.reliability(panels, f"{title}\n{note}")
+    panels = {f"unscaled: ECE {result['ece']:.2%}": measures.reliability(evaluation.answers.logits, labels)}
+    notes = [title]
+    if evaluation.scaled is not None:
+        name = f"temperature {result['temperature']:.3f}: ECE {result['ece_scaled']:.2%}"
+        panels[name] = measures.reliability(evaluation.scaled.logits, labels)
+        notes.append(f"temperature fitted on {result['temperature_fitted_on']}")
+    return figures.reliability(panels, "\n".join([*notes, *filter(None, [result["calibration_note"]])]))

@@ -27,7 +27,7 @@ def reliability(panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
         middle, width = (np.arange(bins) + 0.5) / bins, 0.92 / bins
         filled = count > 0
         above.bar(middle[filled], accuracy[filled], width, color=TRAIN_COLOUR, alpha=0.75, label="accuracy")
-        above.plot([0, 1], [0, 1], color="0.4", lw=1, ls="--", label="as often right as it says")
+        above.plot([0, 1], [0, 1], color="0.4", lw=1, ls="--", label="perfect calibration")
         above.plot(confidence[filled], accuracy[filled], "o", ms=4, color=VAL_COLOUR, label="at the mean confidence")
         above.set_title(wrapped(name, 46), fontsize=9)
         above.set_ylim(0, 1)

@@ -94,37 +94,18 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
     return float(np.exp(found.x))
 
 
-def cross_fitted(logits: Tensor, labels: Tensor) -> tuple[Tensor, list[float]]:
-    """Scale each half of the images by the temperature fitted on the other half: no probability has seen its own label.
-
-    Args:
-        logits: `(N, C)`, N at least 2.
-        labels: int64, `(N,)`.
-
-    Returns:
-        The scaled logits, and the temperature of each half.
-    """
-    scaled, temperatures = logits.double().clone(), []
-    fold = torch.arange(len(labels)) % 2
-    for number in range(2):
-        fitted = temperature(logits[fold != number], labels[fold != number])
-        scaled[fold == number] /= fitted
-        temperatures.append(fitted)
-    return scaled, temperatures
-
-
 class Scaled(NamedTuple):
     """Answers after temperature scaling.
 
     Attributes:
         logits: Divided by the temperature, `(N, C)`.
-        temperatures: One, or that of each half.
-        fitted_on: A description of the images.
+        temperature: Fitted on held-out images.
+        fitted_on: A description of these.
         measured: Their calibration.
     """
 
     logits: Tensor
-    temperatures: list[float]
+    temperature: float
     fitted_on: str
     measured: Calibration
 
@@ -168,13 +149,9 @@ def confusion_matrix(answers: Answers) -> list[list[int]]:
     return multiclass_confusion_matrix(*answers, answers.logits.shape[1]).tolist()
 
 
-def scaled(answers: Answers, held_out: Answers | None) -> Scaled:
-    """Scale answers by the temperature fitted on `held_out`, or without these, each half by the other's temperature."""
-    if held_out is None:
-        logits, temperatures = cross_fitted(*answers)
-        fitted_on = "the other half of these images"
-    else:
-        temperatures = [temperature(*held_out)]
-        logits = answers.logits.double() / temperatures[0]
-        fitted_on = f"{len(held_out.labels):,} validation images"
-    return Scaled(logits, temperatures, fitted_on, calibration(logits, answers.labels))
+def scaled(answers: Answers, held_out: Answers) -> Scaled:
+    """Scale answers by the temperature fitted on `held_out`, which are of other images."""
+    fitted = temperature(*held_out)
+    logits = answers.logits.double() / fitted
+    fitted_on = f"{len(held_out.labels):,} validation images"
+    return Scaled(logits, fitted, fitted_on, calibration(logits, answers.labels))

@@ -11,7 +11,6 @@ from cifar_lab.evaluate.measures import (
     accuracy,
     calibration,
     confusion_matrix,
-    cross_fitted,
     mean_loss,
     per_class,
     reliability,
@@ -61,8 +60,8 @@ def test_the_surest_mistakes_come_first() -> None:
 def test_scaling_fits_on_what_was_held_out() -> None:
     found, held_out = answers([0, 1, 2, 0], [0, 1, 2, 1]), answers([0, 1, 2, 0, 1], [0, 1, 2, 1, 1])
     fitted = scaled(found, held_out)
-    assert len(fitted.temperatures) == 1 and "5" in fitted.fitted_on
-    assert len(scaled(found, None).temperatures) == 2
+    assert fitted.temperature == temperature(*held_out) and "5" in fitted.fitted_on
+    torch.testing.assert_close(fitted.logits, found.logits.double() / fitted.temperature)
 
 
 def drawn(count: int = 4_000, classes: int = 5, scale: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -101,14 +100,3 @@ def test_the_temperature_undoes_a_scale(scale: float) -> None:
     losses = [float(F.cross_entropy(logits.double() / (found * change), labels)) for change in (0.98, 1.0, 1.02)]
     assert losses[1] < min(losses[0], losses[2])
     assert 0.01 <= temperature(torch.eye(3), torch.arange(3)) < 0.05  # of faultless answers
-
-
-def test_each_half_is_scaled_by_the_others_temperature() -> None:
-    logits, labels = drawn(100, scale=3.0)
-    scaled, (first, second) = cross_fitted(logits, labels)
-    assert first == pytest.approx(temperature(logits[1::2], labels[1::2]))
-    assert second == pytest.approx(temperature(logits[::2], labels[::2]))
-    torch.testing.assert_close(scaled[::2], logits[::2].double() / first)
-    changed = labels.clone()
-    changed[0] = (changed[0] + 1) % 5
-    torch.testing.assert_close(cross_fitted(logits, changed)[0][0], scaled[0])

@@ -78,7 +78,8 @@ def test_a_run_of_version_0_1_that_held_nothing_out_is_labelled_so_by_every_read
     assert (kept.protocol, kept.result["protocol"], kept.holds_out) == ("report", "report", False)
 
     (evaluation,) = json.loads(called(evaluate.main, run.folder, "--json")[1])
-    assert len(evaluation["temperature"]) == 2 and "half" in evaluation["temperature_fitted_on"]
+    assert evaluation["temperature"] is evaluation["temperature_fitted_on"] is evaluation["nll_scaled"] is None
+    assert "no temperature" in called(evaluate.main, run.folder)[1]
     refusal(called(evaluate.main, run.folder, "--split", "val"), "--split val")
     called(export.main, run.folder, "--format", "safetensors")
     card = (run.folder / "export" / "model_card.md").read_text()
