@@ -61,7 +61,7 @@ _NULL_OR: dict[str, type] = {
 # Keys of Lightning that take a word or a number: `auto` or 2, `32-true` or 64.
 _SEVERAL_KINDS = ("precision", "devices", "deterministic", "profiler")
 WORDS: dict[str, tuple[str | int, ...]] = {
-    "init": ("default", "xavier", "he"),
+    "init": ("default", "xavier", "he", "identity"),
     "strategy": ("auto", "ddp"),
     "memory_format": ("auto", "channels_last", "contiguous"),
     "mode": ("min", "max"),

@@ -13,7 +13,7 @@ from cifar_lab.data import cifar10, files, synthetic
 from cifar_lab.data.download import SOURCES, fetch
 from cifar_lab.data.files import DataError
 from cifar_lab.data.images import LabelledImages, keyed_generator, stratified_split
-from cifar_lab.data.loader import Augmentation, BatchLoader
+from cifar_lab.data.loader import Augmentation, BatchLoader, normalise
 from cifar_lab.machine.exit_codes import UsageError
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
@@ -119,6 +119,11 @@ class InMemoryDataModule(L.LightningDataModule):
         """Number of images in `train`, `val` or `test`."""
         self.setup()
         return len(self._splits[split].labels)
+
+    def training_images(self, count: int) -> Tensor:
+        """The first `count` training images, or all, normalised, float32 `(N, 3, 32, 32)`, not augmented."""
+        self.setup()
+        return normalise(self._splits["train"].images[:count], *map(torch.tensor, (self.mean, self.std)))
 
     @property
     def steps_per_epoch(self) -> int:

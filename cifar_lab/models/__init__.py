@@ -5,6 +5,7 @@ Convolutions keep the module names of the report's published weight files, so th
 
 from cifar_lab.models.cnn import CNN
 from cifar_lab.models.resnet import ResNet
+from cifar_lab.models.speed_cnn import SpeedCNN
 from cifar_lab.models.vgg import VGG
 
-__all__ = ["CNN", "VGG", "ResNet"]
+__all__ = ["CNN", "VGG", "ResNet", "SpeedCNN"]

@@ -46,12 +46,18 @@ def initialise(model: nn.Module, init: str) -> None:
         model: Any network.
         init: `default` leaves PyTorch's own; `xavier` is Xavier-normal with gain 1 (Glorot and Bengio 2010,
             equation 12); `he` is He-normal for ReLU over the fan-in (arXiv:1502.01852, equation 10). Both set
-            biases to zero.
+            biases to zero. `identity` keeps PyTorch's own and makes each convolution copy its input channels to its
+            first outputs, as many as it has (arXiv:2404.00498, section 3.3).
 
     Raises:
-        ValueError: `init` is none of the three.
+        ValueError: `init` is none of the four.
     """
-    draw = {"default": None, "xavier": nn.init.xavier_normal_, "he": _he_normal}
+    if init == "identity":
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d) and module.groups == 1:
+                nn.init.dirac_(module.weight[: module.in_channels])
+        return
+    draw = {"default": None, "xavier": nn.init.xavier_normal_, "he": _he_normal, "identity": None}
     if init not in draw:
         raise ValueError(f"init={init!r} is unknown; one of {', '.join(draw)}")
     draw_weight = draw[init]

@@ -63,10 +63,7 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
         data.pop("root", None)
     if data.get("train_size") is not None and data["train_size"] == _available(data):
         data["train_size"] = None
-    for limit in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
-        share = (kept.get("trainer") or {}).get(limit)
-        if isinstance(share, float) and share >= 1:
-            kept["trainer"][limit] = None
+    _neutralise(kept, data)
     # null and 0 both switch clipping off, and 1 and 1.0 are one number.
     kept["grad_clip"] = kept.get("grad_clip") or 0
     # It changes no number either, but what is recorded; without one a run is what it was before there were probes.
@@ -76,6 +73,23 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
     if kept.get("averaging", {}).get("warmup") is False:
         del kept["averaging"]["warmup"]
     return _canonical(kept)
+
+
+def _neutralise(kept: dict[str, Any], data: dict[str, Any]) -> None:
+    """Give settings that have no effect beside the others their neutral value, so that two spellings are one run."""
+    if not data.get("val_fraction") and data.get("train_size") is None and "split_seed" in data:
+        data["split_seed"] = 0
+    for limit in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        share = value_of(kept, f"trainer.{limit}")
+        if isinstance(share, float) and share >= 1:
+            kept["trainer"][limit] = None
+    is_constant = value_of(kept, "scheduler._target_") == "torch.optim.lr_scheduler.ConstantLR"
+    if is_constant and value_of(kept, "scheduler.factor") == 1:
+        kept["scheduler"] |= {"total_iters": 0, "lightning": {"interval": "epoch", "frequency": 1}}
+    elif value_of(kept, "scheduler.cycle_momentum") is False:
+        kept["scheduler"] |= {"base_momentum": 0.85, "max_momentum": 0.95}
+    if value_of(kept, "optimizer.momentum") == 0 and value_of(kept, "optimizer.dampening"):
+        kept["optimizer"]["dampening"] = 0.0
 
 
 def value_of(config: Mapping[str, Any], key: str) -> Any:

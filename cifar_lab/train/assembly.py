@@ -24,6 +24,8 @@ from cifar_lab.train.attempt import Attempt, Work
 from cifar_lab.train.callbacks import Progress, Recorder, Saving, Stopping, Throughput, best
 from cifar_lab.train.classifier import Classifier
 
+_FITTED_TO = 5_000  # training images
+
 
 def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: hardware.Native) -> Classifier:
     """The module that the configuration describes; its weights come from the global random state.
@@ -44,8 +46,11 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
             f"model.num_classes={config.model.num_classes}: the data has {num_classes}; "
             f"set model.num_classes={num_classes}"
         )
+    model = build(config.model)
+    if hasattr(model, "fit_to"):  # initial weights that depend on the data
+        model.fit_to(datamodule.training_images(_FITTED_TO))
     return Classifier(
-        build(config.model),
+        model,
         _make_loss(config, datamodule),
         build(config.optimizer),
         build_scheduler(config.scheduler, total_steps(config, datamodule), config.epochs),

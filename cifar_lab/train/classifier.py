@@ -31,8 +31,9 @@ class Classifier(L.LightningModule):
     It logs, once an epoch, `train/loss` (nats for cross-entropies, the mean over images), `train/objective` (the loss
     with the L1 penalty), `train/acc`, `val/loss`, `val/acc`, `test/loss`, `test/acc` (accuracies from 0 to 1) and
     `train/lr` (of the epoch's last step). After each optimizer step `step_loss`, `grad_norm`, `first_conv_grad_norm`
-    (scalars on the device) and `step_lr` describe it. `validated` is False in epochs without validation, in which
-    Lightning's metrics are those of an earlier epoch. Setting `follows_schedule` to False stops the scheduler.
+    (of the first convolution that trains) and `step_lr` describe it, the first three as scalars on the device.
+    `validated` is False in epochs without validation, in which Lightning's metrics are those of an earlier epoch.
+    Setting `follows_schedule` to False stops the scheduler.
 
     If several processes train together, each on its part of every batch, these values are of the whole batch, and a
     step follows the mean over its images, though the parts differ in size. Each process draws its own dropout masks.
@@ -82,7 +83,9 @@ class Classifier(L.LightningModule):
         self.follows_schedule = True
         self.step_lr = float("nan")
         self.step_loss = self.grad_norm = self.first_conv_grad_norm = torch.tensor(float("nan"))
-        self._first_conv = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+        self._first_conv = next(
+            (m for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.requires_grad), None
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images `(N, 3, H, W)` to logits `(N, num_classes)`, in float32 or better."""

@@ -8,6 +8,13 @@ from typing import Any
 from torch import Tensor
 
 State = Mapping[str, Tensor]
+# The arguments of a class that say its size.
+_SIZES = {
+    "CNN": ("filters",),
+    "ResNet": ("blocks", "widths"),
+    "SpeedCNN": ("widths", "depth"),
+    "VGG": ("stages", "hidden"),
+}
 
 
 @dataclass(frozen=True)
@@ -26,8 +33,7 @@ class Architecture:
 
     def __str__(self) -> str:
         """As on a command line, such as `cnn filters=[64,128,256] bn=true`."""
-        sizes = {"CNN": ("filters",), "VGG": ("stages", "hidden"), "ResNet": ("blocks", "widths")}
-        words = [f"{name}={_plain(self.arguments[name])}" for name in sizes[self.target.rpartition(".")[2]]]
+        words = [f"{name}={_plain(self.arguments[name])}" for name in _SIZES[self.target.rpartition(".")[2]]]
         return " ".join([self.option, *words, f"bn={_plain(self.arguments['batch_norm'])}"])
 
 
@@ -41,7 +47,13 @@ def architecture(state: State) -> Architecture | None:
     Args:
         state: With the names of `cifar_lab.models` and of the report's published files.
     """
-    first = {"conv_layers.0": _cnn, "layer1.0.conv1": _resnet, "features.0": _vgg, "stage1.0": _vgg}
+    first = {
+        "conv_layers.0": _cnn,
+        "layer1.0.conv1": _resnet,
+        "features.0": _vgg,
+        "stage1.0": _vgg,
+        "whiten": _speed_cnn,
+    }
     read = next((read for name, read in first.items() if f"{name}.weight" in state), None)
     try:
         return None if read is None else read(state)
@@ -75,6 +87,16 @@ def _resnet(state: State) -> Architecture:
         "num_classes": len(state["linear.weight"]),
     }
     return Architecture("resnet18" if len(blocks) == 4 else "resnet14", "cifar_lab.models.ResNet", arguments)
+
+
+def _speed_cnn(state: State) -> Architecture:
+    arguments = {
+        "widths": [len(state[f"groups.{group}.convs.0.weight"]) for group in range(3)],
+        "depth": len(_indices(state, r"groups\.0\.convs\.(\d+)\.weight")),
+        "batch_norm": "groups.0.norms.0.running_mean" in state,
+        "num_classes": len(state["head.weight"]),
+    }
+    return Architecture("speed_cnn", "cifar_lab.models.SpeedCNN", arguments)
 
 
 def _vgg(state: State) -> Architecture:

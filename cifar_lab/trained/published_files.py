@@ -14,7 +14,7 @@ from cifar_lab.trained.architecture import Architecture
 from cifar_lab.trained.arguments import Said
 from cifar_lab.trained.files import Description
 
-_OF_MODEL = {"cnn": "leaky_relu", "resnet14": "swish", "resnet18": "swish"}  # VGGs: relu
+_OF_MODEL = {"cnn": "leaky_relu", "resnet14": "swish", "resnet18": "swish", "speed_cnn": "gelu"}  # VGGs: relu
 # Files that are not named by their settings: the best CNN's and SWA's, whose listing has this slope.
 _BEST = ("best_model_9153", "best_model_swa_8517")
 _BEST_SLOPE = 0.05

@@ -31,6 +31,7 @@ NOT_TRIED = {
     "trainer.devices": "auto is as many as there are, which is recorded; a number is hashed",
     "trainer.max_time": "how long a run may take",
     "callbacks.early_stopping.patience": "the same",
+    "scheduler.total_iters": "of a constant factor 1",
     "trainer.limit_train_batches": "no limit by another word; 0.5 is hashed",
 }
 # Not hashed: the words that set another value, which are trained.
@@ -44,6 +45,13 @@ NO_WEIGHT = {
     "callbacks.snapshots": "callbacks=snapshots",
     "data.train_size": "data.train_size=270",
 }
+# Two spellings of one run: the shorter one, and what has no effect beside it.
+SPELLINGS = [
+    ("scheduler=constant", "scheduler.total_iters=2 scheduler.lightning.interval=step"),
+    ("scheduler=one_cycle scheduler.cycle_momentum=false", "scheduler.base_momentum=0.5 scheduler.max_momentum=0.6"),
+    ("optimizer=sgd optimizer.momentum=0 optimizer.nesterov=false", "optimizer.dampening=0.5"),
+    ("protocol=report", "data.split_seed=3"),
+]
 
 
 def _options(composed: Compose) -> Iterator[dict[str, Any]]:
@@ -98,6 +106,15 @@ def test_what_makes_no_other_run_leaves_every_weight_as_it_is(words: str, lab: A
     other = Run("other")
     assert other.result()["fingerprint"] == plain.result()["fingerprint"]
     weights = [torch.load(run.last_checkpoint, weights_only=True)["state_dict"] for run in (plain, other)]
+    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
+@pytest.mark.parametrize(("words", "more"), SPELLINGS)
+def test_a_setting_without_effect_makes_no_other_run(words: str, more: str, composed: Compose, trained: Train) -> None:
+    first, second = words.split(), [*words.split(), *more.split()]
+    assert fingerprint(resolved(composed(*first))) == fingerprint(resolved(composed(*second)))
+    runs = [trained(*TINY, "logger=none", *each, name=name) for each, name in ((first, "first"), (second, "second"))]
+    weights = [torch.load(run.last_checkpoint, weights_only=True)["state_dict"] for run in runs]
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
 
 

@@ -28,6 +28,7 @@ NETWORKS: dict[str, Mapping[str, Any]] = {
     "vgg_a_dropout": {**_VGG, "by_stage": True, "dropout": 0.5},
     "resnet14": {"_target_": "cifar_lab.models.ResNet", "blocks": [2, 2, 2], "widths": [8, 8, 16]},
     "resnet18": {"_target_": "cifar_lab.models.ResNet", "blocks": [2, 2, 2, 2], "widths": [8, 8, 8, 16]},
+    "speed_cnn": {"_target_": "cifar_lab.models.SpeedCNN", "widths": [8, 8, 16]},
 }
 
 
