@@ -28,7 +28,7 @@ _SHARE_BELOW_1 = Range(lambda x: 0 <= x < 1, "a number from 0 to below 1")
 
 # By a key's last name; lists are checked element by element. Numbers under other names may be any finite ones.
 RANGES: dict[str, Range] = {
-    **dict.fromkeys(("epochs", "batch_size", "filters", "widths", "blocks", "stages", "hidden"), _COUNT),
+    **dict.fromkeys(("epochs", "batch_size", "filters", "widths", "blocks", "stages", "hidden", "depth"), _COUNT),
     **dict.fromkeys(("step_size", "T_max", "T_0", "T_mult", "num_train", "num_test", "train_size"), _COUNT),
     **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch", "total_steps"), _COUNT),
     **dict.fromkeys(("update_every_n_steps", "frequency", "num_nodes", "jobs_per_device"), _COUNT),
@@ -44,10 +44,10 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("etas", "relative"), _POSITIVE),
     **dict.fromkeys(("l1", "grad_clip", "weight_decay", "alpha", "gamma", "negative_slope", "eta_min"), _NOT_NEGATIVE),
     **dict.fromkeys(("min_lr", "min_delta", "threshold"), _NOT_NEGATIVE),
-    **dict.fromkeys(("dropout", "smoothing", "pct_start", "anneal", "factor", "published"), _SHARE),
+    **dict.fromkeys(("dropout", "smoothing", "pct_start", "anneal", "factor", "published", "bn_momentum"), _SHARE),
     **dict.fromkeys(("momentum", "dampening", "betas", "val_fraction", "decay", "start"), _SHARE_BELOW_1),
     **dict.fromkeys(("base_momentum", "max_momentum"), _SHARE_BELOW_1),
-    "mean": Range(lambda x: True, "a finite number"),
+    **dict.fromkeys(("mean", "logit_scale"), Range(lambda x: True, "a finite number")),
     "num_classes": Range(lambda x: x >= 2, "a whole number from 2 on", whole=True),
     "magnitude": Range(lambda x: 0 <= x <= 30, "a whole number from 0 to 30", whole=True),
 }
