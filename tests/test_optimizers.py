@@ -85,7 +85,7 @@ def test_sign_sgd_refuses_impossible_arguments(arguments: dict[str, float]) -> N
 def test_torchs_optimizers_are_fused_and_step_as_their_plain_form(kind: type[torch.optim.Optimizer]) -> None:
     def trained(factory: partial[torch.optim.Optimizer]) -> tuple[Tensor, str]:
         weight = nn.Parameter(torch.linspace(-1, 1, 20))
-        optimizer, implementation = make_optimizer(factory, [weight])
+        optimizer, implementation = make_optimizer(factory, nn.ParameterList([weight]))
         for _ in range(5):
             weight.grad = torch.cos(3 * weight.detach())
             optimizer.step()
@@ -110,4 +110,4 @@ def test_torchs_optimizers_are_fused_and_step_as_their_plain_form(kind: type[tor
 def test_what_the_user_says_of_the_implementation_stays(
     factory: Callable[..., torch.optim.Optimizer], implementation: str
 ) -> None:
-    assert make_optimizer(factory, [nn.Parameter(torch.ones(1))])[1] == implementation
+    assert make_optimizer(factory, nn.ParameterList([nn.Parameter(torch.ones(1))]))[1] == implementation

@@ -87,6 +87,11 @@ COMPOSITIONS = {
     "part of an epoch": ("trainer.limit_train_batches=5",),
     "sgd, mse, randaugment, l1": ("optimizer=sgd", "loss=mse", "augment=randaugment", "l1=1e-4"),
     "cutout, report": ("augment=cutout", "protocol=report", "optimizer=sign_sgd"),
+    "muon, linear": (
+        *("optimizer=muon", "scheduler=linear", "scheduler.warmup_epochs=1", "optimizer.relative_lr.norms=2"),
+        *("optimizer.decay_norms=false", "optimizer.decay_by_rate=true"),
+    ),
+    "linear by epoch": ("scheduler=linear", "scheduler.lightning.interval=epoch", "scheduler.warmup_epochs=1"),
     "mixup, focal, signum": ("augment=mixup", "loss=focal", "optimizer=signum"),
     "cutmix, mse, ema, accumulation": (
         *("augment=cutmix", "loss=mse", "averaging=ema", "trainer.accumulate_grad_batches=3"),

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
 from cifar_lab.benchmark.watch import Watch
-from cifar_lab.config import build
+from cifar_lab.config import build, build_optimizer
 from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.data.images import LabelledImages
 from cifar_lab.data.loader import BatchLoader
@@ -61,7 +61,8 @@ class Parts:
         data = build(config.data)
         seed_everything(config.seed, verbose=False)
         data.setup()
-        return cls(build(config.model), build(config.loss), build(config.optimizer), data, config.grad_clip or 0.0)
+        optimizer = build_optimizer(config.optimizer)
+        return cls(build(config.model), build(config.loss), optimizer, data, config.grad_clip or 0.0)
 
 
 def report(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
@@ -79,7 +80,7 @@ def report(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
 
     model = parts.model.to(device)
     native = hardware.Native(device, "32-true", torch.contiguous_format)
-    yield from _train(parts, model, parts.optimizer(model.parameters()), epochs(), native, watch)
+    yield from _train(parts, model, parts.optimizer(model), epochs(), native, watch)
 
 
 def plain(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
@@ -88,7 +89,7 @@ def plain(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
     device = hardware.training_device(config.trainer.accelerator)
     model = parts.model.to(device)
     native = hardware.Native(device, "32-true", torch.contiguous_format)
-    optimizer = parts.optimizer(model.parameters())
+    optimizer = parts.optimizer(model)
     yield from _train(
         parts, lambda images: model(images.contiguous()), optimizer, _epochs(parts, device), native, watch
     )
@@ -102,12 +103,11 @@ def best(config: DictConfig, watch: Watch, variant: Variant | None = None) -> It
     native = native.suited_to(parts.model)
     hardware.keep_freed_memory(native.device)
     model = parts.model.to(native.device).to(memory_format=native.memory_format)
-    weights = list(model.parameters())
     if variant.implementation:
         chosen = {name: name == variant.implementation for name in ("fused", "foreach")}
-        optimizer = parts.optimizer(weights, **chosen)
+        optimizer = parts.optimizer(model, **chosen)
     else:
-        optimizer, *_ = make_optimizer(parts.optimizer, weights)
+        optimizer, *_ = make_optimizer(parts.optimizer, model)
     if variant.compiles:
         from torch._inductor import config as inductor
 

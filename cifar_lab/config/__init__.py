@@ -1,6 +1,6 @@
 """Composition and checks of a command line, by Hydra and OmegaConf."""
 
-from cifar_lab.config.build import build, build_scheduler
+from cifar_lab.config.build import build, build_optimizer, build_scheduler
 from cifar_lab.config.command_line import Plan
 from cifar_lab.config.devices import UNSYNCED, here
 from cifar_lab.config.naming import class_names, interpolations, resolved
@@ -14,6 +14,7 @@ __all__ = [
     "UNSYNCED",
     "Plan",
     "build",
+    "build_optimizer",
     "build_scheduler",
     "checked",
     "class_names",

@@ -21,7 +21,16 @@ def build(option: DictConfig, **arguments: Any) -> Any:
     return _instantiated(option, **{**arguments, "_target_": current(option["_target_"])})
 
 
-_EPOCHS = ("T_max", "T_0", "step_size", "total_iters")
+GROUPING = ("relative_lr", "decay_norms", "decay_by_rate")  # an optimizer's keys that make groups of parameters
+_EPOCHS = ("T_max", "T_0", "step_size", "total_iters", "warmup_epochs")
+
+
+def build_optimizer(option: DictConfig) -> Any:
+    """The `cifar_lab.optimizers.Grouped` of an option, to be called with a network."""
+    arguments: dict[str, Any] = dict(option)
+    arguments["_target_"] = current(arguments["_target_"])
+    grouping = {key: arguments.pop(key) for key in GROUPING if key in arguments}
+    return _instantiated({"_target_": "cifar_lab.optimizers.Grouped", "factory": arguments, **grouping})
 
 
 def build_scheduler(option: DictConfig, total_steps: int, epochs: int) -> dict[str, Any]:

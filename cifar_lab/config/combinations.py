@@ -23,7 +23,7 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise UsageError("retrain=true trains from the start, and resume= continues a run; leave one of them out")
     _check_protocol(config)
     _check_optimizer(config)
-    _check_schedule(config["scheduler"])
+    _check_schedule(config["scheduler"], config["epochs"])
     augment = config["augment"]
     if str(augment.get("_target_")).startswith("cifar_lab.data.mixing.") and not augment["alpha"]:
         raise UsageError("augment.alpha=0 mixes nothing; set it above 0, or augment=flip_crop")
@@ -59,9 +59,12 @@ def _check_optimizer(config: Mapping[str, Any]) -> None:
         raise UsageError("optimizer.nesterov=true needs a momentum; set optimizer.momentum or optimizer.nesterov=false")
     if optimizer.get("fused") and precision in _SCALED_PRECISIONS:
         raise UsageError(f"optimizer.fused=true trainer.precision={precision}: scaled gradients would be clipped")
+    for key, neutral in (("decay_norms", True), ("decay_by_rate", False)):
+        if optimizer.get(key, neutral) != neutral and "weight_decay" not in optimizer:
+            raise UsageError(f"optimizer.{key}={str(not neutral).lower()}: this optimizer's option has no weight_decay")
 
 
-def _check_schedule(scheduler: Mapping[str, Any]) -> None:
+def _check_schedule(scheduler: Mapping[str, Any], epochs: float) -> None:
     """Lengths are in epochs, except `total_steps`; the patience of a plateau is in validations."""
     steps = scheduler.get("lightning", {})
     interval, frequency = steps.get("interval"), steps.get("frequency", 1)
@@ -76,6 +79,8 @@ def _check_schedule(scheduler: Mapping[str, Any]) -> None:
         )
     if interval == "epoch" and scheduler.get("total_steps") is not None:
         raise UsageError("scheduler.total_steps counts optimizer steps; set scheduler.lightning.interval=step")
+    if (scheduler.get("warmup_epochs") or 0) >= epochs:
+        raise UsageError(f"scheduler.warmup_epochs={scheduler['warmup_epochs']}: it takes less than epochs={epochs}")
 
 
 def check_typed(config: Mapping[str, Any], typed: Collection[str]) -> None:
@@ -88,7 +93,7 @@ def check_typed(config: Mapping[str, Any], typed: Collection[str]) -> None:
     Raises:
         ValueError: In one line.
     """
-    for key in ("optimizer.momentum", "optimizer.betas"):
+    for key in ("optimizer.momentum", "optimizer.sgd_momentum", "optimizer.betas"):
         if key in typed and config["scheduler"].get("cycle_momentum"):
             raise UsageError(
                 f"{key}: this schedule sets the momentum; leave it out, or set scheduler.cycle_momentum=false"

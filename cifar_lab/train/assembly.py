@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 from torch import nn
 
-from cifar_lab.config import UNSYNCED, build, build_scheduler, resolved
+from cifar_lab.config import UNSYNCED, build, build_optimizer, build_scheduler, resolved
 from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.engines.handover import Turn
 from cifar_lab.machine import hardware, provenance, ranks
@@ -52,7 +52,7 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
     return Classifier(
         model,
         _make_loss(config, datamodule),
-        build(config.optimizer),
+        build_optimizer(config.optimizer),
         build_scheduler(config.scheduler, total_steps(config, datamodule), config.epochs),
         num_classes=num_classes,
         l1=config.l1,

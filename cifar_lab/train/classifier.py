@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from cifar_lab.data.images import key_seed
 from cifar_lab.machine import hardware, ranks
 from cifar_lab.machine.compilation import uncompiled
-from cifar_lab.optimizers import make_optimizer
+from cifar_lab.optimizers import make_optimizer, make_scheduler
 from cifar_lab.train.metrics import Mean, SplitMetrics
 
 Batch = tuple[Tensor, Tensor]
@@ -31,9 +31,9 @@ class Classifier(L.LightningModule):
     It logs, once an epoch, `train/loss` (nats for cross-entropies, the mean over images), `train/objective` (the loss
     with the L1 penalty), `train/acc`, `val/loss`, `val/acc`, `test/loss`, `test/acc` (accuracies from 0 to 1) and
     `train/lr` (of the epoch's last step). After each optimizer step `step_loss`, `grad_norm`, `first_conv_grad_norm`
-    (of the first convolution that trains) and `step_lr` describe it, the first three as scalars on the device.
-    `validated` is False in epochs without validation, in which Lightning's metrics are those of an earlier epoch.
-    Setting `follows_schedule` to False stops the scheduler.
+    (of the first convolution that trains) and `step_lr` (the first group's) describe it, the first three as scalars on
+    the device. `validated` is False in epochs without validation, whose metrics are an earlier epoch's. Setting
+    `follows_schedule` to False stops the scheduler.
 
     If several processes train together, each on its part of every batch, these values are of the whole batch, and a
     step follows the mean over its images, though the parts differ in size. Each process draws its own dropout masks.
@@ -41,7 +41,7 @@ class Classifier(L.LightningModule):
     Args:
         model: Maps images `(N, 3, H, W)` to logits `(N, num_classes)`.
         loss: Called `(logits, labels)`, returns the batch's mean.
-        optimizer: Called with the parameters, returns their optimizer.
+        optimizer: Called with the parameters, returns their optimizer; or a `Grouped`.
         scheduler: Lightning's dictionary for a scheduler, except that `scheduler` itself is called with the optimizer
             and returns the scheduler; None keeps the learning rate.
         num_classes: Number of logits.
@@ -183,11 +183,11 @@ class Classifier(L.LightningModule):
         """Make the optimizer, by its fastest implementation, and the scheduler."""
         is_scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         optimizer, self.optimizer_implementation = make_optimizer(
-            self.optimizer_factory, self.model.parameters(), allow_fused=not is_scaled
+            self.optimizer_factory, self.model, allow_fused=not is_scaled
         )
         if self.scheduler_options is None:
             return optimizer
-        scheduler = self.scheduler_options["scheduler"](optimizer)
+        scheduler = make_scheduler(self.scheduler_options["scheduler"], optimizer)
         options = {**self.scheduler_options, "scheduler": scheduler}
         if isinstance(scheduler, ReduceLROnPlateau):
             # Lightning skips a plateau's step while it resumes, so it never steps it, and `_step_plateau` does;

@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from cifar_lab.config import build
+from cifar_lab.config import build, build_optimizer
 from cifar_lab.data.loader import normalise
 from cifar_lab.machine import hardware
 
@@ -47,7 +47,7 @@ def measure(config: Mapping[str, Any], seconds: float = 2.0) -> Speed:
     native = native.suited_to(model)
     model = model.to(native.device, memory_format=native.memory_format)
     criterion = build(parts.loss).to(native.device)
-    optimizer = build(parts.optimizer)(model.parameters())
+    optimizer = build_optimizer(parts.optimizer)(model)
     mixed = torch.autocast(native.device, torch.bfloat16, enabled=native.precision == "bf16-mixed")
     generator = torch.Generator().manual_seed(0)
     size = config["batch_size"]

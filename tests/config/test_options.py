@@ -16,6 +16,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from cifar_lab.config import checks, conf_folder
+from cifar_lab.config.build import GROUPING
 from cifar_lab.data import datamodule
 from cifar_lab.runs.fingerprints import leaves
 
@@ -70,7 +71,7 @@ def test_the_keys_of_an_option_are_the_arguments_of_its_target(option: str) -> N
         accepted = set(inspect.signature(target).parameters)
         if inspect.isclass(target) and issubclass(target, datamodule.InMemoryDataModule):
             accepted |= set(inspect.signature(datamodule.InMemoryDataModule).parameters)
-        offered = set(settings) - {"_target_", "_partial_", "lightning"}
+        offered = set(settings) - {"_target_", "_partial_", "lightning", *GROUPING}
         assert offered == accepted - GIVEN - LEFT_OUT.get(settings["_target_"], set())
 
 

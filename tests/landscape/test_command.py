@@ -238,7 +238,9 @@ def test_covariate_shift_tells_the_gradients_of_each_layer_at_the_start(runs, co
 def test_a_step_is_the_run_optimizers_with_clipped_gradients(composed, words, lr, expected):
     config = composed("optimizer.weight_decay=0", *words)
     weights, gradient = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 4.0])}
-    torch.testing.assert_close(optimizer_step(config, weights, gradient, lr)["w"], torch.tensor(expected))
+    torch.testing.assert_close(
+        optimizer_step(config, nn.ParameterDict(weights), weights, gradient, lr)["w"], torch.tensor(expected)
+    )
     assert weights["w"].tolist() == [1, 2]
 
 

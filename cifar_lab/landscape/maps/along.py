@@ -1,5 +1,6 @@
 """`cifar-lab landscape curvature`, `covariate-shift` and `interpolate`: along a training, or between two networks."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
-from cifar_lab.config import build
+from cifar_lab.config import build_optimizer
 from cifar_lab.landscape.maps import figures
 from cifar_lab.landscape.maps.subject import Rows, Settings, Subject, Written, at_epochs, caption, check_fits, load
 from cifar_lab.landscape.maps.work import Job, Tick, compute, timed
@@ -15,6 +16,7 @@ from cifar_lab.landscape.maths import covariate_shift as shifts
 from cifar_lab.landscape.maths.curvature import krylov_size, sharpness, spectrum_ends
 from cifar_lab.landscape.maths.functional import Weights, hessian_vector_product, norm, value_and_gradient
 from cifar_lab.landscape.maths.interpolation import barrier, interpolated, loss_and_accuracy, with_weights
+from cifar_lab.optimizers import relative_rates
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -97,18 +99,22 @@ def covariate_shift(folders: Sequence[Path], settings: Settings, at: str | None)
     return settings.write("covariate_shift", rows, figure), rows
 
 
-def optimizer_step(config: "DictConfig", weights: Weights, gradient: Weights, lr: float) -> dict[str, Tensor]:
+def optimizer_step(
+    config: "DictConfig", model: nn.Module, weights: Weights, gradient: Weights, lr: float
+) -> dict[str, Tensor]:
     """The weights after a step of a run's optimizer with a new state, the gradient clipped as the run does.
 
-    A learning rate of NaN takes the configuration's.
+    The learning rate is that of the optimizer's first group, and the others' follow; NaN takes the configuration's.
     """
-    parameters = {name: nn.Parameter(value.detach().clone()) for name, value in weights.items()}
+    model = copy.deepcopy(model)
+    parameters = {name: model.get_parameter(name) for name in weights}
     for name, parameter in parameters.items():
+        parameter.data = weights[name].detach().clone()
         parameter.grad = gradient[name].clone()
-    optimizer = build(config.optimizer)(list(parameters.values()))
+    optimizer = build_optimizer(config.optimizer)(model)
     if lr == lr:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        for group, rate in zip(optimizer.param_groups, relative_rates(optimizer), strict=True):
+            group["lr"] = lr * rate
     if config.get("grad_clip"):
         nn.utils.clip_grad_norm_(list(parameters.values()), config.grad_clip)
     optimizer.step()
@@ -126,7 +132,7 @@ def _shift_job(subject: Subject, epoch: int) -> Job:
             tick()
             return loss(weights)
 
-        stepped = optimizer_step(subject.config, weights, value_and_gradient(ticking, weights)[1], lr)
+        stepped = optimizer_step(subject.config, subject.model, weights, value_and_gradient(ticking, weights)[1], lr)
         return shifts.covariate_shift(ticking, weights, stepped, layers)._asdict()
 
     points = subject.points("covariate-shift", 1, identity, weights, part=part)

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import SWALR, get_ema_multi_avg_fn, update_bn
 from cifar_lab.machine import ranks
 from cifar_lab.machine.compilation import uncompiled
 from cifar_lab.machine.exit_codes import UsageError
+from cifar_lab.optimizers import relative_rates
 
 _LARGEST_KEPT = 0.05  # of the first weights in an average
 
@@ -89,7 +90,7 @@ class SWA(WeightAveraging):
         epochs: Epochs of the whole run.
         start: Fraction of the epochs after which averaging starts.
         anneal: Fraction of the epochs over which the learning rate goes to `lr`.
-        lr: Constant learning rate at the end.
+        lr: Constant learning rate at the end, of the optimizer's first group; the others' keep their ratio to it.
 
     Raises:
         ValueError: No epoch would be averaged.
@@ -113,7 +114,10 @@ class SWA(WeightAveraging):
         """Make the scheduler of the last epochs, and give the average the weights' dtype."""
         assert self._average_model is not None
         self._average_model.module.to(_dtype(pl_module))
-        self._scheduler = SWALR(trainer.optimizers[0], self.lr, self.anneal_epochs, anneal_strategy="linear")
+        optimizer = trainer.optimizers[0]
+        self._scheduler = SWALR(optimizer, self.lr, self.anneal_epochs, anneal_strategy="linear")
+        for group, rate in zip(optimizer.param_groups, relative_rates(optimizer), strict=True):
+            group["swa_lr"] = self.lr * rate
         if self._scheduler_state is not None:
             self._scheduler.load_state_dict(self._scheduler_state)
 

@@ -78,6 +78,7 @@ ROWS = {
     ),
     "swa, cutout, plateau": ("averaging=swa", "averaging.start=0.5", "augment=cutout", "scheduler=plateau"),
     "mixup, label smoothing": ("augment=mixup", "loss=label_smoothing"),
+    "muon, linear": ("optimizer=muon", "scheduler=linear", "optimizer.relative_lr.head=2"),
 }
 
 

@@ -1,8 +1,6 @@
-"""Sign-based optimizers, and the choice of torch's fastest implementation of its own."""
+"""Sign-based optimizers."""
 
-import inspect
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import torch
@@ -88,39 +86,3 @@ class Signum(SignSGD):
     """
 
     _averages_signs = False
-
-
-def make_optimizer(
-    factory: Callable[..., Optimizer], parameters: Iterable[Tensor], allow_fused: bool = True
-) -> tuple[Optimizer, str]:
-    """Make an optimizer by the fastest implementation that it has for these parameters.
-
-    Args:
-        factory: An optimizer's class or a `functools.partial` of one; what it sets of `fused` and `foreach` stays.
-        parameters: What to optimise; all on one device.
-        allow_fused: Whether `fused` may be chosen; not where gradients are scaled (16-bit floats), since fused
-            optimizers undo the scaling themselves, behind the back of whoever clips.
-
-    Returns:
-        The optimizer and its implementation: `fused`, `foreach` or `for_loop`.
-
-    Raises:
-        ValueError: The factory sets `fused`, which is not allowed.
-    """
-    parameters = list(parameters)
-    bound = factory.keywords if isinstance(factory, partial) else {}
-    accepted = inspect.signature(factory).parameters
-    for implementation in ("fused", "foreach"):
-        if bound.get(implementation):
-            if implementation == "fused" and not allow_fused:
-                raise ValueError("fused=True undoes the scaling of gradients itself, after they were clipped")
-            return factory(parameters), implementation
-    if any(bound.get(name) is False for name in ("fused", "foreach")):
-        return factory(parameters), "for_loop"
-    for implementation in ("fused", "foreach"):
-        if implementation in accepted and (implementation != "fused" or allow_fused):
-            try:
-                return factory(parameters, **{implementation: True}), implementation
-            except RuntimeError:  # torch's way of saying that it has none for this device or dtype
-                continue
-    return factory(parameters), "for_loop"

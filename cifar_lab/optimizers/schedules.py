@@ -1,0 +1,35 @@
+"""Learning rates over a run."""
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+class LinearDecay(LambdaLR):
+    """From each group's rate along a line to `final` times it, after a linear warm-up.
+
+    Step t, from 0, runs at `(t + 1) / (w + 1)` of the rate while t < w, then at `1 - (1 - final) (t - w) / (T - w)`:
+    the first step after the warm-up at the whole rate, and the line ends behind the last step, so that none is lost to
+    a rate of 0. github.com/KellerJordan/cifar10-airbench decays so.
+
+    Args:
+        optimizer: Whose rates they are.
+        total_steps: T, steps of the scheduler: optimizer steps or epochs.
+        warmup_epochs: w, in the same unit.
+        final: Share of the rate at the end of the line.
+
+    Raises:
+        ValueError: The warm-up leaves no step.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, total_steps: float, warmup_epochs: float = 0.0, final: float = 0.0
+    ) -> None:
+        if warmup_epochs >= total_steps:
+            raise ValueError(f"warmup_epochs={warmup_epochs} leave none of total_steps={total_steps}")
+
+        def share(step: int) -> float:
+            if step < warmup_epochs:
+                return (step + 1) / (warmup_epochs + 1)
+            return 1 - (1 - final) * min(1.0, (step - warmup_epochs) / (total_steps - warmup_epochs))
+
+        super().__init__(optimizer, share)
