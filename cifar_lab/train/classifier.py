@@ -83,9 +83,8 @@ class Classifier(L.LightningModule):
         self.follows_schedule = True
         self.step_lr = float("nan")
         self.step_loss = self.grad_norm = self.first_conv_grad_norm = torch.tensor(float("nan"))
-        self._first_conv = next(
-            (m for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.requires_grad), None
-        )
+        convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.requires_grad)
+        self._first_conv = next(convolutions, None)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images `(N, 3, H, W)` to logits `(N, num_classes)`, in float32 or better."""
