@@ -15,11 +15,11 @@ _MAX_FOLDER_NAME = 100
 
 
 def default_name(*, _root_: DictConfig) -> str:
-    """The name of a run that was not given one: its study's or search's, else its experiment's, else its model's."""
+    """The name of a run that was not given one: its study's or search's and its experiment's, else its model's."""
     # `--cfg job --resolve` takes Hydra's own node out first.
     choices = (_root_.hydra if "hydra" in _root_ else HydraConfig.get()).runtime.choices
-    whole = [f"{group}-{choices[group]}" for group in ("study", "search") if choices.get(group)]
-    return whole[0] if whole else str(choices.get("experiment") or choices["model"])
+    whole = [f"{group}-{choices[group]}" for group in ("study", "search") if choices.get(group)][:1]
+    return "-".join([*whole, *filter(None, [choices.get("experiment")])]) or str(choices["model"])
 
 
 def sweep_name(overrides: Iterable[Override]) -> str | None:

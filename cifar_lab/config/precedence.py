@@ -25,6 +25,7 @@ class Loader(ConfigLoaderImpl):
 
     choices: dict[str, str]  # the chosen option of each group
     dropped: dict[str, str]  # what was dropped, as `loss.gamma`, and whose that was: `experiment` or `study`
+    study_options: dict[str, str]  # the options that its study chooses, by group
     axes: Any  # what its study varies, as the file has it; empty without one
     space: Any  # what its search varies, likewise
     _make_before_values: Callable[[], DictConfig] = staticmethod(lambda: DictConfig({}))
@@ -41,7 +42,7 @@ class Loader(ConfigLoaderImpl):
     def _compose_config_from_defaults_list(self, defaults: list[Any], repo: Any) -> DictConfig:
         paths = [default.config_path for default in defaults if default.config_path and "/" in default.config_path]
         self.choices = dict(path.rsplit("/", 1) for path in paths)
-        self.dropped, self.axes, self.space = {}, {}, {}
+        self.dropped, self.axes, self.space, self.study_options = {}, {}, {}, {}
         options = [default for default in defaults if not str(default.config_path).startswith(_FOLDERS)]
         composed = super()._compose_config_from_defaults_list(defaults, repo)
         if len(options) == len(defaults):
@@ -68,7 +69,10 @@ class Loader(ConfigLoaderImpl):
         kind = default.config_path.partition("/")[0]
         for named in result.defaults_list or []:
             if isinstance(named, GroupDefault) and named.override:
-                self._drop_unless_chosen(config, str(named.group).lstrip("/"), str(named.value), kind)
+                group, option = str(named.group).lstrip("/"), str(named.value)
+                self._drop_unless_chosen(config, group, option, kind)
+                if kind == "study":
+                    self.study_options[group] = option
         if kind == "study":
             self.axes = self._with_axes(config, self.axes)
         elif kind == "search":

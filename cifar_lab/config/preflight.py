@@ -68,7 +68,9 @@ class _Check:
         study = studies.chosen(overrides)
         if study is not None and self.line.resumed is None:
             composition.check_options(study, self.loader, self.search)
-            overrides = parsed_words(studies.expanded(overrides, study, self._axes(study)), self.loader)
+            axes = self._axes(study)
+            options = studies.options_of_axes(axes, overrides, self.loader)
+            overrides = parsed_words([*studies.expanded(overrides, study, axes), *options], self.loader)
             self.is_sweep = True
         self._check_overrides(overrides)
         launchers.check_launcher(overrides)

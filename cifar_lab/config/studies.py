@@ -43,6 +43,19 @@ def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
     return found
 
 
+def options_of_axes(axes: Iterable[Override], overrides: Iterable[Override], loader: Loader) -> list[str]:
+    """The options that the axes of the study composed last are settings of, as `loss=label_smoothing`.
+
+    They are added to a command line with an experiment, which otherwise wins where both choose an option, unless they
+    are typed.
+    """
+    typed = {override.key_or_group for override in overrides}
+    groups = {axis.key_or_group.partition(".")[0] for axis in axes} - typed
+    if "experiment" not in typed:
+        return []
+    return [f"{group}={option}" for group, option in loader.study_options.items() if group in groups]
+
+
 def as_overrides(choice: str, written: Any, loader: Loader) -> list[Override]:
     """The axes of a file, chosen by `choice`, as if they were typed: what it has under `axes:`.
 

@@ -212,7 +212,7 @@ def test_rates_are_written_as_in_the_studys_file() -> None:
     assert as_typed(_axes("learning_rate_adam")["optimizer.lr"]) == "1e-4,3e-4,1e-3,3e-3,1e-2"
 
 
-def test_the_command_line_wins_over_the_study_over_the_experiment() -> None:
+def test_the_command_line_wins_over_the_experiment_over_the_study() -> None:
     lines = [
         "experiment=vgg_a study=batch_norm bn=true",
         "study=scheduler experiment=best_cnn scheduler=step",
@@ -221,13 +221,14 @@ def test_the_command_line_wins_over_the_study_over_the_experiment() -> None:
     with_bn, at_length, short = _compositions([line.split() for line in lines])
     assert with_bn["bn"]  # the experiment's is false
     assert (with_bn["model"]["_target_"], with_bn["epochs"]) == ("cifar_lab.models.VGG", 20)
-    assert (at_length["epochs"], at_length["optimizer"]["lr"], short["epochs"]) == (70, 2e-3, 9)
+    assert (at_length["epochs"], at_length["optimizer"]["lr"], short["epochs"]) == (100, 2e-3, 9)
 
 
 def test_what_an_experiment_sets_falls_away_with_its_option(capsys: pytest.CaptureFixture[str]) -> None:
     typed = ["study=smoothing", "experiment=loss_focal", "loss.smoothing=0.2", "seed=0", "data=synthetic"]
     asked = checked(typed)
     assert asked.composition["loss"]["smoothing"] == 0.2 and "gamma" not in asked.composition["loss"]
+    assert asked.sweep_folder == Path("outputs/study-smoothing-loss_focal")
     (note,) = (line for line in capsys.readouterr().out.splitlines() if "loss" in line)
     assert {"loss=label_smoothing", "loss.alpha", "loss.gamma"} <= set(re.findall(r"[\w.=]+", note))
 
