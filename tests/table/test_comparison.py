@@ -192,30 +192,6 @@ def test_what_another_folder_holds_is_not_missing(make: Make) -> None:
     assert row.state == "finished"
 
 
-DAMAGE = [
-    (name, content)
-    for name in (".hydra/composition.json", "status.json", "result.json")
-    for content in ("", '{"half": [', "[1, 2]", '{"overrides": [1]}', None)
-]
-
-
-@pytest.mark.parametrize(("name", "content"), DAMAGE)
-def test_a_damaged_run_takes_no_table_down(make: Make, tmp_path: Path, name: str, content: str | None) -> None:
-    good, bad = make("loss=focal", 0.5), make("loss=ce", 0.5)
-    if content is None:
-        (bad.folder / name).unlink()
-    else:
-        (bad.folder / name).write_text(content)
-    comparison = _compared([good, bad])
-    output.write(comparison, tmp_path / "table")
-    rows = {record.folder: row for row in comparison.rows for record in row.records}
-    assert rows[good.folder].values("test/acc").tolist() == [0.5]
-    state = rows[bad.folder].state
-    unknown = name == "status.json" and content in (None, '{"overrides": [1]}')
-    assert state.startswith("unknown" if unknown else "unreadable")
-    assert unknown or name.rpartition("/")[2] in state
-
-
 @pytest.mark.parametrize("content", ["", "epoch,val/acc", "epoch,train/loss,val/acc\n1,0.5,0.5\n2,0.", "a,b\n1,2\n"])
 def test_damaged_metrics_leave_the_other_curves(make: Make, content: str) -> None:
     good, bad = make("loss=focal", 0.5), make("loss=ce", 0.5)
