@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from scipy import stats
 
 from cifar_lab.statistics import significance
 from cifar_lab.statistics.accuracies import newcombe_interval
@@ -36,23 +35,6 @@ def test_one_in_twenty_rows_of_equal_true_accuracy_is_outside_by_chance() -> Non
         for low, high in [significance.noise_interval(np.array([measured]), 10_000, published)]
     ]
     assert np.mean(outside) == pytest.approx(0.05, abs=0.015)  # by our binomial interval alone 0.167
-
-
-def test_welch_is_that_of_unequal_variances() -> None:
-    first, second = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([2.0, 2.1, 1.9, 2.0, 2.05])
-    mean, (low, high), p = significance.welch(first, second)
-    # By hand: t = 0.99 / sqrt(2.5 / 5 + 0.0055 / 5), 4.0176 degrees of freedom.
-    error = (2.5 / 5 + second.var(ddof=1) / 5) ** 0.5
-    freedom = error**4 / ((2.5 / 5) ** 2 / 4 + (second.var(ddof=1) / 5) ** 2 / 4)
-    assert mean == pytest.approx(0.99)
-    assert p == pytest.approx(2 * stats.t.sf(0.99 / error, freedom))
-    assert high - low == pytest.approx(2 * stats.t.ppf(0.975, freedom) * error)
-
-
-def test_welch_of_runs_without_noise() -> None:
-    same, other = np.full(5, 0.5), np.full(5, 0.6)
-    assert significance.welch(same, same) == (0.0, (0.0, 0.0), 1.0)
-    assert significance.welch(other, same)[2] == 0.0
 
 
 def test_rows_of_five_seeds_or_more_are_tested_with_a_correction_over_the_table() -> None:
