@@ -51,18 +51,10 @@ def test_an_options_file_may_use_a_former_name(tmp_path: Path) -> None:
     folder = tmp_path / "mine" / "averaging"
     folder.mkdir(parents=True)
     (folder / "old.yaml").write_text(OPTION, encoding="utf-8")
-    line = [
-        sys.executable,
-        "-m",
-        "cifar_lab.train",
-        "--config-dir",
-        "mine",
-        *TINY,
-        "epochs=1",
-        "averaging=old",
-        "logger=none",
-    ]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    words = ["--config-dir", "mine", *TINY, "epochs=1", "averaging=old", "logger=none"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cifar_lab.train", *words], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("cifar_lab.train.callbacks.averaging.EMA") == 1
     assert done.stderr == ""
