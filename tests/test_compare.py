@@ -1,6 +1,5 @@
 import json
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,14 +9,13 @@ import pytest
 from cifar_lab import compare, evaluate
 from cifar_lab import trained as networks
 from cifar_lab.statistics.paired import mcnemar
-from tests.conftest import TINY, Train, holds, refusal
+from tests.conftest import TINY, Called, Train, holds, refusal
 
-Command = Callable[..., tuple[int, str, str]]
 WORDS = (*TINY, "epochs=1", "logger=none")
 
 
 @pytest.fixture
-def command(called: Command) -> Command:
+def command(called: Called) -> Called:
     return partial(called, compare.main)
 
 
@@ -34,7 +32,7 @@ def _pair(printed: str) -> dict[str, object]:
     return pair
 
 
-def test_compositions_are_paired_by_seed(folders: list[Path], command: Command) -> None:
+def test_compositions_are_paired_by_seed(folders: list[Path], command: Called) -> None:
     code, out, err = command(folders[0].parent, "--json")
     assert code == 0, err
     pair = _pair(out)
@@ -48,7 +46,7 @@ def test_compositions_are_paired_by_seed(folders: list[Path], command: Command) 
 
 @pytest.mark.parametrize("chosen", [[0, 2], [0, 1]], ids=["compositions", "seeds"])
 def test_single_runs_are_paired_by_image_with_the_numbers_of_their_evaluations(
-    folders: list[Path], command: Command, called: Command, chosen: list[int], monkeypatch: pytest.MonkeyPatch
+    folders: list[Path], command: Called, called: Called, chosen: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [folders[index] for index in chosen]
     code, out, err = command(*runs, "--json")
@@ -70,7 +68,7 @@ def test_single_runs_are_paired_by_image_with_the_numbers_of_their_evaluations(
 
 
 def test_answers_that_are_not_the_runs_own_are_computed_again(
-    folders: list[Path], command: Command, called: Command
+    folders: list[Path], command: Called, called: Called
 ) -> None:
     before = command(folders[0], folders[2], "--json")[1]
     assert called(evaluate.main, folders[0])[0] == 0
@@ -83,7 +81,7 @@ def test_answers_that_are_not_the_runs_own_are_computed_again(
     assert command(folders[0], folders[2], "--json")[1] == before
 
 
-def test_what_does_not_compare_is_refused_in_one_line(folders: list[Path], command: Command, trained: Train) -> None:
+def test_what_does_not_compare_is_refused_in_one_line(folders: list[Path], command: Called, trained: Train) -> None:
     refusal(command(folders[0]), "1 finished run", folders[0])
     shutil.copytree(folders[0], folders[0].parent / "again")
     refusal(command(folders[0], folders[0].parent / "again"), "1 finished run", "count once")

@@ -7,7 +7,6 @@ nothing reads again, are left out. Their configurations name components by the m
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,9 @@ import pytest
 from cifar_lab import evaluate, status, table
 from cifar_lab.runs import Run, find_runs
 from cifar_lab.trained import load
-from tests.conftest import Outcome
+from tests.conftest import Called, Lab
 
 KEPT = Path(__file__).parent / "old_runs"
-Called = Callable[..., tuple[int, str, str]]
-Lab = Callable[..., Outcome]
 
 
 @pytest.fixture

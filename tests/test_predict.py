@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,9 @@ from cifar_lab import predict
 from cifar_lab.data.cifar10 import CLASSES
 from cifar_lab.data.synthetic import generate
 from cifar_lab.trained import load
-from tests.conftest import Train, names, refusal
+from tests.conftest import Called, Train, names, refusal
 from tests.kinds_of_runs import FINISHED
 from tests.report_networks import ReportVGG
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -39,7 +36,7 @@ def run(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 @pytest.fixture
-def command(called: Command) -> Command:
+def command(called: Called) -> Called:
     """Run `python -m cifar_lab.predict` with arguments in this process: its exit code, and what it printed."""
     return partial(called, predict.main)
 
@@ -48,7 +45,7 @@ def parsed(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_a_test_image_as_a_file_has_the_logits_of_the_test(run: Path, command: Command) -> None:
+def test_a_test_image_as_a_file_has_the_logits_of_the_test(run: Path, command: Called) -> None:
     network = load(run)
     (images, _), *_ = network.datamodule().test_dataloader()
     logits = network.logits(images)
@@ -66,7 +63,7 @@ def test_a_test_image_as_a_file_has_the_logits_of_the_test(run: Path, command: C
         assert line["class"] == network.classes[int(logits[number].argmax())]
 
 
-def test_the_table_the_csv_and_the_json_say_the_same(run: Path, command: Command) -> None:
+def test_the_table_the_csv_and_the_json_say_the_same(run: Path, command: Called) -> None:
     lines = parsed(command(run, "images/*.png", "--json", "--batch-size", 7)[1])
     rows = list(csv.DictReader(io.StringIO(command(run, "images", "--csv", "--batch-size", 7)[1])))
     _, *table = command(run, "images")[1].splitlines()
@@ -80,7 +77,7 @@ def test_the_table_the_csv_and_the_json_say_the_same(run: Path, command: Command
         assert len(line["top"]) == 3
 
 
-def test_bad_images_are_a_line_each_and_the_rest_goes_on(run: Path, command: Command) -> None:
+def test_bad_images_are_a_line_each_and_the_rest_goes_on(run: Path, command: Called) -> None:
     Path("images/03.png").write_text("no image")
     Path("images/05.png").write_bytes(Path("images/05.png").read_bytes()[:900])
     Path("images/new\nline.png").write_bytes(b"")
@@ -96,7 +93,7 @@ def test_bad_images_are_a_line_each_and_the_rest_goes_on(run: Path, command: Com
         names(err, "images/03.png")
 
 
-def test_names_that_no_terminal_takes_are_printed_all_the_same(run: Path, command: Command) -> None:
+def test_names_that_no_terminal_takes_are_printed_all_the_same(run: Path, command: Called) -> None:
     name = os.fsdecode(b"\xff\n.png")
     shutil.copy("images/00.png", name)
     Path(os.fsdecode(b"\xfe.png")).touch()
@@ -108,7 +105,7 @@ def test_names_that_no_terminal_takes_are_printed_all_the_same(run: Path, comman
 
 
 def test_a_bar_on_the_terminal_stays_out_of_what_is_printed(
-    run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    run: Path, command: Called, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert command(run, "images", "--json")[2] == ""
     monkeypatch.setattr(predict, "_MANY", 20)
@@ -122,7 +119,7 @@ def test_a_bar_on_the_terminal_stays_out_of_what_is_printed(
     assert len(err) > len(complaint) + 1
 
 
-def test_a_mistake_is_one_line(run: Path, command: Command) -> None:
+def test_a_mistake_is_one_line(run: Path, command: Called) -> None:
     Path("empty").mkdir()
     for arguments, facts in (
         (["run", "nowhere.png", "no/*.png"], ["nowhere.png", "no/*.png"]),
@@ -140,7 +137,7 @@ def test_a_mistake_is_one_line(run: Path, command: Command) -> None:
 
 
 def test_a_run_moved_to_a_machine_without_data_predicts(
-    run: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, command: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = command(run, "images", "--json")[1]
     shutil.move(run, tmp_path / "elsewhere")
@@ -150,7 +147,7 @@ def test_a_run_moved_to_a_machine_without_data_predicts(
     assert command("elsewhere", "images", "--json")[:2] == (0, expected)
 
 
-def test_a_published_file_predicts_and_says_what_is_assumed(run: Path, command: Command) -> None:
+def test_a_published_file_predicts_and_says_what_is_assumed(run: Path, command: Called) -> None:
     torch.save(ReportVGG(stages=((4,), (4,)), hidden=8).state_dict(), "vgg.pth")
     code, out, err = command("vgg.pth", "images/00.png", "--json")
     assert code == 0

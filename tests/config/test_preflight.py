@@ -15,9 +15,7 @@ from cifar_lab.config.command_line import parsed
 from cifar_lab.config.preflight import plan_of
 from cifar_lab.runs.fingerprints import leaves
 from tests.config.typed import check_typed
-from tests.conftest import TINY, Compose, Outcome, refusal
-
-Lab = Callable[..., Outcome]
+from tests.conftest import TINY, Compose, Lab, refusal
 
 # What a line names, by the line: the setting with its value, the nearest that exists, limits and allowed values.
 # Refused before there is a composition, or while it is made.

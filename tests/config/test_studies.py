@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,7 @@ from cifar_lab.report.published import Row, Scale
 from cifar_lab.runs.fingerprints import fingerprint, leaves
 from tests.comparison import equal
 from tests.config.typed import PARSER
-from tests.conftest import TINY, Compose, Outcome, refusal
-
-Lab = Callable[..., Outcome]
+from tests.conftest import TINY, Compose, Lab, refusal
 
 # What each varies, by number of values; three seeds each.
 STUDIES = {
