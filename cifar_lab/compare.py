@@ -1,6 +1,7 @@
 """Test whether compositions or networks differ: `python -m cifar_lab.compare RUN RUN...`, or a sweep's folder."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,7 +51,7 @@ def compare(
             seeds = ", ".join(str(record.seed) for record in rows[name].finished)
             note(f"{name} (seed {seeds}) is left out: it shares fewer than 2 seeds with the best composition")
     if as_json:
-        print(json.dumps([pair.plain() for pair in pairs], indent=2))
+        print(json.dumps(list(map(asdict, pairs)), indent=2))
     else:
         print("\n".join(pair.words() for pair in pairs))
 

@@ -78,20 +78,14 @@ def noise_interval(accuracies: np.ndarray, test_size: int, published: float) -> 
     return published + min(low for low, _ in bounds), published + max(high for _, high in bounds)
 
 
-def welch(first: np.ndarray, second: np.ndarray) -> tuple[float, Interval, float]:
-    """Welch's test of the means of `(n,)` and `(m,)`: the difference, its 95 % interval, and the two-sided p."""
-    effect = of_rows(first, second)
-    return effect.mean, effect.interval, effect.p(effect.mean)
-
-
 def differences(rows: Mapping[str, np.ndarray]) -> list[Difference]:
     """Every pair of the rows, `(n,)` numbers of runs by the row's name, that have five seeds or more."""
     pairs = list(itertools.combinations([name for name, row in rows.items() if len(row) >= SEEDS_FOR_TESTS], 2))
-    tested = [welch(rows[first], rows[second]) for first, second in pairs]
-    corrected = holm([p for *_, p in tested]).tolist()
+    effects = [of_rows(rows[first], rows[second]) for first, second in pairs]
+    tested = [effect.p(effect.mean) for effect in effects]
     return [
-        Difference(first, second, mean, interval, p, adjusted)
-        for (first, second), (mean, interval, p), adjusted in zip(pairs, tested, corrected, strict=True)
+        Difference(first, second, effect.mean, effect.interval, p, adjusted)
+        for (first, second), effect, p, adjusted in zip(pairs, effects, tested, holm(tested).tolist(), strict=True)
     ]
 
 

@@ -1,7 +1,7 @@
 """The best composition of a table against each other one, paired by seed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,10 +48,6 @@ class Pair:
     adjusted: float
     seeds_needed: int | None = None
     discordant: tuple[int, int] | None = None
-
-    def plain(self) -> dict[str, Any]:
-        """The attributes, by name."""
-        return asdict(self)
 
     def words(self) -> str:
         """One line, in percentage points."""
