@@ -5,9 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
 from cifar_lab.machine.exit_codes import UsageError
+from cifar_lab.runs import Record, Run, UnreadableError
+from cifar_lab.runs.reading import read_arrays
 from cifar_lab.table import compare_folders
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import note
@@ -15,9 +18,6 @@ from cifar_lab.trained import Said
 from cifar_lab.trained.arguments import load_noting, says_of_network
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from cifar_lab.runs import Record, Run
     from cifar_lab.table.comparison import Row
     from cifar_lab.table.pairs import Pair
 
@@ -56,7 +56,7 @@ def compare(
         print("\n".join(pair.words() for pair in pairs))
 
 
-def _single(rows: "dict[str, Row]") -> "dict[str, Record]":
+def _single(rows: "dict[str, Row]") -> dict[str, Record]:
     """The runs by name: the composition's, or the seed of several of one composition."""
     if len(rows) > 1:
         return {name: row.finished[0] for name, row in rows.items()}
@@ -64,10 +64,7 @@ def _single(rows: "dict[str, Row]") -> "dict[str, Record]":
     return {f"seed={record.seed}": record for record in row.finished}
 
 
-def _by_image(records: "dict[str, Record]", said: Said) -> "list[Pair]":
-    import numpy as np
-
-    from cifar_lab.runs import Run
+def _by_image(records: dict[str, Record], said: Said) -> "list[Pair]":
     from cifar_lab.statistics.paired import mcnemar
     from cifar_lab.table.pairs import corrected
 
@@ -88,12 +85,8 @@ def _by_image(records: "dict[str, Record]", said: Said) -> "list[Pair]":
     return corrected("image", found)
 
 
-def _predictions(run: "Run", record: "Record", said: Said) -> "tuple[np.ndarray, np.ndarray]":
+def _predictions(run: Run, record: Record, said: Said) -> tuple[np.ndarray, np.ndarray]:
     """True and predicted classes of the test images, `(N,)`: of an evaluation that found the run's own, or computed."""
-    import numpy as np
-
-    from cifar_lab.runs.reading import UnreadableError, read_arrays
-
     own = np.array(record.result.get("confusion_matrix", []))
 
     def is_own(labels: np.ndarray, predicted: np.ndarray) -> bool:

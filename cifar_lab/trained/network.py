@@ -6,26 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric import Fabric
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from cifar_lab.config import build
 from cifar_lab.data import files
-from cifar_lab.data.datamodule import CIFAR10DataModule
+from cifar_lab.data.datamodule import CIFAR10DataModule, InMemoryDataModule
 from cifar_lab.data.loader import normalise
 from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 from cifar_lab.runs.labels import holds_out
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from cifar_lab.data.datamodule import InMemoryDataModule
 
 _CIFAR10 = f"{CIFAR10DataModule.__module__}.{CIFAR10DataModule.__qualname__}"
 
@@ -54,7 +50,7 @@ class Trained:
     label: str
     weights: Path
     run: Run | None
-    config: "DictConfig | None"
+    config: DictConfig | None
     model: nn.Module
     making: Mapping[str, Any]
     architecture: str
@@ -109,7 +105,7 @@ class Trained:
         fabric = Fabric(accelerator=accelerator, devices=1, precision=self.native.precision)  # type: ignore[arg-type]
         return fabric.setup_module(self.model).eval()
 
-    def datamodule(self, *, augment: bool = False) -> "InMemoryDataModule":
+    def datamodule(self, *, augment: bool = False) -> InMemoryDataModule:
         """The images that it was trained, validated and tested on; for a file alone, all of CIFAR-10.
 
         The folder is the one that the command line names, else the run's if it exists on this machine, else
