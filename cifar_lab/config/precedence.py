@@ -68,17 +68,15 @@ class Loader(ConfigLoaderImpl):
         kind = default.config_path.partition("/")[0]
         for named in result.defaults_list or []:
             if isinstance(named, GroupDefault) and named.override:
-                self._drop_unless_chosen(config, str(named.group).lstrip("/"), str(named.value), kind)
+                group = str(named.group).lstrip("/")
+                if self.choices.get(group) != named.value and group in config:
+                    with open_dict(config):
+                        self.dropped |= {f"{group}.{key}": kind for key in config.pop(group)}
         if kind == "study":
             self.axes = self._with_axes(config, self.axes)
         elif kind == "search":
             self.space = self._with_axes(config, self.space)
         return result
-
-    def _drop_unless_chosen(self, config: DictConfig, group: str, option: str, kind: str) -> None:
-        if self.choices.get(group) != option and group in config:
-            with open_dict(config):
-                self.dropped |= {f"{group}.{key}": kind for key in config.pop(group)}
 
     def _with_axes(self, config: DictConfig, others: Any) -> Any:
         with open_dict(config):

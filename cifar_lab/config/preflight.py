@@ -68,7 +68,11 @@ class _Check:
         study = studies.chosen(overrides)
         if study is not None and self.line.resumed is None:
             composition.check_options(study, self.loader, self.search)
-            overrides = parsed_words(studies.expanded(overrides, study, self._axes(study)), self.loader)
+            try:
+                axes = studies.axes(str(study.input_line), self.loader, self.search)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise UsageError(composition.reworded(error, self.loader)) from None
+            overrides = parsed_words(studies.expanded(overrides, study, axes), self.loader)
             self.is_sweep = True
         self._check_overrides(overrides)
         launchers.check_launcher(overrides)
@@ -124,12 +128,6 @@ class _Check:
             self.notes,
         )
 
-    def _axes(self, study: Override) -> list[Override]:
-        try:
-            return studies.axes(str(study.input_line), self.loader, self.search)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UsageError(composition.reworded(error, self.loader)) from None
-
     def _check_overrides(self, overrides: Sequence[Override]) -> None:
         for override in overrides:
             line = override.input_line
@@ -169,17 +167,14 @@ class _Check:
         if self.line.resumed is not None:
             merged = resume.merged(Run(self.line.resumed), plain, self.line.typed)
             checks.check_values(merged, known, foreign)
+        notes = []
         for group in dict.fromkeys(key.partition(".")[0] for key in loader.dropped):
             keys = [key for key in loader.dropped if key.startswith(f"{group}.")]
             whose = f"the {loader.dropped[keys[0]]}'s, whose {' and '.join(keys)} fall away"
-            self._note(f"{group}={loader.choices[group]} replaces {whose}")
-        for line in (*targets.moved(plain), *combinations.notes(plain)):
-            self._note(line)
+            notes.append(f"{group}={loader.choices[group]} replaces {whose}")
+        notes += [*targets.moved(plain), *combinations.notes(plain)]
+        self.notes += [note for note in notes if note not in self.notes]
         return config, plain
-
-    def _note(self, line: str) -> None:
-        if line not in self.notes:
-            self.notes.append(line)
 
 
 def parsed_words(words: Sequence[str], loader: Loader) -> list[Override]:
