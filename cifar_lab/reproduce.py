@@ -35,21 +35,14 @@ _FINAL = ("finished", "diverged")
 
 @dataclass(frozen=True)
 class Planned:
-    """A run that is due, or is there already.
+    """A run that is due, or is there already."""
 
-    Attributes:
-        row: The first of its published rows; `tables` names all tables that it is in.
-        command: The arguments of `python -m cifar_lab.train`.
-        config: The configuration that they compose, plain values.
-        epoch: Epochs that it has trained.
-    """
-
-    row: Row
+    row: Row  # the first of its published rows; `tables` names all tables that it is in
     tables: tuple[str, ...]
-    command: tuple[str, ...]
-    config: Mapping[str, Any]
+    command: tuple[str, ...]  # the arguments of `python -m cifar_lab.train`
+    config: Mapping[str, Any]  # the configuration that they compose, plain values
     state: str
-    epoch: int = 0
+    epoch: int = 0  # epochs that it has trained
 
     @property
     def is_finished(self) -> bool:

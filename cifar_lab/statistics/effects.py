@@ -9,23 +9,14 @@ from cifar_lab.statistics.accuracies import Interval
 
 
 class Effect(NamedTuple):
-    """A mean over seeds, or the difference of two rows' means.
+    """A mean over seeds, or the difference of two rows' means."""
 
-    Attributes:
-        mean: The estimate.
-        error: Its standard error; NaN of one seed.
-        freedom: Degrees of freedom of its t.
-        deviation: Between seeds; of two rows the root mean square of theirs.
-        seeds: Their number, of two rows the smaller one.
-        is_paired: Whether it is of one row, of paired differences for example, and not of two.
-    """
-
-    mean: float
-    error: float
-    freedom: float
-    deviation: float
-    seeds: int
-    is_paired: bool
+    mean: float  # the estimate
+    error: float  # its standard error; NaN of one seed
+    freedom: float  # degrees of freedom of its t
+    deviation: float  # between seeds; of two rows the root mean square of theirs
+    seeds: int  # their number, of two rows the smaller one
+    is_paired: bool  # whether it is of one row, of paired differences for example, and not of two
 
     @property
     def interval(self) -> Interval:

@@ -17,23 +17,14 @@ SEEDS_FOR_TESTS = 5
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of two rows' means by Welch's test.
+    """The difference of two rows' means by Welch's test."""
 
-    Attributes:
-        first: The row from which `second` is subtracted.
-        second: The other one.
-        mean: Of `first` less that of `second`.
-        interval: Its 95 % confidence interval, for this pair alone.
-        p: Two-sided, by Welch's test.
-        adjusted: `p` by Holm's correction over the pairs of the table.
-    """
-
-    first: str
-    second: str
-    mean: float
-    interval: Interval
-    p: float
-    adjusted: float
+    first: str  # the row from which `second` is subtracted
+    second: str  # the other one
+    mean: float  # of `first` less that of `second`
+    interval: Interval  # its 95 % confidence interval, for this pair alone
+    p: float  # two-sided, by Welch's test
+    adjusted: float  # `p` by Holm's correction over the pairs of the table
 
     @property
     def is_significant(self) -> bool:
