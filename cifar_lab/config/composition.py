@@ -93,10 +93,6 @@ def reworded(error: Exception, loader: Loader) -> str:
 
 
 def composed(lines: Sequence[str]) -> dict[str, Any]:
-    """What a command line composes, plain values.
-
-    Raises:
-        ValueError: It cannot be composed.
-    """
+    """What a command line composes, plain values; raises `UsageError` if it cannot be composed."""
     with composing():
         return naming.plain(compose("train", list(lines), return_hydra_config=True))

@@ -178,11 +178,7 @@ class _Check:
 
 
 def parsed_words(words: Sequence[str], loader: Loader) -> list[Override]:
-    """Parse words of a command line.
-
-    Raises:
-        ValueError: They cannot be parsed; in one line.
-    """
+    """Parse words of a command line; raise `UsageError` if that cannot be done."""
     if sum(word.count("${") for word in words) > _MAX_INTERPOLATIONS:
         raise UsageError(f"a command line takes {_MAX_INTERPOLATIONS} interpolations, ${{...}}, at most")
     try:

@@ -17,11 +17,7 @@ GROUP = "study"
 
 
 def chosen(overrides: Iterable[Override], group: str = GROUP) -> Override | None:
-    """The override that chooses a study, or what else has axes; None without one.
-
-    Raises:
-        ValueError: Several are asked for at once.
-    """
+    """The override that chooses a study, or what else has axes; None without one, `UsageError` for several."""
     found = [override for override in overrides if override.key_or_group == group]
     if len(found) > 1 or any(override.is_sweep_override() for override in found):
         line = " ".join(str(override.input_line) for override in found)
@@ -44,11 +40,7 @@ def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
 
 
 def as_overrides(choice: str, written: Any, loader: Loader) -> list[Override]:
-    """The axes of a file, chosen by `choice`, as if they were typed: what it has under `axes:`.
-
-    Raises:
-        ValueError: They are none.
-    """
+    """What a file, chosen by `choice`, has under `axes:`, as if it was typed; raises `UsageError` if it is no axes."""
     if not isinstance(written, dict) or not all(map(_is_axis, written.values())) or not written:
         raise UsageError(
             f"{choice}: its file needs its axes under `axes:`, as `loss: [ce, mse]` and `seed: range(0,3)`"

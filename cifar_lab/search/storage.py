@@ -33,11 +33,7 @@ class SearchFolder:
         self._locks = self.folder / ".trials"
 
     def make(self) -> None:
-        """Make the folder, and remove files that a killed process has left unfinished.
-
-        Raises:
-            OSError: It cannot be written.
-        """
+        """Make the folder, and remove files that a killed process has left unfinished."""
         self._locks.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.folder, older_than=3_600)
 

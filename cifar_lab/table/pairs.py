@@ -53,11 +53,7 @@ class Pair:
 
 
 def check_comparable(records: Sequence[Record]) -> None:
-    """Refuse finished runs whose test accuracies do not compare.
-
-    Raises:
-        ValueError: They have different test sets or protocols.
-    """
+    """Raise `UsageError` for finished runs of different test sets or protocols, whose accuracies do not compare."""
     for name, of in (("protocols", _protocol), ("test sets", _test_set)):
         different = sorted({of(record) for record in records})
         if len(different) > 1:

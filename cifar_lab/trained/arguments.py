@@ -106,11 +106,7 @@ def says_of_network(without: Collection[str] = ()) -> Callable[[Command], Comman
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    """Parse an option's numbers, joined by commas.
-
-    Raises:
-        ValueError: A part is no finite number.
-    """
+    """Parse an option's numbers, joined by commas; raise `UsageError` if a part is no finite number."""
     if text is None:
         return None
     try:
@@ -123,11 +119,7 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
 
 
 def check_there(networks: Iterable[Path]) -> None:
-    """Refuse what is neither a run's folder nor a file.
-
-    Raises:
-        ValueError: In one line that says what to name.
-    """
+    """Raise `UsageError` for what is neither a run's folder nor a file."""
     for path in networks:
         if path.is_dir() and not is_run(path):
             raise UsageError(f"{path} is no run; name a run's folder, which holds a status.json, or a file of weights")
@@ -136,11 +128,7 @@ def check_there(networks: Iterable[Path]) -> None:
 
 
 def with_runs_below(networks: Sequence[Path]) -> list[Path]:
-    """Replace each folder that is no run by the runs in it.
-
-    Raises:
-        ValueError: One does not exist, or holds no run.
-    """
+    """Replace each folder that is no run by the runs in it; raise `UsageError` if one does not exist or has none."""
     found: list[Path] = []
     for path in networks:
         below = [run.folder for run in find_runs(path)] if path.is_dir() else []

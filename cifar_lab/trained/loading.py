@@ -154,11 +154,7 @@ def _check_description(
 
 
 def _network(making: Mapping[str, Any], state: Mapping[str, Tensor], path: Path, words: str, said: Said) -> nn.Module:
-    """Make the network that an option describes, with the weights of a file.
-
-    Raises:
-        ValueError: The weights are another network's, or the option makes none.
-    """
+    """Make the network that an option describes, with the weights of a file, which must be its own."""
     try:
         if not said.allow:  # first without memory: it may be far larger than the weights
             with torch.device("meta"):
