@@ -34,18 +34,12 @@ def _mtimes(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_status_lists_them(folder: Path, called: Called) -> None:
-    code, out, err = called(status.main, "--json", folder)
-    assert code == 0, err
-    states = [run["state"] for run in json.loads(out)["runs"]]
-    assert sorted(states) == ["finished"] * 4 + ["interrupted"]
-
-
-def test_a_table_compares_them(folder: Path, called: Called) -> None:
-    code, out, err = called(table.main, "--json", folder)
-    assert code == 0, err
-    rows = json.loads(out)
-    assert sorted(row["state"].partition(":")[0] for row in rows) == ["finished"] * 4 + ["interrupted"]
+def test_they_are_listed_and_compared(folder: Path, called: Called) -> None:
+    for command, entries in ((status, lambda told: told["runs"]), (table, list)):
+        code, out, err = called(command.main, "--json", folder)
+        assert code == 0, err
+        rows = entries(json.loads(out))
+        assert sorted(row["state"].partition(":")[0] for row in rows) == ["finished"] * 4 + ["interrupted"]
     assert {row["model"] for row in rows} == {"cnn", "vgg_a"}
 
 

@@ -63,13 +63,6 @@ def test_a_run_killed_anywhere_goes_on_to_the_same_bits() -> None:
     assert not differences(undisturbed(*EVERYTHING), disturbed(*EVERYTHING, faults=faults))
 
 
-@pytest.mark.slow
-def test_a_run_with_swa_killed_anywhere_goes_on_to_the_same_bits() -> None:
-    swa = ["averaging=swa", "averaging.start=0.5"]
-    faults = [Fault("batch", 12), Fault("validation", 2), Fault("test", 1)]
-    assert not differences(undisturbed(*swa), disturbed(*swa, faults=faults))
-
-
 COMPOSITIONS = {
     "cosine": (),
     "warm restarts": ("scheduler=warm_restarts", "scheduler.T_0=1"),
