@@ -191,10 +191,13 @@ def called(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
     def command(main: Callable[[], None], *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
         capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
+        code: object = 0
+        try:
             main()
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code, *capfd.readouterr()
+        except SystemExit as exit_:
+            code = exit_.code
+        assert isinstance(code, int)
+        return code, *capfd.readouterr()
 
     return command
 
