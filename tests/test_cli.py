@@ -11,10 +11,13 @@ import pytest
 
 from cifar_lab import __version__, cli, train
 from cifar_lab.cli import COMMANDS
-from tests.conftest import Called, refusal
+from tests.conftest import Called, holds, refusal
 
 MODULE, SCRIPT = "python -m cifar_lab.train", "cifar-lab train"
 FOLDER = Path(sys.executable).parent
+OF_NETWORKS = ("evaluate", "predict", "explain", "export", "compare")
+HEAVY = {"torch", "lightning", "pandas", "matplotlib", "captum", "onnx", "safetensors", "optuna", "hydra", "omegaconf"}
+Ended = tuple[int, str, str]
 
 
 @pytest.fixture
@@ -93,10 +96,42 @@ def test_a_subcommand_is_its_module_and_flags_after_train_are_hydras(script: Cal
     assert script("train", "--version")[1].split()[0] == "Hydra"
 
 
-def test_help_waits_for_neither_torch_nor_hydra() -> None:
-    line = "import sys, cifar_lab.cli; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "lightning", "hydra", "omegaconf", "pandas"} & set(modules)
+def _imported(code: str, *arguments: str, folder: Path) -> tuple[Ended, set[str]]:
+    """How a script of Python ends, and the modules that it has imported by then."""
+    line = [sys.executable, "-c", f"import sys\ntry: {code}\nfinally: print('\\fimported', *sys.modules)", *arguments]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
+    page, _, modules = done.stdout.partition("\fimported ")
+    assert not list(folder.iterdir())
+    return (done.returncode, page, done.stderr), set(modules.split())
+
+
+def test_help_waits_for_neither_torch_nor_hydra(tmp_path: Path) -> None:
+    assert not HEAVY & _imported("import cifar_lab.cli", folder=tmp_path)[1]
+
+
+@pytest.mark.parametrize("command", OF_NETWORKS)
+def test_help_and_refusals_of_commands_on_networks_wait_for_no_torch(command: str, tmp_path: Path) -> None:
+    code = f"from cifar_lab.{command} import main; main()"
+    (status, page, error), modules = _imported(code, "--help", folder=tmp_path)
+    assert status == 0, error
+    holds(page, f"cifar-lab {command}", "RUN..." if command == "compare" else "RUN|WEIGHTS", "--allow")
+    ended, of_refusal = _imported(code, *["nowhere", "image.png"][: 1 if command == "export" else 2], folder=tmp_path)
+    refusal(ended, "nowhere")
+    assert not HEAVY & (modules | of_refusal)
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "fact"),
+    [
+        ("train", "data=cifar10 data.root=nowhere", "nowhere"),
+        ("search", "search=adam epochs=0", "epochs=0"),
+        pytest.param("train", "optimizer.lr=nan", "optimizer.lr=nan", marks=pytest.mark.slow),
+    ],
+)
+def test_a_refused_composition_waits_for_no_torch(command: str, words: str, fact: str, tmp_path: Path) -> None:
+    ended, modules = _imported(f"from cifar_lab.{command} import main; main()", *words.split(), folder=tmp_path)
+    refusal(ended, fact)
+    assert not (HEAVY - {"hydra", "omegaconf"}) & modules
 
 
 @pytest.fixture
