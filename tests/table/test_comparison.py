@@ -12,6 +12,7 @@ from cifar_lab.table import output, text
 from cifar_lab.table.comparison import Comparison, Row, compare, written
 from cifar_lab.table.records import collect
 from tests.conftest import holds
+from tests.kinds_of_runs import RESULT
 
 LOSSES = {
     "ce": {"_target_": "torch.nn.CrossEntropyLoss"},
@@ -44,31 +45,11 @@ def make(tmp_path: Path) -> Make:
         made.start(config, line.split(), options, {"scheduler.T_max": "${epochs}", "data.seed": "${seed}"})
         if accuracy is not None:
             made.append_metrics({"epoch": 1, "train/loss": 2.0, "val/acc": accuracy})
-            made.finish(_result(accuracy, options, made))
+            accuracies = {"test/acc": accuracy, "test/acc_final": accuracy - 0.01, "val/acc": accuracy}
+            made.finish({**RESULT, **accuracies, "options": options, "seed": seed})
         return made
 
     return run
-
-
-def _result(accuracy: float, options: dict[str, Any], run: Run) -> dict[str, Any]:
-    return {
-        "test/acc": accuracy,
-        "test/acc_final": accuracy - 0.01,
-        "val/acc": accuracy,
-        "test_size": 10_000,
-        "num_parameters": 100,
-        "train_size": 45_000,
-        "train_available": 45_000,
-        "seconds": 10.0,
-        "epochs": 50,
-        "images_per_second": 500.0,
-        "best_epoch": 40,
-        "options": options,
-        "protocol": "holdout",
-        "hardware": {"device_name": "a CPU"},
-        "precision": "32-true",
-        "seed": run.config()["seed"],
-    }
 
 
 def _compared(runs: list[Run], jobs: list[list[str]] | None = None) -> Comparison:
