@@ -18,7 +18,6 @@ from cifar_lab.trained import Said
 from cifar_lab.trained.arguments import load_noting, says_of_network
 
 if TYPE_CHECKING:
-    from cifar_lab.table.comparison import Row
     from cifar_lab.table.pairs import Pair
 
 
@@ -42,7 +41,8 @@ def compare(
     check_comparable(records)
     rows = by_name([row for row in comparison.rows if row.finished])
     if len(rows) == 1 or len(rows) == len(records):
-        pairs = _by_image(_single(rows), said)
+        single = {name: row.finished[0] for name, row in rows.items()}
+        pairs = _by_image(single if len(rows) > 1 else {f"seed={record.seed}": record for record in records}, said)
     else:
         pairs = by_seed(rows)
         if not pairs:
@@ -54,14 +54,6 @@ def compare(
         print(json.dumps(list(map(asdict, pairs)), indent=2))
     else:
         print("\n".join(pair.words() for pair in pairs))
-
-
-def _single(rows: "dict[str, Row]") -> dict[str, Record]:
-    """The runs by name: the composition's, or the seed of several of one composition."""
-    if len(rows) > 1:
-        return {name: row.finished[0] for name, row in rows.items()}
-    (row,) = rows.values()
-    return {f"seed={record.seed}": record for record in row.finished}
 
 
 def _by_image(records: dict[str, Record], said: Said) -> "list[Pair]":

@@ -41,7 +41,8 @@ def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
 
 def as_overrides(choice: str, written: Any, loader: Loader) -> list[Override]:
     """What a file, chosen by `choice`, has under `axes:`, as if it was typed; raises `UsageError` if it is no axes."""
-    if not isinstance(written, dict) or not all(map(_is_axis, written.values())) or not written:
+    listed = written.values() if isinstance(written, dict) else ()
+    if not listed or any(values in ([], "") or isinstance(values, dict) for values in listed):
         raise UsageError(
             f"{choice}: its file needs its axes under `axes:`, as `loss: [ce, mse]` and `seed: range(0,3)`"
         )
@@ -83,10 +84,6 @@ def _swept(override: Override) -> str:
     line = str(override.input_line)
     key, _, value = line.partition("=")
     return line if override.is_delete() or override.is_sweep_override() or not value else f"{key}=choice({value})"
-
-
-def _is_axis(values: Any) -> bool:
-    return values not in ([], "") and not isinstance(values, dict)
 
 
 def _word(value: Any) -> str:

@@ -54,14 +54,10 @@ class Pair:
 
 def check_comparable(records: Sequence[Record]) -> None:
     """Raise `UsageError` for finished runs of different test sets or protocols, whose accuracies do not compare."""
-    for name, of in (("protocols", _protocol), ("test sets", _test_set)):
+    for name, of in (("protocols", lambda record: f"protocol={record.protocol}"), ("test sets", _test_set)):
         different = sorted({of(record) for record in records})
         if len(different) > 1:
             raise UsageError(f"runs of different {name} do not compare: {'; '.join(different)}")
-
-
-def _protocol(record: Record) -> str:
-    return f"protocol={record.protocol}"
 
 
 def _test_set(record: Record) -> str:
