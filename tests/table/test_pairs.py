@@ -14,13 +14,12 @@ from tests.kinds_of_runs import RESULT
 ROWS = {"ce": [0.90, 0.91, 0.905, 0.90], "mse": [0.88, 0.89, 0.87, 0.885], "focal": [0.901, 0.909, 0.903, 0.901]}
 
 
-def _record(accuracy: float, seed: int, protocol: str = "holdout", test_size: int = 10_000) -> Record:
-    result = {**RESULT, "test/acc": accuracy, "test_size": test_size, "protocol": protocol}
-    return Record("finished", settings={"protocol.name": protocol}, result=result, seed=seed)
-
-
 def _row(name: str, accuracies: list[float], first_seed: int = 0, **changes: object) -> Row:
-    records = [_record(accuracy, first_seed + index, **changes) for index, accuracy in enumerate(accuracies)]  # type: ignore[arg-type]
+    results = [{**RESULT, "test/acc": accuracy, **changes} for accuracy in accuracies]
+    records = [
+        Record("finished", settings={"protocol.name": result["protocol"]}, result=result, seed=seed)
+        for seed, result in enumerate(results, first_seed)
+    ]
     return Row({"loss": name}, tuple(records))
 
 
