@@ -1,12 +1,16 @@
 """Test whether compositions or networks differ: `python -m cifar_lab.compare RUN RUN...`, or a sweep's folder."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
 from cifar_lab.machine.exit_codes import UsageError
+from cifar_lab.runs import Record, Run, UnreadableError
+from cifar_lab.runs.reading import read_arrays
 from cifar_lab.table import compare_folders
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import note
@@ -14,10 +18,6 @@ from cifar_lab.trained import Said
 from cifar_lab.trained.arguments import load_noting, says_of_network
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from cifar_lab.runs import Record, Run
-    from cifar_lab.table.comparison import Row
     from cifar_lab.table.pairs import Pair
 
 
@@ -41,7 +41,8 @@ def compare(
     check_comparable(records)
     rows = by_name([row for row in comparison.rows if row.finished])
     if len(rows) == 1 or len(rows) == len(records):
-        pairs = _by_image(_single(rows), said)
+        single = {name: row.finished[0] for name, row in rows.items()}
+        pairs = _by_image(single if len(rows) > 1 else {f"seed={record.seed}": record for record in records}, said)
     else:
         pairs = by_seed(rows)
         if not pairs:
@@ -50,23 +51,12 @@ def compare(
             seeds = ", ".join(str(record.seed) for record in rows[name].finished)
             note(f"{name} (seed {seeds}) is left out: it shares fewer than 2 seeds with the best composition")
     if as_json:
-        print(json.dumps([pair.plain() for pair in pairs], indent=2))
+        print(json.dumps(list(map(asdict, pairs)), indent=2))
     else:
         print("\n".join(pair.words() for pair in pairs))
 
 
-def _single(rows: "dict[str, Row]") -> "dict[str, Record]":
-    """The runs by name: the composition's, or the seed of several of one composition."""
-    if len(rows) > 1:
-        return {name: row.finished[0] for name, row in rows.items()}
-    (row,) = rows.values()
-    return {f"seed={record.seed}": record for record in row.finished}
-
-
-def _by_image(records: "dict[str, Record]", said: Said) -> "list[Pair]":
-    import numpy as np
-
-    from cifar_lab.runs import Run
+def _by_image(records: dict[str, Record], said: Said) -> "list[Pair]":
     from cifar_lab.statistics.paired import mcnemar
     from cifar_lab.table.pairs import corrected
 
@@ -87,12 +77,8 @@ def _by_image(records: "dict[str, Record]", said: Said) -> "list[Pair]":
     return corrected("image", found)
 
 
-def _predictions(run: "Run", record: "Record", said: Said) -> "tuple[np.ndarray, np.ndarray]":
+def _predictions(run: Run, record: Record, said: Said) -> tuple[np.ndarray, np.ndarray]:
     """True and predicted classes of the test images, `(N,)`: of an evaluation that found the run's own, or computed."""
-    import numpy as np
-
-    from cifar_lab.runs.reading import UnreadableError, read_arrays
-
     own = np.array(record.result.get("confusion_matrix", []))
 
     def is_own(labels: np.ndarray, predicted: np.ndarray) -> bool:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
 from cifar_lab.machine import exit_codes
@@ -18,8 +19,6 @@ from cifar_lab.trained.arguments import Network, Said, check_there, load_noting,
 from cifar_lab.trained.photos import Resize, find_images, read_images
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from cifar_lab.trained import Trained
 
 _MANY = 1_000  # images, from which on there is a progress bar
@@ -59,9 +58,8 @@ def predict(
 
 
 def _predictions(
-    trained: "Trained", read: "Iterator[tuple[Path, np.ndarray]]", batch_size: int, top: int
+    trained: "Trained", read: Iterator[tuple[Path, np.ndarray]], batch_size: int, top: int
 ) -> Iterator[Prediction]:
-    import numpy as np
     import torch
 
     while batch := list(islice(read, batch_size)):

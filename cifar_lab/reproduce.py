@@ -1,6 +1,5 @@
 """Run every row of the published report: `python -m cifar_lab.reproduce --scale quick --only loss`."""
 
-import difflib
 import gc
 import json
 import math
@@ -16,6 +15,7 @@ import typer
 
 from cifar_lab import train
 from cifar_lab.config import checked
+from cifar_lab.config.checks import did_you_mean
 from cifar_lab.config.composition import composed
 from cifar_lab.engines.handover import RunFailedError, clock
 from cifar_lab.machine import exit_codes
@@ -35,21 +35,14 @@ _FINAL = ("finished", "diverged")
 
 @dataclass(frozen=True)
 class Planned:
-    """A run that is due, or is there already.
+    """A run that is due, or is there already."""
 
-    Attributes:
-        row: The first of its published rows; `tables` names all tables that it is in.
-        command: The arguments of `python -m cifar_lab.train`.
-        config: The configuration that they compose, plain values.
-        epoch: Epochs that it has trained.
-    """
-
-    row: Row
+    row: Row  # the first of its published rows; `tables` names all tables that it is in
     tables: tuple[str, ...]
-    command: tuple[str, ...]
-    config: Mapping[str, Any]
+    command: tuple[str, ...]  # the arguments of `python -m cifar_lab.train`
+    config: Mapping[str, Any]  # the configuration that they compose, plain values
     state: str
-    epoch: int = 0
+    epoch: int = 0  # epochs that it has trained
 
     @property
     def is_finished(self) -> bool:
@@ -125,8 +118,7 @@ def chosen(only: str) -> list[tuple[str, Row]]:
     wanted = {name for name in only.replace(" ", ",").split(",") if name}
     known = {name for table, row in rows for name in (table, row.experiment)} | hypotheses.keys()
     for name in sorted(wanted - known):
-        nearest = difflib.get_close_matches(name, sorted(known), n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(sorted(known))}"
+        hint = did_you_mean(name, sorted(known)) or f"; there are {', '.join(sorted(known))}"
         raise UsageError(f"--only {name}: no table, no experiment and no hypothesis of the report{hint}")
     chosen = [(table, row) for table, row in rows if not wanted or wanted & {table, row.experiment}]
     return chosen + [one for name, one in hypotheses.items() if name in wanted]

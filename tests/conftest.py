@@ -58,6 +58,10 @@ class Outcome(NamedTuple):
     runs: list[Run]
 
 
+Lab = Callable[..., Outcome]  # what the fixture `lab` gives
+Called = Callable[..., tuple[int, str, str]]  # what `called` gives
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip GPU tests without a GPU, mark tests that train, and raise the timeout of slow tests."""
     for item in items:
@@ -181,16 +185,19 @@ def _composition(*overrides: str) -> DictConfig:
 
 
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def called(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Called:
     """Call an ordinary command's `main` with arguments in this process: its exit code, and what it printed."""
 
     def command(main: Callable[[], None], *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
         capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
+        code: object = 0
+        try:
             main()
-        assert isinstance(exit_.value.code, int)
-        return exit_.value.code, *capfd.readouterr()
+        except SystemExit as exit_:
+            code = exit_.code
+        assert isinstance(code, int)
+        return code, *capfd.readouterr()
 
     return command
 
@@ -217,7 +224,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Lab:
     """Run `python -m cifar_lab.train` with arguments, in an empty folder and in this process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")

@@ -24,21 +24,16 @@ _processes.set_forkserver_preload(["tests.preloaded"])
 
 
 class Fault(NamedTuple):
-    """A signal that a process sends itself.
+    """A signal that a process sends itself."""
 
-    Attributes:
-        place: `step` (a training batch begins), `batch` (it has ended), `epoch` (its checkpoint is saved), `validation`
-            and `test` (a batch of it begins), `save` (half of the last checkpoint is written), `replace` (the one
-            before has been moved).
-        count: The how manyeth time.
-        number: The signal.
-        rank: In which of the processes that train together it happens; another signal than SIGKILL goes to the one
-            that has started them. None where there is one process.
-    """
-
+    # `step` (a training batch begins), `batch` (it has ended), `epoch` (its checkpoint is saved), `validation` and
+    # `test` (a batch of it begins), `save` (half of the last checkpoint is written), `replace` (the one before has
+    # been moved)
     place: str
-    count: int
+    count: int  # the how manyeth time
     number: signal.Signals = signal.SIGKILL
+    # in which of the processes that train together it happens; another signal than SIGKILL goes to the one that has
+    # started them. None where there is one process.
     rank: int | None = None
 
 

@@ -4,47 +4,38 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cifar_lab import __version__, cli, train
 from cifar_lab.cli import COMMANDS
-from tests.conftest import refusal
+from tests.conftest import Called, holds, refusal
 
-Ended = tuple[int, str, str]
-Call = Callable[..., Ended]
 MODULE, SCRIPT = "python -m cifar_lab.train", "cifar-lab train"
 FOLDER = Path(sys.executable).parent
+OF_NETWORKS = ("evaluate", "predict", "explain", "export", "compare")
+HEAVY = {"torch", "lightning", "pandas", "matplotlib", "captum", "onnx", "safetensors", "optuna", "hydra", "omegaconf"}
+Ended = tuple[int, str, str]
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+def script(called: Called, monkeypatch: pytest.MonkeyPatch) -> Called:
     """Call the console script in this process: its exit code, and what it printed."""
     monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def call(*arguments: str, main: Callable[[], None] = cli.main) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["cifar-lab", *arguments])
-        capfd.readouterr()
-        code: object = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = exit_.code
-        assert isinstance(code, int)
-        return code, *capfd.readouterr()
-
-    return call
+    return partial(called, cli.main)
 
 
 @pytest.fixture
-def completes(script: Call, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+def completes(called: Called, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """The words that a shell offers after a line."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def offered(line: str, shell: str = "bash", main: Callable[[], None] = cli.main) -> list[str]:
         monkeypatch.setenv("COMP_LINE", line)
         monkeypatch.setenv("COMP_POINT", str(len(line)))
-        code, out, err = script("-sc", f"query={shell}", main=main)
+        code, out, err = called(main, "-sc", f"query={shell}")
         assert (code, err) == (0, "")
         return out.split()
 
@@ -68,7 +59,9 @@ def test_the_shell_completes_subcommands_options_and_keys(
     assert completes(line) == words
 
 
-def test_fish_and_the_module_are_completed_and_installed_too(completes: Callable[..., list[str]], script: Call) -> None:
+def test_fish_and_the_module_are_completed_and_installed_too(
+    completes: Callable[..., list[str]], script: Called
+) -> None:
     for shell in ("bash", "fish"):
         code, out, _ = script("-sc", f"install={shell}")
         assert code == 0
@@ -79,7 +72,7 @@ def test_fish_and_the_module_are_completed_and_installed_too(completes: Callable
     assert completes(f"{MODULE} scheduler=c", "bash", train.main) == schedulers
 
 
-def test_without_a_subcommand_it_says_what_there_is(script: Call) -> None:
+def test_without_a_subcommand_it_says_what_there_is(script: Called) -> None:
     assert script("--version")[1].split() == ["cifar-lab", __version__]
     refusal(script(), *COMMANDS)
     code, out, _ = script("--help")
@@ -93,7 +86,7 @@ def test_a_subcommand_has_a_module_that_runs(name: str) -> None:
     assert callable(importlib.import_module(f"cifar_lab.{name}").main)
 
 
-def test_a_subcommand_is_its_module_and_flags_after_train_are_hydras(script: Call) -> None:
+def test_a_subcommand_is_its_module_and_flags_after_train_are_hydras(script: Called) -> None:
     refusal(script("trian", "loss=ce"), "'trian'", "'train'")
     refusal(script("train", "loss=foo"), "loss=foo")
     assert "python -m cifar_lab.train" in script("train", "--help")[1]
@@ -103,10 +96,42 @@ def test_a_subcommand_is_its_module_and_flags_after_train_are_hydras(script: Cal
     assert script("train", "--version")[1].split()[0] == "Hydra"
 
 
-def test_help_waits_for_neither_torch_nor_hydra() -> None:
-    line = "import sys, cifar_lab.cli; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "lightning", "hydra", "omegaconf", "pandas"} & set(modules)
+def _imported(code: str, *arguments: str, folder: Path) -> tuple[Ended, set[str]]:
+    """How a script of Python ends, and the modules that it has imported by then."""
+    line = [sys.executable, "-c", f"import sys\ntry: {code}\nfinally: print('\\fimported', *sys.modules)", *arguments]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
+    page, _, modules = done.stdout.partition("\fimported ")
+    assert not list(folder.iterdir())
+    return (done.returncode, page, done.stderr), set(modules.split())
+
+
+def test_help_waits_for_neither_torch_nor_hydra(tmp_path: Path) -> None:
+    assert not HEAVY & _imported("import cifar_lab.cli", folder=tmp_path)[1]
+
+
+@pytest.mark.parametrize("command", OF_NETWORKS)
+def test_help_and_refusals_of_commands_on_networks_wait_for_no_torch(command: str, tmp_path: Path) -> None:
+    code = f"from cifar_lab.{command} import main; main()"
+    (status, page, error), modules = _imported(code, "--help", folder=tmp_path)
+    assert status == 0, error
+    holds(page, f"cifar-lab {command}", "RUN..." if command == "compare" else "RUN|WEIGHTS", "--allow")
+    ended, of_refusal = _imported(code, *["nowhere", "image.png"][: 1 if command == "export" else 2], folder=tmp_path)
+    refusal(ended, "nowhere")
+    assert not HEAVY & (modules | of_refusal)
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "fact"),
+    [
+        ("train", "data=cifar10 data.root=nowhere", "nowhere"),
+        ("search", "search=adam epochs=0", "epochs=0"),
+        pytest.param("train", "optimizer.lr=nan", "optimizer.lr=nan", marks=pytest.mark.slow),
+    ],
+)
+def test_a_refused_composition_waits_for_no_torch(command: str, words: str, fact: str, tmp_path: Path) -> None:
+    ended, modules = _imported(f"from cifar_lab.{command} import main; main()", *words.split(), folder=tmp_path)
+    refusal(ended, fact)
+    assert not (HEAVY - {"hydra", "omegaconf"}) & modules
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 import json
 import shutil
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +8,9 @@ import pytest
 from cifar_lab import compare, evaluate
 from cifar_lab import trained as networks
 from cifar_lab.statistics.paired import mcnemar
-from tests.conftest import TINY, Train, holds, refusal
+from tests.conftest import TINY, Called, Train, holds, refusal
 
-Command = Callable[..., tuple[int, str, str]]
 WORDS = (*TINY, "epochs=1", "logger=none")
-
-
-@pytest.fixture
-def command(called: Command) -> Command:
-    return partial(called, compare.main)
 
 
 @pytest.fixture
@@ -34,8 +26,8 @@ def _pair(printed: str) -> dict[str, object]:
     return pair
 
 
-def test_compositions_are_paired_by_seed(folders: list[Path], command: Command) -> None:
-    code, out, err = command(folders[0].parent, "--json")
+def test_compositions_are_paired_by_seed(folders: list[Path], called: Called) -> None:
+    code, out, err = called(compare.main, folders[0].parent, "--json")
     assert code == 0, err
     pair = _pair(out)
     accuracy = {path.name: json.loads((path / "result.json").read_text())["test/acc"] for path in folders}
@@ -43,15 +35,15 @@ def test_compositions_are_paired_by_seed(folders: list[Path], command: Command) 
     differences -= [accuracy[f"loss={pair['second']}-seed={seed}"] for seed in (0, 1)]
     assert (pair["paired_by"], pair["number"]) == ("seed", 2)
     assert pair["difference"] == pytest.approx(differences.mean())
-    holds(command(*folders)[1], "2 seeds", "half a point takes")
+    holds(called(compare.main, *folders)[1], "2 seeds", "half a point takes")
 
 
 @pytest.mark.parametrize("chosen", [[0, 2], [0, 1]], ids=["compositions", "seeds"])
 def test_single_runs_are_paired_by_image_with_the_numbers_of_their_evaluations(
-    folders: list[Path], command: Command, called: Command, chosen: list[int], monkeypatch: pytest.MonkeyPatch
+    folders: list[Path], called: Called, chosen: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [folders[index] for index in chosen]
-    code, out, err = command(*runs, "--json")
+    code, out, err = called(compare.main, *runs, "--json")
     assert code == 0, err
     pair = _pair(out)
     assert called(evaluate.main, *runs)[0] == 0
@@ -65,30 +57,28 @@ def test_single_runs_are_paired_by_image_with_the_numbers_of_their_evaluations(
     assert sorted(pair["discordant"]) == sorted(counts)  # type: ignore[call-overload]
     assert pair["p"] == pytest.approx(mcnemar(*counts, 20).p)
     monkeypatch.setattr(networks, "answer", None)  # what an evaluation has kept is not computed again
-    assert _pair(command(*runs, "--json")[1]) == pair
-    holds(command(*runs)[1], "20 images", "right by the first alone")
+    assert _pair(called(compare.main, *runs, "--json")[1]) == pair
+    holds(called(compare.main, *runs)[1], "20 images", "right by the first alone")
 
 
-def test_answers_that_are_not_the_runs_own_are_computed_again(
-    folders: list[Path], command: Command, called: Command
-) -> None:
-    before = command(folders[0], folders[2], "--json")[1]
+def test_answers_that_are_not_the_runs_own_are_computed_again(folders: list[Path], called: Called) -> None:
+    before = called(compare.main, folders[0], folders[2], "--json")[1]
     assert called(evaluate.main, folders[0])[0] == 0
     file = folders[0] / "evaluation" / "test" / "answers.npz"
     with np.load(file) as answers:
         changed = {"logits": -answers["logits"], "labels": answers["labels"]}
     np.savez(file, **changed)  # type: ignore[arg-type]
-    assert command(folders[0], folders[2], "--json")[1] == before
+    assert called(compare.main, folders[0], folders[2], "--json")[1] == before
     file.write_text("damaged")
-    assert command(folders[0], folders[2], "--json")[1] == before
+    assert called(compare.main, folders[0], folders[2], "--json")[1] == before
 
 
-def test_what_does_not_compare_is_refused_in_one_line(folders: list[Path], command: Command, trained: Train) -> None:
-    refusal(command(folders[0]), "1 finished run", folders[0])
+def test_what_does_not_compare_is_refused_in_one_line(folders: list[Path], called: Called, trained: Train) -> None:
+    refusal(called(compare.main, folders[0]), "1 finished run", folders[0])
     shutil.copytree(folders[0], folders[0].parent / "again")
-    refusal(command(folders[0], folders[0].parent / "again"), "1 finished run", "count once")
+    refusal(called(compare.main, folders[0], folders[0].parent / "again"), "1 finished run", "count once")
     other = trained(*WORDS, "loss=focal", "data.data_seed=1", name="other").folder
-    refusal(command(folders[0], other), "test sets", "data.data_seed=1")
+    refusal(called(compare.main, folders[0], other), "test sets", "data.data_seed=1")
     report = trained(*WORDS, "loss=focal", "protocol=report", name="report").folder
-    refusal(command(folders[0], report), "protocols", "protocol=report")
-    refusal(command(folders[0], folders[1], trained(*WORDS, "loss=focal", name="one").folder), "2 seeds")
+    refusal(called(compare.main, folders[0], report), "protocols", "protocol=report")
+    refusal(called(compare.main, folders[0], folders[1], trained(*WORDS, "loss=focal", name="one").folder), "2 seeds")

@@ -1,13 +1,12 @@
 """One job of a sweep that fails, whatever way it does, stops none of the others."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.conftest import TINY, Outcome, names
+from tests.conftest import TINY, Lab, names
 
 COMPONENTS = """
 import sys
@@ -62,7 +61,7 @@ def components(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=len,
 )
 def test_a_job_that_raises_exits_fills_the_memory_or_diverges_stops_no_other_and_is_trained_again(
-    components: Path, lab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, losses: list[str]
+    components: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch, losses: list[str]
 ) -> None:
     monkeypatch.syspath_prepend(components)
     words = ("-m", "--config-dir", str(components / "conf"), "allow=[faulty_lab]", f"loss={','.join(losses)}")

@@ -12,7 +12,7 @@ from cifar_lab.runs import Run
 from cifar_lab.runs.fingerprints import is_looser
 from cifar_lab.train import sweep
 from cifar_lab.train.attempt import checkpoint_of
-from tests.conftest import Outcome
+from tests.conftest import Lab, Outcome
 
 TINY = ("data=synthetic", "data.num_train=300", "data.num_test=100", "model.filters=[8,8,16]", "logger=none")
 WORDS = (*TINY, "epochs=1", "seed=0,1", "name=again")
@@ -23,7 +23,7 @@ def _folders(outcome: Outcome) -> list[str]:
     return [run.folder.name for run in outcome.runs]
 
 
-def test_a_typed_precision_is_another_run_and_an_axis_of_the_table(lab: Any) -> None:
+def test_a_typed_precision_is_another_run_and_an_axis_of_the_table(lab: Lab) -> None:
     first = _folders(lab("-m", *WORDS, "trainer.precision=bf16-mixed"))
     outcome = lab("-m", *WORDS, "trainer.precision=32-true")
     assert len(first) == 2 and len(_folders(outcome)) == 4
@@ -33,7 +33,7 @@ def test_a_typed_precision_is_another_run_and_an_axis_of_the_table(lab: Any) -> 
 
 
 @pytest.mark.parametrize("multirun", [True, False])
-def test_a_typed_value_that_the_hardware_chose_by_itself_is_that_run(lab: Any, multirun: bool) -> None:
+def test_a_typed_value_that_the_hardware_chose_by_itself_is_that_run(lab: Lab, multirun: bool) -> None:
     line = ("-m", *WORDS) if multirun else (*TINY, "epochs=1", "name=again", "resume=auto")
     runs = lab(*line).runs
     precision = runs[0].result()["precision"]
@@ -44,7 +44,7 @@ def test_a_typed_value_that_the_hardware_chose_by_itself_is_that_run(lab: Any, m
     assert len(_folders(lab(*line, f"trainer.precision={other}"))) == 2 * len(runs)
 
 
-def test_a_run_whose_folder_was_named_when_less_was_hashed_is_found(lab: Any) -> None:
+def test_a_run_whose_folder_was_named_when_less_was_hashed_is_found(lab: Lab) -> None:
     words = ("-m", *WORDS, "trainer.precision=32-true")
     runs = lab(*words).runs
     for run in runs:
@@ -54,7 +54,7 @@ def test_a_run_whose_folder_was_named_when_less_was_hashed_is_found(lab: Any) ->
     assert again.stdout.count("retrain=true") == 2
 
 
-def test_a_found_run_says_when_and_from_which_source_and_is_trained_again_on_request(lab: Any, outside: Any) -> None:
+def test_a_found_run_says_when_and_from_which_source_and_is_trained_again_on_request(lab: Lab, outside: Any) -> None:
     source = "import torch\nclass Mine(torch.nn.CrossEntropyLoss):\n    pass\n"
     mine = outside("my_losses", source, "loss", "_target_: my_losses.Mine\n")
     words = ("-m", *WORDS, *mine)
@@ -79,7 +79,7 @@ def test_sweep_returns_the_run_that_the_hardware_chose_alike(empty_folder: None)
     assert sweep([*words, "trainer=cpu"])[0]["folder"] == first[0]["folder"]
 
 
-def test_a_looser_limit_trains_on_to_the_same_bits_and_a_tighter_one_does_not(lab: Any) -> None:
+def test_a_looser_limit_trains_on_to_the_same_bits_and_a_tighter_one_does_not(lab: Lab) -> None:
     line = ("-m", *TINY, "epochs=6", "seed=0,1", "callbacks=early_stopping", "optimizer.lr=1e-12")
     patience = "callbacks.early_stopping.patience"
     stopped = lab(*line, "name=limits", f"{patience}=1").runs
@@ -107,7 +107,7 @@ def test_a_limit_of_time_is_looser_if_it_is_later_or_gone(now: str | None, befor
     assert is_looser({"trainer": {"max_time": now}}, {"trainer": {"max_time": before}}) is looser
 
 
-def test_what_a_limit_of_time_cut_within_an_epoch_goes_on_from_the_epoch_before(lab: Any, tmp_path: Path) -> None:
+def test_what_a_limit_of_time_cut_within_an_epoch_goes_on_from_the_epoch_before(lab: Lab, tmp_path: Path) -> None:
     (run, _) = lab("-m", *WORDS).runs
     checkpoint = torch.load(run.last_checkpoint, weights_only=True)
     run.previous_checkpoint.write_bytes(run.last_checkpoint.read_bytes())

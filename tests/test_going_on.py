@@ -17,10 +17,9 @@ from cifar_lab.train import run as train
 from cifar_lab.train.attempt import checkpoint_of, is_done
 from cifar_lab.train.classifier import Classifier
 from tests.comparison import differences
-from tests.conftest import TINY, Compose, Outcome, Train, refusal
+from tests.conftest import TINY, Compose, Lab, Train, refusal
 from tests.faults import Fault, armed
 
-Lab = Callable[..., Outcome]
 Begin = Callable[..., Run]
 PLAIN = (*TINY, "logger=none")
 CONSTANT = (*PLAIN, "scheduler=constant", "trainer.precision=32-true")

@@ -1,7 +1,6 @@
 """Whole runs on a GPU; `tests/conftest.py` skips it where there is none."""
 
 import gc
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,10 +9,9 @@ import torch
 from cifar_lab.runs import Run
 from cifar_lab.train.callbacks import Recorder
 from cifar_lab.train.classifier import Classifier
-from tests.conftest import TINY, Outcome
+from tests.conftest import TINY, Lab
 
 pytestmark = pytest.mark.gpu
-Lab = Callable[..., Outcome]
 
 
 def runs(lab: Lab, *commands: tuple[str, ...]) -> list[Run]:

@@ -18,7 +18,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from cifar_lab import status, table
@@ -28,9 +27,8 @@ from cifar_lab.config.resume import merged
 from cifar_lab.runs import Run, UnreadableError
 from cifar_lab.train import run as train
 from tests.comparison import differences
-from tests.conftest import TINY, Outcome, names
+from tests.conftest import TINY, Called, Lab, Outcome, names
 
-Lab = Callable[..., Outcome]
 LINE = (*TINY, "scheduler=constant", "trainer.precision=32-true", "logger=tensorboard")
 DEEP = "[" * 200_000
 # Ten levels of ten repetitions each: some kilobytes that unfold to gigabytes.
@@ -81,7 +79,7 @@ def whole(_made: Path, lab: Lab) -> Run:
 
 
 @pytest.fixture
-def ran(called: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+def ran(called: Called) -> Callable[..., str]:
     """Run a command over folders, which does its work: what it printed."""
 
     def run(module: Any, *arguments: str) -> str:
@@ -170,12 +168,6 @@ def test_what_may_run_is_said_by_who_resumes_and_not_by_the_run(
     _refused(lab("resume=killed"), "loss._target_=outside_loss.Loss", "allow=[outside_loss]")
     assert lab("resume=killed", "allow=[outside_loss]").code == 0
     assert Path("marker").exists()
-
-
-def test_checkpoints_with_code_in_them_are_not_gone_on_from(killed: Run, lab: Lab) -> None:
-    for path in (killed.last_checkpoint, killed.previous_checkpoint):
-        torch.save({"state_dict": {}, "callbacks": Touch()}, path)
-    _refused(lab("resume=killed"), killed.last_checkpoint, killed.previous_checkpoint)
 
 
 HYDRAS = "# @package _global_\nhydra:\n  "
@@ -292,6 +284,7 @@ DAMAGE: dict[str, tuple[str, Callable[[str], str | bytes | None], bool]] = {
     "status, deep": ("status.json", lambda text: DEEP, True),
     "status, kinds": ("status.json", lambda text: json.dumps({**json.loads(text), "heartbeat": "now"}), True),
     "status, NaN": ("status.json", lambda text: json.dumps({**json.loads(text), "heartbeat": float("nan")}), True),
+    "status, no state": ("status.json", lambda text: '{"overrides": [1]}', True),
     "result, binary": ("result.json", lambda text: b"\xff\xfe\x00", False),
     "result, deep": ("result.json", lambda text: text.replace('"name": ', f'"x": {DEEP}, "name": '), False),
     "result, empty": ("result.json", lambda text: "{}", False),
@@ -314,6 +307,9 @@ DAMAGE: dict[str, tuple[str, Callable[[str], str | bytes | None], bool]] = {
     "configuration, a key that is a list": (".hydra/config.yaml", lambda text: f"{text}? [1]\n: 2\n", True),
     "configuration, seed": (".hydra/config.yaml", lambda text: text.replace("seed: 0", "seed: [0]"), True),
     "overrides, object": (".hydra/overrides.yaml", lambda text: f"- {PYTHON_OBJECT}", True),
+    "composition, half": (".hydra/composition.json", lambda text: text[:20], False),
+    "composition, a list": (".hydra/composition.json", lambda text: "[1, 2]", False),
+    "composition, missing": (".hydra/composition.json", lambda text: None, False),
     "composition, deep": (".hydra/composition.json", lambda text: DEEP, False),
     "composition, seed": (".hydra/composition.json", lambda text: text.replace('"seed": 0', '"seed": [0]'), False),
     "composition, no configuration": (".hydra/composition.json", lambda text: text.replace('"config"', '"c"'), False),
@@ -329,13 +325,10 @@ def _damage(run: Run, kind: str) -> None:
     content = change("" if name in ("../sweep.json", "steps.npz") else path.read_text())
     if content is None:
         path.unlink()
-        path.mkdir()
+        if kind.endswith("a folder"):
+            path.mkdir()
     else:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def _is_unreadable(kind: str) -> bool:
-    return DAMAGE[kind][0] in ("status.json", "result.json") and kind != "result, only accuracy"
 
 
 def test_no_hostile_file_takes_a_list_or_a_table_down(whole: Run, ran: Callable[..., str]) -> None:
@@ -352,7 +345,9 @@ def test_no_hostile_file_takes_a_list_or_a_table_down(whole: Run, ran: Callable[
     assert len(states) == len(DAMAGE)
     for place, state in states.items():
         kind = place.removeprefix("plans/").removesuffix("/run")
-        assert state == ("unreadable" if _is_unreadable(kind) else "finished"), kind
+        is_unreadable = kind.startswith(("status", "result")) and kind != "result, only accuracy"
+        expected = "unknown" if kind == "status, no state" else "unreadable" if is_unreadable else "finished"
+        assert state == expected, kind
     assert len(ran(status, "outputs").splitlines()) > len(runs)
     told = [row["state"] for row in json.loads(ran(table, "outputs", "--json"), parse_constant=refuse)]
     assert "finished" in told

@@ -18,6 +18,7 @@ from cifar_lab.config import resolved
 from cifar_lab.runs import Run, Sweep
 from cifar_lab.table import text
 from tests.conftest import Compose
+from tests.kinds_of_runs import RESULT
 
 
 @pytest.fixture
@@ -35,17 +36,7 @@ def _sweep(folder: Path, number: int, config: dict[str, Any]) -> None:
     first.start(config, jobs[0], options, {"scheduler.T_max": "${epochs}"})
     for epoch in range(20):
         first.append_metrics({"epoch": epoch + 1, "train/loss": 2.0, "val/acc": 0.25})
-    result = {
-        **dict.fromkeys(("test/acc", "test/acc_final", "val/acc"), 0.5),
-        **dict.fromkeys(("seconds", "images_per_second", "best_epoch"), 1),
-        **dict.fromkeys(("train_size", "train_available", "test_size", "num_parameters"), 45_000),
-        "epochs": 20,
-        "protocol": "holdout",
-        "options": options,
-        "precision": "32-true",
-        "hardware": {"device_name": "a CPU"},
-    }
-    first.finish(result)
+    first.finish({**RESULT, "options": options, "epochs": 20})
     composition = first.composition()
     for index, job in enumerate(jobs):
         run = Run(folder / f"{index:05d}")

@@ -14,9 +14,7 @@ import pytest
 
 from cifar_lab.runs import Run
 from cifar_lab.train.callbacks import Saving
-from tests.conftest import TINY, Outcome
-
-Lab = Callable[..., Outcome]
+from tests.conftest import TINY, Lab
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 A test that fails here may hang or crash instead: that is what the fault does.
 """
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import nn
@@ -17,7 +15,7 @@ from cifar_lab.train import cost
 from cifar_lab.train.assembly import make_classifier
 from cifar_lab.train.classifier import Classifier
 from cifar_lab.trained import load
-from tests.conftest import TINY, Compose, Outcome, Train
+from tests.conftest import TINY, Compose, Lab, Train
 
 DATA = tuple(word for word in TINY if not word.startswith("model."))
 NARROW = (*DATA, "model=resnet14", "model.widths=[4,4,8]", "model.blocks=[1,1,1]", "logger=none", "epochs=1")
@@ -63,7 +61,7 @@ def test_a_strided_1x1_convolution_of_few_channels_is_found(layer: nn.Conv2d, is
         assert hardware.safe_memory_format(network, asked) == expected
 
 
-def test_training_is_contiguous_says_so_and_records_it(lab: Callable[..., Outcome]) -> None:
+def test_training_is_contiguous_says_so_and_records_it(lab: Lab) -> None:
     outcome = lab(*NARROW, "trainer.memory_format=channels_last", "probe=gradient", "probe.every=5")
     assert outcome.code == 0, outcome.stderr
     (run,) = outcome.runs
@@ -98,9 +96,7 @@ def test_a_network_of_the_users_own_is_contiguous_in_a_plain_classifier() -> Non
     assert seen[0].is_contiguous()
 
 
-def test_commands_on_trained_networks_and_a_resumed_run_are_contiguous(
-    trained: Train, lab: Callable[..., Outcome]
-) -> None:
+def test_commands_on_trained_networks_and_a_resumed_run_are_contiguous(trained: Train, lab: Lab) -> None:
     run = trained(*NARROW)
     run.set_state("finished", memory_format="channels_last")  # as a run of an older version says
     network = load(run.folder)

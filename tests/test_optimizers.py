@@ -39,14 +39,6 @@ def test_sign_optimizers_follow_their_formulas(
         torch.testing.assert_close(parameter.detach(), expected)
 
 
-def test_signum_without_momentum_is_sign_sgd_without_momentum() -> None:
-    weights = [nn.Parameter(torch.linspace(-1, 1, 5)) for _ in range(2)]
-    for weight, kind in zip(weights, (SignSGD, Signum), strict=True):
-        weight.grad = torch.tensor([0.5, -3.0, 0.0, 1e-9, 2.0])
-        kind([weight], momentum=0.0).step()
-    assert torch.equal(*weights)
-
-
 @pytest.mark.parametrize("kind", [SignSGD, Signum])
 def test_sign_sgd_leaves_the_gradient_and_weights_without_one_alone(kind: type[SignSGD]) -> None:
     weight, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))

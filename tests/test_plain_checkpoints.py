@@ -29,15 +29,6 @@ def _foreign(value: Any, place: str) -> Iterator[str]:
             yield from _foreign(inner, f"{place}[{index}]")
 
 
-def test_what_is_not_plain_is_found_wherever_it_is() -> None:
-    value = {"a": [1, (torch.float32,)], "b": {"c": torch.Size([1])}, "d": torch.nn.Parameter(torch.ones(1))}
-    assert list(_foreign(value, "x")) == [
-        "x.a[1][0]: torch.dtype",
-        "x.b.c: torch.Size",
-        "x.d: torch.nn.parameter.Parameter",
-    ]
-
-
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,9 @@ from cifar_lab import predict
 from cifar_lab.data.cifar10 import CLASSES
 from cifar_lab.data.synthetic import generate
 from cifar_lab.trained import load
-from tests.conftest import Train, names, refusal
+from tests.conftest import Called, Train, names, refusal
 from tests.kinds_of_runs import FINISHED
 from tests.report_networks import ReportVGG
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -38,23 +34,17 @@ def run(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return Path("run")
 
 
-@pytest.fixture
-def command(called: Command) -> Command:
-    """Run `python -m cifar_lab.predict` with arguments in this process: its exit code, and what it printed."""
-    return partial(called, predict.main)
-
-
 def parsed(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_a_test_image_as_a_file_has_the_logits_of_the_test(run: Path, command: Command) -> None:
+def test_a_test_image_as_a_file_has_the_logits_of_the_test(run: Path, called: Called) -> None:
     network = load(run)
     (images, _), *_ = network.datamodule().test_dataloader()
     logits = network.logits(images)
     files = [np.array(Image.open(f"images/{number:02}.png")) for number in range(20)]
     assert torch.equal(network.logits_of_pixels(torch.from_numpy(np.stack(files))), logits)
-    code, out, err = command(run, "images", "--json", "--top", 50)  # of ten classes
+    code, out, err = called(predict.main, run, "images", "--json", "--top", 50)  # of ten classes
     assert (code, err) == (0, "")
     expected = logits.double().softmax(1)
     for number, (line, row) in enumerate(zip(parsed(out), expected.tolist(), strict=True)):
@@ -66,10 +56,10 @@ def test_a_test_image_as_a_file_has_the_logits_of_the_test(run: Path, command: C
         assert line["class"] == network.classes[int(logits[number].argmax())]
 
 
-def test_the_table_the_csv_and_the_json_say_the_same(run: Path, command: Command) -> None:
-    lines = parsed(command(run, "images/*.png", "--json", "--batch-size", 7)[1])
-    rows = list(csv.DictReader(io.StringIO(command(run, "images", "--csv", "--batch-size", 7)[1])))
-    _, *table = command(run, "images")[1].splitlines()
+def test_the_table_the_csv_and_the_json_say_the_same(run: Path, called: Called) -> None:
+    lines = parsed(called(predict.main, run, "images/*.png", "--json", "--batch-size", 7)[1])
+    rows = list(csv.DictReader(io.StringIO(called(predict.main, run, "images", "--csv", "--batch-size", 7)[1])))
+    _, *table = called(predict.main, run, "images")[1].splitlines()
     assert len(lines) == len(rows) == len(table) == 20
     for line, row, shown in zip(lines, rows, table, strict=True):
         assert line["image"] == row["image"] == shown.split()[0]
@@ -80,49 +70,49 @@ def test_the_table_the_csv_and_the_json_say_the_same(run: Path, command: Command
         assert len(line["top"]) == 3
 
 
-def test_bad_images_are_a_line_each_and_the_rest_goes_on(run: Path, command: Command) -> None:
+def test_bad_images_are_a_line_each_and_the_rest_goes_on(run: Path, called: Called) -> None:
     Path("images/03.png").write_text("no image")
     Path("images/05.png").write_bytes(Path("images/05.png").read_bytes()[:900])
     Path("images/new\nline.png").write_bytes(b"")
-    code, out, err = command(run, "images", "nowhere.png", "--json")
+    code, out, err = called(predict.main, run, "images", "nowhere.png", "--json")
     assert code == 1
     assert len(parsed(out)) == 18
     bad = ("nowhere.png", "images/03.png", "images/05.png", "images/new?line.png")
     for line, name in zip(err.splitlines(), bad, strict=True):
         names(line, f"error: {name}: ")
     for flags in ((), ("--json",), ("--csv",)):
-        code, out, err = command(run, "images/03.png", *flags)
+        code, out, err = called(predict.main, run, "images/03.png", *flags)
         assert (code, out) == (1, "")
         names(err, "images/03.png")
 
 
-def test_names_that_no_terminal_takes_are_printed_all_the_same(run: Path, command: Command) -> None:
+def test_names_that_no_terminal_takes_are_printed_all_the_same(run: Path, called: Called) -> None:
     name = os.fsdecode(b"\xff\n.png")
     shutil.copy("images/00.png", name)
     Path(os.fsdecode(b"\xfe.png")).touch()
-    code, out, err = command(run, name, os.fsdecode(b"\xfe.png"), "--json")
+    code, out, err = called(predict.main, run, name, os.fsdecode(b"\xfe.png"), "--json")
     assert (code, parsed(out)[0]["image"]) == (1, name)
     names(err, "error: ?.png: ")
     for flags, line in (((), "??.png  "), (("--csv",), "??.png,")):
-        assert command(run, name, *flags)[1].splitlines()[1].startswith(line)
+        assert called(predict.main, run, name, *flags)[1].splitlines()[1].startswith(line)
 
 
 def test_a_bar_on_the_terminal_stays_out_of_what_is_printed(
-    run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    run: Path, called: Called, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert command(run, "images", "--json")[2] == ""
+    assert called(predict.main, run, "images", "--json")[2] == ""
     monkeypatch.setattr(predict, "_MANY", 20)
-    assert command(run, "images", "--json")[2] == ""  # no terminal
+    assert called(predict.main, run, "images", "--json")[2] == ""  # no terminal
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     Path("images/07.png").write_bytes(b"")
-    code, out, err = command(run, "images", "--json")
+    code, out, err = called(predict.main, run, "images", "--json")
     assert (code, len(parsed(out))) == (1, 19)
     (complaint,) = (line for line in err.splitlines() if "error: " in line)
     names(complaint[complaint.index("error: ") :], "images/07.png")
     assert len(err) > len(complaint) + 1
 
 
-def test_a_mistake_is_one_line(run: Path, command: Command) -> None:
+def test_a_mistake_is_one_line(run: Path, called: Called) -> None:
     Path("empty").mkdir()
     for arguments, facts in (
         (["run", "nowhere.png", "no/*.png"], ["nowhere.png", "no/*.png"]),
@@ -136,27 +126,29 @@ def test_a_mistake_is_one_line(run: Path, command: Command) -> None:
         (["run", "images", "--activation", "relu"], ["--activation"]),
         (["run"], ["IMAGE"]),
     ):
-        refusal(command(*arguments), *facts)
+        refusal(called(predict.main, *arguments), *facts)
 
 
 def test_a_run_moved_to_a_machine_without_data_predicts(
-    run: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, called: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = command(run, "images", "--json")[1]
+    expected = called(predict.main, run, "images", "--json")[1]
     shutil.move(run, tmp_path / "elsewhere")
     config = tmp_path / "elsewhere" / ".hydra" / "config.yaml"
     assert "SyntheticDataModule" in config.read_text()
     monkeypatch.setattr("cifar_lab.data.datamodule.SyntheticDataModule.load", None)
-    assert command("elsewhere", "images", "--json")[:2] == (0, expected)
+    assert called(predict.main, "elsewhere", "images", "--json")[:2] == (0, expected)
 
 
-def test_a_published_file_predicts_and_says_what_is_assumed(run: Path, command: Command) -> None:
+def test_a_published_file_predicts_and_says_what_is_assumed(run: Path, called: Called) -> None:
     torch.save(ReportVGG(stages=((4,), (4,)), hidden=8).state_dict(), "vgg.pth")
-    code, out, err = command("vgg.pth", "images/00.png", "--json")
+    code, out, err = called(predict.main, "vgg.pth", "images/00.png", "--json")
     assert code == 0
     assert parsed(out)[0]["class"] in CLASSES
     notes = err.splitlines()
     assert all(line.startswith("note: vgg.pth: ") for line in notes)
     assert any("relu" in line for line in notes)
-    code, _, err = command("vgg.pth", "images/00.png", "--activation", "relu", "--mean", "0,0,0", "--std", "1,1,1")
+    code, _, err = called(
+        predict.main, "vgg.pth", "images/00.png", "--activation", "relu", "--mean", "0,0,0", "--std", "1,1,1"
+    )
     assert (code, err) == (0, "")

@@ -15,13 +15,11 @@ import torch
 
 from cifar_lab.models import CNN
 from cifar_lab.runs import Run
-from tests.conftest import CHECKOUT, Outcome, refusal
+from tests.conftest import CHECKOUT, Lab, refusal
 
 PAGE = (CHECKOUT / "docs" / "recipes.md").read_text(encoding="utf-8")
 NUM_CLASSES = 100
-MLP_PARAMETERS = 3072 * 64 + 64 + 64 * 10 + 10
 FEW = ("data.num_train=60", "data.num_test=20")
-Lab = Callable[..., Outcome]
 
 
 class Recipe(NamedTuple):
@@ -85,17 +83,11 @@ def test_the_recipe_of_a_loss_trains_on_it(follow: Follow) -> None:
     assert run.steps()["loss"][0] < 0.5
 
 
-def test_the_recipe_of_a_model_trains_it(follow: Follow) -> None:
-    (run,) = follow("model", *FEW)
-    assert run.config()["model"]["_target_"] == "my_lab.MLP"
-    assert run.result()["num_parameters"] == MLP_PARAMETERS
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "program", ["cifar-lab train", pytest.param("python -m cifar_lab.train", marks=pytest.mark.slow)]
 )
-def test_a_shell_finds_the_code_in_the_folder_at_hand(program: str, tmp_path: Path) -> None:
+def test_the_recipe_of_a_model_trains_it_from_a_shell_in_the_folder_at_hand(program: str, tmp_path: Path) -> None:
     RECIPES["model"].write(tmp_path)
     command = f"{RECIPES['model'].command.strip()} {' '.join(FEW)} logger=none"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -110,7 +102,8 @@ def test_a_shell_finds_the_code_in_the_folder_at_hand(program: str, tmp_path: Pa
     )
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.glob("outputs/*/*/")
-    assert Run(folder).result()["num_parameters"] == MLP_PARAMETERS
+    assert Run(folder).config()["model"]["_target_"] == "my_lab.MLP"
+    assert Run(folder).result()["num_parameters"] == 3072 * 64 + 64 + 64 * 10 + 10
 
 
 def test_the_recipe_of_an_optimizer_steps_by_it(follow: Follow) -> None:

@@ -1,14 +1,13 @@
 """A run that is killed and goes on ends with the bits of the one that nothing disturbed."""
 
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cifar_lab.runs import Run
 from tests.comparison import differences
-from tests.conftest import TINY, Outcome, Train
+from tests.conftest import TINY, Lab, Train
 from tests.faults import Fault, command
 
 # Nine batches an epoch; dropout is in the network.
@@ -48,7 +47,7 @@ EVERYTHING = (
 )
 
 
-def test_a_run_killed_while_it_saves_goes_on_to_the_same_bits(lab: Callable[..., Outcome], trained: Train) -> None:
+def test_a_run_killed_while_it_saves_goes_on_to_the_same_bits(lab: Lab, trained: Train) -> None:
     line = (*LONG, "epochs=2", *EVERYTHING)
     ended = command(*line, "hydra.run.dir=disturbed", fault=Fault("save", 7))
     assert ended.code == -signal.SIGKILL, ended
@@ -62,13 +61,6 @@ def test_a_run_killed_while_it_saves_goes_on_to_the_same_bits(lab: Callable[...,
 def test_a_run_killed_anywhere_goes_on_to_the_same_bits() -> None:
     faults = [Fault("batch", 5), Fault("save", 2), Fault("replace", 2), Fault("validation", 1), Fault("epoch", 2)]
     assert not differences(undisturbed(*EVERYTHING), disturbed(*EVERYTHING, faults=faults))
-
-
-@pytest.mark.slow
-def test_a_run_with_swa_killed_anywhere_goes_on_to_the_same_bits() -> None:
-    swa = ["averaging=swa", "averaging.start=0.5"]
-    faults = [Fault("batch", 12), Fault("validation", 2), Fault("test", 1)]
-    assert not differences(undisturbed(*swa), disturbed(*swa, faults=faults))
 
 
 COMPOSITIONS = {

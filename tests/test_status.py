@@ -1,26 +1,16 @@
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cifar_lab import status
 from cifar_lab.runs import Run, Sweep, locked
-from tests.conftest import holds, refusal
+from tests.conftest import Called, holds, refusal
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
 DIVERGED = "train/loss is nan"
-
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: Command) -> Command:
-    """Run `python -m cifar_lab.status` with arguments in an empty folder: its exit code, and what it printed."""
-    monkeypatch.chdir(tmp_path)
-    return partial(called, status.main)
 
 
 @contextmanager
@@ -40,9 +30,9 @@ def _sweep(folder: Path) -> Iterator[None]:
         yield
 
 
-def test_runs_and_sweeps_are_listed_with_state_epoch_accuracy_age_and_folder(command: Command, tmp_path: Path) -> None:
+def test_runs_and_sweeps_are_listed_with_state_epoch_accuracy_age_and_folder(called: Called, tmp_path: Path) -> None:
     with _sweep(tmp_path / "outputs" / "seed"):
-        code, out, _ = command("outputs")
+        code, out, _ = called(status.main, "outputs")
     assert code == 0
     header, *rows, sweep = [line.split() for line in out.splitlines()]
     assert header == ["state", "epoch", "accuracy", "age", "folder"]
@@ -53,9 +43,9 @@ def test_runs_and_sweeps_are_listed_with_state_epoch_accuracy_age_and_folder(com
     holds(" ".join(sweep), *facts)
 
 
-def test_json_has_the_same(command: Command, tmp_path: Path) -> None:
+def test_json_has_the_same(called: Called, tmp_path: Path) -> None:
     with _sweep(tmp_path / "outputs" / "seed"):
-        code, out, _ = command("--json")  # of outputs, where nothing else is said
+        code, out, _ = called(status.main, "--json")  # of outputs, where nothing else is said
     assert code == 0
     told = json.loads(out)
     assert [run["state"] for run in told["runs"]] == ["finished", "running", "diverged"]
@@ -67,17 +57,17 @@ def test_json_has_the_same(command: Command, tmp_path: Path) -> None:
     assert told["sweeps"] == [{"folder": "outputs/seed", "jobs": 4, "states": states}]
 
 
-def test_a_run_whose_process_is_gone_is_dead(command: Command, tmp_path: Path) -> None:
+def test_a_run_whose_process_is_gone_is_dead(called: Called, tmp_path: Path) -> None:
     run = Run(tmp_path / "outputs" / "a")
     run.start({})
     run.set_state("running", process=2**22 + 1)  # above the largest process number
-    assert command()[1].splitlines()[1].split()[0] == "dead"
+    assert called(status.main)[1].splitlines()[1].split()[0] == "dead"
 
 
-def test_no_runs_and_no_folder_are_said(command: Command, tmp_path: Path) -> None:
-    refusal(command("outputs"), "outputs")
+def test_no_runs_and_no_folder_are_said(called: Called, tmp_path: Path) -> None:
+    refusal(called(status.main, "outputs"), "outputs")
     (tmp_path / "outputs").mkdir()
-    code, out, err = command("outputs")
+    code, out, err = called(status.main, "outputs")
     assert (code, len(out.splitlines()), err) == (0, 1, "")
 
 
@@ -86,14 +76,3 @@ def test_no_runs_and_no_folder_are_said(command: Command, tmp_path: Path) -> Non
 )
 def test_an_age_is_told_in_one_unit(seconds: float | None, text: str) -> None:
     assert status._age(seconds) == text
-
-
-@pytest.mark.parametrize("name", ["status.json", "result.json", "metrics.csv", ".hydra/overrides.yaml"])
-@pytest.mark.parametrize("content", ["", "{half: [", "word"])
-def test_a_damaged_run_takes_no_list_down(command: Command, tmp_path: Path, name: str, content: str) -> None:
-    with _sweep(tmp_path / "outputs" / "seed"):
-        (tmp_path / "outputs" / "seed" / "seed=0" / name).write_text(content)
-        code, out, err = command("--json")
-    assert (code, err) == (0, "")
-    states = [run["state"] for run in json.loads(out)["runs"]]
-    assert states == ["unreadable" if name.endswith(".json") else "finished", "running", "diverged"]

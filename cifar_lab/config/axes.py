@@ -17,11 +17,7 @@ _LONG_RANGE = 50  # composing each value takes about a tenth of a second
 
 
 def values(override: Override) -> list[str]:
-    """A word of the command line for each value of an override, `key=value`.
-
-    Raises:
-        ValueError: They are more than a sweep takes.
-    """
+    """A word of the command line for each value of an override; raises `UsageError` for more than a sweep takes."""
     if not override.is_sweep_override():
         return [override.input_line or ""]
     sweep = override.value()

@@ -28,29 +28,26 @@ _SHARE_BELOW_1 = Range(lambda x: 0 <= x < 1, "a number from 0 to below 1")
 
 # By a key's last name; lists are checked element by element. Numbers under other names may be any finite ones.
 RANGES: dict[str, Range] = {
-    **dict.fromkeys(("epochs", "batch_size", "filters", "widths", "blocks", "stages", "hidden", "depth"), _COUNT),
-    **dict.fromkeys(("step_size", "T_max", "T_0", "T_mult", "num_train", "num_test", "train_size"), _COUNT),
-    **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch", "total_steps", "ns_steps"), _COUNT),
-    **dict.fromkeys(("update_every_n_steps", "frequency", "num_nodes", "jobs_per_device"), _COUNT),
-    **dict.fromkeys(("every", "every_epochs"), _COUNT),
-    **dict.fromkeys(("timeout_min", "signal_delay_s", "array_parallelism", "nodes", "tasks_per_node"), _COUNT),
-    **dict.fromkeys(("gpus_per_node", "gpus_per_task", "cpus_per_task", "cpus_per_gpu", "mem_gb"), _COUNT),
-    **dict.fromkeys(("patience", "cooldown", "padding", "size", "num_ops", "total_iters", "at"), _COUNT_OR_NONE),
-    **dict.fromkeys(("max_num_timeout", "max_retries"), _COUNT_OR_NONE),
-    **dict.fromkeys(("num_cpus", "num_gpus"), _NOT_NEGATIVE),
-    **dict.fromkeys(("seed", "split_seed", "data_seed"), _SEED),
-    **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches"), _POSITIVE),
-    **dict.fromkeys(("lr", "max_lr", "eps", "std", "div_factor", "final_div_factor", "every_minutes"), _POSITIVE),
-    **dict.fromkeys(("etas", "relative", "sgd_lr"), _POSITIVE),
-    **dict.fromkeys(("l1", "grad_clip", "weight_decay", "alpha", "gamma", "negative_slope", "eta_min"), _NOT_NEGATIVE),
-    **dict.fromkeys(("min_lr", "min_delta", "threshold", "norms", "biases", "head", "warmup_epochs"), _NOT_NEGATIVE),
-    **dict.fromkeys(("dropout", "smoothing", "pct_start", "anneal", "factor", "final", "published"), _SHARE),
-    "bn_momentum": _SHARE,
-    **dict.fromkeys(("momentum", "dampening", "betas", "val_fraction", "decay", "start"), _SHARE_BELOW_1),
-    **dict.fromkeys(("base_momentum", "max_momentum", "sgd_momentum"), _SHARE_BELOW_1),
-    **dict.fromkeys(("mean", "logit_scale"), Range(lambda x: True, "a finite number")),
-    "num_classes": Range(lambda x: x >= 2, "a whole number from 2 on", whole=True),
-    "magnitude": Range(lambda x: 0 <= x <= 30, "a whole number from 0 to 30", whole=True),
+    name: limit
+    for limit, names in {
+        _COUNT: "epochs batch_size filters widths blocks stages hidden depth step_size T_max T_0 T_mult "
+        "num_train num_test train_size accumulate_grad_batches check_val_every_n_epoch total_steps ns_steps "
+        "update_every_n_steps frequency num_nodes jobs_per_device every every_epochs "
+        "timeout_min signal_delay_s array_parallelism nodes tasks_per_node gpus_per_node gpus_per_task "
+        "cpus_per_task cpus_per_gpu mem_gb",
+        _COUNT_OR_NONE: "patience cooldown padding size num_ops total_iters at max_num_timeout max_retries",
+        _SEED: "seed split_seed data_seed",
+        _POSITIVE: "limit_train_batches limit_val_batches limit_test_batches lr max_lr eps std div_factor "
+        "final_div_factor every_minutes etas relative sgd_lr",
+        _NOT_NEGATIVE: "num_cpus num_gpus l1 grad_clip weight_decay alpha gamma negative_slope eta_min min_lr "
+        "min_delta threshold norms biases head warmup_epochs",
+        _SHARE: "dropout smoothing pct_start anneal factor final published bn_momentum",
+        _SHARE_BELOW_1: "momentum dampening betas val_fraction decay start base_momentum max_momentum sgd_momentum",
+        Range(lambda x: True, "a finite number"): "mean logit_scale",
+        Range(lambda x: x >= 2, "a whole number from 2 on", whole=True): "num_classes",
+        Range(lambda x: 0 <= x <= 30, "a whole number from 0 to 30", whole=True): "magnitude",
+    }.items()
+    for name in names.split()
 }
 # Keys that null switches off, though their option gives a value.
 _NULLABLE = ("grad_clip", "every_minutes")

@@ -14,11 +14,7 @@ _LARGE_RATIO = 10  # of averaging.lr to optimizer.lr
 
 
 def check_together(config: Mapping[str, Any]) -> None:
-    """Refuse settings without a meaning together.
-
-    Raises:
-        ValueError: In one line.
-    """
+    """Raise `UsageError` for settings without a meaning together."""
     if config["retrain"] and config["resume"] not in (None, "auto"):
         raise UsageError("retrain=true trains from the start, and resume= continues a run; leave one of them out")
     _check_protocol(config)
@@ -84,15 +80,7 @@ def _check_schedule(scheduler: Mapping[str, Any], epochs: float) -> None:
 
 
 def check_typed(config: Mapping[str, Any], typed: Collection[str]) -> None:
-    """Refuse typed settings without effect.
-
-    Args:
-        config: The composition.
-        typed: The keys that the command line sets.
-
-    Raises:
-        ValueError: In one line.
-    """
+    """Raise `UsageError` for a setting without effect among `typed`, the keys that the command line sets."""
     for key in ("optimizer.momentum", "optimizer.sgd_momentum", "optimizer.betas"):
         if key in typed and config["scheduler"].get("cycle_momentum"):
             raise UsageError(

@@ -65,7 +65,8 @@ def check_own_options(loader: Loader) -> None:
     """Raise `UsageError` for a key in a user's option that our own option of the same target lacks."""
     for group, option in loader.choices.items():
         settings = loader.before_values.get(group)
-        if not isinstance(settings, DictConfig) or "_target_" not in settings or schema.is_own(group, option):
+        is_own = (schema.conf_folder() / group / f"{option}.yaml").is_file()
+        if is_own or not isinstance(settings, DictConfig) or "_target_" not in settings:
             continue
         theirs = schema.settings_of(group, str(settings._target_))
         for key in settings:
@@ -92,10 +93,6 @@ def reworded(error: Exception, loader: Loader) -> str:
 
 
 def composed(lines: Sequence[str]) -> dict[str, Any]:
-    """What a command line composes, plain values.
-
-    Raises:
-        ValueError: It cannot be composed.
-    """
+    """What a command line composes, plain values; raises `UsageError` if it cannot be composed."""
     with composing():
         return naming.plain(compose("train", list(lines), return_hydra_config=True))

@@ -70,19 +70,16 @@ class Loader(ConfigLoaderImpl):
         for named in result.defaults_list or []:
             if isinstance(named, GroupDefault) and named.override:
                 group, option = str(named.group).lstrip("/"), str(named.value)
-                self._drop_unless_chosen(config, group, option, kind)
                 if kind == "study":
                     self.study_options[group] = option
+                if self.choices.get(group) != option and group in config:
+                    with open_dict(config):
+                        self.dropped |= {f"{group}.{key}": kind for key in config.pop(group)}
         if kind == "study":
             self.axes = self._with_axes(config, self.axes)
         elif kind == "search":
             self.space = self._with_axes(config, self.space)
         return result
-
-    def _drop_unless_chosen(self, config: DictConfig, group: str, option: str, kind: str) -> None:
-        if self.choices.get(group) != option and group in config:
-            with open_dict(config):
-                self.dropped |= {f"{group}.{key}": kind for key in config.pop(group)}
 
     def _with_axes(self, config: DictConfig, others: Any) -> Any:
         with open_dict(config):

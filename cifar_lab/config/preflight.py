@@ -68,7 +68,10 @@ class _Check:
         study = studies.chosen(overrides)
         if study is not None and self.line.resumed is None:
             composition.check_options(study, self.loader, self.search)
-            axes = self._axes(study)
+            try:
+                axes = studies.axes(str(study.input_line), self.loader, self.search)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise UsageError(composition.reworded(error, self.loader)) from None
             options = studies.options_of_axes(axes, overrides, self.loader)
             overrides = parsed_words([*studies.expanded(overrides, study, axes), *options], self.loader)
             self.is_sweep = True
@@ -126,12 +129,6 @@ class _Check:
             self.notes,
         )
 
-    def _axes(self, study: Override) -> list[Override]:
-        try:
-            return studies.axes(str(study.input_line), self.loader, self.search)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UsageError(composition.reworded(error, self.loader)) from None
-
     def _check_overrides(self, overrides: Sequence[Override]) -> None:
         for override in overrides:
             line = override.input_line
@@ -171,25 +168,18 @@ class _Check:
         if self.line.resumed is not None:
             merged = resume.merged(Run(self.line.resumed), plain, self.line.typed)
             checks.check_values(merged, known, foreign)
+        notes = []
         for group in dict.fromkeys(key.partition(".")[0] for key in loader.dropped):
             keys = [key for key in loader.dropped if key.startswith(f"{group}.")]
             whose = f"the {loader.dropped[keys[0]]}'s, whose {' and '.join(keys)} fall away"
-            self._note(f"{group}={loader.choices[group]} replaces {whose}")
-        for line in (*targets.moved(plain), *combinations.notes(plain)):
-            self._note(line)
+            notes.append(f"{group}={loader.choices[group]} replaces {whose}")
+        notes += [*targets.moved(plain), *combinations.notes(plain)]
+        self.notes += [note for note in notes if note not in self.notes]
         return config, plain
-
-    def _note(self, line: str) -> None:
-        if line not in self.notes:
-            self.notes.append(line)
 
 
 def parsed_words(words: Sequence[str], loader: Loader) -> list[Override]:
-    """Parse words of a command line.
-
-    Raises:
-        ValueError: They cannot be parsed; in one line.
-    """
+    """Parse words of a command line; raise `UsageError` if that cannot be done."""
     if sum(word.count("${") for word in words) > _MAX_INTERPOLATIONS:
         raise UsageError(f"a command line takes {_MAX_INTERPOLATIONS} interpolations, ${{...}}, at most")
     try:

@@ -68,11 +68,6 @@ def conf_folder() -> Path:
     raise FileNotFoundError(f"no conf/train.yaml in or beside {package}; install the package again")
 
 
-def is_own(group: str, option: str) -> bool:
-    """Whether the project itself brings this option."""
-    return (conf_folder() / group / f"{option}.yaml").is_file()
-
-
 @cache
 def settings_of(group: str, target: str) -> frozenset[str]:
     """The keys of the project's own option of a target; empty where it has none."""

@@ -17,11 +17,7 @@ GROUP = "study"
 
 
 def chosen(overrides: Iterable[Override], group: str = GROUP) -> Override | None:
-    """The override that chooses a study, or what else has axes; None without one.
-
-    Raises:
-        ValueError: Several are asked for at once.
-    """
+    """The override that chooses a study, or what else has axes; None without one, `UsageError` for several."""
     found = [override for override in overrides if override.key_or_group == group]
     if len(found) > 1 or any(override.is_sweep_override() for override in found):
         line = " ".join(str(override.input_line) for override in found)
@@ -57,12 +53,9 @@ def options_of_axes(axes: Iterable[Override], overrides: Iterable[Override], loa
 
 
 def as_overrides(choice: str, written: Any, loader: Loader) -> list[Override]:
-    """The axes of a file, chosen by `choice`, as if they were typed: what it has under `axes:`.
-
-    Raises:
-        ValueError: They are none.
-    """
-    if not isinstance(written, dict) or not all(map(_is_axis, written.values())) or not written:
+    """What a file, chosen by `choice`, has under `axes:`, as if it was typed; raises `UsageError` if it is no axes."""
+    listed = written.values() if isinstance(written, dict) else ()
+    if not listed or any(values in ([], "") or isinstance(values, dict) for values in listed):
         raise UsageError(
             f"{choice}: its file needs its axes under `axes:`, as `loss: [ce, mse]` and `seed: range(0,3)`"
         )
@@ -104,10 +97,6 @@ def _swept(override: Override) -> str:
     line = str(override.input_line)
     key, _, value = line.partition("=")
     return line if override.is_delete() or override.is_sweep_override() or not value else f"{key}=choice({value})"
-
-
-def _is_axis(values: Any) -> bool:
-    return values not in ([], "") and not isinstance(values, dict)
 
 
 def _word(value: Any) -> str:

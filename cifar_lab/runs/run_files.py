@@ -7,18 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cifar_lab.machine.exit_codes import UsageError
+from cifar_lab.runs import reading
 from cifar_lab.runs.checkpoints import read_checkpoint
 from cifar_lab.runs.labels import accuracy_digits
 from cifar_lab.runs.locks import owner
-from cifar_lab.runs.reading import (
-    UnreadableError,
-    read_arrays,
-    read_composition,
-    read_config,
-    read_metrics,
-    read_result,
-    read_status,
-)
+from cifar_lab.runs.reading import UnreadableError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +63,7 @@ class RunFiles:
     def status(self) -> dict[str, Any]:
         """The content of `status.json`; empty without one, the state `unreadable` if it cannot be read."""
         try:
-            return read_status(self.status_file)
+            return reading.read_status(self.status_file)
         except FileNotFoundError:
             return {}
         except UnreadableError as error:
@@ -83,7 +76,7 @@ class RunFiles:
             FileNotFoundError: The run has not finished.
             UnreadableError: The file is damaged.
         """
-        return read_result(self.result_file)
+        return reading.read_result(self.result_file)
 
     def finished_result(self) -> dict[str, Any] | None:
         """The result; None if the run has not finished, or its result cannot be read."""
@@ -114,7 +107,7 @@ class RunFiles:
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration; raises `UnreadableError` and `FileNotFoundError`, as what follows does."""
-        return read_config(self.config_file)
+        return reading.read_config(self.config_file)
 
     def overrides(self) -> list[str]:
         """The command line that gave the configuration."""
@@ -127,19 +120,19 @@ class RunFiles:
             `overrides`, the command line; `options`, the chosen one of each group; `interpolations`, by dotted key, for
             values that follow others; `config`, the resolved configuration, in which keys are words.
         """
-        return read_composition(self.composition_file)
+        return reading.read_composition(self.composition_file)
 
     def metrics(self) -> "pd.DataFrame":
         """One row per epoch, the later one of two; missing values are NaN, and damaged rows are left out."""
-        return read_metrics(self.metrics_file)
+        return reading.read_metrics(self.metrics_file)
 
     def steps(self) -> dict[str, np.ndarray]:
         """One array `(steps,)` per quantity."""
-        return read_arrays(self.steps_file)
+        return reading.read_arrays(self.steps_file)
 
     def probes(self) -> dict[str, np.ndarray]:
         """The arrays of `probes.npz`, `(P,)`, `(P, J)` or `(P, R)`, from `probe=gradient`."""
-        return read_arrays(self.probes_file)
+        return reading.read_arrays(self.probes_file)
 
     def snapshots(self) -> dict[int, Path]:
         """The files of the weights that were kept, by the number of epochs trained, in order."""

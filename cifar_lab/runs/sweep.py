@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cifar_lab.runs.files import fresh, remove_unfinished, replacing
+from cifar_lab.runs.files import fresh, replacing
 from cifar_lab.runs.reading import from_json
 from cifar_lab.runs.run import REPLACED, Run
 
@@ -30,10 +30,6 @@ class Sweep:
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.plan_file) as file:
             json.dump({"jobs": [list(job) for job in jobs]}, file, indent=1)
-
-    def tidy(self) -> None:
-        """Remove unfinished files of a killed process, older than an hour, as others may be writing there."""
-        remove_unfinished(self.folder, older_than=3_600)
 
     def jobs(self) -> list[list[str]]:
         """The command line of each job of the last plan; none if there is no plan to be read."""

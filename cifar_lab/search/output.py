@@ -22,22 +22,14 @@ _READING = (
 
 @dataclass(frozen=True)
 class SearchReport:
-    """The contents of a search's page.
-
-    Attributes:
-        facts: Lines about what its trials share and vary.
-        trials: In the order in which they were begun, at least one.
-        importances: How much each key matters, summing to 1; empty if too few trials have finished.
-        logarithmic: The keys that were drawn on a logarithmic scale.
-        command: Trains the best trial's settings with other seeds; empty without one.
-    """
+    """The contents of a search's page."""
 
     title: str
-    facts: Sequence[str]
-    trials: Sequence[TrialRecord]
-    importances: Mapping[str, float]
-    logarithmic: frozenset[str]
-    command: str
+    facts: Sequence[str]  # lines about what its trials share and vary
+    trials: Sequence[TrialRecord]  # in the order in which they were begun, at least one
+    importances: Mapping[str, float]  # how much each key matters, summing to 1; empty if too few trials have finished
+    logarithmic: frozenset[str]  # the keys that were drawn on a logarithmic scale
+    command: str  # trains the best trial's settings with other seeds; empty without one
 
     def frame(self) -> pd.DataFrame:
         """A row of numbers for each trial, in the order in which they were begun; accuracies from 0 to 1."""

@@ -36,21 +36,14 @@ _NOT_TYPED = {
 
 @dataclass(frozen=True)
 class Axis:
-    """A key that a search varies.
+    """A key that a search varies."""
 
-    Attributes:
-        key: As on the command line: `optimizer.lr`, or a group, `loss`.
-        choices: The values to choose from, as they are typed; empty for numbers from `low` to `high`.
-        step: Between whole numbers; None for any number between.
-        log: Whether equal factors, rather than equal differences, are equally likely at first.
-    """
-
-    key: str
-    choices: tuple[str, ...] = ()
+    key: str  # as on the command line: `optimizer.lr`, or a group, `loss`
+    choices: tuple[str, ...] = ()  # as they are typed; empty for numbers from `low` to `high`
     low: float = 0.0
     high: float = 1.0
-    step: int | None = None
-    log: bool = False
+    step: int | None = None  # between whole numbers; None for any number between
+    log: bool = False  # whether equal factors, rather than equal differences, are equally likely at first
 
     @property
     def corners(self) -> list[str]:
@@ -72,25 +65,15 @@ class Axis:
 
 @dataclass(frozen=True)
 class Search:
-    """A checked search.
+    """A checked search."""
 
-    Attributes:
-        fixed: Words that all its trials share.
-        axes: The keys that they vary.
-        name: Of the folder under `outputs/`.
-        named: The word of the command line that sets the name.
-        settings: Those of the first corner that can change numbers, by name.
-        epochs: Of each trial, at that corner.
-        flags: Hydra's, for each trial.
-    """
-
-    fixed: tuple[str, ...]
-    axes: tuple[Axis, ...]
-    name: str
-    named: str
-    settings: Mapping[str, Any]
-    epochs: int
-    flags: tuple[str, ...] = ()
+    fixed: tuple[str, ...]  # words that all its trials share
+    axes: tuple[Axis, ...]  # the keys that they vary
+    name: str  # of the folder under `outputs/`
+    named: str  # the word of the command line that sets the name
+    settings: Mapping[str, Any]  # those of the first corner that can change numbers, by name
+    epochs: int  # of each trial, at that corner
+    flags: tuple[str, ...] = ()  # Hydra's, for each trial
 
     def command(self, words: Sequence[str]) -> list[str]:
         """The command line of the trial with `words` for the axes: an ordinary run, found again by its settings."""

@@ -30,20 +30,10 @@ class SearchFolder:
         self.table_csv = self.folder / "search.csv"
         self.history_figure = self.folder / "history.png"
         self.importance_figure = self.folder / "importance.png"
-        self._locks = self.folder / ".trials"
-
-    def make(self) -> None:
-        """Make the folder, and remove files that a killed process has left unfinished.
-
-        Raises:
-            OSError: It cannot be written.
-        """
-        self._locks.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(self.folder, older_than=3_600)
 
     def lock(self, number: int) -> Path:
         """The lock of a trial, which the process that trains it holds."""
-        return self._locks / f"{number}.lock"
+        return self.folder / ".trials" / f"{number}.lock"
 
 
 def check_installed() -> None:
@@ -62,7 +52,8 @@ def opened(folder: SearchFolder, definition: Mapping[str, Any], pruner: "optuna.
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.make()
+    folder.lock(0).parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder.folder, older_than=3_600)  # of a killed process; others may be writing there
     with guarded(folder.journal_file):
         try:
             study = optuna.create_study(

@@ -27,42 +27,25 @@ _BEST = 0.1  # share of the trials that PED-ANOVA compares with the rest
 
 @dataclass(frozen=True)
 class Strategy:
-    """How a search goes.
+    """How a search goes."""
 
-    Attributes:
-        startup: Trials that are drawn at random first, of which none is pruned.
-        warmup_epochs: Epochs that each trial trains before it may be pruned.
-        pruning: Whether trials are pruned.
-        seed: Of the sampler.
-    """
-
-    startup: int = 10
-    warmup_epochs: int = 1
-    pruning: bool = True
-    seed: int = 0
+    startup: int = 10  # trials that are drawn at random first, of which none is pruned
+    warmup_epochs: int = 1  # epochs that each trial trains before it may be pruned
+    pruning: bool = True  # whether trials are pruned
+    seed: int = 0  # of the sampler
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial in plain values.
+    """A trial in plain values."""
 
-    Attributes:
-        number: From 0, in the order in which they were begun.
-        values: Of each key, as one would type it.
-        state: finished, pruned, diverged, failed, interrupted or running.
-        accuracy: `val/acc` of the chosen epoch, from 0 to 1, if it has finished.
-        reports: `val/acc` by epoch, from 1.
-        folder: Of its run, from the search's; None before it has ended.
-        error: Why it has failed or diverged.
-    """
-
-    number: int
-    values: Mapping[str, str]
-    state: str
-    accuracy: float | None = None
-    reports: Mapping[int, float] = field(default_factory=dict)
-    folder: str | None = None
-    error: str | None = None
+    number: int  # from 0, in the order in which they were begun
+    values: Mapping[str, str]  # of each key, as one would type it
+    state: str  # finished, pruned, diverged, failed, interrupted or running
+    accuracy: float | None = None  # `val/acc` of the chosen epoch, from 0 to 1, if it has finished
+    reports: Mapping[int, float] = field(default_factory=dict)  # `val/acc` by epoch, from 1
+    folder: str | None = None  # of its run, from the search's; None before it has ended
+    error: str | None = None  # why it has failed or diverged
 
     @property
     def epoch(self) -> int:
@@ -84,18 +67,13 @@ def best_of(trials: Sequence[TrialRecord]) -> TrialRecord | None:
 
 
 class Trial:
-    """One of a search's trials, while this process holds it.
-
-    Attributes:
-        number: From 0.
-        words: Its values, as words of a command line.
-    """
+    """One of a search's trials, while this process holds it."""
 
     def __init__(self, trials: "Trials", trial: "optuna.Trial") -> None:
         self._trials = trials
         self._trial = trial
-        self.number = trial.number
-        self.words = [axis.word(_suggested(trial, axis)) for axis in trials.axes]
+        self.number = trial.number  # from 0
+        self.words = [axis.word(_suggested(trial, axis)) for axis in trials.axes]  # of a command line, its values
 
     def report(self, epoch: int, accuracy: float) -> bool:
         """Keep an epoch's `val/acc`; return whether the trial is worse than half of those that have finished."""

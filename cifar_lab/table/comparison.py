@@ -30,15 +30,10 @@ def mean_and_sd(values: np.ndarray) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Row:
-    """One composition.
+    """One composition."""
 
-    Attributes:
-        cells: The content of each varying column; empty where it is not known.
-        records: Its runs, by seed.
-    """
-
-    cells: Mapping[str, str]
-    records: tuple[Record, ...]
+    cells: Mapping[str, str]  # the content of each varying column; empty where it is not known
+    records: tuple[Record, ...]  # its runs, by seed
 
     @property
     def label(self) -> str:

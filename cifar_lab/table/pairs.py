@@ -1,7 +1,7 @@
 """The best composition of a table against each other one, paired by seed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,37 +21,19 @@ HALF_A_POINT = 0.005
 
 @dataclass(frozen=True)
 class Pair:
-    """The difference of two test accuracies.
+    """The difference of two test accuracies."""
 
-    Attributes:
-        first: Name of the composition or run from which `second` is subtracted.
-        second: Name of the other one.
-        accuracies: Of both, from 0 to 1, over the seeds or images that they share.
-        paired_by: `seed`: paired t-test; `image`: McNemar's test.
-        number: Of seeds, or of images.
-        difference: `first` less `second`.
-        interval: Its 95 % confidence interval, for this pair alone.
-        p: Two-sided.
-        adjusted: `p` by Holm's correction over the pairs.
-        seeds_needed: To find a difference of half a point at power 0.8, with the deviation of these seeds.
-        discordant: Number of images that `first` alone, and `second` alone, classifies correctly.
-    """
-
-    first: str
-    second: str
-    accuracies: tuple[float, float]
-    paired_by: str
-    number: int
-    difference: float
-    interval: Interval
-    p: float
-    adjusted: float
-    seeds_needed: int | None = None
-    discordant: tuple[int, int] | None = None
-
-    def plain(self) -> dict[str, Any]:
-        """The attributes, by name."""
-        return asdict(self)
+    first: str  # name of the composition or run from which `second` is subtracted
+    second: str  # name of the other one
+    accuracies: tuple[float, float]  # of both, from 0 to 1, over the seeds or images that they share
+    paired_by: str  # `seed`: paired t-test; `image`: McNemar's test
+    number: int  # of seeds, or of images
+    difference: float  # `first` less `second`
+    interval: Interval  # its 95 % confidence interval, for this pair alone
+    p: float  # two-sided
+    adjusted: float  # `p` by Holm's correction over the pairs
+    seeds_needed: int | None = None  # to find half a point at power 0.8, with the deviation of these seeds
+    discordant: tuple[int, int] | None = None  # images that `first` alone, and `second` alone, classifies correctly
 
     def words(self) -> str:
         """One line, in percentage points."""
@@ -71,19 +53,11 @@ class Pair:
 
 
 def check_comparable(records: Sequence[Record]) -> None:
-    """Refuse finished runs whose test accuracies do not compare.
-
-    Raises:
-        ValueError: They have different test sets or protocols.
-    """
-    for name, of in (("protocols", _protocol), ("test sets", _test_set)):
+    """Raise `UsageError` for finished runs of different test sets or protocols, whose accuracies do not compare."""
+    for name, of in (("protocols", lambda record: f"protocol={record.protocol}"), ("test sets", _test_set)):
         different = sorted({of(record) for record in records})
         if len(different) > 1:
             raise UsageError(f"runs of different {name} do not compare: {'; '.join(different)}")
-
-
-def _protocol(record: Record) -> str:
-    return f"protocol={record.protocol}"
 
 
 def _test_set(record: Record) -> str:

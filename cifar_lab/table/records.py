@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from cifar_lab.runs import Archive, Record, Run, from_yaml, job_key, read_run
@@ -84,11 +85,7 @@ def _missing(job: Sequence[str], others: Sequence[Record]) -> Record:
 
 def _value(text: str) -> Any:
     """A value as it is typed; YAML takes `1e-3` for a word."""
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        return from_yaml(text)
-    except ValueError:
-        return text
+    for parse in (float, from_yaml):
+        with suppress(ValueError):
+            return parse(text)
+    return text

@@ -19,17 +19,11 @@ _SIZES = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network without its activation, which no shape tells.
+    """A network without its activation, which no shape tells."""
 
-    Attributes:
-        option: The option of `model` that it is a form of.
-        target: Its class.
-        arguments: Of that class, but for the activation.
-    """
-
-    option: str
-    target: str
-    arguments: Mapping[str, Any]
+    option: str  # the option of `model` that it is a form of
+    target: str  # its class
+    arguments: Mapping[str, Any]  # of that class, but for the activation
 
     def __str__(self) -> str:
         """As on a command line, such as `cnn filters=[64,128,256] bn=true`."""

@@ -4,9 +4,9 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -27,34 +27,36 @@ Networks = Annotated[
 ]
 
 
+def _option(text: str, *flags: str) -> Any:
+    return typer.Option(*flags, help=text)
+
+
 @dataclass(frozen=True)
 class Said:
-    """What a command line says of a network; None leaves it to the run or the file.
-
-    Attributes:
-        model: An option of `model`, which the weights have to be of.
-        bn: Whether it has BatchNorm.
-        activation: An option of `activation`.
-        negative_slope: Of a LeakyReLU, below 0.
-        mean: Per channel, subtracted from images from 0 to 1.
-        std: Per channel, divided by.
-        precision: Lightning's name of the precision that it computes in.
-        data_root: The folder of CIFAR-10.
-        allow: Packages whose components may run.
+    """What a command line says of a network, with the help of each option; None leaves it to the run or the file.
 
     Raises:
         ValueError: A value is out of its range.
     """
 
-    model: str | None = None
-    bn: bool | None = None
-    activation: str | None = None
-    negative_slope: float | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    precision: str | None = None
-    data_root: Path | None = None
-    allow: Sequence[str] = ()
+    model: Annotated[str | None, _option("Refuse weights of another model, such as vgg_a, an option of model.")] = None
+    bn: Annotated[bool | None, _option("Refuse weights without, or with, BatchNorm.", "--bn/--no-bn")] = None
+    activation: Annotated[
+        str | None, _option("Of a file alone: its activation, where its name says none, or a wrong one.")
+    ] = None
+    negative_slope: Annotated[float | None, _option("Of a file alone: of its LeakyReLU.")] = None
+    mean: Annotated[
+        tuple[float, ...] | None,
+        _option("Of a file alone: what is subtracted from images from 0 to 1, as 0.5,0.5,0.5."),
+    ] = None
+    std: Annotated[tuple[float, ...] | None, _option("Of a file alone: what they are divided by.")] = None
+    precision: Annotated[
+        str | None, _option("Lightning's name, as 32-true; default: the run's, of a file alone 32-true.")
+    ] = None
+    data_root: Annotated[Path | None, _option("The folder of CIFAR-10; default: the run's, else CIFAR_LAB_DATA's.")] = (
+        None
+    )
+    allow: Annotated[Sequence[str], _option("A package whose components may run; may be repeated.")] = ()
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -69,13 +71,20 @@ class Said:
         return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
 
 
+# The types of options that are text on the command line, or a list that may be missing.
+_TYPED: dict[str, Any] = {"mean": str | None, "std": str | None, "allow": list[str] | None}
+
+
 def says_of_network(without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Give a command the options that `Said` is made of, which reach it as one argument, `said`.
+    """Give a command the options of `Said`, which reach it as one argument, `said`.
 
     Args:
         without: Those that it does not take.
     """
-    added = [each for name, each in inspect.signature(_said).parameters.items() if name not in without]
+    options = {field.name: get_args(field.type) for field in fields(Said) if field.name not in without}
+    annotations = {name: Annotated[_TYPED.get(name, kind), option] for name, (kind, option) in options.items()}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    added = [inspect.Parameter(name, keyword, default=None, annotation=each) for name, each in annotations.items()]
 
     def with_them(command: Command) -> Command:
         own = inspect.signature(command)
@@ -83,8 +92,9 @@ def says_of_network(without: Collection[str] = ()) -> Callable[[Command], Comman
 
         @functools.wraps(command)
         def with_options(**arguments: Any) -> object:
-            said = _said(**{each.name: arguments.pop(each.name) for each in added})
-            return command(said=said, **arguments)
+            said = {each.name: arguments.pop(each.name) for each in added}
+            said |= {name: numbers(said[name], f"--{name}") for name in ("mean", "std") if name in said}
+            return command(said=Said(**{**said, "allow": tuple(said["allow"] or ())}), **arguments)
 
         # typer reads both.
         with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -95,40 +105,8 @@ def says_of_network(without: Collection[str] = ()) -> Callable[[Command], Comman
     return with_them
 
 
-def _said(
-    *,
-    model: Annotated[
-        str | None, typer.Option(help="Refuse weights of another model, such as vgg_a, an option of model.")
-    ] = None,
-    bn: Annotated[bool | None, typer.Option("--bn/--no-bn", help="Refuse weights without, or with, BatchNorm.")] = None,
-    activation: Annotated[
-        str | None, typer.Option(help="Of a file alone: its activation, where its name says none, or a wrong one.")
-    ] = None,
-    negative_slope: Annotated[float | None, typer.Option(help="Of a file alone: of its LeakyReLU.")] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Of a file alone: what is subtracted from images from 0 to 1, as 0.5,0.5,0.5.")
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="Of a file alone: what they are divided by.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="Lightning's name, as 32-true; default: the run's, of a file alone 32-true.")
-    ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="The folder of CIFAR-10; default: the run's, else CIFAR_LAB_DATA's.")
-    ] = None,
-    allow: Annotated[
-        list[str] | None, typer.Option(help="A package whose components may run; may be repeated.")
-    ] = None,
-) -> Said:
-    means, stds = numbers(mean, "--mean"), numbers(std, "--std")
-    return Said(model, bn, activation, negative_slope, means, stds, precision, data_root, tuple(allow or ()))
-
-
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    """Parse an option's numbers, joined by commas.
-
-    Raises:
-        ValueError: A part is no finite number.
-    """
+    """Parse an option's numbers, joined by commas; raise `UsageError` if a part is no finite number."""
     if text is None:
         return None
     try:
@@ -141,11 +119,7 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
 
 
 def check_there(networks: Iterable[Path]) -> None:
-    """Refuse what is neither a run's folder nor a file.
-
-    Raises:
-        ValueError: In one line that says what to name.
-    """
+    """Raise `UsageError` for what is neither a run's folder nor a file."""
     for path in networks:
         if path.is_dir() and not is_run(path):
             raise UsageError(f"{path} is no run; name a run's folder, which holds a status.json, or a file of weights")
@@ -154,11 +128,7 @@ def check_there(networks: Iterable[Path]) -> None:
 
 
 def with_runs_below(networks: Sequence[Path]) -> list[Path]:
-    """Replace each folder that is no run by the runs in it.
-
-    Raises:
-        ValueError: One does not exist, or holds no run.
-    """
+    """Replace each folder that is no run by the runs in it; raise `UsageError` if one does not exist or has none."""
     found: list[Path] = []
     for path in networks:
         below = [run.folder for run in find_runs(path)] if path.is_dir() else []

@@ -22,25 +22,15 @@ _KINDS = {"model": dict, "architecture": str, "mean": list, "std": list, "classe
 
 @dataclass(frozen=True)
 class Description:
-    """A trained network without its weights, in plain values.
+    """A trained network without its weights, in plain values."""
 
-    Attributes:
-        model: The option that makes the network, with `_target_`.
-        architecture: The same in a few words.
-        mean: Per channel, subtracted from images from 0 to 1.
-        std: Per channel, divided by.
-        classes: Their names, in the order of the logits.
-        names: Of the weights, in the network's order, which safetensors does not keep.
-        facts: What is known of it, by the names of `docs/run_directory.md`.
-    """
-
-    model: Mapping[str, Any]
-    architecture: str
-    mean: Sequence[float]
-    std: Sequence[float]
-    classes: Sequence[str]
-    names: Sequence[str]
-    facts: Mapping[str, Any]
+    model: Mapping[str, Any]  # the option that makes the network, with `_target_`
+    architecture: str  # the same in a few words
+    mean: Sequence[float]  # per channel, subtracted from images from 0 to 1
+    std: Sequence[float]  # per channel, divided by
+    classes: Sequence[str]  # their names, in the order of the logits
+    names: Sequence[str]  # of the weights, in the network's order, which safetensors does not keep
+    facts: Mapping[str, Any]  # what is known of it, by the names of `docs/run_directory.md`
 
     def text(self, **more: Any) -> str:
         """As JSON, with further plain values."""

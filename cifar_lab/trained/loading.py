@@ -3,10 +3,10 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from cifar_lab.config import build, resolved, saved
@@ -21,9 +21,6 @@ from cifar_lab.trained.arguments import Said, check_there
 from cifar_lab.trained.files import SAFETENSORS, Description, read, reason
 from cifar_lab.trained.network import Trained
 from cifar_lab.trained.published_files import completed
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 _FACTS = (
     *("name", "seed", "protocol", "fingerprint", "test/acc", "test/acc_final", "val/acc", "best_epoch", "epochs"),
@@ -157,11 +154,7 @@ def _check_description(
 
 
 def _network(making: Mapping[str, Any], state: Mapping[str, Tensor], path: Path, words: str, said: Said) -> nn.Module:
-    """Make the network that an option describes, with the weights of a file.
-
-    Raises:
-        ValueError: The weights are another network's, or the option makes none.
-    """
+    """Make the network that an option describes, with the weights of a file, which must be its own."""
     try:
         if not said.allow:  # first without memory: it may be far larger than the weights
             with torch.device("meta"):
@@ -202,7 +195,7 @@ def _check_asked(path: Path, state: Mapping[str, Tensor], said: Said, option: st
         raise UsageError(f"{path} is {described(state)}; asked for {' '.join(asked)}")
 
 
-def _native(config: "DictConfig", run: Run, said: Said) -> tuple[hardware.Native, list[str]]:
+def _native(config: DictConfig, run: Run, said: Said) -> tuple[hardware.Native, list[str]]:
     """How to compute: as the run did if this machine does that natively; and notes about what differs."""
     accelerator, recorded = str(config.trainer.accelerator), run.status().get("precision", config.trainer.precision)
     layout, notes = str(run.status().get("memory_format", config.trainer.memory_format)), []

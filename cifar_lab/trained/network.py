@@ -6,65 +6,44 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric import Fabric
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from cifar_lab.config import build
 from cifar_lab.data import files
-from cifar_lab.data.datamodule import CIFAR10DataModule
+from cifar_lab.data.datamodule import CIFAR10DataModule, InMemoryDataModule
 from cifar_lab.data.loader import normalise
 from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 from cifar_lab.runs.labels import holds_out
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from cifar_lab.data.datamodule import InMemoryDataModule
-
 _CIFAR10 = f"{CIFAR10DataModule.__module__}.{CIFAR10DataModule.__qualname__}"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network with what it takes to use it.
+    """A trained network with what it takes to use it."""
 
-    Attributes:
-        label: The run's folder, or the file.
-        weights: The file of the weights.
-        run: The run that trained it; None for a file alone.
-        config: The run's configuration; None for a file alone.
-        model: On its device, in evaluation mode, in float32; maps normalised images to logits.
-        making: The option that makes the network, plain values with `_target_`.
-        architecture: The same in a few words.
-        mean: Per channel, subtracted from images from 0 to 1.
-        std: Per channel, divided by.
-        classes: Their names, in the order of the logits.
-        native: The device, the precision and the layout that it computes in.
-        facts: What is known of it, by the names of `docs/run_directory.md`: `test/acc`, `fingerprint` and so on.
-        assumed: A line for each value that nothing says.
-        data_root: The folder of CIFAR-10 that the command line names.
-    """
-
-    label: str
-    weights: Path
-    run: Run | None
-    config: "DictConfig | None"
-    model: nn.Module
-    making: Mapping[str, Any]
-    architecture: str
-    mean: Sequence[float]
-    std: Sequence[float]
-    classes: Sequence[str]
-    native: hardware.Native
-    facts: Mapping[str, Any]
-    assumed: Sequence[str]
-    data_root: Path | None = None
+    label: str  # the run's folder, or the file
+    weights: Path  # the file of the weights
+    run: Run | None  # the run that trained it; None for a file alone
+    config: DictConfig | None  # the run's configuration; None for a file alone
+    model: nn.Module  # on its device, in evaluation mode, in float32; maps normalised images to logits
+    making: Mapping[str, Any]  # the option that makes the network, plain values with `_target_`
+    architecture: str  # the same in a few words
+    mean: Sequence[float]  # per channel, subtracted from images from 0 to 1
+    std: Sequence[float]  # per channel, divided by
+    classes: Sequence[str]  # their names, in the order of the logits
+    native: hardware.Native  # the device, the precision and the layout that it computes in
+    facts: Mapping[str, Any]  # what is known of it, by the names of `docs/run_directory.md`, such as `test/acc`
+    assumed: Sequence[str]  # a line for each value that nothing says
+    data_root: Path | None = None  # the folder of CIFAR-10 that the command line names
 
     def logits(self, images: Tensor) -> Tensor:
         """Map normalised images `(N, 3, 32, 32)` to float32 logits `(N, num_classes)` on its device."""
@@ -109,7 +88,7 @@ class Trained:
         fabric = Fabric(accelerator=accelerator, devices=1, precision=self.native.precision)  # type: ignore[arg-type]
         return fabric.setup_module(self.model).eval()
 
-    def datamodule(self, *, augment: bool = False) -> "InMemoryDataModule":
+    def datamodule(self, *, augment: bool = False) -> InMemoryDataModule:
         """The images that it was trained, validated and tested on; for a file alone, all of CIFAR-10.
 
         The folder is the one that the command line names, else the run's if it exists on this machine, else

@@ -1,8 +1,6 @@
-"""How many processes a command line asks for, and what they cannot train together."""
+"""How many processes a command line asks for; what they cannot train together is in `test_preflight.py`."""
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -10,42 +8,11 @@ from cifar_lab.config import here, resolved
 from cifar_lab.config.combinations import notes
 from cifar_lab.config.devices import check_devices, processes
 from cifar_lab.machine import hardware, torchrun
-from tests.config.typed import PARSER, check_typed
-from tests.conftest import TINY, Compose, Outcome, refusal
+from tests.config.typed import PARSER
+from tests.conftest import TINY, Compose
 
-Lab = Callable[..., Outcome]
 # Two processes here, of two machines.
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}
-
-
-REFUSED = {
-    "trainer.devices=0": ("trainer.devices=0", "[0,1]", "auto"),
-    "trainer.devices='0,1'": ("trainer.devices=0,1", "[0,1]", "auto"),
-    "trainer.devices=true": ("trainer.devices=True", "[0,1]", "auto"),
-    "trainer.strategy=fsdp": ("trainer.strategy=fsdp", "auto", "ddp"),
-    "trainer.num_nodes=2": ("trainer.num_nodes=2", "torchrun", "--nnodes=2", "docs/scaling.md"),
-    "trainer.devices=7": ("batch_size=6", "7"),
-    "trainer.devices=2 trainer.sync_batchnorm=true": ("trainer.sync_batchnorm=true", "bn=false"),
-    "trainer.devices=2 probe=gradient": ("trainer.devices=2", "probe="),
-    "trainer.devices=2 trainer.accelerator=mps": ("trainer.devices=2", "trainer.accelerator=mps"),
-    "trainer.devices=2 jobs_per_device=2": ("trainer.devices=2", "jobs_per_device="),
-    "trainer=ddp trainer.devices=2 compile=true cuda_graphs=true": ("trainer.devices=2", "cuda_graphs="),
-}
-
-
-@pytest.mark.parametrize("line", REFUSED)
-def test_what_cannot_be_is_refused(composed: Compose, line: str) -> None:
-    with pytest.raises(ValueError, match=r"^\S[^\n]*$") as refused:
-        check_typed(composed, line, *TINY)
-    assert [fact for fact in REFUSED[line] if fact not in str(refused.value)] == []
-
-
-@pytest.mark.parametrize(
-    "line", ["trainer.devices=2 trainer.accelerator=mps", "-m seed=0,1 trainer.devices=2 jobs_per_device=2"]
-)
-def test_what_cannot_be_is_one_line(lab: Lab, line: str) -> None:
-    refusal(lab(*TINY, *line.split()), "trainer.devices=2")
-    assert not Path("outputs").exists()
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,8 @@ SHOWN = {
     "--cfg job model=resnet18": "_target_: cifar_lab.models.ResNet",
     "--cfg job --resolve name=x epochs=7": "T_max: 7",
     "--info defaults": "model/cnn",
+    "--cfg job --resolve study=scheduler": "name: study-scheduler",
+    "--info defaults study=scheduler": "study/scheduler",
     "--shell-completion install=bash": "complete -o nospace",
     "--shell-completion install=zsh": "complete -o nospace",
     "--shell-completion install=fish": "complete -c",
@@ -153,3 +155,4 @@ def test_help_names_every_group_option_scalar_and_runnable_examples(shown: dict[
 def test_what_is_asked_for_without_training_is_shown(shown: dict[str, str]) -> None:
     for line, words in SHOWN.items():
         assert words in shown[line], line
+        assert "axes:" not in shown[line], line

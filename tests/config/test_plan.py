@@ -6,12 +6,12 @@ import pytest
 
 from cifar_lab.config import checked, combinations, preflight
 from cifar_lab.config.axes import contradictions
-from tests.conftest import TINY, Outcome, refusal
+from tests.conftest import TINY, Lab, Outcome, refusal
 
 PLAIN = [word for word in TINY if not word.startswith("epochs=")]
 
 
-def test_a_sweep_with_a_pair_that_cannot_run_is_refused_before_it_begins(lab: Any) -> None:
+def test_a_sweep_with_a_pair_that_cannot_run_is_refused_before_it_begins(lab: Lab) -> None:
     outcome: Outcome = lab("-m", *PLAIN, "averaging=none,swa", "epochs=10,2")
     refusal(outcome, "averaging.start", "2 epochs")
     assert not outcome.runs
@@ -79,7 +79,7 @@ def test_the_check_of_ten_thousand_jobs_composes_each_value_once(monkeypatch: py
     assert len(composed) == 1 + 9 + 1 + 9
 
 
-def test_a_bug_in_the_check_is_a_traceback_and_exit_1(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_the_check_is_a_traceback_and_exit_1(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(config: dict[str, Any]) -> None:
         raise KeyError("a bug")
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,7 @@ from cifar_lab.report.published import Row, Scale
 from cifar_lab.runs.fingerprints import fingerprint, leaves
 from tests.comparison import equal
 from tests.config.typed import PARSER
-from tests.conftest import TINY, Compose, Outcome, holds, refusal
-
-Lab = Callable[..., Outcome]
+from tests.conftest import TINY, Compose, Lab, refusal
 
 # What each varies, by number of values; three seeds each.
 STUDIES = {
@@ -89,17 +87,20 @@ def test_every_study_stands_here() -> None:
     assert set(FILES) == set(STUDIES)
 
 
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["last values", "all"])
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_last_value_of_each_axis_changes_its_axes_alone(name: str) -> None:
+def test_the_values_of_a_studys_axes_change_its_axes_alone(name: str, every: bool) -> None:
     axes = _axes(name)
     assert axes.pop("seed") == "range(0,3)"
-    assert {key: len({as_typed([value]) for value in values}) for key, values in axes.items()} == STUDIES[name]
-    last = [f"{key}={as_typed(values[-1:])}" for key, values in axes.items()]
-    (changed,) = _compositions([[f"study={name}", *last]])
+    words = [[f"{key}={as_typed([value])}" for value in values] for key, values in axes.items()]
+    assert {key: len(set(of_key)) for key, of_key in zip(axes, words, strict=True)} == STUDIES[name]
+    jobs = list(itertools.product(*(of_key if every else of_key[-1:] for of_key in words)))
+    changed = _compositions([[f"study={name}", *job] for job in jobs])
     config, _ = _study(name)
-    assert fingerprint(changed) != fingerprint(config)
-    before, after = ({k: v for k, v in leaves(each) if not _varies(axes, k)} for each in (config, changed))
-    assert before == after
+    assert len({fingerprint(one) for one in changed}) == len(jobs)
+    assert every or fingerprint(changed[0]) != fingerprint(config)
+    fixed = [{k: v for k, v in leaves(each) if not _varies(axes, k)} for each in (config, *changed)]
+    assert all(one == fixed[0] for one in fixed)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -110,16 +111,6 @@ def test_a_study_has_a_job_for_each_value_of_each_axis_and_each_seed(name: str) 
     assert len(set(map(frozenset, jobs))) == len(jobs) == 3 * math.prod(STUDIES[name].values())
     for key, values in {**STUDIES[name], "seed": 3}.items():
         assert len({line for job in jobs for line in job if line.startswith(f"{key}=")}) == values
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "batch_norm")) for n in STUDIES])
-@pytest.mark.usefixtures("unchecked")
-def test_the_jobs_of_a_study_differ_in_its_axes_alone(name: str) -> None:
-    jobs = [job.words for job in checked([f"study={name}", "data=synthetic"]).jobs]
-    compositions = _compositions([job for job in jobs if "seed=0" in job])
-    assert len({fingerprint(composition) for composition in compositions}) == math.prod(STUDIES[name].values())
-    first, *rest = ({k: v for k, v in leaves(each) if not _varies(STUDIES[name], k)} for each in compositions)
-    assert all(fixed == first for fixed in rest)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -145,6 +136,8 @@ def test_each_optimizer_has_its_own_rate_and_the_grid_around_it(composed: Compos
         grid = _axes(f"learning_rate_{name}")["optimizer.lr"]
         assert sorted(map(float, grid))[2] == own.lr
         assert _study(f"learning_rate_{name}")[0]["optimizer"] == own
+    # Written as in the file.
+    assert as_typed(_axes("learning_rate_adam")["optimizer.lr"]) == "1e-4,3e-4,1e-3,3e-3,1e-2"
 
 
 LANDSCAPE = [(name, rate) for name in ("vgg_a", "vgg_a_bn") for rate in ("1e-4", "5e-4", "1e-3", "2e-3")]
@@ -208,10 +201,6 @@ def test_the_command_line_narrows_lengthens_and_names_a_study(typed: str, number
     assert asked.sweep_folder == Path("outputs", folder)
 
 
-def test_rates_are_written_as_in_the_studys_file() -> None:
-    assert as_typed(_axes("learning_rate_adam")["optimizer.lr"]) == "1e-4,3e-4,1e-3,3e-3,1e-2"
-
-
 def test_the_command_line_wins_over_the_experiment_over_the_study() -> None:
     lines = [
         "experiment=vgg_a study=batch_norm bn=true",
@@ -231,22 +220,6 @@ def test_what_an_experiment_sets_falls_away_with_its_option(capsys: pytest.Captu
     assert asked.sweep_folder == Path("outputs/study-smoothing-loss_focal")
     (note,) = (line for line in capsys.readouterr().out.splitlines() if "loss" in line)
     assert {"loss=label_smoothing", "loss.alpha", "loss.gamma"} <= set(re.findall(r"[\w.=]+", note))
-
-
-REFUSED = {
-    "study=los": ("study=los", "loss", "activation", "augment"),
-    "study=loss,width": ("study=loss,width",),
-    "study=loss loss=foo": ("loss=foo", "ce"),
-    "study=smoothing loss=ce": ("loss.smoothing",),
-    "~study": ("~study",),
-    "study=loss study=width": ("study=loss study=width",),
-}
-
-
-@pytest.mark.parametrize("line", REFUSED)
-def test_what_a_study_cannot_be_is_refused_in_one_line(lab: Lab, line: str) -> None:
-    refusal(lab(*line.split(), "data=synthetic"), *REFUSED[line])
-    assert not list(Path().iterdir())
 
 
 BROKEN = {
@@ -292,17 +265,6 @@ def test_a_study_is_trained_once_and_ends_in_its_table(lab: Lab, tmp_path: Path)
     assert lab(f"resume='{first.folder}'").code == 0
     assert first.result_file.stat().st_mtime_ns == time
     refusal(lab(f"resume='{first.folder}'", "study=loss"), "resume=")
-
-
-@pytest.mark.parametrize(
-    ("flags", "facts"),
-    [("--cfg job --resolve", ("name: study-scheduler", "epochs: 70")), ("--info defaults", ())],
-)
-def test_what_only_shows_a_study_runs_nothing(lab: Lab, flags: str, facts: tuple[str, ...]) -> None:
-    outcome = lab("study=scheduler", *flags.split())
-    assert (outcome.code, outcome.stderr, outcome.runs) == (0, "", [])
-    assert "axes:" not in outcome.stdout
-    holds(outcome.stdout, "scheduler", *facts)
 
 
 def _write(folder: Path, name: str, text: str) -> None:

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,8 @@ from cifar_lab.landscape.maps.subject import Settings, load
 from cifar_lab.runs import Archive, float32_digits, read_run, weights_name
 from cifar_lab.runs.labels import holds_out, protocol_name
 from cifar_lab.train.summary import summary
-from tests.conftest import Train, refusal
+from tests.conftest import Called, Train, refusal
 from tests.kinds_of_runs import FINISHED, change
-
-Called = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +17,11 @@ from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.search import command as search_command
 from cifar_lab.search.trials import Trial
 from cifar_lab.train import fitting
-from tests.conftest import TINY, names, quick, refusal
+from tests.conftest import TINY, Called, names, quick, refusal
 
 pytest.importorskip("optuna")
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
-Command = Callable[..., tuple[int, str, str]]
 SHORT = (*TINY, "epochs=1", "logger=none", "name=found")
 LINE = ("optimizer.lr=tag(log,interval(1e-4,1e-2))", *TINY, "logger=none", "name=found")
 FOLDER, TABLE = Path("outputs/found"), Path("outputs/found/search.csv")
@@ -49,17 +47,10 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
 
 
 @pytest.fixture
-def command(called: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run `python -m cifar_lab.search` with arguments, in an empty folder and in this process."""
-    monkeypatch.chdir(tmp_path)
-    return partial(called, search.main)
-
-
-@pytest.fixture
-def again(command: Command, searched: Searched) -> Command:
-    """The same, where that search is finished."""
+def again(empty_folder: None, called: Called, searched: Searched) -> Called:
+    """Run a command where that search is finished."""
     shutil.copytree(searched.folder, FOLDER)
-    return command
+    return called
 
 
 @pytest.fixture
@@ -90,18 +81,18 @@ def test_a_search_trains_its_trials_and_prunes(searched: Searched) -> None:
     assert "optimizer.lr=" in over_seeds
 
 
-def test_what_has_been_trained_is_not_trained_again(again: Command, trainings: list[object]) -> None:
+def test_what_has_been_trained_is_not_trained_again(again: Called, trainings: list[object]) -> None:
     frame = pd.read_csv(TABLE)
-    assert again(*LINE, "--trials", 3)[0] == 0
+    assert again(search.main, *LINE, "--trials", 3)[0] == 0
     Path("outputs/found/trials.journal").unlink()
-    assert again(*LINE, "--trials", 1)[0] == 0
+    assert again(search.main, *LINE, "--trials", 1)[0] == 0
     found, known = (each[:1].dropna(axis=1) for each in (pd.read_csv(TABLE), frame))
     pd.testing.assert_frame_equal(found, known, check_dtype=False)
     assert not trainings
 
 
 def test_a_pruned_trial_is_listed_and_compared_as_one_and_can_be_trained_to_its_end(
-    again: Command, called: Command
+    again: Called, called: Called
 ) -> None:
     assert "pruned" in called(status.main, "outputs")[1]
     assert called(table.main, FOLDER)[0] == 0
@@ -112,7 +103,7 @@ def test_a_pruned_trial_is_listed_and_compared_as_one_and_can_be_trained_to_its_
     assert (result["status"], result["epochs"]) == ("finished", 2)
 
 
-def test_a_trial_is_the_run_that_its_settings_are(again: Command) -> None:
+def test_a_trial_is_the_run_that_its_settings_are(again: Called) -> None:
     run = next(run for run in find_runs(FOLDER) if run.has_result())
     result = run.result()
     own = train.run([*(line for line in run.overrides() if not line.startswith("name=")), "hydra.run.dir=alone"])
@@ -120,14 +111,14 @@ def test_a_trial_is_the_run_that_its_settings_are(again: Command) -> None:
     assert [own[name] for name in ("val/acc", "test/acc")] == [result[name] for name in ("val/acc", "test/acc")]
 
 
-def test_another_search_of_the_same_name_is_refused(again: Command) -> None:
-    refusal(again(*LINE, "epochs=1", "--trials", 1), "settings.epochs", "name=")
+def test_another_search_of_the_same_name_is_refused(again: Called) -> None:
+    refusal(again(search.main, *LINE, "epochs=1", "--trials", 1), "settings.epochs", "name=")
 
 
 def test_settings_that_are_drawn_twice_are_trained_once_and_those_that_diverge_end_no_search(
-    command: Command, trainings: list[object]
+    called: Called, trainings: list[object]
 ) -> None:
-    assert command("optimizer.lr=1e-3,1e30", *SHORT, "grad_clip=0", "bn=false", "--trials", 4)[0] == 0
+    assert called(search.main, "optimizer.lr=1e-3,1e30", *SHORT, "grad_clip=0", "bn=false", "--trials", 4)[0] == 0
     assert len(trainings) == 2
     assert {run.state() for run in find_runs(FOLDER)} == {"finished", "diverged"}
     frame = pd.read_csv(TABLE)
@@ -138,7 +129,7 @@ def test_settings_that_are_drawn_twice_are_trained_once_and_those_that_diverge_e
 
 
 def test_after_a_failure_and_after_a_signal_the_same_command_resumes_the_search(
-    command: Command, searched: Searched, monkeypatch: pytest.MonkeyPatch
+    called: Called, searched: Searched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = (*LINE, "--trials", 1)
     with monkeypatch.context() as broken:
@@ -147,7 +138,7 @@ def test_after_a_failure_and_after_a_signal_the_same_command_resumes_the_search(
             raise RuntimeError("memory")
 
         broken.setattr(fitting, "trained", fails)
-        code, _, err = command(*line)
+        code, _, err = called(search.main, *line)
     assert code == 1
     names(err.splitlines()[-1], "trial 0")
     assert pd.read_csv(TABLE)["state"].tolist() == ["failed"]
@@ -160,12 +151,12 @@ def test_after_a_failure_and_after_a_signal_the_same_command_resumes_the_search(
         return keep(trial, epoch, accuracy)
 
     monkeypatch.setattr(Trial, "report", report)
-    code, _, err = command(*line)
+    code, _, err = called(search.main, *line)
     assert code == 143
     names(err, "SIGTERM")
     assert pd.read_csv(TABLE)["state"].tolist() == ["interrupted"]
 
-    assert command(*line)[0] == 0
+    assert called(search.main, *line)[0] == 0
     resumed, undisturbed = (
         pd.read_csv(path)[:1].dropna(axis=1).drop(columns="trial")  # one that is tried again has another number
         for path in (TABLE, searched.folder / "search.csv")
@@ -174,13 +165,13 @@ def test_after_a_failure_and_after_a_signal_the_same_command_resumes_the_search(
     assert len(list(find_runs(FOLDER))) == 1
 
 
-def test_without_optuna_it_is_named_as_what_to_install(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_optuna_it_is_named_as_what_to_install(called: Called, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cifar_lab.search.storage.importlib.util.find_spec", lambda name: None)
-    refusal(command(*LINE), "optuna", "pip install 'cifar-lab[search]'")
+    refusal(called(search.main, *LINE), "optuna", "pip install 'cifar-lab[search]'")
     assert not Path("outputs").exists()
 
 
 @pytest.mark.parametrize("option", [("--trials", 0), ("--warmup", 2), ("--sampler-seed", -1), ("--trails", 3)])
-def test_an_option_that_cannot_be_is_refused(command: Command, option: tuple[str, int]) -> None:
-    refusal(command(*LINE, *option), option[0])
+def test_an_option_that_cannot_be_is_refused(called: Called, option: tuple[str, int]) -> None:
+    refusal(called(search.main, *LINE, *option), option[0])
     assert not Path("outputs").exists()

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cifar_lab.statistics.effects import of_rows, of_seeds
 from cifar_lab.statistics.power import seeds_needed
+from cifar_lab.statistics.significance import of_rows, of_seeds
 
 
 def test_the_numbers_of_cohens_tables() -> None:

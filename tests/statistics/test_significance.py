@@ -5,6 +5,7 @@ from scipy import stats
 from cifar_lab.statistics import significance
 from cifar_lab.statistics.accuracies import newcombe_interval
 from cifar_lab.statistics.paired import holm
+from cifar_lab.statistics.significance import of_rows, of_seeds, stratified_exact
 
 
 def test_a_prediction_interval_holds_the_share_that_it_says() -> None:
@@ -38,23 +39,6 @@ def test_one_in_twenty_rows_of_equal_true_accuracy_is_outside_by_chance() -> Non
     assert np.mean(outside) == pytest.approx(0.05, abs=0.015)  # by our binomial interval alone 0.167
 
 
-def test_welch_is_that_of_unequal_variances() -> None:
-    first, second = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([2.0, 2.1, 1.9, 2.0, 2.05])
-    mean, (low, high), p = significance.welch(first, second)
-    # By hand: t = 0.99 / sqrt(2.5 / 5 + 0.0055 / 5), 4.0176 degrees of freedom.
-    error = (2.5 / 5 + second.var(ddof=1) / 5) ** 0.5
-    freedom = error**4 / ((2.5 / 5) ** 2 / 4 + (second.var(ddof=1) / 5) ** 2 / 4)
-    assert mean == pytest.approx(0.99)
-    assert p == pytest.approx(2 * stats.t.sf(0.99 / error, freedom))
-    assert high - low == pytest.approx(2 * stats.t.ppf(0.975, freedom) * error)
-
-
-def test_welch_of_runs_without_noise() -> None:
-    same, other = np.full(5, 0.5), np.full(5, 0.6)
-    assert significance.welch(same, same) == (0.0, (0.0, 0.0), 1.0)
-    assert significance.welch(other, same)[2] == 0.0
-
-
 def test_rows_of_five_seeds_or_more_are_tested_with_a_correction_over_the_table() -> None:
     drawn = np.random.default_rng(2)
     rows = {"a": drawn.normal(0.9, 0.01, 5), **{name: drawn.normal(0.8, 0.01, 5) for name in "bd"}, "c": np.ones(4)}
@@ -83,3 +67,32 @@ def test_of_three_seeds_students_interval_holds_the_mean_in_95_percent_and_their
     by_t = [significance.t_interval(values) or (np.nan, np.nan) for values in drawn[:4000]]
     assert np.mean([low < 0 < high for low, high in by_t]) == pytest.approx(0.95, abs=0.01)
     assert np.mean((drawn.min(1) < 0) & (drawn.max(1) > 0)) == pytest.approx(0.75, abs=0.01)
+
+
+def test_a_difference_of_rows_is_welchs_and_a_mean_over_seeds_students() -> None:
+    drawn = np.random.default_rng(0)
+    first, second = drawn.normal(0.9, 0.01, 5), drawn.normal(0.89, 0.03, 7)
+    tested, effect = stats.ttest_ind(first, second, equal_var=False), of_rows(first, second)
+    assert effect.p(effect.mean) == pytest.approx(tested.pvalue)
+    assert effect.interval == pytest.approx(tuple(tested.confidence_interval(0.95)))
+    mean = of_seeds(first)
+    assert mean.interval == pytest.approx(significance.t_interval(first))
+    assert mean.p(mean.mean - 0.89) == pytest.approx(stats.ttest_1samp(first, 0.89).pvalue)
+
+
+def test_an_interval_touches_a_bound_at_its_own_p() -> None:
+    effect = of_seeds(np.array([0.1, 0.3, 0.2, 0.25]))
+    assert effect.p(effect.mean - effect.interval[0]) == pytest.approx(0.05)
+
+
+def test_rows_without_noise_are_equal_or_surely_not() -> None:
+    same = of_rows(np.full(5, 0.1), np.full(5, 0.1))
+    assert (same.p(same.mean), same.p(0.005), same.interval) == (1.0, 0.0, (0.0, 0.0))
+
+
+def test_the_exact_test_of_one_stratum_is_fishers_and_a_stratum_where_all_are_alike_adds_nothing() -> None:
+    three = np.array([[[3, 0], [0, 3]]])
+    assert stratified_exact(three) == pytest.approx(stats.fisher_exact(three[0]).pvalue)
+    assert stratified_exact(np.concatenate([three, [[[3, 0], [3, 0]]]])) == pytest.approx(0.1)
+    # By hand: both strata give 1/20 in one direction.
+    assert stratified_exact(np.concatenate([three, three])) == pytest.approx(2 / 400)

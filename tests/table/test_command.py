@@ -3,9 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +18,8 @@ from cifar_lab.runs import Run, find_runs
 from cifar_lab.table import output
 from cifar_lab.train import fitting
 from cifar_lab.train.command import launch, tabulate
-from tests.conftest import TINY, Outcome, holds, quick, refusal
+from tests.conftest import TINY, Called, Lab, holds, quick, refusal
 
-Lab = Callable[..., Outcome]
-Command = Callable[..., tuple[int, str, str]]
 SWEEP = ("-m", *TINY, "epochs=1", "logger=none", "loss=ce,mse", "seed=0,1")
 FOLDER = Path("outputs/loss-seed")
 
@@ -50,12 +46,6 @@ def folder(swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """A copy of that sweep in the current folder, where its command has left it."""
     monkeypatch.chdir(tmp_path)
     return Path(shutil.copytree(swept.folder, FOLDER))
-
-
-@pytest.fixture
-def command(called: Command) -> Command:
-    """Run `python -m cifar_lab.table` with arguments in this process: its exit code, and what it printed."""
-    return partial(called, table.main)
 
 
 def test_a_sweep_ends_in_its_table(swept: Swept) -> None:
@@ -114,46 +104,46 @@ def _run(folder: Path, loss: str, seed: int) -> Run:
     return run
 
 
-def test_the_command_compares_a_folder_any_time_later(folder: Path, command: Command) -> None:
+def test_the_command_compares_a_folder_any_time_later(folder: Path, called: Called) -> None:
     written = {name: (folder / name).read_bytes() for name in ("table.md", "table.csv")}
     for name in (*written, "curves.png", "accuracy.png"):
         (folder / name).unlink()
-    code, out, _ = command(folder)
+    code, out, _ = called(table.main, folder)
     assert code == 0
     assert {name: (folder / name).read_bytes() for name in written} == written
     assert (folder / "accuracy.png").exists()
     assert out.split()[:3] == ["loss", "test", "acc"]
 
 
-def test_any_runs_can_be_compared(folder: Path, command: Command, tmp_path: Path) -> None:
+def test_any_runs_can_be_compared(folder: Path, called: Called, tmp_path: Path) -> None:
     first, second = (_run(folder, loss, 0).folder for loss in ("ce", "mse"))
     Path("link").symlink_to(folder)
     for paths, seeds in (((first, second), 1), ((folder, folder, "link"), 2)):  # the same folder is one
-        code, out, _ = command(*paths, "--json")
+        code, out, _ = called(table.main, *paths, "--json")
         assert code == 0
         assert [(row["loss"], row["runs"], row["state"]) for row in json.loads(out)] == [
             ("ce", seeds, "finished"),
             ("mse", seeds, "finished"),
         ]
-    assert command(first)[0] == 0
+    assert called(table.main, first)[0] == 0
     assert not (first / "table.md").exists()  # a run's folder is not a place for a table
-    assert command(first, second, "--output", tmp_path / "both")[0] == 0
+    assert called(table.main, first, second, "--output", tmp_path / "both")[0] == 0
     assert (tmp_path / "both" / "table.csv").exists()
 
 
-def test_what_cannot_be_compared_is_named(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_compared_is_named(called: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for path in ("nowhere", "."):
-        assert path in refusal(command(path)).split(";")[0].split()
+        assert path in refusal(called(table.main, path)).split(";")[0].split()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_reader_that_has_enough_is_no_error(folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_has_enough_is_no_error(folder: Path, called: Called, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w", buffering=1, encoding="utf-8") as nobody_reads:
         monkeypatch.setattr("sys.stdout", nobody_reads)
-        code, _, err = command(folder, "--json")
+        code, _, err = called(table.main, folder, "--json")
     assert (code, err) == (0, "")
 
 

@@ -9,26 +9,17 @@ from cifar_lab.table import text
 from cifar_lab.table.comparison import Comparison, Row
 from cifar_lab.table.pairs import by_seed, check_comparable, described
 from tests.conftest import holds
+from tests.kinds_of_runs import RESULT
 
 ROWS = {"ce": [0.90, 0.91, 0.905, 0.90], "mse": [0.88, 0.89, 0.87, 0.885], "focal": [0.901, 0.909, 0.903, 0.901]}
 
 
-def _record(accuracy: float, seed: int, protocol: str = "holdout", test_size: int = 10_000) -> Record:
-    result = {
-        "test/acc": accuracy,
-        "test_size": test_size,
-        "options": {"data": "cifar10"},
-        "precision": "32-true",
-        "train_size": 45_000,
-        "epochs": 2,
-        "protocol": protocol,
-        "hardware": {"device_name": "a CPU"},
-    }
-    return Record("finished", settings={"protocol.name": protocol}, result=result, seed=seed)
-
-
 def _row(name: str, accuracies: list[float], first_seed: int = 0, **changes: object) -> Row:
-    records = [_record(accuracy, first_seed + index, **changes) for index, accuracy in enumerate(accuracies)]  # type: ignore[arg-type]
+    results = [{**RESULT, "test/acc": accuracy, **changes} for accuracy in accuracies]
+    records = [
+        Record("finished", settings={"protocol.name": result["protocol"]}, result=result, seed=seed)
+        for seed, result in enumerate(results, first_seed)
+    ]
     return Row({"loss": name}, tuple(records))
 
 

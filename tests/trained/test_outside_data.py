@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from cifar_lab import evaluate, export, predict
-from tests.conftest import TINY, Outcome, names, refusal
+from tests.conftest import TINY, Called, Lab, names, refusal
 
-Lab = Callable[..., Outcome]
 MODULE = """
 from pathlib import Path
 import numpy as np
@@ -43,7 +42,7 @@ def run(lab: Lab, outside: Callable[..., tuple[str, ...]], tmp_path: Path, monke
 
 
 def test_its_data_is_looked_for_where_it_was_and_missed_where_it_is_needed(
-    run: Path, tmp_path: Path, called: Callable[..., tuple[int, str, str]]
+    run: Path, tmp_path: Path, called: Called
 ) -> None:
     refusal(called(evaluate.main, run, "--json"), "--allow folder_lab")
     code, out, err = called(evaluate.main, run, "--json", "--allow", "folder_lab")

@@ -225,21 +225,6 @@ def test_names_that_mean_nothing_are_one_line_each_and_an_error_if_all_do(tmp_pa
         find_images(names[1:], refuse)
 
 
-def test_memory_is_flat_over_many_images(tmp_path: Path) -> None:
-    path = saved(tmp_path / "image.png", RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8))
-
-    def peak(count: int) -> int:
-        tracemalloc.start()
-        for _ in read_images([path] * count, "crop", refuse):
-            pass
-        used = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return used
-
-    peak(5)
-    assert peak(300) < peak(20) + 50_000
-
-
 def test_what_pillow_was_not_built_with_refuses_no_other_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

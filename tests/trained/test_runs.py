@@ -15,11 +15,10 @@ from torch import nn
 from cifar_lab.machine import hardware
 from cifar_lab.runs import Run
 from cifar_lab.trained import Said, load
-from tests.conftest import TINY, Outcome, Train
+from tests.conftest import TINY, Lab, Train
 from tests.kinds_of_runs import AVERAGED, EMA, FINISHED, WITHOUT_BN, change
 from tests.report_networks import ReportCNN, ReportResNet, ReportVGG
 
-Lab = Callable[..., Outcome]
 ANY_MODEL = tuple(word for word in FINISHED if not word.startswith("model."))
 SMALL_VGG = "model.stages=[[4],[8],[8,8],[8,8],[8,8]] model.hidden=8"
 STAGES = ((4,), (8,), (8, 8), (8, 8), (8, 8))

@@ -10,8 +10,7 @@ import pandas as pd
 from cifar_lab.figures import Figure
 from cifar_lab.runs.files import replacing, write_figure
 from cifar_lab.statistics.accuracies import Interval
-from cifar_lab.statistics.effects import Effect, of_seeds
-from cifar_lab.statistics.significance import bootstrap_interval, t_interval
+from cifar_lab.statistics.significance import Effect, bootstrap_interval, of_seeds, t_interval
 
 
 class Estimate(NamedTuple):

@@ -12,8 +12,7 @@ from cifar_lab.report.claims.landscape import Landscape
 from cifar_lab.report.claims.numbers import Quantity, numbers_of, of_curve, rows_of
 from cifar_lab.report.reproduction import Reproduction
 from cifar_lab.runs import Record
-from cifar_lab.statistics.effects import of_seeds, stratified_exact
-from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, SEEDS_FOR_TESTS
+from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, SEEDS_FOR_TESTS, of_seeds, stratified_exact
 from cifar_lab.table.curves import epochs_to
 
 _RATES = ("1e-4", "5e-4", "1e-3", "2e-3")

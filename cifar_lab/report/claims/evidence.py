@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cifar_lab.statistics.effects import Effect
 from cifar_lab.statistics.paired import holm
 from cifar_lab.statistics.power import seeds_needed
-from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, SEEDS_FOR_TESTS
+from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, SEEDS_FOR_TESTS, Effect
 
 VERDICTS = SUPPORTED, CONTRADICTED, INCONCLUSIVE, UNTESTED = "supported", "contradicted", "inconclusive", "untested"
 NOT_MEASURED = "not measured: no run records it yet"

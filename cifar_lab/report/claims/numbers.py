@@ -11,8 +11,7 @@ import pandas as pd
 from cifar_lab.report.claims.evidence import UNKNOWN, Condition
 from cifar_lab.report.reproduction import PROTOCOLS, Reproduction
 from cifar_lab.runs import Record
-from cifar_lab.statistics.effects import Effect, of_rows
-from cifar_lab.statistics.significance import SEEDS_FOR_TESTS
+from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Effect, of_rows
 
 NO_RUN = "no finished run of full length"
 Runs = Mapping[str, Sequence[Record]]  # by the name of their row in a claim

@@ -18,8 +18,8 @@ from cifar_lab.report.claims.evidence import (
     fact,
     judged,
 )
-from cifar_lab.statistics.effects import of_rows
 from cifar_lab.statistics.power import seeds_needed
+from cifar_lab.statistics.significance import of_rows
 
 
 def claim(*conditions: Condition | None, words: str = "") -> Claim:
