@@ -20,6 +20,7 @@ from cifar_lab.data.datamodule import CIFAR10DataModule, InMemoryDataModule, Syn
 from cifar_lab.data.files import FILES
 from cifar_lab.data.images import DataError, LabelledImages
 from cifar_lab.data.loader import BatchLoader
+from tests.train.fits import fit
 
 NUM_TRAIN, NUM_TEST = 200, 50
 
@@ -96,27 +97,25 @@ def test_train_size_takes_its_images_by_class_from_what_the_protocol_leaves(val_
 
 
 @pytest.mark.parametrize(
-    ("options", "facts"),
+    ("options", "kind", "facts"),
     [
         *(
-            ({"train_size": size, "val_fraction": part}, rf"^data\.train_size={size} .*\b{available}\b")
+            ({"train_size": size, "val_fraction": part}, DataError, rf"^data\.train_size={size} .*\b{available}\b")
             for size, part, available in [(181, 0.1, 180), (201, 0, 200), (0, 0.5, 100)]
         ),
-        *(({"val_fraction": part}, rf"protocol\.val_fraction={part} .*\b200\b.* (0|200)$") for part in (0.001, 0.999)),
+        *(
+            ({"val_fraction": part}, DataError, rf"protocol\.val_fraction={part} .*\b200\b.* (0|200)$")
+            for part in (0.001, 0.999)
+        ),
+        *(({"batch_size": size}, ValueError, f"batch_size={size}") for size in (0, -1)),
+        *(({"val_fraction": part}, ValueError, f"val_fraction={part}") for part in (-0.1, 1.0, 1.5, float("nan"))),
     ],
 )
-def test_a_part_without_images_or_larger_than_there_are_is_refused(options: dict[str, float], facts: str) -> None:
-    with pytest.raises(DataError, match=facts):
+def test_options_out_of_range_and_a_part_without_images_or_larger_than_there_are_are_refused(
+    options: dict[str, float], kind: type[ValueError], facts: str
+) -> None:
+    with pytest.raises(kind, match=facts):
         NumberedDataModule(**options).setup()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("batch_size", 0), ("batch_size", -1), *(("val_fraction", value) for value in (-0.1, 1.0, 1.5, float("nan")))],
-)
-def test_options_out_of_range_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"{name}={value}"):
-        NumberedDataModule(**{name: value})
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(1, 180), (50, 4), (60, 3), (180, 1), (500, 1)])
@@ -179,15 +178,10 @@ class Recorder(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-
-
-def test_a_lightning_trainer_visits_every_image_once_an_epoch_in_an_order_of_its_own(tmp_path: Path) -> None:
+def test_a_lightning_trainer_visits_every_image_once_an_epoch_in_an_order_of_its_own() -> None:
     data, module = NumberedDataModule(batch_size=50, seed=3), Recorder()
-    options: dict[str, Any] = {**dict.fromkeys(QUIET, False), "num_sanity_val_steps": 0}
-    trainer = L.Trainer(max_epochs=2, accelerator="cpu", default_root_dir=tmp_path, **options)
-    trainer.fit(module, datamodule=data)
-    assert trainer.global_step == 2 * data.steps_per_epoch
+    fit(module, data=data, max_epochs=2, enable_checkpointing=False)
+    assert module.trainer.global_step == 2 * data.steps_per_epoch
     loader, held_out = NumberedDataModule(batch_size=50, seed=3).train_dataloader(), content(data.val_dataloader())
     for epoch in range(2):
         loader.set_epoch(epoch)
