@@ -16,7 +16,6 @@ from cifar_lab.data.randaugment import (
     MAX_MAGNITUDE,
     OPERATIONS,
     apply_operation,
-    apply_operations,
     draw_operations,
     randaugment,
     strength,
@@ -108,14 +107,6 @@ def test_pil_images_would_differ_by_one_level_at_most_at_magnitude_nine(name: st
     result = apply_operation(images, operation, strength(operation, 9, negated)).permute(0, 3, 1, 2)
     levels = 1 if name in ("Color", "Contrast", "Sharpness", "AutoContrast") else 0
     torch.testing.assert_close(result, torch.stack(expected), atol=levels, rtol=0)
-
-
-def test_each_image_of_a_batch_gets_its_own_operation_and_keeps_its_place() -> None:
-    kinds = torch.randperm(2 * len(NAMES), generator=seeded()).repeat(3)
-    operations, images = kinds // 2, random_images(len(kinds))
-    negated = (kinds % 2 == 1) & torch.tensor([operation.signed for operation in OPERATIONS.values()])[operations]
-    result = apply_operations(images, operations, negated, magnitude=9)
-    assert torch.equal(result, each_by_torchvision(images, operations, negated, magnitude=9))
 
 
 @pytest.mark.parametrize("options", [(), (0, 9, 4), (1, 9, 4), (3, 20, 2)])
