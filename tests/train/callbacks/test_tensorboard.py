@@ -190,6 +190,7 @@ def test_a_run_without_a_result_leaves_what_it_has(
     outcome = lab(*SHORT)
     assert outcome.code != 0
     (run,) = outcome.runs
+    assert not run.result_file.exists()
     events = _events(run)
     assert _tags(events, "text") == {"command", "config"}
     assert {"val/acc", "test/acc"} & _tags(events, "scalars") == {tag for tag in ("val/acc", last) if last}
