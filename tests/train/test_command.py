@@ -167,12 +167,8 @@ def test_val_size_is_the_number_of_images_that_a_validation_measures(limit: str,
 
 
 def test_a_run_that_is_never_validated_tests_its_last_epoch(trained: Train) -> None:
-    accumulated = (
-        "trainer.accumulate_grad_batches=2",
-        "trainer.check_val_every_n_epoch=5",
-        "trainer.precision=bf16-mixed",
-    )
-    run = trained(*PLAIN, "scheduler=one_cycle", "l1=1e-3", *accumulated)
+    seldom = ("trainer.accumulate_grad_batches=2", "trainer.check_val_every_n_epoch=5")
+    run = trained(*PLAIN, *seldom, "trainer.precision=bf16-mixed", "scheduler=one_cycle", "l1=1e-3")
     result, rates, metrics = run.result(), run.steps()["lr"], run.metrics()
     assert (result["best_epoch"], result["precision"]) == (None, "bf16-mixed")
     assert 0 <= result["val/acc"] <= 1
