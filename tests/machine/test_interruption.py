@@ -30,7 +30,9 @@ def test_whoever_listened_before_still_hears_a_signal_and_is_back_at_the_end() -
         mine = signal.getsignal(signal.SIGUSR1)
         with (interruption := Interruption()).listening():
             interruption.check()
-            signal.raise_signal(signal.SIGUSR1)
+            for _ in range(2):  # Slurm may send it twice, and does not force an end by it
+                signal.raise_signal(signal.SIGUSR1)
+            assert heard == []
             with pytest.raises(Interrupted, match="SIGUSR1") as caught:
                 interruption.check()
         assert caught.value.exit_code == 143
