@@ -96,12 +96,9 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: Throughput,
 
 def make_logger(config: DictConfig, work: Work) -> Logger | None:
     """Lightning's logger; TensorBoard's also gets the run's description. None for `logger=none`."""
-    from cifar_lab.train.callbacks.tensorboard import TensorBoard
-
     logger = build(config.logger, save_dir=work.attempt.run.folder)
-    if isinstance(logger, TensorBoard):
-        val_is_test = not holds_out(config)
-        logger.describe(resolved(config), work.overrides, work.hyperparameters, val_is_test=val_is_test)
+    if describe := getattr(logger, "describe", None):
+        describe(resolved(config), work.overrides, work.hyperparameters, val_is_test=not holds_out(config))
     return logger
 
 

@@ -39,12 +39,11 @@ def trained(work: Work) -> dict[str, Any]:
     measured = fit_and_test(config, work.attempt, logger)
     result = {**measured, "options": dict(work.options), "overrides": list(work.overrides)}
     if is_first:
-        from cifar_lab.train.callbacks.tensorboard import TensorBoard
         from cifar_lab.train.summary import draw
 
         draw(run, result)
-        if isinstance(logger, TensorBoard):
-            logger.log_result(result, run.figures)
+        if log_result := getattr(logger, "log_result", None):
+            log_result(result, run.figures)
     return result
 
 

@@ -262,9 +262,8 @@ def test_fifty_epochs_stay_under_two_megabytes(lab: Lab) -> None:
 
 def test_other_loggers_need_no_tensorboard(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()  # loggers of other tests, which write as they end
-    for name in ("summaries", "tensorboard"):  # ours, to be imported again
-        monkeypatch.delattr(cifar_lab.train.callbacks, name, raising=False)
-        monkeypatch.delitem(sys.modules, f"cifar_lab.train.callbacks.{name}", raising=False)
+    monkeypatch.delattr(cifar_lab.train.callbacks, "tensorboard", raising=False)  # ours
+    monkeypatch.delitem(sys.modules, "cifar_lab.train.callbacks.tensorboard", raising=False)
     for name in ("tensorboard", *sys.modules):
         if name.partition(".")[0] == "tensorboard" or name.startswith("torch.utils.tensorboard"):
             monkeypatch.setitem(sys.modules, name, None)
