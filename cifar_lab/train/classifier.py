@@ -95,7 +95,10 @@ class Classifier(L.LightningModule):
         images, labels = batch
         logits = self(images)
         loss = self.loss(logits, labels)
-        penalty = self.l1 * self._l1_norm() if self.l1 else None
+        penalty = None
+        if self.l1:
+            norms = [weight.abs().sum() for weight in self.model.parameters() if weight.requires_grad]
+            penalty = self.l1 * torch.stack(norms).sum()
         objective = loss if penalty is None else loss + penalty
         self.step_loss = loss.detach()
         self.train_metrics.update(logits.detach(), labels, loss=self.step_loss, objective=objective.detach())
@@ -159,7 +162,10 @@ class Classifier(L.LightningModule):
         self.log_dict(self.train_metrics.compute("train"))
         self.log("train/lr", self.step_lr)
         self.train_metrics.reset()
-        self._step_plateau()
+        scheduler = self.lr_schedulers()
+        if self.validated and isinstance(scheduler, ReduceLROnPlateau) and self.scheduler_options is not None:
+            metric = self.trainer.callback_metrics[self.scheduler_options.get("monitor", "val/loss")]
+            self.lr_scheduler_step(scheduler, metric)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation."""
@@ -187,7 +193,7 @@ class Classifier(L.LightningModule):
         scheduler = self.scheduler_options["scheduler"](optimizer)
         options = {**self.scheduler_options, "scheduler": scheduler}
         if isinstance(scheduler, ReduceLROnPlateau):
-            # Lightning skips a plateau's step while it resumes, so it never steps it, and `_step_plateau` does;
+            # Lightning skips a plateau's step while it resumes, so it never steps it, and an epoch's end does;
             # Lightning still saves the scheduler's state.
             options["frequency"] = sys.maxsize
         return {"optimizer": optimizer, "lr_scheduler": options}  # type: ignore[return-value]
@@ -220,15 +226,6 @@ class Classifier(L.LightningModule):
             self.eval()(image)
         self.train(training)
         return counter.get_total_flops()
-
-    def _l1_norm(self) -> Tensor:
-        return torch.stack([weight.abs().sum() for weight in self.model.parameters() if weight.requires_grad]).sum()
-
-    def _step_plateau(self) -> None:
-        scheduler = self.lr_schedulers()
-        if self.validated and isinstance(scheduler, ReduceLROnPlateau) and self.scheduler_options is not None:
-            metric = self.trainer.callback_metrics[self.scheduler_options.get("monitor", "val/loss")]
-            self.lr_scheduler_step(scheduler, metric)
 
 
 def seed_draws(run_seed: int, epoch: int, batch_idx: int, device: torch.device, rank: int | None = None) -> None:
