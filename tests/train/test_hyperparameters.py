@@ -1,6 +1,6 @@
 import pytest
 
-from cifar_lab.train.hyperparameters import hyperparameters
+from cifar_lab.train.attempt import hyperparameters
 
 SCALARS = {"seed": 3, "epochs": 2, "bn": True, "grad_clip": None}
 CONFIG = {**SCALARS, "model": {"filters": [4, 4]}, "optimizer": {"lr": 0.01}}
