@@ -44,8 +44,7 @@ def test_a_gpu_trains_in_bf16_only_where_it_is_not_emulated_and_an_older_torch_i
 
 
 def test_apples_gpus_train_in_float32_and_contiguous() -> None:
-    assert hardware.native_precision("mps") == "32-true"
-    assert hardware.native_memory_format("mps") == torch.contiguous_format
+    assert hardware.choose("mps") == hardware.Native("mps", "32-true", torch.contiguous_format)
 
 
 def test_what_is_said_wins_over_the_hardware() -> None:
