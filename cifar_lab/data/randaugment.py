@@ -17,21 +17,13 @@ MAX_MAGNITUDE = 30
 
 
 class Operation(NamedTuple):
-    """One of RandAugment's operations, as torchvision has it.
+    """One of RandAugment's operations, as torchvision has it; between two magnitudes its strength is linear."""
 
-    Attributes:
-        function: Maps images `(N, 3, H, W)` and a strength to images; its strengths are in the operation's own units.
-        weakest: Strength at magnitude 0.
-        strongest: Strength at magnitude 30; between them it is linear.
-        signed: Half of the images get the negative strength.
-        moves_pixels: Each pixel of the result is one of the image's pixels, or black, wherever it lay.
-    """
-
-    function: Callable[[Tensor, float], Tensor]
-    weakest: float = 0.0
-    strongest: float = 0.0
-    signed: bool = False
-    moves_pixels: bool = False
+    function: Callable[[Tensor, float], Tensor]  # of images (N, 3, H, W) and a strength, in the operation's own units
+    weakest: float = 0.0  # strength at magnitude 0
+    strongest: float = 0.0  # at magnitude 30
+    signed: bool = False  # half of the images get the negative strength
+    moves_pixels: bool = False  # each pixel of the result is one of the image's pixels, or black, wherever it lay
 
 
 def _shear(image: Tensor, x: float, y: float) -> Tensor:
