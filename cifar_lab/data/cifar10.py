@@ -100,14 +100,7 @@ _kept = functools.lru_cache(maxsize=1)(lambda folder, verify, count, stamps: loa
 
 
 def digest(records: np.ndarray) -> str:
-    """The SHA-256 of a split whatever the order of its images.
-
-    Args:
-        records: uint8 `(N, 3073)`: the label, then the planes of an image.
-
-    Returns:
-        The hexadecimal SHA-256 of the sorted SHA-256 digests of the records.
-    """
+    """The SHA-256 of the sorted SHA-256 digests of records uint8 `(N, 3073)`: each a label, then an image's planes."""
     return hashlib.sha256(b"".join(sorted(hashlib.sha256(record).digest() for record in records))).hexdigest()
 
 

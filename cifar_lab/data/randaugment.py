@@ -110,8 +110,7 @@ def randaugment(
 def draw_operations(num_ops: int, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw which operation each of `count` images meets in each round, and the sign of its strength.
 
-    Returns:
-        Indices into `OPERATIONS`, int64 `(num_ops, count)`, and where the strength is negative, bool of that shape.
+    Both are `(num_ops, count)`: int64 indices into `OPERATIONS`, and bool, whether the strength is negative.
     """
     operations = torch.randint(len(OPERATIONS), (num_ops, count), generator=generator)
     negated = torch.randint(2, (num_ops, count), generator=generator) == 1
@@ -120,13 +119,9 @@ def draw_operations(num_ops: int, count: int, generator: torch.Generator) -> tup
 
 
 def apply_operations(images: Tensor, operations: Tensor, negated: Tensor, magnitude: int) -> Tensor:
-    """Apply its own operation to each image.
+    """Apply to each image uint8 `(B, H, W, 3)`, on any device, its own operation at one magnitude of 0 to 30.
 
-    Args:
-        images: uint8 `(B, H, W, 3)`, on any device.
-        operations: Indices into `OPERATIONS`, int64 `(B,)` on the CPU.
-        negated: Whether the strength is negative, bool `(B,)` on the CPU.
-        magnitude: 0 to 30, of all the operations.
+    On the CPU: int64 indices `operations` into `OPERATIONS`, and bool `negated`, the sign of the strength, both `(B,)`.
     """
     # Images of one operation and sign are neighbours while they are worked on. All this is known on the CPU, so the
     # device is not waited for.
