@@ -229,14 +229,9 @@ class Classifier(L.LightningModule):
 
 
 def seed_draws(run_seed: int, epoch: int, batch_idx: int, device: torch.device, rank: int | None = None) -> None:
-    """Seed the random numbers of one training step, on the CPU and on its device.
+    """Seed the random numbers of one training step of a run, on the CPU and on its device.
 
-    Args:
-        run_seed: The run's.
-        epoch: From 0.
-        batch_idx: In the epoch, from 0.
-        device: Seeded in addition to the CPU.
-        rank: Of the process, if several train together.
+    Epoch and batch are counted from 0; `rank` is the process's, if several train together.
     """
     seed = key_seed(_DRAWS, run_seed, epoch, batch_idx, *(() if rank is None else (rank,)))
     # Takes 1 us; `torch.manual_seed` takes up to 1 ms without a GPU.
