@@ -205,10 +205,10 @@ def test_a_signal_stops_all_of_them_where_they_can_go_on(lab: Lab, number: signa
 
 def test_a_missing_package_is_one_line_that_says_how_to_get_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    launchers = {"jobs_per_device=2": "joblib", "hydra/launcher=joblib": "joblib", "hydra/launcher=ray": "ray"}
-    for word, extra in launchers.items():
-        outcome = lab("-m", *TINY, "seed=0,1", word)
-        refusal(outcome, word, f"hydra-{extra}-launcher", f"pip install 'cifar-lab[{extra}]'")
+    plugins = {"jobs_per_device=2": "joblib", "hydra/launcher=joblib": "joblib", "hydra/launcher=ray": "ray"}
+    for word, plugin in {**plugins, "hydra/launcher=submitit_slurm": "submitit"}.items():
+        extra = "slurm" if plugin == "submitit" else plugin
+        refusal(lab("-m", *TINY, "seed=0,1", word), word, f"hydra-{plugin}-launcher", f"'cifar-lab[{extra}]'")
 
 
 @pytest.mark.usefixtures("joblib")
