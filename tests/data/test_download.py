@@ -71,8 +71,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}/cifar-10-binary.tar.gz"
-        self.good = f"http://127.0.0.1:{self.server_port}/good"
+        self.url, self.good = (f"http://127.0.0.1:{self.server_port}/{name}" for name in ("archive", "good"))
         self.reply: Reply = whole
         self.num_requests = 0
         self.asked, self.go_on = threading.Event(), threading.Event()

@@ -80,8 +80,7 @@ def test_a_signal_in_training_saves_at_the_batchs_end_and_the_run_goes_on_to_the
 
 
 def test_a_signal_in_validation_stops_without_saving(lab: Lab) -> None:
-    # Two batches of it.
-    with armed(Fault("validation", 1, signal.SIGTERM)):
+    with armed(Fault("validation", 1, signal.SIGTERM)):  # which has two batches
         ended = lab(*PLAIN, "data.num_test=110", "protocol=report", "hydra.run.dir=run")
     assert ended.code == 143
     run = Run("run")

@@ -31,7 +31,7 @@ def fit(
 
 
 class Watch(L.Callback):
-    """Keeps a Classifier's values of each step, each epoch's rate and metrics, and weights: of steps, epochs, validations."""
+    """Keeps a Classifier's values of each step, each epoch's rate and metrics, and the weights at each of them."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
