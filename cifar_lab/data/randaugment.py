@@ -103,7 +103,7 @@ def randaugment(
         raise ValueError(f"magnitude must be from 0 to {MAX_MAGNITUDE}, not {magnitude}")
     images = flip_crop(images, generator, padding)
     for operations, negated in zip(*draw_operations(num_ops, len(images), generator), strict=True):
-        images = apply_operations(images, operations, negated, magnitude)
+        images = _apply_operations(images, operations, negated, magnitude)
     return images
 
 
@@ -118,11 +118,8 @@ def draw_operations(num_ops: int, count: int, generator: torch.Generator) -> tup
     return operations, negated & signed[operations]
 
 
-def apply_operations(images: Tensor, operations: Tensor, negated: Tensor, magnitude: int) -> Tensor:
-    """Apply to each image uint8 `(B, H, W, 3)`, on any device, its own operation at one magnitude of 0 to 30.
-
-    On the CPU: int64 indices `operations` into `OPERATIONS`, and bool `negated`, the sign of the strength, both `(B,)`.
-    """
+def _apply_operations(images: Tensor, operations: Tensor, negated: Tensor, magnitude: int) -> Tensor:
+    """Apply to each image its own operation: an index into `OPERATIONS`, and the sign of its strength, on the CPU."""
     # Images of one operation and sign are neighbours while they are worked on. All this is known on the CPU, so the
     # device is not waited for.
     kinds = 2 * operations + negated

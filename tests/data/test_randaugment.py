@@ -51,12 +51,6 @@ def by_torchvision(image: Tensor, name: str, magnitude: int, negated: bool) -> T
     return _apply_op(image.permute(2, 0, 1), name, value, InterpolationMode.NEAREST, None).permute(1, 2, 0)
 
 
-def each_by_torchvision(images: Tensor, operations: Tensor, negated: Tensor, magnitude: int) -> Tensor:
-    """Its own operation on each image, one at a time."""
-    draws = zip(images, operations.tolist(), negated.tolist(), strict=True)
-    return torch.stack([by_torchvision(image, NAMES[index], magnitude, sign) for image, index, sign in draws])
-
-
 def test_the_operations_are_torchvisions_in_its_order_and_as_signed() -> None:
     space = RandAugment()._augmentation_space(MAX_MAGNITUDE + 1, (32, 32))
     assert [(name, signed) for name, (_, signed) in space.items()] == [
@@ -117,7 +111,8 @@ def test_a_batch_is_cropped_and_flipped_and_then_changed_by_the_operations_that_
     images, generator, own = random_images(100), seeded(3), seeded(3)
     expected = flip_crop(images, generator, padding)
     for operations, negated in zip(*draw_operations(num_ops, len(images), generator), strict=True):
-        expected = each_by_torchvision(expected, operations, negated, magnitude)
+        draws = zip(expected, operations.tolist(), negated.tolist(), strict=True)
+        expected = torch.stack([by_torchvision(image, NAMES[index], magnitude, sign) for image, index, sign in draws])
     assert torch.equal(randaugment(images, own, *options), expected)
     assert torch.equal(generator.get_state(), own.get_state())
 
