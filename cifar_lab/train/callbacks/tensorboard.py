@@ -108,7 +108,8 @@ class TensorBoard(TensorBoardLogger):
             writer.add_custom_scalars(_layout())
             self._write(_session_start(self._hyperparameters))
             for tag, text in self._texts.items():
-                self._write(_code(tag, text))
+                block = "\n".join(f"    {line}" for line in text.splitlines())  # of Markdown: code
+                self._write(text_pb(tag, block))
         return writer
 
     @rank_zero_only
@@ -135,7 +136,10 @@ class TensorBoard(TensorBoardLogger):
         """Write a run's result, by the names of `result.json`, and the PNG files of a folder, then close the file."""
         self.log_metrics({tag: result[name] for name, tag in _RESULT_TAGS.items() if result[name] is not None})
         for path in sorted(figures.glob("*.png")):
-            self._write(_png(f"figures/{path.stem}", path.read_bytes()))
+            encoded = path.read_bytes()
+            width, height = struct.unpack(">II", encoded[16:24])  # the first chunk of every PNG begins with its size
+            image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=encoded)
+            self._write(Summary(value=[Summary.Value(tag=f"figures/{path.stem}", image=image)]))
         _end(self.experiment, succeeded=True)
 
     @rank_zero_only
@@ -166,18 +170,6 @@ def _scalars(values: Mapping[str, float], descriptions: Mapping[str, str]) -> Su
     # Tensors, as TensorFlow 2 writes them: TensorBoard's fast loader drops the description of a `simple_value`.
     points = [scalar_pb(tag, float(value), descriptions.get(tag)) for tag, value in values.items()]
     return Summary(value=[value for point in points for value in point.value])
-
-
-def _png(tag: str, encoded: bytes) -> Summary:
-    """An image from the bytes of its PNG file."""
-    width, height = struct.unpack(">II", encoded[16:24])  # the first chunk of every PNG begins with its size
-    image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=encoded)
-    return Summary(value=[Summary.Value(tag=tag, image=image)])
-
-
-def _code(tag: str, text: str) -> Summary:
-    """A text with its lines and spaces, as a block of Markdown code."""
-    return text_pb(tag, "\n".join(f"    {line}" for line in text.splitlines()))
 
 
 def _session_start(hyperparameters: Mapping[str, bool | float | str]) -> Summary:
