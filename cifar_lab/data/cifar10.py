@@ -24,8 +24,6 @@ DIGESTS = {
     "train": "55a61f79a40ece2ceda9fb5f9f7078f6ea2fc4952489cef56682bcf92cfcc260",
     "test": "325704b01eb92e1e2a6215ae6a916bb7db7de054af0c496be1c7be2e0fcfbf5f",
 }
-
-
 # Of the Python layout's files; the same as in `torchvision.datasets.CIFAR10`.
 MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -98,22 +96,11 @@ def load_once(
     return _kept(folder.resolve(), verify, images_per_file, stamps)
 
 
-@functools.lru_cache(maxsize=1)
-def _kept(
-    folder: Path, verify: bool, images_per_file: int, stamps: tuple[tuple[int, ...], ...]
-) -> tuple[LabelledImages, LabelledImages]:
-    return load(folder, verify, images_per_file)
+_kept = functools.lru_cache(maxsize=1)(lambda folder, verify, count, stamps: load(folder, verify, count))
 
 
 def digest(records: np.ndarray) -> str:
-    """The SHA-256 of a split whatever the order of its images.
-
-    Args:
-        records: uint8 `(N, 3073)`: the label, then the planes of an image.
-
-    Returns:
-        The hexadecimal SHA-256 of the sorted SHA-256 digests of the records.
-    """
+    """The SHA-256 of the sorted SHA-256 digests of records uint8 `(N, 3073)`: each a label, then an image's planes."""
     return hashlib.sha256(b"".join(sorted(hashlib.sha256(record).digest() for record in records))).hexdigest()
 
 

@@ -32,13 +32,9 @@ def cutout(images: Tensor, generator: torch.Generator, size: int = 16, padding: 
 
 
 def cut_squares(images: Tensor, rows: Tensor, columns: Tensor, size: int) -> Tensor:
-    """Blacken a square in each image, as far as it lies inside.
+    """Blacken a square of `size` pixels in each image uint8 `(B, H, W, C)`, as far as it lies inside.
 
-    Args:
-        images: uint8 `(B, H, W, C)`.
-        rows: int64 `(B,)`, the square's centre; with an even size, the first pixel below the centre.
-        columns: int64 `(B,)`, likewise to the right of it.
-        size: The square's side, in pixels.
+    Its centre is at `rows` and `columns`, int64 `(B,)`; with an even size, at the first pixel below and to the right.
     """
     height, width, channels = images.shape[1:]
     # Products of bytes, over whole rows of values: masked_fill, and `&` of a mask's two sides, take many times as long.

@@ -223,9 +223,5 @@ class SyntheticDataModule(InMemoryDataModule):
         self.data_seed = data_seed
 
     def load(self) -> tuple[LabelledImages, LabelledImages]:
-        """Training and test images, generated.
-
-        Raises:
-            ValueError: A number of images is not positive.
-        """
+        """Training and test images, generated; a `ValueError` if a number of them is not positive."""
         return synthetic.generate(self.num_train, self.num_test, self.data_seed)

@@ -11,7 +11,6 @@ RECORD_BYTES = 1 + 3 * 32 * 32  # the label, then the red, the green and the blu
 FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 
 _ADVICE = "unpack the archive again, or remove the folder to have it fetched"
-
 # Folder of each published layout, and the ending of its files' names.
 _LAYOUTS = {"cifar-10-batches-bin": ".bin", "cifar-10-batches-py": ""}
 
@@ -47,13 +46,9 @@ def is_there(root: Path | str | None) -> bool:
 def find(root: Path | str | None, images_per_file: int = IMAGES_PER_FILE) -> tuple[Path, str]:
     """Find one of the published layouts, all of its files there and, of binary ones, of the right size.
 
-    Args:
-        root: The folder that holds `cifar-10-batches-bin` or `cifar-10-batches-py`, or one of those itself; the
-            binary layout is preferred. None is `default_root()`.
-        images_per_file: Images in each of the six files.
-
     Returns:
-        The folder of the files, and the ending of their names: `.bin`, or nothing for the Python layout.
+        The folder of the files, and the ending of their names: `.bin`, or nothing for the Python layout. It is in
+        `root`, or `root` itself; the binary layout is preferred.
 
     Raises:
         DataError: Files are missing or truncated.

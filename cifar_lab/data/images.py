@@ -21,15 +21,11 @@ class LabelledImages(NamedTuple):
     def checked(
         cls, images: Tensor | np.ndarray, labels: Tensor | np.ndarray, num_classes: int | None = None
     ) -> "LabelledImages":
-        """Images and labels, of numpy or torch, once they are what a batch can be made of.
-
-        Args:
-            images: uint8 `(N, 32, 32, 3)`, at least one.
-            labels: Whole numbers `(N,)`, from 0 on.
-            num_classes: They lie below it; None sets no limit.
+        """Images uint8 `(N, 32, 32, 3)` and whole labels `(N,)`, of numpy or torch, once a batch can be made of them.
 
         Raises:
-            DataError: They are something else.
+            DataError: They are something else, there are none, or a label is not from 0 to `num_classes` - 1; None
+                sets no limit.
         """
         images, labels = torch.as_tensor(images), torch.as_tensor(labels)
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (32, 32, 3) or not len(images):
@@ -51,8 +47,7 @@ class LabelledImages(NamedTuple):
 def keyed_generator(*key: int) -> torch.Generator:
     """A CPU generator whose draws depend on `key` alone, not on what was drawn elsewhere before.
 
-    Args:
-        key: Non-negative integers below 2**32; keys of other lengths or numbers give independent streams.
+    Keys are non-negative integers below 2**32; those of other lengths or numbers give independent streams.
     """
     return torch.Generator().manual_seed(key_seed(*key))
 
@@ -67,13 +62,9 @@ def key_seed(*key: int) -> int:
 def stratified_split(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Divide the images so that each class has the same share in both parts, as nearly as whole images allow.
 
-    Args:
-        labels: int64 labels `(N,)`.
-        count: Number of images in the first part.
-        generator: Draws which images; the same state draws the same ones.
-
     Returns:
-        The int64 indices of `count` images and those of the rest, each in ascending order.
+        The int64 indices of the `count` images that the generator draws from those of int64 `labels` `(N,)`, and those
+        of the rest, each in ascending order.
 
     Raises:
         DataError: `count` is negative or more than there are images.

@@ -18,10 +18,7 @@ _ORDER, _AUGMENTATION = 0, 1
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Map uint8 `(B, H, W, 3)` to float32 `(B, 3, H, W)`, in channels_last layout.
 
-    Args:
-        images: uint8 images, 0 to 255.
-        mean: float32 `(3,)`, subtracted per channel, in the units of [0, 1] images.
-        std: float32 `(3,)`, divided by per channel, in the same units.
+    `mean` is subtracted and `std` divided by, float32 `(3,)`, both in the units of [0, 1] images.
     """
     width, channels = images.shape[2:]
     shift = (-mean / std).repeat(width)

@@ -48,16 +48,9 @@ class MixUp:
 class CutMix(MixUp):
     """Crop and flip, then replace a rectangle by the neighbour's, the labels mixed by area (arXiv:1905.04899).
 
-    The share of the image that stays is drawn from Beta(alpha, alpha), the rectangle's centre is uniform; one rectangle
-    per batch. Departures: the partner is `MixUp`'s, and every batch is mixed, where the paper's code mixes half of
-    those of CIFAR-100.
-
-    Args:
-        alpha: Of the Beta distribution; 1, uniform, is the paper's.
-        padding: Pixels of black on each side before the crop.
-
-    Raises:
-        ValueError: `alpha` is not positive.
+    The share of the image that stays is drawn from Beta(alpha, alpha), uniform as in the paper with 1; the rectangle's
+    centre is uniform; one rectangle per batch. Arguments and errors are `MixUp`'s. Departures: the partner is
+    `MixUp`'s, and every batch is mixed, where the paper's code mixes half of those of CIFAR-100.
     """
 
     _transform = v2.CutMix

@@ -17,21 +17,13 @@ MAX_MAGNITUDE = 30
 
 
 class Operation(NamedTuple):
-    """One of RandAugment's operations, as torchvision has it.
+    """One of RandAugment's operations, as torchvision has it; between two magnitudes its strength is linear."""
 
-    Attributes:
-        function: Maps images `(N, 3, H, W)` and a strength to images; its strengths are in the operation's own units.
-        weakest: Strength at magnitude 0.
-        strongest: Strength at magnitude 30; between them it is linear.
-        signed: Half of the images get the negative strength.
-        moves_pixels: Each pixel of the result is one of the image's pixels, or black, wherever it lay.
-    """
-
-    function: Callable[[Tensor, float], Tensor]
-    weakest: float = 0.0
-    strongest: float = 0.0
-    signed: bool = False
-    moves_pixels: bool = False
+    function: Callable[[Tensor, float], Tensor]  # of images (N, 3, H, W) and a strength, in the operation's own units
+    weakest: float = 0.0  # strength at magnitude 0
+    strongest: float = 0.0  # at magnitude 30
+    signed: bool = False  # half of the images get the negative strength
+    moves_pixels: bool = False  # each pixel of the result is one of the image's pixels, or black, wherever it lay
 
 
 def _shear(image: Tensor, x: float, y: float) -> Tensor:
@@ -111,15 +103,14 @@ def randaugment(
         raise ValueError(f"magnitude must be from 0 to {MAX_MAGNITUDE}, not {magnitude}")
     images = flip_crop(images, generator, padding)
     for operations, negated in zip(*draw_operations(num_ops, len(images), generator), strict=True):
-        images = apply_operations(images, operations, negated, magnitude)
+        images = _apply_operations(images, operations, negated, magnitude)
     return images
 
 
 def draw_operations(num_ops: int, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw which operation each of `count` images meets in each round, and the sign of its strength.
 
-    Returns:
-        Indices into `OPERATIONS`, int64 `(num_ops, count)`, and where the strength is negative, bool of that shape.
+    Both are `(num_ops, count)`: int64 indices into `OPERATIONS`, and bool, whether the strength is negative.
     """
     operations = torch.randint(len(OPERATIONS), (num_ops, count), generator=generator)
     negated = torch.randint(2, (num_ops, count), generator=generator) == 1
@@ -127,15 +118,8 @@ def draw_operations(num_ops: int, count: int, generator: torch.Generator) -> tup
     return operations, negated & signed[operations]
 
 
-def apply_operations(images: Tensor, operations: Tensor, negated: Tensor, magnitude: int) -> Tensor:
-    """Apply its own operation to each image.
-
-    Args:
-        images: uint8 `(B, H, W, 3)`, on any device.
-        operations: Indices into `OPERATIONS`, int64 `(B,)` on the CPU.
-        negated: Whether the strength is negative, bool `(B,)` on the CPU.
-        magnitude: 0 to 30, of all the operations.
-    """
+def _apply_operations(images: Tensor, operations: Tensor, negated: Tensor, magnitude: int) -> Tensor:
+    """Apply to each image its own operation: an index into `OPERATIONS`, and the sign of its strength, on the CPU."""
     # Images of one operation and sign are neighbours while they are worked on. All this is known on the CPU, so the
     # device is not waited for.
     kinds = 2 * operations + negated

@@ -90,29 +90,24 @@ def show(line: CommandLine) -> None:
         version.setbase("1.3")  # as `hydra.main` does
         _run_hydra(line.flags, line.parser, lambda config: None, config_path=conf, config_name="train")
 
-    environment = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # the wording of errors is ours
-    try:
-        with in_one_line(), _process_as_before():
-            if line.flags.shell_completion:
-                completion.answer(hydras)
-            else:
-                hydras()
-    finally:
-        if environment is None:
-            del os.environ["HYDRA_FULL_ERROR"]
+    with in_one_line(), _process_as_before():
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # the wording of errors is ours
+        if line.flags.shell_completion:
+            completion.answer(hydras)
         else:
-            os.environ["HYDRA_FULL_ERROR"] = environment
+            hydras()
 
 
 @contextmanager
 def _process_as_before() -> Iterator[None]:
-    """Leave logging and warnings, which Hydra sets, as they were: the caller may use them too."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    """Leave logging, warnings and Hydra's variable as they were: the caller may use them too."""
+    root, variable = logging.getLogger(), "HYDRA_FULL_ERROR"
+    handlers, level, value = list(root.handlers), root.level, os.environ.get(variable)
     try:
         with warnings.catch_warnings():
             yield
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+        os.environ.pop(variable, None)
+        os.environ |= {} if value is None else {variable: value}

@@ -53,12 +53,8 @@ class Turn:
     def seconds_left(self, own: float | None = None, own_left: float | None = None) -> float | None:
         """Seconds that this job and those after it will take, if they take as long as those before it on average.
 
-        Args:
-            own: What this job will take in all; it stands for the others where it is the first.
-            own_left: What is left of it; None for all.
-
-        Returns:
-            None if nothing is known yet.
+        `own` is what this job will take in all, which stands for the others where it is the first, and `own_left` what
+        is left of it, None for all. None if nothing is known yet.
         """
         each = own if self.each is None else self.each
         if each is None:

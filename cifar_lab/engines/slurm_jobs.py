@@ -82,7 +82,10 @@ class SlurmJobs(Jobs):
 class _HandedToSlurm(Handed):
     def __call__(self, config: DictConfig) -> None:
         """Train; the process ends as one of a single run does, so that Slurm knows how it went."""
-        _take_own_cores(config)
+        # Before torch is imported, which takes all cores of the node where Slurm does not bind the job to its own.
+        count = processes(config) or int(os.environ.get("SLURM_GPUS_ON_NODE", 1))
+        cores = int(os.environ.get("SLURM_CPUS_PER_TASK", 1)) // count
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
         from submitit.core.utils import UncompletedJobError
 
         try:
@@ -105,10 +108,3 @@ class _Detaching(Interruption):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         raise DetachedError(Signals(number), self._jobs())
-
-
-def _take_own_cores(config: DictConfig) -> None:
-    """Before torch is imported, which takes all cores of the node where Slurm does not bind the job to its own."""
-    count = processes(config) or int(os.environ.get("SLURM_GPUS_ON_NODE", 1))
-    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", 1)) // count
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))

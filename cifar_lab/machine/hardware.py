@@ -56,7 +56,7 @@ def choose(accelerator: str = "auto", precision: str | int = "auto", memory_form
     """
     device = training_device(accelerator)
     formats = {
-        "auto": native_memory_format(device),
+        "auto": torch.contiguous_format if device == "mps" else torch.channels_last,  # which Apple's GPUs lack
         "channels_last": torch.channels_last,
         "contiguous": torch.contiguous_format,
     }
@@ -94,11 +94,6 @@ def native_precision(device: str, cpu_capabilities: Mapping[str, object] | None 
         capabilities = _cpu_capabilities() if cpu_capabilities is None else cpu_capabilities
         native = any(capabilities.get(name, False) for name in _BF16_INSTRUCTIONS)
     return "bf16-mixed" if native else "32-true"
-
-
-def native_memory_format(device: str) -> torch.memory_format:
-    """The faster layout for convolutions: channels last, except on Apple's GPUs, which lack it."""
-    return torch.contiguous_format if device == "mps" else torch.channels_last
 
 
 def safe_memory_format(model: nn.Module, memory_format: torch.memory_format) -> torch.memory_format:
@@ -159,14 +154,8 @@ def describe(device: str) -> dict[str, object]:
     }
 
 
-def reset_peak_memory(device: str) -> None:
-    """Reset the peak of a GPU's memory; a CPU's cannot be reset."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-
-
 def peak_memory_bytes(device: str) -> int:
-    """Peak memory: of a GPU by torch since `reset_peak_memory`, otherwise of this process since its start."""
+    """Peak memory: of a GPU since torch last reset it, otherwise of this process since its start."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

@@ -15,19 +15,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run has stopped at a signal.
-
-    Attributes:
-        received: The signal.
-        exit_code: Of the process: 130 after Ctrl-C, otherwise 143.
-        goes_on: How to resume the run.
-    """
+    """A run has stopped at a signal, `received`; the process's exit code is 130 after Ctrl-C, otherwise 143."""
 
     def __init__(self, received: signal.Signals) -> None:
         super().__init__(received.name)
         self.received = received
         self.exit_code = exit_codes.interrupted(received)
-        self.goes_on = "the same command"
+        self.goes_on = "the same command"  # how to resume the run
 
     @property
     def told(self) -> str:
@@ -43,9 +37,7 @@ class Interruption:
 
     Earlier handlers of a signal are called at the end, as they may end the process: submitit's queues its job again.
     A signal with such a handler never ends the process at once, since Slurm may send several and can kill it anyway.
-
-    Attributes:
-        received: The first signal; None before it.
+    `received` is the first signal; None before it.
     """
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ Outside of torch.distributed there is one process, of rank 0, and nothing here w
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -12,18 +12,22 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 
+def _dist() -> Any:
+    """`torch.distributed`, which the check of a command line does not wait for."""
+    from torch import distributed
+
+    return distributed
+
+
 def count() -> int:
     """Number of processes that train together."""
-    from torch import distributed as dist
-
+    dist = _dist()
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
     """Index of this process, from 0."""
-    from torch import distributed as dist
-
-    return dist.get_rank() if count() > 1 else 0
+    return _dist().get_rank() if count() > 1 else 0
 
 
 def share(of: int, number: int, among: int) -> slice:
@@ -37,10 +41,8 @@ def total(values: "Tensor") -> "Tensor":
     """The sum of all processes' `values`, which have one shape."""
     if count() == 1:
         return values
-    from torch import distributed as dist
-
     values = values.clone()
-    dist.all_reduce(values)
+    _dist().all_reduce(values)
     return values
 
 
@@ -48,12 +50,11 @@ def largest(values: Sequence[int]) -> list[int]:
     """The elementwise maximum of all processes' `values`."""
     if count() == 1:
         return list(values)
-    import torch
-    from torch import distributed as dist
+    from torch import tensor
 
     # On the CPU, even if gradients are summed on GPUs, so as not to wait for them.
-    together = torch.tensor(values)
-    dist.all_reduce(together, dist.ReduceOp.MAX)
+    together = tensor(values)
+    _dist().all_reduce(together, _dist().ReduceOp.MAX)
     return together.tolist()
 
 
@@ -61,10 +62,8 @@ def gathered(value: Value) -> list[Value]:
     """All processes' values, in the order of their ranks."""
     if count() == 1:
         return [value]
-    from torch import distributed as dist
-
     values: list[Value] = [value] * count()
-    dist.all_gather_object(values, value)
+    _dist().all_gather_object(values, value)
     return values
 
 
@@ -72,20 +71,16 @@ def first_of(value: Value) -> Value:
     """The value of the process of rank 0."""
     if count() == 1:
         return value
-    from torch import distributed as dist
-
     values = [value]
-    dist.broadcast_object_list(values)
+    _dist().broadcast_object_list(values)
     return values[0]
 
 
 def share_buffers(module: "nn.Module") -> None:
     """Copy the buffers of rank 0, such as BatchNorm's averages, to every process."""
     if count() > 1:
-        from torch import distributed as dist
-
         for buffer in module.buffers():
-            dist.broadcast(buffer, 0)
+            _dist().broadcast(buffer, 0)
 
 
 class RankLostError(RuntimeError):
@@ -94,6 +89,4 @@ class RankLostError(RuntimeError):
 
 def has_lost(error: BaseException) -> bool:
     """Whether an exception says that another process, which has ended for its own reason, cannot be reached."""
-    from torch import distributed as dist
-
-    return isinstance(error, RankLostError | dist.DistError) or "gloo" in str(error)
+    return isinstance(error, RankLostError | _dist().DistError) or "gloo" in str(error)

@@ -46,6 +46,8 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
             f"model.num_classes={config.model.num_classes}: the data has {num_classes}; "
             f"set model.num_classes={num_classes}"
         )
+    batches = _limited(datamodule.steps_per_epoch, config.trainer.limit_train_batches)
+    steps = math.ceil(batches / config.trainer.accumulate_grad_batches) * config.epochs
     model = build(config.model)
     if hasattr(model, "fit_to"):  # initial weights that depend on the data
         model.fit_to(datamodule.training_images(_FITTED_TO))
@@ -53,7 +55,7 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
         model,
         _make_loss(config, datamodule),
         build_optimizer(config.optimizer),
-        build_scheduler(config.scheduler, total_steps(config, datamodule), config.epochs),
+        build_scheduler(config.scheduler, steps, config.epochs),
         num_classes=num_classes,
         l1=config.l1,
         grad_clip=config.grad_clip,
@@ -101,12 +103,9 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: Throughput,
 
 def make_logger(config: DictConfig, work: Work) -> Logger | None:
     """Lightning's logger; TensorBoard's also gets the run's description. None for `logger=none`."""
-    from cifar_lab.train.callbacks.tensorboard import TensorBoard
-
     logger = build(config.logger, save_dir=work.attempt.run.folder)
-    if isinstance(logger, TensorBoard):
-        val_is_test = not holds_out(config)
-        logger.describe(resolved(config), work.overrides, work.hyperparameters, val_is_test=val_is_test)
+    if describe := getattr(logger, "describe", None):
+        describe(resolved(config), work.overrides, work.hyperparameters, val_is_test=not holds_out(config))
     return logger
 
 
@@ -159,11 +158,6 @@ def _processes() -> dict[str, Any]:
     }
 
 
-def batches_per_epoch(config: DictConfig, datamodule: InMemoryDataModule) -> int:
-    """Training batches of an epoch, at most `trainer.limit_train_batches`."""
-    return _limited(datamodule.steps_per_epoch, config.trainer.limit_train_batches)
-
-
 def _limited(batches: int, limit: float | None) -> int:
     """How many of an epoch's batches Lightning takes: at most a number of them, a share, or all."""
     if limit is None:
@@ -171,16 +165,11 @@ def _limited(batches: int, limit: float | None) -> int:
     return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
 
-def total_steps(config: DictConfig, datamodule: InMemoryDataModule) -> int:
-    """Optimizer steps of the whole run."""
-    return math.ceil(batches_per_epoch(config, datamodule) / config.trainer.accumulate_grad_batches) * config.epochs
-
-
 def describe(
     config: DictConfig, classifier: Classifier, datamodule: InMemoryDataModule, native: hardware.Native
 ) -> dict[str, Any]:
     """The result's entries about model, data, machine and source, in plain values."""
-    trained = batches_per_epoch(config, datamodule) * config.batch_size
+    trained = _limited(datamodule.steps_per_epoch, config.trainer.limit_train_batches) * config.batch_size
     loader = datamodule.val_dataloader()
     validated = _limited(len(loader), config.trainer.limit_val_batches) * loader.batch_size
     has_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in classifier.modules())

@@ -1,6 +1,8 @@
 """One try at training a run: whether there is something to do, from where, and what each process needs for it."""
 
-from collections.abc import Mapping, Sequence
+import functools
+import operator
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,44 +20,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at training a run.
-
-    Attributes:
-        run: Where to write.
-        turn: Place in a sweep; None for a single run.
-        interruption: Notes signals.
-        checkpoint: Where to resume; None starts from the beginning.
-        goes_beyond: Whether it trains on although a limit had ended it.
-        callbacks: Lightning's, called after the run's own.
-    """
+    """One try at training a run."""
 
     run: Run
-    turn: Turn | None = None
+    turn: Turn | None = None  # in a sweep; None for a single run
     interruption: Interruption = field(default_factory=Interruption)
-    checkpoint: Path | None = None
-    goes_beyond: bool = False
-    callbacks: tuple["Callback", ...] = ()
+    checkpoint: Path | None = None  # where to resume; None starts from the beginning
+    goes_beyond: bool = False  # whether it trains on although a limit had ended it
+    callbacks: tuple["Callback", ...] = ()  # Lightning's, called after the run's own
 
 
 @dataclass(frozen=True)
 class Work:
-    """All that a process needs to train a run. It is sent to processes that have not imported torch yet.
+    """All that a process needs to train a run. It is sent to processes that have not imported torch yet."""
 
-    Attributes:
-        config: The resolved configuration, plain values.
-        attempt: Where to write, and what to resume from.
-        options: The chosen option of each group.
-        overrides: The command line.
-        hyperparameters: What distinguishes the run from others.
-        threads: Per process.
-    """
-
-    config: Mapping[str, Any]
+    config: Mapping[str, Any]  # resolved, plain values
     attempt: Attempt
-    options: Mapping[str, str | None]
-    overrides: Sequence[str]
-    hyperparameters: Mapping[str, bool | float | str]
-    threads: int
+    options: Mapping[str, str | None]  # the chosen one of each group
+    overrides: Sequence[str]  # the command line
+    hyperparameters: Mapping[str, bool | float | str]  # what distinguishes the run from others
+    threads: int  # per process
 
 
 def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
@@ -103,3 +87,39 @@ def checkpoint_of(run: Run, config: Mapping[str, Any], turn: Turn | None) -> Pat
     for reason in reasons:
         print(f"note: {reason}; going on from {path.name if path else 'the beginning'}", flush=True)
     return path
+
+
+# Settings of a command line on which no number depends.
+_NO_HYPERPARAMETERS = ("name", "logger", "allow", "published", "data.root", "trainer.enable_progress_bar")
+
+
+def hyperparameters(
+    config: Mapping[str, Any],
+    options: Mapping[str, str | None],
+    overrides: Sequence[str],
+    common: Collection[str] | None = None,
+) -> dict[str, bool | float | str]:
+    """The columns of a run: in a sweep its axes, otherwise model, loss, optimizer and the settings of its command line.
+
+    Args:
+        config: The resolved configuration, plain values.
+        options: The chosen option of each group.
+        overrides: The run's command line, `key=value` each.
+        common: The keys that all jobs of the run's sweep share; None for a single run.
+
+    Returns:
+        By key: the chosen option of a group, or a value of the configuration, as text unless it is a bool or a number.
+        The seed is always included, as text, because it is a label rather than a quantity.
+    """
+    typed = [override.lstrip("+").partition("=")[0] for override in overrides]
+    if common is None:
+        left_out = [key for key in typed if any(f"{key}.".startswith(f"{name}.") for name in _NO_HYPERPARAMETERS)]
+        keys = ["model", "loss", "optimizer", *(key for key in typed if key not in left_out)]
+    else:
+        keys = [key for key in typed if key not in {"name", *common}]
+    columns: dict[str, bool | float | str] = {}
+    for key in keys:
+        value: Any = options[key] if key in options else functools.reduce(operator.getitem, key.split("."), config)
+        is_plain = isinstance(value, bool | int | float | str)
+        columns[key] = value if is_plain else "null" if value is None else str(value)
+    return {**columns, "seed": str(config["seed"])}

@@ -97,7 +97,10 @@ class Classifier(L.LightningModule):
         images, labels = batch
         logits = self(images)
         loss = self.loss(logits, labels)
-        penalty = self.l1 * self._l1_norm() if self.l1 else None
+        penalty = None
+        if self.l1:
+            norms = [weight.abs().sum() for weight in self.model.parameters() if weight.requires_grad]
+            penalty = self.l1 * torch.stack(norms).sum()
         objective = loss if penalty is None else loss + penalty
         self.step_loss = loss.detach()
         self.train_metrics.update(logits.detach(), labels, loss=self.step_loss, objective=objective.detach())
@@ -161,7 +164,10 @@ class Classifier(L.LightningModule):
         self.log_dict(self.train_metrics.compute("train"))
         self.log("train/lr", self.step_lr)
         self.train_metrics.reset()
-        self._step_plateau()
+        scheduler = self.lr_schedulers()
+        if self.validated and isinstance(scheduler, ReduceLROnPlateau) and self.scheduler_options is not None:
+            metric = self.trainer.callback_metrics[self.scheduler_options.get("monitor", "val/loss")]
+            self.lr_scheduler_step(scheduler, metric)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation."""
@@ -189,7 +195,7 @@ class Classifier(L.LightningModule):
         scheduler = make_scheduler(self.scheduler_options["scheduler"], optimizer)
         options = {**self.scheduler_options, "scheduler": scheduler}
         if isinstance(scheduler, ReduceLROnPlateau):
-            # Lightning skips a plateau's step while it resumes, so it never steps it, and `_step_plateau` does;
+            # Lightning skips a plateau's step while it resumes, so it never steps it, and an epoch's end does;
             # Lightning still saves the scheduler's state.
             options["frequency"] = sys.maxsize
         return {"optimizer": optimizer, "lr_scheduler": options}  # type: ignore[return-value]
@@ -223,25 +229,11 @@ class Classifier(L.LightningModule):
         self.train(training)
         return counter.get_total_flops()
 
-    def _l1_norm(self) -> Tensor:
-        return torch.stack([weight.abs().sum() for weight in self.model.parameters() if weight.requires_grad]).sum()
-
-    def _step_plateau(self) -> None:
-        scheduler = self.lr_schedulers()
-        if self.validated and isinstance(scheduler, ReduceLROnPlateau) and self.scheduler_options is not None:
-            metric = self.trainer.callback_metrics[self.scheduler_options.get("monitor", "val/loss")]
-            self.lr_scheduler_step(scheduler, metric)
-
 
 def seed_draws(run_seed: int, epoch: int, batch_idx: int, device: torch.device, rank: int | None = None) -> None:
-    """Seed the random numbers of one training step, on the CPU and on its device.
+    """Seed the random numbers of one training step of a run, on the CPU and on its device.
 
-    Args:
-        run_seed: The run's.
-        epoch: From 0.
-        batch_idx: In the epoch, from 0.
-        device: Seeded in addition to the CPU.
-        rank: Of the process, if several train together.
+    Epoch and batch are counted from 0; `rank` is the process's, if several train together.
     """
     seed = key_seed(_DRAWS, run_seed, epoch, batch_idx, *(() if rank is None else (rank,)))
     # Takes 1 us; `torch.manual_seed` takes up to 1 ms without a GPU.

@@ -23,10 +23,10 @@ from cifar_lab.machine import torchrun
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, find_runs, job_key, locked
-from cifar_lab.train.attempt import Attempt, Work, checkpoint_of, goes_beyond, is_done, set_aside
-from cifar_lab.train.hyperparameters import hyperparameters
+from cifar_lab.train.attempt import Attempt, Work, checkpoint_of, goes_beyond, hyperparameters, is_done, set_aside
 from cifar_lab.train.outcome import recording_outcome
-from cifar_lab.train.processes import Leader, follow, leading, trained_by
+from cifar_lab.train.processes.led import Leader, follow, leading
+from cifar_lab.train.processes.spawned import trained_by
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -188,13 +188,12 @@ def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:
         if names_run(settings["resume"]):
             settings = merged(run, settings, overrides)
         run.start(settings, overrides, job.options, job.follows, goes_on=attempt.checkpoint is not None)
-        from cifar_lab.train.continuity import record_processes, same_threads
+        from cifar_lab.train.continuity import same_threads
         from cifar_lab.train.fitting import trained
 
         columns = hyperparameters(settings, job.options, typed, job.common)
         count = here(settings) if leader is None else leader.count
-        record_processes(attempt, count)
-        with same_threads(run, count) as threads:
+        with same_threads(attempt, count) as threads:
             work = Work(settings, attempt, job.options, typed, columns, threads)
             if leader is not None:
                 result = leader.trained(work)

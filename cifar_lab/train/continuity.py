@@ -67,27 +67,24 @@ def compiled_as_recorded(
         yield does
 
 
-def record_processes(attempt: Attempt, count: int) -> None:
-    """Record how many processes train a run, with a note if its first attempt had another number."""
-    began = attempt.run.status().get("world_size", 1)
-    if attempt.checkpoint is not None and began != count:
-        print(f"note: the run began in {began} processes, and goes on in {count}: not to the same bits", flush=True)
-    attempt.run.set_state("running", world_size=count)
-
-
 @contextmanager
-def same_threads(run: Run, processes: int = 1) -> Iterator[int]:
+def same_threads(attempt: Attempt, processes: int = 1) -> Iterator[int]:
     """Compute with as many threads as the run's first attempt: another number gives other bits.
 
-    Each of the `processes` that train it on this machine gets an equal share, unless `OMP_NUM_THREADS` is set.
+    Each of the `processes` that train it on this machine gets an equal share, unless `OMP_NUM_THREADS` is set. Their
+    number is recorded, with a note if the first attempt had another.
 
     Yields:
         The number of threads per process.
     """
+    run, status = attempt.run, attempt.run.status()
+    began = status.get("world_size", 1)
+    if attempt.checkpoint is not None and began != processes:
+        print(f"note: the run began in {began} processes, and goes on in {processes}: not to the same bits", flush=True)
     own = torch.get_num_threads()
     share = own if "OMP_NUM_THREADS" in os.environ else max(1, own // processes)
-    recorded = run.status().get("threads", share)
-    run.set_state("running", threads=recorded)
+    recorded = status.get("threads", share)
+    run.set_state("running", world_size=processes, threads=recorded)
     if recorded > max(own, cores()):
         print(f"note: the run began with {recorded} threads, and goes on with them on {cores()} cores", flush=True)
     torch.set_num_threads(recorded)

@@ -31,13 +31,10 @@ class Speed:
 
 
 def measure(config: Mapping[str, Any], seconds: float = 2.0) -> Speed:
-    """Time steps of a composition's model, loss and optimizer on random images on this machine.
+    """Time steps of a composition, resolved to plain values, on random images on this machine.
 
-    Reading and augmenting batches, a few percent of a step, is left out.
-
-    Args:
-        config: The resolved configuration, plain values.
-        seconds: How long to measure, after two steps of warm-up; at least three steps.
+    It takes about `seconds`, after two steps of warm-up, but at least three steps. Reading and augmenting batches, a
+    few percent of a step, is left out.
     """
     trainer = config["trainer"]
     native = hardware.choose(trainer["accelerator"], trainer["precision"], trainer["memory_format"])

@@ -11,10 +11,8 @@ from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, epoch_axis, wrapped
 def training_curves(metrics: pd.DataFrame, title: str, val_label: str = "validation") -> Figure:
     """Loss and accuracy of training and validation over epochs, with the best epoch marked.
 
-    Args:
-        metrics: A row per epoch with `epoch`, `train/loss`, `train/acc`, `val/loss` and `val/acc`.
-        title: Name and settings of the run.
-        val_label: Name of the images behind `val/*`.
+    A row per epoch of `metrics` has `epoch`, `train/loss`, `train/acc`, `val/loss` and `val/acc`; `val_label` names the
+    images behind `val/*`.
     """
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     figure.suptitle(wrapped(title, 110), fontsize=10)

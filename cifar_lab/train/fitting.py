@@ -39,12 +39,11 @@ def trained(work: Work) -> dict[str, Any]:
     measured = fit_and_test(config, work.attempt, logger)
     result = {**measured, "options": dict(work.options), "overrides": list(work.overrides)}
     if is_first:
-        from cifar_lab.train.callbacks.tensorboard import TensorBoard
         from cifar_lab.train.summary import draw
 
         draw(run, result)
-        if isinstance(logger, TensorBoard):
-            logger.log_result(result, run.figures)
+        if log_result := getattr(logger, "log_result", None):
+            log_result(result, run.figures)
     return result
 
 
@@ -61,7 +60,8 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: Logger | None = N
         warnings.filterwarnings("ignore", message=message)
     throughput = Throughput()
     native = choose_native(config, attempt.run)
-    hardware.reset_peak_memory(native.device)
+    if native.device == "cuda":  # a CPU's peak cannot be reset
+        torch.cuda.reset_peak_memory_stats()
     hardware.keep_freed_memory(native.device)
     sources = provenance.sources(resolved(config))  # files that are edited during training are not the code that runs
     datamodule = build(config.data)

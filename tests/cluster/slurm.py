@@ -60,17 +60,11 @@ PartitionName=short Nodes=node1,node2 MaxTime=1 State=UP
 
 
 class Slurm:
-    """A running Slurm.
-
-    Attributes:
-        version: As its commands tell it.
-        environment: What a process needs to reach it.
-    """
+    """A running Slurm, which a process reaches by its `environment`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": _PATH}
-        self.version = self("sinfo", "--version").removeprefix("slurm-wlm ").strip()
 
     def __call__(self, *command: str) -> str:
         """What one of its commands prints."""

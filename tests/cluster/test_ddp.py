@@ -5,14 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cifar_lab.runs import Run, Sweep, find_runs, read_checkpoint
+from cifar_lab.runs import Run, find_runs, read_checkpoint
 from tests.comparison import differences
 from tests.conftest import names
-from tests.train.processes.test_processes import PLAIN, SAME, TWO, check_equal, ended_within, living
+from tests.train.processes.test_processes import FAILING_LOSS, PLAIN, SAME, TWO, check_equal, ended_within, living
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("empty_folder")]
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "cifar_lab.train")
@@ -53,19 +54,6 @@ def ranks_of(process: subprocess.Popen[str]) -> list[int]:
 
 def command_of(number: int) -> str:
     return Path(f"/proc/{number}/cmdline").read_text()
-
-
-def test_a_sweep_of_several_processes_is_that_of_single_runs_and_is_not_done_twice() -> None:
-    line = (*PLAIN, "trainer.strategy=ddp", *CPU, "trainer.devices=2")
-    output = finished("-m", *line, "seed=0,1", "hydra.sweep.dir=sweep")
-    assert output.count(" 1/2 ") == 2
-    runs = Sweep("sweep").runs()
-    assert {path.name for path in Path().iterdir()} == {"sweep"}
-    for seed, run in enumerate(runs):
-        finished(*line, f"seed={seed}", f"hydra.run.dir=alone{seed}")
-        assert differences(run, Run(f"alone{seed}")) <= {"overrides", "name"}
-    assert " 1/2 " not in finished("-m", *line, "seed=0,1", "hydra.sweep.dir=sweep")
-    assert ended_within(5)
 
 
 def test_without_the_process_that_started_them_they_end_and_the_run_goes_on() -> None:
@@ -189,38 +177,15 @@ def test_a_process_of_torchruns_that_is_killed_ends_all_and_the_run_goes_on(rank
     finished("resume=run", module=TORCHRUN)
 
 
-BROKEN = """
-import os
-
-from torch import nn
-
-
-class Broken(nn.CrossEntropyLoss):
-    def __init__(self, rank: int) -> None:
-        super().__init__()
-        self.rank, self.calls = rank, 0
-
-    def forward(self, logits, labels):
-        self.calls += 1
-        if self.calls == 3 and int(os.environ["RANK"]) == self.rank:
-            raise RuntimeError("unreachable-kernel")
-        return super().forward(logits, labels)
-"""
-
-
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_of_torchruns_that_fails_ends_a_sweep(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("my_lab.py").write_text(BROKEN)
-    Path("my_conf/loss").mkdir(parents=True)
-    Path("my_conf/loss/broken.yaml").write_text(f"_target_: my_lab.Broken\nrank: {rank}\n")
-    monkeypatch.setenv("PYTHONPATH", f"{Path.cwd()}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    line = ("--config-dir", "my_conf", "-m", *PLAIN, *CPU, "allow=[my_lab]", "hydra.sweep.dir=sweep")
-    process = started(*line, "loss=broken,ce", module=TORCHRUN)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "unreachable-kernel" in output
+def test_a_process_of_torchruns_that_fails_ends_a_sweep(rank: int, outside: Callable[..., tuple[str, ...]]) -> None:
+    folder, conf, _, allow = outside("my_lab", FAILING_LOSS, "loss", f"_target_: my_lab.Failing\nrank: {rank}\n")
+    line = (folder, conf, "-m", *PLAIN, *CPU, allow, "hydra.sweep.dir=sweep")
+    code, output = ended(*line, "loss=mine,ce", module=TORCHRUN)
+    assert code != 0
+    assert "exhausted" in output
     states = {run.config()["loss"]["_target_"]: run.state() for run in find_runs("sweep")}
-    assert states["my_lab.Broken"] == "failed"
+    assert states["my_lab.Failing"] == "failed"
     assert not living()
     finished(*line, "loss=ce", module=TORCHRUN)
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -45,14 +45,6 @@ ON_SLURM += ["hydra.launcher.signal_delay_s=60", "hydra.launcher.max_num_timeout
 SWEEP = ["-m", *LINE, "loss.fault=none,killed,slow", "seed=0,1"]
 
 
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
 class Command:
     """The command in a process of its own, in the current folder and with a Slurm at hand."""
 
@@ -71,10 +63,10 @@ class Command:
         self.process.kill()
         self.process.communicate()
 
-    def ended(self) -> Ended:
+    def ended(self) -> Outcome:
         """Wait for it."""
-        told = self.process.communicate()
-        return Ended(self.process.returncode, *told)
+        out, errors = self.process.communicate()
+        return Outcome(self.process.returncode, out, errors, [])
 
 
 @pytest.fixture(scope="module")

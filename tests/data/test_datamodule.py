@@ -20,6 +20,7 @@ from cifar_lab.data.datamodule import CIFAR10DataModule, InMemoryDataModule, Syn
 from cifar_lab.data.files import FILES
 from cifar_lab.data.images import DataError, LabelledImages
 from cifar_lab.data.loader import BatchLoader
+from tests.train.fits import fit
 
 NUM_TRAIN, NUM_TEST = 200, 50
 
@@ -66,12 +67,6 @@ def test_holdout_divides_the_training_images_once_and_leaves_the_test_images_alo
     assert content(data.val_dataloader()) == val and data.num_loads == 1
 
 
-def test_the_report_protocol_trains_on_all_images_and_validates_on_the_test_set() -> None:
-    data = NumberedDataModule(val_fraction=0.0)
-    assert sorted(content(data.train_dataloader())) == list(range(NUM_TRAIN))
-    assert content(data.val_dataloader()) == content(data.test_dataloader()) == list(range(200, 250))
-
-
 def test_what_is_held_out_and_taken_depends_on_the_split_seed_alone() -> None:
     def taken(**options: Any) -> tuple[list[int], list[int]]:
         data = NumberedDataModule(**{"train_size": 70, "split_seed": 1, **options})
@@ -88,35 +83,35 @@ def test_what_is_held_out_and_taken_depends_on_the_split_seed_alone() -> None:
 def test_train_size_takes_its_images_by_class_from_what_the_protocol_leaves(val_fraction: float) -> None:
     data = NumberedDataModule(val_fraction=val_fraction, train_size=70)
     train = content(data.train_dataloader())
+    assert content(data.test_dataloader()) == list(range(200, 250))
+    assert (content(data.val_dataloader()) == list(range(200, 250))) == (val_fraction == 0), "the report's protocol"
     assert len(set(train)) == 70 == data.size("train") and class_sizes(train) == [7] * 10
     assert not set(train) & set(content(data.val_dataloader()))
     assert data.train_available == round(NUM_TRAIN * (1 - val_fraction))
-    everything = NumberedDataModule(val_fraction=val_fraction, train_size=data.train_available)
-    assert everything.size("train") == data.train_available
+    data = NumberedDataModule(val_fraction=val_fraction, train_size=data.train_available)
+    assert len(set(content(data.train_dataloader()))) == data.train_available
 
 
 @pytest.mark.parametrize(
-    ("options", "facts"),
+    ("options", "kind", "facts"),
     [
         *(
-            ({"train_size": size, "val_fraction": part}, rf"^data\.train_size={size} .*\b{available}\b")
+            ({"train_size": size, "val_fraction": part}, DataError, rf"^data\.train_size={size} .*\b{available}\b")
             for size, part, available in [(181, 0.1, 180), (201, 0, 200), (0, 0.5, 100)]
         ),
-        *(({"val_fraction": part}, rf"protocol\.val_fraction={part} .*\b200\b.* (0|200)$") for part in (0.001, 0.999)),
+        *(
+            ({"val_fraction": part}, DataError, rf"protocol\.val_fraction={part} .*\b200\b.* (0|200)$")
+            for part in (0.001, 0.999)
+        ),
+        *(({"batch_size": size}, ValueError, f"batch_size={size}") for size in (0, -1)),
+        *(({"val_fraction": part}, ValueError, f"val_fraction={part}") for part in (-0.1, 1.0, 1.5, float("nan"))),
     ],
 )
-def test_a_part_without_images_or_larger_than_there_are_is_refused(options: dict[str, float], facts: str) -> None:
-    with pytest.raises(DataError, match=facts):
+def test_options_out_of_range_and_a_part_without_images_or_larger_than_there_are_are_refused(
+    options: dict[str, float], kind: type[ValueError], facts: str
+) -> None:
+    with pytest.raises(kind, match=facts):
         NumberedDataModule(**options).setup()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("batch_size", 0), ("batch_size", -1), *(("val_fraction", value) for value in (-0.1, 1.0, 1.5, float("nan")))],
-)
-def test_options_out_of_range_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"{name}={value}"):
-        NumberedDataModule(**{name: value})
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(1, 180), (50, 4), (60, 3), (180, 1), (500, 1)])
@@ -179,15 +174,10 @@ class Recorder(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-
-
-def test_a_lightning_trainer_visits_every_image_once_an_epoch_in_an_order_of_its_own(tmp_path: Path) -> None:
+def test_a_lightning_trainer_visits_every_image_once_an_epoch_in_an_order_of_its_own() -> None:
     data, module = NumberedDataModule(batch_size=50, seed=3), Recorder()
-    options: dict[str, Any] = {**dict.fromkeys(QUIET, False), "num_sanity_val_steps": 0}
-    trainer = L.Trainer(max_epochs=2, accelerator="cpu", default_root_dir=tmp_path, **options)
-    trainer.fit(module, datamodule=data)
-    assert trainer.global_step == 2 * data.steps_per_epoch
+    fit(module, data=data, max_epochs=2, enable_checkpointing=False)
+    assert module.trainer.global_step == 2 * data.steps_per_epoch
     loader, held_out = NumberedDataModule(batch_size=50, seed=3).train_dataloader(), content(data.val_dataloader())
     for epoch in range(2):
         loader.set_epoch(epoch)

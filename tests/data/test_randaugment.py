@@ -16,7 +16,6 @@ from cifar_lab.data.randaugment import (
     MAX_MAGNITUDE,
     OPERATIONS,
     apply_operation,
-    apply_operations,
     draw_operations,
     randaugment,
     strength,
@@ -50,12 +49,6 @@ def by_torchvision(image: Tensor, name: str, magnitude: int, negated: bool) -> T
     """One operation on one image `(H, W, 3)`."""
     value = torchvision_strength(name, magnitude, negated, *image.shape[:2])
     return _apply_op(image.permute(2, 0, 1), name, value, InterpolationMode.NEAREST, None).permute(1, 2, 0)
-
-
-def each_by_torchvision(images: Tensor, operations: Tensor, negated: Tensor, magnitude: int) -> Tensor:
-    """Its own operation on each image, one at a time."""
-    draws = zip(images, operations.tolist(), negated.tolist(), strict=True)
-    return torch.stack([by_torchvision(image, NAMES[index], magnitude, sign) for image, index, sign in draws])
 
 
 def test_the_operations_are_torchvisions_in_its_order_and_as_signed() -> None:
@@ -110,14 +103,6 @@ def test_pil_images_would_differ_by_one_level_at_most_at_magnitude_nine(name: st
     torch.testing.assert_close(result, torch.stack(expected), atol=levels, rtol=0)
 
 
-def test_each_image_of_a_batch_gets_its_own_operation_and_keeps_its_place() -> None:
-    kinds = torch.randperm(2 * len(NAMES), generator=seeded()).repeat(3)
-    operations, images = kinds // 2, random_images(len(kinds))
-    negated = (kinds % 2 == 1) & torch.tensor([operation.signed for operation in OPERATIONS.values()])[operations]
-    result = apply_operations(images, operations, negated, magnitude=9)
-    assert torch.equal(result, each_by_torchvision(images, operations, negated, magnitude=9))
-
-
 @pytest.mark.parametrize("options", [(), (0, 9, 4), (1, 9, 4), (3, 20, 2)])
 def test_a_batch_is_cropped_and_flipped_and_then_changed_by_the_operations_that_were_drawn(
     options: tuple[int, ...],
@@ -126,7 +111,8 @@ def test_a_batch_is_cropped_and_flipped_and_then_changed_by_the_operations_that_
     images, generator, own = random_images(100), seeded(3), seeded(3)
     expected = flip_crop(images, generator, padding)
     for operations, negated in zip(*draw_operations(num_ops, len(images), generator), strict=True):
-        expected = each_by_torchvision(expected, operations, negated, magnitude)
+        draws = zip(expected, operations.tolist(), negated.tolist(), strict=True)
+        expected = torch.stack([by_torchvision(image, NAMES[index], magnitude, sign) for image, index, sign in draws])
     assert torch.equal(randaugment(images, own, *options), expected)
     assert torch.equal(generator.get_state(), own.get_state())
 

@@ -3,6 +3,7 @@
 import importlib.util
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from omegaconf import DictConfig
 from cifar_lab.config import Plan
 from cifar_lab.config.command_line import PlannedJob, parsed
 from cifar_lab.engines import handover, side_by_side
-from cifar_lab.engines.handover import Job, RunFailedError, Turn
+from cifar_lab.engines.handover import Job, RunFailedError, Turn, clock
 from cifar_lab.engines.in_turn import Jobs
 from cifar_lab.machine import hardware
 from cifar_lab.machine.interruption import Interrupted
@@ -205,10 +206,10 @@ def test_a_signal_stops_all_of_them_where_they_can_go_on(lab: Lab, number: signa
 
 def test_a_missing_package_is_one_line_that_says_how_to_get_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    launchers = {"jobs_per_device=2": "joblib", "hydra/launcher=joblib": "joblib", "hydra/launcher=ray": "ray"}
-    for word, extra in launchers.items():
-        outcome = lab("-m", *TINY, "seed=0,1", word)
-        refusal(outcome, word, f"hydra-{extra}-launcher", f"pip install 'cifar-lab[{extra}]'")
+    plugins = {"jobs_per_device=2": "joblib", "hydra/launcher=joblib": "joblib", "hydra/launcher=ray": "ray"}
+    for word, plugin in {**plugins, "hydra/launcher=submitit_slurm": "submitit"}.items():
+        extra = "slurm" if plugin == "submitit" else plugin
+        refusal(lab("-m", *TINY, "seed=0,1", word), word, f"hydra-{plugin}-launcher", f"'cifar-lab[{extra}]'")
 
 
 @pytest.mark.usefixtures("joblib")
@@ -223,3 +224,24 @@ def test_a_job_has_a_gpu_of_its_own(composed: Compose, monkeypatch: pytest.Monke
     turns = [Turn(number, 4, later=0, beside=4) for number in (1, 2, 3, 4)]
     assert [assembly.trainer_options(config, native, turn)["devices"] for turn in turns] == [[0], [1], [0], [1]]
     assert assembly.trainer_options(config, native, Turn(2, 4, later=0))["devices"] == 1
+
+
+@pytest.mark.parametrize(
+    ("turn", "own", "seconds"),
+    [
+        (Turn(3, 5, 2, each=15.0), {}, 45.0),  # this job and those after it
+        (Turn(3, 5, 2, each=15.0), {"own": 100.0, "own_left": 4.0}, 34.0),
+        (Turn(1, 5, 4), {}, None),
+        (Turn(1, 5, 4), {"own": 10.0, "own_left": 4.0}, 44.0),  # the first stands for the others
+        (Turn(1, 5, 1, each=10.0), {}, 20.0),  # those that have finished before take no time
+        (Turn(1, 9, later=7, each=10.0, beside=3), {}, 10 + 10 * 3),
+    ],
+)
+def test_the_time_left_is_that_of_the_jobs_to_come(turn: Turn, own: dict[str, float], seconds: float | None) -> None:
+    assert turn.seconds_left(**own) == seconds
+    assert re.findall(r"\d+", str(turn)) == [str(turn.number), str(turn.total)]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
+def test_a_clock_has_hours_only_where_there_are_some(seconds: float, text: str) -> None:
+    assert clock(seconds) == text

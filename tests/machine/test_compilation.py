@@ -25,8 +25,6 @@ from tests.faults import Fault, command
 Lab = Callable[..., Outcome]
 Printed = pytest.CaptureFixture[str]
 PLAIN = (*TINY, "trainer.precision=32-true", "logger=none")
-
-
 Compilations = list[tuple[nn.Module, bool]]
 
 

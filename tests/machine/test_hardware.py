@@ -43,14 +43,10 @@ def test_a_gpu_trains_in_bf16_only_where_it_is_not_emulated_and_an_older_torch_i
     assert hardware.native_precision("cpu") == precision
 
 
-def test_apples_gpus_train_in_float32_and_contiguous() -> None:
-    assert hardware.native_precision("mps") == "32-true"
-    assert hardware.native_memory_format("mps") == torch.contiguous_format
-
-
-def test_what_is_said_wins_over_the_hardware() -> None:
+def test_what_is_said_wins_over_the_hardware_and_apples_gpus_train_in_float32_and_contiguous() -> None:
+    assert hardware.choose("mps") == hardware.Native("mps", "32-true", torch.contiguous_format)
     assert hardware.choose("cpu", "32-true", "contiguous") == hardware.Native("cpu", "32-true", torch.contiguous_format)
-    assert hardware.choose("cpu", 64, "channels_last").precision == "64"
+    assert hardware.choose("cpu", 64).precision == "64"
     assert hardware.choose("cpu").memory_format == torch.channels_last
     with pytest.raises(ValueError, match=r"memory_format=nhwc.*channels_last"):
         hardware.choose("cpu", memory_format="nhwc")

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from cifar_lab.machine.interruption import SIGNALS, Interrupted, Interruption
-from cifar_lab.runs import Run, find_runs, locked, read_checkpoint
+from cifar_lab.runs import Run, locked, read_checkpoint
 from cifar_lab.train.classifier import Classifier
 from tests.comparison import differences
 from tests.conftest import TINY, Outcome, Train, names, refusal
-from tests.faults import Fault, armed, command, start
+from tests.faults import Fault, armed
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 Lab = Callable[..., Outcome]
@@ -30,7 +30,9 @@ def test_whoever_listened_before_still_hears_a_signal_and_is_back_at_the_end() -
         mine = signal.getsignal(signal.SIGUSR1)
         with (interruption := Interruption()).listening():
             interruption.check()
-            signal.raise_signal(signal.SIGUSR1)
+            for _ in range(2):  # Slurm may send it twice, and does not force an end by it
+                signal.raise_signal(signal.SIGUSR1)
+            assert heard == []
             with pytest.raises(Interrupted, match="SIGUSR1") as caught:
                 interruption.check()
         assert caught.value.exit_code == 143
@@ -78,8 +80,7 @@ def test_a_signal_in_training_saves_at_the_batchs_end_and_the_run_goes_on_to_the
 
 
 def test_a_signal_in_validation_stops_without_saving(lab: Lab) -> None:
-    # Two batches of it.
-    with armed(Fault("validation", 1, signal.SIGTERM)):
+    with armed(Fault("validation", 1, signal.SIGTERM)):  # which has two batches
         ended = lab(*PLAIN, "data.num_test=110", "protocol=report", "hydra.run.dir=run")
     assert ended.code == 143
     run = Run("run")
@@ -117,27 +118,3 @@ def test_an_interrupted_sweep_is_ended_by_the_same_command_which_comes_back_to_w
     of_first, of_second = ([i for i, line in enumerate(lines) if run.folder.name in line] for run in (first, second))
     assert [i for i in of_first if i < of_second[0] and str(os.getpid()) in lines[i]]
     assert of_first[-1] > of_second[-1]
-
-
-@pytest.mark.slow
-def test_two_processes_share_a_sweep_and_do_each_run_once() -> None:
-    line = ["-m", *PLAIN, "epochs=1", "seed=0,1,2,3"]
-    processes = [start(*line), start(*line)]
-    ended = [wait() for wait in processes]
-    for code, output in ended:
-        if code != 0:  # the other one still trains
-            assert code == 1, output
-            names(output.splitlines()[-1], "outputs/seed/")
-    assert sum(output.count(" 1/1 ") for _, output in ended) == 4
-    assert [run.state() for run in find_runs("outputs")] == ["finished"] * 4
-    assert command(*line).code == 0
-
-
-@pytest.mark.slow
-def test_a_sweep_takes_over_what_a_killed_process_was_training() -> None:
-    line = ["-m", *PLAIN, "seed=0,1"]
-    assert command(*line, fault=Fault("step", 12)).code == -9
-    assert [run.state() for run in find_runs("outputs")] == ["dead"]
-    again = command(*line)
-    assert again.code == 0, again.output
-    assert again.output.count(" 1/2 ") == 1  # the second run's: the first one's second epoch was under way

@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cifar_lab.data.datamodule import SyntheticDataModule
 
@@ -28,3 +28,35 @@ def fit(
     silent |= {"max_epochs": 1, "accelerator": "cpu", "num_sanity_val_steps": 0, "log_every_n_steps": 1}
     trainer = L.Trainer(**{**silent, **options}, callbacks=list(callbacks))
     trainer.fit(module, images() if data is None else data)
+
+
+class Watch(L.Callback):
+    """Keeps a Classifier's values of each step, each epoch's rate and metrics, and the weights at each of them."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+        self.rates: list[float] = []
+        self.epochs: list[dict[str, float]] = []
+        self.weights: dict[str, list[dict[str, Tensor]]] = {"step": [], "epoch": [], "validation": []}
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+        if trainer.current_epoch:
+            self.on_fit_end(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
+        names = ("step_loss", "grad_norm", "first_conv_grad_norm", "step_lr")
+        self.steps.append({name: float(getattr(pl_module, name)) for name in names})
+        self._keep("step", pl_module)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
+        self._keep("validation", pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._keep("epoch", pl_module)
+
+    def on_fit_end(self, trainer: L.Trainer, *_: object) -> None:
+        self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+    def _keep(self, when: str, module: Any) -> None:
+        self.weights[when].append({name: each.detach().clone() for name, each in module.model.state_dict().items()})

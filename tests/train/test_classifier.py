@@ -10,28 +10,7 @@ from torch import Tensor, nn
 from cifar_lab.data.datamodule import SyntheticDataModule
 from cifar_lab.data.images import key_seed
 from cifar_lab.train.classifier import Classifier
-from tests.train.fits import fit, images, network
-
-
-class Watch(L.Callback):
-    """Keeps the module's values of each step, and each epoch's rate and metrics."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-        self.rates: list[float] = []
-        self.epochs: list[dict[str, float]] = []
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
-        names = ("step_loss", "grad_norm", "first_conv_grad_norm", "step_lr")
-        self.steps.append({name: float(getattr(pl_module, name)) for name in names})
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
-        if trainer.current_epoch:
-            self.on_fit_end(trainer)
-
-    def on_fit_end(self, trainer: L.Trainer, *_: object) -> None:
-        self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+from tests.train.fits import Watch, fit, images, network
 
 
 def watched(classifier: Classifier, data: L.LightningDataModule | None = None, **options: Any) -> Watch:

@@ -34,19 +34,10 @@ from tests.conftest import CHECKOUT, TINY, Compose, Outcome, Train, names, refus
 Lab = Callable[..., Outcome]
 # What runs leave is looked at by several tests, and each of these is trained once.
 PLAIN = (*TINY, "logger=none")
-REPORT = (*PLAIN, "protocol=report", "epochs=4", "scheduler.eta_min=1e-4")
-CYCLE = (
-    *(*PLAIN, "scheduler=one_cycle", "trainer.accumulate_grad_batches=2", "trainer.check_val_every_n_epoch=5"),
-    *("l1=1e-3", "trainer.precision=bf16-mixed"),
-)
 STOPPED = ("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-12", "epochs=20")
 PROBED = (
     *("experiment=optimizer_sgd", *TINY, *STOPPED, "logger=csv", "data.train_size=30"),
     *("probe=gradient", "probe.every=5", "probe.at=[]", "probe.etas=[1]"),
-)
-AVERAGED = (
-    *(*PLAIN, "averaging=swa", "averaging.start=0.5", "trainer.precision=32-true"),
-    *("seed=1", "data.seed=0"),
 )
 
 
@@ -125,7 +116,7 @@ def test_a_run_leaves_a_complete_directory(lab: Lab, trained: Train, composed: C
     assert result["fingerprint"] == other.result()["fingerprint"]
 
 
-def test_the_last_lines_tell_the_result_and_what_probes_cost(trained: Train) -> None:
+def test_an_experiment_stops_early_and_its_last_lines_tell_the_result_and_what_probes_cost(trained: Train) -> None:
     run = trained(*PROBED)
     result, taken = run.result(), run.probes()
     accuracy, data, protocol, epoch, seconds, probes, folder = _lines(run)
@@ -143,13 +134,6 @@ def test_the_last_lines_tell_the_result_and_what_probes_cost(trained: Train) -> 
     steps = result["epochs"] * result["train_size"] / result["images_per_second"]
     share = result["probe_seconds"] / steps
     assert _numbers(probes) == [str(result["probes"]), f"{result['probe_seconds']:.1f}", f"{share:.1%}"]
-
-
-def test_an_experiment_stops_early_and_leaves_its_published_accuracy_its_subset_and_its_loggers_files(
-    trained: Train,
-) -> None:
-    run = trained(*PROBED)
-    result = run.result()
     assert result["epochs"] == len(run.metrics()) < 20
     assert (result["published"], result["name"], result["train_size"]) == (0.7858, "optimizer_sgd", 30)
     assert not run.tensorboard.exists()
@@ -158,7 +142,7 @@ def test_an_experiment_stops_early_and_leaves_its_published_accuracy_its_subset_
 
 
 def test_under_the_reports_protocol_the_test_set_chooses_and_the_schedule_is_the_configurations(trained: Train) -> None:
-    run = trained(*REPORT)
+    run = trained(*PLAIN, "protocol=report", "epochs=4", "scheduler.eta_min=1e-4")
     result, metrics = run.result(), run.metrics()
     assert (result["protocol"], result["train_size"]) == ("report", 60)
     assert result["test/acc"] == pytest.approx(result["val/acc"]) == pytest.approx(metrics["val/acc"].max())
@@ -183,7 +167,8 @@ def test_val_size_is_the_number_of_images_that_a_validation_measures(limit: str,
 
 
 def test_a_run_that_is_never_validated_tests_its_last_epoch(trained: Train) -> None:
-    run = trained(*CYCLE)
+    seldom = ("trainer.accumulate_grad_batches=2", "trainer.check_val_every_n_epoch=5")
+    run = trained(*PLAIN, *seldom, "trainer.precision=bf16-mixed", "scheduler=one_cycle", "l1=1e-3")
     result, rates, metrics = run.result(), run.steps()["lr"], run.metrics()
     assert (result["best_epoch"], result["precision"]) == (None, "bf16-mixed")
     assert 0 <= result["val/acc"] <= 1
@@ -204,7 +189,8 @@ def test_what_is_composed_is_what_is_trained(composed: Compose) -> None:
 def test_swas_result_is_that_of_the_averaged_weights_and_another_seed_draws_others_for_the_same_images(
     trained: Train, composed: Compose
 ) -> None:
-    run, other = trained(*AVERAGED), trained(*PLAIN, name="other")
+    averaged = ("averaging=swa", "averaging.start=0.5", "trainer.precision=32-true", "seed=1", "data.seed=0")
+    run, other = trained(*PLAIN, *averaged), trained(*PLAIN, name="other")
     result = run.result()
     assert (result["best_epoch"], result["precision"]) == (None, "32-true")
     assert result["test/acc"] == result["test/acc_final"]
@@ -281,20 +267,6 @@ def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_o
         assert summary(run) in again.stdout
 
 
-def test_a_run_that_fails_even_in_a_figure_is_one_line_and_exit_1(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
-        raise RuntimeError("no-such-font")
-
-    monkeypatch.setattr(fitting, "fit_and_test", lambda *_: {})
-    monkeypatch.setattr("cifar_lab.train.summary.draw", broken)
-    outcome = lab(*PLAIN)
-    assert outcome.code == 1
-    (run,) = outcome.runs
-    names(outcome.stderr, "no-such-font", run.error_file)
-    assert run.status()["state"] == "failed"
-    assert not run.result_file.exists()
-
-
 def test_a_run_without_a_whole_epoch_is_a_failed_run(lab: Lab) -> None:
     outcome = lab(*PLAIN, "trainer.max_time=00:00:00:00")
     assert (outcome.code, outcome.runs[0].status()["state"]) == (1, "failed")
@@ -306,15 +278,13 @@ def test_what_a_component_cannot_be_made_of_is_one_line_and_exit_2(lab: Lab) -> 
     assert not list(Path().iterdir())
 
 
-def test_a_folder_that_is_taken_or_cannot_be_written_is_left_as_it_is(lab: Lab, trained: Train) -> None:
+def test_a_folder_that_is_taken_is_left_as_it_is(lab: Lab, trained: Train) -> None:
     trained(*PLAIN, name="taken")
     Path("mine/figures").mkdir(parents=True)
-    for file in ("file", "mine/figures/paper.png"):
-        Path(file).write_text("mine")
+    Path("mine/figures/paper.png").write_text("mine")
     before = _contents(Path())
     refusal(lab(*PLAIN, "seed=1", "hydra.run.dir=taken"), "taken", "hydra.run.dir=")
     refusal(lab(*PLAIN, "hydra.run.dir=mine"), "figures", "hydra.run.dir=")
-    refusal(lab(*PLAIN, "hydra.run.dir=file/run"), "file", "hydra.run.dir=")
     assert _contents(Path()) == before
 
 

@@ -1,7 +1,12 @@
-"""A run in TensorBoard: one event file per training, with the columns by which a sweep is compared."""
+"""A run in TensorBoard: one event file per training, with the columns by which a sweep is compared.
+
+Imported only if TensorBoard is used.
+"""
 
 import copy
 import shlex
+import struct
+import time
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
@@ -13,6 +18,12 @@ import yaml
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -91,25 +102,22 @@ class TensorBoard(TensorBoardLogger):
         """The event file's writer; the first use opens the file and writes the description."""
         writer = self._experiment
         if writer is None:
-            from cifar_lab.train.callbacks import summaries
-
             writer = super().experiment
             # A run may fail between training and its result: the file is closed when the logger is released.
             weakref.finalize(self, _end, writer, succeeded=False)
-            writer.add_custom_scalars(summaries.layout())
-            self._write(summaries.session_start(self._hyperparameters))
+            writer.add_custom_scalars(_layout())
+            self._write(_session_start(self._hyperparameters))
             for tag, text in self._texts.items():
-                self._write(summaries.code(tag, text))
+                block = "\n".join(f"    {line}" for line in text.splitlines())  # of Markdown: code
+                self._write(text_pb(tag, block))
         return writer
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Write scalars by their tags, except Lightning's `epoch`, at an optimizer step; None is the last logged."""
-        from cifar_lab.train.callbacks import summaries
-
         self._step = self._step if step is None else step
         values = {tag: value for tag, value in metrics.items() if tag != "epoch"}
-        self._write(summaries.scalars(values, self._descriptions))
+        self._write(_scalars(values, self._descriptions))
         for tag in values:
             self._descriptions.pop(tag, None)  # TensorBoard keeps a tag's first
 
@@ -126,11 +134,12 @@ class TensorBoard(TensorBoardLogger):
     @rank_zero_only
     def log_result(self, result: Mapping[str, Any], figures: Path) -> None:
         """Write a run's result, by the names of `result.json`, and the PNG files of a folder, then close the file."""
-        from cifar_lab.train.callbacks import summaries
-
         self.log_metrics({tag: result[name] for name, tag in _RESULT_TAGS.items() if result[name] is not None})
         for path in sorted(figures.glob("*.png")):
-            self._write(summaries.png(f"figures/{path.stem}", path.read_bytes()))
+            encoded = path.read_bytes()
+            width, height = struct.unpack(">II", encoded[16:24])  # the first chunk of every PNG begins with its size
+            image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=encoded)
+            self._write(Summary(value=[Summary.Value(tag=f"figures/{path.stem}", image=image)]))
         _end(self.experiment, succeeded=True)
 
     @rank_zero_only
@@ -152,8 +161,61 @@ class TensorBoard(TensorBoardLogger):
 
 def _end(writer: Any, *, succeeded: bool) -> None:
     """Record how the run ended and close its file, unless it is closed."""
-    from cifar_lab.train.callbacks import summaries
-
     if writer.all_writers:  # a closed one has none
-        writer.file_writer.add_summary(summaries.session_end(succeeded))
+        writer.file_writer.add_summary(_session_end(succeeded))
         writer.close()
+
+
+def _scalars(values: Mapping[str, float], descriptions: Mapping[str, str]) -> Summary:
+    # Tensors, as TensorFlow 2 writes them: TensorBoard's fast loader drops the description of a `simple_value`.
+    points = [scalar_pb(tag, float(value), descriptions.get(tag)) for tag, value in values.items()]
+    return Summary(value=[value for point in points for value in point.value])
+
+
+def _session_start(hyperparameters: Mapping[str, bool | float | str]) -> Summary:
+    """A row of the HParams tab.
+
+    A summary of the whole experiment is left out on purpose: TensorBoard takes the first that it finds for all runs,
+    and without one it shows the columns of every run.
+    """
+    start = SessionStartInfo(start_time_secs=time.time())
+    for name, value in hyperparameters.items():
+        kind = "bool_value" if isinstance(value, bool) else "string_value" if isinstance(value, str) else "number_value"
+        setattr(start.hparams[name], kind, value)
+    return _session(hparams_metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))
+
+
+def _session_end(succeeded: bool) -> Summary:
+    status = STATUS_SUCCESS if succeeded else STATUS_FAILURE
+    end = SessionEndInfo(status=status, end_time_secs=time.time())
+    return _session(hparams_metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end))
+
+
+def _layout() -> dict[str, dict[str, list[str | list[str]]]]:
+    """The charts of the Custom Scalars tab: each run's training and validation, then the runs compared.
+
+    TensorBoard merges the charts of all runs by their titles, so the titles hold for all protocols.
+    """
+
+    def chart(*tags: str) -> list[str | list[str]]:
+        return ["Multiline", [f"{tag}$" for tag in tags]]
+
+    val = "val (under protocol=report: the test set)"
+    return {
+        "Training and validation": {
+            f"loss: train, {val}": chart("train/loss", "val/loss"),
+            f"accuracy: train, {val}": chart("train/acc", "val/acc"),
+            "learning rate": chart("train/lr"),
+        },
+        "Runs compared": {
+            f"accuracy: {val}": chart("val/acc"),
+            f"loss: {val}": chart("val/loss"),
+            "test accuracy: chosen weights": chart("test/acc"),
+            "test accuracy: last epoch": chart("test/acc_final"),
+        },
+    }
+
+
+def _session(tag: str, data: HParamsPluginData) -> Summary:
+    metadata = hparams_metadata.create_summary_metadata(data)
+    return Summary(value=[Summary.Value(tag=tag, metadata=metadata, tensor=hparams_metadata.NULL_TENSOR)])

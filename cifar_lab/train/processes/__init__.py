@@ -1,6 +1,50 @@
 """Processes that train one run together, each with its part of every batch."""
 
-from cifar_lab.train.processes.led import Leader, follow, leading
-from cifar_lab.train.processes.spawned import trained_by
+import os
+import sys
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Leader", "follow", "leading", "trained_by"]
+from cifar_lab.machine.interruption import Interruption
+from cifar_lab.runs import FollowedRun
+from cifar_lab.train.attempt import Work
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
+
+def trained_together(work: Work, interruption: Interruption, store: "Store", rank: int, count: int) -> dict[str, Any]:
+    """Train a run as one of `count` processes that share a store; that of rank 0 writes: the run's result."""
+    from torch import cuda, distributed, set_num_threads
+
+    from cifar_lab.machine.hardware import training_device
+    from cifar_lab.train.fitting import trained
+
+    set_num_threads(work.threads)
+    attempt, trainer = replace(work.attempt, interruption=interruption), work.config["trainer"]
+    if rank > 0:
+        attempt = replace(attempt, run=FollowedRun(attempt.run.folder))
+    backend = "gloo"
+    if training_device(trainer["accelerator"]) == "cuda":
+        # Python objects go between the CPUs, which then do not wait for the GPUs.
+        backend = "cpu:gloo,cuda:nccl"
+        devices, local = trainer["devices"], int(os.environ["LOCAL_RANK"])
+        cuda.set_device(devices[local] if isinstance(devices, list) else local)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
+    try:
+        return trained(replace(work, attempt=attempt))
+    finally:
+        distributed.destroy_process_group()
+
+
+def quiet_torch(count: int) -> None:
+    """Silence torch's advice against `find_unused_parameters` in `assembly`; call it before torch is imported."""
+    if count > 2:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def hush() -> None:
+    """Leave printing to the first process."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ from cifar_lab.machine import ranks, torchrun
 from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import DivergedError, described
 from cifar_lab.train.attempt import Work
-from cifar_lab.train.processes.member import hush, quiet_torch, trained_together
+from cifar_lab.train.processes import hush, quiet_torch, trained_together
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import SIGNALS, Interrupted, Interruption
 from cifar_lab.runs import described
 from cifar_lab.train.attempt import Work
-from cifar_lab.train.processes.member import hush, quiet_torch, trained_together
+from cifar_lab.train.processes import hush, quiet_torch, trained_together
 
 # Between the failure of one process and the end of the others.
 GRACE_SECONDS = 10.0

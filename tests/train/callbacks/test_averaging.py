@@ -1,57 +1,32 @@
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
-from torch import Tensor, nn
+from torch import nn
 
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import Run
 from cifar_lab.train.callbacks import EMA, SWA, Saving, best
 from cifar_lab.train.classifier import Classifier
-from tests.conftest import holds
+from tests.comparison import equal
+from tests.conftest import TINY
 from tests.train import fits
-from tests.train.fits import images, network
-
-
-class Keep(L.Callback):
-    """Keeps the raw weights after each step and epoch, each epoch's rate, and what validation sees."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, Tensor]] = []
-        self.epochs: list[dict[str, Tensor]] = []
-        self.validated: list[dict[str, Tensor]] = []
-        self.rates: list[float] = []
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
-        self.steps.append(_state(pl_module))
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
-
-    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
-        self.validated.append(_state(pl_module))
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.epochs.append(_state(pl_module))
-
-
-def _state(module: Classifier) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in module.model.state_dict().items()}
+from tests.train.fits import Watch, images, network
 
 
 def fit(
     averaging: WeightAveraging, folder: Path, epochs: int, scheduler: dict[str, Any] | None = None
-) -> tuple[Keep, Classifier, Run]:
+) -> tuple[Watch, Classifier, Run]:
     optimizer = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
     classifier = Classifier(network(nn.BatchNorm2d(4)), nn.CrossEntropyLoss(), optimizer, scheduler)
-    keep, run = Keep(), Run(folder)
-    callbacks = [keep, averaging, best(run), Saving(run, Interruption())]
+    watch, run = Watch(), Run(folder)
+    callbacks = [watch, averaging, best(run), Saving(run, Interruption())]
     fits.fit(classifier, *callbacks, data=images(seed=3), max_epochs=epochs)
-    return keep, classifier, run
+    return watch, classifier, run
 
 
 def test_swas_batch_norm_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
@@ -73,24 +48,23 @@ def test_swas_batch_norm_statistics_are_those_of_the_training_images(tmp_path: P
 def test_swas_rate_follows_the_schedule_then_goes_to_its_own(tmp_path: Path) -> None:
     factory = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=10)
     scheduler = {"scheduler": factory, "interval": "epoch"}
-    keep, _, _ = fit(SWA(epochs=10, start=0.5, anneal=0.2, lr=0.3), tmp_path, 10, scheduler)
+    watch, _, _ = fit(SWA(epochs=10, start=0.5, anneal=0.2, lr=0.3), tmp_path, 10, scheduler)
     cosine = [0.1 * (1 + torch.cos(torch.tensor(torch.pi * epoch / 10)).item()) / 2 for epoch in range(6)]
     # The first averaged epoch, number 5, still runs at the cosine's rate; then half the way, then the whole.
-    assert keep.rates == pytest.approx([*cosine, (cosine[5] + 0.3) / 2, 0.3, 0.3, 0.3], rel=1e-5)
+    assert watch.rates == pytest.approx([*cosine, (cosine[5] + 0.3) / 2, 0.3, 0.3, 0.3], rel=1e-5)
 
 
 def test_swas_weights_are_the_mean_of_the_last_epochs_which_validate_and_save_their_own(tmp_path: Path) -> None:
-    keep, classifier, run = fit(SWA(epochs=4, start=0.5), tmp_path, epochs=4)
+    watch, classifier, run = fit(SWA(epochs=4, start=0.5), tmp_path, epochs=4)
     last = torch.load(run.last_checkpoint, weights_only=True)["state_dict"]
     for name, weight in classifier.model.named_parameters():
-        mean = (keep.epochs[2][name] + keep.epochs[3][name]) / 2
+        mean = (watch.weights["epoch"][2][name] + watch.weights["epoch"][3][name]) / 2
         torch.testing.assert_close(weight.detach(), mean, rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(last[f"model.{name}"], mean, rtol=1e-5, atol=1e-7)
-    for epoch, validated in enumerate(keep.validated):
-        assert all(torch.equal(validated[name], keep.epochs[epoch][name]) for name in validated)
+    assert equal(watch.weights["validation"], watch.weights["epoch"])
     best = torch.load(run.best_checkpoint, weights_only=True)
     if best["epoch"] < 2:
-        assert torch.equal(best["state_dict"]["model.4.weight"], keep.epochs[best["epoch"]]["4.weight"])
+        assert torch.equal(best["state_dict"]["model.4.weight"], watch.weights["epoch"][best["epoch"]]["4.weight"])
 
 
 def test_swa_without_an_epoch_to_average_is_refused() -> None:
@@ -98,35 +72,28 @@ def test_swa_without_an_epoch_to_average_is_refused() -> None:
         SWA(epochs=2, start=0.8)
 
 
-def test_a_warm_ema_keeps_a_share_that_grows_and_one_without_says_that_the_run_is_short(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("decay", "warmup"), [(0.7, False), (0.25, True)])
+def test_emas_weights_are_the_moving_average_of_every_step_and_of_batch_norms_statistics(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], decay: float, warmup: bool
 ) -> None:
-    keep, classifier, _ = fit(EMA(decay=0.25, warmup=True), tmp_path / "warm", epochs=2)
-    average = keep.steps[0]["0.weight"]
-    for n, step in enumerate(keep.steps[1:], 1):
-        share = min(0.25, (1 + n) / (10 + n))
-        average = share * average + (1 - share) * step["0.weight"]
-    torch.testing.assert_close(classifier.model.state_dict()["0.weight"], average, rtol=1e-4, atol=1e-6)
-    assert "averaging." not in capfd.readouterr().out
-    fit(EMA(decay=0.9), tmp_path / "cold", epochs=2)
-    holds(capfd.readouterr().out, "averaging.decay=0.9", f"{0.9**8:.0%}", "averaging.warmup=true")
-
-
-def test_emas_weights_are_the_moving_average_of_every_step_and_of_batch_norms_statistics(tmp_path: Path) -> None:
-    keep, classifier, run = fit(EMA(decay=0.7), tmp_path, epochs=2)
-    assert len(keep.steps) == 8
+    watch, classifier, run = fit(EMA(decay=decay, warmup=warmup), tmp_path, epochs=2)
+    told = re.findall(rf"averaging\.decay={decay}\b.*\b6%.*\baveraging\.warmup=true", capfd.readouterr().out)
+    assert len(told) == (not warmup)  # 0.7 ** 8 of the first step's weights are left
+    assert len(watch.weights["step"]) == 8
     for name, value in classifier.model.state_dict().items():
         if not value.is_floating_point():
             continue
-        average = keep.steps[0][name]
-        for step in keep.steps[1:]:
-            average = 0.7 * average + 0.3 * step[name]
+        average = watch.weights["step"][0][name]
+        for n, step in enumerate(watch.weights["step"][1:], 1):
+            share = min(decay, (1 + n) / (10 + n)) if warmup else decay
+            average = share * average + (1 - share) * step[name]
         torch.testing.assert_close(value, average, rtol=1e-4, atol=1e-6)
-        assert not torch.equal(value, keep.steps[-1][name])
+        assert not torch.equal(value, watch.weights["step"][-1][name])
     # Validation saw the average, and the checkpoint's weights are the average's too.
-    assert all(torch.equal(keep.validated[-1][name], value) for name, value in classifier.model.state_dict().items())
+    states = dict(classifier.model.state_dict())
+    assert equal(watch.weights["validation"][-1], states)
     saved = torch.load(run.last_checkpoint, weights_only=True)["state_dict"]
-    assert all(torch.equal(saved[f"model.{name}"], value) for name, value in classifier.model.state_dict().items())
+    assert all(torch.equal(saved[f"model.{name}"], value) for name, value in states.items())
 
 
 @pytest.mark.parametrize("options", [{}, {"use_buffers": False}, {"update_every_n_steps": 3}])
@@ -138,15 +105,8 @@ def test_ema_is_lightnings_own_but_for_rounding(tmp_path: Path, options: dict[st
 
 @pytest.mark.parametrize("averaging", ["swa", "ema"])
 def test_double_weights_are_averaged_as_such(lab: Any, averaging: str) -> None:
-    line = (
-        "data=synthetic",
-        "data.num_train=60",
-        "data.num_test=20",
-        "model.filters=[4,4,4]",
-        "epochs=5",
-        "logger=none",
-    )
-    outcome = lab(*line, f"averaging={averaging}", "trainer.precision=64-true", "hydra.run.dir=run")
+    words = ("logger=none", "epochs=5", f"averaging={averaging}", "trainer.precision=64-true")
+    outcome = lab(*TINY, *words, "hydra.run.dir=run")
     assert outcome.code == 0, outcome.stderr
     weights = torch.load(Run("run").last_checkpoint, weights_only=True)["state_dict"].values()
     assert {weight.dtype for weight in weights if weight.is_floating_point()} == {torch.float64}

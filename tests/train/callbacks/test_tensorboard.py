@@ -190,6 +190,7 @@ def test_a_run_without_a_result_leaves_what_it_has(
     outcome = lab(*SHORT)
     assert outcome.code != 0
     (run,) = outcome.runs
+    assert not run.result_file.exists()
     events = _events(run)
     assert _tags(events, "text") == {"command", "config"}
     assert {"val/acc", "test/acc"} & _tags(events, "scalars") == {tag for tag in ("val/acc", last) if last}
@@ -261,9 +262,8 @@ def test_fifty_epochs_stay_under_two_megabytes(lab: Lab) -> None:
 
 def test_other_loggers_need_no_tensorboard(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()  # loggers of other tests, which write as they end
-    for name in ("summaries", "tensorboard"):  # ours, to be imported again
-        monkeypatch.delattr(cifar_lab.train.callbacks, name, raising=False)
-        monkeypatch.delitem(sys.modules, f"cifar_lab.train.callbacks.{name}", raising=False)
+    monkeypatch.delattr(cifar_lab.train.callbacks, "tensorboard", raising=False)  # ours
+    monkeypatch.delitem(sys.modules, "cifar_lab.train.callbacks.tensorboard", raising=False)
     for name in ("tensorboard", *sys.modules):
         if name.partition(".")[0] == "tensorboard" or name.startswith("torch.utils.tensorboard"):
             monkeypatch.setitem(sys.modules, name, None)

@@ -137,7 +137,8 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on_to_the_same_bits
     assert [run.state() for run in (first, second)] == ["failed"] * 2  # it was killed there too
     assert command(*line).code == 0
     assert [run.state() for run in find_runs("outputs")] == ["finished"] * 2
-    assert not {path.name for path in Path().iterdir()} - {"outputs", ".output0", ".output1"}
+    assert " 1/2 " not in command(*line).output  # nothing is trained twice
+    assert not {path.name for path in Path().iterdir()} - {"outputs", ".output0", ".output1", ".output2"}
     whole = finished(*PLAIN, *TWO, "seed=0", folder="whole")
     assert differences(first, whole) <= {"overrides", "name"}
 
@@ -146,8 +147,11 @@ FAILING_LOSS = """
 import os
 from torch import nn
 class Failing(nn.CrossEntropyLoss):
+    def __init__(self, rank):
+        super().__init__()
+        self.rank = str(rank)
     def forward(self, logits, labels):
-        if os.environ["RANK"] == "1" and logits.requires_grad:
+        if os.environ["RANK"] == self.rank and logits.requires_grad:
             raise MemoryError("exhausted")
         return super().forward(logits, labels)
 """
@@ -155,7 +159,7 @@ class Failing(nn.CrossEntropyLoss):
 
 @pytest.mark.slow
 def test_what_fails_in_one_process_is_what_the_run_has_failed_by(outside: Callable[..., tuple[str, ...]]) -> None:
-    own = outside("my_lab", FAILING_LOSS, "loss", "_target_: my_lab.Failing\n")
+    own = outside("my_lab", FAILING_LOSS, "loss", "_target_: my_lab.Failing\nrank: 1\n")
     ended = command(*own, *PLAIN, *TWO, "hydra.run.dir=run")
     assert ended.code == 1
     (error,) = errors(ended)

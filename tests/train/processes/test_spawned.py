@@ -56,13 +56,12 @@ def test_who_has_finished_trains_or_was_ended_on_purpose_has_not_failed() -> Non
     assert (finished.result(), trains.result()) == ({"test/acc": 0.5}, None)
 
 
-def raised(error: BaseException, context: BaseException | None = None) -> BaseException:
+def portable(error: BaseException, context: BaseException | None = None) -> BaseException:
+    """What another process gets of an error, which was raised while `context` was handled."""
     try:
         try:
-            if context is not None:
-                raise context
-            raise error
-        except KeyboardInterrupt:
+            raise context or error
+        except BaseException:
             raise error  # noqa: B904
     except BaseException as caught:
         return pickle.loads(pickle.dumps(_portable(caught)))
@@ -74,11 +73,11 @@ class UnsendableError(Exception):
 
 
 def test_an_error_comes_with_its_traceback_and_an_interruption_from_behind_lightnings_exit() -> None:
-    error = raised(ValueError("no"))
+    error = portable(ValueError("no"))
     assert isinstance(error, ValueError) and str(error) == "no"
-    assert "in raised" in error.__notes__[0]
-    assert str(raised(UnsendableError("one", " other"))) == "one other"
-    assert isinstance(raised(SystemExit(1), Interrupted(signal.SIGTERM)), Interrupted)
+    assert "in portable" in error.__notes__[0]
+    assert str(portable(UnsendableError("one", " other"))) == "one other"
+    assert isinstance(portable(SystemExit(1), Interrupted(signal.SIGTERM)), Interrupted)
 
 
 def test_callbacks_that_cannot_be_sent_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
