@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,13 @@ from PIL import Image
 
 from cifar_lab.landscape.batch_norm.numbers import Written
 from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES
-from cifar_lab.report.published import Row, tables
 from cifar_lab.runs import Run
+from tests.judged_runs import row
 from tests.published_runs import STEPS_PER_EPOCH, leave_run
 
 RATES = (1e-4, 5e-4, 1e-3, 2e-3)
 DISTANCES = (1e-4, 1e-3, 1e-2, 1e-1)
 FINE = (1e-3, 1e-2, 1e-1, *PAPER_MULTIPLES)
-
-
-@cache
-def _rows() -> dict[str, Row]:
-    return {row.name: row for table in tables() for row in table.rows}
 
 
 def leave(
@@ -38,11 +32,10 @@ def leave(
     **told: Any,
 ) -> Run:
     """A run of VGG-A on CIFAR-10 of some epochs, ten steps each, without steps and probes."""
-    row = _rows()["vgg_a_bn,optimizer.lr=1e-3" if bn else "vgg_a,optimizer.lr=1e-3"]
+    of_row = row("vgg_a_bn,optimizer.lr=1e-3" if bn else "vgg_a,optimizer.lr=1e-3")
     kept = {"optimizer.lr": lr, **(changes or {})}
     options = {"study": "bn_landscape", "experiment": None, "model": "vgg_a", "data": "cifar10"}
-    options |= told.pop("options", {})
-    return leave_run(folder, row, accuracy, seed=seed, epochs=epochs, changes=kept, options=options, **told)
+    return leave_run(folder, of_row, accuracy, seed=seed, epochs=epochs, changes=kept, options=options, **told)
 
 
 def losses(bn: bool, lr: float, steps: int, widen: float = 1.0) -> np.ndarray:
@@ -72,24 +65,13 @@ def leave_band(
         kept = {"model.init": init, **(changes or {})}
         run = leave(folder / name, bn=bn, lr=lr, seed=seed, epochs=epochs, changes=kept, **told)
         spread = 1 if bn else 1 + widen * seed
-        _write(run.steps_file, {"loss": losses(bn, lr, epochs * STEPS_PER_EPOCH, spread).astype(np.float32)})
+        run.write_steps({"loss": losses(bn, lr, epochs * STEPS_PER_EPOCH, spread).astype(np.float32)})
 
 
 def diverge(run: Run) -> None:
     """Make a finished run one that has diverged."""
     run.result_file.unlink()
     run.fail("diverged", RuntimeError("the loss is nan in step 4"))
-
-
-def write_probes(run: Run, probes: dict[str, np.ndarray]) -> None:
-    """What the run's probes measured."""
-    _write(run.probes_file, probes)
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """As a run writes them, but for the wait until they are on the disk."""
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
 
 
 def leave_probed(
@@ -112,17 +94,12 @@ def leave_probed(
             changes = {"model.init": init, "scheduler.total_iters": 0}
             run = leave(folder / f"{bn}_{init}_{seed}", bn=bn, lr=lr, seed=seed, changes=changes, **told)
             matrix = np.diag([0.2, 0.5, 1.0]) * (1.0 if bn else sharper * (1 + noise * seed))
-            write_probes(run, quadratic_probes(matrix, gradients, lr=lr, multiples=FINE, steps=steps))
-            _write(run.steps_file, {"loss": np.ones(40, dtype=np.float32)})
+            run.write_probes(quadratic_probes(matrix, gradients, lr=lr, multiples=FINE, steps=steps))
+            run.write_steps({"loss": np.ones(40, dtype=np.float32)})
 
 
 def quadratic_probes(
-    matrix: np.ndarray,
-    gradients: np.ndarray,
-    *,
-    lr: float,
-    multiples: Sequence[float],
-    steps: Sequence[int] | None = None,
+    matrix: np.ndarray, gradients: np.ndarray, lr: float, multiples: Sequence[float], steps: Sequence[int] = (0, 1)
 ) -> dict[str, np.ndarray]:
     """What `probes.npz` holds of a quadratic loss with a Hessian `(N, N)`, at points with gradients `(P, N)`."""
     number = len(gradients)
@@ -146,7 +123,7 @@ def quadratic_probes(
 
     weight_norm = np.full(number, 10.0)
     told = {
-        "step": np.arange(number) if steps is None else np.asarray(steps),
+        "step": np.asarray(steps),
         "loss": np.ones(number),
         "grad_norm": norms,
         **moved(np.full((number, 1), lr) * np.asarray(multiples)),

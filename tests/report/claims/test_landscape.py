@@ -13,7 +13,7 @@ from cifar_lab.runs import find_runs
 from cifar_lab.table.records import gather
 from tests.conftest import holds
 from tests.judged_runs import LANDSCAPE, LIPSCHITZ
-from tests.landscape_runs import RATES, diverge, leave, leave_band, leave_probed, write_probes
+from tests.landscape_runs import RATES, diverge, leave, leave_band, leave_probed
 
 ENDS = (RATES[0], RATES[-1])  # as wide a band, of half the runs
 
@@ -54,7 +54,7 @@ def test_loss_and_gradient_are_claims_of_their_own_at_the_point_and_over_a_step(
         factor = 1 if run.folder.name.startswith("True") else 0.5 * (1 + 0.01 * (run.result()["seed"] or 0))
         probes["grad_norm"] *= factor
         probes["moved_grad_norm"] = np.tile(probes["grad_norm"][:, None] / factor**3, probes["eta"].shape[1])
-        write_probes(run, probes)
+        run.write_probes(probes)
     claims = judged(tmp_path)
     verdicts = [claims[name].verdict for name in LIPSCHITZ]
     assert verdicts == [CONTRADICTED, SUPPORTED, SUPPORTED, SUPPORTED]
