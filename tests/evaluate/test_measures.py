@@ -11,7 +11,6 @@ from cifar_lab.evaluate.measures import (
     accuracy,
     calibration,
     confusion_matrix,
-    cross_fitted,
     mean_loss,
     per_class,
     reliability,
@@ -36,14 +35,9 @@ def test_each_class_has_its_precision_recall_and_f1() -> None:
     assert (third["images"], third["recall"]) == (0, 0)
     assert confusion_matrix(found) == [[1, 0, 1], [1, 2, 0], [0, 0, 0]]
     assert accuracy(found)["acc"] == pytest.approx(3 / 5)
-
-
-def test_five_of_ten_classes_may_hold_the_right_one() -> None:
-    logits = torch.arange(10.0).repeat(4, 1)
-    told = accuracy(Answers(logits, torch.tensor([9, 5, 4, 0])))
-    assert told["acc"] == 0.25
-    assert told["acc_top5"] == 0.5
-    assert "acc_top5" not in accuracy(answers([0], [0]))
+    assert "acc_top5" not in accuracy(found)
+    of_ten = accuracy(Answers(torch.arange(10.0).repeat(4, 1), torch.tensor([9, 5, 4, 0])))
+    assert (of_ten["acc"], of_ten["acc_top5"]) == (0.25, 0.5)
 
 
 def test_the_loss_is_the_mean_over_images_whatever_the_batches() -> None:
@@ -56,13 +50,6 @@ def test_the_surest_mistakes_come_first() -> None:
     logits = torch.tensor([[5.0, 0.0], [1.0, 0.0], [3.0, 0.0], [0.0, 2.0]])
     assert confident_mistakes(Answers(logits, torch.tensor([0, 1, 1, 0])), 2).tolist() == [2, 3]
     assert confident_mistakes(Answers(logits, torch.tensor([0, 0, 0, 1])), 2).tolist() == []
-
-
-def test_scaling_fits_on_what_was_held_out() -> None:
-    found, held_out = answers([0, 1, 2, 0], [0, 1, 2, 1]), answers([0, 1, 2, 0, 1], [0, 1, 2, 1, 1])
-    fitted = scaled(found, held_out)
-    assert len(fitted.temperatures) == 1 and "5" in fitted.fitted_on
-    assert len(scaled(found, None).temperatures) == 2
 
 
 def drawn(count: int = 4_000, classes: int = 5, scale: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -103,12 +90,15 @@ def test_the_temperature_undoes_a_scale(scale: float) -> None:
     assert 0.01 <= temperature(torch.eye(3), torch.arange(3)) < 0.05  # of faultless answers
 
 
-def test_each_half_is_scaled_by_the_others_temperature() -> None:
+def test_scaling_fits_on_what_was_held_out_else_each_half_is_scaled_by_the_others_temperature() -> None:
     logits, labels = drawn(100, scale=3.0)
-    scaled, (first, second) = cross_fitted(logits, labels)
+    fitted = scaled(Answers(logits, labels), Answers(logits[:50], labels[:50]))
+    assert len(fitted.temperatures) == 1 and "50" in fitted.fitted_on
+    halves = scaled(Answers(logits, labels), None)
+    first, second = halves.temperatures
     assert first == pytest.approx(temperature(logits[1::2], labels[1::2]))
     assert second == pytest.approx(temperature(logits[::2], labels[::2]))
-    torch.testing.assert_close(scaled[::2], logits[::2].double() / first)
+    torch.testing.assert_close(halves.logits[::2], logits[::2].double() / first)
     changed = labels.clone()
     changed[0] = (changed[0] + 1) % 5
-    torch.testing.assert_close(cross_fitted(logits, changed)[0][0], scaled[0])
+    torch.testing.assert_close(scaled(Answers(logits, changed), None).logits[0], halves.logits[0])

@@ -1,8 +1,6 @@
 """Files of weights of small networks, and an export of them in this process."""
 
-import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -68,23 +66,3 @@ def check_graph(path: Path, trained: Trained) -> None:
     for count in (1, 2, 7):
         images = pixels(count)
         check(onnx_logits(path, images) if module is None else module(images), trained, images)
-
-
-def check_description(text: str, trained: Trained) -> None:
-    """What a file says of its network is true."""
-    told = json.loads(text)
-    assert told["classes"] == list(trained.classes)
-    assert told["mean"] == list(trained.mean)
-    assert told["names"] == list(trained.model.state_dict())
-    assert told["versions"]["torch"] == version("torch")
-
-
-def check_input(text: str) -> None:
-    """What a graph says of its images is true."""
-    assert json.loads(text)["input"] == {
-        "name": "images",
-        "dtype": "uint8",
-        "shape": ["batch", 32, 32, 3],
-        "range": [0, 255],
-        "colours": "RGB",
-    }

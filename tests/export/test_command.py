@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import onnx
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from torch import nn
 
 from cifar_lab import export
@@ -22,7 +24,7 @@ from cifar_lab.runs import Run
 from cifar_lab.runs.labels import NO_PROBABILITIES
 from cifar_lab.trained import load
 from tests.conftest import CHECKOUT, Train, names, refusal
-from tests.export.networks import check_description, check_graph, check_input, pixels
+from tests.export.networks import check_graph, pixels
 from tests.kinds_of_runs import AVERAGED, EMA, FINISHED, WITHOUT_BN, change
 from tests.report_networks import ReportCNN
 
@@ -63,13 +65,22 @@ def test_a_run_is_exported_in_every_format_with_a_card_whose_code_runs(
     for name in ("model.onnx", "model.pt2"):
         check_graph(folder / name, own)
     model = onnx.load(folder / "model.onnx")
-    (text,) = (entry.value for entry in model.metadata_props if entry.key == "cifar_lab")
-    check_description(text, own)
-    check_input(text)
     (size, *_), *_ = (value.type.tensor_type.shape.dim for value in (*model.graph.input, *model.graph.output))
     assert size.dim_param == "batch"
-    for place in (CHECKOUT, run.folder):
-        assert str(place).encode() not in (folder / "model.onnx").read_bytes()
+    for name in written - {"model_card.md"}:
+        content = (folder / name).read_bytes()
+        assert not any(str(place).encode() in content for place in (CHECKOUT, run.folder))
+
+    (of_onnx,) = (entry.value for entry in model.metadata_props if entry.key == "cifar_lab")
+    extra = {"cifar_lab.json": ""}
+    torch.export.load(folder / "model.pt2", extra_files=extra)
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        described = [json.loads(text) for text in (of_onnx, extra["cifar_lab.json"], file.metadata()["cifar_lab"])]
+    for told in described:
+        assert (told["classes"], told["mean"]) == (list(own.classes), list(own.mean))
+        assert (told["names"], told["versions"]["torch"]) == (list(own.model.state_dict()), version("torch"))
+    shape = {"name": "images", "dtype": "uint8", "shape": ["batch", 32, 32, 3], "range": [0, 255], "colours": "RGB"}
+    assert [told.get("input") for told in described] == [shape, shape, None]
 
     card = (folder / "model_card.md").read_text()
     result = run.result()

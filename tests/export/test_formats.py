@@ -7,26 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from cifar_lab.export import writing
 from cifar_lab.export.kinds import Format, Input
 from cifar_lab.export.writing import Exported
 from cifar_lab.trained import Trained, load
-from tests.conftest import CHECKOUT
-from tests.export.networks import (
-    ACTIVATIONS,
-    NETWORKS,
-    check,
-    check_description,
-    check_graph,
-    check_input,
-    exported,
-    network,
-    onnx_logits,
-    pixels,
-)
+from tests.export.networks import ACTIVATIONS, NETWORKS, check, check_graph, exported, network, onnx_logits, pixels
 
 # A graph takes two to six seconds to trace.
 CASES = [
@@ -51,39 +38,20 @@ def cnn(tmp_path_factory: pytest.TempPathFactory) -> Files:
         return trained, {one.kind: one for one in files}
 
 
-def test_files_compute_and_describe_and_hold_no_paths(cnn: Files) -> None:
-    trained, files = cnn
-    graph = files[Format.TORCH_EXPORT].path
-    check_graph(graph, trained)
-    extra = {"cifar_lab.json": ""}
-    torch.export.load(graph, extra_files=extra)
-    check_input(extra["cifar_lab.json"])
-    with safe_open(files[Format.SAFETENSORS].path, framework="pt") as file:
-        for text in (extra["cifar_lab.json"], file.metadata()["cifar_lab"]):
-            check_description(text, trained)
-    for one in files.values():
-        assert one.problem is None
-        for folder in (CHECKOUT, trained.weights.parent):
-            assert str(folder).encode() not in one.path.read_bytes(), one.kind
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("option", "activation", "bn"), CASES)
-def test_onnx_and_torch_export_give_every_networks_logits(
-    tmp_path: Path, option: str, activation: str, bn: bool
-) -> None:
-    trained = network(tmp_path, option, activation, bn)
+@pytest.mark.parametrize("case", CASES)
+def test_onnx_and_torch_export_give_every_networks_logits(tmp_path: Path, case: tuple[str, str, bool]) -> None:
+    trained = network(tmp_path, *case)
     for graph in exported(trained, tmp_path / "out", Format.ONNX, Format.TORCH_EXPORT):
         assert graph.problem is None
         check_graph(graph.path, trained)
 
 
 @pytest.mark.parametrize(
-    ("option", "activation", "bn"),
-    [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 )
-def test_safetensors_holds_the_network(tmp_path: Path, option: str, activation: str, bn: bool) -> None:
-    trained = network(tmp_path, option, activation, bn)
+def test_safetensors_holds_the_network(tmp_path: Path, case: tuple[str, str, bool]) -> None:
+    trained = network(tmp_path, *case)
     (file,) = exported(trained, tmp_path / "out", Format.SAFETENSORS)
     assert file.problem is None
     again, images = load(file.path), pixels()
