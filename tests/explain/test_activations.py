@@ -49,15 +49,11 @@ def test_a_saturated_unit_is_dead_too_and_one_image_on_the_other_side_revives_a_
     for activation in (nn.ReLU6(), nn.Tanh()):
         (layer,) = measure(nn.Sequential(activation), [torch.full((3, 2), 100.0)])
         assert (layer.dead_units, layer.negative_only_units) == (2, 0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False), nn.ReLU())
-    with torch.no_grad():
-        model[1].weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0]]))  # type: ignore[operator, union-attr]
-    images = -torch.ones(20, 1, 2, 2)
-    (layer,) = measure(model, images.split(4))
-    assert layer.dead_units == layer.negative_only_units == 2
-    images[13, 0, 0, 1] = 0.1
-    (layer,) = measure(model, images.split(4))
-    assert layer.dead_units == layer.negative_only_units == 1
+    inputs = -torch.ones(20, 2)
+    for dead in (2, 1):
+        (layer,) = measure(nn.Sequential(nn.ReLU()), inputs.split(4))
+        assert layer.dead_units == layer.negative_only_units == dead
+        inputs[13, 1] = 0.1
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.ReLU(inplace=True), nn.GELU, nn.Tanh])
@@ -98,18 +94,6 @@ def test_every_activation_of_a_network_has_its_row() -> None:
     assert names == ["activation1", *stages]
 
 
-class Shared(nn.Module):
-    """Uses one activation twice."""
-
-    def __init__(self, activation: nn.Module) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(4, 3), nn.Linear(3, 2)
-        self.activation = activation
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.activation(self.second(self.activation(self.first(inputs))))
-
-
 class Half(nn.Module):
     """An activation of one's own."""
 
@@ -124,11 +108,14 @@ class Step(nn.Module):
 
 def test_an_activation_that_is_used_twice_has_two_rows_and_ones_own_is_known_by_its_name() -> None:
     images = torch.randn(6, 4).split(2)
-    layers = measure(Shared(nn.ReLU()), images)
-    assert [(layer.layer, layer.units) for layer in layers] == [("activation", 3), ("activation#2", 2)]
-    assert measure(Shared(Half()), images) == []
-    assert [layer.activation for layer in measure(Shared(Half()), images, "Half")] == ["Half", "Half"]
-    assert [layer.dead_units for layer in measure(Shared(Step()), images, "Step")] == [3, 2]
+    relu, half, step = (
+        nn.Sequential(nn.Linear(4, 3), activation, nn.Linear(3, 2), activation)
+        for activation in (nn.ReLU(), Half(), Step())
+    )
+    assert [(layer.layer, layer.units) for layer in measure(relu, images)] == [("1", 3), ("1#2", 2)]
+    assert measure(half, images) == []
+    assert [layer.activation for layer in measure(half, images, "Half")] == ["Half", "Half"]
+    assert [layer.dead_units for layer in measure(step, images, "Step")] == [3, 2]
 
 
 def test_a_layer_whose_shape_does_not_tell_its_units_is_named() -> None:
