@@ -94,25 +94,6 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
     return float(np.exp(found.x))
 
 
-def cross_fitted(logits: Tensor, labels: Tensor) -> tuple[Tensor, list[float]]:
-    """Scale each half of the images by the temperature fitted on the other half: no probability has seen its own label.
-
-    Args:
-        logits: `(N, C)`, N at least 2.
-        labels: int64, `(N,)`.
-
-    Returns:
-        The scaled logits, and the temperature of each half.
-    """
-    scaled, temperatures = logits.double().clone(), []
-    fold = torch.arange(len(labels)) % 2
-    for number in range(2):
-        fitted = temperature(logits[fold != number], labels[fold != number])
-        scaled[fold == number] /= fitted
-        temperatures.append(fitted)
-    return scaled, temperatures
-
-
 class Scaled(NamedTuple):
     """Answers after temperature scaling.
 
@@ -169,12 +150,19 @@ def confusion_matrix(answers: Answers) -> list[list[int]]:
 
 
 def scaled(answers: Answers, held_out: Answers | None) -> Scaled:
-    """Scale answers by the temperature fitted on `held_out`, or without these, each half by the other's temperature."""
+    """Scale answers by the temperature fitted on `held_out`, or without these, each half by the other's temperature.
+
+    So no probability has seen its own label; without `held_out` there are at least two answers.
+    """
+    logits, labels = answers.logits.double().clone(), answers.labels
     if held_out is None:
-        logits, temperatures = cross_fitted(*answers)
+        halves = [torch.arange(len(labels)) % 2 == number for number in range(2)]
+        temperatures = [temperature(answers.logits[~half], labels[~half]) for half in halves]
+        for half, fitted in zip(halves, temperatures, strict=True):
+            logits[half] /= fitted
         fitted_on = "the other half of these images"
     else:
         temperatures = [temperature(*held_out)]
-        logits = answers.logits.double() / temperatures[0]
+        logits /= temperatures[0]
         fitted_on = f"{len(held_out.labels):,} validation images"
-    return Scaled(logits, temperatures, fitted_on, calibration(logits, answers.labels))
+    return Scaled(logits, temperatures, fitted_on, calibration(logits, labels))

@@ -101,7 +101,7 @@ def export(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for kind in formats:
-        one = Exported(kind, folder / _NAMES[kind], takes if kind.is_graph else None)
+        one = Exported(kind, folder / _NAMES[kind], None if kind is Format.SAFETENSORS else takes)
         try:
             content = encode(kind, trained, takes)
         except OSError:
