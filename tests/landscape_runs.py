@@ -2,22 +2,26 @@
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
 
 from cifar_lab.landscape.batch_norm.numbers import Written
+from cifar_lab.landscape.maths.functional import Weights
+from cifar_lab.landscape.maths.probing import probe
 from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES
 from cifar_lab.runs import Run
 from tests.judged_runs import row
 from tests.published_runs import STEPS_PER_EPOCH, leave_run
 
 RATES = (1e-4, 5e-4, 1e-3, 2e-3)
-DISTANCES = (1e-4, 1e-3, 1e-2, 1e-1)
-FINE = (1e-3, 1e-2, 1e-1, *PAPER_MULTIPLES)
+DISTANCES = (1e-3, 1e-2)
+FINE = (1e-2, *PAPER_MULTIPLES)
 
 
 def leave(
@@ -101,42 +105,18 @@ def leave_probed(
 def quadratic_probes(
     matrix: np.ndarray, gradients: np.ndarray, lr: float, multiples: Sequence[float], steps: Sequence[int] = (0, 1)
 ) -> dict[str, np.ndarray]:
-    """What `probes.npz` holds of a quadratic loss with a Hessian `(N, N)`, at points with gradients `(P, N)`."""
-    number = len(gradients)
-    norms = np.linalg.norm(gradients, axis=1)
-    bent = gradients @ matrix
-    sharpness = np.einsum("pi,pi->p", gradients, bent) / norms**2
+    """What `probes.npz` holds of a quadratic loss with a Hessian `(3, 3)`, at points with gradients `(P, 3)`."""
+    point, hessian = torch.tensor([10.0, 0, 0], dtype=torch.float64), torch.from_numpy(matrix)
 
-    def moved(eta: np.ndarray) -> dict[str, np.ndarray]:
-        after = gradients[:, None] - eta[..., None] * bent[:, None]
-        distance = np.linalg.norm(after - gradients[:, None], axis=2)
-        lengths = np.linalg.norm(after, axis=2)
-        return {
-            "eta": eta,
-            "moved_loss": 1 - eta * norms[:, None] ** 2 * (1 - eta * sharpness[:, None] / 2),
-            "moved_grad_norm": lengths,
-            "grad_distance": distance,
-            "grad_cosine": np.einsum("pi,pji->pj", gradients, after) / (norms[:, None] * lengths),
-            "beta": distance / (eta * norms[:, None]),
-            "curvature": np.broadcast_to(sharpness[:, None], eta.shape),
-        }
+    def loss(gradient: torch.Tensor, weights: Weights) -> torch.Tensor:
+        way = weights["w"] - point
+        return 1 + gradient @ way + way @ hessian @ way / 2
 
-    weight_norm = np.full(number, 10.0)
-    told = {
-        "step": np.asarray(steps),
-        "loss": np.ones(number),
-        "grad_norm": norms,
-        **moved(np.full((number, 1), lr) * np.asarray(multiples)),
-        "lr": np.full(number, lr),
-        "hessian_norm": np.linalg.norm(bent, axis=1) / norms,
-        "sharpness": sharpness,
-        "weight_norm": weight_norm,
-        "seconds": np.full(number, 0.5),
-    }
-    of_relative = moved(np.asarray(DISTANCES) * (weight_norm / norms)[:, None])
-    told |= {f"relative_{name}": values for name, values in of_relative.items()}
-    told["relative_distance"] = np.asarray(DISTANCES)
-    return told
+    etas = [lr * multiple for multiple in multiples]
+    probed = [probe(partial(loss, one), {"w": point}, etas, DISTANCES) for one in torch.from_numpy(gradients)]
+    told = {name: np.stack([one[name] for one in probed]) for name in probed[0]}
+    alike = {"lr": np.full(len(probed), lr), "seconds": np.full(len(probed), 0.5)}
+    return {**told, **alike, "step": np.asarray(steps), "relative_distance": np.array(DISTANCES)}
 
 
 def check_written(written: Written, folder: Path, names: set[str], printed: str) -> None:
