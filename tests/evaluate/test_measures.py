@@ -18,7 +18,7 @@ from cifar_lab.evaluate.measures import (
     temperature,
 )
 from cifar_lab.losses import FocalLoss
-from cifar_lab.trained import Answers, confident_mistakes
+from cifar_lab.trained import Answers
 
 
 def answers(predicted: list[int], labels: list[int], classes: int = 3) -> Answers:
@@ -44,12 +44,6 @@ def test_the_loss_is_the_mean_over_images_whatever_the_batches() -> None:
     found = Answers(torch.randn(10, 3), torch.randint(0, 3, (10,)))
     loss = FocalLoss()
     assert mean_loss(found, loss, batch_size=3) == pytest.approx(float(loss(*found)), rel=1e-6)
-
-
-def test_the_surest_mistakes_come_first() -> None:
-    logits = torch.tensor([[5.0, 0.0], [1.0, 0.0], [3.0, 0.0], [0.0, 2.0]])
-    assert confident_mistakes(Answers(logits, torch.tensor([0, 1, 1, 0])), 2).tolist() == [2, 3]
-    assert confident_mistakes(Answers(logits, torch.tensor([0, 0, 0, 1])), 2).tolist() == []
 
 
 def drawn(count: int = 4_000, classes: int = 5, scale: float = 1.0) -> tuple[Tensor, Tensor]:

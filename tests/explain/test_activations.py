@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_lab.explain.activations import measure, totals
-from cifar_lab.models import CNN, ResNet
+from cifar_lab.models import CNN, VGG, ResNet
 
 Activation = Callable[[], nn.Module]
 IMAGES = torch.randn(7, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -71,27 +71,17 @@ def test_its_numbers_are_those_of_inputs_and_outputs(activation: Activation) -> 
     assert layer.std == pytest.approx(float(far.double().std(correction=0)), rel=1e-3)
 
 
-def test_a_pool_before_the_activation_leaves_both_counts_as_they_are() -> None:
-    torch.manual_seed(3)
-    convolution = nn.Conv2d(3, 40, 3, padding=1)
-    with torch.no_grad():
-        convolution.bias -= torch.linspace(0, 4, 40)
-    before = nn.Sequential(convolution, nn.MaxPool2d(2), nn.ReLU())
-    behind = nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(2))
-    (one,), (other,) = measure(before, [IMAGES]), measure(behind, [IMAGES])
-    assert 0 < one.dead_units < 40
-    assert (one.dead_units, one.negative_only_units) == (other.dead_units, other.negative_only_units)
-    assert one.negative_inputs < other.negative_inputs
-
-
 def test_every_activation_of_a_network_has_its_row() -> None:
     images = torch.randn(2, 3, 32, 32)
-    layers = measure(CNN((4, 5, 6), activation=nn.ReLU).eval(), [images])
     units = {"conv_layers.3": 4, "conv_layers.7": 5, "conv_layers.11": 6, "fc_layers.1": 512, "fc_layers.4": 256}
-    assert [(layer.layer, layer.units) for layer in layers] == [*units.items()]
-    names = [layer.layer for layer in measure(ResNet((1, 1), (8, 8)).eval(), [images])]
+    of_vgg = {"features.3": 4, "classifier.1": 8, "classifier.3": 8}
     stages = [f"layer{stage}.0.activation{number}" for stage in (1, 2) for number in (1, 2)]
-    assert names == ["activation1", *stages]
+    for model, expected in (
+        (CNN((4, 5, 6), activation=nn.ReLU), units),
+        (VGG([[4]], hidden=8, batch_norm=True), of_vgg),
+        (ResNet((1, 1), (8, 8)), dict.fromkeys(["activation1", *stages], 8)),
+    ):
+        assert {layer.layer: layer.units for layer in measure(model.eval(), [images])} == expected
 
 
 class Half(nn.Module):

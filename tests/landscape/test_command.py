@@ -60,19 +60,14 @@ def final_loss(run):
     return float(criterion(model(images), labels).detach())
 
 
-@pytest.mark.parametrize("other", ["twin", pytest.param("without", marks=pytest.mark.slow)])
-def test_a_surface_has_the_loss_of_the_final_weights_in_its_middle_and_passes_every_snapshot(
-    runs, trained, command, other
-):
-    if other == "without":
-        trained(*TINY, "bn=false", name="sweep/without")
-    code, out, err = command("surface", runs / "with", runs / other, "--images", IMAGES, "--points", 3)
+def test_a_surface_has_the_loss_of_the_final_weights_in_its_middle_and_passes_every_snapshot(runs, command):
+    code, out, err = command("surface", runs / "with", runs / "twin", "--images", IMAGES, "--points", 3)
     assert code == 0, err
     frame = pd.read_csv(runs / "landscape" / "surface.csv")
     assert frame.groupby(["run", "kind"]).size().to_dict() == {
-        (run, kind): 9 for run in ("with", other) for kind in ("plane", "profile", "trajectory")
+        (run, kind): 9 for run in ("with", "twin") for kind in ("plane", "profile", "trajectory")
     }
-    for name in ("with", other):
+    for name in ("with", "twin"):
         middle = frame[(frame["run"] == name) & (frame["x"] == 0) & frame["kind"].isin(["plane", "profile"])]
         middle = middle[middle["y"].isna() | (middle["y"] == 0)]
         assert middle["loss"].tolist() == pytest.approx([final_loss(Run(runs / name))] * 2, rel=1e-4)
