@@ -156,19 +156,6 @@ def test_a_number_that_the_settings_do_not_give_stands_with_its_hypothesis(writt
     assert lines.loc["sgd_no_dropout", "report/test/acc_mean"] == pytest.approx(0.78)
 
 
-def test_a_row_that_diverged_under_the_reports_protocol_is_not_not_run(tmp_path: Path) -> None:
-    diverge(leave_run(tmp_path / "runs" / "a", row("optimizer_sgd"), 0.8))
-    leave_run(tmp_path / "runs" / "b", row("optimizer_sgd"), 0.7, protocol="holdout")
-    leave_run(tmp_path / "runs" / "c", row("optimizer_sign_sgd"), 0.7, protocol="holdout")
-    leave_run(tmp_path / "runs" / "d", row("optimizer_sgd").hypotheses[0].row, 0.4, scale=Scale.QUICK)
-    _, _, sgd, sign = _reported(tmp_path).of["optimizer"][0]
-    assert sgd[JUDGED] == DIVERGED
-    assert sign[JUDGED].startswith(NOT_RUN)
-    holds(sign[JUDGED], "protocol=report")
-    lines = pd.read_csv(tmp_path / "report" / "tables.csv").set_index(["hypothesis", "length"])
-    assert lines.loc[("sgd_no_dropout", QUICK), "report/runs"] == 1
-
-
 def test_tensorboard_has_a_category_for_each_table(written: Path) -> None:
     folders = {path.parent for path in (written / "report" / "tensorboard").rglob("events.*")}
     assert len(folders) == 5 * 3 + 1 + 2 + 2 + 1 + 1  # cross-entropy and Adam are one run, in two tables
@@ -296,17 +283,24 @@ def test_a_study_is_tested_under_each_protocol_by_itself_from_what_is_kept_too(t
         assert holdout.count("<figure") == 1
 
 
-def test_a_row_that_diverged_is_kept_and_damaged_runs_are_counted(
+def test_a_row_that_diverged_is_kept_and_told_from_one_that_was_not_run_and_damaged_runs_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     diverge(leave_run(tmp_path / "runs" / "a", row("optimizer_sgd"), 0.8))
-    for name in ("b", "c"):
+    leave_run(tmp_path / "runs" / "b", row("optimizer_sgd"), 0.7, protocol="holdout")
+    leave_run(tmp_path / "runs" / "c", row("optimizer_sign_sgd"), 0.7, protocol="holdout")
+    leave_run(tmp_path / "runs" / "d", row("optimizer_sgd").hypotheses[0].row, 0.4, scale=Scale.QUICK)
+    for name in ("e", "f", "g"):
         leave_run(tmp_path / "runs" / name, row("best_cnn"), 0.9).result_file.write_text("{")
     from_runs, from_kept = _from_runs_and_from_what_is_kept(tmp_path)
-    assert re.findall(r"^unreadable +\S*(.): ", capsys.readouterr().out, re.MULTILINE) == ["b", "c"]
+    assert re.findall(r"^unreadable +\S*(.): ", capsys.readouterr().out, re.MULTILINE) == ["e", "f", "g"]
     for page, is_counted in ((from_runs, True), (from_kept, False)):
-        assert ("2" in re.findall(r"(?<![-\d])\d+(?![-\d])", page.header.partition("</p>")[0])) == is_counted
-    assert from_kept.of["optimizer"][0][2][JUDGED] == DIVERGED
+        assert ("3" in re.findall(r"(?<![-\d])\d+(?![-\d])", page.header.partition("</p>")[0])) == is_counted
+        _, _, sgd, sign = page.of["optimizer"][0]
+        assert (sgd[JUDGED], sign[JUDGED].startswith(NOT_RUN)) == (DIVERGED, True)
+        holds(sign[JUDGED], "protocol=report")
+    lines = pd.read_csv(tmp_path / "report" / "tables.csv").set_index(["hypothesis", "length"])
+    assert lines.loc[("sgd_no_dropout", QUICK), "report/runs"] == 1
 
 
 def test_a_hypothesis_about_a_number_that_was_reached_is_shown_too(tmp_path: Path) -> None:
