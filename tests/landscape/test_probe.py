@@ -167,6 +167,7 @@ def test_of_accumulated_batches_the_last_is_probed_without_the_l1_penalty() -> N
     fit(probe, l1=0.1, accumulate_grad_batches=2, callbacks=[kept])
     assert probe.arrays()["loss"].tolist() == [float(step["loss"]) for step in kept.steps[1::2]]
     other = GradientProbe()
+    assert other.arrays() == {}
     other.load_state_dict(probe.state_dict())  # as a run that is resumed does
     assert equal(other.state_dict(), probe.state_dict())
 
