@@ -22,30 +22,10 @@ from cifar_lab.runs import DivergedError, Run
 from cifar_lab.train import run
 from cifar_lab.train.callbacks import CheckpointFiles, Recorder, Saving, Throughput
 from cifar_lab.train.classifier import Classifier
-from tests.comparison import equal
+from tests.comparison import differences, equal
 from tests.conftest import CHECKOUT, TINY
 
 PROBE = ("probe=gradient", "probe.every=2", "probe.etas=[0.1,1]", "probe.relative=[0.01]", "probe.at=[1]")
-
-
-class Everything(L.Callback):
-    """Keeps all that a step leaves: weights, buffers, gradients, the optimizer's state, random states and the loss."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, Any]] = []
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: object, batch: Any, index: int) -> None:
-        kept = {
-            "state": pl_module.state_dict(),
-            "gradients": [weight.grad for weight in pl_module.parameters()],
-            "optimizer": trainer.optimizers[0].state_dict(),
-            "averages": [each.state_dict() for each in trainer.callbacks if hasattr(each, "_average_model")],
-            "random": torch.get_rng_state(),
-            "loss": pl_module.step_loss,
-            "batch": batch,
-            "training": [module.training for module in pl_module.modules()],
-        }
-        self.steps.append(copy.deepcopy(kept))
 
 
 ALL_AT_ONCE = (
@@ -74,12 +54,10 @@ def test_training_is_the_same_to_the_bit_with_and_without_probes(
     line = [*TINY, "trainer.precision=32-true", "logger=none", *words]
     last = {word.partition("=")[0]: word for word in line if "vgg" not in str(words) or "filters" not in word}
     line = list(last.values())
-    plain, probed = Everything(), Everything()
-    run([*line, "hydra.run.dir=plain"], callbacks=[plain])
-    result = run([*line, *PROBE, "hydra.run.dir=probed"], callbacks=[probed])
-    assert len(plain.steps) == len(probed.steps) == (9 if "trainer.precision=bf16-true" in words else 18)
-    for before, after in zip(plain.steps, probed.steps, strict=True):
-        assert {part for part in before if not equal(before[part], after[part])} == set()
+    run([*line, "hydra.run.dir=plain"])
+    result = run([*line, *PROBE, "hydra.run.dir=probed"])
+    unlike = differences(Run("probed"), Run("plain"))
+    assert {what for what in unlike if "probe" not in what.lower()} == {"fingerprint", "options", "overrides"}
     assert result["probes"] == len(Run("probed").probes()["step"]) >= 4
 
 
@@ -163,9 +141,14 @@ def test_probes_are_of_every_so_many_steps_and_those_named_in_the_shapes_that_th
 
 
 def test_of_accumulated_batches_the_last_is_probed_without_the_l1_penalty() -> None:
-    probe, kept = GradientProbe(every=1, etas=[1.0]), Everything()
-    fit(probe, l1=0.1, accumulate_grad_batches=2, callbacks=[kept])
-    assert probe.arrays()["loss"].tolist() == [float(step["loss"]) for step in kept.steps[1::2]]
+    class Losses(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+            losses.append(float(pl_module.step_loss))
+
+    losses: list[float] = []
+    probe = GradientProbe(every=1, etas=[1.0])
+    fit(probe, l1=0.1, accumulate_grad_batches=2, callbacks=[Losses()])
+    assert probe.arrays()["loss"].tolist() == losses[1::2]
     other = GradientProbe()
     assert other.arrays() == {}
     other.load_state_dict(probe.state_dict())  # as a run that is resumed does
