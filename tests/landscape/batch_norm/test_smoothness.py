@@ -46,8 +46,10 @@ def test_where_batch_norms_loss_varies_more_is_said(tmp_path: Path) -> None:
     assert share == len(steps) / 6
 
 
-def test_a_diverging_network_keeps_the_comparison_finite_where_it_is(tmp_path: Path) -> None:
-    leave_probed(tmp_path, inits=("xavier",))
+def test_a_diverging_network_is_compared_where_it_is_finite_and_runs_that_diverged_with_nothing(tmp_path: Path) -> None:
+    leave_probed(tmp_path, seeds=(0, 1))
+    for seed in (0, 1):
+        diverge(Run(tmp_path / f"False_he_{seed}"))
     none = Run(tmp_path / "False_xavier_0")
     probes = none.probes()
     probes["loss"][-1] = np.nan
@@ -55,14 +57,7 @@ def test_a_diverging_network_keeps_the_comparison_finite_where_it_is(tmp_path: P
     none.write_probes(probes)
     found = compared(tmp_path)
     assert np.isfinite(found.ratio("xavier", "loss_range").value)
-    assert found.frame["probes"].tolist() == [6, 5]
-
-
-def test_diverged_runs_are_compared_with_nothing_and_told(tmp_path: Path) -> None:
-    leave_probed(tmp_path, seeds=(0, 1))
-    for seed in (0, 1):
-        diverge(Run(tmp_path / f"False_he_{seed}"))
-    found = compared(tmp_path)
+    assert found.frame.query("init == 'xavier'")["probes"].tolist() == [6, 6, 5, 6]
     assert found.inits == ["xavier"]
     assert any("He" in line and "2 of 2" in line for line in found.sentences)
 
