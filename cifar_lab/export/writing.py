@@ -77,13 +77,7 @@ def images(trained: Trained) -> Images:
 
 
 def export(
-    trained: Trained,
-    formats: Sequence[Format],
-    takes: Input,
-    folder: Path,
-    on: Images,
-    tolerance: float,
-    said: Said,
+    trained: Trained, formats: Sequence[Format], takes: Input, folder: Path, on: Images, tolerance: float, said: Said
 ) -> Iterator[Exported]:
     """Write files, one at each step of the iterator.
 
