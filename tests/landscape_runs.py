@@ -2,28 +2,26 @@
 
 import itertools
 from collections.abc import Sequence
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
 
 from cifar_lab.landscape.batch_norm.numbers import Written
+from cifar_lab.landscape.maths.functional import Weights
+from cifar_lab.landscape.maths.probing import probe
 from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES
-from cifar_lab.report.published import Row, tables
 from cifar_lab.runs import Run
+from tests.judged_runs import row
 from tests.published_runs import STEPS_PER_EPOCH, leave_run
 
 RATES = (1e-4, 5e-4, 1e-3, 2e-3)
-DISTANCES = (1e-4, 1e-3, 1e-2, 1e-1)
-FINE = (1e-3, 1e-2, 1e-1, *PAPER_MULTIPLES)
-
-
-@cache
-def _rows() -> dict[str, Row]:
-    return {row.name: row for table in tables() for row in table.rows}
+DISTANCES = (1e-3, 1e-2)
+FINE = (1e-2, *PAPER_MULTIPLES)
 
 
 def leave(
@@ -38,11 +36,10 @@ def leave(
     **told: Any,
 ) -> Run:
     """A run of VGG-A on CIFAR-10 of some epochs, ten steps each, without steps and probes."""
-    row = _rows()["vgg_a_bn,optimizer.lr=1e-3" if bn else "vgg_a,optimizer.lr=1e-3"]
+    of_row = row("vgg_a_bn,optimizer.lr=1e-3" if bn else "vgg_a,optimizer.lr=1e-3")
     kept = {"optimizer.lr": lr, **(changes or {})}
     options = {"study": "bn_landscape", "experiment": None, "model": "vgg_a", "data": "cifar10"}
-    options |= told.pop("options", {})
-    return leave_run(folder, row, accuracy, seed=seed, epochs=epochs, changes=kept, options=options, **told)
+    return leave_run(folder, of_row, accuracy, seed=seed, epochs=epochs, changes=kept, options=options, **told)
 
 
 def losses(bn: bool, lr: float, steps: int, widen: float = 1.0) -> np.ndarray:
@@ -72,24 +69,13 @@ def leave_band(
         kept = {"model.init": init, **(changes or {})}
         run = leave(folder / name, bn=bn, lr=lr, seed=seed, epochs=epochs, changes=kept, **told)
         spread = 1 if bn else 1 + widen * seed
-        _write(run.steps_file, {"loss": losses(bn, lr, epochs * STEPS_PER_EPOCH, spread).astype(np.float32)})
+        run.write_steps({"loss": losses(bn, lr, epochs * STEPS_PER_EPOCH, spread).astype(np.float32)})
 
 
 def diverge(run: Run) -> None:
     """Make a finished run one that has diverged."""
     run.result_file.unlink()
     run.fail("diverged", RuntimeError("the loss is nan in step 4"))
-
-
-def write_probes(run: Run, probes: dict[str, np.ndarray]) -> None:
-    """What the run's probes measured."""
-    _write(run.probes_file, probes)
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """As a run writes them, but for the wait until they are on the disk."""
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
 
 
 def leave_probed(
@@ -112,54 +98,25 @@ def leave_probed(
             changes = {"model.init": init, "scheduler.total_iters": 0}
             run = leave(folder / f"{bn}_{init}_{seed}", bn=bn, lr=lr, seed=seed, changes=changes, **told)
             matrix = np.diag([0.2, 0.5, 1.0]) * (1.0 if bn else sharper * (1 + noise * seed))
-            write_probes(run, quadratic_probes(matrix, gradients, lr=lr, multiples=FINE, steps=steps))
-            _write(run.steps_file, {"loss": np.ones(40, dtype=np.float32)})
+            run.write_probes(quadratic_probes(matrix, gradients, lr=lr, multiples=FINE, steps=steps))
+            run.write_steps({"loss": np.ones(40, dtype=np.float32)})
 
 
 def quadratic_probes(
-    matrix: np.ndarray,
-    gradients: np.ndarray,
-    *,
-    lr: float,
-    multiples: Sequence[float],
-    steps: Sequence[int] | None = None,
+    matrix: np.ndarray, gradients: np.ndarray, lr: float, multiples: Sequence[float], steps: Sequence[int] = (0, 1)
 ) -> dict[str, np.ndarray]:
-    """What `probes.npz` holds of a quadratic loss with a Hessian `(N, N)`, at points with gradients `(P, N)`."""
-    number = len(gradients)
-    norms = np.linalg.norm(gradients, axis=1)
-    bent = gradients @ matrix
-    sharpness = np.einsum("pi,pi->p", gradients, bent) / norms**2
+    """What `probes.npz` holds of a quadratic loss with a Hessian `(3, 3)`, at points with gradients `(P, 3)`."""
+    point, hessian = torch.tensor([10.0, 0, 0], dtype=torch.float64), torch.from_numpy(matrix)
 
-    def moved(eta: np.ndarray) -> dict[str, np.ndarray]:
-        after = gradients[:, None] - eta[..., None] * bent[:, None]
-        distance = np.linalg.norm(after - gradients[:, None], axis=2)
-        lengths = np.linalg.norm(after, axis=2)
-        return {
-            "eta": eta,
-            "moved_loss": 1 - eta * norms[:, None] ** 2 * (1 - eta * sharpness[:, None] / 2),
-            "moved_grad_norm": lengths,
-            "grad_distance": distance,
-            "grad_cosine": np.einsum("pi,pji->pj", gradients, after) / (norms[:, None] * lengths),
-            "beta": distance / (eta * norms[:, None]),
-            "curvature": np.broadcast_to(sharpness[:, None], eta.shape),
-        }
+    def loss(gradient: torch.Tensor, weights: Weights) -> torch.Tensor:
+        way = weights["w"] - point
+        return 1 + gradient @ way + way @ hessian @ way / 2
 
-    weight_norm = np.full(number, 10.0)
-    told = {
-        "step": np.arange(number) if steps is None else np.asarray(steps),
-        "loss": np.ones(number),
-        "grad_norm": norms,
-        **moved(np.full((number, 1), lr) * np.asarray(multiples)),
-        "lr": np.full(number, lr),
-        "hessian_norm": np.linalg.norm(bent, axis=1) / norms,
-        "sharpness": sharpness,
-        "weight_norm": weight_norm,
-        "seconds": np.full(number, 0.5),
-    }
-    of_relative = moved(np.asarray(DISTANCES) * (weight_norm / norms)[:, None])
-    told |= {f"relative_{name}": values for name, values in of_relative.items()}
-    told["relative_distance"] = np.asarray(DISTANCES)
-    return told
+    etas = [lr * multiple for multiple in multiples]
+    probed = [probe(partial(loss, one), {"w": point}, etas, DISTANCES) for one in torch.from_numpy(gradients)]
+    told = {name: np.stack([one[name] for one in probed]) for name in probed[0]}
+    alike = {"lr": np.full(len(probed), lr), "seconds": np.full(len(probed), 0.5)}
+    return {**told, **alike, "step": np.asarray(steps), "relative_distance": np.array(DISTANCES)}
 
 
 def check_written(written: Written, folder: Path, names: set[str], printed: str) -> None:

@@ -2,19 +2,18 @@
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from cifar_lab import reproduce
 from cifar_lab.config import checked
 from cifar_lab.report.published import Scale
-from cifar_lab.reproduce import chosen, network_of, plan
+from cifar_lab.reproduce import Planned, chosen, plan
 from cifar_lab.runs import Archive, Run, find_runs, read_run
 from cifar_lab.train import cost, fitting
 from cifar_lab.train.attempt import Attempt
@@ -37,62 +36,60 @@ def command(called: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return partial(called, reproduce.main)
 
 
+CYCLE = {"scheduler.T_0": 1}
+
+
 @pytest.mark.parametrize(
     ("name", "quick", "smoke"),
     [
         ("optimizer_adam", {"epochs": 5, "scheduler.step_size": 2}, {"scheduler.step_size": 1}),
         ("loss_label_smoothing", {"epochs": 8}, {}),
-        ("scheduler_plateau", {"epochs": 5}, {}),
         ("swa", {"epochs": 10}, {"averaging.start": 0}),
-        (
-            "resnet_adamw",
-            {"epochs": 20, "scheduler.T_0": 1},
-            {"scheduler.T_0": 1, "trainer.check_val_every_n_epoch": 1},
-        ),
-        ("vgg_a_bn,optimizer.lr=2e-3", {"epochs": 2}, {}),
+        ("resnet_adamw", {"epochs": 20, **CYCLE}, {**CYCLE, "trainer.check_val_every_n_epoch": 1}),
     ],
 )
-def test_scales(name: str, quick: dict[str, int], smoke: dict[str, int]) -> None:
+def test_scales_give_lines_that_can_be_run(name: str, quick: dict[str, int], smoke: dict[str, int]) -> None:
     made = row(name)
     assert made.shortened(Scale.FULL) == {}
     assert made.shortened(Scale.QUICK) == quick
     assert made.shortened(Scale.SMOKE) == {"epochs": 1, **smoke, "data.train_size": 1000}
     assert made.command(Scale.QUICK, 3, "holdout")[-2:] == ["protocol=holdout", "seed=3"]
+    for scale in (Scale.QUICK, Scale.SMOKE) if name in ("swa", "resnet_adamw") else ():
+        assert checked([*made.command(scale), "data=synthetic"]).jobs
 
 
-@pytest.mark.parametrize(("name", "scale"), [("swa", Scale.SMOKE), ("resnet_adamw", Scale.QUICK)])
-def test_shortened_rows_can_be_run(name: str, scale: Scale) -> None:
-    assert checked([*row(name).command(scale), "data=synthetic"]).jobs
+def planned_of(names: str) -> list[Planned]:
+    return plan(chosen(names), Scale.FULL, [0], "report", ["data=synthetic"], Archive("none"))
 
 
-def test_the_plan_has_every_composition_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("empty_folder")
+def test_the_plan_has_every_composition_once_and_a_hypothesis_by_its_name_alone() -> None:
     assert len(chosen("")) == 24
-    planned = plan(
-        chosen("loss_ce,optimizer_adam,optimizer_sgd"), Scale.FULL, [0], "report", ["data=synthetic"], Archive("none")
-    )
+    planned = planned_of("loss_ce,optimizer_adam,optimizer_sgd")
     assert [one.row.name for one in planned] == ["loss_ce", "optimizer_sgd"]
     assert [one.tables for one in planned] == [("loss", "optimizer"), ("optimizer",)]
     assert {one.state for one in planned} == {planned[0].state}
     assert not any(one.is_finished for one in planned)
     command = "experiment=loss_ce protocol=report seed=0 name=report-loss resume=auto data=synthetic"
     assert planned[0].command == tuple(command.split())
-
-
-def test_a_hypothesis_is_run_by_its_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
     assert not any(table.startswith("hypothesis") for table, _ in chosen(""))
     assert [table for table, _ in chosen("optimizer_sgd")] == ["optimizer"]
-    (one,) = plan(chosen("sgd_no_dropout"), Scale.FULL, [0], "report", ["data=synthetic"], Archive("none"))
+    (one,) = planned_of("sgd_no_dropout")
     command = "experiment=optimizer_sgd model.dropout=0 published=null protocol=report seed=0"
     assert one.command[:5] == tuple(command.split())
     assert "name=report-hypothesis-sgd_no_dropout" in one.command
     assert (one.config["model"]["dropout"], one.config["published"]) == (0, None)
 
 
-def test_a_row_is_found_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_folder: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CIFAR_LAB_DATA", str(data_folder))
+@pytest.mark.usefixtures("empty_folder")
+def test_a_row_is_found_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data" / "cifar-10-batches-bin"  # which looks like CIFAR-10 until it is read
+    folder.mkdir(parents=True)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        with (folder / f"{name}.bin").open("wb") as file:
+            file.truncate(30_730_000)
+    (folder / "batches.meta.txt").write_text("a\n" * 10)
+    monkeypatch.setenv("CIFAR_LAB_DATA", str(folder.parent))
     leave_run(tmp_path / "outputs" / "by" / "another" / "name", row("optimizer_adam"), 0.88)
     leave_run(tmp_path / "outputs" / "begun", row("optimizer_sgd"), 0.7, finished=False)
     kept = leave_run(tmp_path / "elsewhere", row("optimizer_sign_sgd"), 0.8)
@@ -106,18 +103,6 @@ def test_a_row_is_found_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.Mon
     assert sign_sgd.state == f"finished, {archive.results_file}"
 
 
-@pytest.fixture
-def data_folder(tmp_path: Path) -> Path:
-    """A folder that looks like CIFAR-10's until it is read."""
-    folder = tmp_path / "data"
-    (folder / "cifar-10-batches-bin").mkdir(parents=True)
-    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
-        with (folder / "cifar-10-batches-bin" / f"{name}.bin").open("wb") as file:
-            file.truncate(30_730_000)
-    (folder / "cifar-10-batches-bin" / "batches.meta.txt").write_text("a\n" * 10)
-    return folder
-
-
 def test_unknown_names_are_refused(command: Command, tmp_path: Path) -> None:
     refusal(command("--only", "optimiser"), "--only optimiser", "optimizer")
     refusal(command("--seed", "x"), "--seed x")
@@ -125,46 +110,31 @@ def test_unknown_names_are_refused(command: Command, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_measures_each_network_once_and_trains_nothing(
+def test_a_dry_run_measures_each_network_once_and_lists_the_shortest_runs_first(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured: list[Mapping[str, Any]] = []
-    keep = cost.measure
-
-    def measure(config: Mapping[str, Any]) -> Speed:
-        measured.append(config)
-        return keep(config)
-
+    # The network of the rows with the fewest epochs is the slow one, so epochs alone do not give the order.
+    measure = Mock(side_effect=lambda config: Speed(100 if config["model"]["dropout"] == 0.5 else 1000, 1000))
     monkeypatch.setattr(cost, "measure", measure)
-    code, out, _ = command("--only", "loss_ce,optimizer_adam,optimizer_sgd", "--scale", "smoke", "--dry-run", *TINY)
+    code, out, _ = command("--only", "loss,optimizer_sgd", "--dry-run", "data=synthetic")
     assert code == 0
-    listed = [line.split()[0] for line in out.splitlines() if line.startswith(("loss_", "optimizer_"))]
-    assert sorted(listed) == ["loss_ce", "optimizer_sgd"]
-    assert len(measured) == 2  # one for each optimizer
+    lines = [line.split() for line in out.splitlines() if line.startswith(("loss_", "optimizer_"))]
+    epochs = {line[0]: int(line[3]) for line in lines}
+    of_losses = {"loss_ce": 50, "loss_focal": 50, "loss_label_smoothing": 75, "loss_mse": 100}
+    assert epochs == {**of_losses, "optimizer_sgd": 50}
+    assert [line[0] for line in lines][:2] == ["loss_label_smoothing", "loss_mse"]
+    assert measure.call_count == 4  # two of the five rows train one network
     assert not Path("outputs").exists()
 
 
-def test_the_shortest_runs_first(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(configs: Sequence[Mapping[str, Any]]) -> dict[str, Speed]:
-        # The network of the rows with the fewest epochs is the slow one, so epochs alone do not give the order.
-        return {
-            network_of(config): Speed(100 if config["model"]["dropout"] == 0.5 else 1000, 1000) for config in configs
-        }
-
-    monkeypatch.setattr("cifar_lab.reproduce.measured", measured)
-    code, out, _ = command("--only", "loss", "--dry-run", "data=synthetic")
-    assert code == 0
-    lines = [line.split() for line in out.splitlines() if line.startswith("loss_")]
-    epochs = {line[0]: int(line[3]) for line in lines}
-    assert epochs == {"loss_ce": 50, "loss_focal": 50, "loss_label_smoothing": 75, "loss_mse": 100}
-    assert [line[0] for line in lines][:2] == ["loss_label_smoothing", "loss_mse"]
-
-
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_failure_lets_the_other_rows_run_and_after_a_signal_the_same_command_resumes_them(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+    command: Command, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
     arguments = ("--only", "activation_relu,optimizer_sgd", "--scale", "smoke", *TINY, "epochs=2")
-    append, due, fit_and_test = Run.append_metrics, [signal.SIGTERM], fitting.fit_and_test
+    append, due, fit_and_test = Run.append_metrics, [number], fitting.fit_and_test
 
     def interrupted(run: Run, row: Mapping[str, Any]) -> None:
         append(run, row)
@@ -179,10 +149,10 @@ def test_a_failure_lets_the_other_rows_run_and_after_a_signal_the_same_command_r
     monkeypatch.setattr(cost, "measure", lambda config: Speed(1000, 1000))
     monkeypatch.setattr(Run, "append_metrics", interrupted)
     monkeypatch.setattr(fitting, "fit_and_test", failing)
-    code, out, err = command(*arguments)
-    assert code == 143
+    ended, out, err = command(*arguments)
+    assert ended == code
     assert out.count("python -m cifar_lab.train experiment=") == 2
-    names(err.splitlines()[-1], "SIGTERM")
+    names(err.splitlines()[-1], number.name)
     runs = {run.folder.parent.name: run for run in find_runs("outputs")}
     assert {name: run.state() for name, run in runs.items()} == {
         "report-smoke-activation": "failed",
@@ -191,29 +161,10 @@ def test_a_failure_lets_the_other_rows_run_and_after_a_signal_the_same_command_r
     sgd = runs["report-smoke-optimizer"]
     assert len(sgd.metrics()) == 1
 
-    code, _, err = command(*arguments)
-    assert code == 1
+    ended, _, err = command(*arguments)
+    assert ended == 1
     names(err.splitlines()[-1], "activation_relu")
     assert (sgd.state(), sgd.result()["epochs"]) == ("finished", 2)
     before = sgd.status()["heartbeat"]
     assert command("--only", "optimizer_sgd", *arguments[2:])[0] == 0
     assert sgd.status()["heartbeat"] == before
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_its_process(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    words = ["-u", "-m", "cifar_lab.reproduce", "--only", "activation_relu", "--scale", "quick"]
-    command = [sys.executable, *words, *TINY, "epochs=2000"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert any("epoch 1/2000" in line for line in process.stdout)
-            process.send_signal(number)
-            _, err = process.communicate(timeout=300)
-        finally:
-            process.kill()
-    assert process.returncode == code, err
-    names(err.splitlines()[-1], number.name)
-    (run,) = find_runs(tmp_path / "outputs")
-    assert run.state() == "interrupted"

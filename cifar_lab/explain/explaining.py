@@ -154,10 +154,7 @@ def measured(
             yield _placed(trained, loader.data.images[part])
 
     layers = measure(
-        _in_float32(trained),
-        batches(),
-        _activation(trained.making),
-        lambda text: complain(f"{trained.label}: {text}"),
+        _in_float32(trained), batches(), _activation(trained.making), lambda text: complain(f"{trained.label}: {text}")
     )
     row = {"network": trained.label, "fingerprint": trained.facts.get("fingerprint"), "images": len(chosen)}
     return layers, {**row, **totals(layers)}

@@ -14,11 +14,6 @@ class Format(StrEnum):
     ONNX = "onnx"
     TORCH_EXPORT = "torch-export"
 
-    @property
-    def is_graph(self) -> bool:
-        """Whether it computes; else it holds weights."""
-        return self is not Format.SAFETENSORS
-
 
 class Input(StrEnum):
     """What a graph takes: uint8 `(N, 32, 32, 3)`, as decoders return it, or float32 `(N, 3, 32, 32)` from 0 to 1."""

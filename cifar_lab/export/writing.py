@@ -77,13 +77,7 @@ def images(trained: Trained) -> Images:
 
 
 def export(
-    trained: Trained,
-    formats: Sequence[Format],
-    takes: Input,
-    folder: Path,
-    on: Images,
-    tolerance: float,
-    said: Said,
+    trained: Trained, formats: Sequence[Format], takes: Input, folder: Path, on: Images, tolerance: float, said: Said
 ) -> Iterator[Exported]:
     """Write files, one at each step of the iterator.
 
@@ -101,7 +95,7 @@ def export(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for kind in formats:
-        one = Exported(kind, folder / _NAMES[kind], takes if kind.is_graph else None)
+        one = Exported(kind, folder / _NAMES[kind], None if kind is Format.SAFETENSORS else takes)
         try:
             content = encode(kind, trained, takes)
         except OSError:

@@ -39,7 +39,7 @@ def run(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return trained(*FINISHED)
 
 
-def test_it_finds_the_runs_own_accuracy_and_leaves_files(run: Run, command: Command) -> None:
+def test_it_finds_the_runs_own_accuracy_on_either_split_and_leaves_files(run: Run, command: Command) -> None:
     code, out, err = command(run.folder)
     assert code == 0, err
     folder = run.folder / "evaluation" / "test"
@@ -54,28 +54,18 @@ def test_it_finds_the_runs_own_accuracy_and_leaves_files(run: Run, command: Comm
     assert {"per_class.csv", "answers.npz", "confusion_matrix.png", "reliability.png", "mistakes.png"} <= files
     with np.load(folder / "answers.npz") as answers:
         assert (answers["logits"].argmax(1) == answers["labels"]).mean() == pytest.approx(told["acc"])
-
-
-@pytest.fixture
-def _without_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make no tables and figures, which take the longest."""
-    monkeypatch.setattr("cifar_lab.evaluate.evaluating.write", lambda evaluation, folder: [folder / "evaluation.json"])
-
-
-@pytest.mark.usefixtures("_without_files")
-def test_json_is_a_list_and_nothing_else(run: Run, command: Command) -> None:
     _, out, _ = command(run.folder, "--json", "--split", "val")
     (told,) = json.loads(out)
-    assert told["split"] == "val"
-    assert told["images"] == run.result()["val_size"]
+    assert (told["split"], told["images"]) == ("val", run.result()["val_size"])
     assert told["acc"] == pytest.approx(run.result()["val/acc"])
     assert told["temperature"] is told["ece_scaled"] is None  # it would be fitted on what it is measured on
 
 
-@pytest.mark.usefixtures("_without_files")
 def test_a_folder_is_all_of_its_runs_which_are_compared_and_one_that_cannot_be_used_stops_no_other(
-    run: Run, command: Command, tmp_path: Path
+    run: Run, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Tables and figures take the longest.
+    monkeypatch.setattr("cifar_lab.evaluate.evaluating.write", lambda evaluation, folder: [folder / "evaluation.json"])
     for name in ("a", "b", "c"):
         shutil.copytree(run.folder, tmp_path / "sweep" / name)
     (tmp_path / "sweep" / "curves.png").write_bytes(b"no weights")
@@ -157,34 +147,36 @@ def test_batch_norm_is_estimated_as_torch_does(run: Run) -> None:
 def test_what_cannot_be_is_one_line(run: Run, command: Command) -> None:
     change(run, protocol={"val_fraction": 0.0}, data={"val_fraction": 0.0})
     for option, value, fact in (
-        ("--split", "val", "--split val"),
-        ("--tta", "turn", "flip"),
-        ("--mean", "0.5", "1"),
-        ("--std", "a,b,c", "a,b,c"),
+        *(("--split", "val", "--split val"), ("--tta", "turn", "flip")),
+        *(("--mean", "0.5", "1"), ("--std", "a,b,c", "a,b,c")),
     ):
         refusal(command(run.folder, option, value), option, fact)
     assert not (run.folder / "evaluation").exists()
 
 
-def test_missing_images_are_one_line_that_says_where_to_put_them(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("CIFAR_LAB_DATA", raising=False)
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A file of weights alone, named as the report's are."""
     path = tmp_path / "best_model_ReLU_CrossEntropy_Adam_StepLR_8842.pth"
     torch.save(ReportCNN((4, 4, 4)).state_dict(), path)
-    code, out, err = command(path, "--data-root", tmp_path)
+    return path
+
+
+def test_missing_images_are_one_line_that_says_where_to_put_them(
+    published: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CIFAR_LAB_DATA", raising=False)
+    code, out, err = command(published, "--data-root", published.parent)
     assert (code, out) == (2, "")
     note, error = err.splitlines()
-    assert note.startswith(f"note: {path}: ") and "0.4914" in note
-    names(error, tmp_path, "data.root=", "CIFAR_LAB_DATA")
+    assert note.startswith(f"note: {published}: ") and "0.4914" in note
+    names(error, published.parent, "data.root=", "CIFAR_LAB_DATA")
 
 
 @pytest.mark.data
-def test_a_file_alone_is_evaluated_on_cifar10(command: Command, tmp_path: Path) -> None:
-    path = tmp_path / "best_model_LeakyReLU_CrossEntropy_Adam_StepLR_8842.pth"
-    torch.save(ReportCNN((4, 4, 4)).state_dict(), path)
-    _, out, _ = command(path, "--json")
+def test_a_file_alone_is_evaluated_on_cifar10(published: Path, command: Command) -> None:
+    _, out, _ = command(published, "--json")
     (told,) = json.loads(out)
     assert told["images"] == 10_000
     assert told["own_test_acc"] is told["temperature"] is None
-    assert (tmp_path / f"{path.stem}-evaluation" / "test" / "reliability.png").exists()
+    assert (published.with_name(f"{published.stem}-evaluation") / "test" / "reliability.png").exists()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_lab.explain.activations import measure, totals
-from cifar_lab.models import CNN, ResNet
+from cifar_lab.models import CNN, VGG, ResNet
 
 Activation = Callable[[], nn.Module]
 IMAGES = torch.randn(7, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -49,15 +49,11 @@ def test_a_saturated_unit_is_dead_too_and_one_image_on_the_other_side_revives_a_
     for activation in (nn.ReLU6(), nn.Tanh()):
         (layer,) = measure(nn.Sequential(activation), [torch.full((3, 2), 100.0)])
         assert (layer.dead_units, layer.negative_only_units) == (2, 0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False), nn.ReLU())
-    with torch.no_grad():
-        model[1].weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0]]))  # type: ignore[operator, union-attr]
-    images = -torch.ones(20, 1, 2, 2)
-    (layer,) = measure(model, images.split(4))
-    assert layer.dead_units == layer.negative_only_units == 2
-    images[13, 0, 0, 1] = 0.1
-    (layer,) = measure(model, images.split(4))
-    assert layer.dead_units == layer.negative_only_units == 1
+    inputs = -torch.ones(20, 2)
+    for dead in (2, 1):
+        (layer,) = measure(nn.Sequential(nn.ReLU()), inputs.split(4))
+        assert layer.dead_units == layer.negative_only_units == dead
+        inputs[13, 1] = 0.1
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.ReLU(inplace=True), nn.GELU, nn.Tanh])
@@ -75,39 +71,17 @@ def test_its_numbers_are_those_of_inputs_and_outputs(activation: Activation) -> 
     assert layer.std == pytest.approx(float(far.double().std(correction=0)), rel=1e-3)
 
 
-def test_a_pool_before_the_activation_leaves_both_counts_as_they_are() -> None:
-    torch.manual_seed(3)
-    convolution = nn.Conv2d(3, 40, 3, padding=1)
-    with torch.no_grad():
-        convolution.bias -= torch.linspace(0, 4, 40)
-    before = nn.Sequential(convolution, nn.MaxPool2d(2), nn.ReLU())
-    behind = nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(2))
-    (one,), (other,) = measure(before, [IMAGES]), measure(behind, [IMAGES])
-    assert 0 < one.dead_units < 40
-    assert (one.dead_units, one.negative_only_units) == (other.dead_units, other.negative_only_units)
-    assert one.negative_inputs < other.negative_inputs
-
-
 def test_every_activation_of_a_network_has_its_row() -> None:
     images = torch.randn(2, 3, 32, 32)
-    layers = measure(CNN((4, 5, 6), activation=nn.ReLU).eval(), [images])
     units = {"conv_layers.3": 4, "conv_layers.7": 5, "conv_layers.11": 6, "fc_layers.1": 512, "fc_layers.4": 256}
-    assert [(layer.layer, layer.units) for layer in layers] == [*units.items()]
-    names = [layer.layer for layer in measure(ResNet((1, 1), (8, 8)).eval(), [images])]
+    of_vgg = {"features.3": 4, "classifier.1": 8, "classifier.3": 8}
     stages = [f"layer{stage}.0.activation{number}" for stage in (1, 2) for number in (1, 2)]
-    assert names == ["activation1", *stages]
-
-
-class Shared(nn.Module):
-    """Uses one activation twice."""
-
-    def __init__(self, activation: nn.Module) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(4, 3), nn.Linear(3, 2)
-        self.activation = activation
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.activation(self.second(self.activation(self.first(inputs))))
+    for model, expected in (
+        (CNN((4, 5, 6), activation=nn.ReLU), units),
+        (VGG([[4]], hidden=8, batch_norm=True), of_vgg),
+        (ResNet((1, 1), (8, 8)), dict.fromkeys(["activation1", *stages], 8)),
+    ):
+        assert {layer.layer: layer.units for layer in measure(model.eval(), [images])} == expected
 
 
 class Half(nn.Module):
@@ -124,11 +98,14 @@ class Step(nn.Module):
 
 def test_an_activation_that_is_used_twice_has_two_rows_and_ones_own_is_known_by_its_name() -> None:
     images = torch.randn(6, 4).split(2)
-    layers = measure(Shared(nn.ReLU()), images)
-    assert [(layer.layer, layer.units) for layer in layers] == [("activation", 3), ("activation#2", 2)]
-    assert measure(Shared(Half()), images) == []
-    assert [layer.activation for layer in measure(Shared(Half()), images, "Half")] == ["Half", "Half"]
-    assert [layer.dead_units for layer in measure(Shared(Step()), images, "Step")] == [3, 2]
+    relu, half, step = (
+        nn.Sequential(nn.Linear(4, 3), activation, nn.Linear(3, 2), activation)
+        for activation in (nn.ReLU(), Half(), Step())
+    )
+    assert [(layer.layer, layer.units) for layer in measure(relu, images)] == [("1", 3), ("1#2", 2)]
+    assert measure(half, images) == []
+    assert [layer.activation for layer in measure(half, images, "Half")] == ["Half", "Half"]
+    assert [layer.dead_units for layer in measure(step, images, "Step")] == [3, 2]
 
 
 def test_a_layer_whose_shape_does_not_tell_its_units_is_named() -> None:

@@ -1,89 +1,94 @@
-"""Every format computes what the network does and describes it; a file that does not never gets its name."""
+"""Every format computes what the network does; a file that does not never gets its name."""
 
 import copy
 import math
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
+import onnxruntime
 import pytest
 import torch
-from safetensors import safe_open
+import yaml
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from cifar_lab.config import build, conf_folder
 from cifar_lab.export import writing
+from cifar_lab.export.formats import on_cpu
 from cifar_lab.export.kinds import Format, Input
-from cifar_lab.export.writing import Exported
-from cifar_lab.trained import Trained, load
-from tests.conftest import CHECKOUT
-from tests.export.networks import (
-    ACTIVATIONS,
-    NETWORKS,
-    check,
-    check_description,
-    check_graph,
-    check_input,
-    exported,
-    network,
-    onnx_logits,
-    pixels,
-)
+from cifar_lab.export.writing import Exported, Images, export
+from cifar_lab.trained import Said, Trained, load
+from tests.conftest import holds
 
+ACTIVATIONS = {file.stem: yaml.safe_load(file.read_text()) for file in (conf_folder() / "activation").glob("*.yaml")}
+_VGG = {"_target_": "cifar_lab.models.VGG", "stages": [[4], [8], [8, 8], [8, 8], [8, 8]], "hidden": 8}
+NETWORKS = {
+    "cnn": {"_target_": "cifar_lab.models.CNN", "filters": [4, 4, 4]},
+    "vgg_a": _VGG,
+    "vgg_a_light": {**_VGG, "stages": [[4], [8]], "by_stage": True},
+    "vgg_a_dropout": {**_VGG, "by_stage": True, "dropout": 0.5},
+    "resnet14": {"_target_": "cifar_lab.models.ResNet", "blocks": [2, 2, 2], "widths": [8, 8, 16]},
+    "resnet18": {"_target_": "cifar_lab.models.ResNet", "blocks": [2, 2, 2, 2], "widths": [8, 8, 8, 16]},
+    "speed_cnn": {"_target_": "cifar_lab.models.SpeedCNN", "widths": [8, 8, 16]},
+}
 # A graph takes two to six seconds to trace.
 CASES = [
     *((option, "leaky_relu", True) for option in NETWORKS),
     *((option, "relu", False) for option in NETWORKS),
-    *(("cnn", activation, True) for activation in ACTIVATIONS if activation != "leaky_relu"),
+    *(("cnn", activation, True) for activation in sorted(ACTIVATIONS) if activation != "leaky_relu"),
     ("resnet14", "swish", True),
 ]
 QUICK = [("vgg_a_dropout", "leaky_relu", True), ("vgg_a_light", "relu", False), ("resnet14", "leaky_relu", True)]
 GRAPHS = [Format.TORCH_EXPORT, pytest.param(Format.ONNX, marks=pytest.mark.slow)]
-Files = tuple[Trained, dict[Format, Exported]]
 
 
-@pytest.fixture(scope="module")
-def cnn(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """A network, and its file of each format but ONNX: it takes the longest, and `test_command.py` reads one."""
-    folder = tmp_path_factory.mktemp("cnn")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        trained = network(folder)
-        files = exported(trained, folder / "out", Format.SAFETENSORS, Format.TORCH_EXPORT)
-        return trained, {one.kind: one for one in files}
+def network(folder: Path, option: str = "cnn", activation: str = "leaky_relu", bn: bool = True) -> Trained:
+    """A network whose BatchNorm has seen images, loaded from a file of its weights."""
+    made = {**NETWORKS[option], "activation": ACTIVATIONS[activation], "batch_norm": bn}
+    model = build(OmegaConf.create(made))
+    model.train()(torch.randn(32, 3, 32, 32))
+    path = folder / f"{option}_{activation}_{bn}.pth"
+    torch.save(model.state_dict(), path)
+    return on_cpu(load(path, Said(activation=activation, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))))
 
 
-def test_files_compute_and_describe_and_hold_no_paths(cnn: Files) -> None:
-    trained, files = cnn
-    graph = files[Format.TORCH_EXPORT].path
-    check_graph(graph, trained)
-    extra = {"cifar_lab.json": ""}
-    torch.export.load(graph, extra_files=extra)
-    check_input(extra["cifar_lab.json"])
-    with safe_open(files[Format.SAFETENSORS].path, framework="pt") as file:
-        for text in (extra["cifar_lab.json"], file.metadata()["cifar_lab"]):
-            check_description(text, trained)
-    for one in files.values():
-        assert one.problem is None
-        for folder in (CHECKOUT, trained.weights.parent):
-            assert str(folder).encode() not in one.path.read_bytes(), one.kind
+def pixels(count: int = 7) -> Tensor:
+    return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8)
+
+
+def exported(trained: Trained, folder: Path, *formats: Format, takes: Input = Input.UINT8) -> list[Exported]:
+    return list(export(trained, formats, takes, folder, Images(pixels(16), "16 test images"), 1e-4, Said()))
+
+
+def computed(graph: Path, images: Tensor) -> Tensor:
+    """The logits of a graph's file, by what its users have."""
+    if graph.suffix == ".pt2":
+        return torch.export.load(graph).module()(images)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+def check(found: Tensor, trained: Trained, images: Tensor) -> None:
+    """The logits of uint8 images are those of a network."""
+    torch.testing.assert_close(found, trained.logits_of_pixels(images), atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("option", "activation", "bn"), CASES)
-def test_onnx_and_torch_export_give_every_networks_logits(
-    tmp_path: Path, option: str, activation: str, bn: bool
-) -> None:
-    trained = network(tmp_path, option, activation, bn)
+@pytest.mark.parametrize("case", CASES)
+def test_onnx_and_torch_export_give_every_networks_logits(tmp_path: Path, case: tuple[str, str, bool]) -> None:
+    trained = network(tmp_path, *case)
     for graph in exported(trained, tmp_path / "out", Format.ONNX, Format.TORCH_EXPORT):
         assert graph.problem is None
-        check_graph(graph.path, trained)
+        for images in map(pixels, (1, 2, 7)):
+            check(computed(graph.path, images), trained, images)
 
 
 @pytest.mark.parametrize(
-    ("option", "activation", "bn"),
-    [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 )
-def test_safetensors_holds_the_network(tmp_path: Path, option: str, activation: str, bn: bool) -> None:
-    trained = network(tmp_path, option, activation, bn)
+def test_safetensors_holds_the_network(tmp_path: Path, case: tuple[str, str, bool]) -> None:
+    trained = network(tmp_path, *case)
     (file,) = exported(trained, tmp_path / "out", Format.SAFETENSORS)
     assert file.problem is None
     again, images = load(file.path), pixels()
@@ -98,41 +103,30 @@ def test_a_graph_of_floats_takes_images_from_0_to_1(tmp_path: Path, kind: Format
     trained, images = network(tmp_path), pixels()
     (graph,) = exported(trained, tmp_path / "out", kind, takes=Input.FLOAT)
     floats = (images.permute(0, 3, 1, 2).float() / 255).contiguous()
-    found = onnx_logits(graph.path, floats) if kind is Format.ONNX else torch.export.load(graph.path).module()(floats)
-    check(found, trained, images)
+    check(computed(graph.path, floats), trained, images)
 
 
 @pytest.mark.parametrize("kind", [Format.SAFETENSORS, *GRAPHS])
-@pytest.mark.parametrize(("change", "difference"), [(0.01, "1.0e-02"), (math.nan, " nan ")])
-def test_a_file_of_other_weights_is_refused_and_leaves_nothing(
-    cnn: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Format, change: float, difference: str
+def test_a_file_of_other_weights_or_a_damaged_one_is_refused_and_the_one_before_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Format
 ) -> None:
-    trained, files = cnn
-    (file,) = (files[kind],) if kind in files else exported(trained, tmp_path / "right", kind)
-    content = file.path.read_bytes()
-    monkeypatch.setattr(writing, "encode", lambda *_: content)
-    other = copy.deepcopy(trained.model)
-    with torch.no_grad():
-        other.get_parameter("fc_layers.6.bias")[3] += change
-    (one,) = exported(replace(trained, model=other), tmp_path / "out", kind)
-    assert one.problem is not None
-    for fact in (difference, "--tolerance", "0.0001"):
-        assert fact in one.problem
-    assert not list((tmp_path / "out").iterdir())
-
-
-@pytest.mark.parametrize("kind", Format)
-def test_a_damaged_file_is_refused_and_the_one_before_it_stays(
-    cnn: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Format
-) -> None:
-    trained, files = cnn
-    before = tmp_path / files.get(kind, files[Format.SAFETENSORS]).path.name
-    before.write_bytes(b"whole")
-    monkeypatch.setattr(writing, "encode", lambda *_: b"nothing of this kind")
-    (one,) = exported(trained, tmp_path, kind)
-    assert one.problem is not None
-    assert "\n" not in one.problem
-    assert (before.read_bytes(), list(tmp_path.iterdir())) == (b"whole", [before])
+    trained = network(tmp_path)
+    (right,) = exported(trained, tmp_path / "out", kind)
+    content = right.path.read_bytes()
+    limit = ("--tolerance", "0.0001")
+    for change, written, facts in (
+        (0.01, content, ("1.0e-02", *limit)),
+        (math.nan, content, (" nan ", *limit)),
+        (0.0, b"nothing of this kind", ()),
+    ):
+        monkeypatch.setattr(writing, "encode", Mock(return_value=written))
+        other = copy.deepcopy(trained.model)
+        with torch.no_grad():
+            other.get_parameter("fc_layers.6.bias")[3] += change
+        (one,) = exported(replace(trained, model=other), tmp_path / "out", kind)
+        assert one.problem is not None and "\n" not in one.problem
+        holds(one.problem, *facts)
+        assert (right.path.read_bytes(), list((tmp_path / "out").iterdir())) == (content, [right.path])
 
 
 def test_a_network_that_no_graph_can_follow_is_one_line(tmp_path: Path) -> None:

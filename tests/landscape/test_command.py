@@ -1,8 +1,7 @@
 import json
 import shutil
-import subprocess
-import sys
 from functools import partial
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -56,31 +55,25 @@ def network(run, epoch):
     return model.train(), images, labels, nn.functional.cross_entropy
 
 
-def loss_of(run, epoch):
-    model, images, labels, criterion = network(run, epoch)
+def final_loss(run):
+    model, images, labels, criterion = network(run, 2)
     return float(criterion(model(images), labels).detach())
 
 
-@pytest.mark.parametrize("other", ["twin", pytest.param("without", marks=pytest.mark.slow)])
-def test_a_surface_has_the_loss_of_the_final_weights_in_its_middle_and_passes_every_snapshot(
-    runs, trained, command, other
-):
-    if other == "without":
-        trained(*TINY, "bn=false", name="sweep/without")
-    code, out, err = command("surface", runs / "with", runs / other, "--images", IMAGES, "--points", 3)
+def test_a_surface_has_the_loss_of_the_final_weights_in_its_middle_and_passes_every_snapshot(runs, command):
+    code, out, err = command("surface", runs / "with", runs / "twin", "--images", IMAGES, "--points", 3)
     assert code == 0, err
     frame = pd.read_csv(runs / "landscape" / "surface.csv")
     assert frame.groupby(["run", "kind"]).size().to_dict() == {
-        (run, kind): 9 for run in ("with", other) for kind in ("plane", "profile", "trajectory")
+        (run, kind): 9 for run in ("with", "twin") for kind in ("plane", "profile", "trajectory")
     }
-    for name in ("with", other):
+    for name in ("with", "twin"):
         middle = frame[(frame["run"] == name) & (frame["x"] == 0) & frame["kind"].isin(["plane", "profile"])]
         middle = middle[middle["y"].isna() | (middle["y"] == 0)]
-        assert middle["loss"].tolist() == pytest.approx([loss_of(Run(runs / name), 2)] * 2, rel=1e-4)
+        assert middle["loss"].tolist() == pytest.approx([final_loss(Run(runs / name))] * 2, rel=1e-4)
     places = pd.read_csv(runs / "landscape" / "trajectory.csv")
     assert places["epoch"].tolist() == [0, 1, 2] * 2
-    assert (runs / "landscape" / "surface.png").exists()
-    assert (runs / "landscape" / "surface_profile.png").exists()
+    assert {"surface.png", "surface_profile.png"} <= {path.name for path in (runs / "landscape").iterdir()}
     assert "sweep/landscape/surface.csv" in out
     assert err.startswith("surface: 54 ")
 
@@ -94,27 +87,14 @@ def test_without_snapshots_a_surface_has_no_trajectory_and_the_last_checkpoint_i
     frame = pd.read_csv(runs / "landscape" / "surface.csv")
     assert set(frame["kind"]) == {"plane", "profile"}
     middle = frame[(frame["x"] == 0) & (frame["y"] == 0)]
-    assert middle["loss"].tolist() == pytest.approx([loss_of(Run(runs / "with"), 2)], rel=1e-4)
+    assert middle["loss"].tolist() == pytest.approx([final_loss(Run(runs / "with"))], rel=1e-4)
     assert not (runs / "landscape" / "trajectory.csv").exists()
-
-
-SURFACE = ("surface", "sweep/with", "--images", "20", "--points", "3", "--output")
-
-
-def resumes(command, begun):
-    """Assert that a computation that was stopped after 12 of 27 points comes to the numbers of an undisturbed one."""
-    assert not (begun / "surface.csv").exists()
-    code, _, err = command(*SURFACE, begun)
-    assert code == 0
-    assert err.startswith("surface: 15 ") and " 12 " in err
-    assert command(*SURFACE, begun.parent / "undisturbed")[0] == 0
-    for name in ("surface.csv", "trajectory.csv"):
-        assert (begun / name).read_bytes() == (begun.parent / "undisturbed" / name).read_bytes()
 
 
 def test_an_interrupted_command_goes_on_to_the_same_numbers_and_a_finished_one_reads_what_it_has(
     runs, command, tmp_path, monkeypatch
 ):
+    surface = ("surface", "sweep/with", "--images", "20", "--points", "3", "--output")
     keep, kept = Points.keep, []
 
     def interrupted(self, *arguments):
@@ -125,40 +105,22 @@ def test_an_interrupted_command_goes_on_to_the_same_numbers_and_a_finished_one_r
 
     with monkeypatch.context() as patch:
         patch.setattr(Points, "keep", interrupted)
-        assert command(*SURFACE, "begun")[0] == 130
-    resumes(command, tmp_path / "begun")
+        assert command(*surface, "begun")[0] == 130
+    tables = [tmp_path / "begun" / name for name in ("surface.csv", "trajectory.csv")]
+    assert not any(table.exists() for table in tables)
+    code, _, err = command(*surface, "begun")
+    assert code == 0
+    assert err.startswith("surface: 15 ") and " 12 " in err
+    assert command(*surface, "undisturbed")[0] == 0
+    written = [table.read_bytes() for table in tables]
+    assert written == [(tmp_path / "undisturbed" / table.name).read_bytes() for table in tables]
 
-    def computed(*_):
-        raise AssertionError("computed")
-
-    monkeypatch.setattr(Points, "keep", computed)
-    written = (tmp_path / "begun" / "surface.csv").read_bytes()
-    code, _, err = command(*SURFACE, "begun")
+    monkeypatch.setattr(Points, "keep", Mock(side_effect=AssertionError("computed")))
+    code, _, err = command(*surface, "begun")
     assert (code, len(err.splitlines())) == (0, 1)
-    assert (tmp_path / "begun" / "surface.csv").read_bytes() == written
-    code, _, err = command(*SURFACE, "begun", "--seed", 1)
+    assert [table.read_bytes() for table in tables] == written
+    code, _, err = command(*surface, "begun", "--seed", 1)
     assert (code, "AssertionError: computed" in err) == (1, True)
-
-
-@pytest.mark.slow
-def test_a_killed_command_goes_on_to_the_same_numbers(runs, command, tmp_path):
-    script = f"""
-import os, signal, sys
-from cifar_lab import landscape
-from cifar_lab.landscape.maps.work import Points
-keep, kept = Points.keep, []
-def dying(self, *arguments):
-    keep(self, *arguments)
-    kept.append(1)
-    if len(kept) == 12:
-        os.kill(os.getpid(), signal.SIGKILL)
-Points.keep = dying
-sys.argv = ["landscape", *{SURFACE!r}, "killed"]
-landscape.main()
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == -9, done.stderr
-    resumes(command, tmp_path / "killed")
 
 
 def test_curvature_is_told_for_the_first_middle_and_last_epoch_beside_two_over_lr(runs, command):
@@ -182,7 +144,7 @@ def test_curvature_is_told_for_the_first_middle_and_last_epoch_beside_two_over_l
     assert [file.rpartition("/")[2] for file in told["files"]] == ["curvature.csv", "curvature.png"]
 
 
-def test_interpolation_ends_at_the_two_networks(runs, command):
+def test_interpolation_ends_at_the_two_networks_and_between_a_run_and_its_twin_nothing_changes(runs, command):
     run = Run(runs / "with")
     code, _, err = command("interpolate", run.folder, "--images", IMAGES, "--points", 3)
     assert code == 0, err
@@ -195,11 +157,8 @@ def test_interpolation_ends_at_the_two_networks(runs, command):
         # The command's statistics are averages over three batches; the means of equal ones are those of all.
         assert frame["train_loss"][row] == pytest.approx(float(criterion(logits, labels).detach()), rel=0.1)
     assert frame["held_out_accuracy"].between(0, 1).all()
-
-
-def test_between_a_run_and_its_twin_nothing_changes(runs, command):
     shutil.copytree(runs / "twin", runs / "again" / "with")
-    both = (runs / "with", runs / "again" / "with")
+    both = (run.folder, runs / "again" / "with")
     code, out, err = command("interpolate", *both, "--images", 20, "--points", 3, "--json")
     assert code == 0, err
     (row,) = json.loads(out)["rows"]
@@ -227,11 +186,14 @@ def test_covariate_shift_tells_the_gradients_of_each_layer_at_the_start(runs, co
     assert rows[-1]["name"] == "classifier.4"
 
 
+PLAIN_SGD = ("optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false")
+
+
 @pytest.mark.parametrize(
     ("words", "lr", "expected"),
     [
-        (("optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false"), 0.5, [1 - 0.5 * 0.6, 2 - 0.5 * 0.8]),
-        (("optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false"), np.nan, [1 - 0.03, 2 - 0.04]),
+        (PLAIN_SGD, 0.5, [1 - 0.5 * 0.6, 2 - 0.5 * 0.8]),
+        (PLAIN_SGD, np.nan, [1 - 0.03, 2 - 0.04]),
         (("optimizer=adam", "grad_clip=null"), 0.1, [0.9, 1.9]),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
-from cifar_lab import report, train
+from cifar_lab import report
 from cifar_lab.report import command
 from cifar_lab.report.claims.evidence import VERDICTS as CLAIM_VERDICTS
 from cifar_lab.report.published import _SCALES, FULL, Scale, tables
@@ -105,11 +105,17 @@ def test_published_stands_beside_measured(page: Page) -> None:
     assert relu[JUDGED].startswith(WITHIN_NOISE)
     holds(relu[JUDGED], "95 %", "n = 5")
     assert elu[JUDGED].startswith(LOWER)
-    holds(next(line for line in page.of["optimizer"][0] if "88.36 (1)" in line)[JUDGED], "n = 1")
     assert [line[-1] for line in differences[1:]] == ["yes", "yes", "yes"]
+    _, adam, _, unfinished = page.of["optimizer"][0]
+    assert adam[BEST] == "88.36 (1)"
+    holds(adam[JUDGED], "n = 1")
+    assert (unfinished[BEST], unfinished[JUDGED]) == ("-", NOT_RUN)
+    holds(unfinished[STATE], "seed 0", "report", "dead")
 
 
-def test_the_verdicts_are_counted_at_its_head(written: Path, page: Page) -> None:
+def test_the_verdicts_are_counted_at_its_head_and_what_the_choice_of_the_epoch_is_worth_is_said_once(
+    written: Path, page: Page
+) -> None:
     frame = pd.read_csv(written / "report" / "tables.csv")
     verdicts = frame[(frame["length"] == FULL) & frame["hypothesis"].isna()]["verdict"].value_counts()
     found = [line[3] for line in page.of["claims"][0][1:]]
@@ -117,22 +123,12 @@ def test_the_verdicts_are_counted_at_its_head(written: Path, page: Page) -> None
     assert claims.sum() == len(CLAIMS)
     assert set(verdicts.index) == {WITHIN_NOISE, LOWER, NONE_PUBLISHED, NOT_RUN}
     assert set(claims.index) == set(CLAIM_VERDICTS)
-    markdown = (written / "report" / "report.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    markdown = (written / "report" / "report.md").read_text(encoding="utf-8")
     for counts in (verdicts, claims):
-        for text in (page.header, markdown):
-            holds(text, *(f" {count} {verdict}" for verdict, count in counts.items()))
-
-
-def test_what_choosing_the_epoch_on_the_test_set_is_worth_is_said_once(written: Path) -> None:
-    for name in ("index.html", "report.md"):
-        lines = (written / "report" / name).read_text(encoding="utf-8").splitlines()
-        assert sum("18 runs" in line and " 1.00 " in line for line in lines) == 1
-
-
-def test_what_has_not_finished_is_said_and_gives_no_number(page: Page) -> None:
-    cells = next(line for line in page.of["optimizer"][0] if "SignSGD" in line[ROW])
-    assert (cells[BEST], cells[JUDGED]) == ("-", NOT_RUN)
-    holds(cells[STATE], "seed 0", "report", "dead")
+        for head in (page.header, markdown.partition("\n## ")[0]):
+            holds(head, *(f" {count} {verdict}" for verdict, count in counts.items()))
+    for text in (page.text, markdown):
+        assert sum("18 runs" in line and " 1.00 " in line for line in text.splitlines()) == 1
 
 
 def test_shorter_runs_are_in_tables_of_their_own(page: Page) -> None:
@@ -158,19 +154,6 @@ def test_a_number_that_the_settings_do_not_give_stands_with_its_hypothesis(writt
     holds(command, "experiment=optimizer_sgd model.dropout=0", "name=report-hypothesis-sgd_no_dropout")
     lines = pd.read_csv(written / "report" / "tables.csv").set_index("hypothesis")
     assert lines.loc["sgd_no_dropout", "report/test/acc_mean"] == pytest.approx(0.78)
-
-
-def test_a_row_that_diverged_under_the_reports_protocol_is_not_not_run(tmp_path: Path) -> None:
-    diverge(leave_run(tmp_path / "runs" / "a", row("optimizer_sgd"), 0.8))
-    leave_run(tmp_path / "runs" / "b", row("optimizer_sgd"), 0.7, protocol="holdout")
-    leave_run(tmp_path / "runs" / "c", row("optimizer_sign_sgd"), 0.7, protocol="holdout")
-    leave_run(tmp_path / "runs" / "d", row("optimizer_sgd").hypotheses[0].row, 0.4, scale=Scale.QUICK)
-    _, _, sgd, sign = _reported(tmp_path).of["optimizer"][0]
-    assert sgd[JUDGED] == DIVERGED
-    assert sign[JUDGED].startswith(NOT_RUN)
-    holds(sign[JUDGED], "protocol=report")
-    lines = pd.read_csv(tmp_path / "report" / "tables.csv").set_index(["hypothesis", "length"])
-    assert lines.loc[("sgd_no_dropout", QUICK), "report/runs"] == 1
 
 
 def test_tensorboard_has_a_category_for_each_table(written: Path) -> None:
@@ -219,15 +202,12 @@ def _losses(page: Page) -> list[list[str]]:
     return losses
 
 
-def test_published_training_losses(page: Page) -> None:
+def test_at_a_constant_rate_shorter_runs_tell_the_first_epochs_of_longer_ones(tmp_path: Path, page: Page) -> None:
     losses = _losses(page)
     published = {"1": "1.744", "2": "1.198", "5": "0.600", "10": "0.226", "20": "0.083"}
     assert dict(line[1:3] for line in losses[1:6]) == published
     assert losses[1][4] != NOT_RUN
     assert losses[6][3:] == ["-", NOT_RUN]
-
-
-def test_at_a_constant_rate_shorter_runs_tell_the_first_epochs_of_longer_ones(tmp_path: Path) -> None:
     vgg = row("vgg_a_bn,optimizer.lr=1e-3")
     quick = leave_run(tmp_path / "runs" / "a", vgg, 0.8, scale=Scale.QUICK)
     leave_run(tmp_path / "runs" / "part", vgg, 0.8, scale=Scale.QUICK, seed=1, changes={"data.train_size": 1000})
@@ -236,14 +216,11 @@ def test_at_a_constant_rate_shorter_runs_tell_the_first_epochs_of_longer_ones(tm
     assert measured == [f"{loss:.3f} (1)" for loss in quick.metrics()["train/loss"]] + ["-"] * 3
 
 
-def test_the_page_needs_nothing_but_itself(page: Page) -> None:
+def test_the_page_needs_nothing_but_itself_and_shows_words_of_a_run_unexecuted(tmp_path: Path, page: Page) -> None:
     assert all(address.startswith(("#", "data:")) for address in page.addresses)
     assert all(f'id="{address[1:]}"' in page.text for address in page.addresses if address.startswith("#"))
     assert "<script" not in page.text
     holds(page.text, "prefers-color-scheme: dark", "@media print")
-
-
-def test_words_of_a_run_are_shown_not_executed(tmp_path: Path) -> None:
     run = leave_run(tmp_path / "runs" / "a", row("optimizer_sgd"), 0.78)
     run.result_file.write_text(run.result_file.read_text().replace("a processor", "<script>alert(1)</script>"))
     text = _reported(tmp_path).text
@@ -251,25 +228,21 @@ def test_words_of_a_run_are_shown_not_executed(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in text
 
 
-def test_markdown_and_csv_lie_beside_it(written: Path) -> None:
+def test_markdown_and_csv_lie_beside_it_and_what_is_kept_gives_the_same(written: Path) -> None:
     folder = written / "report"
     markdown = (folder / "report.md").read_text(encoding="utf-8")
     assert "| ReLU | 89.31 | 89.30 ± 0.06 (5) |" in markdown
     pictures = re.findall(r"\]\((figures/[^)]+)\)", markdown)
     assert pictures
     assert all((folder / picture).exists() for picture in pictures)
-    table = pd.read_csv(folder / "tables.csv").set_index(["row", "length"])
-    line = table.loc[("activation_relu", FULL)]
-    assert line["report/test/acc_mean"] == pytest.approx(0.893)
-    assert line["report/runs"] == 5
-    assert table.loc[("swa", QUICK), "report/test/acc_mean"] == pytest.approx(0.8)
-
-
-def test_what_is_kept_gives_the_same_report(written: Path) -> None:
-    (written / "none").mkdir(exist_ok=True)
+    (written / "none").mkdir()
     report.report([written / "none"], written / "again", written / "results")
     first, again = (pd.read_csv(written / name / "tables.csv") for name in ("report", "again"))
     pd.testing.assert_frame_equal(first.drop(columns="state"), again.drop(columns="state"))
+    table = first.set_index(["row", "length"])
+    line = table.loc[("activation_relu", FULL)]
+    assert (line["report/test/acc_mean"], line["report/runs"]) == (pytest.approx(0.893), 5)
+    assert table.loc[("swa", QUICK), "report/test/acc_mean"] == pytest.approx(0.8)
     kept = {path.stem for path in (written / "results" / "figures").glob("*.png")}
     assert kept >= {"agreement", "activation-report-curves", "activation-confusion"}
     assert not any("tenth" in name for name in kept)
@@ -302,25 +275,32 @@ def test_a_study_is_tested_under_each_protocol_by_itself_from_what_is_kept_too(t
         )
     for page in _from_runs_and_from_what_is_kept(tmp_path):
         holdout, only_ce = page.text.partition('<section id="studies">')[2].split("<h3>study=")[1:]
-        holds(holdout.partition("</h3>")[0], "loss", "50 epochs", "protocol=holdout")
-        holds(only_ce.partition("</h3>")[0], "loss", "50 epochs", "protocol=report")
+        for part, protocol in ((holdout, "holdout"), (only_ce, "report")):
+            holds(part.partition("</h3>")[0], "loss", "50 epochs", f"protocol={protocol}")
         (difference,) = [line for table in page.of["studies"] for line in table if "ce − focal" in line]
         assert ("+0.00" in difference, difference[-1]) == (True, "no")
         assert "ce − focal" not in only_ce
         assert holdout.count("<figure") == 1
 
 
-def test_a_row_that_diverged_is_kept_and_damaged_runs_are_counted(
+def test_a_row_that_diverged_is_kept_and_told_from_one_that_was_not_run_and_damaged_runs_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     diverge(leave_run(tmp_path / "runs" / "a", row("optimizer_sgd"), 0.8))
-    for name in ("b", "c"):
+    leave_run(tmp_path / "runs" / "b", row("optimizer_sgd"), 0.7, protocol="holdout")
+    leave_run(tmp_path / "runs" / "c", row("optimizer_sign_sgd"), 0.7, protocol="holdout")
+    leave_run(tmp_path / "runs" / "d", row("optimizer_sgd").hypotheses[0].row, 0.4, scale=Scale.QUICK)
+    for name in ("e", "f", "g"):
         leave_run(tmp_path / "runs" / name, row("best_cnn"), 0.9).result_file.write_text("{")
     from_runs, from_kept = _from_runs_and_from_what_is_kept(tmp_path)
-    assert re.findall(r"^unreadable +\S*(.): ", capsys.readouterr().out, re.MULTILINE) == ["b", "c"]
+    assert re.findall(r"^unreadable +\S*(.): ", capsys.readouterr().out, re.MULTILINE) == ["e", "f", "g"]
     for page, is_counted in ((from_runs, True), (from_kept, False)):
-        assert ("2" in re.findall(r"(?<![-\d])\d+(?![-\d])", page.header.partition("</p>")[0])) == is_counted
-    assert from_kept.of["optimizer"][0][2][JUDGED] == DIVERGED
+        assert ("3" in re.findall(r"(?<![-\d])\d+(?![-\d])", page.header.partition("</p>")[0])) == is_counted
+        _, _, sgd, sign = page.of["optimizer"][0]
+        assert (sgd[JUDGED], sign[JUDGED].startswith(NOT_RUN)) == (DIVERGED, True)
+        holds(sign[JUDGED], "protocol=report")
+    lines = pd.read_csv(tmp_path / "report" / "tables.csv").set_index(["hypothesis", "length"])
+    assert lines.loc[("sgd_no_dropout", QUICK), "report/runs"] == 1
 
 
 def test_a_hypothesis_about_a_number_that_was_reached_is_shown_too(tmp_path: Path) -> None:
@@ -332,27 +312,12 @@ def test_a_hypothesis_about_a_number_that_was_reached_is_shown_too(tmp_path: Pat
         holds(_reported(tmp_path).section("findings"), hypothesis.label, *facts)
 
 
-def test_without_runs_every_row_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report.report([tmp_path], tmp_path / "report", tmp_path / "results")
-    assert re.search(rf"^{NOT_RUN} +16: ", capsys.readouterr().out, re.MULTILINE)
+def test_without_runs_every_row_is_not_run_and_a_missing_folder_is_refused(
+    tmp_path: Path, called: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, _ = called(report.main, tmp_path, "--output", tmp_path / "report", "--results", tmp_path / "results")
+    assert code == 0
+    assert re.search(rf"^{NOT_RUN} +16: ", out, re.MULTILINE)
     table = pd.read_csv(tmp_path / "report" / "tables.csv")
     assert set(table["verdict"]) == {NOT_RUN, NONE_PUBLISHED}
-
-
-def test_a_missing_folder_is_refused(tmp_path: Path, called: Callable[..., tuple[int, str, str]]) -> None:
     refusal(called(report.main, tmp_path / "nowhere"), tmp_path / "nowhere")
-
-
-@pytest.mark.data
-def test_a_real_run_finds_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    smoke = row("optimizer_adam").command(Scale.SMOKE)
-    train.run(
-        [*smoke, "data.verify=false", "logger=none", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2"]
-    )
-    found = report.read([tmp_path / "outputs"])
-    assert [section.length for section in found.shortened] == []
-    train.run([*smoke, "data.verify=false", "logger=none"])
-    found = report.read([tmp_path / "outputs"])
-    assert {section.length for section in found.shortened} == {_SCALES[Scale.SMOKE]}
-    assert {section.table.name for section in found.shortened} == {"loss", "optimizer"}

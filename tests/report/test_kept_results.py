@@ -32,21 +32,16 @@ def _lines(page: str) -> list[list[str]]:
     return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*", text, re.M)]
 
 
-def test_the_rows_have_the_verdicts_of_the_report(kept: Reproduction) -> None:
+def test_rows_and_claims_have_the_verdicts_of_the_report(kept: Reproduction, decided: dict[str, Claim]) -> None:
     verdicts = {entry.row.name: entry.verdict for entry in kept.entries}
     told = {name: line[-1] for line in _lines("report_results.md") if len(line) == 5 for name in line[0].split(", ")}
     assert {"activation_elu", "optimizer_sgd", "scheduler_cosine"} <= verdicts.keys() & told.keys()
     for name in verdicts.keys() & told.keys():
         assert told[name].startswith(verdicts[name])
     compared = sum(entry.noise is not None for entry in kept.entries)
-    holds(
-        (DOCS / "report_results.md").read_text(encoding="utf-8"), f"the {compared} rows", f"{kept.by_chance:.1f} would"
-    )
-
-
-def test_the_claims_have_the_verdicts_of_the_report(decided: dict[str, Claim]) -> None:
-    counts = Counter(claim.verdict for claim in decided.values())
     page = " ".join((DOCS / "report_results.md").read_text(encoding="utf-8").split())
+    holds(page, f"the {compared} rows", f"{kept.by_chance:.1f} would")
+    counts = Counter(claim.verdict for claim in decided.values())
     holds(page, f"Of the {len(decided)} claims", *(f"{counts[verdict]} {verdict}" for verdict in VERDICTS[1:]))
     holds(page, f"{counts[VERDICTS[0]]} are {VERDICTS[0]}")
 

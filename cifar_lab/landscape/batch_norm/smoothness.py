@@ -207,17 +207,8 @@ def write_smoothness(runs: Iterable[Run], output: Path) -> Written:
 
 def _medians(probed: Probed) -> dict[str, float]:
     grid, fine = probed.grid, probed.fine
-    names = [
-        "loss_range",
-        "gradient_range",
-        "grad_norm",
-        "moved_grad_norm",
-        "hessian_norm",
-        "sharpness",
-        "cosine",
-        "beta",
-        "ceiling",
-    ]
+    names = ["loss_range", "gradient_range", "grad_norm", "moved_grad_norm", "hessian_norm", "sharpness"]
+    names += ["cosine", "beta", "ceiling"]
     return {
         "probes": len(grid),
         **grid[names].median(),

@@ -11,17 +11,19 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
+from torch.utils.tensorboard import SummaryWriter
 
 from cifar_lab.report.claims.claims import Claim, claims
 from cifar_lab.report.claims.evidence import INCONCLUSIVE, RULE, UNTESTED
 from cifar_lab.report.claims.evidence import VERDICTS as CLAIM_VERDICTS
 from cifar_lab.report.claims.landscape import landscape
-from cifar_lab.report.page import chapters, dashboards
+from cifar_lab.report.page import chapters
 from cifar_lab.report.page.figures import Picture, glance
-from cifar_lab.report.page.parts import part, state, studies
+from cifar_lab.report.page.parts import names, part, state, studies
 from cifar_lab.report.reproduction import PROTOCOLS, Entry, Reproduction
+from cifar_lab.runs import Record
 from cifar_lab.runs.files import replacing, write_figure
-from cifar_lab.runs.labels import protocol_words
+from cifar_lab.runs.labels import protocol_words, val_label
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS
 from cifar_lab.table.comparison import mean_and_sd
 
@@ -64,7 +66,7 @@ def write(
     for name in ("index.html", "report.md"):
         with replacing(folder / name) as file:
             file.write(environment.get_template(f"{name}.j2").render(page))
-    dashboards.write(reproduction, folder / "tensorboard")
+    _dashboards(reproduction, folder / "tensorboard")
     with replacing(folder / "tables.csv") as file:
         numbers(reproduction, parameters).to_csv(file, index=False, lineterminator="\n")
     return folder / "index.html"
@@ -73,13 +75,13 @@ def write(
 def numbers(reproduction: Reproduction, parameters: Mapping[str, int]) -> pd.DataFrame:
     """Every row at every length in numbers, and every hypothesis: accuracies from 0 to 1, over each protocol's runs."""
     lines = []
-    names = {one.row.name: one.name for entry in reproduction.entries for one in entry.row.hypotheses}
+    hypotheses = {one.row.name: one.name for entry in reproduction.entries for one in entry.row.hypotheses}
     for section in (*reproduction.sections, *reproduction.shortened):
         for entry in section.entries:
             shown = [(entry, section.is_full)] if section.is_full or entry.runs else []
             for one, is_full in (*shown, *((tested, True) for tested in entry.hypotheses)):
                 told = {"table": section.table.name, "length": section.length}
-                told["hypothesis"] = names.get(one.row.name, "")
+                told["hypothesis"] = hypotheses.get(one.row.name, "")
                 lines.append({**told, **_numbers(one, is_full), "num_parameters": parameters[one.row.name]})
     return pd.DataFrame(lines)
 
@@ -100,6 +102,39 @@ def _numbers(entry: Entry, is_full: bool) -> dict[str, Any]:
             mean, sd = mean_and_sd(entry.values(name, protocol))
             line |= {f"{protocol}/{name}_mean": mean, f"{protocol}/{name}_sd": sd}
     return {**line, "seconds": entry.mean("seconds"), "trained_on": ", ".join(entry.machines), "state": state(entry)}
+
+
+def _dashboards(reproduction: Reproduction, folder: Path) -> None:
+    """Write every row's curves for TensorBoard, in place of an earlier report's, with charts of each table.
+
+    Charts of custom scalars choose tags, never runs. So a chart of one table needs tags of that table, which are here
+    and not in the runs' own event files.
+    """
+    for old in folder.glob("**/events.out.tfevents.*"):
+        old.unlink()
+    layout: dict[str, dict[str, list[object]]] = {}
+    curves: dict[str, list[tuple[str, Record]]] = {}
+    for section in (*reproduction.sections, *reproduction.shortened):
+        name, title = names(section)
+        shown = [(entry.row.name, run) for entry in section.entries for run in entry.runs if run.metrics is not None]
+        for row, run in shown:
+            curves.setdefault(f"{row},protocol={run.protocol},seed={run.seed}", []).append((name, run))
+        if shown:
+            there = {run.protocol for _, run in shown}
+            labels = {one: val_label(one == "holdout") for one in PROTOCOLS if one in there}
+            layout[title] = {
+                **{f"{label} accuracy": ["Multiline", [f"{name}/{one}/val/acc$"]] for one, label in labels.items()},
+                "training loss": ["Multiline", [f"{name}/.*/train/loss$"]],
+            }
+    for label, runs in curves.items():
+        with SummaryWriter(str(folder / label.replace("/", "_"))) as writer:
+            writer.add_custom_scalars(layout)
+            for name, run in runs:
+                assert run.metrics is not None
+                for quantity in ("val/acc", "train/loss"):
+                    known = run.metrics[["epoch", quantity]].dropna()
+                    for epoch, value in zip(known["epoch"], known[quantity], strict=True):
+                        writer.add_scalar(f"{name}/{run.protocol}/{quantity}", float(value), int(epoch))
 
 
 def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 from cifar_lab.landscape.batch_norm.bands import compare, write_band
 from cifar_lab.landscape.batch_norm.runs import groups, the_group
 from cifar_lab.landscape.maths.bands import Band
-from cifar_lab.runs import find_runs
+from cifar_lab.runs import Run, find_runs
 from cifar_lab.table.records import gather
 from tests.conftest import holds
 from tests.landscape_runs import RATES, check_written, leave, leave_band, losses
@@ -31,11 +31,10 @@ def test_the_band_without_batch_norm_is_as_much_wider_as_the_losses_say(tmp_path
 
 def test_where_batch_norm_loses_is_said_and_one_seed_as_one(tmp_path: Path) -> None:
     leave_band(tmp_path)
-    for run in find_runs(tmp_path):
-        steps = run.steps()
-        if "bn_" in run.folder.name and "0.002" in run.folder.name:
-            steps["loss"][:5] = 100.0  # half of the first epoch
-            run.write_steps(steps)
+    bn = Run(tmp_path / "bn_xavier_0.002_0")
+    steps = bn.steps()
+    steps["loss"][:5] = 100.0  # half of the first epoch
+    bn.write_steps(steps)
     found = compared(tmp_path)
     assert found.epochs["bn_wider"].tolist() == [True, False, False, False]
     assert found.frame["share_bn_wider"].tolist() == [5 / 40]
@@ -44,37 +43,19 @@ def test_where_batch_norm_loses_is_said_and_one_seed_as_one(tmp_path: Path) -> N
     holds(found.sentences[0], "vgg_a", "CIFAR-10", "50,000", "4 epochs", "seed 0", "Xavier")
 
 
-def test_a_rate_at_which_a_run_diverged_is_in_neither_band_and_told(tmp_path: Path) -> None:
-    leave_band(tmp_path)
-    gone = next(run for run in find_runs(tmp_path) if run.folder.name == "none_xavier_0.002_0")
+def test_what_is_in_neither_band_is_told(tmp_path: Path) -> None:
+    leave_band(tmp_path, seeds=(0, 1))
+    gone = Run(tmp_path / "none_xavier_0.002_0")
     gone.write_steps({"loss": np.array([2.0, 3.0, np.inf], dtype=np.float32)})
     gone.fail("diverged", RuntimeError("the loss is inf in step 3"))
-    found = compared(tmp_path)
-    assert (found.rates, found.steps) == ([*RATES[:3]], 40)
-    (line,) = found.left_out
-    holds(line, "lr 0.002", "seed 0", "step 3")
-
-
-def test_a_run_that_is_not_at_its_end_ends_the_bands_and_is_named(tmp_path: Path) -> None:
-    leave_band(tmp_path)
-    short = next(run for run in find_runs(tmp_path) if run.folder.name == "bn_xavier_0.001_0")
-    short.write_steps({"loss": losses(True, 1e-3, 40)[:25].astype(np.float32)})
-    found = compared(tmp_path)
-    assert found.steps == 25
-    (line,) = found.left_out
-    holds(line, "lr 0.001", "seed 0", "25")
-
-
-def test_a_seed_that_lacks_a_run_and_a_rate_of_one_network_are_told(tmp_path: Path) -> None:
-    leave_band(tmp_path, seeds=(0, 1))
+    leave(tmp_path / "extra", bn=True, lr=0.01).write_steps({"loss": np.ones(40)})
     (tmp_path / "bn_xavier_0.001_1" / "steps.npz").unlink()
-    extra = leave(tmp_path / "extra", bn=True, lr=0.01)
-    extra.write_steps({"loss": np.ones(40)})
+    Run(tmp_path / "bn_xavier_0.001_0").write_steps({"loss": losses(True, 1e-3, 40)[:25].astype(np.float32)})
     found = compared(tmp_path)
-    assert found.seeds == [0]
-    of_rate, of_seed = found.left_out
-    holds(of_rate, "lr 0.01,")
-    holds(of_seed, "seed 1")
+    assert (found.seeds, found.rates, found.steps) == ([0], [*RATES[:3]], 25)
+    facts = (("lr 0.002", "seed 0", "step 3"), ("lr 0.01,",), ("seed 1",), ("lr 0.001", "seed 0", "25"))
+    for line, told in zip(found.left_out, facts, strict=True):
+        holds(line, *told)
 
 
 def test_what_makes_no_band_is_refused_with_its_mend(tmp_path: Path) -> None:

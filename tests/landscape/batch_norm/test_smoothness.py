@@ -6,10 +6,10 @@ import pytest
 from cifar_lab.landscape.batch_norm.figures import smoothness
 from cifar_lab.landscape.batch_norm.runs import groups
 from cifar_lab.landscape.batch_norm.smoothness import SmoothnessComparison, compare, write_smoothness
-from cifar_lab.runs import find_runs
+from cifar_lab.runs import Run, find_runs
 from cifar_lab.table.records import gather
 from tests.conftest import holds
-from tests.landscape_runs import check_written, diverge, leave, leave_probed, write_probes
+from tests.landscape_runs import check_written, diverge, leave, leave_probed
 
 
 def compared(folder: Path, lr: float = 0.1) -> SmoothnessComparison:
@@ -17,8 +17,10 @@ def compared(folder: Path, lr: float = 0.1) -> SmoothnessComparison:
     return compare(group, lr)
 
 
-def test_ratios_are_those_of_the_hessians(tmp_path: Path) -> None:
+def test_ratios_are_those_of_the_hessians_of_the_steps_that_both_networks_have(tmp_path: Path) -> None:
     leave_probed(tmp_path, seeds=(0, 1, 2), noise=0.25)
+    bn = Run(tmp_path / "True_he_0")
+    bn.write_probes({name: one if name == "relative_distance" else one[2:] for name, one in bn.probes().items()})
     found = compared(tmp_path)
     assert found.inits == ["xavier", "he"]
     for quantity in ("hessian_norm", "gradient_range", "beta", "change_at_0.01"):
@@ -27,14 +29,6 @@ def test_ratios_are_those_of_the_hessians(tmp_path: Path) -> None:
         assert estimate.interval == pytest.approx((4, 6))
     lines = found.ratios.set_index(["init", "quantity"])
     assert lines.loc[("xavier", "hessian_norm"), "seeds"] == 3
-
-
-def test_ratios_are_of_the_steps_that_both_have(tmp_path: Path) -> None:
-    leave_probed(tmp_path, inits=("xavier",))
-    bn = next(run for run in find_runs(tmp_path) if run.folder.name == "True_xavier_0")
-    probes = {name: values if name == "relative_distance" else values[2:] for name, values in bn.probes().items()}
-    write_probes(bn, probes)
-    assert compared(tmp_path).ratio("xavier", "hessian_norm").value == pytest.approx(4)
 
 
 def test_beta_never_stands_without_its_ceiling(tmp_path: Path) -> None:
@@ -46,47 +40,32 @@ def test_beta_never_stands_without_its_ceiling(tmp_path: Path) -> None:
     holds(told, " 0 %", f" {100 * shares[False]:.3g} %")
 
 
-def test_two_seeds_have_no_interval(tmp_path: Path) -> None:
-    leave_probed(tmp_path, seeds=(0, 1), inits=("xavier",))
-    found = compared(tmp_path)
-    assert found.ratio("xavier", "hessian_norm").told() == "4 (2 seeds)"
-    assert found.cosine_gain("xavier").interval is None
-    assert found.ratios["low"].isna().all()
-
-
 def test_where_batch_norms_loss_varies_more_is_said(tmp_path: Path) -> None:
     leave_probed(tmp_path, inits=("xavier",), sharper=0.25)
     share, steps = compared(tmp_path).lost("xavier")
     assert share == len(steps) / 6
 
 
-def test_a_diverging_network_keeps_the_comparison_finite_where_it_is(tmp_path: Path) -> None:
-    leave_probed(tmp_path, inits=("xavier",))
-    none = next(run for run in find_runs(tmp_path) if run.folder.name == "False_xavier_0")
+def test_a_diverging_network_is_compared_where_it_is_finite_and_runs_that_diverged_with_nothing(tmp_path: Path) -> None:
+    leave_probed(tmp_path, seeds=(0, 1))
+    for seed in (0, 1):
+        diverge(Run(tmp_path / f"False_he_{seed}"))
+    none = Run(tmp_path / "False_xavier_0")
     probes = none.probes()
     probes["loss"][-1] = np.nan
     probes["moved_loss"][-2, -1] = np.inf
-    write_probes(none, probes)
+    none.write_probes(probes)
     found = compared(tmp_path)
     assert np.isfinite(found.ratio("xavier", "loss_range").value)
-    assert found.frame["probes"].tolist() == [6, 5]
-
-
-def test_diverged_runs_are_compared_with_nothing_and_told(tmp_path: Path) -> None:
-    leave_probed(tmp_path, seeds=(0, 1))
-    for run in find_runs(tmp_path):
-        if run.folder.name.startswith("False_he"):
-            diverge(run)
-    found = compared(tmp_path)
+    assert found.frame.query("init == 'xavier'")["probes"].tolist() == [6, 6, 5, 6]
     assert found.inits == ["xavier"]
     assert any("He" in line and "2 of 2" in line for line in found.sentences)
 
 
 def test_probes_of_one_network_are_refused_with_the_mend(tmp_path: Path) -> None:
     leave_probed(tmp_path)
-    for run in find_runs(tmp_path):
-        if run.folder.name.startswith("True"):
-            run.probes_file.unlink()
+    for init in ("xavier", "he"):
+        (tmp_path / f"True_{init}_0" / "probes.npz").unlink()
     with pytest.raises(ValueError, match=r"study=bn_smoothness.*probe=gradient"):
         compared(tmp_path)
     with pytest.raises(ValueError, match="study=bn_smoothness"):
@@ -100,14 +79,15 @@ def test_the_figure_and_the_numbers_beside_it(tmp_path: Path, capsys: pytest.Cap
     written = write_smoothness(find_runs(tmp_path / "runs"), tmp_path / "out")
     names = {"smoothness.png", "smoothness.npz", "smoothness.csv", "smoothness_ratios.csv"}
     check_written(written, tmp_path / "out", names, capsys.readouterr().out)
-    assert next(iter(written.tables)) == "smoothness"
+    assert [*written.tables] == ["smoothness", "smoothness_ratios"]
+    assert written.tables["smoothness_ratios"]["low"].isna().all()  # two seeds have no interval
     with np.load(tmp_path / "out" / "smoothness.npz") as arrays:
         beta = arrays["none_he_seed_1_beta"]
     row = written.tables["smoothness"].query("init == 'he' and not bn and seed == 1")
     assert row["beta"].item() == pytest.approx(np.median(beta))
 
 
-def test_all_arms_are_drawn_in_lines_of_their_own_below_the_ceiling(tmp_path: Path) -> None:
+def test_all_arms_are_drawn_in_lines_of_their_own_below_the_ceiling_whose_panels_may_be_empty(tmp_path: Path) -> None:
     leave_probed(tmp_path)
     drawn = smoothness(compared(tmp_path))
     (beta,) = [axes for axes in drawn.axes if "β-smoothness" in axes.get_title()]
@@ -115,16 +95,11 @@ def test_all_arms_are_drawn_in_lines_of_their_own_below_the_ceiling(tmp_path: Pa
     assert ceiling.get_ydata()[0] == pytest.approx(1 / 0.05)
     assert len({(line.get_color(), line.get_linestyle()) for line in arms}) == 4
     holds(drawn.get_suptitle(), "vgg_a", "CIFAR-10", "50,000", "4 epochs", "seed 0")
-
-
-def test_without_relative_distances_their_panels_are_empty(tmp_path: Path) -> None:
-    leave_probed(tmp_path)
-    before = smoothness(compared(tmp_path))
     for run in find_runs(tmp_path):
-        write_probes(run, {name: one for name, one in run.probes().items() if not name.startswith("relative")})
+        run.write_probes({name: one for name, one in run.probes().items() if not name.startswith("relative")})
     found = compared(tmp_path)
     assert found.relative_quantities == []
-    gone = [len(was.lines) - len(now.lines) for was, now in zip(before.axes, smoothness(found).axes, strict=True)]
+    gone = [len(was.lines) - len(now.lines) for was, now in zip(drawn.axes, smoothness(found).axes, strict=True)]
     assert sorted(gone)[-3:] == [0, 4, 4]  # the lines of four arms, in two panels
 
 

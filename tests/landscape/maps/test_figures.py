@@ -19,12 +19,9 @@ def test_all_planes_have_the_same_levels_whatever_lies_in_them(tmp_path):
     drawn = [collection for axes in figure.axes for collection in axes.collections]
     found = [collection.levels.tolist() for collection in drawn if hasattr(collection, "levels")]
     assert found == [found[0]] * 4  # filled and lines, twice
-
-
-def test_a_run_without_trajectory_leaves_its_place_empty():
-    flat = np.full((3, 3), 1.0)
-    figure = contours([[panel(flat), panel(flat)], [panel(flat)]], np.array([0.5, 1.5, 2.0]), "planes")
-    assert len(figure.axes) == 4  # three planes and the bar
+    flat = panel(np.ones((3, 3)))
+    without_trajectory = contours([[flat, flat], [flat]], levels, "planes")
+    assert len(without_trajectory.axes) == 4  # three planes and the bar
 
 
 def test_a_profile_is_drawn_as_it_is_and_ends_where_it_is_not_finite():
@@ -50,13 +47,8 @@ def test_curvature_has_a_scale_that_shows_all_of_it(lowest, scale):
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels[:3] == ["largest eigenvalue (algebraic)", "the next 1", "smallest eigenvalue"]
     assert "2 / lr" in labels
-
-
-def test_curvature_of_which_nothing_is_known_is_drawn_empty():
-    row = {"run": "a", "epoch": 0} | dict.fromkeys(
-        ("eigenvalue_1", "smallest_eigenvalue", "sharpness", "batch_sharpness", "two_over_lr"), float("nan")
-    )
-    assert len(curvature([row], "curvature").axes) == 1
+    unknown = {name: value if name in ("run", "epoch") else np.nan for name, value in rows[0].items()}
+    assert len(curvature([unknown], "curvature").axes) == 1
 
 
 def test_interpolation_says_what_its_ends_are():

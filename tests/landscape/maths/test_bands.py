@@ -14,13 +14,9 @@ def test_the_band_of_known_curves_has_the_known_area():
     fan = band([np.exp(-STEPS / 50), np.exp(-STEPS / 25)]).numbers()
     assert fan["log_area"] == pytest.approx(100**2 / 2 / 50)
     assert fan["mean_log_width"] == pytest.approx(1.0)
-
-
-def test_the_linear_width_depends_on_the_losss_unit_and_the_logarithmic_one_does_not():
-    curves = [1 + STEPS, np.ones(101)]
-    once, thrice = (band([factor * curve for curve in curves]).numbers() for factor in (1, 3))
-    assert thrice["mean_width"] == pytest.approx(3 * once["mean_width"])
-    assert thrice["mean_log_width"] == pytest.approx(once["mean_log_width"])
+    thrice = band([3 * (1 + STEPS), np.full(101, 3.0)]).numbers()  # the unit of the loss
+    assert thrice["mean_width"] == pytest.approx(3 * 50)
+    assert thrice["mean_log_width"] == pytest.approx(triangle.numbers()["mean_log_width"])
 
 
 def test_a_loss_that_is_rounded_to_zero_counts_as_the_smallest_that_float32_tells():
@@ -28,21 +24,13 @@ def test_a_loss_that_is_rounded_to_zero_counts_as_the_smallest_that_float32_tell
     assert band([np.zeros(3), np.ones(3)]).log_width == pytest.approx(24 * np.log(2))
 
 
-def test_a_band_ends_with_the_run_that_ends_first():
+def test_a_band_ends_with_the_run_that_ends_first_and_is_of_two_or_more_with_finite_losses():
     assert len(band([np.ones(5), np.ones(3), np.ones(4)]).low) == 3
-
-
-def test_a_diverged_run_is_cut_at_its_first_loss_that_is_no_number():
-    assert finite_steps(np.array([1.0, 2.0, np.inf, 1.0])) == 2
-    assert finite_steps(np.array([np.nan])) == 0
-    assert finite_steps(np.ones(4)) == 4
-    with pytest.raises(ValueError, match="finite"):
-        band([np.ones(3), np.array([1.0, np.nan, 1.0])])
-
-
-def test_one_rate_makes_no_band():
-    with pytest.raises(ValueError, match=r"\b1$"):
-        band([np.ones(3)])
+    for losses, steps in (([1.0, 2.0, np.inf, 1.0], 2), ([np.nan], 0), (np.ones(4), 4)):
+        assert finite_steps(np.array(losses)) == steps
+    for curves, facts in (([np.ones(3), np.array([1.0, np.nan, 1.0])], "finite"), ([np.ones(3)], r"\b1$")):
+        with pytest.raises(ValueError, match=facts):
+            band(curves)
 
 
 def test_the_wider_one_may_be_another_in_logarithms():

@@ -17,16 +17,15 @@ def test_a_layer_has_its_bias_and_the_batch_norm_behind_it():
     assert [name for names in found.values() for name in names] == [name for name, _ in model.named_parameters()]
 
 
-def test_a_network_shifts_as_by_steps_taken_one_layer_after_the_other():
+def test_a_network_shifts_as_by_steps_taken_one_layer_after_the_other_and_without_gradient_there_is_no_angle():
     torch.manual_seed(0)
     model = VGG(stages=[[4], [4]], hidden=5, batch_norm=True)
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
     loss = NetworkLoss(model, nn.CrossEntropyLoss(), images, labels)
     weights = loss.weights()
     _, gradient = value_and_gradient(loss, weights)
-    stepped = moved(weights, gradient, -0.5)
     found = layers(weights)
-    shift = covariate_shift(loss, weights, stepped, list(found.values()))
+    shift = covariate_shift(loss, weights, moved(weights, gradient, -0.5), list(found.values()))
 
     parameters = dict(model.named_parameters())
     for number, names in enumerate(found.values()):
@@ -40,9 +39,6 @@ def test_a_network_shifts_as_by_steps_taken_one_layer_after_the_other():
         with torch.no_grad():
             for name in names:
                 parameters[name] -= 0.5 * gradient[name]
-
-
-def test_a_layer_without_gradient_has_no_angle():
     weights = {"w": torch.ones(2, 2), "v": torch.ones(2, 2)}
     shift = covariate_shift(lambda w: w["w"].sum() + 0 * w["v"].sum(), weights, weights, [["w"], ["v"]])
     assert np.isnan(shift.cosine[1])

@@ -84,11 +84,8 @@ def test_sharpness_is_the_curvature_along_the_gradients_and_weighs_batches_by_th
     assert sharpness(map(quadratic, matrices), point) == pytest.approx(float(expected))
 
 
-def test_where_the_gradient_is_zero_there_is_no_sharpness(point):
+def test_a_gradient_that_is_zero_has_no_sharpness_and_a_hessian_that_is_not_finite_no_eigenvalues(point):
     assert np.isnan(sharpness([lambda weights: (weights["a"] * 0).sum()], point))
-
-
-def test_a_hessian_that_is_not_finite_has_no_eigenvalues(point):
     found, smallest, _ = spectrum_ends(lambda weights: (weights["a"] / 0).square().sum(), point, 2)
     assert np.isnan([*found, smallest]).all()
 

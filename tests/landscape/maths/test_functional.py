@@ -14,18 +14,7 @@ from cifar_lab.landscape.maths.functional import (
     without_tf32,
 )
 from cifar_lab.models import CNN
-
-MATRIX = torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, -1.0], [0.0, -1.0, 5.0]])
-
-
-def quadratic(weights):
-    point = torch.cat([weights["a"], weights["b"]])
-    return point @ MATRIX @ point / 2
-
-
-@pytest.fixture
-def point():
-    return {"a": torch.tensor([1.0, -2.0]), "b": torch.tensor([0.5])}
+from tests.landscape.maths.quadratics import MATRIX, POINT, named, quadratic
 
 
 @pytest.fixture
@@ -40,25 +29,18 @@ def batch():
     return torch.randn(8, 3, 32, 32, generator=generator), torch.arange(8)
 
 
-def test_a_quadratics_value_gradient_and_hessian_are_the_matrixs(point):
-    flat = torch.tensor([1.0, -2.0, 0.5])
-    value, gradient, product = along_gradient(quadratic, point)
-    assert value == flat @ MATRIX @ flat / 2
-    torch.testing.assert_close(torch.cat(list(gradient.values())), MATRIX @ flat)
-    torch.testing.assert_close(torch.cat(list(product.values())), MATRIX @ MATRIX @ flat)
-    other = hessian_vector_product(quadratic, point, point)
-    torch.testing.assert_close(torch.cat(list(other.values())), MATRIX @ flat)
-
-
-def test_along_the_gradient_of_a_linear_loss_the_hessian_is_zero(point):
-    value, gradient, product = along_gradient(lambda weights: weights["a"].sum(), point)
-    assert (value.item(), gradient["a"].tolist(), product["a"].tolist()) == (-1, [1, 1], [0, 0])
-
-
-def test_vectors_are_those_of_all_tensors_together(point):
+def test_value_gradient_and_hessian_are_those_of_a_quadratic_and_of_a_linear_loss():
+    point = named(POINT)
     assert dot(point, point) == pytest.approx(5.25)
     assert norm(point) == pytest.approx(5.25**0.5)
     assert norm(difference(moved(point, point, 2.0), point)) == pytest.approx(2 * 5.25**0.5)
+    value, gradient, product = along_gradient(quadratic, point)
+    assert value == POINT @ MATRIX @ POINT / 2
+    torch.testing.assert_close(gradient, named(MATRIX @ POINT))
+    torch.testing.assert_close(product, named(MATRIX @ MATRIX @ POINT))
+    torch.testing.assert_close(hessian_vector_product(quadratic, point, point), named(MATRIX @ POINT))
+    value, gradient, product = along_gradient(lambda weights: weights["a"].sum(), point)
+    assert (value.item(), gradient["a"].tolist(), product["a"].tolist()) == (-1, [1, 1], [0, 0])
 
 
 def test_a_networks_loss_and_gradient_are_those_of_its_training(network, batch):

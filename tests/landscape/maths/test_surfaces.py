@@ -5,30 +5,16 @@ from torch import nn
 
 from cifar_lab.landscape.maths.functional import NetworkLoss
 from cifar_lab.landscape.maths.surfaces import common_levels, grid, losses_at, random_direction, trajectory_plane
-
-MATRIX = torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, -1.0], [0.0, -1.0, 5.0]], dtype=torch.float64)
-
-
-def quadratic(weights):
-    point = torch.cat([weights["a"], weights["b"]])
-    return point @ MATRIX @ point / 2
+from tests.landscape.maths.quadratics import MATRIX, POINT, named, quadratic
 
 
-def test_a_quadratics_surface_is_the_paraboloid():
-    flat = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+def test_a_quadratics_surface_is_the_paraboloid_and_what_is_not_finite_stays_so():
     axes = torch.tensor([[1.0, 0.0, 2.0], [0.0, -1.0, 1.0]], dtype=torch.float64)
-    origin, *directions = ({"a": vector[:2], "b": vector[2:]} for vector in (flat, *axes))
     points = grid(np.linspace(-1, 1, 5), np.linspace(-3, 3, 4))
-    moved = flat + torch.from_numpy(points) @ axes
+    assert points[:5].tolist() == [[-1, -3], [-1, -1], [-1, 1], [-1, 3], [-0.5, -3]]
+    moved = POINT + torch.from_numpy(points) @ axes
     expected = ((moved @ MATRIX) * moved).sum(dim=1) / 2
-    np.testing.assert_allclose(losses_at(quadratic, origin, directions, points), expected)
-
-
-def test_a_grid_runs_through_its_last_axis_first():
-    assert grid(np.array([1.0, 2.0]), np.array([5.0, 6.0])).tolist() == [[1, 5], [1, 6], [2, 5], [2, 6]]
-
-
-def test_what_is_not_finite_stays_so():
+    np.testing.assert_allclose(losses_at(quadratic, named(POINT), list(map(named, axes)), points), expected)
     one = {"a": torch.ones(1)}
     assert losses_at(lambda w: 1 / w["a"].sum(), {"a": torch.zeros(1)}, [one], np.eye(2)[:, :1]).tolist() == [1, np.inf]
 
@@ -82,7 +68,7 @@ def test_a_surface_does_not_change_where_filters_are_scaled_and_the_network_stay
     np.testing.assert_allclose(*profiles, rtol=1e-4)
 
 
-def test_a_trajectory_in_a_plane_is_explained_by_it_wholly_and_lies_where_it_was():
+def test_a_trajectory_lies_where_it_was_in_a_plane_that_explains_it_whose_first_direction_is_of_most_variance():
     drawn = torch.linalg.qr(torch.randn(7, 2, generator=generator(), dtype=torch.float64)).Q
     places = torch.tensor([[4.0, 1.0], [3.0, -2.0], [1.0, 0.5], [0.0, 0.0]], dtype=torch.float64)
     snapshots = [{"a": flat[:3], "b": flat[3:].view(2, 2)} for flat in places @ drawn.T + 5]
@@ -94,9 +80,6 @@ def test_a_trajectory_in_a_plane_is_explained_by_it_wholly_and_lies_where_it_was
     back = torch.from_numpy(plane.coordinates) @ axes
     torch.testing.assert_close(back, places @ drawn.T)
     assert plane.coordinates[-1] == pytest.approx([0, 0])
-
-
-def test_the_first_direction_is_the_one_of_most_variance():
     snapshots = [{"w": torch.tensor([x, y, 1.0])} for x, y in ((0.0, 0.1), (1.0, -0.1), (2.0, -0.1), (3.0, 0.1))]
     plane = trajectory_plane(snapshots)
     assert plane.explained == pytest.approx([5 / 5.04, 0.04 / 5.04])

@@ -9,11 +9,11 @@ import pytest
 from cifar_lab.report.claims.evidence import CONTRADICTED, INCONCLUSIVE, NOT_MEASURED, SUPPORTED, UNTESTED, Claim
 from cifar_lab.report.claims.evidence import judged as decided
 from cifar_lab.report.claims.landscape import Landscape, claims, landscape
-from cifar_lab.runs import find_runs
+from cifar_lab.runs import Run, find_runs
 from cifar_lab.table.records import gather
 from tests.conftest import holds
 from tests.judged_runs import LANDSCAPE, LIPSCHITZ
-from tests.landscape_runs import RATES, diverge, leave, leave_band, leave_probed, write_probes
+from tests.landscape_runs import RATES, diverge, leave, leave_band, leave_probed
 
 ENDS = (RATES[0], RATES[-1])  # as wide a band, of half the runs
 
@@ -54,29 +54,23 @@ def test_loss_and_gradient_are_claims_of_their_own_at_the_point_and_over_a_step(
         factor = 1 if run.folder.name.startswith("True") else 0.5 * (1 + 0.01 * (run.result()["seed"] or 0))
         probes["grad_norm"] *= factor
         probes["moved_grad_norm"] = np.tile(probes["grad_norm"][:, None] / factor**3, probes["eta"].shape[1])
-        write_probes(run, probes)
+        run.write_probes(probes)
     claims = judged(tmp_path)
     verdicts = [claims[name].verdict for name in LIPSCHITZ]
     assert verdicts == [CONTRADICTED, SUPPORTED, SUPPORTED, SUPPORTED]
     holds(claims["loss_at_the_point"].numbers, "Xavier 0.505")
     holds(claims["loss_over_a_step"].numbers, "Xavier 3.92")
+    leave_probed(tmp_path, seeds=(0, 1, 2), inits=("he",), sharper=0.5)
+    assert judged(tmp_path)["gradient_at_the_point"].verdict == CONTRADICTED  # which holds with Xavier alone
 
 
 def test_an_initialisation_whose_runs_diverged_is_named(tmp_path: Path) -> None:
     leave_probed(tmp_path, seeds=(0, 1, 2), noise=0.1)
-    for run in find_runs(tmp_path):
-        if run.folder.name.startswith("False_he"):
-            diverge(run)
+    for seed in range(3):
+        diverge(Run(tmp_path / f"False_he_{seed}"))
     for name, claim in judged(tmp_path).items():
         if name != "shift":  # of which nothing was measured
             holds(claim.numbers, "not compared: He without BatchNorm (3 of 3 diverged)")
-
-
-def test_what_holds_with_xavier_alone_is_not_due_to_batch_norm(tmp_path: Path) -> None:
-    leave_probed(tmp_path, seeds=(0, 1, 2), inits=("xavier",), noise=0.1)
-    assert judged(tmp_path)["gradient_at_the_point"].verdict == SUPPORTED
-    leave_probed(tmp_path, seeds=(0, 1, 2), inits=("he",), sharper=0.5)
-    assert judged(tmp_path)["gradient_at_the_point"].verdict == CONTRADICTED
 
 
 def test_the_band_stands_beside_the_loss_variation(tmp_path: Path) -> None:
@@ -117,21 +111,16 @@ def write_shift(path: Path, folders: Iterable[str], cosine: dict[bool, float]) -
     pd.DataFrame(lines, columns=["run", "epoch", "layer", "name", "cosine"]).to_csv(path, index=False)
 
 
-@pytest.mark.parametrize(("without", "verdict"), [(0.5, SUPPORTED), (0.95, CONTRADICTED)])
 @pytest.mark.parametrize("place", ["covariate_shift.csv", "landscape/covariate_shift.csv"])
-def test_covariate_shift_is_read_beside_the_runs(tmp_path: Path, place: str, without: float, verdict: str) -> None:
+def test_covariate_shift_of_both_networks_is_read_beside_the_runs(tmp_path: Path, place: str) -> None:
     leave_band(tmp_path, rates=ENDS, seeds=(0, 1, 2))
     names = [run.folder.name for run in find_runs(tmp_path)]
-    write_shift(tmp_path / place, names, {True: 0.9, False: without})
-    claim = judged(tmp_path)["shift"]
-    assert claim.verdict == verdict
-    holds(claim.numbers, "Xavier 0.9", f" {without}")
-
-
-def test_covariate_shift_of_one_network_or_of_a_damaged_file_is_none(tmp_path: Path) -> None:
-    leave_band(tmp_path, rates=ENDS, seeds=(0, 1, 2))
-    names = [run.folder.name for run in find_runs(tmp_path)]
-    write_shift(tmp_path / "covariate_shift.csv", [name for name in names if "bn_" in name], {True: 0.9})
+    for without, verdict in ((0.5, SUPPORTED), (0.95, CONTRADICTED)):
+        write_shift(tmp_path / place, names, {True: 0.9, False: without})
+        claim = judged(tmp_path)["shift"]
+        assert claim.verdict == verdict
+        holds(claim.numbers, "Xavier 0.9", f" {without}")
+    write_shift(tmp_path / place, [name for name in names if "bn_" in name], {True: 0.9})
     assert judged(tmp_path)["shift"].verdict == UNTESTED
-    (tmp_path / "covariate_shift.csv").write_bytes(b"\xff\x00")
+    (tmp_path / place).write_bytes(b"\xff\x00")
     assert judged(tmp_path)["shift"].verdict == UNTESTED
