@@ -43,6 +43,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("lr", "max_lr", "eps", "std", "div_factor", "final_div_factor", "every_minutes"), _POSITIVE),
     **dict.fromkeys(("etas", "relative"), _POSITIVE),
     **dict.fromkeys(("l1", "grad_clip", "weight_decay", "alpha", "gamma", "negative_slope", "eta_min"), _NOT_NEGATIVE),
+    **dict.fromkeys(("brightness", "contrast"), _NOT_NEGATIVE),
     **dict.fromkeys(("min_lr", "min_delta", "threshold"), _NOT_NEGATIVE),
     **dict.fromkeys(("dropout", "smoothing", "pct_start", "anneal", "factor", "published"), _SHARE),
     **dict.fromkeys(("momentum", "dampening", "betas", "val_fraction", "decay", "start"), _SHARE_BELOW_1),

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from cifar_lab.data.augment import to_device
+from cifar_lab.data.augment import Visit, to_device
 from cifar_lab.data.images import LabelledImages, keyed_generator
 from cifar_lab.machine.ranks import share
 
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+Augmentation = Callable[..., Tensor]  # of images and a generator, and a Visit with `by_visit = True`
 
 # First part of a generator's key: what the numbers are for.
 _ORDER, _AUGMENTATION = 0, 1
@@ -43,7 +43,8 @@ class BatchLoader:
         mean: Per channel, in the units of [0, 1] images.
         std: Per channel, in the same units.
         augment: Changes each batch; None leaves it as it is. One with a method `mix`, such as
-            `cifar_lab.data.mixing.MixUp`, mixes the normalised images and their labels too.
+            `cifar_lab.data.mixing.MixUp`, mixes the normalised images and their labels too. One with
+            `by_visit = True`, such as `cifar_lab.data.augment.AlternatingFlip`, also gets the batch's `Visit`.
         shuffle: Visit the images in a new order each epoch.
         seed: Non-negative; varies order and augmentation.
         part: Index of the part of each batch to yield, and the number of parts, one per process that trains. Their
@@ -93,16 +94,18 @@ class BatchLoader:
         epoch = self.epoch
         first = self._resumes[1] if self._resumes[0] == epoch else 0
         self._resumes = (0, 0)
-        order = to_device(self.order(epoch), self.data.images.device)
+        order = self.order(epoch)
+        placed = to_device(order, self.data.images.device).split(self.batch_size)
         for index, chosen in enumerate(order.split(self.batch_size)):
             if index < first:
                 continue
             self._given = epoch, index + 1
-            images, labels = self.data.take(chosen)
+            images, labels = self.data.take(placed[index])
             mine = share(len(chosen), *self.part)
             if self.augment is not None:  # the whole batch, so that an image's draws do not depend on the process
                 generator = keyed_generator(_AUGMENTATION, self.seed, epoch, index)
-                images = self.augment(images, generator)
+                visit = Visit(self.seed, epoch, chosen, len(order))
+                images = self.augment(images, generator, *([visit] if getattr(self.augment, "by_visit", False) else []))
                 if mix := getattr(self.augment, "mix", None):
                     whole = normalise(images, self._mean, self._std)
                     images, labels = mix(whole, labels, self.num_classes, generator)

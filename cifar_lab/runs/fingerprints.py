@@ -33,6 +33,8 @@ _CIFAR10_IMAGES = 50_000
 _PRECISIONS = {16: "16-mixed", 32: "32-true", 64: "64-true"}
 # How long a run may take, like `epochs`, with what is hashed in its place.
 LIMITS: dict[str, Any] = {"trainer.max_time": None, "callbacks.early_stopping.patience": 10.0}
+# Keys that came later, with the value at which a run is what it was before them.
+_NEUTRAL: dict[str, Any] = dict.fromkeys(("augment.reflect", "data.augment.reflect", "averaging.warmup"), False)
 # What components that have moved are called in fingerprints: as when runs were trained with them that are finished.
 _HASHED_NAMES = {
     "cifar_lab.train.callbacks.averaging.EMA": "lightning.pytorch.callbacks.EMAWeightAveraging",
@@ -72,10 +74,12 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
     # It changes no number either, but what is recorded; without one a run is what it was before there were probes.
     if not kept.get("probe"):
         kept.pop("probe", None)
-    # Without warm-up an average is what it was before there was one.
-    if kept.get("averaging", {}).get("warmup") is False:
-        del kept["averaging"]["warmup"]
-    return _canonical(kept)
+    kept = _canonical(kept)
+    for key, neutral in _NEUTRAL.items():
+        group, _, name = key.rpartition(".")
+        if value_of(kept, key) == neutral:
+            value_of(kept, group).pop(name, None)
+    return kept
 
 
 def value_of(config: Mapping[str, Any], key: str) -> Any:
