@@ -39,7 +39,7 @@ class BatchLoader:
 
     Args:
         data: The images; batches are made on their device.
-        batch_size: Images per batch; the last batch holds what is left.
+        batch_size: Images per batch; the last batch holds what is left, unless `drop_last`.
         mean: Per channel, in the units of [0, 1] images.
         std: Per channel, in the same units.
         augment: Changes each batch; None leaves it as it is. One with a method `mix`, such as
@@ -50,6 +50,7 @@ class BatchLoader:
         part: Index of the part of each batch to yield, and the number of parts, one per process that trains. Their
             sizes differ by one image at most, and joined they are the batch to the bit.
         num_classes: Number of classes, which mixed labels are probabilities of.
+        drop_last: Leave an epoch's last batch out if it is incomplete.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class BatchLoader:
         seed: int = 0,
         part: tuple[int, int] = (0, 1),
         num_classes: int = 10,
+        drop_last: bool = False,
     ) -> None:
         self.data = data
         self.batch_size = batch_size
@@ -71,6 +73,7 @@ class BatchLoader:
         self.seed = seed
         self.part = part
         self.num_classes = num_classes
+        self.drop_last = drop_last
         self.epoch = 0
         self._given = (0, 0)  # the epoch of the last iteration, and how many of its batches were yielded
         self._resumes = (0, 0)
@@ -84,7 +87,8 @@ class BatchLoader:
 
     def __len__(self) -> int:
         """Number of batches."""
-        return -(-len(self.data.labels) // self.batch_size)
+        whole, rest = divmod(len(self.data.labels), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield float32 images `(B, 3, 32, 32)` and int64 labels `(B,)`, or the part of them.
@@ -96,7 +100,7 @@ class BatchLoader:
         self._resumes = (0, 0)
         order = self.order(epoch)
         placed = to_device(order, self.data.images.device).split(self.batch_size)
-        for index, chosen in enumerate(order.split(self.batch_size)):
+        for index, chosen in enumerate(order.split(self.batch_size)[: len(self)]):
             if index < first:
                 continue
             self._given = epoch, index + 1
@@ -138,6 +142,5 @@ class BatchLoader:
 
     def _with(self, data: LabelledImages, part: tuple[int, int]) -> "BatchLoader":
         mean, std = self._mean.tolist(), self._std.tolist()
-        return BatchLoader(
-            data, self.batch_size, mean, std, self.augment, self.shuffle, self.seed, part, self.num_classes
-        )
+        rest = self.augment, self.shuffle, self.seed, part, self.num_classes, self.drop_last
+        return BatchLoader(data, self.batch_size, mean, std, *rest)

@@ -33,8 +33,9 @@ _CIFAR10_IMAGES = 50_000
 _PRECISIONS = {16: "16-mixed", 32: "32-true", 64: "64-true"}
 # How long a run may take, like `epochs`, with what is hashed in its place.
 LIMITS: dict[str, Any] = {"trainer.max_time": None, "callbacks.early_stopping.patience": 10.0}
+_OFF = ("augment.reflect", "data.augment.reflect", "data.drop_last", "averaging.warmup")
 # Keys that came later, with the value at which a run is what it was before them.
-_NEUTRAL: dict[str, Any] = dict.fromkeys(("augment.reflect", "data.augment.reflect", "averaging.warmup"), False)
+_NEUTRAL: dict[str, Any] = dict.fromkeys(_OFF, False)
 # What components that have moved are called in fingerprints: as when runs were trained with them that are finished.
 _HASHED_NAMES = {
     "cifar_lab.train.callbacks.averaging.EMA": "lightning.pytorch.callbacks.EMAWeightAveraging",
