@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from cifar_lab.data.augment import Visit
 from cifar_lab.models import CNN
 from cifar_lab.runs import Run
 from tests.conftest import CHECKOUT, Lab, refusal
@@ -64,7 +65,7 @@ def follow(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def test_there_is_a_recipe_for_each_kind_of_component() -> None:
-    assert list(RECIPES) == ["loss", "model", "optimizer", "data set", "study"]
+    assert list(RECIPES) == ["loss", "model", "optimizer", "augmentation", "data set", "study"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -116,6 +117,18 @@ def test_the_recipe_of_an_optimizer_steps_by_it(follow: Follow) -> None:
     # Its steps have no mean over a unit's inputs, so the units' mean weights stay where they began.
     assert (end - start).abs().max() > 1e-3
     torch.testing.assert_close(end.mean(1), start.mean(1), rtol=0, atol=1e-5)
+
+
+def test_the_recipe_of_an_augmentation_changes_images_by_their_place_and_the_epoch(follow: Follow) -> None:
+    (run,) = follow("augmentation", *FEW)
+    assert run.config()["augment"] == {"_target_": "my_lab.Curriculum", "epochs": 2}
+    my_lab = sys.modules["my_lab"]
+    seen = []
+    for epoch in range(2):
+        visit = Visit(seed=0, epoch=epoch, indices=torch.tensor([0, 3, 1]), num_images=4)
+        images = my_lab.Curriculum(2)(torch.ones(3, 32, 32, 3, dtype=torch.uint8), torch.Generator(), visit)
+        seen.append(images[:, 16:].bool().all((1, 2, 3)).tolist())
+    assert seen == [[True, False, True], [True] * 3]
 
 
 def test_the_recipe_of_a_data_set_trains_on_it_however_many_classes_it_has(follow: Follow, tmp_path: Path) -> None:

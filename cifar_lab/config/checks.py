@@ -40,7 +40,7 @@ RANGES: dict[str, Range] = {
         _POSITIVE: "limit_train_batches limit_val_batches limit_test_batches lr max_lr eps std div_factor "
         "final_div_factor every_minutes etas relative sgd_lr",
         _NOT_NEGATIVE: "num_cpus num_gpus l1 grad_clip weight_decay alpha gamma negative_slope eta_min min_lr "
-        "min_delta threshold norms biases head warmup_epochs",
+        "min_delta threshold norms biases head warmup_epochs brightness contrast",
         _SHARE: "dropout smoothing pct_start anneal factor final published bn_momentum",
         _SHARE_BELOW_1: "momentum dampening betas val_fraction decay start base_momentum max_momentum sgd_momentum",
         Range(lambda x: True, "a finite number"): "mean logit_scale",

@@ -10,6 +10,7 @@ from cifar_lab.runs.labels import PROTOCOLS, holds_out
 _LOW_PRECISIONS = ("bf16-true", "16-true")
 _SCALED_PRECISIONS = ("16-mixed", 16)
 _LENGTHS = {"T_max", "T_0", "step_size", "total_iters", "total_steps"}
+_SIDE = 32  # of an image, in pixels
 _LARGE_RATIO = 10  # of averaging.lr to optimizer.lr
 
 
@@ -23,6 +24,8 @@ def check_together(config: Mapping[str, Any]) -> None:
     augment = config["augment"]
     if str(augment.get("_target_")).startswith("cifar_lab.data.mixing.") and not augment["alpha"]:
         raise UsageError("augment.alpha=0 mixes nothing; set it above 0, or augment=flip_crop")
+    if augment.get("reflect") and augment["padding"] >= _SIDE:
+        raise UsageError(f"augment.padding={augment['padding']} by reflection of {_SIDE} pixels; set it lower")
     averaging, epochs, precision = config["averaging"], config["epochs"], config["trainer"]["precision"]
     start = averaging.get("start")
     if start is not None and round(start * averaging.get("epochs", epochs)) >= epochs:

@@ -1,12 +1,37 @@
 """Augmentation of whole batches, each image by its own random numbers.
 
 Every augmentation is called `(images, generator)` with uint8 images `(B, 32, 32, 3)` and returns images of the same
-kind. Random numbers are drawn on the CPU for the whole batch, so a batch does not depend on the device.
+kind; one with `by_visit = True` also gets the batch's `Visit`. Random numbers are drawn on the CPU for the whole batch,
+so a batch does not depend on the device.
 """
+
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from cifar_lab.data.images import keyed_generator
+
+# First two parts of a generator's key, of three: the flips of the whole run.
+_FLIPS = (1, 0)
+
+
+class Visit(NamedTuple):
+    """Which images a batch holds, and when they are visited.
+
+    Attributes:
+        seed: The loader's.
+        epoch: From 0.
+        indices: int64 `(B,)` on the CPU, the images' places in the training set.
+        num_images: Number of training images.
+    """
+
+    seed: int
+    epoch: int
+    indices: Tensor
+    num_images: int
 
 
 def to_device(drawn: Tensor, device: torch.device) -> Tensor:
@@ -20,39 +45,146 @@ def identity(images: Tensor, generator: torch.Generator) -> Tensor:
     return images
 
 
-def flip_crop(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
-    """Crop at a random offset of the zero-padded image, then flip left to right with probability 1/2.
+def flip_crop(images: Tensor, generator: torch.Generator, padding: int = 4, reflect: bool = False) -> Tensor:
+    """Crop at a random offset of the padded image, then flip left to right with probability 1/2.
 
     The augmentation of arXiv:1512.03385, section 4.2, in the report's order.
 
     Args:
         images: uint8 `(B, H, W, 3)`.
         generator: A CPU generator.
-        padding: Pixels of black on each side; offsets are uniform on 0 to 2 * padding.
+        padding: Pixels on each side; offsets are uniform on 0 to 2 * padding.
+        reflect: Pad by reflection instead of black.
     """
     offsets = torch.randint(2 * padding + 1, (2, len(images)), generator=generator)
     flipped = torch.rand(len(images), generator=generator) < 0.5
     tops, lefts, mirrored = to_device(torch.cat([offsets, flipped[None]]), images.device)
-    return flip(crop(images, tops, lefts, padding), mirrored)
+    return flip(crop(images, tops, lefts, padding, reflect), mirrored)
 
 
-def crop(images: Tensor, tops: Tensor, lefts: Tensor, padding: int) -> Tensor:
-    """Cut a window of the image's own size out of each zero-padded image.
+class AlternatingFlip:
+    """Translate at random, and mirror an image in every other epoch (arXiv:2404.00498, section 3.6).
+
+    Each image is mirrored with probability 1/2 in the first epoch, by a draw that depends on the run's seed and its
+    place alone, then in every second epoch; so two consecutive epochs see every image and its mirror once. Translations
+    are crops of the padded image. The paper has no jitter, which is `jitter`'s.
+
+    Args:
+        padding: Largest translation in pixels along each axis.
+        reflect: Pad by reflection, as the paper does, instead of black.
+        brightness: Largest change of an image's brightness, a fraction.
+        contrast: Largest change of its contrast, a fraction.
+    """
+
+    by_visit = True
+
+    def __init__(self, padding: int = 2, reflect: bool = True, brightness: float = 0.0, contrast: float = 0.0) -> None:
+        self.padding, self.reflect = padding, reflect
+        self.brightness, self.contrast = brightness, contrast
+
+    def __call__(self, images: Tensor, generator: torch.Generator, visit: Visit) -> Tensor:
+        """Change uint8 images `(B, H, W, 3)`; `generator` draws translations and colours."""
+        offsets = torch.randint(2 * self.padding + 1, (2, len(images)), generator=generator)
+        flipped = _first_flips(visit.seed, visit.num_images)[visit.indices] ^ (visit.epoch % 2)
+        tops, lefts, mirrored = to_device(torch.cat([offsets, flipped[None]]), images.device)
+        moved = flip(crop(images, tops, lefts, self.padding, self.reflect), mirrored)
+        return jitter(moved, generator, self.brightness, self.contrast)
+
+
+@lru_cache(maxsize=2)
+def _first_flips(seed: int, count: int) -> Tensor:
+    """Whether each of `count` images is mirrored in even epochs: int64 `(count,)`, 0 or 1."""
+    return torch.randint(2, (count,), generator=keyed_generator(*_FLIPS, seed))
+
+
+def color_jitter(
+    images: Tensor,
+    generator: torch.Generator,
+    brightness: float = 0.2,
+    contrast: float = 0.2,
+    padding: int = 4,
+    reflect: bool = False,
+) -> Tensor:
+    """Crop and flip as `flip_crop` does, then change brightness and contrast as `jitter` does."""
+    return jitter(flip_crop(images, generator, padding, reflect), generator, brightness, contrast)
+
+
+def jitter(images: Tensor, generator: torch.Generator, brightness: float, contrast: float) -> Tensor:
+    """Change the brightness, then the contrast of each image by factors of its own.
+
+    Factors are uniform on [max(0, 1 - x), 1 + x] for a strength x, as in torchvision's `ColorJitter`. Departure: that
+    draws the order of the two as well.
+
+    Args:
+        images: uint8 `(B, H, W, 3)`.
+        generator: A CPU generator; with both strengths 0 nothing is drawn.
+        brightness: Strength, a fraction.
+        contrast: Strength, a fraction.
+    """
+    if not brightness and not contrast:
+        return images
+    strengths = torch.tensor([[brightness], [contrast]], dtype=torch.float64)
+    lows = (1 - strengths).clamp(min=0)
+    drawn = torch.rand(2, len(images), generator=generator, dtype=torch.float64)
+    return adjust(images, *(lows + (1 + strengths - lows) * drawn))
+
+
+def adjust(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
+    """Scale images as torchvision's `adjust_brightness`, then `adjust_contrast` do.
+
+    A value x becomes the whole part of b x, then of c x + (1 - c) m, each limited to 255, where m is the mean of the
+    brightened image's grey levels.
+
+    Args:
+        images: uint8 `(B, H, W, 3)`.
+        brightness: Factors b, float64 `(B,)` on the CPU.
+        contrast: Factors c, likewise.
+    """
+    factors = torch.stack([brightness, contrast, 1 - contrast]).float()[:, :, None, None]
+    scale, stretch, rest = to_device(factors, images.device)
+    # Over rows of values instead of pixels, as in `normalise`.
+    bright = (images.flatten(2) * scale).clamp_(max=255).to(torch.uint8)
+    red, green, blue = bright.view(images.shape).unbind(3)
+    grey = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
+    means = grey.mean((1, 2), keepdim=True)
+    return (bright * stretch).add_(means * rest).clamp_(0, 255).to(torch.uint8).view(images.shape)
+
+
+def crop(images: Tensor, tops: Tensor, lefts: Tensor, padding: int, reflect: bool = False) -> Tensor:
+    """Cut a window of the image's own size out of each padded image.
 
     Args:
         images: `(B, H, W, C)`.
         tops: int64 `(B,)`, the window's first row in the padded image, 0 to 2 * padding.
         lefts: int64 `(B,)`, its first column.
-        padding: Zeros on each side, in pixels.
+        padding: Pixels on each side, zeros unless `reflect`.
+        reflect: Mirror the image at its edge pixels, which are not repeated.
+
+    Raises:
+        ValueError: By reflection, `padding` is not below the image's sides.
     """
     count, height, width, channels = images.shape
     padded = F.pad(images, (0, 0, padding, padding, padding, padding)).contiguous()
+    if reflect:
+        _reflect(padded, padding)
     row = padded.stride(1)
     # A view of the window at every byte of the padded batch; choosing B of them copies whole rows, not pixels.
     num_windows = padded.numel() - (height - 1) * row - width * channels + 1
     windows = padded.as_strided((num_windows, height, width * channels), (1, row, 1))
     starts = torch.arange(count, device=images.device) * padded.stride(0) + tops * row + lefts * channels
     return windows.index_select(0, starts).view(images.shape)
+
+
+def _reflect(padded: Tensor, padding: int) -> None:
+    """Fill the padding of `(B, H + 2 padding, W + 2 padding, C)` by reflection."""
+    if padding >= min(padded.shape[1:3]) - 2 * padding:
+        raise ValueError(f"padding={padding} by reflection must be below the image's sides")
+    # A pixel at a time, in place: three times as fast as joining slices, and torch pads no bytes by reflection.
+    for axis in (2, 1):
+        edge = padded.shape[axis] - 1 - padding
+        for step in range(1, padding + 1):
+            padded.select(axis, padding - step).copy_(padded.select(axis, padding + step))
+            padded.select(axis, edge + step).copy_(padded.select(axis, edge - step))
 
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ class InMemoryDataModule(L.LightningDataModule):
         train_size: Number of training images, stratified, of those that the protocol leaves; None takes them all.
         split_seed: Varies which images are held out and taken.
         seed: Varies the order of the training images and their augmentation.
+        drop_last: Leave an epoch's last training batch out if it is incomplete.
 
     Raises:
         ValueError: `batch_size` is not positive, or `val_fraction` lies outside [0, 1).
@@ -62,6 +63,7 @@ class InMemoryDataModule(L.LightningDataModule):
         train_size: int | None = None,
         split_seed: int = 0,
         seed: int = 0,
+        drop_last: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -76,6 +78,7 @@ class InMemoryDataModule(L.LightningDataModule):
         self.train_size = train_size
         self.split_seed = split_seed
         self.seed = seed
+        self.drop_last = drop_last
         self.train_available = 0
         self._splits: dict[str, LabelledImages] = {}
 
@@ -92,6 +95,7 @@ class InMemoryDataModule(L.LightningDataModule):
         Raises:
             DataError: Files are missing or damaged, images or labels are of another kind, a part would be empty, or
                 `train_size` asks for more than there is.
+            ValueError: `drop_last` leaves no training batch.
         """
         if self._splits:
             return
@@ -113,6 +117,9 @@ class InMemoryDataModule(L.LightningDataModule):
                 raise DataError(f"data.train_size={self.train_size} lies outside 1 to {available:,}, what is there")
             taken, _ = stratified_split(train.labels, self.train_size, keyed_generator(self.split_seed, 1))
             train = train.take(taken)
+        if self.drop_last and len(train.labels) < self.batch_size:
+            images = f"{len(train.labels):,} training images"
+            raise UsageError(f"data.drop_last=true leaves no batch of batch_size={self.batch_size}: there are {images}")
         self._splits = {"train": train, "val": val, "test": test}
 
     def size(self, split: str) -> int:
@@ -128,7 +135,8 @@ class InMemoryDataModule(L.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Number of training batches in an epoch."""
-        return -(-self.size("train") // self.batch_size)
+        whole, rest = divmod(self.size("train"), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled, augmented training batches.
@@ -136,12 +144,13 @@ class InMemoryDataModule(L.LightningDataModule):
         Raises:
             ValueError: The last batch has fewer images than there are processes.
         """
-        loader = self._loader("train", self.batch_size, augment=self.augment, shuffle=True, seed=self.seed)
+        options: dict[str, Any] = {"augment": self.augment, "seed": self.seed, "drop_last": self.drop_last}
+        loader = self._loader("train", self.batch_size, shuffle=True, **options)
         last, processes = len(loader.data.labels) % self.batch_size or self.batch_size, loader.part[1]
-        if last < processes:
+        if last < processes and not self.drop_last:
             raise UsageError(
                 f"batch_size={self.batch_size} leaves a last batch of {last} for {processes} processes; "
-                "set another batch_size"
+                "set another batch_size, or data.drop_last=true"
             )
         return loader
 

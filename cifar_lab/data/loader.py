@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from cifar_lab.data.augment import to_device
+from cifar_lab.data.augment import Visit, to_device
 from cifar_lab.data.images import LabelledImages, keyed_generator
 from cifar_lab.machine.ranks import share
 
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+Augmentation = Callable[..., Tensor]  # of images and a generator, and a Visit with `by_visit = True`
 
 # First part of a generator's key: what the numbers are for.
 _ORDER, _AUGMENTATION = 0, 1
@@ -36,16 +36,18 @@ class BatchLoader:
 
     Args:
         data: The images; batches are made on their device.
-        batch_size: Images per batch; the last batch holds what is left.
+        batch_size: Images per batch; the last batch holds what is left, unless `drop_last`.
         mean: Per channel, in the units of [0, 1] images.
         std: Per channel, in the same units.
         augment: Changes each batch; None leaves it as it is. One with a method `mix`, such as
-            `cifar_lab.data.mixing.MixUp`, mixes the normalised images and their labels too.
+            `cifar_lab.data.mixing.MixUp`, mixes the normalised images and their labels too. One with
+            `by_visit = True`, such as `cifar_lab.data.augment.AlternatingFlip`, also gets the batch's `Visit`.
         shuffle: Visit the images in a new order each epoch.
         seed: Non-negative; varies order and augmentation.
         part: Index of the part of each batch to yield, and the number of parts, one per process that trains. Their
             sizes differ by one image at most, and joined they are the batch to the bit.
         num_classes: Number of classes, which mixed labels are probabilities of.
+        drop_last: Leave an epoch's last batch out if it is incomplete.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class BatchLoader:
         seed: int = 0,
         part: tuple[int, int] = (0, 1),
         num_classes: int = 10,
+        drop_last: bool = False,
     ) -> None:
         self.data = data
         self.batch_size = batch_size
@@ -67,6 +70,7 @@ class BatchLoader:
         self.seed = seed
         self.part = part
         self.num_classes = num_classes
+        self.drop_last = drop_last
         self.epoch = 0
         self._given = (0, 0)  # the epoch of the last iteration, and how many of its batches were yielded
         self._resumes = (0, 0)
@@ -80,7 +84,8 @@ class BatchLoader:
 
     def __len__(self) -> int:
         """Number of batches."""
-        return -(-len(self.data.labels) // self.batch_size)
+        whole, rest = divmod(len(self.data.labels), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield float32 images `(B, 3, 32, 32)` and int64 labels `(B,)`, or the part of them.
@@ -90,16 +95,18 @@ class BatchLoader:
         epoch = self.epoch
         first = self._resumes[1] if self._resumes[0] == epoch else 0
         self._resumes = (0, 0)
-        order = to_device(self.order(epoch), self.data.images.device)
-        for index, chosen in enumerate(order.split(self.batch_size)):
+        order = self.order(epoch)
+        placed = to_device(order, self.data.images.device).split(self.batch_size)
+        for index, chosen in enumerate(order.split(self.batch_size)[: len(self)]):
             if index < first:
                 continue
             self._given = epoch, index + 1
-            images, labels = self.data.take(chosen)
+            images, labels = self.data.take(placed[index])
             mine = share(len(chosen), *self.part)
             if self.augment is not None:  # the whole batch, so that an image's draws do not depend on the process
                 generator = keyed_generator(_AUGMENTATION, self.seed, epoch, index)
-                images = self.augment(images, generator)
+                visit = Visit(self.seed, epoch, chosen, len(order))
+                images = self.augment(images, generator, *([visit] if getattr(self.augment, "by_visit", False) else []))
                 if mix := getattr(self.augment, "mix", None):
                     whole = normalise(images, self._mean, self._std)
                     images, labels = mix(whole, labels, self.num_classes, generator)
@@ -132,6 +139,5 @@ class BatchLoader:
 
     def _with(self, data: LabelledImages, part: tuple[int, int]) -> "BatchLoader":
         mean, std = self._mean.tolist(), self._std.tolist()
-        return BatchLoader(
-            data, self.batch_size, mean, std, self.augment, self.shuffle, self.seed, part, self.num_classes
-        )
+        rest = self.augment, self.shuffle, self.seed, part, self.num_classes, self.drop_last
+        return BatchLoader(data, self.batch_size, mean, std, *rest)

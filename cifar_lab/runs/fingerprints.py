@@ -34,12 +34,12 @@ _PRECISIONS = {16: "16-mixed", 32: "32-true", 64: "64-true"}
 # How long a run may take, like `epochs`, with what is hashed in its place.
 LIMITS: dict[str, Any] = {"trainer.max_time": None, "callbacks.early_stopping.patience": 10.0}
 # Settings that are younger than finished runs, with the value at which a run is what it was before there were any.
+_OFF = ("augment.reflect", "data.augment.reflect", "data.drop_last", "averaging.warmup", "optimizer.decay_by_rate")
 _NEUTRAL: dict[str, Any] = {
-    "averaging.warmup": False,
+    **dict.fromkeys(_OFF, False),
     **{f"optimizer.relative_lr.{kind}": 1 for kind in ("norms", "biases", "head")},
     "optimizer.relative_lr": {},
     "optimizer.decay_norms": True,
-    "optimizer.decay_by_rate": False,
 }
 # What components that have moved are called in fingerprints: as when runs were trained with them that are finished.
 _HASHED_NAMES = {

@@ -88,6 +88,7 @@ COMPOSED = {
     "data=cifar10 data.download=no": ("data.download=no", "true", "false", "null"),
     "data=cifar10 data.root=1": ("data.root=1",),
     "augment=randaugment augment.magnitude=31": ("augment.magnitude=31", "0", "30"),
+    "augment.reflect=true augment.padding=32": ("augment.padding=32", "32"),
     "augment=cutmix augment.alpha=0": ("augment.alpha=0", "augment=flip_crop"),
     "trainer.memory_format=nhwc": ("trainer.memory_format=nhwc", "auto", "channels_last", "contiguous"),
     "trainer.precision=foo": ("trainer.precision=foo", "auto", "32-true", "bf16-mixed"),

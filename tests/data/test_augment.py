@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from cifar_lab.data.augment import crop, flip, flip_crop, identity
+from cifar_lab.data.augment import AlternatingFlip, Visit, adjust, color_jitter, crop, flip, flip_crop, identity
 from cifar_lab.data.cutout import cutout
 from cifar_lab.data.mixing import CutMix, MixUp
 from cifar_lab.data.randaugment import randaugment
@@ -32,26 +32,30 @@ def read_positions(images: Tensor, padding: int) -> tuple[Tensor, Tensor, Tensor
     return red - 1 - middle + padding, green - 1 - column + padding, flipped
 
 
-def by_torchvision(images: Tensor, tops: Tensor, lefts: Tensor, flipped: Tensor, padding: int) -> Tensor:
+def by_torchvision(
+    images: Tensor, tops: Tensor, lefts: Tensor, flipped: Tensor, padding: int, mode: str = "constant"
+) -> Tensor:
     """Pad, cut and mirror the images one at a time."""
     height, width = images.shape[1:3]
     results = []
     for image, top, left, mirror in zip(images, tops.tolist(), lefts.tolist(), flipped.tolist(), strict=True):
-        result = tvf.crop(tvf.pad(image.permute(2, 0, 1), [padding]), top, left, height, width)
+        padded = tvf.pad(image.permute(2, 0, 1).int(), [padding], padding_mode=mode).to(image.dtype)
+        result = tvf.crop(padded, top, left, height, width)
         results.append((tvf.horizontal_flip(result) if mirror else result).permute(1, 2, 0))
     return torch.stack(results)
 
 
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
 @pytest.mark.parametrize("padding", [0, 1, 4, 5])
 @pytest.mark.parametrize("size", [(32, 32), (6, 9)])
-def test_crop_at_every_offset_equals_torchvision(padding: int, size: tuple[int, int]) -> None:
+def test_crop_at_every_offset_equals_torchvision(padding: int, size: tuple[int, int], mode: str) -> None:
     offsets = range(2 * padding + 1)
     tops, lefts = torch.tensor(list(itertools.product(offsets, offsets))).T
     images = random_images(len(tops), *size)
-    expected = by_torchvision(images, tops, lefts, torch.zeros(len(tops), dtype=torch.bool), padding)
+    expected = by_torchvision(images, tops, lefts, torch.zeros(len(tops), dtype=torch.bool), padding, mode)
     planes = images.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     for layout in (images, planes):
-        cropped = crop(layout, tops, lefts, padding)
+        cropped = crop(layout, tops, lefts, padding, reflect=mode == "reflect")
         assert cropped.dtype == torch.uint8 and torch.equal(cropped, expected)
 
 
@@ -83,7 +87,74 @@ def test_flip_crop_draws_offsets_and_flips_uniformly_and_independently() -> None
         assert scipy.stats.chisquare(neighbours.numpy()).pvalue > 1e-4
 
 
-every_augmentation = pytest.mark.parametrize("augment", [flip_crop, cutout, randaugment, MixUp(), CutMix()])
+def test_a_reflection_wider_than_the_image_is_refused() -> None:
+    zeros = torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(ValueError, match="padding=6 "):
+        crop(random_images(1, 6, 9), zeros, zeros, 6, reflect=True)
+
+
+def visit(epoch: int, indices: Tensor, seed: int = 0, count: int = 1000) -> Visit:
+    return Visit(seed, epoch, indices, count)
+
+
+def test_alternating_flips_mirror_each_image_once_in_two_epochs_and_follow_seed_place_and_epoch_alone() -> None:
+    augment, places, indices = AlternatingFlip(padding=0), position_images(1000), torch.arange(1000)
+    flipped = [read_positions(augment(places, seeded(n), visit(n, indices)), 0)[2] for n in range(4)]
+    assert torch.equal(flipped[0], ~flipped[1]) and torch.equal(flipped[0], flipped[2])
+    assert torch.equal(flipped[1], flipped[3])
+    assert scipy.stats.binomtest(int(flipped[0].sum()), 1000).pvalue > 1e-4
+    few = torch.tensor([700, 3, 41])
+    assert torch.equal(read_positions(augment(places[:3], seeded(9), visit(2, few)), 0)[2], flipped[0][few])
+    other = read_positions(augment(places, seeded(0), visit(0, indices, seed=1)), 0)[2]
+    assert 400 < (other != flipped[0]).sum() < 600
+
+
+def test_alternating_flips_translate_by_reflection_at_offsets_that_are_uniform() -> None:
+    images, indices = random_images(1000, 12, 12), torch.arange(1000)
+    places = AlternatingFlip(reflect=False)(position_images(1000), seeded(3), visit(5, indices))
+    tops, lefts, flipped = read_positions(places, 2)
+    expected = by_torchvision(images, tops, lefts, flipped, 2, "reflect")
+    assert torch.equal(AlternatingFlip()(images, seeded(3), visit(5, indices)), expected)
+    assert scipy.stats.chisquare((tops * 5 + lefts).bincount(minlength=25).numpy()).pvalue > 1e-4
+
+
+def test_brightness_and_contrast_are_torchvisions_for_each_image() -> None:
+    images = random_images(60)
+    brightness, contrast = torch.rand(2, 60, generator=seeded(1), dtype=torch.float64) * 2
+    expected = torch.stack(
+        [
+            tvf.adjust_contrast(tvf.adjust_brightness(image, bright), stretched)
+            for image, bright, stretched in zip(
+                images.permute(0, 3, 1, 2), brightness.tolist(), contrast.tolist(), strict=True
+            )
+        ]
+    ).permute(0, 2, 3, 1)
+    difference = (adjust(images, brightness, contrast).int() - expected.int()).abs()
+    assert difference.max() <= 1 and (difference > 0).float().mean() < 1e-4  # a fused product and sum rounds once
+    ones = torch.ones(60, dtype=torch.float64)
+    assert torch.equal(adjust(images, ones, ones), images)
+
+
+def test_jitter_draws_factors_of_each_image_uniformly_within_its_strength() -> None:
+    grey = torch.full((4000, 8, 8, 3), 100, dtype=torch.uint8)
+    levels = color_jitter(grey, seeded(0), brightness=0.5, contrast=0.7, padding=0)[:, 0, 0, 0].double()
+    # A grey image has no contrast; its level is the brightness factor times 100, up to rounding downwards.
+    assert scipy.stats.kstest((levels + 0.5) / 100, "uniform", (0.5, 1.0)).pvalue > 1e-4
+    edge = torch.full((4000, 2, 2, 3), 50, dtype=torch.uint8)
+    edge[:, :, 1] = 200
+    spread = color_jitter(edge, seeded(0), brightness=0.0, contrast=0.2, padding=0).double()
+    widths = (spread.amax((1, 2, 3)) - spread.amin((1, 2, 3))) / 150
+    assert scipy.stats.kstest(widths, "uniform", (0.8, 0.4)).pvalue > 1e-6
+    assert torch.equal(color_jitter(grey, seeded(3), 0.0, 0.0), flip_crop(grey, seeded(3)))
+
+
+def alternating(images: Tensor, generator: torch.Generator) -> Tensor:
+    return AlternatingFlip(contrast=0.1)(images, generator, visit(1, torch.arange(len(images))))
+
+
+every_augmentation = pytest.mark.parametrize(
+    "augment", [flip_crop, color_jitter, alternating, cutout, randaugment, MixUp(), CutMix()]
+)
 
 
 @every_augmentation

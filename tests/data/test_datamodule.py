@@ -20,6 +20,7 @@ from cifar_lab.data.datamodule import CIFAR10DataModule, InMemoryDataModule, Syn
 from cifar_lab.data.files import FILES
 from cifar_lab.data.images import DataError, LabelledImages
 from cifar_lab.data.loader import BatchLoader
+from cifar_lab.machine.exit_codes import UsageError
 from tests.train.fits import fit
 
 NUM_TRAIN, NUM_TEST = 200, 50
@@ -118,6 +119,23 @@ def test_options_out_of_range_and_a_part_without_images_or_larger_than_there_are
 def test_steps_per_epoch_counts_the_partial_batch_too(batch_size: int, steps: int) -> None:
     data = NumberedDataModule(batch_size=batch_size)
     assert data.steps_per_epoch == steps == len(list(data.train_dataloader()))
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(1, 180), (50, 3), (60, 3), (180, 1)])
+def test_an_incomplete_last_batch_is_left_out_on_request(batch_size: int, steps: int) -> None:
+    data = NumberedDataModule(batch_size=batch_size, drop_last=True)
+    loader = data.train_dataloader()
+    assert data.steps_per_epoch == steps == len(loader)
+    for one in (loader, loader.whole(), loader.to(torch.device("cpu"))):
+        assert [len(labels) for _, labels in one] == [batch_size] * steps
+    everything = NumberedDataModule(batch_size=batch_size)
+    assert content(loader) == content(everything.train_dataloader())[: steps * batch_size]
+    assert len(content(data.val_dataloader())) == 20 and len(content(data.test_dataloader())) == 50
+
+
+def test_dropping_the_only_batch_is_refused_in_one_line() -> None:
+    with pytest.raises(UsageError, match=r"^data\.drop_last=true .*batch_size=181\b.*\b180\b[^\n]*$"):
+        NumberedDataModule(batch_size=181, drop_last=True).setup()
 
 
 def test_only_training_batches_are_augmented_and_shuffled() -> None:

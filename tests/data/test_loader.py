@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from cifar_lab.data.augment import flip_crop
+from cifar_lab.data.augment import AlternatingFlip, _first_flips, flip_crop
 from cifar_lab.data.images import LabelledImages
 from cifar_lab.data.loader import Augmentation, BatchLoader, normalise
 from tests.data.pictures import random_images
@@ -89,6 +89,26 @@ def test_a_batch_depends_on_seed_epoch_and_index_alone() -> None:
         for index, (expected, expected_labels) in enumerate(through):
             images, labels = batch(shuffled_loader(seed=1), epoch, index)
             assert torch.equal(images, expected) and torch.equal(labels, expected_labels)
+
+
+def test_an_augmentation_by_visit_gets_each_images_place_in_all_parts_and_after_a_resume() -> None:
+    whole = shuffled_loader(augment=AlternatingFlip(padding=0), seed=4)
+    whole.set_epoch(1)
+    expected = list(whole)
+    mirrored = {}
+    for images, labels in expected:
+        plain = normalise(whole.data.images[labels], torch.tensor(MEAN), torch.tensor(STD))
+        mirrored |= dict(zip(labels.tolist(), (images != plain).flatten(1).any(1).tolist(), strict=True))
+    first = _first_flips(4, 23).tolist()
+    assert mirrored == {place: not flips for place, flips in enumerate(first)} and 0 < sum(first) < 23
+    parts = [
+        BatchLoader(whole.data, 5, MEAN, STD, whole.augment, shuffle=True, seed=4, part=(rank, 2)) for rank in range(2)
+    ]
+    for loader in parts:
+        loader.set_epoch(1)
+        loader.load_state_dict({"epoch": 1, "batches": 2})
+    joined = [torch.cat([images for images, _ in batch]) for batch in zip(*parts, strict=True)]
+    assert [images.tolist() for images in joined] == [images.tolist() for images, _ in expected[2:]]
 
 
 def test_setting_the_epoch_changes_the_next_iteration_and_neither_one_that_has_started_nor_the_images() -> None:

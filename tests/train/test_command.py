@@ -152,6 +152,12 @@ def test_under_the_reports_protocol_the_test_set_chooses_and_the_schedule_is_the
     assert metrics["train/lr"].tolist() == pytest.approx(expected, rel=1e-5)
 
 
+def test_an_epoch_without_its_incomplete_batch_has_fewer_steps_and_images(trained: Train) -> None:
+    run = trained(*TINY, "batch_size=20", "data.drop_last=true", "scheduler=one_cycle", "logger=none")
+    assert len(run.steps()["loss"]) == 2 * 2 and run.result()["train_size"] == 40
+    assert run.steps()["lr"].argmin() == 3  # the schedule ends with the run
+
+
 @pytest.mark.parametrize("limit", ["null", "2", "0.4", "1.0", "9"])
 def test_val_size_is_the_number_of_images_that_a_validation_measures(limit: str, tmp_path: Path) -> None:
     counts: list[int] = []
