@@ -28,20 +28,13 @@ _MATMUL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results of all loops on one network.
+    """Results of all loops on one network."""
 
-    Attributes:
-        title: What was trained.
-        contest: How.
-        measured: By loop.
-        flops_per_image: Of a forward pass.
-        matmul_flops: The most floating-point operations a second of this machine's matrix products, by precision.
-    """
-
-    title: str
-    contest: Contest
-    measured: Sequence[Measured]
-    flops_per_image: int
+    title: str  # what was trained
+    contest: Contest  # how
+    measured: Sequence[Measured]  # by loop
+    flops_per_image: int  # of a forward pass
+    # the most floating-point operations a second of this machine's matrix products, by precision
     matmul_flops: Mapping[str, float]
 
     def plain(self) -> dict[str, Any]:

@@ -28,19 +28,12 @@ from cifar_lab.optimizers import make_optimizer
 
 @dataclass(frozen=True)
 class Variant:
-    """How the fastest loop computes; `auto` and None are the fastest choice that we know of.
+    """How the fastest loop computes; `auto` and None are the fastest choice that we know of."""
 
-    Attributes:
-        precision: `auto`, `32-true` or `bf16-mixed`.
-        memory_format: `auto`, `channels_last` or `contiguous`.
-        implementation: The optimizer's: `fused`, `foreach` or `for_loop`.
-        compiles: Whether the network is compiled.
-    """
-
-    precision: str = "auto"
-    memory_format: str = "auto"
-    implementation: str | None = None
-    compiles: bool = False
+    precision: str = "auto"  # `auto`, `32-true` or `bf16-mixed`
+    memory_format: str = "auto"  # `auto`, `channels_last` or `contiguous`
+    implementation: str | None = None  # the optimizer's: `fused`, `foreach` or `for_loop`
+    compiles: bool = False  # whether the network is compiled
 
 
 @dataclass(frozen=True)

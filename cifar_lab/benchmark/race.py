@@ -39,44 +39,26 @@ _ENDING_SECONDS = 20
 
 @dataclass(frozen=True)
 class Contest:
-    """What the loops train.
+    """What the loops train."""
 
-    Attributes:
-        command: Words for `cifar_lab.train`, without data, epochs and logger.
-        batch_size: Images a step.
-        loops: Names of loops, or of variants of the best one.
-        rounds: Turns that each loop has.
-        seconds: About how long a turn takes.
-    """
-
-    command: tuple[str, ...]
-    batch_size: int = 128
-    loops: tuple[str, ...] = LOOPS
-    rounds: int = 7
-    seconds: float = 1.5
+    command: tuple[str, ...]  # words for `cifar_lab.train`, without data, epochs and logger
+    batch_size: int = 128  # images a step
+    loops: tuple[str, ...] = LOOPS  # names of loops, or of variants of the best one
+    rounds: int = 7  # turns that each loop has
+    seconds: float = 1.5  # about how long a turn takes
 
 
 @dataclass
 class Measured:
-    """Measurements of a loop.
+    """Measurements of a loop."""
 
-    Attributes:
-        name: The loop's.
-        precision: Lightning's name of it.
-        memory_format: Layout of its images.
-        seconds_per_step: Of each round.
-        phases: Shares of a step's time.
-        losses: Of its first steps, on images that are not augmented.
-        memory_bytes: Peak memory, of the GPU or of the process.
-    """
-
-    name: str
-    precision: str = ""
-    memory_format: str = ""
-    seconds_per_step: list[float] = field(default_factory=list)
-    phases: dict[str, float] = field(default_factory=dict)
-    losses: list[float] = field(default_factory=list)
-    memory_bytes: int = 0
+    name: str  # the loop's
+    precision: str = ""  # Lightning's name of it
+    memory_format: str = ""  # layout of its images
+    seconds_per_step: list[float] = field(default_factory=list)  # of each round
+    phases: dict[str, float] = field(default_factory=dict)  # shares of a step's time
+    losses: list[float] = field(default_factory=list)  # of its first steps, on images that are not augmented
+    memory_bytes: int = 0  # peak memory, of the GPU or of the process
 
 
 def race(contest: Contest) -> list[Measured]:

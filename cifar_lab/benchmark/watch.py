@@ -16,17 +16,13 @@ PHASES = ("data", "forward", "backward", "optimizer")
 
 @dataclass(frozen=True)
 class Turn:
-    """Steps that a loop is to take.
+    """Steps that a loop is to take."""
 
-    Attributes:
-        steps: Timed steps.
-        skipped: Steps before them, in which caches fill and batches prepared during the others' turns are used up.
-        in_phases: Time the parts of a step too, which waits for a GPU after each.
-    """
-
-    steps: int
-    skipped: int = 1
-    in_phases: bool = False
+    steps: int  # timed steps
+    skipped: int = (
+        1  # steps before them, in which caches fill and batches prepared during the others' turns are used up
+    )
+    in_phases: bool = False  # time the parts of a step too, which waits for a GPU after each
 
 
 class Over(KeyboardInterrupt):

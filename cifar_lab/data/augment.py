@@ -19,19 +19,12 @@ _FLIPS = (1, 0)
 
 
 class Visit(NamedTuple):
-    """Which images a batch holds, and when they are visited.
+    """Which images a batch holds, and when they are visited."""
 
-    Attributes:
-        seed: The loader's.
-        epoch: From 0.
-        indices: int64 `(B,)` on the CPU, the images' places in the training set.
-        num_images: Number of training images.
-    """
-
-    seed: int
-    epoch: int
-    indices: Tensor
-    num_images: int
+    seed: int  # the loader's
+    epoch: int  # from 0
+    indices: Tensor  # int64 `(B,)` on the CPU, the images' places in the training set
+    num_images: int  # number of training images
 
 
 def to_device(drawn: Tensor, device: torch.device) -> Tensor:

@@ -27,17 +27,12 @@ _MISTAKES = 24
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is evaluated.
+    """How a network is evaluated."""
 
-    Attributes:
-        split: `test`, or `val`: the images held out of training.
-        tta: `flip` averages the logits of an image and of its mirror image; None looks at the image alone.
-        reestimate_bn: Estimate BatchNorm's statistics again over the training images first.
-    """
-
-    split: str = "test"
+    split: str = "test"  # `test`, or `val`: the images held out of training
+    # `flip` averages the logits of an image and of its mirror image; None looks at the image alone
     tta: str | None = None
-    reestimate_bn: bool = False
+    reestimate_bn: bool = False  # estimate BatchNorm's statistics again over the training images first
 
     @property
     def name(self) -> str:
@@ -47,21 +42,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of one network.
+    """Results of one network."""
 
-    Attributes:
-        trained: The network.
-        answers: On the split.
-        images: Of the split, in the same order.
-        scaled: Answers after temperature scaling; None without held-out images to fit the temperature on.
-        result: Plain values, by the names of `docs/evaluate.md`.
-    """
-
-    trained: Trained
-    answers: Answers
-    images: LabelledImages
-    scaled: Scaled | None
-    result: dict[str, Any]
+    trained: Trained  # the network
+    answers: Answers  # on the split
+    images: LabelledImages  # of the split, in the same order
+    scaled: Scaled | None  # answers after temperature scaling; None without held-out images to fit the temperature on
+    result: dict[str, Any]  # plain values, by the names of `docs/evaluate.md`
 
 
 def evaluate(trained: Trained, settings: Settings) -> Evaluation:

@@ -25,32 +25,21 @@ BINS = 15  # as in arXiv:1706.04599, table 1
 
 
 class Calibration(NamedTuple):
-    """How well probabilities fit; for each, smaller is better.
+    """How well probabilities fit; for each, smaller is better."""
 
-    Attributes:
-        ece: Expected calibration error with 15 bins of equal width (arXiv:1706.04599, equation 3), from 0 to 1.
-        nll: Negative log-likelihood, nats, the mean over images.
-        brier: Brier score (Brier 1950): the squared distance of the probabilities from the true class, summed over the
-            classes and averaged over images, from 0 to 2.
-    """
-
-    ece: float
-    nll: float
+    ece: float  # expected calibration error with 15 bins of equal width (arXiv:1706.04599, equation 3), from 0 to 1
+    nll: float  # negative log-likelihood, nats, the mean over images
+    # brier score (Brier 1950): the squared distance of the probabilities from the true class, summed over the classes
+    # and averaged over images, from 0 to 2
     brier: float
 
 
 class Reliability(NamedTuple):
-    """The bins of a reliability diagram.
+    """The bins of a reliability diagram."""
 
-    Attributes:
-        confidence: Mean confidence in each bin, `(bins,)`; NaN if it is empty.
-        accuracy: The share of right answers, `(bins,)`; NaN if it is empty.
-        images: The number of images, `(bins,)`.
-    """
-
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    images: np.ndarray
+    confidence: np.ndarray  # mean confidence in each bin, `(bins,)`; NaN if it is empty
+    accuracy: np.ndarray  # the share of right answers, `(bins,)`; NaN if it is empty
+    images: np.ndarray  # the number of images, `(bins,)`
 
 
 def calibration(logits: Tensor, labels: Tensor) -> Calibration:
@@ -95,19 +84,12 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 class Scaled(NamedTuple):
-    """Answers after temperature scaling.
+    """Answers after temperature scaling."""
 
-    Attributes:
-        logits: Divided by the temperature, `(N, C)`.
-        temperature: Fitted on held-out images.
-        fitted_on: A description of these.
-        measured: Their calibration.
-    """
-
-    logits: Tensor
-    temperature: float
-    fitted_on: str
-    measured: Calibration
+    logits: Tensor  # divided by the temperature, `(N, C)`
+    temperature: float  # fitted on held-out images
+    fitted_on: str  # a description of these
+    measured: Calibration  # their calibration
 
 
 def accuracy(answers: Answers) -> dict[str, Any]:

@@ -26,29 +26,17 @@ _MIXING = (nn.GLU, nn.LogSoftmax, nn.MultiheadAttention, nn.Softmax, nn.Softmax2
 
 @dataclass(frozen=True)
 class LayerActivations:
-    """An activation layer over some images.
+    """An activation layer over some images."""
 
-    Attributes:
-        layer: Its name in the network, followed by `#2` and so on for its further calls in one forward pass.
-        activation: Its class.
-        units: The number of channels or features.
-        mean: Of its outputs, over images, units and positions.
-        std: Their standard deviation.
-        negative_inputs: Share of its inputs below 0.
-        zeros: Share of its outputs that are exactly 0.
-        negative_only_units: Units whose input is never above 0.
-        dead_units: Units whose derivative is always 0.
-    """
-
-    layer: str
-    activation: str
-    units: int
-    mean: float
-    std: float
-    negative_inputs: float
-    zeros: float
-    negative_only_units: int
-    dead_units: int
+    layer: str  # its name in the network, followed by `#2` and so on for its further calls in one forward pass
+    activation: str  # its class
+    units: int  # the number of channels or features
+    mean: float  # of its outputs, over images, units and positions
+    std: float  # their standard deviation
+    negative_inputs: float  # share of its inputs below 0
+    zeros: float  # share of its outputs that are exactly 0
+    negative_only_units: int  # units whose input is never above 0
+    dead_units: int  # units whose derivative is always 0
 
     def row(self) -> dict[str, Any]:
         """Plain values, with `negative_only` and `dead` as shares of the units, from 0 to 1."""

@@ -22,44 +22,27 @@ _BATCH_SIZE = 100  # small, because hooks double what is in memory
 
 @dataclass(frozen=True)
 class Example:
-    """An image and its most probable class.
+    """An image and its most probable class."""
 
-    Attributes:
-        name: Of its file, or its index in the test set.
-        pixels: uint8 `(32, 32, 3)`.
-        label: The predicted class.
-        predicted: That class's name.
-        probability: Its probability, from 0 to 1.
-        true: The name of the true class, if it is known.
-    """
-
-    name: str
-    pixels: Tensor
-    label: int
-    predicted: str
-    probability: float
-    true: str | None = None
+    name: str  # of its file, or its index in the test set
+    pixels: Tensor  # uint8 `(32, 32, 3)`
+    label: int  # the predicted class
+    predicted: str  # that class's name
+    probability: float  # its probability, from 0 to 1
+    true: str | None = None  # the name of the true class, if it is known
 
 
 @dataclass
 class Explained:
-    """Results and files.
+    """Results and files."""
 
-    Attributes:
-        network: The network's label.
-        examples: The images under Grad-CAM.
-        images: The number of training images of its activations; 0 if they are left out.
-        layers: The activation layers.
-        networks: A row of `dead_units.csv` each, for it and for those that it is compared with.
-        files: Tables and figures.
-    """
-
-    network: str
-    examples: Sequence[Example] = ()
-    images: int = 0
-    layers: Sequence[LayerActivations] = ()
+    network: str  # the network's label
+    examples: Sequence[Example] = ()  # the images under Grad-CAM
+    images: int = 0  # the number of training images of its activations; 0 if they are left out
+    layers: Sequence[LayerActivations] = ()  # the activation layers
+    # a row of `dead_units.csv` each, for it and for those that it is compared with
     networks: Sequence[dict[str, Any]] = ()
-    files: list[Path] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)  # tables and figures
 
 
 def of_files(trained: Trained, read: Sequence[tuple[Path, np.ndarray]]) -> list[Example]:

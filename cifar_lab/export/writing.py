@@ -24,40 +24,24 @@ _NAMES = {Format.SAFETENSORS: "model.safetensors", Format.ONNX: "model.onnx", Fo
 
 
 class Images(NamedTuple):
-    """Images on which files are compared with the network.
+    """Images on which files are compared with the network."""
 
-    Attributes:
-        pixels: uint8 `(N, 32, 32, 3)`.
-        words: A description of them.
-        generated: Whether they stand in for data that is not on this machine.
-    """
-
-    pixels: Tensor
-    words: str
-    generated: bool = False
+    pixels: Tensor  # uint8 `(N, 32, 32, 3)`
+    words: str  # a description of them
+    generated: bool = False  # whether they stand in for data that is not on this machine
 
 
 @dataclass(frozen=True)
 class Exported:
-    """One file.
+    """One file."""
 
-    Attributes:
-        kind: Of file.
-        path: Where it is, or would be without the problem.
-        takes: The input of a graph; None for weights.
-        problem: Why there is no file; None if there is one.
-        size: Bytes.
-        sha256: Of its content.
-        difference: The largest difference of a logit.
-    """
-
-    kind: Format
-    path: Path
-    takes: Input | None
-    problem: str | None = None
-    size: int = 0
-    sha256: str = ""
-    difference: float | None = None
+    kind: Format  # of file
+    path: Path  # where it is, or would be without the problem
+    takes: Input | None  # the input of a graph; None for weights
+    problem: str | None = None  # why there is no file; None if there is one
+    size: int = 0  # bytes
+    sha256: str = ""  # of its content
+    difference: float | None = None  # the largest difference of a logit
 
 
 def images(trained: Trained) -> Images:

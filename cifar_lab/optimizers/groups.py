@@ -22,22 +22,19 @@ class Grouped:
     left out. Parameters with the same settings share a group; the first group is that of the weights of convolutions
     and inner layers. With the defaults all are in one group, in the network's order.
 
-    Attributes:
-        factory: An optimizer's class or a `functools.partial` of one.
-        relative_lr: Rates of `norms` (weights and biases of normalisation layers), `biases` (of other layers but the
-            head) and `head` (weight and bias of the last linear layer), relative to the factory's; 1 where not set.
-        decay_norms: Whether weight decay applies to normalisation layers and to biases.
-        decay_by_rate: Divide each group's weight decay by its initial rate, so that all groups lose the same share of
-            their weights in a step: `weight_decay` at the initial rates, less as the rates fall.
 
     Raises:
         ValueError: `relative_lr` has another key or a negative rate; when called, the optimizer has no weight decay to
             change.
     """
 
-    factory: Callable[..., Optimizer]
+    factory: Callable[..., Optimizer]  # an optimizer's class or a `functools.partial` of one
+    # rates of `norms` (weights and biases of normalisation layers), `biases` (of other layers but the head) and
+    # `head` (weight and bias of the last linear layer), relative to the factory's; 1 where not set
     relative_lr: Mapping[str, float] = field(default_factory=dict)
-    decay_norms: bool = True
+    decay_norms: bool = True  # whether weight decay applies to normalisation layers and to biases
+    # divide each group's weight decay by its initial rate, so that all groups lose the same share of their weights in
+    # a step: `weight_decay` at the initial rates, less as the rates fall
     decay_by_rate: bool = False
 
     def __post_init__(self) -> None:

@@ -47,25 +47,18 @@ _FOLLOWING = ("averaging.epochs", "scheduler.T_max")  # the epochs, unless the c
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a published table.
+    """A row of a published table."""
 
-    Attributes:
-        experiment: The option of `conf/experiment/`.
-        label: The row's name in its table.
-        overrides: What is set on top of the experiment.
-        train_loss: Published mean training loss by epoch, from 1.
-        config: The resolved configuration with `protocol=report` and seed 0, plain values.
-        accuracy: The published test accuracy, from 0 to 1; None where none is printed.
-        hypotheses: Possible explanations of an accuracy that the row's settings do not give.
-    """
-
-    experiment: str
-    label: str
-    overrides: tuple[str, ...] = ()
-    train_loss: Mapping[int, float] = field(default_factory=dict)
+    experiment: str  # the option of `conf/experiment/`
+    label: str  # the row's name in its table
+    overrides: tuple[str, ...] = ()  # what is set on top of the experiment
+    train_loss: Mapping[int, float] = field(default_factory=dict)  # published mean training loss by epoch, from 1
+    # the resolved configuration with `protocol=report` and seed 0, plain values
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    accuracy: float | None = None
-    hypotheses: tuple["Hypothesis", ...] = ()
+    accuracy: float | None = None  # the published test accuracy, from 0 to 1; None where none is printed
+    hypotheses: tuple[
+        "Hypothesis", ...
+    ] = ()  # possible explanations of an accuracy that the row's settings do not give
 
     @property
     def name(self) -> str:

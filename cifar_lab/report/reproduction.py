@@ -17,18 +17,13 @@ VERDICTS = ("within noise", "lower", "higher", "diverged", "none published", "no
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a published table, with its runs of one length.
+    """A row of a published table, with its runs of one length."""
 
-    Attributes:
-        row: What was published.
-        runs: All of them, finished or not, by seed.
-        hypotheses: Hypotheses about the published number, each with its runs, for a row of full length.
-        beginnings: Runs of other numbers of epochs that train as these do as far as they go, for a row of full length.
-    """
-
-    row: Row
-    runs: tuple[Record, ...] = ()
+    row: Row  # what was published
+    runs: tuple[Record, ...] = ()  # all of them, finished or not, by seed
+    # hypotheses about the published number, each with its runs, for a row of full length
     hypotheses: tuple["Entry", ...] = ()
+    # runs of other numbers of epochs that train as these do as far as they go, for a row of full length
     beginnings: tuple[Record, ...] = ()
 
     def train_losses(self, epoch: int) -> np.ndarray:
@@ -112,17 +107,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The published report beside what was measured.
+    """The published report beside what was measured."""
 
-    Attributes:
-        sections: The published tables with the full-length runs.
-        shortened: Tables of shorter runs, each of one length.
-        measured: All runs, also those of no published row.
-    """
-
-    sections: tuple[Section, ...]
-    shortened: tuple[Section, ...] = ()
-    measured: tuple[Record, ...] = field(default=(), repr=False)
+    sections: tuple[Section, ...]  # the published tables with the full-length runs
+    shortened: tuple[Section, ...] = ()  # tables of shorter runs, each of one length
+    measured: tuple[Record, ...] = field(default=(), repr=False)  # all runs, also those of no published row
 
     def entry(self, experiment: str) -> Entry:
         """The full-length runs of the published row of a name; KeyError if there is no such row."""

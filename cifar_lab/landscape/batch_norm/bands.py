@@ -22,22 +22,15 @@ _NETWORKS = {True: "bn", False: "none"}  # in tables and arrays
 
 @dataclass(frozen=True)
 class BandComparison:
-    """The bands of both networks, seed by seed, over the same learning rates and steps.
-
-    Attributes:
-        rates: The learning rates, ascending.
-        seeds: Those that both networks have, ascending.
-        bands: By whether there is BatchNorm, `(seeds, steps)`.
-        left_out: Runs that are in no band, and why, in sentences.
-    """
+    """The bands of both networks, seed by seed, over the same learning rates and steps."""
 
     title: str
     init: str
-    rates: Sequence[float]
-    seeds: Sequence[int]
-    bands: Mapping[bool, Band]
+    rates: Sequence[float]  # the learning rates, ascending
+    seeds: Sequence[int]  # those that both networks have, ascending
+    bands: Mapping[bool, Band]  # by whether there is BatchNorm, `(seeds, steps)`
     steps_per_epoch: int
-    left_out: Sequence[str]
+    left_out: Sequence[str]  # runs that are in no band, and why, in sentences
 
     @property
     def steps(self) -> int:

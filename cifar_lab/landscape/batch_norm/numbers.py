@@ -14,21 +14,14 @@ from cifar_lab.statistics.significance import Effect, bootstrap_interval, of_see
 
 
 class Estimate(NamedTuple):
-    """A number over seeds.
+    """A number over seeds."""
 
-    Attributes:
-        value: The point estimate.
-        interval: 95 %, by the bootstrap over seeds; None of fewer than three.
-        seeds: Number of seeds.
-        t_interval: 95 %, by Student's t, of a ratio on its logarithms; None of fewer than three, and of a median.
-        effect: Of a ratio on its logarithms; None if a value is not finite, and of a median.
-    """
-
-    value: float
-    interval: Interval | None
-    seeds: int
+    value: float  # the point estimate
+    interval: Interval | None  # 95 %, by the bootstrap over seeds; None of fewer than three
+    seeds: int  # number of seeds
+    # 95 %, by Student's t, of a ratio on its logarithms; None of fewer than three, and of a median
     t_interval: Interval | None = None
-    effect: Effect | None = None
+    effect: Effect | None = None  # of a ratio on its logarithms; None if a value is not finite, and of a median
 
     def told(self) -> str:
         """`2.61 [2.2, 3.1]`, `2.61 (one seed)`, `2.61 (2 seeds)`."""
@@ -72,17 +65,11 @@ def listed(values: Iterable[float]) -> str:
 
 
 class Written(NamedTuple):
-    """A comparison in sentences and files.
+    """A comparison in sentences and files."""
 
-    Attributes:
-        sentences: What was found.
-        tables: By the name of their CSV file, without suffix.
-        figures: The pictures' files.
-    """
-
-    sentences: list[str]
-    tables: dict[str, pd.DataFrame]
-    figures: list[Path]
+    sentences: list[str]  # what was found
+    tables: dict[str, pd.DataFrame]  # by the name of their CSV file, without suffix
+    figures: list[Path]  # the pictures' files
 
     def add(
         self,

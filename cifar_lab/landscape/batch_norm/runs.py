@@ -38,15 +38,10 @@ class LandscapeRun:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in BatchNorm, initialisation, learning rate and seed alone.
+    """Runs that differ in BatchNorm, initialisation, learning rate and seed alone."""
 
-    Attributes:
-        settings: What they share, by dotted key.
-        runs: By BatchNorm, initialisation, learning rate and seed.
-    """
-
-    settings: Mapping[str, Any]
-    runs: tuple[LandscapeRun, ...]
+    settings: Mapping[str, Any]  # what they share, by dotted key
+    runs: tuple[LandscapeRun, ...]  # by BatchNorm, initialisation, learning rate and seed
 
     @property
     def inits(self) -> list[str]:

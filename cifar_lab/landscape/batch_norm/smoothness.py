@@ -52,18 +52,13 @@ class Probed(NamedTuple):
 
 @dataclass(frozen=True)
 class SmoothnessComparison:
-    """The probes of all arms at one learning rate.
-
-    Attributes:
-        grid: The step sizes of the three panels, in words.
-        arms: By the arm, then by the seed; with BatchNorm first.
-        lost_runs: Those that have diverged, which are compared with nothing, by the arm.
-    """
+    """The probes of all arms at one learning rate."""
 
     title: str
     lr: float
-    grid: str
-    arms: Mapping[Arm, Mapping[int, Probed]]
+    grid: str  # the step sizes of the three panels, in words
+    arms: Mapping[Arm, Mapping[int, Probed]]  # by the arm, then by the seed; with BatchNorm first
+    # those that have diverged, which are compared with nothing, by the arm
     lost_runs: Mapping[Arm, Sequence[LandscapeRun]]
 
     @cached_property

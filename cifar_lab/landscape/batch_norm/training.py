@@ -20,17 +20,11 @@ USELESS = 0.15
 
 
 class RateRange(NamedTuple):
-    """The widest range of neighbouring learning rates at which every run trains.
+    """The widest range of neighbouring learning rates at which every run trains."""
 
-    Attributes:
-        tried: All learning rates that were tried, ascending.
-        low: The lowest of the range; None where no rate trains.
-        high: The highest.
-    """
-
-    tried: tuple[float, ...]
-    low: float | None
-    high: float | None
+    tried: tuple[float, ...]  # all learning rates that were tried, ascending
+    low: float | None  # the lowest of the range; None where no rate trains
+    high: float | None  # the highest
 
     def told(self) -> str:
         """In words, with its width in decades; at an end of the rates that were tried it may be wider."""

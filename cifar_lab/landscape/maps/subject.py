@@ -35,19 +35,12 @@ _IMAGES = 3
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of every subcommand.
+    """Options of every subcommand."""
 
-    Attributes:
-        output: The folder for numbers and figures.
-        images: How many training images the loss is of.
-        seed: Of the choice of images, and of random directions and vectors.
-        allow: Packages whose components may run.
-    """
-
-    output: Path
-    images: int = 500
-    seed: int = 0
-    allow: Sequence[str] = ()
+    output: Path  # the folder for numbers and figures
+    images: int = 500  # how many training images the loss is of
+    seed: int = 0  # of the choice of images, and of random directions and vectors
+    allow: Sequence[str] = ()  # packages whose components may run
 
     def write(self, name: str, rows: Rows, figure: Figure) -> list[Path]:
         """Write a table and its figure as CSV and PNG of that name."""
@@ -56,32 +49,21 @@ class Settings:
 
 @dataclass(frozen=True)
 class Subject:
-    """A run whose landscape is measured.
-
-    Attributes:
-        label: Tells it from the others.
-        model: With its final weights, in training mode but for dropout, which would make the loss another at each call.
-        criterion: The loss of `(logits, labels)`, without weight decay and L1.
-        images: `(N, 3, H, W)`, normalised, of the training set, not augmented.
-        labels: `(N,)`.
-        held_out: Images and labels that it was not trained on.
-        held_out_name: What a reader calls those.
-        data: What a reader calls its data, and how many images it was trained on.
-        epochs: The files of its snapshots by epoch, rising; 0 holds the initial weights.
-    """
+    """A run whose landscape is measured."""
 
     settings: Settings
-    label: str
+    label: str  # tells it from the others
     run: Run
     config: "DictConfig"
+    # with its final weights, in training mode but for dropout, which would make the loss another at each call
     model: nn.Module
-    criterion: Callable[[Tensor, Tensor], Tensor]
-    images: Tensor
-    labels: Tensor
-    held_out: tuple[Tensor, Tensor]
-    held_out_name: str
-    data: str
-    epochs: Mapping[int, Path]
+    criterion: Callable[[Tensor, Tensor], Tensor]  # the loss of `(logits, labels)`, without weight decay and L1
+    images: Tensor  # `(N, 3, H, W)`, normalised, of the training set, not augmented
+    labels: Tensor  # `(N,)`
+    held_out: tuple[Tensor, Tensor]  # images and labels that it was not trained on
+    held_out_name: str  # what a reader calls those
+    data: str  # what a reader calls its data, and how many images it was trained on
+    epochs: Mapping[int, Path]  # the files of its snapshots by epoch, rising; 0 holds the initial weights
 
     def loss(self, part: slice = slice(None)) -> NetworkLoss:
         """The loss on its images, or on a part of them, with BatchNorm on their own statistics."""

@@ -82,21 +82,14 @@ class Points:
 
 @dataclass(frozen=True)
 class Job:
-    """Points of one kind to compute.
+    """Points of one kind to compute."""
 
-    Attributes:
-        name: What they are, for the progress.
-        points: Where they are kept.
-        evaluate: Computes a point, a quantity by its name; it calls its second argument after each unit of work.
-        units: About how many units of work a point is.
-        seconds: Of one unit, measured.
-    """
-
-    name: str
-    points: Points
+    name: str  # what they are, for the progress
+    points: Points  # where they are kept
+    # computes a point, a quantity by its name; it calls its second argument after each unit of work
     evaluate: Callable[[int, Tick], Mapping[str, npt.ArrayLike]]
-    units: int
-    seconds: Callable[[], float]
+    units: int  # about how many units of work a point is
+    seconds: Callable[[], float]  # of one unit, measured
 
 
 def timed(work: Callable[[], object]) -> Callable[[], float]:

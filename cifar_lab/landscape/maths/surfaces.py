@@ -15,17 +15,11 @@ _ROUNDING = 1e-10
 
 
 class Plane(NamedTuple):
-    """The plane that a training moved in most, through its last weights.
+    """The plane that a training moved in most, through its last weights."""
 
-    Attributes:
-        directions: Two, orthonormal.
-        explained: `(2,)`, the share from 0 to 1 of the variance of all weights that lies along each.
-        coordinates: `(snapshots, 2)`, where each snapshot lies; the last at (0, 0).
-    """
-
-    directions: tuple[dict[str, Tensor], dict[str, Tensor]]
-    explained: np.ndarray
-    coordinates: np.ndarray
+    directions: tuple[dict[str, Tensor], dict[str, Tensor]]  # two, orthonormal
+    explained: np.ndarray  # `(2,)`, the share from 0 to 1 of the variance of all weights that lies along each
+    coordinates: np.ndarray  # `(snapshots, 2)`, where each snapshot lies; the last at (0, 0)
 
 
 def random_direction(weights: Weights, generator: torch.Generator) -> dict[str, Tensor]:

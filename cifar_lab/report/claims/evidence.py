@@ -30,16 +30,11 @@ _TRAIN = "python -m cifar_lab.train"
 
 
 class Condition(NamedTuple):
-    """A condition of a claim: a number beside the bound between the two verdicts.
+    """A condition of a claim: a number beside the bound between the two verdicts."""
 
-    Attributes:
-        distance: From the bound, positive where the condition holds.
-        p: Two-sided, of a true distance of 0; None with too few runs for a test.
-        seeds: The number of seeds that would tell, by the level of the test; 0 if no number does.
-    """
-
-    distance: float
-    p: float | None
+    distance: float  # from the bound, positive where the condition holds
+    p: float | None  # two-sided, of a true distance of 0; None with too few runs for a test
+    # the number of seeds that would tell, by the level of the test; 0 if no number does
     seeds: Callable[[float], int] = lambda level: 0
 
 
@@ -88,25 +83,16 @@ def fact(holds: bool) -> Condition:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the report and its verdict.
+    """A claim of the report and its verdict."""
 
-    Attributes:
-        words: The report's.
-        decides: Which number decides, and how.
-        numbers: What was measured.
-        conditions: All of them must hold; None is one without runs.
-        command: A command line whose runs decide, of so many seeds as would tell; empty if there is nothing to run.
-        verdict: One of `VERDICTS`.
-        note: p by Holm over all claims of a decided one, else the number of seeds that would tell; may be empty.
-    """
-
-    words: str
-    decides: str
-    numbers: str
+    words: str  # the report's
+    decides: str  # which number decides, and how
+    numbers: str  # what was measured
+    # all of them must hold; None is one without runs
     conditions: Sequence[Condition | None] = field(repr=False, compare=False)
-    command: str
-    verdict: str = UNTESTED
-    note: str = ""
+    command: str  # a command line whose runs decide, of so many seeds as would tell; empty if there is nothing to run
+    verdict: str = UNTESTED  # one of `VERDICTS`
+    note: str = ""  # p by Holm over all claims of a decided one, else the number of seeds that would tell; may be empty
 
     @property
     def p(self) -> float | None:

@@ -40,19 +40,12 @@ _EVERY = (
 
 @dataclass(frozen=True)
 class Landscape:
-    """The runs that decide: VGG-A on CIFAR-10 with and without BatchNorm, the longest.
+    """The runs that decide: VGG-A on CIFAR-10 with and without BatchNorm, the longest."""
 
-    Attributes:
-        bands: A comparison for each initialisation, over several learning rates.
-        band_group: The runs of the bands.
-        smoothness: Of probes.
-        probed_group: The runs with these probes.
-    """
-
-    bands: tuple[BandComparison, ...] = ()
-    band_group: Group | None = None
-    smoothness: SmoothnessComparison | None = None
-    probed_group: Group | None = None
+    bands: tuple[BandComparison, ...] = ()  # a comparison for each initialisation, over several learning rates
+    band_group: Group | None = None  # the runs of the bands
+    smoothness: SmoothnessComparison | None = None  # of probes
+    probed_group: Group | None = None  # the runs with these probes
 
     @cached_property
     def runs(self) -> list[Record]:

@@ -19,21 +19,14 @@ Runs = Mapping[str, Sequence[Record]]  # by the name of their row in a claim
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number of a run, and how it is printed.
+    """A number of a run, and how it is printed."""
 
-    Attributes:
-        name: For readers.
-        measure: None for a run that has not recorded it, NaN for one that has never reached it.
-        unit: Numbers in `%` are fractions, and their differences points.
-        digits: Behind the point; whole epochs of one run have none.
-        change: Whether it is a difference, whose mean is printed with its sign.
-    """
-
-    name: str
+    name: str  # for readers
+    # none for a run that has not recorded it, NaN for one that has never reached it
     measure: Callable[[Record], float | None]
-    unit: str = "%"
-    digits: int = 2
-    change: bool = False
+    unit: str = "%"  # numbers in `%` are fractions, and their differences points
+    digits: int = 2  # behind the point; whole epochs of one run have none
+    change: bool = False  # whether it is a difference, whose mean is printed with its sign
 
     def told(self, values: np.ndarray) -> str:
         """`89.31 ± 0.20 % (5)` for numbers `(n,)`, n at least 1, in which NaN was never reached."""
@@ -69,17 +62,12 @@ class Numbers:
 
     A row in which a run has diverged, or has never reached the quantity, is reported but not compared: keeping only the
     survivors would bias the mean.
-
-    Attributes:
-        quantity: What was measured.
-        values: Of the finished runs that have recorded it, `(n,)`, by the row's name.
-        protocol: Of all of them.
-        diverged: `1 of 5 diverged` by the names of such rows, whatever the protocol.
     """
 
-    quantity: Quantity
-    values: Mapping[str, np.ndarray]
-    protocol: str
+    quantity: Quantity  # what was measured
+    values: Mapping[str, np.ndarray]  # of the finished runs that have recorded it, `(n,)`, by the row's name
+    protocol: str  # of all of them
+    # `1 of 5 diverged` by the names of such rows, whatever the protocol
     diverged: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property

@@ -24,24 +24,15 @@ _SOME_UNTESTED = f"Rows of fewer than {SEEDS_FOR_TESTS} seeds under a protocol a
 
 @dataclass(frozen=True)
 class Part:
-    """A table of the page.
+    """A table of the page."""
 
-    Attributes:
-        name: Target of links.
-        note: To be read before the table.
-        frame: Cells as they are shown.
-        differences: Between its rows; None if none is tested.
-        described: Why rows are not tested, if some are not.
-        losses: Published mean training losses beside measured ones; None where none are published.
-    """
-
-    name: str
+    name: str  # target of links
     title: str
-    note: str
-    frame: pd.DataFrame
-    differences: pd.DataFrame | None
-    described: str
-    losses: pd.DataFrame | None
+    note: str  # to be read before the table
+    frame: pd.DataFrame  # cells as they are shown
+    differences: pd.DataFrame | None  # between its rows; None if none is tested
+    described: str  # why rows are not tested, if some are not
+    losses: pd.DataFrame | None  # published mean training losses beside measured ones; None where none are published
     pictures: Sequence[Picture]
 
 
