@@ -28,9 +28,11 @@ def check_together(config: Mapping[str, Any]) -> None:
     if str(augment.get("_target_")).startswith("cifar_lab.data.mixing.") and not augment["alpha"]:
         raise UsageError("augment.alpha=0 mixes nothing; set it above 0, or augment=flip_crop")
     averaging, epochs, precision = config["averaging"], config["epochs"], config["trainer"]["precision"]
-    start = averaging.get("start")
-    if start is not None and round(start * averaging.get("epochs", epochs)) >= epochs:
+    start, length = averaging.get("start"), averaging.get("epochs")
+    if start is not None and length is not None and round(start * length) >= epochs:
         raise UsageError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it lower")
+    if str(averaging.get("_target_")).endswith(".Lookahead") and not 0 < averaging["alpha"] <= 1:
+        raise UsageError(f"averaging.alpha={averaging['alpha']}: it takes a number above 0, at most 1")
     if averaging and precision in _LOW_PRECISIONS:
         raise UsageError(f"trainer.precision={precision} rounds small changes of an average away; use bf16-mixed")
     if config["cuda_graphs"]:
