@@ -62,6 +62,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
         ["optimizer=sgd", "loss=focal", "averaging=ema"],
         ["optimizer=sign_sgd", "loss=label_smoothing"],
         ["optimizer=signum", "loss=focal", "augment=mixup"],
+        ["optimizer=muon", "averaging=lookahead", "averaging.every_n_steps=2", "averaging.power=3", "scheduler=linear"],
     ],
 )
 def test_a_step_reads_no_tensor(composed: Compose, tmp_path: Path, reads: Reads, arguments: list[str]) -> None:
