@@ -113,6 +113,7 @@ def test_a_run_goes_on_with_its_settings_seconds_and_threads_by_words_that_chang
     [
         (("scheduler=one_cycle", "averaging=swa"), 9, ["scheduler.total_steps", "averaging.epochs"]),
         (("scheduler=constant", "epochs=5"), 4, [5]),
+        (("scheduler=constant", "averaging=lookahead", "averaging.power=3"), 9, ["averaging.power"]),
         pytest.param((), 9, ["scheduler.T_max"], marks=pytest.mark.slow),
         pytest.param(("scheduler=one_cycle",), 9, ["scheduler.total_steps"], marks=pytest.mark.slow),
         pytest.param(("scheduler=constant", "averaging=swa"), 9, ["averaging.epochs"], marks=pytest.mark.slow),

@@ -40,7 +40,14 @@ def test_a_job_leaves_nothing_in_a_gpus_memory(lab: Lab) -> None:
 
 @pytest.mark.parametrize("augment", ["flip_crop", "cutout", "randaugment", "mixup", "cutmix"])
 @pytest.mark.parametrize(
-    "arguments", [[], ["averaging=ema", "l1=1e-4"], ["loss=mse", "optimizer=sgd"], ["compile=true"]]
+    "arguments",
+    [
+        [],
+        ["averaging=ema", "l1=1e-4"],
+        ["loss=mse", "optimizer=sgd"],
+        ["optimizer=muon", "averaging=lookahead"],
+        ["compile=true"],
+    ],
 )
 def test_no_step_waits_for_the_gpu(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, augment: str, arguments: list[str]

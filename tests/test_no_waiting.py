@@ -63,6 +63,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
         ["optimizer=sign_sgd", "loss=label_smoothing"],
         ["optimizer=signum", "loss=focal", "augment=mixup"],
         ["augment=alternating_flip", "augment.contrast=0.2"],
+        ["optimizer=muon", "averaging=lookahead", "averaging.every_n_steps=2", "averaging.power=3", "scheduler=linear"],
     ],
 )
 def test_a_step_reads_no_tensor(composed: Compose, tmp_path: Path, reads: Reads, arguments: list[str]) -> None:

@@ -34,8 +34,9 @@ def _foreign(value: Any, place: str) -> Iterator[str]:
     [
         ("averaging=swa", "averaging.start=0.5", "scheduler=plateau", "augment=randaugment"),
         ("averaging=ema", "scheduler=one_cycle", "callbacks=early_stopping", "optimizer=sgd", "augment=cutout"),
+        ("averaging=lookahead", "scheduler=linear", "optimizer=muon", "optimizer.decay_norms=false"),
     ],
-    ids=["swa, plateau, randaugment", "ema, one cycle, early stopping"],
+    ids=["swa, plateau, randaugment", "ema, one cycle, early stopping", "lookahead, linear, muon"],
 )
 def test_a_checkpoint_holds_nothing_but_plain_values_and_tensors(
     composed: Compose, tmp_path: Path, arguments: tuple[str, ...]

@@ -70,6 +70,8 @@ COMPOSITIONS = {
     "plateau": ("scheduler=plateau", "scheduler.patience=0", "scheduler.cooldown=0", "scheduler.threshold=0.5"),
     "swa": ("averaging=swa", "averaging.start=0.5", "averaging.anneal=0.5"),
     "ema": ("averaging=ema", "averaging.decay=0.9"),
+    "lookahead": ("averaging=lookahead", "averaging.every_n_steps=3", "trainer.accumulate_grad_batches=2"),
+    "lookahead of airbench": ("averaging=lookahead", "averaging.power=3", "averaging.start=0.3", "optimizer=muon"),
     "accumulation": ("trainer.accumulate_grad_batches=3",),
     "accumulation with a rest": ("trainer.accumulate_grad_batches=4", "augment=randaugment"),
     "bf16": ("trainer.precision=bf16-mixed",),

@@ -32,7 +32,7 @@ RANGES: dict[str, Range] = {
     for limit, names in {
         _COUNT: "epochs batch_size filters widths blocks stages hidden depth step_size T_max T_0 T_mult "
         "num_train num_test train_size accumulate_grad_batches check_val_every_n_epoch total_steps ns_steps "
-        "update_every_n_steps frequency num_nodes jobs_per_device every every_epochs "
+        "update_every_n_steps every_n_steps frequency num_nodes jobs_per_device every every_epochs "
         "timeout_min signal_delay_s array_parallelism nodes tasks_per_node gpus_per_node gpus_per_task "
         "cpus_per_task cpus_per_gpu mem_gb",
         _COUNT_OR_NONE: "patience cooldown padding size num_ops total_iters at max_num_timeout max_retries",
@@ -40,7 +40,7 @@ RANGES: dict[str, Range] = {
         _POSITIVE: "limit_train_batches limit_val_batches limit_test_batches lr max_lr eps std div_factor "
         "final_div_factor every_minutes etas relative sgd_lr",
         _NOT_NEGATIVE: "num_cpus num_gpus l1 grad_clip weight_decay alpha gamma negative_slope eta_min min_lr "
-        "min_delta threshold norms biases head warmup_epochs brightness contrast",
+        "min_delta threshold norms biases head power warmup_epochs brightness contrast",
         _SHARE: "dropout smoothing pct_start anneal factor final published bn_momentum",
         _SHARE_BELOW_1: "momentum dampening betas val_fraction decay start base_momentum max_momentum sgd_momentum",
         Range(lambda x: True, "a finite number"): "mean logit_scale",

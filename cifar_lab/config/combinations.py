@@ -27,9 +27,11 @@ def check_together(config: Mapping[str, Any]) -> None:
     if augment.get("reflect") and augment["padding"] >= _SIDE:
         raise UsageError(f"augment.padding={augment['padding']} by reflection of {_SIDE} pixels; set it lower")
     averaging, epochs, precision = config["averaging"], config["epochs"], config["trainer"]["precision"]
-    start = averaging.get("start")
-    if start is not None and round(start * averaging.get("epochs", epochs)) >= epochs:
+    start, length = averaging.get("start"), averaging.get("epochs")
+    if start is not None and length is not None and round(start * length) >= epochs:
         raise UsageError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it lower")
+    if str(averaging.get("_target_")).endswith(".Lookahead") and not 0 < averaging["alpha"] <= 1:
+        raise UsageError(f"averaging.alpha={averaging['alpha']}: it takes a number above 0, at most 1")
     if averaging and precision in _LOW_PRECISIONS:
         raise UsageError(f"trainer.precision={precision} rounds small changes of an average away; use bf16-mixed")
     if config["cuda_graphs"]:

@@ -146,6 +146,7 @@ def _check_epochs(run: Run, saved: Mapping[str, Any], typed: int) -> None:
     following = [key for key, source in run.composition()["interpolations"].items() if "${epochs}" in source]
     if saved["scheduler"].get("total_steps", 0) is None:
         following.append("scheduler.total_steps")
+    following += [f"averaging.{key}" for key in ("start", "power") if saved["averaging"].get(key)]
     if following:
         raise UsageError(
             f"epochs={typed}: {' and '.join(following)} follows the number of epochs, {saved['epochs']} in the run; "

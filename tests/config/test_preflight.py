@@ -112,6 +112,7 @@ COMPOSED = {
     "averaging=swa averaging.start=0.99 epochs=10": ("averaging.start=0.99", "10"),
     "averaging=swa epochs=1": ("averaging.start=0.8", "1"),
     "averaging=swa averaging.epochs=500 epochs=6": ("averaging.start=0.8", "6"),
+    "averaging=lookahead averaging.alpha=1.5": ("averaging.alpha=1.5", "1"),
     "averaging=ema trainer.precision=bf16-true": ("trainer.precision=bf16-true", "bf16-mixed"),
     "optimizer.relative_lr.norms=-1": ("optimizer.relative_lr.norms=-1", "0"),
     "+optimizer.relative_lr.norm=2": ("optimizer.relative_lr.norm", "optimizer.relative_lr.norms"),

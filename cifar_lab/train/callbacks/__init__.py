@@ -1,6 +1,7 @@
 """Lightning callbacks of a run."""
 
 from cifar_lab.train.callbacks.averaging import EMA, SWA
+from cifar_lab.train.callbacks.lookahead import Lookahead
 from cifar_lab.train.callbacks.progress import Progress
 from cifar_lab.train.callbacks.recorder import Recorder
 from cifar_lab.train.callbacks.saving import CheckpointFiles, Saving, Stopping, best
@@ -11,6 +12,7 @@ __all__ = [
     "EMA",
     "SWA",
     "CheckpointFiles",
+    "Lookahead",
     "Progress",
     "Recorder",
     "Saving",

@@ -78,7 +78,12 @@ ROWS = {
     ),
     "swa, cutout, plateau": ("averaging=swa", "averaging.start=0.5", "augment=cutout", "scheduler=plateau"),
     "mixup, label smoothing": ("augment=mixup", "loss=label_smoothing"),
-    "muon, linear": ("optimizer=muon", "scheduler=linear", "optimizer.relative_lr.head=2"),
+    "muon, linear, lookahead": (
+        "optimizer=muon",
+        "scheduler=linear",
+        "averaging=lookahead",
+        "optimizer.relative_lr.head=2",
+    ),
 }
 
 

@@ -1,0 +1,106 @@
+"""Slow weights that follow the trained ones."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+
+from cifar_lab.machine.exit_codes import UsageError
+
+
+class Lookahead(WeightAveraging):
+    """Slow weights that move towards the trained, fast weights, from which training continues (arXiv:1907.08610).
+
+    Every `every_n_steps` optimizer steps `slow += a * (fast - slow)`, then `fast = slow`, with `a = alpha`, or with
+    `power` after step t of T `a = 1 - (1 - alpha) * (t / T) ** power`, which begins at 1: fast first, then an average.
+    Running statistics of BatchNorm move and are set back as weights do, as in github.com/KellerJordan/cifar10-airbench,
+    whose lookahead is alpha 0.2262, power 3, 5 steps and a start after 0.3 of the run. The paper leaves statistics
+    alone, and `a` is constant there. Parameters that need no gradient stay as they are. The optimizer keeps its state.
+
+    Validation measures the slow weights, and checkpoints and the end of training have them, as the paper's algorithm
+    returns them: a run whose steps are no multiple of `every_n_steps` leaves its last steps out. After a validation
+    training continues from the fast weights, where airbench goes back to the slow ones. Before `start` there are no
+    slow weights, and the trained ones are measured and saved.
+
+    Args:
+        alpha: Share of the way to the fast weights; with `power` that at the end of the run.
+        every_n_steps: Optimizer steps between two updates.
+        power: 0 keeps `alpha` constant.
+        start: Share of the run's steps after which the slow weights begin, as a copy; 0 is with the initial weights.
+
+    Raises:
+        ValueError: `alpha` lies outside (0, 1].
+    """
+
+    def __init__(self, alpha: float = 0.5, every_n_steps: int = 5, power: float = 0.0, start: float = 0.0) -> None:
+        super().__init__()
+        if not 0 < alpha <= 1:
+            raise UsageError(f"averaging.alpha={alpha}: lookahead takes a number above 0, at most 1")
+        self.alpha, self.every, self.power, self.start = alpha, every_n_steps, power, start
+        self._has_begun = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Begin with the initial weights, unless `start` is later."""
+        assert self._average_model is not None
+        weight = next(pl_module.model.parameters())
+        self._average_model.module.to(weight.device, weight.dtype)
+        if not self.start and not self._has_begun:
+            self._begin(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the slow weights and return to them, every `every_n_steps` steps."""
+        step = trainer.global_step
+        if step == self._latest_update_step or step % self.every:
+            return
+        self._latest_update_step = step
+        progress = step / trainer.estimated_stepping_batches
+        if self._has_begun:
+            self._update(pl_module, 1 - (1 - self.alpha) * progress**self.power)
+        elif progress >= self.start:
+            self._begin(pl_module)
+
+    def _begin(self, pl_module: L.LightningModule) -> None:
+        self._update(pl_module, 1.0)
+        self._has_begun = True
+
+    @torch.no_grad()
+    def _update(self, pl_module: L.LightningModule, share: float) -> None:
+        assert self._average_model is not None
+        average = self._average_model.module
+        for slow, fast in zip(average.parameters(), pl_module.parameters(), strict=True):
+            fast.copy_(slow.lerp_(fast, share if fast.requires_grad else 1.0))
+        for kept, now in zip(average.buffers(), pl_module.buffers(), strict=True):
+            if now.is_floating_point():
+                now.copy_(kept.lerp_(now, share))
+            else:
+                kept.copy_(now)
+        self._average_model.n_averaged += 1
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validate the slow weights."""
+        if self._has_begun:
+            super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Return to the fast weights."""
+        if self._has_begun:
+            super().on_validation_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Replace the weights by the slow ones."""
+        if self._has_begun:
+            super().on_train_end(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the slow weights as the checkpoint's; before they begin, the trained ones."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if not self._has_begun:
+            checkpoint["state_dict"] = checkpoint["current_model_state"]
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Load both weights."""
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        self._has_begun = self._average_model is not None and bool(self._average_model.n_averaged)
