@@ -181,8 +181,8 @@ def _selection(reproduction: Reproduction) -> str:
         return ""
     number = f"{len(gains)} run{'s' * (len(gains) > 1)}"
     return (
-        f"That the test set chooses the epoch is worth {np.median(gains):.2f} points at most: so far lies the best "
-        f"epoch above the last one, in the median of {number} ({gains.min():.2f} to {gains.max():.2f})."
+        f"Choosing the epoch on the test set gains {np.median(gains):.2f} points: the median gap between the best and the "
+        f"last epoch over {number} ({gains.min():.2f} to {gains.max():.2f})."
     )
 
 
