@@ -181,8 +181,8 @@ def _selection(reproduction: Reproduction) -> str:
         return ""
     number = f"{len(gains)} run{'s' * (len(gains) > 1)}"
     return (
-        f"Choosing the epoch on the test set gains {np.median(gains):.2f} points: the median gap between the best and the "
-        f"last epoch over {number} ({gains.min():.2f} to {gains.max():.2f})."
+        f"Choosing the epoch on the test set gains {np.median(gains):.2f} points: the median gap between the best and "
+        f"the last epoch over {number} ({gains.min():.2f} to {gains.max():.2f})."
     )
 
 
