@@ -1,6 +1,8 @@
 """From a composed option to the object that it describes."""
 
+import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -24,7 +26,7 @@ def build(option: DictConfig, **arguments: Any) -> Any:
 _EPOCHS = ("T_max", "T_0", "step_size", "total_iters")
 
 
-def build_scheduler(option: DictConfig, total_steps: int, epochs: int) -> dict[str, Any]:
+def build_scheduler(option: DictConfig, total_steps: int, epochs: float) -> dict[str, Any]:
     """Lightning's dictionary for a scheduler, with a factory for the scheduler itself.
 
     Args:
@@ -36,9 +38,10 @@ def build_scheduler(option: DictConfig, total_steps: int, epochs: int) -> dict[s
     lightning: Mapping[str, Any] = arguments.pop("lightning")
     is_by_step = lightning["interval"] == "step"
     if "total_steps" in arguments and arguments["total_steps"] is None:
-        arguments["total_steps"] = total_steps if is_by_step else epochs
+        arguments["total_steps"] = total_steps if is_by_step else math.ceil(epochs)
     if is_by_step:
-        arguments |= {key: arguments[key] * total_steps // epochs for key in _EPOCHS if key in arguments}
+        each = total_steps / Fraction(str(epochs))
+        arguments |= {key: math.floor(Fraction(str(arguments[key])) * each) for key in _EPOCHS if key in arguments}
     return {**lightning, "scheduler": _instantiated(arguments)}
 
 

@@ -19,6 +19,9 @@ class Range(NamedTuple):
 
 
 _COUNT = Range(lambda x: x >= 1, "a whole number from 1 on", whole=True)
+_EPOCHS = Range(
+    lambda x: x > 0 and (isinstance(x, int) or not x.is_integer()), "a whole number from 1 on, or a fraction, as 6.6"
+)
 _COUNT_OR_NONE = Range(lambda x: x >= 0, "a whole number from 0 on", whole=True)
 _SEED = Range(lambda x: 0 <= x < 2**32, "a whole number from 0 to 2**32 - 1", whole=True)
 _POSITIVE = Range(lambda x: x > 0, "a number above 0")
@@ -28,8 +31,9 @@ _SHARE_BELOW_1 = Range(lambda x: 0 <= x < 1, "a number from 0 to below 1")
 
 # By a key's last name; lists are checked element by element. Numbers under other names may be any finite ones.
 RANGES: dict[str, Range] = {
-    **dict.fromkeys(("epochs", "batch_size", "filters", "widths", "blocks", "stages", "hidden"), _COUNT),
-    **dict.fromkeys(("step_size", "T_max", "T_0", "T_mult", "num_train", "num_test", "train_size"), _COUNT),
+    **dict.fromkeys(("batch_size", "filters", "widths", "blocks", "stages", "hidden"), _COUNT),
+    **dict.fromkeys(("epochs", "T_max"), _EPOCHS),
+    **dict.fromkeys(("step_size", "T_0", "T_mult", "num_train", "num_test", "train_size"), _COUNT),
     **dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch", "total_steps"), _COUNT),
     **dict.fromkeys(("update_every_n_steps", "frequency", "num_nodes", "jobs_per_device"), _COUNT),
     **dict.fromkeys(("every", "every_epochs"), _COUNT),

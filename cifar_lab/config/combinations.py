@@ -1,5 +1,6 @@
 """Checks of settings that are valid alone but not together, and notes on those that may not be meant."""
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -106,7 +107,7 @@ def notes(config: Mapping[str, Any]) -> list[str]:
         lines.append(f"scheduler.step_size={scheduler['step_size']}: no step within {epochs} epochs")
     length, factor = scheduler.get("T_0"), scheduler.get("T_mult")
     if _is_count(length) and _is_count(factor):
-        end = -(-epochs // length) * length if factor == 1 else length
+        end = math.ceil(epochs / length) * length if factor == 1 else length
         while end < epochs:
             length *= factor
             end += length

@@ -17,7 +17,7 @@ class Schema:
 
     name: str = MISSING
     seed: int = MISSING
-    epochs: int = MISSING
+    epochs: int | float = MISSING
     batch_size: int = MISSING
     bn: bool = MISSING
     l1: float = MISSING

@@ -1,6 +1,7 @@
 """Evaluate one trained network, and write the files of its evaluation."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
     datamodule = trained.datamodule()
     if settings.reestimate_bn:
         training = trained.datamodule(augment=True).train_dataloader()
-        training.set_epoch(int(trained.facts.get("epochs", 0)))  # an order that training has not seen
+        training.set_epoch(math.ceil(trained.facts.get("epochs", 0)))  # an order that training has not seen
         trained.reestimate_batch_norm(shown(training, f"{trained.label}: BatchNorm"))
     loader = datamodule.test_dataloader() if settings.split == "test" else datamodule.val_dataloader()
     given = _answers(trained, loader, settings, settings.split)

@@ -33,9 +33,11 @@ _CIFAR10_IMAGES = 50_000
 _PRECISIONS = {16: "16-mixed", 32: "32-true", 64: "64-true"}
 # How long a run may take, like `epochs`, with what is hashed in its place.
 LIMITS: dict[str, Any] = {"trainer.max_time": None, "callbacks.early_stopping.patience": 10.0}
-_OFF = ("augment.reflect", "data.augment.reflect", "data.drop_last", "averaging.warmup")
-# Keys that came later, with the value at which a run is what it was before them.
-_NEUTRAL: dict[str, Any] = dict.fromkeys(_OFF, False)
+# Settings that are younger than finished runs, with the value at which a run is what it was before there were any.
+_NEUTRAL: dict[str, Any] = {
+    "averaging.warmup": False,
+    **dict.fromkeys(("augment.reflect", "data.augment.reflect", "data.drop_last"), False),
+}
 # What components that have moved are called in fingerprints: as when runs were trained with them that are finished.
 _HASHED_NAMES = {
     "cifar_lab.train.callbacks.averaging.EMA": "lightning.pytorch.callbacks.EMAWeightAveraging",
@@ -75,12 +77,10 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
     # It changes no number either, but what is recorded; without one a run is what it was before there were probes.
     if not kept.get("probe"):
         kept.pop("probe", None)
-    kept = _canonical(kept)
     for key, neutral in _NEUTRAL.items():
-        group, _, name = key.rpartition(".")
         if value_of(kept, key) == neutral:
-            value_of(kept, group).pop(name, None)
-    return kept
+            kept = _without(kept, key)
+    return _canonical(kept)
 
 
 def value_of(config: Mapping[str, Any], key: str) -> Any:
@@ -122,6 +122,14 @@ def _with(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     """A copy with another value of a dotted key."""
     first, _, rest = key.partition(".")
     return {**config, first: _with(config[first], rest, value) if rest else value}
+
+
+def _without(config: dict[str, Any], key: str) -> dict[str, Any]:
+    """A copy without a dotted key that it has."""
+    first, _, rest = key.partition(".")
+    if rest:
+        return {**config, first: _without(config[first], rest)}
+    return {name: value for name, value in config.items() if name != first}
 
 
 def _leave_to_hardware(kept: dict[str, Any], with_typed: bool) -> None:

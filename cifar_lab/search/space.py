@@ -89,7 +89,7 @@ class Search:
     name: str
     named: str
     settings: Mapping[str, Any]
-    epochs: int
+    epochs: float
     flags: tuple[str, ...] = ()
 
     def command(self, words: Sequence[str]) -> list[str]:

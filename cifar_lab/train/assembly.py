@@ -21,7 +21,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.runs.labels import holds_out
 from cifar_lab.train.attempt import Attempt, Work
-from cifar_lab.train.callbacks import Progress, Recorder, Saving, Stopping, Throughput, best
+from cifar_lab.train.callbacks import LastEpoch, Progress, Recorder, Saving, Stopping, Throughput, batches_of_run, best
 from cifar_lab.train.classifier import Classifier
 
 
@@ -85,10 +85,11 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: Throughput,
         best(run),
         saving,
         Stopping(attempt.interruption),
+        None if isinstance(config.epochs, int) else LastEpoch(config.epochs),
         *(each(run) if isinstance(each, partial) else each for each in made),
         build(config.probe, run=run, throughput=throughput),
         averaging,
-        Progress(throughput, val_name=val_name, turn=attempt.turn) if has_progress else None,
+        Progress(throughput, val_name=val_name, turn=attempt.turn, epochs=config.epochs) if has_progress else None,
         *attempt.callbacks,
     ]
     return [callback for callback in callbacks if callback is not None]
@@ -127,7 +128,7 @@ def trainer_options(config: DictConfig, native: hardware.Native, turn: Turn | No
         # Nothing is logged within an epoch; a number above the epoch's batches would only draw a warning.
         "log_every_n_steps": 1,
         "precision": native.precision,
-        "max_epochs": config.epochs,
+        "max_epochs": math.ceil(config.epochs),
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
@@ -168,7 +169,10 @@ def _limited(batches: int, limit: float | None) -> int:
 
 def total_steps(config: DictConfig, datamodule: InMemoryDataModule) -> int:
     """Optimizer steps of the whole run."""
-    return math.ceil(batches_per_epoch(config, datamodule) / config.trainer.accumulate_grad_batches) * config.epochs
+    batches, every = batches_per_epoch(config, datamodule), config.trainer.accumulate_grad_batches
+    before = math.ceil(config.epochs) - 1
+    last = batches_of_run(config.epochs, batches) - before * batches
+    return before * math.ceil(batches / every) + math.ceil(last / every)
 
 
 def describe(

@@ -78,8 +78,8 @@ class Classifier(L.LightningModule):
         self.test_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.optimizer_implementation: str | None = None
         self._weight = 1.0
-        self.validated = False
-        self.follows_schedule = True
+        self.validated, self.follows_schedule = False, True
+        self.epoch_batches: int | None = None  # of an epoch that is not whole
         self.step_lr = float("nan")
         self.step_loss = self.grad_norm = self.first_conv_grad_norm = torch.tensor(float("nan"))
         self._first_conv = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
@@ -96,8 +96,7 @@ class Classifier(L.LightningModule):
         logits = self(images)
         loss = self.loss(logits, labels)
         penalty = self.l1 * self._l1_norm() if self.l1 else None
-        objective = loss if penalty is None else loss + penalty
-        self.step_loss = loss.detach()
+        objective, self.step_loss = loss if penalty is None else loss + penalty, loss.detach()
         self.train_metrics.update(logits.detach(), labels, loss=self.step_loss, objective=objective.detach())
         if ranks.count() == 1:
             return objective if self._weight == 1 else objective * self._weight
@@ -131,7 +130,8 @@ class Classifier(L.LightningModule):
         Lightning divides by the usual number (issue 19987).
         """
         self.seed_draws(batch_idx)
-        usual, batches = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
+        usual = self.trainer.accumulate_grad_batches
+        batches = self.epoch_batches or int(self.trainer.num_training_batches)
         left = batches % usual
         self._weight = usual / left if left and batch_idx >= batches - left else 1.0
 

@@ -112,7 +112,7 @@ def _fit_and_test(
     return {
         **measured,
         "best_epoch": best_epoch,
-        "epochs": trainer.current_epoch,
+        "epochs": min(trainer.current_epoch, config.epochs),
         "seconds": round(throughput.seconds, 3),
         "images_per_second": None if math.isnan(speed) else round(speed, 1),
         "probes": None if probe_seconds is None else len(probe_seconds),

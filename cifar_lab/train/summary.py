@@ -1,5 +1,6 @@
 """A finished run's last lines and its figures."""
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ def summary(run: Run) -> str:
         f"after the last epoch {result['test/acc_final']:.2%}",
         "data": f"{data_name(result['options']['data'])}, trained on {result['train_size']:,}{subset} images",
         "protocol": f"{protocol_name(config)}: {protocol_words(holds_out(config))}",
-        "best epoch": f"{result['best_epoch'] or 'none chosen'} of {result['epochs']}",
+        "best epoch": f"{result['best_epoch'] or 'none chosen'} of {math.ceil(result['epochs'])}",
         "seconds": f"{result['seconds']:,.0f}" + ("" if speed is None else f", {speed:,.0f} images/s in training"),
     }
     if result.get("probes"):
@@ -61,7 +62,7 @@ def draw(run: Run, result: Mapping[str, Any]) -> None:
     run.figures.mkdir(exist_ok=True)
     title = f"{result['name']}: {', '.join(result['overrides']) or 'defaults'}"
     rates, counts = run.steps()["lr"], np.array(result["confusion_matrix"])
-    steps_per_epoch = max(1, len(rates) // result["epochs"])
+    steps_per_epoch = max(1, round(len(rates) / result["epochs"]))
     tested = f"{title}\ntest accuracy {result['test/acc']:.2%}"
     drawn = {
         "curves": figures.training_curves(run.metrics(), title, val_label(holds_out(run.composition()["config"]))),

@@ -63,6 +63,8 @@ UNKNOWN = {
 # What a composition holds.
 COMPOSED = {
     "epochs=0": ("epochs=0", "1"),
+    "epochs=-0.5": ("epochs=-0.5", "1"),
+    "epochs=7.0": ("epochs=7.0", "whole", "6.6"),
     f"epochs={'9' * 400}": ("epochs", "400", "2**63"),
     "optimizer.lr=abc": ("optimizer.lr=abc", "0"),
     "optimizer.lr=-1": ("optimizer.lr=-1", "0"),

@@ -1,6 +1,7 @@
 """Lightning callbacks of a run."""
 
 from cifar_lab.train.callbacks.averaging import EMA, SWA
+from cifar_lab.train.callbacks.last_epoch import LastEpoch, batches_of_run
 from cifar_lab.train.callbacks.progress import Progress
 from cifar_lab.train.callbacks.recorder import Recorder
 from cifar_lab.train.callbacks.saving import CheckpointFiles, Saving, Stopping, best
@@ -11,11 +12,13 @@ __all__ = [
     "EMA",
     "SWA",
     "CheckpointFiles",
+    "LastEpoch",
     "Progress",
     "Recorder",
     "Saving",
     "Snapshots",
     "Stopping",
     "Throughput",
+    "batches_of_run",
     "best",
 ]
