@@ -49,7 +49,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("l1", "grad_clip", "weight_decay", "alpha", "gamma", "negative_slope", "eta_min"), _NOT_NEGATIVE),
     **dict.fromkeys(("brightness", "contrast"), _NOT_NEGATIVE),
     **dict.fromkeys(("min_lr", "min_delta", "threshold"), _NOT_NEGATIVE),
-    **dict.fromkeys(("dropout", "smoothing", "pct_start", "anneal", "factor", "published"), _SHARE),
+    **dict.fromkeys(("dropout", "smoothing", "pct_start", "anneal", "factor", "published", "tta_below"), _SHARE),
     **dict.fromkeys(("momentum", "dampening", "betas", "val_fraction", "decay", "start"), _SHARE_BELOW_1),
     **dict.fromkeys(("base_momentum", "max_momentum"), _SHARE_BELOW_1),
     "mean": Range(lambda x: True, "a finite number"),
@@ -66,6 +66,7 @@ _NULL_OR: dict[str, type] = {
 # Keys of Lightning that take a word or a number: `auto` or 2, `32-true` or 64.
 _SEVERAL_KINDS = ("precision", "devices", "deterministic", "profiler")
 WORDS: dict[str, tuple[str | int, ...]] = {
+    "tta": ("none", "flip", "flip_translate"),
     "init": ("default", "xavier", "he"),
     "strategy": ("auto", "ddp"),
     "memory_format": ("auto", "channels_last", "contiguous"),

@@ -37,6 +37,8 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise UsageError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it lower")
     if averaging and precision in _LOW_PRECISIONS:
         raise UsageError(f"trainer.precision={precision} rounds small changes of an average away; use bf16-mixed")
+    if config["tta"] == "none" and config["tta_below"] != 1:
+        raise UsageError(f"tta_below={config['tta_below']} is for test-time augmentation; set tta=flip_translate too")
     if config["cuda_graphs"]:
         if not config["compile"]:
             raise UsageError("cuda_graphs=true records what torch.compile has made; set compile=true too")

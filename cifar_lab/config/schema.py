@@ -24,6 +24,8 @@ class Schema:
     grad_clip: float | None = MISSING
     compile: bool = MISSING
     cuda_graphs: bool = MISSING
+    tta: str = MISSING
+    tta_below: float = MISSING
     activation: Any = MISSING
     model: Any = MISSING
     loss: Any = MISSING

@@ -24,6 +24,7 @@ from cifar_lab.terminal.printing import shown
 from cifar_lab.trained import Answers, Trained, answer, confident_mistakes
 
 _MISTAKES = 24
+_TTA = {"flip": "image and mirror image averaged", "flip_translate": "mirror images and translations averaged"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Settings:
 
     Attributes:
         split: `test`, or `val`: the images held out of training.
-        tta: `flip` averages the logits of an image and of its mirror image; None looks at the image alone.
+        tta: `flip` averages the logits of an image and of its mirror image, `flip_translate` over translations too, as
+            `cifar_lab.data.views.over_views`; None looks at the image alone.
         reestimate_bn: Estimate BatchNorm's statistics again over the training images first.
     """
 
@@ -97,7 +99,7 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
 
 
 def _answers(trained: Trained, loader: BatchLoader, settings: Settings, split: str) -> Answers:
-    return answer(trained, shown(loader, f"{trained.label}: {split}"), flip=settings.tta == "flip")
+    return answer(trained, shown(loader, f"{trained.label}: {split}"), settings.tta)
 
 
 def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled | None) -> dict[str, Any]:
@@ -159,7 +161,7 @@ def write(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 def _described(result: Mapping[str, Any]) -> str:
     words = [f"{result['images']:,} {'test' if result['split'] == 'test' else 'validation'} images"]
-    words += ["image and mirror image averaged"] if result["tta"] else []
+    words += [_TTA[result["tta"]]] if result["tta"] else []
     words += ["BatchNorm's statistics estimated again"] if result["reestimate_bn"] else []
     return ", ".join(words)
 

@@ -36,6 +36,8 @@ LIMITS: dict[str, Any] = {"trainer.max_time": None, "callbacks.early_stopping.pa
 # Settings that are younger than finished runs, with the value at which a run is what it was before there were any.
 _NEUTRAL: dict[str, Any] = {
     "averaging.warmup": False,
+    "tta": "none",  # it changes no weight, but what is recorded, like a probe
+    "tta_below": 1,
     **dict.fromkeys(("augment.reflect", "data.augment.reflect", "data.drop_last"), False),
 }
 # What components that have moved are called in fingerprints: as when runs were trained with them that are finished.

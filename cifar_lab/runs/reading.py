@@ -39,6 +39,7 @@ RESULT_KINDS: Kinds = {
     **dict.fromkeys(("classes", "confusion_matrix", "overrides"), list),
     **dict.fromkeys(("train_size", "val_size", "test_size", "num_parameters"), int),
     **dict.fromkeys(("best_epoch", "train_available", "probes"), (int, type(None))),
+    **dict.fromkeys(("test/acc_tta", "test/acc_tta_final"), _NUMBER),
     **dict.fromkeys(("test/acc", "test/acc_final", "test/loss", "test/loss_final"), _NUMBER),
     **dict.fromkeys(("epochs", "val/acc", "val/loss", "seconds"), _NUMBER),
     **dict.fromkeys(("images_per_second", "peak_memory_bytes", "published", "probe_seconds"), (*_NUMBER, type(None))),

@@ -111,16 +111,16 @@ class Classifier(L.LightningModule):
         """Measure one batch of the split that chooses the epoch."""
         self._measure(batch, self.val_metrics)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure one batch of the test set."""
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Measure one batch of the test set; returns its logits."""
         logits, labels = self._measure(batch, self.test_metrics), batch[1]
         if len(labels):
             self.test_confusion.update(logits, labels)
+        return logits
 
     def _measure(self, batch: Batch, metrics: SplitMetrics) -> Tensor:
-        images, labels = batch
-        logits: Tensor = self(images)
-        metrics.update(logits, labels, loss=self.loss(logits, labels))
+        logits: Tensor = self(batch[0])
+        metrics.update(logits, batch[1], loss=self.loss(logits, batch[1]))
         return logits
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

@@ -16,7 +16,7 @@ from cifar_lab.machine import hardware, provenance, ranks
 from cifar_lab.runs import Run, float32_digits, read_checkpoint, weights_name
 from cifar_lab.train.assembly import describe, make_callbacks, make_classifier, make_logger, trainer_options
 from cifar_lab.train.attempt import Attempt, Work
-from cifar_lab.train.callbacks import SWA, CheckpointFiles, Stopping, Throughput
+from cifar_lab.train.callbacks import SWA, AugmentedTest, CheckpointFiles, Stopping, Throughput
 from cifar_lab.train.classifier import Classifier
 from cifar_lab.train.continuity import choose_native, compiled_as_recorded, in_safe_memory_format
 
@@ -99,8 +99,10 @@ def _fit_and_test(
     # An average over epochs belongs to no epoch, and is itself what was chosen.
     best_epoch = None if isinstance(averaging, SWA) else ranks.first_of(run.best_epoch())
     options = trainer_options(config, native, attempt.turn)
-    stopping = Stopping(attempt.interruption)
-    tester = L.Trainer(**options, callbacks=[stopping], logger=False, enable_checkpointing=False)
+    during: list[L.Callback] = [Stopping(attempt.interruption)]
+    if config.tta != "none":
+        during.append(AugmentedTest(config.tta, config.tta_below, len(datamodule.classes)))
+    tester = L.Trainer(**options, callbacks=during, logger=False, enable_checkpointing=False)
     ranks.share_buffers(classifier.model)  # after an epoch without validation they differ between processes
     measured = test(tester, classifier, datamodule, run, best_epoch)
     for active in trainer.loggers:

@@ -25,6 +25,7 @@ def summary(run: Run) -> str:
     lines = {
         "test accuracy": f"{accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, {images:,} images), "
         f"after the last epoch {result['test/acc_final']:.2%}",
+        **({"  with tta": _augmented(result, config)} if "test/acc_tta" in result else {}),
         "data": f"{data_name(result['options']['data'])}, trained on {result['train_size']:,}{subset} images",
         "protocol": f"{protocol_name(config)}: {protocol_words(holds_out(config))}",
         "best epoch": f"{result['best_epoch'] or 'none chosen'} of {math.ceil(result['epochs'])}",
@@ -37,6 +38,12 @@ def summary(run: Run) -> str:
             lines["probes"] += f", {share:.1%} of training"
     lines["folder"] = os.path.relpath(run.folder)
     return "\n".join(f"{name:14} {text}" for name, text in lines.items())
+
+
+def _augmented(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    below = "" if config["tta_below"] >= 1 else f" where the probability is below {config['tta_below']}"
+    final = f"after the last epoch {result['test/acc_tta_final']:.2%}"
+    return f"{result['test/acc_tta']:.2%} (tta={config['tta']}{below}), {final}"
 
 
 def found(run: Run, config: Mapping[str, Any]) -> str:

@@ -91,6 +91,8 @@ COMPOSED = {
     "data=cifar10 data.root=1": ("data.root=1",),
     "augment=randaugment augment.magnitude=31": ("augment.magnitude=31", "0", "30"),
     "augment.reflect=true augment.padding=32": ("augment.padding=32", "32"),
+    "tta=mirror": ("tta=mirror", "flip", "flip_translate"),
+    "tta_below=0.9": ("tta_below=0.9", "tta=flip_translate"),
     "augment=cutmix augment.alpha=0": ("augment.alpha=0", "augment=flip_crop"),
     "trainer.memory_format=nhwc": ("trainer.memory_format=nhwc", "auto", "channels_last", "contiguous"),
     "trainer.precision=foo": ("trainer.precision=foo", "auto", "32-true", "bf16-mixed"),

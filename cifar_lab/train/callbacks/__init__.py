@@ -1,5 +1,6 @@
 """Lightning callbacks of a run."""
 
+from cifar_lab.train.callbacks.augmented import AugmentedTest
 from cifar_lab.train.callbacks.averaging import EMA, SWA
 from cifar_lab.train.callbacks.last_epoch import LastEpoch, batches_of_run
 from cifar_lab.train.callbacks.progress import Progress
@@ -11,6 +12,7 @@ from cifar_lab.train.callbacks.throughput import Throughput
 __all__ = [
     "EMA",
     "SWA",
+    "AugmentedTest",
     "CheckpointFiles",
     "LastEpoch",
     "Progress",
