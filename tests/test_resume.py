@@ -74,6 +74,7 @@ COMPOSITIONS = {
     "lookahead of airbench": ("averaging=lookahead", "averaging.power=3", "averaging.start=0.3", "optimizer=muon"),
     "accumulation": ("trainer.accumulate_grad_batches=3",),
     "accumulation with a rest": ("trainer.accumulate_grad_batches=4", "augment=randaugment"),
+    "a last epoch that is not whole": ("epochs=2.7", "trainer.accumulate_grad_batches=4", "averaging=ema"),
     "bf16": ("trainer.precision=bf16-mixed",),
     "early stopping": ("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-9"),
     "snapshots and probes": ("callbacks=snapshots", "callbacks.snapshots.every_epochs=2", *PROBE),

@@ -1,6 +1,8 @@
 """From a composed option to the object that it describes."""
 
+import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -33,7 +35,7 @@ def build_optimizer(option: DictConfig) -> Any:
     return _instantiated({"_target_": "cifar_lab.optimizers.Grouped", "factory": arguments, **grouping})
 
 
-def build_scheduler(option: DictConfig, total_steps: int, epochs: int) -> dict[str, Any]:
+def build_scheduler(option: DictConfig, total_steps: int, epochs: float) -> dict[str, Any]:
     """Lightning's dictionary for a scheduler, with a factory for the scheduler itself.
 
     Args:
@@ -45,9 +47,10 @@ def build_scheduler(option: DictConfig, total_steps: int, epochs: int) -> dict[s
     lightning: Mapping[str, Any] = arguments.pop("lightning")
     is_by_step = lightning["interval"] == "step"
     if "total_steps" in arguments and arguments["total_steps"] is None:
-        arguments["total_steps"] = total_steps if is_by_step else epochs
+        arguments["total_steps"] = total_steps if is_by_step else math.ceil(epochs)
     if is_by_step:
-        arguments |= {key: arguments[key] * total_steps // epochs for key in _EPOCHS if key in arguments}
+        each = total_steps / Fraction(str(epochs))
+        arguments |= {key: math.floor(Fraction(str(arguments[key])) * each) for key in _EPOCHS if key in arguments}
     return {**lightning, "scheduler": _instantiated(arguments)}
 
 

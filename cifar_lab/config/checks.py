@@ -19,6 +19,9 @@ class Range(NamedTuple):
 
 
 _COUNT = Range(lambda x: x >= 1, "a whole number from 1 on", whole=True)
+_EPOCHS = Range(
+    lambda x: x > 0 and (isinstance(x, int) or not x.is_integer()), "a whole number from 1 on, or a fraction, as 6.6"
+)
 _COUNT_OR_NONE = Range(lambda x: x >= 0, "a whole number from 0 on", whole=True)
 _SEED = Range(lambda x: 0 <= x < 2**32, "a whole number from 0 to 2**32 - 1", whole=True)
 _POSITIVE = Range(lambda x: x > 0, "a number above 0")
@@ -30,7 +33,8 @@ _SHARE_BELOW_1 = Range(lambda x: 0 <= x < 1, "a number from 0 to below 1")
 RANGES: dict[str, Range] = {
     name: limit
     for limit, names in {
-        _COUNT: "epochs batch_size filters widths blocks stages hidden depth step_size T_max T_0 T_mult "
+        _EPOCHS: "epochs T_max",
+        _COUNT: "batch_size filters widths blocks stages hidden depth step_size T_0 T_mult "
         "num_train num_test train_size accumulate_grad_batches check_val_every_n_epoch total_steps ns_steps "
         "update_every_n_steps every_n_steps frequency num_nodes jobs_per_device every every_epochs "
         "timeout_min signal_delay_s array_parallelism nodes tasks_per_node gpus_per_node gpus_per_task "
@@ -41,7 +45,7 @@ RANGES: dict[str, Range] = {
         "final_div_factor every_minutes etas relative sgd_lr",
         _NOT_NEGATIVE: "num_cpus num_gpus l1 grad_clip weight_decay alpha gamma negative_slope eta_min min_lr "
         "min_delta threshold norms biases head power warmup_epochs brightness contrast",
-        _SHARE: "dropout smoothing pct_start anneal factor final published bn_momentum",
+        _SHARE: "dropout smoothing pct_start anneal factor final published bn_momentum tta_below",
         _SHARE_BELOW_1: "momentum dampening betas val_fraction decay start base_momentum max_momentum sgd_momentum",
         Range(lambda x: True, "a finite number"): "mean logit_scale",
         Range(lambda x: x >= 2, "a whole number from 2 on", whole=True): "num_classes",
@@ -60,6 +64,7 @@ _NULL_OR: dict[str, type] = {
 _SEVERAL_KINDS = ("precision", "devices", "deterministic", "profiler")
 WORDS: dict[str, tuple[str | int, ...]] = {
     "init": ("default", "xavier", "he", "identity"),
+    "tta": ("none", "flip", "flip_translate"),
     "strategy": ("auto", "ddp"),
     "memory_format": ("auto", "channels_last", "contiguous"),
     "mode": ("min", "max"),

@@ -1,5 +1,6 @@
 """Checks of settings that are valid alone but not together, and notes on those that may not be meant."""
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -34,6 +35,8 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise UsageError(f"averaging.alpha={averaging['alpha']}: it takes a number above 0, at most 1")
     if averaging and precision in _LOW_PRECISIONS:
         raise UsageError(f"trainer.precision={precision} rounds small changes of an average away; use bf16-mixed")
+    if config["tta"] == "none" and config["tta_below"] != 1:
+        raise UsageError(f"tta_below={config['tta_below']} is for test-time augmentation; set tta=flip_translate too")
     if config["cuda_graphs"]:
         if not config["compile"]:
             raise UsageError("cuda_graphs=true records what torch.compile has made; set compile=true too")
@@ -101,7 +104,7 @@ def notes(config: Mapping[str, Any]) -> list[str]:
         lines.append(f"scheduler.step_size={scheduler['step_size']}: no step within {epochs} epochs")
     length, factor = scheduler.get("T_0"), scheduler.get("T_mult")
     if _is_count(length) and _is_count(factor):
-        end = -(-epochs // length) * length if factor == 1 else length
+        end = math.ceil(epochs / length) * length if factor == 1 else length
         while end < epochs:
             length *= factor
             end += length

@@ -139,10 +139,12 @@ def _with_settings(composed: Any, of_composed: Any, saved: Any, of_saved: Any) -
     return {**{key: value for key, value in saved.items() if key in of_saved}, **free}
 
 
-def _check_epochs(run: Run, saved: Mapping[str, Any], typed: int) -> None:
+def _check_epochs(run: Run, saved: Mapping[str, Any], typed: float) -> None:
     """Refuse fewer epochs, and more if the schedule or the averaging depends on how many there are."""
     if typed < saved["epochs"]:
         raise UsageError(f"epochs={typed}: the run has {saved['epochs']}, and can be given more, not fewer")
+    if not isinstance(saved["epochs"], int):
+        raise UsageError(f"epochs={typed}: the run's last epoch is not whole, {saved['epochs']}; start a new run")
     following = [key for key, source in run.composition()["interpolations"].items() if "${epochs}" in source]
     if saved["scheduler"].get("total_steps", 0) is None:
         following.append("scheduler.total_steps")

@@ -17,13 +17,15 @@ class Schema:
 
     name: str = MISSING
     seed: int = MISSING
-    epochs: int = MISSING
+    epochs: int | float = MISSING
     batch_size: int = MISSING
     bn: bool = MISSING
     l1: float = MISSING
     grad_clip: float | None = MISSING
     compile: bool = MISSING
     cuda_graphs: bool = MISSING
+    tta: str = MISSING
+    tta_below: float = MISSING
     activation: Any = MISSING
     model: Any = MISSING
     loss: Any = MISSING

@@ -26,8 +26,8 @@ def evaluate(
         Literal["test", "val"], typer.Option(help="val: the images that were held out of training.")
     ] = "test",
     tta: Annotated[
-        Literal["flip"] | None,
-        typer.Option(help="Test-time augmentation; flip: the mean of an image's and its mirror's logits."),
+        Literal["flip", "flip_translate"] | None,
+        typer.Option(help="Test-time augmentation: the mean of logits over mirror images, and translations."),
     ] = None,
     reestimate_bn: Annotated[
         bool, typer.Option("--reestimate-bn", help="Estimate BatchNorm's statistics again, over the training images.")

@@ -1,6 +1,7 @@
 """Evaluate one trained network, and write the files of its evaluation."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from cifar_lab.terminal.printing import shown
 from cifar_lab.trained import Answers, Trained, answer, confident_mistakes
 
 _MISTAKES = 24
+_TTA = {"flip": "image and mirror image averaged", "flip_translate": "mirror images and translations averaged"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Settings:
     """How a network is evaluated."""
 
     split: str = "test"  # `test`, or `val`: the images held out of training
-    # `flip` averages the logits of an image and of its mirror image; None looks at the image alone
+    # `flip` averages the logits of an image and of its mirror image, `flip_translate` over translations too, as
+    # `cifar_lab.data.views.over_views`; None looks at the image alone
     tta: str | None = None
     reestimate_bn: bool = False  # estimate BatchNorm's statistics again over the training images first
 
@@ -69,7 +72,7 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
     datamodule = trained.datamodule()
     if settings.reestimate_bn:
         training = trained.datamodule(augment=True).train_dataloader()
-        training.set_epoch(int(trained.facts.get("epochs", 0)))  # an order that training has not seen
+        training.set_epoch(math.ceil(trained.facts.get("epochs", 0)))  # an order that training has not seen
         trained.reestimate_batch_norm(shown(training, f"{trained.label}: BatchNorm"))
     loader = datamodule.test_dataloader() if settings.split == "test" else datamodule.val_dataloader()
     given = _answers(trained, loader, settings, settings.split)
@@ -83,7 +86,7 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
 
 
 def _answers(trained: Trained, loader: BatchLoader, settings: Settings, split: str) -> Answers:
-    return answer(trained, shown(loader, f"{trained.label}: {split}"), flip=settings.tta == "flip")
+    return answer(trained, shown(loader, f"{trained.label}: {split}"), settings.tta)
 
 
 def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled | None) -> dict[str, Any]:
@@ -145,7 +148,7 @@ def write(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 def _described(result: Mapping[str, Any]) -> str:
     words = [f"{result['images']:,} {'test' if result['split'] == 'test' else 'validation'} images"]
-    words += ["image and mirror image averaged"] if result["tta"] else []
+    words += [_TTA[result["tta"]]] if result["tta"] else []
     words += ["BatchNorm's statistics estimated again"] if result["reestimate_bn"] else []
     return ", ".join(words)
 

@@ -37,13 +37,14 @@ RESULT_KINDS: Kinds = {
     **dict.fromkeys(("name", "protocol", "precision", "fingerprint"), str),
     **dict.fromkeys(("options", "hardware", "versions"), dict),
     **dict.fromkeys(("classes", "confusion_matrix", "overrides"), list),
-    **dict.fromkeys(("epochs", "train_size", "val_size", "test_size", "num_parameters"), int),
+    **dict.fromkeys(("train_size", "val_size", "test_size", "num_parameters"), int),
     **dict.fromkeys(("best_epoch", "train_available", "probes"), (int, type(None))),
+    **dict.fromkeys(("test/acc_tta", "test/acc_tta_final"), _NUMBER),
     **dict.fromkeys(("test/acc", "test/acc_final", "test/loss", "test/loss_final"), _NUMBER),
-    **dict.fromkeys(("val/acc", "val/loss", "seconds"), _NUMBER),
+    **dict.fromkeys(("epochs", "val/acc", "val/loss", "seconds"), _NUMBER),
     **dict.fromkeys(("images_per_second", "peak_memory_bytes", "published", "probe_seconds"), (*_NUMBER, type(None))),
 }
-_CONFIG: Kinds = dict.fromkeys(("seed", "epochs"), int)
+_CONFIG: Kinds = {"seed": int, "epochs": _NUMBER}
 _COMPOSITION: Kinds = {"overrides": list, "options": dict, "interpolations": dict, "config": dict}
 
 

@@ -72,7 +72,7 @@ class Search:
     name: str  # of the folder under `outputs/`
     named: str  # the word of the command line that sets the name
     settings: Mapping[str, Any]  # those of the first corner that can change numbers, by name
-    epochs: int  # of each trial, at that corner
+    epochs: float  # of each trial, at that corner
     flags: tuple[str, ...] = ()  # Hydra's, for each trial
 
     def command(self, words: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,12 +20,15 @@ def table(
         Path | None,
         typer.Option(help="Where to write table.md, table.csv and figures; default: the one folder that is named."),
     ] = None,
+    metric: Annotated[
+        Literal["test/acc", "test/acc_tta"], typer.Option(help="Which test accuracy; _tta: of runs with tta=.")
+    ] = "test/acc",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; only --output writes then.")] = False,
 ) -> None:
     """Compare runs: a row per composition, mean and deviation over seeds, a column for each setting that varies."""
     from cifar_lab.table.output import show, write
 
-    comparison = compare_folders(paths)
+    comparison = compare_folders(paths, metric)
     folder = output
     if folder is None and not as_json and len(paths) == 1 and not is_run(paths[0]):
         folder = paths[0]
@@ -37,7 +40,7 @@ def table(
         show(comparison, folder)
 
 
-def compare_folders(paths: Iterable[Path]) -> "Comparison":
+def compare_folders(paths: Iterable[Path], metric: str = "test/acc") -> "Comparison":
     """Compare every run in the folders; jobs of a sweep that left no run have their row too.
 
     Raises:
@@ -62,7 +65,7 @@ def compare_folders(paths: Iterable[Path]) -> "Comparison":
         raise UsageError(f"no run in {', '.join(map(str, paths))}; a run's folder holds a status.json")
     from cifar_lab.table.comparison import compare
 
-    return compare(records)
+    return compare(records, metric)
 
 
 def report(folder: Path) -> None:

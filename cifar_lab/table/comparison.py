@@ -78,10 +78,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table of runs: the keys that vary, and a row for each composition."""
+    """A table of runs: the keys that vary, a row for each composition, and which test accuracy is shown."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    metric: str = "test/acc"
 
     @cached_property
     def results(self) -> list[Mapping[str, Any]]:
@@ -95,7 +96,7 @@ class Comparison:
 
     def frame(self) -> pd.DataFrame:
         """The table in numbers: accuracies from 0 to 1, other numbers as means over the finished runs."""
-        return pd.DataFrame([{**row.cells, **_numbers(row)} for row in self.rows])
+        return pd.DataFrame([{**row.cells, **_numbers(row, self.metric)} for row in self.rows])
 
 
 def by_name(rows: Sequence[Row], title: str = "") -> dict[str, Row]:
@@ -109,9 +110,9 @@ def by_name(rows: Sequence[Row], title: str = "") -> dict[str, Row]:
     return names
 
 
-def _numbers(row: Row) -> dict[str, Any]:
+def _numbers(row: Row, metric: str) -> dict[str, Any]:
     numbers: dict[str, Any] = {"protocol": row.protocol, "runs": len(row.records), "finished": len(row.finished)}
-    for name in METRICS:
+    for name in dict.fromkeys((*METRICS, metric)):
         numbers[f"{name}_mean"], numbers[f"{name}_sd"] = mean_and_sd(row.values(name))
     for name in MEANS:
         numbers[name], _ = mean_and_sd(row.values(name))
@@ -119,7 +120,7 @@ def _numbers(row: Row) -> dict[str, Any]:
     return {**numbers, "seeds": " ".join(seeds), "state": row.state}
 
 
-def compare(records: Sequence[Record]) -> Comparison:
+def compare(records: Sequence[Record], metric: str = "test/acc") -> Comparison:
     """Group runs by what they train except the seed, and find the columns that tell the groups apart."""
     jobs = {record.job_without_seed: record.composition for record in records if not record.is_missing}
     groups: dict[object, list[Record]] = {}
@@ -140,7 +141,7 @@ def compare(records: Sequence[Record]) -> Comparison:
         )
         for group in groups.values()
     ]
-    return Comparison(columns, tuple(rows))
+    return Comparison(columns, tuple(rows), metric)
 
 
 def varying(records: Sequence[Record]) -> list[str]:

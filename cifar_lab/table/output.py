@@ -50,7 +50,7 @@ def write(comparison: Comparison, folder: Path) -> None:
 def show(comparison: Comparison, folder: Path | None) -> None:
     """Print the table and what its runs have in common, and write it if there is a folder; raises as `write`."""
     print_table(text.table(comparison).to_dict("records"), left=(*comparison.columns, "protocol", "state"))
-    for line in (*text.facts(comparison), *pairs.described(comparison.rows)):
+    for line in (*text.facts(comparison), *pairs.described(comparison.rows, comparison.metric)):
         print(line)
     if folder is not None:
         write(comparison, folder)
@@ -73,10 +73,10 @@ def curves(comparison: Comparison, title: str) -> Figure | None:
 def accuracies(comparison: Comparison, title: str) -> Figure | None:
     """Test accuracies of every composition with a result; None if there is none."""
     named = by_name(comparison.rows, title)
-    rows = {name: row for name, row in named.items() if len(row.values("test/acc"))}
+    rows = {name: row for name, row in named.items() if len(row.values(comparison.metric))}
     if not rows:
         return None
-    values = {name: row.values("test/acc") for name, row in rows.items()}
+    values = {name: row.values(comparison.metric) for name, row in rows.items()}
     sizes = {name: int(row.values("test_size").min()) for name, row in rows.items()}
     intervals = np.array([accuracy_interval(values[name], sizes[name]) for name in rows])
     return figures.compared_accuracies(
@@ -88,6 +88,6 @@ def drawn_rows(comparison: Comparison) -> Comparison:
     """All rows, or, of more than a figure can show, those with the highest mean test accuracy, in the table's order."""
     if len(comparison.rows) <= _MOST_DRAWN:
         return comparison
-    means = [values.mean() if len(values := row.values("test/acc")) else -1.0 for row in comparison.rows]
+    means = [values.mean() if len(values := row.values(comparison.metric)) else -1.0 for row in comparison.rows]
     best = np.sort(np.argsort(means, kind="stable")[-_BEST_DRAWN:])
-    return Comparison(comparison.columns, tuple(comparison.rows[index] for index in best))
+    return Comparison(comparison.columns, tuple(comparison.rows[index] for index in best), comparison.metric)

@@ -65,17 +65,21 @@ def _test_set(record: Record) -> str:
     return ", ".join([f"data={record.result['options']['data']}", f"{record.result['test_size']:,} images", *own])
 
 
-def by_seed(rows: Mapping[str, Row]) -> list[Pair]:
+def by_seed(rows: Mapping[str, Row], metric: str = "test/acc") -> list[Pair]:
     """Test the row of the highest mean test accuracy against each other row, over the seeds that both have finished.
 
     Args:
-        rows: At least one, each with a finished run, by name.
+        rows: At least one, each with a finished run that has the metric, by name.
+        metric: The accuracy in a run's result.
 
     Returns:
         In the order of the rows' mean accuracy, the highest first; without those that share fewer than two seeds.
     """
-    best, *others = sorted(rows, key=lambda name: -rows[name].values("test/acc").mean())
-    seeds = {name: {record.seed: record.result["test/acc"] for record in row.finished} for name, row in rows.items()}
+    best, *others = sorted(rows, key=lambda name: -rows[name].values(metric).mean())
+    seeds = {
+        name: {record.seed: record.result[metric] for record in row.finished if metric in record.result}
+        for name, row in rows.items()
+    }
     found = []
     for other in others:
         common = sorted(seed for seed in seeds[best].keys() & seeds[other].keys() if seed is not None)
@@ -99,16 +103,16 @@ def corrected(
     ]
 
 
-def described(rows: Sequence[Row]) -> list[str]:
+def described(rows: Sequence[Row], metric: str = "test/acc") -> list[str]:
     """Lines on the best row against each other row of a table; none if fewer than two rows have a result."""
-    finished = [row for row in rows if row.finished]
+    finished = [row for row in rows if len(row.values(metric))]
     if len(finished) < 2:
         return []
     try:
         check_comparable([record for row in finished for record in row.finished])
     except UsageError as error:
         return [f"- not tested: {error}"]
-    pairs = by_seed(by_name(finished))
+    pairs = by_seed(by_name(finished), metric)
     lines = [pair.words() for pair in pairs[:_MOST_WRITTEN]]
     if len(pairs) > len(lines):
         lines.append(f"- {len(pairs) - len(lines):,} more pairs, all corrected together: `cifar-lab compare FOLDER`")

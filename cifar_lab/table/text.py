@@ -10,26 +10,27 @@ import pandas as pd
 
 from cifar_lab.runs.labels import data_name, protocol_words
 from cifar_lab.table import pairs
-from cifar_lab.table.comparison import Comparison, Row
+from cifar_lab.table.comparison import Comparison
 
 CHOSEN, LAST, VAL = "test acc %", "test acc %, last epoch", "val acc %"
 _READING = (
     "Accuracies in percent, as mean ± standard deviation (number of runs) over seeds: of the chosen epoch's weights, "
     "and of the last epoch's, which nothing selected. Validation accuracy is the chosen epoch's; under "
-    "`protocol=report` the test set is what validates. Seconds and images/s are means over the runs."
+    "`protocol=report` the test set is what validates. Seconds and images/s are means over the runs. "
+    "Heads with `tta` are of test-time augmentation."
 )
 
 
 def table(comparison: Comparison) -> pd.DataFrame:
     """The rows in words: what varies, accuracies over seeds, protocol, parameters, seconds, images/s, state."""
-    rows, sizes_differ = [], not comparison.common("train_size")
+    rows, sizes_differ, tta = [], not comparison.common("train_size"), _tta(comparison)
     for row in comparison.rows:
         speed = row.values("images_per_second")
         rows.append(
             {
                 **row.cells,
-                CHOSEN: over_seeds(row.values("test/acc")),
-                LAST: over_seeds(row.values("test/acc_final")),
+                f"{CHOSEN}{tta}": over_seeds(row.values(comparison.metric)),
+                f"{LAST}{tta}": over_seeds(row.values(f"{comparison.metric}_final")),
                 VAL: over_seeds(row.values("val/acc")),
                 "protocol": row.protocol,
                 **({"training images": _mean(row.values("train_size"))} if sizes_differ else {}),
@@ -40,6 +41,11 @@ def table(comparison: Comparison) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _tta(comparison: Comparison) -> str:
+    """What the heads of test accuracies add about test-time augmentation."""
+    return ", tta" if comparison.metric == "test/acc_tta" else ""
 
 
 def over_seeds(values: np.ndarray) -> str:
@@ -53,9 +59,10 @@ def over_seeds(values: np.ndarray) -> str:
 def markdown(comparison: Comparison, title: str, folder: Path, pictures: Sequence[str] = ()) -> str:
     """The whole comparison, of at least one run, as a page in `folder`, where its `pictures` are too."""
     parts = [f"# {title}", "\n".join(facts(comparison)), as_markdown(table(comparison)), _READING]
-    parts += ["## Differences", "\n".join(tested)] if (tested := pairs.described(comparison.rows)) else []
+    tested = pairs.described(comparison.rows, comparison.metric)
+    parts += ["## Differences", "\n".join(tested)] if tested else []
     parts += [f"![{Path(name).stem}]({name})" for name in pictures]
-    parts += ["## Runs", as_markdown(_runs(comparison.rows, folder))]
+    parts += ["## Runs", as_markdown(_runs(comparison, folder))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -86,15 +93,15 @@ def _trained_on(result: Mapping[str, Any]) -> str:
     return f"{device}, {count} processes{per_process}"
 
 
-def _runs(rows: Sequence[Row], folder: Path) -> pd.DataFrame:
-    lines = []
-    for cells, record in ((row.cells, record) for row in rows for record in row.records):
+def _runs(comparison: Comparison, folder: Path) -> pd.DataFrame:
+    lines, metric = [], comparison.metric
+    for cells, record in ((row.cells, record) for row in comparison.rows for record in row.records):
         path = "" if record.folder is None else Path(os.path.relpath(record.folder, folder)).as_posix()
         lines.append(
             {
                 **cells,
                 "seed": "" if record.seed is None else str(record.seed),
-                CHOSEN: _percent(record.result["test/acc"]) if "test/acc" in record.result else "-",
+                f"{CHOSEN}{_tta(comparison)}": _percent(record.result[metric]) if metric in record.result else "-",
                 "best epoch": str(record.result.get("best_epoch") or "-"),
                 "state": record.description,
                 "folder": f"[{path}](<{path}>)" if path else "",

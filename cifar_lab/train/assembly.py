@@ -21,7 +21,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.runs.labels import holds_out
 from cifar_lab.train.attempt import Attempt, Work
-from cifar_lab.train.callbacks import Progress, Recorder, Saving, Stopping, Throughput, best
+from cifar_lab.train.callbacks import LastEpoch, Progress, Recorder, Saving, Stopping, Throughput, batches_of_run, best
 from cifar_lab.train.classifier import Classifier
 
 _FITTED_TO = 5_000  # training images
@@ -46,8 +46,6 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
             f"model.num_classes={config.model.num_classes}: the data has {num_classes}; "
             f"set model.num_classes={num_classes}"
         )
-    batches = _limited(datamodule.steps_per_epoch, config.trainer.limit_train_batches)
-    steps = math.ceil(batches / config.trainer.accumulate_grad_batches) * config.epochs
     model = build(config.model)
     if hasattr(model, "fit_to"):  # initial weights that depend on the data
         model.fit_to(datamodule.training_images(_FITTED_TO))
@@ -55,7 +53,7 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
         model,
         _make_loss(config, datamodule),
         build_optimizer(config.optimizer),
-        build_scheduler(config.scheduler, steps, config.epochs),
+        build_scheduler(config.scheduler, total_steps(config, datamodule), config.epochs),
         num_classes=num_classes,
         l1=config.l1,
         grad_clip=config.grad_clip,
@@ -92,10 +90,11 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: Throughput,
         best(run),
         saving,
         Stopping(attempt.interruption),
+        None if isinstance(config.epochs, int) else LastEpoch(config.epochs),
         *(each(run) if isinstance(each, partial) else each for each in made),
         build(config.probe, run=run, throughput=throughput),
         averaging,
-        Progress(throughput, val_name=val_name, turn=attempt.turn) if has_progress else None,
+        Progress(throughput, val_name=val_name, turn=attempt.turn, epochs=config.epochs) if has_progress else None,
         *attempt.callbacks,
     ]
     return [callback for callback in callbacks if callback is not None]
@@ -131,7 +130,7 @@ def trainer_options(config: DictConfig, native: hardware.Native, turn: Turn | No
         # Nothing is logged within an epoch; a number above the epoch's batches would only draw a warning.
         "log_every_n_steps": 1,
         "precision": native.precision,
-        "max_epochs": config.epochs,
+        "max_epochs": math.ceil(config.epochs),
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
@@ -163,6 +162,15 @@ def _limited(batches: int, limit: float | None) -> int:
     if limit is None:
         return batches
     return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+
+
+def total_steps(config: DictConfig, datamodule: InMemoryDataModule) -> int:
+    """Optimizer steps of the whole run."""
+    batches = _limited(datamodule.steps_per_epoch, config.trainer.limit_train_batches)
+    every = config.trainer.accumulate_grad_batches
+    before = math.ceil(config.epochs) - 1
+    last = batches_of_run(config.epochs, batches) - before * batches
+    return before * math.ceil(batches / every) + math.ceil(last / every)
 
 
 def describe(

@@ -79,8 +79,8 @@ class Classifier(L.LightningModule):
         self.test_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.optimizer_implementation: str | None = None
         self._weight = 1.0
-        self.validated = False
-        self.follows_schedule = True
+        self.validated, self.follows_schedule = False, True
+        self.epoch_batches: int | None = None  # of an epoch that is not whole
         self.step_lr = float("nan")
         self.step_loss = self.grad_norm = self.first_conv_grad_norm = torch.tensor(float("nan"))
         convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.requires_grad)
@@ -101,8 +101,7 @@ class Classifier(L.LightningModule):
         if self.l1:
             norms = [weight.abs().sum() for weight in self.model.parameters() if weight.requires_grad]
             penalty = self.l1 * torch.stack(norms).sum()
-        objective = loss if penalty is None else loss + penalty
-        self.step_loss = loss.detach()
+        objective, self.step_loss = loss if penalty is None else loss + penalty, loss.detach()
         self.train_metrics.update(logits.detach(), labels, loss=self.step_loss, objective=objective.detach())
         if ranks.count() == 1:
             return objective if self._weight == 1 else objective * self._weight
@@ -117,16 +116,16 @@ class Classifier(L.LightningModule):
         """Measure one batch of the split that chooses the epoch."""
         self._measure(batch, self.val_metrics)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure one batch of the test set."""
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Measure one batch of the test set; returns its logits."""
         logits, labels = self._measure(batch, self.test_metrics), batch[1]
         if len(labels):
             self.test_confusion.update(logits, labels)
+        return logits
 
     def _measure(self, batch: Batch, metrics: SplitMetrics) -> Tensor:
-        images, labels = batch
-        logits: Tensor = self(images)
-        metrics.update(logits, labels, loss=self.loss(logits, labels))
+        logits: Tensor = self(batch[0])
+        metrics.update(logits, batch[1], loss=self.loss(logits, batch[1]))
         return logits
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -136,7 +135,8 @@ class Classifier(L.LightningModule):
         Lightning divides by the usual number (issue 19987).
         """
         self.seed_draws(batch_idx)
-        usual, batches = self.trainer.accumulate_grad_batches, int(self.trainer.num_training_batches)
+        usual = self.trainer.accumulate_grad_batches
+        batches = self.epoch_batches or int(self.trainer.num_training_batches)
         left = batches % usual
         self._weight = usual / left if left and batch_idx >= batches - left else 1.0
 

@@ -25,7 +25,7 @@ class Speed:
     training: float
     evaluation: float
 
-    def seconds(self, epochs: int, train_size: int, test_size: int, validations: int) -> float:
+    def seconds(self, epochs: float, train_size: int, test_size: int, validations: int) -> float:
         """Seconds of training, with `validations` validations of the test set's size and two tests at the end."""
         return epochs * train_size / self.training + (validations + 2) * test_size / self.evaluation
 

@@ -14,9 +14,16 @@ from cifar_lab.config import build, class_names, resolved
 from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.machine import hardware, provenance, ranks
 from cifar_lab.runs import Run, float32_digits, read_checkpoint, weights_name
-from cifar_lab.train.assembly import describe, make_callbacks, make_classifier, make_logger, trainer_options
+from cifar_lab.train.assembly import (
+    describe,
+    make_callbacks,
+    make_classifier,
+    make_logger,
+    total_steps,
+    trainer_options,
+)
 from cifar_lab.train.attempt import Attempt, Work
-from cifar_lab.train.callbacks import SWA, CheckpointFiles, Stopping, Throughput
+from cifar_lab.train.callbacks import SWA, AugmentedTest, CheckpointFiles, Stopping, Throughput
 from cifar_lab.train.classifier import Classifier
 from cifar_lab.train.continuity import choose_native, compiled_as_recorded, in_safe_memory_format
 
@@ -90,6 +97,8 @@ def _fit_and_test(
     callbacks = make_callbacks(config, attempt, throughput, averaging)
     options = trainer_options(config, native, attempt.turn)
     options["plugins"].append(CheckpointFiles(run))
+    if config.epochs % 1:  # for what asks Lightning how long the run is
+        options["max_steps"] = total_steps(config, datamodule)
     trainer = L.Trainer(**options, callbacks=callbacks, logger=logger or False)
     trainer.fit(classifier, datamodule, ckpt_path=attempt.checkpoint, weights_only=True)
     if averaging is not None and not throughput.has_trained:  # no epoch was left, so Lightning has not ended training
@@ -99,8 +108,10 @@ def _fit_and_test(
     # An average over epochs belongs to no epoch, and is itself what was chosen.
     best_epoch = None if isinstance(averaging, SWA) else ranks.first_of(run.best_epoch())
     options = trainer_options(config, native, attempt.turn)
-    stopping = Stopping(attempt.interruption)
-    tester = L.Trainer(**options, callbacks=[stopping], logger=False, enable_checkpointing=False)
+    during: list[L.Callback] = [Stopping(attempt.interruption)]
+    if config.tta != "none":
+        during.append(AugmentedTest(config.tta, config.tta_below, len(datamodule.classes)))
+    tester = L.Trainer(**options, callbacks=during, logger=False, enable_checkpointing=False)
     ranks.share_buffers(classifier.model)  # after an epoch without validation they differ between processes
     measured = test(tester, classifier, datamodule, run, best_epoch)
     for active in trainer.loggers:
@@ -112,7 +123,7 @@ def _fit_and_test(
     return {
         **measured,
         "best_epoch": best_epoch,
-        "epochs": trainer.current_epoch,
+        "epochs": min(trainer.current_epoch, config.epochs),
         "seconds": round(throughput.seconds, 3),
         "images_per_second": None if math.isnan(speed) else round(speed, 1),
         "probes": None if probe_seconds is None else len(probe_seconds),

@@ -1,5 +1,6 @@
 """A finished run's last lines and its figures."""
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -24,9 +25,10 @@ def summary(run: Run) -> str:
     lines = {
         "test accuracy": f"{accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, {images:,} images), "
         f"after the last epoch {result['test/acc_final']:.2%}",
+        **({"  with tta": _augmented(result, config)} if "test/acc_tta" in result else {}),
         "data": f"{data_name(result['options']['data'])}, trained on {result['train_size']:,}{subset} images",
         "protocol": f"{protocol_name(config)}: {protocol_words(holds_out(config))}",
-        "best epoch": f"{result['best_epoch'] or 'none chosen'} of {result['epochs']}",
+        "best epoch": f"{result['best_epoch'] or 'none chosen'} of {math.ceil(result['epochs'])}",
         "seconds": f"{result['seconds']:,.0f}" + ("" if speed is None else f", {speed:,.0f} images/s in training"),
     }
     if result.get("probes"):
@@ -36,6 +38,12 @@ def summary(run: Run) -> str:
             lines["probes"] += f", {share:.1%} of training"
     lines["folder"] = os.path.relpath(run.folder)
     return "\n".join(f"{name:14} {text}" for name, text in lines.items())
+
+
+def _augmented(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    below = "" if config["tta_below"] >= 1 else f" where the probability is below {config['tta_below']}"
+    final = f"after the last epoch {result['test/acc_tta_final']:.2%}"
+    return f"{result['test/acc_tta']:.2%} (tta={config['tta']}{below}), {final}"
 
 
 def found(run: Run, config: Mapping[str, Any]) -> str:
@@ -61,7 +69,7 @@ def draw(run: Run, result: Mapping[str, Any]) -> None:
     run.figures.mkdir(exist_ok=True)
     title = f"{result['name']}: {', '.join(result['overrides']) or 'defaults'}"
     rates, counts = run.steps()["lr"], np.array(result["confusion_matrix"])
-    steps_per_epoch = max(1, len(rates) // result["epochs"])
+    steps_per_epoch = max(1, round(len(rates) / result["epochs"]))
     tested = f"{title}\ntest accuracy {result['test/acc']:.2%}"
     drawn = {
         "curves": figures.training_curves(run.metrics(), title, val_label(holds_out(run.composition()["config"]))),

@@ -18,6 +18,7 @@ from cifar_lab.config import build
 from cifar_lab.data import files
 from cifar_lab.data.datamodule import CIFAR10DataModule, InMemoryDataModule
 from cifar_lab.data.loader import normalise
+from cifar_lab.data.views import over_views
 from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
@@ -154,13 +155,13 @@ class Answers(NamedTuple):
     labels: Tensor
 
 
-def answer(trained: Trained, batches: Iterable[tuple[Tensor, Tensor]], *, flip: bool = False) -> Answers:
-    """Answer batches of normalised images `(N, 3, 32, 32)` with labels; `flip` averages with mirror images' logits."""
+def answer(trained: Trained, batches: Iterable[tuple[Tensor, Tensor]], tta: str | None = None) -> Answers:
+    """Answer batches of normalised images `(N, 3, 32, 32)` with labels, with `over_views` of the kind `tta` if set."""
     logits, labels = [], []
     for images, of_batch in batches:
         given = trained.logits(images)
-        if flip:
-            given = (given + trained.logits(images.flip(3))) / 2
+        if tta is not None:
+            given = over_views(trained.logits, images.to(given.device), given, tta)
         logits.append(given.cpu())
         labels.append(of_batch.cpu())
     return Answers(torch.cat(logits), torch.cat(labels))

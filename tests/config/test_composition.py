@@ -41,6 +41,7 @@ def train_a_step(composed: Compose, *overrides: str) -> dict[str, float]:
     """Train one step of a narrow network and validate; the metrics that it logs."""
     # Of one epoch, the average takes the only one.
     whole = ["averaging.start=0"] if "averaging=swa" in overrides or "experiment=swa" in overrides else []
+    whole += ["averaging.every_n_steps=1"] if "averaging=lookahead" in overrides else []
     config = composed(*overrides, *SYNTHETIC, "batch_size=9", "epochs=1", "trainer.limit_train_batches=1", *whole)
     model = config.model
     for key, narrow in (("filters", [4, 4, 4]), ("hidden", 8), ("widths", [8] * len(model.get("widths", ())))):

@@ -65,6 +65,8 @@ UNKNOWN = {
 # What a composition holds.
 COMPOSED = {
     "epochs=0": ("epochs=0", "1"),
+    "epochs=-0.5": ("epochs=-0.5", "1"),
+    "epochs=7.0": ("epochs=7.0", "whole", "6.6"),
     f"epochs={'9' * 400}": ("epochs", "400", "2**63"),
     "optimizer.lr=abc": ("optimizer.lr=abc", "0"),
     "optimizer.lr=-1": ("optimizer.lr=-1", "0"),
@@ -89,6 +91,8 @@ COMPOSED = {
     "data=cifar10 data.root=1": ("data.root=1",),
     "augment=randaugment augment.magnitude=31": ("augment.magnitude=31", "0", "30"),
     "augment.reflect=true augment.padding=32": ("augment.padding=32", "32"),
+    "tta=mirror": ("tta=mirror", "flip", "flip_translate"),
+    "tta_below=0.9": ("tta_below=0.9", "tta=flip_translate"),
     "augment=cutmix augment.alpha=0": ("augment.alpha=0", "augment=flip_crop"),
     "trainer.memory_format=nhwc": ("trainer.memory_format=nhwc", "auto", "channels_last", "contiguous"),
     "trainer.precision=foo": ("trainer.precision=foo", "auto", "32-true", "bf16-mixed"),

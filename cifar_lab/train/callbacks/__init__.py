@@ -1,6 +1,8 @@
 """Lightning callbacks of a run."""
 
+from cifar_lab.train.callbacks.augmented import AugmentedTest
 from cifar_lab.train.callbacks.averaging import EMA, SWA
+from cifar_lab.train.callbacks.last_epoch import LastEpoch, batches_of_run
 from cifar_lab.train.callbacks.lookahead import Lookahead
 from cifar_lab.train.callbacks.progress import Progress
 from cifar_lab.train.callbacks.recorder import Recorder
@@ -11,7 +13,9 @@ from cifar_lab.train.callbacks.throughput import Throughput
 __all__ = [
     "EMA",
     "SWA",
+    "AugmentedTest",
     "CheckpointFiles",
+    "LastEpoch",
     "Lookahead",
     "Progress",
     "Recorder",
@@ -19,5 +23,6 @@ __all__ = [
     "Snapshots",
     "Stopping",
     "Throughput",
+    "batches_of_run",
     "best",
 ]

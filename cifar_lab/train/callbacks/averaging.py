@@ -96,7 +96,7 @@ class SWA(WeightAveraging):
         ValueError: No epoch would be averaged.
     """
 
-    def __init__(self, epochs: int, start: float = 0.8, anneal: float = 0.1, lr: float = 0.05) -> None:
+    def __init__(self, epochs: float, start: float = 0.8, anneal: float = 0.1, lr: float = 0.05) -> None:
         super().__init__(use_buffers=False)
         self.first_epoch = round(start * epochs)
         if not 0 <= self.first_epoch < epochs:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
 from cifar_lab.engines.handover import Turn, clock
+from cifar_lab.train.callbacks.last_epoch import batches_of_run
 from cifar_lab.train.callbacks.throughput import Throughput
 
 _BAR_SECONDS = 0.5
@@ -28,6 +29,7 @@ class Progress(Checkpoint):
         console: Where to print; None is standard output.
         val_name: Label of `val/acc`; under the report's protocol it is the test set's.
         turn: Place in a sweep.
+        epochs: Of the whole run, if their number is not whole; None is the Trainer's.
     """
 
     def __init__(
@@ -36,8 +38,10 @@ class Progress(Checkpoint):
         console: Console | None = None,
         val_name: str = "val acc",
         turn: Turn | None = None,
+        epochs: float | None = None,
     ) -> None:
         self.throughput = throughput
+        self.epochs = epochs
         self.turn = turn
         self.val_name = val_name
         self.console = console or Console(soft_wrap=True, highlight=False)
@@ -53,8 +57,7 @@ class Progress(Checkpoint):
         if self._has_bar():
             self._bar = Bar(TextColumn("{task.description}"), BarColumn(), console=self.console, transient=True)
             self._bar.start()
-            total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
-            self._task = self._bar.add_task("starting", total=total)
+            self._task = self._bar.add_task("starting", total=self._batches(trainer))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: object, batch: Any, batch_idx: int
@@ -65,15 +68,17 @@ class Progress(Checkpoint):
         if now < self._next:
             return
         self._next = now + self._interval()
-        batches = int(trainer.num_training_batches)
+        whole = int(trainer.num_training_batches)
+        batches, before = self._batches(trainer), trainer.current_epoch * whole
+        step = f"step {batch_idx + 1}/{min(whole, batches - before)}"
         text = (
-            f"{self._job()}epoch {trainer.current_epoch + 1}/{trainer.max_epochs} step {batch_idx + 1}/{batches}"
+            f"{self._job()}epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {step}"
             f"  loss {float(pl_module.step_loss):.4f}{self._accuracy(trainer)}  {self._speed()}{self._left(trainer)}"
         )
         if self._bar is None:
             self.console.print(text)
         else:
-            self._bar.update(self._task, completed=trainer.current_epoch * batches + batch_idx + 1, description=text)
+            self._bar.update(self._task, completed=before + batch_idx + 1, description=text)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Print the epoch's line."""
@@ -112,13 +117,16 @@ class Progress(Checkpoint):
     def _left(self, trainer: L.Trainer) -> str:
         if self._steps_done == 0:
             return ""
-        total = int(trainer.num_training_batches) * ((trainer.max_epochs or 1) - trainer.current_epoch)
+        total = self._batches(trainer) - int(trainer.num_training_batches) * trainer.current_epoch
         left = max(0, total - trainer.fit_loop.epoch_loop.batch_progress.current.completed)
         each = (time.perf_counter() - self._started) / self._steps_done
         texts = [f"{clock(each * left)} left"] if left else []
         if self.turn is not None and (sweep := self.turn.seconds_left(each * (self._steps_done + left), each * left)):
             texts.append(f"{clock(sweep)} {'' if left else 'left '}of the sweep")
         return f"  {', '.join(texts)}" if texts else ""
+
+    def _batches(self, trainer: L.Trainer) -> int:
+        return batches_of_run(self.epochs or trainer.max_epochs or 1, int(trainer.num_training_batches))
 
     def _job(self) -> str:
         return "" if self.turn is None else f"{self.turn}  "

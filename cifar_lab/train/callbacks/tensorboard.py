@@ -40,6 +40,7 @@ _DESCRIPTIONS = {
     "train/objective": "the loss with the L1 penalty",
     "train/lr": "of the epoch's last step",
     **dict.fromkeys(("val/acc_chosen", "val/loss_chosen", "test/acc", "test/loss"), "with the chosen weights"),
+    "test/acc_tta": "with the chosen weights and test-time augmentation",
     **dict.fromkeys(("test/acc_final", "test/loss_final"), "with the last epoch's weights, which nothing selected"),
     "whole_run/best_epoch": "the chosen epoch, from 1",
     "whole_run/seconds": "wall time from loading the data to the last test",

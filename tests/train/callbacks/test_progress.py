@@ -12,12 +12,15 @@ from cifar_lab.train.classifier import Classifier
 from tests.train.fits import fit, images, network
 
 
+def classifier() -> Classifier:
+    return Classifier(network(), nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=0.01))
+
+
 def shown(*, terminal: bool) -> str:
     """What two epochs of twelve steps print."""
     console = Console(file=(output := io.StringIO()), force_terminal=terminal, width=200, legacy_windows=False)
-    classifier = Classifier(network(), nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=0.01))
     throughput = Throughput()
-    fit(classifier, throughput, Progress(throughput, console), data=images(100, 8), max_epochs=2)
+    fit(classifier(), throughput, Progress(throughput, console), data=images(100, 8), max_epochs=2)
     return output.getvalue()
 
 

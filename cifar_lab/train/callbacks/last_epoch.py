@@ -1,0 +1,37 @@
+"""Runs whose number of epochs is not whole."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import lightning as L
+
+
+def batches_of_run(epochs: float, whole: int) -> int:
+    """Training batches of `epochs` epochs of `whole` batches; the last one's are rounded up."""
+    return math.ceil(Fraction(str(epochs)) * whole)  # as it is typed: 6.4 * 250 is above 1,600 in floats
+
+
+class LastEpoch(L.Callback):
+    """Ends the last epoch where its fraction ends, as after its last batch: it is validated and saved.
+
+    Args:
+        epochs: Of the whole run, such as 6.6; Lightning's `max_epochs` is the next whole number.
+    """
+
+    def __init__(self, epochs: float) -> None:
+        self.epochs = epochs
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Mark the last batch, so that accumulated gradients are used and Lightning ends the epoch."""
+        whole = int(trainer.num_training_batches)
+        pl_module.epoch_batches = min(whole, batches_of_run(self.epochs, whole) - trainer.current_epoch * whole)
+        if batch_idx + 1 == pl_module.epoch_batches:
+            trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = True
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: object, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop after the last batch; Lightning validates elsewhere than at its usual batch only if it is to stop."""
+        if batch_idx + 1 == pl_module.epoch_batches < trainer.num_training_batches:
+            trainer.should_stop = True
