@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cifar_lab.benchmark.comparison import Comparison
 
 
-NETWORKS = ("cnn", "vgg_a", "resnet14")
+NETWORKS = ("speed_cnn", "cnn", "vgg_a", "resnet14")
 
 
 def benchmark(
@@ -24,11 +24,15 @@ def benchmark(
         list[str] | None, typer.Argument(help="Set for every loop, such as augment=randaugment or trainer=cpu.")
     ] = None,
     model: Annotated[
-        Literal["cnn", "vgg_a", "resnet14", "all"], typer.Option(help="Which network; VGG-A is the one with BatchNorm.")
+        Literal["speed_cnn", "cnn", "vgg_a", "resnet14", "all"],
+        typer.Option(help="Which network; speed_cnn with Muon, VGG-A with BatchNorm."),
     ] = "all",
     batch_size: Annotated[str, typer.Option(help="Images a step; several joined by commas.")] = "128",
-    rounds: Annotated[int, typer.Option(min=1, help="Turns that each loop has.")] = 7,
-    seconds: Annotated[float, typer.Option(min=0.01, help="About how long a turn takes.")] = 1.5,
+    rounds: Annotated[int, typer.Option(min=1, help="The most turns that each loop has.")] = 7,
+    seconds: Annotated[float, typer.Option(min=0.01, help="About how long a turn takes, if there is time.")] = 1.5,
+    minutes: Annotated[
+        float, typer.Option(min=0.01, help="How long it may take: slow networks have fewer and smaller turns.")
+    ] = 10,
     variants: Annotated[
         bool, typer.Option("--variants", help="The best loop in other precisions, layouts, ..., not the other loops.")
     ] = False,
@@ -41,14 +45,18 @@ def benchmark(
     sizes = [int(size) for size in batch_size.split(",") if size.isdecimal() and int(size)]
     if len(sizes) != len(batch_size.split(",")):
         raise UsageError(f"--batch-size {batch_size}: it takes numbers from 1 on, joined by commas")
-    from cifar_lab.benchmark.comparison import compare, describe_host
+    from cifar_lab.benchmark.budget import Budget
+    from cifar_lab.benchmark.comparison import compare, contest_of, describe_host
 
+    networks = itertools.product(NETWORKS if model == "all" else [model], sizes)
+    contests = [contest_of(name, overrides or [], size, rounds, seconds, variants) for name, size in networks]
+    budget = Budget(60 * minutes, len(contests))
     host = describe_host()
     if not as_json:
         print(_host_line(host), flush=True)
     comparisons = []
-    for name, size in itertools.product(NETWORKS if model == "all" else [model], sizes):
-        comparison = compare(name, overrides or [], size, rounds, seconds, host, variants=variants)
+    for contest in contests:
+        comparison = compare(contest, host, budget)
         comparisons.append(comparison)
         if not as_json:
             _show(comparison)
@@ -70,13 +78,12 @@ def _host_line(host: dict[str, Any]) -> str:
 
 
 def _show(comparison: "Comparison") -> None:
-    from cifar_lab.benchmark.race import CHECK_STEPS
     from cifar_lab.terminal.printing import print_table
 
     print(f"\n{comparison.title}")
     print_table([_cells(row) for row in comparison.plain()["loops"]], left=("loop", "precision", "layout"))
     apart = ", ".join(f"{name} {share:.1%}" for name, share in comparison.apart().items())
-    print(f"loss of the first {CHECK_STEPS} steps, at most apart from the plain loop's: {apart}", flush=True)
+    print(f"loss of the first {comparison.check_steps} steps, at most apart from the plain loop's: {apart}", flush=True)
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:

@@ -17,13 +17,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
 from cifar_lab.benchmark.watch import Watch
-from cifar_lab.config import build, build_optimizer
+from cifar_lab.config import build
 from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.data.images import LabelledImages
 from cifar_lab.data.loader import BatchLoader
 from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.optimizers import make_optimizer
+from cifar_lab.train.assembly import make_classifier
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,8 @@ class Parts:
 
         data = build(config.data)
         seed_everything(config.seed, verbose=False)
-        data.setup()
-        optimizer = build_optimizer(config.optimizer)
-        return cls(build(config.model), build(config.loss), optimizer, data, config.grad_clip or 0.0)
+        made = make_classifier(config, data, hardware.Native("cpu", "32-true", torch.contiguous_format))
+        return cls(made.model, made.loss, made.optimizer_factory, data, config.grad_clip or 0.0)
 
 
 def report(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
@@ -64,7 +64,7 @@ def report(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
     device = hardware.training_device(config.trainer.accelerator)
     batches: BatchLoader = parts.data.train_dataloader()
     sampler = _Order(batches)
-    images = _PILImages(batches.data, _pil_transform(config))
+    images = _PILImages(batches.data, pil_transforms(config))
     loader = DataLoader(images, config.batch_size, sampler=sampler, num_workers=2, pin_memory=device == "cuda")
 
     def epochs() -> Iterator[Iterable[list[Tensor]]]:
@@ -181,7 +181,7 @@ class _Order(Sampler[int]):
         return len(self.loader.data.labels)
 
 
-def _pil_transform(config: DictConfig) -> Callable[[Any], Tensor]:
+def pil_transforms(config: DictConfig) -> Callable[[Any], Tensor]:
     """Torchvision's transforms of an image for the option `augment`; raises `ValueError` if the report has none."""
     name = str(config.augment.get("_target_", "")).rpartition(".")[2]
     crop_and_flip = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]

@@ -3,9 +3,9 @@
 import multiprocessing
 import os
 import signal
-import statistics
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from cifar_lab.benchmark.budget import MOST_STEPS, Budget, Turns, check_steps, fitting
 from cifar_lab.benchmark.watch import Over, Turn, Watch, shares
 from cifar_lab.machine.exit_codes import UsageError
 
@@ -32,7 +33,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 # Batches that the report's workers have prepared while the others ran: two each, and one on its way.
 _SKIPPED = {"report": 5}
 CHECK_STEPS = 8
-_MOST_STEPS = 200
 _MOST_IMAGES = 50_000
 _ENDING_SECONDS = 20
 
@@ -61,37 +61,53 @@ class Measured:
     memory_bytes: int = 0  # peak memory, of the GPU or of the process
 
 
-def race(contest: Contest) -> list[Measured]:
+def race(contest: Contest, budget: Budget) -> list[Measured]:
     """Check that the loops train alike, then time them in turns.
 
-    Every loop has a process of its own, stopped while others take their turns, so that all meet the same machine.
+    Every loop has a process of its own, stopped while others take their turns, so that all meet the same machine. In a
+    budget's time there are fewer and smaller turns, and fewer steps of the check.
 
     Raises:
         ValueError: A loop cannot train what the contest says, in one line.
     """
     measured = [Measured(name) for name in contest.loops]
-    for one in measured:
-        with _started(contest, [one], check=True) as (process,):
-            one.losses = process.take(Turn(CHECK_STEPS, skipped=0))["losses"]
+    budget.say("starting its loops")
+    with _started(contest, measured, check=True) as processes:
+        first = [process.take(Turn(1, skipped=0)) for process in processes]
+        more = check_steps([one["seconds"] for one in first], CHECK_STEPS, budget.left()) - 1
+        for process, result in zip(processes, first, strict=True):
+            budget.say(f"checking that {process.measured.name} trains as the others do")
+            process.measured.losses = [*result["losses"], *process.take(Turn(more, skipped=0))["losses"]]
     with _started(contest, measured) as processes:
-        steps = _steps(contest, processes)
-        for number in range(contest.rounds):
-            # Each round begins with another loop, so that none always follows the same one.
-            first = number % len(processes)
-            for process in [*processes[first:], *processes[:first]]:
-                result = process.take(Turn(steps, process.skipped))
-                process.measured.seconds_per_step.append(result["seconds"] / steps)
-        for process in processes:
-            result = process.take(Turn(steps, process.skipped, in_phases=True))
-            process.measured.phases = shares(result["seconds"], result["phases"])
-            process.measured.memory_bytes = result["memory"]
+        _take_turns(contest, processes, budget)
     return measured
 
 
-def _steps(contest: Contest, processes: Sequence["_Process"]) -> int:
-    """Steps of a turn, by the median loop's seconds per step."""
-    seconds = statistics.median(process.take(Turn(2, process.skipped))["seconds"] / 2 for process in processes)
-    return min(_MOST_STEPS, max(2, round(contest.seconds / seconds)))
+def _take_turns(contest: Contest, processes: Sequence["_Process"], budget: Budget) -> None:
+    per_step = [process.take(Turn(1, skipped=1))["seconds"] for process in processes]
+    skipped = [_SKIPPED.get(process.measured.name, 1) for process in processes]
+    turns = fitting(per_step, skipped, contest.rounds, contest.seconds, budget.left())
+    longest = 0.0  # seconds of a round
+    for number in range(turns.rounds):
+        budget.say(f"round {number + 1} of {turns.rounds}")
+        started = time.monotonic()
+        # Each round begins with another loop, so that none always follows the same one.
+        first = number % len(processes)
+        for process in [*processes[first:], *processes[:first]]:
+            result = process.take(_turn(turns, process))
+            process.measured.seconds_per_step.append(result["seconds"] / turns.steps)
+        longest = max(longest, time.monotonic() - started)
+        if budget.left() < 2 * longest:  # the last one times the parts of a step
+            break
+    for process in processes:
+        result = process.take(_turn(turns, process, in_phases=True))
+        process.measured.phases = shares(result["seconds"], result["phases"])
+        process.measured.memory_bytes = result["memory"]
+
+
+def _turn(turns: Turns, process: "_Process", in_phases: bool = False) -> Turn:
+    skipped = _SKIPPED.get(process.measured.name, 1) if turns.skips else 0
+    return Turn(turns.steps, skipped, in_phases)
 
 
 class _Process:
@@ -99,16 +115,18 @@ class _Process:
 
     def __init__(self, contest: Contest, measured: Measured, check: bool, folder: Path) -> None:
         self.measured = measured
-        self.skipped = _SKIPPED.get(measured.name, 1)
         folder.mkdir()
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        arguments = (measured.name, _command(contest, check), check, theirs, folder)
+        arguments = (measured.name, training_words(contest, check), check, theirs, folder)
         self._process = context.Process(target=_work, args=arguments)
         self._process.start()
         theirs.close()
+
+    def wait(self) -> None:
+        """Wait until it could take a turn, and stop it."""
         how = self._receive()
-        measured.precision, measured.memory_format = how["precision"], how["memory_format"]
+        self.measured.precision, self.measured.memory_format = how["precision"], how["memory_format"]
         self._signal(signal.SIGSTOP)
 
     def take(self, turn: Turn) -> dict[str, Any]:
@@ -152,15 +170,18 @@ def _started(contest: Contest, measured: Sequence[Measured], check: bool = False
         try:
             for number, one in enumerate(measured):
                 processes.append(_Process(contest, one, check, Path(folder) / str(number)))
+            for process in processes:
+                process.wait()
             yield processes
         finally:
             for process in processes:
                 process.end()
 
 
-def _command(contest: Contest, check: bool) -> list[str]:
+def training_words(contest: Contest, check: bool = False) -> list[str]:
+    """Words for `cifar_lab.train`, on synthetic images."""
     # Enough images for all turns to lie in one epoch, up to a limit.
-    images = contest.batch_size * (CHECK_STEPS if check else (contest.rounds + 3) * (_MOST_STEPS + 5))
+    images = contest.batch_size * (CHECK_STEPS if check else (contest.rounds + 3) * (MOST_STEPS + 5))
     return [
         *contest.command,
         *(f"batch_size={contest.batch_size}", "epochs=1000", "protocol=report"),
