@@ -14,6 +14,20 @@ _RESERVE = 0.1  # share of the time for what is not timed: ending processes, the
 _TERMINAL_SECONDS, _FILE_SECONDS = 2.0, 20.0  # between two lines
 
 
+class Lines:
+    """Lines on standard error about how far something is, one now and then."""
+
+    def __init__(self) -> None:
+        self._printed = float("-inf")
+
+    def say(self, text: str) -> None:
+        """Print a line, unless the last one is younger than two seconds, or twenty where there is no terminal."""
+        now = time.monotonic()
+        if now - self._printed >= (_TERMINAL_SECONDS if sys.stderr.isatty() else _FILE_SECONDS):
+            self._printed = now
+            print(text, file=sys.stderr, flush=True)
+
+
 class Budget:
     """Seconds that several networks share: each may take an equal part of what those before it have left.
 
@@ -25,7 +39,7 @@ class Budget:
     def __init__(self, seconds: float, parts: int) -> None:
         self._end, self._parts = time.monotonic() + seconds * (1 - _RESERVE), parts
         self._until = self._end
-        self._printed = float("-inf")
+        self._lines = Lines()
         self._title = ""
 
     def begin(self, title: str) -> None:
@@ -40,12 +54,9 @@ class Budget:
         return self._until - time.monotonic()
 
     def say(self, text: str) -> None:
-        """Print how far this network is, and the time left for all, on standard error: a line now and then."""
-        now = time.monotonic()
-        if now - self._printed >= (_TERMINAL_SECONDS if sys.stderr.isatty() else _FILE_SECONDS):
-            self._printed = now
-            left = clock(max(0.0, self._end - now))
-            print(f"{self._title}: {text}, at most {left} left", file=sys.stderr, flush=True)
+        """Print how far this network is, and the time left for all, now and then."""
+        left = clock(max(0.0, self._end - time.monotonic()))
+        self._lines.say(f"{self._title}: {text}, at most {left} left")
 
 
 @dataclass(frozen=True)
@@ -57,9 +68,7 @@ class Turns:
     skips: bool  # whether steps before them are left out
 
 
-def fitting(
-    per_step: Sequence[float], skipped: Sequence[int], rounds: int, seconds: float, left: float
-) -> Turns:
+def fitting(per_step: Sequence[float], skipped: Sequence[int], rounds: int, seconds: float, left: float) -> Turns:
     """Choose turns that end in time: fewer steps first, then fewer rounds, at least one of each.
 
     Args:

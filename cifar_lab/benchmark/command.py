@@ -36,12 +36,21 @@ def benchmark(
     variants: Annotated[
         bool, typer.Option("--variants", help="The best loop in other precisions, layouts, ..., not the other loops.")
     ] = False,
+    to: Annotated[
+        float | None,
+        typer.Option(min=1, max=99.9, help="Train a fast recipe to this test accuracy in percent, and a plain loop."),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="With --to, the recipe, as experiment=fast_94; else by accuracy.")] = "",
     output: Annotated[Path, typer.Option(help="Where benchmark.json and benchmark.png go.")] = Path(
         "outputs/benchmark"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
 ) -> int:
     """Time the report's way, plain loops and cifar_lab.train in turns, after a check that they train alike."""
+    if to is not None:
+        from cifar_lab.benchmark.to_accuracy import benchmark_to
+
+        return benchmark_to(to, recipe, overrides or [], output, as_json)
     sizes = [int(size) for size in batch_size.split(",") if size.isdecimal() and int(size)]
     if len(sizes) != len(batch_size.split(",")):
         raise UsageError(f"--batch-size {batch_size}: it takes numbers from 1 on, joined by commas")

@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from cifar_lab.benchmark.budget import Budget
-from cifar_lab.benchmark.loops import pil_transforms
+from cifar_lab.benchmark.pil import pil_transforms
 from cifar_lab.benchmark.race import LOOPS, VARIANTS, Contest, Measured, race, training_words
 from cifar_lab.config import build
 from cifar_lab.config.command_line import parsed
@@ -132,7 +132,7 @@ def compare(contest: Contest, host: Mapping[str, Any], budget: Budget) -> Compar
     """Race the loops of a contest, in a budget's time; `host` is from `describe_host`."""
     title = f"{' '.join(contest.command)} batch_size={contest.batch_size}"
     budget.begin(title)
-    flops = _flops_per_image([*contest.command, f"batch_size={contest.batch_size}"])
+    flops = flops_per_image([*contest.command, f"batch_size={contest.batch_size}"])
     return Comparison(title, contest, race(contest, budget), flops, host["matmul_flops"])
 
 
@@ -160,6 +160,7 @@ def _matmul_flops(device: str, dtype: torch.dtype) -> float:
     return best
 
 
-def _flops_per_image(command: Sequence[str]) -> int:
+def flops_per_image(command: Sequence[str]) -> int:
+    """Floating-point operations of a forward pass of what a command line trains."""
     config = OmegaConf.create(composed(command))
     return Classifier(build(config.model), build(config.loss), partial(torch.optim.SGD, lr=0.1)).flops_per_image()
