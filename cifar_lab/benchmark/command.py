@@ -41,12 +41,19 @@ def benchmark(
         typer.Option(min=1, max=99.9, help="Train a fast recipe to this test accuracy in percent, and a plain loop."),
     ] = None,
     recipe: Annotated[str, typer.Option(help="With --to, the recipe, as experiment=fast_94; else by accuracy.")] = "",
+    check_gpu: Annotated[
+        bool, typer.Option("--gpu-check", help="Check fast runs on a GPU instead, in at most five minutes.")
+    ] = False,
     output: Annotated[Path, typer.Option(help="Where benchmark.json and benchmark.png go.")] = Path(
         "outputs/benchmark"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
 ) -> int:
     """Time the report's way, plain loops and cifar_lab.train in turns, after a check that they train alike."""
+    if check_gpu:
+        from cifar_lab.benchmark.gpu_check import gpu_check
+
+        return gpu_check(overrides or [])
     if to is not None:
         from cifar_lab.benchmark.to_accuracy import benchmark_to
 
