@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cifar_lab.benchmark.comparison import Comparison
 
 
-NETWORKS = ("cnn", "vgg_a", "resnet14")
+NETWORKS = ("speed_cnn", "cnn", "vgg_a", "resnet14")
 
 
 def benchmark(
@@ -24,13 +24,25 @@ def benchmark(
         list[str] | None, typer.Argument(help="Set for every loop, such as augment=randaugment or trainer=cpu.")
     ] = None,
     model: Annotated[
-        Literal["cnn", "vgg_a", "resnet14", "all"], typer.Option(help="Which network; VGG-A is the one with BatchNorm.")
+        Literal["speed_cnn", "cnn", "vgg_a", "resnet14", "all"],
+        typer.Option(help="Which network; speed_cnn with Muon, VGG-A with BatchNorm."),
     ] = "all",
     batch_size: Annotated[str, typer.Option(help="Images a step; several joined by commas.")] = "128",
-    rounds: Annotated[int, typer.Option(min=1, help="Turns that each loop has.")] = 7,
-    seconds: Annotated[float, typer.Option(min=0.01, help="About how long a turn takes.")] = 1.5,
+    rounds: Annotated[int, typer.Option(min=1, help="The most turns that each loop has.")] = 7,
+    seconds: Annotated[float, typer.Option(min=0.01, help="About how long a turn takes, if there is time.")] = 1.5,
+    minutes: Annotated[
+        float, typer.Option(min=0.01, help="How long it may take: slow networks have fewer and smaller turns.")
+    ] = 10,
     variants: Annotated[
         bool, typer.Option("--variants", help="The best loop in other precisions, layouts, ..., not the other loops.")
+    ] = False,
+    to: Annotated[
+        float | None,
+        typer.Option(min=1, max=99.9, help="Train a fast recipe to this test accuracy in percent, and a plain loop."),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="With --to, the recipe, as experiment=fast_94; else by accuracy.")] = "",
+    check_gpu: Annotated[
+        bool, typer.Option("--gpu-check", help="Check fast runs on a GPU instead, in at most five minutes.")
     ] = False,
     output: Annotated[Path, typer.Option(help="Where benchmark.json and benchmark.png go.")] = Path(
         "outputs/benchmark"
@@ -38,17 +50,29 @@ def benchmark(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
 ) -> int:
     """Time the report's way, plain loops and cifar_lab.train in turns, after a check that they train alike."""
+    if check_gpu:
+        from cifar_lab.benchmark.gpu_check import gpu_check
+
+        return gpu_check(overrides or [])
+    if to is not None:
+        from cifar_lab.benchmark.to_accuracy import benchmark_to
+
+        return benchmark_to(to, recipe, overrides or [], output, as_json)
     sizes = [int(size) for size in batch_size.split(",") if size.isdecimal() and int(size)]
     if len(sizes) != len(batch_size.split(",")):
         raise UsageError(f"--batch-size {batch_size}: it takes numbers from 1 on, joined by commas")
-    from cifar_lab.benchmark.comparison import compare, describe_host
+    from cifar_lab.benchmark.budget import Budget
+    from cifar_lab.benchmark.comparison import compare, contest_of, describe_host
 
+    networks = itertools.product(NETWORKS if model == "all" else [model], sizes)
+    contests = [contest_of(name, overrides or [], size, rounds, seconds, variants) for name, size in networks]
+    budget = Budget(60 * minutes, len(contests))
     host = describe_host()
     if not as_json:
         print(_host_line(host), flush=True)
     comparisons = []
-    for name, size in itertools.product(NETWORKS if model == "all" else [model], sizes):
-        comparison = compare(name, overrides or [], size, rounds, seconds, host, variants=variants)
+    for contest in contests:
+        comparison = compare(contest, host, budget)
         comparisons.append(comparison)
         if not as_json:
             _show(comparison)
@@ -70,13 +94,12 @@ def _host_line(host: dict[str, Any]) -> str:
 
 
 def _show(comparison: "Comparison") -> None:
-    from cifar_lab.benchmark.race import CHECK_STEPS
     from cifar_lab.terminal.printing import print_table
 
     print(f"\n{comparison.title}")
     print_table([_cells(row) for row in comparison.plain()["loops"]], left=("loop", "precision", "layout"))
     apart = ", ".join(f"{name} {share:.1%}" for name, share in comparison.apart().items())
-    print(f"loss of the first {CHECK_STEPS} steps, at most apart from the plain loop's: {apart}", flush=True)
+    print(f"loss of the first {comparison.check_steps} steps, at most apart from the plain loop's: {apart}", flush=True)
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:

@@ -11,9 +11,13 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from cifar_lab.benchmark.race import CHECK_STEPS, LOOPS, VARIANTS, Contest, Measured, race
+from cifar_lab.benchmark.budget import Budget
+from cifar_lab.benchmark.pil import pil_transforms
+from cifar_lab.benchmark.race import LOOPS, VARIANTS, Contest, Measured, race, training_words
 from cifar_lab.config import build
+from cifar_lab.config.command_line import parsed
 from cifar_lab.config.composition import composed
+from cifar_lab.config.preflight import plan_of
 from cifar_lab.machine import hardware, provenance
 from cifar_lab.train.classifier import Classifier
 
@@ -21,7 +25,7 @@ from cifar_lab.train.classifier import Classifier
 # for batches of so many images or more. Smaller batches average less of it out.
 _TOLERANCE = {"32-true": 0.01, "bf16-mixed": 0.03}
 _TOLERANCE_IMAGES = 128
-_MODELS = {"vgg_a": ["model=vgg_a", "bn=true"]}
+_MODELS = {"vgg_a": ["model=vgg_a", "bn=true"], "speed_cnn": ["model=speed_cnn", "optimizer=muon"]}
 _MATMUL_SIZES = (512, 1024, 2048, 4096)
 _MATMUL_SECONDS = 0.5
 
@@ -47,6 +51,11 @@ class Comparison:
             "loops": [self._row(one) for one in self.measured],
         }
 
+    @property
+    def check_steps(self) -> int:
+        """Steps whose losses are compared."""
+        return len(self.measured[0].losses)
+
     def apart(self) -> dict[str, float]:
         """The largest relative difference of each loop's first losses from the plain loop's."""
         (reference,) = (one.losses for one in self.measured if one.name in ("plain", "fp32"))
@@ -58,7 +67,7 @@ class Comparison:
         precisions = {one.name: one.precision for one in self.measured}
         more = max(1, _TOLERANCE_IMAGES / self.contest.batch_size)
         return [
-            f"{self.title}: the loss of {name} lies {apart:.1%} from the plain loop's within {CHECK_STEPS} steps"
+            f"{self.title}: the loss of {name} lies {apart:.1%} from the plain loop's within {self.check_steps} steps"
             for name, apart in self.apart().items()
             if not apart <= more * _TOLERANCE.get(precisions[name], max(_TOLERANCE.values()))
         ]
@@ -93,35 +102,38 @@ class Comparison:
         return statistics.median(theirs / own for theirs, own in zip(others[0], one.seconds_per_step, strict=True))
 
 
-def compare(
-    model: str,
-    overrides: Sequence[str],
-    batch_size: int,
-    rounds: int,
-    seconds: float,
-    host: Mapping[str, Any],
-    variants: bool = False,
-) -> Comparison:
-    """Race the loops on a network.
+def contest_of(
+    model: str, overrides: Sequence[str], batch_size: int, rounds: int, seconds: float, variants: bool = False
+) -> Contest:
+    """What the loops train on a network, checked.
 
     Args:
-        model: `cnn`, `vgg_a` (with BatchNorm) or `resnet14`.
+        model: `cnn`, `vgg_a` (with BatchNorm), `resnet14` or `speed_cnn` (with Muon).
         overrides: Set for every loop.
         batch_size: Images a step.
-        rounds: Turns that each loop has.
-        seconds: About how long a turn takes.
-        host: From `describe_host`.
+        rounds: The most turns of a loop.
+        seconds: About how long a turn takes, if there is time.
         variants: Race the best loop with its variants.
 
     Raises:
         ValueError: A loop cannot train this.
     """
-    command = (*_MODELS.get(model, [f"model={model}"]), *overrides)
-    contest = Contest(command, batch_size, ("best", *VARIANTS) if variants else LOOPS, rounds, seconds)
-    flops = _flops_per_image([*command, f"batch_size={batch_size}"])
-    return Comparison(
-        f"{' '.join(command)} batch_size={batch_size}", contest, race(contest), flops, host["matmul_flops"]
-    )
+    typed = {override.partition("=")[0] for override in overrides}
+    own = (word for word in _MODELS.get(model, [f"model={model}"]) if word.partition("=")[0] not in typed)
+    loops = ("best", *VARIANTS) if variants else LOOPS
+    contest = Contest((*own, *overrides), batch_size, loops, rounds, seconds)
+    plan_of(parsed(training_words(contest)))
+    if "report" in loops:
+        pil_transforms(OmegaConf.create(composed(contest.command)))
+    return contest
+
+
+def compare(contest: Contest, host: Mapping[str, Any], budget: Budget) -> Comparison:
+    """Race the loops of a contest, in a budget's time; `host` is from `describe_host`."""
+    title = f"{' '.join(contest.command)} batch_size={contest.batch_size}"
+    budget.begin(title)
+    flops = flops_per_image([*contest.command, f"batch_size={contest.batch_size}"])
+    return Comparison(title, contest, race(contest, budget), flops, host["matmul_flops"])
 
 
 def describe_host() -> dict[str, Any]:
@@ -148,6 +160,7 @@ def _matmul_flops(device: str, dtype: torch.dtype) -> float:
     return best
 
 
-def _flops_per_image(command: Sequence[str]) -> int:
+def flops_per_image(command: Sequence[str]) -> int:
+    """Floating-point operations of a forward pass of what a command line trains."""
     config = OmegaConf.create(composed(command))
     return Classifier(build(config.model), build(config.loss), partial(torch.optim.SGD, lr=0.1)).flops_per_image()

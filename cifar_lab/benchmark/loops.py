@@ -5,7 +5,8 @@ on its `watch`. They clip gradients as the configuration says and measure nothin
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +14,18 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision import transforms
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
+from cifar_lab.benchmark.pil import Order, PILImages, pil_transforms
 from cifar_lab.benchmark.watch import Watch
-from cifar_lab.config import build, build_optimizer
+from cifar_lab.config import build
 from cifar_lab.data.datamodule import InMemoryDataModule
-from cifar_lab.data.images import LabelledImages
 from cifar_lab.data.loader import BatchLoader
 from cifar_lab.machine import hardware
-from cifar_lab.machine.exit_codes import UsageError
-from cifar_lab.optimizers import make_optimizer
+from cifar_lab.optimizers import make_optimizer, make_scheduler
+from cifar_lab.train.assembly import make_classifier
+from cifar_lab.train.callbacks import Lookahead
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class Parts:
     optimizer: Callable[..., Optimizer]
     data: InMemoryDataModule
     grad_clip: float
+    schedule: Mapping[str, Any] | None  # Lightning's dictionary, whose `scheduler` is called with the optimizer
+    seed: int
+    slow: "SlowWeights | None"  # lookahead's; other averages leave the trained weights as they are
 
     @classmethod
     def of(cls, config: DictConfig) -> "Parts":
@@ -53,9 +58,12 @@ class Parts:
 
         data = build(config.data)
         seed_everything(config.seed, verbose=False)
-        data.setup()
-        optimizer = build_optimizer(config.optimizer)
-        return cls(build(config.model), build(config.loss), optimizer, data, config.grad_clip or 0.0)
+        made = make_classifier(config, data, hardware.Native("cpu", "32-true", torch.contiguous_format))
+        averaging = build(config.averaging)
+        steps = math.ceil(config.epochs * data.steps_per_epoch)
+        slow = SlowWeights(made.model, averaging, steps) if isinstance(averaging, Lookahead) else None
+        parts = made.model, made.loss, made.optimizer_factory, data
+        return cls(*parts, config.grad_clip or 0.0, made.scheduler_options, config.seed, slow)
 
 
 def report(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
@@ -63,8 +71,8 @@ def report(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
     parts = Parts.of(config)
     device = hardware.training_device(config.trainer.accelerator)
     batches: BatchLoader = parts.data.train_dataloader()
-    sampler = _Order(batches)
-    images = _PILImages(batches.data, _pil_transform(config))
+    sampler = Order(batches)
+    images = PILImages(batches.data, pil_transforms(config))
     loader = DataLoader(images, config.batch_size, sampler=sampler, num_workers=2, pin_memory=device == "cuda")
 
     def epochs() -> Iterator[Iterable[list[Tensor]]]:
@@ -88,12 +96,13 @@ def plain(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
     )
 
 
-def best(config: DictConfig, watch: Watch, variant: Variant | None = None) -> Iterator[Tensor]:
+def best(
+    config: DictConfig, watch: Watch, variant: Variant | None = None, parts: Parts | None = None
+) -> Iterator[Tensor]:
     """As fast as we can: precision and layout of the hardware, a fused optimizer, nothing in the loop but the step."""
     variant = variant or Variant()
-    parts = Parts.of(config)
-    native = hardware.choose(config.trainer.accelerator, variant.precision, variant.memory_format)
-    native = native.suited_to(parts.model)
+    parts = parts or Parts.of(config)
+    native = native_of(config, parts, variant)
     hardware.keep_freed_memory(native.device)
     model = parts.model.to(native.device).to(memory_format=native.memory_format)
     if variant.implementation:
@@ -116,6 +125,14 @@ def best(config: DictConfig, watch: Watch, variant: Variant | None = None) -> It
     yield from _train(parts, forward, optimizer, _epochs(parts, native.device), native, watch)
 
 
+def native_of(config: DictConfig, parts: Parts, variant: Variant | None = None) -> hardware.Native:
+    """How the best loop computes: as the configuration says, unless the variant says otherwise."""
+    trainer, variant = config.trainer, variant or Variant()
+    precision = trainer.precision if variant.precision == "auto" else variant.precision
+    layout = trainer.memory_format if variant.memory_format == "auto" else variant.memory_format
+    return hardware.choose(trainer.accelerator, precision, layout).suited_to(parts.model)
+
+
 def _epochs(parts: Parts, device: str) -> Iterator[BatchLoader]:
     """Batches made on the device, for each epoch."""
     loader = parts.data.train_dataloader().to(torch.device(device))
@@ -134,10 +151,15 @@ def _train(
 ) -> Iterator[Tensor]:
     weights = list(parts.model.parameters())
     loss_of, grad_clip = parts.loss, parts.grad_clip
+    by_step, by_epoch = _schedulers(parts, optimizer)
+    if parts.slow:
+        parts.slow.begin()
     watch.wait(native)
     for epoch, batches in enumerate(epochs):
+        for scheduler in by_epoch if epoch else ():
+            scheduler.step()
         for index, (images, labels) in enumerate(batches):
-            watch.begin(epoch, index)
+            watch.begin(epoch, index, parts.seed)
             loss = loss_of(forward(images), labels)
             watch.mark("forward")
             optimizer.zero_grad()
@@ -146,51 +168,59 @@ def _train(
             if grad_clip:
                 nn.utils.clip_grad_norm_(weights, grad_clip)
             optimizer.step()
+            for scheduler in by_step:
+                scheduler.step()
+            if parts.slow:
+                parts.slow.update()
             watch.mark("optimizer")
             yield loss
 
 
-class _PILImages(Dataset[tuple[Tensor, int]]):
-    """Images as torchvision's data sets return them."""
-
-    def __init__(self, data: LabelledImages, transform: Callable[[Any], Tensor]) -> None:
-        self.images = data.images.numpy()
-        self.labels = data.labels.tolist()
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
-        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+def _schedulers(parts: Parts, optimizer: Optimizer) -> tuple[list[LRScheduler], list[LRScheduler]]:
+    """The scheduler, among those that follow each step or each epoch; neither has a plateau, which needs a metric."""
+    if parts.schedule is None:
+        return [], []
+    scheduler = make_scheduler(parts.schedule["scheduler"], optimizer)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        return [], []
+    return ([scheduler], []) if parts.schedule["interval"] == "step" else ([], [scheduler])
 
 
-class _Order(Sampler[int]):
-    """Each epoch's order of the images, the same as in the other loops."""
+class SlowWeights:
+    """Lookahead by hand: its formula, without Lightning.
 
-    def __init__(self, loader: BatchLoader) -> None:
-        self.loader = loader
-        self.epoch = 0
+    Args:
+        model: Whose weights are fast.
+        settings: Its numbers.
+        steps: Of the whole run.
+    """
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.loader.order(self.epoch).tolist())
+    def __init__(self, model: nn.Module, settings: Lookahead, steps: int) -> None:
+        self.model, self.settings, self.steps, self.step = model, settings, steps, 0
+        self._slow: list[Tensor] | None = None
 
-    def __len__(self) -> int:
-        return len(self.loader.data.labels)
+    def begin(self) -> None:
+        """Begin with the initial weights, unless the start is later."""
+        self._slow = None if self.settings.start else [each.clone() for each in self._fast()]
 
+    def update(self) -> None:
+        """Count a step, and every few of them move the slow weights and return to them."""
+        self.step += 1
+        progress = self.step / self.steps
+        if self.step % self.settings.every:
+            return
+        if self._slow is None:
+            self._slow = [each.clone() for each in self._fast()] if progress >= self.settings.start else None
+            return
+        share = 1 - (1 - self.settings.alpha) * progress**self.settings.power
+        for slow, fast in zip(self._slow, self._fast(), strict=True):
+            fast.copy_(slow.lerp_(fast, share))
 
-def _pil_transform(config: DictConfig) -> Callable[[Any], Tensor]:
-    """Torchvision's transforms of an image for the option `augment`; raises `ValueError` if the report has none."""
-    name = str(config.augment.get("_target_", "")).rpartition(".")[2]
-    crop_and_flip = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
-    known: dict[str, list[Any]] = {
-        "identity": [],
-        "flip_crop": crop_and_flip,
-        "randaugment": [*crop_and_flip, transforms.RandAugment()],
-    }
-    if name not in known:
-        raise UsageError(f"augment={name}: the report's loop knows {', '.join(known)}")
-    to_numbers = [transforms.ToTensor(), transforms.Normalize(list(config.data.mean), list(config.data.std))]
-    return transforms.Compose([*known[name], *to_numbers])
+    def finish(self) -> None:
+        """Replace the weights by the slow ones."""
+        for slow, fast in zip(self._slow or (), self._fast() if self._slow else (), strict=True):
+            fast.copy_(slow)
+
+    def _fast(self) -> list[Tensor]:
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        return [each.detach() for each in tensors if each.is_floating_point()]

@@ -30,11 +30,18 @@ class Turns(Checkpoint):
     """Takes turns with the other loops.
 
     A `Checkpoint` for Lightning, so that it is called after everything else in a step.
+
+    Args:
+        watch: Gives the turns.
+        whole: Time what is done between two epochs, except validation, and go on after the last step.
     """
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, whole: bool = False) -> None:
         self.watch = watch
+        self.whole = whole
         self.profiler = Phases(watch)
+        self.images = 0
+        self.validation_seconds = self._validation_began = self.ended = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Wait for the first turn."""
@@ -43,11 +50,27 @@ class Turns(Checkpoint):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Leave out what is done between two epochs: validation, checkpoints."""
-        if trainer.current_epoch > 0:
+        if trainer.current_epoch > 0 and not self.whole:
             self.watch.leave_out()
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Note when it begins."""
+        self._validation_began = self.watch.now()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Leave it out of the steps' time."""
+        if self.whole:
+            self.validation_seconds += self.watch.leave_out(self._validation_began)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """End the last turn."""
+        if self.whole:
+            self.watch.finish()
+            self.ended = self.watch.now()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count a step, and wait for the next turn if one is over."""
+        self.images += len(batch[1])
         self.watch.end(pl_module.step_loss)
         self._choose_profiler(trainer)
 

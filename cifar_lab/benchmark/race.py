@@ -1,21 +1,16 @@
-"""Loops side by side: processes of which one runs at a time, in turns."""
+"""Loops that train the same network, in turns."""
 
-import multiprocessing
 import os
-import signal
-import statistics
-import sys
-import tempfile
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from cifar_lab.benchmark.watch import Over, Turn, Watch, shares
-from cifar_lab.machine.exit_codes import UsageError
+from cifar_lab.benchmark.budget import MOST_STEPS, Budget, Turns, check_steps, fitting
+from cifar_lab.benchmark.processes import LoopProcess, started
+from cifar_lab.benchmark.watch import Turn, Watch, shares
 
 LOOPS = ("report", "plain", "best", "train")
 
@@ -32,9 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 # Batches that the report's workers have prepared while the others ran: two each, and one on its way.
 _SKIPPED = {"report": 5}
 CHECK_STEPS = 8
-_MOST_STEPS = 200
-_MOST_IMAGES = 50_000
-_ENDING_SECONDS = 20
+_MOST_IMAGES = 25_000  # each process makes its own, half a second of a core for a thousand
 
 
 @dataclass(frozen=True)
@@ -61,106 +54,65 @@ class Measured:
     memory_bytes: int = 0  # peak memory, of the GPU or of the process
 
 
-def race(contest: Contest) -> list[Measured]:
+def race(contest: Contest, budget: Budget) -> list[Measured]:
     """Check that the loops train alike, then time them in turns.
 
-    Every loop has a process of its own, stopped while others take their turns, so that all meet the same machine.
+    Every loop has a process of its own, stopped while others take their turns, so that all meet the same machine. In a
+    budget's time there are fewer and smaller turns, and fewer steps of the check.
 
     Raises:
         ValueError: A loop cannot train what the contest says, in one line.
     """
     measured = [Measured(name) for name in contest.loops]
-    for one in measured:
-        with _started(contest, [one], check=True) as (process,):
-            one.losses = process.take(Turn(CHECK_STEPS, skipped=0))["losses"]
-    with _started(contest, measured) as processes:
-        steps = _steps(contest, processes)
-        for number in range(contest.rounds):
-            # Each round begins with another loop, so that none always follows the same one.
-            first = number % len(processes)
-            for process in [*processes[first:], *processes[:first]]:
-                result = process.take(Turn(steps, process.skipped))
-                process.measured.seconds_per_step.append(result["seconds"] / steps)
-        for process in processes:
-            result = process.take(Turn(steps, process.skipped, in_phases=True))
-            process.measured.phases = shares(result["seconds"], result["phases"])
-            process.measured.memory_bytes = result["memory"]
+    budget.say("starting its loops")
+    with _started(contest, check=True) as processes:
+        first = [process.take(Turn(1, skipped=0)) for process in processes]
+        more = check_steps([one["seconds"] for one in first], CHECK_STEPS, budget.left()) - 1
+        for one, process, result in zip(measured, processes, first, strict=True):
+            budget.say(f"checking that {one.name} trains as the others do")
+            one.losses = [*result["losses"], *process.take(Turn(more, skipped=0))["losses"]]
+    with _started(contest) as processes:
+        _take_turns(contest, dict(zip(processes, measured, strict=True)), budget)
     return measured
 
 
-def _steps(contest: Contest, processes: Sequence["_Process"]) -> int:
-    """Steps of a turn, by the median loop's seconds per step."""
-    seconds = statistics.median(process.take(Turn(2, process.skipped))["seconds"] / 2 for process in processes)
-    return min(_MOST_STEPS, max(2, round(contest.seconds / seconds)))
+def _take_turns(contest: Contest, measured: Mapping[LoopProcess, Measured], budget: Budget) -> None:
+    processes = list(measured)
+    per_step = [process.take(Turn(1, skipped=1))["seconds"] for process in processes]
+    skipped = [_SKIPPED.get(process.name, 1) for process in processes]
+    turns = fitting(per_step, skipped, contest.rounds, contest.seconds, budget.left())
+    longest = 0.0  # seconds of a round
+    for number in range(turns.rounds):
+        budget.say(f"round {number + 1} of {turns.rounds}")
+        began = time.monotonic()
+        # Each round begins with another loop, so that none always follows the same one.
+        first = number % len(processes)
+        for process in [*processes[first:], *processes[:first]]:
+            result = process.take(_turn(turns, process))
+            measured[process].seconds_per_step.append(result["seconds"] / turns.steps)
+        longest = max(longest, time.monotonic() - began)
+        if budget.left() < 2 * longest:  # the last one times the parts of a step
+            break
+    for process, one in measured.items():
+        one.precision, one.memory_format = process.precision, process.memory_format
+        result = process.take(_turn(turns, process, in_phases=True))
+        one.phases = shares(result["seconds"], result["phases"])
+        one.memory_bytes = result["memory"]
 
 
-class _Process:
-    """A loop's process, stopped except for its turns."""
-
-    def __init__(self, contest: Contest, measured: Measured, check: bool, folder: Path) -> None:
-        self.measured = measured
-        self.skipped = _SKIPPED.get(measured.name, 1)
-        folder.mkdir()
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        arguments = (measured.name, _command(contest, check), check, theirs, folder)
-        self._process = context.Process(target=_work, args=arguments)
-        self._process.start()
-        theirs.close()
-        how = self._receive()
-        measured.precision, measured.memory_format = how["precision"], how["memory_format"]
-        self._signal(signal.SIGSTOP)
-
-    def take(self, turn: Turn) -> dict[str, Any]:
-        """Let it take a turn; return its measurements."""
-        self._signal(signal.SIGCONT)
-        self._connection.send(turn)
-        result = self._receive()
-        self._signal(signal.SIGSTOP)
-        return result
-
-    def end(self) -> None:
-        """End it and its workers, by force if it does not end itself."""
-        with suppress(OSError):
-            self._signal(signal.SIGCONT)
-            self._connection.send(None)
-            self._process.join(_ENDING_SECONDS)
-        with suppress(OSError):
-            self._signal(signal.SIGKILL)
-        self._process.join()
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process.pid is not None
-        os.killpg(self._process.pid, number)
-
-    def _receive(self) -> dict[str, Any]:
-        try:
-            received: dict[str, Any] = self._connection.recv()
-        except EOFError:
-            raise UsageError(f"{self.measured.name}: its process has ended") from None
-        if "refused" in received:
-            raise UsageError(f"{self.measured.name}: {received['refused']}")
-        if "traceback" in received:
-            raise RuntimeError(f"{self.measured.name}: {received['traceback']}")
-        return received
+def _turn(turns: Turns, process: LoopProcess, in_phases: bool = False) -> Turn:
+    skipped = _SKIPPED.get(process.name, 1) if turns.skips else 0
+    return Turn(turns.steps, skipped, in_phases)
 
 
-@contextmanager
-def _started(contest: Contest, measured: Sequence[Measured], check: bool = False) -> Iterator[list[_Process]]:
-    processes: list[_Process] = []
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            for number, one in enumerate(measured):
-                processes.append(_Process(contest, one, check, Path(folder) / str(number)))
-            yield processes
-        finally:
-            for process in processes:
-                process.end()
+def _started(contest: Contest, check: bool = False) -> AbstractContextManager[list[LoopProcess]]:
+    return started([(name, training_words(contest, check)) for name in contest.loops], _train, seeded=check)
 
 
-def _command(contest: Contest, check: bool) -> list[str]:
+def training_words(contest: Contest, check: bool = False) -> list[str]:
+    """Words for `cifar_lab.train`, on synthetic images."""
     # Enough images for all turns to lie in one epoch, up to a limit.
-    images = contest.batch_size * (CHECK_STEPS if check else (contest.rounds + 3) * (_MOST_STEPS + 5))
+    images = contest.batch_size * (CHECK_STEPS if check else (contest.rounds + 3) * (MOST_STEPS + 5))
     return [
         *contest.command,
         *(f"batch_size={contest.batch_size}", "epochs=1000", "protocol=report"),
@@ -169,26 +121,8 @@ def _command(contest: Contest, check: bool) -> list[str]:
     ]
 
 
-def _work(name: str, command: Sequence[str], check: bool, connection: Connection, folder: Path) -> None:
-    """Train in a process group of its own, which the data's workers join."""
-    from torch import OutOfMemoryError
-
-    os.setsid()
+def _train(name: str, command: Sequence[str], watch: Watch, folder: Path) -> None:
     os.chdir(folder)
-    with (folder / "printed.txt").open("w") as printed:
-        os.dup2(printed.fileno(), sys.stdout.fileno())
-        os.dup2(printed.fileno(), sys.stderr.fileno())
-        try:
-            _train(name, command, Watch(connection, check))
-        except Over:
-            pass
-        except (UsageError, OutOfMemoryError) as error:
-            connection.send({"refused": str(error)})
-        except BaseException:
-            connection.send({"traceback": traceback.format_exc()})
-
-
-def _train(name: str, command: Sequence[str], watch: Watch) -> None:
     if name == "train":
         from cifar_lab.benchmark.ours import ours
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,11 +56,12 @@ class Watch:
         """Whether this turn asks for the parts of a step."""
         return self._turn is not None and self._turn.in_phases
 
-    def leave_out(self) -> None:
-        """Leave out the time since the last step."""
-        between = self.now() - self._ended
+    def leave_out(self, since: float | None = None) -> float:
+        """Leave out the time since a moment, by default the last step's end; return it, in seconds."""
+        between = self.now() - (self._ended if since is None else since)
         self._started += between
         self._marked += between
+        return between
 
     def wait(self, native: hardware.Native) -> None:
         """Send how the loop computes, and wait for its first turn."""
@@ -67,11 +69,11 @@ class Watch:
         self._connection.send({"precision": native.precision, "memory_format": native.layout})
         self._take_turn()
 
-    def begin(self, epoch: int, index: int) -> None:
-        """The batch `index` of an epoch is there."""
+    def begin(self, epoch: int, index: int, seed: int) -> None:
+        """The batch `index` of an epoch of a run with this seed is there."""
         self.mark("data")
         if self._seeded:
-            seed_draws(0, epoch, index, torch.device(self._device))
+            seed_draws(seed, epoch, index, torch.device(self._device))
 
     def mark(self, phase: str) -> None:
         """Count the time since the last mark to this phase."""
@@ -98,12 +100,25 @@ class Watch:
         if self._done == self._turn.skipped:
             self._start()
         elif self._done == self._turn.skipped + self._turn.steps:
-            seconds = self.now() - self._started
-            losses = torch.stack(self._losses).tolist()
-            memory = hardware.peak_memory_bytes(self._device)
-            self._connection.send({"seconds": seconds, "losses": losses, "memory": memory, "phases": self._phases})
+            self._send()
             self._take_turn()
         self._ended = time.perf_counter()
+
+    def finish(self) -> None:
+        """End a turn, however few its steps are, in which training has ended, and wait to go on to its tests."""
+        self._send(is_over=True)
+        self._connection.recv()
+
+    def send(self, result: Mapping[str, Any]) -> None:
+        """Send what came of the training after its last turn."""
+        self._connection.send(dict(result))
+
+    def _send(self, is_over: bool = False) -> None:
+        seconds = self.now() - self._started
+        losses = torch.stack(self._losses).tolist() if self._losses else []
+        memory = hardware.peak_memory_bytes(self._device)
+        measured = {"seconds": seconds, "losses": losses, "memory": memory, "phases": self._phases}
+        self._connection.send({**measured, "is_over": is_over})
 
     def _take_turn(self) -> None:
         self._turn = self._connection.recv()

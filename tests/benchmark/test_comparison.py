@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cifar_lab.benchmark import comparison as module
+from cifar_lab.benchmark.budget import Budget
 from cifar_lab.benchmark.comparison import Comparison
 from cifar_lab.benchmark.race import VARIANTS, Contest, Measured
 
@@ -51,11 +52,25 @@ def test_a_loop_is_astray_beyond_its_precisions_rounding(comparison: Comparison)
 def test_a_network_is_compared_by_its_work_and_by_what_the_host_does_at_best(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MATMUL_SIZES", (8,))
     monkeypatch.setattr(module, "_MATMUL_SECONDS", 0.01)
-    monkeypatch.setattr(module, "race", lambda contest: [Measured(name, "32-true") for name in contest.loops])
+    monkeypatch.setattr(module, "race", lambda contest, budget: [Measured(name, "32-true") for name in contest.loops])
     host = module.describe_host()
     assert min(host["matmul_flops"].values()) > 0
-    compared = module.compare("vgg_a", ["model.stages=[[2],[2]]", "model.hidden=2"], 8, 1, 0.01, host, variants=True)
+    contest = module.contest_of("vgg_a", ["model.stages=[[2],[2]]", "model.hidden=2"], 8, 1, 0.01, variants=True)
+    compared = module.compare(contest, host, Budget(60, 1))
     assert compared.title == "model=vgg_a bn=true model.stages=[[2],[2]] model.hidden=2 batch_size=8"
     assert [one.name for one in compared.measured] == ["best", *VARIANTS]
     # Convolutions of 3 and 2 channels at 32x32 and 16x16, then three linear layers; a product is two operations.
     assert compared.flops_per_image == 2 * (27 * 2 * 1024 + 18 * 2 * 256 + 128 * 2 + 2 * 2 + 2 * 10)
+
+
+def test_what_is_typed_takes_precedence_over_a_networks_own_words() -> None:
+    assert module.contest_of("speed_cnn", ["optimizer=adam"], 8, 1, 0.01).command == (
+        "model=speed_cnn",
+        "optimizer=adam",
+    )
+
+
+def test_an_augmentation_without_pil_transforms_is_refused_before_anything_starts() -> None:
+    with pytest.raises(ValueError, match=r"augment=MixUp: .*identity"):
+        module.contest_of("cnn", ["augment=mixup"], 8, 1, 0.01)
+    module.contest_of("cnn", ["augment=mixup"], 8, 1, 0.01, variants=True)  # without the report's loop

@@ -6,7 +6,9 @@ from multiprocessing import forkserver
 
 import pytest
 
-from cifar_lab.benchmark import race as module
+from cifar_lab.benchmark import budget
+from cifar_lab.benchmark import race as race_module
+from cifar_lab.benchmark.budget import Budget
 from cifar_lab.benchmark.race import CHECK_STEPS, Contest, race
 from tests.conftest import CHECKOUT
 
@@ -16,7 +18,8 @@ WORDS = ("model.filters=[2,2,2]", "trainer=cpu")
 @pytest.fixture
 def forks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes are forked where everything is imported."""
-    monkeypatch.setattr(module, "_MOST_STEPS", 4)
+    monkeypatch.setattr(budget, "MOST_STEPS", 4)
+    monkeypatch.setattr(race_module, "MOST_STEPS", 4)
     get_context = multiprocessing.get_context
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: get_context("forkserver"))
     multiprocessing.set_forkserver_preload(["tests.preloaded"])
@@ -26,11 +29,12 @@ def forks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_loop_that_cannot_run_is_named(forks: None) -> None:
     with pytest.raises(ValueError, match=r"plain: .*\b2\b"):
-        race(Contest(("model.filters=[2,2]",), batch_size=8, loops=("plain",), rounds=1))
+        race(Contest(("model.filters=[2,2]",), batch_size=8, loops=("plain",), rounds=1), Budget(60, 1))
 
 
 def test_processes_take_turns_and_end(forks: None) -> None:
-    for measured in race(Contest(WORDS, batch_size=8, loops=("plain", "best"), rounds=2, seconds=0.01)):
+    contest = Contest(WORDS, batch_size=8, loops=("plain", "best"), rounds=2, seconds=0.01)
+    for measured in race(contest, Budget(600, 1)):
         assert len(measured.seconds_per_step) == 2
         assert min(measured.seconds_per_step) > 0
         assert len(measured.losses) == CHECK_STEPS

@@ -1,0 +1,59 @@
+"""The report's way to a batch: torchvision's transforms, image by image."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from torchvision import transforms
+
+from cifar_lab.data.images import LabelledImages
+from cifar_lab.data.loader import BatchLoader
+from cifar_lab.machine.exit_codes import UsageError
+
+
+class PILImages(Dataset[tuple[Tensor, int]]):
+    """Images as torchvision's data sets return them."""
+
+    def __init__(self, data: LabelledImages, transform: Callable[[Any], Tensor]) -> None:
+        self.images = data.images.numpy()
+        self.labels = data.labels.tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+
+
+class Order(Sampler[int]):
+    """Each epoch's order of the images, the same as in the other loops."""
+
+    def __init__(self, loader: BatchLoader) -> None:
+        self.loader = loader
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.loader.order(self.epoch).tolist())
+
+    def __len__(self) -> int:
+        return len(self.loader.data.labels)
+
+
+def pil_transforms(config: DictConfig) -> Callable[[Any], Tensor]:
+    """Torchvision's transforms of an image for the option `augment`; raises `ValueError` if the report has none."""
+    name = str(config.augment.get("_target_", "")).rpartition(".")[2]
+    crop_and_flip = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+    known: dict[str, list[Any]] = {
+        "identity": [],
+        "flip_crop": crop_and_flip,
+        "randaugment": [*crop_and_flip, transforms.RandAugment()],
+    }
+    if name not in known:
+        raise UsageError(f"augment={name}: the report's loop knows {', '.join(known)}")
+    to_numbers = [transforms.ToTensor(), transforms.Normalize(list(config.data.mean), list(config.data.std))]
+    return transforms.Compose([*known[name], *to_numbers])

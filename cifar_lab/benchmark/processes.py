@@ -1,0 +1,111 @@
+"""Loops side by side: processes of which one runs at a time, in turns."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from cifar_lab.benchmark.watch import Over, Turn, Watch
+from cifar_lab.machine.exit_codes import UsageError
+
+# Trains by a loop's name and the words of a command line, in turns of the watch; may write into the folder.
+Train = Callable[[str, Sequence[str], Watch, Path], None]
+_ENDING_SECONDS = 20
+
+
+class LoopProcess:
+    """A loop's process, stopped except for its turns."""
+
+    def __init__(self, name: str, words: Sequence[str], train: Train, seeded: bool, folder: Path) -> None:
+        self.name = name
+        self.precision = self.memory_format = ""
+        folder.mkdir()
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(name, words, train, seeded, theirs, folder))
+        self._process.start()
+        theirs.close()
+
+    def wait(self) -> None:
+        """Wait until it could take a turn, and stop it."""
+        how = self._receive()
+        self.precision, self.memory_format = how["precision"], how["memory_format"]
+        self._signal(signal.SIGSTOP)
+
+    def take(self, turn: Turn | None) -> dict[str, Any]:
+        """Let it take a turn, or with None what it does after its last one; return its measurements."""
+        self._signal(signal.SIGCONT)
+        self._connection.send(turn)
+        result = self._receive()
+        self._signal(signal.SIGSTOP)
+        return result
+
+    def end(self) -> None:
+        """End it and its workers, by force if it does not end itself."""
+        with suppress(OSError):
+            self._signal(signal.SIGCONT)
+            self._connection.send(None)
+            self._process.join(_ENDING_SECONDS)
+        with suppress(OSError):
+            self._signal(signal.SIGKILL)
+        self._process.join()
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process.pid is not None
+        os.killpg(self._process.pid, number)
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            received: dict[str, Any] = self._connection.recv()
+        except EOFError:
+            raise UsageError(f"{self.name}: its process has ended") from None
+        if "refused" in received:
+            raise UsageError(f"{self.name}: {received['refused']}")
+        if "traceback" in received:
+            raise RuntimeError(f"{self.name}: {received['traceback']}")
+        return received
+
+
+@contextmanager
+def started(loops: Sequence[tuple[str, Sequence[str]]], train: Train, seeded: bool) -> Iterator[list[LoopProcess]]:
+    """Start a process for each loop, a name and words, all at once; yields them when each could take a turn.
+
+    Raises:
+        ValueError: A loop cannot train its words, in one line.
+    """
+    processes: list[LoopProcess] = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for number, (name, words) in enumerate(loops):
+                processes.append(LoopProcess(name, words, train, seeded, Path(folder) / str(number)))
+            for process in processes:
+                process.wait()
+            yield processes
+        finally:
+            for process in processes:
+                process.end()
+
+
+def _work(name: str, words: Sequence[str], train: Train, seeded: bool, connection: Connection, folder: Path) -> None:
+    """Train in a process group of its own, which the data's workers join."""
+    from torch import OutOfMemoryError
+
+    os.setsid()
+    with (folder / "printed.txt").open("w") as printed:
+        os.dup2(printed.fileno(), sys.stdout.fileno())
+        os.dup2(printed.fileno(), sys.stderr.fileno())
+        try:
+            train(name, words, Watch(connection, seeded), folder)
+        except Over:
+            pass
+        except (UsageError, OutOfMemoryError) as error:
+            connection.send({"refused": str(error)})
+        except BaseException:
+            connection.send({"traceback": traceback.format_exc()})
