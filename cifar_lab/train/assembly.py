@@ -49,17 +49,20 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
     model = build(config.model)
     if hasattr(model, "fit_to"):  # initial weights that depend on the data
         model.fit_to(datamodule.training_images(_FITTED_TO))
-    return Classifier(
+    steps = total_steps(config, datamodule)
+    classifier = Classifier(
         model,
         _make_loss(config, datamodule),
         build_optimizer(config.optimizer),
-        build_scheduler(config.scheduler, total_steps(config, datamodule), config.epochs),
+        build_scheduler(config.scheduler, steps, config.epochs),
         num_classes=num_classes,
         l1=config.l1,
         grad_clip=config.grad_clip,
         memory_format=native.memory_format,
         seed=config.seed,
     )
+    classifier.total_steps = steps
+    return classifier
 
 
 def _make_loss(config: DictConfig, datamodule: InMemoryDataModule) -> Any:

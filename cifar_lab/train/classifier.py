@@ -81,6 +81,7 @@ class Classifier(L.LightningModule):
         self._weight = 1.0
         self.validated, self.follows_schedule = False, True
         self.epoch_batches: int | None = None  # of an epoch that is not whole
+        self.total_steps: int | None = None  # of the run; Lightning's estimate is of whole epochs
         self.step_lr = float("nan")
         self.step_loss = self.grad_norm = self.first_conv_grad_norm = torch.tensor(float("nan"))
         convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.requires_grad)

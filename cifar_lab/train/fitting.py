@@ -14,14 +14,7 @@ from cifar_lab.config import build, class_names, resolved
 from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.machine import hardware, provenance, ranks
 from cifar_lab.runs import Run, float32_digits, read_checkpoint, weights_name
-from cifar_lab.train.assembly import (
-    describe,
-    make_callbacks,
-    make_classifier,
-    make_logger,
-    total_steps,
-    trainer_options,
-)
+from cifar_lab.train.assembly import describe, make_callbacks, make_classifier, make_logger, trainer_options
 from cifar_lab.train.attempt import Attempt, Work
 from cifar_lab.train.callbacks import SWA, AugmentedTest, CheckpointFiles, Stopping, Throughput
 from cifar_lab.train.classifier import Classifier
@@ -97,8 +90,6 @@ def _fit_and_test(
     callbacks = make_callbacks(config, attempt, throughput, averaging)
     options = trainer_options(config, native, attempt.turn)
     options["plugins"].append(CheckpointFiles(run))
-    if config.epochs % 1:  # for what asks Lightning how long the run is
-        options["max_steps"] = total_steps(config, datamodule)
     trainer = L.Trainer(**options, callbacks=callbacks, logger=logger or False)
     trainer.fit(classifier, datamodule, ckpt_path=attempt.checkpoint, weights_only=True)
     if averaging is not None and not throughput.has_trained:  # no epoch was left, so Lightning has not ended training

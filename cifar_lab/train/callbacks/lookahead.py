@@ -56,7 +56,7 @@ class Lookahead(WeightAveraging):
         if step == self._latest_update_step or step % self.every:
             return
         self._latest_update_step = step
-        progress = step / trainer.estimated_stepping_batches
+        progress = step / (getattr(pl_module, "total_steps", None) or trainer.estimated_stepping_batches)
         if self._has_begun:
             self._update(pl_module, 1 - (1 - self.alpha) * progress**self.power)
         elif progress >= self.start:
