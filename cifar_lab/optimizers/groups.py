@@ -22,7 +22,6 @@ class Grouped:
     left out. Parameters with the same settings share a group; the first group is that of the weights of convolutions
     and inner layers. With the defaults all are in one group, in the network's order.
 
-
     Raises:
         ValueError: `relative_lr` has another key or a negative rate; when called, the optimizer has no weight decay to
             change.

@@ -1,12 +1,13 @@
 """Muon for convolution filters."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.sgd import sgd
+
+from cifar_lab.optimizers.by_group import ByGroup
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _EPS = 1e-7
@@ -40,7 +41,7 @@ def orthogonalised(matrices: Tensor, steps: int) -> Tensor:
     return product @ matrices
 
 
-class Muon(Optimizer):
+class Muon(ByGroup):
     """Orthogonalised momentum for convolution filters, and Nesterov's SGD for all other parameters.
 
     A filter bank of shape `(out, in, height, width)` is scaled to the Frobenius norm `sqrt(out)`, then moves by `lr`
@@ -95,21 +96,12 @@ class Muon(Optimizer):
         ]
         super().__init__(groups, {**kinds[0], "foreach": foreach})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Take one step; returns what `closure`, if given, returned."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            if group["orthogonal"]:
-                for weight in weights:
-                    self._step_filters(weight, group)
-            elif weights:
-                self._step_rest(weights, group)
-        return loss
+    def _step_group(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        if group["orthogonal"]:
+            for weight in weights:
+                self._step_filters(weight, group)
+        elif weights:
+            self._step_rest(weights, group)
 
     def _step_filters(self, weight: Tensor, group: dict[str, Any]) -> None:
         assert weight.grad is not None

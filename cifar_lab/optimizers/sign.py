@@ -1,14 +1,15 @@
 """Sign-based optimizers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from cifar_lab.optimizers.by_group import ByGroup
 
 
-class SignSGD(Optimizer):
+class SignSGD(ByGroup):
     """The report's SignSGD: momentum over the signs of the gradients.
 
     `buffer = momentum * buffer + (1 - momentum) * sign(gradient + weight_decay * weight)`, then
@@ -43,24 +44,15 @@ class SignSGD(Optimizer):
             raise ValueError(f"momentum={momentum} lies outside [0, 1)")
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "foreach": foreach})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Take one step; returns what `closure`, if given, returned."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
+    def _step_group(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        if group["foreach"] in (None, True):
+            self._step(weights, group)
+        else:
             for weight in weights:
-                if not self.state[weight]:
-                    self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-            if group["foreach"] in (None, True):
-                self._step(weights, group)
-            else:
-                for weight in weights:
-                    self._step([weight], group)
-        return loss
+                self._step([weight], group)
 
     def _step(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         if not weights:
