@@ -47,10 +47,15 @@ def flip_crop(images: Tensor, generator: torch.Generator, padding: int = 4, refl
         images: uint8 `(B, H, W, 3)`.
         generator: A CPU generator.
         padding: Pixels on each side; offsets are uniform on 0 to 2 * padding.
-        reflect: Pad by reflection instead of black.
+        reflect: Pad by reflection instead of with black pixels.
     """
     offsets = torch.randint(2 * padding + 1, (2, len(images)), generator=generator)
     flipped = torch.rand(len(images), generator=generator) < 0.5
+    return _moved(images, offsets, flipped, padding, reflect)
+
+
+def _moved(images: Tensor, offsets: Tensor, flipped: Tensor, padding: int, reflect: bool) -> Tensor:
+    """Crop at offsets int64 `(2, B)`, then flip where `(B,)` is true, or 1; both are drawn on the CPU."""
     tops, lefts, mirrored = to_device(torch.cat([offsets, flipped[None]]), images.device)
     return flip(crop(images, tops, lefts, padding, reflect), mirrored)
 
@@ -64,7 +69,7 @@ class AlternatingFlip:
 
     Args:
         padding: Largest translation in pixels along each axis.
-        reflect: Pad by reflection, as the paper does, instead of black.
+        reflect: Pad by reflection, as in the paper, instead of with black pixels.
         brightness: Largest change of an image's brightness, a fraction.
         contrast: Largest change of its contrast, a fraction.
     """
@@ -79,8 +84,7 @@ class AlternatingFlip:
         """Change uint8 images `(B, H, W, 3)`; `generator` draws translations and colours."""
         offsets = torch.randint(2 * self.padding + 1, (2, len(images)), generator=generator)
         flipped = _first_flips(visit.seed, visit.num_images)[visit.indices] ^ (visit.epoch % 2)
-        tops, lefts, mirrored = to_device(torch.cat([offsets, flipped[None]]), images.device)
-        moved = flip(crop(images, tops, lefts, self.padding, self.reflect), mirrored)
+        moved = _moved(images, offsets, flipped, self.padding, self.reflect)
         return jitter(moved, generator, self.brightness, self.contrast)
 
 
