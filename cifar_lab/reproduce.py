@@ -23,7 +23,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.report.published import Row, Scale, tables
 from cifar_lab.runs import Archive, find_runs
-from cifar_lab.runs.fingerprints import fingerprint
+from cifar_lab.runs.fingerprints import fingerprint, train_size
 from cifar_lab.terminal.command import run_command
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ class Planned:
     @property
     def train_size(self) -> int:
         """Training images of an epoch."""
-        data = self.config["data"]
-        available = data.get("num_train", 50_000)
-        return min(available - round(data["val_fraction"] * available), data["train_size"] or available)
+        return train_size(self.config["data"])
 
     def seconds(self, speed: "Speed") -> float:
         """About how long it still takes."""

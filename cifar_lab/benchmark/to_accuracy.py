@@ -23,12 +23,13 @@ from cifar_lab.engines.handover import clock
 from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Archive, replacing
+from cifar_lab.runs.fingerprints import train_size
 from cifar_lab.table.curves import epochs_to
 from cifar_lab.terminal.printing import print_table
 from cifar_lab.train.cost import Speed, measure
 
-# Test accuracy in percent that a recipe reaches, if its file sets no `published`.
-_REACHES = {"fast_91": 91.6, "fast_94": 94.0, "fast_96": 96.0}
+# Test accuracy in percent that a recipe is made for, if its file sets no `published`.
+_AIMS = {"fast_91": 91.6, "fast_94": 94.0, "fast_96": 96.0}
 _REFERENCE = ["experiment=best_cnn", "protocol=report"]
 _TURN_SECONDS = 10.0
 CHECK_STEPS = 8
@@ -42,7 +43,7 @@ def recipe_for(target: float) -> str:
     """
     names = sorted(option.name for option in options("experiment") if option.name.startswith("fast_"))
     own = {name: composed([f"experiment={name}"])["published"] for name in names}
-    reaches = {name: _REACHES.get(name, 0.0) if own[name] is None else 100 * own[name] for name in names}
+    reaches = {name: _AIMS.get(name, 0.0) if own[name] is None else 100 * own[name] for name in names}
     for name, accuracy in sorted(reaches.items(), key=lambda one: one[1]):
         if accuracy >= target:
             return f"experiment={name}"
@@ -76,8 +77,7 @@ class Race:
         self.config = composed(words)
         self.speed: Speed = measure(self.config)
         data = self.config["data"]
-        available = data.get("num_train", 50_000)
-        self.train_size = min(available - round(data["val_fraction"] * available), data["train_size"] or available)
+        self.train_size = train_size(data)
         self.test_size = data.get("num_test", 10_000)
         epochs, every = self.config["epochs"], self.config["trainer"]["check_val_every_n_epoch"] or 1
         self.training_seconds: float = epochs * self.train_size / self.speed.training

@@ -71,7 +71,7 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
     data = kept.get("data") or {}
     if data.pop("verify", True):  # the published images, wherever they are
         data.pop("root", None)
-    if data.get("train_size") is not None and data["train_size"] == _available(data):
+    if data.get("train_size") is not None and data["train_size"] == train_available(data):
         data["train_size"] = None
     _neutralise(kept, data)
     # null and 0 both switch clipping off, and 1 and 1.0 are one number.
@@ -171,10 +171,18 @@ def _device_count(devices: Any) -> int:
     return max(1, int(devices)) if isinstance(devices, int) or str(devices).isdecimal() else 1
 
 
-def _available(data: Mapping[str, Any]) -> int | None:
-    """How many training images the protocol leaves of our own data; None if not known."""
-    total = _CIFAR10_IMAGES if str(data.get("_target_")).endswith(".CIFAR10DataModule") else data.get("num_train")
+def train_available(data: Mapping[str, Any], unknown: int | None = None) -> int | None:
+    """Number of training images that the protocol leaves of our own data; `unknown` stands for other data's total."""
+    is_cifar10 = str(data.get("_target_")).endswith(".CIFAR10DataModule")
+    total = _CIFAR10_IMAGES if is_cifar10 else data.get("num_train", unknown)
     return None if total is None else total - round(data.get("val_fraction", 0) * total)
+
+
+def train_size(data: Mapping[str, Any]) -> int:
+    """Number of training images of an epoch, by the settings of the data; data from outside is taken to be as large."""
+    available = train_available(data, unknown=_CIFAR10_IMAGES)
+    assert available is not None
+    return min(available, data["train_size"] or available)
 
 
 def recorded(result: Mapping[str, Any]) -> dict[str, Any]:
