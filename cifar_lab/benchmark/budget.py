@@ -21,7 +21,7 @@ class Lines:
         self._printed = float("-inf")
 
     def say(self, text: str) -> None:
-        """Print a line, unless the last one is younger than two seconds, or twenty where there is no terminal."""
+        """Print a line, at most one every 2 s on a terminal and every 20 s elsewhere."""
         now = time.monotonic()
         if now - self._printed >= (_TERMINAL_SECONDS if sys.stderr.isatty() else _FILE_SECONDS):
             self._printed = now

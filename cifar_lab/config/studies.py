@@ -53,7 +53,7 @@ def options_of_axes(axes: Iterable[Override], overrides: Iterable[Override], loa
 
 
 def as_overrides(choice: str, written: Any, loader: Loader) -> list[Override]:
-    """What a file, chosen by `choice`, has under `axes:`, as if it was typed; raises `UsageError` if it is no axes."""
+    """Parse the `axes:` of the file that `choice` names like typed words; raises `UsageError` if they are not axes."""
     listed = written.values() if isinstance(written, dict) else ()
     if not listed or any(values in ([], "") or isinstance(values, dict) for values in listed):
         raise UsageError(

@@ -29,7 +29,7 @@ class Calibration(NamedTuple):
 
     ece: float  # expected calibration error with 15 bins of equal width (arXiv:1706.04599, equation 3), from 0 to 1
     nll: float  # negative log-likelihood, nats, the mean over images
-    # brier score (Brier 1950): the squared distance of the probabilities from the true class, summed over the classes
+    # Brier score (Brier 1950): the squared distance of the probabilities from the true class, summed over the classes
     # and averaged over images, from 0 to 2
     brier: float
 

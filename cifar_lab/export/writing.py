@@ -38,7 +38,7 @@ class Exported:
     kind: Format  # of file
     path: Path  # where it is, or would be without the problem
     takes: Input | None  # the input of a graph; None for weights
-    problem: str | None = None  # why there is no file; None if there is one
+    problem: str | None = None  # why the file could not be written, or None
     size: int = 0  # bytes
     sha256: str = ""  # of its content
     difference: float | None = None  # the largest difference of a logit

@@ -1,4 +1,4 @@
-"""The published report beside what was measured."""
+"""The published report compared with measured runs."""
 
 from cifar_lab.report.command import main, parameters, read, report
 

@@ -1,4 +1,4 @@
-"""The published report beside what was measured: `python -m cifar_lab.report outputs` writes `report/index.html`."""
+"""The published report compared with measured runs: `python -m cifar_lab.report outputs` writes `report/index.html`."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -107,7 +107,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The published report beside what was measured."""
+    """The published report compared with measured runs."""
 
     sections: tuple[Section, ...]  # the published tables with the full-length runs
     shortened: tuple[Section, ...] = ()  # tables of shorter runs, each of one length

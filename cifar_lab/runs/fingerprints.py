@@ -179,7 +179,7 @@ def train_available(data: Mapping[str, Any], unknown: int | None = None) -> int 
 
 
 def train_size(data: Mapping[str, Any]) -> int:
-    """Number of training images of an epoch, by the settings of the data; data from outside is taken to be as large."""
+    """Number of training images of an epoch, by the settings of the data; other data counts as CIFAR-10's 50,000."""
     available = train_available(data, unknown=_CIFAR10_IMAGES)
     assert available is not None
     return min(available, data["train_size"] or available)

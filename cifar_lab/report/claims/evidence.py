@@ -30,7 +30,7 @@ _TRAIN = "python -m cifar_lab.train"
 
 
 class Condition(NamedTuple):
-    """A condition of a claim: a number beside the bound between the two verdicts."""
+    """A condition of a claim: a number and the bound that separates the two verdicts."""
 
     distance: float  # from the bound, positive where the condition holds
     p: float | None  # two-sided, of a true distance of 0; None with too few runs for a test

@@ -175,7 +175,7 @@ def _told(ratios: Mapping[str, Estimate]) -> str:
 
 
 def _measured(told: Sequence[str], *of_groups: Group | None) -> str:
-    """What was measured, and which runs of each initialisation were left out, as they have diverged."""
+    """The measurements, and the runs of each initialisation that were left out because they diverged."""
     if not told:
         return NOT_MEASURED
     ended = [run for group in of_groups if group is not None for run in group.runs if run.record.has_ended]

@@ -32,7 +32,7 @@ class Part:
     frame: pd.DataFrame  # cells as they are shown
     differences: pd.DataFrame | None  # between its rows; None if none is tested
     described: str  # why rows are not tested, if some are not
-    losses: pd.DataFrame | None  # published mean training losses beside measured ones; None where none are published
+    losses: pd.DataFrame | None  # published and measured mean training losses; None if none are published
     pictures: Sequence[Picture]
 
 
