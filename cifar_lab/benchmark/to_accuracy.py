@@ -52,13 +52,13 @@ def recipe_for(target: float) -> str:
 
 
 def words_of(recipe: str, overrides: Sequence[str]) -> list[str]:
-    """The recipe's command line, checked: the report's protocol, unless another one is typed.
+    """The recipe's command line, checked: `protocol=last`, unless another one is typed.
 
     Raises:
         ValueError: It cannot be trained.
     """
     typed = [*recipe.split(), *overrides]
-    words = [*typed, *([] if any(word.startswith("protocol=") for word in typed) else ["protocol=report"])]
+    words = [*typed, *([] if any(word.startswith("protocol=") for word in typed) else ["protocol=last"])]
     plan_of(parsed(words))
     return words
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cifar_lab.config.devices import check_devices, device_notes
 from cifar_lab.machine.exit_codes import UsageError
-from cifar_lab.runs.labels import PROTOCOLS, holds_out
+from cifar_lab.runs.labels import LAST, PROTOCOLS, holds_out
 
 _LOW_PRECISIONS = ("bf16-true", "16-true")
 _SCALED_PRECISIONS = ("16-mixed", 16)
@@ -49,7 +49,7 @@ def check_together(config: Mapping[str, Any]) -> None:
 
 
 def _check_protocol(config: Mapping[str, Any]) -> None:
-    """The name and both shares say whether training images are held out, or the test set chooses the epoch."""
+    """The name and both shares say whether training images are held out, or none are."""
     protocol, held_out = config["protocol"], holds_out(config)
     if {PROTOCOLS.get(protocol["name"], held_out), bool(protocol["val_fraction"])} != {held_out}:
         told = f"protocol.name={protocol['name']} protocol.val_fraction={protocol['val_fraction']}"
@@ -113,6 +113,12 @@ def notes(config: Mapping[str, Any]) -> list[str]:
     final, lr = averaging.get("lr"), config["optimizer"].get("lr")
     if final and lr and final >= _LARGE_RATIO * lr:
         lines.append(f"averaging.lr={final} is {final / lr:.3g} times optimizer.lr={lr}")
+    watching = {
+        "scheduler": scheduler.get("lightning", {}),
+        **{f"callbacks.{k}": v for k, v in config["callbacks"].items()},
+    }
+    if config["protocol"]["name"] == LAST:
+        lines += [f"{part} watches the test set" for part, options in watching.items() if options.get("monitor")]
     return lines + device_notes(config)
 
 

@@ -27,7 +27,7 @@ Arrays = tuple[Tensor | np.ndarray, Tensor | np.ndarray]
 
 
 class InMemoryDataModule(L.LightningDataModule):
-    """Batches of images in memory, on the training device, under one of two protocols; subclasses load the images.
+    """Batches of images in memory, on the training device, divided by a protocol; subclasses load the images.
 
     Args:
         batch_size: Training images per batch, which the processes that train together share.
@@ -35,7 +35,7 @@ class InMemoryDataModule(L.LightningDataModule):
         mean: Per channel, subtracted from [0, 1] images.
         std: Per channel, divided by.
         val_fraction: Share of the training images held out, stratified, to choose the epoch; with 0 all images train
-            and the test set is the validation set too, as in the report.
+            and the test set is the validation set too.
         train_size: Number of training images, stratified, of those that the protocol leaves; None takes them all.
         split_seed: Varies which images are held out and taken.
         seed: Varies the order of the training images and their augmentation.

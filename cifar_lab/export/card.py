@@ -52,7 +52,7 @@ def write(
         "settings": _settings(trained),
         "facts": {**dict.fromkeys(_FACTS), **trained.facts},
         "data": None if data is None else data_name(str(data)),
-        "protocol": protocol if held_out is None else f"{protocol}: {protocol_words(held_out)}",
+        "protocol": protocol if held_out is None else f"{protocol}: {protocol_words(str(protocol), held_out)}",
         "held_out": held_out,
         "no_probabilities": NO_PROBABILITIES,
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),

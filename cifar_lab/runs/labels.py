@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+LAST = "last"  # the protocol that chooses no epoch
 _DATA_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic data"}
 _REPORT_NAMES = {"ELU": "eLU", "CrossEntropyLoss": "CrossEntropy", "SignSGD": "CustomSignSGD"}
-PROTOCOLS = {"holdout": True, "report": False}  # whether they hold training images out
+PROTOCOLS = {"holdout": True, "report": False, LAST: False}  # whether they hold training images out
 NO_PROBABILITIES = "trained by squared error: its logits are no log-probabilities, and their softmax no probabilities"
 
 
@@ -31,7 +32,7 @@ def protocol_name(config: Mapping[str, Any]) -> str:
     Runs of version 0.1 may be named after one of ours and hold out what the other does.
     """
     name = str(_setting(config, "protocol", "name") or "")
-    return name if name not in PROTOCOLS else "holdout" if holds_out(config) else "report"
+    return name if name not in ("holdout", "report") else "holdout" if holds_out(config) else "report"
 
 
 def _setting(config: Mapping[str, Any], group: str, name: str) -> Any:
@@ -39,8 +40,10 @@ def _setting(config: Mapping[str, Any], group: str, name: str) -> Any:
     return nested.get(name) if isinstance(nested, Mapping) else config.get(f"{group}.{name}")
 
 
-def protocol_words(held_out: bool) -> str:
-    """What chooses the epoch: images that are held out of training, or the test set."""
+def protocol_words(name: str, held_out: bool) -> str:
+    """What chooses the epoch under a protocol: images that are held out of training, the test set, or nothing."""
+    if name == LAST:
+        return "the last epoch's weights, no epoch chosen"
     if held_out:
         return "the epoch chosen on held-out training images, the test set read once"
     return "the epoch chosen on the test set, as in the report"
@@ -48,7 +51,7 @@ def protocol_words(held_out: bool) -> str:
 
 def val_label(held_out: bool) -> str:
     """The images of `val/*`."""
-    return "validation (held out)" if held_out else "test (report protocol)"
+    return "validation (held out)" if held_out else "test"
 
 
 def has_constant_rate(settings: Mapping[str, Any]) -> bool:

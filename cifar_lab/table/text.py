@@ -80,7 +80,7 @@ def facts(comparison: Comparison) -> list[str]:
     protocols = {(row.protocol, row.holds_out) for row in comparison.rows if row.finished}
     lines = [f"- data: {' and '.join(data)}, {images}"]
     lines += [f"- epochs: {epochs}"] if epochs else []
-    lines += [f"- protocol: {name}: {protocol_words(held)}" for name, held in protocols if len(protocols) == 1]
+    lines += [f"- protocol: {name}: {protocol_words(name, held)}" for name, held in protocols if len(protocols) == 1]
     devices = {_trained_on(result): None for result in comparison.results}
     return [*lines, f"- hardware: {'; '.join(devices)}"]
 

@@ -19,7 +19,7 @@ from cifar_lab.engines.handover import Turn
 from cifar_lab.machine import hardware, provenance, ranks
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import fingerprint
-from cifar_lab.runs.labels import holds_out
+from cifar_lab.runs.labels import LAST, holds_out
 from cifar_lab.train.attempt import Attempt, Work
 from cifar_lab.train.callbacks import LastEpoch, Progress, Recorder, Saving, Stopping, Throughput, batches_of_run, best
 from cifar_lab.train.classifier import Classifier
@@ -90,7 +90,7 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: Throughput,
     callbacks = [
         throughput,
         Recorder(run, throughput),
-        best(run),
+        None if config.protocol.name == LAST else best(run),
         saving,
         Stopping(attempt.interruption),
         None if isinstance(config.epochs, int) else LastEpoch(config.epochs),

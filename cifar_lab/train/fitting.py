@@ -14,6 +14,7 @@ from cifar_lab.config import build, class_names, resolved
 from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.machine import hardware, provenance, ranks
 from cifar_lab.runs import Run, float32_digits, read_checkpoint, weights_name
+from cifar_lab.runs.labels import LAST
 from cifar_lab.train.assembly import describe, make_callbacks, make_classifier, make_logger, trainer_options
 from cifar_lab.train.attempt import Attempt, Work
 from cifar_lab.train.callbacks import SWA, AugmentedTest, CheckpointFiles, Stopping, Throughput
@@ -97,7 +98,8 @@ def _fit_and_test(
     if not ranks.first_of(run.metrics_file.exists()):
         raise RuntimeError("no epoch was trained to its end; give trainer.max_time more, or data.train_size less")
     # An average over epochs belongs to no epoch, and is itself what was chosen.
-    best_epoch = None if isinstance(averaging, SWA) else ranks.first_of(run.best_epoch())
+    has_choice = config.protocol.name != LAST and not isinstance(averaging, SWA)
+    best_epoch = ranks.first_of(run.best_epoch()) if has_choice else None
     options = trainer_options(config, native, attempt.turn)
     during: list[L.Callback] = [Stopping(attempt.interruption)]
     if config.tta != "none":

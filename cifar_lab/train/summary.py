@@ -27,7 +27,7 @@ def summary(run: Run) -> str:
         f"after the last epoch {result['test/acc_final']:.2%}",
         **({"  with tta": _augmented(result, config)} if "test/acc_tta" in result else {}),
         "data": f"{data_name(result['options']['data'])}, trained on {result['train_size']:,}{subset} images",
-        "protocol": f"{protocol_name(config)}: {protocol_words(holds_out(config))}",
+        "protocol": f"{protocol_name(config)}: {protocol_words(protocol_name(config), holds_out(config))}",
         "best epoch": f"{result['best_epoch'] or 'none chosen'} of {math.ceil(result['epochs'])}",
         "seconds": f"{result['seconds']:,.0f}" + ("" if speed is None else f", {speed:,.0f} images/s in training"),
     }

@@ -244,6 +244,12 @@ def test_what_a_schedule_leaves_unused_is_said(
     _noted(notes({**resolved(composed(f"scheduler={scheduler}")), "epochs": epochs}), facts)
 
 
+@pytest.mark.parametrize("word", ["scheduler=plateau", "callbacks=early_stopping"])
+def test_what_watches_the_test_set_where_nothing_is_to_be_chosen_is_said(composed: Compose, word: str) -> None:
+    _noted(notes(resolved(composed(word, "protocol=last"))), (word.split("=")[0], "test set"))
+    _noted(notes(resolved(composed(word, "protocol=report"))), None)
+
+
 def _noted(lines: list[str], facts: tuple[str, ...] | None) -> None:
     assert len(lines) == (facts is not None)
     _names("".join(lines), facts or ())

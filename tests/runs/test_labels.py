@@ -41,6 +41,7 @@ def test_float32_digits_drop_what_the_conversion_added() -> None:
         ("report", 0.0, 0.0, False, "report"),
         ("holdout", 0.1, 0.0, False, "report"),
         ("report", 0.0, 0.2, True, "holdout"),
+        ("last", 0.0, 0.0, False, "last"),
         ("mine", 0.0, 0.2, True, "mine"),
         ("mine", 0.1, 0.0, False, "mine"),
         ("mine", 0.0, None, False, "mine"),  # a data module from outside

@@ -152,6 +152,17 @@ def test_under_the_reports_protocol_the_test_set_chooses_and_the_schedule_is_the
     assert metrics["train/lr"].tolist() == pytest.approx(expected, rel=1e-5)
 
 
+def test_protocol_last_trains_on_all_images_and_tests_the_last_epochs_weights(trained: Train) -> None:
+    words = (*PLAIN, "epochs=4", "scheduler.eta_min=1e-4")
+    run, chosen = trained(*words, "protocol=last"), trained(*words, "protocol=report", name="report")
+    result, of_last = run.result(), chosen.result()["test/loss_final"]
+    assert chosen.result()["test/loss"] != of_last  # otherwise nothing is tested
+    assert result["test/loss"] == result["test/loss_final"] == of_last
+    assert (result["protocol"], result["best_epoch"], result["train_size"]) == ("last", None, 60)
+    assert not run.best_checkpoint.exists()
+    assert "no epoch chosen" in _lines(run)[2]
+
+
 def test_an_epoch_without_its_incomplete_batch_has_fewer_steps_and_images(trained: Train) -> None:
     run = trained(*TINY, "batch_size=20", "data.drop_last=true", "scheduler=one_cycle", "logger=none")
     assert len(run.steps()["loss"]) == 2 * 2 and run.result()["train_size"] == 40

@@ -153,7 +153,7 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
         "runs": len(shown),
         "machines": list(machines),
         "revisions": list(revisions),
-        "protocols": {protocol: protocol_words(protocol == "holdout") for protocol in PROTOCOLS},
+        "protocols": {protocol: protocol_words(protocol, protocol == "holdout") for protocol in PROTOCOLS},
         "seeds_for_tests": SEEDS_FOR_TESTS,
         "glance": list(glance(reproduction.sections)),
         "selection": _selection(reproduction),
