@@ -35,7 +35,7 @@ def report(
 
     if keep:
         of_landscape = landscape(reproduction.measured).runs
-        runs = (*reproduction.runs, *reproduction.of_studies, *of_landscape)
+        runs = (*reproduction.runs, *reproduction.of_studies, *reproduction.of_bases, *of_landscape)
         archive.add(run for run in runs if run.has_ended and run.folder is not None)
         for run in of_landscape:
             archive.add_arrays(run)

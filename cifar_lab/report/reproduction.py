@@ -143,8 +143,22 @@ class Reproduction:
 
     @property
     def of_studies(self) -> list[Record]:
-        """Every run of a controlled ablation on CIFAR-10."""
-        return [run for run in self.measured if run.options.get("study") and run.options.get("data") == "cifar10"]
+        """Every run of a controlled ablation on CIFAR-10, but those of `of_bases`."""
+        on_bases = {id(run) for run in self.of_bases}
+        return [
+            run
+            for run in self.measured
+            if run.options.get("study") and run.options.get("data") == "cifar10" and id(run) not in on_bases
+        ]
+
+    @property
+    def of_bases(self) -> list[Record]:
+        """Every run on CIFAR-10 of an experiment `fast_*`, as it stands or in a study."""
+        return [
+            run
+            for run in self.measured
+            if str(run.options.get("experiment")).startswith("fast_") and run.options.get("data") == "cifar10"
+        ]
 
     @property
     def unreadable(self) -> list[Record]:

@@ -4,17 +4,21 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cifar_lab.landscape.batch_norm import figures
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES
 from cifar_lab.landscape.batch_norm.training import rate_range, speed
+from cifar_lab.report.claims.bases import Base, pflop
 from cifar_lab.report.claims.landscape import Landscape
 from cifar_lab.report.page.figures import Picture
-from cifar_lab.report.page.parts import judged, state
+from cifar_lab.report.page.parts import judged, state, studies
 from cifar_lab.report.published import Hypothesis
 from cifar_lab.report.reproduction import Entry, Reproduction
+from cifar_lab.runs import Record
 from cifar_lab.table import text
+from cifar_lab.table.comparison import values_of
 
 
 def findings(reproduction: Reproduction) -> Iterator[dict[str, Any]]:
@@ -92,3 +96,29 @@ def batch_norm(found: Landscape) -> dict[str, Any]:
         words = f"{found.smoothness.title}: how far loss and gradient change along the gradient"
         pictures.append(Picture("batch-norm-smoothness", words, figures.smoothness(found.smoothness)))
     return {"sentences": sentences, "speed": None if group is None else speed(group), "pictures": pictures}
+
+
+def base(found: Base) -> dict[str, Any]:
+    """The chapter on an experiment of today, except its claims.
+
+    Returns:
+        `name` of the experiment; `frame`, a line for each protocol and machine that trained it as it stands, None
+        without such runs; `studies` on it, as `parts.studies` has them.
+    """
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for run in found.own:
+        machine = f"{run.result['hardware']['device_name']}, {run.result['precision']}"
+        groups.setdefault((run.protocol, machine), []).append(run)
+    lines = [
+        {
+            "protocol": protocol,
+            "last epoch": text.over_seeds(values_of(runs, "test/acc_final")),
+            "with test-time augmentation": text.over_seeds(values_of(runs, "test/acc_tta_final")),
+            "PFLOP": f"{pflop(runs[0]):.3f}",
+            "seconds": f"{np.median(values_of(runs, 'seconds')):,.0f}",
+            "trained on": machine,
+        }
+        for (protocol, machine), runs in groups.items()
+    ]
+    frame = pd.DataFrame(lines) if lines else None
+    return {"name": found.name, "frame": frame, "studies": list(studies(found.of_studies))}

@@ -159,12 +159,14 @@ def studies(runs: Sequence[Record]) -> Iterator[Part]:
     """A table for each controlled ablation of one length and protocol, with the rows of `table`, and tests of them."""
     groups: dict[tuple[str, float, float, str], list[Record]] = {}
     for run in runs:
+        base = run.options.get("experiment")
         length = run.settings.get("epochs", 0), run.settings.get("data.train_size") or 0
-        groups.setdefault((str(run.options["study"]), *length, run.protocol), []).append(run)
-    for (study, epochs, images, protocol), of_study in sorted(groups.items(), key=lambda group: group[0]):
+        words = f"study={run.options['study']}" + (f" experiment={base}" if base else "")
+        groups.setdefault((words, *length, run.protocol), []).append(run)
+    for (words, epochs, images, protocol), of_study in sorted(groups.items(), key=lambda group: group[0]):
         comparison = compare(of_study)
         part_of = f", {images:,.0f} training images" if images else ""
-        title = f"study={study}: {epochs:g} epochs{part_of}"
+        title = f"{words}: {epochs:g} epochs{part_of}"
         name = _slug(f"{title} {protocol}")
         yield Part(
             name,

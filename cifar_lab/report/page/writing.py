@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from torch.utils.tensorboard import SummaryWriter
 
+from cifar_lab.report.claims.bases import bases
 from cifar_lab.report.claims.claims import Claim, claims
 from cifar_lab.report.claims.evidence import INCONCLUSIVE, RULE, UNTESTED
 from cifar_lab.report.claims.evidence import VERDICTS as CLAIM_VERDICTS
@@ -47,7 +48,8 @@ def write(
     for old in (folder / "figures").glob("*.svg"):
         old.unlink()
     whole: list[Picture] = [*page["glance"], *(picture for one in page["parts"] for picture in one.pictures)]
-    others = [picture for one in (*page["shortened"], *page["studies"]) for picture in one.pictures]
+    on_bases = [study for base in page["bases"] for study in base["studies"]]
+    others = [picture for one in (*page["shortened"], *page["studies"], *on_bases) for picture in one.pictures]
     for picture in (*whole, *others, *page["chapter"]["pictures"]):
         (folder / "figures" / f"{picture.name}.svg").write_bytes(picture.data)
     if kept_figures is not None:
@@ -139,7 +141,11 @@ def _dashboards(reproduction: Reproduction, folder: Path) -> None:
 
 def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str, Any]:
     """The variables of the templates."""
-    shown = {run.identity: run for run in (*reproduction.runs, *reproduction.of_studies) if run.has_ended}
+    shown = {
+        run.identity: run
+        for run in (*reproduction.runs, *reproduction.of_studies, *reproduction.of_bases)
+        if run.has_ended
+    }
     results = [run.result for run in shown.values() if run.is_finished]
     machines = {f"{result['hardware']['device_name']}, {result['precision']}": None for result in results}
     revisions = {str(result["git_revision"])[:12]: None for result in results if result.get("git_revision")}
@@ -160,6 +166,7 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
         "parts": [part(section, parameters) for section in reproduction.sections],
         "shortened": [part(section, parameters) for section in reproduction.shortened],
         "studies": list(studies(reproduction.of_studies)),
+        "bases": [{**chapters.base(one), "claims": _claims(one.claims)} for one in bases(reproduction.of_bases)],
         "unreadable": len(reproduction.unreadable),
         "findings": list(chapters.findings(reproduction)),
         "row_verdicts": _counted({verdict: len(entries) for verdict, entries in reproduction.verdicts.items()}),

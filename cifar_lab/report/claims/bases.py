@@ -1,0 +1,115 @@
+"""Whether the report's conclusions hold on an experiment of today, by studies that vary one thing of it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cifar_lab.report.claims.evidence import MARGIN, Claim, above, alike, judged, trains_study
+from cifar_lab.report.claims.numbers import ACCURACY, Numbers
+from cifar_lab.runs import Record
+from cifar_lab.statistics.significance import SEEDS_FOR_TESTS
+
+# The report's conclusion, its study, the two arms by their values, and what is to hold of the first less the second.
+_CONCLUSIONS = (
+    ("LeakyReLU and ReLU have similar performance", "activation", ("leaky_relu", "relu"), alike),
+    ("ELU is weaker than LeakyReLU", "activation", ("leaky_relu", "elu"), above),
+    ("Adam is above SGD", "optimizer", ("adam", "sgd"), above),
+    ("Label smoothing is above cross-entropy", "loss", ("label_smoothing", "ce"), above),
+    ("MSE is above cross-entropy", "loss", ("mse", "ce"), above),
+    ("Cross-entropy is above focal loss", "loss", ("ce", "focal"), above),
+    ("BatchNorm raises the accuracy", "batch_norm", ("true", "false"), above),
+)
+_AXES = {"batch_norm": "bn"}  # of studies that are not named after the group whose options they compare
+_RUN = {"study", "experiment", "seed", "data", "logger", "trainer", "callbacks", "probe"}
+# Settings that an arm may have of its own.
+_RATES = ("optimizer.lr", "optimizer.sgd_lr", "optimizer.relative_lr", "optimizer.weight_decay", "loss.smoothing")
+
+
+@dataclass(frozen=True)
+class Base:
+    """An experiment that no published row describes, with its runs on CIFAR-10."""
+
+    name: str
+    own: tuple[Record, ...]  # finished ones of the experiment as it stands, by seed
+    of_studies: tuple[Record, ...]  # of studies on it
+    claims: tuple[Claim, ...]
+
+
+def bases(runs: Sequence[Record]) -> list[Base]:
+    """The experiments of runs, those with runs of their own or of studies, each with the report's conclusions.
+
+    An arm of a study counts with the settings that most of its finished runs have, its rates for example; all those
+    runs have the experiment's own protocol. The verdicts are those of `evidence.RULE`, within one experiment.
+    """
+    by_name: dict[str, list[Record]] = {}
+    for run in runs:
+        by_name.setdefault(str(run.options["experiment"]), []).append(run)
+    found = []
+    for name, of_base in sorted(by_name.items()):
+        own = [run for run in of_base if run.is_finished and not _typed(run) - {"experiment", "seed"}]
+        studied = tuple(run for run in of_base if run.options.get("study"))
+        told = [_claim(name, studied, *conclusion) for conclusion in _CONCLUSIONS]
+        found.append(
+            Base(
+                name, tuple(sorted(own, key=lambda run: run.seed or 0)), studied, tuple(judged(told)) if studied else ()
+            )
+        )
+    return found
+
+
+def pflop(run: Record) -> float:
+    """A run's training in 10^15 operations, three forward passes a step."""
+    result = run.result
+    return float(3 * result["flops_per_image"] * result["train_size"] * result["epochs"] / 1e15)
+
+
+def _typed(run: Record) -> set[str]:
+    """What the command line set, of what can change numbers or names options."""
+    words = {line.lstrip("+~").partition("=")[0] for line in run.overrides}
+    return words & (run.settings.keys() | run.options.keys() | {"seed"})
+
+
+def _claim(base: str, runs: Sequence[Record], words: str, study: str, pair: tuple[str, str], decide: Any) -> Claim:
+    axis = _AXES.get(study, study)
+    arms = {value: _arm(runs, study, axis, value) for value in pair}
+    values = {
+        value: np.array([run.result["test/acc"] for run in arm if run.is_finished]) for value, arm in arms.items()
+    }
+    ended = {value: [run.state for run in arm] for value, arm in arms.items()}
+    diverged = {
+        value: f"{states.count('diverged')} of {len(states)} diverged"
+        for value, states in ended.items()
+        if "diverged" in states
+    }
+    numbers = Numbers(ACCURACY, values, next((run.protocol for arm in arms.values() for run in arm), ""), diverged)
+    effect = numbers.difference(*pair)
+    size = f"; d = {effect.mean / effect.deviation:+.1f}" if effect is not None and effect.deviation > 0 else ""
+    rates = [f"{value}: {word}" for value, arm in arms.items() for word in sorted(_rates(arm[0]) if arm else ())]
+    return Claim(
+        words,
+        f"{'above' if decide is above else f'within ± {100 * MARGIN:g} points'}, by Welch's test in study={study}",
+        f"{numbers.told([pair])}{size}" + (f" ({'; '.join(rates)})" if rates else ""),
+        [numbers.condition(decide, *pair)],
+        trains_study(study, f"experiment={base}", f"{axis}={','.join(pair)}", seeds=SEEDS_FOR_TESTS),
+    )
+
+
+def _arm(runs: Sequence[Record], study: str, axis: str, value: str) -> list[Record]:
+    """The ended runs of one value of a study's axis, with the rates that most of them have."""
+    ended = [
+        run
+        for run in runs
+        if run.has_ended
+        and run.options.get("study") == study
+        and str(run.options.get(axis, run.settings.get(axis))).lower() == value
+        and all(key in {*_RUN, axis} or key.startswith(_RATES) for key in _typed(run))
+    ]
+    most = Counter(_rates(run) for run in ended).most_common(1)
+    return [run for run in ended if _rates(run) == most[0][0]]
+
+
+def _rates(run: Record) -> frozenset[str]:
+    return frozenset(word for word in run.overrides if word.startswith(_RATES))
