@@ -125,7 +125,7 @@ def test_the_recipe_of_an_augmentation_changes_images_by_their_place_and_the_epo
     my_lab = sys.modules["my_lab"]
     seen = []
     for epoch in range(2):
-        visit = Visit(seed=0, epoch=epoch, indices=torch.tensor([0, 3, 1]), num_images=4)
+        visit = Visit(0, epoch, torch.tensor([0, 3, 1]), num_images=4, times=torch.full((3,), epoch))
         images = my_lab.Curriculum(2)(torch.ones(3, 32, 32, 3, dtype=torch.uint8), torch.Generator(), visit)
         seen.append(images[:, 16:].bool().all((1, 2, 3)).tolist())
     assert seen == [[True, False, True], [True] * 3]

@@ -160,7 +160,10 @@ def _train(
             scheduler.step()
         for index, (images, labels) in enumerate(batches):
             watch.begin(epoch, index, parts.seed)
-            loss = loss_of(forward(images), labels)
+            logits = forward(images)
+            loss = loss_of(logits, labels)
+            if parts.data.skip_easy and isinstance(batches, BatchLoader):
+                batches.note(nn.functional.cross_entropy(logits.detach(), labels, reduction="none"))
             watch.mark("forward")
             optimizer.zero_grad()
             loss.backward()

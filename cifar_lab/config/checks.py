@@ -39,14 +39,15 @@ RANGES: dict[str, Range] = {
         "update_every_n_steps every_n_steps frequency num_nodes jobs_per_device every every_epochs "
         "timeout_min signal_delay_s array_parallelism nodes tasks_per_node gpus_per_node gpus_per_task "
         "cpus_per_task cpus_per_gpu mem_gb",
-        _COUNT_OR_NONE: "patience cooldown padding size num_ops total_iters at max_num_timeout max_retries",
+        _COUNT_OR_NONE: "patience cooldown padding size num_ops pool_first total_iters at max_num_timeout max_retries",
         _SEED: "seed split_seed data_seed",
         _POSITIVE: "limit_train_batches limit_val_batches limit_test_batches lr max_lr eps std div_factor "
         "final_div_factor every_minutes etas relative sgd_lr",
         _NOT_NEGATIVE: "num_cpus num_gpus l1 grad_clip weight_decay alpha gamma negative_slope eta_min min_lr "
         "min_delta threshold norms biases head power warmup_epochs brightness contrast",
         _SHARE: "dropout smoothing pct_start anneal factor final published bn_momentum tta_below",
-        _SHARE_BELOW_1: "momentum dampening betas val_fraction decay start base_momentum max_momentum sgd_momentum",
+        _SHARE_BELOW_1: "momentum dampening betas val_fraction skip_easy decay start base_momentum max_momentum "
+        "sgd_momentum",
         Range(lambda x: True, "a finite number"): "mean logit_scale",
         Range(lambda x: x >= 2, "a whole number from 2 on", whole=True): "num_classes",
         Range(lambda x: 0 <= x <= 30, "a whole number from 0 to 30", whole=True): "magnitude",

@@ -25,6 +25,7 @@ class Visit(NamedTuple):
     epoch: int  # from 0
     indices: Tensor  # int64 `(B,)` on the CPU, the images' places in the training set
     num_images: int  # number of training images
+    times: Tensor  # int64 `(B,)` on the CPU, how often each image was visited before: `epoch` times, or by its losses
 
 
 def to_device(drawn: Tensor, device: torch.device) -> Tensor:
@@ -61,10 +62,10 @@ def _moved(images: Tensor, offsets: Tensor, flipped: Tensor, padding: int, refle
 
 
 class AlternatingFlip:
-    """Translate at random, and mirror an image in every other epoch (arXiv:2404.00498, section 3.6).
+    """Translate at random, and mirror an image at every other visit (arXiv:2404.00498, section 3.6).
 
-    Each image is mirrored with probability 1/2 in the first epoch, by a draw that depends on the run's seed and its
-    place alone, then in every second epoch; so two consecutive epochs see every image and its mirror once. Translations
+    Each image is mirrored with probability 1/2 at its first visit, by a draw that depends on the run's seed and its
+    place alone, then at every second visit; so two consecutive epochs see every image and its mirror once. Translations
     are crops of the padded image. The paper has no jitter, which is `jitter`'s.
 
     Args:
@@ -83,7 +84,7 @@ class AlternatingFlip:
     def __call__(self, images: Tensor, generator: torch.Generator, visit: Visit) -> Tensor:
         """Change uint8 images `(B, H, W, 3)`; `generator` draws translations and colours."""
         offsets = torch.randint(2 * self.padding + 1, (2, len(images)), generator=generator)
-        flipped = _first_flips(visit.seed, visit.num_images)[visit.indices] ^ (visit.epoch % 2)
+        flipped = _first_flips(visit.seed, visit.num_images)[visit.indices] ^ (visit.times % 2)
         moved = _moved(images, offsets, flipped, self.padding, self.reflect)
         return jitter(moved, generator, self.brightness, self.contrast)
 

@@ -40,9 +40,11 @@ class InMemoryDataModule(L.LightningDataModule):
         split_seed: Varies which images are held out and taken.
         seed: Varies the order of the training images and their augmentation.
         drop_last: Leave an epoch's last training batch out if it is incomplete.
+        skip_easy: Probability with which a pass over the training images leaves out one whose last loss was below the
+            mean (InfoBatch, arXiv:2303.04947); an epoch still has as many images, see `selection.Selection`.
 
     Raises:
-        ValueError: `batch_size` is not positive, or `val_fraction` lies outside [0, 1).
+        ValueError: `batch_size` is not positive, or `val_fraction` or `skip_easy` lies outside [0, 1).
 
     Attributes:
         classes: Names of the classes, in the order of the labels; where a subclass gives none, the labels, once they
@@ -64,12 +66,15 @@ class InMemoryDataModule(L.LightningDataModule):
         split_seed: int = 0,
         seed: int = 0,
         drop_last: bool = False,
+        skip_easy: float = 0.0,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise UsageError(f"batch_size={batch_size} must be at least 1")
         if not 0 <= val_fraction < 1:
             raise UsageError(f"val_fraction={val_fraction} lies outside [0, 1)")
+        if not 0 <= skip_easy < 1:
+            raise UsageError(f"skip_easy={skip_easy} lies outside [0, 1)")
         self.batch_size = batch_size
         self.augment = augment
         self.mean = mean
@@ -79,6 +84,7 @@ class InMemoryDataModule(L.LightningDataModule):
         self.split_seed = split_seed
         self.seed = seed
         self.drop_last = drop_last
+        self.skip_easy = skip_easy
         self.train_available = 0
         self._splits: dict[str, LabelledImages] = {}
 
@@ -145,7 +151,7 @@ class InMemoryDataModule(L.LightningDataModule):
             ValueError: The last batch has fewer images than there are processes.
         """
         options: dict[str, Any] = {"augment": self.augment, "seed": self.seed, "drop_last": self.drop_last}
-        loader = self._loader("train", self.batch_size, shuffle=True, **options)
+        loader = self._loader("train", self.batch_size, shuffle=True, skip_easy=self.skip_easy, **options)
         last, processes = len(loader.data.labels) % self.batch_size or self.batch_size, loader.part[1]
         if last < processes and not self.drop_last:
             raise UsageError(

@@ -1,13 +1,15 @@
 """Batches of images that live in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cifar_lab.data.augment import Visit, to_device
 from cifar_lab.data.images import LabelledImages, keyed_generator
-from cifar_lab.machine.ranks import share
+from cifar_lab.data.selection import Selection
+from cifar_lab.machine.ranks import joined, share
 
 Augmentation = Callable[..., Tensor]  # of images and a generator, and a Visit with `by_visit = True`
 
@@ -48,6 +50,8 @@ class BatchLoader:
             sizes differ by one image at most, and joined they are the batch to the bit.
         num_classes: Number of classes, which mixed labels are probabilities of.
         drop_last: Leave an epoch's last batch out if it is incomplete.
+        skip_easy: Probability with which a pass leaves out an image whose last loss was below the mean, see
+            `cifar_lab.data.selection.Selection`; whoever trains then reports each batch's losses to `note`.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class BatchLoader:
         part: tuple[int, int] = (0, 1),
         num_classes: int = 10,
         drop_last: bool = False,
+        skip_easy: float = 0.0,
     ) -> None:
         self.data = data
         self.batch_size = batch_size
@@ -71,6 +76,9 @@ class BatchLoader:
         self.part = part
         self.num_classes = num_classes
         self.drop_last = drop_last
+        self.skip_easy = skip_easy
+        self.selection = Selection(len(data.labels), skip_easy, data.images.device) if skip_easy else None
+        self._batch = torch.empty(0, dtype=torch.int64)  # indices of the batch that was yielded last, on the device
         self.epoch = 0
         self._given = (0, 0)  # the epoch of the last iteration, and how many of its batches were yielded
         self._resumes = (0, 0)
@@ -95,17 +103,20 @@ class BatchLoader:
         epoch = self.epoch
         first = self._resumes[1] if self._resumes[0] == epoch else 0
         self._resumes = (0, 0)
+        if self.selection is not None and not first:
+            self.selection.begin()
         order = self.order(epoch)
         placed = to_device(order, self.data.images.device).split(self.batch_size)
         for index, chosen in enumerate(order.split(self.batch_size)[: len(self)]):
             if index < first:
                 continue
-            self._given = epoch, index + 1
+            self._given, self._batch = (epoch, index + 1), placed[index]
+            times = torch.full_like(chosen, epoch) if self.selection is None else self.selection.visited(chosen)
             images, labels = self.data.take(placed[index])
             mine = share(len(chosen), *self.part)
             if self.augment is not None:  # the whole batch, so that an image's draws do not depend on the process
                 generator = keyed_generator(_AUGMENTATION, self.seed, epoch, index)
-                visit = Visit(self.seed, epoch, chosen, len(order))
+                visit = Visit(self.seed, epoch, chosen, len(order), times)
                 images = self.augment(images, generator, *([visit] if getattr(self.augment, "by_visit", False) else []))
                 if mix := getattr(self.augment, "mix", None):
                     whole = normalise(images, self._mean, self._std)
@@ -114,19 +125,29 @@ class BatchLoader:
                     continue
             yield normalise(images[mine], self._mean, self._std), labels[mine]
 
-    def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its batches have been yielded; the rest follows from the seed."""
-        return {"epoch": self._given[0], "batches": self._given[1]}
+    def note(self, losses: Tensor) -> None:
+        """Note the loss of each image, `(B,)`, of the batch that was yielded last, or of this process's part of it."""
+        if self.selection is not None:
+            self.selection.losses[self._batch] = joined(losses.float(), len(self._batch))
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch and how many of its batches have been yielded; the rest follows from the seed and the losses."""
+        noted = {} if self.selection is None else {"selection": self.selection.state_dict()}
+        return {"epoch": self._given[0], "batches": self._given[1], **noted}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Begin the next iteration after those batches, if it is of the same epoch."""
         self._resumes = state_dict["epoch"], state_dict["batches"]
+        if self.selection is not None:
+            self.selection.load_state_dict(state_dict["selection"])
 
     def order(self, epoch: int) -> Tensor:
         """The int64 indices of an epoch's images, in the order in which they are visited."""
         count = len(self.data.labels)
         if not self.shuffle:
             return torch.arange(count)
+        if self.selection is not None:
+            return self.selection.order(_ORDER, self.seed, epoch)
         return torch.randperm(count, generator=keyed_generator(_ORDER, self.seed, epoch))
 
     def to(self, device: torch.device) -> "BatchLoader":
@@ -139,5 +160,5 @@ class BatchLoader:
 
     def _with(self, data: LabelledImages, part: tuple[int, int]) -> "BatchLoader":
         mean, std = self._mean.tolist(), self._std.tolist()
-        rest = self.augment, self.shuffle, self.seed, part, self.num_classes, self.drop_last
+        rest = self.augment, self.shuffle, self.seed, part, self.num_classes, self.drop_last, self.skip_easy
         return BatchLoader(data, self.batch_size, mean, std, *rest)

@@ -46,6 +46,20 @@ def total(values: "Tensor") -> "Tensor":
     return values
 
 
+def joined(part: "Tensor", of: int) -> "Tensor":
+    """The `of` items whose `share` each process has in `part`, `(n,)`."""
+    if count() == 1:
+        return part
+    padded = part.new_zeros(-(-of // count()))
+    padded[: len(part)] = part
+    parts = [padded.new_empty(len(padded)) for _ in range(count())]
+    _dist().all_gather(parts, padded)
+    shares = [share(of, number, count()) for number in range(count())]
+    from torch import cat
+
+    return cat([each[: its.stop - its.start] for each, its in zip(parts, shares, strict=True)])
+
+
 def largest(values: Sequence[int]) -> list[int]:
     """The elementwise maximum of all processes' `values`."""
     if count() == 1:

@@ -41,6 +41,7 @@ _NEUTRAL: dict[str, Any] = {
     **dict.fromkeys(_OFF, False),
     **{f"optimizer.relative_lr.{kind}": 1 for kind in ("norms", "biases", "head")},
     "optimizer.relative_lr": {},
+    "data.skip_easy": 0,
     "optimizer.decay_norms": True,
 }
 # What components that have moved are called in fingerprints: as when runs were trained with them that are finished.

@@ -79,6 +79,7 @@ class Classifier(L.LightningModule):
         self.test_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.optimizer_implementation: str | None = None
         self._weight = 1.0
+        self._note_losses: Callable[[Tensor], None] | None = None
         self.validated, self.follows_schedule = False, True
         self.epoch_batches: int | None = None  # of an epoch that is not whole
         self.total_steps: int | None = None  # of the run; Lightning's estimate is of whole epochs
@@ -98,6 +99,8 @@ class Classifier(L.LightningModule):
         images, labels = batch
         logits = self(images)
         loss = self.loss(logits, labels)
+        if self._note_losses is not None:
+            self._note_losses(nn.functional.cross_entropy(logits.detach(), labels, reduction="none"))
         penalty = None
         if self.l1:
             norms = [weight.abs().sum() for weight in self.model.parameters() if weight.requires_grad]
@@ -128,6 +131,11 @@ class Classifier(L.LightningModule):
         logits: Tensor = self(batch[0])
         metrics.update(logits, batch[1], loss=self.loss(logits, batch[1]))
         return logits
+
+    def on_train_start(self) -> None:
+        """Find out whether the training batches depend on the losses of images."""
+        loader: Any = self.trainer.train_dataloader
+        self._note_losses = loader.note if getattr(loader, "skip_easy", 0) else None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed this batch's random numbers, such as dropout's, and find its weight in its step.

@@ -94,7 +94,7 @@ def test_a_reflection_wider_than_the_image_is_refused() -> None:
 
 
 def visit(epoch: int, indices: Tensor, seed: int = 0, count: int = 1000) -> Visit:
-    return Visit(seed, epoch, indices, count)
+    return Visit(seed, epoch, indices, count, torch.full_like(indices, epoch))
 
 
 def test_alternating_flips_mirror_each_image_once_in_two_epochs_and_follow_seed_place_and_epoch_alone() -> None:

@@ -1,0 +1,64 @@
+"""Which images an epoch visits, by the losses of their last visits."""
+
+import torch
+from torch import Tensor
+
+from cifar_lab.data.images import keyed_generator
+
+
+class Selection:
+    """Leaves out easy images at random, so that an epoch visits the others more often.
+
+    An epoch visits as many images as there are, in passes. A pass visits each image once, but leaves out one whose loss
+    at its last visit was below the mean of all with probability `skip_easy`; the next pass begins where one ends within
+    the epoch. The first epoch is one pass over all images. What counts of losses and means is what was known at the
+    epoch's start. Source: InfoBatch (arXiv:2303.04947), section 3. Departures: its epochs are one shorter pass, it
+    multiplies the gradients of easy images that stay by 1 / (1 - `skip_easy`), and its last epochs visit all images.
+
+    Args:
+        count: Number of images.
+        skip_easy: Probability, below 1.
+        device: Where losses are kept until an epoch's end.
+    """
+
+    def __init__(self, count: int, skip_easy: float, device: torch.device) -> None:
+        self.skip_easy = skip_easy
+        self.losses = torch.full((count,), torch.nan, device=device)  # of each image's last visit
+        self.known = self.losses.to("cpu", copy=True)  # those at the epoch's start
+        self.times = torch.zeros(count, dtype=torch.int64)  # how often each image has been visited
+
+    def begin(self) -> None:
+        """Begin an epoch."""
+        self.known = self.losses.to("cpu", copy=True)
+
+    def order(self, *key: int) -> Tensor:
+        """The int64 indices of the epoch's images, drawn with a key, in the order in which they are visited."""
+        generator = keyed_generator(*key)
+        count = len(self.known)
+        if self.known.isnan().any():
+            return torch.randperm(count, generator=generator)
+        is_hard = self.known >= self.known.mean()
+        passes: list[Tensor] = []
+        while sum(map(len, passes)) < count:
+            stays = is_hard | (torch.rand(count, generator=generator) >= self.skip_easy)
+            visited = torch.randperm(count, generator=generator)
+            passes.append(visited[stays[visited]])
+        return torch.cat(passes)[:count]
+
+    def visited(self, indices: Tensor) -> Tensor:
+        """Count a visit of images, int64 `(B,)` on the CPU; returns how often each had been visited before."""
+        ordered, places = indices.sort(stable=True)
+        before = self.times[indices]
+        # One that two passes meet in this batch is counted for each.
+        before[places] += torch.arange(len(indices)) - torch.searchsorted(ordered, ordered)
+        self.times += torch.bincount(indices, minlength=len(self.times))
+        return before
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Losses and numbers of visits."""
+        return {"losses": self.losses.to("cpu", copy=True), "known": self.known.clone(), "times": self.times.clone()}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        """Go on where `state_dict` was."""
+        self.losses.copy_(state_dict["losses"])
+        self.known, self.times = state_dict["known"].clone(), state_dict["times"].clone()
