@@ -62,7 +62,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
         ["optimizer=sgd", "loss=focal", "averaging=ema"],
         ["optimizer=sign_sgd", "loss=label_smoothing"],
         ["optimizer=signum", "loss=focal", "augment=mixup"],
-        ["augment=alternating_flip", "augment.contrast=0.2"],
+        ["augment=alternating_flip", "augment.contrast=0.2", "data.skip_easy=0.5"],
         ["optimizer=muon", "averaging=lookahead", "averaging.every_n_steps=2", "averaging.power=3", "scheduler=linear"],
     ],
 )

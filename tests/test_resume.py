@@ -86,6 +86,7 @@ COMPOSITIONS = {
         *("optimizer=muon", "scheduler=linear", "scheduler.warmup_epochs=1", "optimizer.relative_lr.norms=2"),
         *("optimizer.decay_norms=false", "optimizer.decay_by_rate=true"),
     ),
+    "hard images more often": ("data.skip_easy=0.6", "augment=alternating_flip", "data.drop_last=true"),
     "linear by epoch": ("scheduler=linear", "scheduler.lightning.interval=epoch", "scheduler.warmup_epochs=1"),
     "mixup, focal, signum": ("augment=mixup", "loss=focal", "optimizer=signum"),
     "cutmix, mse, ema, accumulation": (

@@ -162,7 +162,7 @@ def _train(
             watch.begin(epoch, index, parts.seed)
             logits = forward(images)
             loss = loss_of(logits, labels)
-            if parts.data.skip_easy and isinstance(batches, BatchLoader):
+            if isinstance(batches, BatchLoader) and batches.selection is not None:
                 batches.note(nn.functional.cross_entropy(logits.detach(), labels, reduction="none"))
             watch.mark("forward")
             optimizer.zero_grad()

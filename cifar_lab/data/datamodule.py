@@ -14,6 +14,7 @@ from cifar_lab.data.download import SOURCES, fetch
 from cifar_lab.data.files import DataError
 from cifar_lab.data.images import LabelledImages, keyed_generator, stratified_split
 from cifar_lab.data.loader import Augmentation, BatchLoader, normalise
+from cifar_lab.data.selection import Selection
 from cifar_lab.machine.exit_codes import UsageError
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
@@ -87,6 +88,7 @@ class InMemoryDataModule(L.LightningDataModule):
         self.skip_easy = skip_easy
         self.train_available = 0
         self._splits: dict[str, LabelledImages] = {}
+        self._selection: Selection | None = None
 
     def load(self) -> Sequence[Arrays]:
         """Training images with their labels, and test images with theirs.
@@ -139,6 +141,22 @@ class InMemoryDataModule(L.LightningDataModule):
         return normalise(self._splits["train"].images[:count], *map(torch.tensor, (self.mean, self.std)))
 
     @property
+    def selection(self) -> Selection | None:
+        """What decides which images an epoch visits; None if all of them are visited."""
+        if self._selection is None and self.skip_easy:
+            self._selection = Selection(self.size("train"), self.skip_easy)
+        return self._selection
+
+    def state_dict(self) -> dict[str, Any]:
+        """The losses by which images are visited; Lightning keeps a loader's own state within an epoch alone."""
+        return {} if self.selection is None else self.selection.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with those losses."""
+        if self.selection is not None:
+            self.selection.load_state_dict(state_dict)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Number of training batches in an epoch."""
         whole, rest = divmod(self.size("train"), self.batch_size)
@@ -151,7 +169,7 @@ class InMemoryDataModule(L.LightningDataModule):
             ValueError: The last batch has fewer images than there are processes.
         """
         options: dict[str, Any] = {"augment": self.augment, "seed": self.seed, "drop_last": self.drop_last}
-        loader = self._loader("train", self.batch_size, shuffle=True, skip_easy=self.skip_easy, **options)
+        loader = self._loader("train", self.batch_size, shuffle=True, selection=self.selection, **options)
         last, processes = len(loader.data.labels) % self.batch_size or self.batch_size, loader.part[1]
         if last < processes and not self.drop_last:
             raise UsageError(

@@ -1,7 +1,6 @@
 """Batches of images that live in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,8 +49,7 @@ class BatchLoader:
             sizes differ by one image at most, and joined they are the batch to the bit.
         num_classes: Number of classes, which mixed labels are probabilities of.
         drop_last: Leave an epoch's last batch out if it is incomplete.
-        skip_easy: Probability with which a pass leaves out an image whose last loss was below the mean, see
-            `cifar_lab.data.selection.Selection`; whoever trains then reports each batch's losses to `note`.
+        selection: Which images an epoch visits; whoever trains then gives each batch's losses to `note`. None: all.
     """
 
     def __init__(
@@ -66,7 +64,7 @@ class BatchLoader:
         part: tuple[int, int] = (0, 1),
         num_classes: int = 10,
         drop_last: bool = False,
-        skip_easy: float = 0.0,
+        selection: Selection | None = None,
     ) -> None:
         self.data = data
         self.batch_size = batch_size
@@ -76,8 +74,7 @@ class BatchLoader:
         self.part = part
         self.num_classes = num_classes
         self.drop_last = drop_last
-        self.skip_easy = skip_easy
-        self.selection = Selection(len(data.labels), skip_easy, data.images.device) if skip_easy else None
+        self.selection = selection
         self._batch = torch.empty(0, dtype=torch.int64)  # indices of the batch that was yielded last, on the device
         self.epoch = 0
         self._given = (0, 0)  # the epoch of the last iteration, and how many of its batches were yielded
@@ -128,18 +125,15 @@ class BatchLoader:
     def note(self, losses: Tensor) -> None:
         """Note the loss of each image, `(B,)`, of the batch that was yielded last, or of this process's part of it."""
         if self.selection is not None:
-            self.selection.losses[self._batch] = joined(losses.float(), len(self._batch))
+            self.selection.note(self._batch, joined(losses, len(self._batch)))
 
-    def state_dict(self) -> dict[str, Any]:
-        """The epoch and how many of its batches have been yielded; the rest follows from the seed and the losses."""
-        noted = {} if self.selection is None else {"selection": self.selection.state_dict()}
-        return {"epoch": self._given[0], "batches": self._given[1], **noted}
+    def state_dict(self) -> dict[str, int]:
+        """The epoch and how many of its batches have been yielded; the rest follows from the seed and the selection."""
+        return {"epoch": self._given[0], "batches": self._given[1]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Begin the next iteration after those batches, if it is of the same epoch."""
         self._resumes = state_dict["epoch"], state_dict["batches"]
-        if self.selection is not None:
-            self.selection.load_state_dict(state_dict["selection"])
 
     def order(self, epoch: int) -> Tensor:
         """The int64 indices of an epoch's images, in the order in which they are visited."""
@@ -160,5 +154,5 @@ class BatchLoader:
 
     def _with(self, data: LabelledImages, part: tuple[int, int]) -> "BatchLoader":
         mean, std = self._mean.tolist(), self._std.tolist()
-        rest = self.augment, self.shuffle, self.seed, part, self.num_classes, self.drop_last, self.skip_easy
+        rest = self.augment, self.shuffle, self.seed, part, self.num_classes, self.drop_last, self.selection
         return BatchLoader(data, self.batch_size, mean, std, *rest)

@@ -18,13 +18,12 @@ class Selection:
     Args:
         count: Number of images.
         skip_easy: Probability, below 1.
-        device: Where losses are kept until an epoch's end.
     """
 
-    def __init__(self, count: int, skip_easy: float, device: torch.device) -> None:
+    def __init__(self, count: int, skip_easy: float) -> None:
         self.skip_easy = skip_easy
-        self.losses = torch.full((count,), torch.nan, device=device)  # of each image's last visit
-        self.known = self.losses.to("cpu", copy=True)  # those at the epoch's start
+        self.losses = torch.full((count,), torch.nan)  # of each image's last visit, on the device that trains
+        self.known = self.losses.clone()  # those at the epoch's start
         self.times = torch.zeros(count, dtype=torch.int64)  # how often each image has been visited
 
     def begin(self) -> None:
@@ -54,11 +53,15 @@ class Selection:
         self.times += torch.bincount(indices, minlength=len(self.times))
         return before
 
+    def note(self, indices: Tensor, losses: Tensor) -> None:
+        """Note images' losses, both `(B,)`, on one device."""
+        self.losses = self.losses.to(losses.device)
+        self.losses[indices] = losses.float()
+
     def state_dict(self) -> dict[str, Tensor]:
         """Losses and numbers of visits."""
         return {"losses": self.losses.to("cpu", copy=True), "known": self.known.clone(), "times": self.times.clone()}
 
     def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
         """Go on where `state_dict` was."""
-        self.losses.copy_(state_dict["losses"])
-        self.known, self.times = state_dict["known"].clone(), state_dict["times"].clone()
+        self.losses, self.known, self.times = (state_dict[name].clone() for name in ("losses", "known", "times"))

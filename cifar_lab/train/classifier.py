@@ -135,7 +135,7 @@ class Classifier(L.LightningModule):
     def on_train_start(self) -> None:
         """Find out whether the training batches depend on the losses of images."""
         loader: Any = self.trainer.train_dataloader
-        self._note_losses = loader.note if getattr(loader, "skip_easy", 0) else None
+        self._note_losses = None if getattr(loader, "selection", None) is None else loader.note
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed this batch's random numbers, such as dropout's, and find its weight in its step.

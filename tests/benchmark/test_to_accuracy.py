@@ -26,7 +26,7 @@ Call = Callable[..., tuple[int, str, str]]
 TINY = [
     *("data=synthetic", "data.num_train=100", "data.num_test=40", "model.filters=[2,2,2]", "batch_size=20", "epochs=2"),
     *("trainer=cpu", "trainer.precision=32-true", "logger=none", "scheduler=linear", "averaging=lookahead"),
-    *("averaging.every_n_steps=3", "averaging.power=3"),
+    *("averaging.every_n_steps=3", "averaging.power=3", "data.skip_easy=0.5"),
 ]
 
 

@@ -16,7 +16,7 @@ COUNT = 400
 
 
 def _selection(losses: Tensor, skip_easy: float = 0.6) -> Selection:
-    selection = Selection(len(losses), skip_easy, torch.device("cpu"))
+    selection = Selection(len(losses), skip_easy)
     selection.losses.copy_(losses)
     selection.begin()
     return selection
@@ -40,7 +40,7 @@ def test_an_image_below_the_mean_is_left_out_of_a_pass_with_the_probability_and_
 
 
 def test_the_first_epoch_is_one_pass_over_all_and_a_mean_is_that_of_the_epochs_start() -> None:
-    selection = Selection(COUNT, 0.9, torch.device("cpu"))
+    selection = Selection(COUNT, 0.9)
     selection.begin()
     assert selection.order(0, 0, 0).sort().values.tolist() == list(range(COUNT))
     selection = _selection(torch.arange(float(COUNT)))
@@ -49,9 +49,10 @@ def test_the_first_epoch_is_one_pass_over_all_and_a_mean_is_that_of_the_epochs_s
     assert torch.equal(selection.order(0, 0, 1), expected)
 
 
-def _loader(**options: object) -> BatchLoader:
-    settings = {"shuffle": True, "skip_easy": 0.7, "augment": AlternatingFlip(padding=0), **options}
-    return BatchLoader(numbered_images(40), 6, MEAN, STD, **settings)  # type: ignore[arg-type]
+def _loader(skip_easy: float = 0.7) -> BatchLoader:
+    selection = Selection(40, skip_easy) if skip_easy else None
+    flip = AlternatingFlip(padding=0)
+    return BatchLoader(numbered_images(40), 6, MEAN, STD, flip, shuffle=True, selection=selection)
 
 
 def _visit(loader: BatchLoader, epoch: int, stop: int | None = None) -> list[tuple[list[int], Tensor]]:
@@ -75,14 +76,16 @@ def test_a_resumed_loader_goes_on_to_the_bit(stop: int) -> None:
     expected = [*_visit(whole, 2), *_visit(whole, 3)]
     seen = _visit(cut, 2, stop) if stop else []
     resumed = _loader()
+    assert resumed.selection is not None and cut.selection is not None
     resumed.load_state_dict(cut.state_dict())
+    resumed.selection.load_state_dict(cut.selection.state_dict())
     seen += [*(_visit(resumed, 2) if stop < 7 else []), *_visit(resumed, 3)]
     assert [labels for labels, _ in seen] == [labels for labels, _ in expected]
     assert all(torch.equal(images, other) for (_, images), (_, other) in zip(seen, expected, strict=True))
 
 
 def test_an_image_is_mirrored_at_every_other_visit_however_often_an_epoch_visits_it() -> None:
-    loader = _loader(augment=AlternatingFlip(padding=0), skip_easy=0.9)
+    loader = _loader(0.9)
     views: dict[int, list[Tensor]] = {}
     for epoch in range(4):
         for labels, images in _visit(loader, epoch):
@@ -95,8 +98,8 @@ def test_an_image_is_mirrored_at_every_other_visit_however_often_an_epoch_visits
 
 
 def test_without_losses_it_visits_as_an_ordinary_loader_does() -> None:
-    ordinary = _loader(skip_easy=0.0)
-    assert ordinary.selection is None and "selection" not in ordinary.state_dict()
+    ordinary = _loader(0.0)
+    assert ordinary.selection is None
     ordinary.note(torch.zeros(1))
     counts = Counter(order(ordinary, 3))
     assert set(counts.values()) == {1} and len(counts) == 40
