@@ -13,16 +13,9 @@ class _Group(nn.Module):
     """A convolution and a 2x2 max-pool, then further convolutions, each with BatchNorm and activation."""
 
     def __init__(
-        self,
-        channels: Sequence[int],
-        pool_first: bool,
-        residual: bool,
-        bn_momentum: float | None,
-        scaled: bool,
-        activation: Activation,
+        self, channels: Sequence[int], residual: bool, bn_momentum: float | None, scaled: bool, activation: Activation
     ) -> None:
         super().__init__()
-        self.pool_first = pool_first
         self.residual = residual
         self.convs, self.norms, self.activations = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for in_channels, out_channels in pairwise(channels):
@@ -33,8 +26,7 @@ class _Group(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map `(N, in_channels, H, W)` to `(N, out_channels, H // 2, W // 2)`."""
-        features = self.convs[0](self.pool(features)) if self.pool_first else self.pool(self.convs[0](features))
-        features = shortcut = self.activations[0](self.norms[0](features))
+        features = shortcut = self.activations[0](self.norms[0](self.pool(self.convs[0](features))))
         for number in range(1, len(self.convs)):
             features = self.norms[number](self.convs[number](features))
             if self.residual and number == len(self.convs) - 1:
@@ -53,8 +45,6 @@ class SpeedCNN(nn.Module):
     Args:
         widths: Channels of the three groups. airbench94 has (64, 256, 256), airbench96 (128, 384, 512).
         depth: Convolutions per group, 2 in airbench94 and 3 in airbench96.
-        pool_first: Number of the last groups that pool in front of their first convolution, which then takes a quarter
-            of the work; 0 in airbench.
         residual: Add the output of a group's first convolution to that of its last one, in front of the activation,
             as in airbench96.
         whitening: Freeze the first convolution at the filters that `fit_to` finds; False trains it as any other.
@@ -67,14 +57,13 @@ class SpeedCNN(nn.Module):
         init: Initial weights, see `cifar_lab.models.layers.initialise`.
 
     Raises:
-        ValueError: `widths` does not hold three widths, `depth` is less than 1, or `pool_first` lies outside 0 to 3.
+        ValueError: `widths` does not hold three widths, or `depth` is less than 1.
     """
 
     def __init__(
         self,
         widths: Sequence[int] = (64, 256, 256),
         depth: int = 2,
-        pool_first: int = 0,
         residual: bool = False,
         whitening: bool = True,
         batch_norm: bool = True,
@@ -90,8 +79,6 @@ class SpeedCNN(nn.Module):
             raise ValueError(f"widths={list(widths)} has {len(widths)} widths; three groups halve 31 to 3, so give 3")
         if depth < 1:
             raise ValueError(f"depth={depth} must be at least 1")
-        if not 0 <= pool_first <= len(widths):
-            raise ValueError(f"pool_first={pool_first} lies outside 0 to {len(widths)}, the number of groups")
         self.whitening = whitening
         self.logit_scale = logit_scale
         self.whiten = nn.Conv2d(3, 24, 2)
@@ -100,15 +87,8 @@ class SpeedCNN(nn.Module):
         momentum = bn_momentum if batch_norm else None
         self.groups = nn.Sequential(
             *(
-                _Group(
-                    [before, *[width] * depth],
-                    number >= len(widths) - pool_first,
-                    residual,
-                    momentum,
-                    bn_scale,
-                    activation,
-                )
-                for number, (before, width) in enumerate(pairwise((24, *widths)))
+                _Group([before, *[width] * depth], residual, momentum, bn_scale, activation)
+                for before, width in zip((24, *widths), widths, strict=False)
             )
         )
         self.pool = nn.MaxPool2d(3)

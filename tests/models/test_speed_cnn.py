@@ -52,19 +52,6 @@ def test_a_residual_group_adds_its_first_output_in_front_of_the_last_activation(
     torch.testing.assert_close(other(features), group.activations[2](last + shortcut))
 
 
-def test_the_last_groups_may_pool_in_front_of_their_first_convolution() -> None:
-    plain, early = SpeedCNN((8, 8, 8), init="he"), SpeedCNN((8, 8, 8), pool_first=2, init="he")
-    early.load_state_dict(plain.state_dict())
-    features = torch.randn(2, 24, 10, 10)
-    torch.testing.assert_close(early.groups[0](features), plain.groups[0](features))
-    features = torch.randn(2, 8, 10, 10)
-    for before, group in zip(plain.groups[1:], early.groups[1:], strict=True):
-        expected = group.activations[0](group.norms[0](group.convs[0](group.pool(features))))
-        expected = group.activations[1](group.norms[1](group.convs[1](expected)))
-        torch.testing.assert_close(group(features), expected)
-        assert group(features).shape == before(features).shape and not torch.allclose(expected, before(features))
-
-
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_logits_are_those_of_the_head_scaled(batch_norm: bool, images: Tensor) -> None:
     model = SpeedCNN((8, 8, 8), batch_norm=batch_norm, bn_momentum=0.25, logit_scale=0.5).eval()
@@ -77,7 +64,7 @@ def test_logits_are_those_of_the_head_scaled(batch_norm: bool, images: Tensor) -
     assert all((conv.bias is None) == batch_norm for group in model.groups for conv in group.convs)
 
 
-@pytest.mark.parametrize("arguments", [{"widths": (8, 8)}, {"depth": 0}, {"pool_first": 4}])
+@pytest.mark.parametrize("arguments", [{"widths": (8, 8)}, {"depth": 0}])
 def test_other_shapes_are_refused(arguments: dict[str, object]) -> None:
     (name,) = arguments
     with pytest.raises(ValueError, match=name):
