@@ -78,7 +78,7 @@ ROWS = {
     ),
     "swa, cutout, plateau": ("averaging=swa", "averaging.start=0.5", "augment=cutout", "scheduler=plateau"),
     "mixup, label smoothing": ("augment=mixup", "loss=label_smoothing"),
-    "hard images more often": ("data.skip_easy=0.6", "augment=alternating_flip"),
+    "hard images more often": ("data.skip_easy=0.6", "augment=alternating_flip", "optimizer=sgd"),
     "muon, linear, lookahead": (
         "optimizer=muon",
         "scheduler=linear",
