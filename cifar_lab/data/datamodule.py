@@ -142,7 +142,7 @@ class InMemoryDataModule(L.LightningDataModule):
 
     @property
     def selection(self) -> Selection | None:
-        """What decides which images an epoch visits; None if all of them are visited."""
+        """Chooses the images of each epoch; None if an epoch visits all images."""
         if self._selection is None and self.skip_easy:
             self._selection = Selection(self.size("train"), self.skip_easy)
         return self._selection
@@ -152,7 +152,7 @@ class InMemoryDataModule(L.LightningDataModule):
         return {} if self.selection is None else self.selection.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with those losses."""
+        """Restore the losses."""
         if self.selection is not None:
             self.selection.load_state_dict(state_dict)
 

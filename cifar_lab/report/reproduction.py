@@ -144,26 +144,25 @@ class Reproduction:
     @property
     def of_studies(self) -> list[Record]:
         """Every run of a controlled ablation on CIFAR-10, but those of `of_bases`."""
-        on_bases = {id(run) for run in self.of_bases}
-        return [
-            run
-            for run in self.measured
-            if run.options.get("study") and run.options.get("data") == "cifar10" and id(run) not in on_bases
-        ]
+        return [run for run in self.measured if run.options.get("study") and _is_real(run) and not _is_fast(run)]
 
     @property
     def of_bases(self) -> list[Record]:
-        """Every run on CIFAR-10 of an experiment `fast_*`, as it stands or in a study."""
-        return [
-            run
-            for run in self.measured
-            if str(run.options.get("experiment")).startswith("fast_") and run.options.get("data") == "cifar10"
-        ]
+        """The CIFAR-10 runs of `fast_*` experiments, unchanged or in a study."""
+        return [run for run in self.measured if _is_real(run) and _is_fast(run)]
 
     @property
     def unreadable(self) -> list[Record]:
         """The damaged ones, of which nothing is known."""
         return [run for run in self.measured if run.state == "unreadable"]
+
+
+def _is_real(run: Record) -> bool:
+    return run.options.get("data") == "cifar10"
+
+
+def _is_fast(run: Record) -> bool:
+    return str(run.options.get("experiment")).startswith("fast_")
 
 
 def reproduce(tables: Sequence[Table], runs: Sequence[Record]) -> Reproduction:

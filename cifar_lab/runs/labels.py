@@ -41,7 +41,7 @@ def _setting(config: Mapping[str, Any], group: str, name: str) -> Any:
 
 
 def protocol_words(name: str, held_out: bool) -> str:
-    """What chooses the epoch under a protocol: images that are held out of training, the test set, or nothing."""
+    """How a protocol chooses the epoch, in words."""
     if name == LAST:
         return "the last epoch's weights, no epoch chosen"
     if held_out:

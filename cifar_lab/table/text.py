@@ -81,11 +81,12 @@ def facts(comparison: Comparison) -> list[str]:
     lines = [f"- data: {' and '.join(data)}, {images}"]
     lines += [f"- epochs: {epochs}"] if epochs else []
     lines += [f"- protocol: {name}: {protocol_words(name, held)}" for name, held in protocols if len(protocols) == 1]
-    devices = {_trained_on(result): None for result in comparison.results}
+    devices = {trained_on(result): None for result in comparison.results}
     return [*lines, f"- hardware: {'; '.join(devices)}"]
 
 
-def _trained_on(result: Mapping[str, Any]) -> str:
+def trained_on(result: Mapping[str, Any]) -> str:
+    """The device, precision and number of processes of a result, in words."""
     device, count = f"{result['hardware']['device_name']}, {result['precision']}", result.get("world_size", 1)
     if count == 1:
         return device

@@ -1,4 +1,4 @@
-"""Easy images are left out of passes by the losses of their last visits, and a resumed loader goes on alike."""
+"""Passes skip images whose last loss was low, and a resumed loader continues with the same batches."""
 
 from collections import Counter
 from itertools import pairwise

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from cifar_lab.report.claims.evidence import MARGIN, Claim, above, alike, judged, trains_study
-from cifar_lab.report.claims.numbers import ACCURACY, Numbers
+from cifar_lab.report.claims.numbers import ACCURACY, numbers_of, typed
 from cifar_lab.runs import Record
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS
 
@@ -23,7 +21,8 @@ _CONCLUSIONS = (
     ("BatchNorm raises the accuracy", "batch_norm", ("true", "false"), above),
 )
 _AXES = {"batch_norm": "bn"}  # of studies that are not named after the group whose options they compare
-_RUN = {"study", "experiment", "seed", "data", "logger", "trainer", "callbacks", "probe"}
+# `data=` is not among them: it would replace what an experiment sets of the data.
+_RUN = {"study", "experiment", "seed", "logger", "trainer", "callbacks", "probe"}
 # Settings that an arm may have of its own.
 _RATES = ("optimizer.lr", "optimizer.sgd_lr", "optimizer.relative_lr", "optimizer.weight_decay", "loss.smoothing")
 
@@ -49,7 +48,7 @@ def bases(runs: Sequence[Record]) -> list[Base]:
         by_name.setdefault(str(run.options["experiment"]), []).append(run)
     found = []
     for name, of_base in sorted(by_name.items()):
-        own = [run for run in of_base if run.is_finished and not _typed(run) - {"experiment", "seed"}]
+        own = [run for run in of_base if run.is_finished and not run.options.get("study") and not typed(run) - _RUN]
         studied = tuple(run for run in of_base if run.options.get("study"))
         told = [_claim(name, studied, *conclusion) for conclusion in _CONCLUSIONS]
         found.append(
@@ -66,25 +65,11 @@ def pflop(run: Record) -> float:
     return float(3 * result["flops_per_image"] * result["train_size"] * result["epochs"] / 1e15)
 
 
-def _typed(run: Record) -> set[str]:
-    """What the command line set, of what can change numbers or names options."""
-    words = {line.lstrip("+~").partition("=")[0] for line in run.overrides}
-    return words & (run.settings.keys() | run.options.keys() | {"seed"})
-
-
 def _claim(base: str, runs: Sequence[Record], words: str, study: str, pair: tuple[str, str], decide: Any) -> Claim:
     axis = _AXES.get(study, study)
     arms = {value: _arm(runs, study, axis, value) for value in pair}
-    values = {
-        value: np.array([run.result["test/acc"] for run in arm if run.is_finished]) for value, arm in arms.items()
-    }
-    ended = {value: [run.state for run in arm] for value, arm in arms.items()}
-    diverged = {
-        value: f"{states.count('diverged')} of {len(states)} diverged"
-        for value, states in ended.items()
-        if "diverged" in states
-    }
-    numbers = Numbers(ACCURACY, values, next((run.protocol for arm in arms.values() for run in arm), ""), diverged)
+    protocols = list({run.protocol: None for arm in arms.values() for run in arm}) or [""]
+    numbers = numbers_of(arms, ACCURACY, protocols)
     effect = numbers.difference(*pair)
     size = f"; d = {effect.mean / effect.deviation:+.1f}" if effect is not None and effect.deviation > 0 else ""
     rates = [f"{value}: {word}" for value, arm in arms.items() for word in sorted(_rates(arm[0]) if arm else ())]
@@ -105,7 +90,7 @@ def _arm(runs: Sequence[Record], study: str, axis: str, value: str) -> list[Reco
         if run.has_ended
         and run.options.get("study") == study
         and str(run.options.get(axis, run.settings.get(axis))).lower() == value
-        and all(key in {*_RUN, axis} or key.startswith(_RATES) for key in _typed(run))
+        and all(key in {*_RUN, axis} or key.startswith(_RATES) for key in typed(run))
     ]
     most = Counter(_rates(run) for run in ended).most_common(1)
     return [run for run in ended if _rates(run) == most[0][0]]

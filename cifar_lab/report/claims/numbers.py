@@ -114,8 +114,13 @@ class Numbers:
         return f"{told}{f'; {words}{reasons}' if reasons else ''}"
 
 
-def numbers_of(runs: Runs, quantity: Quantity) -> Numbers:
-    """A number of each run that has it, under the protocol under which most can be decided.
+def typed(run: Record) -> set[str]:
+    """The keys of a run's command line that choose an option or can change numbers."""
+    return {line.lstrip("+~").partition("=")[0] for line in run.overrides} & (run.settings.keys() | run.options.keys())
+
+
+def numbers_of(runs: Runs, quantity: Quantity, protocols: Sequence[str] = PROTOCOLS) -> Numbers:
+    """A number of each run that has it, under the one of the protocols under which most can be decided.
 
     This is the one under which most rows have enough runs for tests, then the one whose row with the fewest has the
     most, then the one with the most; else the sound one.
@@ -130,7 +135,7 @@ def numbers_of(runs: Runs, quantity: Quantity) -> Numbers:
         return sum(count >= SEEDS_FOR_TESTS for count in counts), min(counts), sum(counts)
 
     found = {
-        protocol: {name: values(of_row, protocol) for name, of_row in runs.items()} for protocol in reversed(PROTOCOLS)
+        protocol: {name: values(of_row, protocol) for name, of_row in runs.items()} for protocol in reversed(protocols)
     }
     protocol = max(found, key=decides)
     states = {name: [run.state for run in of_row if run.has_ended] for name, of_row in runs.items()}
@@ -155,13 +160,12 @@ def of_study(runs: Sequence[Record], study: str, option: str, epochs: int = 50) 
     allowed = {"study", study, "epochs", "data", "protocol", "logger", "trainer", "callbacks", "probe"}
     found: dict[int, Record] = {}
     for run in runs:
-        typed = {line.lstrip("+~").partition("=")[0] for line in run.overrides}
         if (
             run.has_ended
             and run.seed is not None
             and (run.options.get("study"), run.options.get(study)) == (study, option)
             and run.options.get("data") == "cifar10"
-            and not typed & (run.settings.keys() | run.options.keys()) - allowed
+            and not typed(run) - allowed
             and run.protocol == "holdout"
             and run.settings.get("epochs") == epochs == run.result.get("epochs", epochs)
             and (run.is_finished or run.seed not in found)

@@ -107,8 +107,7 @@ def base(found: Base) -> dict[str, Any]:
     """
     groups: dict[tuple[str, str], list[Record]] = {}
     for run in found.own:
-        machine = f"{run.result['hardware']['device_name']}, {run.result['precision']}"
-        groups.setdefault((run.protocol, machine), []).append(run)
+        groups.setdefault((run.protocol, text.trained_on(run.result)), []).append(run)
     lines = [
         {
             "protocol": protocol,
