@@ -10,10 +10,16 @@ from cifar_lab.models.layers import Activation, initialise
 
 
 class _Group(nn.Module):
-    """A convolution and a 2x2 max-pool, then further convolutions, each with BatchNorm and activation."""
+    """A convolution and a pool, then further convolutions, each with BatchNorm and activation."""
 
     def __init__(
-        self, channels: Sequence[int], residual: bool, bn_momentum: float | None, scaled: bool, activation: Activation
+        self,
+        channels: Sequence[int],
+        residual: bool,
+        bn_momentum: float | None,
+        scaled: bool,
+        blur_pool: bool,
+        activation: Activation,
     ) -> None:
         super().__init__()
         self.residual = residual
@@ -22,7 +28,7 @@ class _Group(nn.Module):
             self.convs.append(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bn_momentum is None))
             self.norms.append(_norm(out_channels, bn_momentum, scaled))
             self.activations.append(activation())
-        self.pool = nn.MaxPool2d(2)
+        self.pool = nn.Sequential(nn.MaxPool2d(2, stride=1), nn.AvgPool2d(2)) if blur_pool else nn.MaxPool2d(2)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map `(N, in_channels, H, W)` to `(N, out_channels, H // 2, W // 2)`."""
@@ -51,6 +57,9 @@ class SpeedCNN(nn.Module):
         batch_norm: Normalise after each convolution of the groups; without it these have a bias.
         bn_momentum: Weight of a batch in BatchNorm's running statistics.
         bn_scale: Whether BatchNorm's scale is trained; False leaves it at 1.
+        blur_pool: Pool by the maxima of 2x2 pixels at stride 1, then their means over 2x2 at stride 2, which aliases
+            less and, from odd sizes, leaves no pixel out (arXiv:1904.11486, section 3.2, its filter Rect-2); else by
+            2x2 maxima at stride 2, as in airbench.
         activation: Called once per layer, without arguments.
         logit_scale: Factor of the logits.
         num_classes: Number of logits.
@@ -69,6 +78,7 @@ class SpeedCNN(nn.Module):
         batch_norm: bool = True,
         bn_momentum: float = 0.4,
         bn_scale: bool = False,
+        blur_pool: bool = False,
         activation: Activation = nn.GELU,
         logit_scale: float = 1 / 9,
         num_classes: int = 10,
@@ -87,7 +97,7 @@ class SpeedCNN(nn.Module):
         momentum = bn_momentum if batch_norm else None
         self.groups = nn.Sequential(
             *(
-                _Group([before, *[width] * depth], residual, momentum, bn_scale, activation)
+                _Group([before, *[width] * depth], residual, momentum, bn_scale, blur_pool, activation)
                 for before, width in zip((24, *widths), widths, strict=False)
             )
         )

@@ -34,7 +34,10 @@ _PRECISIONS = {16: "16-mixed", 32: "32-true", 64: "64-true"}
 # How long a run may take, like `epochs`, with what is hashed in its place.
 LIMITS: dict[str, Any] = {"trainer.max_time": None, "callbacks.early_stopping.patience": 10.0}
 # Settings that are younger than finished runs, with the value at which a run is what it was before there were any.
-_OFF = ("augment.reflect", "data.augment.reflect", "data.drop_last", "averaging.warmup", "optimizer.decay_by_rate")
+_OFF = (
+    *("augment.reflect", "data.augment.reflect", "data.drop_last", "averaging.warmup", "optimizer.decay_by_rate"),
+    "model.blur_pool",
+)
 _NEUTRAL: dict[str, Any] = {
     "tta": "none",  # it changes no weight, but what is recorded, like a probe
     "tta_below": 1,

@@ -41,6 +41,19 @@ def test_convolutions_begin_as_the_identity_of_as_many_channels_as_they_can() ->
     assert not torch.equal(SpeedCNN(init="he").groups[0].convs[0].weight, model.groups[0].convs[0].weight)
 
 
+def test_a_blurred_pool_sees_all_pixels_and_mirror_images_alike() -> None:
+    blurred, plain = SpeedCNN(blur_pool=True), SpeedCNN()
+    features = torch.randn(2, 3, 31, 31)
+    maxima = features.unfold(2, 2, 1).unfold(3, 2, 1).amax((4, 5))
+    expected = maxima.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
+    pooled = blurred.groups[0].pool(features)
+    torch.testing.assert_close(pooled, expected)
+    torch.testing.assert_close(blurred.groups[0].pool(features.flip(3)), pooled.flip(3))
+    assert plain.groups[0].pool(features).shape == pooled.shape == (2, 3, 15, 15)
+    assert not torch.equal(plain.groups[0].pool(features.flip(3)), plain.groups[0].pool(features).flip(3))
+    assert blurred(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
 def test_a_residual_group_adds_its_first_output_in_front_of_the_last_activation() -> None:
     plain, residual = SpeedCNN((8, 8, 8), depth=3).eval(), SpeedCNN((8, 8, 8), depth=3, residual=True).eval()
     residual.load_state_dict(plain.state_dict())
