@@ -112,7 +112,7 @@ ROWS: dict[str, tuple[str, float | None]] = {
 }
 # Options train in test_composition.py; these bring what no option does: images of another mean, and averaged weights.
 TRAINED = ("resnet_adamw_150", "swa")
-BEYOND, FAST = ("beyond_cnn", "beyond_resnet18"), ("fast_91",)
+BEYOND, FAST = ("beyond_cnn", "beyond_resnet18"), ("fast_91", "fast_94")
 FILES = {path.stem: path.read_text(encoding="utf-8") for path in (conf_folder() / "experiment").glob("*.yaml")}
 
 
@@ -142,7 +142,8 @@ def test_an_experiment_trains_a_step(composed: Compose, name: str) -> None:
 def test_an_experiments_file_names_the_options_whose_numbers_it_sets_and_says_what_a_reader_needs(name: str) -> None:
     text = FILES[name]
     set_here = set(re.findall(r"^(\w+):", text, re.MULTILINE)) - {"defaults"}
-    named = set(re.findall(r"^  - override /(\w+): \w+$", text, re.MULTILINE))
+    parents = [FILES[parent] for parent in re.findall(r"^  - (\w+)$", text, re.MULTILINE) if parent != "_self_"]
+    named = set(re.findall(r"^  - override /(\w+): \w+$", "\n".join([text, *parents]), re.MULTILINE))
     groups = {folder.name for folder in conf_folder().iterdir() if folder.is_dir()}
     assert (set_here & groups) - {"trainer"} <= named
     assert not set_here & {"name", "seed", "protocol"} and ("protocol" in named) == (name in FAST)
