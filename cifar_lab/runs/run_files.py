@@ -76,14 +76,13 @@ class RunFiles:
         recorded = _there(self.steps_file, self.steps) if steps else {}
         short = [name for name in STEP_QUANTITIES if len(recorded.get(name, ())) < steps]
         if steps and short:
-            raise UnreadableError(f"{self.steps_file} lacks {short[0]} of some of the {steps} steps")
+            raise UnreadableError(f"{self.steps_file} lacks {short[0]} of some steps")
         known = self.validated() if epochs else {}
         validated = {epoch: accuracy for epoch, accuracy in known.items() if epoch <= epochs}
         if validated and has_best:
             kept = _there(self.best_checkpoint, lambda: read_checkpoint(self.best_checkpoint)).get("epoch", -1) + 1
-            best = max(validated, key=validated.__getitem__)
-            if kept != best and kept <= epochs:  # a later one is of an epoch that is trained again
-                raise UnreadableError(f"{self.best_checkpoint} is of epoch {kept}, not of the best one, {best}")
+            if kept != max(validated, key=validated.__getitem__) and kept <= epochs:  # a later one is trained again
+                raise UnreadableError(f"{self.best_checkpoint} is of epoch {kept}, which is not the best one")
 
     def validated(self) -> dict[int, float]:
         """The `val/acc` of each validated epoch, from 1, in order."""

@@ -58,7 +58,7 @@ def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
     state = status.get("state")
     if state in ("failed", "diverged") and not config[f"retry_{state}"]:
         raise RunFailedError(f"{run.folder} has {state}: {status.get('error', '')}; retry_{state}=true trains it again")
-    return run.has_result() and config["epochs"] <= run.config()["epochs"] and not goes_beyond(run, config)
+    return run.has_result() and config["epochs"] <= run.config().get("epochs", 0) and not goes_beyond(run, config)
 
 
 def goes_beyond(run: Run, config: Mapping[str, Any]) -> bool:

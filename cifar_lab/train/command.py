@@ -165,7 +165,7 @@ def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None 
         left = turn.seconds_left()
         print(f"{turn}{'' if left is None else f', {clock(left)} left'}: {run.folder.name}", flush=True)
     interruption = Interruption()
-    with interruption.listening(), _reading(run, turn), writing():
+    with interruption.listening(), writing(), _reading(run, turn):
         is_trained = _train(job, run, interruption, callbacks, leader)
     from cifar_lab.train.summary import found, summary
 

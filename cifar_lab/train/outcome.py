@@ -11,6 +11,7 @@ from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.machine.ranks import RankLostError
 from cifar_lab.runs import DivergedError, PrunedError, Run, RunExistsError, described
+from cifar_lab.train.attempt import quoted
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         _forget(error)
         if interrupt is not None:
             if isinstance(interrupt, Interrupted) and not in_sweep:
-                interrupt.goes_on = f"resume={os.path.relpath(run.folder)}"
+                interrupt.goes_on = f"resume={quoted(run.folder)}"
             raise interrupt from None
         message = " ".join(described(error).split())
         is_refused = isinstance(error, exit_codes.UsageError) and not in_sweep and not run.has_begun()
@@ -62,7 +63,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
 
 def _how_to_go_on(run: Run, in_sweep: bool) -> str:
     saved = run.last_checkpoint.exists()
-    how = "the same command" if in_sweep or not saved else f"resume={os.path.relpath(run.folder)}"
+    how = "the same command" if in_sweep or not saved else f"resume={quoted(run.folder)}"
     return f"{how} {'goes on' if saved else 'begins again'}"
 
 
