@@ -102,7 +102,9 @@ def faults_of(found: Ended, how: str) -> set[str]:
         *_, last = ["", *found.output.splitlines()]
         if "Traceback" in found.output or not last.startswith("error: ") or found.code != 1:
             wrong.add(f"exit code {found.code}, {last}")
-        wrong |= {"its state is running" for run in find_runs(".") if run.status().get("state") == "running"}
+        running = [run for run in find_runs(".") if run.status().get("state") == "running"]
+        if running and "run.lock" not in last:  # without a lock it has touched nothing
+            wrong.add("its state is running")
     for one in find("."):
         describe_run(one) if isinstance(one, Run) else describe_sweeps([one.folder])
     if any(find_runs(".")):

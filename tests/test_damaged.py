@@ -53,6 +53,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object], str | None, str]] = {
     "metrics, without the first row": ("metrics.csv", _without(1), None, "lacks epoch 1"),
     "metrics, gone": ("metrics.csv", Path.unlink, None, "is missing"),
     "metrics, empty": ("metrics.csv", lambda path: path.write_text(""), None, "cannot be read"),
+    "metrics, others": ("metrics.csv", lambda path: path.write_text("epoch,x\n1,1\n2,1\n"), None, "lacks step"),
     "last, another": ("checkpoints/last.ckpt", lambda path: write_checkpoint({"a": 1}, path), "previous.ckpt", "is no"),
     "best, cut": ("checkpoints/best.ckpt", _cut, None, "is damaged"),
     "best, gone": ("checkpoints/best.ckpt", Path.unlink, None, "is missing"),

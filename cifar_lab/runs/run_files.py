@@ -69,14 +69,17 @@ class RunFiles:
             UnreadableError: A file is damaged or missing, or lacks some of it.
             CheckpointError: The best epoch's checkpoint is damaged.
         """
-        metrics = _there(self.metrics_file, self.metrics) if epochs else None
-        lost = set(range(1, epochs + 1)) - set(() if metrics is None else metrics["epoch"])
-        if lost:
-            raise UnreadableError(f"{self.metrics_file} lacks epoch {min(lost)}")
-        recorded = _there(self.steps_file, self.steps) if steps else {}
-        short = [name for name in STEP_QUANTITIES if len(recorded.get(name, ())) < steps]
-        if steps and short:
-            raise UnreadableError(f"{self.steps_file} lacks {short[0]} of some steps")
+        if epochs:
+            metrics = _there(self.metrics_file, self.metrics)
+            lost = [name for name in ("step", "val/acc") if name not in metrics]
+            lost += [f"epoch {epoch}" for epoch in range(1, epochs + 1) if epoch not in set(metrics["epoch"])]
+            if lost:
+                raise UnreadableError(f"{self.metrics_file} lacks {lost[0]}")
+        if steps:
+            recorded = _there(self.steps_file, self.steps)
+            lost = [name for name in STEP_QUANTITIES if recorded.get(name, np.empty(0)).shape < (steps,)]
+            if lost:
+                raise UnreadableError(f"{self.steps_file} lacks {lost[0]} of some steps")
         known = self.validated() if epochs else {}
         validated = {epoch: accuracy for epoch, accuracy in known.items() if epoch <= epochs}
         if validated and has_best:
