@@ -16,6 +16,7 @@ import lightning as L
 import pytest
 import torch
 
+from cifar_lab.machine import writers
 from tests.conftest import CHECKOUT
 
 # Processes are forked where everything is imported and one command line has been composed.
@@ -35,6 +36,15 @@ class Fault(NamedTuple):
     # in which of the processes that train together it happens; another signal than SIGKILL goes to the one that has
     # started them. None where there is one process.
     rank: int | None = None
+
+
+ENDED = 2**22 + 1  # a process that has ended: above the largest number
+
+
+def unfinished(name: str) -> str:
+    """The name of what a killed process leaves of `name`, which it was writing."""
+    here, _, started = writers.tag().split("-")
+    return f".{name}.{here}-{ENDED}-{started}.abcdefgh.part"
 
 
 class Ended(NamedTuple):

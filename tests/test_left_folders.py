@@ -17,9 +17,8 @@ from cifar_lab.runs import Run
 from cifar_lab.runs import run as written
 from cifar_lab.train.classifier import Classifier
 from tests.conftest import Lab, Train, names
+from tests.faults import ENDED, unfinished
 from tests.kinds_of_runs import FINISHED
-
-ENDED = 2**22 + 1  # above the largest process number
 
 
 def full(*_: object, **__: object) -> Any:
@@ -101,9 +100,8 @@ def test_what_killed_processes_left_in_a_finished_run_is_removed_by_the_command_
     files = {path.relative_to(run.folder) for path in run.folder.rglob("*")}
     run.lock_file.write_text(json.dumps(dead))
     (run.folder / ".run.lock.0123abcd").write_text(json.dumps(dead))
-    here, _, started = writers.tag().split("-")
     for folder in (run.folder, run.checkpoints):
-        (folder / f".status.json.{here}-{ENDED}-{started}.abc.part").touch()
+        (folder / unfinished("status.json")).touch()
     assert lab(*FINISHED, "hydra.run.dir=run", "resume=auto").code == 0
     assert {path.relative_to(run.folder) for path in run.folder.rglob("*")} == files
 
