@@ -44,8 +44,10 @@ reproduce: $(READY) ## run the published report; SCALE=full, quick or smoke, ONL
 	$(BIN)/python -m cifar_lab.reproduce --scale $(SCALE) $(if $(ONLY),--only $(ONLY))
 
 KILLS ?= 100
-soak: $(READY) ## kill a sweep at random until it ends, KILLS=100 times, and compare it with an undisturbed one; some twenty minutes
+EVERY ?= 1
+soak: $(READY) ## kill a sweep KILLS=100 times at random; then kill commands and fill their disk at every (EVERY=1) change of a file; hours
 	$(BIN)/python -m tests.soak --kills $(KILLS)
+	$(BIN)/python -m tests.chaos --every $(EVERY)
 
 check: $(READY) ## lint, format, types, layers
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ import lightning as L
 import pytest
 import torch
 
+from cifar_lab.machine import writers
 from tests.conftest import CHECKOUT
 
 # Processes are forked where everything is imported and one command line has been composed.
@@ -37,6 +38,15 @@ class Fault(NamedTuple):
     rank: int | None = None
 
 
+ENDED = 2**22 + 1  # a process that has ended: above the largest number
+
+
+def unfinished(name: str) -> str:
+    """The name of what a killed process leaves of `name`, which it was writing."""
+    here, _, started = writers.tag().split("-")
+    return f".{name}.{here}-{ENDED}-{started}.abcdefgh.part"
+
+
 class Ended(NamedTuple):
     """How a process ended: its exit code, -9 after a SIGKILL, and what it printed."""
 
@@ -44,19 +54,31 @@ class Ended(NamedTuple):
     output: str
 
 
-def command(*arguments: str, fault: Fault | None = None) -> Ended:
-    """Run `python -m cifar_lab.train` with arguments in a process of its own, in the current folder."""
-    started = start(*arguments, fault=fault)
+def command(*arguments: str, **options: Any) -> Ended:
+    """Run `python -m cifar_lab.train` in a process of its own, in the current folder, as `start` does."""
+    started = start(*arguments, **options)
     return started()
 
 
-def start(*arguments: str, fault: Fault | None = None) -> Callable[[], Ended]:
-    """Start it, and return what waits for its end; the process's number is the `pid` of that."""
-    output = Path(f".output{len(list(Path.cwd().glob('.output*')))}").absolute()
-    output.touch()
+def start(
+    *arguments: str,
+    fault: Fault | None = None,
+    before: Callable[[], None] | None = None,
+    output: Path | None = None,
+) -> Callable[[], Ended]:
+    """Start it, and return what waits for its end; the process's number is the `pid` of that.
+
+    Args:
+        arguments: The command line.
+        fault: To make in it.
+        before: What the process calls first.
+        output: The file for what it prints; None takes a new one in the current folder.
+    """
+    output = (output or Path(f".output{len(list(Path.cwd().glob('.output*')))}")).absolute()
+    output.write_bytes(b"")
     with chdir(CHECKOUT):  # where the server finds `tests`
         forkserver.ensure_running()
-    process = _processes.Process(target=_train, args=(arguments, fault, str(output), os.getcwd()))
+    process = _processes.Process(target=_train, args=(arguments, fault, before, str(output), os.getcwd()))
     process.start()
 
     def wait() -> Ended:
@@ -67,7 +89,9 @@ def start(*arguments: str, fault: Fault | None = None) -> Callable[[], Ended]:
     return wait
 
 
-def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder: str) -> None:
+def _train(
+    arguments: tuple[str, ...], fault: Fault | None, before: Callable[[], None] | None, output: str, folder: str
+) -> None:
     os.chdir(folder)
     handle = os.open(output, os.O_WRONLY | os.O_CREAT)
     for stream in (1, 2):
@@ -94,6 +118,8 @@ def _train(arguments: tuple[str, ...], fault: Fault | None, output: str, folder:
     # Processes that train together begin with what this one has imported.
     spawned.get_context = lambda method: multiprocessing.get_context("fork")  # type: ignore[attr-defined]
     sys.argv = ["train", *arguments]
+    if before is not None:
+        before()
     run_application(lambda: launch(checked(arguments), callbacks))
 
 

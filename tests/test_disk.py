@@ -18,7 +18,8 @@ ENTER = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
 Mounted = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def _may_mount() -> bool:
+def may_mount() -> bool:
+    """Whether this process may make a namespace of its own and mount there."""
     try:
         return subprocess.run([*ENTER, "mount -t tmpfs none /mnt"], capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
@@ -62,7 +63,7 @@ def test_a_disk_that_is_full_ends_the_run_and_leaves_the_last_checkpoint_whole(
 @pytest.fixture
 def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mounted:
     """Train in the folder `disk` that a shell command mounts; what is there at the end is copied to `left`."""
-    if not _may_mount():
+    if not may_mount():
         pytest.skip("mounting is not permitted here")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "disk").mkdir()

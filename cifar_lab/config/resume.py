@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_lab.config.naming import key_of
 from cifar_lab.config.targets import check_targets
 from cifar_lab.machine.exit_codes import UsageError
-from cifar_lab.runs import Run
+from cifar_lab.runs import Run, UnreadableError
 from cifar_lab.runs.fingerprints import leaves, settings, with_limits
 
 AUTO = "auto"
@@ -64,9 +64,16 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
     run = Run(folder)
     if not run.config_file.exists():
         raise UsageError(f"resume={folder}: no run there; its folder holds .hydra/config.yaml")
+    try:
+        run.config()
+        overrides = run.overrides()
+    except (UnreadableError, FileNotFoundError) as error:
+        told = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
+        way = f"its own command with hydra.run.dir={folder} and resume=auto goes on with it"
+        raise UsageError(f"resume={folder}: {told}; {way}") from None
     typed = {key_of(argument) for argument in arguments}
     # An option that is chosen anew brings its own settings, so what was said of the old one's falls away.
-    saved = [line for line in run.overrides() if not {key_of(line), key_of(line).partition(".")[0]} & {*typed, "allow"}]
+    saved = [line for line in overrides if not {key_of(line), key_of(line).partition(".")[0]} & {*typed, "allow"}]
     foreign = [line for line in saved if not _SETTING.match(line)]
     if foreign:
         word = f"{foreign[0][:80]!r}, which no run writes there"

@@ -16,7 +16,7 @@ from hydra._internal.utils import _run_hydra
 from cifar_lab.config import Plan, completion, schema
 from cifar_lab.config.command_line import CommandLine, composing, in_one_line
 from cifar_lab.config.launchers import JOBLIB, RAY, SLURM, Launcher
-from cifar_lab.engines.handover import RunFailedError, Task, end
+from cifar_lab.engines.handover import RunFailedError, Task, end, writing
 from cifar_lab.engines.in_turn import Jobs
 from cifar_lab.engines.known import as_trained
 from cifar_lab.engines.ray_jobs import RayJobs
@@ -59,10 +59,10 @@ def run_jobs(task: Task, plan: Plan) -> list[Path]:
 
     Raises:
         ValueError: It cannot be run, in one line.
-        RunFailedError: A run failed; in a sweep, after the others have run.
+        RunFailedError: A run failed, in a sweep after the others have run; or its folder cannot be written.
         KeyboardInterrupt: A run was interrupted.
     """
-    try:
+    with writing():
         with composing():
             plan = as_trained(plan)
         jobs = _ENGINES.get(plan.launcher, Jobs)(task, plan)
@@ -70,11 +70,6 @@ def run_jobs(task: Task, plan: Plan) -> list[Path]:
             jobs.sweep.plan([job.words for job in plan.jobs])
         with composing(), _process_as_before():
             jobs.run_all()
-    except OSError as error:
-        if error.filename is None:  # not about a file, and so not about the run's folder
-            raise
-        line = f"cannot write {error.filename}: {error.strerror}; set hydra.run.dir= to a writable folder"
-        raise exit_codes.UsageError(line) from None
     return list(jobs.folders.values())
 
 

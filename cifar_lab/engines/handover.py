@@ -1,8 +1,11 @@
 """A job and its turn, as they are handed to what trains it, in this process or in another."""
 
+import errno
+import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +17,8 @@ from cifar_lab.config import interpolations, resolved
 from cifar_lab.machine import exit_codes
 from cifar_lab.runs import LockedError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a disk without room raises
+
 
 class RunFailedError(Exception):
     """A run that ended without a result, reported in one line; exit code 2 if what it was asked for cannot be."""
@@ -24,6 +29,26 @@ class RunFailedError(Exception):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+@contextmanager
+def writing(again: str = "give the same command again") -> Iterator[None]:
+    """Name what cannot be written, and the way out: `again` once a disk that is full has room.
+
+    Raises:
+        RunFailedError: Of an `OSError` about a file, or about room.
+    """
+    try:
+        yield
+    except OSError as error:
+        is_full = error.errno in FULL
+        if error.filename is None and not is_full:
+            raise
+        file = "a file" if error.filename is None else os.path.relpath(error.filename)
+        way, code = f"free some space, then {again}", exit_codes.FAILED
+        if not is_full:
+            way, code = "set hydra.run.dir= to a writable folder", exit_codes.USAGE
+        raise RunFailedError(f"cannot write {file}: {error.strerror}; {way}", code) from None
 
 
 def end(message: str, code: int) -> NoReturn:

@@ -13,7 +13,7 @@ from cifar_lab.config import Plan
 from cifar_lab.config.command_line import PlannedJob
 from cifar_lab.config.naming import key_of, plain
 from cifar_lab.engines.handover import Job
-from cifar_lab.runs import Run, Sweep, job_key
+from cifar_lab.runs import Run, Sweep, UnreadableError, job_key
 from cifar_lab.runs.fingerprints import HARDWARE, fingerprint, leaves, recorded, settings
 
 
@@ -45,17 +45,25 @@ def _as_trained(job: PlannedJob, plan: Plan, runs: Mapping[frozenset[str], Run])
         composed, run = plan.compose(PlannedJob(words)), runs[job_key(words)]
     else:
         return job
-    if not run.has_result():
+    if not run.has_result() or (saved := _saved(run)) is None:
         return job
     typed, bare = plain(plan.composed(job)), plain(composed)
     hardware = {key: value for key, value in leaves(settings(typed)) if key in HARDWARE}
     chosen = recorded(run.result())
     is_the_run = (
-        fingerprint(run.config()) == fingerprint(bare)
+        fingerprint(saved) == fingerprint(bare)
         and settings(typed, with_hardware=False) == settings(bare, with_hardware=False)
         and all(chosen.get(key) == value for key, value in hardware.items())
     )
     return PlannedJob(words, composed) if is_the_run else job
+
+
+def _saved(run: Run) -> dict[str, Any] | None:
+    """A run's configuration; None if it cannot be read, which is told where the run is trained."""
+    try:
+        return run.config()
+    except (UnreadableError, FileNotFoundError):
+        return None
 
 
 def in_its_folder(job: Job, runs: Mapping[frozenset[str], Run]) -> Job:
@@ -63,7 +71,7 @@ def in_its_folder(job: Job, runs: Mapping[frozenset[str], Run]) -> Job:
     run = runs.get(job_key(job.words))
     if run is None or Run(job.folder).config_file.exists() or not run.has_result():
         return job
-    if fingerprint(run.config()) != fingerprint(job.settings):
+    if (saved := _saved(run)) is None or fingerprint(saved) != fingerprint(job.settings):
         return job
     with suppress(OSError):
         job.folder.rmdir()  # Hydra has made it

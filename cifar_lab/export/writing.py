@@ -15,6 +15,7 @@ from cifar_lab.data import synthetic
 from cifar_lab.export.formats import as_taken, encode, on_cpu
 from cifar_lab.export.kinds import Format, Input
 from cifar_lab.runs import replacing
+from cifar_lab.runs.files import UNFINISHED, remove_unfinished, unfinished
 from cifar_lab.trained import Said, Trained, load
 from cifar_lab.trained.files import reason
 
@@ -78,6 +79,7 @@ def export(
         OSError: The folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder)
     for kind in formats:
         one = Exported(kind, folder / _NAMES[kind], None if kind is Format.SAFETENSORS else takes)
         try:
@@ -88,7 +90,7 @@ def export(
             yield replace(one, problem=f"the network cannot be exported: {reason(error)}")
             continue
         # Staged next to its place under its final name, by whose ending it is read: only compared files get there.
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as staging:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=unfinished(kind), suffix=UNFINISHED) as staging:
             staged = Path(staging) / one.path.name
             with replacing(staged, "wb", durable=True) as file:
                 file.write(content)

@@ -3,6 +3,7 @@
 import io
 import warnings
 import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path, previous: Path | No
 
     Args:
         checkpoint: Plain values and tensors.
-        path: Its folder is made if it does not exist.
+        path: Its folder is made if it does not exist, in one that does: a run's may have been moved meanwhile.
         previous: Where the checkpoint that was at `path` goes; None gives it up.
 
     Raises:
@@ -30,15 +31,12 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path, previous: Path | No
     """
     import torch
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     # Not straight into the file, as torch's error for a full disk does not say that it is full.
     contents = io.BytesIO()
     torch.save(checkpoint, contents)
-    try:
-        with replacing(path, "wb", durable=True, keep=previous) as file:
-            file.write(contents.getbuffer())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    with replacing(path, "wb", durable=True, keep=previous) as file:
+        file.write(contents.getbuffer())
 
 
 def write_weights(model: "nn.Module", path: Path) -> None:
@@ -78,19 +76,21 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     return checkpoint
 
 
-def first_whole(paths: list[Path]) -> tuple[Path | None, list[str]]:
-    """The first of some checkpoints that can be read.
+def first_whole(
+    paths: Iterable[Path], check: Callable[[Path], object] = read_checkpoint
+) -> tuple[Path | None, list[str]]:
+    """The first of some checkpoints that can be read, and that `check` does not raise a `UsageError` for.
 
     Returns:
-        Its path, None if there is none; and why each before it cannot be read.
+        Its path, None if there is none; and, each once, why those before it cannot be used.
     """
-    reasons = []
+    reasons: dict[str, None] = {}
     for path in paths:
         if path.exists():
             try:
-                read_checkpoint(path)
-            except CheckpointError as error:
-                reasons.append(str(error))
+                check(path)
+            except UsageError as error:
+                reasons[str(error)] = None
             else:
-                return path, reasons
-    return None, reasons
+                return path, list(reasons)
+    return None, list(reasons)

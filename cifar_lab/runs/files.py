@@ -2,8 +2,8 @@
 
 import errno
 import os
+import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,12 +11,26 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from cifar_lab.machine import writers
+
 if TYPE_CHECKING:
     from cifar_lab.figures import Figure
 
 T = TypeVar("T")
 
-_UNFINISHED = ".part"
+UNFINISHED = ".part"
+_LONGEST = 3_600.0  # seconds that another host may take for a file
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system name this file: that of a write names none, others what was made beside it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or not str(error.filename or UNFINISHED).endswith(UNFINISHED):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 @contextmanager
@@ -32,26 +46,54 @@ def replacing(path: Path, mode: str = "w", *, durable: bool = False, keep: Path 
     Raises:
         OSError: It cannot be written; what was there is left.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
-    try:
-        with os.fdopen(handle, mode) as file:
-            yield file
+    with naming(path):
+        remove_unfinished(path.parent)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=unfinished(path.name), suffix=UNFINISHED)
+        try:
+            with os.fdopen(handle, mode) as file:
+                yield file
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            if keep is not None and path.exists():
+                os.replace(path, keep)
+            os.replace(name, path)
             if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(name, path)
-        if durable:
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+                _sync(path.parent)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def unfinished(name: str) -> str:
+    """How the name of what is being made beside `name` begins; it ends with `UNFINISHED`."""
+    return f".{name}.{writers.tag()}."
+
+
+def remove_unfinished(folder: Path, *, any_writer: bool = False) -> None:
+    """Remove what processes that were killed have left unfinished in a folder, which need not exist, but not below.
+
+    Args:
+        folder: Where to look.
+        any_writer: Living ones' too: nobody else may be writing there.
+    """
+    names: list[str] = []
+    with suppress(OSError):
+        names = [name for name in os.listdir(folder) if name.startswith(".") and name.endswith(UNFINISHED)]
+    for name in names:
+        path, (*_, tag, _, _) = folder / name, ("", *name.split("."))
+        with suppress(OSError):  # another process removes it, or may
+            if any_writer or writers.has_ended(tag, path.stat().st_mtime, _LONGEST):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def fresh(read: Callable[[], T]) -> T:
@@ -87,16 +129,3 @@ def write_figure(figure: "Figure", path: Path, dpi: int = 130) -> Path:
     with replacing(path, "wb") as file:
         figure.savefig(file, dpi=dpi, format="png")
     return path
-
-
-def remove_unfinished(folder: Path, older_than: float = 0.0) -> None:
-    """Remove what a process that was killed has left unfinished.
-
-    Args:
-        folder: Where to look; not in folders below.
-        older_than: Seconds since it was last written to; without them no other process may be writing there.
-    """
-    for path in folder.glob(f".*{_UNFINISHED}"):
-        with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime >= older_than:
-                path.unlink()

@@ -8,7 +8,6 @@ not used: on NFS a folder's is the host's own, and a file's needs a service that
 import hashlib
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,8 +15,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from cifar_lab.machine import writers
 from cifar_lab.machine.exit_codes import UsageError
-from cifar_lab.runs.files import fresh, replacing
+from cifar_lab.runs.files import UNFINISHED, fresh, naming, replacing
 from cifar_lab.runs.reading import from_json
 
 # A process on another host is dead when its lock has not been touched for so long; a network file system may hold
@@ -60,6 +60,9 @@ def locked(path: Path) -> Iterator[None]:
         OSError: The folder cannot be written.
     """
     _take(path)
+    for other in path.parent.glob(f".{path.name}.*"):  # of a process that was killed as it took this lock over
+        if other.suffix != UNFINISHED and owner(other) is None:
+            other.unlink(missing_ok=True)
     stopped = threading.Event()
     beating = threading.Thread(target=_beat, args=(path, stopped), daemon=True)
     beating.start()
@@ -68,8 +71,9 @@ def locked(path: Path) -> Iterator[None]:
     finally:
         stopped.set()
         beating.join()
-        if _told(path) == _identity():  # else it was taken over from a process that seemed dead
-            path.unlink(missing_ok=True)  # a run that never trained leaves no folder
+        with suppress(OSError):  # what cannot be removed is a dead process's lock soon
+            if _told(path) == writers.identity():  # else it was taken over from a process that seemed dead
+                path.unlink()
 
 
 @contextmanager
@@ -101,7 +105,7 @@ def _take(path: Path) -> None:
                 _check_free(path, over.stat().st_mtime)  # two times of one clock, however far off this host's is
                 if fresh(path.read_bytes) == left:
                     with replacing(path) as file:
-                        json.dump(_identity(), file)
+                        json.dump(writers.identity(), file)
                     return
             finally:
                 over.unlink(missing_ok=True)
@@ -114,8 +118,8 @@ def _made(path: Path) -> bool:
     except FileExistsError:
         return False
     try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(_identity(), file)
+        with naming(path), os.fdopen(handle, "w") as file:
+            json.dump(writers.identity(), file)
     except BaseException:  # such as a full disk
         path.unlink(missing_ok=True)
         raise
@@ -141,43 +145,14 @@ def _told(path: Path) -> dict[str, Any]:
 def _beat(path: Path, stopped: threading.Event) -> None:
     while not stopped.wait(HEARTBEAT_SECONDS):
         with suppress(OSError):
-            if _told(path) == _identity():  # else it would keep another's alive
+            if _told(path) == writers.identity():  # else it would keep another's alive
                 os.utime(path)
-
-
-def _identity() -> dict[str, Any]:
-    process = os.getpid()
-    return {"host": socket.gethostname(), "machine": _machine(), "process": process, "started": _started(process)}
 
 
 def _is_alive(told: dict[str, Any], now: float) -> bool:
     if "new" in told:
         return now - told["heartbeat"] < _WRITTEN_AFTER_SECONDS
     host, process, started = told["host"], told["process"], told["started"]
-    if (host, told.get("machine")) != (socket.gethostname(), _machine()):
+    if not writers.is_here(host, told.get("machine")):
         return now - told["heartbeat"] < DEAD_AFTER_SECONDS
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return _started(process) == started  # else another process has got its number
-
-
-def _machine() -> str:
-    """Where a process's number means something: this boot of a host, and the container.
-
-    Hosts may share a name, and a restarted host or container has it again.
-    """
-    with suppress(OSError):
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    return ""
-
-
-def _started(process: int) -> str:
-    """When a process began, in the system's own count; empty where the system does not tell, or it has ended."""
-    with suppress(OSError):
-        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return "" if state == "Z" else fields[18]
-    return ""
+    return writers.lives(process, started)

@@ -28,8 +28,8 @@ WHOLE_LIMIT = 2**63  # from here on whole numbers fit neither numpy nor torch no
 _KINDS = (bool, int, float, str, type(None))
 _NUMBER = (int, float)
 _STATUS: Kinds = {
-    **dict.fromkeys(("state", "error", "host"), str),
-    **dict.fromkeys(("process", "epoch", "epochs", "step", "threads"), int),
+    **dict.fromkeys(("state", "error", "host", "precision", "memory_format", "git_revision"), str),
+    **dict.fromkeys(("process", "epoch", "epochs", "step", "threads", "world_size"), int),
     **dict.fromkeys(("compile", "cuda_graphs"), bool),
     **dict.fromkeys(("heartbeat", "start"), _NUMBER),
 }
@@ -122,6 +122,9 @@ def read_status(text: str) -> dict[str, Any]:
     told = _checked(from_json(text), _STATUS)
     if not math.isfinite(told.get("heartbeat", 0)):
         raise ValueError(f"heartbeat is {told['heartbeat']}")
+    for name in ("threads", "world_size"):
+        if told.get(name, 1) < 1:
+            raise ValueError(f"{name} is {told[name]}")
     return told
 
 

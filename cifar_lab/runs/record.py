@@ -114,12 +114,12 @@ class Record:
     @cached_property
     def steps(self) -> dict[str, np.ndarray] | None:
         """One array `(steps,)` per quantity, in the archive the loss alone; None if there are none to be read."""
-        return _arrays(self.numbers and self.numbers.steps)
+        return _arrays(self.numbers and self.numbers.steps, "loss")
 
     @cached_property
     def probes(self) -> dict[str, np.ndarray] | None:
         """The arrays of `probes.npz`; None if there are none to be read."""
-        return _arrays(self.numbers and self.numbers.probes)
+        return _arrays(self.numbers and self.numbers.probes, "step", "loss", "seconds")
 
     @cached_property
     def dead_units(self) -> Mapping[str, Any] | None:
@@ -199,11 +199,13 @@ def _numbers(run: RunFiles) -> Numbers:
     return Numbers(run.metrics_file, run.steps_file, run.probes_file, run.folder / "explanation" / "dead_units.csv")
 
 
-def _arrays(path: Path | None) -> dict[str, np.ndarray] | None:
+def _arrays(path: Path | None, *names: str) -> dict[str, np.ndarray] | None:
+    """The arrays of a file; None if it cannot be read, or lacks one of these."""
     try:
-        return None if path is None else read_arrays(path)
+        arrays = {} if path is None else read_arrays(path)
     except (FileNotFoundError, UnreadableError):
         return None
+    return arrays if arrays.keys() >= set(names) else None
 
 
 @lru_cache

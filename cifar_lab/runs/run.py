@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,8 @@ import yaml
 
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.checkpoints import write_weights
-from cifar_lab.runs.files import remove_unfinished, replacing, write_arrays
-from cifar_lab.runs.reading import UnreadableError
+from cifar_lab.runs.files import naming, remove_unfinished, replacing, write_arrays
+from cifar_lab.runs.locks import LockedError, locked
 from cifar_lab.runs.run_files import RunFiles
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ class Run(RunFiles):
             self.result_file.unlink(missing_ok=True)
         else:
             self._empty()
-        for folder in (self.folder, self.config_file.parent, *(self.folder / name for name in _FOLDERS)):
-            remove_unfinished(folder)
+        self._remove_unfinished(any_writer=True)
         self.config_file.parent.mkdir(parents=True, exist_ok=True)
         composition = {
             "overrides": list(overrides),
@@ -89,38 +89,66 @@ class Run(RunFiles):
 
     def _empty(self) -> None:
         foreign = [name for name in (*_CONTENTS, *_FOLDERS) if (self.folder / name).exists()]
-        if foreign and self.status().get("state") is None:
+        if foreign and self.status().get("state") is None and not self.composition_file.exists():
             raise RunExistsError(f"{self.folder} holds {foreign[0]} of no run; set hydra.run.dir= to another folder")
         if self.has_result():
             raise RunExistsError(f"{self.folder} holds a finished run; set hydra.run.dir= to another folder")
-        for name in (*_CONTENTS, self.status_file.name):
-            (self.folder / name).unlink(missing_ok=True)
         for name in _FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
+        for name in (*_CONTENTS, self.status_file.name):  # the status last: without it the rest would be nobody's
+            (self.folder / name).unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Remove a lock and unfinished files that killed processes have left in an ended run."""
+        with suppress(LockedError, OSError):  # trained again by another process, or not ours to write
+            if self.lock_file.exists():
+                with locked(self.lock_file):
+                    pass
+            self._remove_unfinished()
+
+    def _remove_unfinished(self, *, any_writer: bool = False) -> None:
+        for folder in (self.folder, self.config_file.parent, *(self.folder / name for name in _FOLDERS)):
+            remove_unfinished(folder, any_writer=any_writer)
 
     def set_state(self, state: str, **details: object) -> None:
         """Write `state`: running, finished, failed, diverged, interrupted or pruned; and add `details` to it."""
         with replacing(self.status_file) as file:
-            told = {**self.status(), **details, "state": state, "heartbeat": time.time()}
-            json.dump({key: value for key, value in told.items() if value is not None}, file, indent=2)
+            file.write(self._told(state, details))
+
+    def _told(self, state: str, details: Mapping[str, object]) -> str:
+        told = {**self.status(), **details, "state": state, "heartbeat": time.time()}
+        return json.dumps({key: value for key, value in told.items() if value is not None}, indent=2)
 
     def fail(self, state: str, error: BaseException) -> None:
         """Record how the run ended without a result; the traceback goes to `error.txt`."""
-        self.error_file.write_text("".join(traceback.format_exception(error)))
         self.result_file.unlink(missing_ok=True)
-        self.set_state(state, error=described(error))
+        try:
+            self.set_state(state, error=described(error))
+        except OSError:
+            # A full disk has no room for another file, but this one has a block of its own.
+            with self.status_file.open("r+") as file:
+                file.write(self._told(state, {"error": described(error)}))
+                file.truncate()
+        self.error_file.write_text("".join(traceback.format_exception(error)))  # after the state, whose it is
 
     def has_begun(self) -> bool:
         """Whether the first training step was due, so that what happened is worth keeping."""
         return "epoch" in self.status() or self.last_checkpoint.exists()  # a damaged status says nothing
 
-    def set_aside(self) -> None:
-        """Move an ended run into `replaced/` next to it, so that it can be trained again; leave any other run."""
-        if self.status().get("state") in ("finished", "failed", "diverged", "pruned"):
-            place = self.folder.parent / REPLACED
-            place.mkdir(exist_ok=True)
-            self.folder.rename(place / f"{self.folder.name}-{time.strftime('%Y-%m-%d_%H-%M-%S')}")
-            self.folder.mkdir()
+    def is_under_way(self) -> bool:
+        """Whether it has begun and not ended, so that it can go on."""
+        return self.status().get("state") not in ("finished", "failed", "diverged", "pruned", "unreadable")
+
+    def set_aside(self) -> Path:
+        """Move all but the lock, which the caller holds, into `replaced/` next to it: where it is."""
+        aside = self.folder.parent / REPLACED / f"{self.folder.name}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+        aside.mkdir(parents=True, exist_ok=True)
+        # The status last: a folder without one would be nobody's.
+        paths = sorted(self.folder.iterdir(), key=lambda path: path == self.status_file)
+        for path in paths:
+            if path != self.lock_file:
+                path.rename(aside / path.name)
+        return aside
 
     def discard(self) -> None:
         """Remove what a run that never trained has left, and, under `outputs/`, folders that nothing else is in."""
@@ -142,7 +170,7 @@ class Run(RunFiles):
     def append_metrics(self, row: Mapping[str, float | int | None]) -> None:
         """Add one epoch's row to `metrics.csv`, whose first row names the columns; it is on the disk at the return."""
         is_new = not self.metrics_file.exists()
-        with self.metrics_file.open("a", newline="") as file:
+        with naming(self.metrics_file), self.metrics_file.open("a", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(row))
             if is_new:
                 writer.writeheader()
@@ -153,32 +181,23 @@ class Run(RunFiles):
             os.fsync(file.fileno())
 
     def truncate(self, epochs: int, steps: int) -> None:
-        """Take back what was written after a checkpoint.
+        """Take back what was written after a checkpoint, once `check_records` has found what was before.
 
         Args:
             epochs: That were trained to their end.
             steps: Of those epochs.
-
-        Raises:
-            UnreadableError: The row of an epoch before the last of them is damaged or missing.
         """
         if self.metrics_file.exists():
-            self._keep_epochs(epochs)
+            header, *rows = [*self.metrics_file.read_text(errors="replace").splitlines(keepends=True), ""]
+            kept = {row.partition(",")[0]: row for row in rows if row.endswith("\n")}  # the last row of each epoch
+            rows = [kept[epoch] for epoch in map(str, range(1, epochs + 1)) if epoch in kept]
+            if rows:
+                with replacing(self.metrics_file) as file:
+                    file.writelines([header, *rows])
+            else:  # its header may be half written; the next row writes it
+                self.metrics_file.unlink()
         if self.steps_file.exists():
             self.write_steps({name: values[:steps] for name, values in self.steps().items()})
-
-    def _keep_epochs(self, epochs: int) -> None:
-        """Keep the last row of each epoch up to `epochs`, whose own may be missing."""
-        header, *rows = [*self.metrics_file.read_text(errors="replace").splitlines(keepends=True), ""]
-        kept = {row.partition(",")[0]: row for row in rows if row.endswith("\n")}
-        wanted = [str(epoch) for epoch in range(1, epochs + 1)]
-        lost = [epoch for epoch in wanted[:-1] if epoch not in kept]
-        if lost:
-            raise UnreadableError(f"{self.metrics_file} lacks epoch {lost[0]}, which its checkpoint goes on from")
-        with replacing(self.metrics_file) as file:
-            file.writelines([header, *(kept[epoch] for epoch in wanted if epoch in kept)])
-        if not kept.keys() & set(wanted):  # its header may be half written; the next row writes it
-            self.metrics_file.unlink()
 
     def write_steps(self, steps: Mapping[str, np.ndarray]) -> None:
         """Write one array `(steps,)` per quantity, the whole of it each time."""

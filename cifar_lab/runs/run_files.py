@@ -1,8 +1,8 @@
 """A run directory, read: its files and their contents."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,20 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+T = TypeVar("T")
+
 _PREFIX = "model."  # of the network's own names in a checkpoint
+
+
+# The arrays of `steps.npz`.
+STEP_QUANTITIES = ("loss", "grad_norm", "first_conv_grad_norm", "lr")
+
+
+def _there(path: Path, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except FileNotFoundError:
+        raise UnreadableError(f"{path} is missing") from None
 
 
 class RunFiles:
@@ -48,6 +61,31 @@ class RunFiles:
         """The first of the epochs with the best `val/acc`, from 1; None if none was validated."""
         validated = self.validated()
         return max(validated, key=validated.__getitem__, default=None)
+
+    def check_records(self, epochs: int, steps: int, *, has_best: bool = True) -> None:
+        """Check that what was recorded of so many epochs and steps can be read, and the best epoch's checkpoint.
+
+        Raises:
+            UnreadableError: A file is damaged or missing, or lacks some of it.
+            CheckpointError: The best epoch's checkpoint is damaged.
+        """
+        if epochs:
+            metrics = _there(self.metrics_file, self.metrics)
+            lost = [name for name in ("step", "val/acc") if name not in metrics]
+            lost += [f"epoch {epoch}" for epoch in range(1, epochs + 1) if epoch not in set(metrics["epoch"])]
+            if lost:
+                raise UnreadableError(f"{self.metrics_file} lacks {lost[0]}")
+        if steps:
+            recorded = _there(self.steps_file, self.steps)
+            lost = [name for name in STEP_QUANTITIES if recorded.get(name, np.empty(0)).shape < (steps,)]
+            if lost:
+                raise UnreadableError(f"{self.steps_file} lacks {lost[0]} of some steps")
+        known = self.validated() if epochs else {}
+        validated = {epoch: accuracy for epoch, accuracy in known.items() if epoch <= epochs}
+        if validated and has_best:
+            kept = _there(self.best_checkpoint, lambda: read_checkpoint(self.best_checkpoint)).get("epoch", -1) + 1
+            if kept != max(validated, key=validated.__getitem__) and kept <= epochs:  # a later one is trained again
+                raise UnreadableError(f"{self.best_checkpoint} is of epoch {kept}, which is not the best one")
 
     def validated(self) -> dict[int, float]:
         """The `val/acc` of each validated epoch, from 1, in order."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import guarded
-from cifar_lab.runs.files import remove_unfinished
 from cifar_lab.runs.fingerprints import leaves
 
 if TYPE_CHECKING:
@@ -53,7 +52,6 @@ def opened(folder: SearchFolder, definition: Mapping[str, Any], pruner: "optuna.
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.lock(0).parent.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(folder.folder, older_than=3_600)  # of a killed process; others may be writing there
     with guarded(folder.journal_file):
         try:
             study = optuna.create_study(

@@ -6,7 +6,7 @@ import numpy as np
 
 from cifar_lab.figures import Figure, colours
 from cifar_lab.runs import Sweep, replacing
-from cifar_lab.runs.files import remove_unfinished, write_figure
+from cifar_lab.runs.files import write_figure
 from cifar_lab.runs.labels import val_label
 from cifar_lab.statistics.accuracies import accuracy_interval
 from cifar_lab.table import figures, pairs, text
@@ -29,7 +29,6 @@ def write(comparison: Comparison, folder: Path) -> None:
     """
     sweep = Sweep(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(folder, older_than=3_600)  # of a killed process; others may be writing there
     title = folder.resolve().name
     shown, words = drawn_rows(comparison), title
     if len(shown.rows) < len(comparison.rows):

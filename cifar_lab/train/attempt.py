@@ -2,6 +2,8 @@
 
 import functools
 import operator
+import os
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +13,10 @@ from cifar_lab.config import names_run
 from cifar_lab.engines.handover import RunFailedError, Turn
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interruption
-from cifar_lab.runs import Run, first_whole, locked, read_checkpoint
+from cifar_lab.runs import CheckpointError, Run, first_whole, locked, read_checkpoint
 from cifar_lab.runs.fingerprints import is_looser
+from cifar_lab.runs.labels import LAST
+from cifar_lab.runs.run import REPLACED
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -54,7 +58,7 @@ def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
     state = status.get("state")
     if state in ("failed", "diverged") and not config[f"retry_{state}"]:
         raise RunFailedError(f"{run.folder} has {state}: {status.get('error', '')}; retry_{state}=true trains it again")
-    return run.has_result() and config["epochs"] <= run.config()["epochs"] and not goes_beyond(run, config)
+    return run.has_result() and config["epochs"] <= run.config().get("epochs", 0) and not goes_beyond(run, config)
 
 
 def goes_beyond(run: Run, config: Mapping[str, Any]) -> bool:
@@ -62,31 +66,65 @@ def goes_beyond(run: Run, config: Mapping[str, Any]) -> bool:
     return run.has_result() and run.result()["epochs"] < config["epochs"] and is_looser(config, run.config())
 
 
-def set_aside(run: Run, config: Mapping[str, Any]) -> None:
-    """Move an ended run aside for `retrain=true`; raises `LockedError` if another process trains it."""
-    if config["retrain"] and run.status_file.exists():
+def set_aside(run: Run, config: Mapping[str, Any], turn: Turn | None) -> None:
+    """Move a run aside for `retrain=true`, but one that the same command goes on with.
+
+    Raises:
+        LockedError: Another process trains it.
+    """
+    goes_on = turn is not None or config["resume"] is not None
+    if config["retrain"] and run.status_file.exists() and not (goes_on and run.is_under_way()):
         with locked(run.lock_file):
-            pass
-        run.set_aside()
+            run.set_aside()
 
 
 def checkpoint_of(run: Run, config: Mapping[str, Any], turn: Turn | None) -> Path | None:
     """The checkpoint from which a run, whose lock is held, resumes; None to start from the beginning.
 
+    It is the last one, or the one before if that or what was recorded up to it is damaged. A run with neither is moved
+    aside, and begins anew.
+
     Raises:
-        RunFailedError: `resume=` names a run without a readable checkpoint.
+        RunFailedError: `resume=` names a run without a checkpoint to resume from.
     """
     if (turn is None and config["resume"] is None) or run.status().get("state") == "diverged":
         return None
     paths = [run.last_checkpoint, run.previous_checkpoint]
     if goes_beyond(run, config) and first_whole(paths[:1])[0] and read_checkpoint(paths[0]).get("is_cut"):
         del paths[0]  # a limit of time has cut its epoch
-    path, reasons = first_whole(paths)
+    path, reasons = first_whole(paths, lambda path: _check_goes_on(run, config, path))
     if path is None and names_run(config["resume"]):
-        raise RunFailedError("; ".join(reasons) or f"{run.folder} has no checkpoint to go on from", exit_codes.USAGE)
+        told = "; ".join(reasons) or f"{run.folder} has no checkpoint to go on from"
+        raise RunFailedError(f"{told}; {trains_again(run)}", exit_codes.USAGE)
+    if path is not None and run.status().get("state") == "unreadable":
+        reasons.append(f"{run.status()['error']}; this machine's own precision and threads are taken")
     for reason in reasons:
         print(f"note: {reason}; going on from {path.name if path else 'the beginning'}", flush=True)
+    if path is None and reasons:
+        print(f"note: what was there is in {os.path.relpath(run.set_aside())}", flush=True)
     return path
+
+
+def _check_goes_on(run: Run, config: Mapping[str, Any], path: Path) -> None:
+    """Raise `UsageError` unless a checkpoint can be read, and all that was recorded up to it."""
+    saved = read_checkpoint(path)
+    try:
+        epochs = int(saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+        steps = int(saved["global_step"]) - len(saved["callbacks"]["Recorder"]["steps"])
+    except (KeyError, TypeError):
+        raise CheckpointError(f"{path} is no checkpoint of a run") from None
+    run.check_records(epochs, steps, has_best=config["protocol"]["name"] != LAST)
+
+
+def trains_again(run: Run, turn: Turn | None = None) -> str:
+    """How to train again a run that cannot be used, in words."""
+    command = "the same command" if turn else f"its own command with hydra.run.dir={quoted(run.folder)}"
+    return f"{command} and retrain=true trains it again, and keeps the old folder in {REPLACED}/"
+
+
+def quoted(folder: Path) -> str:
+    """A folder as it is typed in a shell."""
+    return shlex.quote(os.path.relpath(folder))
 
 
 # Settings of a command line on which no number depends.

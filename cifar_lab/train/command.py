@@ -7,8 +7,8 @@ it has ended.
 import gc
 import multiprocessing
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,21 @@ from cifar_lab.config import Plan, checked, here, merged, names_run
 from cifar_lab.config.command_line import parsed
 from cifar_lab.config.preflight import planned
 from cifar_lab.engines.application import run_application, run_jobs, show
-from cifar_lab.engines.handover import Job, RunFailedError, clock
-from cifar_lab.machine import torchrun
+from cifar_lab.engines.handover import Job, RunFailedError, Turn, clock, writing
+from cifar_lab.machine import exit_codes, torchrun
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
-from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, find_runs, job_key, locked
-from cifar_lab.train.attempt import Attempt, Work, checkpoint_of, goes_beyond, hyperparameters, is_done, set_aside
+from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, UnreadableError, find_runs, job_key, locked
+from cifar_lab.train.attempt import (
+    Attempt,
+    Work,
+    checkpoint_of,
+    goes_beyond,
+    hyperparameters,
+    is_done,
+    set_aside,
+    trains_again,
+)
 from cifar_lab.train.outcome import recording_outcome
 from cifar_lab.train.processes.led import Leader, follow, leading
 from cifar_lab.train.processes.spawned import trained_by
@@ -155,24 +164,45 @@ def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None 
         gc.collect()  # the previous job's network is part of a reference cycle, and this one may need its memory
         left = turn.seconds_left()
         print(f"{turn}{'' if left is None else f', {clock(left)} left'}: {run.folder.name}", flush=True)
-    interruption, is_trained = Interruption(), False
-    with interruption.listening():
-        set_aside(run, job.settings)
-        if not is_done(run, job.settings, turn):
-            with locked(run.lock_file):
-                if not is_done(run, job.settings, turn):
-                    checkpoint = checkpoint_of(run, job.settings, turn)
-                    beyond = goes_beyond(run, job.settings)
-                    train_run(job, Attempt(run, turn, interruption, checkpoint, beyond, tuple(callbacks)), leader)
-                    is_trained = True
+    interruption = Interruption()
+    with interruption.listening(), writing(), _reading(run, turn):
+        is_trained = _train(job, run, interruption, callbacks, leader)
     from cifar_lab.train.summary import found, summary
 
-    lines = [summary(run)]
-    if not is_trained:
-        lines.append(found(run, job.settings))
+    with _reading(run, turn):
+        lines = [summary(run)]
+        if not is_trained:
+            run.tidy()
+            lines.append(found(run, job.settings))
     print("\n".join(lines), flush=True)
     interruption.check()
     return is_trained
+
+
+def _train(
+    job: Job, run: Run, interruption: Interruption, callbacks: Sequence["Callback"], leader: Leader | None
+) -> bool:
+    set_aside(run, job.settings, job.turn)
+    if is_done(run, job.settings, job.turn):
+        return False
+    with locked(run.lock_file):
+        if is_done(run, job.settings, job.turn):
+            return False
+        beyond, checkpoint = goes_beyond(run, job.settings), checkpoint_of(run, job.settings, job.turn)
+        train_run(job, Attempt(run, job.turn, interruption, checkpoint, beyond, tuple(callbacks)), leader)
+    return True
+
+
+@contextmanager
+def _reading(run: Run, turn: Turn | None) -> Iterator[None]:
+    """Name what cannot be read of a run, and the way out; raises `RunFailedError` for it."""
+    try:
+        yield
+    except (UnreadableError, FileNotFoundError) as error:
+        if isinstance(error, FileNotFoundError) and run.folder not in Path(str(error.filename)).parents:
+            raise
+        told = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
+        raise RunFailedError(f"{told}; {trains_again(run, turn)}", exit_codes.USAGE) from None
 
 
 def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:

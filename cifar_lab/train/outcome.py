@@ -1,19 +1,17 @@
 """How a run without a result ends."""
 
-import errno
 import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from cifar_lab.data.files import DataError
-from cifar_lab.engines.handover import RunFailedError
+from cifar_lab.engines.handover import FULL, RunFailedError, writing
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.machine.ranks import RankLostError
 from cifar_lab.runs import DivergedError, PrunedError, Run, RunExistsError, described
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+from cifar_lab.train.attempt import quoted
 
 
 @contextmanager
@@ -35,6 +33,9 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         _forget(error)
         raise RunFailedError(str(error)) from None
     except BaseException as error:
+        if isinstance(error, FileNotFoundError) and not run.status_file.exists():
+            line = f"{os.path.relpath(run.folder)} was removed or moved while it was trained"
+            raise RunFailedError(f"{line}; where it is now, resume= and its new name go on") from None
         # Lightning turns Ctrl-C into a SystemExit.
         interrupt = next((e for e in (error, error.__context__) if isinstance(e, KeyboardInterrupt)), None)
         diverged = isinstance(error, DivergedError)
@@ -43,7 +44,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         _forget(error)
         if interrupt is not None:
             if isinstance(interrupt, Interrupted) and not in_sweep:
-                interrupt.goes_on = f"resume={os.path.relpath(run.folder)}"
+                interrupt.goes_on = f"resume={quoted(run.folder)}"
             raise interrupt from None
         message = " ".join(described(error).split())
         is_refused = isinstance(error, exit_codes.UsageError) and not in_sweep and not run.has_begun()
@@ -51,11 +52,9 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
             run.discard()  # a sweep shows it as a run that failed
         if is_refused or isinstance(error, DataError):
             raise RunFailedError(message, exit_codes.USAGE) from None
-        if isinstance(error, OSError) and error.errno in _FULL:  # there may be no room for the traceback either
-            file = "a file" if error.filename is None else os.path.relpath(error.filename)
-            raise RunFailedError(
-                f"cannot write {file}: {error.strerror}; free some space, then {_how_to_go_on(run, in_sweep)}"
-            ) from None
+        if isinstance(error, OSError) and error.errno in FULL:  # there may be no room for the traceback
+            with writing(_how_to_go_on(run, in_sweep)):
+                raise error
         if isinstance(error, RankLostError):
             raise RunFailedError(f"{message}; {_how_to_go_on(run, in_sweep)}") from None
         code = exit_codes.USAGE if isinstance(error, exit_codes.UsageError) else exit_codes.FAILED
@@ -64,7 +63,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
 
 def _how_to_go_on(run: Run, in_sweep: bool) -> str:
     saved = run.last_checkpoint.exists()
-    how = "the same command" if in_sweep or not saved else f"resume={os.path.relpath(run.folder)}"
+    how = "the same command" if in_sweep or not saved else f"resume={quoted(run.folder)}"
     return f"{how} {'goes on' if saved else 'begins again'}"
 
 

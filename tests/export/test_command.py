@@ -25,6 +25,7 @@ from cifar_lab.runs import Run
 from cifar_lab.runs.labels import NO_PROBABILITIES
 from cifar_lab.trained import load
 from tests.conftest import CHECKOUT, Train, names, refusal
+from tests.faults import unfinished
 from tests.kinds_of_runs import AVERAGED, EMA, FINISHED, WITHOUT_BN, change
 from tests.report_networks import ReportCNN
 
@@ -51,6 +52,9 @@ def run(trained: Train) -> Run:
 def test_a_run_is_exported_in_every_format_with_a_card_whose_code_runs(
     run: Run, command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    left = run.folder / "export" / unfinished("onnx")  # by a killed process
+    left.mkdir(parents=True)
+    (left / "model.onnx").touch()
     code, out, err = command(run.folder)
     assert (code, err) == (0, "")
     *lines, page = out.splitlines()

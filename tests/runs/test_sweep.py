@@ -1,10 +1,10 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from cifar_lab.runs import Run, Sweep, find_runs, find_sweeps, is_run, job_key
-from cifar_lab.runs.files import remove_unfinished
+from cifar_lab.runs import Run, Sweep, find_runs, find_sweeps, is_run, job_key, replacing
 
 
 def test_the_plan_is_that_of_the_last_command(tmp_path: Path) -> None:
@@ -38,11 +38,16 @@ def test_what_a_kill_left_half_written_is_removed_and_what_another_process_write
         "with replacing(Sweep('.').table_markdown) as file:\n    file.write('|')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
-    killed = []
-    for _ in range(2):
-        assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == -9
-        killed += [path for path in tmp_path.glob(".table.md.*.part") if path not in killed]
-    old, recent = killed
-    os.utime(old, (0, 0))
-    remove_unfinished(tmp_path, older_than=3_600)
-    assert list(tmp_path.iterdir()) == [recent]
+    table = Sweep(tmp_path).table_markdown
+    living = replacing(table)
+    living.__enter__()
+    (recent,) = tmp_path.iterdir()
+    elsewhere, old = (tmp_path / f".table.md.0a1b2c3d-1-1.{name}.part" for name in ("elsewhere", "old"))
+    for path, age in ((elsewhere, 60), (old, 7_200)):
+        path.touch()
+        os.utime(path, (time.time() - age, time.time() - age))
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == -9
+    assert len(list(tmp_path.iterdir())) == 3  # the old one is gone, and the killed one's there
+    with replacing(table):
+        pass
+    assert set(tmp_path.iterdir()) == {recent, elsewhere, table}

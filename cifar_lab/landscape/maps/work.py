@@ -21,7 +21,6 @@ from torch import Tensor
 
 from cifar_lab.engines.handover import clock
 from cifar_lab.runs import UnreadableError, replacing
-from cifar_lab.runs.files import remove_unfinished
 from cifar_lab.runs.reading import read_arrays
 
 _LINE_SECONDS = 30.0
@@ -51,7 +50,6 @@ class Points:
 
     def __init__(self, folder: Path, name: str, key: str, count: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(folder, older_than=3_600)
         self.path = folder / f"{name}-{key}.npz"
         self.count = count
         try:

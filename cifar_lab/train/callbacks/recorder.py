@@ -9,9 +9,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from cifar_lab.runs import DivergedError, Run, float32_digits
+from cifar_lab.runs.run_files import STEP_QUANTITIES
 from cifar_lab.train.callbacks.throughput import Throughput
 
-STEP_QUANTITIES = ("loss", "grad_norm", "first_conv_grad_norm")
 # Optimizer steps between two checks on a GPU that the loss is finite.
 CHECKED_EVERY_STEPS = 50
 _EPOCH_METRICS = ("train/loss", "train/objective", "train/acc", "val/loss", "val/acc", "train/lr")
@@ -31,7 +31,7 @@ class Recorder(Checkpoint):
         self._accumulated: list[Tensor] = []
         self._steps: list[Tensor] = []
         self._lr: list[float] = []
-        self._written: dict[str, list[float]] = {name: [] for name in (*STEP_QUANTITIES, "lr")}
+        self._written: dict[str, list[float]] = {name: [] for name in STEP_QUANTITIES}
         self._global_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -96,7 +96,7 @@ class Recorder(Checkpoint):
     def _write_steps(self) -> None:
         if self._steps:
             columns = torch.stack(self._steps).T.tolist()  # the epoch's one wait for the device
-            for name, values in zip(STEP_QUANTITIES, columns, strict=True):
+            for name, values in zip(STEP_QUANTITIES[:-1], columns, strict=True):
                 self._written[name] += values
             self._written["lr"] += self._lr
         self._steps, self._lr = [], []

@@ -1,0 +1,158 @@
+"""Folders that a full disk, a kill or another process has left: the same command cleans them up and goes on."""
+
+import errno
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cifar_lab.machine import writers
+from cifar_lab.runs import Run
+from cifar_lab.runs import run as written
+from cifar_lab.train.classifier import Classifier
+from tests.conftest import Lab, Train, names
+from tests.faults import ENDED, unfinished
+from tests.kinds_of_runs import FINISHED
+
+
+def full(*_: object, **__: object) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_run_that_found_no_room_to_begin_begins_once_there_is_some(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = (*FINISHED, "epochs=1", "hydra.run.dir=run")
+    with monkeypatch.context() as patch:
+        patch.setattr(written, "replacing", full)
+        outcome = lab(*words)
+    assert outcome.code == 1
+    names(outcome.stderr, "free some space, then the same command begins again")
+    assert lab(*words).code == 0
+
+
+def test_a_run_with_no_room_for_another_file_still_says_that_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path)
+    run.start({})
+    monkeypatch.setattr(written, "replacing", full)
+    run.fail("failed", OSError("no room"))
+    assert run.status()["state"] == "failed"
+    assert run.status()["error"] == "no room"
+
+
+def test_a_run_that_was_stopped_anywhere_in_beginning_anew_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, left = Run(tmp_path / "run"), 0
+    for stop in range(100):
+        run.folder.mkdir(exist_ok=True)
+        run.start({})
+        for folder in (run.checkpoints, run.weights):
+            folder.mkdir()
+            (folder / "file").touch()
+        run.metrics_file.touch()
+        run.set_state("failed")
+        left = stop
+        with monkeypatch.context() as patch:
+            _stop_after(stop, patch)
+            try:
+                run.start({})
+                break
+            except KeyboardInterrupt:
+                pass
+        run.start({})
+        assert {path.name for path in run.folder.iterdir()} == {".hydra", "status.json"}
+    assert 5 < left < 99
+
+
+def _stop_after(count: int, patch: pytest.MonkeyPatch) -> None:
+    """Stop at one of this thread's changes of files, and let none follow, as a kill does."""
+    done = iter(range(10_000))
+
+    def stopping(change: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*arguments: Any, **options: Any) -> Any:
+            if next(done) >= count:
+                raise KeyboardInterrupt
+            return change(*arguments, **options)
+
+        return changed
+
+    for name in ("unlink", "rmdir", "replace", "mkdir"):
+        patch.setattr(os, name, stopping(getattr(os, name)))
+
+
+@pytest.fixture
+def dead() -> dict[str, Any]:
+    """What a process that has ended left in its lock."""
+    return {**writers.identity(), "process": ENDED}
+
+
+def test_what_killed_processes_left_in_a_finished_run_is_removed_by_the_command_that_finds_it(
+    trained: Train, lab: Lab, dead: dict[str, Any]
+) -> None:
+    run = trained(*FINISHED)
+    files = {path.relative_to(run.folder) for path in run.folder.rglob("*")}
+    run.lock_file.write_text(json.dumps(dead))
+    (run.folder / ".run.lock.0123abcd").write_text(json.dumps(dead))
+    for folder in (run.folder, run.checkpoints):
+        (folder / unfinished("status.json")).touch()
+    assert lab(*FINISHED, "hydra.run.dir=run", "resume=auto").code == 0
+    assert {path.relative_to(run.folder) for path in run.folder.rglob("*")} == files
+
+
+def test_a_lock_that_cannot_be_removed_ends_no_finished_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink = Path.unlink
+
+    def refusing(path: Path, *, missing_ok: bool = False) -> None:
+        if path.name == "run.lock":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    outcome = lab(*FINISHED, "epochs=1", "hydra.run.dir=run")
+    assert (outcome.code, outcome.stderr) == (0, "")
+
+
+def test_a_folder_without_room_for_a_lock_is_one_line(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cifar_lab.runs.locks.json.dump", full)
+    outcome = lab(*FINISHED, "hydra.run.dir=run")
+    assert outcome.code == 1
+    names(outcome.stderr.splitlines()[-1], "run.lock", "free some space, then give the same command again")
+    assert "bug" not in outcome.stderr
+
+
+def test_the_command_that_a_full_disk_names_is_one_that_a_shell_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "test_step", full)
+        outcome = lab(*FINISHED, "epochs=1", "hydra.run.dir='a (run)'")
+    found = re.search("free some space, then (resume=.*) goes on$", outcome.stderr)
+    assert found is not None, outcome.stderr
+    assert lab(*shlex.split(found[1])).code == 0
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_folder_that_is_moved_or_removed_while_it_is_trained_is_one_line_and_is_not_made_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    step = Classifier.training_step
+
+    def taking_away(classifier: Classifier, *arguments: Any) -> Any:
+        if classifier.global_step == 10 and Path("run").exists():  # in the second epoch
+            Path("run").rename("elsewhere") if moved else shutil.rmtree("run")
+        return step(classifier, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", taking_away)
+        outcome = lab(*FINISHED, "hydra.run.dir=run")
+    assert outcome.code == 1
+    names(outcome.stderr, "run was removed or moved while it was trained", "resume=")
+    assert not Path("run").exists()
+    if moved:
+        Path("elsewhere/run.lock").unlink()  # of this process, which lives on
+        assert lab("resume=elsewhere").code == 0
