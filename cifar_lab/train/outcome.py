@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,7 +44,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         _forget(error)
         if interrupt is not None:
             if isinstance(interrupt, Interrupted) and not in_sweep:
-                interrupt.goes_on = f"resume={os.path.relpath(run.folder)}"
+                interrupt.goes_on = _resuming(run)
             raise interrupt from None
         message = " ".join(described(error).split())
         is_refused = isinstance(error, exit_codes.UsageError) and not in_sweep and not run.has_begun()
@@ -64,8 +65,12 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
 
 def _how_to_go_on(run: Run, in_sweep: bool) -> str:
     saved = run.last_checkpoint.exists()
-    how = "the same command" if in_sweep or not saved else f"resume={os.path.relpath(run.folder)}"
+    how = "the same command" if in_sweep or not saved else _resuming(run)
     return f"{how} {'goes on' if saved else 'begins again'}"
+
+
+def _resuming(run: Run) -> str:
+    return shlex.quote(f"resume={os.path.relpath(run.folder)}")
 
 
 def _forget(error: BaseException) -> None:
