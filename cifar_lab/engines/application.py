@@ -73,7 +73,8 @@ def run_jobs(task: Task, plan: Plan) -> list[Path]:
     except OSError as error:
         if error.filename is None:  # not about a file, and so not about the run's folder
             raise
-        line = f"cannot write {error.filename}: {error.strerror}; set hydra.run.dir= to a writable folder"
+        key = "hydra.run.dir" if plan.sweep_folder is None else "hydra.sweep.dir"
+        line = f"cannot write {error.filename}: {error.strerror}; set {key}= to a writable folder"
         raise exit_codes.UsageError(line) from None
     return list(jobs.folders.values())
 
