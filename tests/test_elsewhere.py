@@ -1,7 +1,9 @@
-"""Commands on somebody else's runs, in whose folder nothing can be written: they print what they can."""
+"""Other people's machines and folders: what cannot be written, and what libraries remark there."""
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,3 +92,21 @@ def test_a_run_that_cannot_begin_names_the_setting_of_its_folder(lab: Lab) -> No
         outcome = lab(*TINY, *words)
         assert outcome.code == 2
         names(outcome.stderr, "outputs", setting)
+
+
+def test_what_libraries_remark_on_caches_cuda_and_slurm_reaches_no_terminal(tmp_path: Path) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    places = {"PATH": str(tmp_path), "HOME": "/proc/nobody", "MPLCONFIGDIR": "/proc/nobody", "CUDA_HOME": str(tmp_path)}
+    code = """
+import cifar_lab
+import matplotlib
+import torch.utils.cpp_extension
+from lightning.fabric import Fabric
+matplotlib.get_cachedir()
+Fabric(accelerator="cpu")
+"""
+    line = [sys.executable, "-W", "error::UserWarning", "-c", code]
+    done = subprocess.run(line, env=os.environ | places, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
