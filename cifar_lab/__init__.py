@@ -1,6 +1,7 @@
 """A CIFAR-10 ablation laboratory: every ablation is data."""
 
 import importlib
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,11 @@ try:
     __version__ = version("cifar-lab")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
+
+# What libraries remark on caches, CUDA_HOME and Slurm, which no user has to act on, reaches no terminal.
+for _name in ("matplotlib", "torch.utils.cpp_extension"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message="The `srun` command is available")
 
 # Modules of version 0.1 that README, docs, notebooks and options' files named, which work until version 0.3.
 MOVED = {

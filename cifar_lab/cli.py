@@ -37,7 +37,7 @@ app = application()
 def main() -> None:
     """Run the subcommand that the command line names; exits with 2 if it names none."""
     if not sys.flags.safe_path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does, so that components in the current folder are found
+        sys.path.append(os.getcwd())  # components in the current folder are found, and replace no module
     if sys.argv[1:2] in (["-sc"], ["--shell-completion"]):
         _complete()
     else:

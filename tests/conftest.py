@@ -266,6 +266,13 @@ def trained(_trained_once: Callable[..., Path], tmp_path: Path) -> Train:
     return copied
 
 
+def on_a_terminal(patch: pytest.MonkeyPatch) -> None:
+    """Have standard output and standard error be a terminal that draws bars."""
+    patch.setenv("TERM", "xterm")  # not a dumb one, which has none
+    for stream in (sys.stdout, sys.stderr):
+        patch.setattr(stream, "isatty", lambda: True)
+
+
 def refusal(outcome: Outcome | tuple[int, str, str], *facts: object) -> str:
     """The one line of a command that refused to run, with exit code 2 and nothing printed; it names these facts."""
     code, out, err = outcome[:3]

@@ -96,6 +96,18 @@ def test_a_subcommand_is_its_module_and_flags_after_train_are_hydras(script: Cal
     assert script("train", "--version")[1].split()[0] == "Hydra"
 
 
+def test_a_file_in_the_current_folder_replaces_no_module_and_components_there_are_found(tmp_path: Path) -> None:
+    for folder, name in (("bin", "cifar-lab"), ("here", "queue"), ("here", "my_lab")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{name}.py").write_text(f"print('{name} of here')")
+    script = tmp_path / "bin" / "cifar-lab.py"
+    script.write_text("from cifar_lab.cli import main\ntry: main()\nexcept SystemExit: import queue, my_lab\n")
+    done = subprocess.run(
+        [sys.executable, script, "--version"], cwd=tmp_path / "here", capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.splitlines()[1:], done.stderr) == (["my_lab of here"], "")
+
+
 def _imported(code: str, *arguments: str, folder: Path) -> tuple[Ended, set[str]]:
     """How a script of Python ends, and the modules that it has imported by then."""
     line = [sys.executable, "-c", f"import sys\ntry: {code}\nfinally: print('\\fimported', *sys.modules)", *arguments]
@@ -136,13 +148,15 @@ def test_a_refused_composition_waits_for_no_torch(command: str, words: str, fact
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Callable[..., list[str]]:
-    """Run a script of a shell with our commands in its folder: Hydra's for bash takes no path with a space."""
+    """Run a script of a shell with our commands in a folder whose name has a space, as a virtual environment's may."""
+    place = tmp_path / "my environment"
+    place.mkdir()
     for name in ("python", "cifar-lab"):
-        (tmp_path / name).write_text(f'#!/bin/sh\nexec "{FOLDER / name}" "$@"\n')
-        (tmp_path / name).chmod(0o755)
+        (place / name).write_text(f'#!/bin/sh\nexec "{FOLDER / name}" "$@"\n')
+        (place / name).chmod(0o755)
 
     def words(name: str, script: str) -> list[str]:
-        environment = {"PATH": f".{os.pathsep}{os.environ['PATH']}"}
+        environment = os.environ | {"PATH": f"{place}{os.pathsep}{os.environ['PATH']}"}
         done = subprocess.run([name, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.split()

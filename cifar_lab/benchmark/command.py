@@ -11,6 +11,7 @@ import typer
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
+from cifar_lab.terminal.output import check_writable
 
 if TYPE_CHECKING:
     from cifar_lab.benchmark.comparison import Comparison
@@ -54,6 +55,7 @@ def benchmark(
         from cifar_lab.benchmark.gpu_check import gpu_check
 
         return gpu_check(overrides or [])
+    check_writable(output)
     if to is not None:
         from cifar_lab.benchmark.to_accuracy import benchmark_to
 

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import launchers, naming, resume, schema
+from cifar_lab.config import launchers, naming, paths, resume, schema
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine.exit_codes import UsageError
 
@@ -89,9 +89,9 @@ def parsed(arguments: Sequence[str]) -> CommandLine:
     """Parse a command line, without the program's name.
 
     Raises:
-        ValueError: A flag does not exist, or `resume=` names no run.
+        ValueError: A flag does not exist, `resume=` names no run, or a folder's name is empty.
     """
-    arguments = [expanded(argument) for argument in arguments]
+    arguments = [paths.as_typed(argument) for argument in arguments]
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     resumed = resume.named_run(arguments)
@@ -112,7 +112,7 @@ def search_path(config_dir: str | Path | None) -> list[str]:
     folder = Path(config_dir).resolve()
     if not folder.is_dir():
         raise UsageError(f"--config-dir {folder} is not a folder")
-    return [f"hydra.searchpath=['file://{folder}']"]
+    return [f"hydra.searchpath=[{paths.quoted(f'file://{folder}')}]"]
 
 
 @contextmanager
@@ -151,12 +151,6 @@ def refusing() -> Iterator[None]:
         raise
     except Exception as error:
         raise UsageError(" ".join(str(error).split()) or type(error).__name__) from error
-
-
-def expanded(argument: str) -> str:
-    """Put the home folder for the `~` of `data.root=~/data`, which shells leave alone and Hydra refuses."""
-    key, separator, value = argument.partition("=")
-    return f"{key}={Path(value).expanduser()}" if separator and value.startswith("~/") else argument
 
 
 def _refuse(message: str) -> NoReturn:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 _OURS = re.compile(r"^\s*\S*(python[\d.]*\s+-m\s+cifar_lab\.train|cifar-lab\s+train)\s")
 # Hydra's scripts complete `python file.py`; a second form beside it leads to us. For bash, and zsh, which reads bash's:
 _BASH_TEST, _BASH_END = "        file_path=$(pwd)/${words[1]}\n", '        helper="${words[0]} ${words[1]}"\n'
+_BASH_LOOK = "EXECUTABLE=($(command -v $helper))"
 _OUR_BASH_TEST = """\
         if [ "${words[1]} ${words[2]}" = "-m cifar_lab.train" ]; then
             helper="${words[0]} -m cifar_lab.train"
@@ -43,5 +44,8 @@ def answer(application: Callable[[], object]) -> None:
             script = script.replace(_BASH_TEST, _OUR_BASH_TEST + _BASH_TEST)
             # zsh takes `==` within brackets for a file's name.
             script = script.replace(_BASH_END, f"{_BASH_END}        fi\n").replace(" == ", " = ")
+            script = script.replace(
+                _BASH_LOOK, 'EXECUTABLE=("$(command -v ${helper%% *})")'
+            )  # its path may have spaces
         script = script.replace(_FISH_TEST, _OUR_FISH_TEST + _FISH_TEST)
         print(_FISH_SEEN.sub(r"\1 cifar_lab.train", script), end="")

@@ -57,8 +57,9 @@ def check(config: dict[str, Any], known: dict[str, Any], foreign: Collection[str
     targets.check_targets(config, config["allow"])
     combinations.check_together(config)
     data = config["data"]
-    if data["_target_"].endswith(".CIFAR10DataModule") and not files.may_download(data["root"], data["download"]):
-        files.find(data["root"])
+    if data["_target_"].endswith(".CIFAR10DataModule"):
+        look_up = files.resolve if files.may_download(data["root"], data["download"]) else files.find
+        look_up(data["root"])
 
 
 def check_own_options(loader: Loader) -> None:

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import checks, combinations, composition, launchers, naming, resume, studies, targets
+from cifar_lab.config import checks, combinations, composition, launchers, naming, paths, resume, studies, targets
 from cifar_lab.config.axes import around, axes_of, check_jobs, contradictions, ends, values
 from cifar_lab.config.command_line import CommandLine, Plan, PlannedJob, composing, parsed, refusing, search_path
 from cifar_lab.config.precedence import Loader
@@ -115,7 +115,7 @@ class _Check:
             config.hydra.sweep.dir = str(folder)
         beside, how = launchers.side_by_side(first)
         hydra += [word for word in jobs[0] if not naming.own_lines([word])]
-        hydra += [*how, "hydra.sweep.dir='{}'".format(str(folder).replace("'", r"\'"))]
+        hydra += [*how, f"hydra.sweep.dir={paths.quoted(folder)}"]
         launcher = launchers.chosen(str(first.hydra.launcher._target_))
         return Plan(
             self.line,

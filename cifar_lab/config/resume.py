@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab.config.naming import key_of
+from cifar_lab.config.paths import quoted, value_of
 from cifar_lab.config.targets import check_targets
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, UnreadableError
@@ -44,8 +45,8 @@ def saved(run: Run, allowed: Iterable[str] = ()) -> DictConfig:
 
 def named_run(arguments: Sequence[str]) -> Path | None:
     """The folder that `resume=FOLDER` names; None where nothing is resumed, or `auto`."""
-    values = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
-    return Path(values[-1].strip("'\"")) if values and values[-1] not in (AUTO, "null", "") else None
+    values = [value_of(argument) for argument in arguments if argument.startswith("resume=")]
+    return Path(values[-1]) if values and values[-1] not in (AUTO, None) else None
 
 
 def names_run(resume: str | None) -> bool:
@@ -78,9 +79,7 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
     if foreign:
         word = f"{foreign[0][:80]!r}, which no run writes there"
         raise UsageError(f"resume={folder}: {run.composition_file} holds {word}")
-    # In quotes, as Hydra takes the `=` and the commas of a run's folder for its own.
-    asked = [f"resume='{folder}'" if line.startswith("resume=") else line for line in arguments]
-    return [*saved, *asked, f"hydra.run.dir='{folder}'"]
+    return [*saved, *arguments, f"hydra.run.dir={quoted(folder)}"]
 
 
 def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 from rich.progress import wrap_file
 
 from cifar_lab.data.files import FILES, DataError
-from cifar_lab.terminal.printing import note
+from cifar_lab.terminal.printing import bar_console, note
 
 SOURCES = ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",)
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
@@ -90,7 +89,7 @@ def _download(sources: Sequence[str], archive: Path, sha256: str, timeout: float
         try:
             request = Request(source, headers={"User-Agent": "cifar_lab"})
             with urlopen(request, timeout=timeout) as response, archive.open("w+b") as file:
-                with wrap_file(response, SIZE, description="", console=Console(stderr=True)) as content:
+                with wrap_file(response, SIZE, description="", console=bar_console(stderr=True)) as content:
                     shutil.copyfileobj(content, file)
                 size = file.tell()
                 file.seek(0)

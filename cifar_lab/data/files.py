@@ -21,17 +21,25 @@ class DataError(UsageError):
 
 def default_root() -> Path:
     """The folder in the user's cache where CIFAR-10 is looked for when none is named."""
-    return Path(platformdirs.user_cache_dir("cifar_lab", appauthor=False))
+    return Path(platformdirs.user_cache_dir("cifar_lab", appauthor=False)).expanduser()
 
 
 def resolve(root: Path | str | None) -> Path:
-    """The folder that `root` means; None is `default_root()`."""
-    return default_root() if root is None else Path(root).expanduser()
+    """The folder that `root` means; None, or an empty name, is `default_root()`.
+
+    Raises:
+        DataError: It lies in the home folder, and nothing says where that is.
+    """
+    try:
+        return Path(root).expanduser() if root else default_root()
+    except RuntimeError:
+        advice = "set HOME, or name CIFAR-10's folder in full by data.root= or CIFAR_LAB_DATA"
+        raise DataError(f"{root or 'the cache of this user'}: the home folder is not known; {advice}") from None
 
 
 def may_download(root: Path | str | None, download: bool | None) -> bool:
     """Whether missing files may be fetched; if `download` is None, into the user's cache alone."""
-    return root is None if download is None else download
+    return not root if download is None else download
 
 
 def is_there(root: Path | str | None) -> bool:
@@ -51,7 +59,7 @@ def find(root: Path | str | None, images_per_file: int = IMAGES_PER_FILE) -> tup
         `root`, or `root` itself; the binary layout is preferred.
 
     Raises:
-        DataError: Files are missing or truncated.
+        DataError: Files are missing or truncated, or as `resolve`.
     """
     root = resolve(root)
     incomplete = ""

@@ -62,7 +62,7 @@ def run_jobs(task: Task, plan: Plan) -> list[Path]:
         RunFailedError: A run failed, in a sweep after the others have run; or its folder cannot be written.
         KeyboardInterrupt: A run was interrupted.
     """
-    with writing():
+    with writing(key="hydra.run.dir" if plan.sweep_folder is None else "hydra.sweep.dir"):
         with composing():
             plan = as_trained(plan)
         jobs = _ENGINES.get(plan.launcher, Jobs)(task, plan)

@@ -32,8 +32,8 @@ class RunFailedError(Exception):
 
 
 @contextmanager
-def writing(again: str = "give the same command again") -> Iterator[None]:
-    """Name what cannot be written, and the way out: `again` once a disk that is full has room.
+def writing(again: str = "give the same command again", key: str = "hydra.run.dir") -> Iterator[None]:
+    """Name what cannot be written, and the way out: `again` once a full disk has room, else another folder by `key`.
 
     Raises:
         RunFailedError: Of an `OSError` about a file, or about room.
@@ -47,7 +47,7 @@ def writing(again: str = "give the same command again") -> Iterator[None]:
         file = "a file" if error.filename is None else os.path.relpath(error.filename)
         way, code = f"free some space, then {again}", exit_codes.FAILED
         if not is_full:
-            way, code = "set hydra.run.dir= to a writable folder", exit_codes.USAGE
+            way, code = f"set {key}= to a writable folder", exit_codes.USAGE
         raise RunFailedError(f"cannot write {file}: {error.strerror}; {way}", code) from None
 
 
@@ -118,6 +118,8 @@ def job_of(config: DictConfig, common: frozenset[str] | None, turn: Turn | None)
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     follows = interpolations(own)
     own.name = str(config.name)
+    if hydra.job.chdir and own.data.get("root"):  # relative to the folder where the command was typed
+        own.data.root = str(Path(hydra.runtime.cwd, own.data.root))
     return Job(
         Path(hydra.runtime.output_dir),
         list(hydra.overrides.task),

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ import typer
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
+from cifar_lab.terminal.output import writable
 from cifar_lab.trained.arguments import Networks, Said, folder_of, load_noting, says_of_network, with_runs_below
 
 if TYPE_CHECKING:
@@ -33,21 +35,24 @@ def evaluate(
         bool, typer.Option("--reestimate-bn", help="Estimate BatchNorm's statistics again, over the training images.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(help="Where files go; default: evaluation/ in the run, or beside the file.")
+        Path | None,
+        typer.Option(
+            help="Where files go, of several networks in folders of theirs; default: evaluation/ in the run, or beside "
+            "the file."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a list of results, instead of text.")] = False,
 ) -> int:
     """Accuracy, calibration and mistakes of trained networks, in numbers and figures; 1 where one cannot be used."""
     paths = with_runs_below(networks)
-    if output is not None and len(paths) > 1:
-        raise UsageError(f"--output {output} with {len(paths)} networks; leave it out, or name one network")
+    outputs = _outputs(paths, output)
     from cifar_lab.evaluate.evaluating import Settings
 
     settings = Settings(split, tta, reestimate_bn)
     results = []
-    for path in paths:
+    for path, place in zip(paths, outputs, strict=True):
         try:
-            results.append(_evaluate(path, said, settings, output, quiet=as_json))
+            results.append(_evaluate(path, said, settings, place, quiet=as_json))
         except (UsageError, OSError) as error:
             if len(paths) == 1:
                 raise
@@ -60,13 +65,22 @@ def evaluate(
     return 0 if len(results) == len(paths) else exit_codes.FAILED
 
 
+def _outputs(paths: Sequence[Path], output: Path | None) -> list[Path | None]:
+    """The folder of each network's files if `--output` is given: several lie there as their networks to each other."""
+    if output is None or len(paths) == 1:
+        return [output] * len(paths)
+    places = [folder_of(path, "evaluation").resolve() for path in paths]
+    above = os.path.commonpath([place.parent.parent for place in places])
+    return [output / place.relative_to(above) for place in places]
+
+
 def _evaluate(path: Path, said: Said, settings: "Settings", output: Path | None, *, quiet: bool) -> dict[str, Any]:
     from cifar_lab.evaluate.evaluating import evaluate as measure
     from cifar_lab.evaluate.evaluating import write
 
+    folder = writable(folder_of(path, "evaluation") / settings.name, output)
     evaluation = measure(load_noting(path, said), settings)
-    folder = output if output is not None else folder_of(path, "evaluation") / settings.name
-    files = write(evaluation, folder)
+    files = [] if folder is None else write(evaluation, folder)
     result = {**evaluation.result, "files": [os.path.relpath(file) for file in files]}
     if not quiet:
         _show(result)
@@ -94,7 +108,7 @@ def _show(result: dict[str, Any]) -> None:
         "calibration": f"ECE {result['ece']:.2%}, Brier {result['brier']:.4f}, NLL {result['nll']:.4f}",
         **({"  scaled": scaled} if scaled else {}),
         **({"  note": result["calibration_note"]} if result["calibration_note"] else {}),
-        "folder": os.path.dirname(result["files"][0]),
+        **({"folder": os.path.dirname(result["files"][0])} if result["files"] else {}),
     }
     for name, text in lines.items():
         print(f"{name:14} {text}")

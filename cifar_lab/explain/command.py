@@ -11,6 +11,7 @@ from cifar_lab.data.files import DataError
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
+from cifar_lab.terminal.output import writable
 from cifar_lab.terminal.printing import Complaints, note, print_table, printable
 from cifar_lab.trained.arguments import Network, Said, check_there, folder_of, load_noting, says_of_network
 from cifar_lab.trained.photos import Resize, find_images, read_images
@@ -55,8 +56,9 @@ def explain(
     trained = load_noting(network, said)
     # Options about a file alone are about the first network; the others describe themselves.
     others = [load_noting(path, Said(data_root=said.data_root, allow=said.allow)) for path in against or ()]
-    folder = folder_of(network, "explanation") if output is None else output
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = writable(folder_of(network, "explanation"), output)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     from cifar_lab.explain.explaining import Explained, mistaken, of_files
 
     if mistakes:
@@ -66,7 +68,8 @@ def explain(
     else:
         examples = of_files(trained, list(read_images(paths, resize, complaints)))
     explained = Explained(trained.label, examples)
-    _explain_pictures(trained, layer, folder, explained)
+    if folder is not None:
+        _explain_pictures(trained, layer, folder, explained)
     _explain_units(trained, others, images, folder, explained, may_lack_data=bool(paths) and not others)
     _print_json(explained) if as_json else _print(explained)
     return exit_codes.FAILED if complaints.count else 0
@@ -89,7 +92,7 @@ def _explain_units(
     trained: "Trained",
     others: "Sequence[Trained]",
     count: int,
-    folder: Path,
+    folder: Path | None,
     explained: "Explained",
     *,
     may_lack_data: bool,
@@ -111,7 +114,8 @@ def _explain_units(
         note("activations are left out: none is a module whose units can be told; calls are not seen")
         return
     explained.layers, explained.networks = layers, networks
-    explain_units(explained, folder)
+    if folder is not None:
+        explain_units(explained, folder)
 
 
 def _print_json(explained: "Explained") -> None:

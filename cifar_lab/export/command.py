@@ -11,8 +11,8 @@ import typer
 
 from cifar_lab.export.kinds import Format, Input, check_installed
 from cifar_lab.machine import exit_codes
-from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
+from cifar_lab.terminal.output import check_writable
 from cifar_lab.trained.arguments import Network, Said, check_there, folder_of, load_noting, says_of_network
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def export(
     check_installed(kinds)
     check_there([network])
     folder = folder_of(network, "export") if output is None else output
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is no folder; name another one by --output")
+    check_writable(folder)
 
     from cifar_lab.export import card, writing
     from cifar_lab.export.formats import on_cpu

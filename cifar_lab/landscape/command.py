@@ -12,6 +12,7 @@ import typer
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, is_run
 from cifar_lab.terminal.command import run_commands
+from cifar_lab.terminal.output import writable
 
 if TYPE_CHECKING:
     from cifar_lab.landscape.maps import Settings, Written
@@ -121,22 +122,21 @@ def _settings(
     allow: Sequence[str] | None,
     most: int | None = None,
 ) -> "Settings":
-    """Check the runs, at most so many, and make the folder."""
+    """Check the runs, at most so many, and the folder."""
     if most is not None and len(runs) > most:
         raise UsageError(f"{len(runs)} runs; name one or two")
     folder = _folder(runs, output)
     from cifar_lab.landscape.maps import Settings
 
-    folder.mkdir(parents=True, exist_ok=True)
     return Settings(folder, images, seed, tuple(allow or ()))
 
 
-def _folder(runs: Sequence[Path], output: Path | None) -> Path:
-    """The folder to write to; refuses what is no run."""
+def _folder(runs: Sequence[Path], output: Path | None) -> Path | None:
+    """The folder to write to, None if there is none; refuses what is no run."""
     for folder in runs:
         if not is_run(folder):
             raise UsageError(f"{folder} is no run; name a run's folder, which holds a status.json")
-    return Path(os.path.relpath(runs[0].resolve().parent / "landscape")) if output is None else output
+    return writable(Path(os.path.relpath(runs[0].resolve().parent / "landscape")), output)
 
 
 def _show(written: "Written", as_json: bool) -> None:

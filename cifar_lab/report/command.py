@@ -9,6 +9,7 @@ import typer
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Archive, find_runs
 from cifar_lab.terminal.command import run_command
+from cifar_lab.terminal.output import writable
 
 if TYPE_CHECKING:
     from cifar_lab.report.reproduction import Reproduction
@@ -18,15 +19,17 @@ RESULTS = Path("docs/results")
 
 def report(
     paths: Annotated[list[Path], typer.Argument(help="Runs, or folders that are searched for runs.")],
-    output: Annotated[Path, typer.Option(help="Where to write index.html, report.md, tables.csv and figures.")] = Path(
-        "report"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where to write index.html, report.md, tables.csv and figures; default: the folder report."),
+    ] = None,
     results: Annotated[
         Path, typer.Option(help="Runs kept small, read beside the folders; it need not exist.")
     ] = RESULTS,
     keep: Annotated[bool, typer.Option("--keep", help="Add the runs that have ended to what --results holds.")] = False,
 ) -> None:
     """Set every run beside the published row that it reproduces: tables, verdicts, tests, curves, claims."""
+    folder = writable(Path("report"), output)
     archive = Archive(results)
     reproduction = read(paths, archive)
 
@@ -39,12 +42,13 @@ def report(
         archive.add(run for run in runs if run.has_ended and run.folder is not None)
         for run in of_landscape:
             archive.add_arrays(run)
-    page = writing.write(reproduction, parameters(), output, archive.figures_folder if keep else None)
     for verdict, entries in reproduction.verdicts.items():
         print(f"{verdict:15} {len(entries)}: {', '.join(entry.row.label for entry in entries)}")
     for run in reproduction.unreadable:
         print(f"unreadable      {run.folder}: {run.status['error']}")
-    print(f"report          {page}")
+    if folder is not None:
+        page = writing.write(reproduction, parameters(), folder, archive.figures_folder if keep else None)
+        print(f"report          {page}")
 
 
 def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reproduction":

@@ -21,8 +21,8 @@ from cifar_lab.search.space import Search, checked_search
 from cifar_lab.search.storage import SearchFolder, check_installed
 from cifar_lab.search.trials import Strategy, Trial, TrialRecord, Trials, best_of
 from cifar_lab.terminal.command import run_command
+from cifar_lab.terminal.output import check_writable
 
-OUTPUTS = Path("outputs")
 _LOOK_AGAIN_SECONDS = 1.0
 
 
@@ -41,6 +41,7 @@ def search(
     ] = True,
     sampler_seed: Annotated[int, typer.Option(min=0, help="Of what is drawn; a run's own is seed=.")] = 0,
     config_dir: Annotated[Path | None, typer.Option(help="A folder with option files of your own.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the runs go; default: outputs/<name>.")] = None,
 ) -> int:
     """Search for the settings with the highest validation accuracy, by Optuna: TPE, and median pruning at epochs.
 
@@ -49,10 +50,11 @@ def search(
     """
     if torchrun.processes() is not None:
         raise UsageError("torchrun's processes train a run together; start a search several times instead, by itself")
-    asked = checked_search(overrides, config_dir)
+    asked = checked_search(overrides, config_dir, output)
     check_installed()
+    check_writable(asked.folder)
     strategy = Strategy(startup, max(1, round(warmup * asked.epochs)), pruning, sampler_seed)
-    found = Trials(SearchFolder(OUTPUTS / asked.name), asked.axes, {"settings": asked.settings}, strategy)
+    found = Trials(SearchFolder(asked.folder), asked.axes, {"settings": asked.settings}, strategy)
     interruption = Interruption()
     try:
         with interruption.listening():
@@ -89,7 +91,7 @@ def _train(trial: Trial, asked: Search, interruption: Interruption) -> None:
         try:
             result = train.run(command, [Pruning(trial.report)])
         except (RunFailedError, UsageError) as error:
-            run = Sweep(OUTPUTS / asked.name).runs_by_job().get(_job(command))
+            run = Sweep(asked.folder).runs_by_job().get(_job(command))
             state = "failed" if run is None else run.state()
             if state == "running":  # by another trial with the same settings
                 time.sleep(_LOOK_AGAIN_SECONDS)
@@ -115,7 +117,7 @@ def _job(command: Sequence[str]) -> frozenset[str]:
 
 
 def _folder(run: Run, asked: Search) -> str:
-    return os.path.relpath(run.folder, OUTPUTS / asked.name)
+    return os.path.relpath(run.folder, asked.folder)
 
 
 def _report(trials: Trials, asked: Search) -> list[TrialRecord]:

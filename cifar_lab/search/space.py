@@ -15,9 +15,10 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from cifar_lab.config import studies
 from cifar_lab.config.axes import around, values
-from cifar_lab.config.command_line import composing, expanded, parsed, refusing, search_path
+from cifar_lab.config.command_line import composing, parsed, refusing, search_path
 from cifar_lab.config.composition import check_options
 from cifar_lab.config.naming import key_of
+from cifar_lab.config.paths import as_typed, quoted
 from cifar_lab.config.precedence import Loader
 from cifar_lab.config.preflight import parsed_words, plan_of
 from cifar_lab.machine.exit_codes import UsageError
@@ -25,12 +26,13 @@ from cifar_lab.runs.fingerprints import settings
 from cifar_lab.runs.labels import holds_out
 
 GROUP = "search"
+OUTPUTS = Path("outputs")
 _DIGITS = 4  # of a number that is tried; more are noise to a reader
 _NOT_SEARCHED = ("seed", "name")
 _NOT_TYPED = {
     "study": "a study has axes of its own",
     "resume": "the same command goes on by itself",
-    "hydra": "the runs of a search lie in outputs/<name>/, and name= says where",
+    "hydra": "the runs of a search lie in outputs/<name>/, and name= or --output says where",
 }
 
 
@@ -69,7 +71,8 @@ class Search:
 
     fixed: tuple[str, ...]  # words that all its trials share
     axes: tuple[Axis, ...]  # the keys that they vary
-    name: str  # of the folder under `outputs/`
+    name: str  # its title
+    folder: Path  # of the runs of its trials
     named: str  # the word of the command line that sets the name
     settings: Mapping[str, Any]  # those of the first corner that can change numbers, by name
     epochs: float  # of each trial, at that corner
@@ -79,15 +82,17 @@ class Search:
         """The command line of the trial with `words` for the axes: an ordinary run, found again by its settings."""
         common = ",".join(key_of(line) for line in self.fixed)
         own = [self.named, "resume=auto", f"hydra.job.config.override_dirname.exclude_keys=[{common}]"]
+        own.append(f"hydra.run.dir={quoted(self.folder / '${run_folder:true}')}")
         return [*self.flags, *self.fixed, *words, *own]
 
 
-def checked_search(words: Sequence[str], config_dir: Path | None = None) -> Search:
+def checked_search(words: Sequence[str], config_dir: Path | None = None, output: Path | None = None) -> Search:
     """Read and check a search: both ends of each axis are composed. Print its notes.
 
     Args:
         words: The command line without flags, such as `search=adam epochs=10`.
         config_dir: A folder with options of the user's own.
+        output: Where the runs go; None is the folder of its name under `outputs/`.
 
     Raises:
         ValueError: It cannot be searched, in one line.
@@ -95,7 +100,7 @@ def checked_search(words: Sequence[str], config_dir: Path | None = None) -> Sear
     flags = () if config_dir is None else ("--config-dir", str(config_dir))
     path = search_path(config_dir)
     with composing() as loader:
-        overrides = parsed_words([expanded(word) for word in words], loader)
+        overrides = parsed_words([as_typed(word) for word in words], loader)
         _refuse(overrides)
         file = studies.chosen(overrides, GROUP)
         varied = [] if file is None else _of_file(file, loader, path)
@@ -111,7 +116,9 @@ def checked_search(words: Sequence[str], config_dir: Path | None = None) -> Sear
     named = str(typed["name"].input_line) if "name" in typed else f"name=search-{kind}"
     fixed = tuple(line for line in fixed if not line.startswith("name="))
     composition = _checked([*flags, *fixed, named], axes)
-    return Search(fixed, axes, composition["name"], named, settings(composition), composition["epochs"], flags)
+    name = str(composition["name"])
+    folder = OUTPUTS / name if output is None else output
+    return Search(fixed, axes, name, folder, named, settings(composition), composition["epochs"], flags)
 
 
 def _refuse(overrides: Sequence[Override]) -> None:

@@ -9,6 +9,7 @@ import typer
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, Sweep, find, is_run
 from cifar_lab.terminal.command import run_command
+from cifar_lab.terminal.output import writable
 
 if TYPE_CHECKING:
     from cifar_lab.table.comparison import Comparison
@@ -29,9 +30,8 @@ def table(
     from cifar_lab.table.output import show, write
 
     comparison = compare_folders(paths, metric)
-    folder = output
-    if folder is None and not as_json and len(paths) == 1 and not is_run(paths[0]):
-        folder = paths[0]
+    is_sweep = len(paths) == 1 and not is_run(paths[0]) and not as_json
+    folder = writable(paths[0], output) if is_sweep else output
     if as_json:
         print(comparison.frame().to_json(orient="records", indent=2))
         if folder is not None:

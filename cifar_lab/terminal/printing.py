@@ -47,9 +47,15 @@ class _Console(Console):
         raise
 
 
+def bar_console(*, stderr: bool = False) -> Console:
+    """A console for a progress bar, which FORCE_COLOR does not make of a file or a pipe."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, soft_wrap=True, highlight=False, force_terminal=None if stream.isatty() else False)
+
+
 def shown(items: Iterable[Item], what: str) -> Iterator[Item]:
     """The same items, whose number is known, with a progress bar labelled `what` if standard error is a terminal."""
-    console = Console(stderr=True)
+    console = bar_console(stderr=True)
     if not console.is_terminal:
         yield from items
         return

@@ -24,7 +24,6 @@ from cifar_lab.train.continuity import choose_native, compiled_as_recorded, in_s
 # Warnings about how Lightning uses torch, which a user cannot mend, and about what is so on purpose.
 _IGNORED_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)`",
-    "The `srun` command is available",  # the command or torchrun starts the processes, never srun
     r"It is recommended to use `self\.log",  # logged values are of all processes already
     "Checkpoint directory .* exists and is not empty",
 )

@@ -288,11 +288,6 @@ def test_flags_may_stand_anywhere() -> None:
     assert [job.words for job in plan.jobs] == [[*TINY, "seed=0"], [*TINY, "seed=1"]]
 
 
-def test_the_home_folder_is_known(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
-    refusal(lab("data.root=~/data"), tmp_path / "nowhere" / "data")
-
-
 @pytest.mark.parametrize(
     ("group", "text", "facts"),
     [

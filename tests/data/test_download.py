@@ -21,6 +21,7 @@ from cifar_lab.data import download
 from cifar_lab.data.cifar10 import load
 from cifar_lab.data.download import FOLDER, fetch
 from cifar_lab.data.files import RECORD_BYTES, DataError
+from tests.conftest import on_a_terminal
 
 COUNT = 2
 NAMES = [f"data_batch_{number}.bin" for number in range(1, 6)] + ["test_batch.bin", "batches.meta.txt"]
@@ -150,7 +151,7 @@ def refusal(root: Path, *sources: str, timeout: float = 5) -> str:
 def test_the_archive_becomes_a_folder_that_load_reads_and_is_fetched_once(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    on_a_terminal(monkeypatch)
     root = tmp_path / "a" / "b"
     for _ in range(2):
         get(root, [server.url])

@@ -80,7 +80,6 @@ def test_a_folder_is_all_of_its_runs_which_are_compared_and_one_that_cannot_be_u
     assert f"{run.result()['test/acc']:.2%}" in first
     (tmp_path / "empty").mkdir()
     refusal(command("empty"), "empty")
-    refusal(command("sweep", "--output", "there"), "--output", "there", "3")
 
 
 def test_calibration_is_marked_where_the_loss_has_trained_no_probabilities(

@@ -129,8 +129,8 @@ def compare(group: Group, init: str) -> BandComparison:
     return BandComparison(title, init, kept, seeds, bands, _steps_per_epoch(shown), told)
 
 
-def write_band(runs: Iterable[Run], output: Path) -> Written:
-    """Write the band's figure, and its numbers beside it, and print what they say.
+def write_band(runs: Iterable[Run], output: Path | None) -> Written:
+    """Write the band's figure, and its numbers beside it, if there is a folder, and print what they say.
 
     For each initialisation `band.png`, `band.npz` (both bands, `(seeds, steps)`), `band.csv` (a row for each seed) and
     `band_epochs.csv`; with several their names end in the initialisation's.
@@ -144,7 +144,7 @@ def write_band(runs: Iterable[Run], output: Path) -> Written:
     for found in [compare(group, init) for init in group.inits]:
         end = f"_{found.init}" if len(group.inits) > 1 else ""
         tables = {f"band{end}": found.frame, f"band_epochs{end}": found.epochs}
-        written.add(output / f"band{end}.png", figures.bands(found), found.sentences, tables, _arrays(found))
+        written.add(output, f"band{end}", figures.bands(found), found.sentences, tables, _arrays(found))
     return written
 
 

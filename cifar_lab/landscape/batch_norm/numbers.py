@@ -73,24 +73,26 @@ class Written(NamedTuple):
 
     def add(
         self,
-        figure_file: Path,
+        folder: Path | None,
+        name: str,
         figure: Figure,
         sentences: Sequence[str],
         tables: Mapping[str, pd.DataFrame],
         arrays: Mapping[str, np.ndarray],
     ) -> None:
-        """Write a figure, and beside it its arrays as npz and tables as CSV by their names; print the sentences.
+        """Print the sentences, and write, if there is a folder, a figure and its arrays as `name`, and tables.
 
         Raises:
             OSError: The folder cannot be written.
         """
-        figure_file.parent.mkdir(parents=True, exist_ok=True)
-        self.figures.append(write_figure(figure, figure_file, dpi=120))
-        for name, frame in tables.items():
-            with replacing(figure_file.with_name(f"{name}.csv")) as file:
-                frame.to_csv(file, index=False, lineterminator="\n")
-        with replacing(figure_file.with_suffix(".npz"), "wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.figures.append(write_figure(figure, folder / f"{name}.png", dpi=120))
+            for of_table, frame in tables.items():
+                with replacing(folder / f"{of_table}.csv") as file:
+                    frame.to_csv(file, index=False, lineterminator="\n")
+            with replacing(folder / f"{name}.npz", "wb") as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         self.tables.update(tables)
         self.sentences.extend(sentences)
         print("\n".join(sentences))

@@ -180,8 +180,8 @@ def probed_runs(group: Group) -> list[LandscapeRun]:
     return [run for run in group.runs if run.record.probes is not None]
 
 
-def write_smoothness(runs: Iterable[Run], output: Path) -> Written:
-    """Write the figure of the probes, and its numbers beside it, and print what they say.
+def write_smoothness(runs: Iterable[Run], output: Path | None) -> Written:
+    """Write the figure of the probes, and its numbers beside it, if there is a folder, and print what they say.
 
     For each learning rate `smoothness.png`, `smoothness.npz` (the quantities of every probe), `smoothness.csv` (a row
     for each run) and `smoothness_ratios.csv`; with several rates their names end in the rate.
@@ -196,7 +196,7 @@ def write_smoothness(runs: Iterable[Run], output: Path) -> Written:
     for found in [compare(group, rate) for rate in rates]:
         end = f"_lr_{found.lr:g}" if len(rates) > 1 else ""
         tables = {f"smoothness{end}": found.frame, f"smoothness_ratios{end}": found.ratios}
-        written.add(output / f"smoothness{end}.png", figures.smoothness(found), found.sentences, tables, _arrays(found))
+        written.add(output, f"smoothness{end}", figures.smoothness(found), found.sentences, tables, _arrays(found))
     return written
 
 

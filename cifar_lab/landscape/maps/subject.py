@@ -37,14 +37,22 @@ _IMAGES = 3
 class Settings:
     """Options of every subcommand."""
 
-    output: Path  # the folder for numbers and figures
+    output: Path | None  # the folder for numbers and figures; None writes none
     images: int = 500  # how many training images the loss is of
     seed: int = 0  # of the choice of images, and of random directions and vectors
     allow: Sequence[str] = ()  # packages whose components may run
 
     def write(self, name: str, rows: Rows, figure: Figure) -> list[Path]:
         """Write a table and its figure as CSV and PNG of that name."""
-        return [write_table(rows, self.output / f"{name}.csv"), write_figure(figure, self.output / f"{name}.png")]
+        return [*self.write_table(name, rows), *self.write_figure(name, figure)]
+
+    def write_table(self, name: str, rows: Rows) -> list[Path]:
+        """Write a table as CSV, and return the file, if there is a folder."""
+        return [] if self.output is None else [write_table(rows, self.output / f"{name}.csv")]
+
+    def write_figure(self, name: str, figure: Figure) -> list[Path]:
+        """Write a figure as PNG, and return the file, if there is a folder."""
+        return [] if self.output is None else [write_figure(figure, self.output / f"{name}.png")]
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,8 @@ class Subject:
         """
         known = {"model": str(self.config.model), "loss": str(self.config.loss), **identity}
         images = {"images": self.images[part], "labels": self.labels[part]}
-        return Points(self.settings.output / "points", kind, digest(known, images, *tensors), count)
+        folder = None if self.settings.output is None else self.settings.output / "points"
+        return Points(folder, kind, digest(known, images, *tensors), count)
 
 
 def load(folders: Sequence[Path], settings: Settings) -> list[Subject]:

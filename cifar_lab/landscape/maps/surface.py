@@ -14,7 +14,6 @@ from cifar_lab.landscape.maps.subject import Rows, Settings, Subject, Written, c
 from cifar_lab.landscape.maps.work import Job, Tick, compute, timed
 from cifar_lab.landscape.maths import surfaces
 from cifar_lab.landscape.maths.functional import Weights
-from cifar_lab.runs.files import write_figure, write_table
 
 # First part of a generator's key: what the numbers are for.
 _DIRECTIONS = 4
@@ -54,15 +53,15 @@ def surface(folders: Sequence[Path], settings: Settings, points: int, extent: fl
     subjects = load(folders, settings)
     slices = [_slices(subject, points, extent) for subject in subjects]
     compute("surface", [cut.job for one in slices for cut in one.cuts.values()])
-    files = [write_table([row for one in slices for row in _rows(one)], settings.output / "surface.csv")]
+    files = settings.write_table("surface", [row for one in slices for row in _rows(one)])
     if trajectories := [row for one in slices for row in _trajectory_rows(one)]:
-        files.append(write_table(trajectories, settings.output / "trajectory.csv"))
+        files += settings.write_table("trajectory", trajectories)
     title = caption(subjects, "BatchNorm on their own statistics")
     panels = [_panels(one) for one in slices]
     levels = surfaces.common_levels([panel.losses for row in panels for panel in row])
     lines = {one.subject.label: (cut.axes[0], cut.losses()) for one in slices for cut in [one.cuts["profile"]]}
-    files.append(write_figure(figures.contours(panels, levels, title), settings.output / "surface.png"))
-    files.append(write_figure(figures.profiles(lines, title), settings.output / "surface_profile.png"))
+    files += settings.write_figure("surface", figures.contours(panels, levels, title))
+    files += settings.write_figure("surface_profile", figures.profiles(lines, title))
     return files, [_summary(one) for one in slices]
 
 

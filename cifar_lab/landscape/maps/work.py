@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from cifar_lab.engines.handover import clock
 from cifar_lab.runs import UnreadableError, replacing
 from cifar_lab.runs.reading import read_arrays
+from cifar_lab.terminal.printing import bar_console
 
 _LINE_SECONDS = 30.0
 Tick = Callable[[], None]
@@ -38,24 +38,28 @@ def digest(settings: Mapping[str, Any], *tensors: Mapping[str, Tensor]) -> str:
     return told.hexdigest()[:16]
 
 
+def _kept(path: Path) -> dict[str, np.ndarray]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return read_arrays(path)
+    except (FileNotFoundError, UnreadableError):  # a damaged file is computed again
+        return {}
+
+
 class Points:
     """The points of one computation, in one file that is whole after each of them.
 
     Args:
-        folder: Where the file lies; made if it does not exist.
+        folder: Where the file lies; made if it does not exist. None keeps them in memory alone.
         name: Of the computation; the file's name has it and the key.
         key: Of `digest`: another computation has another file.
         count: How many points.
     """
 
-    def __init__(self, folder: Path, name: str, key: str, count: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"{name}-{key}.npz"
+    def __init__(self, folder: Path | None, name: str, key: str, count: int) -> None:
+        self.path = None if folder is None else folder / f"{name}-{key}.npz"
         self.count = count
-        try:
-            self._values = read_arrays(self.path)
-        except (FileNotFoundError, UnreadableError):  # a damaged file is computed again
-            self._values = {}
+        self._values = {} if self.path is None else _kept(self.path)
         if any(len(value) != count for value in self._values.values()):
             self._values = {}
         self._done = self._values.setdefault("done", np.zeros(count, dtype=bool))
@@ -70,8 +74,9 @@ class Points:
             array = np.asarray(value, dtype=np.float64)
             self._values.setdefault(name, np.full((self.count, *array.shape), np.nan))[index] = array
         self._done[index] = True
-        with replacing(self.path, "wb") as file:
-            np.savez(file, **self._values)  # type: ignore[arg-type]
+        if self.path is not None:
+            with replacing(self.path, "wb") as file:
+                np.savez(file, **self._values)  # type: ignore[arg-type]
 
     def values(self) -> dict[str, np.ndarray]:
         """An array `(points, ...)` for each quantity; float64, and NaN at points that are not there yet."""
@@ -129,7 +134,7 @@ def compute(title: str, jobs: Sequence[Job]) -> None:
 @contextmanager
 def _progress(title: str, units: int) -> Iterator[Show]:
     """Yields what shows how many units are done: a bar on a terminal, elsewhere a line every half minute."""
-    console = Console(stderr=True)
+    console = bar_console(stderr=True)
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
         with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
 from cifar_lab.engines.handover import Turn, clock
+from cifar_lab.terminal.printing import bar_console
 from cifar_lab.train.callbacks.last_epoch import batches_of_run
 from cifar_lab.train.callbacks.throughput import Throughput
 
@@ -44,7 +45,7 @@ class Progress(Checkpoint):
         self.epochs = epochs
         self.turn = turn
         self.val_name = val_name
-        self.console = console or Console(soft_wrap=True, highlight=False)
+        self.console = console or bar_console()
         self._bar: Bar | None = None
         self._task = TaskID(0)
         self._next = self._started = 0.0

@@ -6,6 +6,7 @@ import torch
 
 from cifar_lab.landscape.maps import work
 from cifar_lab.landscape.maps.work import Job, Points, compute, digest
+from tests.conftest import on_a_terminal
 
 
 @pytest.fixture
@@ -76,4 +77,7 @@ def test_it_says_how_far_it_is_in_lines_and_on_a_terminal_by_a_bar(job, capsys, 
     assert {"25%", "50%", "75%", "100%"} <= {word for line in lines for word in line.split()}
     monkeypatch.setenv("FORCE_COLOR", "1")
     compute("squares", [job(3)])
+    assert "\x1b[" not in capsys.readouterr().err
+    on_a_terminal(monkeypatch)
+    compute("squares", [job(2)])
     assert "\x1b[" in capsys.readouterr().err

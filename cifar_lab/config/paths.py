@@ -1,0 +1,52 @@
+"""Words of a command line that name folders, as a shell hands them over.
+
+Hydra's grammar has a meaning of its own for apostrophes, commas, parentheses and equals signs, and refuses letters
+beyond ASCII.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+
+from cifar_lab.machine.exit_codes import UsageError
+
+_FOLDERS = ("data.root", "resume", "hydra.run.dir", "hydra.sweep.dir")
+_UNREADABLE = object()
+
+
+def as_typed(word: str) -> str:
+    """The word as Hydra reads what was typed: a path in quotes where it needs them, with the home folder for its `~`.
+
+    Raises:
+        ValueError: A folder's name is empty, as that of a variable which is not set, or its `~` stands for no folder.
+    """
+    key, separator, value = word.partition("=")
+    is_folder = key.lstrip("+") in _FOLDERS
+    if is_folder and separator and value.strip() in ("", "''", '""'):
+        raise UsageError(f"{word}: a folder's name is empty; name one, or leave {key}= out")
+    if value.startswith("~"):
+        try:
+            value = str(Path(value).expanduser())
+        except RuntimeError:
+            raise UsageError(f"{word}: the folder of ~ is not known; set HOME, or type it in full") from None
+    word = f"{key}{separator}{value}"
+    if word.startswith("-") or not (is_folder or value.startswith(("/", "./", "../"))):
+        return word
+    found = value_of(word)
+    is_read = found is None or isinstance(found, str) if is_folder else found is not _UNREADABLE
+    return word if is_read else f"{key}={quoted(value)}"
+
+
+def value_of(word: str) -> Any:
+    """What Hydra reads as the value of a word."""
+    try:
+        return OverridesParser.create().parse_override(word).value()
+    except Exception:  # nearly any, at unforeseen input
+        return _UNREADABLE
+
+
+def quoted(text: object) -> str:
+    """A text in quotes, as Hydra reads it back."""
+    return QuotedString(str(text), Quote.single).with_quotes()

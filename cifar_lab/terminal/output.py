@@ -1,0 +1,33 @@
+"""Where a command writes its files."""
+
+import os
+from pathlib import Path
+
+from cifar_lab.machine.exit_codes import UsageError
+from cifar_lab.terminal.printing import note
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `UsageError` for a folder that cannot be made or written, of which `--output` names another."""
+    place = next(one for one in (folder, *folder.parents) if os.path.exists(one))
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise UsageError(f"{folder} cannot be written; --output names another folder")
+
+
+def writable(default: Path, output: Path | None) -> Path | None:
+    """The folder that `--output` names, else `default`; None after a note if that cannot be written, as others' runs.
+
+    The command then prints what it can.
+
+    Raises:
+        UsageError: The folder that `--output` names cannot be written.
+    """
+    if output is not None:
+        check_writable(output)
+        return output
+    try:
+        check_writable(default)
+    except UsageError as error:
+        note(f"nothing is written: {error}")
+        return None
+    return default
