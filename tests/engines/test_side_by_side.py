@@ -112,7 +112,7 @@ def test_what_became_of_jobs_side_by_side_is_told_by_their_folders(lab: Lab) -> 
     finished, diverged = outcome.runs
     assert (finished.state(), diverged.state()) == ("finished", "diverged")
     names(outcome.stderr.splitlines()[-1], diverged.folder, diverged.status()["error"])
-    assert Path("outputs/optimizer.lr/table.md").exists()
+    assert (finished.folder.parent / "table.md").exists()
 
 
 def test_jobs_that_are_missing_left_or_interrupted_are_told_apart(lab: Lab) -> None:
