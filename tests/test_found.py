@@ -1,6 +1,7 @@
 """Finished runs that a command finds: which they are, and where their numbers come from."""
 
 import csv
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cifar_lab.table import compare_folders
 from cifar_lab.train import sweep
 from cifar_lab.train.attempt import checkpoint_of
 from tests.conftest import Lab, Outcome, holds
+from tests.faults import Fault, armed
 
 TINY = ("data=synthetic", "data.num_train=300", "data.num_test=100", "model.filters=[8,8,16]", "logger=none")
 WORDS = (*TINY, "epochs=1", "seed=0,1", "name=again")
@@ -74,18 +76,14 @@ def test_runs_that_finished_under_a_former_default_name_are_found_and_in_the_tab
     assert [len(compare_folders([Path("outputs", name)]).rows[0].finished) for name in ("seed", "")] == [1, 2]
 
 
-def test_words_that_change_no_number_find_a_single_run(lab: Lab) -> None:
+def test_words_that_change_no_number_find_a_single_run_and_continue_it(lab: Lab) -> None:
     line = (*TINY, "epochs=1", "resume=auto")
-    folders = _folders(lab(*line))
+    with armed(Fault("step", 2, signal.SIGTERM)):
+        assert lab(*line).code == 143
+    folders = _folders(lab(*line, "logger=csv"))
+    assert len(folders) == 1
     assert _folders(lab(*line, "loss=ce", "callbacks=snapshots", "trainer=cpu")) == folders
     assert len(_folders(lab(*line, "loss=mse"))) == 2
-
-
-@pytest.mark.slow
-def test_words_that_change_no_number_find_the_runs_from_other_processes(lab: Lab) -> None:
-    folders = _folders(lab("-m", *WORDS))
-    again = lab("-m", *WORDS, "loss=ce", "trainer=cpu", "jobs_per_device=2")
-    assert _folders(again) == folders and "missing" not in again.stdout
 
 
 def test_what_a_found_run_was_trained_without_is_noted_and_made_on_request(lab: Lab) -> None:

@@ -165,7 +165,7 @@ class _Check:
                 never = " or ".join(_OF_A_WHOLE_SWEEP)
                 raise UsageError(f"{line}: a sweep takes values of a list, and never of {never}")
             for beginning, instead in {**_ALWAYS_REFUSED, **_REFUSED[self.is_sweep]}.items():
-                if override.key_or_group.startswith(beginning):
+                if override.key_or_group.startswith(beginning) and override.value() is not None:
                     raise UsageError(f"{line}: {instead}")
             if not values(override):
                 raise UsageError(f"{line} matches nothing")
@@ -220,7 +220,7 @@ def _check_one_folder(configs: Collection[DictConfig], overrides: Sequence[Overr
     for override in overrides:
         key, line = override.key_or_group, str(override.input_line)
         if key in ("name", "hydra.sweep.dir") and "${now:" not in line:
-            named = {str(OmegaConf.select(config, key)) for config in configs}
+            named = sorted({str(OmegaConf.select(config, key)) for config in configs})
             if len(named) > 1:
                 raise UsageError(f"{line}: all jobs of a sweep lie in one folder, and this gives {', '.join(named)}")
 

@@ -1,4 +1,4 @@
-"""Find finished runs whose folder has another name than the command line gives them now."""
+"""Find runs whose folder has another name than the command line gives them now."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,10 +13,10 @@ from cifar_lab.runs.fingerprints import HARDWARE, differences, digest, fingerpri
 
 
 def in_its_folder(job: Job, further: Iterable[Run] = ()) -> Job:
-    """The job in the folder of its finished run, if there is one; hardware settings that it chose itself are left out.
+    """The job in the folder of its run, if there is one; settings that the run's hardware chose are left out.
 
     The run may have been named by other words that change no number, by a former name of the sweep, or when less was
-    hashed.
+    hashed. A finished one comes first.
 
     Args:
         job: As its command line says.
@@ -25,7 +25,8 @@ def in_its_folder(job: Job, further: Iterable[Run] = ()) -> Job:
     own = Run(job.folder)
     is_named = job.folder.name.endswith(f"-{fingerprint(job.settings)[:8]}")
     others = _named(job.settings, (job.folder.parent, *job.former)) if is_named else ()
-    for run in [own] if own.config_file.exists() else [*others, *further]:
+    runs = [own] if own.config_file.exists() else [*others, *further]
+    for run in sorted(runs, key=Run.has_result, reverse=True):
         chosen = _chosen_by_hardware(run, job.settings)
         if chosen is not None:
             break
@@ -43,11 +44,8 @@ def in_its_folder(job: Job, further: Iterable[Run] = ()) -> Job:
 
 
 def run_of(config: Mapping[str, Any], folders: Sequence[Path]) -> Run | None:
-    """The run of a configuration in one of these folders, or a finished one whose hardware chose what is typed."""
-    for run in _named(config, folders):
-        if run.folder.name.endswith(fingerprint(config)[:8]) or _chosen_by_hardware(run, config) is not None:
-            return run
-    return None
+    """The run of a configuration in one of these folders, which need not have finished."""
+    return next((run for run in _named(config, folders) if _chosen_by_hardware(run, config) is not None), None)
 
 
 def _named(config: Mapping[str, Any], folders: Sequence[Path]) -> Iterator[Run]:
@@ -57,11 +55,10 @@ def _named(config: Mapping[str, Any], folders: Sequence[Path]) -> Iterator[Run]:
 
 
 def _chosen_by_hardware(run: Run, config: Mapping[str, Any]) -> set[str] | None:
-    """The typed settings that a run's hardware has chosen by itself, if it is a finished run of `config`, else None."""
+    """The typed settings that a run's hardware has chosen by itself, if it is a run of `config`, else None."""
     try:
-        if not run.has_result():
-            return None
-        changed, chosen = differences(run.config(), config), recorded(run.result())
+        changed = differences(run.config(), config)
+        chosen = recorded(run.result()) if changed and run.has_result() else {}
     except (OSError, ValueError):
         return None
     alike = {key for key, (typed, now) in changed.items() if typed is None and key in chosen and chosen[key] == now}

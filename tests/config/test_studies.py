@@ -260,7 +260,7 @@ def test_a_study_is_trained_once_and_ends_in_its_table(lab: Lab, tmp_path: Path)
     assert (both.code, both.stderr, len(both.runs)) == (0, "", 2)
     assert first.result_file.stat().st_mtime_ns == time
     (folder,) = {run.folder.parent for run in both.runs}
-    assert folder.parent == tmp_path / "outputs" and folder.name.startswith("study-loss-data=synthetic-")
+    assert folder.parent == tmp_path / "outputs" and folder.name.startswith("study-loss-")
     table = (folder / "table.md").read_text(encoding="utf-8")
     heading, _, *rows = [line for line in table.splitlines() if line.startswith("|")]
     assert heading.split()[1] == "loss" and [row.split()[1] for row in rows[:2]] == ["ce", "mse"]
