@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cifar_lab.machine.exit_codes import UsageError
-from cifar_lab.runs import Run, find_runs, find_sweeps, job_key, read_state
+from cifar_lab.runs import Run, find_runs, find_sweeps, read_state
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import print_table
 
@@ -65,9 +65,7 @@ def describe_sweeps(paths: Iterable[Path]) -> list[dict[str, Any]]:
     """Each sweep's `folder`, number of `jobs` and, by state, how many of them are there (`states`)."""
     sweeps = []
     for sweep in (sweep for path in paths for sweep in find_sweeps(path)):
-        runs = sweep.runs_by_job()
-        keys = [job_key(job) for job in sweep.jobs()]
-        counts = Counter(runs[key].state() if key in runs else "missing" for key in keys)
+        counts = Counter("missing" if run is None else run.state() for _, run in sweep.jobs())
         sweeps.append({"folder": os.path.relpath(sweep.folder), "jobs": counts.total(), "states": dict(counts)})
     return sweeps
 

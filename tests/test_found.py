@@ -1,5 +1,7 @@
 """Finished runs that a command finds: which they are, and where their numbers come from."""
 
+import csv
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,12 @@ import yaml
 from cifar_lab.engines.handover import Turn
 from cifar_lab.runs import Run
 from cifar_lab.runs.fingerprints import is_looser
+from cifar_lab.status import describe_sweeps
+from cifar_lab.table import compare_folders
 from cifar_lab.train import sweep
 from cifar_lab.train.attempt import checkpoint_of
-from tests.conftest import Lab, Outcome
+from tests.conftest import Lab, Outcome, holds
+from tests.faults import Fault, armed
 
 TINY = ("data=synthetic", "data.num_train=300", "data.num_test=100", "model.filters=[8,8,16]", "logger=none")
 WORDS = (*TINY, "epochs=1", "seed=0,1", "name=again")
@@ -42,6 +47,54 @@ def test_a_typed_value_that_the_hardware_chose_by_itself_is_that_run(lab: Lab, m
     assert _folders(again) == [run.folder.name for run in runs]
     assert "missing" not in again.stdout
     assert len(_folders(lab(*line, f"trainer.precision={other}"))) == 2 * len(runs)
+
+
+def test_words_that_change_no_number_find_the_runs_for_every_command(lab: Lab) -> None:
+    folders = _folders(lab("-m", *WORDS))
+    for word in ("trainer=cpu loss=ce logger=csv", "callbacks=snapshots"):
+        again = lab("-m", *WORDS, *word.split())
+        assert _folders(again) == folders
+        assert "missing" not in again.stdout and again.stdout.count("retrain=true") >= 2
+        (told,) = describe_sweeps([Path("outputs")])
+        assert told["states"] == {"finished": 2}
+        (row,) = csv.DictReader(Path("outputs/again/table.csv").read_text().splitlines())
+        assert row["state"] == "finished"
+    assert [result["status"] for result in sweep([*WORDS, "loss=ce"])] == ["finished"] * 2
+
+
+def test_runs_that_finished_under_a_former_default_name_are_found_and_in_the_table(lab: Lab) -> None:
+    words = ("-m", *TINY, "epochs=1", "seed=0,1")
+    runs = lab(*words[:-1], "seed=0", "name=seed").runs  # as the sweep was called
+    before = runs[0].status()
+    again = lab(*words)
+    assert again.code == 0 and again.stdout.count("retrain=true") == 1
+    assert [run.folder.parent.name == "seed" for run in again.runs].count(True) == 1
+    assert runs[0].status() == before
+    assert "missing" not in again.stdout
+    (row,) = csv.DictReader(next(Path("outputs").glob("data=*-seed/table.csv")).read_text().splitlines())
+    assert row["state"] == "finished" and row["seeds"] == "0 1"
+    assert [len(compare_folders([Path("outputs", name)]).rows[0].finished) for name in ("seed", "")] == [1, 2]
+
+
+def test_words_that_change_no_number_find_a_single_run_and_continue_it(lab: Lab) -> None:
+    line = (*TINY, "epochs=1", "resume=auto")
+    with armed(Fault("step", 2, signal.SIGTERM)):
+        assert lab(*line).code == 143
+    folders = _folders(lab(*line, "logger=csv"))
+    assert len(folders) == 1
+    assert _folders(lab(*line, "loss=ce", "callbacks=snapshots", "trainer=cpu")) == folders
+    assert len(_folders(lab(*line, "loss=mse"))) == 2
+
+
+def test_what_a_found_run_was_trained_without_is_noted_and_made_on_request(lab: Lab) -> None:
+    (run,) = lab(*TINY, "epochs=1", "resume=auto").runs
+    line = (*TINY, "epochs=1", "resume=auto", "logger=csv", "callbacks=snapshots")
+    (note,) = (text for text in lab(*line).stdout.splitlines() if text.startswith("note: "))
+    holds(note, "logger", "callbacks.snapshots", "retrain=true")
+    assert not run.snapshots()
+    assert lab(*line, "retrain=true").code == 0
+    assert list(run.snapshots()) == [0, 1]
+    assert "note: " not in lab(*line).stdout
 
 
 def test_a_run_whose_folder_was_named_when_less_was_hashed_is_found(lab: Lab) -> None:

@@ -189,7 +189,7 @@ def test_a_run_without_a_whole_checkpoint_is_refused_by_its_files_name(failed: R
 def test_what_has_failed_or_diverged_is_trained_again_only_where_it_may_be(begun: Begin, state: str) -> None:
     run, job = begun(*TINY), Turn(1, 1, later=0)
     run.fail(state, RuntimeError("unsupported"))
-    config = {"resume": None, "epochs": 2, "retry_failed": True, "retry_diverged": True}
+    config = {**run.config(), "retry_diverged": True}
     assert not is_done(run, config, job)
     with pytest.raises(RunFailedError, match=f"unsupported.*\\bretry_{state}=true\\b") as caught:
         is_done(run, {**config, f"retry_{state}": False}, job)

@@ -59,6 +59,7 @@ class Plan:
     launcher: launchers.Launcher | None = None  # hands the jobs to other processes; None if this process runs them
     beside: int = 1  # number of jobs that run at the same time on this machine
     notes: list[str] = field(default_factory=list)  # about settings that are allowed but perhaps not meant
+    former: tuple[Path, ...] = ()  # folders of the sweep under former default names, with finished runs perhaps
 
     @cached_property
     def composition(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def check_launcher(overrides: Sequence[Override]) -> None:
             known[str(override.value())].check_installed(str(override.input_line))
 
 
-def check(config: DictConfig, is_sweep: bool) -> None:
+def check(config: DictConfig) -> None:
     """Raise `UsageError` for a launcher under torchrun, for settings that it lacks, and where Slurm cannot run."""
     launcher = chosen(str(config.hydra.launcher._target_))
     if launcher is not None and torchrun.processes() is not None:
@@ -63,7 +63,7 @@ def check(config: DictConfig, is_sweep: bool) -> None:
         known = OmegaConf.to_container(OmegaConf.load(path))
         checks.check_values({"hydra": {"launcher": settings}}, {"hydra": {"launcher": known}})
     if launcher is SLURM:
-        check_slurm(config, is_sweep)
+        check_slurm(config)
 
 
 def chosen(target: str) -> Launcher | None:
@@ -71,13 +71,11 @@ def chosen(target: str) -> Launcher | None:
     return next((launcher for launcher in LAUNCHERS if target.startswith(f"{launcher.plugin}.")), None)
 
 
-def check_slurm(config: DictConfig, is_sweep: bool) -> None:
+def check_slurm(config: DictConfig) -> None:
     """Raise `UsageError` where Slurm cannot be had, and for settings that none of its jobs can have."""
     launcher, line = config.hydra.launcher, f"{LAUNCHER}={SLURM.name}"
     if launcher._target_.endswith(".LocalLauncher"):
         raise UsageError(f"{LAUNCHER}=submitit_local: jobs_per_device= runs jobs side by side on this machine")
-    if not is_sweep:
-        raise UsageError(f"{line} is for sweeps; add --multirun, also for a single run")
     SLURM.check_installed(line)
     for command in ("sbatch", "srun", "squeue"):
         if shutil.which(command) is None:
@@ -85,6 +83,9 @@ def check_slurm(config: DictConfig, is_sweep: bool) -> None:
     for key in ("nodes", "tasks_per_node"):
         if launcher[key] != 1:
             raise UsageError(f"hydra.launcher.{key}={launcher[key]}: a run of a sweep is one process; leave it at 1")
+    size = config.hydra.sweeper.max_batch_size
+    if size is not None and size < 1:
+        raise UsageError(f"hydra.sweeper.max_batch_size={size}: it takes a number of jobs from 1 on")
     delay, minutes = launcher["signal_delay_s"], launcher["timeout_min"]
     if delay >= 60 * minutes:
         raise UsageError(

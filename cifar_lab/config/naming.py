@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab.runs.fingerprints import fingerprint, leaves
@@ -22,10 +21,13 @@ def default_name(*, _root_: DictConfig) -> str:
     return "-".join([*whole, *filter(None, [choices.get("experiment")])]) or str(choices["model"])
 
 
-def sweep_name(overrides: Iterable[Override]) -> str | None:
-    """The axes that vary, joined by hyphens; None where nothing does."""
-    axes = [override.get_key_element().lstrip("+") for override in overrides if override.is_sweep_override()]
-    return "-".join(axes) or None
+def short(words: str) -> str:
+    """Words as a name that is short and safe for a file; what is cut off is in a hash at its end."""
+    bare = re.sub(r"[\[\]{}'\"]", "", words)
+    readable = re.sub(r"[^A-Za-z0-9=.,_+-]+", "-", bare).strip("-,")
+    if len(readable) > _MAX_FOLDER_NAME:
+        readable = f"{readable[:_MAX_FOLDER_NAME]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+    return readable
 
 
 def key_of(line: str) -> str:
@@ -50,10 +52,7 @@ def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
     common = {"name", "resume", "retrain", "retry_failed", "retry_diverged", "jobs_per_device"}
     common |= set(_root_.hydra.job.config.override_dirname.exclude_keys)
     choices = ",".join(line for line in lines if line.partition("=")[0] not in common) or "default"
-    bare = re.sub(r"[\[\]{}'\"]", "", choices)
-    readable = re.sub(r"[^A-Za-z0-9=.,_+-]+", "-", bare).strip("-,")
-    if len(readable) > _MAX_FOLDER_NAME:
-        readable = f"{readable[:_MAX_FOLDER_NAME]}-{hashlib.sha256(choices.encode()).hexdigest()[:8]}"
+    readable = short(choices)
     return f"{readable}-{fingerprint(plain(_root_))[:8]}" if fingerprinted else readable
 
 

@@ -26,8 +26,11 @@ class Loader(ConfigLoaderImpl):
     choices: dict[str, str]  # the chosen option of each group
     dropped: dict[str, str]  # what was dropped, as `loss.gamma`, and whose that was: `experiment` or `study`
     study_options: dict[str, str]  # the options that its study chooses, by group
+    named: dict[str, str]  # the option of each group that an experiment chooses or the default is, whatever is typed
+    untyped: Any  # the plain values without typed ones, interpolations among them
     axes: Any  # what its study varies, as the file has it; empty without one
     space: Any  # what its search varies, likewise
+    _named: dict[str, str]
     _make_before_values: Callable[[], DictConfig] = staticmethod(lambda: DictConfig({}))
 
     @property
@@ -42,11 +45,13 @@ class Loader(ConfigLoaderImpl):
     def _compose_config_from_defaults_list(self, defaults: list[Any], repo: Any) -> DictConfig:
         paths = [default.config_path for default in defaults if default.config_path and "/" in default.config_path]
         self.choices = dict(path.rsplit("/", 1) for path in paths)
-        self.dropped, self.axes, self.space, self.study_options = {}, {}, {}, {}
+        self.dropped, self.axes, self.space, self.study_options, self._named = {}, {}, {}, {}, {}
         options = [default for default in defaults if not str(default.config_path).startswith(_FOLDERS)]
         composed = super()._compose_config_from_defaults_list(defaults, repo)
+        self.named = self._named.copy()  # what is composed for `before_values` has no experiment
+        own = copy.deepcopy(composed)  # Hydra sets the typed values in the one that it gets
+        self.untyped = OmegaConf.to_container(own, resolve=False)
         if len(options) == len(defaults):
-            own = copy.deepcopy(composed)  # Hydra sets the typed values in the one that it gets
             self._make_before_values = lambda: own
         else:
             compose = super()._compose_config_from_defaults_list
@@ -61,14 +66,16 @@ class Loader(ConfigLoaderImpl):
                 "ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema"
             )
             result = super()._load_single_config(default, repo)
+        named_options = [named for named in result.defaults_list or [] if isinstance(named, GroupDefault)]
+        self._named |= {str(named.group).lstrip("/"): str(named.value) for named in named_options}
         if not default.config_path.startswith(_FOLDERS):
             return result
         result = copy.copy(result)
         result.config = config = copy.deepcopy(result.config)
         assert isinstance(config, DictConfig)
         kind = default.config_path.partition("/")[0]
-        for named in result.defaults_list or []:
-            if isinstance(named, GroupDefault) and named.override:
+        for named in named_options:
+            if named.override:
                 group, option = str(named.group).lstrip("/"), str(named.value)
                 if kind == "study":
                     self.study_options[group] = option

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,27 @@ from cifar_lab.config import checks, combinations, composition, launchers, namin
 from cifar_lab.config.axes import around, axes_of, check_jobs, contradictions, ends, values
 from cifar_lab.config.command_line import CommandLine, Plan, PlannedJob, composing, parsed, refusing, search_path
 from cifar_lab.config.precedence import Loader
+from cifar_lab.config.sweep_names import SweepName
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 
 _MAX_INTERPOLATIONS = 20  # each may repeat others, so that what they stand for grows exponentially with their number
+# Hydra's settings without an effect here, or a bad one, by their beginnings, with what to do instead.
+_ALWAYS_REFUSED = {
+    "hydra.mode": "a sweep is asked for by --multirun",
+    "hydra/sweeper": "a sweep runs all combinations of its values",
+    "hydra.sweeper.params": "a sweep's values are typed as loss=ce,mse",
+    "hydra.output_subdir": "a run writes its .hydra by itself",
+}
+_REFUSED = {
+    True: {"hydra.run.": "it is for single runs; set hydra.sweep.dir="},
+    False: {
+        "hydra.sweep.": "it is for sweeps; set hydra.run.dir=",
+        "hydra.sweeper.": "it is for sweeps; leave it out",
+        "hydra.launcher": "it is for sweeps; add --multirun, also for a single run",
+        "hydra/launcher": "it is for sweeps; add --multirun, also for a single run",
+    },
+}
 _OF_A_WHOLE_SWEEP = ("name", "jobs_per_device")
 _AUTO_FOLDER = "outputs/${name}/${run_folder:true}"
 
@@ -65,6 +82,7 @@ class _Check:
 
     def plan(self) -> Plan:
         overrides = parsed_words(self.line.words, self.loader)
+        _check_keys(overrides)
         study = studies.chosen(overrides)
         if study is not None and self.line.resumed is None:
             composition.check_options(study, self.loader, self.search)
@@ -99,16 +117,21 @@ class _Check:
         jobs = [list(job) for job in itertools.product(*axes)]
         swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
         common = [override.key_or_group for override in overrides if override.key_or_group not in swept]
-        hydra, named, name = list(self.search), list[str](), naming.sweep_name(overrides)
-        if name:
+        hydra, keys = list(self.search), [override.get_key_element().lstrip("+") for override in overrides]
+        varied = [key for key, override in zip(keys, overrides, strict=True) if override.is_sweep_override()]
+        typed = {naming.key_of(word) for word in self.line.words}  # a study's own option is not
+        name = SweepName(varied, [key for key in common if key in typed], is_study)
+        if varied:
             hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(common)}]")
-            named += [] if "name" in common or is_study else [f"name={name}"]
         looked_at = ends(axes, overrides)
         composed, plain = {}, {}
         for words in around(looked_at):
-            composed[tuple(words)], plain[tuple(words)] = self._check_job([*words, *named, *hydra])
+            composed[tuple(words)], plain[tuple(words)] = job = self._check_job([*words, *hydra])
+            name.look(*job, self.loader)
         for words in contradictions(looked_at, plain):
-            composed[tuple(words)], _ = self._check_job([*words, *named, *hydra])
+            composed[tuple(words)], _ = self._check_job([*words, *hydra])
+        named, former = ([], ()) if "name" in common else name.give(composed.values())
+        _check_one_folder(composed.values(), overrides)
         first = composed[tuple(jobs[0])]
         folder = Path(first.hydra.sweep.dir)
         for config in composed.values():  # a folder named by the time would differ from job to job
@@ -123,10 +146,11 @@ class _Check:
             named,
             hydra,
             folder,
-            frozenset(common if name else ()),
+            frozenset(common if varied else ()),
             launchers.JOBLIB if beside > 1 else None if launcher is launchers.JOBLIB else launcher,
             beside,
             self.notes,
+            former,
         )
 
     def _check_overrides(self, overrides: Sequence[Override]) -> None:
@@ -140,8 +164,9 @@ class _Check:
             if override.is_sweep_override() and (is_whole_sweeps or not override.is_discrete_sweep()):
                 never = " or ".join(_OF_A_WHOLE_SWEEP)
                 raise UsageError(f"{line}: a sweep takes values of a list, and never of {never}")
-            if override.key_or_group == "hydra.mode":
-                raise UsageError(f"{line}: a sweep is asked for by --multirun")
+            for beginning, instead in {**_ALWAYS_REFUSED, **_REFUSED[self.is_sweep]}.items():
+                if override.key_or_group.startswith(beginning) and override.value() is not None:
+                    raise UsageError(f"{line}: {instead}")
             if not values(override):
                 raise UsageError(f"{line} matches nothing")
         check_jobs(math.prod(len(values(override)) for override in overrides), "the sweep")
@@ -160,7 +185,7 @@ class _Check:
         composition.check_closed(loader, lines)
         known = naming.plain(loader.before_values)
         composition.check_own_options(loader)
-        launchers.check(config, self.is_sweep)
+        launchers.check(config)
         foreign = composition.foreign_groups(plain)
         composition.check(plain, known, foreign)
         combinations.check_typed(plain, set(map(naming.key_of, lines)))
@@ -176,6 +201,28 @@ class _Check:
         notes += [*targets.moved(plain), *combinations.notes(plain)]
         self.notes += [note for note in notes if note not in self.notes]
         return config, plain
+
+
+def _check_keys(overrides: Sequence[Override]) -> None:
+    """Raise `UsageError` for the values of a sweep beside others of the same key; of single values the last counts."""
+    for key, same in itertools.groupby(sorted(overrides, key=_key), _key):
+        lines = list(same)
+        if len(lines) > 1 and any(override.is_sweep_override() for override in lines):
+            raise UsageError(f"{' '.join(str(each.input_line) for each in lines)}: give the values of {key} once")
+
+
+def _key(override: Override) -> str:
+    return override.key_or_group
+
+
+def _check_one_folder(configs: Collection[DictConfig], overrides: Sequence[Override]) -> None:
+    """Raise `UsageError` for a typed folder of a sweep that differs from job to job, other than by the time."""
+    for override in overrides:
+        key, line = override.key_or_group, str(override.input_line)
+        if key in ("name", "hydra.sweep.dir") and "${now:" not in line:
+            named = sorted({str(OmegaConf.select(config, key)) for config in configs})
+            if len(named) > 1:
+                raise UsageError(f"{line}: all jobs of a sweep lie in one folder, and this gives {', '.join(named)}")
 
 
 def parsed_words(words: Sequence[str], loader: Loader) -> list[Override]:

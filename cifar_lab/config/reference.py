@@ -22,12 +22,12 @@ another key. Options of your own: [recipes.md](recipes.md). How a composition be
 _WHOLE = {
     "experiment": "",
     "study": """ `study=loss` is a sweep without
-`-m`, in `outputs/study-loss/` unless `name=` says otherwise, and the same command again goes on with what is
+`-m`, in `outputs/study-loss/` unless `name=` says otherwise, and the same command again resumes what is
 unfinished. What is typed beside it wins: a value narrows an axis (`study=loss loss=ce`), several replace it
-(`seed=5,6,7`) or add one (`model=cnn,vgg_a`), and any other setting holds for all runs (`epochs=3
-data.train_size=10000`). The runs that two such commands have in common are trained once. What a study neither varies
-nor sets is the experiment's, where one is typed (`study=loss experiment=best_cnn`), else the default; without an
-experiment that is what stands under *Fixed*.""",
+(`seed=5,6,7`) or add one (`model=cnn,vgg_a`), and any other setting holds for all runs (`epochs=3`, in
+`outputs/study-loss-epochs=3/`). The runs that two such commands have in common are trained once. What a study
+neither varies nor sets is the experiment's, where one is typed (`study=loss experiment=best_cnn`), else the default;
+without an experiment that is what stands under *Fixed*.""",
     "search": """ What varies is
 written in Hydra's words: `interval(0,0.3)` is any number between, `tag(log,interval(1e-4,1e-2))` one of equal factors,
 `range(16,65,16)` whole numbers, a list one of its values. What is typed beside it wins, as beside a study.

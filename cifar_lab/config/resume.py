@@ -13,7 +13,7 @@ from cifar_lab.config.paths import quoted, value_of
 from cifar_lab.config.targets import check_targets
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, UnreadableError
-from cifar_lab.runs.fingerprints import leaves, settings, with_limits
+from cifar_lab.runs.fingerprints import differences, settings, with_limits
 
 AUTO = "auto"
 
@@ -97,12 +97,8 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
     saved = run.config()
     _check_saved(run, saved, composed)
     keys = {key_of(line) for line in typed}
-    before, now = (dict(leaves(settings(config, with_hardware=False))) for config in (saved, composed))
-    changed = sorted(
-        key
-        for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and (key in keys or key.partition(".")[0] in keys)
-    )
+    differing = differences(saved, composed, with_hardware=False)
+    changed = {key: values for key, values in differing.items() if {key, key.partition(".")[0]} & keys}
     result = copy.deepcopy(dict(composed))
     for key, value in saved.items():
         now_hashed, hashed = (
@@ -111,14 +107,14 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
         )
         result[key] = _with_settings(composed.get(key), now_hashed, value, hashed)
     result["grad_clip"] = saved["grad_clip"]
-    if "epochs" in changed:
-        changed.remove("epochs")
-        _check_epochs(run, saved, composed["epochs"])
+    if changed.pop("epochs", None):
+        check_epochs(run, saved, composed["epochs"])
         result["epochs"] = composed["epochs"]
     result = with_limits(result, composed)
     if changed:
-        told = ", ".join(f"{key} ({before.get(key)} in the run, {now.get(key)} typed)" for key in changed)
-        raise UsageError(f"resume={run.folder}: another run's settings: {told}; leave them out, or start a new run")
+        raise UsageError(
+            f"resume={run.folder}: another run's settings: {listed(changed)}; leave them out, or start a new run"
+        )
     check_targets(result, composed["allow"])
     return result
 
@@ -145,7 +141,12 @@ def _with_settings(composed: Any, of_composed: Any, saved: Any, of_saved: Any) -
     return {**{key: value for key, value in saved.items() if key in of_saved}, **free}
 
 
-def _check_epochs(run: Run, saved: Mapping[str, Any], typed: float) -> None:
+def listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Settings that differ from those of a run, in words."""
+    return ", ".join(f"{key} ({before} in the run, {now} typed)" for key, (before, now) in changed.items())
+
+
+def check_epochs(run: Run, saved: Mapping[str, Any], typed: float) -> None:
     """Refuse fewer epochs, and more if the schedule or the averaging depends on how many there are."""
     if typed < saved["epochs"]:
         raise UsageError(f"epochs={typed}: the run has {saved['epochs']}, and can be given more, not fewer")

@@ -18,7 +18,6 @@ from cifar_lab.config.command_line import CommandLine, composing, in_one_line
 from cifar_lab.config.launchers import JOBLIB, RAY, SLURM, Launcher
 from cifar_lab.engines.handover import RunFailedError, Task, end, writing
 from cifar_lab.engines.in_turn import Jobs
-from cifar_lab.engines.known import as_trained
 from cifar_lab.engines.ray_jobs import RayJobs
 from cifar_lab.engines.side_by_side import SideBySide
 from cifar_lab.engines.slurm_jobs import SlurmJobs
@@ -63,8 +62,6 @@ def run_jobs(task: Task, plan: Plan) -> list[Path]:
         KeyboardInterrupt: A run was interrupted.
     """
     with writing(key="hydra.run.dir" if plan.sweep_folder is None else "hydra.sweep.dir"):
-        with composing():
-            plan = as_trained(plan)
         jobs = _ENGINES.get(plan.launcher, Jobs)(task, plan)
         if jobs.sweep is not None:
             jobs.sweep.plan([job.words for job in plan.jobs])

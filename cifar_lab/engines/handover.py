@@ -105,6 +105,7 @@ class Job:
     follows: dict[str, str]  # the interpolations of values that follow others, by dotted key
     common: frozenset[str] | None = None  # the keys that all jobs of its sweep share; None for a run of its own
     turn: Turn | None = None  # in its sweep; None for a run of its own
+    former: tuple[Path, ...] = ()  # folders in which finished runs of its sweep may be too
 
 
 # Trains a job. Returns whether there was something to train; raises `RunFailedError` for what the user should read, and
@@ -112,7 +113,7 @@ class Job:
 Task = Callable[[Job], bool]
 
 
-def job_of(config: DictConfig, common: frozenset[str] | None, turn: Turn | None) -> Job:
+def job_of(config: DictConfig, common: frozenset[str] | None, turn: Turn | None, former: tuple[Path, ...] = ()) -> Job:
     """The job that a composed configuration with Hydra's own part describes."""
     hydra = config.hydra
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
@@ -128,6 +129,7 @@ def job_of(config: DictConfig, common: frozenset[str] | None, turn: Turn | None)
         follows,
         common,
         turn,
+        former,
     )
 
 
@@ -147,6 +149,7 @@ class Handed:
     numbers: Sequence[int]  # the jobs that are launched, from 0, in the launcher's order
     unfinished: bytes  # 1 for each job of the sweep that has not finished, else 0
     beside: int  # how many jobs run at a time
+    former: tuple[Path, ...] = ()  # as a job's
 
     def __call__(self, config: DictConfig) -> None:
         """Train what a launcher hands over: the composed job, of which Hydra keeps its own part elsewhere."""
@@ -156,8 +159,10 @@ class Handed:
             config.hydra = HydraConfig.get()
         number = self.numbers[config.hydra.job.num]
         turn = Turn.of(number, self.unfinished, beside=self.beside)
+        from cifar_lab.engines.known import in_its_folder
+
         try:
-            self.task(job_of(config, self.common, turn))
+            self.task(in_its_folder(job_of(config, self.common, turn, self.former)))
         except LockedError as owner:
             print(f"{Path(config.hydra.runtime.output_dir).name} is being trained by {owner}", flush=True)
         except RunFailedError as error:

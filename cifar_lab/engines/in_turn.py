@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
 from cifar_lab.config import Plan
+from cifar_lab.config.command_line import PlannedJob
+from cifar_lab.config.naming import plain
 from cifar_lab.engines.handover import Handed, RunFailedError, Task, Turn, job_of
-from cifar_lab.engines.known import in_its_folder
+from cifar_lab.engines.known import in_its_folder, run_of
 from cifar_lab.machine import exit_codes
 from cifar_lab.runs import LockedError, Run, Sweep, job_key
 
@@ -58,13 +61,23 @@ class Jobs:
         self.context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=callbacks)
         kind = "run" if self.sweep is None else "multirun"
         getattr(callbacks, f"on_{kind}_start")(config=first, config_name="train")
-        self.run(range(len(self.plan.jobs)))
-        again: list[int] = []
-        while self.looks_again and self.left != again:
-            again, self.left = self.left, []
-            self.run(again)
+        try:
+            self.run(range(len(self.plan.jobs)))
+            again: list[int] = []
+            while self.looks_again and self.left != again:
+                again, self.left = self.left, []
+                self.run(again)
+        finally:
+            with suppress(OSError):  # what ended the jobs is the error to report
+                self.record()
         getattr(callbacks, f"on_{kind}_end")(config=first, config_name="train")
         self.check()
+
+    def record(self) -> None:
+        """Write which run is whose job's, as that is not always the one with its words."""
+        if self.sweep is not None:
+            jobs = [job.words for job in self.plan.jobs]
+            self.sweep.plan(jobs, [self.folders.get(number) for number in range(len(jobs))])
 
     def run(self, numbers: Sequence[int]) -> None:
         """Run some of the jobs."""
@@ -84,7 +97,9 @@ class Jobs:
             returned.return_value  # noqa: B018 - raises what the job has raised
 
     def _train(self, config: DictConfig, turn: Turn | None) -> None:
-        job = in_its_folder(job_of(config, self.plan.common, turn), self.known)
+        job = job_of(config, self.plan.common, turn, self.plan.former)
+        same_words = self.known.get(job_key(job.words))
+        job = in_its_folder(job, [] if same_words is None else [same_words])
         number, started = config.hydra.job.num, time.perf_counter()
         self.folders[number] = job.folder
         try:
@@ -110,7 +125,7 @@ class Jobs:
     def handed(self, numbers: Sequence[int]) -> Handed:
         """The task as another process gets it."""
         assert self.plan.common is not None
-        return Handed(self.task, self.plan.common, numbers, bytes(self.unfinished), self.beside)
+        return Handed(self.task, self.plan.common, numbers, bytes(self.unfinished), self.beside, self.plan.former)
 
     def words(self, numbers: Sequence[int]) -> list[list[str]]:
         """The command lines that a launcher composes, besides Hydra's settings."""
@@ -122,7 +137,7 @@ class Jobs:
         runs = self.sweep.runs_by_job()
         self.folders, self.failures, self.left = {}, [], []
         for number, job in enumerate(self.plan.jobs):
-            run = runs.get(job_key(job.words))
+            run = runs.get(job_key(job.words)) or self.found(job)
             if run is None:
                 self.failures.append(RunFailedError(f"{' '.join(job.words)} has left no run"))
                 continue
@@ -134,10 +149,16 @@ class Jobs:
                 how = "was interrupted by" if state == "interrupted" else f"has {state}:"
                 self.failures.append(RunFailedError(f"{folder} {how} {run.status().get('error', '')}"))
 
+    def found(self, job: PlannedJob) -> Run | None:
+        """The run of a job that has left none with its words."""
+        assert self.sweep is not None
+        return run_of(plain(self.plan.composed(job)), (self.sweep.folder, *self.plan.former))
+
     def check(self) -> None:
         """Raise `RunFailedError` if something has not finished."""
         if self.failures and self.sweep is not None:
-            raise RunFailedError(f"not every run of the sweep finished; the first that did not: {self.failures[0]}")
+            line = f"not every run of the sweep finished; the first that did not: {self.failures[0]}"
+            raise RunFailedError(line, min(failure.exit_code for failure in self.failures))
         if self.failures:
             raise self.failures[0]
         if self.left:

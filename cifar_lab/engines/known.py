@@ -1,78 +1,65 @@
-"""Find finished runs whose folder has another name than the command line gives them now."""
+"""Find runs whose folder has another name than the command line gives them now."""
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf, open_dict
-
-from cifar_lab.config import Plan
-from cifar_lab.config.command_line import PlannedJob
-from cifar_lab.config.naming import key_of, plain
+from cifar_lab.config.naming import key_of
 from cifar_lab.engines.handover import Job
-from cifar_lab.runs import Run, Sweep, UnreadableError, job_key
-from cifar_lab.runs.fingerprints import HARDWARE, fingerprint, leaves, recorded, settings
+from cifar_lab.runs import Run
+from cifar_lab.runs.fingerprints import HARDWARE, differences, digest, fingerprint, recorded, settings, with_value
 
 
-def as_trained(plan: Plan) -> Plan:
-    """Leave out of each job what the hardware has chosen by itself in a finished run, so that it is that run."""
-    if plan.composition["retrain"] or not any(map(_is_of_hardware, itertools.chain(*(job.words for job in plan.jobs)))):
-        return plan
-    runs = {} if plan.sweep_folder is None else Sweep(plan.sweep_folder).runs_by_job()
-    return replace(plan, jobs=[_as_trained(job, plan, runs) for job in plan.jobs])
+def in_its_folder(job: Job, further: Iterable[Run] = ()) -> Job:
+    """The job in the folder of its run, if there is one; settings that the run's hardware chose are left out.
 
+    The run may have been named by other words that change no number, by a former name of the sweep, or when less was
+    hashed. A finished one comes first.
 
-def _is_of_hardware(word: str) -> bool:
-    return key_of(word) in HARDWARE or word in ("trainer=cpu", "trainer=gpu")
-
-
-def _as_trained(job: PlannedJob, plan: Plan, runs: Mapping[frozenset[str], Run]) -> PlannedJob:
-    words = [word for word in job.words if not _is_of_hardware(word)]
-    if words == job.words or job_key(job.words) in runs:
-        return job
-    if plan.sweep_folder is None:
-        if "resume=auto" not in words:
-            return job
-        composed = plan.compose(PlannedJob(words))
-        unresolved: Any = OmegaConf.to_container(plan.composed(job).hydra.run, resolve=False)
-        with open_dict(composed):
-            composed.hydra.run.dir = unresolved["dir"]
-        run = Run(composed.hydra.run.dir)
-    elif job_key(words) in runs:
-        composed, run = plan.compose(PlannedJob(words)), runs[job_key(words)]
+    Args:
+        job: As its command line says.
+        further: Runs to look at besides those whose folder ends in the job's fingerprint.
+    """
+    own = Run(job.folder)
+    is_named = job.folder.name.endswith(f"-{fingerprint(job.settings)[:8]}")
+    others = _named(job.settings, (job.folder.parent, *job.former)) if is_named else ()
+    runs = [own] if own.config_file.exists() else [*others, *further]
+    for run in sorted(runs, key=Run.has_result, reverse=True):
+        chosen = _chosen_by_hardware(run, job.settings)
+        if chosen is not None:
+            break
     else:
         return job
-    if not run.has_result() or (saved := _saved(run)) is None:
-        return job
-    typed, bare = plain(plan.composed(job)), plain(composed)
-    hardware = {key: value for key, value in leaves(settings(typed)) if key in HARDWARE}
-    chosen = recorded(run.result())
-    is_the_run = (
-        fingerprint(saved) == fingerprint(bare)
-        and settings(typed, with_hardware=False) == settings(bare, with_hardware=False)
-        and all(chosen.get(key) == value for key, value in hardware.items())
-    )
-    return PlannedJob(words, composed) if is_the_run else job
+    if run is not own:
+        with suppress(OSError):
+            job.folder.rmdir()  # Hydra has made it
+    typed = {*chosen, *(["trainer"] if "trainer.accelerator" in chosen else [])}
+    words = [word for word in job.words if key_of(word) not in typed]
+    config = job.settings
+    for key in chosen:
+        config = with_value(config, key, HARDWARE[key])
+    return replace(job, folder=Path(run.folder).absolute(), words=words, settings=config)
 
 
-def _saved(run: Run) -> dict[str, Any] | None:
-    """A run's configuration; None if it cannot be read, which is told where the run is trained."""
+def run_of(config: Mapping[str, Any], folders: Sequence[Path]) -> Run | None:
+    """The run of a configuration in one of these folders, which need not have finished."""
+    return next((run for run in _named(config, folders) if _chosen_by_hardware(run, config) is not None), None)
+
+
+def _named(config: Mapping[str, Any], folders: Sequence[Path]) -> Iterator[Run]:
+    """Runs whose folder's name ends in the fingerprint of a configuration, or in that without typed hardware."""
+    ends = dict.fromkeys(each[:8] for each in (fingerprint(config), digest(settings(config, with_hardware=False))))
+    return (Run(path) for end in ends for folder in folders for path in sorted(folder.glob(f"*-{end}")))
+
+
+def _chosen_by_hardware(run: Run, config: Mapping[str, Any]) -> set[str] | None:
+    """The typed settings that a run's hardware has chosen by itself, if it is a run of `config`, else None."""
     try:
-        return run.config()
-    except (UnreadableError, FileNotFoundError):
+        changed = differences(run.config(), config)
+        chosen = recorded(run.result()) if changed and run.has_result() else {}
+    except (OSError, ValueError):
         return None
-
-
-def in_its_folder(job: Job, runs: Mapping[frozenset[str], Run]) -> Job:
-    """The job in the folder of its finished run, where that was named when fewer settings were hashed."""
-    run = runs.get(job_key(job.words))
-    if run is None or Run(job.folder).config_file.exists() or not run.has_result():
-        return job
-    if (saved := _saved(run)) is None or fingerprint(saved) != fingerprint(job.settings):
-        return job
-    with suppress(OSError):
-        job.folder.rmdir()  # Hydra has made it
-    return replace(job, folder=Path(run.folder).absolute())
+    alike = {key for key, (typed, now) in changed.items() if typed is None and key in chosen and chosen[key] == now}
+    return alike if alike == changed.keys() else None

@@ -46,11 +46,18 @@ class SlurmJobs(Jobs):
     def handed(self, numbers: Sequence[int]) -> Handed:
         """The task as a job of Slurm gets it, which is one of those that are queued."""
         assert self.plan.common is not None
-        return _HandedToSlurm(self.task, self.plan.common, range(len(numbers)), bytes(len(numbers)), beside=1)
+        return _HandedToSlurm(
+            self.task, self.plan.common, range(len(numbers)), bytes(len(numbers)), 1, self.plan.former
+        )
 
     def due(self, numbers: Sequence[int]) -> list[int]:
         """The jobs to be queued: one whose run has finished would wait in Slurm to find that."""
         return [number for number in numbers if self.unfinished[number]]
+
+    def arrays(self, due: Sequence[int]) -> list[Sequence[int]]:
+        """The jobs that are queued together, at most `hydra.sweeper.max_batch_size` of them."""
+        largest = self.plan.composed(self.plan.jobs[0]).hydra.sweeper.max_batch_size or len(due)
+        return [due[first : first + largest] for first in range(0, len(due), largest)]
 
     def run(self, numbers: Sequence[int]) -> None:
         """Queue what is unfinished, wait for it, and look at what it has left.
@@ -66,7 +73,8 @@ class SlurmJobs(Jobs):
         if due := self.due(numbers):
             with watched() as queue, _Detaching(lambda: queue.jobs).listening():
                 try:
-                    self.launcher(due).launch(self.words(due), initial_job_idx=0)
+                    for batch in self.arrays(due):
+                        self.launcher(batch).launch(self.words(batch), initial_job_idx=0)
                 except (UncompletedJobError, FailedSubmissionError) as error:
                     if not queue.jobs:
                         line = f"Slurm has refused the jobs: {' '.join(str(error).split())}"

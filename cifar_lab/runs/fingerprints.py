@@ -71,7 +71,7 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
     _leave_to_hardware(kept, with_hardware)
     for key, hashed in LIMITS.items():
         if value_of(kept, key) is not None:
-            kept = _with(kept, key, hashed)
+            kept = with_value(kept, key, hashed)
     data = kept.get("data") or {}
     if data.pop("verify", True):  # the published images, wherever they are
         data.pop("root", None)
@@ -119,7 +119,7 @@ def with_limits(config: dict[str, Any], limits: Mapping[str, Any]) -> dict[str, 
     for key in LIMITS:
         group = key.rpartition(".")[0]
         if isinstance(value_of(config, group), dict) and isinstance(value_of(limits, group), dict):
-            config = _with(config, key, value_of(limits, key))
+            config = with_value(config, key, value_of(limits, key))
     return config
 
 
@@ -141,10 +141,10 @@ def _seconds(text: str) -> int:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def _with(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+def with_value(config: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     """A copy with another value of a dotted key."""
     first, _, rest = key.partition(".")
-    return {**config, first: _with(config[first], rest, value) if rest else value}
+    return {**config, first: with_value(config[first], rest, value) if rest else value}
 
 
 def _without(config: dict[str, Any], key: str) -> dict[str, Any]:
@@ -210,6 +210,21 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 def digest(settings: Mapping[str, Any]) -> str:
     """The fingerprint of a configuration of which `settings` is the part that can change numbers."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, with_hardware: bool = True
+) -> dict[str, tuple[Any, Any]]:
+    """The settings that can change numbers and differ between two configurations, by dotted key; None if it has none.
+
+    Args:
+        before: A configuration.
+        now: Another one.
+        with_hardware: As for `settings`.
+    """
+    old, new = (dict(leaves(settings(config, with_hardware=with_hardware))) for config in (before, now))
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    return {key: (old.get(key), new.get(key)) for key in changed}
 
 
 def leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -25,18 +25,28 @@ class Sweep:
         self.curves_figure = self.folder / "curves.png"
         self.accuracy_figure = self.folder / "accuracy.png"
 
-    def plan(self, jobs: Sequence[Sequence[str]]) -> None:
-        """Write the command line of each job that is about to run, in place of an earlier plan."""
+    def plan(self, jobs: Sequence[Sequence[str]], folders: Sequence[Path | None] = ()) -> None:
+        """Write the command line of each job, in place of an earlier plan, and the folder of its run if it is known."""
+        runs = [None if folder is None else os.path.relpath(folder, self.folder) for folder in folders]
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.plan_file) as file:
-            json.dump({"jobs": [list(job) for job in jobs]}, file, indent=1)
+            json.dump({"jobs": [list(job) for job in jobs], "runs": runs}, file, indent=1)
 
-    def jobs(self) -> list[list[str]]:
-        """The command line of each job of the last plan; none if there is no plan to be read."""
+    def jobs(self) -> list[tuple[list[str], Run | None]]:
+        """The command line of each job of the last plan, with its run; none if there is no plan to be read.
+
+        The run is in the folder that the plan names, which may be of another sweep, else the one of the same words.
+        """
         try:
-            return [[str(line) for line in job] for job in from_json(fresh(self.plan_file.read_text))["jobs"]]
+            plan = from_json(fresh(self.plan_file.read_text))
+            jobs = [[str(line) for line in job] for job in plan["jobs"]]
+            runs = [None if path is None else self.folder / str(path) for path in plan.get("runs", [])]
         except (OSError, ValueError, TypeError, KeyError):
             return []
+        found = [None if path is None or not is_run(path) else Run(path) for path in runs[: len(jobs)]]
+        found += [None] * (len(jobs) - len(found))
+        by_words = {} if all(found) else self.runs_by_job()
+        return [(job, run or by_words.get(job_key(job))) for job, run in zip(jobs, found, strict=True)]
 
     def runs_by_job(self) -> dict[frozenset[str], Run]:
         """Each run by its `job_key`; those whose command line cannot be read are left out."""

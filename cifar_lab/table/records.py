@@ -1,6 +1,7 @@
 """Runs to be compared: of sweeps, of folders and of the archive, each composition and seed once."""
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -9,23 +10,31 @@ from cifar_lab.runs import Archive, Record, Run, from_yaml, job_key, read_run
 from cifar_lab.runs.fingerprints import LIMITS
 
 
-def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[Sequence[str]]]]) -> list[Record]:
+def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[tuple[Sequence[str], Run | None]]]]) -> list[Record]:
     """Read runs, and find the jobs of sweeps that have left none.
 
     Args:
-        sweeps: Runs with the command lines of their sweep's jobs; without jobs if they are of no sweep.
+        sweeps: Runs with their sweep's jobs, as `Sweep.jobs` gives them; without jobs if they are of no sweep.
 
     Returns:
         Sweep by sweep in the order of the jobs, then runs of no job, in the order given. Among those whose numbers must
         be equal one: a finished one if there is one, and the latest.
     """
-    read_sweeps = [([read_run(run) for run in runs], jobs) for runs, jobs in sweeps]
-    present = {record.job for records, _ in read_sweeps for record in records}
-    found = []
+    read_sweeps = []
+    for runs, jobs in sweeps:
+        places = {os.path.abspath(run.folder): run for run in runs}
+        places |= {os.path.abspath(run.folder): run for _, run in jobs if run is not None}
+        read_sweeps.append(({place: read_run(run) for place, run in places.items()}, jobs))
+    present = {record.job for records, _ in read_sweeps for record in records.values()}
+    found: list[Record] = []
     for records, jobs in read_sweeps:
-        missing = [_missing(job, records) for job in jobs if job_key(job) not in present]
-        order = {job_key(job): number for number, job in enumerate(jobs)}
-        found += sorted([*records, *missing], key=lambda record: order.get(record.job, len(order)))
+        ordered = []
+        for job, run in jobs:
+            if run is not None:
+                ordered.append(records[os.path.abspath(run.folder)])
+            elif job_key(job) not in present:
+                ordered.append(_missing(job, list(records.values())))
+        found += dict.fromkeys([*ordered, *records.values()])
     return _unique(found)
 
 

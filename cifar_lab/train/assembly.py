@@ -1,10 +1,12 @@
 """From a composed configuration to what Lightning trains."""
 
+import inspect
 import math
 import os
 from functools import partial
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
@@ -138,6 +140,12 @@ def trainer_options(config: DictConfig, native: hardware.Native, turn: Turn | No
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
+
+
+def make_trainer(**options: Any) -> L.Trainer:
+    """Lightning's Trainer; arguments that are left out are its defaults, not `PL_TRAINER_` variables of a shell."""
+    parameters = inspect.signature(L.Trainer).parameters
+    return L.Trainer(**{**{name: parameter.default for name, parameter in parameters.items()}, **options})
 
 
 def _processes() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One try at training a run: whether there is something to do, from where, and what each process needs for it."""
 
 import functools
+import math
 import operator
 import os
 import shlex
@@ -9,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_lab.config import names_run
+from cifar_lab.config import check_epochs, listed, names_run
 from cifar_lab.engines.handover import RunFailedError, Turn
 from cifar_lab.machine import exit_codes
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
-from cifar_lab.runs import CheckpointError, Run, first_whole, locked, read_checkpoint
-from cifar_lab.runs.fingerprints import is_looser
+from cifar_lab.runs import CheckpointError, Run, UnreadableError, first_whole, locked, read_checkpoint
+from cifar_lab.runs.fingerprints import differences, is_looser
 from cifar_lab.runs.labels import LAST
 from cifar_lab.runs.run import REPLACED
 
@@ -50,15 +52,39 @@ def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
     """Whether a run that may be resumed has finished with at least the epochs of the configuration.
 
     Raises:
-        RunFailedError: It failed or diverged, and `retry_failed` or `retry_diverged` forbids another try.
+        RunFailedError: It failed or diverged, and `retry_failed` or `retry_diverged` forbids another try; or the folder
+            holds another run.
     """
     if turn is None and config["resume"] is None:
         return False
+    if not names_run(config["resume"]):
+        _check_same(run, config, "hydra.run.dir" if turn is None else "hydra.sweep.subdir")
     status = run.status()
     state = status.get("state")
     if state in ("failed", "diverged") and not config[f"retry_{state}"]:
         raise RunFailedError(f"{run.folder} has {state}: {status.get('error', '')}; retry_{state}=true trains it again")
     return run.has_result() and config["epochs"] <= run.config().get("epochs", 0) and not goes_beyond(run, config)
+
+
+def _check_same(run: Run, config: Mapping[str, Any], folder: str) -> None:
+    """Raise `RunFailedError` if a folder, which the setting `folder` names, holds another run than `config` describes.
+
+    The same run with another number of epochs is no other.
+    """
+    if not (run.status() and run.config_file.exists()):
+        return
+    try:
+        saved = run.config()
+    except UnreadableError:
+        return  # told, or mended, where it is trained
+    try:
+        changed = differences(saved, config)
+        if changed.keys() - {"epochs"}:
+            raise UsageError(f"{run.folder} holds another run: {listed(changed)}; set {folder}= to another folder")
+        if config["epochs"] > saved.get("epochs", math.inf):
+            check_epochs(run, saved, config["epochs"])
+    except UsageError as error:
+        raise RunFailedError(str(error), exit_codes.USAGE) from None
 
 
 def goes_beyond(run: Run, config: Mapping[str, Any]) -> bool:

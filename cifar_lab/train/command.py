@@ -22,7 +22,7 @@ from cifar_lab.engines.handover import Job, RunFailedError, Turn, clock, writing
 from cifar_lab.machine import exit_codes, torchrun
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
-from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, UnreadableError, find_runs, job_key, locked
+from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, UnreadableError, find_runs, locked
 from cifar_lab.train.attempt import (
     Attempt,
     Work,
@@ -102,9 +102,7 @@ def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
     assert plan.sweep_folder is not None
     with suppress(RunFailedError):
         launch(plan)
-    folder = Sweep(plan.sweep_folder)
-    runs = folder.runs_by_job()
-    jobs = [(words, runs.get(job_key(words))) for words in folder.jobs()]
+    jobs = Sweep(plan.sweep_folder).jobs()
     return [run.outcome() if run else {"status": "missing", "overrides": words} for words, run in jobs]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab.config import build, class_names, resolved
@@ -15,7 +16,14 @@ from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.machine import hardware, provenance, ranks
 from cifar_lab.runs import Run, float32_digits, read_checkpoint, weights_name
 from cifar_lab.runs.labels import LAST
-from cifar_lab.train.assembly import describe, make_callbacks, make_classifier, make_logger, trainer_options
+from cifar_lab.train.assembly import (
+    describe,
+    make_callbacks,
+    make_classifier,
+    make_logger,
+    make_trainer,
+    trainer_options,
+)
 from cifar_lab.train.attempt import Attempt, Work
 from cifar_lab.train.callbacks import SWA, AugmentedTest, CheckpointFiles, Stopping, Throughput
 from cifar_lab.train.classifier import Classifier
@@ -35,6 +43,8 @@ def trained(work: Work) -> dict[str, Any]:
     Processes that train together all call it; the first one writes.
     """
     config, run, is_first = OmegaConf.create(dict(work.config)), work.attempt.run, ranks.rank() == 0
+    # Lightning takes it from RANK or SLURM_PROCID, which a shell may have.
+    rank_zero_only.rank = ranks.rank()  # type: ignore[attr-defined]
     logger = make_logger(config, work) if is_first else None
     measured = fit_and_test(config, work.attempt, logger)
     result = {**measured, "options": dict(work.options), "overrides": list(work.overrides)}
@@ -90,7 +100,7 @@ def _fit_and_test(
     callbacks = make_callbacks(config, attempt, throughput, averaging)
     options = trainer_options(config, native, attempt.turn)
     options["plugins"].append(CheckpointFiles(run))
-    trainer = L.Trainer(**options, callbacks=callbacks, logger=logger or False)
+    trainer = make_trainer(**options, callbacks=callbacks, logger=logger or False)
     trainer.fit(classifier, datamodule, ckpt_path=attempt.checkpoint, weights_only=True)
     if averaging is not None and not throughput.has_trained:  # no epoch was left, so Lightning has not ended training
         averaging.on_train_end(trainer, classifier)
@@ -103,7 +113,7 @@ def _fit_and_test(
     during: list[L.Callback] = [Stopping(attempt.interruption)]
     if config.tta != "none":
         during.append(AugmentedTest(config.tta, config.tta_below, len(datamodule.classes)))
-    tester = L.Trainer(**options, callbacks=during, logger=False, enable_checkpointing=False)
+    tester = make_trainer(**options, callbacks=during, logger=False, enable_checkpointing=False)
     ranks.share_buffers(classifier.model)  # after an epoch without validation they differ between processes
     measured = test(tester, classifier, datamodule, run, best_epoch)
     for active in trainer.loggers:

@@ -11,9 +11,17 @@ import numpy as np
 from cifar_lab.evaluate.figures import confusion_matrix
 from cifar_lab.machine import provenance
 from cifar_lab.runs import Run
+from cifar_lab.runs.fingerprints import value_of
 from cifar_lab.runs.labels import data_name, holds_out, protocol_name, protocol_words, val_label
 from cifar_lab.statistics.accuracies import wilson_interval
 from cifar_lab.train import figures
+
+# What a run leaves besides its numbers if it is asked to, with the setting that says so.
+_EXTRAS = {
+    "logger": "logger._target_",
+    "callbacks.snapshots": "callbacks.snapshots.every_epochs",
+    "trainer.profiler": "trainer.profiler",
+}
 
 
 def summary(run: Run) -> str:
@@ -57,7 +65,10 @@ def found(run: Run, config: Mapping[str, Any]) -> str:
     sources, trained = provenance.sources(config), result.get("sources", {})
     changed = [package for package, digest in sources.items() if trained.get(package) != digest]
     words += f"; {' and '.join(changed)} changed since" if changed else ""
-    return f"{'found':14} {words}; retrain=true trains it again"
+    words = f"{'found':14} {words}; retrain=true trains it again"
+    saved = run.config()
+    lacking = [name for name, key in _EXTRAS.items() if value_of(config, key) not in (None, value_of(saved, key))]
+    return f"{words}\nnote: {' and '.join(lacking)}: the run was trained without; retrain=true" if lacking else words
 
 
 def _short(revision: str) -> str:

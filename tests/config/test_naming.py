@@ -2,11 +2,10 @@ import hashlib
 from typing import Any
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab.config import class_names, resolved
-from cifar_lab.config.naming import run_folder, sweep_name
+from cifar_lab.config.naming import run_folder
 from cifar_lab.runs import Archive
 from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.runs.record import Record
@@ -59,13 +58,6 @@ def test_a_run_from_before_there_were_probes_is_found_again(composed: Compose) -
     before = resolved(composed())
     del before["probe"]
     assert fingerprint(before) == fingerprint(resolved(composed()))
-
-
-def test_a_sweep_is_named_by_its_axes() -> None:
-    parse = OverridesParser.create().parse_overrides
-    assert sweep_name(parse(["loss=ce,mse", "epochs=1", "seed=range(0,5)"])) == "loss-seed"
-    assert sweep_name(parse(["optimizer.lr=choice(1,2)"])) == "optimizer.lr"
-    assert sweep_name(parse(["epochs=1", "model.filters=[1,2,3]"])) is None
 
 
 def _root(overrides: list[str], **config: Any) -> DictConfig:

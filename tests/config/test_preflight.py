@@ -28,6 +28,18 @@ NOT_COMPOSED = {
     "loss=foo": ("loss=foo", "ce", "focal", "label_smoothing", "mse"),
     "model=vgg": ("model=vgg", "vgg_a", "cnn", "resnet14"),
     "hydra.mode=foo": ("hydra.mode=foo", "--multirun"),
+    "hydra.output_subdir=.hydra": ("hydra.output_subdir=.hydra",),
+    "hydra.sweep.dir=x": ("hydra.sweep.dir=x", "hydra.run.dir="),
+    "hydra.sweep.subdir=x": ("hydra.sweep.subdir=x", "hydra.run.dir="),
+    "hydra.sweeper.max_batch_size=2": ("hydra.sweeper.max_batch_size=2",),
+    "hydra/launcher=basic": ("hydra/launcher=basic", "--multirun"),
+    "-m hydra.run.dir=x": ("hydra.run.dir=x", "hydra.sweep.dir="),
+    "-m +hydra.sweeper.params.seed=1": ("hydra.sweeper.params.seed=1", "loss=ce,mse"),
+    "-m seed=0,1 seed=2,3": ("seed=0,1 seed=2,3",),
+    "-m loss=ce,mse seed=0 loss=ce": ("loss=ce,mse loss=ce",),
+    "study=loss seed=0,1 seed=2": ("seed=0,1 seed=2",),
+    "-m seed=0,1 name=x${seed}": ("name=x${seed}", "x0", "x1"),
+    "-m seed=0,1 hydra.sweep.dir=${loss._target_}/${seed}": ("hydra.sweep.dir=${loss._target_}/${seed}",),
     "activation@foo=relu": ("activation@foo=relu", "@"),
     "--foo": ("--foo",),
     "optimizer=sgd scheduler=one_cycle optimizer.momentum=0.5": ("optimizer.momentum", "scheduler.cycle_momentum"),
@@ -210,6 +222,12 @@ def test_a_composition_is_refused_in_one_line_that_names_the_mend(composed: Comp
 )
 def test_it_is_accepted(line: str) -> None:
     plan_of(parsed([*line.split(), "data=synthetic"]))
+
+
+def test_of_single_values_of_one_key_the_last_counts() -> None:
+    assert checked([*TINY, "seed=1", "seed=2"]).composition["seed"] == 2
+    study = checked([*TINY, "study=loss", "seed=1", "seed=2"])
+    assert {word for job in study.jobs for word in job.words if word.startswith("seed=")} == {"seed=2"}
 
 
 def test_bn_is_read_as_meant() -> None:

@@ -19,7 +19,7 @@ import pytest
 from omegaconf import DictConfig
 
 from cifar_lab.config import Plan
-from cifar_lab.config.command_line import PlannedJob, parsed
+from cifar_lab.config.command_line import PlannedJob, composing, parsed
 from cifar_lab.engines import handover, side_by_side
 from cifar_lab.engines.handover import Job, RunFailedError, Turn, clock
 from cifar_lab.engines.in_turn import Jobs
@@ -112,7 +112,16 @@ def test_what_became_of_jobs_side_by_side_is_told_by_their_folders(lab: Lab) -> 
     finished, diverged = outcome.runs
     assert (finished.state(), diverged.state()) == ("finished", "diverged")
     names(outcome.stderr.splitlines()[-1], diverged.folder, diverged.status()["error"])
-    assert Path("outputs/optimizer.lr/table.md").exists()
+    assert (finished.folder.parent / "table.md").exists()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_runs_of_other_words_and_of_a_former_name_are_found_from_other_processes(lab: Lab) -> None:
+    line = ["-m", *PLAIN, "epochs=1", "seed=0,1"]
+    runs = lab(*line, "name=seed").runs
+    again = lab(*line, "loss=ce", "logger=csv", "jobs_per_device=2")
+    assert (again.code, len(again.runs)) == (0, len(runs)), again.stderr
+    assert again.stdout.count("retrain=true") >= 2 and "missing" not in again.stdout
 
 
 def test_jobs_that_are_missing_left_or_interrupted_are_told_apart(lab: Lab) -> None:
@@ -125,7 +134,8 @@ def test_jobs_that_are_missing_left_or_interrupted_are_told_apart(lab: Lab) -> N
     interrupted.fail("interrupted", Interrupted(signal.SIGTERM))
     plan = Plan(parsed([]), [PlannedJob(words) for words in lines], sweep_folder=sweep.folder, beside=2)
     jobs = Jobs(bool, plan)
-    jobs.look()
+    with composing():
+        jobs.look()
     assert [folder.name for folder in jobs.folders.values()] == ["seed=0", "seed=1"]
     assert jobs.left == [0]
     one, other = map(str, jobs.failures)

@@ -46,6 +46,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> None:
         ("-m seed=0,1 hydra.launcher.timeout_min=2", ("hydra.launcher.signal_delay_s=120", "timeout_min=2")),
         ("-m seed=0,1 hydra.launcher.nodes=2", ("hydra.launcher.nodes=2", "1")),
         ("-m seed=0,1 hydra.launcher.tasks_per_node=2", ("hydra.launcher.tasks_per_node=2", "1")),
+        ("-m seed=0,1 hydra.sweeper.max_batch_size=0", ("hydra.sweeper.max_batch_size=0", "1")),
         ("-m seed=0,1 jobs_per_device=2", ("jobs_per_device=2", "hydra/launcher=")),
         (f"-m seed=0,1 {LOCAL}", ("submitit_local", "jobs_per_device=")),
         ("", (SLURM, "--multirun")),
@@ -120,6 +121,15 @@ def test_a_job_of_a_large_sweep_does_not_hold_the_others(tmp_path: Path) -> None
     jobs = _jobs(print, tmp_path)
     assert len(jobs.due(range(NUMBER))) == NUMBER
     assert len(pickle.dumps(jobs.handed(range(NUMBER)))) < 2_000
+
+
+def test_a_sweep_larger_than_an_array_is_queued_in_several(tmp_path: Path) -> None:
+    jobs = _jobs(print, tmp_path)
+    (first,) = jobs.arrays(range(NUMBER))
+    assert len(first) == NUMBER
+    plan = checked(["-m", *TINY, "seed=range(0,5)", "hydra.sweeper.max_batch_size=2"])
+    jobs = SlurmJobs(print, dataclasses.replace(plan, sweep_folder=tmp_path))
+    assert jobs.arrays([0, 2, 3]) == [[0, 2], [3]]
 
 
 def test_what_has_finished_is_queued_only_where_options_were_edited_since(trained: Train, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_signal_in_validation_stops_without_saving(lab: Lab) -> None:
 def test_an_interrupted_sweep_is_ended_by_the_same_command_which_comes_back_to_what_another_process_trains(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = ["-m", *PLAIN, "epochs=1", "seed=0,1"]
+    line = ["-m", *PLAIN, "epochs=1", "seed=0,1", "name=seed"]
     with armed(Fault("step", 4, signal.SIGINT)):
         ended = lab(*line)
     assert ended.code == 130

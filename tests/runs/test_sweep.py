@@ -12,7 +12,16 @@ def test_the_plan_is_that_of_the_last_command(tmp_path: Path) -> None:
     assert sweep.jobs() == []
     sweep.plan([["loss=ce"], ["loss=mse"]])
     sweep.plan([["loss=mse"], ["loss=focal"]])
-    assert sweep.jobs() == [["loss=mse"], ["loss=focal"]]
+    assert sweep.jobs() == [(["loss=mse"], None), (["loss=focal"], None)]
+
+
+def test_a_jobs_run_is_the_one_that_the_plan_names_or_that_of_its_words(tmp_path: Path) -> None:
+    sweep, elsewhere, named, gone = Sweep(tmp_path / "loss"), *(Run(tmp_path / name) for name in ("a/x", "loss/y", "z"))
+    elsewhere.start({}, ["loss=mse", "logger=csv"])
+    named.start({}, ["loss=focal"])
+    sweep.plan([["loss=mse"], ["loss=focal"], ["loss=ce"], ["seed=1"]], [elsewhere.folder, None, gone.folder])
+    runs = [run and os.path.normpath(run.folder) for _, run in sweep.jobs()]
+    assert runs == [str(elsewhere.folder), str(named.folder), None, None]
 
 
 def test_runs_and_sweeps_are_found_below_a_folder_by_name(tmp_path: Path) -> None:

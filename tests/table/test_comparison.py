@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cifar_lab.runs import Record, Run, locked
+from cifar_lab.runs import Record, Run, job_key, locked
 from cifar_lab.table import output, text
 from cifar_lab.table.comparison import Comparison, Row, compare, written
 from cifar_lab.table.records import collect
@@ -53,7 +53,12 @@ def make(tmp_path: Path) -> Make:
 
 
 def _compared(runs: list[Run], jobs: list[list[str]] | None = None) -> Comparison:
-    return compare(collect([(runs, jobs or [])]))
+    return compare(collect([(runs, _with_runs(runs, jobs or []))]))
+
+
+def _with_runs(runs: list[Run], jobs: list[list[str]]) -> list[tuple[list[str], Run | None]]:
+    by_words = {job_key(run.overrides()): run for run in runs}
+    return [(job, by_words.get(job_key(job))) for job in jobs]
 
 
 def test_a_row_holds_mean_deviation_and_number_over_seeds(make: Make) -> None:
@@ -169,7 +174,7 @@ def test_a_missing_composition_states_nothing_that_another_option_would_bring(ma
 def test_what_another_folder_holds_is_not_missing(make: Make) -> None:
     jobs = [["loss=ce", "seed=0"], ["loss=ce", "seed=1"]]
     runs = [make("loss=ce seed=0", 0.5), make("loss=ce seed=1", 0.6)]
-    (row,) = compare(collect([(runs[:1], jobs), (runs[1:], jobs)])).rows
+    (row,) = compare(collect([(some, _with_runs(some, jobs)) for some in (runs[:1], runs[1:])])).rows
     assert row.state == "finished"
 
 

@@ -44,8 +44,8 @@ def test_sweep_trains_every_composition_goes_on_where_one_fails_and_returns_all_
     results = diverged, finished = sweep(command)
     rates = [line.partition("=")[2] for result in results for line in result["overrides"] if ".lr=" in line]
     assert list(map(float, rates)) == [1e30, 0.01]
-    folder = Path.cwd() / "outputs" / "optimizer.lr-seed"
-    assert {Path(result["folder"]).parent for result in results} == {folder}
+    (folder,) = {Path(result["folder"]).parent for result in results}
+    assert folder.parent == Path.cwd() / "outputs"
     assert (folder / "table.md").exists()
     assert (finished["status"], finished["seed"]) == ("finished", 3)
     assert diverged["status"] == "diverged"

@@ -1,0 +1,87 @@
+"""The default name of a sweep: what all its jobs share, as far as it changes numbers, and its axes."""
+
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from cifar_lab.config import naming, schema, studies
+from cifar_lab.config.precedence import Loader
+from cifar_lab.runs.fingerprints import digest, settings, value_of, with_value
+
+_MAX_BYTES = 255  # of a file's name
+_PARTLY_HASHED = ("trainer", "callbacks")
+
+
+class SweepName:
+    """The name of a sweep that was not given one, from its jobs as they are composed.
+
+    Args:
+        axes: The keys that vary, as typed.
+        fixed: The keys that all jobs share.
+        is_study: Whether the axes are a study's, whose name stands for them.
+    """
+
+    def __init__(self, axes: Iterable[str], fixed: Iterable[str], is_study: bool) -> None:
+        self.axes = "" if is_study else "-".join(axes)
+        self.fixed = [key for key in fixed if not key.startswith("hydra") and key != "seed"]  # seeds share a table
+        self.shared: dict[str, str] = {}  # the shared words that change numbers, by key
+
+    def look(self, job: DictConfig, plain: dict[str, Any], loader: Loader) -> None:
+        """Find the shared words that change numbers in a job that the loader has just composed."""
+        for key in self.fixed:
+            if key not in self.shared and _changes(key, job, plain, loader):
+                value = loader.choices.get(key, value_of(plain, key))
+                self.shared[key] = str(value) if key == "experiment" else f"{key}={studies.as_typed([value])}"
+
+    def give(self, jobs: Collection[DictConfig]) -> tuple[list[str], tuple[Path, ...]]:
+        """Give composed jobs their sweep's name: the word that sets it, and the folder of its former name."""
+        first = next(iter(jobs))
+        default = str(first.name)  # of the study, the experiment or the model
+        if not self.axes:
+            for key in ("experiment", "model"):
+                if default.endswith(self.shared.get(key, "").removeprefix("model=")):
+                    self.shared.pop(key, None)
+        words = [self.shared[key] for key in sorted(self.shared, key=_place)]
+        former = self.axes or default
+        name = naming.short("-".join([*words, former] if self.axes else [former, *words]))
+        folders = []
+        for each in (former, name):
+            for job in jobs:
+                job.name = each
+            folders.append(Path(first.hydra.sweep.dir))
+        has_former = folders[0] != folders[1] and len(os.fsencode(former)) <= _MAX_BYTES
+        return [] if name == default else [f"name='{name}'"], (folders[0],) if has_former else ()
+
+
+def _place(key: str) -> tuple[bool, bool, str]:
+    """The order of words in a name: the experiment, options and scalars, settings of options."""
+    return key != "experiment", "." in key, key
+
+
+def _changes(key: str, job: DictConfig, plain: dict[str, Any], loader: Loader) -> bool:
+    """Whether a typed word changes numbers: an option, or a value, that would be another one without it."""
+    hashed = settings(plain, with_hardware=False)
+    if key in loader.choices:
+        named = loader.named.get(key)
+        return named != loader.choices[key] and (key == "experiment" or _is_another(key, named, hashed, loader))
+    now, before = value_of(plain, key), value_of(loader.untyped, key)
+    if isinstance(before, str) and "${" in before:  # it would follow other values, typed or not
+        with open_dict(job):
+            OmegaConf.update(job, key, before)
+            before = OmegaConf.select(job, key)
+            OmegaConf.update(job, key, now)
+    return before != now and digest(settings(with_value(plain, key, before), with_hardware=False)) != digest(hashed)
+
+
+def _is_another(key: str, named: str | None, hashed: dict[str, Any], loader: Loader) -> bool:
+    """Whether the chosen option of a group changes numbers against the one that is named where none is typed."""
+    file = schema.conf_folder() / key / f"{named}.yaml"
+    if key not in _PARTLY_HASHED or not file.exists():
+        return key in hashed
+    options = (loader.untyped[key], OmegaConf.to_container(OmegaConf.load(file)))
+    one, other = (settings({key: option, "grad_clip": 0}, with_hardware=False)[key] for option in options)
+    other.pop("defaults", None)
+    return bool(one != other)
