@@ -108,7 +108,7 @@ def check_own_options(loader: Loader) -> None:
             if key not in settings:
                 raise UsageError(f"{group}={option}: its file lacks `{key}: {needed}`")
         theirs = schema.settings_of(group, str(settings._target_))
-        for key in settings:
+        for key in map(str, settings):
             if theirs and key not in theirs and not _is_librarys(str(settings._target_), str(key)):
                 hint = checks.did_you_mean(str(key), theirs)
                 raise UsageError(f"{group}={option}: {settings._target_} has no {key!s}{hint}")
