@@ -51,6 +51,9 @@ def completes(called: Called, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         ("cifar-lab tr", ["train"]),
         ("cifar-lab ", list(COMMANDS)),
         ("cifar-lab nothing x", []),
+        (f"{SCRIPT} 'experiment=glob(activation_*)' lo", ["logger=", "loss="]),
+        (f"{SCRIPT} 'experiment=glob(acti", []),
+        (f"{SCRIPT} seed=[ optimizer.l", []),
     ],
 )
 def test_the_shell_completes_subcommands_options_and_keys(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from fractions import Fraction
+from traceback import extract_tb
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -46,8 +47,12 @@ def build_scheduler(option: DictConfig, total_steps: int, epochs: float) -> dict
     arguments: dict[str, Any] = dict(option)
     lightning: Mapping[str, Any] = arguments.pop("lightning")
     is_by_step = lightning["interval"] == "step"
+    if "pct_start" in arguments:  # torch takes no whole number
+        arguments["pct_start"] = float(arguments["pct_start"])
     if "total_steps" in arguments and arguments["total_steps"] is None:
         arguments["total_steps"] = total_steps if is_by_step else math.ceil(epochs)
+    elif arguments.get("total_steps", total_steps) < total_steps:
+        raise UsageError(f"scheduler.total_steps={arguments['total_steps']}: the run has {total_steps}; set it to null")
     if is_by_step:
         each = total_steps / Fraction(str(epochs))
         arguments |= {key: math.floor(Fraction(str(arguments[key])) * each) for key in _EPOCHS if key in arguments}
@@ -60,5 +65,7 @@ def _instantiated(option: Any, **arguments: Any) -> Any:
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, ValueError):  # about one of its arguments, which are the user's settings
+            raise UsageError(str(cause)) from None
+        if isinstance(cause, TypeError) and "/hydra/" in extract_tb(cause.__traceback__)[-1].filename:  # its signature
             raise UsageError(str(cause)) from None
         raise cause from None

@@ -28,6 +28,9 @@ _POSITIVE = Range(lambda x: x > 0, "a number above 0")
 _NOT_NEGATIVE = Range(lambda x: x >= 0, "a number from 0 on")
 _SHARE = Range(lambda x: 0 <= x <= 1, "a number from 0 to 1")
 _SHARE_BELOW_1 = Range(lambda x: 0 <= x < 1, "a number from 0 to below 1")
+_BATCHES = Range(
+    lambda x: x > 0 and (isinstance(x, int) or x <= 1), "a number of batches from 1 on, or a share of them up to 1.0"
+)
 
 # By a key's last name; lists are checked element by element. Numbers under other names may be any finite ones.
 RANGES: dict[str, Range] = {
@@ -41,19 +44,21 @@ RANGES: dict[str, Range] = {
         "cpus_per_task cpus_per_gpu mem_gb",
         _COUNT_OR_NONE: "patience cooldown padding size num_ops total_iters at max_num_timeout max_retries",
         _SEED: "seed split_seed data_seed",
-        _POSITIVE: "limit_train_batches limit_val_batches limit_test_batches lr max_lr eps std div_factor "
-        "final_div_factor every_minutes etas relative sgd_lr",
+        _BATCHES: "limit_train_batches limit_val_batches limit_test_batches",
+        _POSITIVE: "lr max_lr eps std div_factor final_div_factor every_minutes etas relative sgd_lr",
         _NOT_NEGATIVE: "num_cpus num_gpus l1 grad_clip weight_decay alpha gamma negative_slope eta_min min_lr "
         "min_delta threshold norms biases head power warmup_epochs brightness contrast",
-        _SHARE: "dropout smoothing pct_start anneal factor final published bn_momentum tta_below",
-        _SHARE_BELOW_1: "momentum dampening betas val_fraction skip_easy decay start base_momentum max_momentum "
-        "sgd_momentum",
+        _SHARE: "smoothing pct_start anneal factor final published bn_momentum tta_below",
+        _SHARE_BELOW_1: "dropout momentum dampening betas val_fraction skip_easy decay start base_momentum "
+        "max_momentum sgd_momentum",
         Range(lambda x: True, "a finite number"): "mean logit_scale",
         Range(lambda x: x >= 2, "a whole number from 2 on", whole=True): "num_classes",
         Range(lambda x: 0 <= x <= 30, "a whole number from 0 to 30", whole=True): "magnitude",
     }.items()
     for name in names.split()
 }
+# Lists of a fixed length: one value a colour, or one an average.
+_LENGTHS = {"mean": 3, "std": 3, "betas": 2}
 # Keys that null switches off, though their option gives a value.
 _NULLABLE = ("grad_clip", "every_minutes")
 # Keys that are null by default: what they take otherwise.
@@ -62,11 +67,13 @@ _NULL_OR: dict[str, type] = {
     **dict.fromkeys(("root", "max_time"), str),
 }
 # Keys of Lightning that take a word or a number: `auto` or 2, `32-true` or 64.
-_SEVERAL_KINDS = ("precision", "devices", "deterministic", "profiler")
+_SEVERAL_KINDS = ("precision", "devices", "deterministic")
 WORDS: dict[str, tuple[str | int, ...]] = {
     "init": ("default", "xavier", "he", "identity"),
     "tta": ("none", "flip", "flip_translate"),
     "strategy": ("auto", "ddp"),
+    "accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
+    "profiler": ("simple", "advanced", "pytorch"),
     "memory_format": ("auto", "channels_last", "contiguous"),
     "mode": ("min", "max"),
     "threshold_mode": ("rel", "abs"),
@@ -151,13 +158,17 @@ def _check_value(key: str, value: Any, default: Any, is_ours: bool = True) -> No
     if isinstance(default, list):
         if not isinstance(value, list):
             raise UsageError(f"{key}={value}: it takes a list like {default}")
+        if is_ours and len(value) != _LENGTHS.get(name, len(value)):
+            raise UsageError(f"{key}={value}: it takes {_LENGTHS[name]} numbers")
         for element in value:
             _check_value(key, element, _element(default, limit), is_ours)
         return
     if default is None and name in _NULL_OR and not isinstance(value, _NULL_OR[name]):
         raise UsageError(f"{key}={value}: it takes {_kind(_NULL_OR[name]())}, or null")
     if limit is not None and not isinstance(value, bool | int | float):
-        raise UsageError(f"{key}={value}: it takes {limit.words}")
+        is_text = isinstance(value, str) and value.strip("+-").replace(".", "", 1).isdecimal()
+        hint = "; this is text, which ${oc.decode:${oc.env:NAME}} makes a number" if is_text else ""
+        raise UsageError(f"{key}={value}: it takes {limit.words}{hint}")
     if default is not None and name not in _SEVERAL_KINDS and _kind(value) != _kind(default):
         raise UsageError(f"{key}={value}: it takes {limit.words if limit else _kind(default)}")
     if is_ours and name in WORDS and value not in WORDS[name]:

@@ -1,9 +1,11 @@
 """Checks of settings that are valid alone but not together, and notes on those that may not be meant."""
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from cifar_lab.config.checks import did_you_mean
 from cifar_lab.config.devices import check_devices, device_notes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.labels import LAST, PROTOCOLS, holds_out
@@ -11,6 +13,8 @@ from cifar_lab.runs.labels import LAST, PROTOCOLS, holds_out
 _LOW_PRECISIONS = ("bf16-true", "16-true")
 _SCALED_PRECISIONS = ("16-mixed", 16)
 _LENGTHS = {"T_max", "T_0", "step_size", "total_iters", "total_steps"}
+_METRICS = ("val/loss", "val/acc", "train/loss", "train/acc", "train/objective", "train/lr")  # of every epoch
+_OURS = ("cifar_lab.", "lightning.")
 _SIDE = 32  # of an image, in pixels
 _LARGE_RATIO = 10  # of averaging.lr to optimizer.lr
 
@@ -25,8 +29,10 @@ def check_together(config: Mapping[str, Any]) -> None:
     augment = config["augment"]
     if str(augment.get("_target_")).startswith("cifar_lab.data.mixing.") and not augment["alpha"]:
         raise UsageError("augment.alpha=0 mixes nothing; set it above 0, or augment=flip_crop")
-    if augment.get("reflect") and augment["padding"] >= _SIDE:
-        raise UsageError(f"augment.padding={augment['padding']} by reflection of {_SIDE} pixels; set it lower")
+    if (augment.get("padding") or 0) >= _SIDE:
+        raise UsageError(f"augment.padding={augment['padding']} moves {_SIDE} pixels out of sight; set it lower")
+    if config["loss"].get("alpha") == 0:
+        raise UsageError("loss.alpha=0 makes every loss 0; set it above 0")
     averaging, epochs, precision = config["averaging"], config["epochs"], config["trainer"]["precision"]
     start, length = averaging.get("start"), averaging.get("epochs")
     if start is not None and length is not None and round(start * length) >= epochs:
@@ -46,6 +52,25 @@ def check_together(config: Mapping[str, Any]) -> None:
         if config["trainer"]["accelerator"] == "cpu":
             raise UsageError("cuda_graphs=true needs a GPU, and trainer.accelerator=cpu; leave one of them out")
     check_devices(config)
+    _check_time(config["trainer"]["max_time"])
+    _check_monitors(config)
+
+
+def _check_time(limit: str | None) -> None:
+    if limit is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", limit):
+        raise UsageError(f"trainer.max_time={limit}: it takes DD:HH:MM:SS, 00:01:30:00 for an hour and a half")
+
+
+def _check_monitors(config: Mapping[str, Any]) -> None:
+    """Refuse metrics that no run has, unless a callback of the user's own may log them."""
+    callbacks = {f"callbacks.{name}": option for name, option in config["callbacks"].items()}
+    own = [option for option in callbacks.values() if not str(option.get("_target_", "cifar_lab.")).startswith(_OURS)]
+    for part, option in {"scheduler.lightning": config["scheduler"].get("lightning", {}), **callbacks}.items():
+        monitor = option.get("monitor")
+        if monitor is not None and monitor not in _METRICS and not own:
+            raise UsageError(
+                f"{part}.monitor={monitor} is no metric; one of {', '.join(_METRICS)}{did_you_mean(monitor, _METRICS)}"
+            )
 
 
 def _check_protocol(config: Mapping[str, Any]) -> None:
@@ -61,6 +86,10 @@ def _check_optimizer(config: Mapping[str, Any]) -> None:
     optimizer, precision = config["optimizer"], config["trainer"]["precision"]
     if optimizer.get("nesterov") and not optimizer.get("momentum"):
         raise UsageError("optimizer.nesterov=true needs a momentum; set optimizer.momentum or optimizer.nesterov=false")
+    if optimizer.get("nesterov") and optimizer.get("dampening"):
+        raise UsageError("optimizer.nesterov=true takes no dampening; set optimizer.dampening=0")
+    if optimizer.get("fused") and optimizer.get("foreach"):
+        raise UsageError("optimizer.fused=true and optimizer.foreach=true exclude each other; leave one of them out")
     if optimizer.get("fused") and precision in _SCALED_PRECISIONS:
         raise UsageError(f"optimizer.fused=true trainer.precision={precision}: scaled gradients would be clipped")
     for key, neutral in (("decay_norms", True), ("decay_by_rate", False)):
@@ -77,6 +106,8 @@ def _check_schedule(scheduler: Mapping[str, Any], epochs: float) -> None:
         raise UsageError(
             f"scheduler.lightning.frequency={frequency}: the schedule's lengths are in epochs; leave it at 1"
         )
+    if is_plateau and scheduler["factor"] == 1:
+        raise UsageError("scheduler.factor=1 of a plateau never lowers the rate; set it below 1")
     if is_plateau and interval == "step":
         raise UsageError(
             "scheduler.lightning.interval=step: a plateau scheduler steps after each validation; leave it at epoch"
@@ -99,7 +130,7 @@ def check_typed(config: Mapping[str, Any], typed: Collection[str]) -> None:
 def notes(config: Mapping[str, Any]) -> list[str]:
     """Lines about what is allowed, but perhaps not what was meant."""
     scheduler, averaging, epochs = config["scheduler"], config["averaging"], config["epochs"]
-    lines = []
+    lines, start = [], averaging.get("start")
     if "step_size" in scheduler and scheduler["step_size"] >= epochs:
         lines.append(f"scheduler.step_size={scheduler['step_size']}: no step within {epochs} epochs")
     length, factor = scheduler.get("T_0"), scheduler.get("T_mult")
@@ -110,6 +141,10 @@ def notes(config: Mapping[str, Any]) -> list[str]:
             end += length
         if end > epochs:
             lines.append(f"warm restarts: epoch {epochs} lies within a cycle that ends at epoch {end}")
+    if start == 0 and averaging["_target_"].endswith(".SWA"):
+        lines.append("averaging.start=0 averages from the first epoch on, weights that have hardly trained too")
+    if config["l1"] > 1:
+        lines.append(f"l1={config['l1']}: the penalty outweighs any loss")
     final, lr = averaging.get("lr"), config["optimizer"].get("lr")
     if final and lr and final >= _LARGE_RATIO * lr:
         lines.append(f"averaging.lr={final} is {final / lr:.3g} times optimizer.lr={lr}")

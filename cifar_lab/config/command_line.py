@@ -1,6 +1,7 @@
 """A command line, parsed once, and the plan that its check makes of it."""
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -155,4 +156,5 @@ def refusing() -> Iterator[None]:
 
 
 def _refuse(message: str) -> NoReturn:
-    raise UsageError(message)
+    setting = re.match(r"unrecognized arguments: --([A-Za-z_][\w.]*)[= ]([^\s-]\S*)", message)
+    raise UsageError(message if setting is None else f"{message}; did you mean {setting[1]}={setting[2]}?")

@@ -4,7 +4,11 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 _OURS = re.compile(r"^\s*\S*(python[\d.]*\s+-m\s+cifar_lab\.train|cifar-lab\s+train)\s")
 # Hydra's scripts complete `python file.py`; a second form beside it leads to us. For bash, and zsh, which reads bash's:
@@ -33,10 +37,10 @@ def answer(application: Callable[[], object]) -> None:
         application: Hydra's answer, printed, for the process's command line.
     """
     line = os.environ.get("COMP_LINE", "")
-    os.environ["COMP_LINE"] = _OURS.sub("cifar_lab.train ", line)
+    os.environ["COMP_LINE"] = _OURS.sub("cifar_lab.train ", _unquoted(line))
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), _silent_while_completing():
             application()
     finally:
         script = printed.getvalue()
@@ -49,3 +53,21 @@ def answer(application: Callable[[], object]) -> None:
             )  # its path may have spaces
         script = script.replace(_FISH_TEST, _OUR_FISH_TEST + _FISH_TEST)
         print(_FISH_SEEN.sub(r"\1 cifar_lab.train", script), end="")
+
+
+def _unquoted(line: str) -> str:
+    """The words in front of the last as the shell hands them over."""
+    before, space, last = line.rpartition(" ")
+    with contextlib.suppress(ValueError):  # a quote is still open
+        return " ".join(shlex.split(before)) + space + last
+    return line
+
+
+@contextlib.contextmanager
+def _silent_while_completing() -> Iterator[None]:
+    """An error would land in the prompt, so a line that composes nothing has no completions."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException):
+        if not os.environ["COMP_LINE"]:
+            raise

@@ -1,11 +1,16 @@
 """The checks of one composition, and of the options that it is made of."""
 
+import inspect
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose
 from hydra.core.override_parser.types import Override
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from cifar_lab.config import checks, combinations, naming, schema, targets
@@ -16,6 +21,12 @@ from cifar_lab.data import files
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import leaves
 
+_GLOBAL = ("experiment", "study", "search")  # groups without an option by default, whose files set other groups' keys
+# What a component is called with later, and Lightning's part of a schedule.
+_NEEDED = {
+    "optimizer": {"_partial_": "true"},
+    "scheduler": {"_partial_": "true", "lightning": "{interval: epoch, frequency: 1}"},
+}
 # What keys take that Hydra checks by their types.
 _TYPES = {"bn": "true or false", "name": "a word", "allow": "a list", "published": "a number", "setup": "a list"}
 
@@ -27,10 +38,35 @@ def check_options(override: Override, loader: Loader, search: list[str]) -> None
         raise UsageError(f"~{group}: every group needs an option; set {group}= to another one")
     options = loader.get_group_options(group, config_name="train", overrides=search)
     for line in values(override):
-        option = line.partition("=")[2]
+        option = line.partition("=")[2].strip("'\"")
         if option not in options:
-            there = f"there are {', '.join(options)}{checks.did_you_mean(option, options)}"
+            nearest = "none" if option == "null" else option
+            there = f"there are {', '.join(options)}{checks.did_you_mean(nearest, options)}"
             raise UsageError(f"{group}={option} does not exist; {there}")
+        for folder in re.findall(r"'file://(.+)'", " ".join(search)):
+            _check_file(Path(folder) / group / f"{option}.yaml", group)
+
+
+def _check_file(path: Path, group: str) -> None:
+    """Raise `UsageError` for a user's file that is no option; one that does not exist is none of the user's."""
+    if not path.is_file():
+        return
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8; save it as UTF-8") from None
+    with suppress(yaml.YAMLError):  # Hydra names the line
+        content = yaml.safe_load(text)
+        if not isinstance(content, dict):
+            what = "is empty" if content is None else f"holds a {type(content).__name__}"
+            raise UsageError(f"{path} {what}; an option holds `key: value` lines")
+    if group in _GLOBAL and not re.match(r"#\s*@package\s+_global_\s*$", text, re.MULTILINE):
+        raise UsageError(f"{path}: its first line must be `# @package _global_`")
+
+
+def is_left_out(override: Override) -> bool:
+    """Whether an override chooses no option, as `experiment=null`, of a group that has none by default."""
+    return override.key_or_group in _GLOBAL and override.value() is None and not override.is_delete()
 
 
 def check_closed(loader: Loader, lines: Sequence[str]) -> None:
@@ -63,17 +99,25 @@ def check(config: dict[str, Any], known: dict[str, Any], foreign: Collection[str
 
 
 def check_own_options(loader: Loader) -> None:
-    """Raise `UsageError` for a key in a user's option that our own option of the same target lacks."""
+    """Raise `UsageError` for a user's option that lacks a key, or has one that our component of its target does not."""
     for group, option in loader.choices.items():
         settings = loader.before_values.get(group)
         is_own = (schema.conf_folder() / group / f"{option}.yaml").is_file()
         if is_own or not isinstance(settings, DictConfig) or "_target_" not in settings:
             continue
+        for key, needed in _NEEDED.get(group, {}).items():
+            if key not in settings:
+                raise UsageError(f"{group}={option}: its file lacks `{key}: {needed}`")
         theirs = schema.settings_of(group, str(settings._target_))
-        for key in settings:
-            if theirs and key not in theirs:
+        for key in map(str, settings):
+            if theirs and key not in theirs and not _is_librarys(str(settings._target_), str(key)):
                 hint = checks.did_you_mean(str(key), theirs)
                 raise UsageError(f"{group}={option}: {settings._target_} has no {key!s}{hint}")
+
+
+def _is_librarys(target: str, key: str) -> bool:
+    """Whether a library's class takes a key that our option of it lacks; imports the library."""
+    return not target.startswith("cifar_lab.") and key in inspect.signature(get_object(target)).parameters
 
 
 def reworded(error: Exception, loader: Loader) -> str:

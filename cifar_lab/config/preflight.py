@@ -81,7 +81,8 @@ class _Check:
         self.notes: list[str] = []
 
     def plan(self) -> Plan:
-        overrides = parsed_words(self.line.words, self.loader)
+        words = parsed_words(self.line.words, self.loader)
+        overrides = [word for word in words if not composition.is_left_out(word)]
         _check_keys(overrides)
         study = studies.chosen(overrides)
         if study is not None and self.line.resumed is None:

@@ -25,6 +25,7 @@ from cifar_lab.runs.labels import LAST, holds_out
 from cifar_lab.train.attempt import Attempt, Work
 from cifar_lab.train.callbacks import LastEpoch, Progress, Recorder, Saving, Stopping, Throughput, batches_of_run, best
 from cifar_lab.train.classifier import Classifier
+from cifar_lab.train.rehearsal import drop_single_image
 
 _FITTED_TO = 5_000  # training images
 
@@ -49,8 +50,11 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
             f"set model.num_classes={num_classes}"
         )
     model = build(config.model)
+    if any(isinstance(weight, nn.UninitializedParameter) for weight in model.parameters()):
+        model(datamodule.training_images(2))  # lazy layers find their sizes
     if hasattr(model, "fit_to"):  # initial weights that depend on the data
         model.fit_to(datamodule.training_images(_FITTED_TO))
+    drop_single_image(model, datamodule)
     steps = total_steps(config, datamodule)
     classifier = Classifier(
         model,
@@ -64,6 +68,9 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
         seed=config.seed,
     )
     classifier.total_steps = steps
+    every = config.averaging.get("update_every_n_steps") or 0
+    if every > steps:
+        raise UsageError(f"averaging.update_every_n_steps={every}: the run has {steps} steps; set it lower")
     return classifier
 
 
@@ -178,6 +185,9 @@ def _limited(batches: int, limit: float | None) -> int:
 def total_steps(config: DictConfig, datamodule: InMemoryDataModule) -> int:
     """Optimizer steps of the whole run."""
     batches = _limited(datamodule.steps_per_epoch, config.trainer.limit_train_batches)
+    if batches == 0:
+        limit = f"trainer.limit_train_batches={config.trainer.limit_train_batches}"
+        raise UsageError(f"{limit} of {datamodule.steps_per_epoch} batches leaves none; set it higher")
     every = config.trainer.accumulate_grad_batches
     before = math.ceil(config.epochs) - 1
     last = batches_of_run(config.epochs, batches) - before * batches

@@ -22,6 +22,8 @@ def choose_native(config: Mapping[str, Any], run: Run) -> hardware.Native:
     """
     recorded = run.status()
     options = {key: config["trainer"][key] for key in ("precision", "memory_format")}
+    if config["optimizer"]["_target_"] == "torch.optim.LBFGS" and options["memory_format"] == "auto":
+        options["memory_format"] = "contiguous"  # it takes views of gradients that channels_last does not have
     chosen = {key: recorded.get(key, "auto") if value == "auto" else value for key, value in options.items()}
     native = hardware.choose(config["trainer"]["accelerator"], **chosen)
     where = {"hardware": hardware.describe(native.device), "git_revision": provenance.git_revision()}

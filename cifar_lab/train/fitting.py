@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar_lab.config import build, class_names, resolved
 from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.machine import hardware, provenance, ranks
+from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, float32_digits, read_checkpoint, weights_name
 from cifar_lab.runs.labels import LAST
 from cifar_lab.train.assembly import (
@@ -28,6 +30,7 @@ from cifar_lab.train.attempt import Attempt, Work
 from cifar_lab.train.callbacks import SWA, AugmentedTest, CheckpointFiles, Stopping, Throughput
 from cifar_lab.train.classifier import Classifier
 from cifar_lab.train.continuity import choose_native, compiled_as_recorded, in_safe_memory_format
+from cifar_lab.train.rehearsal import rehearse
 
 # Warnings about how Lightning uses torch, which a user cannot mend, and about what is so on purpose.
 _IGNORED_WARNINGS = (
@@ -80,6 +83,8 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: Logger | None = N
     # for each new tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     classifier = make_classifier(config, datamodule, native)
+    if attempt.checkpoint is None:
+        rehearse(config, classifier, datamodule)
     native = in_safe_memory_format(native, classifier.model, attempt.run)
     with compiled_as_recorded(config, attempt, classifier, native) as compilation:
         result = _fit_and_test(config, attempt, logger, throughput, classifier, datamodule, native)
@@ -100,8 +105,11 @@ def _fit_and_test(
     callbacks = make_callbacks(config, attempt, throughput, averaging)
     options = trainer_options(config, native, attempt.turn)
     options["plugins"].append(CheckpointFiles(run))
-    trainer = make_trainer(**options, callbacks=callbacks, logger=logger or False)
-    trainer.fit(classifier, datamodule, ckpt_path=attempt.checkpoint, weights_only=True)
+    try:
+        trainer = make_trainer(**options, callbacks=callbacks, logger=logger or False)
+        trainer.fit(classifier, datamodule, ckpt_path=attempt.checkpoint, weights_only=True)
+    except MisconfigurationException as error:
+        raise UsageError(" ".join(str(error).split())) from error
     if averaging is not None and not throughput.has_trained:  # no epoch was left, so Lightning has not ended training
         averaging.on_train_end(trainer, classifier)
     if not ranks.first_of(run.metrics_file.exists()):

@@ -42,6 +42,9 @@ NOT_COMPOSED = {
     "-m seed=0,1 hydra.sweep.dir=${loss._target_}/${seed}": ("hydra.sweep.dir=${loss._target_}/${seed}",),
     "activation@foo=relu": ("activation@foo=relu", "@"),
     "--foo": ("--foo",),
+    "--seed=1": ("--seed=1", "seed=1"),
+    "--epochs 3": ("--epochs", "epochs=3"),
+    "callbacks=null": ("callbacks=null", "none"),
     "optimizer=sgd scheduler=one_cycle optimizer.momentum=0.5": ("optimizer.momentum", "scheduler.cycle_momentum"),
     "optimizer=muon scheduler=one_cycle optimizer.sgd_momentum=0": ("optimizer.sgd_momentum",),
     "loss=ce,mse": ("loss=ce,mse", "--multirun"),
@@ -87,12 +90,19 @@ COMPOSED = {
     "optimizer.lr=null": ("optimizer.lr=None", "0"),
     "optimizer.betas=[0.9,1]": ("optimizer.betas=1", "0"),
     "optimizer.betas=0.9": ("optimizer.betas=0.9", "[0.9, 0.999]"),
+    "optimizer.betas=[0.9]": ("optimizer.betas=[0.9]", "2"),
+    "data.mean=[0,0,0,0]": ("data.mean=[0, 0, 0, 0]", "3"),
+    "data.std=[1,1]": ("data.std=[1, 1]", "3"),
+    "optimizer.fused=true optimizer.foreach=true": ("optimizer.fused=true", "optimizer.foreach=true"),
+    "optimizer=sgd optimizer.dampening=0.1": ("optimizer.nesterov=true", "optimizer.dampening=0"),
     "optimizer.foreach=maybe": ("optimizer.foreach=maybe", "true", "false", "null"),
-    "model.dropout=1.5": ("model.dropout=1.5", "0", "1"),
+    "model.dropout=1": ("model.dropout=1", "0", "1"),
+    "loss=focal loss.alpha=0": ("loss.alpha=0", "0"),
     "model.filters=[64,x,256]": ("model.filters=x", "1"),
     "model.filters=[8.0,8,8]": ("model.filters=8.0", "1"),
     "model.init=glorot": ("model.init=glorot", "default", "xavier", "he"),
     "loss=label_smoothing loss.smoothing=2": ("loss.smoothing=2", "0", "1"),
+    "seed='7'": ("seed=7", "${oc.decode:${oc.env:NAME}}"),
     "seed=-1": ("seed=-1", "0", "2**32 - 1"),
     "grad_clip=-1": ("grad_clip=-1", "0"),
     "data.train_size=0": ("data.train_size=0", "1"),
@@ -102,13 +112,23 @@ COMPOSED = {
     "data=cifar10 data.download=no": ("data.download=no", "true", "false", "null"),
     "data=cifar10 data.root=1": ("data.root=1",),
     "augment=randaugment augment.magnitude=31": ("augment.magnitude=31", "0", "30"),
-    "augment.reflect=true augment.padding=32": ("augment.padding=32", "32"),
+    "augment.padding=32": ("augment.padding=32", "32"),
     "tta=mirror": ("tta=mirror", "flip", "flip_translate"),
     "tta_below=0.9": ("tta_below=0.9", "tta=flip_translate"),
     "augment=cutmix augment.alpha=0": ("augment.alpha=0", "augment=flip_crop"),
     "trainer.memory_format=nhwc": ("trainer.memory_format=nhwc", "auto", "channels_last", "contiguous"),
     "trainer.precision=foo": ("trainer.precision=foo", "auto", "32-true", "bf16-mixed"),
-    "trainer.limit_train_batches=abc": ("trainer.limit_train_batches=abc", "0"),
+    "trainer.limit_train_batches=abc": ("trainer.limit_train_batches=abc", "1"),
+    "trainer.limit_train_batches=2.5": ("trainer.limit_train_batches=2.5", "1", "1.0"),
+    "trainer.max_time=1h": ("trainer.max_time=1h", "DD:HH:MM:SS"),
+    "trainer.profiler=simpel": ("trainer.profiler=simpel", "simple", "advanced", "pytorch"),
+    "trainer.accelerator=tpu": ("trainer.accelerator=tpu", "auto", "cpu", "gpu", "mps"),
+    "scheduler=plateau scheduler.lightning.monitor=val_loss": ("scheduler.lightning.monitor=val_loss", "val/loss"),
+    "scheduler=plateau scheduler.factor=1": ("scheduler.factor=1", "1"),
+    "callbacks=early_stopping callbacks.early_stopping.monitor=val_acc": (
+        "callbacks.early_stopping.monitor=val_acc",
+        "val/acc",
+    ),
     "probe=gradient probe.every=0": ("probe.every=0", "1"),
     "probe=gradient probe.etas=[0.5,0]": ("probe.etas=0", "0"),
     "probe=gradient probe.etas=1": ("probe.etas=1", "0.001, 0.0033"),
@@ -212,6 +232,7 @@ def test_a_composition_is_refused_in_one_line_that_names_the_mend(composed: Comp
         "scheduler.total_steps=100 probe=gradient probe.etas=[0.5,1,2,4] probe.relative=[] probe.at=[]",
         "model=vgg_a model.dropout=null bn=1 scheduler=warm_restarts scheduler.T_0=1 scheduler.T_mult=1 "
         "epochs=1000000000000",
+        "loss='mse' experiment=null study=null trainer.max_time=00:00:01:00 trainer.profiler=simple",
         "-m experiment=glob(scheduler_st*) hydra.sweep.dir=x",
         "loss=ce,mse seed=range(0,99) -m",
         pytest.param("model=vgg_a model.dropout=0.2", marks=pytest.mark.slow),
@@ -239,6 +260,8 @@ def test_bn_is_read_as_meant() -> None:
     ("line", "facts"),
     [
         ("experiment=loss_focal loss=ce", ("loss=ce", "loss.alpha", "loss.gamma")),
+        ("averaging=swa averaging.start=0", ("averaging.start=0",)),
+        ("l1=1e30", ("l1=1e+30",)),
         ("averaging=swa averaging.lr=0.05", ("averaging.lr=0.05", "50", "optimizer.lr=0.001")),
         ("experiment=loss_focal optimizer.lr=1", None),
     ],
@@ -322,3 +345,31 @@ def test_a_misspelt_key_in_the_users_own_file_is_named(
 ) -> None:
     _write(tmp_path / "conf" / group / "mine.yaml", text)
     _names(refusal(lab("--config-dir", str(tmp_path / "conf"), f"{group}=mine", *TINY)), facts)
+
+
+@pytest.mark.parametrize(
+    ("group", "text", "facts"),
+    [
+        ("loss", b"", ("mine.yaml", "empty")),
+        ("loss", b"- ce\n", ("mine.yaml", "list")),
+        ("loss", "_target_: torch.nn.CrossEntropyLoss # \xe9\n".encode("latin-1"), ("mine.yaml", "UTF-8")),
+        ("experiment", b"epochs: 3\n", ("mine.yaml", "# @package _global_")),
+        ("optimizer", b"_target_: torch.optim.Adam\nlr: 0.1\n", ("optimizer=mine", "_partial_: true")),
+        (
+            "scheduler",
+            b"_target_: torch.optim.lr_scheduler.ExponentialLR\n_partial_: true\ngamma: 0.9\n",
+            ("scheduler=mine", "lightning: {interval: epoch, frequency: 1}"),
+        ),
+    ],
+)
+def test_a_users_file_that_is_no_option_is_named_with_the_mend(
+    lab: Lab, tmp_path: Path, group: str, text: bytes, facts: tuple[str, ...]
+) -> None:
+    _write(tmp_path / "conf" / group / "mine.yaml", "").write_bytes(text)
+    line = refusal(lab("--config-dir", str(tmp_path / "conf"), f"{group}=mine", *TINY))
+    assert all(fact in line for fact in facts), line
+
+
+def test_an_option_of_ones_own_may_have_all_that_a_librarys_class_takes(tmp_path: Path) -> None:
+    _write(tmp_path / "loss" / "mine.yaml", "_target_: torch.nn.CrossEntropyLoss\nlabel_smoothing: 0.1\n")
+    plan_of(parsed(["--config-dir", str(tmp_path), "loss=mine", "data=synthetic"]))

@@ -1,0 +1,107 @@
+"""One training step of two images before a run begins, which tells what its parts cannot do together."""
+
+import copy
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from cifar_lab.data.datamodule import InMemoryDataModule
+from cifar_lab.machine import ranks
+from cifar_lab.machine.exit_codes import UsageError
+from cifar_lab.optimizers import make_optimizer, make_scheduler
+from cifar_lab.train.classifier import Classifier
+
+_PARTS = ("model", "loss", "optimizer", "scheduler")
+_IMAGES = 2
+_SHARED = ("torch", "lightning", "cifar_lab", "hydra")  # packages whose lines tell a user nothing
+
+
+def rehearse(config: Mapping[str, Any], classifier: Classifier, datamodule: InMemoryDataModule) -> None:
+    """Take a step on copies of network and loss, on the CPU; leaves weights and random states as they are.
+
+    A network that cannot be copied is not rehearsed.
+
+    Raises:
+        ValueError: In one line that names the part, what it must take and return, and what it did.
+    """
+    names = {part: f"{part}._target_={config[part].get('_target_')}" for part in _PARTS}
+    if datamodule.size("train") < _IMAGES:
+        raise UsageError("one training image is too few; give more")
+    images, labels = datamodule.training_images(_IMAGES), torch.arange(_IMAGES) % len(datamodule.classes)
+    with isolate_rng(), torch.enable_grad():
+        try:
+            model, loss = copy.deepcopy(classifier.model).train(), copy.deepcopy(classifier.loss)
+        except RuntimeError:
+            return
+        with _of(names["model"], "it must map images (N, 3, 32, 32) to logits (N, classes)"):
+            logits = model(images.to(memory_format=classifier.memory_format))
+        _check_logits(logits, (len(images), len(datamodule.classes)), names["model"])
+        with _of(names["loss"], "it must take logits (N, classes) and labels (N,)"):
+            value = loss(logits, labels)
+        _check_loss(value, names["loss"])
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        if not trained or not value.requires_grad:
+            raise UsageError(f"{names['model']}: no weight trains; leave one that is not frozen")
+        with _of(names["optimizer"], "it must take the network's parameters"):
+            optimizer, _ = make_optimizer(classifier.optimizer_factory, model, allow_fused=False)
+        if classifier.scheduler_options is not None:
+            with _of(names["scheduler"], "it must take the optimizer"):
+                make_scheduler(classifier.scheduler_options["scheduler"], optimizer)
+        value.backward()
+        with _of(names["optimizer"], "its step failed"):
+            optimizer.step(_closure(value))
+
+
+def drop_single_image(model: nn.Module, datamodule: InMemoryDataModule) -> None:
+    """Leave an epoch's last batch out, with a note, if it has one image and the network's BatchNorm needs two."""
+    is_single = datamodule.size("train") % datamodule.batch_size == 1 < datamodule.batch_size
+    if not is_single or datamodule.drop_last:
+        return
+    try:
+        with isolate_rng(), torch.no_grad():
+            copy.deepcopy(model).train()(datamodule.training_images(1))
+    except ValueError:
+        datamodule.drop_last = True
+        if ranks.rank() == 0:
+            print("note: an epoch's last batch has one image, too few for BatchNorm; it is left out", flush=True)
+    except RuntimeError:  # the rehearsal says why
+        return
+
+
+def _closure(value: Tensor) -> Callable[[], float]:
+    """What L-BFGS calls for the loss; the gradients are there already."""
+    return lambda: float(value.detach())
+
+
+def _check_logits(logits: Any, shape: tuple[int, int], name: str) -> None:
+    if not isinstance(logits, Tensor):
+        raise UsageError(
+            f"{name}: it returns a {type(logits).__name__}; it must return logits (N, classes) alone, a tensor"
+        )
+    if logits.shape != shape:
+        raise UsageError(f"{name}: it maps {shape[0]} images to {tuple(logits.shape)}; it must return logits {shape}")
+
+
+def _check_loss(value: Any, name: str) -> None:
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        is_one = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise UsageError(f"{name}: it returns {is_one}; it must return the batch's mean, one number")
+
+
+@contextmanager
+def _of(name: str, what: str) -> Iterator[None]:
+    """Raise `UsageError` for what a part raises: its name, what is expected of it, what it says, and in which line."""
+    try:
+        yield
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        own = [frame for frame in frames if not set(_SHARED) & set(Path(frame.filename).parts)]
+        where = f", in {own[-1].filename}:{own[-1].lineno}" if own else ""
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{name}: {what}; {message}{where}") from error
