@@ -194,3 +194,23 @@ def test_what_has_failed_or_diverged_is_trained_again_only_where_it_may_be(begun
     with pytest.raises(RunFailedError, match=f"unsupported.*\\bretry_{state}=true\\b") as caught:
         is_done(run, {**config, f"retry_{state}": False}, job)
     assert str(run.folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["refused", "failed", "interrupted"])
+def test_a_finished_run_stays_as_it_was_where_more_epochs_come_to_nothing(
+    trained: Train, lab: Lab, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    words = ("scheduler=one_cycle", "scheduler.total_steps=18") if how == "refused" else ("scheduler=constant",)
+    run = trained(*PLAIN, *words)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    if how != "refused":
+        error = RuntimeError("no") if how == "failed" else KeyboardInterrupt()
+        monkeypatch.setattr(Classifier, "training_step", lambda *_: (_ for _ in ()).throw(error))
+    outcome = lab(f"resume={run.folder}", "epochs=3")
+    assert outcome.code == {"refused": 2, "failed": 1, "interrupted": 130}[how], outcome.stderr
+    assert how != "refused" or "scheduler.total_steps=18" in outcome.stderr
+    after = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file() and path != run.error_file}
+    # The rows of metrics.csv may end in another way.
+    assert {path.name for path in before if before[path].split() != after.get(path, b"").split()} <= {"run.lock"}
+    monkeypatch.undo()
+    assert run.result()["epochs"] == 2 and run.status()["state"] == "finished"

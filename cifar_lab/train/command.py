@@ -33,7 +33,7 @@ from cifar_lab.train.attempt import (
     set_aside,
     trains_again,
 )
-from cifar_lab.train.outcome import recording_outcome
+from cifar_lab.train.outcome import keeping_finished, recording_outcome
 from cifar_lab.train.processes.led import Leader, follow, leading
 from cifar_lab.train.processes.spawned import trained_by
 
@@ -212,7 +212,7 @@ def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:
     run, settings = attempt.run, job.settings
     overrides = [word for word in job.words if not word.startswith(HOW_IT_IS_RUN)]
     typed = [word for word in overrides if not word.startswith("name=")]
-    with recording_outcome(run, in_sweep=job.turn is not None):
+    with keeping_finished(run), recording_outcome(run, in_sweep=job.turn is not None):
         if names_run(settings["resume"]):
             settings = merged(run, settings, overrides)
         run.start(settings, overrides, job.options, job.follows, goes_on=attempt.checkpoint is not None)

@@ -10,7 +10,7 @@ from cifar_lab.engines.handover import FULL, RunFailedError, writing
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.machine.ranks import RankLostError
-from cifar_lab.runs import DivergedError, PrunedError, Run, RunExistsError, described
+from cifar_lab.runs import DivergedError, PrunedError, Run, RunExistsError, described, replacing
 from cifar_lab.train.attempt import quoted
 
 
@@ -59,6 +59,28 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
             raise RunFailedError(f"{message}; {_how_to_go_on(run, in_sweep)}") from None
         code = exit_codes.USAGE if isinstance(error, exit_codes.UsageError) else exit_codes.FAILED
         raise RunFailedError(f"{message}; the traceback is in {run.error_file}", code) from None
+
+
+@contextmanager
+def keeping_finished(run: Run) -> Iterator[None]:
+    """Leave a finished run as it was if going on with it ends before anything more of it is saved."""
+    if not run.has_result():
+        yield
+        return
+    files = (run.result_file, run.config_file, run.overrides_file, run.composition_file, run.status_file)
+    before, saved = {path: path.read_bytes() for path in files}, _saved_at(run)
+    try:
+        yield
+    except BaseException:
+        if _saved_at(run) == saved:
+            for path, content in before.items():
+                with replacing(path, "wb") as file:
+                    file.write(content)
+        raise
+
+
+def _saved_at(run: Run) -> int:
+    return run.last_checkpoint.stat().st_mtime_ns if run.last_checkpoint.exists() else 0
 
 
 def _how_to_go_on(run: Run, in_sweep: bool) -> str:
