@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from cifar_lab.config import interpolations, resolved
 from cifar_lab.machine import exit_codes
 from cifar_lab.runs import LockedError
+from cifar_lab.terminal.process import printing
 
 
 class RunFailedError(Exception):
@@ -121,6 +122,7 @@ class Handed:
     unfinished: bytes  # 1 for each job of the sweep that has not finished, else 0
     beside: int  # how many jobs run at a time
 
+    @printing()
     def __call__(self, config: DictConfig) -> None:
         """Train what a launcher hands over: the composed job, of which Hydra keeps its own part elsewhere."""
         if stopped.is_set():

@@ -114,7 +114,7 @@ def _made(path: Path) -> bool:
     except FileExistsError:
         return False
     try:
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(_identity(), file)
     except BaseException:  # such as a full disk
         path.unlink(missing_ok=True)
@@ -131,7 +131,7 @@ def _check_free(path: Path, now: float | None = None) -> None:
 def _told(path: Path) -> dict[str, Any]:
     """What a lock says; only that it is new where nothing is written yet, and nothing where it is not one of ours."""
     try:
-        text = fresh(path.read_text)
+        text = fresh(lambda: path.read_text(encoding="utf-8"))
         told = from_json(text) if text else {"host": "a host unknown yet", "process": "unknown", "new": True}
     except (FileNotFoundError, ValueError):
         return {}
@@ -171,13 +171,15 @@ def _machine() -> str:
     Hosts may share a name, and a restarted host or container has it again.
     """
     with suppress(OSError):
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     return ""
 
 
 def _started(process: int) -> str:
     """When a process began, in the system's own count; empty where the system does not tell, or it has ended."""
     with suppress(OSError):
-        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        state, *fields = stat.rpartition(")")[2].split()
         return "" if state == "Z" else fields[18]
     return ""

@@ -106,7 +106,7 @@ class Run(RunFiles):
 
     def fail(self, state: str, error: BaseException) -> None:
         """Record how the run ended without a result; the traceback goes to `error.txt`."""
-        self.error_file.write_text("".join(traceback.format_exception(error)))
+        self.error_file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         self.result_file.unlink(missing_ok=True)
         self.set_state(state, error=described(error))
 
@@ -142,7 +142,7 @@ class Run(RunFiles):
     def append_metrics(self, row: Mapping[str, float | int | None]) -> None:
         """Add one epoch's row to `metrics.csv`, whose first row names the columns; it is on the disk at the return."""
         is_new = not self.metrics_file.exists()
-        with self.metrics_file.open("a", newline="") as file:
+        with self.metrics_file.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(row))
             if is_new:
                 writer.writeheader()
@@ -169,7 +169,7 @@ class Run(RunFiles):
 
     def _keep_epochs(self, epochs: int) -> None:
         """Keep the last row of each epoch up to `epochs`, whose own may be missing."""
-        header, *rows = [*self.metrics_file.read_text(errors="replace").splitlines(keepends=True), ""]
+        header, *rows = [*self.metrics_file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True), ""]
         kept = {row.partition(",")[0]: row for row in rows if row.endswith("\n")}
         wanted = [str(epoch) for epoch in range(1, epochs + 1)]
         lost = [epoch for epoch in wanted[:-1] if epoch not in kept]

@@ -34,7 +34,8 @@ class Sweep:
     def jobs(self) -> list[list[str]]:
         """The command line of each job of the last plan; none if there is no plan to be read."""
         try:
-            return [[str(line) for line in job] for job in from_json(fresh(self.plan_file.read_text))["jobs"]]
+            text = fresh(lambda: self.plan_file.read_text(encoding="utf-8"))
+            return [[str(line) for line in job] for job in from_json(text)["jobs"]]
         except (OSError, ValueError, TypeError, KeyError):
             return []
 

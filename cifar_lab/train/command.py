@@ -23,6 +23,7 @@ from cifar_lab.machine import torchrun
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, find_runs, job_key, locked
+from cifar_lab.terminal.process import printing
 from cifar_lab.train.attempt import Attempt, Work, checkpoint_of, goes_beyond, hyperparameters, is_done, set_aside
 from cifar_lab.train.outcome import recording_outcome
 from cifar_lab.train.processes.led import Leader, follow, leading
@@ -110,6 +111,7 @@ def _words(overrides: Sequence[str]) -> Sequence[str]:
     return overrides
 
 
+@printing()
 def launch(plan: Plan, callbacks: Sequence["Callback"] = (), leader: Leader | None = None) -> list[Path]:
     """Train what a checked command line says, and compare the runs of a sweep: the folders of the runs.
 
