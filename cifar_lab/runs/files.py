@@ -82,11 +82,21 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return path
 
 
-def write_figure(figure: "Figure", path: Path, dpi: int = 130) -> Path:
-    """Write a figure as PNG."""
+def write_figure(draw: Callable[[], "Figure | None"], path: Path, dpi: int = 130) -> list[Path]:
+    """Draw a figure and write it as PNG, as its file; none, and no file, if there is nothing to draw or that fails.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    from cifar_lab.figures import painted
+
+    picture = painted(draw, path, dpi=dpi, format="png")
+    if picture is None:
+        path.unlink(missing_ok=True)
+        return []
     with replacing(path, "wb") as file:
-        figure.savefig(file, dpi=dpi, format="png")
-    return path
+        file.write(picture)
+    return [path]
 
 
 def remove_unfinished(folder: Path, older_than: float = 0.0) -> None:

@@ -167,11 +167,13 @@ def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None 
                     beyond = goes_beyond(run, job.settings)
                     train_run(job, Attempt(run, turn, interruption, checkpoint, beyond, tuple(callbacks)), leader)
                     is_trained = True
-    from cifar_lab.train.summary import found, summary
+    from cifar_lab.train.summary import draw, found, summary
 
     lines = [summary(run)]
     if not is_trained:
         lines.append(found(run, job.settings))
+        with suppress(OSError):  # perhaps of a run of somebody else's
+            draw(run, missing=True)
     print("\n".join(lines), flush=True)
     interruption.check()
     return is_trained
@@ -198,7 +200,8 @@ def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:
         with same_threads(attempt, count) as threads:
             work = Work(settings, attempt, job.options, typed, columns, threads)
             if leader is not None:
-                result = leader.trained(work)
+                leader.trained(work)
+            elif count == 1:
+                trained(work)
             else:
-                result = trained(work) if count == 1 else trained_by(count, work)
-        run.finish(result)
+                trained_by(count, work)

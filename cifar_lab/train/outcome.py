@@ -36,6 +36,8 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         raise RunFailedError(str(error)) from None
     except BaseException as error:
         # Lightning turns Ctrl-C into a SystemExit.
+        if isinstance(error, RankLostError) and run.has_result():
+            return  # which was there before the process was lost, as it drew
         interrupt = next((e for e in (error, error.__context__) if isinstance(e, KeyboardInterrupt)), None)
         diverged = isinstance(error, DivergedError)
         with suppress(OSError):  # on a full disk the error is still reported

@@ -1,6 +1,6 @@
 """Numbers of paired seeds with their intervals, and the files of a comparison."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,7 +74,7 @@ class Written(NamedTuple):
     def add(
         self,
         figure_file: Path,
-        figure: Figure,
+        draw: Callable[[], Figure],
         sentences: Sequence[str],
         tables: Mapping[str, pd.DataFrame],
         arrays: Mapping[str, np.ndarray],
@@ -85,7 +85,7 @@ class Written(NamedTuple):
             OSError: The folder cannot be written.
         """
         figure_file.parent.mkdir(parents=True, exist_ok=True)
-        self.figures.append(write_figure(figure, figure_file, dpi=120))
+        self.figures.extend(write_figure(draw, figure_file, dpi=120))
         for name, frame in tables.items():
             with replacing(figure_file.with_name(f"{name}.csv")) as file:
                 frame.to_csv(file, index=False, lineterminator="\n")

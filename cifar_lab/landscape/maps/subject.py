@@ -42,9 +42,9 @@ class Settings:
     seed: int = 0  # of the choice of images, and of random directions and vectors
     allow: Sequence[str] = ()  # packages whose components may run
 
-    def write(self, name: str, rows: Rows, figure: Figure) -> list[Path]:
+    def write(self, name: str, rows: Rows, draw: Callable[[], Figure]) -> list[Path]:
         """Write a table and its figure as CSV and PNG of that name."""
-        return [write_table(rows, self.output / f"{name}.csv"), write_figure(figure, self.output / f"{name}.png")]
+        return [write_table(rows, self.output / f"{name}.csv"), *write_figure(draw, self.output / f"{name}.png")]
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ def surface(folders: Sequence[Path], settings: Settings, points: int, extent: fl
     panels = [_panels(one) for one in slices]
     levels = surfaces.common_levels([panel.losses for row in panels for panel in row])
     lines = {one.subject.label: (cut.axes[0], cut.losses()) for one in slices for cut in [one.cuts["profile"]]}
-    files.append(write_figure(figures.contours(panels, levels, title), settings.output / "surface.png"))
-    files.append(write_figure(figures.profiles(lines, title), settings.output / "surface_profile.png"))
+    files += write_figure(lambda: figures.contours(panels, levels, title), settings.output / "surface.png")
+    files += write_figure(lambda: figures.profiles(lines, title), settings.output / "surface_profile.png")
     return files, [_summary(one) for one in slices]
 
 
