@@ -12,6 +12,7 @@ from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.machine.ranks import RankLostError
 from cifar_lab.runs import DivergedError, PrunedError, Run, RunExistsError, described
+from cifar_lab.terminal.printing import note
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -37,7 +38,8 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
     except BaseException as error:
         # Lightning turns Ctrl-C into a SystemExit.
         if isinstance(error, RankLostError) and run.has_result():
-            return  # which was there before the process was lost, as it drew
+            note(f"{error}; the run has finished, and resume={os.path.relpath(run.folder)} draws what is missing")
+            return
         interrupt = next((e for e in (error, error.__context__) if isinstance(e, KeyboardInterrupt)), None)
         diverged = isinstance(error, DivergedError)
         with suppress(OSError):  # on a full disk the error is still reported

@@ -20,6 +20,7 @@ from torch import Tensor
 from cifar_lab.config import build
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine import hardware
+from cifar_lab.machine.ranks import RankLostError
 from cifar_lab.models import CNN
 from cifar_lab.runs import Run, read_checkpoint
 from cifar_lab.statistics.accuracies import wilson_interval
@@ -29,6 +30,7 @@ from cifar_lab.train import run as train
 from cifar_lab.train.assembly import make_classifier
 from cifar_lab.train.attempt import Attempt
 from cifar_lab.train.classifier import Classifier
+from cifar_lab.train.outcome import recording_outcome
 from cifar_lab.train.summary import summary
 from tests.comparison import equal
 from tests.conftest import CHECKOUT, TINY, Called, Compose, Outcome, Train, holds, names, refusal
@@ -311,6 +313,18 @@ def test_a_figure_that_fails_leaves_the_run_finished_and_is_drawn_by_the_next_co
     again = lab(resumed)
     assert (again.code, again.stderr) == (0, "")
     assert (run.figures / "curves.png").exists()
+
+
+def test_a_process_that_is_killed_while_it_draws_leaves_the_run_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "run")
+    with recording_outcome(run, in_sweep=False):
+        run.start({"epochs": 1})
+        run.finish({"test/acc": 0.5})
+        raise RankLostError("process 0 was killed by SIGKILL")
+    assert (run.state(), run.result()["test/acc"]) == ("finished", 0.5)
+    holds(capsys.readouterr().err, "process 0 was killed", "resume=")
 
 
 @pytest.mark.paints
