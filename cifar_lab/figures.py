@@ -1,12 +1,18 @@
-"""The style that figures share; only files called `figures.py` use matplotlib."""
+"""The style that figures share, and how they are drawn; only files called `figures.py` use matplotlib."""
 
+import io
+import sys
 import textwrap
+from collections.abc import Callable
+from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 Colour = tuple[float, float, float, float]
 TRAIN_COLOUR, VAL_COLOUR = "#4c72b0", "#dd8452"
@@ -28,3 +34,38 @@ def epoch_axis(axes: Axes) -> None:
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.3)
+
+
+def painted(draw: Callable[[], Figure | None], name: object, **options: Any) -> bytes | None:
+    """Draw a figure in matplotlib's own style, whatever the user's `matplotlibrc` says.
+
+    Args:
+        draw: Makes the figure; returns None if there is nothing to draw.
+        name: Of the figure, for a note where that fails.
+        **options: Of `Figure.savefig`.
+
+    Returns:
+        The file's contents, or None without a figure.
+    """
+    file = io.BytesIO()
+    try:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            figure = draw()
+            if figure is None:
+                return None
+            _show_formulas_as_typed(figure)
+            figure.savefig(file, **options)
+    except Exception as error:
+        print(f"note: {name} was not drawn: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return None
+    return file.getvalue()
+
+
+def _show_formulas_as_typed(figure: Figure) -> None:
+    """A name may have dollars, as `cost_$5_vs_$10`; only the labels of logarithmic axes are formulas."""
+    scales = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    logarithmic = [axis for axis in scales if isinstance(axis.get_major_formatter(), LogFormatter)]
+    formulas = {label for axis in logarithmic for label in axis.get_ticklabels(which="both")}
+    for text in figure.findobj(Text):
+        text.set_parse_math(text in formulas)

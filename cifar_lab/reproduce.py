@@ -233,7 +233,7 @@ def _trained(one: Planned) -> RunFailedError | None:
 
 def main() -> None:
     """The command line."""
-    run_command(reproduce)
+    run_command(reproduce, trains=True)
 
 
 if __name__ == "__main__":

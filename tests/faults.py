@@ -146,13 +146,14 @@ def _tell_where_on_sigprof() -> None:
 @contextmanager
 def armed(fault: Fault) -> Iterator[None]:
     """Make a fault in this process, which must outlast it: a signal that a run listens to."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a script
+    own = signal.default_int_handler if fault.number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(fault.number, own)  # ignored in the background of a script, or by nohup
     try:
         with pytest.MonkeyPatch.context() as patch:
             _arm(fault, patch.setattr)
             yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(fault.number, before)
 
 
 def _arm(fault: Fault, replace: Callable[[object, str, object], None] = setattr) -> None:

@@ -1,9 +1,11 @@
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from cifar_lab.evaluate.figures import confusion_matrix
+from cifar_lab.figures import painted
 from cifar_lab.report.page.figures import Judged, agreement
 from cifar_lab.table.figures import compared_curves
 from cifar_lab.train.figures import learning_rate, training_curves
@@ -49,8 +51,7 @@ def test_a_learning_rate_over_decades_gets_a_logarithmic_axis() -> None:
 
 
 def test_a_confusion_matrix_shows_counts_and_percent_of_the_true_class() -> None:
-    figure = confusion_matrix(np.array([[3, 1], [0, 1200]]), ["cat", "dog"], r"a $\x$ run")
-    figure.draw_without_rendering()  # a name with dollars is not a formula
+    figure = confusion_matrix(np.array([[3, 1], [0, 1200]]), ["cat", "dog"], "a run")
     axes = figure.axes[0]
     assert _texts(figure) == {"3\n75.0%", "1\n25.0%", "0\n0.0%", "1,200\n100.0%"}
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
@@ -76,3 +77,30 @@ def test_rows_beside_what_is_published_are_told_in_points_and_those_outside_are_
     assert [line.get_marker() for line in axes.lines if len(line.get_xdata()) == 1] == ["o", "D"]
     low, high = axes.get_xlim()
     assert low < -14.4 and high > 1.1
+
+
+@pytest.mark.paints
+def test_figures_have_a_style_of_their_own_and_names_with_dollars_are_no_formulas() -> None:
+    drawn: list[Figure] = []
+
+    def draw() -> Figure:
+        drawn.append(learning_rate(np.array([1e-1, 1e-3, 1e-5]), 1, r"cost_$5_vs_$10: $\x$"))
+        return drawn[0]
+
+    own = {"text.usetex": True, "savefig.dpi": 1e6, "axes.facecolor": "black", "font.family": "no such font"}
+    with matplotlib.rc_context(own):
+        picture = painted(draw, "rates", format="png")
+        assert matplotlib.rcParams["axes.facecolor"] == "black"
+    assert picture is not None and picture.startswith(b"\x89PNG")
+    (axes,) = drawn[0].axes
+    assert axes.get_facecolor() == (1, 1, 1, 1)
+    assert not axes.title.get_parse_math()
+    assert all(label.get_parse_math() for label in axes.get_yticklabels(which="both"))  # powers of ten
+
+
+def test_a_figure_that_fails_is_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    def draw() -> Figure:
+        raise RuntimeError("no\nfonts")
+
+    assert painted(draw, "out/curves.png") is None
+    assert capsys.readouterr().err == "note: out/curves.png was not drawn: no fonts\n"

@@ -126,15 +126,15 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 
 def _write(results: dict[str, Any], folder: Path) -> None:
     from cifar_lab.benchmark import figures
-    from cifar_lab.runs import replacing
+    from cifar_lab.runs.files import replacing, write_figure
 
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "benchmark.json") as file:
         file.write(json.dumps(results, indent=2) + "\n")
     speeds = {one["title"]: {row["name"]: row for row in one["loops"]} for one in results["comparisons"]}
-    figures.loop_speeds(speeds, _host_line(results["host"])).savefig(folder / "benchmark.png", dpi=120)
+    write_figure(lambda: figures.loop_speeds(speeds, _host_line(results["host"])), folder / "benchmark.png", 120)
 
 
 def main() -> None:
     """The command line."""
-    run_command(benchmark)
+    run_command(benchmark, trains=True)

@@ -98,7 +98,7 @@ def _work(name: str, words: Sequence[str], train: Train, seeded: bool, connectio
     from torch import OutOfMemoryError
 
     os.setsid()
-    with (folder / "printed.txt").open("w") as printed:
+    with (folder / "printed.txt").open("w", encoding="utf-8") as printed:
         os.dup2(printed.fileno(), sys.stdout.fileno())
         os.dup2(printed.fileno(), sys.stderr.fileno())
         try:

@@ -56,7 +56,7 @@ class CommentedFile:
     """A YAML file with its comments."""
 
     def __init__(self, path: Path) -> None:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         self.lines = text.splitlines()
         self.content: dict[str, Any] = yaml.safe_load(text)
         root = yaml.compose(text)

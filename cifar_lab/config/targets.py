@@ -65,7 +65,7 @@ def check_hydra_targets(config: Mapping[str, Any], allowed: Iterable[str]) -> No
 @cache
 def _components() -> frozenset[str]:
     """What the project's own options name; not all that its modules hold, which writes files and removes folders."""
-    texts = (path.read_text() for path in conf_folder().rglob("*.yaml"))
+    texts = (path.read_text(encoding="utf-8") for path in conf_folder().rglob("*.yaml"))
     return frozenset(target for text in texts for target in _NAMED.findall(text))
 
 

@@ -24,10 +24,12 @@ from cifar_lab.engines.slurm_jobs import SlurmJobs
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.terminal.faults import report_fault
+from cifar_lab.terminal.process import printing, show_nothing
 
 _ENGINES: dict[Launcher | None, type[Jobs]] = {JOBLIB: SideBySide, RAY: RayJobs, SLURM: SlurmJobs}
 
 
+@printing()
 def run_application(application: Callable[[], object]) -> NoReturn:
     """Call `application` as the process's command: one line for each error, and an exit code.
 
@@ -38,6 +40,7 @@ def run_application(application: Callable[[], object]) -> NoReturn:
         SystemExit: Always; 0 done, 1 a run failed or there is a bug, which leaves its traceback, 2 the command line
             cannot be run, 130 interrupted by Ctrl-C, 143 by another signal.
     """
+    show_nothing()
     try:
         application()
     except RunFailedError as error:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from cifar_lab.config import interpolations, resolved
 from cifar_lab.machine import exit_codes
 from cifar_lab.runs import LockedError
+from cifar_lab.terminal.process import printing
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a disk without room raises
 
@@ -151,6 +152,7 @@ class Handed:
     beside: int  # how many jobs run at a time
     former: tuple[Path, ...] = ()  # as a job's
 
+    @printing()
     def __call__(self, config: DictConfig) -> None:
         """Train what a launcher hands over: the composed job, of which Hydra keeps its own part elsewhere."""
         if stopped.is_set():

@@ -6,6 +6,7 @@ SIGTERM, and cannot join a cluster that is there, as it sets the memory of a new
 """
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -136,6 +137,7 @@ def _run(
     """Run a job, in a process of Ray; as Hydra's joblib launcher does."""
     folder, passed_on, context, config, task, singletons = common
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if Ray was started in a script's background
     os.environ.update(passed_on)
     setup_globals()
     Singleton.set_state(singletons)

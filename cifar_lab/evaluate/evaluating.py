@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,23 +127,27 @@ def write(evaluation: Evaluation, folder: Path) -> list[Path]:
     title = f"{result['network']}\n{result['data']}, {_described(result)}: {result['acc']:.2%}"
     classes = evaluation.trained.class_names(answers.logits.shape[1])
     drawn = {
-        "confusion_matrix.png": figures.confusion_matrix(np.array(result["confusion_matrix"]), classes, title),
-        "reliability.png": _reliability(evaluation, title),
+        "confusion_matrix.png": lambda: figures.confusion_matrix(np.array(result["confusion_matrix"]), classes, title),
+        "reliability.png": lambda: _reliability(evaluation, title),
+        "mistakes.png": lambda: _mistakes(evaluation, classes, title),
     }
-    if (chosen := confident_mistakes(answers, _MISTAKES)).numel():
-        probability, predicted = answers.logits.double().softmax(1).max(1)
-        drawn["mistakes.png"] = figures.mistakes(
-            evaluation.images.images[chosen.to(evaluation.images.images.device)].cpu().numpy(),
-            [classes[label] for label in answers.labels[chosen].tolist()],
-            [classes[label] for label in predicted[chosen].tolist()],
-            probability[chosen].numpy(),
-            f"{title}\nthe wrong answers with the highest probability",
-        )
-    else:
-        (folder / "mistakes.png").unlink(missing_ok=True)
-    for name, figure in drawn.items():
-        write_figure(figure, folder / name, dpi=120)
-    return [folder / name for name in ("evaluation.json", "per_class.csv", "answers.npz", *drawn)]
+    pictures = [file for name, draw in drawn.items() for file in write_figure(draw, folder / name, dpi=120)]
+    return [*(folder / name for name in ("evaluation.json", "per_class.csv", "answers.npz")), *pictures]
+
+
+def _mistakes(evaluation: Evaluation, classes: Sequence[str], title: str) -> Figure | None:
+    answers, images = evaluation.answers, evaluation.images.images
+    chosen = confident_mistakes(answers, _MISTAKES)
+    if not chosen.numel():
+        return None
+    probability, predicted = answers.logits.double().softmax(1).max(1)
+    return figures.mistakes(
+        images[chosen.to(images.device)].cpu().numpy(),
+        [classes[label] for label in answers.labels[chosen].tolist()],
+        [classes[label] for label in predicted[chosen].tolist()],
+        probability[chosen].numpy(),
+        f"{title}\nthe wrong answers with the highest probability",
+    )
 
 
 def _described(result: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ def reliability(panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
         title: Of the figure.
     """
     figure = Figure(figsize=(4.6 * len(panels), 5.4), layout="constrained")
-    figure.suptitle(wrapped(title, 90), fontsize=9, parse_math=False)
+    figure.suptitle(wrapped(title, 90), fontsize=9)
     rows = figure.subplots(2, len(panels), squeeze=False, sharex=True, height_ratios=[3, 1])
     for (name, (confidence, accuracy, count)), above, below in zip(panels.items(), rows[0], rows[1], strict=True):
         bins = len(count)
@@ -58,13 +58,13 @@ def mistakes(
     """
     rows = -(-len(images) // _COLUMNS)
     figure = Figure(figsize=(1.35 * _COLUMNS, 1.75 * rows + 0.9), layout="constrained")
-    figure.suptitle(wrapped(title, 110), fontsize=9, parse_math=False)
+    figure.suptitle(wrapped(title, 110), fontsize=9)
     grid = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
     for axes, image, own, given, share in zip(grid, images, true, predicted, probability, strict=False):
         axes.imshow(image, interpolation="nearest")
-        axes.set_title(f"{given} {share:.1%}\nis {own}", fontsize=7.5, parse_math=False)
+        axes.set_title(f"{given} {share:.1%}\nis {own}", fontsize=7.5)
     return figure
 
 
@@ -86,7 +86,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
     axes.set_yticks(ticks, classes)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    axes.set_title(wrapped(title, 80), fontsize=10, parse_math=False)
+    axes.set_title(wrapped(title, 80), fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1), label="share of the true class")
     return figure
 
@@ -109,7 +109,7 @@ def confusion_matrices(counts: Mapping[str, np.ndarray], classes: Sequence[str])
             axes.text(column, row, f"{percent:.0f}", ha="center", va="center", fontsize=6.5, color=shade)
         axes.set_xticks(ticks, classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
         axes.set_yticks(ticks, classes, fontsize=7)
-        axes.set_title(wrapped(name, 44), fontsize=9, parse_math=False)
+        axes.set_title(wrapped(name, 44), fontsize=9)
     figure.supxlabel("predicted class", fontsize=9)
     figure.supylabel("true class", fontsize=9)
     return figure

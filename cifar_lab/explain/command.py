@@ -79,11 +79,11 @@ def _explain_pictures(trained: "Trained", layer: str | None, folder: Path, expla
     from cifar_lab.explain.explaining import explain_examples, explain_filters
 
     if explained.examples:
-        explained.files.append(explain_examples(trained, explained.examples, layer, folder))
+        explained.files += explain_examples(trained, explained.examples, layer, folder)
     elif layer is not None:
         note("--layer is of Grad-CAM, which has no images; name some, or --mistakes 16")
     if (filters := explain_filters(trained, folder)) is not None:
-        explained.files.append(filters)
+        explained.files += filters
     else:
         note("no filters.png: the network has no convolution that looks at red, green and blue")
 

@@ -78,7 +78,7 @@ def _examples(
     ]
 
 
-def explain_examples(trained: Trained, examples: Sequence[Example], layer: str | None, folder: Path) -> Path:
+def explain_examples(trained: Trained, examples: Sequence[Example], layer: str | None, folder: Path) -> list[Path]:
     """Write `gradcam.png`: each image, at least one, and which parts of it speak for the predicted class.
 
     Computes in float32, whatever the network was trained in. `layer` is that of `map_layer`.
@@ -101,16 +101,17 @@ def explain_examples(trained: Trained, examples: Sequence[Example], layer: str |
         for example, heat in zip(examples, heats, strict=True)
     ]
     title = f"{Path(trained.label).name}: Grad-CAM at {name}, each map from 0 to its own maximum"
-    return write_figure(figures.grad_cams(overlaid, title), folder / "gradcam.png")
+    return write_figure(lambda: figures.grad_cams(overlaid, title), folder / "gradcam.png")
 
 
-def explain_filters(trained: Trained, folder: Path) -> Path | None:
-    """Write `filters.png`, of the first convolution, if that convolves red, green and blue."""
+def explain_filters(trained: Trained, folder: Path) -> list[Path] | None:
+    """Write `filters.png`, of the first convolution; None if that does not convolve red, green and blue."""
     weights = first_filters(trained.model)
     if weights is None:
         return None
     title = f"{Path(trained.label).name}: the {len(weights)} filters of the first convolution"
-    return write_figure(figures.filters(weights.float().cpu().numpy(), title), folder / "filters.png")
+    shown = weights.float().cpu().numpy()
+    return write_figure(lambda: figures.filters(shown, title), folder / "filters.png")
 
 
 def measured(
@@ -149,7 +150,7 @@ def explain_units(explained: Explained, folder: Path) -> None:
     title = f"{Path(explained.network).name}, over {explained.images:,} training images"
     explained.files += [
         write_table(rows, folder / "activations.csv"),
-        write_figure(figures.activations(rows, title), folder / "activations.png"),
+        *write_figure(lambda: figures.activations(rows, title), folder / "activations.png"),
         write_table(explained.networks, folder / "dead_units.csv"),
     ]
 

@@ -9,7 +9,6 @@ from matplotlib.ticker import PercentFormatter
 
 from cifar_lab.figures import wrapped
 
-# Titles are no formulas (`parse_math=False`): names of files and folders may hold dollars.
 _PAIRS = 4  # of image and overlay in a row
 _MEASURED = {
     "negative_inputs": ("inputs below 0", "#56b4e9"),
@@ -30,7 +29,7 @@ def grad_cams(overlaid: Sequence[tuple[np.ndarray, np.ndarray, str, str]], title
     pairs = min(_PAIRS, len(overlaid))
     rows = -(-len(overlaid) // pairs)
     figure = Figure(figsize=(max(4.4, 3.1 * pairs), 0.9 + 1.85 * rows), layout="constrained")
-    figure.suptitle(wrapped(title, 32 * pairs), fontsize=9, parse_math=False)
+    figure.suptitle(wrapped(title, 32 * pairs), fontsize=9)
     grid = list(figure.subplots(rows, 2 * pairs, squeeze=False).flat)
     for axes in grid:
         axes.axis("off")
@@ -41,8 +40,8 @@ def grad_cams(overlaid: Sequence[tuple[np.ndarray, np.ndarray, str, str]], title
         highest = heat.max()
         if highest > 0:  # else nothing in these maps speaks for the class
             overlay.imshow(heat / highest, cmap="inferno", vmin=0, vmax=1, alpha=0.6)
-        plain.set_title(wrapped(above, 18), fontsize=7, parse_math=False)
-        overlay.set_title(wrapped(beside, 18), fontsize=7, parse_math=False)
+        plain.set_title(wrapped(above, 18), fontsize=7)
+        overlay.set_title(wrapped(beside, 18), fontsize=7)
     return figure
 
 
@@ -67,7 +66,7 @@ def filters(weights: np.ndarray, title: str) -> Figure:
     axes.imshow(mosaic, interpolation="nearest")
     axes.axis("off")
     words = f"{title}\neach scaled on its own, from its lowest weight to its highest"
-    axes.set_title(wrapped(words, 70), fontsize=9, parse_math=False)
+    axes.set_title(wrapped(words, 70), fontsize=9)
     return figure
 
 
@@ -92,6 +91,6 @@ def activations(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="x", alpha=0.3)
-    figure.suptitle(wrapped(title, 100), fontsize=9, parse_math=False)
+    figure.suptitle(wrapped(title, 100), fontsize=9)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure

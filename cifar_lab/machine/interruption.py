@@ -10,8 +10,8 @@ from typing import Any
 
 from cifar_lab.machine import exit_codes
 
-# Sent by a terminal, a system that shuts down, Slurm and submitit.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# Sent by a terminal, one that closes, a system that shuts down, Slurm and submitit.
+SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -36,8 +36,9 @@ class Interruption:
     """Notes signals, so that progress can be saved; a second one ends the process at once.
 
     Earlier handlers of a signal are called at the end, as they may end the process: submitit's queues its job again.
-    A signal with such a handler never ends the process at once, since Slurm may send several and can kill it anyway.
-    `received` is the first signal; None before it.
+    A signal with such a handler never ends the process at once, since Slurm may send several and can kill it anyway;
+    nor does SIGHUP, which the system and the shell both send. An ignored signal, as under nohup or in the background of
+    a script, stays ignored. `received` is the first signal; None before it.
     """
 
     def __init__(self) -> None:
@@ -56,7 +57,8 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.take_back()
         try:
             yield
         finally:
@@ -68,13 +70,13 @@ class Interruption:
 
     def take_back(self) -> None:
         """Replace Lightning's handlers, which would stop without saving."""
-        for number in self._before:
-            signal.signal(number, self._note)
+        for number, before in self._before.items():
+            signal.signal(number, before if before is signal.SIG_IGN else self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         received = signal.Signals(number)
         self._heard.append(received)
-        if self.received is None or self._theirs(received) is not None:
+        if self.received is None or received == signal.SIGHUP or self._theirs(received) is not None:
             self.received = self.received or received
             return
         for other in SIGNALS:

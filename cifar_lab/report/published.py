@@ -122,7 +122,7 @@ class Table:
 @cache
 def tables() -> tuple[Table, ...]:
     """The report's tables, each row composed; a tenth of a second a row."""
-    told = yaml.safe_load((conf_folder() / "published.yaml").read_text())
+    told = yaml.safe_load((conf_folder() / "published.yaml").read_text(encoding="utf-8"))
     return tuple(
         Table(table["name"], table["title"], tuple(map(_row, table["rows"])), table.get("note", ""))
         for table in told["tables"]

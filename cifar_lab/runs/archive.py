@@ -46,7 +46,7 @@ class Archive:
             UnreadableError: The file is damaged.
         """
         try:
-            with self.results_file.open(newline="") as file:
+            with self.results_file.open(newline="", encoding="utf-8") as file:
                 csv.field_size_limit(_LIMIT)
                 reader = csv.DictReader(file)
                 if "fingerprint" not in (reader.fieldnames or ()):

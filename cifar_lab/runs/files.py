@@ -50,7 +50,7 @@ def replacing(path: Path, mode: str = "w", *, durable: bool = False, keep: Path 
         remove_unfinished(path.parent)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=unfinished(path.name), suffix=UNFINISHED)
         try:
-            with os.fdopen(handle, mode) as file:
+            with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
                 yield file
                 if durable:
                     file.flush()
@@ -124,8 +124,18 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     return path
 
 
-def write_figure(figure: "Figure", path: Path, dpi: int = 130) -> Path:
-    """Write a figure as PNG."""
+def write_figure(draw: Callable[[], "Figure | None"], path: Path, dpi: int = 130) -> list[Path]:
+    """Draw a figure and write it as PNG, as its file; none, and no file, if there is nothing to draw or that fails.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    from cifar_lab.figures import painted
+
+    picture = painted(draw, path, dpi=dpi, format="png")
+    if picture is None:
+        path.unlink(missing_ok=True)
+        return []
     with replacing(path, "wb") as file:
-        figure.savefig(file, dpi=dpi, format="png")
-    return path
+        file.write(picture)
+    return [path]

@@ -118,7 +118,7 @@ def _made(path: Path) -> bool:
     except FileExistsError:
         return False
     try:
-        with naming(path), os.fdopen(handle, "w") as file:
+        with naming(path), os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(writers.identity(), file)
     except BaseException:  # such as a full disk
         path.unlink(missing_ok=True)
@@ -135,7 +135,7 @@ def _check_free(path: Path, now: float | None = None) -> None:
 def _told(path: Path) -> dict[str, Any]:
     """What a lock says; only that it is new where nothing is written yet, and nothing where it is not one of ours."""
     try:
-        text = fresh(path.read_text)
+        text = fresh(lambda: path.read_text(encoding="utf-8"))
         told = from_json(text) if text else {"host": "a host unknown yet", "process": "unknown", "new": True}
     except (FileNotFoundError, ValueError):
         return {}

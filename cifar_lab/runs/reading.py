@@ -107,7 +107,7 @@ def _of_file(parse: Callable[[str], T]) -> Callable[[Path], T]:
     @wraps(parse)
     def read(path: Path) -> T:
         try:
-            return parse(fresh(path.read_text))
+            return parse(fresh(lambda: path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise
         except (ValueError, KeyError, OSError) as error:

@@ -126,10 +126,12 @@ class Run(RunFiles):
             self.set_state(state, error=described(error))
         except OSError:
             # A full disk has no room for another file, but this one has a block of its own.
-            with self.status_file.open("r+") as file:
+            with self.status_file.open("r+", encoding="utf-8") as file:
                 file.write(self._told(state, {"error": described(error)}))
                 file.truncate()
-        self.error_file.write_text("".join(traceback.format_exception(error)))  # after the state, whose it is
+        self.error_file.write_text(
+            "".join(traceback.format_exception(error)), encoding="utf-8"
+        )  # after the state, whose it is
 
     def has_begun(self) -> bool:
         """Whether the first training step was due, so that what happened is worth keeping."""
@@ -170,7 +172,7 @@ class Run(RunFiles):
     def append_metrics(self, row: Mapping[str, float | int | None]) -> None:
         """Add one epoch's row to `metrics.csv`, whose first row names the columns; it is on the disk at the return."""
         is_new = not self.metrics_file.exists()
-        with naming(self.metrics_file), self.metrics_file.open("a", newline="") as file:
+        with naming(self.metrics_file), self.metrics_file.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(row))
             if is_new:
                 writer.writeheader()
@@ -188,7 +190,10 @@ class Run(RunFiles):
             steps: Of those epochs.
         """
         if self.metrics_file.exists():
-            header, *rows = [*self.metrics_file.read_text(errors="replace").splitlines(keepends=True), ""]
+            header, *rows = [
+                *self.metrics_file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True),
+                "",
+            ]
             kept = {row.partition(",")[0]: row for row in rows if row.endswith("\n")}  # the last row of each epoch
             rows = [kept[epoch] for epoch in map(str, range(1, epochs + 1)) if epoch in kept]
             if rows:

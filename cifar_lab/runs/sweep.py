@@ -38,7 +38,7 @@ class Sweep:
         The run is in the folder that the plan names, which may be of another sweep, else the one of the same words.
         """
         try:
-            plan = from_json(fresh(self.plan_file.read_text))
+            plan = from_json(fresh(lambda: self.plan_file.read_text(encoding="utf-8")))
             jobs = [[str(line) for line in job] for job in plan["jobs"]]
             runs = [None if path is None else self.folder / str(path) for path in plan.get("runs", [])]
         except (OSError, ValueError, TypeError, KeyError):

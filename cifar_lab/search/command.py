@@ -172,4 +172,4 @@ def _ended(records: Sequence[TrialRecord]) -> int:
 
 def main() -> None:
     """The command line."""
-    run_command(search)
+    run_command(search, trains=True)

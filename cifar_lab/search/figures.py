@@ -43,7 +43,7 @@ def history(trials: Sequence[TrialRecord], title: str) -> Figure:
         axes.plot(diverged, bottom, "v", color=_PRUNED_COLOUR, label="diverged", clip_on=False)
     axes.set_xlabel("trial")
     axes.set_ylabel("validation accuracy (held out)")
-    axes.set_title(wrapped(title, 90), fontsize=10, parse_math=False)
+    axes.set_title(wrapped(title, 90), fontsize=10)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.grid(alpha=0.3)
@@ -67,7 +67,7 @@ def importance(
     columns, rows = min(_COLUMNS, len(keys)), -(-len(keys) // _COLUMNS)
     bars = 0.8 + 0.35 * len(keys) if importances else 0.0
     figure = Figure(figsize=(1 + 3 * max(2, columns), 0.6 + bars + 3 * rows), layout="constrained")
-    figure.suptitle(wrapped(title, 40 * max(2, columns)), fontsize=10, parse_math=False)
+    figure.suptitle(wrapped(title, 40 * max(2, columns)), fontsize=10)
     below: Figure | SubFigure = figure
     if importances:
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[bars, 3 * rows]).flat

@@ -87,12 +87,11 @@ def report(search: SearchReport, folder: SearchFolder) -> None:
         print(line)
     pictures = []
     if best_of(search.trials) is not None:
-        history = figures.history(search.trials, search.title)
-        importance = figures.importance(search.importances, search.trials, search.logarithmic, search.title)
-        for path, figure in ((folder.history_figure, history), (folder.importance_figure, importance)):
-            pictures.append(write_figure(figure, path, dpi=120).name)
+        importance = (search.importances, search.trials, search.logarithmic, search.title)
+        pictures += write_figure(lambda: figures.history(search.trials, search.title), folder.history_figure, 120)
+        pictures += write_figure(lambda: figures.importance(*importance), folder.importance_figure, 120)
     with replacing(folder.table_markdown) as file:
-        file.write(_page(search, pictures))
+        file.write(_page(search, [path.name for path in pictures]))
     with replacing(folder.table_csv) as file:
         search.frame().to_csv(file, index=False, lineterminator="\n")
     print(f"- table and figures: {folder.table_markdown}", flush=True)

@@ -1,5 +1,6 @@
 """Compared runs as a table on the terminal and in files, and as figures."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,10 @@ def write(comparison: Comparison, folder: Path) -> None:
     shown, words = drawn_rows(comparison), title
     if len(shown.rows) < len(comparison.rows):
         words = f"{title}: of {len(comparison.rows):,} rows the {_BEST_DRAWN} with the highest test accuracy"
-    drawn = {sweep.accuracy_figure: accuracies(shown, words), sweep.curves_figure: curves(shown, words)}
-    for path, figure in drawn.items():
-        if figure is None:
-            path.unlink(missing_ok=True)
-        else:
-            write_figure(figure, path, dpi=120)  # whole, as other processes of the sweep may write it too
-    pictures = [path.name for path, figure in drawn.items() if figure is not None]
+    drawn = {sweep.accuracy_figure: accuracies, sweep.curves_figure: curves}
+    # Whole, as other processes of the sweep may write them too.
+    written = [write_figure(partial(draw, shown, words), path, dpi=120) for path, draw in drawn.items()]
+    pictures = [path.name for paths in written for path in paths]
     with replacing(sweep.table_markdown) as file:
         file.write(text.markdown(comparison, title, folder, pictures))
     with replacing(sweep.table_csv) as file:

@@ -12,6 +12,7 @@ import typer
 
 from cifar_lab.machine import exit_codes
 from cifar_lab.terminal.faults import report_fault
+from cifar_lab.terminal.process import printing, show_nothing
 
 
 def application() -> typer.Typer:
@@ -24,17 +25,18 @@ def application() -> typer.Typer:
     )
 
 
-def run_command(function: Callable[..., object]) -> NoReturn:
+def run_command(function: Callable[..., object], *, trains: bool = False) -> NoReturn:
     """Run one function as the subcommand of its name; an integer that it returns is the exit code.
 
-    Its annotations declare the arguments, and the first lines of its docstring are the help.
+    Its annotations declare the arguments, and the first lines of its docstring are the help. If it `trains`, it goes on
+    where its output cannot be written; otherwise a closed pipe ends it with 0.
 
     Raises:
         SystemExit: Always; 2 if typer refuses the command line, or the function raises a `UsageError` or an `OSError`;
             1 for any other exception, a bug, which leaves its traceback.
     """
     app = application()
-    app.command()(_refusing(function))
+    app.command()(printing()(_refusing(function)) if trains else _refusing(function))
     gc.disable()  # thousands of runs have no cycles, and a search for some takes nearly as long as reading them
     try:
         run(app, f"cifar-lab {function.__name__}")
@@ -45,7 +47,8 @@ def run_command(function: Callable[..., object]) -> NoReturn:
 def run_commands(name: str, functions: Sequence[Callable[..., object]], text: str) -> NoReturn:
     """Run one of several functions, each a subcommand of `name`, whose help begins with `text`, as `run_command` does.
 
-    Ctrl-C ends it with 130, in a line that says that the same command goes on.
+    Ctrl-C ends it with 130, in a line that says that the same command goes on. It computes for long, and so goes on
+    where its output cannot be written.
 
     Raises:
         SystemExit: Always.
@@ -53,7 +56,7 @@ def run_commands(name: str, functions: Sequence[Callable[..., object]], text: st
     app = application()
     app.callback(help=text)(lambda: None)
     for function in functions:
-        app.command()(_refusing(function, "interrupted; the same command goes on from here"))
+        app.command()(printing()(_refusing(function, "interrupted; the same command goes on from here")))
     run(app, f"cifar-lab {name}")
 
 
@@ -78,8 +81,10 @@ def _refusing(function: Callable[..., object], at_interrupt: str = "interrupted"
     return command
 
 
+@printing(loses=False)
 def run(app: typer.Typer, name: str) -> NoReturn:
     """Run an application under the name that its help shows; raises `SystemExit` as `run_command` does."""
+    show_nothing()
     try:
         code = app(prog_name=name, standalone_mode=False)
     except typer.TyperException as error:

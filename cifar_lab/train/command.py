@@ -23,6 +23,7 @@ from cifar_lab.machine import exit_codes, torchrun
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, UnreadableError, find_runs, locked
+from cifar_lab.terminal.process import printing
 from cifar_lab.train.attempt import (
     Attempt,
     Work,
@@ -117,6 +118,7 @@ def _words(overrides: Sequence[str]) -> Sequence[str]:
     return overrides
 
 
+@printing()
 def launch(plan: Plan, callbacks: Sequence["Callback"] = (), leader: Leader | None = None) -> list[Path]:
     """Train what a checked command line says, and compare the runs of a sweep: the folders of the runs.
 
@@ -165,13 +167,15 @@ def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None 
     interruption = Interruption()
     with interruption.listening(), writing(), _reading(run, turn):
         is_trained = _train(job, run, interruption, callbacks, leader)
-    from cifar_lab.train.summary import found, summary
+    from cifar_lab.train.summary import draw, found, summary
 
     with _reading(run, turn):
         lines = [summary(run)]
         if not is_trained:
             run.tidy()
             lines.append(found(run, job.settings))
+            with suppress(OSError):  # perhaps of a run of somebody else's
+                draw(run, missing=True)
     print("\n".join(lines), flush=True)
     interruption.check()
     return is_trained
@@ -224,7 +228,8 @@ def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:
         with same_threads(attempt, count) as threads:
             work = Work(settings, attempt, job.options, typed, columns, threads)
             if leader is not None:
-                result = leader.trained(work)
+                leader.trained(work)
+            elif count == 1:
+                trained(work)
             else:
-                result = trained(work) if count == 1 else trained_by(count, work)
-        run.finish(result)
+                trained_by(count, work)

@@ -16,8 +16,9 @@ from cifar_lab.config import build, class_names, resolved
 from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.machine import hardware, provenance, ranks
 from cifar_lab.machine.exit_codes import UsageError
-from cifar_lab.runs import Run, float32_digits, read_checkpoint, weights_name
+from cifar_lab.runs import Run, described, float32_digits, read_checkpoint, weights_name
 from cifar_lab.runs.labels import LAST
+from cifar_lab.terminal.printing import note
 from cifar_lab.train.assembly import (
     describe,
     make_callbacks,
@@ -41,7 +42,7 @@ _IGNORED_WARNINGS = (
 
 
 def trained(work: Work) -> dict[str, Any]:
-    """Train a run that has been started, and draw its figures: the result, by the names of `docs/run_directory.md`.
+    """Train a run that has been started, finish it, and draw it: the result, by the names of `docs/run_directory.md`.
 
     Processes that train together all call it; the first one writes.
     """
@@ -52,12 +53,21 @@ def trained(work: Work) -> dict[str, Any]:
     measured = fit_and_test(config, work.attempt, logger)
     result = {**measured, "options": dict(work.options), "overrides": list(work.overrides)}
     if is_first:
-        from cifar_lab.train.summary import draw
+        run.finish(result)
+        _show(run, result, logger)
+    return result
 
-        draw(run, result)
+
+def _show(run: Run, result: dict[str, Any], logger: Logger | None) -> None:
+    """Draw a finished run, and give the logger its figures; what fails is a note."""
+    from cifar_lab.train.summary import draw
+
+    try:
+        draw(run)
         if log_result := getattr(logger, "log_result", None):
             log_result(result, run.figures)
-    return result
+    except Exception as error:
+        note(f"{run.folder} has finished, but not all of it is drawn or logged: {' '.join(described(error).split())}")
 
 
 def fit_and_test(config: DictConfig, attempt: Attempt, logger: Logger | None = None) -> dict[str, Any]:

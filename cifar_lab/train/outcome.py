@@ -11,6 +11,7 @@ from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.machine.ranks import RankLostError
 from cifar_lab.runs import DivergedError, PrunedError, Run, RunExistsError, described, replacing
+from cifar_lab.terminal.printing import note
 from cifar_lab.train.attempt import quoted
 
 
@@ -37,6 +38,9 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
             line = f"{os.path.relpath(run.folder)} was removed or moved while it was trained"
             raise RunFailedError(f"{line}; where it is now, resume= and its new name go on") from None
         # Lightning turns Ctrl-C into a SystemExit.
+        if isinstance(error, RankLostError) and run.has_result():
+            note(f"{error}; the run has finished, and resume={os.path.relpath(run.folder)} draws what is missing")
+            return
         interrupt = next((e for e in (error, error.__context__) if isinstance(e, KeyboardInterrupt)), None)
         diverged = isinstance(error, DivergedError)
         with suppress(OSError):  # on a full disk the error is still reported

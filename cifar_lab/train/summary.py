@@ -3,17 +3,20 @@
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from cifar_lab.evaluate.figures import confusion_matrix
+from cifar_lab.figures import Figure
 from cifar_lab.machine import provenance
 from cifar_lab.runs import Run
+from cifar_lab.runs.files import write_figure
 from cifar_lab.runs.fingerprints import value_of
 from cifar_lab.runs.labels import data_name, holds_out, protocol_name, protocol_words, val_label
 from cifar_lab.statistics.accuracies import wilson_interval
+from cifar_lab.terminal.printing import note
 from cifar_lab.train import figures
 
 # What a run leaves besides its numbers if it is asked to, with the setting that says so.
@@ -75,17 +78,33 @@ def _short(revision: str) -> str:
     return revision[:7] + ("-dirty" if revision.endswith("-dirty") else "")
 
 
-def draw(run: Run, result: Mapping[str, Any]) -> None:
-    """Write a run's `figures/`: curves of loss and accuracy, the learning rate, the confusion matrix of `result`."""
-    run.figures.mkdir(exist_ok=True)
+def draw(run: Run, *, missing: bool = False) -> None:
+    """Write a finished run's `figures/`: curves of loss and accuracy, the learning rate, the confusion matrix.
+
+    Args:
+        run: The run.
+        missing: Write only those that are not there.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    result = run.result()
     title = f"{result['name']}: {', '.join(result['overrides']) or 'defaults'}"
-    rates, counts = run.steps()["lr"], np.array(result["confusion_matrix"])
-    steps_per_epoch = max(1, round(len(rates) / result["epochs"]))
     tested = f"{title}\ntest accuracy {result['test/acc']:.2%}"
-    drawn = {
-        "curves": figures.training_curves(run.metrics(), title, val_label(holds_out(run.composition()["config"]))),
-        "learning_rate": figures.learning_rate(rates, steps_per_epoch, title),
-        "confusion_matrix": confusion_matrix(counts, result["classes"], tested),
+
+    def learning_rate() -> Figure:
+        rates = run.steps()["lr"]
+        return figures.learning_rate(rates, max(1, round(len(rates) / result["epochs"])), title)
+
+    drawn: dict[str, Callable[[], Figure]] = {
+        "curves": lambda: figures.training_curves(
+            run.metrics(), title, val_label(holds_out(run.composition()["config"]))
+        ),
+        "learning_rate": learning_rate,
+        "confusion_matrix": lambda: confusion_matrix(np.array(result["confusion_matrix"]), result["classes"], tested),
     }
-    for name, figure in drawn.items():
-        figure.savefig(run.figures / f"{name}.png", dpi=120)
+    run.figures.mkdir(exist_ok=True)
+    paths = {run.figures / f"{name}.png": draw for name, draw in drawn.items()}
+    due = [path for path in paths if not (missing and path.exists())]
+    if [path for path in due if not write_figure(paths[path], path, dpi=120)]:
+        note(f"resume={os.path.relpath(run.folder)} draws what is missing")

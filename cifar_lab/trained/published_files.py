@@ -56,7 +56,7 @@ def completed(path: Path, names: list[str], network: Architecture, said: Said) -
 
 def _activation(path: Path, network: Architecture, said: Said, assumed: list[str]) -> dict[str, Any]:
     files = (conf_folder() / "activation").glob("*.yaml")
-    options = {file.stem: yaml.safe_load(file.read_text()) for file in files}
+    options = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
     option = said.activation or _named(path, options)
     if option is None:
         option = _OF_MODEL.get(network.option, "relu")

@@ -43,10 +43,39 @@ def test_whoever_listened_before_still_hears_a_signal_and_is_back_at_the_end() -
     assert {number: signal.getsignal(number) for number in SIGNALS} == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stays_ignored(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with (interruption := Interruption()).listening():
+            signal.raise_signal(number)
+            signal.signal(number, lambda *_: None)  # as Lightning does
+            interruption.take_back()
+            signal.raise_signal(number)
+            interruption.check()
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_closed_terminal_may_tell_it_twice() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
+    try:
+        with (interruption := Interruption()).listening():
+            for _ in range(2):
+                signal.raise_signal(signal.SIGHUP)
+            with pytest.raises(Interrupted, match="SIGHUP") as caught:
+                interruption.check()
+        assert caught.value.exit_code == 143
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_the_process_at_once(number: signal.Signals) -> None:
     code = (
         "import signal, time\nfrom cifar_lab.machine.interruption import Interruption\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background of a script
         f"with Interruption().listening():\n    signal.raise_signal({int(number)})\n    print('first', flush=True)\n"
         f"    signal.raise_signal({int(number)})\n    print('second', flush=True)"
     )
@@ -59,6 +88,7 @@ def test_a_second_signal_ends_the_process_at_once(number: signal.Signals) -> Non
     ("number", "code"),
     [
         (signal.SIGTERM, 143),
+        (signal.SIGHUP, 143),
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
         *(pytest.param(number, 143, marks=pytest.mark.slow) for number in (signal.SIGUSR1, signal.SIGUSR2)),
     ],

@@ -13,23 +13,27 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
 from cifar_lab.config import build
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine import hardware
+from cifar_lab.machine.ranks import RankLostError
 from cifar_lab.models import CNN
 from cifar_lab.runs import Run, read_checkpoint
 from cifar_lab.statistics.accuracies import wilson_interval
-from cifar_lab.train import fitting
+from cifar_lab.table.command import main as table
+from cifar_lab.train import figures, fitting
 from cifar_lab.train import run as train
 from cifar_lab.train.assembly import make_classifier
 from cifar_lab.train.attempt import Attempt
 from cifar_lab.train.classifier import Classifier
+from cifar_lab.train.outcome import recording_outcome
 from cifar_lab.train.summary import summary
 from tests.comparison import equal
-from tests.conftest import CHECKOUT, TINY, Compose, Outcome, Train, names, refusal
+from tests.conftest import CHECKOUT, TINY, Called, Compose, Outcome, Train, holds, names, refusal
 
 Lab = Callable[..., Outcome]
 # What runs leave is looked at by several tests, and each of these is trained once.
@@ -282,6 +286,52 @@ def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_o
     assert _contents(finished.folder) == written
     for run in again.runs:
         assert summary(run) in again.stdout
+
+
+def test_a_figure_that_fails_leaves_the_run_finished_and_is_drawn_by_the_next_command(
+    lab: Lab, called: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[str] = []
+
+    def broken(*_: object) -> Figure:
+        states.extend(Run(file.parent).state() for file in Path("sweep").glob("*/status.json"))
+        raise RuntimeError("latex could not be found")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(figures, "training_curves", broken)
+        patch.setattr("cifar_lab.table.figures.compared_curves", broken)
+        outcome = lab("-m", *TINY, "epochs=1", "seed=0,1", "hydra.sweep.dir=sweep")
+    assert (outcome.code, set(states)) == (0, {"finished"})
+    run, curves = outcome.runs[0], Path("sweep/curves.png")
+    resumed = f"resume={os.path.relpath(run.folder)}"
+    holds(outcome.stderr, f"{run.figures / 'curves.png'} was not drawn: latex", f"{resumed} draws", f"{curves} was not")
+    assert {path.stem for path in run.figures.iterdir()} == {"learning_rate", "confusion_matrix"}
+    assert not curves.exists() and "accuracy.png" in Path("sweep/table.md").read_text()
+
+    assert called(table, "sweep")[0] == 0
+    assert curves.exists()
+    again = lab(resumed)
+    assert (again.code, again.stderr) == (0, "")
+    assert (run.figures / "curves.png").exists()
+
+
+def test_a_process_that_is_killed_while_it_draws_leaves_the_run_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path / "run")
+    with recording_outcome(run, in_sweep=False):
+        run.start({"epochs": 1})
+        run.finish({"test/acc": 0.5})
+        raise RankLostError("process 0 was killed by SIGKILL")
+    assert (run.state(), run.result()["test/acc"]) == ("finished", 0.5)
+    holds(capsys.readouterr().err, "process 0 was killed", "resume=")
+
+
+@pytest.mark.paints
+def test_a_name_with_dollars_is_no_formula(lab: Lab) -> None:
+    outcome = lab(*PLAIN, "epochs=1", "name=cost_$5_vs_$10")
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert outcome.runs[0].result()["name"] == "cost_$5_vs_$10"
 
 
 def test_a_run_without_a_whole_epoch_is_a_failed_run(lab: Lab) -> None:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +144,8 @@ def write_band(runs: Iterable[Run], output: Path | None) -> Written:
     for found in [compare(group, init) for init in group.inits]:
         end = f"_{found.init}" if len(group.inits) > 1 else ""
         tables = {f"band{end}": found.frame, f"band_epochs{end}": found.epochs}
-        written.add(output, f"band{end}", figures.bands(found), found.sentences, tables, _arrays(found))
+        draw = partial(figures.bands, found)
+        written.add(output, f"band{end}", draw, found.sentences, tables, _arrays(found))
     return written
 
 

@@ -1,6 +1,6 @@
 """Numbers of paired seeds with their intervals, and the files of a comparison."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +75,7 @@ class Written(NamedTuple):
         self,
         folder: Path | None,
         name: str,
-        figure: Figure,
+        draw: Callable[[], Figure],
         sentences: Sequence[str],
         tables: Mapping[str, pd.DataFrame],
         arrays: Mapping[str, np.ndarray],
@@ -87,7 +87,7 @@ class Written(NamedTuple):
         """
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self.figures.append(write_figure(figure, folder / f"{name}.png", dpi=120))
+            self.figures.extend(write_figure(draw, folder / f"{name}.png", dpi=120))
             for of_table, frame in tables.items():
                 with replacing(folder / f"{of_table}.csv") as file:
                     frame.to_csv(file, index=False, lineterminator="\n")

@@ -5,7 +5,7 @@ Probes are compared at the same seeds and steps.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,7 +196,8 @@ def write_smoothness(runs: Iterable[Run], output: Path | None) -> Written:
     for found in [compare(group, rate) for rate in rates]:
         end = f"_lr_{found.lr:g}" if len(rates) > 1 else ""
         tables = {f"smoothness{end}": found.frame, f"smoothness_ratios{end}": found.ratios}
-        written.add(output, f"smoothness{end}", figures.smoothness(found), found.sentences, tables, _arrays(found))
+        draw = partial(figures.smoothness, found)
+        written.add(output, f"smoothness{end}", draw, found.sentences, tables, _arrays(found))
     return written
 
 

@@ -36,7 +36,7 @@ def curvature(folders: Sequence[Path], settings: Settings, at: str | None, eigen
     compute("curvature", jobs)
     rows = [_curvature_row(*place, job.points.values()) for place, job in zip(places, jobs, strict=True)]
     title = caption(subjects, "BatchNorm on their own statistics; eigenvalues of the Hessian")
-    return settings.write("curvature", rows, figures.curvature(rows, title)), rows
+    return settings.write("curvature", rows, lambda: figures.curvature(rows, title)), rows
 
 
 def _curvature_job(subject: Subject, epoch: int, count: int) -> Job:
@@ -95,8 +95,8 @@ def covariate_shift(folders: Sequence[Path], settings: Settings, at: str | None)
     rows = [row for place, values in zip(places, found, strict=True) for row in _shift_rows(*place, values)]
     count = min(int(subjects[0].config.batch_size), settings.images)
     how = f"of which a batch of {count:,} is stepped on, BatchNorm on its own statistics"
-    figure = figures.covariate_shift(rows, caption(subjects, how))
-    return settings.write("covariate_shift", rows, figure), rows
+    title = caption(subjects, how)
+    return settings.write("covariate_shift", rows, lambda: figures.covariate_shift(rows, title)), rows
 
 
 def optimizer_step(
@@ -174,7 +174,7 @@ def interpolate(folders: Sequence[Path], settings: Settings, points: int) -> Wri
     ]
     held, count = subject.held_out_name, len(subject.held_out[1])
     title = caption(subjects, f"and {count:,} {held}; BatchNorm's statistics estimated again at each point")
-    files = settings.write("interpolate", rows, figures.interpolation(shares, values, ends, held, title))
+    files = settings.write("interpolate", rows, lambda: figures.interpolation(shares, values, ends, held, title))
     barriers = {f"{part}_barrier": barrier(shares, values[f"{part}_loss"]) for part in ("train", "held_out")}
     return files, [{"start": ends[0], "end": ends[1], **barriers}]
 

@@ -42,17 +42,17 @@ class Settings:
     seed: int = 0  # of the choice of images, and of random directions and vectors
     allow: Sequence[str] = ()  # packages whose components may run
 
-    def write(self, name: str, rows: Rows, figure: Figure) -> list[Path]:
+    def write(self, name: str, rows: Rows, draw: Callable[[], Figure]) -> list[Path]:
         """Write a table and its figure as CSV and PNG of that name."""
-        return [*self.write_table(name, rows), *self.write_figure(name, figure)]
+        return [*self.write_table(name, rows), *self.write_figure(name, draw)]
 
     def write_table(self, name: str, rows: Rows) -> list[Path]:
         """Write a table as CSV, and return the file, if there is a folder."""
         return [] if self.output is None else [write_table(rows, self.output / f"{name}.csv")]
 
-    def write_figure(self, name: str, figure: Figure) -> list[Path]:
+    def write_figure(self, name: str, draw: Callable[[], Figure]) -> list[Path]:
         """Write a figure as PNG, and return the file, if there is a folder."""
-        return [] if self.output is None else [write_figure(figure, self.output / f"{name}.png")]
+        return [] if self.output is None else write_figure(draw, self.output / f"{name}.png")
 
 
 @dataclass(frozen=True)

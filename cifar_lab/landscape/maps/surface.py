@@ -60,8 +60,8 @@ def surface(folders: Sequence[Path], settings: Settings, points: int, extent: fl
     panels = [_panels(one) for one in slices]
     levels = surfaces.common_levels([panel.losses for row in panels for panel in row])
     lines = {one.subject.label: (cut.axes[0], cut.losses()) for one in slices for cut in [one.cuts["profile"]]}
-    files += settings.write_figure("surface", figures.contours(panels, levels, title))
-    files += settings.write_figure("surface_profile", figures.profiles(lines, title))
+    files += settings.write_figure("surface", lambda: figures.contours(panels, levels, title))
+    files += settings.write_figure("surface_profile", lambda: figures.profiles(lines, title))
     return files, [_summary(one) for one in slices]
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -90,11 +91,11 @@ def batch_norm(found: Landscape) -> dict[str, Any]:
     for number, band in enumerate(found.bands, 1):
         words = f"{band.title}: the training loss of each step, from the lowest to the highest over the learning rates"
         name = "batch-norm-band" if number == 1 else f"batch-norm-band-{number}"
-        pictures.append(Picture(name, words, figures.bands(band)))
+        pictures.append(Picture(name, words, partial(figures.bands, band)))
     if found.smoothness is not None:
         sentences += found.smoothness.sentences
         words = f"{found.smoothness.title}: how far loss and gradient change along the gradient"
-        pictures.append(Picture("batch-norm-smoothness", words, figures.smoothness(found.smoothness)))
+        pictures.append(Picture("batch-norm-smoothness", words, partial(figures.smoothness, found.smoothness)))
     return {"sentences": sentences, "speed": None if group is None else speed(group), "pictures": pictures}
 
 

@@ -1,22 +1,22 @@
 """The page's figures: curves and confusion matrices of a table's rows, and all accuracies at a glance."""
 
 import base64
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from cifar_lab.evaluate.figures import confusion_matrices
-from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, colours
+from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, colours, painted
 from cifar_lab.report.reproduction import PROTOCOLS, Section
 from cifar_lab.runs import Record
 from cifar_lab.runs.labels import val_label
 from cifar_lab.table.figures import compared_curves
 
+_EMPTY = b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>'
 _LINEAR = 1.0  # points to both sides that are drawn to scale; beyond, a row far off would hide the others
 _PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # behind a number, which may lie on the line of zero
 _TICKS = (-30, -10, -3, -1, -0.5, 0, 0.5, 1, 3, 10, 30)
@@ -28,14 +28,13 @@ class Picture:
 
     name: str
     words: str
-    figure: Figure = field(repr=False)
+    draw: Callable[[], Figure] = field(repr=False)
 
     @cached_property
     def data(self) -> bytes:
-        """SVG."""
-        file = io.BytesIO()
-        self.figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None})
-        return file.getvalue()
+        """SVG; an empty one where drawing fails."""
+        options = {"format": "svg", "bbox_inches": "tight", "metadata": {"Date": None}}
+        return painted(self.draw, self.name, **options) or _EMPTY
 
     @property
     def uri(self) -> str:
@@ -60,7 +59,7 @@ def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
         words = f"{title}: confusion matrices of the chosen epoch, percent of the true class"
         counts = {label: np.array(result["confusion_matrix"]) for label, result in tested.items()}
         classes = next(iter(tested.values()))["classes"]
-        yield Picture(f"{name}-confusion", words, confusion_matrices(counts, classes))
+        yield Picture(f"{name}-confusion", words, partial(confusion_matrices, counts, classes))
 
 
 def glance(sections: Sequence[Section]) -> Iterator[Picture]:
@@ -79,7 +78,7 @@ def glance(sections: Sequence[Section]) -> Iterator[Picture]:
     ]
     if judged:
         words = "Measured less published accuracy, with the verdict's interval; a diamond where zero is outside it"
-        yield Picture("agreement", words, agreement(judged))
+        yield Picture("agreement", words, partial(agreement, judged))
 
 
 def curves(rows: Mapping[str, Sequence[Record]], name: str, title: str, protocol: str) -> Iterator[Picture]:
@@ -92,7 +91,8 @@ def curves(rows: Mapping[str, Sequence[Record]], name: str, title: str, protocol
     shown = {label: metrics for label, metrics in known.items() if metrics}
     if shown:
         words = f"{title}: training loss and accuracy, protocol={protocol}"
-        yield Picture(name, words, compared_curves(shown, shades, "", val_label(protocol == "holdout")))
+        draw = partial(compared_curves, shown, shades, "", val_label(protocol == "holdout"))
+        yield Picture(name, words, draw)
 
 
 class Judged(NamedTuple):

@@ -55,7 +55,7 @@ def write(
     if kept_figures is not None:
         kept_figures.mkdir(parents=True, exist_ok=True)
         for picture in whole:
-            write_figure(picture.figure, kept_figures / f"{picture.name}.png", dpi=80)
+            write_figure(picture.draw, kept_figures / f"{picture.name}.png", dpi=80)
     environment = Environment(
         loader=PackageLoader("cifar_lab.report.page"),
         autoescape=lambda name: name is not None and ".html" in name,

@@ -46,5 +46,5 @@ def quiet_torch(count: int) -> None:
 
 def hush() -> None:
     """Leave printing to the first process."""
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     warnings.simplefilter("ignore")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from cifar_lab.machine import ranks, torchrun
 from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import DivergedError, described
+from cifar_lab.terminal.process import printing, show_nothing
 from cifar_lab.train.attempt import Work
 from cifar_lab.train.processes import hush, quiet_torch, trained_together
 
@@ -80,10 +81,12 @@ def leading() -> Iterator[Leader | None]:
         leader.release()
 
 
+@printing()
 def follow() -> None:
     """Be one of torchrun's other processes: train what the first one sends, until it releases this one."""
     rank, count = torchrun.rank(), int(os.environ["WORLD_SIZE"])
     hush()
+    show_nothing()
     quiet_torch(count)
     store, number = _connected(is_first=False), 0
     while payload := store.get(f"work/{number}"):

@@ -177,7 +177,7 @@ def test_the_charts_are_the_same_for_all_runs_and_true_of_all(outputs: Outputs) 
         ("classifier.Classifier.training_step", DivergedError("nan"), None),
         ("classifier.Classifier.on_test_epoch_end", RuntimeError("broken"), "val/acc"),
         ("callbacks.Recorder.on_train_epoch_end", KeyboardInterrupt(), "val/acc"),
-        ("figures.learning_rate", RuntimeError("broken"), "test/acc"),
+        ("fitting.describe", RuntimeError("broken"), "test/acc"),
     ],
 )
 def test_a_run_without_a_result_leaves_what_it_has(

@@ -1,0 +1,106 @@
+"""Output that nobody reads, that does not fit, or that a terminal cannot show."""
+
+import io
+import locale
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+
+from cifar_lab.runs import Run
+from cifar_lab.terminal.process import printing
+from tests.conftest import TINY, Lab
+
+PLAIN = (*TINY, "epochs=1", "logger=none")
+BOGUS = {**os.environ, "MPLBACKEND": "bogus"}
+
+
+def _closed(reader: int, writer: int) -> int:
+    os.close(reader)
+    return writer
+
+
+BROKEN = {
+    "pipe": lambda: _closed(*os.pipe()),
+    "terminal": lambda: _closed(*os.openpty()),
+    "full disk": lambda: os.open("/dev/full", os.O_WRONLY),
+}
+
+
+@pytest.fixture(params=BROKEN)
+def broken(request: pytest.FixtureRequest) -> Iterator[TextIO]:
+    """A stream to which nothing can be written."""
+    stream = os.fdopen(BROKEN[request.param](), "w", encoding="utf-8")
+    yield stream
+    with suppress(OSError):
+        stream.close()
+
+
+def test_text_that_cannot_be_written_is_lost_or_an_error(broken: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", broken)
+    with printing():
+        print("lost", flush=True)
+        print("in the buffer")
+    broken.flush()  # as Python does at its end, with exit code 120 if something is left to write
+    assert sys.stdout is broken
+    with printing(loses=False), pytest.raises(OSError, match="Errno"):
+        print("an error", flush=True)
+
+
+def test_a_sweep_trains_in_silence(lab: Lab, broken: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", broken)
+    monkeypatch.setattr(sys, "stderr", broken)
+    outcome = lab("-m", *PLAIN, "seed=0,1")
+    assert outcome.code == 0
+    assert [run.state() for run in outcome.runs] == ["finished"] * 2
+    assert Path("outputs/seed/table.md").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["trainer=ddp", "trainer.devices=2"], ["-m", "seed=0,1", "jobs_per_device=2"]])
+def test_processes_of_a_command_train_in_silence(words: list[str], tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "cifar_lab.train", *PLAIN, *words]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, cwd=tmp_path, env=BOGUS, stdout=full, stderr=full, check=False)
+    assert done.returncode == 0
+    runs = [Run(file.parent) for file in tmp_path.glob("**/status.json")]
+    assert runs and {run.state() for run in runs} == {"finished"}
+
+
+def test_files_are_utf_8_whatever_the_terminal_whose_missing_symbols_are_replaced(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = locale.setlocale(locale.LC_CTYPE)
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    locale.setlocale(locale.LC_CTYPE, "C")  # open()'s encoding is then ASCII, as with LC_ALL=C PYTHONUTF8=0
+    try:
+        outcome = lab("-m", *PLAIN, "seed=0,1", "name='größe'")
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+    assert outcome.code == 0, outcome.stderr
+    assert "±" in Path("outputs/größe/table.md").read_text(encoding="utf-8")
+    shown.seek(0)
+    printed = shown.read()
+    assert " +- " in printed
+    assert "outputs/gr\\xf6\\xdfe/table.md" in printed
+
+
+_IMPORTS = """
+from cifar_lab.terminal.command import run_command
+
+def draw() -> None:
+    import matplotlib.pyplot
+
+run_command(draw)
+"""
+
+
+def test_a_backend_that_matplotlib_lacks_ends_no_command() -> None:
+    done = subprocess.run([sys.executable, "-c", _IMPORTS], env=BOGUS, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
