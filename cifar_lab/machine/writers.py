@@ -57,15 +57,15 @@ def _machine() -> str:
     Hosts may share a name, and a restarted host or container has it again.
     """
     with suppress(OSError):
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='utf-8').strip()} {os.readlink('/proc/self/ns/pid')}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     return ""
 
 
 def _started(process: int) -> str:
     """When a process began, in the system's own count; empty where the system does not tell, or it has ended."""
     with suppress(OSError):
-        state, *fields = (
-            Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        )
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        state, *fields = stat.rpartition(")")[2].split()
         return "" if state == "Z" else fields[18]
     return ""
