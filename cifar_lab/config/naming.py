@@ -21,12 +21,12 @@ def default_name(*, _root_: DictConfig) -> str:
     return "-".join([*whole, *filter(None, [choices.get("experiment")])]) or str(choices["model"])
 
 
-def short(words: str) -> str:
+def short(words: str, longest: int = _MAX_FOLDER_NAME) -> str:
     """Words as a name that is short and safe for a file; what is cut off is in a hash at its end."""
     bare = re.sub(r"[\[\]{}'\"]", "", words)
     readable = re.sub(r"[^A-Za-z0-9=.,_+-]+", "-", bare).strip("-,")
-    if len(readable) > _MAX_FOLDER_NAME:
-        readable = f"{readable[:_MAX_FOLDER_NAME]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+    if len(readable) > longest:
+        readable = f"{readable[:longest]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
     return readable
 
 

@@ -81,6 +81,9 @@ class _Check:
         self.notes: list[str] = []
 
     def plan(self) -> Plan:
+        is_study_typed = any(line.startswith("study=") for line in self.line.typed)
+        if self.line.resumed is not None and (self.is_sweep or is_study_typed):
+            raise UsageError("resume= names one run; run a sweep's command again to resume it")
         words = parsed_words(self.line.words, self.loader)
         overrides = [word for word in words if not composition.is_left_out(word)]
         _check_keys(overrides)
@@ -96,9 +99,6 @@ class _Check:
             self.is_sweep = True
         self._check_overrides(overrides)
         launchers.check_launcher(overrides)
-        is_study_typed = any(line.startswith("study=") for line in self.line.typed)
-        if self.line.resumed is not None and (self.is_sweep or is_study_typed):
-            raise UsageError("resume= names one run; run a sweep's command again to resume it")
         groups = set(self.loader.list_groups(""))
         for override in overrides:
             if override.key_or_group in groups:

@@ -12,6 +12,8 @@ from cifar_lab.config.precedence import Loader
 from cifar_lab.runs.fingerprints import digest, settings, value_of, with_value
 
 _MAX_BYTES = 255  # of a file's name
+_LONGEST = 100  # characters of a name, of which the shared words are cut first
+_LEAST_OF_SHARED = 40
 _PARTLY_HASHED = ("trainer", "callbacks")
 
 
@@ -46,7 +48,9 @@ class SweepName:
                     self.shared.pop(key, None)
         words = [self.shared[key] for key in sorted(self.shared, key=_place)]
         former = self.axes or default
-        name = naming.short("-".join([*words, former] if self.axes else [former, *words]))
+        shared = naming.short("-".join(words), max(_LEAST_OF_SHARED, _LONGEST - len(former)))
+        own = naming.short(former)
+        name = "-".join(filter(None, [shared, own] if self.axes else [own, shared]))
         folders = []
         for each in (former, name):
             for job in jobs:

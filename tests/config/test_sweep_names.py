@@ -24,7 +24,7 @@ SHARED = "data=synthetic"
         ("-m loss=ce,mse experiment=best_cnn epochs=150", "best_cnn-data=synthetic-epochs=150-loss", "loss"),
         # In one of the jobs alone.
         ("-m optimizer=adam,sgd optimizer.lr=1e-3", "data=synthetic-optimizer.lr=0.001-optimizer", "optimizer"),
-        ("-m experiment=swa,optimizer_sgd optimizer=sgd", "data=synthetic-optimizer=sgd-experiment", "experiment"),
+        ("-m experiment=swa,vgg_a optimizer=sgd", "data=synthetic-optimizer=sgd-experiment", "experiment"),
         # Without axes, and of studies, however much of them is asked for.
         ("-m model=vgg_a epochs=1", "vgg_a-data=synthetic-epochs=1", "vgg_a"),
         ("study=loss loss=ce,mse epochs=1 seed=0", "study-loss-data=synthetic-epochs=1", "study-loss"),
@@ -48,6 +48,6 @@ def test_a_long_name_is_cut_and_a_typed_one_is_not_changed() -> None:
     values = {"bn": "true", "optimizer.amsgrad": "true", "data.mean": "[0,0,0]", "loss": "ce", "optimizer": "adam",
               "activation": "relu", "augment": "none", "scheduler": "cosine"}  # fmt: skip
     plan = checked(["-m", SHARED, *(f"{axis}=choice({values.get(axis, 1)})" for axis in axes.split())])
-    assert plan.sweep_folder is not None and len(plan.sweep_folder.name) < 120
+    assert plan.sweep_folder is not None and len(plan.sweep_folder.name) < 160
     typed = checked(["-m", SHARED, "seed=0,1", "epochs=1", "name=mine"])
     assert (typed.sweep_folder, typed.former) == (Path("outputs/mine"), ())

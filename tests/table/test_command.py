@@ -20,7 +20,7 @@ from cifar_lab.train import fitting
 from cifar_lab.train.command import launch, tabulate
 from tests.conftest import TINY, Called, Lab, holds, quick, refusal
 
-SWEEP = ("-m", *TINY, "epochs=1", "logger=none", "loss=ce,mse", "seed=0,1")
+SWEEP = ("-m", *TINY, "epochs=1", "logger=none", "loss=ce,mse", "seed=0,1", "name=loss-seed")
 FOLDER = Path("outputs/loss-seed")
 
 

@@ -254,7 +254,7 @@ def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_o
     monkeypatch.setattr(Classifier, "training_step", broken)
     monkeypatch.setattr(Loader, "load_configuration", composed)
     monkeypatch.setattr("cifar_lab.train.command.tabulate", lambda folder: None)  # the table has tests of its own
-    command = ("-m", *PLAIN, "epochs=1", "seed=range(0,3)")
+    command = ("-m", *PLAIN, "epochs=1", "seed=range(0,3)", "name=seed")
     gc.disable()  # so that what is found in time is not by chance
     try:
         outcome = lab(*command)
