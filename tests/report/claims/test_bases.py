@@ -113,7 +113,9 @@ def test_a_row_in_which_a_run_diverged_is_told_and_not_compared() -> None:
 
 
 def test_a_bases_own_runs_are_those_as_it_stands() -> None:
-    own = [_run(0.92, seed, study=None) for seed in (1, 0)]
+    own = [_run(0.92, seed, "data.root=/data", study=None) for seed in (1, 0)]
+    for run in own:
+        run.settings["data.root"] = "/data"  # type: ignore[index]
     changed = [_run(0.93, 0, "epochs=9", study=None)]
     base = _only(own + changed + _of_losses(MEANS))
     assert [run.seed for run in base.own] == [0, 1]
