@@ -8,6 +8,8 @@ from cifar_lab.runs import Archive, Record, UnreadableError
 from cifar_lab.runs.reading import read_arrays
 from cifar_lab.runs.record import Numbers
 
+PROBES = {"loss": np.ones(2), "seconds": np.ones(2)}
+
 
 def _record(
     folder: Path, steps: Mapping[str, np.ndarray], probes: Mapping[str, np.ndarray] | None = None, name: str = "ab12"
@@ -24,7 +26,7 @@ def _record(
 def test_the_archive_keeps_losses_and_probes_in_single_precision(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     steps = {"loss": np.array([2.5, 1.25, np.inf]), "grad_norm": np.ones(3)}
-    probes = {"step": np.array([0, 100]), "beta": np.array([[1e50, np.nan], [0.1, 2.0]])}
+    probes = {**PROBES, "step": np.array([0, 100]), "beta": np.array([[1e50, np.nan], [0.1, 2.0]])}
     archive.add_arrays(_record(tmp_path / "run", steps, probes))
     numbers = archive.numbers("ab12")
     kept = read_arrays(numbers.steps)
@@ -39,7 +41,7 @@ def test_the_archive_keeps_losses_and_probes_in_single_precision(tmp_path: Path)
 def test_what_is_kept_stays_as_it_is(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     archive.add_arrays(_record(tmp_path / "a", {"loss": np.zeros(2)}))
-    archive.add_arrays(_record(tmp_path / "b", {"loss": np.ones(2)}, {"step": np.arange(2)}))
+    archive.add_arrays(_record(tmp_path / "b", {"loss": np.ones(2)}, {**PROBES, "step": np.arange(2)}))
     numbers = archive.numbers("ab12")
     assert read_arrays(numbers.steps)["loss"].tolist() == [0, 0]
     assert read_arrays(numbers.probes)["step"].tolist() == [0, 1]
