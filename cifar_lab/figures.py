@@ -45,7 +45,7 @@ def painted(draw: Callable[[], Figure | None], name: object, **options: Any) -> 
         **options: Of `Figure.savefig`.
 
     Returns:
-        The file's contents, or None without a figure.
+        The file's contents; None without a figure, empty where drawing fails.
     """
     file = io.BytesIO()
     try:
@@ -58,7 +58,7 @@ def painted(draw: Callable[[], Figure | None], name: object, **options: Any) -> 
             figure.savefig(file, **options)
     except Exception as error:
         print(f"note: {name} was not drawn: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        return None
+        return b""
     return file.getvalue()
 
 

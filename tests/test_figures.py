@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ from matplotlib.figure import Figure
 from cifar_lab.evaluate.figures import confusion_matrix
 from cifar_lab.figures import painted
 from cifar_lab.report.page.figures import Judged, agreement
+from cifar_lab.runs.files import write_figure
 from cifar_lab.table.figures import compared_curves
 from cifar_lab.train.figures import learning_rate, training_curves
 
@@ -102,5 +105,17 @@ def test_a_figure_that_fails_is_a_note(capsys: pytest.CaptureFixture[str]) -> No
     def draw() -> Figure:
         raise RuntimeError("no\nfonts")
 
-    assert painted(draw, "out/curves.png") is None
+    assert painted(draw, "out/curves.png") == b""
     assert capsys.readouterr().err == "note: out/curves.png was not drawn: no fonts\n"
+
+
+def test_a_figure_that_fails_leaves_an_older_one_and_nothing_to_draw_removes_it(tmp_path: Path) -> None:
+    def fails() -> Figure:
+        raise RuntimeError("no fonts")
+
+    path = tmp_path / "curves.png"
+    path.write_bytes(b"older")
+    assert write_figure(fails, path) == []
+    assert path.read_bytes() == b"older"
+    assert write_figure(lambda: None, path) == []
+    assert not path.exists()

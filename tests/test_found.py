@@ -49,6 +49,13 @@ def test_a_typed_value_that_the_hardware_chose_by_itself_is_that_run(lab: Lab, m
     assert len(_folders(lab(*line, f"trainer.precision={other}"))) == 2 * len(runs)
 
 
+def test_a_run_that_is_trained_again_has_the_hardware_that_is_typed(lab: Lab) -> None:
+    line = (*TINY, "epochs=1", "name=again", "resume=auto")
+    precision = lab(*line).runs[0].result()["precision"]
+    again = lab(*line, f"trainer.precision={precision}", "retrain=true")
+    assert {run.config()["trainer"]["precision"] for run in again.runs} == {"auto", precision}
+
+
 def test_words_that_change_no_number_find_the_runs_for_every_command(lab: Lab) -> None:
     folders = _folders(lab("-m", *WORDS))
     for word in ("trainer=cpu loss=ce logger=csv", "callbacks=snapshots"):

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from cifar_lab.machine import writers
-from cifar_lab.runs import Run
+from cifar_lab.runs import Run, replacing
 from cifar_lab.runs import run as written
 from cifar_lab.train.classifier import Classifier
+from cifar_lab.train.outcome import keeping_finished, recording_outcome
 from tests.conftest import Lab, Train, names
 from tests.faults import ENDED, unfinished
 from tests.kinds_of_runs import FINISHED
@@ -156,3 +157,57 @@ def test_a_folder_that_is_moved_or_removed_while_it_is_trained_is_one_line_and_i
     if moved:
         Path("elsewhere/run.lock").unlink()  # of this process, which lives on
         assert lab("resume=elsewhere").code == 0
+
+
+def test_unfinished_files_of_other_programs_stay(tmp_path: Path) -> None:
+    (tmp_path / ".movie.mkv.part").touch()
+    (tmp_path / ".torrent.part").mkdir()
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    with replacing(tmp_path / "table.csv") as file:
+        file.write("x")
+    assert {path.name for path in tmp_path.iterdir()} == {".movie.mkv.part", ".torrent.part", "table.csv"}
+
+
+def test_a_finished_run_with_a_damaged_status_is_moved_aside_and_not_removed(trained: Train, lab: Lab) -> None:
+    run = trained(*FINISHED)
+    run.status_file.write_text("{")
+    assert lab(*FINISHED, "hydra.run.dir=run").code == 0
+    (aside,) = Path("replaced").iterdir()
+    assert (aside / "result.json").exists() and list((aside / "weights").iterdir())
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_finished_run_is_put_back_where_a_full_disk_ends_more_epochs(
+    trained: Train, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    run = trained(*FINISHED)
+    before = run.result_file.read_bytes()
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links")))
+
+    def goes_on() -> None:
+        with keeping_finished(run):
+            run.result_file.unlink()
+            run.set_state("failed")
+            monkeypatch.setattr("cifar_lab.runs.files.tempfile.mkstemp", full)
+            raise RuntimeError("first")
+
+    with pytest.raises(RuntimeError, match="first"):
+        goes_on()
+    assert run.result_file.read_bytes() == before
+    assert run.status()["state"] == "finished"
+    assert not list(run.folder.rglob("*.kept"))
+
+
+def test_what_fails_after_a_run_has_finished_leaves_it_finished(
+    trained: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(*FINISHED)
+    result = run.result()
+    run.result_file.unlink()
+    with recording_outcome(run, in_sweep=False):
+        run.finish(result)
+        raise RuntimeError("no end")
+    assert run.status()["state"] == "finished"
+    assert "no end" in capsys.readouterr().err

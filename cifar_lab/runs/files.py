@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 UNFINISHED = ".part"
+_OURS = re.compile(r"\..+\.([0-9a-f]{8}-\d+-\d*)\.[^.]+\.part")
 _LONGEST = 3_600.0  # seconds that another host may take for a file
 
 
@@ -90,9 +92,9 @@ def remove_unfinished(folder: Path, *, any_writer: bool = False) -> None:
     with suppress(OSError):
         names = [name for name in os.listdir(folder) if name.startswith(".") and name.endswith(UNFINISHED)]
     for name in names:
-        path, (*_, tag, _, _) = folder / name, ("", *name.split("."))
+        path, ours = folder / name, _OURS.fullmatch(name)
         with suppress(OSError):  # another process removes it, or may
-            if any_writer or writers.has_ended(tag, path.stat().st_mtime, _LONGEST):
+            if any_writer or (ours and writers.has_ended(ours[1], path.stat().st_mtime, _LONGEST)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -125,7 +127,9 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
 
 def write_figure(draw: Callable[[], "Figure | None"], path: Path, dpi: int = 130) -> list[Path]:
-    """Draw a figure and write it as PNG, as its file; none, and no file, if there is nothing to draw or that fails.
+    """Draw a figure and write it as PNG: its file, or none if there is nothing to draw, or if that fails.
+
+    An older file is removed in the first case and left in the second.
 
     Raises:
         OSError: It cannot be written.
@@ -135,6 +139,7 @@ def write_figure(draw: Callable[[], "Figure | None"], path: Path, dpi: int = 130
     picture = painted(draw, path, dpi=dpi, format="png")
     if picture is None:
         path.unlink(missing_ok=True)
+    if not picture:
         return []
     with replacing(path, "wb") as file:
         file.write(picture)

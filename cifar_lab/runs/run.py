@@ -93,6 +93,8 @@ class Run(RunFiles):
             raise RunExistsError(f"{self.folder} holds {foreign[0]} of no run; set hydra.run.dir= to another folder")
         if self.has_result():
             raise RunExistsError(f"{self.folder} holds a finished run; set hydra.run.dir= to another folder")
+        if self.result_file.exists():  # of a run that finished and was damaged since
+            self.set_aside()
         for name in _FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in (*_CONTENTS, self.status_file.name):  # the status last: without it the rest would be nobody's
@@ -154,7 +156,8 @@ class Run(RunFiles):
 
     def discard(self) -> None:
         """Remove what a run that never trained has left, and, under `outputs/`, folders that nothing else is in."""
-        shutil.rmtree(self.folder / ".hydra", ignore_errors=True)
+        for name in (".hydra", *_FOLDERS):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in (*_CONTENTS, self.status_file.name, self.lock_file.name):
             (self.folder / name).unlink(missing_ok=True)
         parents = list(self.folder.absolute().parents)

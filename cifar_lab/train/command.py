@@ -22,7 +22,7 @@ from cifar_lab.engines.handover import Job, RunFailedError, Turn, clock, writing
 from cifar_lab.machine import exit_codes, torchrun
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
-from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, UnreadableError, find_runs, locked
+from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, UnreadableError, locked
 from cifar_lab.terminal.process import printing
 from cifar_lab.train.attempt import (
     Attempt,
@@ -144,7 +144,7 @@ def tabulate(sweep_folder: Path | None) -> None:
     Raises:
         RunFailedError: It could not be written.
     """
-    if sweep_folder is not None and any(find_runs(sweep_folder)):
+    if sweep_folder is not None and any(run for _, run in Sweep(sweep_folder).jobs()):
         try:
             table.report(sweep_folder)
         except (OSError, UsageError) as error:

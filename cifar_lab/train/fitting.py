@@ -94,7 +94,7 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: Logger | None = N
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     classifier = make_classifier(config, datamodule, native)
     if attempt.checkpoint is None:
-        rehearse(config, classifier, datamodule)
+        rehearse(config, classifier, datamodule, native.device)
     native = in_safe_memory_format(native, classifier.model, attempt.run)
     with compiled_as_recorded(config, attempt, classifier, native) as compilation:
         result = _fit_and_test(config, attempt, logger, throughput, classifier, datamodule, native)

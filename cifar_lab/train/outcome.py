@@ -1,16 +1,18 @@
 """How a run without a result ends."""
 
 import os
+import shutil
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from cifar_lab.data.files import DataError
 from cifar_lab.engines.handover import FULL, RunFailedError, writing
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.machine.ranks import RankLostError
-from cifar_lab.runs import DivergedError, PrunedError, Run, RunExistsError, described, replacing
+from cifar_lab.runs import DivergedError, PrunedError, Run, RunExistsError, described
 from cifar_lab.terminal.printing import note
 from cifar_lab.train.attempt import quoted
 
@@ -25,6 +27,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         RunFailedError: The run failed, diverged or was pruned, or was refused (a `UsageError`: exit code 2).
         KeyboardInterrupt: It was interrupted.
     """
+    before = _changed(run.result_file)
     try:
         yield
     except RunExistsError as error:  # the folder is not this run's to write into
@@ -38,13 +41,15 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
             line = f"{os.path.relpath(run.folder)} was removed or moved while it was trained"
             raise RunFailedError(f"{line}; where it is now, resume= and its new name go on") from None
         # Lightning turns Ctrl-C into a SystemExit.
-        if isinstance(error, RankLostError) and run.has_result():
+        has_finished = run.has_result() and _changed(run.result_file) != before
+        if has_finished and isinstance(error, Exception):
             note(f"{error}; the run has finished, and resume={os.path.relpath(run.folder)} draws what is missing")
             return
         interrupt = next((e for e in (error, error.__context__) if isinstance(e, KeyboardInterrupt)), None)
         diverged = isinstance(error, DivergedError)
         with suppress(OSError):  # on a full disk the error is still reported
-            run.fail("interrupted" if interrupt else "diverged" if diverged else "failed", interrupt or error)
+            if not has_finished:
+                run.fail("interrupted" if interrupt else "diverged" if diverged else "failed", interrupt or error)
         _forget(error)
         if interrupt is not None:
             if isinstance(interrupt, Interrupted) and not in_sweep:
@@ -72,19 +77,35 @@ def keeping_finished(run: Run) -> Iterator[None]:
         yield
         return
     files = (run.result_file, run.config_file, run.overrides_file, run.composition_file, run.status_file)
-    before, saved = {path: path.read_bytes() for path in files}, _saved_at(run)
+    kept = {path: path.with_name(f".{path.name}.kept") for path in files if path.exists()}
+    for path, other in kept.items():
+        other.unlink(missing_ok=True)
+        try:
+            os.link(path, other)  # a full disk has room for a name
+        except OSError:  # a file system without links
+            shutil.copyfile(path, other)
+    saved = _saved(run)
     try:
         yield
     except BaseException:
-        if _saved_at(run) == saved:
-            for path, content in before.items():
-                with replacing(path, "wb") as file:
-                    file.write(content)
+        for path, other in kept.items() if _saved(run) == saved else ():
+            with suppress(OSError):
+                other.replace(path)
         raise
+    finally:
+        for other in kept.values():
+            with suppress(OSError):
+                other.unlink()
 
 
-def _saved_at(run: Run) -> int:
-    return run.last_checkpoint.stat().st_mtime_ns if run.last_checkpoint.exists() else 0
+def _saved(run: Run) -> tuple[int, ...]:
+    """What of a run changes with each epoch that is trained."""
+    epochs = run.metrics_file.read_bytes().count(b"\n") if run.metrics_file.exists() else 0
+    return epochs, _changed(run.last_checkpoint), _changed(run.best_checkpoint)
+
+
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _how_to_go_on(run: Run, in_sweep: bool) -> str:

@@ -3,14 +3,16 @@
 import copy
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+import cifar_lab
 from cifar_lab.data.datamodule import InMemoryDataModule
 from cifar_lab.machine import ranks
 from cifar_lab.machine.exit_codes import UsageError
@@ -19,13 +21,19 @@ from cifar_lab.train.classifier import Classifier
 
 _PARTS = ("model", "loss", "optimizer", "scheduler")
 _IMAGES = 2
-_SHARED = ("torch", "lightning", "cifar_lab", "hydra")  # packages whose lines tell a user nothing
+# Folders of packages whose lines tell a user nothing.
+_LIBRARIES = tuple(str(Path(str(package.__file__)).parent) for package in (torch, lightning, cifar_lab))
 
 
-def rehearse(config: Mapping[str, Any], classifier: Classifier, datamodule: InMemoryDataModule) -> None:
+class _PartError(Exception):
+    """A part raised something."""
+
+
+def rehearse(config: Mapping[str, Any], classifier: Classifier, datamodule: InMemoryDataModule, device: str) -> None:
     """Take a step on copies of network and loss, on the CPU; leaves weights and random states as they are.
 
-    A network that cannot be copied is not rehearsed.
+    A network that cannot be copied is not rehearsed. Of a run on another device only what the parts return is refused,
+    as they may need that device.
 
     Raises:
         ValueError: In one line that names the part, what it must take and return, and what it did.
@@ -33,29 +41,47 @@ def rehearse(config: Mapping[str, Any], classifier: Classifier, datamodule: InMe
     names = {part: f"{part}._target_={config[part].get('_target_')}" for part in _PARTS}
     if datamodule.size("train") < _IMAGES:
         raise UsageError("one training image is too few; give more")
-    images, labels = datamodule.training_images(_IMAGES), torch.arange(_IMAGES) % len(datamodule.classes)
-    with isolate_rng(), torch.enable_grad():
+    with isolate_rng(include_cuda=False), torch.enable_grad():
         try:
             model, loss = copy.deepcopy(classifier.model).train(), copy.deepcopy(classifier.loss)
-        except RuntimeError:
+        except Exception:
             return
-        with _of(names["model"], "it must map images (N, 3, 32, 32) to logits (N, classes)"):
-            logits = model(images.to(memory_format=classifier.memory_format))
-        _check_logits(logits, (len(images), len(datamodule.classes)), names["model"])
-        with _of(names["loss"], "it must take logits (N, classes) and labels (N,)"):
-            value = loss(logits, labels)
-        _check_loss(value, names["loss"])
-        trained = [weight for weight in model.parameters() if weight.requires_grad]
-        if not trained or not value.requires_grad:
-            raise UsageError(f"{names['model']}: no weight trains; leave one that is not frozen")
-        with _of(names["optimizer"], "it must take the network's parameters"):
-            optimizer, _ = make_optimizer(classifier.optimizer_factory, model, allow_fused=False)
-        if classifier.scheduler_options is not None:
-            with _of(names["scheduler"], "it must take the optimizer"):
-                make_scheduler(classifier.scheduler_options["scheduler"], optimizer)
+        try:
+            _step(names, classifier, datamodule, model, loss)
+        except _PartError as error:
+            if device == "cpu":
+                raise UsageError(str(error)) from error
+
+
+def _step(
+    names: Mapping[str, str],
+    classifier: Classifier,
+    datamodule: InMemoryDataModule,
+    model: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    classes = len(datamodule.classes)
+    with _of(names["model"], "it must map images (N, 3, 32, 32) to logits (N, classes)"):
+        try:
+            logits = model(datamodule.training_images(_IMAGES).to(memory_format=classifier.memory_format))
+        except Exception:  # some take whole batches alone
+            batch = datamodule.training_images(datamodule.batch_size)
+            logits = model(batch.to(memory_format=classifier.memory_format))
+    count = len(logits) if isinstance(logits, Tensor) and logits.ndim and len(logits) > _IMAGES else _IMAGES
+    _check_logits(logits, (count, classes), names["model"])
+    with _of(names["loss"], "it must take logits (N, classes) and labels (N,)"):
+        value = loss(logits, torch.arange(count) % classes)
+    _check_loss(value, names["loss"])
+    if not value.requires_grad:
+        raise UsageError(f"{names['model']}: no weight trains; leave one that is not frozen")
+    with _of(names["optimizer"], "it must take the network's parameters"):
+        optimizer, _ = make_optimizer(classifier.optimizer_factory, model)
+    if classifier.scheduler_options is not None:
+        with _of(names["scheduler"], "it must take the optimizer"):
+            make_scheduler(classifier.scheduler_options["scheduler"], optimizer)
+    with _of(names["optimizer"], "its step failed"):
         value.backward()
-        with _of(names["optimizer"], "its step failed"):
-            optimizer.step(_closure(value))
+        optimizer.step(_closure(value))
 
 
 def drop_single_image(model: nn.Module, datamodule: InMemoryDataModule) -> None:
@@ -63,15 +89,14 @@ def drop_single_image(model: nn.Module, datamodule: InMemoryDataModule) -> None:
     is_single = datamodule.size("train") % datamodule.batch_size == 1 < datamodule.batch_size
     if not is_single or datamodule.drop_last:
         return
-    try:
-        with isolate_rng(), torch.no_grad():
-            copy.deepcopy(model).train()(datamodule.training_images(1))
-    except ValueError:
-        datamodule.drop_last = True
-        if ranks.rank() == 0:
-            print("note: an epoch's last batch has one image, too few for BatchNorm; it is left out", flush=True)
-    except RuntimeError:  # the rehearsal says why
-        return
+    with isolate_rng(include_cuda=False), torch.no_grad(), suppress(Exception):  # the rehearsal says why
+        copied = copy.deepcopy(model).train()
+        try:
+            copied(datamodule.training_images(1))
+        except ValueError:
+            datamodule.drop_last = True
+            if ranks.rank() == 0:
+                print("note: an epoch's last batch has one image, too few for BatchNorm; it is left out", flush=True)
 
 
 def _closure(value: Tensor) -> Callable[[], float]:
@@ -96,12 +121,12 @@ def _check_loss(value: Any, name: str) -> None:
 
 @contextmanager
 def _of(name: str, what: str) -> Iterator[None]:
-    """Raise `UsageError` for what a part raises: its name, what is expected of it, what it says, and in which line."""
+    """Raise `_PartError` for what a part raises: its name, what is expected of it, what it says, and in which line."""
     try:
         yield
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)[1:]
-        own = [frame for frame in frames if not set(_SHARED) & set(Path(frame.filename).parts)]
+        own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]
         where = f", in {own[-1].filename}:{own[-1].lineno}" if own else ""
         message = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"{name}: {what}; {message}{where}") from error
+        raise _PartError(f"{name}: {what}; {message}{where}") from error

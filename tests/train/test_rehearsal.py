@@ -5,11 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from cifar_lab.config import build, checked
+from cifar_lab.machine import hardware
+from cifar_lab.train.assembly import make_classifier
+from cifar_lab.train.rehearsal import rehearse
 from tests.conftest import TINY, Lab, refusal
 
 WORDS = [word for word in TINY if not word.startswith("model.")]
 SOURCE = """
+import threading
+
 import torch
 from torch import nn
 
@@ -58,6 +65,23 @@ class Normalised(Linear):
         return self.norm(super().forward(images))
 
 
+class Locked(Linear):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+class Parts(Linear):
+    def forward(self, images):
+        logits = super().forward(images)
+        return logits.unflatten(0, (-1, 3)).flatten(0, 1) if self.training else logits
+
+
+class Elsewhere(Linear):
+    def forward(self, images):
+        raise RuntimeError("only on a GPU")
+
+
 class OfEach(nn.Module):
     def forward(self, logits, labels):
         return nn.functional.cross_entropy(logits, labels, reduction="none")
@@ -74,7 +98,7 @@ class OfOne(nn.Module):
     [
         ("model", "_target_: own_lab.Pair", ("own_lab.Pair", "tuple", "logits (N, classes)")),
         ("model", "_target_: own_lab.Features", ("own_lab.Features", "(2, 3072)", "(2, 10)")),
-        ("model", "_target_: own_lab.Short", ("own_lab.Short", "(N, 3, 32, 32)", "own_lab.py:12")),
+        ("model", "_target_: own_lab.Short", ("own_lab.Short", "(N, 3, 32, 32)", "own_lab.py:14")),
         ("model", "_target_: own_lab.Frozen", ("own_lab.Frozen", "no weight trains")),
         ("model", "_target_: own_lab.Linear\nfeature: 3072", ("feature",)),
         ("loss", "_target_: own_lab.OfEach", ("own_lab.OfEach", "(2,)", "mean")),
@@ -128,7 +152,10 @@ def test_settings_that_leave_nothing_to_train_are_named(lab: Lab, words: list[st
         ),
         ([], ("model", "_target_: own_lab.Lazy"), ""),
         (["model.filters=[4,4,4]"], ("optimizer", "_target_: torch.optim.LBFGS\n_partial_: true\nmax_iter: 2"), ""),
+        ([], ("model", "_target_: own_lab.Locked"), ""),
+        ([], ("model", "_target_: own_lab.Parts"), ""),
         (["scheduler=one_cycle", "scheduler.pct_start=0"], None, ""),
+        (["optimizer.fused=true"], None, ""),
     ],
 )
 def test_what_can_work_does(
@@ -148,3 +175,14 @@ def test_a_rehearsal_changes_no_number(lab: Lab, monkeypatch: pytest.MonkeyPatch
     (one,), (other,) = (Path(name).glob("weights/*.pth") for name in ("with", "without"))
     first, second = (torch.load(path, weights_only=True) for path in (one, other))
     assert all(first[name].equal(second[name]) for name in first)
+
+
+def test_what_may_need_another_device_is_left_to_the_run(outside: Callable[..., tuple[str, ...]]) -> None:
+    config = OmegaConf.create(
+        checked([*WORDS, *outside("own_lab", SOURCE, "model", "_target_: own_lab.Elsewhere")]).composition
+    )
+    datamodule = build(config.data)
+    classifier = make_classifier(config, datamodule, hardware.choose("cpu"))
+    rehearse(config, classifier, datamodule, "cuda")
+    with pytest.raises(ValueError, match="only on a GPU"):
+        rehearse(config, classifier, datamodule, "cpu")
