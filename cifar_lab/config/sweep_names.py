@@ -14,6 +14,8 @@ from cifar_lab.runs.fingerprints import digest, settings, value_of, with_value
 _MAX_BYTES = 255  # of a file's name
 _LONGEST = 100  # characters of a name, of which the shared words are cut first
 _LEAST_OF_SHARED = 40
+# Seeds share a table, and a name does not tell where images lie.
+_UNNAMED = ("seed", "data.root", "data.verify")
 _PARTLY_HASHED = ("trainer", "callbacks")
 
 
@@ -28,7 +30,7 @@ class SweepName:
 
     def __init__(self, axes: Iterable[str], fixed: Iterable[str], is_study: bool) -> None:
         self.axes = "" if is_study else "-".join(axes)
-        self.fixed = [key for key in fixed if not key.startswith("hydra") and key != "seed"]  # seeds share a table
+        self.fixed = [key for key in fixed if not key.startswith("hydra") and key not in _UNNAMED]
         self.shared: dict[str, str] = {}  # the shared words that change numbers, by key
 
     def look(self, job: DictConfig, plain: dict[str, Any], loader: Loader) -> None:

@@ -51,3 +51,9 @@ def test_a_long_name_is_cut_and_a_typed_one_is_not_changed() -> None:
     assert plan.sweep_folder is not None and len(plan.sweep_folder.name) < 160
     typed = checked(["-m", SHARED, "seed=0,1", "epochs=1", "name=mine"])
     assert (typed.sweep_folder, typed.former) == (Path("outputs/mine"), ())
+
+
+def test_a_name_does_not_tell_where_images_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cifar_lab.data.files.find", lambda root: root)
+    plan = checked(["-m", "loss=ce,mse", "data.root=/own/images", "data.verify=false"])
+    assert plan.sweep_folder == Path("outputs/loss")
