@@ -62,15 +62,15 @@ def _step(
 ) -> None:
     classes = len(datamodule.classes)
     with _of(names["model"], "it must map images (N, 3, 32, 32) to logits (N, classes)"):
+        images = datamodule.training_images(_IMAGES)
         try:
-            logits = model(datamodule.training_images(_IMAGES).to(memory_format=classifier.memory_format))
+            logits = model(images.to(memory_format=classifier.memory_format))
         except Exception:  # some take whole batches alone
-            batch = datamodule.training_images(datamodule.batch_size)
-            logits = model(batch.to(memory_format=classifier.memory_format))
-    count = len(logits) if isinstance(logits, Tensor) and logits.ndim and len(logits) > _IMAGES else _IMAGES
-    _check_logits(logits, (count, classes), names["model"])
+            images = datamodule.training_images(datamodule.batch_size)
+            logits = model(images.to(memory_format=classifier.memory_format))
+    _check_logits(logits, (len(images), classes), names["model"])
     with _of(names["loss"], "it must take logits (N, classes) and labels (N,)"):
-        value = loss(logits, torch.arange(count) % classes)
+        value = loss(logits, torch.arange(len(images)) % classes)
     _check_loss(value, names["loss"])
     if not value.requires_grad:
         raise UsageError(f"{names['model']}: no weight trains; leave one that is not frozen")
