@@ -1,6 +1,7 @@
 """The checks of one composition, and of the options that it is made of."""
 
 import inspect
+import itertools
 import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from hydra.core.override_parser.types import Override
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab.config import checks, combinations, naming, schema, targets
+from cifar_lab.config import checks, combinations, naming, paths, schema, targets
 from cifar_lab.config.axes import values
 from cifar_lab.config.command_line import composing
 from cifar_lab.config.precedence import Loader
@@ -22,7 +23,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import leaves
 
 _GLOBAL = ("experiment", "study", "search")  # groups without an option by default, whose files set other groups' keys
-# What a component is called with later, and Lightning's part of a schedule.
+# Keys without which an option cannot be made: torch gets its other arguments later, Lightning its part of a schedule.
 _NEEDED = {
     "optimizer": {"_partial_": "true"},
     "scheduler": {"_partial_": "true", "lightning": "{interval: epoch, frequency: 1}"},
@@ -43,12 +44,12 @@ def check_options(override: Override, loader: Loader, search: list[str]) -> None
             nearest = "none" if option == "null" else option
             there = f"there are {', '.join(options)}{checks.did_you_mean(nearest, options)}"
             raise UsageError(f"{group}={option} does not exist; {there}")
-        for folder in re.findall(r"'file://(.+)'", " ".join(search)):
-            _check_file(Path(folder) / group / f"{option}.yaml", group)
+        for source in itertools.chain(*map(paths.value_of, search)):
+            _check_file(Path(source.removeprefix("file://")) / group / f"{option}.yaml", group)
 
 
 def _check_file(path: Path, group: str) -> None:
-    """Raise `UsageError` for a user's file that is no option; one that does not exist is none of the user's."""
+    """Raise `UsageError` for a user's option file that is damaged. The option is ours if the file does not exist."""
     if not path.is_file():
         return
     try:

@@ -365,8 +365,9 @@ def test_a_misspelt_key_in_the_users_own_file_is_named(
 def test_a_users_file_that_is_no_option_is_named_with_the_mend(
     lab: Lab, tmp_path: Path, group: str, text: bytes, facts: tuple[str, ...]
 ) -> None:
-    _write(tmp_path / "conf" / group / "mine.yaml", "").write_bytes(text)
-    line = refusal(lab("--config-dir", str(tmp_path / "conf"), f"{group}=mine", *TINY))
+    folder = tmp_path / "o'brien's, conf"  # a name that Hydra's grammar quotes
+    _write(folder / group / "mine.yaml", "").write_bytes(text)
+    line = refusal(lab("--config-dir", str(folder), f"{group}=mine", *TINY))
     assert all(fact in line for fact in facts), line
 
 
