@@ -15,7 +15,7 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-# What libraries remark on caches, CUDA_HOME and Slurm, which no user has to act on, reaches no terminal.
+# Silence remarks of libraries on caches, CUDA_HOME and Slurm, on which no user has to act.
 for _name in ("matplotlib", "torch.utils.cpp_extension"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message="The `srun` command is available")
