@@ -8,8 +8,6 @@ changed.
 
 import copy
 import warnings
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import hydra._internal.hydra as hydra_internals
@@ -31,12 +29,15 @@ class Loader(ConfigLoaderImpl):
     axes: Any  # what its study varies, as the file has it; empty without one
     space: Any  # what its search varies, likewise
     _named: dict[str, str]
-    _make_before_values: Callable[[], DictConfig] = staticmethod(lambda: DictConfig({}))
+    _before_values: DictConfig | None = DictConfig({})
+    _options: tuple[list[Any], Any]  # what `before_values` is composed from, where that is left to the first who asks
 
     @property
     def before_values(self) -> DictConfig:
         """The last composition without experiments, studies and typed values: the options' own keys and kinds."""
-        return self._make_before_values()
+        if self._before_values is None:
+            self._before_values = super()._compose_config_from_defaults_list(*self._options)
+        return self._before_values
 
     def list_groups(self, parent_name: str) -> list[str]:
         """Groups whose options may be chosen; what options of a group have in common, `base`, is no choice."""
@@ -52,10 +53,9 @@ class Loader(ConfigLoaderImpl):
         own = copy.deepcopy(composed)  # Hydra sets the typed values in the one that it gets
         self.untyped = OmegaConf.to_container(own, resolve=False)
         if len(options) == len(defaults):
-            self._make_before_values = lambda: own
+            self._before_values = own
         else:
-            compose = super()._compose_config_from_defaults_list
-            self._make_before_values = cache(lambda: compose(options, repo))
+            self._before_values, self._options = None, (options, repo)
             composed = copy.deepcopy(composed)  # composing again would write into it
         return composed
 

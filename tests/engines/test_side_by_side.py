@@ -91,9 +91,11 @@ def in_this_process(joblib: None, monkeypatch: pytest.MonkeyPatch) -> None:
             assert (n_jobs, backend) == (2, "loky")
 
         def __call__(self, jobs: Iterable[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
-            return [function(*arguments, **options) for function, arguments, options in jobs]
+            sent = [cloudpickle.loads(cloudpickle.dumps(job)) for job in jobs]
+            return [function(*arguments, **options) for function, arguments, options in sent]
 
     from hydra_plugins.hydra_joblib_launcher import _core
+    from joblib.externals import cloudpickle
 
     monkeypatch.setattr(_core, "Parallel", Parallel)
     monkeypatch.setattr(handover, "stopped", threading.Event())
@@ -113,6 +115,12 @@ def test_what_became_of_jobs_side_by_side_is_told_by_their_folders(lab: Lab) -> 
     assert (finished.state(), diverged.state()) == ("finished", "diverged")
     names(outcome.stderr.splitlines()[-1], diverged.folder, diverged.status()["error"])
     assert (finished.folder.parent / "table.md").exists()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_study_of_an_experiment_runs_side_by_side(lab: Lab) -> None:
+    outcome = lab(*PLAIN, "study=batch_norm", "experiment=best_cnn", "epochs=1", "seed=0", "jobs_per_device=2")
+    assert (outcome.code, len(outcome.runs)) == (0, 2), outcome.stderr
 
 
 @pytest.mark.usefixtures("in_this_process")
