@@ -197,7 +197,8 @@ class _Check:
         notes = []
         for group in dict.fromkeys(key.partition(".")[0] for key in loader.dropped):
             keys = [key for key in loader.dropped if key.startswith(f"{group}.")]
-            whose = f"the {loader.dropped[keys[0]]}'s, whose {' and '.join(keys)} fall away"
+            fall = "falls" if len(keys) == 1 else "fall"
+            whose = f"the {loader.dropped[keys[0]]}'s, whose {' and '.join(keys)} {fall} away"
             notes.append(f"{group}={loader.choices[group]} replaces {whose}")
         notes += [*targets.moved(plain), *combinations.notes(plain)]
         self.notes += [note for note in notes if note not in self.notes]

@@ -41,7 +41,8 @@ def bases(runs: Sequence[Record]) -> list[Base]:
     """The experiments of runs, those with runs of their own or of studies, each with the report's conclusions.
 
     An arm of a study counts with the settings that most of its finished runs have, its rates for example; all those
-    runs have the experiment's own protocol. The verdicts are those of `evidence.RULE`, within one experiment.
+    runs have the experiment's own protocol. Where the study has no such arm, runs of the experiment without a study
+    are the arm, those as it stands too. The verdicts are those of `evidence.RULE`, within one experiment.
     """
     by_name: dict[str, list[Record]] = {}
     for run in runs:
@@ -50,12 +51,9 @@ def bases(runs: Sequence[Record]) -> list[Base]:
     for name, of_base in sorted(by_name.items()):
         own = [run for run in of_base if run.is_finished and not run.options.get("study") and not typed(run) - _RUN]
         studied = tuple(run for run in of_base if run.options.get("study"))
-        told = [_claim(name, studied, *conclusion) for conclusion in _CONCLUSIONS]
-        found.append(
-            Base(
-                name, tuple(sorted(own, key=lambda run: run.seed or 0)), studied, tuple(judged(told)) if studied else ()
-            )
-        )
+        is_varied = any(run.options.get("study") or typed(run) - _RUN for run in of_base)
+        told = [_claim(name, of_base, *conclusion) for conclusion in _CONCLUSIONS] if is_varied else []
+        found.append(Base(name, tuple(sorted(own, key=lambda run: run.seed or 0)), studied, tuple(judged(told))))
     return found
 
 
@@ -84,14 +82,15 @@ def _claim(base: str, runs: Sequence[Record], words: str, study: str, pair: tupl
 
 def _arm(runs: Sequence[Record], study: str, axis: str, value: str) -> list[Record]:
     """The ended runs of one value of a study's axis, with the rates that most of them have."""
-    ended = [
+    fitting = [
         run
         for run in runs
         if run.has_ended
-        and run.options.get("study") == study
         and str(run.options.get(axis, run.settings.get(axis))).lower() == value
         and all(key in {*_RUN, axis} or key.startswith(_RATES) for key in typed(run))
     ]
+    of_study = [run for run in fitting if run.options.get("study") == study]
+    ended = of_study or [run for run in fitting if not run.options.get("study")]
     most = Counter(_rates(run) for run in ended).most_common(1)
     return [run for run in ended if _rates(run) == most[0][0]]
 

@@ -43,7 +43,7 @@ class Picture:
 
 
 def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
-    """The curves of a table's runs under each protocol, and a confusion matrix for each row.
+    """The curves of a table's runs under each protocol, and a confusion matrix for each row of full length.
 
     The names of the files begin with `name`, and the captions with `title`.
     """
@@ -55,7 +55,7 @@ def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
         for entry in section.entries
         for run in [run for protocol in PROTOCOLS for run in entry.finished(protocol)][:1]
     }
-    if tested:
+    if tested and section.is_full:
         words = f"{title}: confusion matrices of the chosen epoch, percent of the true class"
         counts = {label: np.array(result["confusion_matrix"]) for label, result in tested.items()}
         classes = next(iter(tested.values()))["classes"]

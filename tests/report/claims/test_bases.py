@@ -64,6 +64,17 @@ def test_a_conclusion_is_decided_by_its_arms_over_seeds() -> None:
     assert turned["Label smoothing is above cross-entropy"] == "contradicted"
 
 
+def test_where_a_study_lacks_an_arm_the_experiments_own_runs_are_it() -> None:
+    others = _of_losses({loss: mean for loss, mean in MEANS.items() if loss != "ce"})
+    own = [_run(MEANS["ce"] + off, seed, study=None) for seed, off in enumerate(AROUND)]
+    apart = [_run(0.5, seed, "augment=none", study=None, augment="none") for seed in range(5)]
+    whole = _verdicts(_only(_of_losses(MEANS)))
+    assert _verdicts(_only([*others, *own, *apart])) == _verdicts(_only([*_of_losses(MEANS), *own])) == whole
+    unstudied = [_run(mean, 0, f"loss={loss}", study=None, loss=loss) for loss, mean in MEANS.items()]
+    assert _verdicts(_only(unstudied))["MSE is above cross-entropy"] == "untested"
+    assert not _only(own).claims
+
+
 def test_the_interval_is_welchs_and_the_effect_size_cohens() -> None:
     first, second = MEANS["label_smoothing"] + AROUND, MEANS["ce"] + AROUND
     low, high = (100 * bound for bound in ttest_ind(first, second, equal_var=False).confidence_interval())
