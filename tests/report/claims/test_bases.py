@@ -71,7 +71,7 @@ def test_where_a_study_lacks_an_arm_the_experiments_own_runs_are_it() -> None:
     whole = _verdicts(_only(_of_losses(MEANS)))
     assert _verdicts(_only([*others, *own, *apart])) == _verdicts(_only([*_of_losses(MEANS), *own])) == whole
     unstudied = [_run(mean, 0, f"loss={loss}", study=None, loss=loss) for loss, mean in MEANS.items()]
-    assert _verdicts(_only(unstudied))["MSE is above cross-entropy"] == "untested"
+    assert _verdicts(_only(unstudied))["MSE is above cross-entropy"] == "inconclusive"
     assert not _only(own).claims
 
 
