@@ -15,12 +15,12 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from cifar_lab.config import studies
 from cifar_lab.config.axes import around, values
-from cifar_lab.config.command_line import composing, parsed, refusing, search_path
+from cifar_lab.config.command_line import composing, parsed, parsed_words, refusing, search_path
 from cifar_lab.config.composition import check_options
 from cifar_lab.config.naming import key_of
 from cifar_lab.config.paths import as_typed, quoted
 from cifar_lab.config.precedence import Loader
-from cifar_lab.config.preflight import parsed_words, plan_of
+from cifar_lab.config.preflight import plan_of
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import settings
 from cifar_lab.runs.labels import holds_out
