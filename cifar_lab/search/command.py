@@ -22,6 +22,7 @@ from cifar_lab.search.storage import SearchFolder, check_installed
 from cifar_lab.search.trials import Strategy, Trial, TrialRecord, Trials, best_of
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.output import check_writable
+from cifar_lab.terminal.process import UNWRITABLE
 
 _LOOK_AGAIN_SECONDS = 1.0
 
@@ -172,4 +173,4 @@ def _ended(records: Sequence[TrialRecord]) -> int:
 
 def main() -> None:
     """The command line."""
-    run_command(search, trains=True)
+    run_command(search, loses=UNWRITABLE)
