@@ -107,7 +107,7 @@ def _predictions(run: Run, record: Record, said: Said) -> tuple[np.ndarray, np.n
 
 def main() -> None:
     """The command line."""
-    run_command(compare)
+    run_command(compare, loses=())
 
 
 if __name__ == "__main__":

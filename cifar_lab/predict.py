@@ -100,7 +100,7 @@ def _write_table(predictions: Iterable[Prediction]) -> None:
 
 def main() -> None:
     """The command line."""
-    run_command(predict)
+    run_command(predict, loses=())
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from cifar_lab.report.published import Row, Scale, tables
 from cifar_lab.runs import Archive, find_runs
 from cifar_lab.runs.fingerprints import fingerprint, train_size
 from cifar_lab.terminal.command import run_command
+from cifar_lab.terminal.process import UNWRITABLE
 
 if TYPE_CHECKING:
     from cifar_lab.train.cost import Speed
@@ -233,7 +234,7 @@ def _trained(one: Planned) -> RunFailedError | None:
 
 def main() -> None:
     """The command line."""
-    run_command(reproduce, trains=True)
+    run_command(reproduce, loses=UNWRITABLE)
 
 
 if __name__ == "__main__":

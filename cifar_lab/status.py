@@ -99,7 +99,7 @@ def _age(seconds: float | None) -> str:
 
 def main() -> None:
     """The command line."""
-    run_command(status)
+    run_command(status, loses=())
 
 
 if __name__ == "__main__":

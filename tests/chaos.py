@@ -7,7 +7,6 @@ its own. Nothing may be left over, and every number must be that of an undisturb
 import itertools
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from cifar_lab.table import compare_folders
 from tests.comparison import differences, sweep_differences
 from tests.conftest import TINY
 from tests.faults import Ended, Fault, command
+from tests.told import named
 
 ENTER = ("unshare", "--user", "--map-root-user", "--mount")
 HOW = ("kill", "bytes", "inodes")
@@ -115,8 +115,7 @@ def faults_of(found: Ended, how: str) -> set[str]:
 def told(output: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
     """The command that the last line names, else the same again."""
     *_, last = ["", *output.splitlines()]
-    found = re.search(r"free some space, then (resume=.*) goes on$", last)
-    return tuple(shlex.split(found[1])) if found else arguments
+    return tuple(named(last, arguments)) if re.search(r"(;|then) (resume=|its own command)", last) else arguments
 
 
 def tried(place: Path, arguments: tuple[str, ...], before: Path, at: int, how: str, whole: Path) -> set[str]:

@@ -1,7 +1,6 @@
 """Damaged files of a run: what can be computed again is, after a note; the rest is one line and a way out."""
 
 import json
-import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from cifar_lab.train.attempt import checkpoint_of
 from tests.comparison import differences
 from tests.conftest import Lab, Train, names, refusal
 from tests.kinds_of_runs import FINISHED
+from tests.told import obeyed
 
 WORDS = (*FINISHED, "hydra.run.dir=run")
 
@@ -98,9 +98,7 @@ def test_a_run_that_cannot_go_on_is_trained_again_by_the_words_that_its_refusal_
 ) -> None:
     _cut(stopped.steps_file)
     line = refusal(lab("resume=run"), "steps.npz")
-    named = [word for word in shlex.split(line) if word.startswith(("hydra.run.dir=", "retrain="))]
-    outcome = lab(*FINISHED, *named)
-    assert outcome.code == 0, outcome.stderr
+    obeyed(lab, line, FINISHED)
     (aside,) = Path("replaced").iterdir()
     assert Run(aside).status()["state"] == "interrupted"
 
@@ -111,7 +109,7 @@ def test_a_finished_run_whose_configuration_is_damaged_says_how_to_train_it_agai
 ) -> None:
     run = trained(*FINISHED)
     (run.folder / ".hydra" / name).write_text("[")
-    refusal(lab("resume=run"), f"resume=run: run/.hydra/{name} cannot be read", "resume=auto goes on")
+    refusal(lab("resume=run"), f"resume=run: run/.hydra/{name} cannot be read", "retrain=true trains it again")
     outcome = lab(*WORDS, "resume=auto")
     assert outcome.code == 2
     names(outcome.stderr, f"run/.hydra/{name} cannot be read", "hydra.run.dir=run and retrain=true")

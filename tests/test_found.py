@@ -14,7 +14,7 @@ from cifar_lab.runs import Run
 from cifar_lab.runs.fingerprints import is_looser
 from cifar_lab.status import describe_sweeps
 from cifar_lab.table import compare_folders
-from cifar_lab.train import sweep
+from cifar_lab.train import fitting, sweep
 from cifar_lab.train.attempt import checkpoint_of
 from tests.conftest import Lab, Outcome, holds
 from tests.faults import Fault, armed
@@ -81,6 +81,22 @@ def test_runs_that_finished_under_a_former_default_name_are_found_and_in_the_tab
     (row,) = csv.DictReader(next(Path("outputs").glob("data=*-seed/table.csv")).read_text().splitlines())
     assert row["state"] == "finished" and row["seeds"] == "0 1"
     assert [len(compare_folders([Path("outputs", name)]).rows[0].finished) for name in ("seed", "")] == [1, 2]
+
+
+def test_while_a_sweep_runs_status_knows_the_runs_that_it_found(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[dict[str, int]] = []
+    trained = fitting.trained
+
+    def looking(work: Any) -> dict[str, Any]:
+        states.append(next(one["states"] for one in describe_sweeps([Path("outputs")]) if "=" in one["folder"]))
+        return trained(work)
+
+    words = ("-m", *TINY, "epochs=1")
+    lab(*words, "seed=0", "name=seed")  # as the sweep was called
+    monkeypatch.setattr(fitting, "trained", looking)
+    lab(*words, "seed=0,1")
+    lab(*words, "seed=2,0,1")
+    assert states == [{"finished": 1, "running": 1}, {"running": 1, "finished": 2}]
 
 
 def test_words_that_change_no_number_find_a_single_run_and_continue_it(lab: Lab) -> None:

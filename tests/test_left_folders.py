@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import re
-import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -126,15 +124,6 @@ def test_a_folder_without_room_for_a_lock_is_one_line(lab: Lab, monkeypatch: pyt
     assert outcome.code == 1
     names(outcome.stderr.splitlines()[-1], "run.lock", "free some space, then give the same command again")
     assert "bug" not in outcome.stderr
-
-
-def test_the_command_that_a_full_disk_names_is_one_that_a_shell_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "test_step", full)
-        outcome = lab(*FINISHED, "epochs=1", "hydra.run.dir='a (run)'")
-    found = re.search("free some space, then (resume=.*) goes on$", outcome.stderr)
-    assert found is not None, outcome.stderr
-    assert lab(*shlex.split(found[1])).code == 0
 
 
 @pytest.mark.parametrize("moved", [True, False])

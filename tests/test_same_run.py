@@ -38,6 +38,8 @@ def test_another_interrupted_run_is_not_continued(lab: Lab) -> None:
     with armed(Fault("epoch", 1, signal.SIGTERM)):
         assert lab(*AUTO).code == 143
     refusal(lab(*AUTO, "seed=1"), "x holds another run", "seed")
+    refusal(lab(*PLAIN, "hydra.run.dir=x", "seed=1"), "x holds another run", "seed (0.0 in the run, 1.0 typed)")
+    assert Run("x").last_checkpoint.exists()
     assert lab(*AUTO).code == 0
     assert Run("x").result()["seed"] == 0
 

@@ -12,6 +12,7 @@ from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.output import check_writable
+from cifar_lab.terminal.process import UNWRITABLE
 
 if TYPE_CHECKING:
     from cifar_lab.benchmark.comparison import Comparison
@@ -137,4 +138,4 @@ def _write(results: dict[str, Any], folder: Path) -> None:
 
 def main() -> None:
     """The command line."""
-    run_command(benchmark, trains=True)
+    run_command(benchmark, loses=UNWRITABLE)

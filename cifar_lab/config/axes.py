@@ -1,13 +1,12 @@
-"""The values that a command line gives each key, the jobs of a sweep over them, and which contradict each other."""
+"""The values that a command line gives each key, the jobs of a sweep over them, and those that a check may refuse."""
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import Override, RangeSweep
 
-from cifar_lab.config import combinations
 from cifar_lab.machine.exit_codes import UsageError
 
 _Change = list[tuple[tuple[str, ...], Any]]
@@ -59,34 +58,35 @@ def around(axes: Sequence[Sequence[str]]) -> Iterator[list[str]]:
             yield [*first[:number], line, *first[number + 1 :]]
 
 
-def contradictions(
-    axes: Sequence[Sequence[str]], plain: Mapping[tuple[str, ...], dict[str, Any]]
+def suspects(
+    axes: Sequence[Sequence[str]], composed: Mapping[tuple[str, ...], dict[str, Any]], check: Callable[[Any], object]
 ) -> Iterator[list[str]]:
-    """The jobs that differ from the first along two axes, and whose settings make no sense together.
+    """The jobs that differ from the first along two axes or more, and that `check` refuses.
 
-    Each value's changes to the first job are taken from the job that differs in that value alone, and both values'
-    changes are applied together. Composing may give something else if one option replaces what the other sets, so the
-    caller composes the pairs that are yielded.
+    Each value's changes to the first job are taken from the job that differs in that value alone, and a job's changes
+    are applied together. Composing may give something else, where an option replaces what another sets, so the caller
+    composes the jobs that are yielded. Of seeds, which nothing else depends on, the first stands for all.
 
     Args:
         axes: The words of each axis.
-        plain: What the first job and its neighbours along one axis compose, by their words.
+        composed: The first job and its neighbours along one axis, by their words, in plain values.
+        check: Is given a job in the same form, and raises for one that makes no sense.
     """
     first = [axis[0] for axis in axes]
-    base = plain[tuple(first)]
-
-    def changed(number: int, word: str) -> _Change:
-        return _changes(base, plain.get((*first[:number], word, *first[number + 1 :]), base))
-
-    changes = [{word: changed(number, word) for word in dict.fromkeys(axis[1:])} for number, axis in enumerate(axes)]
-    for (one, of_one), (other, of_other) in itertools.combinations(enumerate(changes), 2):
-        for (word, change), (another, further) in itertools.product(of_one.items(), of_other.items()):
-            try:
-                combinations.check_together(_applied(base, [*change, *further]))
-            except ValueError:
-                words = list(first)
-                words[one], words[other] = word, another
-                yield words
+    base = composed[tuple(first)]
+    changes = [
+        {word: _changes(base, composed[*first[:number], word, *first[number + 1 :]]) for word in axis}
+        for number, axis in enumerate(axes)
+    ]
+    varied = [axis[:1] if axis[0].partition("=")[0].endswith("seed") else list(dict.fromkeys(axis)) for axis in axes]
+    for words in itertools.product(*varied):
+        if words in composed:
+            continue
+        together = [change for number, word in enumerate(words) for change in changes[number][word]]
+        try:
+            check(_applied(base, together))
+        except Exception:  # what composing would not give may raise anything
+            yield list(words)
 
 
 def _changes(before: Any, after: Any, path: tuple[str, ...] = ()) -> _Change:
@@ -98,18 +98,19 @@ def _changes(before: Any, after: Any, path: tuple[str, ...] = ()) -> _Change:
     return found
 
 
-def _applied(base: Mapping[str, Any], changes: _Change) -> dict[str, Any]:
-    config = dict(base)
-    for group in {path[0] for path, _ in changes}:
-        config[group] = copy.deepcopy(base.get(group))
+def _applied(base: dict[str, Any], changes: _Change) -> dict[str, Any]:
+    """A copy with the changes, in which only what they touch is copied."""
+    config, copied = dict(base), set[tuple[str, ...]]()
     for path, value in changes:
         node: Any = config
-        for key in path[:-1]:
-            if not isinstance(node.get(key), dict):  # the other change has replaced the group
-                node[key] = {}
+        for depth, key in enumerate(path[:-1], start=1):
+            if path[:depth] not in copied:
+                below = node.get(key)
+                node[key] = dict(below) if isinstance(below, dict) else {}  # else another change has replaced it
+                copied.add(path[:depth])
             node = node[key]
         if value is _GONE:
             node.pop(path[-1], None)
         else:
-            node[path[-1]] = value
+            node[path[-1]] = copy.deepcopy(value)
     return config

@@ -121,7 +121,8 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     siblings = [
         other for other in known if other.rpartition(".")[0] == group and not other.endswith(("_", "lightning"))
     ]
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    settable = [other for other in known if not other.endswith("_")]
+    nearest = difflib.get_close_matches(key, settable, n=1, cutoff=0.75)
     if not nearest and not group:  # perhaps a setting without its group
         last_names = {other.rpartition(".")[2]: other for other in reversed(known)}
         nearest = [last_names[close] for close in difflib.get_close_matches(name, last_names, n=1, cutoff=0.75)]

@@ -15,6 +15,7 @@ _SCALED_PRECISIONS = ("16-mixed", 16)
 _LENGTHS = {"T_max", "T_0", "step_size", "total_iters", "total_steps"}
 _METRICS = ("val/loss", "val/acc", "train/loss", "train/acc", "train/objective", "train/lr")  # of every epoch
 _OURS = ("cifar_lab.", "lightning.")
+_THREE = {"cifar_lab.models.CNN": "filters", "cifar_lab.models.SpeedCNN": "widths"}
 _SIDE = 32  # of an image, in pixels
 _LARGE_RATIO = 10  # of averaging.lr to optimizer.lr
 
@@ -24,6 +25,7 @@ def check_together(config: Mapping[str, Any]) -> None:
     if config["retrain"] and config["resume"] not in (None, "auto"):
         raise UsageError("retrain=true trains from the start, and resume= continues a run; leave one of them out")
     _check_protocol(config)
+    _check_network(config["model"])
     _check_optimizer(config)
     _check_schedule(config["scheduler"], config["epochs"])
     augment = config["augment"]
@@ -80,6 +82,19 @@ def _check_protocol(config: Mapping[str, Any]) -> None:
         told = f"protocol.name={protocol['name']} protocol.val_fraction={protocol['val_fraction']}"
         share = config["data"].get("val_fraction", protocol["val_fraction"])
         raise UsageError(f"{told} data.val_fraction={share} contradict each other; set protocol alone")
+
+
+def _check_network(model: Mapping[str, Any]) -> None:
+    """Lists that one of our networks takes of one length alone, or as long as another."""
+    target = str(model.get("_target_"))
+    key = _THREE.get(target)
+    if key and len(model[key]) != 3:
+        raise UsageError(f"model.{key}={model[key]}: this network takes three, as it halves the image three times")
+    if target == "cifar_lab.models.VGG" and not (1 <= len(model["stages"]) <= 5 and all(model["stages"])):
+        raise UsageError(f"model.stages={model['stages']}: it takes one to five, each with a convolution or more")
+    if target == "cifar_lab.models.ResNet" and (not model["blocks"] or len(model["blocks"]) != len(model["widths"])):
+        told = f"model.blocks={model['blocks']} model.widths={model['widths']}"
+        raise UsageError(f"{told}: both take one number a stage; give as many of each")
 
 
 def _check_optimizer(config: Mapping[str, Any]) -> None:

@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -19,6 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar_lab.config import launchers, naming, paths, resume, schema
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine.exit_codes import UsageError
+
+_MAX_INTERPOLATIONS = 20  # each may repeat others, so that what they stand for grows exponentially with their number
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,17 @@ def parsed(arguments: Sequence[str]) -> CommandLine:
     given = arguments if resumed is None else resume.full_command(arguments, resumed)
     flags = parser.parse_intermixed_args(given)
     return CommandLine(flags, tuple(flags.overrides), typed, resumed, parser)
+
+
+def parsed_words(words: Sequence[str], loader: Loader) -> list[Override]:
+    """Parse words of a command line; raise `UsageError` if that cannot be done."""
+    if sum(word.count("${") for word in words) > _MAX_INTERPOLATIONS:
+        raise UsageError(f"a command line takes {_MAX_INTERPOLATIONS} interpolations, ${{...}}, at most")
+    try:
+        with refusing():
+            return OverridesParser.create(config_loader=loader).parse_overrides(list(words))
+    except HydraException as error:
+        raise UsageError(" ".join(str(error).split())) from None
 
 
 def search_path(config_dir: str | Path | None) -> list[str]:

@@ -87,13 +87,23 @@ def foreign_groups(config: dict[str, Any]) -> set[str]:
     return {group for group, option in made.items() if not schema.settings_of(group, option["_target_"])}
 
 
-def check(config: dict[str, Any], known: dict[str, Any], foreign: Collection[str] = ()) -> None:
-    """Raise `UsageError` for a composition of plain values; `known` and `foreign` as for `checks.check_values`."""
+def check(config: dict[str, Any], known: dict[str, Any], typed: Collection[str] = ()) -> None:
+    """Raise `UsageError` for a composition of plain values.
+
+    Args:
+        config: The composition.
+        known: As for `checks.check_values`.
+        typed: The keys that the command line sets.
+    """
     checks.check_keys(config, known)
-    checks.check_values(config, known, foreign)
+    checks.check_values(config, known, foreign_groups(config))
     targets.check_targets(config, config["allow"])
     combinations.check_together(config)
-    data = config["data"]
+    combinations.check_typed(config, typed)
+
+
+def check_data(data: dict[str, Any]) -> None:
+    """Raise `UsageError` for images that are not there."""
     if data["_target_"].endswith(".CIFAR10DataModule"):
         look_up = files.resolve if files.may_download(data["root"], data["download"]) else files.find
         look_up(data["root"])

@@ -8,9 +8,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cifar_lab.runs.fingerprints import fingerprint, leaves
+from cifar_lab.runs.fingerprints import fingerprint, leaves, value_of
 
 _MAX_FOLDER_NAME = 100
+_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 def default_name(*, _root_: DictConfig) -> str:
@@ -70,6 +71,31 @@ def plain(config: DictConfig) -> dict[str, Any]:
     if OmegaConf.is_missing(own, "name") or "default_name" in str(name):
         own.name = "unnamed"
     return resolved(own)
+
+
+def with_references(config: DictConfig, values: dict[str, Any]) -> dict[str, Any]:
+    """What is composed, in plain values as `plain` gives, but a reference to another key stays, as `${epochs}`."""
+
+    def referring(source: Any, value: Any) -> Any:
+        if isinstance(source, dict):
+            return {key: referring(source[key], inner) for key, inner in value.items()}
+        return source if isinstance(source, str) and _REFERENCE.fullmatch(source) else value
+
+    sources = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(sources, dict)
+    return {key: referring(sources[key], value) for key, value in values.items()}
+
+
+def without_references(config: dict[str, Any]) -> dict[str, Any]:
+    """What `with_references` gives, in plain values alone."""
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: resolved(value) for key, value in node.items()}
+        reference = _REFERENCE.fullmatch(node) if isinstance(node, str) else None
+        return resolved(value_of(config, reference[1])) if reference else node
+
+    return {key: resolved(value) for key, value in config.items()}
 
 
 def interpolations(config: DictConfig) -> dict[str, str]:

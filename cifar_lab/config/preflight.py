@@ -7,21 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import checks, combinations, composition, launchers, naming, paths, resume, studies, targets
-from cifar_lab.config.axes import around, axes_of, check_jobs, contradictions, ends, values
-from cifar_lab.config.command_line import CommandLine, Plan, PlannedJob, composing, parsed, refusing, search_path
+from cifar_lab.config.axes import around, axes_of, check_jobs, ends, suspects, values
+from cifar_lab.config.command_line import (
+    CommandLine,
+    Plan,
+    PlannedJob,
+    composing,
+    parsed,
+    parsed_words,
+    refusing,
+    search_path,
+)
 from cifar_lab.config.precedence import Loader
 from cifar_lab.config.sweep_names import SweepName
+from cifar_lab.data.files import DataError
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 
-_MAX_INTERPOLATIONS = 20  # each may repeat others, so that what they stand for grows exponentially with their number
 # Hydra's settings without an effect here, or a bad one, by their beginnings, with what to do instead.
 _ALWAYS_REFUSED = {
     "hydra.mode": "a sweep is asked for by --multirun",
@@ -38,6 +46,7 @@ _REFUSED = {
         "hydra/launcher": "it is for sweeps; add --multirun, also for a single run",
     },
 }
+_Composed = tuple[DictConfig, dict[str, Any], dict[str, Any]]
 _OF_A_WHOLE_SWEEP = ("name", "jobs_per_device")
 _AUTO_FOLDER = "outputs/${name}/${run_folder:true}"
 
@@ -63,7 +72,7 @@ def planned(line: CommandLine) -> Plan:
 
 
 def plan_of(line: CommandLine) -> Plan:
-    """Compose and check the first job, those that differ from it along one axis, and pairs that contradict each other.
+    """Check all jobs; compose the first, those that differ from it along one axis, and those that may be refused.
 
     Raises:
         ValueError: The command line cannot be run; in one line that says why.
@@ -107,7 +116,7 @@ class _Check:
 
     def _single(self, overrides: list[Override]) -> Plan:
         words = [str(override.input_line) for override in overrides]
-        config, _ = self._check_job([*words, *self.search])
+        config, *_ = self._check_job([*words, *self.search])
         if f"resume={resume.AUTO}" in words and not any(word.startswith("hydra.run.dir=") for word in words):
             with open_dict(config):
                 config.hydra.run.dir = _AUTO_FOLDER
@@ -125,12 +134,18 @@ class _Check:
         if varied:
             hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(common)}]")
         looked_at = ends(axes, overrides)
-        composed, plain = {}, {}
+        composed, sources = {}, {}
         for words in around(looked_at):
-            composed[tuple(words)], plain[tuple(words)] = job = self._check_job([*words, *hydra])
-            name.look(*job, self.loader)
-        for words in contradictions(looked_at, plain):
-            composed[tuple(words)], _ = self._check_job([*words, *hydra])
+            config, plain, known = self._check_job_of(words, varied, hydra)
+            composed[tuple(words)] = config
+            sources[tuple(words)] = {"config": naming.with_references(config, plain), "known": known}
+            name.look(config, plain, self.loader)
+
+        def check(job: dict[str, Any]) -> None:
+            composition.check(naming.without_references(job["config"]), job["known"], keys)
+
+        for words in suspects(looked_at, sources, check):
+            composed[tuple(words)], *_ = self._check_job_of(words, varied, hydra)
         named, former = ([], ()) if "name" in common else name.give(composed.values())
         _check_one_folder(composed.values(), overrides)
         first = composed[tuple(jobs[0])]
@@ -172,8 +187,18 @@ class _Check:
                 raise UsageError(f"{line} matches nothing")
         check_jobs(math.prod(len(values(override)) for override in overrides), "the sweep")
 
-    def _check_job(self, lines: list[str]) -> tuple[DictConfig, dict[str, Any]]:
-        """Compose and check a job: what is composed, and the same in plain values."""
+    def _check_job_of(self, words: list[str], varied: list[str], hydra: list[str]) -> _Composed:
+        """The same of a sweep's job, whose words a refusal names as far as they vary."""
+        try:
+            return self._check_job([*words, *hydra])
+        except DataError:
+            raise
+        except UsageError as error:
+            job = " ".join(word for word in words if naming.key_of(word) in varied)
+            raise UsageError(f"{error} (in the job {job})" if job else str(error)) from None
+
+    def _check_job(self, lines: list[str]) -> _Composed:
+        """Compose and check a job: what is composed, in plain values, and so without typed values."""
         loader = self.loader
         try:
             with refusing():
@@ -187,13 +212,12 @@ class _Check:
         known = naming.plain(loader.before_values)
         composition.check_own_options(loader)
         launchers.check(config)
-        foreign = composition.foreign_groups(plain)
-        composition.check(plain, known, foreign)
-        combinations.check_typed(plain, set(map(naming.key_of, lines)))
+        composition.check(plain, known, set(map(naming.key_of, lines)))
+        composition.check_data(plain["data"])
         targets.check_hydra_targets({"hydra": OmegaConf.to_container(config.hydra)}, plain["allow"])
         if self.line.resumed is not None:
             merged = resume.merged(Run(self.line.resumed), plain, self.line.typed)
-            checks.check_values(merged, known, foreign)
+            checks.check_values(merged, known, composition.foreign_groups(plain))
         notes = []
         for group in dict.fromkeys(key.partition(".")[0] for key in loader.dropped):
             keys = [key for key in loader.dropped if key.startswith(f"{group}.")]
@@ -202,7 +226,7 @@ class _Check:
             notes.append(f"{group}={loader.choices[group]} replaces {whose}")
         notes += [*targets.moved(plain), *combinations.notes(plain)]
         self.notes += [note for note in notes if note not in self.notes]
-        return config, plain
+        return config, plain, known
 
 
 def _check_keys(overrides: Sequence[Override]) -> None:
@@ -225,14 +249,3 @@ def _check_one_folder(configs: Collection[DictConfig], overrides: Sequence[Overr
             named = sorted({str(OmegaConf.select(config, key)) for config in configs})
             if len(named) > 1:
                 raise UsageError(f"{line}: all jobs of a sweep lie in one folder, and this gives {', '.join(named)}")
-
-
-def parsed_words(words: Sequence[str], loader: Loader) -> list[Override]:
-    """Parse words of a command line; raise `UsageError` if that cannot be done."""
-    if sum(word.count("${") for word in words) > _MAX_INTERPOLATIONS:
-        raise UsageError(f"a command line takes {_MAX_INTERPOLATIONS} interpolations, ${{...}}, at most")
-    try:
-        with refusing():
-            return OverridesParser.create(config_loader=loader).parse_overrides(list(words))
-    except HydraException as error:
-        raise UsageError(" ".join(str(error).split())) from None

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
         overrides = run.overrides()
     except (UnreadableError, FileNotFoundError) as error:
         told = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
-        way = f"its own command with hydra.run.dir={folder} and resume=auto goes on with it"
+        how = "retrain=true trains it again" if run.result_file.exists() else "resume=auto goes on with it"
+        way = f"its own command with hydra.run.dir={shlex.quote(str(folder))} and {how}"
         raise UsageError(f"resume={folder}: {told}; {way}") from None
     typed = {key_of(argument) for argument in arguments}
     # An option that is chosen anew brings its own settings, so what was said of the old one's falls away.

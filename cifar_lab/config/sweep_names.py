@@ -40,10 +40,8 @@ class SweepName:
                 value = loader.choices.get(key, value_of(plain, key))
                 self.shared[key] = str(value) if key == "experiment" else f"{key}={studies.as_typed([value])}"
 
-    def give(self, jobs: Collection[DictConfig]) -> tuple[list[str], tuple[Path, ...]]:
-        """Give composed jobs their sweep's name: the word that sets it, and the folder of its former name."""
-        first = next(iter(jobs))
-        default = str(first.name)  # of the study, the experiment or the model
+    def of(self, default: str) -> str:
+        """The name, where that of the study, the experiment or the model is `default`."""
         if not self.axes:
             for key in ("experiment", "model"):
                 if default.endswith(self.shared.get(key, "").removeprefix("model=")):
@@ -52,8 +50,13 @@ class SweepName:
         former = self.axes or default
         shared = naming.short("-".join(words), max(_LEAST_OF_SHARED, _LONGEST - len(former)))
         own = naming.short(former)
-        name = "-".join(filter(None, [shared, own] if self.axes else [own, shared]))
-        folders = []
+        return "-".join(filter(None, [shared, own] if self.axes else [own, shared]))
+
+    def give(self, jobs: Collection[DictConfig]) -> tuple[list[str], tuple[Path, ...]]:
+        """Give composed jobs their sweep's name: the word that sets it, and the folder of its former name."""
+        first = next(iter(jobs))
+        default = str(first.name)  # of the study, the experiment or the model
+        former, name, folders = self.axes or default, self.of(default), []
         for each in (former, name):
             for job in jobs:
                 job.name = each

@@ -66,8 +66,7 @@ def run_jobs(task: Task, plan: Plan) -> list[Path]:
     """
     with writing(key="hydra.run.dir" if plan.sweep_folder is None else "hydra.sweep.dir"):
         jobs = _ENGINES.get(plan.launcher, Jobs)(task, plan)
-        if jobs.sweep is not None:
-            jobs.sweep.plan([job.words for job in plan.jobs])
+        jobs.record()
         with composing(), _process_as_before():
             jobs.run_all()
     return list(jobs.folders.values())

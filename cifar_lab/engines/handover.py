@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from cifar_lab.config import interpolations, resolved
 from cifar_lab.machine import exit_codes
 from cifar_lab.runs import LockedError
-from cifar_lab.terminal.process import printing
+from cifar_lab.terminal.process import printing, show_nothing
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a disk without room raises
 
@@ -157,6 +157,7 @@ class Handed:
         """Train what a launcher hands over: the composed job, of which Hydra keeps its own part elsewhere."""
         if stopped.is_set():
             return
+        show_nothing()
         with open_dict(config):
             config.hydra = HydraConfig.get()
         number = self.numbers[config.hydra.job.num]

@@ -34,11 +34,14 @@ class Jobs:
         self.plan = plan
         self.sweep = None if plan.sweep_folder is None else Sweep(plan.sweep_folder)
         self.known = {} if self.sweep is None else self.sweep.runs_by_job()
+        before = [] if self.sweep is None else self.sweep.jobs()
+        self.before = {job_key(words): run.folder for words, run in before if run}  # by the plan of an earlier command
         settled = {key for key, run in self.known.items() if self.is_settled(run)}
         self.unfinished = [job_key(job.words) not in settled for job in plan.jobs]
         self.beside = plan.beside
         self.seconds: list[float] = []
         self.folders: dict[int, Path] = {}  # of the runs, in the order of the jobs
+        self.is_recorded = True  # whether `sweep.json` names each that is not where its command line says
         self.left: list[int] = []  # the jobs that another process was training when their turn came
         self.failures: list[RunFailedError] = []  # what has not finished
 
@@ -77,7 +80,9 @@ class Jobs:
         """Write which run is whose job's, as that is not always the one with its words."""
         if self.sweep is not None:
             jobs = [job.words for job in self.plan.jobs]
-            self.sweep.plan(jobs, [self.folders.get(number) for number in range(len(jobs))])
+            folders = [self.folders.get(number, self.before.get(job_key(words))) for number, words in enumerate(jobs)]
+            self.sweep.plan(jobs, folders)
+            self.is_recorded = True
 
     def run(self, numbers: Sequence[int]) -> None:
         """Run some of the jobs."""
@@ -97,11 +102,15 @@ class Jobs:
             returned.return_value  # noqa: B018 - raises what the job has raised
 
     def _train(self, config: DictConfig, turn: Turn | None) -> None:
-        job = job_of(config, self.plan.common, turn, self.plan.former)
-        same_words = self.known.get(job_key(job.words))
-        job = in_its_folder(job, [] if same_words is None else [same_words])
+        typed = job_of(config, self.plan.common, turn, self.plan.former)
+        same_words = self.known.get(job_key(typed.words))
+        job = in_its_folder(typed, [] if same_words is None else [same_words])
         number, started = config.hydra.job.num, time.perf_counter()
         self.folders[number] = job.folder
+        if job.folder != typed.folder:
+            self.is_recorded = False
+        elif not self.is_recorded:  # once for all that were found, as a training may take long
+            self.record()
         try:
             if self.task(job):
                 self.seconds.append(time.perf_counter() - started)

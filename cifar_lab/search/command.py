@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from cifar_lab.config.paths import quoted
 from cifar_lab.engines.handover import RunFailedError
 from cifar_lab.machine import exit_codes, torchrun
 from cifar_lab.machine.exit_codes import UsageError
@@ -22,6 +23,7 @@ from cifar_lab.search.storage import SearchFolder, check_installed
 from cifar_lab.search.trials import Strategy, Trial, TrialRecord, Trials, best_of
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.output import check_writable
+from cifar_lab.terminal.process import UNWRITABLE
 
 _LOOK_AGAIN_SECONDS = 1.0
 
@@ -54,7 +56,7 @@ def search(
     check_installed()
     check_writable(asked.folder)
     strategy = Strategy(startup, max(1, round(warmup * asked.epochs)), pruning, sampler_seed)
-    found = Trials(SearchFolder(asked.folder), asked.axes, {"settings": asked.settings}, strategy)
+    asked, found = _opened(asked, strategy)
     interruption = Interruption()
     try:
         with interruption.listening():
@@ -67,6 +69,19 @@ def search(
         print(f"error: interrupted by {error}; the same command goes on where it stopped", file=sys.stderr)
         return error.exit_code
     return _ended(_report(found, asked))
+
+
+def _opened(asked: Search, strategy: Strategy) -> tuple[Search, Trials]:
+    """The search and its trials, under its former name if they are there."""
+
+    def trials(search: Search) -> Trials:
+        return Trials(SearchFolder(search.folder), search.axes, {"settings": search.settings}, strategy)
+
+    former = asked.former
+    if former is not None and SearchFolder(former.folder).journal_file.exists() and not asked.folder.exists():
+        with suppress(UsageError):  # another search
+            return former, trials(former)
+    return asked, trials(asked)
 
 
 def _train_next(trials: Trials, asked: Search, total: int, interruption: Interruption) -> bool:
@@ -155,7 +170,7 @@ def _over_seeds(asked: Search, values: Sequence[str]) -> str:
     """The command that trains settings with five seeds other than the one that chose them."""
     fixed = [line for line in asked.fixed if not line.startswith("seed=")]
     first = int(asked.settings["seed"]) + 1
-    words = [*asked.flags, *fixed, *values, f"name={asked.name}-best", f"seed=range({first},{first + 5})"]
+    words = [*asked.flags, *fixed, *values, f"name={quoted(f'{asked.name}-best')}", f"seed=range({first},{first + 5})"]
     return shlex.join(["python", "-m", "cifar_lab.train", "-m", *words])
 
 
@@ -172,4 +187,4 @@ def _ended(records: Sequence[TrialRecord]) -> int:
 
 def main() -> None:
     """The command line."""
-    run_command(search, trains=True)
+    run_command(search, loses=UNWRITABLE)

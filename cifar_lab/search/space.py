@@ -6,7 +6,7 @@ values joined by commas. The command line takes precedence over the file.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from cifar_lab.config import studies
 from cifar_lab.config.axes import around, values
-from cifar_lab.config.command_line import composing, parsed, refusing, search_path
+from cifar_lab.config.command_line import composing, parsed, parsed_words, refusing, search_path
 from cifar_lab.config.composition import check_options
-from cifar_lab.config.naming import key_of
+from cifar_lab.config.naming import key_of, plain
 from cifar_lab.config.paths import as_typed, quoted
 from cifar_lab.config.precedence import Loader
-from cifar_lab.config.preflight import parsed_words, plan_of
+from cifar_lab.config.preflight import plan_of
+from cifar_lab.config.sweep_names import SweepName
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import settings
 from cifar_lab.runs.labels import holds_out
@@ -77,6 +78,7 @@ class Search:
     settings: Mapping[str, Any]  # those of the first corner that can change numbers, by name
     epochs: float  # of each trial, at that corner
     flags: tuple[str, ...] = ()  # Hydra's, for each trial
+    former: "Search | None" = None  # the same under its former default name, if it has had another
 
     def command(self, words: Sequence[str]) -> list[str]:
         """The command line of the trial with `words` for the axes: an ordinary run, found again by its settings."""
@@ -113,12 +115,25 @@ def checked_search(words: Sequence[str], config_dir: Path | None = None, output:
         raise UsageError("nothing to search: name a file, search=adam, or a range, optimizer.lr='interval(1e-4,1e-2)'")
     fixed = tuple(str(override.input_line) for override in overrides if override not in swept)
     kind = "-".join(axis.key for axis in axes) if file is None else str(file.value())
-    named = str(typed["name"].input_line) if "name" in typed else f"name=search-{kind}"
     fixed = tuple(line for line in fixed if not line.startswith("name="))
+    named = str(typed["name"].input_line) if "name" in typed else f"name='{_name(f'search-{kind}', fixed, axes, path)}'"
     composition = _checked([*flags, *fixed, named], axes)
     name = str(composition["name"])
     folder = OUTPUTS / name if output is None else output
-    return Search(fixed, axes, name, folder, named, settings(composition), composition["epochs"], flags)
+    search = Search(fixed, axes, name, folder, named, settings(composition), composition["epochs"], flags)
+    former = f"search-{kind}"
+    if output is not None or "name" in typed or name == former:
+        return search
+    return replace(search, former=replace(search, name=former, folder=OUTPUTS / former, named=f"name={former}"))
+
+
+def _name(default: str, fixed: Sequence[str], axes: Sequence[Axis], path: list[str]) -> str:
+    """The default name of a search: its file or its axes, and what its trials share as far as it changes numbers."""
+    name = SweepName((), map(key_of, fixed), is_study=True)
+    with composing() as loader, refusing():
+        config = compose("train", [*fixed, *(axis.corners[0] for axis in axes), *path], return_hydra_config=True)
+        name.look(config, plain(config), loader)
+    return name.of(default)
 
 
 def _refuse(overrides: Sequence[Override]) -> None:

@@ -25,18 +25,24 @@ def application() -> typer.Typer:
     )
 
 
-def run_command(function: Callable[..., object], *, trains: bool = False) -> NoReturn:
+def run_command(
+    function: Callable[..., object], *, loses: tuple[type[Exception], ...] = (BrokenPipeError,)
+) -> NoReturn:
     """Run one function as the subcommand of its name; an integer that it returns is the exit code.
 
-    Its annotations declare the arguments, and the first lines of its docstring are the help. If it `trains`, it goes on
-    where its output cannot be written; otherwise a closed pipe ends it with 0.
+    Its annotations declare the arguments, and the first lines of its docstring are the help.
+
+    Args:
+        function: The command.
+        loses: Errors of its output at which it goes on: all of them if it trains; of one that writes files a closed
+            pipe, which ends one that only prints, with 0.
 
     Raises:
         SystemExit: Always; 2 if typer refuses the command line, or the function raises a `UsageError` or an `OSError`;
             1 for any other exception, a bug, which leaves its traceback.
     """
     app = application()
-    app.command()(printing()(_refusing(function)) if trains else _refusing(function))
+    app.command()(printing(loses=loses)(_refusing(function)))
     gc.disable()  # thousands of runs have no cycles, and a search for some takes nearly as long as reading them
     try:
         run(app, f"cifar-lab {function.__name__}")
@@ -81,7 +87,7 @@ def _refusing(function: Callable[..., object], at_interrupt: str = "interrupted"
     return command
 
 
-@printing(loses=False)
+@printing(loses=())
 def run(app: typer.Typer, name: str) -> NoReturn:
     """Run an application under the name that its help shows; raises `SystemExit` as `run_command` does."""
     show_nothing()

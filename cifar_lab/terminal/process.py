@@ -1,10 +1,15 @@
 """The process of a command: its standard output and error never end it, and it opens no window."""
 
+import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TextIO
+
+UNWRITABLE = (OSError, ValueError)  # a closed pipe or terminal, or a full disk; the latter where it was closed
 
 _FALLBACKS = str.maketrans({"±": "+-", "−": "-", "–": "-", "×": "x", "…": "..."})
 
@@ -14,10 +19,10 @@ class _Stream:
 
     Args:
         stream: Where to write.
-        loses: Drop text that cannot be written: to a closed pipe or terminal, or on a full disk.
+        loses: Exceptions at which text is dropped.
     """
 
-    def __init__(self, stream: TextIO, loses: bool) -> None:
+    def __init__(self, stream: TextIO, loses: tuple[type[Exception], ...]) -> None:
         self._stream = stream
         self._loses = loses
 
@@ -27,23 +32,19 @@ class _Stream:
         except UnicodeEncodeError:
             encoding = self._stream.encoding
             return self.write(text.translate(_FALLBACKS).encode(encoding, "backslashreplace").decode(encoding))
-        except (OSError, ValueError):  # the latter where it was closed
-            if not self._loses:
-                raise
+        except self._loses:
             self._empty()
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except (OSError, ValueError):
-            if not self._loses:
-                raise
+        except self._loses:
             self._empty()
 
     def _empty(self) -> None:
         """Empty the stream's buffer, which it would try to write again, at last as Python ends."""
-        with suppress(OSError, ValueError):
+        with suppress(*UNWRITABLE):
             number = self._stream.fileno()
             kept, nowhere = os.dup(number), os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, number)
@@ -57,16 +58,34 @@ class _Stream:
 
 
 def show_nothing() -> None:
-    """Keep matplotlib from `MPLBACKEND`, of which a wrong one ends its import, by torchmetrics before any training."""
+    """Keep matplotlib, which torchmetrics imports, from settings of the user's that end its import.
+
+    They are a wrong backend in `MPLBACKEND`, and a `matplotlibrc` that is not UTF-8.
+    """
     os.environ["MPLBACKEND"] = "agg"
+    package = importlib.util.find_spec("matplotlib")
+    if package is None or package.origin is None:
+        return
+    own = Path(package.origin).parent / "mpl-data" / "matplotlibrc"
+    os.environ["MATPLOTLIBRC"] = str(own)  # which comes before all others but the one in the current folder
+    with suppress(FileNotFoundError):
+        try:
+            Path("matplotlibrc").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            here = Path.cwd()
+            os.chdir(own.parent)
+            try:
+                importlib.import_module("matplotlib")
+            finally:
+                os.chdir(here)
 
 
 @contextmanager
-def printing(*, loses: bool = True) -> Iterator[None]:
+def printing(*, loses: tuple[type[Exception], ...] = UNWRITABLE) -> Iterator[None]:
     """Print on streams that replace letters that their encoding lacks, and drop text that cannot be written.
 
     Args:
-        loses: False leaves an error to whoever prints.
+        loses: Exceptions at which text is dropped; others are left to whoever prints.
     """
     before = sys.stdout, sys.stderr
     streams = [None if stream is None else _Stream(stream, loses) for stream in before]  # None was closed

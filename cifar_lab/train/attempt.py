@@ -55,10 +55,12 @@ def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
         RunFailedError: It failed or diverged, and `retry_failed` or `retry_diverged` forbids another try; or the folder
             holds another run.
     """
-    if turn is None and config["resume"] is None:
+    begins_anew = turn is None and config["resume"] is None
+    if not names_run(config["resume"]) and (run.has_begun() or not begins_anew):
+        folder = "hydra.run.dir" if turn is None else "hydra.sweep.subdir"
+        _check_same(run, config, folder, but=() if begins_anew else ("epochs",))
+    if begins_anew:
         return False
-    if not names_run(config["resume"]):
-        _check_same(run, config, "hydra.run.dir" if turn is None else "hydra.sweep.subdir")
     status = run.status()
     state = status.get("state")
     if state in ("failed", "diverged") and not config[f"retry_{state}"]:
@@ -66,10 +68,10 @@ def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
     return run.has_result() and config["epochs"] <= run.config().get("epochs", 0) and not goes_beyond(run, config)
 
 
-def _check_same(run: Run, config: Mapping[str, Any], folder: str) -> None:
+def _check_same(run: Run, config: Mapping[str, Any], folder: str, but: Collection[str]) -> None:
     """Raise `RunFailedError` if a folder, which the setting `folder` names, holds another run than `config` describes.
 
-    The same run with another number of epochs is no other.
+    It may differ in the keys of `but`.
     """
     if not (run.status() and run.config_file.exists()):
         return
@@ -79,7 +81,7 @@ def _check_same(run: Run, config: Mapping[str, Any], folder: str) -> None:
         return  # told, or mended, where it is trained
     try:
         changed = differences(saved, config)
-        if changed.keys() - {"epochs"}:
+        if changed.keys() - set(but):
             raise UsageError(f"{run.folder} holds another run: {listed(changed)}; set {folder}= to another folder")
         if config["epochs"] > saved.get("epochs", math.inf):
             check_epochs(run, saved, config["epochs"])

@@ -27,7 +27,7 @@ from cifar_lab.train.assembly import (
     make_trainer,
     trainer_options,
 )
-from cifar_lab.train.attempt import Attempt, Work
+from cifar_lab.train.attempt import Attempt, Work, quoted
 from cifar_lab.train.callbacks import SWA, AugmentedTest, CheckpointFiles, Stopping, Throughput
 from cifar_lab.train.classifier import Classifier
 from cifar_lab.train.continuity import choose_native, compiled_as_recorded, in_safe_memory_format
@@ -67,7 +67,10 @@ def _show(run: Run, result: dict[str, Any], logger: Logger | None) -> None:
         if log_result := getattr(logger, "log_result", None):
             log_result(result, run.figures)
     except Exception as error:
-        note(f"{run.folder} has finished, but not all of it is drawn or logged: {' '.join(described(error).split())}")
+        told = " ".join(described(error).split())
+        note(
+            f"not all is drawn or logged: {told}; the run has finished, and resume={quoted(run.folder)} draws the rest"
+        )
 
 
 def fit_and_test(config: DictConfig, attempt: Attempt, logger: Logger | None = None) -> dict[str, Any]:

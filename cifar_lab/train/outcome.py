@@ -43,7 +43,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         # Lightning turns Ctrl-C into a SystemExit.
         has_finished = run.has_result() and _changed(run.result_file) != before
         if has_finished and isinstance(error, Exception):
-            note(f"{error}; the run has finished, and resume={os.path.relpath(run.folder)} draws what is missing")
+            note(f"{error}; the run has finished, and resume={quoted(run.folder)} draws what is missing")
             return
         interrupt = next((e for e in (error, error.__context__) if isinstance(e, KeyboardInterrupt)), None)
         diverged = isinstance(error, DivergedError)

@@ -18,6 +18,7 @@ from cifar_lab.runs.labels import data_name, holds_out, protocol_name, protocol_
 from cifar_lab.statistics.accuracies import wilson_interval
 from cifar_lab.terminal.printing import note
 from cifar_lab.train import figures
+from cifar_lab.train.attempt import quoted
 
 # What a run leaves besides its numbers if it is asked to, with the setting that says so.
 _EXTRAS = {
@@ -107,4 +108,4 @@ def draw(run: Run, *, missing: bool = False) -> None:
     paths = {run.figures / f"{name}.png": draw for name, draw in drawn.items()}
     due = [path for path in paths if not (missing and path.exists())]
     if [path for path in due if not write_figure(paths[path], path, dpi=120)]:
-        note(f"resume={os.path.relpath(run.folder)} draws what is missing")
+        note(f"resume={quoted(run.folder)} draws what is missing")

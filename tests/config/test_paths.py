@@ -84,9 +84,10 @@ def test_runs_in_odd_folders_are_trained_and_resumed_with_options_from_one(lab: 
 def test_a_search_takes_odd_folders_too(tmp_path: Path) -> None:
     place = tmp_path / "o'brien, (1)"
     asked = checked_search([*TINY, "loss=ce,mse"], None, place)
+    assert asked.name.startswith("search-loss-") and asked.folder == place
     word = asked.command(["loss=ce"])[-1]
     assert value_of(word) == f"{place}/${{run_folder:true}}"
-    assert checked(asked.command(["loss=ce"])).composition["name"] == "search-loss"
+    assert checked(asked.command(["loss=ce"])).composition["name"] == asked.name
 
 
 def test_a_relative_data_root_is_that_of_the_folder_where_the_command_is_typed(

@@ -1,20 +1,53 @@
-"""What a command line is checked for beyond each of its values: pairs of them, and faults of the check itself."""
+"""What a command line is checked for beyond each of its values: the jobs of a sweep, and faults of the check itself."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cifar_lab.config import checked, combinations, preflight
-from cifar_lab.config.axes import contradictions
+from cifar_lab.config.axes import suspects
 from tests.conftest import TINY, Lab, Outcome, refusal
 
 PLAIN = [word for word in TINY if not word.startswith("epochs=")]
 
 
-def test_a_sweep_with_a_pair_that_cannot_run_is_refused_before_it_begins(lab: Lab) -> None:
-    outcome: Outcome = lab("-m", *PLAIN, "averaging=none,swa", "epochs=10,2")
-    refusal(outcome, "averaging.start", "2 epochs")
-    assert not outcome.runs
+@pytest.mark.parametrize(
+    ("line", "facts"),
+    [
+        ("averaging=none,swa epochs=10,2", ("averaging.start", "2 epochs", "(in the job averaging=swa epochs=2)")),
+        ("seed=0,1 optimizer=sgd,adam optimizer.nesterov=true", ("nesterov", "(in the job seed=0 optimizer=adam)")),
+        (
+            "optimizer=sgd optimizer.momentum=0.9,0 optimizer.nesterov=false,true",
+            ("(in the job optimizer.momentum=0 ",),
+        ),
+        (
+            "scheduler=cosine,one_cycle scheduler.pct_start=0.3,1",
+            ("scheduler.pct_start", "(in the job scheduler=cosine "),
+        ),
+        ("loss=focal,ce loss.gamma=1", ("loss.gamma", "(in the job loss=ce)")),
+        ("seed=0,1 model.filters=[4,4,4],[4,4]", ("model.filters=[4, 4]", "three", "model.filters=[4,4])")),
+        ("model=resnet14 model.blocks=[1,1],[1] model.widths=[4,4],[4]", ("model.blocks=[1] model.widths=[4, 4]",)),
+        ("model=vgg_a model.stages=[[4]],[[4],[]]", ("model.stages=[[4], []]",)),
+        # each of both options takes one of both values
+        ("model=vgg_a,cnn model.dropout=0.1,null", ("model.dropout=None", "(in the job model=cnn model.dropout=null)")),
+        # typed: what one of both schedules sets
+        ("seed=0 optimizer=sgd optimizer.momentum=0.9 scheduler=step,one_cycle", ("(in the job scheduler=one_cycle)",)),
+        # three together
+        (
+            "compile=true,false cuda_graphs=false,true trainer.accelerator=gpu,cpu",
+            ("(in the job compile=True cuda_graphs=True trainer.accelerator=cpu)",),
+        ),
+    ],
+)
+def test_a_sweep_with_a_job_that_cannot_run_is_refused_before_it_begins(
+    lab: Lab, line: str, facts: tuple[str, ...]
+) -> None:
+    data = [word for word in PLAIN if not word.startswith("model.")]
+    outcome: Outcome = lab("-m", *data, *line.split())
+    refusal(outcome, *facts)
+    assert not list(Path().iterdir())
 
 
 def test_an_option_that_replaces_what_another_sets_is_no_contradiction() -> None:
@@ -23,48 +56,8 @@ def test_an_option_that_replaces_what_another_sets_is_no_contradiction() -> None
 
 
 @pytest.fixture
-def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The configurations whose pairs were checked; where `b` and `c` are 2 they contradict each other."""
-
-    def check_together(config: dict[str, Any]) -> None:
-        configurations.append(config)
-        if config.get("b") == config.get("c") == 2:
-            raise ValueError
-
-    configurations: list[dict[str, Any]] = []
-    monkeypatch.setattr(combinations, "check_together", check_together)
-    return configurations
-
-
-def test_each_pair_is_looked_at_and_those_alone_are_composed(looked_at: list[dict[str, Any]]) -> None:
-    axes = [["a=1", "a=2"], ["b=1", "b=2"], ["c=1", "c=2"]]
-    base = {"a": 1, "b": 1}
-    plain: dict[tuple[str, ...], dict[str, Any]] = {
-        ("a=1", "b=1", "c=1"): base,
-        ("a=2", "b=1", "c=1"): {"a": 2, "b": 1},
-        ("a=1", "b=2", "c=1"): {"a": 1, "b": 2},
-        ("a=1", "b=1", "c=2"): {**base, "c": 2},
-    }
-    assert list(contradictions(axes, plain)) == [["a=1", "b=2", "c=2"]]
-    assert [tuple(map(config.get, "abc")) for config in looked_at] == [(2, 2, None), (2, 1, 2), (1, 2, 2)]
-
-
-def test_a_value_inside_a_group_that_another_value_takes_away_is_put_together_with_it(
-    looked_at: list[dict[str, Any]],
-) -> None:
-    base = {"g": {"h": {"x": 1}}}
-    plain: dict[tuple[str, ...], dict[str, Any]] = {
-        ("g=a", "x=1"): base,
-        ("g=b", "x=1"): {"g": None},
-        ("g=a", "x=2"): {"g": {"h": {"x": 2}}},
-    }
-    assert not list(contradictions([["g=a", "g=b"], ["x=1", "x=2"]], plain))
-    assert looked_at == [{"g": {"h": {"x": 2}}}]
-    assert base == {"g": {"h": {"x": 1}}}
-
-
-@pytest.mark.slow
-def test_the_check_of_ten_thousand_jobs_composes_each_value_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def composed_jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The command lines that the check has composed."""
     composed: list[list[str]] = []
     compose = preflight.compose
 
@@ -73,10 +66,57 @@ def test_the_check_of_ten_thousand_jobs_composes_each_value_once(monkeypatch: py
         return compose(name, words, **options)
 
     monkeypatch.setattr(preflight, "compose", counted)
+    return composed
+
+
+def test_a_value_that_follows_another_axis_is_no_reason_to_compose_its_jobs(composed_jobs: list[list[str]]) -> None:
+    # The average's own epochs follow `epochs`: those of ten epochs would leave none of five to average.
+    plan = checked(["-m", *PLAIN, "averaging=none,swa", "epochs=10,5"])
+    assert (len(plan.jobs), len(composed_jobs)) == (4, 3)
+
+
+def _refusing_twos(looked_at: list[Any]) -> Callable[[dict[str, Any]], None]:
+    def check(config: dict[str, Any]) -> None:
+        looked_at.append(config)
+        if config.get("b") == config.get("c") == 2:
+            raise ValueError
+
+    return check
+
+
+def test_each_job_is_looked_at_and_those_alone_are_composed_that_are_refused() -> None:
+    axes = [["a=1", "a=2"], ["b=1", "b=2"], ["c=1", "c=2"]]
+    base = {"a": 1, "b": 1}
+    plain: dict[tuple[str, ...], dict[str, Any]] = {
+        ("a=1", "b=1", "c=1"): base,
+        ("a=2", "b=1", "c=1"): {"a": 2, "b": 1},
+        ("a=1", "b=2", "c=1"): {"a": 1, "b": 2},
+        ("a=1", "b=1", "c=2"): {**base, "c": 2},
+    }
+    looked_at: list[dict[str, Any]] = []
+    assert list(suspects(axes, plain, _refusing_twos(looked_at))) == [["a=1", "b=2", "c=2"], ["a=2", "b=2", "c=2"]]
+    assert [tuple(map(config.get, "abc")) for config in looked_at] == [(1, 2, 2), (2, 1, 2), (2, 2, None), (2, 2, 2)]
+
+
+def test_a_value_inside_a_group_that_another_value_takes_away_is_put_together_with_it() -> None:
+    base = {"g": {"h": {"x": 1}}}
+    plain: dict[tuple[str, ...], dict[str, Any]] = {
+        ("g=a", "x=1"): base,
+        ("g=b", "x=1"): {"g": None},
+        ("g=a", "x=2"): {"g": {"h": {"x": 2}}},
+    }
+    looked_at: list[dict[str, Any]] = []
+    assert not list(suspects([["g=a", "g=b"], ["x=1", "x=2"]], plain, looked_at.append))
+    assert looked_at == [{"g": {"h": {"x": 2}}}]
+    assert base == {"g": {"h": {"x": 1}}}
+
+
+@pytest.mark.slow
+def test_the_check_of_ten_thousand_jobs_composes_each_value_once(composed_jobs: list[list[str]]) -> None:
     rates = ",".join(f"{number}e-4" for number in range(1, 11))
     plan = checked(["-m", *PLAIN, f"optimizer.lr={rates}", "seed=range(0,100)", "epochs=1,2,3,4,5,6,7,8,9,10"])
     assert len(plan.jobs) == 10_000
-    assert len(composed) == 1 + 9 + 1 + 9
+    assert len(composed_jobs) == 1 + 9 + 1 + 9
 
 
 def test_a_bug_in_the_check_is_a_traceback_and_exit_1(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

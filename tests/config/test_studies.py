@@ -65,6 +65,7 @@ def _compositions(jobs: list[list[str]]) -> list[dict[str, Any]]:
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs without a check of each, as a composition takes long."""
     monkeypatch.setattr(preflight, "around", lambda axes: [[axis[0] for axis in axes]])
+    monkeypatch.setattr(preflight, "suspects", lambda *_: [])
 
 
 def _axes(name: str) -> dict[str, Any]:

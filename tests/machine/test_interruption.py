@@ -16,6 +16,7 @@ from cifar_lab.train.classifier import Classifier
 from tests.comparison import differences
 from tests.conftest import TINY, Outcome, Train, names, refusal
 from tests.faults import Fault, armed
+from tests.told import obeyed
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 Lab = Callable[..., Outcome]
@@ -105,7 +106,7 @@ def test_a_signal_in_training_saves_at_the_batchs_end_and_the_run_goes_on_to_the
     run = Run("run")
     assert run.state() == "interrupted"
     assert read_checkpoint(run.last_checkpoint)["global_step"] == run.status()["step"] == 3
-    assert lab("resume=run").code == 0
+    obeyed(lab, ended.stderr)
     assert not differences(run, trained(*line, name="whole"))
 
 
@@ -140,7 +141,7 @@ def test_an_interrupted_sweep_is_ended_by_the_same_command_which_comes_back_to_w
     monkeypatch.setattr(Classifier, "test_step", let_go)  # in the second run
     other.enter_context(locked(first.lock_file))  # as if this were another process
     first.set_state("running")
-    refusal(lab(*PLAIN, f"hydra.run.dir='{first.folder}'"), first.folder, os.getpid(), "hydra.run.dir=")
+    refusal(lab(*PLAIN, "epochs=1", f"hydra.run.dir='{first.folder}'"), first.folder, os.getpid(), "hydra.run.dir=")
     again = lab(*line)
     assert again.code == 0, again.stderr
     assert [run.state() for run in again.runs] == ["finished"] * 2

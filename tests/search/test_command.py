@@ -91,6 +91,17 @@ def test_what_has_been_trained_is_not_trained_again(again: Called, trainings: li
     assert not trainings
 
 
+def test_trials_under_a_former_default_name_are_found_but_not_those_of_another_search(
+    called: Called, searched: Searched, trainings: list[object]
+) -> None:
+    unnamed = [word for word in LINE if not word.startswith("name=")]
+    shutil.copytree(searched.folder, "outputs/search-optimizer.lr")
+    assert called(search.main, *unnamed, "--trials", 3)[0] == 0
+    assert not trainings and len(list(Path("outputs").iterdir())) == 1
+    assert called(search.main, *unnamed, "epochs=1", "--trials", 1)[0] == 0
+    assert len(trainings) == 1 and len(list(Path("outputs").glob("search-optimizer.lr-*epochs=1*"))) == 1
+
+
 def test_a_pruned_trial_is_listed_and_compared_as_one_and_can_be_trained_to_its_end(
     again: Called, called: Called
 ) -> None:

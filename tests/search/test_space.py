@@ -30,7 +30,7 @@ def test_every_corner_of_a_file_can_be_trained(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in FILES if name != "adam"])
 def test_every_file_can_be_searched(name: str) -> None:
     search = checked_search([f"search={name}", "data=synthetic"])
-    assert search.name == f"search-{name}"
+    assert search.name == f"search-{name}-data=synthetic"
     assert len(search.axes) == 3
 
 
@@ -42,7 +42,8 @@ def test_a_file_says_what_varies_and_on_which_scale() -> None:
         Axis("optimizer.weight_decay", low=1e-6, high=1e-2, log=True),
         Axis("loss.smoothing", low=0.0, high=0.3),
     )
-    assert search.name == "search-adam"
+    assert search.name == "search-adam-data=synthetic-epochs=3"
+    assert search.former is not None and search.former.folder == Path("outputs/search-adam")
     assert (search.fixed, search.epochs) == (("search=adam", "data=synthetic", "epochs=3"), 3)
 
 
@@ -67,7 +68,7 @@ def test_what_is_typed_fixes_narrows_or_adds_an_axis() -> None:
 @pytest.mark.usefixtures("first_corner")
 def test_without_a_file_the_folder_is_named_by_the_axes() -> None:
     search = checked_search(["data=synthetic", "optimizer.lr=interval(1e-4,1e-2)", "loss=ce,mse"])
-    assert search.name == "search-optimizer.lr-loss"
+    assert search.name == "search-optimizer.lr-loss-data=synthetic"
 
 
 def test_numbers_have_four_digits_and_stay_within_their_ends() -> None:

@@ -5,16 +5,22 @@ import locale
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 import pytest
 
+from cifar_lab import status
+from cifar_lab.evaluate import command as evaluate
+from cifar_lab.explain import command as explain
+from cifar_lab.export import command as export
+from cifar_lab.report import command as report
 from cifar_lab.runs import Run
+from cifar_lab.table import command as table
 from cifar_lab.terminal.process import printing
-from tests.conftest import TINY, Lab
+from tests.conftest import TINY, Lab, Train
 
 PLAIN = (*TINY, "epochs=1", "logger=none")
 BOGUS = {**os.environ, "MPLBACKEND": "bogus"}
@@ -35,7 +41,7 @@ BROKEN = {
 @pytest.fixture(params=BROKEN)
 def broken(request: pytest.FixtureRequest) -> Iterator[TextIO]:
     """A stream to which nothing can be written."""
-    stream = os.fdopen(BROKEN[request.param](), "w", encoding="utf-8")
+    stream = os.fdopen(BROKEN[request.param](), "w", buffering=1, encoding="utf-8")
     yield stream
     with suppress(OSError):
         stream.close()
@@ -45,10 +51,10 @@ def test_text_that_cannot_be_written_is_lost_or_an_error(broken: TextIO, monkeyp
     monkeypatch.setattr(sys, "stdout", broken)
     with printing():
         print("lost", flush=True)
-        print("in the buffer")
+        print("in the buffer", end="")
     broken.flush()  # as Python does at its end, with exit code 120 if something is left to write
     assert sys.stdout is broken
-    with printing(loses=False), pytest.raises(OSError, match="Errno"):
+    with printing(loses=()), pytest.raises(OSError, match="Errno"):
         print("an error", flush=True)
 
 
@@ -104,3 +110,45 @@ run_command(draw)
 def test_a_backend_that_matplotlib_lacks_ends_no_command() -> None:
     done = subprocess.run([sys.executable, "-c", _IMPORTS], env=BOGUS, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("place", ["", "MATPLOTLIBRC", "MPLCONFIGDIR"])
+def test_a_matplotlibrc_that_is_not_utf_8_ends_no_command(tmp_path: Path, place: str) -> None:
+    (tmp_path / "matplotlibrc").write_bytes("axes.facecolor: red # gr\xf6\xdfer\n".encode("latin-1"))
+    environment = {**os.environ, **({place: str(tmp_path)} if place else {})}
+    line, folder = [sys.executable, "-c", _IMPORTS], None if place else tmp_path
+    done = subprocess.run(line, env=environment, cwd=folder, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "file"),
+    [
+        (table.main, ["out", "--output", "written"], "table.md"),
+        (report.main, ["out", "--output", "written", "--results", "none"], "index.html"),
+        (evaluate.main, ["out/run", "--output", "written"], "evaluation.json"),
+        (explain.main, ["out/run", "--output", "written"], "filters.png"),
+        (export.main, ["out/run", "--output", "written", "--format", "safetensors"], "*.safetensors"),
+        (status.main, ["out"], None),
+    ],
+    ids=["table", "report", "evaluate", "explain", "export", "status"],
+)
+def test_a_closed_pipe_ends_no_command_before_its_files_are_written(
+    command: Callable[[], None],
+    arguments: list[str],
+    file: str | None,
+    trained: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained(*PLAIN, name="out/run")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["command", *arguments])
+    pipe = os.fdopen(BROKEN["pipe"](), "w", buffering=1, encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", pipe)
+    with pytest.raises(SystemExit) as ended:
+        command()
+    with suppress(OSError):
+        pipe.close()
+    assert ended.value.code == 0
+    assert file is None or list(tmp_path.glob(f"written/{file}"))

@@ -23,7 +23,7 @@ from cifar_lab.machine import ranks
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import SIGNALS, Interrupted, Interruption
 from cifar_lab.runs import described
-from cifar_lab.terminal.process import printing
+from cifar_lab.terminal.process import printing, show_nothing
 from cifar_lab.train.attempt import Work
 from cifar_lab.train.processes import hush, quiet_torch, trained_together
 
@@ -166,6 +166,7 @@ class _Forwarded(Interruption):
 def _rank(rank: int, count: int, port: int, work: Work, orders: Connection, answers: Connection) -> None:
     """Train as one of the processes, and answer."""
     interruption = _Forwarded(orders)
+    show_nothing()
     quiet_torch(count)
     try:
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
