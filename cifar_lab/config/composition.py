@@ -18,7 +18,7 @@ from cifar_lab.config import checks, combinations, naming, paths, schema, target
 from cifar_lab.config.axes import values
 from cifar_lab.config.command_line import composing
 from cifar_lab.config.precedence import Loader
-from cifar_lab.data import files
+from cifar_lab.data import lookup
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import leaves
 
@@ -93,10 +93,7 @@ def check(config: dict[str, Any], known: dict[str, Any], foreign: Collection[str
     checks.check_values(config, known, foreign)
     targets.check_targets(config, config["allow"])
     combinations.check_together(config)
-    data = config["data"]
-    if data["_target_"].endswith(".CIFAR10DataModule"):
-        look_up = files.resolve if files.may_download(data["root"], data["download"]) else files.find
-        look_up(data["root"])
+    lookup.check(config["data"])
 
 
 def check_own_options(loader: Loader) -> None:
