@@ -9,10 +9,12 @@ from cifar_lab.data.archives import CIFAR10, CIFAR10_1, CIFAR100, FASHION_MNIST,
 from cifar_lab.data.download import fetch
 from cifar_lab.data.files import DataError
 from cifar_lab.data.images import LabelledImages, keyed_generator, stratified_split
-from cifar_lab.data.in_memory import Arrays, InMemoryDataModule
+from cifar_lab.data.in_memory import CIFAR10_MEAN, CIFAR10_STD, Arrays, InMemoryDataModule
 from cifar_lab.data.photos import Resize
 
 __all__ = [
+    "CIFAR10_MEAN",
+    "CIFAR10_STD",
     "CIFAR10DataModule",
     "CIFAR100DataModule",
     "FashionMNISTDataModule",

@@ -8,7 +8,7 @@ import yaml
 
 from cifar_lab.config import conf_folder
 from cifar_lab.data.cifar10 import CLASSES
-from cifar_lab.data.in_memory import CIFAR10_MEAN, CIFAR10_STD
+from cifar_lab.data.datamodule import CIFAR10_MEAN, CIFAR10_STD
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.trained.architecture import Architecture
 from cifar_lab.trained.arguments import Said
