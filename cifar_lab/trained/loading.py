@@ -65,7 +65,7 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
     result = run.finished_result() or {}
     assumed = [] if result else [f"the run has not finished: its weights are those of {weights.name}"]
     is_chosen = weights.resolve() == run.chosen_weights().resolve()
-    known = {**settings["data"], **result}
+    known = {**result, **{name: settings["data"][name] for name in ("mean", "std") if settings["data"].get(name)}}
     mean, std, classes = (
         list(known.get(name) or getattr(build(config.data), name, ()) or ()) for name in ("mean", "std", "classes")
     )
