@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
+from cifar_lab.data.photos import Resize, find_images, read_images
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import Complaints, print_table, printable, shown
 from cifar_lab.trained.arguments import Network, Said, check_there, load_noting, says_of_network
-from cifar_lab.trained.photos import Resize, find_images, read_images
 
 if TYPE_CHECKING:
     from cifar_lab.trained import Trained

@@ -23,7 +23,8 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interrupted
 from cifar_lab.report.published import Row, Scale, tables
 from cifar_lab.runs import Archive, find_runs
-from cifar_lab.runs.fingerprints import fingerprint, train_size
+from cifar_lab.runs.fingerprints import fingerprint
+from cifar_lab.runs.sizes import train_size
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.process import UNWRITABLE
 

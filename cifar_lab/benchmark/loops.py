@@ -72,7 +72,7 @@ def report(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
     device = hardware.training_device(config.trainer.accelerator)
     batches: BatchLoader = parts.data.train_dataloader()
     sampler = Order(batches)
-    images = PILImages(batches.data, pil_transforms(config))
+    images = PILImages(batches.data, pil_transforms(config, parts.data.mean, parts.data.std))
     loader = DataLoader(images, config.batch_size, sampler=sampler, num_workers=2, pin_memory=device == "cuda")
 
     def epochs() -> Iterator[Iterable[list[Tensor]]]:

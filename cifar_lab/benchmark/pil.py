@@ -1,6 +1,6 @@
 """The report's way to a batch: torchvision's transforms, image by image."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -11,6 +11,8 @@ from torchvision import transforms
 from cifar_lab.data.images import LabelledImages
 from cifar_lab.data.loader import BatchLoader
 from cifar_lab.machine.exit_codes import UsageError
+
+_HALVES = (0.5, 0.5, 0.5)
 
 
 class PILImages(Dataset[tuple[Tensor, int]]):
@@ -44,7 +46,9 @@ class Order(Sampler[int]):
         return len(self.loader.data.labels)
 
 
-def pil_transforms(config: DictConfig) -> Callable[[Any], Tensor]:
+def pil_transforms(
+    config: DictConfig, mean: Sequence[float] = _HALVES, std: Sequence[float] = _HALVES
+) -> Callable[[Any], Tensor]:
     """Torchvision's transforms of an image for the option `augment`; raises `ValueError` if the report has none."""
     name = str(config.augment.get("_target_", "")).rpartition(".")[2]
     crop_and_flip = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
@@ -55,5 +59,5 @@ def pil_transforms(config: DictConfig) -> Callable[[Any], Tensor]:
     }
     if name not in known:
         raise UsageError(f"augment={name}: the report's loop knows {', '.join(known)}")
-    to_numbers = [transforms.ToTensor(), transforms.Normalize(list(config.data.mean), list(config.data.std))]
+    to_numbers = [transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
     return transforms.Compose([*known[name], *to_numbers])

@@ -23,7 +23,7 @@ from cifar_lab.engines.handover import clock
 from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Archive, replacing
-from cifar_lab.runs.fingerprints import train_size
+from cifar_lab.runs.sizes import train_size
 from cifar_lab.table.curves import epochs_to
 from cifar_lab.terminal.printing import print_table
 from cifar_lab.train.cost import Speed, measure

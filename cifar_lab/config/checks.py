@@ -49,8 +49,9 @@ RANGES: dict[str, Range] = {
         _NOT_NEGATIVE: "num_cpus num_gpus l1 grad_clip weight_decay alpha gamma negative_slope eta_min min_lr "
         "min_delta threshold norms biases head power warmup_epochs brightness contrast",
         _SHARE: "smoothing pct_start anneal factor final published bn_momentum tta_below",
-        _SHARE_BELOW_1: "dropout momentum dampening betas val_fraction skip_easy decay start base_momentum "
-        "max_momentum sgd_momentum",
+        _SHARE_BELOW_1: "dropout momentum dampening betas val_fraction test_fraction label_noise skip_easy decay start "
+        "base_momentum max_momentum sgd_momentum",
+        Range(lambda x: 0 < x <= 1, "a number above 0, at most 1"): "imbalance",
         Range(lambda x: True, "a finite number"): "mean logit_scale",
         Range(lambda x: x >= 2, "a whole number from 2 on", whole=True): "num_classes",
         Range(lambda x: 0 <= x <= 30, "a whole number from 0 to 30", whole=True): "magnitude",
@@ -60,15 +61,19 @@ RANGES: dict[str, Range] = {
 # Lists of a fixed length: one value a colour, or one an average.
 _LENGTHS = {"mean": 3, "std": 3, "betas": 2}
 # Keys that null switches off, though their option gives a value.
-_NULLABLE = ("grad_clip", "every_minutes")
+_NULLABLE = ("grad_clip", "every_minutes", "mean", "std")
 # Keys that are null by default: what they take otherwise.
 _NULL_OR: dict[str, type] = {
     **dict.fromkeys(("download", "foreach", "fused", "benchmark"), bool),
-    **dict.fromkeys(("root", "max_time"), str),
+    **dict.fromkeys(("digest", "max_time", "path", "root"), str),
+    **dict.fromkeys(("sources", "mean", "std"), list),
 }
 # Keys of Lightning that take a word or a number: `auto` or 2, `32-true` or 64.
 _SEVERAL_KINDS = ("precision", "devices", "deterministic")
 WORDS: dict[str, tuple[str | int, ...]] = {
+    "labels": ("fine", "coarse"),
+    "resize": ("crop", "squash"),
+    "test_set": ("cifar10", "cifar10_1"),
     "init": ("default", "xavier", "he", "identity"),
     "tta": ("none", "flip", "flip_translate"),
     "strategy": ("auto", "ddp"),
@@ -156,9 +161,10 @@ def _check_value(key: str, value: Any, default: Any, is_ours: bool = True) -> No
     limit = RANGES.get(name) if is_ours else None
     if value is None and (default is None or name in _NULLABLE):
         return
+    default = [] if default is None and _NULL_OR.get(name) is list else default
     if isinstance(default, list):
         if not isinstance(value, list):
-            raise UsageError(f"{key}={value}: it takes a list like {default}")
+            raise UsageError(f"{key}={value}: it takes a list{f' like {default}' if default else ''}")
         if is_ours and len(value) != _LENGTHS.get(name, len(value)):
             raise UsageError(f"{key}={value}: it takes {_LENGTHS[name]} numbers")
         for element in value:
@@ -190,17 +196,21 @@ def _element(default: list[Any], limit: Range | None) -> Any:
 def accepted(key: str, default: Any) -> str:
     """What `check_values` lets a dotted key take whose option has the value `default`, in words."""
     name = key.rpartition(".")[2]
+    return f"{_words(name, default)}, or null" if default is None or name in _NULLABLE else _words(name, default)
+
+
+def _words(name: str, default: Any) -> str:
+    if default is None and _NULL_OR.get(name) is list:
+        default = []
     if isinstance(default, list) and (default or name in RANGES):
-        words = f"a list, each {accepted(key, _element(default, RANGES.get(name)))}"
-    elif name in WORDS:
-        words = ", ".join(map(str, WORDS[name]))
-    elif name in RANGES:
-        words = RANGES[name].words
-    elif name in _SEVERAL_KINDS:
-        words = "a word, a number, true or false"
-    else:
-        words = _kind(_NULL_OR.get(name, str)() if default is None else default)
-    return f"{words}, or null" if default is None or name in _NULLABLE else words
+        return f"a list, each {_words(name, _element(default, RANGES.get(name)))}"
+    if name in WORDS:
+        return ", ".join(map(str, WORDS[name]))
+    if name in RANGES:
+        return RANGES[name].words
+    if name in _SEVERAL_KINDS:
+        return "a word, a number, true or false"
+    return _kind(_NULL_OR.get(name, str)() if default is None else default)
 
 
 def _kind(value: Any) -> str:

@@ -18,7 +18,6 @@ from cifar_lab.config import checks, combinations, naming, paths, schema, target
 from cifar_lab.config.axes import values
 from cifar_lab.config.command_line import composing
 from cifar_lab.config.precedence import Loader
-from cifar_lab.data import files
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import leaves
 
@@ -100,13 +99,6 @@ def check(config: dict[str, Any], known: dict[str, Any], typed: Collection[str] 
     targets.check_targets(config, config["allow"])
     combinations.check_together(config)
     combinations.check_typed(config, typed)
-
-
-def check_data(data: dict[str, Any]) -> None:
-    """Raise `UsageError` for images that are not there."""
-    if data["_target_"].endswith(".CIFAR10DataModule"):
-        look_up = files.resolve if files.may_download(data["root"], data["download"]) else files.find
-        look_up(data["root"])
 
 
 def check_own_options(loader: Loader) -> None:

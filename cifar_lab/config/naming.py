@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from cifar_lab.data import lookup
 from cifar_lab.runs.fingerprints import fingerprint, leaves, value_of
 
 _MAX_FOLDER_NAME = 100
@@ -55,6 +56,11 @@ def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
     choices = ",".join(line for line in lines if line.partition("=")[0] not in common) or "default"
     readable = short(choices)
     return f"{readable}-{fingerprint(plain(_root_))[:8]}" if fingerprinted else readable
+
+
+def num_classes(*, _root_: DictConfig) -> int:
+    """The number of classes of the chosen data."""
+    return lookup.num_classes(_root_.data)
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Option(NamedTuple):
     @property
     def title(self) -> str:
         """What its heading says."""
-        return f"`{self.group}={self.name}`" if self.is_choice else f"Every option of `{self.group}`"
+        return f"`{self.group}={self.name}`" if self.is_choice else f"Options of `{self.group}` on `{self.name}`"
 
 
 class CommentedFile:
@@ -153,6 +153,8 @@ def _accepted(key: str, value: Any) -> str:
     if not _is_followed(value):
         return checks.accepted(key, "" if value == "???" else value)
     followed, known = value[2:-1], groups()
+    if ":" in followed:  # a resolver's, or the environment's
+        return checks.accepted(key, None if followed.startswith("oc.env:") else "")
     if followed in known:
         return f"the option of [{followed}](#{followed})"
     group, _, name = followed.rpartition(".")

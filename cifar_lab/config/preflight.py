@@ -26,6 +26,7 @@ from cifar_lab.config.command_line import (
 )
 from cifar_lab.config.precedence import Loader
 from cifar_lab.config.sweep_names import SweepName
+from cifar_lab.data import lookup
 from cifar_lab.data.files import DataError
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
@@ -213,7 +214,7 @@ class _Check:
         composition.check_own_options(loader)
         launchers.check(config)
         composition.check(plain, known, set(map(naming.key_of, lines)))
-        composition.check_data(plain["data"])
+        lookup.check(plain["data"])
         targets.check_hydra_targets({"hydra": OmegaConf.to_container(config.hydra)}, plain["allow"])
         if self.line.resumed is not None:
             merged = resume.merged(Run(self.line.resumed), plain, self.line.typed)

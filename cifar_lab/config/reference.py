@@ -6,6 +6,7 @@ import yaml
 
 from cifar_lab.config.options import Option, Setting, groups, options, scalars
 from cifar_lab.config.studies import as_typed
+from cifar_lab.data import archives
 
 _INTRODUCTION = """\
 # Configuration
@@ -33,6 +34,11 @@ written in Hydra's words: `interval(0,0.3)` is any number between, `tag(log,inte
 `range(16,65,16)` whole numbers, a list one of its values. What is typed beside it wins, as beside a study.
 [search.md](search.md) says how it goes.""",
 }
+_ARCHIVES = """Where `data.download` fetches published data from, and what it verifies. MD5s are those that torchvision
+ships; `git` is the SHA-1 of a blob in the authors' repository. Later `data.verify` compares the images of CIFAR-10 with
+digests of their own, whatever their order, and the files of CIFAR-100, SVHN and CIFAR-10.1 with published checksums; of
+the unpacked files of Fashion-MNIST none are published. CIFAR-10-C (`evaluate --corruptions`) is neither fetched nor
+verified."""
 _TABLE = "| key | default | takes | what it is |\n|---|---|---|---|"
 
 
@@ -43,7 +49,7 @@ def page() -> str:
     for group, members in kinds.items():
         choices = ", ".join(_linked(option) for option in members if option.is_choice)
         contents.append(f"- [{group}](#{group}): {choices}")
-    contents += ["- [Launchers](#launchers)", "- [Folders](#folders)"]
+    contents += ["- [Archives](#archives)", "- [Launchers](#launchers)", "- [Folders](#folders)"]
     own = [setting for setting in scalars() if not setting.key.startswith("hydra.")]
     hydra = [setting for setting in scalars() if setting.key.startswith("hydra.")]
     parts = [_INTRODUCTION, *contents, "\n## Scalars\n", _table(own)]
@@ -52,6 +58,7 @@ def page() -> str:
             parts += [f"\n## {group}\n\n{_sentence(groups()[group][1])}{_WHOLE[group]}", *map(_whole, members)]
         else:
             parts.append(_group(group, members))
+    parts.append(f"\n## Archives\n\n{_ARCHIVES}\n\n{archives.table()}")
     parts.append("\n## Launchers\n\nWho runs the jobs of a sweep; [scaling.md](scaling.md) says which for what.")
     for launcher in options("hydra/launcher"):
         parts += [f"\n### {launcher.title}\n\n{launcher.description}\n", _table(launcher.settings)]
@@ -74,7 +81,8 @@ def _group(group: str, members: list[Option]) -> str:
             target = f"`{option.target}`" if option.target else ""
             parts.append(f"| {_linked(option)}{mark} | {target} | {option.description} |")
     for option in members:
-        notes = [f"With the keys of {_link(titles[name], titles[name])}." for name in option.builds_on]
+        bases = " and ".join(_link(titles[name], titles[name]) for name in option.builds_on)
+        notes = [f"With the keys of {bases}."] if bases else []
         notes += [f"Brings `{choice}`." for choice in option.replaced]
         notes += [] if option.is_choice else [option.description]
         if option.settings:

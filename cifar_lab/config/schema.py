@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from cifar_lab.config import naming, parser, precedence
+from cifar_lab.data import own
 
 
 @dataclass
@@ -55,6 +56,8 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Schema)
     OmegaConf.register_new_resolver("default_name", naming.default_name, replace=True)
     OmegaConf.register_new_resolver("run_folder", naming.run_folder, replace=True)
+    OmegaConf.register_new_resolver("digest", own.digest, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("num_classes", naming.num_classes, replace=True)
 
 
 def conf_folder() -> Path:

@@ -4,18 +4,26 @@ Two layouts are read: the binary one, which holds no pickle, and the Python one,
 arrays and nothing else.
 """
 
-import functools
 import hashlib
-import io
-import pickle
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from cifar_lab.data.files import FILES, IMAGES_PER_FILE, RECORD_BYTES, DataError, find
+from cifar_lab.data.archives import CIFAR10_1
+from cifar_lab.data.files import (
+    FILES,
+    IMAGES_PER_FILE,
+    RECORD_BYTES,
+    DataError,
+    check_checksum,
+    find,
+    locate,
+    once,
+    read_array,
+)
 from cifar_lab.data.images import NUM_CLASSES, LabelledImages
+from cifar_lab.data.pickles import read_batch
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # Of the split's sorted records, so the layout and the order of the images do not matter; computed from the real
@@ -57,7 +65,8 @@ def load(
     read = _read_binary if suffix else _read_pickle
     splits = []
     if verify and not suffix:
-        _check_md5(folder)
+        for name, published in MD5.items():
+            check_checksum(folder / name, f"md5:{published}")
     for split, names in FILES.items():
         records = np.concatenate([read(folder / f"{name}{suffix}", images_per_file) for name in names])
         if verify and suffix and (found := digest(records)) != DIGESTS[split]:
@@ -70,17 +79,6 @@ def load(
     return splits[0], splits[1]
 
 
-def _check_md5(folder: Path) -> None:
-    for name, published in MD5.items():
-        with (folder / name).open("rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
-        if found != published:
-            raise DataError(
-                f"{folder / name} is not the published file: its MD5 is {found}, not {published}; unpack the archive "
-                "again, or say data.verify=false to use it as it is"
-            )
-
-
 def load_once(
     root: Path | str | None = None, verify: bool = True, images_per_file: int = IMAGES_PER_FILE
 ) -> tuple[LabelledImages, LabelledImages]:
@@ -89,14 +87,22 @@ def load_once(
     Arguments and errors are those of `load`. The tensors are shared: they are not to be changed.
     """
     folder, suffix = find(root, images_per_file)
-    states = [(folder / f"{name}{suffix}").stat() for names in FILES.values() for name in names]
-    stamps = tuple(
-        (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in states
-    )
-    return _kept(folder.resolve(), verify, images_per_file, stamps)
+    paths = [folder / f"{name}{suffix}" for names in FILES.values() for name in names]
+    return once(load, paths, folder.resolve(), verify, images_per_file)
 
 
-_kept = functools.lru_cache(maxsize=1)(lambda folder, verify, count, stamps: load(folder, verify, count))
+def load_10_1(root: Path | str | None = None, verify: bool = True) -> LabelledImages:
+    """Read the 2,000 images of CIFAR-10.1, version v6 (arXiv:1806.00451), a later test set of the same classes.
+
+    Raises:
+        DataError: Files are missing, or hold something else.
+    """
+    folder = locate(CIFAR10_1, root)
+    paths = [folder / name for name in CIFAR10_1.files]
+    for path, archive in zip(paths, CIFAR10_1.archives, strict=True) if verify else ():
+        check_checksum(path, archive.checksum)
+    images, labels = map(read_array, paths)
+    return LabelledImages.checked(images, labels, NUM_CLASSES)
 
 
 def digest(records: np.ndarray) -> str:
@@ -110,63 +116,8 @@ def _read_binary(path: Path, images_per_file: int) -> np.ndarray:
     return records
 
 
-class _Dtype:
-    """Stands for numpy's dtype in a pickle: bytes, and nothing that holds pointers."""
-
-    def __init__(self, code: bytes | str, *_: Any) -> None:
-        if code not in (b"u1", "u1"):
-            raise pickle.UnpicklingError(f"it holds an array of {code!r}, not of bytes")
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _Array:
-    """Stands for numpy's array in a pickle; numpy itself would let the file's state decide what is a pointer."""
-
-    def __init__(self, *_: Any) -> None:
-        self.values = np.empty(0, np.uint8)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran_order, content = state
-        assert isinstance(dtype, _Dtype)
-        self.values = np.frombuffer(content, np.uint8).reshape(shape, order="F" if fortran_order else "C")
-
-
-class _ArrayUnpickler(pickle._Unpickler):
-    """Makes arrays of bytes, texts, numbers and lists; refuses everything else that a pickle could call.
-
-    It is Python's own, slower by a tenth of a second for a file: the one in C makes room for as many values as the
-    number of the one to be remembered says, so that ten bytes can fill any memory.
-    """
-
-    _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
-        ("numpy.core.multiarray", "_reconstruct"): _Array,
-        ("numpy._core.multiarray", "_reconstruct"): _Array,
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Dtype,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it calls {module}.{name}, which no array needs") from None
-
-
 def _read_pickle(path: Path, images_per_file: int) -> np.ndarray:
-    try:
-        batch = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-        planes, labels = batch[b"data"].values, np.asarray(batch[b"labels"])
-    except Exception as error:  # damaged bytes can make the unpickler raise nearly anything
-        words = " ".join(str(error).split())[:200]  # names in a pickle may have several lines
-        raise DataError(f"{path} is no batch of CIFAR-10 ({words}); unpack the archive again") from None
-    expected = (images_per_file, RECORD_BYTES - 1)
-    if planes.shape != expected or labels.shape != expected[:1] or labels.dtype.kind != "i":
-        raise DataError(
-            f"{path} holds {planes.dtype} images {planes.shape} and {labels.dtype} labels {labels.shape}, not uint8 "
-            f"{expected} and {expected[:1]} integers; unpack the archive again"
-        )
+    planes, labels = read_batch(path, "labels", images_per_file)
     _check_labels(labels, path)
     return np.column_stack([labels.astype(np.uint8), planes])
 

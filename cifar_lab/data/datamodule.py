@@ -1,215 +1,50 @@
-"""Data modules: which images train, which choose the epoch, which are tested on."""
+"""Data modules of published, generated and your own data."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import lightning as L
-import numpy as np
-import torch
-from torch import Tensor
-
-from cifar_lab.data import cifar10, files, synthetic
-from cifar_lab.data.download import SOURCES, fetch
+from cifar_lab.data import cifar10, files, own, published, synthetic
+from cifar_lab.data.archives import CIFAR10, CIFAR10_1, CIFAR100, FASHION_MNIST, SVHN, Dataset
+from cifar_lab.data.download import fetch
 from cifar_lab.data.files import DataError
 from cifar_lab.data.images import LabelledImages, keyed_generator, stratified_split
-from cifar_lab.data.loader import Augmentation, BatchLoader, normalise
-from cifar_lab.data.selection import Selection
-from cifar_lab.machine.exit_codes import UsageError
+from cifar_lab.data.in_memory import CIFAR10_MEAN, CIFAR10_STD, Arrays, InMemoryDataModule
+from cifar_lab.data.photos import Resize
 
-CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
-CIFAR10_STD = (0.2470, 0.2435, 0.2616)
-
-# On a CPU, so small that activations find room in memory that training has left; those of larger batches come from the
-# system at every layer, page by page, and evaluation takes up to 1.6 times as long.
-_CPU_EVAL_BATCH_SIZE, _EVAL_BATCH_SIZE = 100, 500
-
-Arrays = tuple[Tensor | np.ndarray, Tensor | np.ndarray]
-
-
-class InMemoryDataModule(L.LightningDataModule):
-    """Batches of images in memory, on the training device, divided by a protocol; subclasses load the images.
-
-    Args:
-        batch_size: Training images per batch, which the processes that train together share.
-        augment: Changes each training batch, called `(images, generator)`; None leaves it as it is.
-        mean: Per channel, subtracted from [0, 1] images.
-        std: Per channel, divided by.
-        val_fraction: Share of the training images held out, stratified, to choose the epoch; with 0 all images train
-            and the test set is the validation set too.
-        train_size: Number of training images, stratified, of those that the protocol leaves; None takes them all.
-        split_seed: Varies which images are held out and taken.
-        seed: Varies the order of the training images and their augmentation.
-        drop_last: Leave an epoch's last training batch out if it is incomplete.
-        skip_easy: Probability with which a pass over the training images leaves out one whose last loss was below the
-            mean (InfoBatch, arXiv:2303.04947); an epoch still has as many images, see `selection.Selection`.
-
-    Raises:
-        ValueError: `batch_size` is not positive, or `val_fraction` or `skip_easy` lies outside [0, 1).
-
-    Attributes:
-        classes: Names of the classes, in the order of the labels; where a subclass gives none, the labels, once they
-            are loaded.
-        train_available: Number of training images that the protocol leaves, once they are loaded.
-    """
-
-    classes: Sequence[str] = ()
-
-    def __init__(
-        self,
-        *,
-        batch_size: int = 128,
-        augment: Augmentation | None = None,
-        mean: Sequence[float] = CIFAR10_MEAN,
-        std: Sequence[float] = CIFAR10_STD,
-        val_fraction: float = 0.1,
-        train_size: int | None = None,
-        split_seed: int = 0,
-        seed: int = 0,
-        drop_last: bool = False,
-        skip_easy: float = 0.0,
-    ) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise UsageError(f"batch_size={batch_size} must be at least 1")
-        if not 0 <= val_fraction < 1:
-            raise UsageError(f"val_fraction={val_fraction} lies outside [0, 1)")
-        if not 0 <= skip_easy < 1:
-            raise UsageError(f"skip_easy={skip_easy} lies outside [0, 1)")
-        self.batch_size = batch_size
-        self.augment = augment
-        self.mean = mean
-        self.std = std
-        self.val_fraction = val_fraction
-        self.train_size = train_size
-        self.split_seed = split_seed
-        self.seed = seed
-        self.drop_last = drop_last
-        self.skip_easy = skip_easy
-        self.train_available = 0
-        self._splits: dict[str, LabelledImages] = {}
-        self._selection: Selection | None = None
-
-    def load(self) -> Sequence[Arrays]:
-        """Training images with their labels, and test images with theirs.
-
-        Images are uint8 `(N, 32, 32, 3)`, labels whole numbers `(N,)` from 0 on; numpy's arrays or torch's tensors.
-        """
-        raise NotImplementedError
-
-    def setup(self, stage: str | None = None) -> None:
-        """Load the images and divide them, the first time that it is called.
-
-        Raises:
-            DataError: Files are missing or damaged, images or labels are of another kind, a part would be empty, or
-                `train_size` asks for more than there is.
-            ValueError: `drop_last` leaves no training batch.
-        """
-        if self._splits:
-            return
-        train, test = (LabelledImages.checked(*part, len(self.classes) or None) for part in self.load())
-        if not self.classes:
-            self.classes = [str(label) for label in range(1 + int(torch.cat([train.labels, test.labels]).max()))]
-        val = test
-        if self.val_fraction:
-            count = round(self.val_fraction * len(train.labels))
-            if not 0 < count < len(train.labels):
-                raise DataError(
-                    f"protocol.val_fraction={self.val_fraction} of {len(train.labels):,} images is {count:,}"
-                )
-            held_out, rest = stratified_split(train.labels, count, keyed_generator(self.split_seed, 0))
-            train, val = train.take(rest), train.take(held_out)
-        self.train_available = available = len(train.labels)
-        if self.train_size is not None:
-            if not 1 <= self.train_size <= available:
-                raise DataError(f"data.train_size={self.train_size} lies outside 1 to {available:,}, what is there")
-            taken, _ = stratified_split(train.labels, self.train_size, keyed_generator(self.split_seed, 1))
-            train = train.take(taken)
-        if self.drop_last and len(train.labels) < self.batch_size:
-            images = f"{len(train.labels):,} training images"
-            raise UsageError(f"data.drop_last=true leaves no batch of batch_size={self.batch_size}: there are {images}")
-        self._splits = {"train": train, "val": val, "test": test}
-
-    def size(self, split: str) -> int:
-        """Number of images in `train`, `val` or `test`."""
-        self.setup()
-        return len(self._splits[split].labels)
-
-    def training_images(self, count: int) -> Tensor:
-        """The first `count` training images, or all, normalised, float32 `(N, 3, 32, 32)`, not augmented."""
-        self.setup()
-        return normalise(self._splits["train"].images[:count], *map(torch.tensor, (self.mean, self.std)))
-
-    @property
-    def selection(self) -> Selection | None:
-        """Chooses the images of each epoch; None if an epoch visits all images."""
-        if self._selection is None and self.skip_easy:
-            self._selection = Selection(self.size("train"), self.skip_easy)
-        return self._selection
-
-    def state_dict(self) -> dict[str, Any]:
-        """The losses by which images are visited; Lightning keeps a loader's own state within an epoch alone."""
-        return {} if self.selection is None else self.selection.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the losses."""
-        if self.selection is not None:
-            self.selection.load_state_dict(state_dict)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of training batches in an epoch."""
-        whole, rest = divmod(self.size("train"), self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
-
-    def train_dataloader(self) -> BatchLoader:
-        """Shuffled, augmented training batches.
-
-        Raises:
-            ValueError: The last batch has fewer images than there are processes.
-        """
-        options: dict[str, Any] = {"augment": self.augment, "seed": self.seed, "drop_last": self.drop_last}
-        loader = self._loader("train", self.batch_size, shuffle=True, selection=self.selection, **options)
-        last, processes = len(loader.data.labels) % self.batch_size or self.batch_size, loader.part[1]
-        if last < processes and not self.drop_last:
-            raise UsageError(
-                f"batch_size={self.batch_size} leaves a last batch of {last} for {processes} processes; "
-                "set another batch_size, or data.drop_last=true"
-            )
-        return loader
-
-    def val_dataloader(self) -> BatchLoader:
-        """Validation batches, in order, as they are."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> BatchLoader:
-        """Test batches, in order, as they are."""
-        return self._loader("test")
-
-    def _loader(self, split: str, batch_size: int | None = None, **options: Any) -> BatchLoader:
-        self.setup()
-        device, part = torch.device("cpu"), (0, 1)
-        if self.trainer is not None:
-            device, part = self.trainer.strategy.root_device, (self.trainer.global_rank, self.trainer.world_size)
-        if batch_size is None:
-            batch_size = _CPU_EVAL_BATCH_SIZE if device.type == "cpu" else _EVAL_BATCH_SIZE
-        data = LabelledImages(*(tensor.to(device) for tensor in self._splits[split]))
-        return BatchLoader(data, batch_size, self.mean, self.std, part=part, num_classes=len(self.classes), **options)
+__all__ = [
+    "CIFAR10_MEAN",
+    "CIFAR10_STD",
+    "CIFAR10DataModule",
+    "CIFAR100DataModule",
+    "FashionMNISTDataModule",
+    "InMemoryDataModule",
+    "OwnDataModule",
+    "PublishedDataModule",
+    "SVHNDataModule",
+    "SyntheticDataModule",
+]
+T = TypeVar("T")
+# First part of a generator's key, of three: which of your own images are the test set.
+_TESTED = 2
 
 
-class CIFAR10DataModule(InMemoryDataModule):
-    """CIFAR-10: 50,000 training and 10,000 test images of ten classes.
+class PublishedDataModule(InMemoryDataModule):
+    """A published data set, fetched where it is missing; subclasses read its files.
 
     Args:
-        root: Folder of the published files; None is the user's cache, see `cifar_lab.data.cifar10.load`.
-        verify: Compare images, or the Python layout's files, with their digests; sizes and labels are always checked.
+        root: Folder of the published files; None is the user's cache.
+        verify: Compare images or files with their published digests; sizes and labels are always checked.
         download: Whether missing files are fetched; None fetches them into the user's cache, but never into a `root`
             that was named.
-        sources: Addresses of the binary archive, tried in order.
+        sources: Addresses of the archives, see `download.fetch`; None is the published one.
         options: Arguments of `InMemoryDataModule`.
+
+    Attributes:
+        dataset: Where its archives are.
     """
 
-    classes = cifar10.CLASSES
+    dataset: Dataset
 
     def __init__(
         self,
@@ -217,7 +52,7 @@ class CIFAR10DataModule(InMemoryDataModule):
         *,
         verify: bool = True,
         download: bool | None = None,
-        sources: Sequence[str] = SOURCES,
+        sources: Sequence[str] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -226,15 +61,107 @@ class CIFAR10DataModule(InMemoryDataModule):
         self.download = download
         self.sources = sources
 
-    def load(self) -> tuple[LabelledImages, LabelledImages]:
-        """Training and test images, fetched first if they are missing and may be; read once for all data modules.
+    def load(self) -> Sequence[Arrays]:
+        """Training and test images, fetched first if they are missing and may be.
 
         Raises:
             DataError: Files are missing or damaged, or cannot be fetched.
         """
-        if files.may_download(self.root, self.download) and not files.is_there(self.root):
-            fetch(files.resolve(self.root), self.sources)
-        return cifar10.load_once(self.root, self.verify)
+        self.fetch_missing(self.dataset, self.sources)
+        return self.read()
+
+    def fetch_missing(self, dataset: Dataset, sources: Sequence[str] | None = None) -> None:
+        """Fetch a data set if it is missing and may be."""
+        if files.may_download(self.root, self.download) and not files.is_there(self.root, dataset):
+            fetch(dataset, files.resolve(self.root), sources)
+
+    def read(self) -> Sequence[Arrays]:
+        """Training and test images of files that are there."""
+        raise NotImplementedError
+
+    def read_once(self, read: Callable[..., T], *arguments: Any) -> T:
+        """What `read` makes of the folder of the files, verified; kept for all data modules, as `files.once` does."""
+        folder = files.locate(self.dataset, self.root).resolve()
+        paths = [folder / name for name in self.dataset.files]
+        md5 = tuple(self.dataset.md5.items()) if self.verify else ()
+        return files.once(_read_verified, paths, read, md5, folder, *arguments)
+
+
+def _read_verified(read: Callable[..., T], md5: Sequence[tuple[str, str]], folder: Path, *arguments: Any) -> T:
+    for name, digits in md5:
+        files.check_checksum(folder / name, f"md5:{digits}")
+    return read(folder, *arguments)
+
+
+class CIFAR10DataModule(PublishedDataModule):
+    """CIFAR-10: 50,000 training and 10,000 test images of ten classes, see `cifar_lab.data.cifar10.load`.
+
+    Args:
+        root: As for `PublishedDataModule`.
+        test_set: `cifar10`, or `cifar10_1`, whose 2,000 images (arXiv:1806.00451) are the test set then.
+        options: Arguments of `PublishedDataModule`.
+    """
+
+    classes = cifar10.CLASSES
+    dataset = CIFAR10
+
+    def __init__(self, root: str | Path | None = None, *, test_set: str = "cifar10", **options: Any) -> None:
+        super().__init__(root, **options)
+        self.test_set = test_set
+
+    def read(self) -> tuple[LabelledImages, LabelledImages]:
+        """Training and test images, read once for all data modules."""
+        train, test = cifar10.load_once(self.root, self.verify)
+        if self.test_set == "cifar10_1":
+            self.fetch_missing(CIFAR10_1)
+            test = cifar10.load_10_1(self.root, self.verify)
+        return train, test
+
+
+class CIFAR100DataModule(PublishedDataModule):
+    """CIFAR-100: 50,000 training and 10,000 test images of 100 classes, or of their 20 superclasses.
+
+    Args:
+        root: As for `PublishedDataModule`; the Python layout is read.
+        labels: `fine` or `coarse`.
+        options: Arguments of `PublishedDataModule`.
+    """
+
+    dataset = CIFAR100
+
+    def __init__(self, root: str | Path | None = None, *, labels: str = "fine", **options: Any) -> None:
+        super().__init__(root, **options)
+        self.labels = labels
+
+    def read(self) -> Sequence[Arrays]:
+        """Training and test images; sets the names of the classes."""
+        self.classes, *splits = self.read_once(published.cifar100, self.labels)
+        return splits
+
+
+class SVHNDataModule(PublishedDataModule):
+    """SVHN (Netzer et al. 2011), cropped digits: 73,257 training and 26,032 test images of ten classes."""
+
+    classes = tuple(map(str, range(10)))
+    dataset = SVHN
+
+    def read(self) -> Sequence[Arrays]:
+        """Training and test images."""
+        return self.read_once(published.svhn)
+
+
+class FashionMNISTDataModule(PublishedDataModule):
+    """Fashion-MNIST (arXiv:1708.07747): 60,000 training and 10,000 test images of ten classes.
+
+    Departure: the grey level is all three channels, and two black pixels at each side make 28x28 images 32x32.
+    """
+
+    classes = published.FASHION_MNIST_CLASSES
+    dataset = FASHION_MNIST
+
+    def read(self) -> Sequence[Arrays]:
+        """Training and test images."""
+        return self.read_once(published.fashion_mnist)
 
 
 class SyntheticDataModule(InMemoryDataModule):
@@ -258,3 +185,50 @@ class SyntheticDataModule(InMemoryDataModule):
     def load(self) -> tuple[LabelledImages, LabelledImages]:
         """Training and test images, generated; a `ValueError` if a number of them is not positive."""
         return synthetic.generate(self.num_train, self.num_test, self.data_seed)
+
+
+class OwnDataModule(InMemoryDataModule):
+    """Images of your own: a folder per class, or an `npz` file, see `cifar_lab.data.own`.
+
+    Args:
+        path: The folder, or the file.
+        resize: How images become 32x32: `crop` takes the largest square in the middle, `squash` the whole image.
+        test_fraction: Share of the images, stratified, that is the test set, where there is no other.
+        digest: Of the content that is expected; None expects any.
+        options: Arguments of `InMemoryDataModule`.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        *,
+        resize: Resize = "crop",
+        test_fraction: float = 0.2,
+        digest: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.path = path
+        self.resize = resize
+        self.test_fraction = test_fraction
+        self.digest = digest
+
+    def load(self) -> Sequence[Arrays]:
+        """Training and test images; sets the names of the classes.
+
+        Raises:
+            DataError: They are missing or damaged, or the content is not the expected one.
+        """
+        self.classes = own.classes(self.path)
+        found = own.digest(self.path)
+        if self.path is None or found is None:
+            raise DataError(f"data.path={self.path} holds no images")
+        if self.digest not in (None, found):
+            raise DataError(f"data.path={self.path}: its content has changed; it was {self.digest}, and is {found}")
+        splits = own.read(self.path, found, self.resize)
+        if "test" in splits:
+            return splits["train"], splits["test"]
+        every = LabelledImages.checked(*splits["train"], len(self.classes))
+        count = round(self.test_fraction * len(every.labels))
+        tested, rest = stratified_split(every.labels, count, keyed_generator(_TESTED, 0, 0))
+        return every.take(rest), every.take(tested)

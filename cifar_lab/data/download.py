@@ -1,6 +1,6 @@
-"""CIFAR-10's binary archive: downloaded once, however many processes need it, and unpacked whole or not at all."""
+"""Archives of published data: downloaded once, however many processes need one, and unpacked whole or not at all."""
 
-import hashlib
+import gzip
 import os
 import shutil
 import tarfile
@@ -13,52 +13,53 @@ from urllib.request import Request, urlopen
 from filelock import FileLock, Timeout
 from rich.progress import wrap_file
 
-from cifar_lab.data.files import FILES, DataError
+from cifar_lab.data.archives import Archive, Dataset
+from cifar_lab.data.files import DataError, matches
 from cifar_lab.terminal.printing import bar_console, note
 
-SOURCES = ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",)
-SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-SIZE = 170_052_171
-FOLDER = "cifar-10-batches-bin"
-_NAMES = [f"{name}.bin" for names in FILES.values() for name in names] + ["batches.meta.txt"]
 
-
-def fetch(root: Path, sources: Sequence[str] = SOURCES, *, sha256: str = SHA256, timeout: float = 30.0) -> None:
-    """Download the binary archive and unpack it into `root/cifar-10-batches-bin`, unless that holds something.
+def fetch(dataset: Dataset, root: Path, sources: Sequence[str] | None = None, *, timeout: float = 30.0) -> None:
+    """Download a data set's archives and unpack them into its folder in `root`, unless that holds something.
 
     Of several processes that fetch into one `root`, one downloads and the others wait for it. Progress is shown on
     standard error.
 
     Args:
+        dataset: One of `archives`.
         root: Made if it is missing.
-        sources: Addresses of the archive (http, https, ftp, file), tried in this order.
-        sha256: The archive's digest, hexadecimal.
+        sources: Addresses (http, https, ftp, file) of the archive, or, with `/` at their end, of the folder of the
+            archives, tried in this order; None is the published one.
         timeout: Seconds without a byte after which an address is given up.
 
     Raises:
-        DataError: No address delivers the archive, or the folder cannot be written.
+        DataError: No address delivers an archive, or the folder cannot be written.
     """
-    folder, temporary = root / FOLDER, root / f"{FOLDER}.partial"
-    origin = " or ".join(sources)
+    sources = [dataset.source] if sources is None else sources
+    folder, temporary = root / dataset.folder, root / f"{dataset.folder.replace('/', '-')}.partial"
+    addresses = {archive: [_address(source, archive) for source in sources] for archive in dataset.archives}
+    origin = " or ".join(sources if len(addresses) > 1 else addresses[dataset.archives[0]])
+    size = sum(archive.size or 0 for archive in dataset.archives)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root):
+        with _locked(root, dataset):
             if folder.is_dir() and any(folder.iterdir()):
                 return
             shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
             try:
-                (temporary / FOLDER).mkdir(parents=True)
-                archive = temporary / "cifar-10-binary.tar.gz"
-                note(f"fetching CIFAR-10 ({SIZE / 1e6:,.0f} MB) from {origin} into {root}")
-                _download(sources, archive, sha256, timeout)
-                _unpack(archive, temporary / FOLDER)
-                (temporary / FOLDER).rename(folder)
+                (temporary / "files").mkdir(parents=True)
+                note(f"fetching {dataset.title}{f' ({size / 1e6:,.0f} MB)' * (size > 0)} from {origin} into {root}")
+                for archive in dataset.archives:
+                    packed = temporary / archive.name
+                    _download(addresses[archive], packed, archive, timeout)
+                    _unpack(packed, temporary / "files", dataset)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                (temporary / "files").rename(folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     except DataError as error:
-        failure = f"cannot fetch CIFAR-10 into {root}: {error}"
+        failure = f"cannot fetch {dataset.title} into {root}: {error}"
     except OSError as error:
-        failure = f"cannot write CIFAR-10 from {origin} into {root}: {error.strerror or error}"
+        failure = f"cannot write {dataset.title} from {origin} into {root}: {error.strerror or error}"
     else:
         return
     raise DataError(
@@ -66,13 +67,17 @@ def fetch(root: Path, sources: Sequence[str] = SOURCES, *, sha256: str = SHA256,
     )
 
 
+def _address(source: str, archive: Archive) -> str:
+    return f"{source}{archive.name}" if source.endswith("/") and source.count("/") > 3 else source
+
+
 @contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    lock = FileLock(root / ".cifar-10.lock")
+def _locked(root: Path, dataset: Dataset) -> Iterator[None]:
+    lock = FileLock(root / f".{dataset.title.lower()}.lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        note(f"another process is fetching CIFAR-10 into {root}; waiting for it")
+        note(f"another process is fetching {dataset.title} into {root}; waiting for it")
         lock.acquire()
     try:
         yield
@@ -82,30 +87,36 @@ def _locked(root: Path) -> Iterator[None]:
         lock.release()
 
 
-def _download(sources: Sequence[str], archive: Path, sha256: str, timeout: float) -> None:
-    """Write the archive from the first source that delivers it."""
+def _download(sources: Sequence[str], packed: Path, archive: Archive, timeout: float) -> None:
+    """Write an archive from the first source that delivers it."""
     failures = []
     for source in sources:
         try:
             request = Request(source, headers={"User-Agent": "cifar_lab"})
-            with urlopen(request, timeout=timeout) as response, archive.open("w+b") as file:
-                with wrap_file(response, SIZE, description="", console=bar_console(stderr=True)) as content:
+            with urlopen(request, timeout=timeout) as response, packed.open("wb") as file:
+                size = archive.size or int(response.headers.get("Content-Length") or 0)
+                with wrap_file(response, size, description="", console=bar_console(stderr=True)) as content:
                     shutil.copyfileobj(content, file)
-                size = file.tell()
-                file.seek(0)
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found == sha256:
+            is_same, found = matches(packed, archive.checksum)
+            if is_same:
                 return
-            failures.append(f"{source} sent {size:,} bytes with sha256 {found}, not {sha256}")
+            algorithm, _, published = archive.checksum.partition(":")
+            failures.append(f"{source} sent {packed.stat().st_size:,} bytes with {algorithm} {found}, not {published}")
         except (OSError, ValueError, HTTPException) as error:
             failures.append(f"{source}: {' '.join(str(error).split())}")
     raise DataError("; ".join(failures) or "no address is given")
 
 
-def _unpack(archive: Path, folder: Path) -> None:
-    """Write the archive's files; their paths are ours, so whatever its members are called, none leads elsewhere."""
-    with tarfile.open(archive) as members:
-        for name in _NAMES:
-            content = members.extractfile(f"{FOLDER}/{name}")
-            assert content is not None, "the digest was right, so it is a file"
-            (folder / name).write_bytes(content.read())
+def _unpack(packed: Path, folder: Path, dataset: Dataset) -> None:
+    """Write an archive's files; their paths are ours, so whatever its members are called, none leads elsewhere."""
+    if packed.name.endswith(".tar.gz"):
+        with tarfile.open(packed) as members:
+            for name in dataset.files:
+                content = members.extractfile(f"{dataset.folder}/{name}")
+                assert content is not None, "the checksum was right, so it is a file"
+                (folder / name).write_bytes(content.read())
+    elif packed.suffix == ".gz":
+        with gzip.open(packed) as unpacked, (folder / packed.stem).open("wb") as file:
+            shutil.copyfileobj(unpacked, file)
+    else:
+        packed.rename(folder / packed.name)

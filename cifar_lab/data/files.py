@@ -1,10 +1,20 @@
-"""Where CIFAR-10's files are, looked up without torch: a command line is checked before anything heavy is imported."""
+"""Where published files are, looked up without torch: a command line is checked before anything heavy is imported."""
 
+import functools
+import hashlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 
+from cifar_lab.data.archives import CIFAR10, Dataset
 from cifar_lab.machine.exit_codes import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+T = TypeVar("T")
 
 IMAGES_PER_FILE = 10_000
 RECORD_BYTES = 1 + 3 * 32 * 32  # the label, then the red, the green and the blue plane, row by row
@@ -20,7 +30,7 @@ class DataError(UsageError):
 
 
 def default_root() -> Path:
-    """The folder in the user's cache where CIFAR-10 is looked for when none is named."""
+    """The folder in the user's cache where published data is looked for when none is named."""
     return Path(platformdirs.user_cache_dir("cifar_lab", appauthor=False)).expanduser()
 
 
@@ -33,7 +43,7 @@ def resolve(root: Path | str | None) -> Path:
     try:
         return Path(root).expanduser() if root else default_root()
     except RuntimeError:
-        advice = "set HOME, or name CIFAR-10's folder in full by data.root= or CIFAR_LAB_DATA"
+        advice = "set HOME, or name the data's folder in full by data.root= or CIFAR_LAB_DATA"
         raise DataError(f"{root or 'the cache of this user'}: the home folder is not known; {advice}") from None
 
 
@@ -42,13 +52,75 @@ def may_download(root: Path | str | None, download: bool | None) -> bool:
     return not root if download is None else download
 
 
-def is_there(root: Path | str | None) -> bool:
-    """Whether `find` finds a layout."""
+def is_there(root: Path | str | None, dataset: Dataset = CIFAR10) -> bool:
+    """Whether a data set's files are there."""
     try:
-        find(root)
+        locate(dataset, root)
     except DataError:
         return False
     return True
+
+
+def locate(dataset: Dataset, root: Path | str | None) -> Path:
+    """The folder of a data set's files, in `root` or `root` itself; of CIFAR-10, that of either layout.
+
+    Raises:
+        DataError: Files are missing, or as `resolve`.
+    """
+    if dataset is CIFAR10:
+        return find(root)[0]
+    root = resolve(root)
+    for folder in (root / dataset.folder, root):
+        if all((folder / name).is_file() for name in dataset.files):
+            return folder
+    raise DataError(
+        f"no {dataset.title} in {root}: put {dataset.folder}/ ({', '.join(dataset.files)}) there, from {dataset.page}, "
+        "or name the folder that holds it by data.root= or CIFAR_LAB_DATA; data.download=true fetches it"
+    )
+
+
+def matches(path: Path, checksum: str) -> tuple[bool, str]:
+    """Whether a file has a checksum of `archives`, and the digits that it has."""
+    algorithm, _, published = checksum.partition(":")
+    with path.open("rb") as file:
+        hashed = hashlib.sha1(b"blob %d\0" % path.stat().st_size) if algorithm == "git" else hashlib.new(algorithm)
+        found = hashlib.file_digest(file, lambda: hashed).hexdigest()
+    return found == published, found
+
+
+def check_checksum(path: Path, checksum: str) -> None:
+    """Raise `DataError` for a file that has another checksum."""
+    is_same, found = matches(path, checksum)
+    algorithm, _, published = checksum.partition(":")
+    if not is_same:
+        raise DataError(
+            f"{path} is not the published file: its {algorithm.upper()} is {found}, not {published}; unpack the "
+            "archive again, or say data.verify=false to use it as it is"
+        )
+
+
+def read_array(path: Path) -> "np.ndarray":
+    """Read a file of numpy's; one that holds objects, which could run code, is refused."""
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path} is no array of numpy's ({' '.join(str(error).split())[:200]})") from None
+
+
+def once(read: Callable[..., T], paths: Iterable[Path], *arguments: Any) -> T:
+    """What `read(*arguments)` has returned last, for the next job of a sweep, unless its files have changed."""
+    states = [path.stat() for path in paths]
+    stamps = tuple(
+        (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in states
+    )
+    return _kept(read, stamps, *arguments)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(read: Callable[..., Any], stamps: tuple[Any, ...], *arguments: Any) -> Any:
+    return read(*arguments)
 
 
 def find(root: Path | str | None, images_per_file: int = IMAGES_PER_FILE) -> tuple[Path, str]:

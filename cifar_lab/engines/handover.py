@@ -120,8 +120,9 @@ def job_of(config: DictConfig, common: frozenset[str] | None, turn: Turn | None,
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     follows = interpolations(own)
     own.name = str(config.name)
-    if hydra.job.get("chdir") and own.data.get("root"):  # relative to the folder where the command was typed
-        own.data.root = str(Path(hydra.runtime.cwd, own.data.root))
+    for key in ("root", "path"):
+        if hydra.job.get("chdir") and own.data.get(key):  # relative to the folder where the command was typed
+            own.data[key] = str(Path(hydra.runtime.cwd, own.data[key]))
     return Job(
         Path(hydra.runtime.output_dir),
         list(hydra.overrides.task),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cifar_lab.evaluate import corruptions
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
@@ -34,6 +35,13 @@ def evaluate(
     reestimate_bn: Annotated[
         bool, typer.Option("--reestimate-bn", help="Estimate BatchNorm's statistics again, over the training images.")
     ] = False,
+    test_set: Annotated[
+        Literal["cifar10_1"] | None, typer.Option(help="Of networks for CIFAR-10: 2,000 later images (CIFAR-10.1, v6).")
+    ] = None,
+    corrupted: Annotated[
+        Path | None,
+        typer.Option("--corruptions", help="Of networks for CIFAR-10: the folder of CIFAR-10-C, to measure it too."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -46,9 +54,13 @@ def evaluate(
     """Accuracy, calibration and mistakes of trained networks, in numbers and figures; 1 where one cannot be used."""
     paths = with_runs_below(networks)
     outputs = _outputs(paths, output)
+    if split == "val" and (test_set or corrupted):
+        raise UsageError("--split val: --test-set and --corruptions are of test images; leave one of them out")
+    if corrupted is not None:
+        corruptions.files(corrupted)
     from cifar_lab.evaluate.evaluating import Settings
 
-    settings = Settings(split, tta, reestimate_bn)
+    settings = Settings(split, tta, reestimate_bn, test_set, corrupted)
     results = []
     for path, place in zip(paths, outputs, strict=True):
         try:
@@ -117,6 +129,8 @@ def _show(result: dict[str, Any]) -> None:
         for row in result["per_class"]
     ]
     print_table(rows, left=("class",))
+    if "corruptions" in result:
+        print_table(corruptions.by_severity(result["corruptions"]), left=("corruption",))
 
 
 def _compare(results: list[dict[str, Any]]) -> None:

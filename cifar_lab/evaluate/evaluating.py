@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ from torch import nn
 from cifar_lab.config import build
 from cifar_lab.data.images import LabelledImages
 from cifar_lab.data.loader import BatchLoader
-from cifar_lab.evaluate import figures, measures
+from cifar_lab.evaluate import corruptions, figures, measures
 from cifar_lab.evaluate.measures import Calibration, Scaled
 from cifar_lab.figures import Figure
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import replacing
 from cifar_lab.runs.files import write_arrays, write_figure, write_table
-from cifar_lab.runs.labels import NO_PROBABILITIES, data_name
+from cifar_lab.runs.labels import NO_PROBABILITIES, data_words
 from cifar_lab.terminal.printing import shown
 from cifar_lab.trained import Answers, Trained, answer, confident_mistakes
 
@@ -36,11 +36,13 @@ class Settings:
     # `cifar_lab.data.views.over_views`; None looks at the image alone
     tta: str | None = None
     reestimate_bn: bool = False  # estimate BatchNorm's statistics again over the training images first
+    test_set: str | None = None  # in place of CIFAR-10's own: `cifar10_1`
+    corruptions: Path | None = None  # the folder of CIFAR-10-C, to measure too
 
     @property
     def name(self) -> str:
         """The name of its folder."""
-        return "-".join([self.split, *([self.tta] if self.tta else []), *(["bn"] if self.reestimate_bn else [])])
+        return "-".join([self.split, *filter(None, [self.test_set, self.tta]), *(["bn"] if self.reestimate_bn else [])])
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
         raise UsageError(f"--split val: of the training of {trained.label} nothing was held out; leave it out")
     if trained.run is None and trained.trained_on not in (None, "cifar10"):
         raise UsageError(f"{trained.label} was trained on data={trained.trained_on}; name the run's folder")
-    datamodule = trained.datamodule()
+    if (settings.test_set or settings.corruptions) and not trained.is_of_cifar10:
+        raise UsageError(f"--test-set and --corruptions: {trained.label} was not trained on CIFAR-10; leave them out")
+    datamodule = trained.datamodule(test_set=settings.test_set)
     if settings.reestimate_bn:
         training = trained.datamodule(augment=True).train_dataloader()
         training.set_epoch(math.ceil(trained.facts.get("epochs", 0)))  # an order that training has not seen
@@ -82,7 +86,10 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
     scaled = None
     if settings.split == "test" and trained.holds_out:
         scaled = measures.scaled(given, _answers(trained, datamodule.val_dataloader(), settings, "val"))
-    return Evaluation(trained, given, loader.data, scaled, _result(trained, settings, given, scaled))
+    result = _result(trained, settings, given, scaled)
+    if settings.corruptions is not None:
+        result["corruptions"] = corruptions.measure(trained, settings.corruptions, settings.tta)
+    return Evaluation(trained, given, loader.data, scaled, result)
 
 
 def _answers(trained: Trained, loader: BatchLoader, settings: Settings, split: str) -> Answers:
@@ -91,12 +98,13 @@ def _answers(trained: Trained, loader: BatchLoader, settings: Settings, split: s
 
 def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled | None) -> dict[str, Any]:
     criterion = nn.CrossEntropyLoss() if trained.config is None else build(trained.config.loss)
-    own = trained.facts.get("test/acc") if settings == Settings() else None  # the settings of a run's own test
+    is_own = replace(settings, corruptions=None) == Settings()  # the settings of a run's own test
+    own = trained.facts.get("test/acc") if is_own else None
     return {
         "network": trained.label,
         "architecture": trained.architecture,
         "weights": trained.weights.name,
-        "data": data_name(trained.trained_on or "cifar10"),
+        "data": _data_words(trained, settings),
         "split": settings.split,
         "tta": settings.tta,
         "reestimate_bn": settings.reestimate_bn,
@@ -116,6 +124,12 @@ def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled
     }
 
 
+def _data_words(trained: Trained, settings: Settings) -> str:
+    data = {} if trained.config is None else dict(trained.config.data)
+    data |= {} if settings.test_set is None else {"test_set": settings.test_set}
+    return data_words(trained.trained_on or "cifar10", {"data": data})
+
+
 def write(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write numbers and figures into a folder, which is made if it does not exist; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,6 +137,9 @@ def write(evaluation: Evaluation, folder: Path) -> list[Path]:
     with replacing(folder / "evaluation.json") as file:
         json.dump(result, file, indent=2)
     write_table(result["per_class"], folder / "per_class.csv")
+    names = ["evaluation.json", "per_class.csv", "answers.npz"]
+    if "corruptions" in result:
+        names.append(write_table(result["corruptions"], folder / "corruptions.csv").name)
     write_arrays(folder / "answers.npz", {"logits": answers.logits.numpy(), "labels": answers.labels.numpy()})
     title = f"{result['network']}\n{result['data']}, {_described(result)}: {result['acc']:.2%}"
     classes = evaluation.trained.class_names(answers.logits.shape[1])
@@ -132,7 +149,7 @@ def write(evaluation: Evaluation, folder: Path) -> list[Path]:
         "mistakes.png": lambda: _mistakes(evaluation, classes, title),
     }
     pictures = [file for name, draw in drawn.items() for file in write_figure(draw, folder / name, dpi=120)]
-    return [*(folder / name for name in ("evaluation.json", "per_class.csv", "answers.npz")), *pictures]
+    return [*(folder / name for name in names), *pictures]
 
 
 def _mistakes(evaluation: Evaluation, classes: Sequence[str], title: str) -> Figure | None:

@@ -9,6 +9,7 @@ from matplotlib.ticker import PercentFormatter
 from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, wrapped
 
 _COLUMNS = 8
+_POINTS = 400  # of a matrix's side, which the names of classes share
 _MOST_LABELLED = 20  # classes; the numbers of more would overlap, and take many seconds to lay out
 
 
@@ -81,9 +82,11 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
         colour = "white" if shares[row, column] > 0.5 else "black" if counts[row, column] else "0.7"
         text = f"{counts[row, column]:,}\n{shares[row, column]:.1%}"
         axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=colour)
-    ticks = np.arange(len(classes))
-    axes.set_xticks(ticks, classes, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, classes)
+    ticks, size = np.arange(len(classes)), min(10, _POINTS / len(classes))
+    axes.set_xticks(
+        ticks, classes, rotation=45 if size == 10 else 90, ha="right", rotation_mode="anchor", fontsize=size
+    )
+    axes.set_yticks(ticks, classes, fontsize=size)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.set_title(wrapped(title, 80), fontsize=10)
@@ -97,7 +100,7 @@ def confusion_matrices(counts: Mapping[str, np.ndarray], classes: Sequence[str])
     rows = -(-len(counts) // columns)
     figure = Figure(figsize=(0.6 + 3.8 * columns, 4.1 * rows), layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    ticks = np.arange(len(classes))
+    ticks, size = np.arange(len(classes)), min(7, _POINTS / 2 / len(classes))
     for axes in grid[len(counts) :]:
         axes.remove()
     for axes, (name, matrix) in zip(grid, counts.items(), strict=False):
@@ -107,8 +110,8 @@ def confusion_matrices(counts: Mapping[str, np.ndarray], classes: Sequence[str])
             percent = percents[row, column]
             shade = "white" if percent > 50 else "black" if percent >= 0.5 else "0.75"
             axes.text(column, row, f"{percent:.0f}", ha="center", va="center", fontsize=6.5, color=shade)
-        axes.set_xticks(ticks, classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
-        axes.set_yticks(ticks, classes, fontsize=7)
+        axes.set_xticks(ticks, classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=size)
+        axes.set_yticks(ticks, classes, fontsize=size)
         axes.set_title(wrapped(name, 44), fontsize=9)
     figure.supxlabel("predicted class", fontsize=9)
     figure.supylabel("true class", fontsize=9)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifar_lab.data.files import DataError
+from cifar_lab.data.photos import Resize, find_images, read_images
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.output import writable
 from cifar_lab.terminal.printing import Complaints, note, print_table, printable
 from cifar_lab.trained.arguments import Network, Said, check_there, folder_of, load_noting, says_of_network
-from cifar_lab.trained.photos import Resize, find_images, read_images
 
 if TYPE_CHECKING:
     from cifar_lab.explain.explaining import Example, Explained
@@ -101,7 +101,7 @@ def _explain_units(
 
     try:
         if may_lack_data and trained.data_root is None and not trained.data_is_here:
-            raise DataError("CIFAR-10 is not here; name its folder by --data-root")  # it is not downloaded for this
+            raise DataError("the data is not here; name its folder by --data-root")  # it is not downloaded for this
         layers, row = measured(trained, count, note)
     except (DataError, OSError) as error:
         if not may_lack_data:

@@ -13,7 +13,7 @@ from cifar_lab.export.kinds import Format
 from cifar_lab.export.writing import Exported, Images
 from cifar_lab.machine import provenance
 from cifar_lab.runs import replacing
-from cifar_lab.runs.labels import NO_PROBABILITIES, PROTOCOLS, data_name, protocol_words
+from cifar_lab.runs.labels import NO_PROBABILITIES, PROTOCOLS, data_words, protocol_words
 from cifar_lab.statistics.accuracies import wilson_interval
 from cifar_lab.trained import Said, Trained
 
@@ -51,7 +51,8 @@ def write(
         "accuracy": _accuracy(trained.facts),
         "settings": _settings(trained),
         "facts": {**dict.fromkeys(_FACTS), **trained.facts},
-        "data": None if data is None else data_name(str(data)),
+        "data": None if data is None else data_words(str(data), {} if trained.config is None else trained.config),
+        "is_cifar10": data == "cifar10",
         "protocol": protocol if held_out is None else f"{protocol}: {protocol_words(str(protocol), held_out)}",
         "held_out": held_out,
         "no_probabilities": NO_PROBABILITIES,

@@ -8,6 +8,7 @@ import numpy as np
 
 from cifar_lab.report.published import FULL, Row, Table, is_beginning, length_of, order
 from cifar_lab.runs import Record
+from cifar_lab.runs.labels import data_changes
 from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, noise_interval
 from cifar_lab.table.comparison import values_of
 
@@ -158,7 +159,7 @@ class Reproduction:
 
 
 def _is_real(run: Record) -> bool:
-    return run.options.get("data") == "cifar10"
+    return run.options.get("data") == "cifar10" and not data_changes(run.settings)
 
 
 def _is_fast(run: Record) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cifar_lab import current
+from cifar_lab.runs.sizes import train_available
 
 # What cannot change a run's numbers: where things are and how they are shown. `None` leaves out the whole option.
 _NOT_HASHED: dict[str, set[str] | None] = {
@@ -29,7 +30,6 @@ HARDWARE: dict[str, Any] = {
     "trainer.deterministic": "auto",
     "trainer.benchmark": None,
 }
-_CIFAR10_IMAGES = 50_000
 _PRECISIONS = {16: "16-mixed", 32: "32-true", 64: "64-true"}
 # How long a run may take, like `epochs`, with what is hashed in its place.
 LIMITS: dict[str, Any] = {"trainer.max_time": None, "callbacks.early_stopping.patience": 10.0}
@@ -45,6 +45,9 @@ _NEUTRAL: dict[str, Any] = {
     **{f"optimizer.relative_lr.{kind}": 1 for kind in ("norms", "biases", "head")},
     "optimizer.relative_lr": {},
     "data.skip_easy": 0,
+    "data.imbalance": 1,
+    "data.label_noise": 0,
+    "data.test_set": "cifar10",
     "optimizer.decay_norms": True,
 }
 # What components that have moved are called in fingerprints: as when runs were trained with them that are finished.
@@ -75,6 +78,8 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
     data = kept.get("data") or {}
     if data.pop("verify", True):  # the published images, wherever they are
         data.pop("root", None)
+    if data.get("digest"):  # the same content, wherever it is
+        data.pop("path", None)
     if data.get("train_size") is not None and data["train_size"] == train_available(data):
         data["train_size"] = None
     _neutralise(kept, data)
@@ -91,7 +96,8 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
 
 def _neutralise(kept: dict[str, Any], data: dict[str, Any]) -> None:
     """Give settings that have no effect beside the others their neutral value, so that two spellings are one run."""
-    if not data.get("val_fraction") and data.get("train_size") is None and "split_seed" in data:
+    draws = data.get("train_size") is not None or data.get("imbalance", 1) != 1 or data.get("label_noise")
+    if not data.get("val_fraction") and not draws and "split_seed" in data:
         data["split_seed"] = 0
     for limit in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
         share = value_of(kept, f"trainer.{limit}")
@@ -173,20 +179,6 @@ def _device_count(devices: Any) -> int:
     if isinstance(devices, list):
         return len(devices)
     return max(1, int(devices)) if isinstance(devices, int) or str(devices).isdecimal() else 1
-
-
-def train_available(data: Mapping[str, Any], unknown: int | None = None) -> int | None:
-    """Number of training images that the protocol leaves of our own data; `unknown` stands for other data's total."""
-    is_cifar10 = str(data.get("_target_")).endswith(".CIFAR10DataModule")
-    total = _CIFAR10_IMAGES if is_cifar10 else data.get("num_train", unknown)
-    return None if total is None else total - round(data.get("val_fraction", 0) * total)
-
-
-def train_size(data: Mapping[str, Any]) -> int:
-    """Number of training images of an epoch, by the settings of the data; other data counts as CIFAR-10's 50,000."""
-    available = train_available(data, unknown=_CIFAR10_IMAGES)
-    assert available is not None
-    return min(available, data["train_size"] or available)
 
 
 def recorded(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 LAST = "last"  # the protocol that chooses no epoch
-_DATA_NAMES = {"cifar10": "CIFAR-10", "synthetic": "synthetic data"}
+_DATA_NAMES = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "fashion_mnist": "Fashion-MNIST",
+    "folder": "a folder of images",
+    "npz": "a file of images",
+    "svhn": "SVHN",
+    "synthetic": "synthetic data",
+}
+# Settings that make other data of the same option, with their neutral values.
+_CHANGES = {"label_noise": 0, "imbalance": 1, "test_set": "cifar10"}
 _REPORT_NAMES = {"ELU": "eLU", "CrossEntropyLoss": "CrossEntropy", "SignSGD": "CustomSignSGD"}
 PROTOCOLS = {"holdout": True, "report": False, LAST: False}  # whether they hold training images out
 NO_PROBABILITIES = "trained by squared error: its logits are no log-probabilities, and their softmax no probabilities"
@@ -13,6 +23,18 @@ NO_PROBABILITIES = "trained by squared error: its logits are no log-probabilitie
 def data_name(option: str) -> str:
     """The name of the data of an option of `data`."""
     return _DATA_NAMES.get(option, option)
+
+
+def data_words(option: str, config: Mapping[str, Any]) -> str:
+    """The name of a run's data, with what makes other data of it, such as `CIFAR-10 (label_noise=0.2)`."""
+    changes = ", ".join(f"{name}={value}" for name, value in data_changes(config).items())
+    return f"{data_name(option)} ({changes})" if changes else data_name(option)
+
+
+def data_changes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes other data of an option, by its setting, in a configuration as for `holds_out`."""
+    found = {name: _setting(config, "data", name) for name in _CHANGES}
+    return {name: value for name, value in found.items() if value not in (None, _CHANGES[name])}
 
 
 def holds_out(config: Mapping[str, Any]) -> bool:

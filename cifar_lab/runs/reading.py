@@ -36,7 +36,7 @@ _STATUS: Kinds = {
 RESULT_KINDS: Kinds = {
     **dict.fromkeys(("name", "protocol", "precision", "fingerprint"), str),
     **dict.fromkeys(("options", "hardware", "versions"), dict),
-    **dict.fromkeys(("classes", "confusion_matrix", "overrides"), list),
+    **dict.fromkeys(("classes", "confusion_matrix", "mean", "overrides", "std"), list),
     **dict.fromkeys(("train_size", "val_size", "test_size", "num_parameters"), int),
     **dict.fromkeys(("best_epoch", "train_available", "probes"), (int, type(None))),
     **dict.fromkeys(("test/acc_tta", "test/acc_tta_final"), _NUMBER),

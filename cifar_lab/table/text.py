@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cifar_lab.runs.labels import data_name, protocol_words
+from cifar_lab.runs.labels import data_words, protocol_words
 from cifar_lab.table import pairs
 from cifar_lab.table.comparison import Comparison
 
@@ -70,8 +70,8 @@ def facts(comparison: Comparison) -> list[str]:
     """Lines on what all finished runs share: data, training images, epochs, protocol, hardware."""
     if not comparison.results:
         return ["No run has finished."]
-    options = [result["options"] for result in comparison.results]
-    data = sorted({data_name(option["data"]) for option in options})
+    finished = [record for row in comparison.rows for record in row.finished]
+    data = sorted({data_words(record.result["options"]["data"], record.settings) for record in finished})
     trained, available = comparison.common("train_size"), comparison.common("train_available")
     images = "numbers of training images differ" if trained is None else f"{trained:,} training images"
     if trained is not None and trained != available:

@@ -153,6 +153,8 @@ def _fit_and_test(
         "probe_seconds": None if probe_seconds is None else round(float(probe_seconds.sum()), 3),
         "precision": str(trainer.precision),
         **describe(config, classifier, datamodule, native),
+        "mean": list(datamodule.mean),
+        "std": list(datamodule.std),
         "classes": list(datamodule.classes),
         "confusion_matrix": classifier.test_confusion.compute().tolist(),
     }

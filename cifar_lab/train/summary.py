@@ -14,7 +14,7 @@ from cifar_lab.machine import provenance
 from cifar_lab.runs import Run
 from cifar_lab.runs.files import write_figure
 from cifar_lab.runs.fingerprints import value_of
-from cifar_lab.runs.labels import data_name, holds_out, protocol_name, protocol_words, val_label
+from cifar_lab.runs.labels import data_words, holds_out, protocol_name, protocol_words, val_label
 from cifar_lab.statistics.accuracies import wilson_interval
 from cifar_lab.terminal.printing import note
 from cifar_lab.train import figures
@@ -38,7 +38,7 @@ def summary(run: Run) -> str:
         "test accuracy": f"{accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, {images:,} images), "
         f"after the last epoch {result['test/acc_final']:.2%}",
         **({"  with tta": _augmented(result, config)} if "test/acc_tta" in result else {}),
-        "data": f"{data_name(result['options']['data'])}, trained on {result['train_size']:,}{subset} images",
+        "data": f"{data_words(result['options']['data'], config)}, trained on {result['train_size']:,}{subset} images",
         "protocol": f"{protocol_name(config)}: {protocol_words(protocol_name(config), holds_out(config))}",
         "best epoch": f"{result['best_epoch'] or 'none chosen'} of {math.ceil(result['epochs'])}",
         "seconds": f"{result['seconds']:,.0f}" + ("" if speed is None else f", {speed:,.0f} images/s in training"),

@@ -53,9 +53,9 @@ class Said:
     precision: Annotated[
         str | None, _option("Lightning's name, as 32-true; default: the run's, of a file alone 32-true.")
     ] = None
-    data_root: Annotated[Path | None, _option("The folder of CIFAR-10; default: the run's, else CIFAR_LAB_DATA's.")] = (
-        None
-    )
+    data_root: Annotated[
+        Path | None, _option("Where its data is, as data.root or data.path; default: the run's, else CIFAR_LAB_DATA's.")
+    ] = None
     allow: Annotated[Sequence[str], _option("A package whose components may run; may be repeated.")] = ()
 
     def __post_init__(self) -> None:

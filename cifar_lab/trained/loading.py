@@ -65,9 +65,11 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
     result = run.finished_result() or {}
     assumed = [] if result else [f"the run has not finished: its weights are those of {weights.name}"]
     is_chosen = weights.resolve() == run.chosen_weights().resolve()
-    mean, std = (settings["data"].get(name) or getattr(build(config.data), name, ()) for name in ("mean", "std"))
-    classes = result.get("classes") or list(getattr(build(config.data), "classes", ()))
-    classes = classes or range(settings["model"].get("num_classes") or 0)
+    known = {**result, **{name: settings["data"][name] for name in ("mean", "std") if settings["data"].get(name)}}
+    mean, std, classes = (
+        list(known.get(name) or getattr(build(config.data), name, ()) or ()) for name in ("mean", "std", "classes")
+    )
+    classes = classes or list(range(settings["model"].get("num_classes") or 0))
     chosen, notes = _native(config, run, said)
     native, model = _placed(model, chosen)
     if native != chosen:

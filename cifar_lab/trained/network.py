@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from cifar_lab.config import build
-from cifar_lab.data import files
+from cifar_lab.data import files, lookup
+from cifar_lab.data.archives import CIFAR10, Dataset
 from cifar_lab.data.datamodule import CIFAR10DataModule, InMemoryDataModule
 from cifar_lab.data.loader import normalise
 from cifar_lab.data.views import over_views
@@ -23,8 +24,6 @@ from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 from cifar_lab.runs.labels import holds_out
-
-_CIFAR10 = f"{CIFAR10DataModule.__module__}.{CIFAR10DataModule.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Trained:
     native: hardware.Native  # the device, the precision and the layout that it computes in
     facts: Mapping[str, Any]  # what is known of it, by the names of `docs/run_directory.md`, such as `test/acc`
     assumed: Sequence[str]  # a line for each value that nothing says
-    data_root: Path | None = None  # the folder of CIFAR-10 that the command line names
+    data_root: Path | None = None  # the folder of its data that the command line names
 
     def logits(self, images: Tensor) -> Tensor:
         """Map normalised images `(N, 3, 32, 32)` to float32 logits `(N, num_classes)` on its device."""
@@ -89,7 +88,7 @@ class Trained:
         fabric = Fabric(accelerator=accelerator, devices=1, precision=self.native.precision)  # type: ignore[arg-type]
         return fabric.setup_module(self.model).eval()
 
-    def datamodule(self, *, augment: bool = False) -> InMemoryDataModule:
+    def datamodule(self, *, augment: bool = False, test_set: str | None = None) -> InMemoryDataModule:
         """The images that it was trained, validated and tested on; for a file alone, all of CIFAR-10.
 
         The folder is the one that the command line names, else the run's if it exists on this machine, else
@@ -97,14 +96,19 @@ class Trained:
 
         Args:
             augment: Change training images as the run did.
+            test_set: Of CIFAR-10, another one, see `CIFAR10DataModule`.
 
         Raises:
             DataError: They are not there, or damaged.
         """
+        changes: dict[str, Any] = {} if test_set is None else {"test_set": test_set}
+        if self._dataset is not None:
+            changes["root"] = self._root
+        elif self.data_root is not None and self.config is not None and "path" in self.config.data:
+            changes["path"] = str(self.data_root)
         if self.config is None:
-            datamodule: InMemoryDataModule = CIFAR10DataModule(self._root, mean=self.mean, std=self.std, val_fraction=0)
+            datamodule: InMemoryDataModule = CIFAR10DataModule(mean=self.mean, std=self.std, val_fraction=0, **changes)
         else:
-            changes: dict[str, Any] = {"root": self._root} if self._is_cifar10 else {}
             changes |= {} if augment else {"augment": None}
             datamodule = build(self.config.data, **changes)
         datamodule.setup()
@@ -113,19 +117,26 @@ class Trained:
     @property
     def data_is_here(self) -> bool:
         """Whether `datamodule()` has its images on this machine; else it may have to download them."""
-        return not self._is_cifar10 or files.is_there(self._root)
+        if self._dataset is not None:
+            return files.is_there(self._root, self._dataset)
+        return self.config is None or lookup.is_there(self.config.data)
 
     @property
-    def _is_cifar10(self) -> bool:
-        """Whether its data is looked for where CIFAR-10 is; a component from outside has its own place."""
-        return self.config is None or self.config.data.get("_target_") == _CIFAR10
+    def is_of_cifar10(self) -> bool:
+        """Whether it was trained on CIFAR-10, as is assumed of a file alone."""
+        return self._dataset is CIFAR10
+
+    @property
+    def _dataset(self) -> Dataset | None:
+        """The published data set whose folder may be another on this machine."""
+        return CIFAR10 if self.config is None else lookup.dataset_of(self.config.data)
 
     @property
     def _root(self) -> str | None:
         if self.data_root is not None:
             return str(self.data_root)
         recorded = None if self.config is None else self.config.data.root
-        if recorded is not None and files.is_there(recorded):
+        if recorded is not None and self._dataset is not None and files.is_there(recorded, self._dataset):
             return recorded
         return os.environ.get("CIFAR_LAB_DATA") or None
 

@@ -70,7 +70,7 @@ def test_the_keys_of_an_option_are_the_arguments_of_its_target(option: str) -> N
         target = get_object(settings["_target_"])
         accepted = set(inspect.signature(target).parameters)
         if inspect.isclass(target) and issubclass(target, datamodule.InMemoryDataModule):
-            accepted |= set(inspect.signature(datamodule.InMemoryDataModule).parameters)
+            accepted |= {name for base in target.__mro__[:-1] for name in inspect.signature(base).parameters}
         offered = set(settings) - {"_target_", "_partial_", "lightning", *GROUPING}
         assert offered == accepted - GIVEN - LEFT_OUT.get(settings["_target_"], set())
 

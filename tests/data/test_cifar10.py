@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import io
 import itertools
 import os
 import pickle
@@ -12,7 +11,7 @@ import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from cifar_lab.data import cifar10, files
 from cifar_lab.data.cifar10 import load, load_once
 from cifar_lab.data.images import DataError, LabelledImages
 from tests.conftest import holds
+from tests.data.layouts import python2_file
 
 COUNT = 20
 BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
@@ -38,21 +38,6 @@ def random_batches(seed: int = 0) -> Batches:
         name: (generator.integers(256, size=(COUNT, 3072), dtype=np.uint8), generator.integers(10, size=COUNT).tolist())
         for name in NAMES
     }
-
-
-class Python2Pickler(pickle._Pickler):
-    """Writes texts and bytes as Python 2 wrote its strings."""
-
-    def save_string(self, value: str | bytes) -> None:
-        content = value.encode() if isinstance(value, str) else value
-        self.write(b"T" + struct.pack("<I", len(content)) + content)
-
-    dispatch: ClassVar[dict[type, Any]] = {**pickle._Pickler.dispatch, str: save_string, bytes: save_string}
-
-
-def python2_file(value: Any) -> bytes:
-    Python2Pickler(file := io.BytesIO(), protocol=2).dump(value)
-    return file.getvalue().replace(b"numpy._core", b"numpy.core")  # its name until numpy 2
 
 
 def write_binary(folder: Path, batches: Batches) -> Path:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cifar_lab.data import cifar10
+from cifar_lab.data.archives import CIFAR10
 from cifar_lab.data.augment import flip_crop
 from cifar_lab.data.datamodule import CIFAR10DataModule, InMemoryDataModule, SyntheticDataModule
 from cifar_lab.data.files import FILES
@@ -229,7 +230,7 @@ def test_missing_files_are_fetched_only_where_they_may_be(
     data = CIFAR10DataModule(None if root is None else folder, download=download, sources=("http://x",))
     with pytest.raises(DataError, match=re.escape(str(folder))):  # as nothing was really fetched
         data.setup()
-    assert fetch.call_args_list == [call(folder, ("http://x",))] * fetches
+    assert fetch.call_args_list == [call(CIFAR10, folder, ("http://x",))] * fetches
     folder.mkdir()
     for name in (name for names in FILES.values() for name in names):
         (folder / name).touch()

@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 
 from cifar_lab.data import download
+from cifar_lab.data.archives import CIFAR10
 from cifar_lab.data.cifar10 import load
-from cifar_lab.data.download import FOLDER, fetch
+from cifar_lab.data.download import fetch
 from cifar_lab.data.files import RECORD_BYTES, DataError
 from tests.conftest import on_a_terminal
 
 COUNT = 2
+FOLDER = CIFAR10.folder
 NAMES = [f"data_batch_{number}.bin" for number in range(1, 6)] + ["test_batch.bin", "batches.meta.txt"]
 
 
@@ -128,7 +130,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
-get = functools.partial(fetch, sha256=SHA256, timeout=5)
+def get(root: Path, sources: list[str], sha256: str = SHA256, timeout: float = 5) -> None:
+    (archive,) = CIFAR10.archives
+    fetch(CIFAR10._replace(archives=(archive._replace(checksum=f"sha256:{sha256}"),)), root, sources, timeout=timeout)
 
 
 def is_whole(root: Path) -> bool:
@@ -140,7 +144,7 @@ def is_whole(root: Path) -> bool:
 def refusal(root: Path, *sources: str, timeout: float = 5) -> str:
     """The message of the DataError: one line that names addresses, folder and other places for the data."""
     with pytest.raises(DataError) as error:
-        get(root, sources, timeout=timeout)
+        get(root, list(sources), timeout=timeout)
     message = str(error.value)
     assert "\n" not in message
     for fact in (root, *sources, "data.root=", "CIFAR_LAB_DATA"):

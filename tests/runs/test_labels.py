@@ -6,8 +6,9 @@ import torch
 
 from cifar_lab import evaluate, export, table
 from cifar_lab.landscape.maps.subject import Settings, load
-from cifar_lab.runs import Archive, float32_digits, read_run, weights_name
-from cifar_lab.runs.labels import holds_out, protocol_name
+from cifar_lab.report.reproduction import Reproduction
+from cifar_lab.runs import Archive, Record, float32_digits, read_run, weights_name
+from cifar_lab.runs.labels import data_words, holds_out, protocol_name
 from cifar_lab.train.summary import summary
 from tests.conftest import Called, Train, refusal
 from tests.kinds_of_runs import FINISHED, change
@@ -84,3 +85,17 @@ def test_a_run_of_version_0_1_that_held_nothing_out_is_labelled_so_by_every_read
     assert f"| report: {chosen}" in card and "The test set chose the epoch" in card
     (subject,) = load([run.folder], Settings(tmp_path, images=20))
     assert subject.held_out_name == "test images"
+
+
+@pytest.mark.parametrize("change", [{"label_noise": 0.2}, {"imbalance": 0.01}, {"test_set": "cifar10_1"}])
+def test_other_data_of_an_option_is_named_and_no_run_of_the_report(change: dict[str, object]) -> None:
+    neutral = {"label_noise": 0, "imbalance": 1, "test_set": "cifar10"}
+    (named,) = (f"{name}={value}" for name, value in change.items())
+    assert data_words("cifar10", {"data": neutral}) == data_words("cifar10", {}) == "CIFAR-10"
+    assert data_words("cifar10", {"data": neutral | change}) == f"CIFAR-10 ({named})"
+    of_study = {"data": "cifar10", "study": "loss"}
+    changed, plain = (
+        Record("finished", options=of_study, settings={f"data.{name}": value for name, value in settings.items()})
+        for settings in (change, {})
+    )
+    assert Reproduction((), measured=(changed, plain)).of_studies == [plain]

@@ -171,7 +171,7 @@ def test_a_model_without_convolutions_has_no_first_gradient() -> None:
 def test_the_size_of_evaluations_batches_changes_neither_count_nor_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier, measured = Classifier(network(), nn.CrossEntropyLoss(), SGD), []
     for size in (7, 100):
-        monkeypatch.setattr("cifar_lab.data.datamodule._CPU_EVAL_BATCH_SIZE", size)
+        monkeypatch.setattr("cifar_lab.data.in_memory._CPU_EVAL_BATCH_SIZE", size)
         trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
         (metrics,) = trainer.test(classifier, SyntheticDataModule(60, 120), verbose=False)
         assert trainer.num_test_batches == [-(-120 // size)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Record
-from cifar_lab.runs.labels import data_name, has_constant_rate
+from cifar_lab.runs.labels import data_words, has_constant_rate
 
 _AXES = ("bn", "model.init", "optimizer.lr", "seed")
 NAMES = {True: "with BatchNorm", False: "without BatchNorm"}
@@ -67,7 +67,7 @@ class Group:
         runs = list(shown)
         options = runs[0].record.options
         network = str(options.get("model") or str(self.settings.get("model._target_", "")).rpartition(".")[2])
-        data = data_name(str(options.get("data") or "data of unknown name"))
+        data = data_words(str(options.get("data") or "data of unknown name"), runs[0].record.settings)
         sizes = {run.record.result["train_size"] for run in runs if run.record.is_finished}
         asked = self.settings.get("data.train_size")
         images = f"{sizes.pop():,}" if len(sizes) == 1 else "all" if asked is None else f"{asked:,.0f}"

@@ -18,7 +18,7 @@ from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, read_checkpoint
 from cifar_lab.runs.files import write_figure, write_table
-from cifar_lab.runs.labels import data_name, holds_out
+from cifar_lab.runs.labels import data_words, holds_out
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -203,7 +203,8 @@ def _load(run: Run, label: str, settings: Settings) -> Subject:
             module.eval()
     trained, available = datamodule.size("train"), datamodule.train_available
     part = "" if trained == available else f" of {available:,}"
-    name = data_name(run.composition()["options"].get("data") or "unknown data")
+    composition = run.composition()
+    name = data_words(composition["options"].get("data") or "unknown data", composition["config"])
     return Subject(
         settings,
         label,

@@ -16,6 +16,7 @@ from cifar_lab.landscape.batch_norm.training import cosine_gain
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.report.claims.evidence import NOT_MEASURED, UNKNOWN, Claim, Condition, above, trains_study
 from cifar_lab.runs import Record
+from cifar_lab.runs.labels import data_changes
 from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS
 
 T = TypeVar("T")
@@ -54,9 +55,13 @@ class Landscape:
         return [run for run in {run.identity: run for run in runs}.values() if run.has_ended]
 
 
+def _is_vgg_a(run: Record) -> bool:
+    return all(run.settings.get(key) == value for key, value in _OF_VGG_A.items()) and not data_changes(run.settings)
+
+
 def landscape(measured: Sequence[Record]) -> Landscape:
     """Find the runs that decide, by their settings: on the most training images, of the most epochs, the most runs."""
-    candidates = [run for run in measured if all(run.settings.get(key) == value for key, value in _OF_VGG_A.items())]
+    candidates = [run for run in measured if _is_vgg_a(run)]
     found = sorted(groups(candidates), key=lambda group: (*group.length, len(group.runs)), reverse=True)
     bands, band_group = _first(found, _bands)
     smoothness, probed_group = _first(found, _smoothness)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_lab.trained.photos import ImageFileError, find_images, read_image, read_images
+from cifar_lab.data.photos import ImageFileError, find_images, read_image, read_images
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)

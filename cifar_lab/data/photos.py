@@ -131,7 +131,6 @@ def read_image(path: Path, resize: Resize = "crop") -> np.ndarray:
         raise ImageFileError("it is a folder" if path.is_dir() else "it is no file")
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]  # Pillow may have been built without some
-    resized = ImageOps.fit if resize == "crop" else Image.Image.resize
     try:
         if not path.stat().st_size:
             raise ImageFileError("it is empty")
@@ -141,13 +140,19 @@ def read_image(path: Path, resize: Resize = "crop") -> np.ndarray:
             with Image.open(path, formats=formats) as image:  # reads the header alone
                 image.seek(0)
                 seen = _on_white(ImageOps.exif_transpose(image))
-                return np.array(resized(seen, (SIDE, SIDE), Image.Resampling.BICUBIC))
+                return resized(seen, resize)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ImageFileError(f"it has more than {MOST_PIXELS:,} pixels, and may be a decompression bomb") from None
     except ImageFileError:
         raise
     except Exception as error:  # damaged bytes can make a decoder raise nearly anything
         raise ImageFileError(_reason(error)) from None
+
+
+def resized(image: Image.Image, resize: Resize) -> np.ndarray:
+    """An image as uint8 `(32, 32, 3)`; `resize` as for `read_image`."""
+    function = ImageOps.fit if resize == "crop" else Image.Image.resize
+    return np.array(function(image, (SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -1,0 +1,216 @@
+"""The base of data modules: images in memory, divided by a protocol, as batches."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from cifar_lab.data.division import divide
+from cifar_lab.data.images import LabelledImages, channel_statistics
+from cifar_lab.data.loader import Augmentation, BatchLoader, normalise
+from cifar_lab.data.selection import Selection
+from cifar_lab.machine.exit_codes import UsageError
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+
+# On a CPU, so small that activations find room in memory that training has left; those of larger batches come from the
+# system at every layer, page by page, and evaluation takes up to 1.6 times as long.
+_CPU_EVAL_BATCH_SIZE, _EVAL_BATCH_SIZE = 100, 500
+
+Arrays = tuple[Tensor | np.ndarray, Tensor | np.ndarray]
+
+
+class InMemoryDataModule(L.LightningDataModule):
+    """Batches of images in memory, on the training device, divided by a protocol; subclasses load the images.
+
+    Args:
+        batch_size: Training images per batch, which the processes that train together share.
+        augment: Changes each training batch, called `(images, generator)`; None leaves it as it is.
+        mean: Per channel, subtracted from [0, 1] images; None is the mean of the images that train, to four digits.
+        std: Per channel, divided by; None is the deviation of the images that train, likewise.
+        val_fraction: Share of the training images held out, stratified, to choose the epoch; with 0 all images train
+            and the test set is the validation set too.
+        train_size: Number of training images, stratified, of those that the protocol leaves; None takes them all.
+        split_seed: Varies which images are held out, left out, taken and mislabelled.
+        seed: Varies the order of the training images and their augmentation.
+        drop_last: Leave an epoch's last training batch out if it is incomplete.
+        skip_easy: Probability with which a pass over the training images leaves out one whose last loss was below the
+            mean (InfoBatch, arXiv:2303.04947); an epoch still has as many images, see `selection.Selection`.
+        imbalance: Share of its training images that the last class keeps; those between fall exponentially, see
+            `division.long_tailed`. 1 keeps all.
+        label_noise: Share of the training images with a wrong label, see `division.mislabelled`.
+
+    Raises:
+        ValueError: `batch_size` is not positive, a share lies outside [0, 1), or `imbalance` outside (0, 1].
+
+    Attributes:
+        classes: Names of the classes, in the order of the labels; where a subclass gives none, the labels, once they
+            are loaded.
+        train_available: Number of training images that protocol and imbalance leave, once they are loaded.
+    """
+
+    classes: Sequence[str] = ()
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 128,
+        augment: Augmentation | None = None,
+        mean: Sequence[float] | None = CIFAR10_MEAN,
+        std: Sequence[float] | None = CIFAR10_STD,
+        val_fraction: float = 0.1,
+        train_size: int | None = None,
+        split_seed: int = 0,
+        seed: int = 0,
+        drop_last: bool = False,
+        skip_easy: float = 0.0,
+        imbalance: float = 1.0,
+        label_noise: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise UsageError(f"batch_size={batch_size} must be at least 1")
+        for name, share in (("val_fraction", val_fraction), ("skip_easy", skip_easy), ("label_noise", label_noise)):
+            if not 0 <= share < 1:
+                raise UsageError(f"{name}={share} lies outside [0, 1)")
+        if not 0 < imbalance <= 1:
+            raise UsageError(f"imbalance={imbalance} lies outside (0, 1]")
+        self.batch_size = batch_size
+        self.augment = augment
+        self._mean, self._std = mean, std
+        self.val_fraction = val_fraction
+        self.train_size = train_size
+        self.split_seed = split_seed
+        self.seed = seed
+        self.drop_last = drop_last
+        self.skip_easy = skip_easy
+        self.imbalance = imbalance
+        self.label_noise = label_noise
+        self.train_available = 0
+        self._splits: dict[str, LabelledImages] = {}
+        self._selection: Selection | None = None
+
+    def load(self) -> Sequence[Arrays]:
+        """Training images with their labels, and test images with theirs.
+
+        Images are uint8 `(N, 32, 32, 3)`, labels whole numbers `(N,)` from 0 on; numpy's arrays or torch's tensors.
+        """
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the images and divide them, the first time that it is called.
+
+        Raises:
+            DataError: Files are missing or damaged, images or labels are of another kind, a part would be empty, or
+                `train_size` asks for more than there is.
+            ValueError: `drop_last` leaves no training batch.
+        """
+        if self._splits:
+            return
+        train, test = (LabelledImages.checked(*part, len(self.classes) or None) for part in self.load())
+        if not self.classes:
+            self.classes = [str(label) for label in range(1 + int(torch.cat([train.labels, test.labels]).max()))]
+        division = divide(
+            train,
+            test,
+            len(self.classes),
+            val_fraction=self.val_fraction,
+            train_size=self.train_size,
+            split_seed=self.split_seed,
+            imbalance=self.imbalance,
+            label_noise=self.label_noise,
+        )
+        self.train_available, images = division.available, division.train.images
+        if self.drop_last and len(images) < self.batch_size:
+            words = f"{len(images):,} training images"
+            raise UsageError(f"data.drop_last=true leaves no batch of batch_size={self.batch_size}: there are {words}")
+        if self._mean is None or self._std is None:
+            mean, std = channel_statistics(images)
+            self._mean, self._std = self._mean or mean, self._std or std
+        self._splits = {"train": division.train, "val": division.val, "test": division.test}
+
+    @property
+    def mean(self) -> Sequence[float]:
+        """Per channel, subtracted from [0, 1] images."""
+        if self._mean is None:
+            self.setup()
+        assert self._mean is not None
+        return self._mean
+
+    @property
+    def std(self) -> Sequence[float]:
+        """Per channel, divided by."""
+        if self._std is None:
+            self.setup()
+        assert self._std is not None
+        return self._std
+
+    def size(self, split: str) -> int:
+        """Number of images in `train`, `val` or `test`."""
+        self.setup()
+        return len(self._splits[split].labels)
+
+    def training_images(self, count: int) -> Tensor:
+        """The first `count` training images, or all, normalised, float32 `(N, 3, 32, 32)`, not augmented."""
+        self.setup()
+        return normalise(self._splits["train"].images[:count], *map(torch.tensor, (self.mean, self.std)))
+
+    @property
+    def selection(self) -> Selection | None:
+        """Chooses the images of each epoch; None if an epoch visits all images."""
+        if self._selection is None and self.skip_easy:
+            self._selection = Selection(self.size("train"), self.skip_easy)
+        return self._selection
+
+    def state_dict(self) -> dict[str, Any]:
+        """The losses by which images are visited; Lightning keeps a loader's own state within an epoch alone."""
+        return {} if self.selection is None else self.selection.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the losses."""
+        if self.selection is not None:
+            self.selection.load_state_dict(state_dict)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of training batches in an epoch."""
+        whole, rest = divmod(self.size("train"), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled, augmented training batches.
+
+        Raises:
+            ValueError: The last batch has fewer images than there are processes.
+        """
+        options: dict[str, Any] = {"augment": self.augment, "seed": self.seed, "drop_last": self.drop_last}
+        loader = self._loader("train", self.batch_size, shuffle=True, selection=self.selection, **options)
+        last, processes = len(loader.data.labels) % self.batch_size or self.batch_size, loader.part[1]
+        if last < processes and not self.drop_last:
+            raise UsageError(
+                f"batch_size={self.batch_size} leaves a last batch of {last} for {processes} processes; "
+                "set another batch_size, or data.drop_last=true"
+            )
+        return loader
+
+    def val_dataloader(self) -> BatchLoader:
+        """Validation batches, in order, as they are."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> BatchLoader:
+        """Test batches, in order, as they are."""
+        return self._loader("test")
+
+    def _loader(self, split: str, batch_size: int | None = None, **options: Any) -> BatchLoader:
+        self.setup()
+        device, part = torch.device("cpu"), (0, 1)
+        if self.trainer is not None:
+            device, part = self.trainer.strategy.root_device, (self.trainer.global_rank, self.trainer.world_size)
+        if batch_size is None:
+            batch_size = _CPU_EVAL_BATCH_SIZE if device.type == "cpu" else _EVAL_BATCH_SIZE
+        data = LabelledImages(*(tensor.to(device) for tensor in self._splits[split]))
+        return BatchLoader(data, batch_size, self.mean, self.std, part=part, num_classes=len(self.classes), **options)

@@ -1,0 +1,75 @@
+"""Accuracy on CIFAR-10-C (arXiv:1903.12261): CIFAR-10's test images, corrupted at five severities."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cifar_lab.data.files import DataError, read_array, resolve
+
+if TYPE_CHECKING:
+    from cifar_lab.trained import Trained
+
+SEVERITIES = 5
+_EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")  # for validation; no part of the benchmark's mean
+_LABELS, _BATCH_SIZE = "labels.npy", 500
+
+
+def files(folder: Path) -> list[Path]:
+    """The files of the corruptions in a folder, sorted.
+
+    Raises:
+        DataError: There are none, or no labels.
+    """
+    folder = resolve(folder)
+    found = sorted(path for path in folder.glob("*.npy") if path.name != _LABELS)
+    if not found or not (folder / _LABELS).is_file():
+        raise DataError(
+            f"{folder} holds no CIFAR-10-C: name the folder of fog.npy, ..., {_LABELS}, unpacked from CIFAR-10-C.tar "
+            "of https://zenodo.org/records/2535967"
+        )
+    return found
+
+
+def measure(trained: "Trained", folder: Path, tta: str | None = None) -> list[dict[str, Any]]:
+    """Measure a network on each corruption and severity, a row each: `corruption`, `severity`, `images`, `acc`.
+
+    Raises:
+        DataError: A file holds something else than `SEVERITIES` equal parts of images, by severity, with their labels.
+    """
+    from cifar_lab.data.images import LabelledImages
+    from cifar_lab.data.loader import BatchLoader
+    from cifar_lab.terminal.printing import shown
+    from cifar_lab.trained import answer
+
+    paths, rows = files(folder), list[dict[str, Any]]()
+    labels = read_array(paths[0].parent / _LABELS)
+    for path in shown(paths, f"{trained.label}: corruptions"):
+        images = read_array(path)
+        if len(images) != len(labels) or len(labels) % SEVERITIES:
+            raise DataError(
+                f"{path} holds {len(images):,} images with {len(labels):,} labels, not {SEVERITIES} times as many"
+            )
+        every, count = LabelledImages.checked(images, labels), len(labels) // SEVERITIES
+        for severity in range(SEVERITIES):
+            part = LabelledImages(*(each[severity * count : (severity + 1) * count] for each in every))
+            logits, true = answer(trained, BatchLoader(part, _BATCH_SIZE, trained.mean, trained.std), tta)
+            acc = float((logits.argmax(1) == true).double().mean())
+            rows.append({"corruption": path.stem, "severity": severity + 1, "images": count, "acc": acc})
+    return rows
+
+
+def by_severity(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """A row of accuracies for each corruption, and their mean; the four for validation come after it."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["corruption"], []).append(row["acc"])
+    main = {name: values for name, values in found.items() if name not in _EXTRA}
+    if main:
+        main["mean"] = [sum(values) / len(main) for values in zip(*main.values(), strict=True)]
+    table = {**main, **{name: values for name, values in found.items() if name in _EXTRA}}
+    return [
+        {"corruption": name}
+        | {str(severity): f"{value:.2%}" for severity, value in enumerate(values, 1)}
+        | {"mean": f"{sum(values) / len(values):.2%}"}
+        for name, values in table.items()
+    ]
