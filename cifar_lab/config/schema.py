@@ -39,6 +39,7 @@ class Schema:
     averaging: Any = MISSING
     probe: Any = MISSING
     callbacks: Any = MISSING
+    tags: list[str] = MISSING
     allow: list[str] = MISSING
     resume: str | None = MISSING
     retrain: bool = MISSING

@@ -91,6 +91,25 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
     return figure
 
 
+def card(counts: np.ndarray, classes: Sequence[str]) -> Figure:
+    """A confusion matrix `(C, C)` in percent of the true class, to be read at 350 pixels: its place says what it is."""
+    percents = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(3.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(percents, cmap="Blues", vmin=0, vmax=100)
+    is_labelled = len(classes) <= _MOST_LABELLED
+    for row, column in np.ndindex(*counts.shape) if is_labelled else ():
+        percent = percents[row, column]
+        shade = "white" if percent > 50 else "black" if percent >= 0.5 else "0.75"
+        axes.text(column, row, f"{percent:.0f}", ha="center", va="center", fontsize=8, color=shade)
+    labels = list(classes) if is_labelled else []
+    axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_xlabel("predicted class", fontsize=8)
+    axes.set_ylabel("true class, in percent", fontsize=8)
+    return figure
+
+
 def confusion_matrices(counts: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
     """Several confusion matrices `(C, C)`, by the title of each, in percent of the true class."""
     columns = min(3, len(counts))
