@@ -89,7 +89,7 @@ def _short(revision: str) -> str:
 def confusion_card(result: Mapping[str, Any]) -> bytes:
     """The PNG of a result's confusion matrix for a card of TensorBoard's size; empty where drawing fails."""
     counts = np.array(result["confusion_matrix"])
-    return painted(lambda: card(counts, result["classes"]), "the confusion matrix", format="png", dpi=100) or b""
+    return painted(lambda: card(counts, result["classes"]), "the confusion matrix", format="png", dpi=150) or b""
 
 
 def draw(run: Run, *, missing: bool = False) -> None:
