@@ -35,7 +35,7 @@ MOVED = {
     "cifar_lab.callbacks.averaging": "cifar_lab.train.callbacks.averaging",
     "cifar_lab.callbacks.probe": "cifar_lab.landscape.probe",
     "cifar_lab.callbacks.snapshots": "cifar_lab.train.callbacks.snapshots",
-    "cifar_lab.callbacks.tensorboard": "cifar_lab.train.callbacks.tensorboard",
+    "cifar_lab.callbacks.tensorboard": "cifar_lab.train.loggers.tensorboard",
     "cifar_lab.classifier": "cifar_lab.train.classifier",
     "cifar_lab.command": "cifar_lab.terminal.command",
 }

@@ -15,9 +15,9 @@ import cifar_lab.models
 import cifar_lab.optimizers
 import cifar_lab.train
 import cifar_lab.train.assembly
-import cifar_lab.train.callbacks.tensorboard
 import cifar_lab.train.classifier
 import cifar_lab.train.fitting
+import cifar_lab.train.loggers.tensorboard
 import cifar_lab.train.processes.spawned
 import cifar_lab.train.summary
 import tests.faults

@@ -72,6 +72,16 @@ def test_the_curves_of_a_single_composition_without_a_name() -> None:
     assert not figure.legends
 
 
+def test_training_accuracy_takes_the_place_of_losses_that_cannot_be_compared() -> None:
+    metrics = pd.DataFrame({"epoch": [1, 2], "train/loss": [2.0, 1.0], "train/acc": [0.3, 0.4], "val/acc": [0.1, 0.2]})
+    shades = {"ce": (0, 0, 1, 1), "mse": (1, 0, 0, 1)}
+    for has_one_loss, label, values in ((True, "training loss", [2.0, 1.0]), (False, "training accuracy", [0.3, 0.4])):
+        runs = {name: [metrics] for name in shades}
+        axes = compared_curves(runs, shades, "", "validation", has_one_loss=has_one_loss).axes[0]
+        assert axes.get_ylabel().startswith(label)
+        assert [line.get_ydata().tolist() for line in axes.lines] == [values, values]
+
+
 def test_rows_beside_what_is_published_are_told_in_points_and_those_outside_are_diamonds() -> None:
     within = Judged("a", 0.884, 0.889, (0.883, 0.895), "within noise")
     far_off = Judged("b", 0.785, 0.651, (0.641, 0.660), "lower")

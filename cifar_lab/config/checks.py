@@ -1,6 +1,7 @@
 """What a composition may hold, checked before anything heavy is imported or made."""
 
 import difflib
+import importlib.util
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -106,6 +107,23 @@ def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for key in theirs:
         if key not in ours and not any(other.startswith(f"{key}.") for other in ours):
             raise UsageError(f"{key} was removed; every key has its place, set it instead")
+
+
+def check_installed(line: str, module: str, distribution: str, extra: str) -> None:
+    """Raise `UsageError` if a module is missing that a word of the command line needs, with how to get it.
+
+    Args:
+        line: The word.
+        module: What is imported.
+        distribution: What pip calls it.
+        extra: Of this project, that brings it.
+    """
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None or found.origin is None:  # a mere folder of its name, as W&B makes one
+        raise UsageError(f"{line} needs {distribution}, which is not installed: pip install 'cifar-lab[{extra}]'")
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:

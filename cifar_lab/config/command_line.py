@@ -97,12 +97,12 @@ def parsed(arguments: Sequence[str]) -> CommandLine:
     Raises:
         ValueError: A flag does not exist, `resume=` names no run, or a folder's name is empty.
     """
-    arguments = [paths.as_typed(argument) for argument in arguments]
+    arguments = [paths.as_typed(paths.renamed(argument)) for argument in arguments]
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     resumed = resume.named_run(arguments)
     typed = tuple(argument for argument in arguments if not argument.startswith(("resume=", "-")))
-    given = arguments if resumed is None else resume.full_command(arguments, resumed)
+    given = arguments if resumed is None else list(map(paths.renamed, resume.full_command(arguments, resumed)))
     flags = parser.parse_intermixed_args(given)
     return CommandLine(flags, tuple(flags.overrides), typed, resumed, parser)
 

@@ -22,13 +22,22 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import leaves
 
 _GLOBAL = ("experiment", "study", "search")  # groups without an option by default, whose files set other groups' keys
+_SEVERAL = ("logger", "callbacks")  # groups of which a list of options may be chosen
+_EXTRAS = ("wandb", "mlflow")  # loggers that need a package, and an extra, of their own name
 # Keys without which an option cannot be made: torch gets its other arguments later, Lightning its part of a schedule.
 _NEEDED = {
     "optimizer": {"_partial_": "true"},
     "scheduler": {"_partial_": "true", "lightning": "{interval: epoch, frequency: 1}"},
 }
 # What keys take that Hydra checks by their types.
-_TYPES = {"bn": "true or false", "name": "a word", "allow": "a list", "published": "a number", "setup": "a list"}
+_TYPES = {
+    "bn": "true or false",
+    "name": "a word",
+    "allow": "a list",
+    "tags": "a list",
+    "published": "a number",
+    "setup": "a list",
+}
 
 
 def check_options(override: Override, loader: Loader, search: list[str]) -> None:
@@ -37,14 +46,20 @@ def check_options(override: Override, loader: Loader, search: list[str]) -> None
     if override.is_delete():
         raise UsageError(f"~{group}: every group needs an option; set {group}= to another one")
     options = loader.get_group_options(group, config_name="train", overrides=search)
-    for line in values(override):
-        option = line.partition("=")[2].strip("'\"")
+    for option in itertools.chain(*(_options_in(line) for line in values(override))):
         if option not in options:
             nearest = "none" if option == "null" else option
             there = f"there are {', '.join(options)}{checks.did_you_mean(nearest, options)}"
             raise UsageError(f"{group}={option} does not exist; {there}")
         for source in itertools.chain(*map(paths.value_of, search)):
             _check_file(Path(source.removeprefix("file://")) / group / f"{option}.yaml", group)
+
+
+def _options_in(word: str) -> list[str]:
+    """The options that a word chooses: one, or several of a group whose options are used together."""
+    group, _, value = word.partition("=")
+    several = value[1:-1].split(",") if group in _SEVERAL and value[:1] + value[-1:] == "[]" else [value]
+    return [option.strip(" '\"") for option in several]
 
 
 def _check_file(path: Path, group: str) -> None:
@@ -99,6 +114,9 @@ def check(config: dict[str, Any], known: dict[str, Any], typed: Collection[str] 
     targets.check_targets(config, config["allow"])
     combinations.check_together(config)
     combinations.check_typed(config, typed)
+    for name in _EXTRAS:
+        if name in config["logger"]:
+            checks.check_installed(f"logger={name}", name, name, name)
 
 
 def check_own_options(loader: Loader) -> None:

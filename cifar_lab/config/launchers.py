@@ -1,6 +1,5 @@
 """Hydra's launchers that this project knows, each in a package of its own: what they need, and what they cannot do."""
 
-import importlib.util
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,13 +28,7 @@ class Launcher:
 
     def check_installed(self, line: str) -> None:
         """Raise `UsageError` for a word of the command line that needs it if it is missing, with how to get it."""
-        try:
-            found = importlib.util.find_spec(self.plugin)
-        except ModuleNotFoundError:
-            found = None
-        if found is None:
-            how = f"pip install 'cifar-lab[{self.extra}]'"
-            raise UsageError(f"{line} needs {self.distribution}, which is not installed: {how}")
+        checks.check_installed(line, self.plugin, self.distribution, self.extra)
 
 
 JOBLIB = Launcher("joblib", "hydra_plugins.hydra_joblib_launcher", "hydra-joblib-launcher", "joblib")

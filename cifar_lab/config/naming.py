@@ -51,7 +51,7 @@ def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
         fingerprinted: Add the fingerprint, so that the same command finds the same folder and another one does not.
     """
     lines = [str(line).lstrip("+") for line in _root_.hydra.overrides.task]
-    common = {"name", "resume", "retrain", "retry_failed", "retry_diverged", "jobs_per_device"}
+    common = {"name", "tags", "resume", "retrain", "retry_failed", "retry_diverged", "jobs_per_device"}
     common |= set(_root_.hydra.job.config.override_dirname.exclude_keys)
     choices = ",".join(line for line in lines if line.partition("=")[0] not in common) or "default"
     readable = short(choices)
@@ -105,10 +105,15 @@ def without_references(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def interpolations(config: DictConfig) -> dict[str, str]:
-    """What stands for a value that follows others, by dotted key, such as `${epochs}` for `scheduler.T_max`."""
+    """What stands for a value that follows others, by dotted key, such as `${epochs}` for `scheduler.T_max`.
+
+    A list is included, as text, if an environment variable is in it.
+    """
     container = OmegaConf.to_container(config, resolve=False)
     assert isinstance(container, dict)
-    return {key: value for key, value in leaves(container) if isinstance(value, str) and "${" in value}
+    found = {key: value for key, value in leaves(container) if isinstance(value, str) and "${" in value}
+    listed = {key: str(value) for key, value in leaves(container) if isinstance(value, list)}
+    return {**found, **{key: text for key, text in listed.items() if "oc.env" in text}}
 
 
 def class_names(config: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,14 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from cifar_lab.machine.exit_codes import UsageError
 
 _FOLDERS = ("data.root", "resume", "hydra.run.dir", "hydra.sweep.dir")
+_RENAMED = {"logger.log_graph": "logger.tensorboard.log_graph"}
 _UNREADABLE = object()
+
+
+def renamed(word: str) -> str:
+    """The word with the key that stands for one of version 0.1 today."""
+    key, separator, value = word.partition("=")
+    return f"{_RENAMED.get(key, key)}{separator}{value}"
 
 
 def as_typed(word: str) -> str:

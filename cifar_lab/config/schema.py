@@ -40,6 +40,7 @@ class Schema:
     averaging: Any = MISSING
     probe: Any = MISSING
     callbacks: Any = MISSING
+    tags: list[str] = MISSING
     allow: list[str] = MISSING
     resume: str | None = MISSING
     retrain: bool = MISSING

@@ -123,11 +123,14 @@ def job_of(config: DictConfig, common: frozenset[str] | None, turn: Turn | None,
     for key in ("root", "path"):
         if hydra.job.get("chdir") and own.data.get(key):  # relative to the folder where the command was typed
             own.data[key] = str(Path(hydra.runtime.cwd, own.data[key]))
+    choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
+    typed = (word.partition("=") for word in hydra.overrides.task)
+    lists = {key: value for key, _, value in typed if value.startswith("[") and OmegaConf.is_dict(own.get(key))}
     return Job(
         Path(hydra.runtime.output_dir),
         list(hydra.overrides.task),
         resolved(own),
-        {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")},
+        {**choices, **lists},  # Hydra leaves out groups of which several options are chosen
         follows,
         common,
         turn,

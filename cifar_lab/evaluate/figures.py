@@ -94,6 +94,24 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
     return figure
 
 
+def card(counts: np.ndarray, classes: Sequence[str]) -> Figure:
+    """A confusion matrix `(C, C)` in percent of the true class, titled, for a card of 400 by 220 pixels."""
+    percents = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(4.2, 2.3), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(percents, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    labels = list(classes) if len(classes) <= _MOST_LABELLED else []
+    for row, column in np.ndindex(*counts.shape) if labels else ():
+        percent = percents[row, column]
+        shade = "white" if percent > 50 else "black" if percent >= 0.5 else "0.75"
+        axes.text(column, row, f"{percent:.0f}", ha="center", va="center", fontsize=7.5, color=shade)
+    axes.set_xticks(range(len(labels)), [name[:4] for name in labels], fontsize=7.5)
+    axes.set_yticks(range(len(labels)), labels, fontsize=7.5)
+    axes.tick_params(length=0)
+    axes.set_xlabel("predicted, in percent of the true class", fontsize=7.5, labelpad=1)
+    return figure
+
+
 def confusion_matrices(counts: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
     """Several confusion matrices `(C, C)`, by the title of each, in percent of the true class."""
     columns = min(3, len(counts))

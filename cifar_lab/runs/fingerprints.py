@@ -10,7 +10,7 @@ from cifar_lab.runs.sizes import train_available
 
 # What cannot change a run's numbers: where things are and how they are shown. `None` leaves out the whole option.
 _NOT_HASHED: dict[str, set[str] | None] = {
-    **dict.fromkeys(("name", "logger", "allow", "published", "resume"), None),
+    **dict.fromkeys(("name", "logger", "tags", "allow", "published", "resume"), None),
     **dict.fromkeys(("retrain", "retry_failed", "retry_diverged", "jobs_per_device"), None),
     "callbacks": {"checkpoint", "snapshots"},
     "data": {"download", "sources"},

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 # Written by what trains, removed when an unfinished run starts again.
-_CONTENTS = ("result.json", "metrics.csv", "steps.npz", "probes.npz", "error.txt")
+_CONTENTS = ("result.json", "metrics.csv", "steps.npz", "probes.npz", "error.txt", "loggers.json")
 _OF_COMMANDS = ("evaluation", "explanation", "export")  # on a trained network
-_FOLDERS = ("checkpoints", "weights", "snapshots", "tensorboard", "csv", "figures", *_OF_COMMANDS)
+_FOLDERS = ("checkpoints", "weights", "snapshots", "tensorboard", "csv", "wandb", "figures", *_OF_COMMANDS)
 REPLACED = "replaced"  # the folder of runs that were trained again
 
 

@@ -55,6 +55,7 @@ class RunFiles:
         self.weights = self.folder / "weights"
         self.snapshots_folder = self.folder / "snapshots"
         self.tensorboard = self.folder / "tensorboard"
+        self.loggers_file = self.folder / "loggers.json"
         self.figures = self.folder / "figures"
 
     def best_epoch(self) -> int | None:

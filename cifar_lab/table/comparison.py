@@ -144,6 +144,15 @@ def compare(records: Sequence[Record], metric: str = "test/acc") -> Comparison:
     return Comparison(columns, tuple(rows), metric)
 
 
+def one_loss(records: Iterable[Record]) -> bool:
+    """Whether runs have trained with one loss, so that its values can be compared."""
+    return len({repr(_loss(record)) for record in records if not record.is_missing}) <= 1
+
+
+def _loss(record: Record) -> list[tuple[str, Any]]:
+    return sorted((key, value) for key, value in record.settings.items() if key.startswith("loss."))
+
+
 def varying(records: Sequence[Record]) -> list[str]:
     """The keys that tell runs apart: groups by their options, and settings that differ within the same option.
 

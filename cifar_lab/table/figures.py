@@ -13,7 +13,12 @@ _LINES, _MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v")
 
 
 def compared_curves(
-    runs: Mapping[str, Sequence[pd.DataFrame]], colours: Mapping[str, Colour], title: str, val_label: str
+    runs: Mapping[str, Sequence[pd.DataFrame]],
+    colours: Mapping[str, Colour],
+    title: str,
+    val_label: str,
+    *,
+    has_one_loss: bool = True,
 ) -> Figure:
     """Training loss and validation accuracy over epochs: a line for each composition, the mean over its seeds.
 
@@ -22,13 +27,16 @@ def compared_curves(
         colours: By the composition's name.
         title: Of the figure.
         val_label: The images of `val/*`.
+        has_one_loss: Whether all train with one loss; values of several are on scales of their own, so the training
+            accuracy takes the loss's place.
     """
     figure = Figure(figsize=(11, 4.6 + 0.1 * len(runs)), layout="constrained")
     figure.suptitle(wrapped(title, 120), fontsize=10)
-    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    training_axes, accuracy_axes = figure.subplots(1, 2)
     pooled = {name: pd.concat(metrics) for name, metrics in runs.items()}
     last = max(int(frame["epoch"].max()) for frame in pooled.values())
-    for axes, quantity in ((loss_axes, "train/loss"), (accuracy_axes, "val/acc")):
+    trained = "train/loss" if has_one_loss else "train/acc"
+    for axes, quantity in ((training_axes, trained), (accuracy_axes, "val/acc")):
         for number, (name, frame) in enumerate(pooled.items()):
             epochs = frame[frame[quantity].notna()].groupby("epoch")[quantity]
             low, mean, high = epochs.min(), epochs.mean(), epochs.max()
@@ -45,10 +53,11 @@ def compared_curves(
         if last == 1:
             axes.set_xticks([1])
             axes.set_xlim(0.4, 1.6)
-    loss_axes.set_ylabel("training loss, mean over images")
+    training_axes.set_ylabel("training loss, mean over images" if has_one_loss else "training accuracy")
     accuracy_axes.set_ylabel(f"{val_label} accuracy")
-    accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    handles, names = loss_axes.get_legend_handles_labels()
+    for axes in (accuracy_axes,) if has_one_loss else (training_axes, accuracy_axes):
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    handles, names = training_axes.get_legend_handles_labels()
     if names:  # a single composition may have none
         columns = max(1, min(4, 110 // (max(map(len, names)) + 6)))
         figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)

@@ -11,7 +11,7 @@ from cifar_lab.runs.files import write_figure
 from cifar_lab.runs.labels import val_label
 from cifar_lab.statistics.accuracies import accuracy_interval
 from cifar_lab.table import figures, pairs, text
-from cifar_lab.table.comparison import Comparison, by_name
+from cifar_lab.table.comparison import Comparison, by_name, one_loss
 from cifar_lab.terminal.printing import print_table
 
 _INTERVALS = "95 % intervals: Student's over seeds from three runs on, else the span of Wilson's of each run"
@@ -64,7 +64,9 @@ def curves(comparison: Comparison, title: str) -> Figure | None:
     if not metrics:
         return None
     measured_on = " or ".join(sorted({val_label(row.holds_out) for row in comparison.rows if row.protocol}))
-    return figures.compared_curves(metrics, dict(zip(named, colours(len(named)), strict=True)), title, measured_on)
+    shades = dict(zip(named, colours(len(named)), strict=True))
+    records = [record for row in comparison.rows for record in row.records]
+    return figures.compared_curves(metrics, shades, title, measured_on, has_one_loss=one_loss(records))
 
 
 def accuracies(comparison: Comparison, title: str) -> Figure | None:

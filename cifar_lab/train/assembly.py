@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment  # type: ignore[attr-defined]
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
@@ -22,7 +21,7 @@ from cifar_lab.machine import hardware, provenance, ranks
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.runs.labels import LAST, holds_out
-from cifar_lab.train.attempt import Attempt, Work
+from cifar_lab.train.attempt import Attempt
 from cifar_lab.train.callbacks import LastEpoch, Progress, Recorder, Saving, Stopping, Throughput, batches_of_run, best
 from cifar_lab.train.classifier import Classifier
 from cifar_lab.train.rehearsal import drop_single_image
@@ -110,14 +109,6 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: Throughput,
         *attempt.callbacks,
     ]
     return [callback for callback in callbacks if callback is not None]
-
-
-def make_logger(config: DictConfig, work: Work) -> Logger | None:
-    """Lightning's logger; TensorBoard's also gets the run's description. None for `logger=none`."""
-    logger = build(config.logger, save_dir=work.attempt.run.folder)
-    if describe := getattr(logger, "describe", None):
-        describe(resolved(config), work.overrides, work.hyperparameters, val_is_test=not holds_out(config))
-    return logger
 
 
 def trainer_options(config: DictConfig, native: hardware.Native, turn: Turn | None = None) -> dict[str, Any]:

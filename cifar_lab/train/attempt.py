@@ -156,7 +156,7 @@ def quoted(folder: Path) -> str:
 
 
 # Settings of a command line on which no number depends.
-_NO_HYPERPARAMETERS = ("name", "logger", "allow", "published", "data.root", "trainer.enable_progress_bar")
+_NO_HYPERPARAMETERS = ("name", "logger", "tags", "allow", "published", "data.root", "trainer.enable_progress_bar")
 
 
 def hyperparameters(

@@ -3,6 +3,7 @@
 import logging
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -23,7 +24,6 @@ from cifar_lab.train.assembly import (
     describe,
     make_callbacks,
     make_classifier,
-    make_logger,
     make_trainer,
     trainer_options,
 )
@@ -31,6 +31,7 @@ from cifar_lab.train.attempt import Attempt, Work, quoted
 from cifar_lab.train.callbacks import SWA, AugmentedTest, CheckpointFiles, Stopping, Throughput
 from cifar_lab.train.classifier import Classifier
 from cifar_lab.train.continuity import choose_native, compiled_as_recorded, in_safe_memory_format
+from cifar_lab.train.loggers import log_result, opened
 from cifar_lab.train.rehearsal import rehearse
 
 # Warnings about how Lightning uses torch, which a user cannot mend, and about what is so on purpose.
@@ -49,23 +50,23 @@ def trained(work: Work) -> dict[str, Any]:
     config, run, is_first = OmegaConf.create(dict(work.config)), work.attempt.run, ranks.rank() == 0
     # Lightning takes it from RANK or SLURM_PROCID, which a shell may have.
     rank_zero_only.rank = ranks.rank()  # type: ignore[attr-defined]
-    logger = make_logger(config, work) if is_first else None
-    measured = fit_and_test(config, work.attempt, logger)
-    result = {**measured, "options": dict(work.options), "overrides": list(work.overrides)}
-    if is_first:
-        run.finish(result)
-        _show(run, result, logger)
+    with opened(config.logger if is_first else {}, work) as loggers:
+        measured = fit_and_test(config, work.attempt, loggers)
+        result = {**measured, "options": dict(work.options), "overrides": list(work.overrides)}
+        if is_first:
+            run.finish(result)
+            _show(run, result, loggers)
     return result
 
 
-def _show(run: Run, result: dict[str, Any], logger: Logger | None) -> None:
-    """Draw a finished run, and give the logger its figures; what fails is a note."""
-    from cifar_lab.train.summary import draw
+def _show(run: Run, result: dict[str, Any], loggers: Sequence[Logger]) -> None:
+    """Draw a finished run, and give loggers its result; what fails is a note."""
+    from cifar_lab.train.summary import confusion_card, draw
 
     try:
         draw(run)
-        if log_result := getattr(logger, "log_result", None):
-            log_result(result, run.figures)
+        if loggers:
+            log_result(loggers, result, int(run.metrics()["step"].iloc[-1]), confusion_card(result))
     except Exception as error:
         told = " ".join(described(error).split())
         note(
@@ -73,10 +74,10 @@ def _show(run: Run, result: dict[str, Any], logger: Logger | None) -> None:
         )
 
 
-def fit_and_test(config: DictConfig, attempt: Attempt, logger: Logger | None = None) -> dict[str, Any]:
+def fit_and_test(config: DictConfig, attempt: Attempt, loggers: Sequence[Logger] = ()) -> dict[str, Any]:
     """Train, then test the chosen and the final epoch's weights, and keep the chosen ones.
 
-    Lightning's logger gets the metrics in addition to the run's own files.
+    Lightning's loggers get the metrics in addition to the run's own files.
 
     Returns:
         The result in plain values, by the names of `docs/run_directory.md`.
@@ -100,14 +101,14 @@ def fit_and_test(config: DictConfig, attempt: Attempt, logger: Logger | None = N
         rehearse(config, classifier, datamodule, native.device)
     native = in_safe_memory_format(native, classifier.model, attempt.run)
     with compiled_as_recorded(config, attempt, classifier, native) as compilation:
-        result = _fit_and_test(config, attempt, logger, throughput, classifier, datamodule, native)
+        result = _fit_and_test(config, attempt, loggers, throughput, classifier, datamodule, native)
     return {**result, **compilation, "sources": sources}
 
 
 def _fit_and_test(
     config: DictConfig,
     attempt: Attempt,
-    logger: Logger | None,
+    loggers: Sequence[Logger],
     throughput: Throughput,
     classifier: Classifier,
     datamodule: InMemoryDataModule,
@@ -119,7 +120,7 @@ def _fit_and_test(
     options = trainer_options(config, native, attempt.turn)
     options["plugins"].append(CheckpointFiles(run))
     try:
-        trainer = make_trainer(**options, callbacks=callbacks, logger=logger or False)
+        trainer = make_trainer(**options, callbacks=callbacks, logger=list(loggers) or False)
         trainer.fit(classifier, datamodule, ckpt_path=attempt.checkpoint, weights_only=True)
     except MisconfigurationException as error:
         raise UsageError(" ".join(str(error).split())) from error

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from cifar_lab.evaluate.figures import confusion_matrix
-from cifar_lab.figures import Figure
+from cifar_lab import current
+from cifar_lab.evaluate.figures import card, confusion_matrix
+from cifar_lab.figures import Figure, painted
 from cifar_lab.machine import provenance
 from cifar_lab.runs import Run
 from cifar_lab.runs.files import write_figure
-from cifar_lab.runs.fingerprints import value_of
+from cifar_lab.runs.fingerprints import leaves, value_of
 from cifar_lab.runs.labels import data_words, holds_out, protocol_name, protocol_words, val_label
 from cifar_lab.statistics.accuracies import wilson_interval
 from cifar_lab.terminal.printing import note
@@ -22,7 +23,6 @@ from cifar_lab.train.attempt import quoted
 
 # What a run leaves besides its numbers if it is asked to, with the setting that says so.
 _EXTRAS = {
-    "logger": "logger._target_",
     "callbacks.snapshots": "callbacks.snapshots.every_epochs",
     "trainer.profiler": "trainer.profiler",
 }
@@ -72,11 +72,25 @@ def found(run: Run, config: Mapping[str, Any]) -> str:
     words = f"{'found':14} {words}; retrain=true trains it again"
     saved = run.config()
     lacking = [name for name, key in _EXTRAS.items() if value_of(config, key) not in (None, value_of(saved, key))]
+    lacking += [f"logger={name}" for name, target in _loggers(config).items() if target not in _loggers(saved).values()]
     return f"{words}\nnote: {' and '.join(lacking)}: the run was trained without; retrain=true" if lacking else words
+
+
+def _loggers(config: Mapping[str, Any]) -> dict[str, str]:
+    """The class of each logger, by its option; a run of version 0.1 has one, without its option."""
+    chosen = leaves(config.get("logger") or {})
+    classes = {key.partition(".")[0]: current(str(value)) for key, value in chosen if key.endswith("_target_")}
+    return {name: target.rpartition(".")[2] for name, target in classes.items()}
 
 
 def _short(revision: str) -> str:
     return revision[:7] + ("-dirty" if revision.endswith("-dirty") else "")
+
+
+def confusion_card(result: Mapping[str, Any]) -> bytes:
+    """The PNG of a result's confusion matrix for a card of TensorBoard's size; empty where drawing fails."""
+    counts = np.array(result["confusion_matrix"])
+    return painted(lambda: card(counts, result["classes"]), "the confusion matrix", format="png", dpi=150) or b""
 
 
 def draw(run: Run, *, missing: bool = False) -> None:

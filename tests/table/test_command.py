@@ -16,6 +16,7 @@ from cifar_lab.config import checked
 from cifar_lab.engines.handover import RunFailedError
 from cifar_lab.runs import Run, find_runs
 from cifar_lab.table import output
+from cifar_lab.table.command import compare_folders
 from cifar_lab.train import fitting
 from cifar_lab.train.command import launch, tabulate
 from tests.conftest import TINY, Called, Lab, holds, quick, refusal
@@ -58,6 +59,12 @@ def test_a_sweep_ends_in_its_table(swept: Swept) -> None:
         assert frame.loc[loss, "test/acc_sd"] == pytest.approx(accuracies.std())
     assert (swept.folder / "curves.png").exists()
     assert "| ce " in (swept.folder / "table.md").read_text(encoding="utf-8")
+
+
+def test_the_curves_of_different_losses_are_training_accuracies(swept: Swept) -> None:
+    figure = output.curves(compare_folders([swept.folder]), "losses")
+    assert figure is not None
+    assert [axes.get_ylabel() for axes in figure.axes] == ["training accuracy", "validation (held out) accuracy"]
 
 
 def test_a_sweep_prints_how_far_it_is_and_its_table(swept: Swept) -> None:

@@ -14,6 +14,7 @@ from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, colours, painted
 from cifar_lab.report.reproduction import PROTOCOLS, Section
 from cifar_lab.runs import Record
 from cifar_lab.runs.labels import val_label
+from cifar_lab.table.comparison import one_loss
 from cifar_lab.table.figures import compared_curves
 
 _EMPTY = b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>'
@@ -84,14 +85,17 @@ def glance(sections: Sequence[Section]) -> Iterator[Picture]:
 def curves(rows: Mapping[str, Sequence[Record]], name: str, title: str, protocol: str) -> Iterator[Picture]:
     """The training losses and accuracies of runs under one protocol, by their row's label; nothing without any.
 
-    Each row has the same colour whichever of them have runs. The caption begins with `title`.
+    Where rows differ in their loss, training accuracies take the losses' place. Each row has the same colour whichever
+    of them have runs. The caption begins with `title`.
     """
     shades = dict(zip(rows, colours(len(rows)), strict=True))
     known = {label: [run.metrics for run in runs if run.metrics is not None] for label, runs in rows.items()}
     shown = {label: metrics for label, metrics in known.items() if metrics}
     if shown:
-        words = f"{title}: training loss and accuracy, protocol={protocol}"
-        draw = partial(compared_curves, shown, shades, "", val_label(protocol == "holdout"))
+        comparable = one_loss([run for label in shown for run in rows[label]])
+        words = f"{title}: training {'loss' if comparable else 'accuracy'} and accuracy, protocol={protocol}"
+        label = val_label(protocol == "holdout")
+        draw = partial(compared_curves, shown, shades, "", label, has_one_loss=comparable)
         yield Picture(name, words, draw)
 
 

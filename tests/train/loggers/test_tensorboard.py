@@ -32,6 +32,7 @@ from tests.conftest import TINY, Compose, Outcome, Train
 Lab = Callable[..., Outcome]
 ALL = {"size_guidance": {"tensors": 0, "images": 0}}
 TAGS = {
+    *("accuracy/train", "accuracy/val"),
     *("train/loss", "train/acc", "train/objective", "train/lr", "val/loss", "val/acc"),
     *("val/acc_chosen", "val/loss_chosen", "test/acc", "test/loss", "test/acc_final", "test/loss_final"),
     *("whole_run/best_epoch", "whole_run/seconds", "whole_run/images_per_second"),
@@ -113,23 +114,29 @@ def test_every_metric_of_every_epoch_and_of_the_result_is_there(outputs: Outputs
     events, metrics, result = _events(run), run.metrics(), run.result()
     assert _tags(events, "scalars") == TAGS
     for tag in TAGS:
-        name = tag.removeprefix("whole_run/").removesuffix("_chosen")
-        values = metrics[tag].tolist() if tag in metrics else [result[name]]
+        name = {"accuracy/train": "train/acc", "accuracy/val": "val/acc"}.get(tag, tag)
+        own = name.removeprefix("whole_run/").removesuffix("_chosen")
+        values = metrics[name].tolist() if name in metrics else [result[own]]
         assert _curve(events, tag) == pytest.approx(values, rel=1e-5), tag
 
 
-def test_the_configuration_the_command_and_the_figures_can_be_read(outputs: Outputs) -> None:
+def test_the_configuration_the_command_and_the_confusion_matrix_can_be_read(outputs: Outputs) -> None:
     run = outputs.alone
     events = _events(run)
     assert _tags(events, "text") == {"command", "config"}
     assert yaml.safe_load(_text(events, "config")) == run.config()
     assert shlex.split(_text(events, "command").replace("\\\n", " ")) == ["python", "-m", "cifar_lab.train", *ALONE]
-    names = {"curves", "learning_rate", "confusion_matrix"}
-    assert set(events.Tags()["images"]) == {f"figures/{name}" for name in names}
-    for name in names:
-        (image,) = events.Images(f"figures/{name}")
-        assert image.encoded_image_string == (run.figures / f"{name}.png").read_bytes()
-        assert (image.width, image.height) == PICTURE
+    assert events.Tags()["images"] == ["test/confusion_matrix"]
+    (image,) = events.Images("test/confusion_matrix")
+    assert (image.width, image.height) == PICTURE
+
+
+def test_the_first_group_of_tags_is_training_and_validation_accuracy(outputs: Outputs) -> None:
+    tags = {*_tags(_events(outputs.alone), "scalars"), *_events(outputs.alone).Tags()["images"]}
+    assert [tag for tag in sorted(tags) if tag.partition("/")[0] == min(tags).partition("/")[0]] == [
+        "accuracy/train",
+        "accuracy/val",
+    ]
 
 
 def test_a_sweep_is_one_run_a_job_with_its_axes_and_metrics_as_columns(outputs: Outputs) -> None:
@@ -208,7 +215,7 @@ def test_drawing_the_graph_changes_no_bit_of_training(
     lab: Lab, trained: Train, outputs: Outputs, words: tuple[str, ...]
 ) -> None:
     assert not _events(outputs.alone).Tags()["graph"]
-    outcome = lab(*TINY, *words, "hydra.run.dir=with", "logger.log_graph=true")
+    outcome = lab(*TINY, *words, "hydra.run.dir=with", "logger.tensorboard.log_graph=true")
     assert outcome.stderr == ""
     without, drawn = trained(*TINY, *words, "logger=none"), Run("with")
     assert _events(drawn).Tags()["graph"]
@@ -236,13 +243,13 @@ OTHERS = [
 def test_every_model_has_a_graph(
     composed: Compose, tmp_path: Path, model: str, dtype: torch.dtype, option: str
 ) -> None:
-    config = composed(f"model={model}", option, "data=synthetic", "logger.log_graph=true")
+    config = composed(f"model={model}", option, "data=synthetic", "logger.tensorboard.log_graph=true")
     network = build(config.model).to(dtype)
     classifier = Classifier(network, torch.nn.CrossEntropyLoss(), torch.optim.Adam, memory_format=torch.channels_last)
     before = copy.deepcopy(network.state_dict())
-    logger = build(config.logger, save_dir=tmp_path)
+    logger = build(config.logger.tensorboard, save_dir=tmp_path)
     logger.log_graph(classifier)
-    logger.finalize("failed")
+    logger.close(succeeded=False)
     assert network.training and all(torch.equal(network.state_dict()[key], before[key]) for key in before)
     (file,) = (tmp_path / "tensorboard").iterdir()
     graph = EventAccumulator(str(file)).Reload().Graph()
@@ -263,7 +270,7 @@ def test_fifty_epochs_stay_under_two_megabytes(lab: Lab) -> None:
 def test_other_loggers_need_no_tensorboard(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()  # loggers of other tests, which write as they end
     monkeypatch.delattr(cifar_lab.train.callbacks, "tensorboard", raising=False)  # ours
-    monkeypatch.delitem(sys.modules, "cifar_lab.train.callbacks.tensorboard", raising=False)
+    monkeypatch.delitem(sys.modules, "cifar_lab.train.loggers.tensorboard", raising=False)
     for name in ("tensorboard", *sys.modules):
         if name.partition(".")[0] == "tensorboard" or name.startswith("torch.utils.tensorboard"):
             monkeypatch.setitem(sys.modules, name, None)

@@ -4,12 +4,10 @@ Imported only if TensorBoard is used.
 """
 
 import copy
-import shlex
 import struct
 import time
 import warnings
-import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,17 +23,14 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 
+from cifar_lab.train.loggers.description import CONFUSION_MATRIX, Description
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-# The result's numbers. `val/acc` is a curve that ends with the last epoch, so the chosen weights' has another tag.
-_RESULT_TAGS = {
-    "val/acc": "val/acc_chosen",
-    "val/loss": "val/loss_chosen",
-    "best_epoch": "whole_run/best_epoch",
-    "seconds": "whole_run/seconds",
-    "images_per_second": "whole_run/images_per_second",
-}
+# TensorBoard orders tags by the alphabet and opens the first two groups, so these curves are also in a group of their
+# own: the first cards of Time Series.
+_FIRST = {"train/acc": "accuracy/train", "val/acc": "accuracy/val"}
 _DESCRIPTIONS = {
     "train/objective": "the loss with the L1 penalty",
     "train/lr": "of the epoch's last step",
@@ -52,8 +47,8 @@ class TensorBoard(TensorBoardLogger):
     """Lightning's logger, with one event file per training and every tab filled.
 
     Scalars are the metrics by their names, over optimizer steps. `describe` sets the contents of the Text, HParams and
-    Custom Scalars tabs; `log_result` adds the figures and the result, and closes the file. Without a result, HParams
-    shows the run as failed. Nothing is written within an epoch.
+    Custom Scalars tabs; `log_result` adds the result and the confusion matrix. A run that is closed without a result is
+    a failure in HParams. Nothing is written within an epoch.
 
     Args:
         save_dir: The run's folder.
@@ -66,34 +61,20 @@ class TensorBoard(TensorBoardLogger):
         self, save_dir: str | Path, name: str = "tensorboard", version: str = "", log_graph: bool = False
     ) -> None:
         super().__init__(save_dir, name, version, log_graph=log_graph, default_hp_metric=False)
-        self._hyperparameters: dict[str, bool | float | str] = {}
+        self._hyperparameters: Mapping[str, bool | float | str] = {}
         self._texts: dict[str, str] = {}
         self._descriptions = dict(_DESCRIPTIONS)
-        self._step = 0
 
-    def describe(
-        self,
-        config: Mapping[str, Any],
-        overrides: Sequence[str],
-        hyperparameters: Mapping[str, bool | float | str],
-        *,
-        val_is_test: bool,
-    ) -> None:
-        """Describe the run; written when the file is opened.
-
-        Args:
-            config: The resolved configuration, plain values.
-            overrides: The command line.
-            hyperparameters: The run's columns in the HParams tab.
-            val_is_test: Whether `val/*` is measured on the test set; their descriptions then say so.
-        """
-        self._hyperparameters = dict(hyperparameters)
+    def describe(self, description: Description) -> None:
+        """Describe the run; written when the file is opened."""
+        self._hyperparameters = description.hyperparameters
         self._texts = {
-            "command": " \\\n  ".join(["python -m cifar_lab.train", *map(shlex.quote, overrides)]),
-            "config": yaml.safe_dump(dict(config), sort_keys=False),
+            "command": description.command,
+            "config": yaml.safe_dump(dict(description.config), sort_keys=False),
+            **({"tags": " ".join(description.tags)} if description.tags else {}),
         }
-        if val_is_test:
-            for tag in ("val/acc", "val/loss", "val/acc_chosen", "val/loss_chosen"):
+        if description.val_is_test:
+            for tag in ("accuracy/val", "val/acc", "val/loss", "val/acc_chosen", "val/loss_chosen"):
                 also = f", {_DESCRIPTIONS[tag]}" if tag in _DESCRIPTIONS else ""
                 self._descriptions[tag] = f"the test set, which chose the epoch{also}"
 
@@ -104,8 +85,6 @@ class TensorBoard(TensorBoardLogger):
         writer = self._experiment
         if writer is None:
             writer = super().experiment
-            # A run may fail between training and its result: the file is closed when the logger is released.
-            weakref.finalize(self, _end, writer, succeeded=False)
             writer.add_custom_scalars(_layout())
             self._write(_session_start(self._hyperparameters))
             for tag, text in self._texts.items():
@@ -115,10 +94,10 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Write scalars by their tags, except Lightning's `epoch`, at an optimizer step; None is the last logged."""
-        self._step = self._step if step is None else step
+        """Write scalars by their tags, except Lightning's `epoch`, at an optimizer step."""
         values = {tag: value for tag, value in metrics.items() if tag != "epoch"}
-        self._write(_scalars(values, self._descriptions))
+        values |= {tag: metrics[name] for name, tag in _FIRST.items() if name in metrics}
+        self._write(_scalars(values, self._descriptions), step or 0)
         for tag in values:
             self._descriptions.pop(tag, None)  # TensorBoard keeps a tag's first
 
@@ -133,15 +112,13 @@ class TensorBoard(TensorBoardLogger):
                 self.experiment.add_graph(network, image)
 
     @rank_zero_only
-    def log_result(self, result: Mapping[str, Any], figures: Path) -> None:
-        """Write a run's result, by the names of `result.json`, and the PNG files of a folder, then close the file."""
-        self.log_metrics({tag: result[name] for name, tag in _RESULT_TAGS.items() if result[name] is not None})
-        for path in sorted(figures.glob("*.png")):
-            encoded = path.read_bytes()
-            width, height = struct.unpack(">II", encoded[16:24])  # the first chunk of every PNG begins with its size
-            image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=encoded)
-            self._write(Summary(value=[Summary.Value(tag=f"figures/{path.stem}", image=image)]))
-        _end(self.experiment, succeeded=True)
+    def log_result(self, metrics: Mapping[str, float], step: int, confusion_matrix: bytes) -> None:
+        """Write a run's result, and the PNG of its confusion matrix."""
+        self.log_metrics(metrics, step)
+        if confusion_matrix:
+            width, height = struct.unpack(">II", confusion_matrix[16:24])  # a PNG's first chunk begins with its size
+            image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=confusion_matrix)
+            self._write(Summary(value=[Summary.Value(tag=CONFUSION_MATRIX, image=image)]), step)
 
     @rank_zero_only
     def save(self) -> None:
@@ -150,21 +127,19 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what was logged to the disk; after a failure, close the file, which else stays open for the result."""
+        """Write what was logged to the disk; the file stays open for the tests and the result."""
         if self._experiment is not None:
             self.save()
-            if status != "success":
-                _end(self._experiment, succeeded=False)
 
-    def _write(self, summary: Any) -> None:
-        self.experiment.file_writer.add_summary(summary, self._step)
+    @rank_zero_only
+    def close(self, succeeded: bool) -> None:
+        """Record how the run ended, and close its file, if it was opened."""
+        if self._experiment is not None:
+            self._write(_session_end(succeeded))
+            self._experiment.close()
 
-
-def _end(writer: Any, *, succeeded: bool) -> None:
-    """Record how the run ended and close its file, unless it is closed."""
-    if writer.all_writers:  # a closed one has none
-        writer.file_writer.add_summary(_session_end(succeeded))
-        writer.close()
+    def _write(self, summary: Any, step: int | None = None) -> None:
+        self.experiment.file_writer.add_summary(summary, step)
 
 
 def _scalars(values: Mapping[str, float], descriptions: Mapping[str, str]) -> Summary:

@@ -1,0 +1,49 @@
+"""Where a run's metrics go besides its own files: Lightning's loggers, with all else that a run has to show."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from cifar_lab.config import build
+from cifar_lab.train.attempt import Work
+from cifar_lab.train.loggers.description import Description, result_metrics
+
+
+@contextmanager
+def opened(options: Any, work: Work) -> Iterator[list[Logger]]:
+    """The loggers of the group's composed options; at the end each is closed, as failed at an exception."""
+    listed = [options] if "_target_" in options else list(options.values())  # a user's own may stand alone
+    made = [logger for option in listed if (logger := _made(option, work)) is not None]
+    succeeded = False
+    try:
+        yield made
+        succeeded = True
+    finally:
+        for logger in made:
+            if close := getattr(logger, "close", None):
+                close(succeeded)
+
+
+def log_result(loggers: Sequence[Logger], result: Mapping[str, Any], step: int, confusion_matrix: bytes) -> None:
+    """Give loggers a run's result after its last optimizer step, and the PNG of its confusion matrix."""
+    for logger in loggers:
+        if own := getattr(logger, "log_result", None):
+            own(result_metrics(result), step, confusion_matrix)
+        else:
+            logger.log_metrics(result_metrics(result), step)
+            logger.save()
+
+
+def _made(option: Any, work: Work) -> Logger | None:
+    """The logger of an option, described; None of one that makes none, as `logger=none`."""
+    description = Description.of(work)
+    takes_folder = "save_dir" in list(option)  # a key of which the value is missing is not `in` the option itself
+    logger = build(option, **({"save_dir": work.attempt.run.folder} if takes_folder else {}))
+    if describe := getattr(logger, "describe", None):
+        describe(description)
+    elif logger is not None:
+        public = description.without_private()
+        logger.log_hyperparams({**public.hyperparameters, "config": public.config})
+    return logger

@@ -1,0 +1,116 @@
+"""What a run shows to a logger besides its metrics, and how much of it may leave the machine."""
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cifar_lab.runs import Run
+from cifar_lab.runs.fingerprints import value_of
+from cifar_lab.runs.labels import holds_out
+from cifar_lab.train.attempt import Work
+
+CONFUSION_MATRIX = "test/confusion_matrix"  # the picture's name in every logger
+# The result's numbers. `val/acc` is a curve that ends with the last epoch, so the chosen weights' has another name.
+_RESULT = {
+    "val/acc": "val/acc_chosen",
+    "val/loss": "val/loss_chosen",
+    "best_epoch": "whole_run/best_epoch",
+    "seconds": "whole_run/seconds",
+    "images_per_second": "whole_run/images_per_second",
+}
+_PLANS = ("sweep.json", "trials.journal")  # in the folder of a sweep and of a search
+_LEAST = 4  # letters of a variable's value that is recognised within other text
+
+
+def result_metrics(result: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a run's result by the names that every logger has them by; `test/*` is logged before."""
+    return {name: result[key] for key, name in _RESULT.items() if result[key] is not None}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a logger shows of a run besides its metrics."""
+
+    run: Run
+    name: str  # of the run
+    group: str | None  # the sweep or search that the run is part of; None without one
+    tags: tuple[str, ...]
+    words: tuple[str, ...]  # the command line
+    config: Mapping[str, Any]  # resolved, plain values
+    hyperparameters: Mapping[str, bool | float | str]  # what distinguishes the run from others
+    val_is_test: bool  # whether `val/*` is measured on the test set
+
+    @classmethod
+    def of(cls, work: Work) -> "Description":
+        """The description of a run that has started."""
+        run, config = work.attempt.run, work.config
+        # A run of a sweep may be resumed by itself.
+        is_one_of_many = any((run.folder.parent / name).exists() for name in _PLANS)
+        return cls(
+            run,
+            run.folder.absolute().name,
+            str(config["name"]) if is_one_of_many else None,
+            tuple(config.get("tags", ())),
+            tuple(work.overrides),
+            config,
+            work.hyperparameters,
+            val_is_test=not holds_out(config),
+        )
+
+    @property
+    def command(self) -> str:
+        """The command line, a word a line."""
+        return " \\\n  ".join(["python -m cifar_lab.train", *map(shlex.quote, self.words)])
+
+    def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """The metrics of each epoch that the run has recorded, with its last step."""
+        if self.run.metrics_file.exists():
+            for row in self.run.metrics().to_dict("records"):
+                metrics = {str(name): float(value) for name, value in row.items() if "/" in str(name)}
+                known = {name: value for name, value in metrics.items() if value == value}
+                yield (
+                    int(row["step"]) - 1,
+                    {  # from 0, as Lightning counts
+                        "epoch": row["epoch"] - 1,
+                        **known,
+                    },
+                )
+
+    def without_private(self) -> "Description":
+        """The same without values of environment variables, paths of the user's home, and settings of loggers.
+
+        A value that was taken from a variable is replaced by the interpolation that names the variable.
+        """
+        hidden = {str(home): "~" for home in (Path.home(), Path.home().resolve()) if len(home.parts) > 1}
+        for key, source in self.run.composition()["interpolations"].items():
+            names = re.findall(r"oc\.env:\s*(\w+)", source)
+            values = {os.environ.get(name, ""): f"${{oc.env:{name}}}" for name in names}
+            if names and isinstance(value := value_of(self.config, key), str):
+                values[value] = source
+            hidden |= {value: instead for value, instead in values.items() if len(value) >= _LEAST}
+        # As in a folder's name.
+        hidden |= {re.sub(r"[^A-Za-z0-9=.,_+-]+", "-", value): "-" for value in hidden if "/" in value}
+
+        def public(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {key: public(each) for key, each in value.items()}
+            if isinstance(value, list | tuple):
+                return type(value)(map(public, value))
+            if isinstance(value, str):
+                for text, instead in hidden.items():
+                    value = value.replace(text, instead)
+            return value
+
+        return replace(
+            self,
+            name=public(self.name),
+            group=public(self.group),
+            tags=public(self.tags),
+            words=tuple(public(word) for word in self.words if not word.startswith("logger.")),
+            config=public({key: value for key, value in self.config.items() if key != "logger"}),
+            hyperparameters=public(self.hyperparameters),
+        )

@@ -1,0 +1,101 @@
+"""A run in MLflow. Imported only if it is used."""
+
+import os
+from contextlib import suppress
+
+import yaml
+from lightning.pytorch.loggers import MLFlowLogger
+from PIL import Image
+
+from cifar_lab.runs import guarded
+from cifar_lab.train.loggers.remote import Remote, keep_id, read_ids
+
+_LOCAL = "sqlite:///mlflow.db"  # where `mlflow ui` looks by itself
+# MLflow's own defaults hold training up for minutes if a server cannot be reached, and report usage to its developers.
+_VARIABLES = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_NAME, _PARENT = "mlflow.runName", "mlflow.parentRunId"
+
+
+class MLflow(Remote, MLFlowLogger):
+    """Lightning's logger, whose run is a child of its sweep's, and tells nothing of user, program and git repository.
+
+    Args:
+        experiment_name: MLflow's experiment.
+        tracking_uri: A server's address or a database; None for `MLFLOW_TRACKING_URI`, or a file in the current folder.
+    """
+
+    service = "mlflow"
+
+    def __init__(self, experiment_name: str, tracking_uri: str | None = None) -> None:
+        for name, value in _VARIABLES.items():
+            os.environ.setdefault(name, value)
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _LOCAL
+        self._try(lambda: super(MLflow, self).__init__(experiment_name, tracking_uri=uri))  # opens a database
+
+    def _open(self) -> None:
+        self.has_history = self._continued()
+        if not self.has_history:
+            self._begin()
+
+    def _continued(self) -> bool:
+        """Continue the run of an earlier attempt, if the server has it."""
+        if self.known_id is None or not self._has(self.known_id):
+            return False
+        self._run_id = self.known_id
+        self._mlflow_client.update_run(self._run_id, status="RUNNING")
+        return True
+
+    def _has(self, run_id: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return bool(self._mlflow_client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+
+    def _begin(self) -> None:
+        shown, client, experiment = self.description, self._mlflow_client, self._experiment_of_its_name()
+        tags = {_NAME: shown.name, **dict.fromkeys(shown.tags, "true")}
+        if shown.group is not None:
+            tags[_PARENT] = self._parent(experiment, shown.group)
+        # By the client: MLflow's fluent interface and Lightning's logger add the user, the program and its repository.
+        self._run_id = client.create_run(experiment, tags=tags).info.run_id
+        self.keep_id(self._run_id)
+        self.log_hyperparams(dict(shown.hyperparameters))
+        client.log_text(self._run_id, yaml.safe_dump(dict(shown.config), sort_keys=False), "config.yaml")
+        client.log_text(self._run_id, shown.command, "command.txt")
+
+    def _experiment_of_its_name(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        client, name = self._mlflow_client, self._experiment_name
+        if (found := client.get_experiment_by_name(name)) is None:
+            with suppress(MlflowException):  # another process was first
+                return str(client.create_experiment(name))
+            found = client.get_experiment_by_name(name)
+        return str(found.experiment_id)
+
+    def _parent(self, experiment: str, name: str) -> str:
+        """The run of which the sweep's runs are children, begun by the first of them."""
+        file = self.description.run.folder.parent / self.description.run.loggers_file.name
+        with guarded(file):
+            known = read_ids(file).get(self.service)
+            if known is not None and self._has(known):
+                return known
+            parent = self._mlflow_client.create_run(experiment, tags={_NAME: name}).info.run_id
+            self._mlflow_client.set_terminated(parent)
+            keep_id(file, self.service, parent)
+            return str(parent)
+
+    def _log_image(self, name: str, image: Image.Image, step: int) -> None:
+        self._mlflow_client.log_image(self._run_id, image, artifact_file=f"{name}.png")
+
+    def _close(self, succeeded: bool) -> None:
+        self._mlflow_client.set_terminated(self._run_id, "FINISHED" if succeeded else "FAILED")

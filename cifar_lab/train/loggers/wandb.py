@@ -1,0 +1,74 @@
+"""A run in Weights & Biases. Imported only if it is used."""
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
+
+from cifar_lab.train.loggers.remote import Remote, line
+
+_SECONDS = 60  # that a server may take for an answer, and for what is left at the end; all of it is on the disk too
+# W&B would send what it knows of the machine, the user and the program; of that only the loads of the devices are left.
+_NOTHING_BY_ITSELF = {
+    **dict.fromkeys(("x_disable_meta", "x_disable_machine_info", "disable_git", "disable_code", "silent"), True),
+    **dict.fromkeys(("x_save_requirements", "save_code"), False),
+    **dict.fromkeys(("host", "program", "x_executable"), ""),
+    "console": "off",
+}
+
+
+class WandB(Remote, WandbLogger):
+    """Lightning's logger, whose run is part of its sweep's group, and is kept in the run's folder until it is uploaded.
+
+    Args:
+        save_dir: The run's folder.
+        project: W&B's project.
+        entity: W&B's user or team; None for the account's default.
+        offline: Write files alone; else a server that cannot be reached is a note, and files are written.
+    """
+
+    service = "wandb"
+
+    def __init__(
+        self, save_dir: str | Path, project: str = "cifar-lab", entity: str | None = None, offline: bool = True
+    ) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # to W&B's developers
+        import wandb
+
+        limits = {"init_timeout": _SECONDS, "login_timeout": _SECONDS, "finish_timeout": _SECONDS}
+        settings = wandb.Settings(**_NOTHING_BY_ITSELF, **limits, finish_timeout_raises=True)
+        # Lightning's own `offline` would change the process's environment.
+        mode = "offline" if offline else "online"
+        super().__init__(save_dir=save_dir, project=project, entity=entity, mode=mode, settings=settings)
+        self._wandb_init.pop("anonymous", None)  # which W&B warns of
+
+    def _open(self) -> None:
+        shown, start = self.description, self._wandb_init
+        start["id"] = self._id = self.known_id or uuid.uuid4().hex[:8]
+        start |= {"name": shown.name, "group": shown.group, "tags": list(shown.tags)}
+        start["config"] = {**shown.hyperparameters, "command": shown.command, "config": shown.config}
+        try:
+            begun = super(Remote, self).experiment
+        except Exception as error:  # of many kinds
+            if start["mode"] == "offline":
+                raise
+            self.note(f"{line(error)}; the run is kept offline, and `wandb sync` uploads it")
+            start["mode"] = "offline"
+            begun = super(Remote, self).experiment
+        self.keep_id(str(self._id))
+        self.has_history = begun.resumed
+
+    def _log_image(self, name: str, image: Image.Image, step: int) -> None:
+        self.log_image(name, [image], step)
+
+    def _close(self, succeeded: bool) -> None:
+        assert self._experiment is not None
+        own = Path(self._experiment.dir).parent
+        self._experiment.finish(exit_code=0 if succeeded else 1)
+        if not self.has_history:  # this attempt's files hold the whole run
+            for earlier in own.parent.glob(f"offline-run-*-{self._id}"):
+                if earlier != own:
+                    shutil.rmtree(earlier, ignore_errors=True)
