@@ -68,16 +68,17 @@ def show_nothing() -> None:
         return
     own = Path(package.origin).parent / "mpl-data" / "matplotlibrc"
     os.environ["MATPLOTLIBRC"] = str(own)  # which comes before all others but the one in the current folder
-    with suppress(FileNotFoundError):
+    try:
+        Path("matplotlibrc").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError):
+        here = Path.cwd()
+        os.chdir(own.parent)
         try:
-            Path("matplotlibrc").read_text(encoding="utf-8")
-        except (OSError, ValueError):
-            here = Path.cwd()
-            os.chdir(own.parent)
-            try:
-                importlib.import_module("matplotlib")
-            finally:
-                os.chdir(here)
+            importlib.import_module("matplotlib")
+        finally:
+            os.chdir(here)
 
 
 @contextmanager
