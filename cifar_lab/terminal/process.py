@@ -71,7 +71,7 @@ def show_nothing() -> None:
     try:
         Path("matplotlibrc").read_text(encoding="utf-8")
     except FileNotFoundError:
-        return
+        pass
     except (OSError, ValueError):
         here = Path.cwd()
         os.chdir(own.parent)
