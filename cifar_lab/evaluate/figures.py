@@ -92,7 +92,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
 
 
 def card(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """A confusion matrix `(C, C)` in percent of the true class, for a card of 400 by 220 pixels that says what it is."""
+    """A confusion matrix `(C, C)` in percent of the true class, for a card of 400 by 220 pixels."""
     percents = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(4.2, 2.3), layout="constrained")
     axes = figure.subplots()
