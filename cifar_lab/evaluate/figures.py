@@ -9,7 +9,6 @@ from matplotlib.ticker import PercentFormatter
 from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, wrapped
 
 _COLUMNS = 8
-_POINTS = 400  # of a matrix's side, which the names of classes share
 _MOST_LABELLED = 20  # classes; the numbers of more would overlap, and take many seconds to lay out
 
 
@@ -82,11 +81,9 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
         colour = "white" if shares[row, column] > 0.5 else "black" if counts[row, column] else "0.7"
         text = f"{counts[row, column]:,}\n{shares[row, column]:.1%}"
         axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=colour)
-    ticks, size = np.arange(len(classes)), min(10, _POINTS / len(classes))
-    axes.set_xticks(
-        ticks, classes, rotation=45 if size == 10 else 90, ha="right", rotation_mode="anchor", fontsize=size
-    )
-    axes.set_yticks(ticks, classes, fontsize=size)
+    ticks = np.arange(len(classes))
+    axes.set_xticks(ticks, classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, classes)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.set_title(wrapped(title, 80), fontsize=10)
@@ -95,7 +92,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
 
 
 def card(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """A confusion matrix `(C, C)` in percent of the true class, titled, for a card of 400 by 220 pixels."""
+    """A confusion matrix `(C, C)` in percent of the true class, for a card of 400 by 220 pixels."""
     percents = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(4.2, 2.3), layout="constrained")
     axes = figure.subplots()
@@ -118,7 +115,7 @@ def confusion_matrices(counts: Mapping[str, np.ndarray], classes: Sequence[str])
     rows = -(-len(counts) // columns)
     figure = Figure(figsize=(0.6 + 3.8 * columns, 4.1 * rows), layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    ticks, size = np.arange(len(classes)), min(7, _POINTS / 2 / len(classes))
+    ticks = np.arange(len(classes))
     for axes in grid[len(counts) :]:
         axes.remove()
     for axes, (name, matrix) in zip(grid, counts.items(), strict=False):
@@ -128,8 +125,8 @@ def confusion_matrices(counts: Mapping[str, np.ndarray], classes: Sequence[str])
             percent = percents[row, column]
             shade = "white" if percent > 50 else "black" if percent >= 0.5 else "0.75"
             axes.text(column, row, f"{percent:.0f}", ha="center", va="center", fontsize=6.5, color=shade)
-        axes.set_xticks(ticks, classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=size)
-        axes.set_yticks(ticks, classes, fontsize=size)
+        axes.set_xticks(ticks, classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+        axes.set_yticks(ticks, classes, fontsize=7)
         axes.set_title(wrapped(name, 44), fontsize=9)
     figure.supxlabel("predicted class", fontsize=9)
     figure.supylabel("true class", fontsize=9)

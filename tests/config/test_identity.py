@@ -24,6 +24,7 @@ NOT_TRIED = {
     "retry_diverged": "how it is run",
     "jobs_per_device": "how it is run",
     "logger": "where metrics are written too",
+    "tags": "what the run is called there",
     "data.root": "where the published images lie; with data.verify=false it is hashed",
     "data.download": "how the published images come there",
     "data.sources": "the same",

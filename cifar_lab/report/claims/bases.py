@@ -22,7 +22,7 @@ _CONCLUSIONS = (
 )
 _AXES = {"batch_norm": "bn"}  # of studies that are not named after the group whose options they compare
 # `data=` is not among them: it would replace what an experiment sets of the data.
-_RUN = {"study", "experiment", "seed", "data.root", "logger", "trainer", "callbacks", "probe"}
+_RUN = {"study", "experiment", "seed", "data.root", "logger", "tags", "trainer", "callbacks", "probe"}
 # Settings that an arm may have of its own.
 _RATES = ("optimizer.lr", "optimizer.sgd_lr", "optimizer.relative_lr", "optimizer.weight_decay", "loss.smoothing")
 

@@ -157,7 +157,7 @@ def of_study(runs: Sequence[Record], study: str, option: str, epochs: int = 50) 
 
     Only those on all training images of CIFAR-10, under the sound protocol.
     """
-    allowed = {"study", study, "epochs", "data", "protocol", "logger", "trainer", "callbacks", "probe"}
+    allowed = {"study", study, "epochs", "data", "protocol", "logger", "tags", "trainer", "callbacks", "probe"}
     found: dict[int, Record] = {}
     for run in runs:
         if (

@@ -19,6 +19,7 @@ _VARIABLES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _NAME, _PARENT = "mlflow.runName", "mlflow.parentRunId"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # else its page begins with language models
 
 
 class MLflow(Remote, MLFlowLogger):
@@ -78,7 +79,7 @@ class MLflow(Remote, MLFlowLogger):
         client, name = self._mlflow_client, self._experiment_name
         if (found := client.get_experiment_by_name(name)) is None:
             with suppress(MlflowException):  # another process was first
-                return str(client.create_experiment(name))
+                return str(client.create_experiment(name, tags=_KIND))
             found = client.get_experiment_by_name(name)
         return str(found.experiment_id)
 

@@ -10,10 +10,11 @@ from PIL import Image
 
 from cifar_lab.train.loggers.remote import Remote, line
 
-_SECONDS = 60  # that a server may take for an answer, and for what is left at the end; all of it is on the disk too
+_SECONDS = 30  # that a server may take for an answer, and for what is left at the end; all of it is on the disk too
+_VARIABLES = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}  # the reports are to W&B's developers
 # W&B would send what it knows of the machine, the user and the program; of that only the loads of the devices are left.
 _NOTHING_BY_ITSELF = {
-    **dict.fromkeys(("x_disable_meta", "x_disable_machine_info", "disable_git", "disable_code", "silent"), True),
+    **dict.fromkeys(("x_disable_meta", "x_disable_machine_info", "disable_git", "disable_code"), True),
     **dict.fromkeys(("x_save_requirements", "save_code"), False),
     **dict.fromkeys(("host", "program", "x_executable"), ""),
     "console": "off",
@@ -35,7 +36,8 @@ class WandB(Remote, WandbLogger):
     def __init__(
         self, save_dir: str | Path, project: str = "cifar-lab", entity: str | None = None, offline: bool = True
     ) -> None:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # to W&B's developers
+        for name, value in _VARIABLES.items():
+            os.environ.setdefault(name, value)
         import wandb
 
         limits = {"init_timeout": _SECONDS, "login_timeout": _SECONDS, "finish_timeout": _SECONDS}
@@ -46,6 +48,8 @@ class WandB(Remote, WandbLogger):
         self._wandb_init.pop("anonymous", None)  # which W&B warns of
 
     def _open(self) -> None:
+        import wandb
+
         shown, start = self.description, self._wandb_init
         start["id"] = self._id = self.known_id or uuid.uuid4().hex[:8]
         start |= {"name": shown.name, "group": shown.group, "tags": list(shown.tags)}
@@ -57,6 +61,7 @@ class WandB(Remote, WandbLogger):
                 raise
             self.note(f"{line(error)}; the run is kept offline, and `wandb sync` uploads it")
             start["mode"] = "offline"
+            wandb.teardown()  # which still has the run under its id
             begun = super(Remote, self).experiment
         self.keep_id(str(self._id))
         self.has_history = begun.resumed
@@ -69,6 +74,6 @@ class WandB(Remote, WandbLogger):
         own = Path(self._experiment.dir).parent
         self._experiment.finish(exit_code=0 if succeeded else 1)
         if not self.has_history:  # this attempt's files hold the whole run
-            for earlier in own.parent.glob(f"offline-run-*-{self._id}"):
+            for earlier in own.parent.glob(f"*run-*-{self._id}"):
                 if earlier != own:
                     shutil.rmtree(earlier, ignore_errors=True)

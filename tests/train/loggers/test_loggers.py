@@ -21,7 +21,8 @@ SWEEP = (*LINE, "logger=[wandb,mlflow]", "tags=[draft,'${oc.env:LAB_TOKEN}']", "
 SECRETS = {"LAB_TOKEN": "token-of-nobody", "WANDB_API_KEY": "0123456789" * 4}
 EPOCH = {"train/loss", "train/objective", "train/acc", "train/lr", "val/loss", "val/acc"}
 RESULT = {"test/acc", "test/acc_final", "val/acc_chosen", "whole_run/best_epoch", "whole_run/seconds"}
-pytestmark = pytest.mark.filterwarnings("default")  # what the services' libraries warn of is theirs
+# What the services' libraries warn of is theirs, and importing them and making a database takes long.
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
 BLOCK = 32_768  # bytes of a block of LevelDB's log, which W&B's file is
 
 
