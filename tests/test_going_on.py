@@ -99,7 +99,7 @@ def test_a_run_goes_on_with_its_settings_seconds_and_threads_by_words_that_chang
     assert outcome.code == 0, outcome.stderr
     assert not run.error_file.exists()
     assert run.config()["optimizer"]["lr"] == 1e-3
-    assert run.config()["logger"]["_target_"].endswith("CSVLogger")
+    assert run.config()["logger"]["csv"]["_target_"].endswith("CSVLogger")
     assert (run.folder / "csv").exists()
     result = run.result()
     assert 1000 < result["seconds"] < 1100

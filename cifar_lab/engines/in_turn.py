@@ -34,8 +34,8 @@ class Jobs:
         self.plan = plan
         self.sweep = None if plan.sweep_folder is None else Sweep(plan.sweep_folder)
         self.known = {} if self.sweep is None else self.sweep.runs_by_job()
-        before = [] if self.sweep is None else self.sweep.jobs()
-        self.before = {job_key(words): run.folder for words, run in before if run}  # by the plan of an earlier command
+        # Where the plan of an earlier command says that runs are, other than in the sweep's own folder.
+        self.before = {} if self.sweep is None else _elsewhere(self.sweep)
         settled = {key for key, run in self.known.items() if self.is_settled(run)}
         self.unfinished = [job_key(job.words) not in settled for job in plan.jobs]
         self.beside = plan.beside
@@ -173,3 +173,7 @@ class Jobs:
         if self.left:
             number, first = len(self.left), self.folders[self.left[0]]
             raise RunFailedError(f"{number} runs of the sweep are still being trained elsewhere, the first is {first}")
+
+
+def _elsewhere(sweep: Sweep) -> dict[frozenset[str], Path]:
+    return {job_key(words): run.folder for words, run in sweep.jobs() if run and run.folder.parent != sweep.folder}

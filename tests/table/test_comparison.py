@@ -44,7 +44,7 @@ def make(tmp_path: Path) -> Make:
         options = {"loss": loss, "data": "cifar10", "protocol": "holdout", "experiment": None}
         made.start(config, line.split(), options, {"scheduler.T_max": "${epochs}", "data.seed": "${seed}"})
         if accuracy is not None:
-            made.append_metrics({"epoch": 1, "train/loss": 2.0, "val/acc": accuracy})
+            made.append_metrics({"epoch": 1, "train/loss": 2.0, "train/acc": 0.5, "val/acc": accuracy})
             accuracies = {"test/acc": accuracy, "test/acc_final": accuracy - 0.01, "val/acc": accuracy}
             made.finish({**RESULT, **accuracies, "options": options, "seed": seed})
         return made
@@ -178,7 +178,7 @@ def test_what_another_folder_holds_is_not_missing(make: Make) -> None:
     assert row.state == "finished"
 
 
-@pytest.mark.parametrize("content", ["", "epoch,val/acc", "epoch,train/loss,val/acc\n1,0.5,0.5\n2,0.", "a,b\n1,2\n"])
+@pytest.mark.parametrize("content", ["", "epoch,val/acc", "epoch,train/acc,val/acc\n1,0.5,0.5\n2,0.", "a,b\n1,2\n"])
 def test_damaged_metrics_leave_the_other_curves(make: Make, content: str) -> None:
     good, bad = make("loss=focal", 0.5), make("loss=ce", 0.5)
     bad.metrics_file.write_text(content)
