@@ -41,7 +41,7 @@ RANGES: dict[str, Range] = {
         "num_train num_test train_size accumulate_grad_batches check_val_every_n_epoch total_steps ns_steps "
         "update_every_n_steps every_n_steps frequency num_nodes jobs_per_device every every_epochs "
         "timeout_min signal_delay_s array_parallelism nodes tasks_per_node gpus_per_node gpus_per_task "
-        "cpus_per_task cpus_per_gpu mem_gb",
+        "cpus_per_task cpus_per_gpu mem_gb batches passes operators",
         _COUNT_OR_NONE: "patience cooldown padding size num_ops total_iters at max_num_timeout max_retries",
         _SEED: "seed split_seed data_seed",
         _BATCHES: "limit_train_batches limit_val_batches limit_test_batches",
@@ -50,7 +50,7 @@ RANGES: dict[str, Range] = {
         "min_delta threshold norms biases head power warmup_epochs brightness contrast",
         _SHARE: "smoothing pct_start anneal factor final published bn_momentum tta_below",
         _SHARE_BELOW_1: "dropout momentum dampening betas val_fraction skip_easy decay start base_momentum "
-        "max_momentum sgd_momentum",
+        "max_momentum sgd_momentum near",
         Range(lambda x: True, "a finite number"): "mean logit_scale",
         Range(lambda x: x >= 2, "a whole number from 2 on", whole=True): "num_classes",
         Range(lambda x: 0 <= x <= 30, "a whole number from 0 to 30", whole=True): "magnitude",
@@ -76,6 +76,7 @@ WORDS: dict[str, tuple[str | int, ...]] = {
     "profiler": ("simple", "advanced", "pytorch"),
     "memory_format": ("auto", "channels_last", "contiguous"),
     "mode": ("min", "max"),
+    "kind": ("fast", "overfit", "profile"),
     "threshold_mode": ("rel", "abs"),
     "anneal_strategy": ("cos", "linear"),
     "interval": ("epoch", "step"),

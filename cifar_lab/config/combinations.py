@@ -23,6 +23,8 @@ def check_together(config: Mapping[str, Any]) -> None:
     """Raise `UsageError` for settings without a meaning together."""
     if config["retrain"] and config["resume"] not in (None, "auto"):
         raise UsageError("retrain=true trains from the start, and resume= continues a run; leave one of them out")
+    if config["debug"] and config["resume"] is not None:
+        raise UsageError("debug= leaves no run that could be resumed; leave resume= out")
     _check_protocol(config)
     _check_optimizer(config)
     _check_schedule(config["scheduler"], config["epochs"])

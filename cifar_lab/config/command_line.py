@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import launchers, naming, paths, resume, schema
@@ -73,6 +73,13 @@ class Plan:
         """When an option's file was last edited, ours or the user's, in seconds since 1970."""
         folders = [schema.conf_folder(), *map(Path, filter(None, [self.line.flags.config_dir]))]
         return max((file.stat().st_mtime for folder in folders for file in folder.rglob("*.yaml")), default=0.0)
+
+    def put_in(self, folder: str) -> None:
+        """Have a single run leave its files in a folder."""
+        config = self.jobs[0].composed
+        assert config is not None
+        with open_dict(config):
+            config.hydra.run.dir = folder
 
     def composed(self, job: PlannedJob) -> DictConfig:
         """A job's composition, with Hydra's own part, by the check or now; within `composing`."""

@@ -22,7 +22,8 @@ from cifar_lab.data import files
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import leaves
 
-_GLOBAL = ("experiment", "study", "search")  # groups without an option by default, whose files set other groups' keys
+# Groups without an option by default, whose files set other groups' keys.
+_GLOBAL = ("experiment", "study", "search", "debug")
 # Keys without which an option cannot be made: torch gets its other arguments later, Lightning its part of a schedule.
 _NEEDED = {
     "optimizer": {"_partial_": "true"},

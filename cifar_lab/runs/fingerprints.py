@@ -41,6 +41,7 @@ _OFF = (
 _NEUTRAL: dict[str, Any] = {
     "tta": "none",  # it changes no weight, but what is recorded, like a probe
     "tta_below": 1,
+    "debug": None,
     **dict.fromkeys(_OFF, False),
     **{f"optimizer.relative_lr.{kind}": 1 for kind in ("norms", "biases", "head")},
     "optimizer.relative_lr": {},

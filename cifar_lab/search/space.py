@@ -31,6 +31,7 @@ _DIGITS = 4  # of a number that is tried; more are noise to a reader
 _NOT_SEARCHED = ("seed", "name")
 _NOT_TYPED = {
     "study": "a study has axes of its own",
+    "debug": "it leaves no run, and a search needs those of its trials",
     "resume": "the same command goes on by itself",
     "hydra": "the runs of a search lie in outputs/<name>/, and name= or --output says where",
 }
