@@ -17,6 +17,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import launchers, naming, paths, resume, schema
+from cifar_lab.config.lab import lab
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine.exit_codes import UsageError
 
@@ -107,6 +108,7 @@ def parsed(arguments: Sequence[str]) -> CommandLine:
     typed = tuple(argument for argument in arguments if not argument.startswith(("resume=", "-")))
     given = arguments if resumed is None else resume.full_command(arguments, resumed)
     flags = parser.parse_intermixed_args(given)
+    flags.config_dir = flags.config_dir or lab().config_dir
     return CommandLine(flags, tuple(flags.overrides), typed, resumed, parser)
 
 

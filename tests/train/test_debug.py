@@ -52,7 +52,7 @@ def test_one_batch_of_each_split_runs_and_nothing_is_left(lab: Lab, tmp_path: Pa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_trial_combines_with_any_setting(kind: str, lab: Lab, tmp_path: Path) -> None:
-    enough = ["debug.passes=3", "debug.near=0.999"] if kind == "overfit" else []
+    enough = ["debug.batches=1", "model.filters=[16,16,16]"] if kind == "overfit" else []
     outcome = lab(*TINY, *AWKWARD, f"debug={kind}", *enough)
     assert (outcome.code, left(tmp_path)) == (0, []), outcome.stderr
     assert f"debug={kind}" in outcome.stdout
@@ -63,7 +63,8 @@ def test_a_network_that_learns_a_few_images_by_heart_passes(lab: Lab) -> None:
     assert outcome.code == 0, outcome.stderr
     first, last, least = map(float, re.findall(r"from ([\d.]+) to ([\d.]+) .*value is ([\d.]+)\)", outcome.stdout)[0])
     assert least == pytest.approx(0.5003, abs=1e-3)  # the entropy of (0.91, 0.01, ...), which label smoothing leaves
-    assert last - least <= 0.05 * (first - least)
+    assert last - least <= 0.2 * (first - least)
+    assert "accuracy 100.00%" in outcome.stdout
 
 
 def test_a_network_that_does_not_learn_fails_and_says_why_that_matters(lab: Lab, tmp_path: Path) -> None:

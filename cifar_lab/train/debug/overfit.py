@@ -26,7 +26,8 @@ def overfit(config: DictConfig, attempt: Attempt) -> dict[str, Any]:
     """Train on `debug.batches` fixed batches for `debug.passes` at most; prints how far the loss falls.
 
     Raises:
-        RunFailedError: More than the share `debug.near` of the first loss is left, above its smallest value.
+        RunFailedError: An image is still wrong, or more than `debug.near` of the first loss is left, above its smallest
+            value.
     """
     with prepared(config, attempt) as (classifier, datamodule, native, _):
         datamodule.augment = None
@@ -75,8 +76,8 @@ class _Memory(L.Callback):
 
     @property
     def is_near(self) -> bool:
-        """Whether the loss has fallen far enough."""
-        return self.losses[-1] - self.least <= self.near * (self.losses[0] - self.least)
+        """Whether the loss has fallen far enough, and every image is right."""
+        return self.accuracy == 1 and self.losses[-1] - self.least <= self.near * (self.losses[0] - self.least)
 
     def described(self, steps: int) -> str:
         """How far the loss has fallen."""
