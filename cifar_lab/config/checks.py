@@ -37,7 +37,7 @@ RANGES: dict[str, Range] = {
     name: limit
     for limit, names in {
         _EPOCHS: "epochs T_max",
-        _COUNT: "batch_size filters widths blocks stages hidden depth step_size T_0 T_mult "
+        _COUNT: "batch_size filters widths blocks stages hidden stem depth step_size T_0 T_mult "
         "num_train num_test train_size accumulate_grad_batches check_val_every_n_epoch total_steps ns_steps "
         "update_every_n_steps every_n_steps frequency num_nodes jobs_per_device every every_epochs "
         "timeout_min signal_delay_s array_parallelism nodes tasks_per_node gpus_per_node gpus_per_task "
@@ -50,7 +50,7 @@ RANGES: dict[str, Range] = {
         "min_delta threshold norms biases head power warmup_epochs brightness contrast",
         _SHARE: "smoothing pct_start anneal factor final published bn_momentum tta_below",
         _SHARE_BELOW_1: "dropout momentum dampening betas val_fraction skip_easy decay start base_momentum "
-        "max_momentum sgd_momentum near",
+        "max_momentum sgd_momentum near block_dropout",
         Range(lambda x: True, "a finite number"): "mean logit_scale",
         Range(lambda x: x >= 2, "a whole number from 2 on", whole=True): "num_classes",
         Range(lambda x: 0 <= x <= 30, "a whole number from 0 to 30", whole=True): "magnitude",
@@ -60,7 +60,7 @@ RANGES: dict[str, Range] = {
 # Lists of a fixed length: one value a colour, or one an average.
 _LENGTHS = {"mean": 3, "std": 3, "betas": 2}
 # Keys that null switches off, though their option gives a value.
-_NULLABLE = ("grad_clip", "every_minutes")
+_NULLABLE = ("grad_clip", "every_minutes", "hidden", "stem")
 # Keys that are null by default: what they take otherwise.
 _NULL_OR: dict[str, type] = {
     **dict.fromkeys(("download", "foreach", "fused", "benchmark"), bool),
@@ -70,6 +70,7 @@ _NULL_OR: dict[str, type] = {
 _SEVERAL_KINDS = ("precision", "devices", "deterministic")
 WORDS: dict[str, tuple[str | int, ...]] = {
     "init": ("default", "xavier", "he", "identity"),
+    "shortcut": ("projection", "padding"),
     "tta": ("none", "flip", "flip_translate"),
     "strategy": ("auto", "ddp"),
     "accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
