@@ -14,7 +14,7 @@ import typer
 from cifar_lab import __version__
 from cifar_lab.terminal.command import application, run
 
-# The module `cifar_lab.<name>`, whose `main()` reads the command line, and its line in the help.
+# The module `cifar_lab.<name>`, or that of `_MODULES`, whose `main()` reads the command line, and its line in the help.
 COMMANDS = {
     "train": "Train a composition, or each of a sweep; by Hydra.",
     "search": "Search for the best settings, by Optuna.",
@@ -29,7 +29,9 @@ COMMANDS = {
     "landscape": "Look at the geometry of the loss around runs.",
     "benchmark": "Time training by hand and by this package, side by side.",
     "status": "List runs and sweeps, and how far they are.",
+    "init": "Begin a folder for components of your own.",
 }
+_MODULES = {"init": "config.lab.init"}
 
 app = application()
 
@@ -55,7 +57,7 @@ def _complete() -> None:
 
 
 def _call(name: str) -> None:
-    importlib.import_module(f"cifar_lab.{name}").main()
+    importlib.import_module(f"cifar_lab.{_MODULES.get(name, name)}").main()
 
 
 def _subcommand(name: str) -> Callable[[], None]:

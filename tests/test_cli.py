@@ -86,7 +86,7 @@ def test_without_a_subcommand_it_says_what_there_is(script: Called) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_subcommand_has_a_module_that_runs(name: str) -> None:
-    assert callable(importlib.import_module(f"cifar_lab.{name}").main)
+    assert callable(importlib.import_module(f"cifar_lab.{cli._MODULES.get(name, name)}").main)
 
 
 def test_a_subcommand_is_its_module_and_flags_after_train_are_hydras(script: Called) -> None:

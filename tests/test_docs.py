@@ -104,13 +104,13 @@ def test_the_table_of_groups_is_complete_and_starts_with_the_defaults() -> None:
     groups = {
         folder.name: {path.stem for path in folder.glob("*.yaml")}
         for folder in conf_folder().iterdir()
-        if folder.is_dir() and folder.name not in {"hydra", "experiment", "study", "search"}
+        if folder.is_dir() and folder.name not in {"hydra", "experiment", "study", "search", "debug"}
     }
     assert {group: set(options) for group, options in table.items()} == groups
     defaults = dict(
         re.findall(r"^  - (\w+): (\w+)", (conf_folder() / "train.yaml").read_text(encoding="utf-8"), re.MULTILINE)
     )
-    for group in ("experiment", "study", "search"):
+    for group in ("experiment", "study", "search", "debug"):
         del defaults[group]
     assert {group: options[0] for group, options in table.items()} == defaults
 

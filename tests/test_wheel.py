@@ -17,7 +17,7 @@ from tests.conftest import CHECKOUT, TINY
 WHEEL = f"cifar_lab-{__version__}-py3-none-any.whl"
 SCRIPT, MODULE = ("cifar-lab", "train"), ("python", "-m", "cifar_lab.train")
 # Kinds of the package's files.
-KINDS = {".py", ".typed", ".j2"}
+KINDS = {".py", ".typed", ".j2", ".yaml", ".toml", ".md"}  # the last three of the lab that `init` writes
 
 
 def _run(*command: str | Path, folder: Path) -> str:

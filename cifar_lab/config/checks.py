@@ -38,11 +38,11 @@ RANGES: dict[str, Range] = {
     name: limit
     for limit, names in {
         _EPOCHS: "epochs T_max",
-        _COUNT: "batch_size filters widths blocks stages hidden depth step_size T_0 T_mult "
+        _COUNT: "batch_size filters widths blocks stages hidden stem depth step_size T_0 T_mult "
         "num_train num_test train_size accumulate_grad_batches check_val_every_n_epoch total_steps ns_steps "
         "update_every_n_steps every_n_steps frequency num_nodes jobs_per_device every every_epochs "
         "timeout_min signal_delay_s array_parallelism nodes tasks_per_node gpus_per_node gpus_per_task "
-        "cpus_per_task cpus_per_gpu mem_gb",
+        "cpus_per_task cpus_per_gpu mem_gb batches passes operators",
         _COUNT_OR_NONE: "patience cooldown padding size num_ops total_iters at max_num_timeout max_retries",
         _SEED: "seed split_seed data_seed",
         _BATCHES: "limit_train_batches limit_val_batches limit_test_batches",
@@ -51,7 +51,7 @@ RANGES: dict[str, Range] = {
         "min_delta threshold norms biases head power warmup_epochs brightness contrast",
         _SHARE: "smoothing pct_start anneal factor final published bn_momentum tta_below",
         _SHARE_BELOW_1: "dropout momentum dampening betas val_fraction test_fraction label_noise skip_easy decay start "
-        "base_momentum max_momentum sgd_momentum",
+        "base_momentum max_momentum sgd_momentum near block_dropout",
         Range(lambda x: 0 < x <= 1, "a number above 0, at most 1"): "imbalance",
         Range(lambda x: True, "a finite number"): "mean logit_scale",
         Range(lambda x: x >= 2, "a whole number from 2 on", whole=True): "num_classes",
@@ -62,7 +62,7 @@ RANGES: dict[str, Range] = {
 # Lists of a fixed length: one value a colour, or one an average.
 _LENGTHS = {"mean": 3, "std": 3, "betas": 2}
 # Keys that null switches off, though their option gives a value.
-_NULLABLE = ("grad_clip", "every_minutes", "mean", "std")
+_NULLABLE = ("grad_clip", "every_minutes", "mean", "std", "hidden", "stem")
 # Keys that are null by default: what they take otherwise.
 _NULL_OR: dict[str, type] = {
     **dict.fromkeys(("download", "foreach", "fused", "benchmark"), bool),
@@ -76,12 +76,14 @@ WORDS: dict[str, tuple[str | int, ...]] = {
     "resize": ("crop", "squash"),
     "test_set": ("cifar10", "cifar10_1"),
     "init": ("default", "xavier", "he", "identity"),
+    "shortcut": ("projection", "padding"),
     "tta": ("none", "flip", "flip_translate"),
     "strategy": ("auto", "ddp"),
     "accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
     "profiler": ("simple", "advanced", "pytorch"),
     "memory_format": ("auto", "channels_last", "contiguous"),
     "mode": ("min", "max"),
+    "kind": ("fast", "overfit", "profile"),
     "threshold_mode": ("rel", "abs"),
     "anneal_strategy": ("cos", "linear"),
     "interval": ("epoch", "step"),

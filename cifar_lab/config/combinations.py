@@ -1,5 +1,6 @@
 """Checks of settings that are valid alone but not together, and notes on those that may not be meant."""
 
+import importlib.util
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -16,6 +17,7 @@ _LENGTHS = {"T_max", "T_0", "step_size", "total_iters", "total_steps"}
 _METRICS = ("val/loss", "val/acc", "train/loss", "train/acc", "train/objective", "train/lr")  # of every epoch
 _OURS = ("cifar_lab.", "lightning.")
 _THREE = {"cifar_lab.models.CNN": "filters", "cifar_lab.models.SpeedCNN": "widths"}
+_OF_LIBRARIES = ("cifar_lab.models.Timm", "cifar_lab.models.Torchvision")
 _SIDE = 32  # of an image, in pixels
 _LARGE_RATIO = 10  # of averaging.lr to optimizer.lr
 
@@ -24,6 +26,8 @@ def check_together(config: Mapping[str, Any]) -> None:
     """Raise `UsageError` for settings without a meaning together."""
     if config["retrain"] and config["resume"] not in (None, "auto"):
         raise UsageError("retrain=true trains from the start, and resume= continues a run; leave one of them out")
+    if config["debug"] and config["resume"] is not None:
+        raise UsageError("debug= leaves no run that could be resumed; leave resume= out")
     _check_protocol(config)
     _check_network(config["model"])
     _check_optimizer(config)
@@ -53,6 +57,8 @@ def check_together(config: Mapping[str, Any]) -> None:
             raise UsageError("cuda_graphs=true cannot accumulate; set trainer.accumulate_grad_batches=1")
         if config["trainer"]["accelerator"] == "cpu":
             raise UsageError("cuda_graphs=true needs a GPU, and trainer.accelerator=cpu; leave one of them out")
+    if config["model"].get("_target_") == "cifar_lab.models.Timm" and importlib.util.find_spec("timm") is None:
+        raise UsageError("model=timm needs timm, which is not installed: pip install 'cifar-lab[timm]'")
     check_devices(config)
     _check_time(config["trainer"]["max_time"])
     _check_monitors(config)
@@ -135,6 +141,9 @@ def _check_schedule(scheduler: Mapping[str, Any], epochs: float) -> None:
 
 def check_typed(config: Mapping[str, Any], typed: Collection[str]) -> None:
     """Raise `UsageError` for a setting without effect among `typed`, the keys that the command line sets."""
+    for key in typed if config["model"].get("_target_") in _OF_LIBRARIES else ():
+        if key == "bn" or key.partition(".")[0] == "activation":
+            raise UsageError(f"{key}: a network of a library has its own layers; leave {key}= out")
     for key in ("optimizer.momentum", "optimizer.sgd_momentum", "optimizer.betas"):
         if key in typed and config["scheduler"].get("cycle_momentum"):
             raise UsageError(

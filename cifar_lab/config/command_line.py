@@ -15,10 +15,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import launchers, naming, paths, resume, schema
+from cifar_lab.config.lab import lab
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine.exit_codes import UsageError
 
@@ -78,6 +79,13 @@ class Plan:
         folders = [schema.conf_folder(), *map(Path, filter(None, [self.line.flags.config_dir]))]
         return max((file.stat().st_mtime for folder in folders for file in folder.rglob("*.yaml")), default=0.0)
 
+    def put_in(self, folder: str) -> None:
+        """Have a single run leave its files in a folder."""
+        config = self.jobs[0].composed
+        assert config is not None
+        with open_dict(config):
+            config.hydra.run.dir = folder
+
     def composed(self, job: PlannedJob) -> DictConfig:
         """A job's composition, with Hydra's own part, by the check or now; within `composing`."""
         return self.compose(job) if job.composed is None else job.composed
@@ -104,6 +112,7 @@ def parsed(arguments: Sequence[str]) -> CommandLine:
     typed = tuple(argument for argument in arguments if not argument.startswith(("resume=", "-")))
     given = arguments if resumed is None else list(map(paths.renamed, resume.full_command(arguments, resumed)))
     flags = parser.parse_intermixed_args(given)
+    flags.config_dir = flags.config_dir or lab().config_dir
     return CommandLine(flags, tuple(flags.overrides), typed, resumed, parser)
 
 

@@ -21,7 +21,8 @@ from cifar_lab.config.precedence import Loader
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import leaves
 
-_GLOBAL = ("experiment", "study", "search")  # groups without an option by default, whose files set other groups' keys
+# Groups without an option by default, whose files set other groups' keys.
+_GLOBAL = ("experiment", "study", "search", "debug")
 _SEVERAL = ("logger", "callbacks")  # groups of which a list of options may be chosen
 _EXTRAS = ("wandb", "mlflow")  # loggers that need a package, and an extra, of their own name
 # Keys without which an option cannot be made: torch gets its other arguments later, Lightning its part of a schedule.

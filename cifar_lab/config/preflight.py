@@ -9,7 +9,7 @@ from typing import Any
 from hydra import compose
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar_lab.config import checks, combinations, composition, launchers, naming, paths, resume, studies, targets
@@ -118,12 +118,15 @@ class _Check:
     def _single(self, overrides: list[Override]) -> Plan:
         words = [str(override.input_line) for override in overrides]
         config, *_ = self._check_job([*words, *self.search])
+        plan = Plan(self.line, [PlannedJob(words, config)], notes=self.notes)
         if f"resume={resume.AUTO}" in words and not any(word.startswith("hydra.run.dir=") for word in words):
-            with open_dict(config):
-                config.hydra.run.dir = _AUTO_FOLDER
-        return Plan(self.line, [PlannedJob(words, config)], notes=self.notes)
+            plan.put_in(_AUTO_FOLDER)
+        return plan
 
     def _sweep(self, overrides: list[Override], is_study: bool) -> Plan:
+        for override in overrides:
+            if override.key_or_group == "debug":
+                raise UsageError(f"{override.input_line} tries one composition; leave out --multirun or study=")
         axes = axes_of(overrides)
         jobs = [list(job) for job in itertools.product(*axes)]
         swept = {override.key_or_group for override in overrides if override.is_sweep_override()}

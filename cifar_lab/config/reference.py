@@ -33,6 +33,9 @@ without an experiment that is what stands under *Fixed*.""",
 written in Hydra's words: `interval(0,0.3)` is any number between, `tag(log,interval(1e-4,1e-2))` one of equal factors,
 `range(16,65,16)` whole numbers, a list one of its values. What is typed beside it wins, as beside a study.
 [search.md](search.md) says how it goes.""",
+    "debug": """ The run lies in a
+temporary folder that is removed at the end, so it is in no table or report. With any experiment and settings, but one
+at a time: not in sweeps, studies and searches.""",
 }
 _ARCHIVES = """Where `data.download` fetches published data from, and what it verifies. MD5s are those that torchvision
 ships; `git` is the SHA-1 of a blob in the authors' repository. Later `data.verify` compares the images of CIFAR-10 with
@@ -99,7 +102,9 @@ def _whole(option: Option) -> str:
         else:
             field, _, text = line.strip().partition(": ")
             fields[field] = text
-    texts = {key.partition(".")[2]: text for key, text, _, _ in option.settings}
+    inside = f"{option.group}.{option.group}."  # keys that no other group has
+    own = [one._replace(key=one.key.partition(".")[2]) for one in option.settings if one.key.startswith(inside)]
+    texts = {one.key.partition(".")[2]: one.default for one in option.settings if not one.key.startswith(inside)}
     axes = {key: texts.pop(key) for key in list(texts) if key.startswith("axes.")}
     values = [f"{key}={text.replace(' ', '')}" for key, text in texts.items()]
     chosen = [f"{option.group}={parent}" for parent in option.builds_on] + option.replaced
@@ -109,7 +114,8 @@ def _whole(option: Option) -> str:
     varied = " ".join(f"{key.removeprefix('axes.')}={as_typed(yaml.safe_load(text))}" for key, text in axes.items())
     told = {"Varies": varied, "Sets": " ".join(chosen)}
     bullets += "".join(f"\n- {field}: `{text}`" for field, text in told.items() if text)
-    return f"\n### {option.title}\n\n```sh\n{command}\n```\n\n{bullets}"
+    table = f"\n\n{_table(own)}" if own else ""
+    return f"\n### {option.title}\n\n```sh\n{command}\n```\n\n{bullets}{table}"
 
 
 def _table(settings: list[Setting]) -> str:

@@ -48,6 +48,7 @@ class Schema:
     retry_diverged: bool = MISSING
     jobs_per_device: int = MISSING
     published: float | None = MISSING
+    debug: Any = None
 
 
 def register() -> None:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from cifar_lab import current
+from cifar_lab.config.lab import lab
 from cifar_lab.config.schema import conf_folder
 from cifar_lab.machine.exit_codes import UsageError
 
@@ -72,7 +73,7 @@ def _components() -> frozenset[str]:
 def _check(
     config: Mapping[str, Any], keys: tuple[str, ...], is_own: Callable[[str], bool], allowed: Iterable[str], how: str
 ) -> None:
-    prefixes = tuple(f"{package}." for package in allowed)
+    prefixes = tuple(f"{package}." for package in (*allowed, *lab().allow))
     for key, value in _targets(config, keys):
         if not is_own(str(value)) and not str(value).startswith(prefixes or "\0"):
             package = str(value).partition(".")[0]

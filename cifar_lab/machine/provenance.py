@@ -41,9 +41,8 @@ def git_revision() -> str | None:
 
 def sources(config: Mapping[str, Any]) -> dict[str, str | None]:
     """A digest of the Python source of each package outside this project that a composition uses; None if not found."""
-    targets = re.findall(r"'_target_': '([\w.]+)'", str(config))
-    used = [package for package in config["allow"] if any(target.startswith(f"{package}.") for target in targets)]
-    return {package: _digest(package) for package in used}
+    used = dict.fromkeys(re.findall(r"'_target_': '(\w+)\.", str(config)))
+    return {package: _digest(package) for package in used if package not in ("cifar_lab", "torch", "lightning")}
 
 
 def _digest(package: str) -> str | None:

@@ -8,24 +8,35 @@ from cifar_lab.models.layers import Activation, initialise, norm
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (arXiv:1512.03385, figure 5 left, shortcut option B).
+    """Two 3x3 convolutions beside a shortcut (arXiv:1512.03385, figure 5 left).
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of both convolutions.
-        stride: Stride of the first convolution and of the shortcut's projection.
+        stride: Stride of the first convolution and of the shortcut.
         batch_norm: Normalise after each convolution; without it the convolutions have a bias.
         activation: Called twice, without arguments.
+        dropout: Probability of dropping an input of the second convolution.
+        shortcut: `projection`, a 1x1 convolution where the shapes differ (the paper's option B), or `padding`, the
+            input at every `stride`-th pixel, with channels of zeros behind its own (option A).
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, batch_norm: bool, activation: Activation
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        batch_norm: bool,
+        activation: Activation,
+        dropout: float = 0.0,
+        shortcut: str = "projection",
     ) -> None:
         super().__init__()
         bias = not batch_norm
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=bias)
         self.bn1 = norm(out_channels, batch_norm)
         self.activation1 = activation()
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias)
         self.bn2 = norm(out_channels, batch_norm)
         self.activation2 = activation()
@@ -33,36 +44,102 @@ class BasicBlock(nn.Module):
         if stride != 1 or in_channels != out_channels:
             projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=bias)
             self.shortcut = nn.Sequential(projection, norm(out_channels, batch_norm))
+            if shortcut == "padding":
+                self.shortcut = nn.Sequential(_Padding(stride, out_channels - in_channels))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features `(N, in_channels, H, W)` to `(N, out_channels, H / stride, W / stride)`."""
         residual = self.activation1(self.bn1(self.conv1(features)))
-        residual = self.bn2(self.conv2(residual))
+        residual = self.bn2(self.conv2(self.dropout(residual)))
         return self.activation2(residual + self.shortcut(features))
+
+
+class _Padding(nn.Module):
+    """Every `stride`-th pixel, with `channels` channels of zeros."""
+
+    def __init__(self, stride: int, channels: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.channels = channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        return nn.functional.pad(features[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.channels))
+
+
+class PreActBlock(BasicBlock):
+    """The same with normalisation and activation in front of each convolution (arXiv:1603.05027, figure 4 e).
+
+    A projection starts from the activated input, and has no BatchNorm of its own. The network's first block gets its
+    input activated already, and so has no first activation.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of both convolutions.
+        stride: Stride of the first convolution and of the shortcut.
+        batch_norm: Normalise in front of each convolution.
+        activation: Called once per activation, without arguments.
+        dropout: Probability of dropping an input of the second convolution (arXiv:1605.07146, section 2.4).
+        shortcut: As of a `BasicBlock`.
+        is_first: Whether it is the network's first block.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        batch_norm: bool,
+        activation: Activation,
+        dropout: float = 0.0,
+        shortcut: str = "projection",
+        is_first: bool = False,
+    ) -> None:
+        super().__init__(in_channels, out_channels, stride, batch_norm, activation, dropout, shortcut)
+        self.bn1 = nn.Identity() if is_first else norm(in_channels, batch_norm)
+        if is_first:
+            self.activation1 = nn.Identity()
+        self.shortcut = self.shortcut[:1]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features `(N, in_channels, H, W)` to `(N, out_channels, H / stride, W / stride)`."""
+        activated = self.activation1(self.bn1(features))
+        residual = self.activation2(self.bn2(self.conv1(activated)))
+        residual = self.conv2(self.dropout(residual))
+        return residual + (self.shortcut(activated) if len(self.shortcut) else features)
 
 
 class ResNet(nn.Module):
     """Stages of basic blocks behind a 3x3 stem, then a global average and one linear layer.
 
     arXiv:1512.03385 with the stem that CIFAR-10 asks for: 3x3, stride 1, no max-pool. Four stages of two blocks
-    are ResNet-18; the report's network has three, and so 14 weighted layers.
+    are ResNet-18; the report's network has three, and so 14 weighted layers. Three stages of three blocks with 16, 32
+    and 64 channels and shortcuts by padding are the paper's ResNet-20 for CIFAR-10 (section 4.2).
 
     Args:
         blocks: Number of basic blocks per stage.
         widths: Channels per stage; every stage but the first halves height and width.
+        stem: Channels of the stem; None is the first stage's.
+        preactivation: Normalise and activate in front of convolutions, and once behind the last block
+            (arXiv:1603.05027), as wide residual networks do (arXiv:1605.07146).
+        shortcut: Where shapes differ: `projection` or `padding`, see `BasicBlock`.
+        block_dropout: Probability of dropping an input of each block's second convolution.
         batch_norm: Normalise after each convolution; without it the convolutions have a bias.
         activation: Called once per layer, without arguments.
         num_classes: Number of logits.
         init: Initial weights, see `cifar_lab.models.layers.initialise`.
 
     Raises:
-        ValueError: `blocks` and `widths` differ in length, or are empty.
+        ValueError: `blocks` and `widths` differ in length, or are empty, or `padding` would have to remove channels.
     """
 
     def __init__(
         self,
         blocks: Sequence[int] = (2, 2, 2, 2),
         widths: Sequence[int] = (64, 128, 256, 512),
+        stem: int | None = None,
+        preactivation: bool = False,
+        shortcut: str = "projection",
+        block_dropout: float = 0.0,
         batch_norm: bool = True,
         activation: Activation = nn.SiLU,
         num_classes: int = 10,
@@ -71,18 +148,23 @@ class ResNet(nn.Module):
         super().__init__()
         if not blocks or len(blocks) != len(widths):
             raise ValueError(f"blocks={list(blocks)} and widths={list(widths)} must be of one length, at least 1")
-        self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=not batch_norm)
-        self.bn1 = norm(widths[0], batch_norm)
+        in_channels = stem or widths[0]
+        if shortcut == "padding" and sorted([in_channels, *widths]) != [in_channels, *widths]:
+            raise ValueError(f"shortcut=padding removes no channels; widths={list(widths)} must not fall")
+        self.conv1 = nn.Conv2d(3, in_channels, 3, padding=1, bias=not batch_norm)
+        self.bn1 = norm(in_channels, batch_norm)
         self.activation1 = activation()
         self.num_stages = len(blocks)
-        in_channels = widths[0]
         for number, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
-            strides = [1 if number == 1 else 2] + [1] * (count - 1)
             stage = nn.Sequential()
-            for stride in strides:
-                stage.append(BasicBlock(in_channels, width, stride, batch_norm, activation))
+            for place in range(count):
+                options = in_channels, width, 2 if number > 1 and place == 0 else 1, batch_norm, activation
+                more = block_dropout, shortcut
+                is_first = number == 1 and place == 0
+                stage.append(PreActBlock(*options, *more, is_first) if preactivation else BasicBlock(*options, *more))
                 in_channels = width
             self.add_module(f"layer{number}", stage)
+        self.last = nn.Sequential(norm(in_channels, batch_norm), activation()) if preactivation else nn.Sequential()
         self.linear = nn.Linear(in_channels, num_classes)
         initialise(self, init)
 
@@ -91,4 +173,4 @@ class ResNet(nn.Module):
         features = self.activation1(self.bn1(self.conv1(images)))
         for number in range(1, self.num_stages + 1):
             features = self.get_submodule(f"layer{number}")(features)
-        return self.linear(features.mean(dim=(2, 3)))
+        return self.linear(self.last(features).mean(dim=(2, 3)))

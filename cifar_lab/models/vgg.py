@@ -1,4 +1,4 @@
-"""VGG-A and the report's two variants of it."""
+"""VGG networks: A, the report's two variants of it, and 16."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from cifar_lab.models.layers import Activation, conv3x3, initialise, pooled
 
 
 class VGG(nn.Module):
-    """Configuration A of VGG (arXiv:1409.1556, table 1) with a head sized for 32x32 inputs.
+    """VGG (arXiv:1409.1556, table 1; configuration A by default) with a head sized for 32x32 inputs.
 
-    It departs from the paper in its hidden widths (512 for 4,096) and, unless asked for, has no dropout.
+    It departs from the paper in its hidden widths (512 for 4,096, or none) and, unless asked for, has no dropout.
     Convolutions keep their bias in front of BatchNorm, as in the report.
 
     Args:
         stages: Convolution widths per stage; each stage ends in a 2x2 max-pool.
-        hidden: Width of the two hidden linear layers.
+        hidden: Width of the two hidden linear layers; None leaves them out, and one linear layer makes the logits.
         dropout: Probability of dropping an input of each hidden linear layer; None builds no dropout layer.
         batch_norm: Normalise between each convolution and its activation.
         activation: Called once per layer, without arguments.
@@ -31,7 +31,7 @@ class VGG(nn.Module):
     def __init__(
         self,
         stages: Sequence[Sequence[int]] = ((64,), (128,), (256, 256), (512, 512), (512, 512)),
-        hidden: int = 512,
+        hidden: int | None = 512,
         dropout: float | None = None,
         batch_norm: bool = False,
         activation: Activation = nn.ReLU,
@@ -61,15 +61,12 @@ class VGG(nn.Module):
         else:
             self.features = nn.Sequential(*(layer for stage in built for layer in stage))
         side = 32 // 2 ** len(stages)
-        self.classifier = nn.Sequential(
-            *_dropout(dropout),
-            nn.Linear(in_channels * side * side, hidden),
-            activation(),
-            *_dropout(dropout),
-            nn.Linear(hidden, hidden),
-            activation(),
-            nn.Linear(hidden, num_classes),
-        )
+        features = in_channels * side * side
+        layers = []
+        for width in [] if hidden is None else [hidden, hidden]:
+            layers += [*_dropout(dropout), nn.Linear(features, width), activation()]
+            features = width
+        self.classifier = nn.Sequential(*layers, nn.Linear(features, num_classes))
         initialise(self, init)
 
     def forward(self, images: Tensor) -> Tensor:

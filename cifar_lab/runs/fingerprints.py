@@ -36,11 +36,14 @@ LIMITS: dict[str, Any] = {"trainer.max_time": None, "callbacks.early_stopping.pa
 # Settings that are younger than finished runs, with the value at which a run is what it was before there were any.
 _OFF = (
     *("augment.reflect", "data.augment.reflect", "data.drop_last", "averaging.warmup", "optimizer.decay_by_rate"),
-    "model.blur_pool",
+    *("model.blur_pool", "model.preactivation"),
 )
 _NEUTRAL: dict[str, Any] = {
     "tta": "none",  # it changes no weight, but what is recorded, like a probe
     "tta_below": 1,
+    **dict.fromkeys(("debug", "model.stem"), None),
+    "model.shortcut": "projection",
+    "model.block_dropout": 0,
     **dict.fromkeys(_OFF, False),
     **{f"optimizer.relative_lr.{kind}": 1 for kind in ("norms", "biases", "head")},
     "optimizer.relative_lr": {},

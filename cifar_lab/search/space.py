@@ -17,6 +17,7 @@ from cifar_lab.config import studies
 from cifar_lab.config.axes import around, values
 from cifar_lab.config.command_line import composing, parsed, parsed_words, refusing, search_path
 from cifar_lab.config.composition import check_options
+from cifar_lab.config.lab import lab
 from cifar_lab.config.naming import key_of, plain
 from cifar_lab.config.paths import as_typed, quoted
 from cifar_lab.config.precedence import Loader
@@ -32,6 +33,7 @@ _DIGITS = 4  # of a number that is tried; more are noise to a reader
 _NOT_SEARCHED = ("seed", "name")
 _NOT_TYPED = {
     "study": "a study has axes of its own",
+    "debug": "it leaves no run, and a search needs those of its trials",
     "resume": "the same command goes on by itself",
     "hydra": "the runs of a search lie in outputs/<name>/, and name= or --output says where",
 }
@@ -93,12 +95,13 @@ def checked_search(words: Sequence[str], config_dir: Path | None = None, output:
 
     Args:
         words: The command line without flags, such as `search=adam epochs=10`.
-        config_dir: A folder with options of the user's own.
+        config_dir: A folder with options of the user's own; None is the one of the lab here, if any.
         output: Where the runs go; None is the folder of its name under `outputs/`.
 
     Raises:
         ValueError: It cannot be searched, in one line.
     """
+    config_dir = config_dir or lab().config_dir
     flags = () if config_dir is None else ("--config-dir", str(config_dir))
     path = search_path(config_dir)
     with composing() as loader:

@@ -22,7 +22,17 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.runs.labels import LAST, holds_out
 from cifar_lab.train.attempt import Attempt
-from cifar_lab.train.callbacks import LastEpoch, Progress, Recorder, Saving, Stopping, Throughput, batches_of_run, best
+from cifar_lab.train.callbacks import (
+    SWA,
+    LastEpoch,
+    Progress,
+    Recorder,
+    Saving,
+    Stopping,
+    Throughput,
+    batches_of_run,
+    best,
+)
 from cifar_lab.train.classifier import Classifier
 from cifar_lab.train.rehearsal import drop_single_image
 
@@ -111,6 +121,14 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: Throughput,
     return [callback for callback in callbacks if callback is not None]
 
 
+def make_averaging(config: DictConfig) -> Any:
+    """The callback that averages weights, or None; a trial averages from its beginning."""
+    averaging = build(config.averaging, **({"start": 0} if config.debug and "start" in config.averaging else {}))
+    if config.debug and isinstance(averaging, SWA):
+        averaging.most_batches = config.debug.batches
+    return averaging
+
+
 def trainer_options(config: DictConfig, native: hardware.Native, turn: Turn | None = None) -> dict[str, Any]:
     """Lightning's Trainer arguments, with the hardware's choices filled in; each Trainer needs its own, for a strategy.
 
@@ -137,7 +155,14 @@ def trainer_options(config: DictConfig, native: hardware.Native, turn: Turn | No
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
+        **(_limits(config.debug.batches) if config.debug else {}),
     }
+
+
+def _limits(batches: int) -> dict[str, Any]:
+    """Lightning's arguments for an epoch of some batches of each split."""
+    limits = dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches"), batches)
+    return {**limits, "max_epochs": 1, "check_val_every_n_epoch": 1, "max_time": None}
 
 
 def make_trainer(**options: Any) -> L.Trainer:

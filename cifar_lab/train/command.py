@@ -34,6 +34,7 @@ from cifar_lab.train.attempt import (
     set_aside,
     trains_again,
 )
+from cifar_lab.train.debug import leaving_nothing
 from cifar_lab.train.outcome import keeping_finished, recording_outcome
 from cifar_lab.train.processes.led import Leader, follow, leading
 from cifar_lab.train.processes.spawned import trained_by
@@ -55,7 +56,9 @@ def command(arguments: Sequence[str], leader: Leader | None = None) -> None:
     """Train what a command line says, or show what it asks for; raises as `launch` does."""
     line = parsed(arguments)
     if line.trains:
-        launch(planned(line), leader=leader)
+        plan = planned(line)
+        with leaving_nothing(plan):
+            launch(plan, leader=leader)
     else:
         show(line)
 
@@ -80,6 +83,8 @@ def run(overrides: Sequence[str], callbacks: Sequence["Callback"] = ()) -> dict[
     plan = checked(_words(overrides))
     if plan.sweep_folder is not None:
         raise UsageError(f"run() trains one composition, which {' '.join(overrides)} is not; sweep() trains several")
+    if plan.composition["debug"]:
+        raise UsageError("run() returns the result of a run, and debug= leaves none; python -m cifar_lab.train has it")
     (folder,) = launch(plan, callbacks)
     return Run(folder).outcome()
 
@@ -167,6 +172,11 @@ def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None 
     interruption = Interruption()
     with interruption.listening(), writing(), _reading(run, turn):
         is_trained = _train(job, run, interruption, callbacks, leader)
+    if debug := job.settings["debug"]:
+        if debug["kind"] == "fast":
+            print("debug=fast: training, validation and test have run; nothing is kept", flush=True)
+        interruption.check()
+        return True
     from cifar_lab.train.summary import draw, found, summary
 
     with _reading(run, turn):

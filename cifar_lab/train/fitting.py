@@ -3,8 +3,9 @@
 import logging
 import math
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -22,6 +23,7 @@ from cifar_lab.runs.labels import LAST
 from cifar_lab.terminal.printing import note
 from cifar_lab.train.assembly import (
     describe,
+    make_averaging,
     make_callbacks,
     make_classifier,
     make_trainer,
@@ -50,7 +52,12 @@ def trained(work: Work) -> dict[str, Any]:
     config, run, is_first = OmegaConf.create(dict(work.config)), work.attempt.run, ranks.rank() == 0
     # Lightning takes it from RANK or SLURM_PROCID, which a shell may have.
     rank_zero_only.rank = ranks.rank()  # type: ignore[attr-defined]
-    with opened(config.logger if is_first else {}, work) as loggers:
+    if config.debug and config.debug.kind != "fast":
+        from cifar_lab.train.debug.overfit import overfit
+        from cifar_lab.train.debug.profile import profile
+
+        return {"overfit": overfit, "profile": profile}[config.debug.kind](config, work.attempt)
+    with opened(config.logger if is_first and not config.debug else {}, work) as loggers:
         measured = fit_and_test(config, work.attempt, loggers)
         result = {**measured, "options": dict(work.options), "overrides": list(work.overrides)}
         if is_first:
@@ -82,15 +89,31 @@ def fit_and_test(config: DictConfig, attempt: Attempt, loggers: Sequence[Logger]
     Returns:
         The result in plain values, by the names of `docs/run_directory.md`.
     """
+    throughput = Throughput()
+    sources = provenance.sources(resolved(config))  # files that are edited during training are not the code that runs
+    with prepared(config, attempt) as parts:
+        return {**_fit_and_test(config, attempt, loggers, throughput, parts), **parts.compilation, "sources": sources}
+
+
+class Prepared(NamedTuple):
+    """The parts that are trained."""
+
+    classifier: Classifier
+    datamodule: InMemoryDataModule
+    native: hardware.Native
+    compilation: dict[str, bool]  # the settings `compile` and `cuda_graphs` in use
+
+
+@contextmanager
+def prepared(config: DictConfig, attempt: Attempt) -> Iterator[Prepared]:
+    """Make the parts of a run and try a step with them, with the random state that training begins in."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the result names the devices
     for message in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    throughput = Throughput()
     native = choose_native(config, attempt.run)
     if native.device == "cuda":  # a CPU's peak cannot be reset
         torch.cuda.reset_peak_memory_stats()
     hardware.keep_freed_memory(native.device)
-    sources = provenance.sources(resolved(config))  # files that are edited during training are not the code that runs
     datamodule = build(config.data)
     L.seed_everything(config.seed, verbose=False)
     # Part of torch's deterministic algorithms. Nothing here reads uninitialised memory, and on a GPU it costs a kernel
@@ -101,8 +124,7 @@ def fit_and_test(config: DictConfig, attempt: Attempt, loggers: Sequence[Logger]
         rehearse(config, classifier, datamodule, native.device)
     native = in_safe_memory_format(native, classifier.model, attempt.run)
     with compiled_as_recorded(config, attempt, classifier, native) as compilation:
-        result = _fit_and_test(config, attempt, loggers, throughput, classifier, datamodule, native)
-    return {**result, **compilation, "sources": sources}
+        yield Prepared(classifier, datamodule, native, compilation)
 
 
 def _fit_and_test(
@@ -110,12 +132,10 @@ def _fit_and_test(
     attempt: Attempt,
     loggers: Sequence[Logger],
     throughput: Throughput,
-    classifier: Classifier,
-    datamodule: InMemoryDataModule,
-    native: hardware.Native,
+    parts: Prepared,
 ) -> dict[str, Any]:
-    run = attempt.run
-    averaging = build(config.averaging)
+    run, (classifier, datamodule, native, _) = attempt.run, parts
+    averaging = make_averaging(config)
     callbacks = make_callbacks(config, attempt, throughput, averaging)
     options = trainer_options(config, native, attempt.turn)
     options["plugins"].append(CheckpointFiles(run))

@@ -32,6 +32,8 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         yield
     except RunExistsError as error:  # the folder is not this run's to write into
         raise RunFailedError(str(error), exit_codes.USAGE) from None
+    except RunFailedError:  # in the words for the user already
+        raise
     except PrunedError as error:
         run.set_state("pruned")
         _forget(error)

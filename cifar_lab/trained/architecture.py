@@ -74,13 +74,23 @@ def _resnet(state: State) -> Architecture:
     blocks: list[int] = []
     while count := len(_indices(state, rf"layer{len(blocks) + 1}\.(\d+)\.conv1\.weight")):
         blocks.append(count)
+    widths = [len(state[f"layer{stage}.0.conv1.weight"]) for stage in range(1, len(blocks) + 1)]
+    stem, projects = len(state["conv1.weight"]), any(".shortcut.0." in name for name in state)
     arguments = {
         "blocks": blocks,
-        "widths": [len(state[f"layer{stage}.0.conv1.weight"]) for stage in range(1, len(blocks) + 1)],
+        "widths": widths,
+        "stem": None if stem == widths[0] else stem,
+        "preactivation": "last.0.weight" in state,
+        "shortcut": "projection" if projects or len(blocks) == 1 else "padding",
         "batch_norm": "bn1.running_mean" in state,
         "num_classes": len(state["linear.weight"]),
     }
-    return Architecture("resnet18" if len(blocks) == 4 else "resnet14", "cifar_lab.models.ResNet", arguments)
+    option = "resnet18" if len(blocks) == 4 else "resnet14"
+    if arguments["preactivation"]:
+        option = "wide_resnet" if arguments["stem"] else "preact_resnet18"
+    elif arguments["shortcut"] == "padding":
+        option = "resnet20"
+    return Architecture(option, "cifar_lab.models.ResNet", arguments)
 
 
 def _speed_cnn(state: State) -> Architecture:
@@ -99,13 +109,14 @@ def _vgg(state: State) -> Architecture:
     head = _indices(state, r"classifier\.(\d+)\.weight")
     arguments = {
         "stages": _stages(state) if by_stage else _stages_of_sequence(state, batch_norm),
-        "hidden": len(state[f"classifier.{head[0]}.weight"]),
+        "hidden": len(state[f"classifier.{head[0]}.weight"]) if head[1:] else None,
         "dropout": 0.5 if head[0] else None,  # a dropout layer has no weights, but takes up an index
         "batch_norm": batch_norm,
         "by_stage": by_stage,
         "num_classes": len(state[f"classifier.{head[-1]}.weight"]),
     }
-    option = "vgg_a" if not by_stage else "vgg_a_dropout" if head[0] else "vgg_a_light"
+    plain = "vgg_a" if head[1:] else "vgg16"
+    option = plain if not by_stage else "vgg_a_dropout" if head[0] else "vgg_a_light"
     return Architecture(option, "cifar_lab.models.VGG", arguments)
 
 

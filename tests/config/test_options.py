@@ -43,7 +43,7 @@ GIVEN |= {"run", "throughput"}
 @cache
 def _options() -> dict[str, dict[str, Any]]:
     """Every option's settings, those of its parent in the same group included."""
-    others = {"experiment", "study", "search", "trainer", "protocol", "hydra"}
+    others = {"experiment", "study", "search", "debug", "trainer", "protocol", "hydra"}
     paths = [path for path in sorted(conf_folder().glob("*/*.yaml")) if path.parent.name not in others]
     return {f"{path.parent.name}/{path.stem}": _settings(path) for path in paths}
 
@@ -149,7 +149,7 @@ def test_help_names_every_group_option_scalar_and_runnable_examples(shown: dict[
         if name not in ("name", "allow", "resume"):
             assert float(defaults[name]) == float({"true": 1, "false": 0}.get(default, default)), name
     examples = re.findall(r"^\s+python -m cifar_lab\.train (.*=.*)$", page, re.MULTILINE)
-    assert len([example for example in examples if "GROUP" not in example]) == 8
+    assert len([example for example in examples if "GROUP" not in example]) == 9
 
 
 def test_what_is_asked_for_without_training_is_shown(shown: dict[str, str]) -> None:

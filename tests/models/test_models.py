@@ -11,6 +11,7 @@ from torch import nn
 from cifar_lab.config import build, conf_folder
 from cifar_lab.models import CNN, VGG, ResNet
 from cifar_lab.models.layers import pooled
+from cifar_lab.models.resnet import BasicBlock, PreActBlock
 
 MODELS = ("cnn", "vgg_a", "vgg_a_light", "vgg_a_dropout", "resnet14", "resnet18", "speed_cnn")
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "swish": nn.SiLU, "gelu": nn.GELU}
@@ -37,9 +38,16 @@ def network(*options: str) -> nn.Module:
         ("model=vgg_a_light bn=false", 285_162),
         ("model=resnet14 bn=true", 2_777_674),
         ("model=resnet18 bn=true", 11_173_962),
+        # As their papers have them: 0.27 million, 36.5 million, 2.75 million (table 4 of arXiv:1605.07146).
+        ("model=resnet20", 269_722),
+        ("model=wide_resnet", 36_479_194),
+        ("model=wide_resnet model.blocks=[2,2,2] model.widths=[64,128,256]", 2_748_890),
+        ("model=preact_resnet18", 11_172_170),
+        ("model=vgg16", 14_728_266),
+        ("model=vgg16 model.hidden=512", 15_253_578),
     ],
 )
-def test_parameter_counts_are_the_reports(options: str, expected: int) -> None:
+def test_parameter_counts_are_the_published_ones(options: str, expected: int) -> None:
     assert sum(weight.numel() for weight in network(*options.split()).parameters()) == expected
 
 
@@ -57,6 +65,41 @@ def test_an_activation_is_used_everywhere_in_a_model(model: str, activation: str
 def kinds(model: nn.Module) -> set[type[nn.Module]]:
     """The activations in a model."""
     return {type(module) for module in model.modules()} & set(ACTIVATIONS.values())
+
+
+@pytest.mark.parametrize("model", ["resnet20", "preact_resnet18", "wide_resnet", "vgg16"])
+def test_other_published_networks_map_images_to_logits(model: str) -> None:
+    made = network(f"model={model}")
+    assert kinds(made) == {nn.ReLU}
+    assert made(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 10)
+
+
+def test_a_block_whose_residual_is_zero_is_its_shortcut() -> None:
+    features = torch.randn(2, 4, 6, 6)
+    padded = BasicBlock(4, 6, 2, True, nn.ReLU, shortcut="padding")
+    nn.init.zeros_(padded.bn2.weight)
+    expected = torch.cat([features[:, :, ::2, ::2].relu(), torch.zeros(2, 2, 3, 3)], dim=1)
+    torch.testing.assert_close(padded(features), expected)
+    same = PreActBlock(4, 4, 1, True, nn.ReLU)
+    nn.init.zeros_(same.conv2.weight)
+    torch.testing.assert_close(same(features), features)  # nothing is between the blocks' inputs and outputs
+    projected = PreActBlock(4, 6, 2, True, nn.ReLU)
+    nn.init.zeros_(projected.conv2.weight)
+    activated = projected.activation1(projected.bn1(features))
+    torch.testing.assert_close(projected(features), projected.shortcut(activated))
+
+
+def test_dropout_in_a_block_acts_in_training_alone() -> None:
+    block, features = PreActBlock(4, 4, 1, True, nn.ReLU, dropout=0.5), torch.randn(2, 4, 6, 6)
+    block.bn1.eval(), block.bn2.eval()
+    assert not torch.equal(block(features), block(features))
+    block.eval()
+    torch.testing.assert_close(block(features), block(features))
+
+
+def test_a_padded_shortcut_removes_no_channels() -> None:
+    with pytest.raises(ValueError, match=r"padding.*\[32, 16\]"):
+        ResNet([1, 1], [32, 16], shortcut="padding")
 
 
 def test_each_model_has_its_own_default_activation() -> None:

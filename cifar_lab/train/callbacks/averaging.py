@@ -1,5 +1,6 @@
 """Averages of the weights over time."""
 
+from itertools import islice
 from typing import Any
 
 import lightning as L
@@ -96,6 +97,8 @@ class SWA(WeightAveraging):
         ValueError: No epoch would be averaged.
     """
 
+    most_batches: int | None = None  # from which those statistics are estimated
+
     def __init__(self, epochs: float, start: float = 0.8, anneal: float = 0.1, lr: float = 0.05) -> None:
         super().__init__(use_buffers=False)
         self.first_epoch = round(start * epochs)
@@ -154,7 +157,8 @@ class SWA(WeightAveraging):
         loader.set_epoch(trainer.max_epochs)
         # The momentum changes with every batch, and each would be compiled to a program of its own.
         with uncompiled(), trainer.precision_plugin.forward_context():
-            update_bn(map(trainer.precision_plugin.convert_input, loader), pl_module, device=pl_module.device)
+            batches = islice(map(trainer.precision_plugin.convert_input, loader), self.most_batches)
+            update_bn(batches, pl_module, device=pl_module.device)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the average as the checkpoint's weights; before the first averaged epoch, the raw weights."""
