@@ -151,10 +151,10 @@ def with_value(config: Mapping[str, Any], key: str, value: Any) -> dict[str, Any
 
 
 def _without(config: dict[str, Any], key: str) -> dict[str, Any]:
-    """A copy without a dotted key that it has."""
+    """A copy without a dotted key."""
     first, _, rest = key.partition(".")
     if rest:
-        return {**config, first: _without(config[first], rest)}
+        return {**config, first: _without(config[first], rest)} if isinstance(config.get(first), dict) else config
     return {name: value for name, value in config.items() if name != first}
 
 
