@@ -42,10 +42,11 @@ class BasicBlock(nn.Module):
         self.activation2 = activation()
         self.shortcut = nn.Sequential()
         if stride != 1 or in_channels != out_channels:
-            projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=bias)
-            self.shortcut = nn.Sequential(projection, norm(out_channels, batch_norm))
             if shortcut == "padding":
                 self.shortcut = nn.Sequential(_Padding(stride, out_channels - in_channels))
+            else:
+                projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=bias)
+                self.shortcut = nn.Sequential(projection, norm(out_channels, batch_norm))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features `(N, in_channels, H, W)` to `(N, out_channels, H / stride, W / stride)`."""
