@@ -193,7 +193,7 @@ class OwnDataModule(InMemoryDataModule):
     Args:
         path: The folder, or the file.
         resize: How images become 32x32: `crop` takes the largest square in the middle, `squash` the whole image.
-        test_fraction: Share of the images, stratified, that is the test set, where there is no other.
+        test_fraction: Share of the images that is held out as the test set, stratified, if the data has none.
         digest: Of the content that is expected; None expects any.
         options: Arguments of `InMemoryDataModule`.
     """

@@ -198,11 +198,11 @@ class InMemoryDataModule(L.LightningDataModule):
         return loader
 
     def val_dataloader(self) -> BatchLoader:
-        """Validation batches, in order, as they are."""
+        """Validation batches in a fixed order, not augmented."""
         return self._loader("val")
 
     def test_dataloader(self) -> BatchLoader:
-        """Test batches, in order, as they are."""
+        """Test batches in a fixed order, not augmented."""
         return self._loader("test")
 
     def _loader(self, split: str, batch_size: int | None = None, **options: Any) -> BatchLoader:

@@ -1,4 +1,4 @@
-"""What an option of `data` says before torch is imported: whether its files are there, and how many classes it has."""
+"""Facts about an option of `data` that need no torch: whether its files exist, and its number of classes."""
 
 from collections.abc import Mapping
 from contextlib import suppress

@@ -109,7 +109,7 @@ class Jobs:
         self.folders[number] = job.folder
         if job.folder != typed.folder:
             self.is_recorded = False
-        elif not self.is_recorded:  # once for all that were found, as a training may take long
+        elif not self.is_recorded:  # once for all runs found, because training may take long
             self.record()
         try:
             if self.task(job):

@@ -37,7 +37,7 @@ class Torchvision(_Network):
         num_classes: Number of logits.
 
     Raises:
-        ValueError: There is no such network, or it cannot be made.
+        ValueError: The library has no such network, or cannot build it.
     """
 
     def __init__(self, architecture: str = "resnet18", small_stem: bool = True, num_classes: int = 10) -> None:
@@ -58,7 +58,7 @@ class Timm(_Network):
         num_classes: Number of logits.
 
     Raises:
-        ValueError: There is no such network, or it cannot be made.
+        ValueError: The library has no such network, or cannot build it.
         ImportError: timm is not installed.
     """
 
