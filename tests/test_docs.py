@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -24,9 +25,12 @@ PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md", DOCS.parent / "C
 COMMANDS = sorted(
     {
         command
-        for page in (DOCS.parent / "README.md", DOCS / "first_ablation.md")
-        for command in re.findall(r"^python -m cifar_lab\.train (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-        if "my_conf" not in command  # recipes have a test of their own
+        for page in (DOCS.parent / "README.md", DOCS / "first_ablation.md", DOCS / "coming_from.md")
+        for command in re.findall(
+            r"^python -m cifar_lab\.train (.*)$|`cifar-lab train (.*?)`", page.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        for command in command
+        if command.strip(".") and "my_conf" not in command and "=RUN" not in command  # recipes have a test of their own
     }
 )
 
@@ -55,9 +59,16 @@ def quick_and_slow(commands: list[str]) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("command", list(quick_and_slow(COMMANDS)))
-def test_the_commands_that_a_page_shows_can_be_run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_that_a_page_shows_can_be_run(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("CIFAR_LAB_DATA", raising=False)
     monkeypatch.setattr("cifar_lab.config.launchers.shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("importlib.util.find_spec", lambda *names: pytest.__spec__)  # every extra is there
+    for split, label in itertools.product(("train", "test"), ("cat", "dog")):
+        (tmp_path / "photos" / split / label).mkdir(parents=True)
+        (tmp_path / "photos" / split / label / "1.png").touch()
+    monkeypatch.chdir(tmp_path)
     plan_of(parsed(shlex.split(command, comments=True)))
 
 
