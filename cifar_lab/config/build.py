@@ -53,6 +53,12 @@ def build_scheduler(option: DictConfig, total_steps: int, epochs: float) -> dict
         arguments["total_steps"] = total_steps if is_by_step else math.ceil(epochs)
     elif arguments.get("total_steps", total_steps) < total_steps:
         raise UsageError(f"scheduler.total_steps={arguments['total_steps']}: the run has {total_steps}; set it to null")
+    if (share := arguments.get("pct_start")) is not None and share * arguments["total_steps"] == 1:
+        steps = arguments["total_steps"]
+        raise UsageError(
+            f"scheduler.pct_start={share:g} of {steps} steps is a warm-up of one step, by which torch's OneCycleLR divides "
+            "by zero; take another share, such as 0"
+        )
     if is_by_step:
         each = total_steps / Fraction(str(epochs))
         arguments |= {key: math.floor(Fraction(str(arguments[key])) * each) for key in _EPOCHS if key in arguments}

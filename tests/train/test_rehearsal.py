@@ -132,6 +132,10 @@ def test_a_callback_that_lightning_refuses_is_named(lab: Lab, tmp_path: Path) ->
     [
         (["trainer.limit_train_batches=0.1"], ("trainer.limit_train_batches=0.1",)),
         (["scheduler=one_cycle", "scheduler.total_steps=1"], ("scheduler.total_steps=1", "null")),
+        (
+            ["scheduler=one_cycle", "scheduler.total_steps=20", "scheduler.pct_start=0.05"],
+            ("scheduler.pct_start=0.05 of 20",),
+        ),
         (["averaging=ema", "averaging.update_every_n_steps=99"], ("averaging.update_every_n_steps=99",)),
         (["data.num_train=1", "protocol=last"], ("one training image",)),
     ],
