@@ -56,8 +56,8 @@ def build_scheduler(option: DictConfig, total_steps: int, epochs: float) -> dict
     if (share := arguments.get("pct_start")) is not None and share * arguments["total_steps"] == 1:
         steps = arguments["total_steps"]
         raise UsageError(
-            f"scheduler.pct_start={share:g} of {steps} steps is a warm-up of one step, by which torch's OneCycleLR divides "
-            "by zero; take another share, such as 0"
+            f"scheduler.pct_start={share:g} of {steps} steps is a warm-up of one step, for which torch's OneCycleLR "
+            "divides by zero; take another share, such as 0"
         )
     if is_by_step:
         each = total_steps / Fraction(str(epochs))

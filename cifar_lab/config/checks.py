@@ -43,7 +43,7 @@ RANGES: dict[str, Range] = {
         "update_every_n_steps every_n_steps frequency num_nodes jobs_per_device every every_epochs "
         "timeout_min signal_delay_s array_parallelism nodes tasks_per_node gpus_per_node gpus_per_task "
         "cpus_per_task cpus_per_gpu mem_gb batches passes operators",
-        _COUNT_OR_NONE: "patience cooldown padding size num_ops total_iters at max_num_timeout max_retries",
+        _COUNT_OR_NONE: "patience cooldown padding size cutout num_ops total_iters at max_num_timeout max_retries",
         _SEED: "seed split_seed data_seed",
         _BATCHES: "limit_train_batches limit_val_batches limit_test_batches",
         _POSITIVE: "lr max_lr eps std div_factor final_div_factor every_minutes etas relative sgd_lr",

@@ -73,20 +73,29 @@ class AlternatingFlip:
         reflect: Pad by reflection, as in the paper, instead of with black pixels.
         brightness: Largest change of an image's brightness, a fraction.
         contrast: Largest change of its contrast, a fraction.
+        cutout: Side of a black square at a random place, as in `cut_square`, in pixels; 0 for none.
     """
 
     by_visit = True
 
-    def __init__(self, padding: int = 2, reflect: bool = True, brightness: float = 0.0, contrast: float = 0.0) -> None:
+    def __init__(
+        self,
+        padding: int = 2,
+        reflect: bool = True,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        cutout: int = 0,
+    ) -> None:
         self.padding, self.reflect = padding, reflect
-        self.brightness, self.contrast = brightness, contrast
+        self.brightness, self.contrast, self.cutout = brightness, contrast, cutout
 
     def __call__(self, images: Tensor, generator: torch.Generator, visit: Visit) -> Tensor:
-        """Change uint8 images `(B, H, W, 3)`; `generator` draws translations and colours."""
+        """Change uint8 images `(B, H, W, 3)`; `generator` draws translations, colours and squares."""
         offsets = torch.randint(2 * self.padding + 1, (2, len(images)), generator=generator)
         flipped = _first_flips(visit.seed, visit.num_images)[visit.indices] ^ (visit.times % 2)
         moved = _moved(images, offsets, flipped, self.padding, self.reflect)
-        return jitter(moved, generator, self.brightness, self.contrast)
+        changed = jitter(moved, generator, self.brightness, self.contrast)
+        return cut_square(changed, generator, self.cutout) if self.cutout else changed
 
 
 @lru_cache(maxsize=2)
@@ -190,3 +199,43 @@ def flip(images: Tensor, flipped: Tensor) -> Tensor:
     # Indexing a stack of both is three times as fast as torch.where with a broadcast mask.
     both = torch.stack([images, images.flip(2)]).flatten(0, 1)
     return both.index_select(0, torch.arange(len(images), device=images.device) + len(images) * flipped)
+
+
+def cut_square(images: Tensor, generator: torch.Generator, size: int) -> Tensor:
+    """Blacken a square at a random place of each image (cutout, arXiv:1708.04552).
+
+    The square's centre is uniform over the image's pixels, and the part beyond the edges is lost, as in the paper.
+    Departure: the square is black, like the padding of crops; the paper's is zero after normalisation, the mean colour.
+
+    Args:
+        images: uint8 `(B, H, W, 3)`.
+        generator: A CPU generator.
+        size: The square's side, in pixels.
+
+    Raises:
+        ValueError: `size` is negative.
+    """
+    if size < 0:
+        raise ValueError(f"size must be at least 0, not {size}")
+    count, height, width, _ = images.shape
+    drawn = [torch.randint(side, (count,), generator=generator) for side in (height, width)]
+    rows, columns = to_device(torch.stack(drawn), images.device)
+    return cut_squares(images, rows, columns, size)
+
+
+def cut_squares(images: Tensor, rows: Tensor, columns: Tensor, size: int) -> Tensor:
+    """Blacken a square of `size` pixels in each image uint8 `(B, H, W, C)`, as far as it lies inside.
+
+    Its centre is at `rows` and `columns`, int64 `(B,)`; with an even size, at the first pixel below and to the right.
+    """
+    height, width, channels = images.shape[1:]
+    # Products of bytes, over whole rows of values: masked_fill, and `&` of a mask's two sides, take many times as long.
+    values = _covered(columns, width, size).repeat_interleave(channels, dim=1)
+    square = _covered(rows, height, size)[:, :, None] * values[:, None, :]
+    return (images.flatten(2) * (1 - square)).view(images.shape)
+
+
+def _covered(centres: Tensor, length: int, size: int) -> Tensor:
+    """1 where a place, 0 to length - 1, lies within the window of `size` at a centre: uint8 `(B, length)`."""
+    distance = torch.arange(length, device=centres.device) - (centres - size // 2)[:, None]
+    return ((distance >= 0) & (distance < size)).to(torch.uint8)

@@ -47,7 +47,7 @@ _NEUTRAL: dict[str, Any] = {
     **dict.fromkeys(_OFF, False),
     **{f"optimizer.relative_lr.{kind}": 1 for kind in ("norms", "biases", "head")},
     "optimizer.relative_lr": {},
-    "data.skip_easy": 0,
+    **dict.fromkeys(("augment.cutout", "data.augment.cutout", "data.skip_easy"), 0),
     "data.imbalance": 1,
     "data.label_noise": 0,
     "data.test_set": "cifar10",

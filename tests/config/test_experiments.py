@@ -112,7 +112,7 @@ ROWS: dict[str, tuple[str, float | None]] = {
 }
 # Options train in test_composition.py; these bring what no option does: images of another mean, and averaged weights.
 TRAINED = ("resnet_adamw_150", "swa")
-BEYOND, FAST = ("beyond_cnn", "beyond_resnet18"), ("fast_91", "fast_94")
+BEYOND, FAST = ("beyond_cnn", "beyond_resnet18"), ("fast_91", "fast_94", "fast_96")
 FILES = {path.stem: path.read_text(encoding="utf-8") for path in (conf_folder() / "experiment").glob("*.yaml")}
 
 

@@ -118,6 +118,16 @@ def test_alternating_flips_translate_by_reflection_at_offsets_that_are_uniform()
     assert scipy.stats.chisquare((tops * 5 + lefts).bincount(minlength=25).numpy()).pvalue > 1e-4
 
 
+def test_alternating_flips_with_cutout_blacken_a_square_of_the_same_images() -> None:
+    images, indices = random_images(200, darkest=1), torch.arange(200)
+    without = AlternatingFlip()(images, seeded(3), visit(5, indices))
+    cut = AlternatingFlip(cutout=12)(images, seeded(3), visit(5, indices))
+    black = (cut == 0).all(3)
+    assert torch.equal(cut, torch.where(black[..., None], 0, without))
+    areas = black.sum((1, 2))
+    assert areas.max() == 144 and 36 <= areas.min() < 144  # a part beyond the edges is lost
+
+
 def test_brightness_and_contrast_are_torchvisions_for_each_image() -> None:
     images = random_images(60)
     brightness, contrast = torch.rand(2, 60, generator=seeded(1), dtype=torch.float64) * 2

@@ -7,8 +7,8 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from cifar_lab.data.augment import flip_crop
-from cifar_lab.data.cutout import cut_squares, cutout
+from cifar_lab.data.augment import cut_squares, flip_crop
+from cifar_lab.data.cutout import cutout
 from tests.data import pictures
 from tests.data.pictures import seeded
 
