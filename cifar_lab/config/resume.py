@@ -162,7 +162,7 @@ def check_epochs(run: Run, saved: Mapping[str, Any], typed: float) -> None:
     following += [f"averaging.{key}" for key in ("start", "power") if saved["averaging"].get(key)]
     if following:
         raise UsageError(
-            f"epochs={typed}: {' and '.join(following)} follows the number of epochs, {saved['epochs']} in the run, and "
-            f"cannot be stretched afterwards; a new run with epochs={typed} plans for all of them, one with "
-            f"weights={run.folder} epochs={typed - saved['epochs']} begins at the schedule's first rate, from these weights"
+            f"epochs={typed}: {' and '.join(following)} follows the number of epochs, {saved['epochs']} in the run, "
+            f"and cannot be stretched afterwards; a new run with epochs={typed} plans for all of them, one with "
+            f"weights={run.folder} epochs={typed - saved['epochs']} begins its schedule anew from these weights"
         )

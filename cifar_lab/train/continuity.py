@@ -8,7 +8,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
 from cifar_lab.config import build_scheduler
@@ -96,7 +95,7 @@ def longer(run: Run, config: Mapping[str, Any]) -> str | None:
 def _rates(config: Mapping[str, Any], steps: int) -> list[float]:
     """The first group's rate at the beginning of each epoch of some steps, by the schedule alone."""
     epochs = math.ceil(config["epochs"])
-    options = build_scheduler(OmegaConf.create(dict(config["scheduler"])), steps * epochs, config["epochs"])
+    options = build_scheduler(config["scheduler"], steps * epochs, config["epochs"])
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=config["optimizer"]["lr"], momentum=0.9)
     scheduler, rates = options["scheduler"](optimizer), []
     with warnings.catch_warnings():

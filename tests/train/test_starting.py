@@ -115,19 +115,19 @@ def test_a_run_from_weights_resumes_to_the_bit_without_their_file(lab: Lab, trai
 @pytest.mark.parametrize(
     ("words", "facts"),
     [
-        (("scheduler=step", "scheduler.step_size=2"), "StepLR|epoch 3 continues at the rate 0.0001, epoch 5 has 1e-05"),
+        (("scheduler=step", "scheduler.step_size=2"), "StepLR|3 continues at the rate 0.0001|5 has 1e-05"),
         (
             ("scheduler=warm_restarts", "scheduler.T_0=1"),
-            "WarmRestarts|epoch 3 continues at the rate 0.0005|5 has 0.00085",
+            "WarmRestarts|3 continues at the rate 0.0005|5 has 0.00085",
         ),
         (
             ("scheduler=cosine", "scheduler.T_max=2"),
-            "CosineAnnealingLR|epoch 3 continues at the rate 1e-06|5 has 0.001",
+            "CosineAnnealingLR|3 continues at the rate 1e-06|5 has 0.001",
         ),
-        (("scheduler=plateau",), "ReduceLROnPlateau|epoch 3 continues at the rate 0.001|val/loss"),
+        (("scheduler=plateau",), "ReduceLROnPlateau|3 continues at the rate 0.001|val/loss"),
         (
             ("scheduler=linear", "scheduler.total_steps=45"),
-            "LinearDecay|epoch 3 continues at the rate 0.0006|5 has 0.0002",
+            "LinearDecay|3 continues at the rate 0.0006|5 has 0.0002",
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
