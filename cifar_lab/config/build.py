@@ -36,7 +36,7 @@ def build_optimizer(option: DictConfig) -> Any:
     return _instantiated({"_target_": "cifar_lab.optimizers.Grouped", "factory": arguments, **grouping})
 
 
-def build_scheduler(option: DictConfig, total_steps: int, epochs: float) -> dict[str, Any]:
+def build_scheduler(option: Mapping[str, Any], total_steps: int, epochs: float) -> dict[str, Any]:
     """Lightning's dictionary for a scheduler, with a factory for the scheduler itself.
 
     Args:

@@ -36,6 +36,7 @@ _TYPES = {
     "name": "a word",
     "allow": "a list",
     "tags": "a list",
+    "freeze": "a list",
     "published": "a number",
     "setup": "a list",
 }

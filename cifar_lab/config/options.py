@@ -104,7 +104,8 @@ def scalars() -> list[Setting]:
     file, kinds = CommentedFile(schema.conf_folder() / "train.yaml"), get_type_hints(schema.Schema)
     found = []
     for key, text, value, comment in file.leaves():
-        plain = kinds[key]() if key in kinds and _is_followed(value) else value
+        kind = kinds.get(key) if _is_followed(value) else None
+        plain = kind() if isinstance(kind, type) else None if kind else value
         found.append(Setting(key, text, checks.accepted(key, plain), comment))
     return found
 

@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from cifar_lab.machine.exit_codes import UsageError
 
 _FOLDERS = ("data.root", "resume", "hydra.run.dir", "hydra.sweep.dir")
+_SEVERAL = ("weights",)  # a sweep takes several of them, joined by commas
 _RENAMED = {"logger.log_graph": "logger.tensorboard.log_graph"}
 _UNREADABLE = object()
 
@@ -30,8 +31,8 @@ def as_typed(word: str) -> str:
         ValueError: A folder's name is empty, as that of a variable which is not set, or its `~` stands for no folder.
     """
     key, separator, value = word.partition("=")
-    is_folder = key.lstrip("+") in _FOLDERS
-    if is_folder and separator and value.strip() in ("", "''", '""'):
+    is_folder, may_be_several = key.lstrip("+") in _FOLDERS, key.lstrip("+") in _SEVERAL
+    if (is_folder or may_be_several) and separator and value.strip() in ("", "''", '""'):
         raise UsageError(f"{word}: a folder's name is empty; name one, or leave {key}= out")
     if value.startswith("~"):
         try:
@@ -39,11 +40,20 @@ def as_typed(word: str) -> str:
         except RuntimeError:
             raise UsageError(f"{word}: the folder of ~ is not known; set HOME, or type it in full") from None
     word = f"{key}{separator}{value}"
+    if may_be_several and (Path(value).exists() or value_of(word) is _UNREADABLE):
+        paths = [value] if Path(value).exists() else value.split(",")
+        return f"{key}={','.join(map(_as_text, paths))}"
     if word.startswith("-") or not (is_folder or value.startswith(("/", "./", "../"))):
         return word
     found = value_of(word)
     is_read = found is None or isinstance(found, str) if is_folder else found is not _UNREADABLE
     return word if is_read else f"{key}={quoted(value)}"
+
+
+def _as_text(path: str) -> str:
+    """A path, or `null`, in quotes unless Hydra reads it as it is."""
+    found = value_of(f"weights={path}")
+    return path if found is None or isinstance(found, str) else quoted(path)
 
 
 def value_of(word: str) -> Any:

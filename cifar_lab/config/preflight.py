@@ -12,7 +12,18 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import checks, combinations, composition, launchers, naming, paths, resume, studies, targets
+from cifar_lab.config import (
+    checks,
+    combinations,
+    composition,
+    launchers,
+    naming,
+    paths,
+    resume,
+    studies,
+    targets,
+    weights,
+)
 from cifar_lab.config.axes import around, axes_of, check_jobs, ends, suspects, values
 from cifar_lab.config.command_line import (
     CommandLine,
@@ -218,6 +229,8 @@ class _Check:
         launchers.check(config)
         composition.check(plain, known, set(map(naming.key_of, lines)))
         lookup.check(plain["data"])
+        if plain["weights"] is not None and self.line.resumed is None:  # a resumed run has its own
+            weights.file_of(plain["weights"])
         targets.check_hydra_targets({"hydra": OmegaConf.to_container(config.hydra)}, plain["allow"])
         if self.line.resumed is not None:
             merged = resume.merged(Run(self.line.resumed), plain, self.line.typed)

@@ -98,6 +98,8 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
     """
     saved = run.config()
     _check_saved(run, saved, composed)
+    if composed["weights"] == saved.get("weights"):  # it has them already, whatever has become of their file
+        composed = {**composed, "weights_digest": saved.get("weights_digest")}
     keys = {key_of(line) for line in typed}
     differing = differences(saved, composed, with_hardware=False)
     changed = {key: values for key, values in differing.items() if {key, key.partition(".")[0]} & keys}
@@ -160,6 +162,7 @@ def check_epochs(run: Run, saved: Mapping[str, Any], typed: float) -> None:
     following += [f"averaging.{key}" for key in ("start", "power") if saved["averaging"].get(key)]
     if following:
         raise UsageError(
-            f"epochs={typed}: {' and '.join(following)} follows the number of epochs, {saved['epochs']} in the run; "
-            f"only a schedule that does not depend on it can go on for more"
+            f"epochs={typed}: {' and '.join(following)} follows the number of epochs, {saved['epochs']} in the run, "
+            f"and cannot be stretched afterwards; a new run with epochs={typed} plans for all of them, one with "
+            f"weights={run.folder} epochs={typed - saved['epochs']} begins its schedule anew from these weights"
         )

@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from cifar_lab.config import naming, parser, precedence
+from cifar_lab.config import naming, parser, precedence, weights
 from cifar_lab.data import own
 
 
@@ -18,6 +18,9 @@ class Schema:
 
     name: str = MISSING
     seed: int = MISSING
+    weights: str | None = MISSING
+    weights_digest: str | None = MISSING
+    freeze: list[str] = MISSING
     epochs: int | float = MISSING
     batch_size: int = MISSING
     bn: bool = MISSING
@@ -59,6 +62,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("default_name", naming.default_name, replace=True)
     OmegaConf.register_new_resolver("run_folder", naming.run_folder, replace=True)
     OmegaConf.register_new_resolver("digest", own.digest, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("weights_digest", weights.digest, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("num_classes", naming.num_classes, replace=True)
 
 

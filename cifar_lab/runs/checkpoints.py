@@ -1,6 +1,7 @@
 """Checkpoints, written whole or not at all, and read only if they are whole and hold no code."""
 
 import io
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable
@@ -12,6 +13,9 @@ from cifar_lab.runs.files import replacing
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch before 1.6 begin
 
 
 class CheckpointError(UsageError):
@@ -46,7 +50,7 @@ def write_weights(model: "nn.Module", path: Path) -> None:
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint, its tensors put to `map_location` as by `torch.load`.
+    """Read a checkpoint, or a file of torch before 1.6, its tensors put to `map_location` as by `torch.load`.
 
     Raises:
         CheckpointError: It is damaged, or not one of ours; the message names the file.
@@ -54,26 +58,34 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """
     import torch
 
-    with path.open("rb"):  # what cannot be opened is not damaged
-        pass
+    with path.open("rb") as file:  # what cannot be opened is not damaged
+        is_zip = file.read(len(_BEFORE_ZIP)) != _BEFORE_ZIP
     try:
-        with zipfile.ZipFile(path) as archive:
-            # torch stores without compression, so nothing can unfold to more than the file; it checks no CRC itself.
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise CheckpointError(f"{path} is no checkpoint: parts of it are compressed")
-            if archive.testzip() is not None:
-                raise CheckpointError(f"{path} is damaged: its contents do not match their checksums")
+        if is_zip:
+            _check_zip(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is refused below
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except CheckpointError:
         raise
     except Exception as error:  # damaged bytes can make the unpickler raise nearly anything
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            how = "whoever made it can save its state dict alone, torch.save(model.state_dict(), FILE)"
+            raise CheckpointError(f"{path} holds Python objects ({found[1]}), which may run code; {how}") from None
         words = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{path} is damaged, or no checkpoint: {words}") from None
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")
     return checkpoint
+
+
+def _check_zip(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        # torch stores without compression, so nothing can unfold to more than the file; it checks no CRC itself.
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise CheckpointError(f"{path} is no checkpoint: parts of it are compressed")
+        if archive.testzip() is not None:
+            raise CheckpointError(f"{path} is damaged: its contents do not match their checksums")
 
 
 def first_whole(

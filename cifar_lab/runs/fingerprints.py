@@ -38,21 +38,25 @@ _OFF = (
     *("augment.reflect", "data.augment.reflect", "data.drop_last", "averaging.warmup", "optimizer.decay_by_rate"),
     *("model.blur_pool", "model.preactivation"),
 )
-_NEUTRAL: dict[str, Any] = {
+NEUTRAL: dict[str, Any] = {
     "tta": "none",  # it changes no weight, but what is recorded, like a probe
-    "tta_below": 1,
-    **dict.fromkeys(("debug", "model.stem"), None),
+    "tta_below": 1.0,
+    **dict.fromkeys(("debug", "weights", "weights_digest", "model.stem"), None),
+    "freeze": [],
     "model.shortcut": "projection",
-    "model.block_dropout": 0,
+    "model.block_dropout": 0.0,
     **dict.fromkeys(_OFF, False),
-    **{f"optimizer.relative_lr.{kind}": 1 for kind in ("norms", "biases", "head")},
+    **{f"optimizer.relative_lr.{kind}": 1.0 for kind in ("norms", "biases", "head")},
     "optimizer.relative_lr": {},
-    **dict.fromkeys(("augment.cutout", "data.augment.cutout", "data.skip_easy"), 0),
-    "data.imbalance": 1,
-    "data.label_noise": 0,
+    **dict.fromkeys(("augment.cutout", "data.augment.cutout"), 0),
+    "data.skip_easy": 0.0,
+    "data.imbalance": 1.0,
+    "data.label_noise": 0.0,
     "data.test_set": "cifar10",
     "optimizer.decay_norms": True,
 }
+# Paths whose content is hashed in their place, with the keys of its digests.
+_DIGESTS = {"data.path": "data.digest", "weights": "weights_digest"}
 # What components that have moved are called in fingerprints: as when runs were trained with them that are finished.
 _HASHED_NAMES = {
     "cifar_lab.train.callbacks.averaging.EMA": "lightning.pytorch.callbacks.EMAWeightAveraging",
@@ -81,8 +85,9 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
     data = kept.get("data") or {}
     if data.pop("verify", True):  # the published images, wherever they are
         data.pop("root", None)
-    if data.get("digest"):  # the same content, wherever it is
-        data.pop("path", None)
+    for key in _contents(kept):  # the same content, wherever it is
+        kept = _without(kept, key)
+    data = kept.get("data") or {}
     if data.get("train_size") is not None and data["train_size"] == train_available(data):
         data["train_size"] = None
     _neutralise(kept, data)
@@ -91,7 +96,7 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
     # It changes no number either, but what is recorded; without one a run is what it was before there were probes.
     if not kept.get("probe"):
         kept.pop("probe", None)
-    for key, neutral in _NEUTRAL.items():
+    for key, neutral in NEUTRAL.items():
         if value_of(kept, key) == neutral:
             kept = _without(kept, key)
     return _canonical(kept)
@@ -111,6 +116,8 @@ def _neutralise(kept: dict[str, Any], data: dict[str, Any]) -> None:
         kept["scheduler"] |= {"total_iters": 0, "lightning": {"interval": "epoch", "frequency": 1}}
     elif value_of(kept, "scheduler.cycle_momentum") is False:
         kept["scheduler"] |= {"base_momentum": 0.85, "max_momentum": 0.95}
+    if kept.get("freeze"):
+        kept["freeze"] = sorted(set(kept["freeze"]))
     if value_of(kept, "optimizer.momentum") == 0 and value_of(kept, "optimizer.dampening"):
         kept["optimizer"]["dampening"] = 0.0
 
@@ -132,9 +139,15 @@ def with_limits(config: dict[str, Any], limits: Mapping[str, Any]) -> dict[str, 
     return config
 
 
-def limits_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The `LIMITS` that a configuration sets."""
-    return {key: _canonical(value) for key in LIMITS if (value := value_of(config, key)) is not None}
+def unhashed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration sets that is hashed in another way: its `LIMITS`, and paths."""
+    keys = (*LIMITS, *_contents(config))
+    return {key: _canonical(value) for key in keys if (value := value_of(config, key)) is not None}
+
+
+def _contents(config: Mapping[str, Any]) -> list[str]:
+    """The keys of paths whose content has a digest."""
+    return [key for key, digest_key in _DIGESTS.items() if value_of(config, digest_key)]
 
 
 def is_looser(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cifar_lab.machine.exit_codes import UsageError
-from cifar_lab.runs.fingerprints import digest, leaves, limits_of, settings
+from cifar_lab.runs.fingerprints import digest, leaves, settings, unhashed
 from cifar_lab.runs.labels import holds_out, protocol_name
 from cifar_lab.runs.reading import UnreadableError, read_arrays, read_metrics
 from cifar_lab.runs.run_files import RunFiles
@@ -158,7 +158,7 @@ def read_run(run: RunFiles) -> Record:
             run,
             name=str(composition["config"].get("name", "")),
             options=composition["options"],
-            settings={**dict(leaves(kept)), **limits_of(composition["config"])},
+            settings={**dict(leaves(kept)), **unhashed(composition["config"])},
             interpolations=composition["interpolations"],
             overrides=tuple(composition["overrides"]),
             identity=identity,

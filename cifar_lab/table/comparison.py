@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cifar_lab.runs import Record, from_yaml
-from cifar_lab.runs.fingerprints import HARDWARE
+from cifar_lab.runs.fingerprints import HARDWARE, NEUTRAL
 
 METRICS = ("test/acc", "test/acc_final", "val/acc")
 MEANS = ("num_parameters", "train_size", "seconds", "images_per_second")
@@ -170,16 +170,24 @@ def varying(records: Sequence[Record]) -> list[str]:
     for record in records:
         for key, value in record.settings.items():
             if key not in following:
-                group, is_nested, _ = key.partition(".")
-                option = record.options.get(group) if is_nested else None
-                values.setdefault(key, {}).setdefault(option, set()).add(repr(value))
+                values.setdefault(key, {}).setdefault(_option(record, key), set()).add(repr(value))
     for key, left in HARDWARE.items():  # typed in some runs, left to the hardware in others
         values[key] = {None: {repr(record.settings.get(key, left)) for record in records}}
+    for key in NEUTRAL.keys() & values.keys():  # left out of settings where it is neutral
+        for record in runs:
+            if (option := _option(record, key)) in values[key]:
+                values[key][option].add(repr(record.settings.get(key, NEUTRAL[key])))
     columns = [group for group, different in options.items() if len(different) > 1]
     columns += [key for key, of_options in values.items() if any(len(one) > 1 for one in of_options.values())]
     lines = {line: None for record in records for line in record.overrides}
     typed = list({line.lstrip("+").partition("=")[0]: None for line in lines})
     return sorted(columns, key=lambda key: typed.index(key) if key in typed else len(typed))
+
+
+def _option(record: Record, key: str) -> str | None:
+    """The chosen option of a setting's group; None for one outside of groups."""
+    group, is_nested, _ = key.partition(".")
+    return record.options.get(group) if is_nested else None
 
 
 def written(value: Any) -> str:
@@ -197,5 +205,9 @@ def written(value: Any) -> str:
 def _cell(record: Record, column: str) -> str:
     if column in record.options:
         return record.options[column] or "none"
-    value = record.settings.get(column, HARDWARE.get(column, ""))
-    return value if value == "" else written(value)
+    if column in record.settings or column in HARDWARE:
+        return written(record.settings.get(column, HARDWARE.get(column)))
+    typed = [value for key, _, value in (line.lstrip("+").partition("=") for line in record.overrides) if key == column]
+    if typed or "." in column or column not in NEUTRAL:  # an option of another class lacks a nested key
+        return typed[-1] if typed else ""
+    return written(NEUTRAL[column])

@@ -35,6 +35,7 @@ from cifar_lab.train.callbacks import (
 )
 from cifar_lab.train.classifier import Classifier
 from cifar_lab.train.rehearsal import drop_single_image
+from cifar_lab.train.starting import freeze
 
 _FITTED_TO = 5_000  # training images
 
@@ -43,8 +44,8 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
     """The module that the configuration describes; its weights come from the global random state.
 
     Raises:
-        ValueError: The model has another number of classes than the data, the loss takes no mixed labels, or the data
-            holds images out against the protocol.
+        ValueError: The model has another number of classes than the data or no module that `freeze` names, the loss
+            takes no mixed labels, or the data holds images out against the protocol.
     """
     if bool(datamodule.val_fraction) != holds_out(config):  # the option of a class from outside lacks it
         raise UsageError(
@@ -63,6 +64,7 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
         model(datamodule.training_images(2))  # lazy layers find their sizes
     if hasattr(model, "fit_to"):  # initial weights that depend on the data
         model.fit_to(datamodule.training_images(_FITTED_TO))
+    freeze(model, config.get("freeze") or ())
     drop_single_image(model, datamodule)
     steps = total_steps(config, datamodule)
     classifier = Classifier(

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 import torch
@@ -18,6 +18,7 @@ from cifar_lab.machine import hardware, ranks
 from cifar_lab.machine.compilation import uncompiled
 from cifar_lab.optimizers import make_optimizer, make_scheduler
 from cifar_lab.train.metrics import Mean, SplitMetrics
+from cifar_lab.train.starting import keep_frozen
 
 Batch = tuple[Tensor, Tensor]
 
@@ -93,6 +94,12 @@ class Classifier(L.LightningModule):
         logits = self.model(images.to(memory_format=self.memory_format))
         # bf16 logits have 8 significant bits, too few for a loss.
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of training or evaluation; frozen BatchNorm stays in evaluation, see `starting.freeze`."""
+        super().train(mode)
+        keep_frozen(self.model)
+        return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one batch; over several processes, a value whose mean over them is the objective."""

@@ -229,6 +229,11 @@ def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:
     with keeping_finished(run), recording_outcome(run, in_sweep=job.turn is not None):
         if names_run(settings["resume"]):
             settings = merged(run, settings, overrides)
+        if attempt.checkpoint is not None:
+            from cifar_lab.train.continuity import longer
+
+            if line := longer(run, settings):
+                print(line, flush=True)
         run.start(settings, overrides, job.options, job.follows, goes_on=attempt.checkpoint is not None)
         from cifar_lab.train.continuity import same_threads
         from cifar_lab.train.fitting import trained

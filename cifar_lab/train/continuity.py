@@ -1,6 +1,8 @@
 """How a run resumes: computing as its first attempt did, to the same bits."""
 
+import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -8,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from cifar_lab.config import build_scheduler
 from cifar_lab.machine import compilation, hardware, provenance, ranks
 from cifar_lab.machine.cores import cores
-from cifar_lab.runs import Run
+from cifar_lab.runs import Run, UnreadableError
 from cifar_lab.train.attempt import Attempt
 from cifar_lab.train.classifier import Classifier
 
@@ -67,6 +70,43 @@ def compiled_as_recorded(
     run.set_state("running", **does)
     with compilation.compiled(classifier.model, does["cuda_graphs"]) if does["compile"] else nullcontext():
         yield does
+
+
+def longer(run: Run, config: Mapping[str, Any]) -> str | None:
+    """Where the learning rate of a run that is given more epochs continues, in a line; None without more.
+
+    Only schedules that do not depend on the number of epochs are given more, see `config.check_epochs`.
+    """
+    try:
+        before, rows, scheduler = run.config()["epochs"], run.metrics(), config["scheduler"]
+    except (OSError, UnreadableError):  # no epoch yet, or damaged
+        return None
+    target, done = str(scheduler["_target_"]), len(rows)
+    if config["epochs"] <= before or not done or not target.startswith(("torch.", "cifar_lab.")):
+        return None
+    begins = f"epochs={config['epochs']}: {before} before, on which {target.rpartition('.')[2]} does not depend"
+    if target.endswith(".ReduceLROnPlateau"):
+        now, monitor = rows["train/lr"].iloc[-1], scheduler["lightning"]["monitor"]
+        return f"{begins}; epoch {done + 1} continues at the rate {now:.3g}, which falls as {monitor} stops improving"
+    rates = _rates(config, math.ceil(rows["step"].iloc[-1] / done))
+    return f"{begins}; epoch {done + 1} continues at the rate {rates[done]:.3g}, epoch {len(rates)} has {rates[-1]:.3g}"
+
+
+def _rates(config: Mapping[str, Any], steps: int) -> list[float]:
+    """The first group's rate at the beginning of each epoch of some steps, by the schedule alone."""
+    epochs = math.ceil(config["epochs"])
+    options = build_scheduler(config["scheduler"], steps * epochs, config["epochs"])
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=config["optimizer"]["lr"], momentum=0.9)
+    scheduler, rates = options["scheduler"](optimizer), []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of steps of the schedule without one of the optimizer
+        for epoch in range(1, epochs + 1):
+            rates.append(float(optimizer.param_groups[0]["lr"]))
+            for step in range(1, steps + 1):
+                at = epoch if options["interval"] == "epoch" else (epoch - 1) * steps + step
+                if (options["interval"] == "step" or step == steps) and at % options["frequency"] == 0:
+                    scheduler.step()
+    return rates
 
 
 @contextmanager

@@ -35,11 +35,13 @@ from cifar_lab.train.classifier import Classifier
 from cifar_lab.train.continuity import choose_native, compiled_as_recorded, in_safe_memory_format
 from cifar_lab.train.loggers import log_result, opened
 from cifar_lab.train.rehearsal import rehearse
+from cifar_lab.train.starting import load_weights
 
 # Warnings about how Lightning uses torch, which a user cannot mend, and about what is so on purpose.
 _IGNORED_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)`",
     r"It is recommended to use `self\.log",  # logged values are of all processes already
+    r"Found \d+ module\(s\) in eval mode",  # frozen BatchNorm
     "Checkpoint directory .* exists and is not empty",
 )
 
@@ -121,6 +123,7 @@ def prepared(config: DictConfig, attempt: Attempt) -> Iterator[Prepared]:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     classifier = make_classifier(config, datamodule, native)
     if attempt.checkpoint is None:
+        load_weights(classifier.model, config)
         rehearse(config, classifier, datamodule, native.device)
     native = in_safe_memory_format(native, classifier.model, attempt.run)
     with compiled_as_recorded(config, attempt, classifier, native) as compilation:

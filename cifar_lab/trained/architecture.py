@@ -1,13 +1,16 @@
 """Which network weights belong to, by their names and shapes: those of the report's published files, and ours."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 State = Mapping[str, Tensor]
+# What wrappers put in front of a network's names: DataParallel and DDP, and modules of Lightning and of others.
+_PREFIXES = ("module.", "model.", "network.", "net.")
+_NESTED = 4  # wrappers in each other
 # The arguments of a class that say its size.
 _SIZES = {
     "CNN": ("filters",),
@@ -35,6 +38,25 @@ def _plain(value: Any) -> str:
     return str(value).lower().replace(" ", "")
 
 
+def spellings(state: State, nested: int = _NESTED) -> Iterator[State]:
+    """A state dict as it is, then without what wrappers have put in front of names; other names fall away then."""
+    yield state
+    for prefix in _PREFIXES if nested else ():
+        inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if inside:
+            yield from spellings(inside, nested - 1)
+
+
+def in_names_of(state: State, own: Collection[str]) -> State:
+    """The one of its `spellings` that has most of a network's own names."""
+    return max(spellings(state), key=lambda spelling: sum(name in own for name in spelling))
+
+
+def in_our_names(state: State) -> State:
+    """The first of its `spellings` that is a network of this project; as it is if none is."""
+    return next((spelling for spelling in spellings(state) if architecture(spelling)), state)
+
+
 def architecture(state: State) -> Architecture | None:
     """The network of a state dict; None if it is none of this project's.
 
@@ -57,7 +79,7 @@ def architecture(state: State) -> Architecture | None:
 
 def described(state: State) -> str:
     """A state dict's network, for a message."""
-    found = architecture(state)
+    found = architecture(in_our_names(state))
     return "a network that is none of this project's" if found is None else str(found)
 
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -16,6 +16,13 @@ from cifar_lab.runs.reading import RESULT_KINDS
 SAFETENSORS = ".safetensors"
 KEY = "cifar_lab"  # of the description in a file's metadata
 SCHEMA_VERSION = 1
+
+# Under which names checkpoints hold a state dict: timm's, torchvision's, Lightning's and others'; averages first.
+_AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
+_NETWORKS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")
+_COMPILED = "_orig_mod."  # what torch.compile puts into names
+_SINGLE = 4  # bytes of a float32
+_SHOWN = 4  # names in a message
 
 _KINDS = {"model": dict, "architecture": str, "mean": list, "std": list, "classes": list, "names": list, "facts": dict}
 
@@ -65,36 +72,57 @@ class Description:
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], Description | None]:
-    """Read a network's state dict, on the CPU, and the description that `export` writes into a safetensors file.
+class Content(NamedTuple):
+    """What a file of weights holds."""
 
-    Checkpoints of Lightning, whose names begin with `model.`, and torch's AveragedModel, whose names begin with
-    `module.` beside `n_averaged`, are unwrapped.
+    state: dict[str, Tensor]  # by the file's own names, see `architecture.spellings`; on the CPU, in float32 or better
+    description: Description | None  # that `export` writes into a safetensors file
+    choice: str | None  # which of several networks it is, in words
+
+
+def read(path: Path) -> Content:
+    """Read a network's state dict, in a checkpoint with other things as `state_dict`, `model`, `net` or another name.
+
+    Of a checkpoint with an average of weights beside them, the average. `_orig_mod.` of compiled modules is removed
+    from names, and half precision is converted.
 
     Raises:
         ValueError: The file is damaged, holds no weights, or needs safetensors, which is not installed.
         OSError: It cannot be read.
     """
-    content, description = _safetensors(path) if path.suffix == SAFETENSORS else (read_checkpoint(path), None)
-    foreign = [name for name in content if not isinstance(name, str)]
-    state = {} if foreign else _unwrapped(content)
-    foreign += [f"{name} is no tensor" for name, value in state.items() if not isinstance(value, Tensor)]
-    if foreign or not state:
-        raise UsageError(f"{path} is no file of weights: {foreign[0] if foreign else 'it is empty'}")
-    for name, value in state.items():  # a tensor can claim to be larger than its storage
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+    whole, description = _safetensors(path) if path.suffix == SAFETENSORS else (read_checkpoint(path), None)
+    content, choice = _of_network(whole)
+    if not content or not _is_state(content):
+        holds = ", ".join(map(repr, list(content)[:_SHOWN])) or "nothing"
+        how = "save a state dict alone, torch.save(model.state_dict(), FILE)"
+        raise UsageError(f"{path} is no file of weights ({how}): it holds {holds}")
+    state = {}
+    for name, value in content.items():
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # which a tensor can claim
             raise UsageError(f"{path} is damaged: {name} is larger than the file")
-    return state, description
+        is_half = value.is_floating_point() and value.element_size() < _SINGLE
+        state[name.replace(_COMPILED, "")] = value.float() if is_half else value
+    return Content(state, description, choice)
 
 
-def _unwrapped(content: Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(content.get("state_dict"), Mapping):
-        content, prefix = content["state_dict"], "model."
-    elif "n_averaged" in content:
-        prefix = "module."
-    else:
-        return dict(content)
-    return {name.removeprefix(prefix): value for name, value in content.items() if str(name).startswith(prefix)}
+def _of_network(content: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str | None]:
+    """The innermost mapping that is a state dict, and which one it is if there are an average and others."""
+    choice = None
+    while not _is_state(content):
+        inner = [key for key, value in content.items() if isinstance(value, Mapping) and value]
+        named = [key for key in (*_AVERAGES, *_NETWORKS) if key in inner]
+        states = [key for key in inner if _is_state(content[key])] or inner
+        if not named and len(states) != 1:
+            break
+        key, *others = named or states
+        if key in _AVERAGES and others:
+            choice = f"{key}, its average, not {others[0]}"
+        content = content[key]
+    return content, choice
+
+
+def _is_state(content: Mapping[Any, Any]) -> bool:
+    return all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
 
 
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], Description | None]:

@@ -16,7 +16,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, is_run
 from cifar_lab.runs.labels import protocol_name
 from cifar_lab.terminal.printing import printable
-from cifar_lab.trained.architecture import Architecture, architecture, described
+from cifar_lab.trained.architecture import Architecture, architecture, described, in_names_of, in_our_names
 from cifar_lab.trained.arguments import Said, check_there
 from cifar_lab.trained.files import SAFETENSORS, Description, read, reason
 from cifar_lab.trained.network import Trained
@@ -56,7 +56,7 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
     config = saved(run, said.allow)
     if given := said.of_network():
         raise UsageError(f"{run.folder} is a run, which says so itself; leave {', '.join(given)} out")
-    state, _ = read(weights)
+    state, _, choice = read(weights)
     options, settings = run.composition()["options"], resolved(config)
     check_network_targets({"model": settings["model"]}, said.allow)
     words = f"{options.get('model')} bn={str(settings['bn']).lower()}"
@@ -64,6 +64,7 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
     model = _network(settings["model"], state, weights, words, said)
     result = run.finished_result() or {}
     assumed = [] if result else [f"the run has not finished: its weights are those of {weights.name}"]
+    assumed += [] if choice is None else [f"weights: {choice}"]
     is_chosen = weights.resolve() == run.chosen_weights().resolve()
     known = {**result, **{name: settings["data"][name] for name in ("mean", "std") if settings["data"].get(name)}}
     mean, std, classes = (
@@ -96,7 +97,8 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
 
 def _of_file(path: Path, said: Said) -> Trained:
     """The network of a file that lies in no run's folder."""
-    state, description = read(path)
+    content, description, choice = read(path)
+    state = in_our_names(content) if description is None else content
     network, assumed = architecture(state), list[str]()
     if description is not None:
         _check_description(path, state, description, network, said)
@@ -110,6 +112,7 @@ def _of_file(path: Path, said: Said) -> Trained:
         _check_asked(path, state, said, network.option, bool(network.arguments["batch_norm"]))
         if description is None:
             description, assumed = completed(path, list(state), network, said)
+    assumed += [] if choice is None else [f"weights: {choice}"]
     assert description is not None
     model = _network(description.model, state, path, description.architecture, said)
     native, model = _placed(model, hardware.choose("auto", said.precision or "32-true"))
@@ -160,13 +163,15 @@ def _network(making: Mapping[str, Any], state: Mapping[str, Tensor], path: Path,
     try:
         if not said.allow:  # first without memory: it may be far larger than the weights
             with torch.device("meta"):
-                _check_sizes(build(OmegaConf.create(dict(making))), state, path, words)
+                empty = build(OmegaConf.create(dict(making)))
+            _check_sizes(empty, in_names_of(state, empty.state_dict()), path, words)
         with torch.random.fork_rng():  # initial weights are drawn and then replaced
             model: nn.Module = build(OmegaConf.create(dict(making)))
     except ValueError:
         raise
     except Exception as error:  # made-up arguments can make a class raise anything
         raise UsageError(f"{path}: what it says of its network makes none: {reason(error)}") from None
+    state = in_names_of(state, model.state_dict())
     _check_sizes(model, state, path, words)
     model.load_state_dict(dict(state))
     return model
