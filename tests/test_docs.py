@@ -83,10 +83,8 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert not heading or heading in map(anchor, headings), target
 
 
-def test_the_architecture_is_one_page_with_one_diagram_and_names_every_module() -> None:
+def test_the_architecture_names_every_module() -> None:
     page = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    assert page.count("```mermaid") == 1
-    assert len(page.splitlines()) <= 90
     for path in Path(cifar_lab.__file__).parent.iterdir():
         if (path.is_dir() and (path / "__init__.py").exists()) or (path.suffix == ".py" and path.stem != "__init__"):
             assert re.search(rf"\b{path.stem}\b", page), path.name

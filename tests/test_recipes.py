@@ -42,7 +42,10 @@ class Recipe(NamedTuple):
             (folder / name).write_text(content, encoding="utf-8")
 
 
-RECIPES = {re.sub("^Add an? ", "", text.partition("\n")[0]): Recipe.of(text) for text in PAGE.split("\n## ")[1:]}
+RECIPES = {
+    re.sub("^an? ", "", text.partition("\n")[0]): Recipe.of(text.partition("\n## ")[0])
+    for text in PAGE.split("\n## Add ")[1:]
+}
 Follow = Callable[..., list[Run]]
 
 
