@@ -32,7 +32,7 @@ without an experiment that is what stands under *Fixed*.""",
     "search": """ What varies is
 written in Hydra's words: `interval(0,0.3)` is any number between, `tag(log,interval(1e-4,1e-2))` one of equal factors,
 `range(16,65,16)` whole numbers, a list one of its values. What is typed beside it wins, as beside a study.
-[search.md](search.md) says how it goes.""",
+[scaling.md](scaling.md#search) explains it.""",
     "debug": """ The run lies in a
 temporary folder that is removed at the end, so it is in no table or report. With any experiment and settings, but one
 at a time: not in sweeps, studies and searches.""",

@@ -53,7 +53,7 @@ class Evaluation:
     answers: Answers  # on the split
     images: LabelledImages  # of the split, in the same order
     scaled: Scaled | None  # answers after temperature scaling; None without held-out images to fit the temperature on
-    result: dict[str, Any]  # plain values, by the names of `docs/evaluate.md`
+    result: dict[str, Any]  # plain values, by the names of `docs/after_training.md`
 
 
 def evaluate(trained: Trained, settings: Settings) -> Evaluation:

@@ -123,7 +123,7 @@ class Record:
 
     @cached_property
     def dead_units(self) -> Mapping[str, Any] | None:
-        """The run's row of `dead_units.csv` (`docs/explain.md`); None if its units, as it is now, are not counted."""
+        """The run's row of `dead_units.csv` (`docs/after_training.md`); None if its current weights have no count."""
         import pandas as pd
 
         if self.numbers is None:
