@@ -49,7 +49,7 @@ class Module(L.LightningModule):
 
 def lightning(name: str, network: nn.Module, path: Path) -> None:
     silent = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
-    trainer = L.Trainer(accelerator="cpu", default_root_dir=folder, **silent)
+    trainer = L.Trainer(accelerator="cpu", default_root_dir=path.parent, **silent)
     trainer.strategy.connect(Module(name, network))
     trainer.save_checkpoint(path)
 
