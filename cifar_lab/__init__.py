@@ -20,7 +20,7 @@ for _name in ("matplotlib", "torch.utils.cpp_extension"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message="The `srun` command is available")
 
-# Modules of version 0.1 that README, docs, notebooks and options' files named, which work until version 0.3.
+# Modules that earlier versions and revisions named in options, docs or notebooks; the old names work until version 0.3.
 MOVED = {
     "cifar_lab.analysis": "",  # seven features, of which each has its room now
     "cifar_lab.analysis.claims": "cifar_lab.report.claims.claims",
@@ -38,6 +38,8 @@ MOVED = {
     "cifar_lab.callbacks.tensorboard": "cifar_lab.train.loggers.tensorboard",
     "cifar_lab.classifier": "cifar_lab.train.classifier",
     "cifar_lab.command": "cifar_lab.terminal.command",
+    "cifar_lab.train.callbacks.probe": "cifar_lab.landscape.probe",
+    "cifar_lab.train.callbacks.tensorboard": "cifar_lab.train.loggers.tensorboard",
 }
 
 

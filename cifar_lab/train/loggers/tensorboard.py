@@ -23,6 +23,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 
+from cifar_lab.runs.labels import LAST, protocol_name
 from cifar_lab.train.loggers.description import CONFUSION_MATRIX, Description
 
 if TYPE_CHECKING:
@@ -74,9 +75,10 @@ class TensorBoard(TensorBoardLogger):
             **({"tags": " ".join(description.tags)} if description.tags else {}),
         }
         if description.val_is_test:
+            chose = "" if protocol_name(description.config) == LAST else ", which chose the epoch"
             for tag in ("accuracy/val", "val/acc", "val/loss", "val/acc_chosen", "val/loss_chosen"):
                 also = f", {_DESCRIPTIONS[tag]}" if tag in _DESCRIPTIONS else ""
-                self._descriptions[tag] = f"the test set, which chose the epoch{also}"
+                self._descriptions[tag] = f"the test set{chose}{also}"
 
     @property
     @rank_zero_experiment
@@ -176,7 +178,7 @@ def _layout() -> dict[str, dict[str, list[str | list[str]]]]:
     def chart(*tags: str) -> list[str | list[str]]:
         return ["Multiline", [f"{tag}$" for tag in tags]]
 
-    val = "val (under protocol=report: the test set)"
+    val = "val (under protocol=report and last: the test set)"
     return {
         "Training and validation": {
             f"loss: train, {val}": chart("train/loss", "val/loss"),

@@ -26,6 +26,8 @@ from cifar_lab import train
 from cifar_lab.config import build, conf_folder
 from cifar_lab.runs import DivergedError, Run
 from cifar_lab.train.classifier import Classifier
+from cifar_lab.train.loggers.description import Description
+from cifar_lab.train.loggers.tensorboard import TensorBoard
 from tests.comparison import equal
 from tests.conftest import TINY, Compose, Outcome, Train
 
@@ -175,6 +177,19 @@ def test_the_charts_are_the_same_for_all_runs_and_true_of_all(outputs: Outputs) 
         events = _events(run)
         for tag in ("val/acc", "val/loss", "val/acc_chosen", "val/loss_chosen"):
             assert ("the test set" in events.SummaryMetadata(tag).summary_description) == is_test
+
+
+@pytest.mark.parametrize("protocol", ["report", "last"])
+def test_a_chart_says_whether_the_test_set_chose_the_epoch(protocol: str, tmp_path: Path) -> None:
+    logger = TensorBoard(tmp_path)
+    logger.describe(
+        Description(Run(tmp_path), "", None, (), (), {"protocol": {"name": protocol}}, {}, val_is_test=True)
+    )
+    logger.log_metrics({"val/acc": 0.5})
+    logger.close(succeeded=True)
+    written = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    text = written.SummaryMetadata("val/acc").summary_description
+    assert "the test set" in text and ("chose" in text) == (protocol == "report")
 
 
 @pytest.mark.parametrize(
