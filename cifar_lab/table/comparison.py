@@ -13,6 +13,7 @@ import pandas as pd
 from cifar_lab.runs import Record, from_yaml
 from cifar_lab.runs.fingerprints import HARDWARE, NEUTRAL
 
+_SWEEPS = ("study", "search")  # groups that name sweeps, and train nothing else than what they set
 METRICS = ("test/acc", "test/acc_final", "val/acc")
 MEANS = ("num_parameters", "train_size", "seconds", "images_per_second")
 
@@ -177,7 +178,7 @@ def varying(records: Sequence[Record]) -> list[str]:
         for record in runs:
             if (option := _option(record, key)) in values[key]:
                 values[key][option].add(repr(record.settings.get(key, NEUTRAL[key])))
-    columns = [group for group, different in options.items() if len(different) > 1]
+    columns = [group for group, different in options.items() if len(different) > 1 and group not in _SWEEPS]
     columns += [key for key, of_options in values.items() if any(len(one) > 1 for one in of_options.values())]
     lines = {line: None for record in records for line in record.overrides}
     typed = list({line.lstrip("+").partition("=")[0]: None for line in lines})

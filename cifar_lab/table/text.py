@@ -8,30 +8,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cifar_lab.runs import labels
 from cifar_lab.runs.labels import data_words, protocol_words
 from cifar_lab.table import pairs
 from cifar_lab.table.comparison import Comparison
 
 CHOSEN, LAST, VAL = "test acc %", "test acc %, last epoch", "val acc %"
-_READING = (
-    "Accuracies in percent, as mean ± standard deviation (number of runs) over seeds: of the chosen epoch's weights, "
-    "and of the last epoch's, which nothing selected. Validation accuracy is the chosen epoch's; under "
-    "`protocol=report` the test set is what validates. Seconds and images/s are means over the runs. "
-    "Heads with `tta` are of test-time augmentation."
+_ACCURACIES = "Accuracies in percent, as mean ± standard deviation (number of runs) over seeds"
+_CHOSEN_AND_LAST = (
+    f"{_ACCURACIES}: of the chosen epoch's weights, and of the last epoch's, which nothing selected. Validation "
+    "accuracy is the chosen epoch's; under `protocol=report` and `last` it is measured on the test set."
 )
+_MEANS = "Seconds and images/s are means over the runs. Heads with `tta` are of test-time augmentation."
 
 
 def table(comparison: Comparison) -> pd.DataFrame:
     """The rows in words: what varies, accuracies over seeds, protocol, parameters, seconds, images/s, state."""
     rows, sizes_differ, tta = [], not comparison.common("train_size"), _tta(comparison)
+    chooses = _chooses(comparison)
     for row in comparison.rows:
         speed = row.values("images_per_second")
         rows.append(
             {
                 **row.cells,
                 f"{CHOSEN}{tta}": over_seeds(row.values(comparison.metric)),
-                f"{LAST}{tta}": over_seeds(row.values(f"{comparison.metric}_final")),
-                VAL: over_seeds(row.values("val/acc")),
+                **({f"{LAST}{tta}": over_seeds(row.values(f"{comparison.metric}_final"))} if chooses else {}),
+                **({VAL: over_seeds(row.values("val/acc"))} if chooses else {}),
                 "protocol": row.protocol,
                 **({"training images": _mean(row.values("train_size"))} if sizes_differ else {}),
                 "parameters": _mean(row.values("num_parameters")),
@@ -41,6 +43,11 @@ def table(comparison: Comparison) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _chooses(comparison: Comparison) -> bool:
+    """Whether some run chose an epoch; without, the last epoch's weights are the result and the test set validates."""
+    return any(row.protocol != labels.LAST for row in comparison.rows)
 
 
 def _tta(comparison: Comparison) -> str:
@@ -58,7 +65,9 @@ def over_seeds(values: np.ndarray) -> str:
 
 def markdown(comparison: Comparison, title: str, folder: Path, pictures: Sequence[str] = ()) -> str:
     """The whole comparison, of at least one run, as a page in `folder`, where its `pictures` are too."""
-    parts = [f"# {title}", "\n".join(facts(comparison)), as_markdown(table(comparison)), _READING]
+    parts = [f"# {title}", "\n".join(facts(comparison)), as_markdown(table(comparison))]
+    accuracies = _CHOSEN_AND_LAST if _chooses(comparison) else f"{_ACCURACIES}, of the last epoch's weights."
+    parts.append(f"{accuracies} {_MEANS}")
     tested = pairs.described(comparison.rows, comparison.metric)
     parts += ["## Differences", "\n".join(tested)] if tested else []
     parts += [f"![{Path(name).stem}]({name})" for name in pictures]
