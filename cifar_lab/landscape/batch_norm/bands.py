@@ -74,10 +74,10 @@ class BandComparison:
             f"{self.title}.",
             *self.left_out,
             f"Mean width of the band of the training loss over steps 1 to {self.steps:,}: {mean['bn/mean_width']:.3g} "
-            f"with BatchNorm, {mean['none/mean_width']:.3g} without, ratio {self.band_ratio().told()}; area between "
+            f"with BatchNorm, {mean['none/mean_width']:.3g} without, ratio {self.band_ratio().text()}; area between "
             f"the curves {mean['bn/area']:.4g} and {mean['none/area']:.4g} loss times steps.",
             f"Ratio of the mean ln(max/min), which does not depend on how low the losses are: "
-            f"{self.band_ratio(in_log=True).told()}.",
+            f"{self.band_ratio(in_log=True).text()}.",
             f"BatchNorm's band is the wider one at {100 * mean['share_bn_wider']:.3g} % of the steps, in ln(max/min) "
             f"at {100 * mean['share_bn_wider_in_log']:.3g} %; by epoch means {by_epoch}.",
         ]
@@ -98,35 +98,35 @@ def compare(group: Group, init: str) -> BandComparison:
     diverged = [run for run, loss in losses.items() if run.record.state == "diverged" or finite_steps(loss) < len(loss)]
     common = rates[True] & rates[False]
     kept = sorted(common - {run.lr for run in diverged})
-    found = {(run.bn, run.seed, run.lr): loss for run, loss in losses.items()}
+    by_setting = {(run.bn, run.seed, run.lr): loss for run, loss in losses.items()}
     every = {run.seed for run in losses}
-    seeds = sorted(seed for seed in every if all((bn, seed, rate) in found for bn in rates for rate in kept))
+    seeds = sorted(seed for seed in every if all((bn, seed, rate) in by_setting for bn in rates for rate in kept))
     if len(kept) < 2 or not seeds:
         raise UsageError(
             "a band needs runs with bn=true and bn=false, of one seed, at the same two learning rates or more, none of "
             f"them diverged; found lr {listed(rates[True]) or 'none'} with BatchNorm, "
             f"{listed(rates[False]) or 'none'} without; run study=bn_landscape"
         )
-    shown = {run: loss for run, loss in losses.items() if run.lr in kept and run.seed in seeds}
-    shortest = min(shown, key=lambda run: len(shown[run]))
-    length = len(shown[shortest])
+    compared = {run: loss for run, loss in losses.items() if run.lr in kept and run.seed in seeds}
+    shortest = min(compared, key=lambda run: len(compared[run]))
+    length = len(compared[shortest])
     bands = {}
     for bn in rates:
-        of_seeds = [band([found[bn, seed, rate][:length] for rate in kept]) for seed in seeds]
+        of_seeds = [band([by_setting[bn, seed, rate][:length] for rate in kept]) for seed in seeds]
         bands[bn] = Band(*map(np.stack, zip(*of_seeds, strict=True)))
-    told = [
+    sentences = [
         f"Left out of both bands: lr {run.lr:g}, since {run.described} diverged at step "
         f"{finite_steps(losses[run]) + 1:,}, where a band would have no end."
         for run in diverged
     ]
     if alone := (rates[True] | rates[False]) - common:
-        told.append(f"Left out: lr {listed(alone)}, which one of the networks has no run of.")
+        sentences.append(f"Left out: lr {listed(alone)}, which one of the networks has no run of.")
     if missing := every.difference(seeds):
-        told.append(f"Left out: seed {listed(missing)}, of which a run is missing.")
-    if length < max(map(len, shown.values())):
-        told.append(f"Later steps are left out: {shortest.described} has {length:,}.")
-    title = f"{group.title(shown)}; {INITS.get(init, init)}; learning rates {listed(kept)}"
-    return BandComparison(title, init, kept, seeds, bands, _steps_per_epoch(shown), told)
+        sentences.append(f"Left out: seed {listed(missing)}, of which a run is missing.")
+    if length < max(map(len, compared.values())):
+        sentences.append(f"Later steps are left out: {shortest.described} has {length:,}.")
+    title = f"{group.title(compared)}; {INITS.get(init, init)}; learning rates {listed(kept)}"
+    return BandComparison(title, init, kept, seeds, bands, _steps_per_epoch(compared), sentences)
 
 
 def write_band(runs: Iterable[Run], output: Path | None) -> Written:
@@ -141,11 +141,11 @@ def write_band(runs: Iterable[Run], output: Path | None) -> Written:
     """
     group = the_group(gather(runs))
     written = Written([], {}, [])
-    for found in [compare(group, init) for init in group.inits]:
-        end = f"_{found.init}" if len(group.inits) > 1 else ""
-        tables = {f"band{end}": found.frame, f"band_epochs{end}": found.epochs}
-        draw = partial(figures.bands, found)
-        written.add(output, f"band{end}", draw, found.sentences, tables, _arrays(found))
+    for comparison in [compare(group, init) for init in group.inits]:
+        end = f"_{comparison.init}" if len(group.inits) > 1 else ""
+        tables = {f"band{end}": comparison.frame, f"band_epochs{end}": comparison.epochs}
+        draw = partial(figures.bands, comparison)
+        written.add(output, f"band{end}", draw, comparison.sentences, tables, _arrays(comparison))
     return written
 
 

@@ -23,7 +23,7 @@ class Estimate(NamedTuple):
     t_interval: Interval | None = None
     effect: Effect | None = None  # of a ratio on its logarithms; None if a value is not finite, and of a median
 
-    def told(self) -> str:
+    def text(self) -> str:
         """`2.61 [2.2, 3.1]`, `2.61 (one seed)`, `2.61 (2 seeds)`."""
         if self.interval is not None:
             return f"{self.value:.3g} [{self.interval[0]:.3g}, {self.interval[1]:.3g}]"
@@ -32,31 +32,31 @@ class Estimate(NamedTuple):
     def judged(self) -> str:
         """`2.61 [2.2, 3.1], t 1.7 to 4.0`: with the interval that decides, if there is one."""
         by_t = "" if self.t_interval is None else f", t {self.t_interval[0]:.3g} to {self.t_interval[1]:.3g}"
-        return f"{self.told()}{by_t}"
+        return f"{self.text()}{by_t}"
 
 
 def ratio(quotients: Sequence[float] | np.ndarray) -> Estimate:
     """The geometric mean of a quotient over seeds, `(n,)`; NaN if a seed has none."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = difference(np.log(np.asarray(quotients, dtype=float)))
+        in_log = difference(np.log(np.asarray(quotients, dtype=float)))
         bootstrapped, by_t = (
             None if interval is None else (float(np.exp(interval[0])), float(np.exp(interval[1])))
-            for interval in (found.interval, found.t_interval)
+            for interval in (in_log.interval, in_log.t_interval)
         )
-        return Estimate(float(np.exp(found.value)), bootstrapped, found.seeds, by_t, found.effect)
+        return Estimate(float(np.exp(in_log.value)), bootstrapped, in_log.seeds, by_t, in_log.effect)
 
 
 def difference(values: Sequence[float] | np.ndarray) -> Estimate:
     """The mean over seeds of a difference, `(n,)`."""
-    found = np.asarray(values, dtype=float)
-    effect = of_seeds(found) if np.isfinite(found).all() else None
-    return Estimate(float(found.mean()), bootstrap_interval(found), len(found), t_interval(found), effect)
+    array = np.asarray(values, dtype=float)
+    effect = of_seeds(array) if np.isfinite(array).all() else None
+    return Estimate(float(array.mean()), bootstrap_interval(array), len(array), t_interval(array), effect)
 
 
 def median(values: Sequence[float] | np.ndarray) -> Estimate:
     """The median over seeds, `(n,)`."""
-    found = np.asarray(values, dtype=float)
-    return Estimate(float(np.median(found)), bootstrap_interval(found, np.median), len(found))
+    array = np.asarray(values, dtype=float)
+    return Estimate(float(np.median(array)), bootstrap_interval(array, np.median), len(array))
 
 
 def listed(values: Iterable[float]) -> str:

@@ -62,18 +62,18 @@ class Group:
         """Training images asked for, infinite if all, and epochs."""
         return float(self.settings.get("data.train_size") or float("inf")), float(self.settings["epochs"])
 
-    def title(self, shown: Iterable[LandscapeRun]) -> str:
+    def title(self, compared: Iterable[LandscapeRun]) -> str:
         """The network, the data, its training images, the epochs and the seeds of the runs that a figure shows."""
-        runs = list(shown)
+        runs = list(compared)
         options = runs[0].record.options
         network = str(options.get("model") or str(self.settings.get("model._target_", "")).rpartition(".")[2])
         data = data_words(str(options.get("data") or "data of unknown name"), runs[0].record.settings)
         sizes = {run.record.result["train_size"] for run in runs if run.record.is_finished}
-        asked = self.settings.get("data.train_size")
-        images = f"{sizes.pop():,}" if len(sizes) == 1 else "all" if asked is None else f"{asked:,.0f}"
+        train_size = self.settings.get("data.train_size")
+        images = f"{sizes.pop():,}" if len(sizes) == 1 else "all" if train_size is None else f"{train_size:,.0f}"
         seeds = sorted({run.seed for run in runs})
-        told = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-        return f"{network} on {data}, {images} training images, {self.settings['epochs']:g} epochs, {told}"
+        words = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        return f"{network} on {data}, {images} training images, {self.settings['epochs']:g} epochs, {words}"
 
 
 def optimizer_of(group: Group) -> str:
@@ -86,7 +86,7 @@ def groups(records: Iterable[Record]) -> list[Group]:
 
     Of runs whose numbers must be equal one counts, if possible a finished one.
     """
-    found: dict[str, tuple[dict[str, Any], dict[object, LandscapeRun]]] = {}
+    by_settings: dict[str, tuple[dict[str, Any], dict[object, LandscapeRun]]] = {}
     for record in records:
         settings = record.settings
         if record.seed is None or "optimizer.lr" not in settings or not isinstance(settings.get("bn"), bool):
@@ -94,10 +94,12 @@ def groups(records: Iterable[Record]) -> list[Group]:
         shared = {key: value for key, value in settings.items() if not _varies(key, record)}
         init = str(settings.get("model.init", "default"))
         run = LandscapeRun(settings["bn"], init, float(settings["optimizer.lr"]), record.seed, record)
-        _, runs = found.setdefault(json.dumps(shared, sort_keys=True), (shared, {}))
+        _, runs = by_settings.setdefault(json.dumps(shared, sort_keys=True), (shared, {}))
         if run.place not in runs or (record.is_finished and not runs[run.place].record.is_finished):
             runs[run.place] = run
-    return [Group(shared, tuple(sorted(runs.values(), key=lambda run: run.place))) for shared, runs in found.values()]
+    return [
+        Group(shared, tuple(sorted(runs.values(), key=lambda run: run.place))) for shared, runs in by_settings.values()
+    ]
 
 
 def the_group(records: Sequence[Record]) -> Group:
@@ -106,19 +108,19 @@ def the_group(records: Sequence[Record]) -> Group:
     Raises:
         ValueError: There is no run, or they differ in more than BatchNorm, initialisation, learning rate and seed.
     """
-    found = groups(records)
-    if not found:
+    of_records = groups(records)
+    if not of_records:
         raise UsageError(
             "no run can be compared; name runs, or folders with runs, of study=bn_landscape or bn_smoothness"
         )
-    if len(found) > 1:
-        first, second = found[0].settings, found[1].settings
+    if len(of_records) > 1:
+        first, second = of_records[0].settings, of_records[1].settings
         keys = sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
-        told = ", ".join(f"{key} ({first.get(key)} and {second.get(key)})" for key in keys[:3])
+        differences = ", ".join(f"{key} ({first.get(key)} and {second.get(key)})" for key in keys[:3])
         raise UsageError(
-            f"the runs differ in {told}; name runs that differ in bn, model.init, optimizer.lr and seed alone"
+            f"the runs differ in {differences}; name runs that differ in bn, model.init, optimizer.lr and seed alone"
         )
-    return found[0]
+    return of_records[0]
 
 
 def _varies(key: str, record: Record) -> bool:

@@ -78,8 +78,8 @@ class SmoothnessComparison:
         rows = []
         for init in self.inits:
             for quantity in (*_RATIOS, *self.relative_quantities):
-                found = self.ratio(init, quantity)
-                rows.append((init, quantity, found.value, *(found.interval or (np.nan, np.nan)), found.seeds))
+                ratio = self.ratio(init, quantity)
+                rows.append((init, quantity, ratio.value, *(ratio.interval or (np.nan, np.nan)), ratio.seeds))
         return pd.DataFrame(rows, columns=["init", "quantity", "ratio", "low", "high", "seeds"])
 
     @cached_property
@@ -121,14 +121,16 @@ class SmoothnessComparison:
     @cached_property
     def sentences(self) -> list[str]:
         """What was found, and where BatchNorm loses."""
-        told = [f"{self.title}. Step sizes {self.grid}; medians over the probed steps, without BatchNorm over with it."]
+        sentences = [
+            f"{self.title}. Step sizes {self.grid}; medians over the probed steps, without BatchNorm over with it."
+        ]
         for init in self.inits:
             name = INITS.get(init, init)
-            ratios = ", ".join(f"{words} {self.ratio(init, quantity).told()}" for quantity, words in _RATIOS.items())
+            ratios = ", ".join(f"{words} {self.ratio(init, quantity).text()}" for quantity, words in _RATIOS.items())
             at_ceiling = [f"{100 * self.mean(bn, init, 'share_at_ceiling'):.3g} %" for bn in (True, False)]
             cosines = [f"{self.mean(bn, init, 'cosine'):.3g}" for bn in (True, False)]
             share, steps = self.lost(init)
-            told += [
+            sentences += [
                 f"{name}: ratios of {ratios}. Beta is at the ceiling 1/eta_min of its grid, and says nothing of the "
                 f"network, at {at_ceiling[0]} of the probes with BatchNorm and {at_ceiling[1]} without.",
                 f"{name}: cos(g, g') at eta = lr {cosines[0]} with BatchNorm, {cosines[1]} without.",
@@ -138,8 +140,8 @@ class SmoothnessComparison:
         for arm, runs in self.lost_runs.items():
             number = len(runs) + len(self.arms.get(arm, ()))
             diverged = f"{NAMES[arm.bn]} {len(runs)} of {number} runs diverged, which are compared with nothing."
-            told.append(f"{INITS.get(arm.init, arm.init)}: {diverged}")
-        return told
+            sentences.append(f"{INITS.get(arm.init, arm.init)}: {diverged}")
+        return sentences
 
 
 def compare(group: Group, lr: float) -> SmoothnessComparison:
@@ -148,24 +150,24 @@ def compare(group: Group, lr: float) -> SmoothnessComparison:
     Raises:
         ValueError: No initialisation has a seed with probes of both networks.
     """
-    found: dict[Arm, dict[int, Mapping[str, np.ndarray]]] = {}
+    by_arm: dict[Arm, dict[int, Mapping[str, np.ndarray]]] = {}
     lost: dict[Arm, list[LandscapeRun]] = {}
-    shown = []
+    compared = []
     for run in probed_runs(group):
         if run.lr != lr:
             continue
         if run.record.state == "diverged":  # its probes are of a loss on its way to infinity
             lost.setdefault(Arm(run.bn, run.init), []).append(run)
         elif (probes := run.record.probes) is not None and np.isfinite(probes["loss"]).any():
-            found.setdefault(Arm(run.bn, run.init), {})[run.seed] = probes
-            shown.append(run)
-    has_paper_grid = all(has_grid(probes, PAPER_MULTIPLES) for probed in found.values() for probes in probed.values())
+            by_arm.setdefault(Arm(run.bn, run.init), {})[run.seed] = probes
+            compared.append(run)
+    has_paper_grid = all(has_grid(probes, PAPER_MULTIPLES) for probed in by_arm.values() for probes in probed.values())
     grid, words = (PAPER_MULTIPLES, "0.5, 1, 2, 4 x lr") if has_paper_grid else (None, "all that were probed")
     arms = {
-        arm: {seed: Probed(each, smoothness(each, grid), smoothness(each)) for seed, each in found[arm].items()}
-        for arm in sorted(found, key=lambda arm: (arm.init != "xavier", arm.init, not arm.bn))
+        arm: {seed: Probed(each, smoothness(each, grid), smoothness(each)) for seed, each in by_arm[arm].items()}
+        for arm in sorted(by_arm, key=lambda arm: (arm.init != "xavier", arm.init, not arm.bn))
     }
-    title = f"{group.title(shown)}; learning rate {lr:g}" if shown else ""
+    title = f"{group.title(compared)}; learning rate {lr:g}" if compared else ""
     comparison = SmoothnessComparison(title, lr, words, arms, lost)
     if not comparison.inits:
         raise UsageError(
@@ -193,11 +195,11 @@ def write_smoothness(runs: Iterable[Run], output: Path | None) -> Written:
     group = the_group(gather(runs))
     rates = sorted({run.lr for run in probed_runs(group)}) or [group.runs[0].lr]
     written = Written([], {}, [])
-    for found in [compare(group, rate) for rate in rates]:
-        end = f"_lr_{found.lr:g}" if len(rates) > 1 else ""
-        tables = {f"smoothness{end}": found.frame, f"smoothness_ratios{end}": found.ratios}
-        draw = partial(figures.smoothness, found)
-        written.add(output, f"smoothness{end}", draw, found.sentences, tables, _arrays(found))
+    for comparison in [compare(group, rate) for rate in rates]:
+        end = f"_lr_{comparison.lr:g}" if len(rates) > 1 else ""
+        tables = {f"smoothness{end}": comparison.frame, f"smoothness_ratios{end}": comparison.ratios}
+        draw = partial(figures.smoothness, comparison)
+        written.add(output, f"smoothness{end}", draw, comparison.sentences, tables, _arrays(comparison))
     return written
 
 
@@ -218,8 +220,8 @@ def _medians(probed: Probed) -> dict[str, float]:
 
 
 def _first(steps: list[int]) -> str:
-    told = ", ".join(f"{step:,}" for step in steps[:5])
-    return f"{told} and {len(steps) - 5} more" if len(steps) > 5 else told
+    first = ", ".join(f"{step:,}" for step in steps[:5])
+    return f"{first} and {len(steps) - 5} more" if len(steps) > 5 else first
 
 
 def _arrays(comparison: SmoothnessComparison) -> dict[str, np.ndarray]:

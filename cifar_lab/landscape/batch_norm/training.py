@@ -26,7 +26,7 @@ class RateRange(NamedTuple):
     low: float | None  # the lowest of the range; None where no rate trains
     high: float | None  # the highest
 
-    def told(self) -> str:
+    def text(self) -> str:
         """In words, with its width in decades; at an end of the rates that were tried it may be wider."""
         if self.low is None or self.high is None:
             return f"none of {listed(self.tried)} trains"
@@ -73,7 +73,7 @@ def _epochs(runs: Sequence[LandscapeRun], accuracy: float) -> str:
         return "-"
     if missing:
         return "never" if missing == len(reached) else f"never in {missing} of {len(reached)} runs"
-    return median(reached).told()
+    return median(reached).text()
 
 
 def cosine_gain(group: Group, init: str) -> tuple[Estimate, float, float] | None:
@@ -85,11 +85,11 @@ def cosine_gain(group: Group, init: str) -> tuple[Estimate, float, float] | None
     Returns:
         The gain with BatchNorm, and the mean of either network, with it and without; None where no seed has both.
     """
-    found: dict[tuple[float, int], dict[bool, pd.DataFrame]] = {}
+    by_place: dict[tuple[float, int], dict[bool, pd.DataFrame]] = {}
     for run in group.runs:
         if run.init == init and (rows := _shifts(run)) is not None:
-            found.setdefault((run.lr, run.seed), {})[run.bn] = rows
-    pairs = {place: of_both for place, of_both in sorted(found.items()) if len(of_both) == 2}
+            by_place.setdefault((run.lr, run.seed), {})[run.bn] = rows
+    pairs = {place: of_both for place, of_both in sorted(by_place.items()) if len(of_both) == 2}
     if not pairs:
         return None
     lowest_lr, _ = next(iter(pairs))

@@ -47,14 +47,14 @@ def bases(runs: Sequence[Record]) -> list[Base]:
     by_name: dict[str, list[Record]] = {}
     for run in runs:
         by_name.setdefault(str(run.options["experiment"]), []).append(run)
-    found = []
+    bases = []
     for name, of_base in sorted(by_name.items()):
         own = [run for run in of_base if run.is_finished and not run.options.get("study") and not typed(run) - _RUN]
         studied = tuple(run for run in of_base if run.options.get("study"))
         is_varied = any(run.options.get("study") or typed(run) - _RUN for run in of_base)
-        told = [_claim(name, of_base, *conclusion) for conclusion in _CONCLUSIONS] if is_varied else []
-        found.append(Base(name, tuple(sorted(own, key=lambda run: run.seed or 0)), studied, tuple(judged(told))))
-    return found
+        claims = [_claim(name, of_base, *conclusion) for conclusion in _CONCLUSIONS] if is_varied else []
+        bases.append(Base(name, tuple(sorted(own, key=lambda run: run.seed or 0)), studied, tuple(judged(claims))))
+    return bases
 
 
 def pflop(run: Record) -> float:
@@ -74,7 +74,7 @@ def _claim(base: str, runs: Sequence[Record], words: str, study: str, pair: tupl
     return Claim(
         words,
         f"{'above' if decide is above else f'within ± {100 * MARGIN:g} points'}, by Welch's test in study={study}",
-        f"{numbers.told([pair])}{size}" + (f" ({'; '.join(rates)})" if rates else ""),
+        f"{numbers.text([pair])}{size}" + (f" ({'; '.join(rates)})" if rates else ""),
         [numbers.condition(decide, *pair)],
         trains_study(study, f"experiment={base}", f"{axis}={','.join(pair)}", seeds=SEEDS_FOR_TESTS),
     )

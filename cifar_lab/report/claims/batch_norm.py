@@ -25,17 +25,19 @@ def claims(reproduction: Reproduction, landscape: Landscape | None = None) -> li
 
     `landscape` saves the time to find it in the runs again.
     """
-    found = landscape_claims.landscape(reproduction.measured) if landscape is None else landscape
+    measured = landscape_claims.landscape(reproduction.measured) if landscape is None else landscape
     return [
-        *_half_right(reproduction, found.band_group),
-        _larger_rates(reproduction, [group for group in (found.band_group, found.probed_group) if group is not None]),
-        *landscape_claims.claims(found),
+        *_half_right(reproduction, measured.band_group),
+        _larger_rates(
+            reproduction, [group for group in (measured.band_group, measured.probed_group) if group is not None]
+        ),
+        *landscape_claims.claims(measured),
     ]
 
 
-def _half_right(found: Reproduction, shorter: Group | None) -> list[Claim]:
+def _half_right(reproduction: Reproduction, shorter: Group | None) -> list[Claim]:
     decides = "the mean over seeds of the first epoch with 50 %, at learning rate 1e-3, by Student's t"
-    (with_bn, by), (without, by_without) = (_half_by(found, shorter, bn) for bn in (True, False))
+    (with_bn, by), (without, by_without) = (_half_by(reproduction, shorter, bn) for bn in (True, False))
     return [
         Claim(
             "With BatchNorm 50 % validation accuracy by epoch 10",
@@ -55,7 +57,7 @@ def _half_right(found: Reproduction, shorter: Group | None) -> list[Claim]:
 
 
 def _half_by(
-    found: Reproduction, shorter: Group | None, bn: bool
+    reproduction: Reproduction, shorter: Group | None, bn: bool
 ) -> tuple[str, Callable[[float, bool], Condition | None]]:
     """When a network's runs reach 50 %, in words, and whether that is up to an epoch, or above it.
 
@@ -65,14 +67,14 @@ def _half_by(
     """
     name = NAMES[bn]
     row = f"{_ROWS[bn]},optimizer.lr=1e-3"
-    epochs = float(found.entry(row).row.settings["epochs"])
-    reached = numbers_of(rows_of(found, {name: row}), _HALF)
-    told = reached.told()
+    epochs = float(reproduction.entry(row).row.settings["epochs"])
+    reached = numbers_of(rows_of(reproduction, {name: row}), _HALF)
+    words = reached.text()
     is_whole = shorter is None or bool(len(reached.values[name]) or reached.diverged)
     if shorter is not None and not is_whole and shorter.is_beginning:
         reached = numbers_of({name: [run.record for run in shorter.arm(bn, "xavier", 1e-3)]}, _HALF)
         epochs = shorter.length[1]
-        told = f"{reached.told()}, of runs of {epochs:g} epochs" if len(reached.values[name]) else told
+        words = f"{reached.text()}, of runs of {epochs:g} epochs" if len(reached.values[name]) else words
     values = reached.values[name]
 
     def condition(epoch: float, is_latest: bool) -> Condition | None:
@@ -84,10 +86,10 @@ def _half_by(
         gap = epoch + 0.5 - mean.mean  # epochs are whole numbers
         return distance(mean, gap if is_latest else -gap, SEEDS_FOR_INTERVALS)
 
-    return told, condition
+    return words, condition
 
 
-def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
+def _larger_rates(reproduction: Reproduction, studied: Sequence[Group]) -> Claim:
     """For the report's rows at its rates, and the studies' initialisations and rates.
 
     A seed that was run under both protocols counts once.
@@ -98,7 +100,7 @@ def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
         f"Mantel-Haenszel test over settings of {SEEDS_FOR_TESTS} seeds or more"
     )
     settings = [
-        (f"Adam {rate}", {bn: found.entry(f"{name},optimizer.lr={rate}").runs for bn, name in _ROWS.items()})
+        (f"Adam {rate}", {bn: reproduction.entry(f"{name},optimizer.lr={rate}").runs for bn, name in _ROWS.items()})
         for rate in _RATES
     ]
     settings += [
@@ -109,16 +111,16 @@ def _larger_rates(found: Reproduction, studied: Sequence[Group]) -> Claim:
         for group in studied
         for init, lr in dict.fromkeys((run.init, run.lr) for run in group.runs)
     ]
-    told, tables = [], []
+    sentences, tables = [], []
     for name, runs in settings:
         seeds = [_train_by_seed(runs[bn]) for bn in (True, False)]
         if all(seeds):
             counts = [(sum(trained.values()), len(trained)) for trained in seeds]
             one, other = (f"{good} of {number}" for good, number in counts)
-            told.append(f"{name}: {one} seeds train with it, {other} without")
+            sentences.append(f"{name}: {one} seeds train with it, {other} without")
             tables.append([(good, number - good) for good, number in counts])
     command = "; ".join(trains_study(study) for study in ("bn_landscape", "bn_smoothness"))
-    return Claim(words, decides, "; ".join(told) or NOT_MEASURED, [_more_train(np.array(tables))], command)
+    return Claim(words, decides, "; ".join(sentences) or NOT_MEASURED, [_more_train(np.array(tables))], command)
 
 
 def _train_by_seed(runs: Sequence[Record]) -> dict[int | None, bool]:

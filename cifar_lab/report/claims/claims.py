@@ -74,92 +74,92 @@ def claims(
     )
 
 
-def _of_rows(found: Reproduction, experiments: Mapping[str, str], quantity: Quantity) -> tuple[Numbers, str]:
+def _of_rows(reproduction: Reproduction, experiments: Mapping[str, str], quantity: Quantity) -> tuple[Numbers, str]:
     """A number of the rows that a claim compares, and the command that trains them under the same protocol."""
-    numbers = numbers_of(rows_of(found, experiments), quantity)
+    numbers = numbers_of(rows_of(reproduction, experiments), quantity)
     return numbers, trains_rows(experiments.values(), numbers.protocol)
 
 
-def _activation(found: Reproduction) -> list[Claim]:
-    of_two, trains_two = _of_rows(found, _RELUS, ACCURACY)
-    of_all, trains_all = _of_rows(found, {**_RELUS, "ELU": "activation_elu"}, ACCURACY)
+def _activation(reproduction: Reproduction) -> list[Claim]:
+    of_two, trains_two = _of_rows(reproduction, _RELUS, ACCURACY)
+    of_all, trains_all = _of_rows(reproduction, {**_RELUS, "ELU": "activation_elu"}, ACCURACY)
     similar = "LeakyReLU", "ReLU"
     weaker = [(name, "ELU") for name in _RELUS]
     return [
         Claim(
             "LeakyReLU and ReLU have similar performance",
             f"their difference: {_WITHIN}",
-            of_two.told([similar]),
+            of_two.text([similar]),
             [of_two.condition(alike, *similar)],
             trains_two,
         ),
         Claim(
             "ELU is significantly weaker",
             "below both, by Welch's test",
-            of_all.told(weaker),
+            of_all.text(weaker),
             [of_all.condition(above, *pair) for pair in weaker],
             trains_all,
         ),
-        _revived(found),
+        _revived(reproduction),
     ]
 
 
-def _revived(found: Reproduction) -> Claim:
+def _revived(reproduction: Reproduction) -> Claim:
     two = {name: _RELUS[name] for name in ("ReLU", "LeakyReLU")}
-    shares, trains = _of_rows(found, two, _NEGATIVE_ONLY)
+    shares, trains = _of_rows(reproduction, two, _NEGATIVE_ONLY)
     fewer = "ReLU", "LeakyReLU"
     is_measured = any(len(values) for values in shares.values.values())
     if not is_measured:  # existing runs only need to be explained
-        _, trains = _of_rows(found, two, ACCURACY)
+        _, trains = _of_rows(reproduction, two, ACCURACY)
     return Claim(
         "LeakyReLU revives dying units",
         "fewer units whose input is never above 0 (python -m cifar_lab.explain RUN) than with ReLU, by Welch's test",
-        shares.told([fewer]) if is_measured or shares.diverged else NOT_MEASURED,
+        shares.text([fewer]) if is_measured or shares.diverged else NOT_MEASURED,
         [shares.condition(above, *fewer)],
         f"{trains}; {_EXPLAINED}",
     )
 
 
-def _optimizers(found: Reproduction) -> list[Claim]:
-    def told(names: Sequence[str]) -> tuple[Numbers, str]:
+def _optimizers(reproduction: Reproduction) -> list[Claim]:
+    def of_options(names: Sequence[str]) -> tuple[Numbers, str]:
         options = {name: {"Adam": "adam", "SGD": "sgd", "SignSGD": "sign_sgd"}[name] for name in names}
-        rows = rows_of(found, {name: f"optimizer_{option}" for name, option in options.items()})
-        at_adams = f"the report's rows, all at Adam's rate: {numbers_of(rows, ACCURACY).told()}"
-        return numbers_of(study_of(found, "optimizer", options), ACCURACY), at_adams
+        rows = rows_of(reproduction, {name: f"optimizer_{option}" for name, option in options.items()})
+        at_adams = f"the report's rows, all at Adam's rate: {numbers_of(rows, ACCURACY).text()}"
+        return numbers_of(study_of(reproduction, "optimizer", options), ACCURACY), at_adams
 
-    adam, adams_rows = told(("Adam", "SGD"))
-    sign, signs_rows = told(("SignSGD", "SGD"))
+    adam, adams_rows = of_options(("Adam", "SGD"))
+    sign, signs_rows = of_options(("SignSGD", "SGD"))
     improved = sign.difference("SignSGD", "SGD")
     small = improved and distance(improved, _SMALL - improved.mean, SEEDS_FOR_TESTS)
     return [
         Claim(
             "Adam outperformed SGD due to adaptive rates",
             f"above SGD by Welch's test in {_TUNED}; that adaptive rates are the cause is not tested",
-            f"{_TUNED}: {adam.told([('Adam', 'SGD')])}; {adams_rows}",
+            f"{_TUNED}: {adam.text([('Adam', 'SGD')])}; {adams_rows}",
             [adam.condition(above, "Adam", "SGD")],
             trains_options("optimizer", ("adam", "sgd")),
         ),
         Claim(
             "SignSGD shows only a small improvement over SGD",
             f"above SGD, and less than {100 * _SMALL:g} point above it, by Welch's test in {_TUNED}",
-            f"{_TUNED}: {sign.told([('SignSGD', 'SGD')])}; {signs_rows}",
+            f"{_TUNED}: {sign.text([('SignSGD', 'SGD')])}; {signs_rows}",
             [sign.condition(above, "SignSGD", "SGD"), small],
             trains_options("optimizer", ("sign_sgd", "sgd")),
         ),
     ]
 
 
-def _schedules(found: Reproduction) -> list[Claim]:
-    accuracies, trains = _of_rows(found, _SCHEDULES, ACCURACY)
+def _schedules(reproduction: Reproduction) -> list[Claim]:
+    accuracies, trains = _of_rows(reproduction, _SCHEDULES, ACCURACY)
     tied = list(itertools.combinations(_SCHEDULES, 2))
-    jumps, trains_for_curves = _of_rows(found, _SCHEDULES, _LARGEST_JUMP)
-    means, _ = _of_rows(found, _SCHEDULES, _MEAN_JUMP)
+    jumps, trains_for_curves = _of_rows(reproduction, _SCHEDULES, _LARGEST_JUMP)
+    means, _ = _of_rows(reproduction, _SCHEDULES, _MEAN_JUMP)
     rougher = [("step", other) for other in ("plateau", "cosine")]
     return [
         Claim(
             "The performances of the schedules almost tied",
             f"each difference: {_WITHIN}",
-            accuracies.told(tied),
+            accuracies.text(tied),
             [accuracies.condition(alike, *pair) for pair in tied],
             trains,
         ),
@@ -168,7 +168,7 @@ def _schedules(found: Reproduction) -> list[Claim]:
             "the largest change of val/loss from one epoch to the next after the tenth: StepLR's above both, by "
             "Welch's test; beside it the mean change over all epochs, most of which is the first ones'; "
             "controlled decay names no number and is not tested",
-            f"{jumps.told(rougher)}; {_MEAN_JUMP.name}: {means.told()}",
+            f"{jumps.text(rougher)}; {_MEAN_JUMP.name}: {means.text()}",
             [jumps.condition(above, *pair) for pair in rougher],
             trains_for_curves,
         ),

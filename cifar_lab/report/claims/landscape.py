@@ -62,39 +62,41 @@ def _is_vgg_a(run: Record) -> bool:
 def landscape(measured: Sequence[Record]) -> Landscape:
     """Find the runs that decide, by their settings: on the most training images, of the most epochs, the most runs."""
     candidates = [run for run in measured if _is_vgg_a(run)]
-    found = sorted(groups(candidates), key=lambda group: (*group.length, len(group.runs)), reverse=True)
-    bands, band_group = _first(found, _bands)
-    smoothness, probed_group = _first(found, _smoothness)
+    of_settings = sorted(groups(candidates), key=lambda group: (*group.length, len(group.runs)), reverse=True)
+    bands, band_group = _first(of_settings, _bands)
+    smoothness, probed_group = _first(of_settings, _smoothness)
     return Landscape(bands or (), band_group, smoothness, probed_group)
 
 
-def claims(found: Landscape) -> list[Claim]:
+def claims(landscape: Landscape) -> list[Claim]:
     """Those that losses, probes and covariate shifts of the study decide, without their verdicts."""
     return [
-        _smoother(found),
-        *_lipschitz(found),
-        _predictive(found),
-        _covariate_shift(found.band_group, found.probed_group),
+        _smoother(landscape),
+        *_lipschitz(landscape),
+        _predictive(landscape),
+        _covariate_shift(landscape.band_group, landscape.probed_group),
     ]
 
 
-def _smoother(found: Landscape) -> Claim:
-    ratios = _ratios(found, "loss_range")
-    told = [f"loss variation {_told(ratios)}"] if ratios else []
-    for band in found.bands:
-        told.append(f"band of the training loss over steps 1 to {band.steps:,}: ratio {band.band_ratio().judged()}, in "
-                    f"ln(max/min) {band.band_ratio(in_log=True).judged()}")  # fmt: skip
+def _smoother(landscape: Landscape) -> Claim:
+    ratios = _ratios(landscape, "loss_range")
+    facts = [f"loss variation {_ratios_text(ratios)}"] if ratios else []
+    for band in landscape.bands:
+        ratio, in_log = band.band_ratio().judged(), band.band_ratio(in_log=True).judged()
+        facts.append(
+            f"band of the training loss over steps 1 to {band.steps:,}: ratio {ratio}, in ln(max/min) {in_log}"
+        )
     return Claim(
         "BatchNorm makes the loss landscape smoother, of lower variance",
         f"range of the loss along the gradient, without BatchNorm over with it: above 1, {_EVERY}; beside it the band "
         "of the training loss over learning rates",
-        _measured(told, found.probed_group),
+        _measured(facts, landscape.probed_group),
         _all_above(ratios),
         _PROBED,
     )
 
 
-def _lipschitz(found: Landscape) -> list[Claim]:
+def _lipschitz(landscape: Landscape) -> list[Claim]:
     """Of the loss (its gradient's norm) and of the gradient (beta), each at the point and over a step."""
     quantities = {
         ("loss", "at the point"): ("grad_norm", "||g||"),
@@ -104,15 +106,15 @@ def _lipschitz(found: Landscape) -> list[Claim]:
     }
     claims = []
     for (of, where), (quantity, words) in quantities.items():
-        ratios = _ratios(found, quantity)
-        told = [_told(ratios)] if ratios else []
-        if found.smoothness is not None and quantity == "beta":
-            told += _beyond_beta(found.smoothness)
+        ratios = _ratios(landscape, quantity)
+        facts = [_ratios_text(ratios)] if ratios else []
+        if landscape.smoothness is not None and quantity == "beta":
+            facts += _beyond_beta(landscape.smoothness)
         claims.append(
             Claim(
                 f"BatchNorm reduces the Lipschitz constant of the {of}, {where}",
                 f"{words} (arXiv:1805.11604), without BatchNorm over with it: above 1, {_EVERY}",
-                _measured(told, found.probed_group),
+                _measured(facts, landscape.probed_group),
                 _all_above(ratios),
                 _PROBED,
             )
@@ -120,68 +122,72 @@ def _lipschitz(found: Landscape) -> list[Claim]:
     return claims
 
 
-def _beyond_beta(found: SmoothnessComparison) -> Iterator[str]:
+def _beyond_beta(comparison: SmoothnessComparison) -> Iterator[str]:
     """At how many probes beta says nothing of the network, and what the gradient does by relative distance."""
-    means = {init: [100 * found.mean(bn, init, "share_at_ceiling") for bn in (True, False)] for init in found.inits}
+    means = {
+        init: [100 * comparison.mean(bn, init, "share_at_ceiling") for bn in (True, False)] for init in comparison.inits
+    }
     shares = [f"{INITS.get(init, init)} {one:.0f} and {other:.0f}" for init, (one, other) in means.items()]
     yield f"at the ceiling 1/eta_min of its grid with BatchNorm and without in {'; '.join(shares)} % of the probes"
-    for name in found.relative_quantities:
-        ratios = {init: found.ratio(init, name) for init in found.inits}
-        yield f"relative change of the gradient {name.removeprefix('change_at_')} ||w|| away {_told(ratios)}"
+    for name in comparison.relative_quantities:
+        ratios = {init: comparison.ratio(init, name) for init in comparison.inits}
+        yield f"relative change of the gradient {name.removeprefix('change_at_')} ||w|| away {_ratios_text(ratios)}"
 
 
-def _predictive(found: Landscape) -> Claim:
-    ratios, probed = _ratios(found, "gradient_range"), found.smoothness
+def _predictive(landscape: Landscape) -> Claim:
+    ratios, probed = _ratios(landscape, "gradient_range"), landscape.smoothness
     gains = {} if probed is None else {init: probed.cosine_gain(init) for init in probed.inits}
-    told = []
+    facts = []
     if probed is not None:
         cosines = "; ".join(
             f"{INITS.get(init, init)} {probed.mean(True, init, 'cosine'):.3g} against "
             f"{probed.mean(False, init, 'cosine'):.3g}, gain {gain.judged()}"
             for init, gain in gains.items()
         )
-        told = [f"gradient range {_told(ratios)}; cos(g, g') at eta = lr with BatchNorm against without: {cosines}"]
+        facts = [
+            f"gradient range {_ratios_text(ratios)}; cos(g, g') at eta = lr with BatchNorm against without: {cosines}"
+        ]
     return Claim(
         "BatchNorm improves gradient predictiveness",
         "range of ||g − g'|| along the gradient, without BatchNorm over with it: above 1; and cos(g, g') after a step "
         f"of the learning rate, which knows no lengths: larger with it; {_EVERY}",
-        _measured(told, found.probed_group),
+        _measured(facts, landscape.probed_group),
         [*_all_above(ratios), *_all_above(gains)],
         _PROBED,
     )
 
 
 def _covariate_shift(*of_groups: Group | None) -> Claim:
-    gains, told = {}, []
-    shown = list({id(group): group for group in of_groups if group is not None}.values())
-    for number, group in enumerate(shown):
+    gains, facts = {}, []
+    compared = list({id(group): group for group in of_groups if group is not None}.values())
+    for number, group in enumerate(compared):
         for init in group.inits:
-            if (found := cosine_gain(group, init)) is not None:
-                gain, with_bn, without = found
+            if (measured := cosine_gain(group, init)) is not None:
+                gain, with_bn, without = measured
                 gains[number, init] = gain
-                told.append(f"{INITS.get(init, init)} {with_bn:.3g} against {without:.3g}, gain {gain.judged()}")
+                facts.append(f"{INITS.get(init, init)} {with_bn:.3g} against {without:.3g}, gain {gain.judged()}")
     return Claim(
         "BatchNorm reduces internal covariate shift",
         "cos(G, G') of a layer's gradient before and after the layers below have taken their step (arXiv:1805.11604), "
         f"median over layers and epochs: larger with BatchNorm, {_EVERY}",
-        _measured(told, *shown),
+        _measured(facts, *compared),
         _all_above(gains),
         _SHIFTED,
     )
 
 
-def _ratios(found: Landscape, quantity: str) -> dict[str, Estimate]:
-    probed = found.smoothness
+def _ratios(landscape: Landscape, quantity: str) -> dict[str, Estimate]:
+    probed = landscape.smoothness
     return {} if probed is None else {init: probed.ratio(init, quantity) for init in probed.inits}
 
 
-def _told(ratios: Mapping[str, Estimate]) -> str:
+def _ratios_text(ratios: Mapping[str, Estimate]) -> str:
     return ", ".join(f"{INITS.get(init, init)} {estimate.judged()}" for init, estimate in ratios.items())
 
 
-def _measured(told: Sequence[str], *of_groups: Group | None) -> str:
+def _measured(facts: Sequence[str], *of_groups: Group | None) -> str:
     """The measurements, and the runs of each initialisation that were left out because they diverged."""
-    if not told:
+    if not facts:
         return NOT_MEASURED
     ended = [run for group in of_groups if group is not None for run in group.runs if run.record.has_ended]
     arms = Counter((run.init, run.bn) for run in ended)
@@ -190,7 +196,7 @@ def _measured(told: Sequence[str], *of_groups: Group | None) -> str:
         f"{INITS.get(init, init)} {NAMES[bn]} ({number} of {arms[init, bn]} diverged)"
         for (init, bn), number in diverged.items()
     ]
-    return "; ".join(told) + (f"; not compared: {', '.join(left_out)}" if left_out else "")
+    return "; ".join(facts) + (f"; not compared: {', '.join(left_out)}" if left_out else "")
 
 
 def _all_above(estimates: Mapping[Any, Estimate]) -> list[Condition | None]:
@@ -199,9 +205,9 @@ def _all_above(estimates: Mapping[Any, Estimate]) -> list[Condition | None]:
     return [UNKNOWN if effect is None else above(effect, SEEDS_FOR_INTERVALS) for effect in effects] or [None]
 
 
-def _first(found: Sequence[Group], compared: Callable[[Group], T]) -> tuple[T | None, Group | None]:
+def _first(of_settings: Sequence[Group], compared: Callable[[Group], T]) -> tuple[T | None, Group | None]:
     """The first group that can be compared."""
-    for group in found:
+    for group in of_settings:
         with suppress(ValueError):  # it lacks one of the networks
             return compared(group), group
     return None, None

@@ -37,37 +37,39 @@ _STABILITY = (
 _CHOSEN = "by Bonferroni over these three"
 
 
-def claims(found: Reproduction) -> list[Claim]:
+def claims(reproduction: Reproduction) -> list[Claim]:
     """Those of the report's loss table."""
-    return [*_of_two(found), *_of_four(found), _long_training(found.measured)]
+    return [*_of_two(reproduction), *_of_four(reproduction), _long_training(reproduction.measured)]
 
 
-def _of_two(found: Reproduction) -> list[Claim]:
-    changes, finals, speed = (_of_study(found, _TWO, quantity) for quantity in (_CHANGES, _FINAL, _SPEED))
+def _of_two(reproduction: Reproduction) -> list[Claim]:
+    changes, finals, speed = (_of_study(reproduction, _TWO, quantity) for quantity in (_CHANGES, _FINAL, _SPEED))
     wilder = _TWO[::-1]
     command = trains_options("loss", _options(_TWO))
     return [
         Claim(
             "Cross-entropy was more stable than focal loss",
             f"{_STABILITY}: lower by Welch's test",
-            _told(found, (changes, [wilder]), (finals, None)),
+            _sentence(reproduction, (changes, [wilder]), (finals, None)),
             [changes.condition(above, *wilder)],
             command,
         ),
         Claim(
             "Focal loss is fast but less stable",
             f"epochs to 80 %, fewer than cross-entropy's; and {_STABILITY}, higher; both by Welch's test",
-            _told(found, (speed, [_TWO]), (changes, [wilder]), (finals, None)),
+            _sentence(reproduction, (speed, [_TWO]), (changes, [wilder]), (finals, None)),
             [speed.condition(above, *_TWO), changes.condition(above, *wilder)],
             command,
         ),
     ]
 
 
-def _of_four(found: Reproduction) -> list[Claim]:
-    changes, finals, accuracies = (_of_study(found, _OPTIONS, quantity) for quantity in (_CHANGES, _FINAL, ACCURACY))
+def _of_four(reproduction: Reproduction) -> list[Claim]:
+    changes, finals, accuracies = (
+        _of_study(reproduction, _OPTIONS, quantity) for quantity in (_CHANGES, _FINAL, ACCURACY)
+    )
     name = "label smoothing"
-    of_two = _of_study(found, ("cross-entropy", name), ACCURACY)
+    of_two = _of_study(reproduction, ("cross-entropy", name), ACCURACY)
     better = name, "cross-entropy"
     calm, calmer, highest = changes.others(name), changes.others("MSE"), accuracies.others("MSE")[-1:]
     middle = [(name, other) for other in calm[:1]] + [(other, name) for other in calm[-1:]]
@@ -78,7 +80,7 @@ def _of_four(found: Reproduction) -> list[Claim]:
             "Label smoothing is of median stability and high performance",
             f"{_STABILITY}: above the lowest and below the highest of the other three; accuracy above cross-entropy's; "
             f"by Welch's test, {_CHOSEN}",
-            _told(found, (changes, middle), (finals, None), (of_two, [better])),
+            _sentence(reproduction, (changes, middle), (finals, None), (of_two, [better])),
             [*_chosen(changes, middle, 2), of_two.condition(above, *better)],
             command,
         ),
@@ -86,7 +88,9 @@ def _of_four(found: Reproduction) -> list[Claim]:
             "MSE is stable, of normal performance",
             f"{_STABILITY}: below the second of the other three; accuracy below the highest of them; by Welch's test, "
             f"{_CHOSEN}",
-            _told(found, (changes, low), (finals, None), (accuracies, [(other, "MSE") for other in highest])),
+            _sentence(
+                reproduction, (changes, low), (finals, None), (accuracies, [(other, "MSE") for other in highest])
+            ),
             [*_chosen(changes, low, 1), *_chosen(accuracies, [(other, "MSE") for other in highest], 1)],
             command,
         ),
@@ -116,7 +120,7 @@ def _long_training(runs: Sequence[Record]) -> Claim:
     return Claim(
         "Label smoothing and MSE show great potential after many epochs",
         "what 100 epochs gain over 50, seed by seed, in study=loss: more than cross-entropy's by Welch's test",
-        gains.told(more),
+        gains.text(more),
         [gains.condition(above, *pair) for pair in more],
         "; ".join(trains_options("loss", _options(names), *typed) for typed in ((), ("epochs=100",))),
     )
@@ -126,20 +130,22 @@ def _options(names: Iterable[str]) -> list[str]:
     return [_OPTIONS[name] for name in names]
 
 
-def _of_study(found: Reproduction, names: Iterable[str], quantity: Quantity) -> Numbers:
-    return numbers_of(study_of(found, "loss", {name: _OPTIONS[name] for name in names}), quantity)
+def _of_study(reproduction: Reproduction, names: Iterable[str], quantity: Quantity) -> Numbers:
+    return numbers_of(study_of(reproduction, "loss", {name: _OPTIONS[name] for name in names}), quantity)
 
 
-def _told(found: Reproduction, *shown: tuple[Numbers, Sequence[tuple[str, str]] | None]) -> str:
+def _sentence(reproduction: Reproduction, *compared: tuple[Numbers, Sequence[tuple[str, str]] | None]) -> str:
     """Numbers of the study, losses that are less stable because they diverged, and numbers of the report's rows."""
-    of_study = [(numbers.quantity.name, numbers.told(pairs)) for numbers, pairs in shown]
-    rows = [rows_of(found, {name: f"loss_{_OPTIONS[name]}" for name in numbers.values}) for numbers, _ in shown]
-    of_rows = [
-        (numbers.quantity.name, numbers_of(runs, numbers.quantity).told())
-        for (numbers, _), runs in zip(shown, rows, strict=True)
+    of_study = [(numbers.quantity.name, numbers.text(pairs)) for numbers, pairs in compared]
+    rows = [
+        rows_of(reproduction, {name: f"loss_{_OPTIONS[name]}" for name in numbers.values}) for numbers, _ in compared
     ]
-    diverged = shown[0][0].diverged
-    if 0 < len(diverged) < len(shown[0][0].values):
+    of_rows = [
+        (numbers.quantity.name, numbers_of(runs, numbers.quantity).text())
+        for (numbers, _), runs in zip(compared, rows, strict=True)
+    ]
+    diverged = compared[0][0].diverged
+    if 0 < len(diverged) < len(compared[0][0].values):
         of_study.append(("the less stable for having diverged", ", ".join(diverged)))
     return f"study=loss, {_listed(of_study)}; the report's rows, which vary more than the loss, {_listed(of_rows)}"
 

@@ -28,7 +28,7 @@ class Quantity:
     digits: int = 2  # behind the point; whole epochs of one run have none
     change: bool = False  # whether it is a difference, whose mean is printed with its sign
 
-    def told(self, values: np.ndarray) -> str:
+    def text(self, values: np.ndarray) -> str:
         """`89.31 ± 0.20 % (5)` for numbers `(n,)`, n at least 1, in which NaN was never reached."""
         reached = values[~np.isnan(values)]
         never = len(values) - len(reached)
@@ -97,13 +97,13 @@ class Numbers:
         means = {other: float(values.mean()) for other, values in self.values.items() if other != name and len(values)}
         return sorted(means, key=lambda other: means[other])
 
-    def told(self, pairs: Sequence[tuple[str, str]] | None = None) -> str:
+    def text(self, pairs: Sequence[tuple[str, str]] | None = None) -> str:
         """`ReLU 89.31 ± 0.20 % (5), ELU 87.45 % (1), protocol=report`, and the rows that have diverged.
 
         With `pairs`, their differences follow where there are enough seeds for a test, and all rows that are not
         compared.
         """
-        parts = [f"{name} {self.quantity.told(values)}" for name, values in self.values.items() if len(values)]
+        parts = [f"{name} {self.quantity.text(values)}" for name, values in self.values.items() if len(values)]
         told = f"{', '.join(parts)}, protocol={self.protocol}" if parts else NO_RUN
         for pair in pairs or ():
             effect = self.difference(*pair)

@@ -83,7 +83,7 @@ def batch_norm(found: Landscape) -> dict[str, Any]:
     if group is not None:
         sentences += [
             f"Widest range of learning rates that trains, {NAMES[bn]}, {INITS.get(init, init)}: "
-            f"{rate_range(group, bn=bn, init=init).told()}."
+            f"{rate_range(group, bn=bn, init=init).text()}."
             for init in group.inits
             for bn in (True, False)
         ]

@@ -32,8 +32,8 @@ def test_the_widest_range_of_rates_that_trains(
         leave(tmp_path / str(lr), bn=True, lr=lr, accuracy=accuracy)
     found = rate_range(the(tmp_path), bn=True, init="xavier")
     assert (found.low, found.high) == (low, high)
-    holds(found.told(), decades, "0.0001, 0.0003, 0.001, 0.003", *([] if low is None else [f"{low:g} to {high:g}"]))
-    assert found.told()[0].isdigit() == (low == 3e-4)  # a number alone where the ends are known
+    holds(found.text(), decades, "0.0001, 0.0003, 0.001, 0.003", *([] if low is None else [f"{low:g} to {high:g}"]))
+    assert found.text()[0].isdigit() == (low == 3e-4)  # a number alone where the ends are known
 
 
 def test_a_rate_trains_if_it_does_in_every_seed_that_has_ended(tmp_path: Path) -> None:
