@@ -29,7 +29,7 @@ def test_a_figure_is_drawn_again_only_if_its_values_or_its_code_changed(
 ) -> None:
     def written(picture: Picture) -> bytes:
         picture.reuse(tmp_path)
-        (tmp_path / "confusion.svg").write_bytes(picture.data)
+        picture.write(tmp_path)
         return picture.data
 
     first = written(_picture([[1, 2], [3, 4]]))
@@ -47,5 +47,5 @@ def test_a_figure_that_reads_files_is_always_drawn(drawn: list[str], tmp_path: P
     for _ in range(2):
         picture = Picture("curve", "words", partial(confusion_matrices, {"row": value}, CLASSES))
         picture.reuse(tmp_path)
-        (tmp_path / "curve.svg").write_bytes(picture.data)
+        picture.write(tmp_path)
     assert len(drawn) == 2

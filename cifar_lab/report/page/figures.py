@@ -56,8 +56,11 @@ class Picture:
     @cached_property
     def data(self) -> bytes:
         """SVG; an empty one where drawing fails."""
-        drawn = painted(self.draw, self.name, format="svg", metadata={"Date": None})
-        return drawn + self._mark if drawn else _EMPTY
+        return painted(self.draw, self.name, format="svg", metadata={"Date": None}) or _EMPTY
+
+    def write(self, folder: Path) -> None:
+        """Write the picture, marked by what it is drawn from."""
+        (folder / f"{self.name}.svg").write_bytes(self.data + (self._mark if self.data != _EMPTY else b""))
 
     @cached_property
     def _mark(self) -> bytes:
@@ -74,7 +77,7 @@ class Picture:
         with suppress(OSError):
             kept = (folder / f"{self.name}.svg").read_bytes()
             if self._mark and kept.endswith(self._mark):
-                vars(self)["data"] = kept
+                vars(self)["data"] = kept.removesuffix(self._mark)
 
     @property
     def uri(self) -> str:

@@ -55,7 +55,7 @@ def write(
     for old in (folder / "figures").glob("*.svg"):
         old.unlink()
     for picture in shown(every, "drawing the report's figures"):
-        (folder / "figures" / f"{picture.name}.svg").write_bytes(picture.data)
+        picture.write(folder / "figures")
     if kept_figures is not None:
         kept_figures.mkdir(parents=True, exist_ok=True)
         for picture in whole:
