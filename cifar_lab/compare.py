@@ -93,7 +93,7 @@ def _predictions(run: Run, record: Record, said: Said) -> tuple[np.ndarray, np.n
             return kept
     except (FileNotFoundError, UnreadableError, KeyError, IndexError):
         pass
-    from cifar_lab.terminal.printing import shown
+    from cifar_lab.terminal.progress import shown
     from cifar_lab.trained import answer
 
     trained = load_noting(run.folder, said)

@@ -15,13 +15,12 @@ from cifar_lab.data.photos import Resize, find_images, read_images
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
-from cifar_lab.terminal.printing import Complaints, print_table, printable, shown
+from cifar_lab.terminal.printing import Complaints, print_table, printable
+from cifar_lab.terminal.progress import shown
 from cifar_lab.trained.arguments import Network, Said, check_there, load_noting, says_of_network
 
 if TYPE_CHECKING:
     from cifar_lab.trained import Trained
-
-_MANY = 1_000  # images, from which on there is a progress bar
 
 
 # An image's file, and its most probable classes with their probabilities, from 0 to 1.
@@ -50,8 +49,8 @@ def predict(
     complaints = Complaints()
     paths = find_images(images, complaints)
     trained = load_noting(network, said)
-    shows = sys.stderr.isatty() and not (sys.stdout.isatty() and (as_json or as_csv)) and len(paths) >= _MANY
-    read = read_images(shown(paths, "images") if shows else paths, resize, complaints)
+    prints_at_once = (as_json or as_csv) and sys.stdout.isatty()  # which shows how far it is
+    read = read_images(paths if prints_at_once else shown(paths, "images"), resize, complaints)
     write = _write_json if as_json else _write_csv if as_csv else _write_table
     write(_predictions(trained, read, batch_size, top))
     return exit_codes.FAILED if complaints.count else 0

@@ -17,7 +17,7 @@ from cifar_lab import train
 from cifar_lab.config import checked
 from cifar_lab.config.checks import did_you_mean
 from cifar_lab.config.composition import composed
-from cifar_lab.engines.handover import RunFailedError, clock
+from cifar_lab.engines.handover import RunFailedError
 from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interrupted
@@ -27,6 +27,7 @@ from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.runs.sizes import train_size
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.process import UNWRITABLE
+from cifar_lab.terminal.progress import clock, shown
 
 if TYPE_CHECKING:
     from cifar_lab.train.cost import Speed
@@ -103,7 +104,7 @@ def measured(configs: Sequence[Mapping[str, Any]]) -> dict[str, "Speed"]:
     from cifar_lab.train.cost import measure
 
     print(f"measuring {len(networks)} networks on this machine", flush=True)
-    return {name: measure(config) for name, config in networks.items()}
+    return {name: measure(networks[name]) for name in shown(list(networks), "measuring networks")}
 
 
 def network_of(config: Mapping[str, Any]) -> str:
@@ -170,7 +171,7 @@ def reproduce(
     _show([one for one in planned if one.is_finished], due, speeds)
     if dry_run:
         return 0
-    left = _run(due)
+    left = _run(due, [one.seconds(speeds[network_of(one.config)]) for one in due])
     print(
         f"{len(planned) - len(left)} of {len(planned)} runs are finished; "
         f"python -m cifar_lab.report {OUTPUTS} sets them beside what was published"
@@ -207,12 +208,15 @@ def _show(finished: Sequence[Planned], due: Sequence[Planned], speeds: Mapping[s
     print(f"{len(due)} of {len(lines)} runs to do, {takes}", flush=True)
 
 
-def _run(due: Sequence[Planned]) -> list[Planned]:
-    """Train the runs that are due, and retry those of another process at the end; those that have not finished."""
+def _run(due: Sequence[Planned], seconds: Sequence[float]) -> list[Planned]:
+    """Train the runs that are due, and retry those of another process at the end; those that have not finished.
+
+    `seconds` are what each is expected to take.
+    """
     later, failed = list[Planned](), list[Planned]()
     for number, one in enumerate(due, 1):
         command = shlex.join(["python", "-m", "cifar_lab.train", *one.command])
-        print(f"\nrun {number} of {len(due)}: {command}", flush=True)
+        print(f"\nrun {number} of {len(due)}, about {clock(sum(seconds[number - 1 :]))} left: {command}", flush=True)
         error = _trained(one)
         if error is not None:
             (later if error.exit_code == exit_codes.USAGE else failed).append(one)

@@ -2,9 +2,10 @@
 
 import json
 import os
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,25 +16,60 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, find_runs, find_sweeps, read_state
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import print_table
+from cifar_lab.terminal.progress import shown
 
 _COLOURS = {"finished": "green", "running": "cyan", "interrupted": "yellow", "missing": "yellow", "pruned": "blue"}
+_WATCH_SECONDS = 5.0
+_CLEAR = "\x1b[H\x1b[2J"  # the terminal
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (0, "s"))
 
 
 def status(
     paths: Annotated[list[Path], typer.Argument(help="Folders, searched for runs and sweeps.")] = [Path("outputs")],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it anew until nothing runs; to a file, a line for each change.")
+    ] = False,
 ) -> None:
     """List runs and sweeps: state, epoch of epochs, accuracy, time since the last sign of life, folder."""
     for path in paths:
         if not path.is_dir():
             raise UsageError(f"{path} is no folder")
-    runs = [describe_run(run) for path in paths for run in find_runs(path)]
-    sweeps = describe_sweeps(paths)
+    if watch:
+        if as_json:
+            raise UsageError("--watch --json: a program asks again by itself; leave one of them out")
+        _watch(paths)
+        return
+    runs, sweeps = _look(paths)
     if as_json:
         print(json.dumps({"runs": runs, "sweeps": sweeps}, indent=2))
     else:
         _show(runs, sweeps)
+
+
+def _look(paths: Sequence[Path]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    found = [run for path in paths for run in find_runs(path)]
+    return [describe_run(run) for run in shown(found, "reading runs")], describe_sweeps(paths)
+
+
+def _watch(paths: Sequence[Path]) -> None:
+    """Show runs and sweeps every few seconds until nothing runs; elsewhere than on a terminal, what has changed."""
+    is_terminal, before = sys.stdout.isatty(), dict[str, str]()
+    while True:
+        runs, sweeps = _look(paths)
+        if is_terminal:
+            print(_CLEAR, end="")
+            _show(runs, sweeps)
+        else:
+            lines = {run["folder"]: "  ".join(filter(None, _cells(run, of_age=False).values())) for run in runs}
+            lines |= {f"sweep {sweep['folder']}": _of_sweep(sweep) for sweep in sweeps}
+            for key, line in lines.items():
+                if line != before.get(key):
+                    print(line, flush=True)
+            before = lines
+        if not any(run["state"] == "running" for run in runs):
+            return
+        time.sleep(_WATCH_SECONDS)
 
 
 def describe_run(run: Run) -> dict[str, Any]:
@@ -71,23 +107,28 @@ def describe_sweeps(paths: Iterable[Path]) -> list[dict[str, Any]]:
 
 
 def _show(runs: list[dict[str, Any]], sweeps: list[dict[str, Any]]) -> None:
-    rows = [
-        {
-            "state": run["state"],
-            "epoch": "" if run["epoch"] is None else f"{run['epoch']}/{run['epochs']}",
-            "accuracy": "" if run["accuracy"] is None else f"{run['measured_on']} {run['accuracy']:.2%}",
-            "age": _age(run["age"]),
-            "folder": Path(run["folder"]).as_posix(),
-        }
-        for run in runs
-    ]
+    rows = list(map(_cells, runs))
     if rows:
         print_table(rows, ("state", "folder"), lambda state: _COLOURS.get(state, "red"))
     for sweep in sweeps:
-        told = ", ".join(f"{count} {state}" for state, count in sweep["states"].items())
-        print(f"sweep {sweep['folder']}: {sweep['jobs']} jobs, {told}")
+        print(_of_sweep(sweep))
     if not rows and not sweeps:
         print("no runs")
+
+
+def _cells(run: dict[str, Any], *, of_age: bool = True) -> dict[str, str]:
+    return {
+        "state": run["state"],
+        "epoch": "" if run["epoch"] is None else f"{run['epoch']}/{run['epochs']}",
+        "accuracy": "" if run["accuracy"] is None else f"{run['measured_on']} {run['accuracy']:.2%}",
+        "age": _age(run["age"]) if of_age else "",
+        "folder": Path(run["folder"]).as_posix(),
+    }
+
+
+def _of_sweep(sweep: dict[str, Any]) -> str:
+    states = ", ".join(f"{count} {state}" for state, count in sweep["states"].items())
+    return f"sweep {sweep['folder']}: {sweep['jobs']} jobs, {states}"
 
 
 def _age(seconds: float | None) -> str:

@@ -100,8 +100,6 @@ def test_names_that_no_terminal_takes_are_printed_all_the_same(run: Path, called
 def test_a_bar_on_the_terminal_stays_out_of_what_is_printed(
     run: Path, called: Called, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert called(predict.main, run, "images", "--json")[2] == ""
-    monkeypatch.setattr(predict, "_MANY", 20)
     assert called(predict.main, run, "images", "--json")[2] == ""  # no terminal
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     Path("images/07.png").write_bytes(b"")

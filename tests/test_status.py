@@ -7,7 +7,7 @@ import pytest
 
 from cifar_lab import status
 from cifar_lab.runs import Run, Sweep, locked
-from tests.conftest import Called, holds, refusal
+from tests.conftest import Called, holds, on_a_terminal, refusal
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 DIVERGED = "train/loss is nan"
@@ -76,3 +76,31 @@ def test_no_runs_and_no_folder_are_said(called: Called, tmp_path: Path) -> None:
 )
 def test_an_age_is_told_in_one_unit(seconds: float | None, text: str) -> None:
     assert status._age(seconds) == text
+
+
+def test_watching_into_a_file_tells_each_change_until_nothing_runs(
+    called: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def later(_: float) -> None:
+        run = Run(tmp_path / "outputs" / "seed" / "seed=1")
+        run.append_metrics({"epoch": 2, "val/acc": 0.5})
+        run.set_state("running", epoch=2) if run.status()["epoch"] == 1 else run.finish({"test/acc": 0.625})
+
+    monkeypatch.setattr(status.time, "sleep", later)
+    with _sweep(tmp_path / "outputs" / "seed"):
+        code, out, err = called(status.main, "--watch")
+    *_, first, finished, sweep = out.splitlines()
+    assert (code, err, len(out.splitlines())) == (0, "", 7)  # three runs and a sweep, then what has changed
+    assert first.split()[:4] == ["running", "2/3", "val", "50.00%"]
+    assert finished.split()[:4] == ["finished", "2/3", "test", "62.50%"]
+    holds(sweep, "2 finished", "1 diverged", "1 missing")
+    assert "running" not in sweep
+
+
+def test_watching_on_a_terminal_draws_anew(called: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status.time, "sleep", lambda _: Run(tmp_path / "outputs/seed/seed=1").finish({"test/acc": 0.5}))
+    on_a_terminal(monkeypatch)
+    with _sweep(tmp_path / "outputs" / "seed"):
+        out = called(status.main, "--watch")[1]
+    assert out.count(status._CLEAR) == out.count("accuracy") == 2
+    refusal(called(status.main, "--watch", "--json"), "--json")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cifar_lab.engines.handover import clock
+from cifar_lab.terminal.progress import clock
 
 MOST_STEPS = 200
 _SLOW = 1.0  # seconds a step, from which on a prepared batch or a cold cache is below a percent of it

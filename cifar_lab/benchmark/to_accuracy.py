@@ -19,13 +19,13 @@ from cifar_lab.config.command_line import parsed
 from cifar_lab.config.composition import composed
 from cifar_lab.config.options import options
 from cifar_lab.config.preflight import plan_of
-from cifar_lab.engines.handover import clock
 from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Archive, replacing
 from cifar_lab.runs.sizes import train_size
 from cifar_lab.table.curves import epochs_to
 from cifar_lab.terminal.printing import print_table
+from cifar_lab.terminal.progress import clock
 from cifar_lab.train.cost import Speed, measure
 
 # Test accuracy in percent that a recipe is made for, if its file sets no `published`.

@@ -11,11 +11,13 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 from filelock import FileLock, Timeout
-from rich.progress import wrap_file
 
 from cifar_lab.data.archives import Archive, Dataset
 from cifar_lab.data.files import DataError, matches
-from cifar_lab.terminal.printing import bar_console, note
+from cifar_lab.terminal.printing import note
+from cifar_lab.terminal.progress import progress
+
+_BLOCK = 1 << 18  # bytes
 
 
 def fetch(dataset: Dataset, root: Path, sources: Sequence[str] | None = None, *, timeout: float = 30.0) -> None:
@@ -95,8 +97,10 @@ def _download(sources: Sequence[str], packed: Path, archive: Archive, timeout: f
             request = Request(source, headers={"User-Agent": "cifar_lab"})
             with urlopen(request, timeout=timeout) as response, packed.open("wb") as file:
                 size = archive.size or int(response.headers.get("Content-Length") or 0)
-                with wrap_file(response, size, description="", console=bar_console(stderr=True)) as content:
-                    shutil.copyfileobj(content, file)
+                with progress(archive.name, size) as show:
+                    while block := response.read(_BLOCK):
+                        file.write(block)
+                        show("", file.tell())
             is_same, found = matches(packed, archive.checksum)
             if is_same:
                 return

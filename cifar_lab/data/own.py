@@ -49,7 +49,7 @@ def digest(path: str | None) -> str | None:
         before, known = kept.read_text(encoding="utf-8").split()
         if before == stamp:
             return known
-    from cifar_lab.terminal.printing import shown
+    from cifar_lab.terminal.progress import shown
 
     found = hashlib.sha256()
     for name, file in shown(list(zip(names, paths, strict=True)), f"digest of {place.name}"):
@@ -129,7 +129,7 @@ def _read_folder(root: Path, names: list[str], resize: "Resize") -> Splits:
     import numpy as np
 
     from cifar_lab.data.photos import ImageFileError, read_image
-    from cifar_lab.terminal.printing import shown
+    from cifar_lab.terminal.progress import shown
 
     def image(path: Path) -> "np.ndarray":
         try:
@@ -204,7 +204,7 @@ def _in_colour(images: "np.ndarray", resize: "Resize", what: str) -> "np.ndarray
     from PIL import Image
 
     from cifar_lab.data.photos import SIDE, resized
-    from cifar_lab.terminal.printing import shown
+    from cifar_lab.terminal.progress import shown
 
     shape = images.shape
     if images.ndim == 3:

@@ -16,6 +16,7 @@ from hydra._internal.utils import _run_hydra
 from cifar_lab.config import Plan, completion, schema
 from cifar_lab.config.command_line import CommandLine, composing, in_one_line
 from cifar_lab.config.launchers import JOBLIB, RAY, SLURM, Launcher
+from cifar_lab.engines.efforts import Effort
 from cifar_lab.engines.handover import RunFailedError, Task, end, writing
 from cifar_lab.engines.in_turn import Jobs
 from cifar_lab.engines.ray_jobs import RayJobs
@@ -56,8 +57,13 @@ def run_application(application: Callable[[], object]) -> NoReturn:
     sys.exit(0)
 
 
-def run_jobs(task: Task, plan: Plan) -> list[Path]:
+def run_jobs(task: Task, plan: Plan, effort: Effort | None = None) -> list[Path]:
     """Hand what a checked command line composes to `task`, once or for each job of a sweep; the runs' folders.
+
+    Args:
+        task: Trains a job.
+        plan: The jobs.
+        effort: How long one composition takes relative to others, for forecasts; None takes all for equal.
 
     Raises:
         ValueError: It cannot be run, in one line.
@@ -65,7 +71,7 @@ def run_jobs(task: Task, plan: Plan) -> list[Path]:
         KeyboardInterrupt: A run was interrupted.
     """
     with writing(key="hydra.run.dir" if plan.sweep_folder is None else "hydra.sweep.dir"):
-        jobs = _ENGINES.get(plan.launcher, Jobs)(task, plan)
+        jobs = _ENGINES.get(plan.launcher, Jobs)(task, plan, effort)
         jobs.record()
         with composing(), _process_as_before():
             jobs.run_all()

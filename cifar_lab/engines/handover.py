@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import threading
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,34 +66,32 @@ class Turn:
     number: int  # of the job, from 1
     total: int  # jobs of the sweep
     later: int  # jobs after it that have not finished yet
-    each: float | None = None  # seconds that a job trained before has taken on average; None if none was
+    each: float | None = None  # seconds that jobs trained before have taken for an effort of 1; None if none was
     beside: int = 1  # how many jobs run at a time
+    effort: float = 1.0  # how long it takes, relative to the sweep's first job
+    later_effort: float = 1.0  # the mean of those of `later`
 
     @classmethod
-    def of(cls, number: int, unfinished: Sequence[int], each: float | None = None, beside: int = 1) -> "Turn":
-        """The turn of a job, from 0, of a sweep whose unfinished jobs are 1 in `unfinished`, and the others 0."""
-        return cls(number + 1, len(unfinished), sum(unfinished[number + 1 :]), each, beside)
+    def of(cls, number: int, unfinished: Sequence[float], each: float | None = None, beside: int = 1) -> "Turn":
+        """The turn of a job, from 0, of a sweep, with the effort of each unfinished job and 0 for the others."""
+        later = [effort for effort in unfinished[number + 1 :] if effort]
+        mean = sum(later) / len(later) if later else 1.0
+        return cls(number + 1, len(unfinished), len(later), each, beside, unfinished[number] or 1.0, mean)
 
     def __str__(self) -> str:
         return f"job {self.number} of {self.total}"
 
     def seconds_left(self, own: float | None = None, own_left: float | None = None) -> float | None:
-        """Seconds that this job and those after it will take, if they take as long as those before it on average.
+        """Seconds that this job and those after it will take, if an effort takes as long as before it on average.
 
         `own` is what this job will take in all, which stands for the others where it is the first, and `own_left` what
         is left of it, None for all. None if nothing is known yet.
         """
-        each = own if self.each is None else self.each
+        each = self.each if self.each is not None else None if own is None else own / self.effort
         if each is None:
             return None
-        return (each if own_left is None else own_left) + each * -(-self.later // self.beside)
-
-
-def clock(seconds: float) -> str:
-    """`1:02:03`, or `2:03` below an hour."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+        later = each * self.later_effort * -(-self.later // self.beside)
+        return (each * self.effort if own_left is None else own_left) + later
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ class Handed:
     task: Task
     common: frozenset[str]  # the keys that all jobs of the sweep share
     numbers: Sequence[int]  # the jobs that are launched, from 0, in the launcher's order
-    unfinished: bytes  # 1 for each job of the sweep that has not finished, else 0
+    unfinished: "array[float]"  # the effort of each job of the sweep that has not finished, else 0
     beside: int  # how many jobs run at a time
     former: tuple[Path, ...] = ()  # as a job's
 

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from cifar_lab.config import Plan
 from cifar_lab.config.command_line import PlannedJob
 from cifar_lab.config.naming import plain
+from cifar_lab.engines.efforts import Effort, efforts_of
 from cifar_lab.engines.handover import Handed, RunFailedError, Task, Turn, job_of
 from cifar_lab.engines.known import in_its_folder, run_of
 from cifar_lab.machine import exit_codes
@@ -29,7 +31,7 @@ class Jobs:
 
     looks_again = True  # whether the jobs of `left` are tried again at the end
 
-    def __init__(self, task: Task, plan: Plan) -> None:
+    def __init__(self, task: Task, plan: Plan, effort: Effort | None = None) -> None:
         self.task = task
         self.plan = plan
         self.sweep = None if plan.sweep_folder is None else Sweep(plan.sweep_folder)
@@ -37,9 +39,12 @@ class Jobs:
         # Where the plan of an earlier command says that runs are, other than in the sweep's own folder.
         self.before = {} if self.sweep is None else _elsewhere(self.sweep)
         settled = {key for key, run in self.known.items() if self.is_settled(run)}
-        self.unfinished = [job_key(job.words) not in settled for job in plan.jobs]
+        due = [job_key(job.words) not in settled for job in plan.jobs]
+        efforts = efforts_of(plan, effort) if effort is not None and sum(due) > 1 else [1.0] * len(due)
+        self.unfinished = [is_due * each for is_due, each in zip(due, efforts, strict=True)]
         self.beside = plan.beside
-        self.seconds: list[float] = []
+        self.seconds: list[float] = []  # of the jobs that were trained
+        self.efforts: list[float] = []  # theirs
         self.folders: dict[int, Path] = {}  # of the runs, in the order of the jobs
         self.is_recorded = True  # whether `sweep.json` names each that is not where its command line says
         self.left: list[int] = []  # the jobs that another process was training when their turn came
@@ -90,7 +95,7 @@ class Jobs:
             config = self.plan.composed(self.plan.jobs[number])
             with read_write(config.hydra), open_dict(config.hydra):
                 config.hydra.job.num = number
-            each = sum(self.seconds) / len(self.seconds) if self.seconds else None
+            each = sum(self.seconds) / sum(self.efforts) if self.efforts else None
             turn = None if self.sweep is None else Turn.of(number, self.unfinished, each, self.beside)
             returned = run_job(
                 task_function=lambda _, config=config, turn=turn: self._train(config, turn),  # type: ignore[misc]
@@ -114,6 +119,7 @@ class Jobs:
         try:
             if self.task(job):
                 self.seconds.append(time.perf_counter() - started)
+                self.efforts.append(1.0 if turn is None else turn.effort)
         except LockedError as owner:
             if turn is None:
                 line = f"{job.folder} is being trained by {owner}; set hydra.run.dir= to another"
@@ -134,7 +140,7 @@ class Jobs:
     def handed(self, numbers: Sequence[int]) -> Handed:
         """The task as another process gets it."""
         assert self.plan.common is not None
-        return Handed(self.task, self.plan.common, numbers, bytes(self.unfinished), self.beside, self.plan.former)
+        return Handed(self.task, self.plan.common, numbers, array("f", self.unfinished), self.beside, self.plan.former)
 
     def words(self, numbers: Sequence[int]) -> list[list[str]]:
         """The command lines that a launcher composes, besides Hydra's settings."""

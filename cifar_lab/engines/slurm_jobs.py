@@ -2,6 +2,7 @@
 
 import os
 import sys
+from array import array
 from collections.abc import Callable, Sequence
 from signal import Signals
 from types import FrameType
@@ -47,7 +48,7 @@ class SlurmJobs(Jobs):
         """The task as a job of Slurm gets it, which is one of those that are queued."""
         assert self.plan.common is not None
         return _HandedToSlurm(
-            self.task, self.plan.common, range(len(numbers)), bytes(len(numbers)), 1, self.plan.former
+            self.task, self.plan.common, range(len(numbers)), array("f", [0]) * len(numbers), 1, self.plan.former
         )
 
     def due(self, numbers: Sequence[int]) -> list[int]:

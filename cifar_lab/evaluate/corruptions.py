@@ -38,7 +38,7 @@ def measure(trained: "Trained", folder: Path, tta: str | None = None) -> list[di
     """
     from cifar_lab.data.images import LabelledImages
     from cifar_lab.data.loader import BatchLoader
-    from cifar_lab.terminal.printing import shown
+    from cifar_lab.terminal.progress import shown
     from cifar_lab.trained import answer
 
     paths, rows = files(folder), list[dict[str, Any]]()

@@ -20,7 +20,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import replacing
 from cifar_lab.runs.files import write_arrays, write_figure, write_table
 from cifar_lab.runs.labels import NO_PROBABILITIES, data_words
-from cifar_lab.terminal.printing import shown
+from cifar_lab.terminal.progress import shown
 from cifar_lab.trained import Answers, Trained, answer, confident_mistakes
 
 _MISTAKES = 24

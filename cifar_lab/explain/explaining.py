@@ -14,7 +14,7 @@ from cifar_lab.explain import figures
 from cifar_lab.explain.activations import LayerActivations, measure, totals
 from cifar_lab.explain.gradcam import first_filters, grad_cam, map_layer
 from cifar_lab.runs.files import write_figure, write_table
-from cifar_lab.terminal.printing import shown
+from cifar_lab.terminal.progress import shown
 from cifar_lab.trained import Trained, answer, confident_mistakes
 
 _BATCH_SIZE = 100  # small, because hooks double what is in memory
@@ -134,7 +134,7 @@ def measured(
     chosen = loader.order(0)[:count]
 
     def batches() -> Iterator[Tensor]:
-        for part in chosen.split(_BATCH_SIZE):
+        for part in shown(chosen.split(_BATCH_SIZE), f"{trained.label}: activations"):
             yield _placed(trained, loader.data.images[part])
 
     layers = measure(

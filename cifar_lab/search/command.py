@@ -24,6 +24,7 @@ from cifar_lab.search.trials import Strategy, Trial, TrialRecord, Trials, best_o
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.output import check_writable
 from cifar_lab.terminal.process import UNWRITABLE
+from cifar_lab.terminal.progress import clock
 
 _LOOK_AGAIN_SECONDS = 1.0
 
@@ -61,7 +62,8 @@ def search(
     try:
         with interruption.listening():
             found.retry_failed()
-            while _train_next(found, asked, trials, interruption):
+            seconds: list[float] = []  # that the trials of this process have taken
+            while _train_next(found, asked, trials, interruption, seconds):
                 pass
     except Interrupted as error:
         with suppress(OSError):
@@ -84,15 +86,19 @@ def _opened(asked: Search, strategy: Strategy) -> tuple[Search, Trials]:
     return asked, trials(asked)
 
 
-def _train_next(trials: Trials, asked: Search, total: int, interruption: Interruption) -> bool:
+def _train_next(trials: Trials, asked: Search, total: int, interruption: Interruption, seconds: list[float]) -> bool:
     """Train the next trial; return whether there was one. Raises `Interrupted` at a signal, which frees the trial."""
     interruption.check()
     with trials.next(total) as trial:
         if trial is None:
             return False
-        print(f"\ntrial {trial.number} (of {total} in all): {' '.join(trial.words)}", flush=True)
+        mean = sum(seconds) / len(seconds) if seconds else 0.0
+        left = f", about {clock(mean * (total - trial.number))} left" * (mean > 0 and trial.number < total)
+        print(f"\ntrial {trial.number} (of {total} in all{left}): {' '.join(trial.words)}", flush=True)
         gc.collect()  # a network and its trainer refer to each other, and this trial may need the memory of the last
+        started = time.perf_counter()
         _train(trial, asked, interruption)
+        seconds.append(time.perf_counter() - started)
     return True
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from cifar_lab.runs import Archive, Record, Run, from_yaml, job_key, read_run
 from cifar_lab.runs.fingerprints import LIMITS
+from cifar_lab.terminal.progress import shown
 
 
 def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[tuple[Sequence[str], Run | None]]]]) -> list[Record]:
@@ -24,7 +25,8 @@ def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[tuple[Sequence[str], 
     for runs, jobs in sweeps:
         places = {os.path.abspath(run.folder): run for run in runs}
         places |= {os.path.abspath(run.folder): run for _, run in jobs if run is not None}
-        read_sweeps.append(({place: read_run(run) for place, run in places.items()}, jobs))
+        records = {place: read_run(run) for place, run in shown(list(places.items()), "reading runs")}
+        read_sweeps.append((records, jobs))
     present = {record.job for records, _ in read_sweeps for record in records.values()}
     found: list[Record] = []
     for records, jobs in read_sweeps:

@@ -1,15 +1,14 @@
-"""Tables, progress and notes on a terminal."""
+"""Tables and notes on a terminal."""
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
 _GAP = "  "
-Item = TypeVar("Item")
 
 
 def print_table(
@@ -51,19 +50,6 @@ def bar_console(*, stderr: bool = False) -> Console:
     """A console for a progress bar, which FORCE_COLOR does not make of a file or a pipe."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, soft_wrap=True, highlight=False, force_terminal=None if stream.isatty() else False)
-
-
-def shown(items: Iterable[Item], what: str) -> Iterator[Item]:
-    """The same items, whose number is known, with a progress bar labelled `what` if standard error is a terminal."""
-    console = bar_console(stderr=True)
-    if not console.is_terminal:
-        yield from items
-        return
-    from rich.progress import Progress
-
-    # Standard output may be a file.
-    with Progress(console=console, transient=True, redirect_stdout=False) as progress:
-        yield from progress.track(items, description=what)
 
 
 class Complaints:

@@ -18,12 +18,13 @@ from cifar_lab.config import Plan, checked, here, merged, names_run
 from cifar_lab.config.command_line import parsed
 from cifar_lab.config.preflight import planned
 from cifar_lab.engines.application import run_application, run_jobs, show
-from cifar_lab.engines.handover import Job, RunFailedError, Turn, clock, writing
+from cifar_lab.engines.handover import Job, RunFailedError, Turn, writing
 from cifar_lab.machine import exit_codes, torchrun
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, UnreadableError, locked
 from cifar_lab.terminal.process import printing
+from cifar_lab.terminal.progress import clock
 from cifar_lab.train.attempt import (
     Attempt,
     Work,
@@ -34,6 +35,7 @@ from cifar_lab.train.attempt import (
     set_aside,
     trains_again,
 )
+from cifar_lab.train.cost import effort
 from cifar_lab.train.debug import leaving_nothing
 from cifar_lab.train.outcome import keeping_finished, recording_outcome
 from cifar_lab.train.processes.led import Leader, follow, leading
@@ -134,7 +136,7 @@ def launch(plan: Plan, callbacks: Sequence["Callback"] = (), leader: Leader | No
     """
     task = partial(train, callbacks=tuple(callbacks), leader=leader)
     try:
-        folders = run_jobs(task, plan)
+        folders = run_jobs(task, plan, effort)
     except BaseException:
         with suppress(RunFailedError):  # the first error is the one to report
             tabulate(plan.sweep_folder)

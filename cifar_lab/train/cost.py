@@ -1,18 +1,21 @@
-"""How long training takes on this machine, measured on a few steps."""
+"""How long training takes on this machine, measured on a few steps, and relative to another composition.
+
+torch is imported where it is needed.
+"""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from omegaconf import OmegaConf
-from torch import Tensor
 
 from cifar_lab.config import build, build_optimizer
-from cifar_lab.data.loader import normalise
-from cifar_lab.machine import hardware
+from cifar_lab.runs.sizes import train_size
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WARM_UP = 2
 _HALVES = (0.5, 0.5, 0.5)  # where mean and deviation are the images' own
@@ -37,6 +40,11 @@ def measure(config: Mapping[str, Any], seconds: float = 2.0) -> Speed:
     It takes about `seconds`, after two steps of warm-up, but at least three steps. Reading and augmenting batches, a
     few percent of a step, is left out.
     """
+    import torch
+
+    from cifar_lab.data.loader import normalise
+    from cifar_lab.machine import hardware
+
     trainer = config["trainer"]
     native = hardware.choose(trainer["accelerator"], trainer["precision"], trainer["memory_format"])
     hardware.keep_freed_memory(native.device)
@@ -53,7 +61,7 @@ def measure(config: Mapping[str, Any], seconds: float = 2.0) -> Speed:
     labels = torch.randint(config["model"]["num_classes"], (size,), generator=generator).to(native.device)
     mean, std = (torch.tensor(config["data"][name] or _HALVES, device=native.device) for name in ("mean", "std"))
 
-    def forward() -> Tensor:
+    def forward() -> "Tensor":
         with mixed:
             images = normalise(raw, mean, std).to(memory_format=native.memory_format)
             return criterion(model(images), labels)
@@ -72,7 +80,27 @@ def measure(config: Mapping[str, Any], seconds: float = 2.0) -> Speed:
     return Speed(training, size / _median_seconds(evaluate, seconds / 4, native.device))
 
 
+def effort(config: Mapping[str, Any]) -> float | None:
+    """The operations of all training images of a composition, in plain values; None if the network cannot be counted.
+
+    Networks are compared by their matrix products and convolutions, on torch's `meta` device: nothing is computed.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    size, limit = train_size(config["data"]), config["trainer"]["limit_train_batches"] or 1.0
+    images = size * limit if isinstance(limit, float) else min(size, limit * config["batch_size"])
+    try:
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            build(OmegaConf.create({"model": config["model"]}).model).eval()(torch.zeros(2, 3, 32, 32))
+    except Exception:  # a component from outside may need more than a device without data
+        return None
+    return float(config["epochs"] * images * counter.get_total_flops())
+
+
 def _median_seconds(work: Callable[[], object], seconds: float, device: str) -> float:
+    import torch
+
     took: list[float] = []
     for number in range(_WARM_UP + _MOST_STEPS):
         started = time.perf_counter()

@@ -30,7 +30,7 @@ from cifar_lab.train.assembly import (
     trainer_options,
 )
 from cifar_lab.train.attempt import Attempt, Work, quoted
-from cifar_lab.train.callbacks import SWA, AugmentedTest, CheckpointFiles, Stopping, Throughput
+from cifar_lab.train.callbacks import SWA, AugmentedTest, CheckpointFiles, ProgressOfTest, Stopping, Throughput
 from cifar_lab.train.classifier import Classifier
 from cifar_lab.train.continuity import choose_native, compiled_as_recorded, in_safe_memory_format
 from cifar_lab.train.loggers import log_result, opened
@@ -156,6 +156,8 @@ def _fit_and_test(
     best_epoch = ranks.first_of(run.best_epoch()) if has_choice else None
     options = trainer_options(config, native, attempt.turn)
     during: list[L.Callback] = [Stopping(attempt.interruption)]
+    if config.trainer.enable_progress_bar and ranks.rank() == 0:
+        during.append(ProgressOfTest(attempt.turn))
     if config.tta != "none":
         during.append(AugmentedTest(config.tta, config.tta_below, len(datamodule.classes)))
     tester = make_trainer(**options, callbacks=during, logger=False, enable_checkpointing=False)

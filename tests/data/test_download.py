@@ -6,7 +6,6 @@ import hashlib
 import http.server
 import io
 import os
-import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -218,7 +217,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_fetched(tmp_
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt()])
-@pytest.mark.parametrize("step", [(shutil, "copyfileobj"), (tarfile, "open")])
+@pytest.mark.parametrize("step", [(download, "progress"), (tarfile, "open")])
 def test_a_full_disk_or_an_interruption_leaves_nothing(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, step: tuple[Any, str], error: BaseException
 ) -> None:

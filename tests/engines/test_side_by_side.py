@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from cifar_lab.config import Plan
 from cifar_lab.config.command_line import PlannedJob, composing, parsed
 from cifar_lab.engines import handover, side_by_side
-from cifar_lab.engines.handover import Job, RunFailedError, Turn, clock
+from cifar_lab.engines.handover import Job, RunFailedError, Turn
 from cifar_lab.engines.in_turn import Jobs
 from cifar_lab.machine import hardware
 from cifar_lab.machine.interruption import Interrupted
@@ -258,8 +258,3 @@ def test_a_job_has_a_gpu_of_its_own(composed: Compose, monkeypatch: pytest.Monke
 def test_the_time_left_is_that_of_the_jobs_to_come(turn: Turn, own: dict[str, float], seconds: float | None) -> None:
     assert turn.seconds_left(**own) == seconds
     assert re.findall(r"\d+", str(turn)) == [str(turn.number), str(turn.total)]
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
-def test_a_clock_has_hours_only_where_there_are_some(seconds: float, text: str) -> None:
-    assert clock(seconds) == text

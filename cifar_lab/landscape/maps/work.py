@@ -5,8 +5,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -15,17 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from cifar_lab.engines.handover import clock
 from cifar_lab.runs import UnreadableError, replacing
 from cifar_lab.runs.reading import read_arrays
-from cifar_lab.terminal.printing import bar_console
+from cifar_lab.terminal.progress import clock, progress
 
-_LINE_SECONDS = 30.0
 Tick = Callable[[], None]
-Show = Callable[[str, int], None]
 
 
 def digest(settings: Mapping[str, Any], *tensors: Mapping[str, Tensor]) -> str:
@@ -122,33 +117,10 @@ def compute(title: str, jobs: Sequence[Job]) -> None:
     resumed = f", {there} more are there" if there else ""
     print(f"{title}: {len(pending)} points to compute{resumed}; about {clock(total)}", file=sys.stderr, flush=True)
     ended = 0
-    with _progress(title, units) as show:
+    with progress(title, units) as show:
         for job, index in pending:
             done = itertools.count(ended + 1)
             tick = partial(lambda name, done: show(name, min(next(done), units)), job.name, done)
             job.points.keep(index, job.evaluate(index, tick))
             ended += job.units  # a point may have taken more units of work than estimated, or fewer
             show(job.name, ended)
-
-
-@contextmanager
-def _progress(title: str, units: int) -> Iterator[Show]:
-    """Yields what shows how many units are done: a bar on a terminal, elsewhere a line every half minute."""
-    console = bar_console(stderr=True)
-    if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-            task = bar.add_task(title, total=units)
-            yield lambda name, done: bar.update(task, completed=done, description=f"{title}: {name}")
-        return
-    started = last = time.perf_counter()
-
-    def show(name: str, done: int) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        if now >= last + _LINE_SECONDS:
-            left = (now - started) * (units - done) / done
-            print(f"{title}: {name}, {done / units:.0%} done, {clock(left)} left", file=sys.stderr, flush=True)
-            last = now
-
-    yield show

@@ -1,14 +1,21 @@
 """The page's figures: curves and confusion matrices of a table's rows, and all accuracies at a glance."""
 
 import base64
+import hashlib
+import io
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
+from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+import cifar_lab
 from cifar_lab.evaluate.figures import confusion_matrices
 from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, colours, painted
 from cifar_lab.report.reproduction import PROTOCOLS, Section
@@ -23,6 +30,21 @@ _PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # behind a num
 _TICKS = (-30, -10, -3, -1, -0.5, 0, 0.5, 1, 3, 10, 30)
 
 
+class _OfValues(pickle.Pickler):
+    """Pickles what a picture is drawn from, unless that is in files, which may change."""
+
+    def persistent_id(self, obj: object) -> None:
+        if isinstance(obj, Record | Path):
+            raise pickle.PicklingError
+
+
+@cache
+def _drawing_code() -> bytes:
+    """The sources of all figures, and matplotlib's version."""
+    sources = sorted(Path(cifar_lab.__file__).parent.rglob("figures.py"))
+    return matplotlib.__version__.encode() + b"".join(source.read_bytes() for source in sources)
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure of the page, with the name of its file, without suffix, and its caption."""
@@ -34,8 +56,28 @@ class Picture:
     @cached_property
     def data(self) -> bytes:
         """SVG; an empty one where drawing fails."""
-        options = {"format": "svg", "bbox_inches": "tight", "metadata": {"Date": None}}
-        return painted(self.draw, self.name, **options) or _EMPTY
+        return painted(self.draw, self.name, format="svg", metadata={"Date": None}) or _EMPTY
+
+    def write(self, folder: Path) -> None:
+        """Write the picture, marked by what it is drawn from."""
+        (folder / f"{self.name}.svg").write_bytes(self.data + (self._mark if self.data != _EMPTY else b""))
+
+    @cached_property
+    def _mark(self) -> bytes:
+        """A comment, equal for pictures drawn by the same code from the same values; empty where that is not known."""
+        content = io.BytesIO()
+        try:
+            _OfValues(content, protocol=5).dump(self.draw)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return b""
+        return f"<!-- {hashlib.sha256(_drawing_code() + content.getvalue()).hexdigest()} -->\n".encode()
+
+    def reuse(self, folder: Path) -> None:
+        """Take the picture from the folder of an earlier report if it is the same there; drawing takes a second."""
+        with suppress(OSError):
+            kept = (folder / f"{self.name}.svg").read_bytes()
+            if self._mark and kept.endswith(self._mark):
+                vars(self)["data"] = kept.removesuffix(self._mark)
 
     @property
     def uri(self) -> str:

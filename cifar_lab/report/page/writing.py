@@ -27,6 +27,7 @@ from cifar_lab.runs.files import replacing, write_figure
 from cifar_lab.runs.labels import protocol_words, val_label
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS
 from cifar_lab.table.comparison import mean_and_sd
+from cifar_lab.terminal.progress import shown
 
 
 def write(
@@ -45,13 +46,16 @@ def write(
     """
     page = _page(reproduction, parameters)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for old in (folder / "figures").glob("*.svg"):
-        old.unlink()
     whole: list[Picture] = [*page["glance"], *(picture for one in page["parts"] for picture in one.pictures)]
     on_bases = [study for base in page["bases"] for study in base["studies"]]
     others = [picture for one in (*page["shortened"], *page["studies"], *on_bases) for picture in one.pictures]
-    for picture in (*whole, *others, *page["chapter"]["pictures"]):
-        (folder / "figures" / f"{picture.name}.svg").write_bytes(picture.data)
+    every = [*whole, *others, *page["chapter"]["pictures"]]
+    for picture in every:
+        picture.reuse(folder / "figures")
+    for old in (folder / "figures").glob("*.svg"):
+        old.unlink()
+    for picture in shown(every, "drawing the report's figures"):
+        picture.write(folder / "figures")
     if kept_figures is not None:
         kept_figures.mkdir(parents=True, exist_ok=True)
         for picture in whole:

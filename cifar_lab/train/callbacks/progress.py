@@ -1,7 +1,8 @@
-"""How far a run is: a bar on a terminal, lines elsewhere."""
+"""How far a run is, and beforehand what it takes: a bar on a terminal, lines elsewhere."""
 
 import math
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import lightning as L
@@ -10,20 +11,23 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from cifar_lab.engines.handover import Turn, clock
+from cifar_lab.engines.handover import Turn
+from cifar_lab.terminal import progress
 from cifar_lab.terminal.printing import bar_console
+from cifar_lab.terminal.progress import clock
+from cifar_lab.train.callbacks.forecast import Forecast
 from cifar_lab.train.callbacks.last_epoch import batches_of_run
 from cifar_lab.train.callbacks.throughput import Throughput
 
 _BAR_SECONDS = 0.5
-_LINE_SECONDS = 30.0
 
 
 class Progress(Checkpoint):
     """Shows epoch, loss, validation accuracy, images per second and the time left for the whole run.
 
     On a terminal it shows a bar and, above it, a line for each finished epoch; elsewhere the lines, and one every half
-    minute within an epoch. It is a `Checkpoint` so that Lightning calls it after the module has logged the epoch.
+    minute within an epoch. After the first steps a line says what the run, or the sweep, will take. It is a
+    `Checkpoint` so that Lightning calls it after the module has logged the epoch.
 
     Args:
         throughput: Measures the run.
@@ -50,6 +54,7 @@ class Progress(Checkpoint):
         self._task = TaskID(0)
         self._next = self._started = 0.0
         self._steps_done = 0
+        self._forecast = Forecast(turn)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Open the bar, on a terminal."""
@@ -65,10 +70,10 @@ class Progress(Checkpoint):
     ) -> None:
         """Show the step, now and then only: reading a loss waits for the device."""
         self._steps_done += 1
-        now = time.perf_counter()
-        if now < self._next:
+        if line := self._forecast.line(trainer, pl_module, self._batches_left(trainer)):
+            self.console.print(line)
+        if not self._is_due():
             return
-        self._next = now + self._interval()
         whole = int(trainer.num_training_batches)
         batches, before = self._batches(trainer), trainer.current_epoch * whole
         step = f"step {batch_idx + 1}/{min(whole, batches - before)}"
@@ -76,10 +81,15 @@ class Progress(Checkpoint):
             f"{self._job()}epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {step}"
             f"  loss {float(pl_module.step_loss):.4f}{self._accuracy(trainer)}  {self._speed()}{self._left(trainer)}"
         )
-        if self._bar is None:
-            self.console.print(text)
-        else:
-            self._bar.update(self._task, completed=before + batch_idx + 1, description=text)
+        self._show(text, before + batch_idx + 1)
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: object, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Show a validation that takes long."""
+        if self._is_due():
+            number = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self._show(f"{self._job()}epoch {number} validation {batch_idx + 1}/{sum(trainer.num_val_batches)}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Print the epoch's line."""
@@ -100,8 +110,21 @@ class Progress(Checkpoint):
         """Close the bar, so that an error is not printed into it."""
         self.on_train_end(trainer, pl_module)
 
+    def _is_due(self) -> bool:
+        now = time.perf_counter()
+        if now < self._next:
+            return False
+        self._next = now + self._interval()
+        return True
+
+    def _show(self, text: str, completed: int | None = None) -> None:
+        if self._bar is None:
+            self.console.print(text)
+        else:
+            self._bar.update(self._task, description=text, completed=completed)
+
     def _interval(self) -> float:
-        return _BAR_SECONDS if self._has_bar() else _LINE_SECONDS
+        return _BAR_SECONDS if self._has_bar() else progress.LINE_SECONDS
 
     def _has_bar(self) -> bool:
         """Whether to draw one: jobs side by side would draw over each other."""
@@ -118,16 +141,51 @@ class Progress(Checkpoint):
     def _left(self, trainer: L.Trainer) -> str:
         if self._steps_done == 0:
             return ""
-        total = self._batches(trainer) - int(trainer.num_training_batches) * trainer.current_epoch
-        left = max(0, total - trainer.fit_loop.epoch_loop.batch_progress.current.completed)
+        left = self._batches_left(trainer)
         each = (time.perf_counter() - self._started) / self._steps_done
         texts = [f"{clock(each * left)} left"] if left else []
         if self.turn is not None and (sweep := self.turn.seconds_left(each * (self._steps_done + left), each * left)):
             texts.append(f"{clock(sweep)} {'' if left else 'left '}of the sweep")
         return f"  {', '.join(texts)}" if texts else ""
 
+    def _batches_left(self, trainer: L.Trainer) -> int:
+        total = self._batches(trainer) - int(trainer.num_training_batches) * trainer.current_epoch
+        return max(0, total - trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+
     def _batches(self, trainer: L.Trainer) -> int:
         return batches_of_run(self.epochs or trainer.max_epochs or 1, int(trainer.num_training_batches))
 
     def _job(self) -> str:
         return "" if self.turn is None else f"{self.turn}  "
+
+
+class ProgressOfTest(L.Callback):
+    """Shows how far a test is, on standard error.
+
+    Args:
+        turn: Place in a sweep.
+    """
+
+    def __init__(self, turn: Turn | None = None) -> None:
+        self.turn = turn
+        self._open = ExitStack()
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Open the bar, on a terminal."""
+        self._batches = sum(trainer.num_test_batches)
+        title, bar = "test" if self.turn is None else f"{self.turn}  test", self.turn is None or self.turn.beside == 1
+        self._show = self._open.enter_context(progress.progress(title, self._batches, bar=bar))
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: object, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Show it, now and then."""
+        self._show("", batch_idx + 1)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Close the bar."""
+        self._open.close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Close the bar, so that an error is not printed into it."""
+        self._open.close()

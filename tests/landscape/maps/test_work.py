@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_lab.landscape.maps import work
 from cifar_lab.landscape.maps.work import Job, Points, compute, digest
+from cifar_lab.terminal import progress
 from tests.conftest import on_a_terminal
 
 
@@ -71,7 +71,7 @@ def test_it_computes_only_what_is_not_there_and_says_before_how_long_it_will_tak
 
 
 def test_it_says_how_far_it_is_in_lines_and_on_a_terminal_by_a_bar(job, capsys, monkeypatch):
-    monkeypatch.setattr(work, "_LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     compute("squares", [job(4)])
     _, *lines = capsys.readouterr().err.splitlines()
     assert {"25%", "50%", "75%", "100%"} <= {word for line in lines for word in line.split()}

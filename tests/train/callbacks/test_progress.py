@@ -1,14 +1,17 @@
 import io
 import re
 from functools import partial
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from rich.console import Console
 from torch import nn
 
-from cifar_lab.terminal.printing import shown
-from cifar_lab.train.callbacks import Progress, Throughput
+from cifar_lab.engines.handover import Turn
+from cifar_lab.terminal.progress import shown, span
+from cifar_lab.train.callbacks import Progress, Throughput, forecast
 from cifar_lab.train.classifier import Classifier
 from tests.train.fits import fit, images, network
 
@@ -33,7 +36,7 @@ def test_where_there_is_no_terminal_each_epoch_is_a_line() -> None:
 
 
 def test_long_epochs_show_their_steps_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cifar_lab.train.callbacks.progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("cifar_lab.terminal.progress.LINE_SECONDS", 0.0)
     figures = r"\b2/2\b.* 3/12\b.* \d\.\d{4}\b.* \d+\.\d\d%.* [\d,]+ images/s .*\d+:\d\d\b"
     assert re.search(figures, printed(terminal=False))
 
@@ -41,7 +44,7 @@ def test_long_epochs_show_their_steps_line_by_line(monkeypatch: pytest.MonkeyPat
 def test_a_pipe_gets_no_control_characters_where_colours_are_forced(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cifar_lab.train.callbacks.progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("cifar_lab.terminal.progress.LINE_SECONDS", 0.0)
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.setenv(name, "1")
     throughput = Throughput()
@@ -58,6 +61,49 @@ def test_a_terminal_gets_a_bar_over_the_whole_run(monkeypatch: pytest.MonkeyPatc
     output = printed(terminal=True)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
     assert "━" in plain
-    assert re.search(r"2/2\b.*\b12/12\b", plain)
+    assert "epoch 2/2 validation 1/1" in plain
     assert len(re.findall(r"epoch \d/2  loss", plain)) == 2
     assert "\x1b[?25h" in output  # the cursor is back
+
+
+def _forecast(monkeypatch: pytest.MonkeyPatch, turn: Turn | None = None, seconds: float = 100.0, **options: Any) -> str:
+    """The forecast of two epochs of 90 images in batches of 4, with steps of so many seconds."""
+    now = [0.0]
+    monkeypatch.setattr(forecast.time, "perf_counter", lambda: now[0])
+    console = Console(file=(output := io.StringIO()), width=200)
+
+    class Slow(L.Callback):
+        def on_train_batch_start(self, *_: object) -> None:
+            now[0] += seconds
+
+    fit(classifier(), Slow(), Progress(Throughput(), console, turn=turn), data=images(100, 4), **options)
+    return next((line for line in output.getvalue().splitlines() if "measured" in line), "")
+
+
+def test_a_run_says_after_its_first_steps_what_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 26 of 46 steps of 1 s are left, then 10 and 2 x 20 images at a third of a step's 0.25 s each.
+    line = _forecast(monkeypatch, seconds=1.0, max_epochs=2)
+    assert re.fullmatch(r"about 30 s: 1\.13 epochs of 90 images at 4 images/s \(measured in the first 20 steps\)", line)
+
+
+def test_slow_steps_are_measured_for_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "measured in the first 3 steps" in _forecast(monkeypatch, seconds=100.0)
+
+
+def test_a_short_run_has_no_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _forecast(monkeypatch, seconds=0.01, max_epochs=2) == ""
+
+
+def test_a_limit_of_time_shortens_the_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = _forecast(monkeypatch, max_time="00:00:10:00")
+    assert re.match(r"about (9|10) min: ", line)
+    assert "trainer.max_time" in line
+
+
+def test_the_first_job_of_a_sweep_says_what_all_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = Turn.of(0, [1.0, 2.0, 0.0, 6.0])
+    line = _forecast(monkeypatch, turn, seconds=100.0)
+    left = 20 * 100 + 100 / 4 / 3 * 2 * 20
+    own = left + 300
+    assert line.startswith(f"3 jobs, about {span(left + 8 * own)}; this one about {span(left)}: ")
+    assert _forecast(monkeypatch, Turn.of(1, [0.0, 2.0, 3.0], each=5.0)) == ""  # those before it have told

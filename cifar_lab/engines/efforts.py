@@ -1,0 +1,37 @@
+"""How long the jobs of a sweep take, relative to each other, by what is composed of a few of them."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cifar_lab.config import Plan
+from cifar_lab.config.naming import plain
+from cifar_lab.runs.sizes import train_size
+
+# How long a composition, in plain values, takes relative to others; None if that cannot be said.
+Effort = Callable[[Mapping[str, Any]], float | None]
+
+
+def efforts_of(plan: Plan, effort: Effort) -> list[float]:
+    """The effort of each job, relative to the first: the product over the words by which it differs from that.
+
+    The check has composed the jobs that differ in one word. A word whose effort is not known changes nothing, and
+    where no job differs in what training costs, `effort` is not called.
+    """
+    first = set(plan.jobs[0].words)
+    composed = [(set(job.words) - first, plain(job.composed)) for job in plan.jobs if job.composed is not None]
+    known = {_key(config): config for _, config in composed}
+    if len(known) < 2:
+        return [1.0] * len(plan.jobs)
+    found = {key: effort(config) for key, config in known.items()}
+    base = next((found[_key(config)] for words, config in composed if not words), None)
+    single = {min(words): found[_key(config)] for words, config in composed if len(words) == 1}
+    ratios = {word: each / base for word, each in single.items() if each and base}
+    return [math.prod(ratios.get(word, 1.0) for word in set(job.words) - first) for job in plan.jobs]
+
+
+def _key(config: Mapping[str, Any]) -> str:
+    """Equal where training costs the same."""
+    length = config["epochs"], train_size(config["data"]), config["trainer"]["limit_train_batches"]
+    return json.dumps([config["model"], *length], sort_keys=True)

@@ -1,0 +1,51 @@
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cifar_lab.evaluate.figures import confusion_matrices
+from cifar_lab.report.page import figures
+from cifar_lab.report.page.figures import Picture
+from cifar_lab.runs import Record
+
+CLASSES = ["cat", "dog"]
+
+
+def _picture(counts: list[list[int]]) -> Picture:
+    return Picture("confusion", "words", partial(confusion_matrices, {"row": np.array(counts)}, CLASSES))
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the figures that are drawn."""
+    names: list[str] = []
+    monkeypatch.setattr(figures, "painted", lambda draw, name, **_: names.append(name) or b"<svg/>")
+    return names
+
+
+def test_a_figure_is_drawn_again_only_if_its_values_or_its_code_changed(
+    drawn: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(picture: Picture) -> bytes:
+        picture.reuse(tmp_path)
+        picture.write(tmp_path)
+        return picture.data
+
+    first = written(_picture([[1, 2], [3, 4]]))
+    assert written(_picture([[1, 2], [3, 4]])) == first
+    assert len(drawn) == 1
+    written(_picture([[1, 2], [3, 5]]))
+    assert len(drawn) == 2
+    monkeypatch.setattr(figures, "_drawing_code", lambda: b"other")
+    written(_picture([[1, 2], [3, 5]]))
+    assert len(drawn) == 3
+
+
+@pytest.mark.parametrize("value", [Record("finished"), Path("run")])
+def test_a_figure_that_reads_files_is_always_drawn(drawn: list[str], tmp_path: Path, value: object) -> None:
+    for _ in range(2):
+        picture = Picture("curve", "words", partial(confusion_matrices, {"row": value}, CLASSES))
+        picture.reuse(tmp_path)
+        picture.write(tmp_path)
+    assert len(drawn) == 2
