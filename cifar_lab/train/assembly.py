@@ -34,8 +34,8 @@ from cifar_lab.train.callbacks import (
     best,
 )
 from cifar_lab.train.classifier import Classifier
+from cifar_lab.train.freezing import freeze
 from cifar_lab.train.rehearsal import drop_single_image
-from cifar_lab.train.starting import freeze
 
 _FITTED_TO = 5_000  # training images
 

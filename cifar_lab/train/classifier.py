@@ -17,8 +17,8 @@ from cifar_lab.data.images import key_seed
 from cifar_lab.machine import hardware, ranks
 from cifar_lab.machine.compilation import uncompiled
 from cifar_lab.optimizers import make_optimizer, make_scheduler
+from cifar_lab.train.freezing import keep_frozen
 from cifar_lab.train.metrics import Mean, SplitMetrics
-from cifar_lab.train.starting import keep_frozen
 
 Batch = tuple[Tensor, Tensor]
 
@@ -96,7 +96,7 @@ class Classifier(L.LightningModule):
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of training or evaluation; frozen BatchNorm stays in evaluation, see `starting.freeze`."""
+        """Set the mode of training or evaluation; frozen BatchNorm stays in evaluation, see `freezing.freeze`."""
         super().train(mode)
         keep_frozen(self.model)
         return self

@@ -7,7 +7,7 @@ it has ended.
 import gc
 import multiprocessing
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,6 @@ from cifar_lab.train.attempt import (
     set_aside,
     trains_again,
 )
-from cifar_lab.train.cost import effort
 from cifar_lab.train.debug import leaving_nothing
 from cifar_lab.train.outcome import keeping_finished, recording_outcome
 from cifar_lab.train.processes.led import Leader, follow, leading
@@ -136,13 +135,19 @@ def launch(plan: Plan, callbacks: Sequence["Callback"] = (), leader: Leader | No
     """
     task = partial(train, callbacks=tuple(callbacks), leader=leader)
     try:
-        folders = run_jobs(task, plan, effort)
+        folders = run_jobs(task, plan, _effort)
     except BaseException:
         with suppress(RunFailedError):  # the first error is the one to report
             tabulate(plan.sweep_folder)
         raise
     tabulate(plan.sweep_folder)
     return folders
+
+
+def _effort(config: Mapping[str, Any]) -> float | None:
+    from cifar_lab.train.cost import effort  # only for sweeps
+
+    return effort(config)
 
 
 def tabulate(sweep_folder: Path | None) -> None:

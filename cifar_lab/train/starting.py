@@ -1,10 +1,9 @@
-"""Where training starts: the weights of another network, and layers that are frozen."""
+"""Where training starts: the weights of another network."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from cifar_lab.config.weights import digest, file_of
 from cifar_lab.machine import ranks
@@ -14,46 +13,6 @@ from cifar_lab.trained.architecture import in_names_of
 from cifar_lab.trained.files import read
 
 _SHOWN = 4  # names in a line
-
-
-def freeze(model: nn.Module, names: Sequence[str]) -> None:
-    """Keep modules or parameters of a network as they are: they get no gradient, and no optimizer gets them.
-
-    A frozen BatchNorm normalises by its running statistics as in evaluation, and keeps them, also where averaged
-    weights have theirs estimated again; `Classifier.train` leaves it in that mode. Dropout stays active.
-
-    Raises:
-        ValueError: The network has no such module, or nothing is left to train.
-    """
-    parts: dict[str, Any] = {**dict(model.named_parameters()), **dict(model.named_modules())}
-    for name in names:
-        if not name or name not in parts:
-            inside = _nearest(model, str(name))
-            there = ", ".join(child for child, _ in model.get_submodule(inside).named_children())
-            where = f"{inside} has" if inside else "the network has"
-            raise UsageError(f"freeze=[{name}]: there is no such module; {where} {there or 'none'}")
-        parts[name].requires_grad_(False)
-        for module in parts[name].modules() if isinstance(parts[name], nn.Module) else ():
-            if isinstance(module, _NormBase) and module.running_mean is not None:
-                module.track_running_stats = False  # what `keep_frozen` and torch's `update_bn` go by
-    if names and not any(weight.requires_grad for weight in model.parameters()):
-        raise UsageError(f"freeze=[{','.join(names)}] leaves no weight to train; freeze less")
-    keep_frozen(model)
-
-
-def keep_frozen(model: nn.Module) -> None:
-    """Put normalisation layers with frozen statistics in evaluation mode."""
-    for module in model.modules():
-        if isinstance(module, _NormBase) and module.running_mean is not None and not module.track_running_stats:
-            module.eval()
-
-
-def _nearest(model: nn.Module, name: str) -> str:
-    """The longest beginning of a dotted name that is a module of the network; empty for the network itself."""
-    modules = dict(model.named_modules())
-    while name not in modules:
-        name = name.rpartition(".")[0]
-    return name
 
 
 def load_weights(model: nn.Module, config: Mapping[str, Any]) -> None:

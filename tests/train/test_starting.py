@@ -17,7 +17,7 @@ from cifar_lab.optimizers import make_optimizer
 from cifar_lab.runs import Run, read_checkpoint
 from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.train.classifier import Classifier
-from cifar_lab.train.starting import freeze
+from cifar_lab.train.freezing import freeze
 from tests.comparison import differences
 from tests.conftest import TINY, Compose, Lab, Train, refusal
 from tests.faults import Fault, armed
