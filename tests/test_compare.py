@@ -35,7 +35,7 @@ def test_compositions_are_paired_by_seed(folders: list[Path], called: Called) ->
     differences -= [accuracy[f"loss={pair['second']}-seed={seed}"] for seed in (0, 1)]
     assert (pair["paired_by"], pair["number"]) == ("seed", 2)
     assert pair["difference"] == pytest.approx(differences.mean())
-    holds(called(compare.main, *folders)[1], "2 seeds", "half a point takes")
+    holds(called(compare.main, *folders)[1], "2 seeds", "half a point needs")
 
 
 @pytest.mark.parametrize("chosen", [[0, 2], [0, 1]], ids=["compositions", "seeds"])

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import cifar_lab
-from cifar_lab.config import conf_folder
 from cifar_lab.config.command_line import parsed
 from cifar_lab.config.preflight import plan_of
 from cifar_lab.config.reference import anchor
@@ -96,38 +95,13 @@ def test_the_architecture_names_every_module() -> None:
 @pytest.mark.parametrize("images", ["num_train=60, num_test=20", pytest.param(SHOWN, marks=pytest.mark.slow)])
 def test_the_python_example_runs(images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert SHOWN in code
+    page = (DOCS / "recipes.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if SHOWN in block)
     code = code.replace(SHOWN, images)
     namespace: dict[str, object] = {}
-    exec(compile(code, "README.md", "exec"), namespace)
+    exec(compile(code, "recipes.md", "exec"), namespace)
     trainer = namespace["trainer"]
     assert {"test/acc", "test/loss"} <= trainer.callback_metrics.keys()  # type: ignore[attr-defined]
-
-
-def test_the_table_of_groups_is_complete_and_starts_with_the_defaults() -> None:
-    table = {
-        group: re.findall(r"`([a-z0-9_]+)`", options.partition(";")[0])
-        for group, options in re.findall(r"^\| `(\w+)` \| (`.*?) \|$", README, re.MULTILINE)
-    }
-    groups = {
-        folder.name: {path.stem for path in folder.glob("*.yaml")}
-        for folder in conf_folder().iterdir()
-        if folder.is_dir() and folder.name not in {"hydra", "experiment", "study", "search", "debug"}
-    }
-    assert {group: set(options) for group, options in table.items()} == groups
-    defaults = dict(
-        re.findall(r"^  - (\w+): (\w+)", (conf_folder() / "train.yaml").read_text(encoding="utf-8"), re.MULTILINE)
-    )
-    for group in ("experiment", "study", "search", "debug"):
-        del defaults[group]
-    assert {group: options[0] for group, options in table.items()} == defaults
-
-
-def test_every_experiment_study_and_search_is_named() -> None:
-    for group in ("experiment", "study", "search"):
-        for path in (conf_folder() / group).glob("*.yaml"):
-            assert f"`{path.stem}`" in README
 
 
 def test_the_commands_of_the_house_exist() -> None:

@@ -28,7 +28,7 @@ class Pair:
     accuracies: tuple[float, float]  # of both, from 0 to 1, over the seeds or images that they share
     paired_by: str  # `seed`: paired t-test; `image`: McNemar's test
     number: int  # of seeds, or of images
-    difference: float  # `first` less `second`
+    difference: float  # `first` minus `second`
     interval: Interval  # its 95 % confidence interval, for this pair alone
     p: float  # two-sided
     adjusted: float  # `p` by Holm's correction over the pairs
@@ -38,18 +38,18 @@ class Pair:
     def words(self) -> str:
         """One line, in percentage points."""
         low, high = self.interval
-        found = "differ" if self.adjusted < 0.05 else "not told apart"
+        verdict = "significant" if self.adjusted < 0.05 else "not significant"
         line = (
-            f"- {self.first} ({self.accuracies[0]:.2%}) less {self.second} ({self.accuracies[1]:.2%}): "
+            f"- {self.first} ({self.accuracies[0]:.2%}) minus {self.second} ({self.accuracies[1]:.2%}): "
             f"{100 * self.difference:+.2f} points, 95 % interval {100 * low:+.2f} to {100 * high:+.2f}, p {self.p:.2g}"
-            f"{f', by Holm {self.adjusted:.2g}' if self.adjusted != self.p else ''}: {found}"
+            f"{f', by Holm {self.adjusted:.2g}' if self.adjusted != self.p else ''}: {verdict}"
         )
         if self.discordant is not None:
             only_first, only_second = self.discordant
             return (
                 f"{line}; {self.number:,} images, right by the first alone {only_first:,}, the second {only_second:,}"
             )
-        return f"{line}; {self.number} seeds, half a point takes {self.seeds_needed:,}"
+        return f"{line}; {self.number} seeds, half a point needs {self.seeds_needed:,}"
 
 
 def check_comparable(records: Sequence[Record]) -> None:

@@ -54,8 +54,8 @@ def test_a_page_ends_in_the_differences_in_words(tmp_path: object) -> None:
     rows = [_row(name, values) for name, values in ROWS.items()]
     lines = described([*rows, _row("hinge", [0.5])])
     assert len(lines) == 3
-    holds(lines[0], "ce (90.38%) less focal (90.35%)", "+0.03 points", "not told apart", "4 seeds", "point takes 3")
-    holds(lines[1], "ce (90.38%) less mse", "by Holm", ": differ")
+    holds(lines[0], "ce (90.38%) minus focal (90.35%)", "+0.03 points", "not significant", "4 seeds", "point needs 3")
+    holds(lines[1], "ce (90.38%) minus mse", "by Holm", ": significant")
     holds(lines[2], "1", "fewer than 2 common seeds")
     page = text.markdown(Comparison(("loss",), tuple(rows)), "title", tmp_path)  # type: ignore[arg-type]
     holds(page, "## Differences", *described(rows))
@@ -64,7 +64,7 @@ def test_a_page_ends_in_the_differences_in_words(tmp_path: object) -> None:
 
 def test_rows_of_one_label_are_not_lost() -> None:
     (line,) = described([_row("ce", ROWS["ce"]), _row("ce", ROWS["mse"])])
-    holds(line, "ce (90.38%) less ce (2)")
+    holds(line, "ce (90.38%) minus ce (2)")
 
 
 def test_of_many_pairs_a_few_are_written() -> None:

@@ -126,7 +126,7 @@ def _differences(of_protocols: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[
                 "95 % interval of this pair": f"{100 * low:+.2f} to {100 * high:+.2f}",
                 "p (Welch)": f"{pair.p:.3g}",
                 "p (Holm)": f"{pair.adjusted:.3g}",
-                "told apart": "yes" if pair.is_significant else "no",
+                "significant": "yes" if pair.is_significant else "no",
             }
             lines.append({"protocol": protocol, **cells} if protocol else cells)
     numbers = [len(values) for rows in of_protocols.values() for values in rows.values()]
