@@ -13,6 +13,7 @@ from typing import Any
 import hydra._internal.hydra as hydra_internals
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.default_element import GroupDefault
+from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 _FOLDERS = ("experiment/", "study/", "search/")
@@ -42,6 +43,18 @@ class Loader(ConfigLoaderImpl):
     def list_groups(self, parent_name: str) -> list[str]:
         """Groups whose options may be chosen; what options of a group have in common, `base`, is no choice."""
         return [group for group in super().list_groups(parent_name) if group != "base"]
+
+    def get_group_options(
+        self,
+        group_name: str,
+        results_filter: ObjectType | None = ObjectType.CONFIG,
+        config_name: str | None = None,
+        overrides: list[str] | None = None,
+    ) -> list[str]:
+        """A group's options; on the loader's own search path without the copy of it that Hydra makes at each call."""
+        if config_name is None and not overrides:
+            return self.repository.get_group_options(group_name, results_filter)
+        return super().get_group_options(group_name, results_filter, config_name, overrides)
 
     def _compose_config_from_defaults_list(self, defaults: list[Any], repo: Any) -> DictConfig:
         paths = [default.config_path for default in defaults if default.config_path and "/" in default.config_path]
