@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 FROM_TORCH_INDEX := $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all cluster-test reproduce soak check format docs clean
+.PHONY: help setup demo test test-all cluster-test reproduce soak check format gallery docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,8 @@ format: $(READY) ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+gallery: $(READY) ## draw the figures of docs/results again, on one page, docs/results/figures/README.md
+	$(BIN)/python -m cifar_lab.report docs/results --keep
 docs: $(READY) ## write docs/configuration.md again, from conf/
 	$(BIN)/python -m cifar_lab.config.reference > docs/configuration.md
 

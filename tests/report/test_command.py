@@ -246,6 +246,8 @@ def test_markdown_and_csv_lie_beside_it_and_what_is_kept_gives_the_same(written:
     kept = {path.stem for path in (written / "results" / "figures").glob("*.png")}
     assert kept >= {"agreement", "activation-report-curves", "activation-confusion"}
     assert not any("tenth" in name for name in kept)
+    gallery = (written / "results" / "figures" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\(([^)]+)\.png\)", gallery)) == kept
 
 
 @pytest.mark.slow

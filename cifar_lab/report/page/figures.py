@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import itertools
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 import cifar_lab
 from cifar_lab.evaluate.figures import confusion_matrices
 from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, colours, painted
+from cifar_lab.report.claims.bases import Base, pflop
 from cifar_lab.report.reproduction import PROTOCOLS, Section
 from cifar_lab.runs import Record
 from cifar_lab.runs.labels import val_label
@@ -27,6 +29,8 @@ from cifar_lab.table.figures import compared_curves
 _EMPTY = b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>'
 _LINEAR = 1.0  # points to both sides that are drawn to scale; beyond, a row far off would hide the others
 _PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # behind a number, which may lie on the line of zero
+_SPAN = 12.0  # points below the best run that are drawn to scale
+_PFLOPS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 _TICKS = (-30, -10, -3, -1, -0.5, 0, 0.5, 1, 3, 10, 30)
 
 
@@ -124,6 +128,26 @@ def glance(sections: Sequence[Section]) -> Iterator[Picture]:
         yield Picture("agreement", words, partial(agreement, judged))
 
 
+def work(sections: Sequence[Section], bases: Sequence[Base]) -> Iterator[Picture]:
+    """Accuracy against the work of training, of rows of full length and of other experiments; nothing without both."""
+    of_rows = [
+        (pflop(run), run.result["test/acc"])
+        for section in sections
+        if section.is_full
+        for entry in section.entries
+        for run in entry.finished("report")
+        if run.result.get("flops_per_image")  # not in runs of version 0.1
+    ]
+    groups = {"rows of the report, best epoch on the test set": list(dict.fromkeys(of_rows))}
+    for base in bases:
+        for metric, more in (("test/acc_final", ""), ("test/acc_tta_final", ", test-time augmentation")):
+            measured = [(pflop(run), run.result[metric]) for run in base.own if metric in run.result]
+            if measured:
+                groups[f"{base.name}, last epoch{more} (n = {len(measured)})"] = measured
+    if of_rows and len(groups) > 1:
+        yield Picture("work", "Test accuracy against the work of training", partial(accuracy_by_work, groups))
+
+
 def curves(rows: Mapping[str, Sequence[Record]], name: str, title: str, protocol: str) -> Iterator[Picture]:
     """The training losses and accuracies of runs under one protocol, by their row's label; nothing without any.
 
@@ -174,4 +198,34 @@ def agreement(rows: Sequence[Judged]) -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel(f"measured less published accuracy, percentage points; to scale within ±{_LINEAR:g}", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def accuracy_by_work(groups: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """Runs by the work of training in PFLOP and the accuracy, from 0 to 1; a colour and a marker for each group.
+
+    A run far below the best one is drawn at the lower edge, with its accuracy.
+    """
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    axes = figure.subplots()
+    lowest = 100 * max(accuracy for runs in groups.values() for _, accuracy in runs) - _SPAN
+    for (label, runs), colour, marker in zip(
+        groups.items(), colours(len(groups)), itertools.cycle("oD^sv"), strict=False
+    ):
+        points = [(amount, 100 * accuracy) for amount, accuracy in runs]
+        heights = [max(accuracy, lowest) for _, accuracy in points]
+        axes.plot([amount for amount, _ in points], heights, marker, ms=5, color=colour, label=label, clip_on=False)
+        for amount, accuracy in points:
+            if accuracy < lowest:
+                axes.annotate(f"{accuracy:.1f} %", (amount, lowest), (6, 4), textcoords="offset points", fontsize=8)
+    axes.set_ylim(bottom=lowest)
+    axes.set_xscale("log")
+    axes.set_xticks(_PFLOPS, [f"{amount:g}" for amount in _PFLOPS])
+    axes.minorticks_off()
+    amounts = [amount for runs in groups.values() for amount, _ in runs]
+    axes.set_xlim(min(amounts) / 1.3, max(amounts) * 1.3)
+    axes.set_xlabel("work of training, PFLOP (three forward passes a step)")
+    axes.set_ylabel("test accuracy, %")
+    axes.grid(alpha=0.3)
+    figure.legend(fontsize=9, loc="outside lower center", frameon=False)
     return figure

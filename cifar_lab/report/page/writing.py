@@ -19,7 +19,7 @@ from cifar_lab.report.claims.evidence import INCONCLUSIVE, RULE, UNTESTED
 from cifar_lab.report.claims.evidence import VERDICTS as CLAIM_VERDICTS
 from cifar_lab.report.claims.landscape import landscape
 from cifar_lab.report.page import chapters
-from cifar_lab.report.page.figures import Picture, glance
+from cifar_lab.report.page.figures import Picture, glance, work
 from cifar_lab.report.page.parts import names, part, state, studies
 from cifar_lab.report.reproduction import PROTOCOLS, Entry, Reproduction
 from cifar_lab.runs import Record
@@ -57,9 +57,8 @@ def write(
     for picture in shown(every, "drawing the report's figures"):
         picture.write(folder / "figures")
     if kept_figures is not None:
-        kept_figures.mkdir(parents=True, exist_ok=True)
-        for picture in whole:
-            write_figure(picture.draw, kept_figures / f"{picture.name}.png", dpi=80)
+        of_bases = [picture for study in on_bases for picture in study.pictures]
+        _keep([*whole, *of_bases, *page["chapter"]["pictures"]], kept_figures)
     environment = Environment(
         loader=PackageLoader("cifar_lab.report.page"),
         autoescape=lambda name: name is not None and ".html" in name,
@@ -76,6 +75,17 @@ def write(
     with replacing(folder / "tables.csv") as file:
         numbers(reproduction, parameters).to_csv(file, index=False, lineterminator="\n")
     return folder / "index.html"
+
+
+def _keep(pictures: Sequence[Picture], folder: Path) -> None:
+    """Write pictures small, as PNG, with a page that shows all of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page = ["# Gallery\n\nWritten by `make gallery` from the runs in `docs/results`."]
+    for picture in pictures:
+        write_figure(picture.draw, folder / f"{picture.name}.png", dpi=80)
+        page.append(f"![{picture.words}]({picture.name}.png)\n\n*{picture.words}*")
+    with replacing(folder / "README.md") as file:
+        file.write("\n\n".join(page) + "\n")
 
 
 def numbers(reproduction: Reproduction, parameters: Mapping[str, int]) -> pd.DataFrame:
@@ -153,9 +163,10 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
     results = [run.result for run in shown.values() if run.is_finished]
     machines = {f"{result['hardware']['device_name']}, {result['precision']}": None for result in results}
     revisions = {str(result["git_revision"])[:12]: None for result in results if result.get("git_revision")}
-    found = landscape(reproduction.measured)
-    told = claims(reproduction, parameters, found)
-    decided = Counter(claim.verdict for claim in told)
+    measured = landscape(reproduction.measured)
+    every_claim = claims(reproduction, parameters, measured)
+    decided = Counter(claim.verdict for claim in every_claim)
+    of_bases = bases(reproduction.of_bases)
     return {
         "date": date.today().isoformat(),
         "rows": len(reproduction.entries),
@@ -165,21 +176,21 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
         "revisions": list(revisions),
         "protocols": {protocol: protocol_words(protocol, protocol == "holdout") for protocol in PROTOCOLS},
         "seeds_for_tests": SEEDS_FOR_TESTS,
-        "glance": list(glance(reproduction.sections)),
+        "glance": [*glance(reproduction.sections), *work(reproduction.sections, of_bases)],
         "selection": _selection(reproduction),
         "parts": [part(section, parameters) for section in reproduction.sections],
         "shortened": [part(section, parameters) for section in reproduction.shortened],
         "studies": list(studies(reproduction.of_studies)),
-        "bases": [{**chapters.base(one), "claims": _claims(one.claims)} for one in bases(reproduction.of_bases)],
+        "bases": [{**chapters.base(one), "claims": _claims(one.claims)} for one in of_bases],
         "unreadable": len(reproduction.unreadable),
         "findings": list(chapters.findings(reproduction)),
         "row_verdicts": _counted({verdict: len(entries) for verdict, entries in reproduction.verdicts.items()}),
         "by_chance": reproduction.by_chance,
         "claim_rule": RULE,
-        "claims": _claims(told),
+        "claims": _claims(every_claim),
         "claim_verdicts": _counted({verdict: decided[verdict] for verdict in CLAIM_VERDICTS}),
-        "chapter": chapters.batch_norm(found),
-        "chapter_claims": _claims([claim for claim in told if "BatchNorm" in claim.words]),
+        "chapter": chapters.batch_norm(measured),
+        "chapter_claims": _claims([claim for claim in every_claim if "BatchNorm" in claim.words]),
     }
 
 
