@@ -50,7 +50,7 @@ def run_application(application: Callable[[], object]) -> NoReturn:
         end(str(error), exit_codes.USAGE)
     except KeyboardInterrupt as error:
         if isinstance(error, Interrupted):
-            end(error.told, error.exit_code)
+            end(error.message, error.exit_code)
         end("interrupted", exit_codes.interrupted(signal.SIGINT))
     except Exception:
         sys.exit(report_fault())

@@ -24,9 +24,9 @@ def efforts_of(plan: Plan, effort: Effort) -> list[float]:
     known = {_key(config): config for _, config in composed}
     if len(known) < 2:
         return [1.0] * len(plan.jobs)
-    found = {key: effort(config) for key, config in known.items()}
-    base = next((found[_key(config)] for words, config in composed if not words), None)
-    single = {min(words): found[_key(config)] for words, config in composed if len(words) == 1}
+    efforts = {key: effort(config) for key, config in known.items()}
+    base = next((efforts[_key(config)] for words, config in composed if not words), None)
+    single = {min(words): efforts[_key(config)] for words, config in composed if len(words) == 1}
     ratios = {word: each / base for word, each in single.items() if each and base}
     return [math.prod(ratios.get(word, 1.0) for word in set(job.words) - first) for job in plan.jobs]
 

@@ -152,7 +152,7 @@ class Jobs:
         runs = self.sweep.runs_by_job()
         self.folders, self.failures, self.left = {}, [], []
         for number, job in enumerate(self.plan.jobs):
-            run = runs.get(job_key(job.words)) or self.found(job)
+            run = runs.get(job_key(job.words)) or self.existing(job)
             if run is None:
                 self.failures.append(RunFailedError(f"{' '.join(job.words)} has left no run"))
                 continue
@@ -164,7 +164,7 @@ class Jobs:
                 how = "was interrupted by" if state == "interrupted" else f"has {state}:"
                 self.failures.append(RunFailedError(f"{folder} {how} {run.status().get('error', '')}"))
 
-    def found(self, job: PlannedJob) -> Run | None:
+    def existing(self, job: PlannedJob) -> Run | None:
         """The run of a job that has left none with its words."""
         assert self.sweep is not None
         return run_of(plain(self.plan.composed(job)), (self.sweep.folder, *self.plan.former))

@@ -25,10 +25,10 @@ class DetachedError(Interrupted):
         self.jobs = " ".join(jobs)
 
     @property
-    def told(self) -> str:
+    def message(self) -> str:
         """What has happened, and what can be done, in one line."""
         if not self.jobs:
-            return super().told
+            return super().message
         how = f"scancel {self.jobs} stops them, and once they have ended the same command trains what is unfinished"
         return f"interrupted by {self}; jobs {self.jobs} go on in Slurm: {how}"
 
@@ -100,7 +100,7 @@ class _HandedToSlurm(Handed):
         try:
             super().__call__(config)
         except Interrupted as interrupted:
-            end(interrupted.told, interrupted.exit_code)
+            end(interrupted.message, interrupted.exit_code)
         except UncompletedJobError as error:  # it has saved, and has been in the queue as often as it may
             end(str(error), exit_codes.FAILED)
 

@@ -45,21 +45,21 @@ class Queue(InfoWatcher):
         lines = (string if isinstance(string, str) else string.decode()).splitlines()
         listed = {job: (state, why) for job, state, why in (line.split("|") for line in lines)}
         arrays = {job.partition("_")[0] for job in self._registered if "_" in job}
-        found = {job: listed.get(job, ("ENDED", "")) for job in self._registered - arrays}
-        waits = {job: why for job, (state, why) in found.items() if state == "PENDING"}
-        ended = [job for job, (state, _) in found.items() if state == "ENDED"]
-        self._tell(waits, len(found) - len(waits) - len(ended), len(ended))
+        states_of = {job: listed.get(job, ("ENDED", "")) for job in self._registered - arrays}
+        waits = {job: why for job, (state, why) in states_of.items() if state == "PENDING"}
+        ended = [job for job, (state, _) in states_of.items() if state == "ENDED"]
+        self._tell(waits, len(states_of) - len(waits) - len(ended), len(ended))
         # An array is no job, but submitit takes it for one.
-        states = {**dict.fromkeys(found, "RUNNING"), **dict.fromkeys(waits, "PENDING")}
+        states = {**dict.fromkeys(states_of, "RUNNING"), **dict.fromkeys(waits, "PENDING")}
         return {job: {"State": state} for job, state in {**states, **dict.fromkeys([*ended, *arrays], "ENDED")}.items()}
 
     def _tell(self, waits: dict[str, str], running: int, ended: int) -> None:
         # Why they wait, as Slurm keeps some for ever: PartitionTimeLimit asks for another partition or less time.
         whys = ", ".join(sorted(set(waits.values()) - {"None"}))
-        told = f"{len(waits)} waiting{f' ({whys})' if whys else ''}, {running} running, {ended} ended"
-        if told != self._told:
-            self._told = told
-            print(f"Slurm's job {' '.join(self.jobs)}: {told}", flush=True)
+        line = f"{len(waits)} waiting{f' ({whys})' if whys else ''}, {running} running, {ended} ended"
+        if line != self._told:
+            self._told = line
+            print(f"Slurm's job {' '.join(self.jobs)}: {line}", flush=True)
 
 
 @contextmanager

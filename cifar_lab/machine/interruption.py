@@ -24,7 +24,7 @@ class Interrupted(KeyboardInterrupt):
         self.goes_on = "the same command"  # how to resume the run; empty if nothing is left of it
 
     @property
-    def told(self) -> str:
+    def message(self) -> str:
         """The signal, and how to resume, in one line."""
         return f"interrupted by {self}" + (f"; {self.goes_on} goes on where it stopped" if self.goes_on else "")
 

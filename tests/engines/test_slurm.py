@@ -167,4 +167,4 @@ def test_a_job_of_slurm_ends_as_its_run_does(
 
 
 def test_who_stops_waiting_is_told_how_to_stop_the_jobs() -> None:
-    holds(DetachedError(signal.SIGINT, ["12", "13"]).told, "SIGINT", "scancel 12 13")
+    holds(DetachedError(signal.SIGINT, ["12", "13"]).message, "SIGINT", "scancel 12 13")

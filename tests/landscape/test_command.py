@@ -12,8 +12,8 @@ from torch import nn
 from cifar_lab import landscape
 from cifar_lab.config import build, saved
 from cifar_lab.landscape.maps.along import optimizer_step
-from cifar_lab.landscape.maps.subject import Settings, load
-from cifar_lab.landscape.maps.work import Points
+from cifar_lab.landscape.maps.measured_run import Settings, load
+from cifar_lab.landscape.maps.points import Points
 from cifar_lab.landscape.maths.covariate_shift import layers
 from cifar_lab.landscape.maths.interpolation import with_weights
 from cifar_lab.runs import Run
@@ -130,10 +130,10 @@ def test_curvature_is_told_for_the_first_middle_and_last_epoch_beside_two_over_l
     rows = told["rows"]
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     metrics = Run(runs / "with").metrics().set_index("epoch")["train/lr"]
-    (subject,) = load([runs / "with"], Settings(runs, images=18))
+    (measured,) = load([runs / "with"], Settings(runs, images=18))
     for row in rows:
-        model, *_, criterion = network(subject.run, row["epoch"])
-        loss = criterion(model(subject.images), subject.labels)
+        model, *_, criterion = network(measured.run, row["epoch"])
+        loss = criterion(model(measured.images), measured.labels)
         assert row["loss"] == pytest.approx(float(loss.detach()), rel=1e-4)
         assert row["eigenvalue_1"] >= row["eigenvalue_2"]
         assert row["eigenvalue_1"] >= row["sharpness"] >= row["smallest_eigenvalue"]
@@ -175,9 +175,9 @@ def test_covariate_shift_tells_the_gradients_of_each_layer_at_the_start(runs, co
     assert [row["layer"] for row in rows] == list(range(1, 9))
     assert (rows[0]["distance"], rows[0]["cosine"]) == (0, pytest.approx(1))
     assert all(row["distance"] > 0 for row in rows[1:])
-    (subject,) = load([runs / "with"], Settings(runs, images=18))
-    model, *_, criterion = network(subject.run, 0)
-    criterion(model(subject.images), subject.labels).backward()
+    (measured,) = load([runs / "with"], Settings(runs, images=18))
+    model, *_, criterion = network(measured.run, 0)
+    criterion(model(measured.images), measured.labels).backward()
     parameters = dict(model.named_parameters())
     names = layers(parameters)
     for row in rows:

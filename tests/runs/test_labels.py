@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cifar_lab import evaluate, export, table
-from cifar_lab.landscape.maps.subject import Settings, load
+from cifar_lab.landscape.maps.measured_run import Settings, load
 from cifar_lab.report.reproduction import Reproduction
 from cifar_lab.runs import Archive, Record, float32_digits, read_run, weights_name
 from cifar_lab.runs.labels import data_words, holds_out, protocol_name
@@ -83,8 +83,8 @@ def test_a_run_of_version_0_1_that_held_nothing_out_is_labelled_so_by_every_read
     called(export.main, run.folder, "--format", "safetensors")
     card = (run.folder / "export" / "model_card.md").read_text()
     assert f"| report: {chosen}" in card and "The test set chose the epoch" in card
-    (subject,) = load([run.folder], Settings(tmp_path, images=20))
-    assert subject.held_out_name == "test images"
+    (measured,) = load([run.folder], Settings(tmp_path, images=20))
+    assert measured.held_out_name == "test images"
 
 
 @pytest.mark.parametrize("change", [{"label_noise": 0.2}, {"imbalance": 0.01}, {"test_set": "cifar10_1"}])

@@ -10,8 +10,8 @@ import numpy as np
 from cifar_lab.data.images import keyed_generator
 from cifar_lab.landscape.maps import figures
 from cifar_lab.landscape.maps.figures import Contour
-from cifar_lab.landscape.maps.subject import Rows, Settings, Subject, Written, caption, load
-from cifar_lab.landscape.maps.work import Job, Tick, compute, timed
+from cifar_lab.landscape.maps.measured_run import MeasuredRun, Rows, Settings, Written, caption, load
+from cifar_lab.landscape.maps.points import Job, Tick, compute, timed
 from cifar_lab.landscape.maths import surfaces
 from cifar_lab.landscape.maths.functional import Weights
 
@@ -23,7 +23,7 @@ _MARGIN = 0.25  # around a trajectory, as a share of its width
 
 
 class _Slice(NamedTuple):
-    """A line or a plane through a subject's weights: where its points are, and how they are computed."""
+    """A line or a plane through a run's weights: where its points are, and how they are computed."""
 
     axes: tuple[np.ndarray, ...]
     job: Job
@@ -33,9 +33,9 @@ class _Slice(NamedTuple):
 
 
 class _Slices(NamedTuple):
-    """A subject's slices `profile`, `plane` and, with enough snapshots, `trajectory` in the plane of its training."""
+    """A run's slices `profile`, `plane` and, with enough snapshots, `trajectory` in the plane of its training."""
 
-    subject: Subject
+    measured: MeasuredRun
     cuts: dict[str, _Slice]
     plane: surfaces.Plane | None
     epochs: list[int]
@@ -50,25 +50,25 @@ def surface(folders: Sequence[Path], settings: Settings, points: int, extent: fl
     Raises:
         ValueError: A run cannot be read.
     """
-    subjects = load(folders, settings)
-    slices = [_slices(subject, points, extent) for subject in subjects]
+    measured_runs = load(folders, settings)
+    slices = [_slices(measured, points, extent) for measured in measured_runs]
     compute("surface", [cut.job for one in slices for cut in one.cuts.values()])
     files = settings.write_table("surface", [row for one in slices for row in _rows(one)])
     if trajectories := [row for one in slices for row in _trajectory_rows(one)]:
         files += settings.write_table("trajectory", trajectories)
-    title = caption(subjects, "BatchNorm on their own statistics")
+    title = caption(measured_runs, "BatchNorm on their own statistics")
     panels = [_panels(one) for one in slices]
     levels = surfaces.common_levels([panel.losses for row in panels for panel in row])
-    lines = {one.subject.label: (cut.axes[0], cut.losses()) for one in slices for cut in [one.cuts["profile"]]}
+    lines = {one.measured.label: (cut.axes[0], cut.losses()) for one in slices for cut in [one.cuts["profile"]]}
     files += settings.write_figure("surface", lambda: figures.contours(panels, levels, title))
     files += settings.write_figure("surface_profile", lambda: figures.profiles(lines, title))
     return files, [_summary(one) for one in slices]
 
 
-def _slices(subject: Subject, points: int, extent: float) -> _Slices:
-    loss = subject.loss()
+def _slices(measured: MeasuredRun, points: int, extent: float) -> _Slices:
+    loss = measured.loss()
     weights = loss.weights()
-    generator = keyed_generator(_DIRECTIONS, subject.settings.seed)
+    generator = keyed_generator(_DIRECTIONS, measured.settings.seed)
     random = [surfaces.random_direction(weights, generator) for _ in range(2)]
     seconds = timed(lambda: surfaces.losses_at(loss, weights, random, np.zeros((1, 2))))
 
@@ -81,30 +81,30 @@ def _slices(subject: Subject, points: int, extent: float) -> _Slices:
             return {"loss": value}
 
         identity = {"axes": [axis.tolist() for axis in axes]}
-        kept = subject.points(f"surface-{name}", len(places), identity, weights, *directions)
-        return _Slice(axes, Job(f"{name} of {subject.label}", kept, evaluate, 1, seconds))
+        kept = measured.points(f"surface-{name}", len(places), identity, weights, *directions)
+        return _Slice(axes, Job(f"{name} of {measured.label}", kept, evaluate, 1, seconds))
 
     side = np.linspace(-extent, extent, points)
     fine = np.linspace(-extent, extent, _PROFILE_FINER * (points - 1) + 1)
     cuts = {"profile": cut("profile", random[:1], fine), "plane": cut("plane", random, side, side)}
-    plane, epochs = _trajectory(subject)
+    plane, epochs = _trajectory(measured)
     if plane is not None:
         low, high = plane.coordinates.min(axis=0), plane.coordinates.max(axis=0)
         margin = _MARGIN * (high - low)
         cuts["trajectory"] = cut("trajectory", plane.directions, *np.linspace(low - margin, high + margin, points).T)
-    return _Slices(subject, cuts, plane, epochs)
+    return _Slices(measured, cuts, plane, epochs)
 
 
-def _trajectory(subject: Subject) -> tuple[surfaces.Plane | None, list[int]]:
-    """The plane of a subject's training, and the epochs that stand in it; prints why if there is none."""
-    there = list(subject.epochs)
+def _trajectory(measured: MeasuredRun) -> tuple[surfaces.Plane | None, list[int]]:
+    """The plane of a run's training, and the epochs that stand in it; prints why if there is none."""
+    there = list(measured.epochs)
     every = np.unique(np.linspace(0, len(there) - 1, min(len(there), _MOST_SNAPSHOTS)).round().astype(int))
     epochs = [there[index] for index in every]
     try:
-        return surfaces.trajectory_plane([subject.weights(epoch) for epoch in epochs]), epochs
+        return surfaces.trajectory_plane([measured.weights(epoch) for epoch in epochs]), epochs
     except ValueError as error:
         print(
-            f"note: no trajectory of {subject.run.folder}: {error}; callbacks=snapshots keeps one an epoch",
+            f"note: no trajectory of {measured.run.folder}: {error}; callbacks=snapshots keeps one an epoch",
             file=sys.stderr,
         )
         return None, []
@@ -112,7 +112,7 @@ def _trajectory(subject: Subject) -> tuple[surfaces.Plane | None, list[int]]:
 
 def _rows(one: _Slices) -> Rows:
     return [
-        {"run": one.subject.label, "kind": kind, "x": place[0], "y": place[1] if place[1:] else None, "loss": value}
+        {"run": one.measured.label, "kind": kind, "x": place[0], "y": place[1] if place[1:] else None, "loss": value}
         for kind, cut in one.cuts.items()
         for place, value in zip(surfaces.grid(*cut.axes).tolist(), cut.losses().ravel().tolist(), strict=True)
     ]
@@ -121,7 +121,7 @@ def _rows(one: _Slices) -> Rows:
 def _trajectory_rows(one: _Slices) -> Rows:
     places = [] if one.plane is None else one.plane.coordinates.tolist()
     return [
-        {"run": one.subject.label, "epoch": epoch, "x": place[0], "y": place[1]}
+        {"run": one.measured.label, "epoch": epoch, "x": place[0], "y": place[1]}
         for epoch, place in zip(one.epochs, places, strict=True)
     ]
 
@@ -129,7 +129,7 @@ def _trajectory_rows(one: _Slices) -> Rows:
 def _summary(one: _Slices) -> dict[str, Any]:
     values = one.cuts["profile"].losses()
     return {
-        "run": one.subject.label,
+        "run": one.measured.label,
         "loss": float(values[len(values) // 2]),
         "highest on the profile": float(values.max()),
         "variance of the training in its plane": None if one.plane is None else float(one.plane.explained.sum()),
@@ -137,7 +137,7 @@ def _summary(one: _Slices) -> dict[str, Any]:
 
 
 def _panels(one: _Slices) -> list[Contour]:
-    around, label = one.cuts["plane"], one.subject.label
+    around, label = one.cuts["plane"], one.measured.label
     names = ("random direction 1", "random direction 2")
     panels = [Contour(f"{label}\naround its final weights", around.axes, around.losses(), names)]
     if one.plane is not None:

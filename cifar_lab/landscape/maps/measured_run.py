@@ -12,7 +12,7 @@ from cifar_lab.config import build, saved
 from cifar_lab.data.images import keyed_generator, stratified_split
 from cifar_lab.data.loader import BatchLoader
 from cifar_lab.figures import Figure
-from cifar_lab.landscape.maps.work import Points, digest
+from cifar_lab.landscape.maps.points import Points, digest
 from cifar_lab.landscape.maths.functional import NetworkLoss
 from cifar_lab.machine import hardware
 from cifar_lab.machine.exit_codes import UsageError
@@ -56,7 +56,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Subject:
+class MeasuredRun:
     """A run whose landscape is measured."""
 
     settings: Settings
@@ -131,7 +131,7 @@ class Subject:
         return Points(folder, kind, digest(known, images, *tensors), count)
 
 
-def load(folders: Sequence[Path], settings: Settings) -> list[Subject]:
+def load(folders: Sequence[Path], settings: Settings) -> list[MeasuredRun]:
     """Load runs with their final weights and the images that they are measured on.
 
     Raises:
@@ -147,32 +147,32 @@ def load(folders: Sequence[Path], settings: Settings) -> list[Subject]:
     return [_load(Run(folder), label, settings) for folder, label in zip(folders, labels, strict=True)]
 
 
-def at_epochs(subjects: Sequence[Subject], at: str | None) -> list[tuple[Subject, int]]:
+def at_epochs(measured_runs: Sequence[MeasuredRun], at: str | None) -> list[tuple[MeasuredRun, int]]:
     """Each run with each epoch of `--at`, joined by commas; None takes the first snapshot, the middle and the last.
 
     Raises:
         ValueError: A run has no snapshots, or none of an epoch of `at`.
     """
-    places: list[tuple[Subject, int]] = []
-    for subject in subjects:
-        there = subject.snapshot_epochs()
-        asked = {there[0], there[len(there) // 2], there[-1]}
+    places: list[tuple[MeasuredRun, int]] = []
+    for measured in measured_runs:
+        there = measured.snapshot_epochs()
+        wanted = {there[0], there[len(there) // 2], there[-1]}
         if at is not None:
-            asked = {int(word) if word.strip().isdecimal() else -1 for word in at.split(",")}
-        if not asked <= set(there):
+            wanted = {int(word) if word.strip().isdecimal() else -1 for word in at.split(",")}
+        if not wanted <= set(there):
             epochs = ", ".join(map(str, there))
-            raise UsageError(f"--at {at}: {subject.run.folder} has snapshots of the epochs {epochs}")
-        places += [(subject, epoch) for epoch in sorted(asked)]
+            raise UsageError(f"--at {at}: {measured.run.folder} has snapshots of the epochs {epochs}")
+        places += [(measured, epoch) for epoch in sorted(wanted)]
     return places
 
 
-def caption(subjects: Sequence[Subject], how: str) -> str:
+def caption(measured_runs: Sequence[MeasuredRun], how: str) -> str:
     """A figure's title: the data of its runs, and how they were measured."""
-    settings = subjects[0].settings
-    data = "; ".join(dict.fromkeys(subject.data for subject in subjects))
-    seeds = list(dict.fromkeys(str(subject.config.seed) for subject in subjects))
-    told = f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
-    return f"{data}, {told}\n{settings.images:,} training images (drawn with seed {settings.seed}), {how}"
+    settings = measured_runs[0].settings
+    data = "; ".join(dict.fromkeys(measured.data for measured in measured_runs))
+    seeds = list(dict.fromkeys(str(measured.config.seed) for measured in measured_runs))
+    drawn_by = f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
+    return f"{data}, {drawn_by}\n{settings.images:,} training images (drawn with seed {settings.seed}), {how}"
 
 
 def check_fits(state: Mapping[str, Any], weights: Mapping[str, Tensor], where: Path) -> None:
@@ -186,7 +186,7 @@ def check_fits(state: Mapping[str, Any], weights: Mapping[str, Tensor], where: P
             raise UsageError(f"{where}: {name} is missing or of another shape; these weights are another network's")
 
 
-def _load(run: Run, label: str, settings: Settings) -> Subject:
+def _load(run: Run, label: str, settings: Settings) -> MeasuredRun:
     config = saved(run, settings.allow)
     device = hardware.training_device(config.trainer.accelerator)
     hardware.keep_freed_memory(device)
@@ -205,7 +205,7 @@ def _load(run: Run, label: str, settings: Settings) -> Subject:
     part = "" if trained == available else f" of {available:,}"
     composition = run.composition()
     name = data_words(composition["options"].get("data") or "unknown data", composition["config"])
-    return Subject(
+    return MeasuredRun(
         settings,
         label,
         run,

@@ -25,12 +25,12 @@ Tick = Callable[[], None]
 
 def digest(settings: Mapping[str, Any], *tensors: Mapping[str, Tensor]) -> str:
     """Tells a computation from others by its plain settings and every bit of the tensors that it begins with."""
-    told = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    content = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for named in tensors:
         for name, value in named.items():
-            told.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            told.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return told.hexdigest()[:16]
+            content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            content.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()[:16]
 
 
 def _kept(path: Path) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_lab.landscape.maps.work import Job, Points, compute, digest
+from cifar_lab.landscape.maps.points import Job, Points, compute, digest
 from cifar_lab.terminal import progress
 from tests.conftest import on_a_terminal
 
