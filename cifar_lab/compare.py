@@ -14,17 +14,17 @@ from cifar_lab.runs.reading import read_arrays
 from cifar_lab.table import compare_folders
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import note
-from cifar_lab.trained import Said
-from cifar_lab.trained.arguments import load_noting, says_of_network
+from cifar_lab.trained import Overrides
+from cifar_lab.trained.arguments import load_noting, takes_overrides
 
 if TYPE_CHECKING:
     from cifar_lab.table.pairs import Pair
 
 
-@says_of_network(without=("model", "bn", "activation", "negative_slope", "mean", "std", "precision"))
+@takes_overrides(without=("model", "bn", "activation", "negative_slope", "mean", "std", "precision"))
 def compare(
     paths: Annotated[list[Path], typer.Argument(help="Runs; folders are searched for runs.", metavar="RUN...")],
-    said: Said,
+    overrides: Overrides,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a list of pairs, instead of text.")] = False,
 ) -> None:
     """Test the best composition against each other one by seed, or, with a run of each, their networks by image."""
@@ -42,7 +42,7 @@ def compare(
     rows = by_name([row for row in comparison.rows if row.finished])
     if len(rows) == 1 or len(rows) == len(records):
         single = {name: row.finished[0] for name, row in rows.items()}
-        pairs = _by_image(single if len(rows) > 1 else {f"seed={record.seed}": record for record in records}, said)
+        pairs = _by_image(single if len(rows) > 1 else {f"seed={record.seed}": record for record in records}, overrides)
     else:
         pairs = by_seed(rows)
         if not pairs:
@@ -56,7 +56,7 @@ def compare(
         print("\n".join(pair.words() for pair in pairs))
 
 
-def _by_image(records: dict[str, Record], said: Said) -> "list[Pair]":
+def _by_image(records: dict[str, Record], overrides: Overrides) -> "list[Pair]":
     from cifar_lab.statistics.paired import mcnemar
     from cifar_lab.table.pairs import corrected
 
@@ -64,7 +64,7 @@ def _by_image(records: dict[str, Record], said: Said) -> "list[Pair]":
     labels, right = {}, {}
     for name, record in records.items():
         assert record.folder is not None  # of a finished run that was found in a folder
-        labels[name], predicted = _predictions(Run(record.folder), record, said)
+        labels[name], predicted = _predictions(Run(record.folder), record, overrides)
         right[name] = predicted == labels[name]
     found = []
     for other in others:
@@ -77,7 +77,7 @@ def _by_image(records: dict[str, Record], said: Said) -> "list[Pair]":
     return corrected("image", found)
 
 
-def _predictions(run: Run, record: Record, said: Said) -> tuple[np.ndarray, np.ndarray]:
+def _predictions(run: Run, record: Record, overrides: Overrides) -> tuple[np.ndarray, np.ndarray]:
     """True and predicted classes of the test images, `(N,)`: of an evaluation that found the run's own, or computed."""
     own = np.array(record.result.get("confusion_matrix", []))
 
@@ -96,7 +96,7 @@ def _predictions(run: Run, record: Record, said: Said) -> tuple[np.ndarray, np.n
     from cifar_lab.terminal.progress import shown
     from cifar_lab.trained import answer
 
-    trained = load_noting(run.folder, said)
+    trained = load_noting(run.folder, overrides)
     answers = answer(trained, shown(trained.datamodule().test_dataloader(), f"{trained.label}: test"))
     labels, predicted = answers.labels.numpy(), answers.logits.argmax(1).numpy()
     accuracy = float((labels == predicted).mean())

@@ -17,7 +17,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import Complaints, print_table, printable
 from cifar_lab.terminal.progress import shown
-from cifar_lab.trained.arguments import Network, Said, check_there, load_noting, says_of_network
+from cifar_lab.trained.arguments import Network, Overrides, check_there, load_noting, takes_overrides
 
 if TYPE_CHECKING:
     from cifar_lab.trained import Trained
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 Prediction = tuple[Path, list[tuple[str, float]]]
 
 
-@says_of_network(without=("data_root",))
+@takes_overrides(without=("data_root",))
 def predict(
     network: Network,
-    said: Said,
+    overrides: Overrides,
     images: Annotated[
         list[str], typer.Argument(help="Files, folders (searched for images), or patterns.", metavar="IMAGE")
     ],
@@ -48,7 +48,7 @@ def predict(
     check_there([network])
     complaints = Complaints()
     paths = find_images(images, complaints)
-    trained = load_noting(network, said)
+    trained = load_noting(network, overrides)
     prints_at_once = (as_json or as_csv) and sys.stdout.isatty()  # which shows how far it is
     read = read_images(paths if prints_at_once else shown(paths, "images"), resize, complaints)
     write = _write_json if as_json else _write_csv if as_csv else _write_table

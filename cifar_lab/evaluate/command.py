@@ -15,16 +15,16 @@ from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.output import writable
-from cifar_lab.trained.arguments import Networks, Said, folder_of, load_noting, says_of_network, with_runs_below
+from cifar_lab.trained.arguments import Networks, Overrides, folder_of, load_noting, takes_overrides, with_runs_below
 
 if TYPE_CHECKING:
     from cifar_lab.evaluate.evaluating import Settings
 
 
-@says_of_network()
+@takes_overrides()
 def evaluate(
     networks: Networks,
-    said: Said,
+    overrides: Overrides,
     split: Annotated[
         Literal["test", "val"], typer.Option(help="val: the images that were held out of training.")
     ] = "test",
@@ -64,7 +64,7 @@ def evaluate(
     results = []
     for path, place in zip(paths, outputs, strict=True):
         try:
-            results.append(_evaluate(path, said, settings, place, quiet=as_json))
+            results.append(_evaluate(path, overrides, settings, place, quiet=as_json))
         except (UsageError, OSError) as error:
             if len(paths) == 1:
                 raise
@@ -86,12 +86,14 @@ def _outputs(paths: Sequence[Path], output: Path | None) -> list[Path | None]:
     return [output / place.relative_to(above) for place in places]
 
 
-def _evaluate(path: Path, said: Said, settings: "Settings", output: Path | None, *, quiet: bool) -> dict[str, Any]:
+def _evaluate(
+    path: Path, overrides: Overrides, settings: "Settings", output: Path | None, *, quiet: bool
+) -> dict[str, Any]:
     from cifar_lab.evaluate.evaluating import evaluate as measure
     from cifar_lab.evaluate.evaluating import write
 
     folder = writable(folder_of(path, "evaluation") / settings.name, output)
-    evaluation = measure(load_noting(path, said), settings)
+    evaluation = measure(load_noting(path, overrides), settings)
     files = [] if folder is None else write(evaluation, folder)
     result = {**evaluation.result, "files": [os.path.relpath(file) for file in files]}
     if not quiet:

@@ -14,7 +14,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.output import writable
 from cifar_lab.terminal.printing import Complaints, note, print_table, printable
-from cifar_lab.trained.arguments import Network, Said, check_there, folder_of, load_noting, says_of_network
+from cifar_lab.trained.arguments import Network, Overrides, check_there, folder_of, load_noting, takes_overrides
 
 if TYPE_CHECKING:
     from cifar_lab.explain.explaining import Example, Explained
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 _MOST_SHOWN = 64  # images in a figure, which a page can hold
 
 
-@says_of_network()
+@takes_overrides()
 def explain(
     network: Network,
-    said: Said,
+    overrides: Overrides,
     pictures: Annotated[
         list[str] | None, typer.Argument(help="Files, folders or patterns, for Grad-CAM.", metavar="IMAGE")
     ] = None,
@@ -53,9 +53,11 @@ def explain(
     paths = find_images(pictures, complaints) if pictures else []
     if len(paths) > _MOST_SHOWN:
         raise UsageError(f"{len(paths):,} images; a figure holds {_MOST_SHOWN}")
-    trained = load_noting(network, said)
+    trained = load_noting(network, overrides)
     # Options about a file alone are about the first network; the others describe themselves.
-    others = [load_noting(path, Said(data_root=said.data_root, allow=said.allow)) for path in against or ()]
+    others = [
+        load_noting(path, Overrides(data_root=overrides.data_root, allow=overrides.allow)) for path in against or ()
+    ]
     folder = writable(folder_of(network, "explanation"), output)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,18 +15,18 @@ from cifar_lab.machine import provenance
 from cifar_lab.runs import replacing
 from cifar_lab.runs.labels import NO_PROBABILITIES, PROTOCOLS, data_words, protocol_words
 from cifar_lab.statistics.accuracies import wilson_interval
-from cifar_lab.trained import Said, Trained
+from cifar_lab.trained import Overrides, Trained
 
 NAME = "model_card.md"
 _FACTS = ("best_epoch", "epochs", "fingerprint", "protocol", "precision", "train_size", "train_available")
 
 
 def write(
-    trained: Trained, files: Sequence[Exported], compared: Images, tolerance: float, folder: Path, said: Said
+    trained: Trained, files: Sequence[Exported], compared: Images, tolerance: float, folder: Path, overrides: Overrides
 ) -> Path:
     """Write the card of at least one file next to these, in `folder`.
 
-    `compared` and `tolerance` are those of `writing.export`; `said` names the packages that are allowed.
+    `compared` and `tolerance` are those of `writing.export`; `overrides` names the packages that are allowed.
 
     Raises:
         OSError: It cannot be written.
@@ -61,7 +61,7 @@ def write(
         "takes": takes,
         "compared": compared,
         "tolerance": tolerance,
-        "allow": list(said.allow),
+        "allow": list(overrides.allow),
         "versions": _versions(files),
     }
     path = folder / NAME

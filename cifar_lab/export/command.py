@@ -13,16 +13,16 @@ from cifar_lab.export.kinds import Format, Input, check_installed
 from cifar_lab.machine import exit_codes
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.output import check_writable
-from cifar_lab.trained.arguments import Network, Said, check_there, folder_of, load_noting, says_of_network
+from cifar_lab.trained.arguments import Network, Overrides, check_there, folder_of, load_noting, takes_overrides
 
 if TYPE_CHECKING:
     from cifar_lab.export.writing import Exported, Images
 
 
-@says_of_network(without=("precision",))
+@takes_overrides(without=("precision",))
 def export(
     network: Network,
-    said: Said,
+    overrides: Overrides,
     formats: Annotated[
         list[Format] | None, typer.Option("--format", help="A kind of file; may be repeated. Default: all of them.")
     ] = None,
@@ -50,15 +50,15 @@ def export(
     from cifar_lab.export import card, writing
     from cifar_lab.export.formats import on_cpu
 
-    said = replace(said, precision="32-true")  # in which files are stored and their users compute
-    trained = on_cpu(load_noting(network, said))
+    overrides = replace(overrides, precision="32-true")  # in which files are stored and their users compute
+    trained = on_cpu(load_noting(network, overrides))
     compared = writing.images(trained)
     done = []
-    for exported in writing.export(trained, kinds, takes, folder, compared, tolerance, said):
+    for exported in writing.export(trained, kinds, takes, folder, compared, tolerance, overrides):
         done.append(exported)
         _show(exported, compared, as_json)
     written = [exported for exported in done if exported.problem is None]
-    page = card.write(trained, written, compared, tolerance, folder, said) if written else None
+    page = card.write(trained, written, compared, tolerance, folder, overrides) if written else None
     if as_json:
         print(json.dumps(_plain(done, compared, tolerance, page), indent=2))
     elif page is not None:

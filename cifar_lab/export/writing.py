@@ -16,7 +16,7 @@ from cifar_lab.export.formats import as_taken, encode, on_cpu
 from cifar_lab.export.kinds import Format, Input
 from cifar_lab.runs import replacing
 from cifar_lab.runs.files import UNFINISHED, remove_unfinished, unfinished
-from cifar_lab.trained import Said, Trained, load
+from cifar_lab.trained import Overrides, Trained, load
 from cifar_lab.trained.files import reason
 
 COUNT = 256
@@ -62,7 +62,13 @@ def images(trained: Trained) -> Images:
 
 
 def export(
-    trained: Trained, formats: Sequence[Format], takes: Input, folder: Path, on: Images, tolerance: float, said: Said
+    trained: Trained,
+    formats: Sequence[Format],
+    takes: Input,
+    folder: Path,
+    on: Images,
+    tolerance: float,
+    overrides: Overrides,
 ) -> Iterator[Exported]:
     """Write files, one at each step of the iterator.
 
@@ -73,7 +79,7 @@ def export(
         folder: Made if it does not exist.
         on: What files are compared on.
         tolerance: The largest difference of a logit that is accepted.
-        said: The command line, for the packages that it allows.
+        overrides: The command line, for the packages that it allows.
 
     Raises:
         OSError: The folder cannot be written.
@@ -94,15 +100,15 @@ def export(
             staged = Path(staging) / one.path.name
             with replacing(staged, "wb", durable=True) as file:
                 file.write(content)
-            yield _compared(one, staged, content, trained, on, tolerance, said)
+            yield _compared(one, staged, content, trained, on, tolerance, overrides)
 
 
 def _compared(
-    one: Exported, staged: Path, content: bytes, trained: Trained, on: Images, tolerance: float, said: Said
+    one: Exported, staged: Path, content: bytes, trained: Trained, on: Images, tolerance: float, overrides: Overrides
 ) -> Exported:
     """Put a staged file into its place if it computes what the network does."""
     try:
-        difference = _largest_difference(_reader(one, staged, said), trained, on)
+        difference = _largest_difference(_reader(one, staged, overrides), trained, on)
     except Exception as error:  # so do the readers of a damaged file
         return replace(one, problem=f"the file was removed, as it cannot be used: {reason(error)}")
     if not difference <= tolerance:  # or NaN
@@ -120,10 +126,10 @@ def _largest_difference(compute: Callable[[Tensor], Tensor], trained: Trained, o
     return float((found - torch.cat([expected, expected[:_ALONE]])).abs().max())
 
 
-def _reader(one: Exported, path: Path, said: Said) -> Callable[[Tensor], Tensor]:
+def _reader(one: Exported, path: Path, overrides: Overrides) -> Callable[[Tensor], Tensor]:
     """What maps uint8 images `(N, 32, 32, 3)` to logits, read from a file as its user would."""
     if one.takes is None:
-        return on_cpu(load(path, Said(allow=said.allow, precision="32-true"))).logits_of_pixels
+        return on_cpu(load(path, Overrides(allow=overrides.allow, precision="32-true"))).logits_of_pixels
     takes = one.takes
     if one.kind is Format.TORCH_EXPORT:
         module = torch.export.load(path).module()

@@ -3,13 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from cifar_lab.trained.arguments import Said, check_there
+from cifar_lab.trained.arguments import Overrides, check_there
 
 if TYPE_CHECKING:
     from cifar_lab.trained.loading import load
     from cifar_lab.trained.network import Answers, Trained, answer, confident_mistakes
 
-__all__ = ["Answers", "Said", "Trained", "answer", "check_there", "confident_mistakes", "load"]
+__all__ = ["Answers", "Overrides", "Trained", "answer", "check_there", "confident_mistakes", "load"]
 
 _HOMES = {
     "load": "cifar_lab.trained.loading",

@@ -32,7 +32,7 @@ def _option(text: str, *flags: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Said:
+class Overrides:
     """What a command line says of a network, with the help of each option; None leaves it to the run or the file.
 
     Raises:
@@ -75,26 +75,26 @@ class Said:
 _TYPED: dict[str, Any] = {"mean": str | None, "std": str | None, "allow": list[str] | None}
 
 
-def says_of_network(without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Give a command the options of `Said`, which reach it as one argument, `said`.
+def takes_overrides(without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Give a command the options of `Overrides`, which reach it as one argument, `overrides`.
 
     Args:
         without: Those that it does not take.
     """
-    options = {field.name: get_args(field.type) for field in fields(Said) if field.name not in without}
+    options = {field.name: get_args(field.type) for field in fields(Overrides) if field.name not in without}
     annotations = {name: Annotated[_TYPED.get(name, kind), option] for name, (kind, option) in options.items()}
     keyword = inspect.Parameter.KEYWORD_ONLY
     added = [inspect.Parameter(name, keyword, default=None, annotation=each) for name, each in annotations.items()]
 
     def with_them(command: Command) -> Command:
         own = inspect.signature(command)
-        parameters = [*(each for name, each in own.parameters.items() if name != "said"), *added]
+        parameters = [*(each for name, each in own.parameters.items() if name != "overrides"), *added]
 
         @functools.wraps(command)
         def with_options(**arguments: Any) -> object:
-            said = {each.name: arguments.pop(each.name) for each in added}
-            said |= {name: numbers(said[name], f"--{name}") for name in ("mean", "std") if name in said}
-            return command(said=Said(**{**said, "allow": tuple(said["allow"] or ())}), **arguments)
+            overrides = {each.name: arguments.pop(each.name) for each in added}
+            overrides |= {name: numbers(overrides[name], f"--{name}") for name in ("mean", "std") if name in overrides}
+            return command(overrides=Overrides(**{**overrides, "allow": tuple(overrides["allow"] or ())}), **arguments)
 
         # typer reads both.
         with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -137,11 +137,11 @@ def with_runs_below(networks: Sequence[Path]) -> list[Path]:
     return found
 
 
-def load_noting(path: Path, said: Said) -> "Trained":
+def load_noting(path: Path, overrides: Overrides) -> "Trained":
     """Load a network, and print on standard error what is assumed and to be known of it; raises as `load`."""
     from cifar_lab.trained import load
 
-    trained = load(path, said)
+    trained = load(path, overrides)
     for line in (*trained.assumed, *([] if trained.gives_probabilities else [NO_PROBABILITIES])):
         note(f"{path}: {line}")
     return trained

@@ -17,7 +17,7 @@ from cifar_lab.runs import Run, is_run
 from cifar_lab.runs.labels import protocol_name
 from cifar_lab.terminal.printing import printable
 from cifar_lab.trained.architecture import Architecture, architecture, described, in_names_of, in_our_names
-from cifar_lab.trained.arguments import Said, check_there
+from cifar_lab.trained.arguments import Overrides, check_there
 from cifar_lab.trained.files import SAFETENSORS, Description, read, reason
 from cifar_lab.trained.network import Trained
 from cifar_lab.trained.published_files import completed
@@ -29,39 +29,39 @@ _FACTS = (
 _OF_CHOSEN = ("test/acc", "val/acc", "best_epoch")  # known only of the chosen epoch's weights
 
 
-def load(path: Path, said: Said | None = None) -> Trained:
+def load(path: Path, overrides: Overrides | None = None) -> Trained:
     """Make a trained network.
 
     Args:
         path: A run's folder, for the weights of its chosen epoch; or a file of weights, the report's or ours. A file
             in a run's folder has the run's configuration.
-        said: The command line.
+        overrides: The command line.
 
     Raises:
         ValueError: There is neither, weights are missing, damaged or another network's, or the run has a component
             whose package is not allowed. The message is one line that says what to do.
     """
-    said = said or Said()
+    overrides = overrides or Overrides()
     check_there([path])
     if path.is_dir():
         run = Run(path)
-        return _of_run(run, run.chosen_weights(), said)
+        return _of_run(run, run.chosen_weights(), overrides)
     folder = path.resolve().parent.parent
     if is_run(folder) and path.suffix != SAFETENSORS:  # what `export` has written there describes itself
-        return _of_run(Run(os.path.relpath(folder)), path, said)
-    return _of_file(path, said)
+        return _of_run(Run(os.path.relpath(folder)), path, overrides)
+    return _of_file(path, overrides)
 
 
-def _of_run(run: Run, weights: Path, said: Said) -> Trained:
-    config = saved(run, said.allow)
-    if given := said.of_network():
+def _of_run(run: Run, weights: Path, overrides: Overrides) -> Trained:
+    config = saved(run, overrides.allow)
+    if given := overrides.of_network():
         raise UsageError(f"{run.folder} is a run, which says so itself; leave {', '.join(given)} out")
     state, _, choice = read(weights)
     options, settings = run.composition()["options"], resolved(config)
-    check_network_targets({"model": settings["model"]}, said.allow)
+    check_network_targets({"model": settings["model"]}, overrides.allow)
     words = f"{options.get('model')} bn={str(settings['bn']).lower()}"
-    _check_asked(weights, state, said, str(options.get("model")), settings["bn"])
-    model = _network(settings["model"], state, weights, words, said)
+    _check_asked(weights, state, overrides, str(options.get("model")), settings["bn"])
+    model = _network(settings["model"], state, weights, words, overrides)
     result = run.finished_result() or {}
     assumed = [] if result else [f"the run has not finished: its weights are those of {weights.name}"]
     assumed += [] if choice is None else [f"weights: {choice}"]
@@ -71,7 +71,7 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
         list(known.get(name) or getattr(build(config.data), name, ()) or ()) for name in ("mean", "std", "classes")
     )
     classes = classes or list(range(settings["model"].get("num_classes") or 0))
-    chosen, notes = _native(config, run, said)
+    chosen, notes = _native(config, run, overrides)
     native, model = _placed(model, chosen)
     if native != chosen:
         notes.append(hardware.contiguous_because(model))
@@ -91,17 +91,17 @@ def _of_run(run: Run, weights: Path, said: Said) -> Trained:
         native=native,
         facts=facts,
         assumed=[*assumed, *notes],
-        data_root=said.data_root,
+        data_root=overrides.data_root,
     )
 
 
-def _of_file(path: Path, said: Said) -> Trained:
+def _of_file(path: Path, overrides: Overrides) -> Trained:
     """The network of a file that lies in no run's folder."""
     content, description, choice = read(path)
     state = in_our_names(content) if description is None else content
     network, assumed = architecture(state), list[str]()
     if description is not None:
-        _check_description(path, state, description, network, said)
+        _check_description(path, state, description, network, overrides)
     elif network is None:
         names = ", ".join(list(state)[:3]) or "nothing"
         raise UsageError(
@@ -109,13 +109,13 @@ def _of_file(path: Path, said: Said) -> Trained:
             "name the folder of the run that trained it"
         )
     if network is not None:
-        _check_asked(path, state, said, network.option, bool(network.arguments["batch_norm"]))
+        _check_asked(path, state, overrides, network.option, bool(network.arguments["batch_norm"]))
         if description is None:
-            description, assumed = completed(path, list(state), network, said)
+            description, assumed = completed(path, list(state), network, overrides)
     assumed += [] if choice is None else [f"weights: {choice}"]
     assert description is not None
-    model = _network(description.model, state, path, description.architecture, said)
-    native, model = _placed(model, hardware.choose("auto", said.precision or "32-true"))
+    model = _network(description.model, state, path, description.architecture, overrides)
+    native, model = _placed(model, hardware.choose("auto", overrides.precision or "32-true"))
     return Trained(
         label=str(path),
         weights=path,
@@ -130,21 +130,25 @@ def _of_file(path: Path, said: Said) -> Trained:
         native=native,
         facts=description.facts,
         assumed=assumed,
-        data_root=said.data_root,
+        data_root=overrides.data_root,
     )
 
 
 def _check_description(
-    path: Path, state: Mapping[str, Tensor], description: Description, network: Architecture | None, said: Said
+    path: Path,
+    state: Mapping[str, Tensor],
+    description: Description,
+    network: Architecture | None,
+    overrides: Overrides,
 ) -> None:
     """Raise `ValueError` if a file describes a network that may not run, or another one than its weights'.
 
     Before it is made: numbers that somebody made up could keep this process busy for ever.
     """
-    if given := said.of_network():
+    if given := overrides.of_network():
         raise UsageError(f"{path} says so itself; leave {', '.join(given)} out")
     making = description.model
-    check_network_targets({"model": making}, said.allow)
+    check_network_targets({"model": making}, overrides.allow)
     target = making["_target_"]
     if target.startswith("cifar_lab."):
         arguments = {} if network is None else network.arguments
@@ -155,13 +159,15 @@ def _check_description(
             what = differing[0] if differing else target
             raise UsageError(f"{path} is {described(state)}, but not by its metadata ({what})")
     if network is None:
-        _check_asked(path, state, said, target.rpartition(".")[2], bool(making.get("batch_norm", said.bn)))
+        _check_asked(path, state, overrides, target.rpartition(".")[2], bool(making.get("batch_norm", overrides.bn)))
 
 
-def _network(making: Mapping[str, Any], state: Mapping[str, Tensor], path: Path, words: str, said: Said) -> nn.Module:
+def _network(
+    making: Mapping[str, Any], state: Mapping[str, Tensor], path: Path, words: str, overrides: Overrides
+) -> nn.Module:
     """Make the network that an option describes, with the weights of a file, which must be its own."""
     try:
-        if not said.allow:  # first without memory: it may be far larger than the weights
+        if not overrides.allow:  # first without memory: it may be far larger than the weights
             with torch.device("meta"):
                 empty = build(OmegaConf.create(dict(making)))
             _check_sizes(empty, in_names_of(state, empty.state_dict()), path, words)
@@ -194,24 +200,29 @@ def _check_sizes(model: nn.Module, state: Mapping[str, Tensor], path: Path, word
         )
 
 
-def _check_asked(path: Path, state: Mapping[str, Tensor], said: Said, option: str, bn: bool) -> None:
+def _check_asked(path: Path, state: Mapping[str, Tensor], overrides: Overrides, option: str, bn: bool) -> None:
     """Raise `ValueError` if the command line asks for another network."""
-    asked = [] if said.model in (None, option) else [str(said.model)]
-    asked += [] if said.bn in (None, bn) else [f"bn={str(said.bn).lower()}"]
+    asked = [] if overrides.model in (None, option) else [str(overrides.model)]
+    asked += [] if overrides.bn in (None, bn) else [f"bn={str(overrides.bn).lower()}"]
     if asked:
         raise UsageError(f"{path} is {described(state)}; asked for {' '.join(asked)}")
 
 
-def _native(config: DictConfig, run: Run, said: Said) -> tuple[hardware.Native, list[str]]:
+def _native(config: DictConfig, run: Run, overrides: Overrides) -> tuple[hardware.Native, list[str]]:
     """How to compute: as the run did if this machine does that natively; and notes about what differs."""
     accelerator, recorded = str(config.trainer.accelerator), run.status().get("precision", config.trainer.precision)
     layout, notes = str(run.status().get("memory_format", config.trainer.memory_format)), []
     if accelerator not in ("auto", "cpu", "gpu") and hardware.training_device("auto") != accelerator:
         notes.append(f"it was trained on {accelerator}, which is not here")
         accelerator = "auto"
-    native = hardware.choose(accelerator, said.precision or recorded, layout)
+    native = hardware.choose(accelerator, overrides.precision or recorded, layout)
     own = hardware.native_precision(native.device)
-    if said.precision is None and "16" in str(recorded) and str(recorded)[:4] != own[:4] and native.device != "cuda":
+    if (
+        overrides.precision is None
+        and "16" in str(recorded)
+        and str(recorded)[:4] != own[:4]
+        and native.device != "cuda"
+    ):
         notes.append(f"it was trained in {recorded}, which this machine does not do natively: computed in 32-true")
         native = hardware.choose(accelerator, "32-true", layout)
     return native, notes

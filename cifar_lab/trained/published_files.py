@@ -11,7 +11,7 @@ from cifar_lab.data.cifar10 import CLASSES
 from cifar_lab.data.datamodule import CIFAR10_MEAN, CIFAR10_STD
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.trained.architecture import Architecture
-from cifar_lab.trained.arguments import Said
+from cifar_lab.trained.arguments import Overrides
 from cifar_lab.trained.files import Description
 
 _OF_MODEL = {"cnn": "leaky_relu", "resnet14": "swish", "resnet18": "swish", "speed_cnn": "gelu"}  # VGGs: relu
@@ -21,7 +21,9 @@ _BEST_SLOPE = 0.05
 _HALVES = (0.5, 0.5, 0.5)
 
 
-def completed(path: Path, names: list[str], network: Architecture, said: Said) -> tuple[Description, list[str]]:
+def completed(
+    path: Path, names: list[str], network: Architecture, overrides: Overrides
+) -> tuple[Description, list[str]]:
     """Describe a plain file of weights: by the command line, else by the file's name, else by the report's text.
 
     Returns:
@@ -31,8 +33,8 @@ def completed(path: Path, names: list[str], network: Architecture, said: Said) -
         ValueError: There is no such activation, or it has no slope although one is given.
     """
     assumed: list[str] = []
-    activation = _activation(path, network, said, assumed)
-    mean, std = said.mean, said.std
+    activation = _activation(path, network, overrides, assumed)
+    mean, std = overrides.mean, overrides.std
     if mean is None or std is None:
         cifar10 = network.option == "cnn"
         mean, std = mean or (CIFAR10_MEAN if cifar10 else _HALVES), std or (CIFAR10_STD if cifar10 else _HALVES)
@@ -54,20 +56,20 @@ def completed(path: Path, names: list[str], network: Architecture, said: Said) -
     return described, assumed
 
 
-def _activation(path: Path, network: Architecture, said: Said, assumed: list[str]) -> dict[str, Any]:
+def _activation(path: Path, network: Architecture, overrides: Overrides, assumed: list[str]) -> dict[str, Any]:
     files = (conf_folder() / "activation").glob("*.yaml")
     options = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
-    option = said.activation or _named(path, options)
+    option = overrides.activation or _named(path, options)
     if option is None:
         option = _OF_MODEL.get(network.option, "relu")
         assumed.append(f"activation {option}, as the report's {network.option}; --activation")
     if option not in options:
         raise UsageError(f"--activation {option} does not exist; there are {', '.join(sorted(options))}")
     if option != "leaky_relu":
-        if said.negative_slope is not None:
+        if overrides.negative_slope is not None:
             raise UsageError(f"--negative-slope is of leaky_relu; {path} has {option}")
         return options[option]
-    slope = said.negative_slope
+    slope = overrides.negative_slope
     if slope is None:
         is_best = path.stem in _BEST
         slope = _BEST_SLOPE if is_best else options[option]["negative_slope"]

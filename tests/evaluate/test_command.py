@@ -18,7 +18,7 @@ from cifar_lab.evaluate import main
 from cifar_lab.evaluate.evaluating import Settings, evaluate
 from cifar_lab.runs import Run
 from cifar_lab.runs.labels import NO_PROBABILITIES
-from cifar_lab.trained import Said, load
+from cifar_lab.trained import Overrides, load
 from tests.conftest import Train, names, refusal
 from tests.kinds_of_runs import FINISHED, change
 from tests.report_networks import ReportCNN
@@ -134,7 +134,7 @@ def test_the_mean_of_an_image_and_its_mirror_is_the_same_for_both(run: Run) -> N
 
 
 def test_batch_norm_is_estimated_as_torch_does(run: Run) -> None:
-    trained, expected = (load(run.folder, Said(precision="32-true")) for _ in range(2))
+    trained, expected = (load(run.folder, Overrides(precision="32-true")) for _ in range(2))
     evaluate(trained, Settings(reestimate_bn=True))
     loader = expected.datamodule(augment=True).train_dataloader()
     loader.set_epoch(run.result()["epochs"])

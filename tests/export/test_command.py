@@ -176,7 +176,7 @@ def test_a_component_from_outside_is_exported_only_where_it_is_allowed(
     refusal(command(run.folder), "my_nets.Net", "--allow my_nets")
     code, _, err = command(run.folder, *allowed, "--output", "out", *LIGHT_WORK)
     assert (code, err) == (0, "")
-    assert 'Said(allow=["my_nets"])' in Path("out/model_card.md").read_text()
+    assert 'Overrides(allow=["my_nets"])' in Path("out/model_card.md").read_text()
     refusal(command("out/model.safetensors", *LIGHT_WORK), "--allow my_nets")
     assert command("out/model.safetensors", *LIGHT_WORK, *allowed)[0] == 0
 

@@ -18,7 +18,7 @@ from cifar_lab.export import writing
 from cifar_lab.export.formats import on_cpu
 from cifar_lab.export.kinds import Format, Input
 from cifar_lab.export.writing import Exported, Images, export
-from cifar_lab.trained import Said, Trained, load
+from cifar_lab.trained import Overrides, Trained, load
 from tests.conftest import holds
 
 ACTIVATIONS = {file.stem: yaml.safe_load(file.read_text()) for file in (conf_folder() / "activation").glob("*.yaml")}
@@ -50,7 +50,7 @@ def network(folder: Path, option: str = "cnn", activation: str = "leaky_relu", b
     model.train()(torch.randn(32, 3, 32, 32))
     path = folder / f"{option}_{activation}_{bn}.pth"
     torch.save(model.state_dict(), path)
-    return on_cpu(load(path, Said(activation=activation, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))))
+    return on_cpu(load(path, Overrides(activation=activation, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))))
 
 
 def pixels(count: int = 7) -> Tensor:
@@ -58,7 +58,7 @@ def pixels(count: int = 7) -> Tensor:
 
 
 def exported(trained: Trained, folder: Path, *formats: Format, takes: Input = Input.UINT8) -> list[Exported]:
-    return list(export(trained, formats, takes, folder, Images(pixels(16), "16 test images"), 1e-4, Said()))
+    return list(export(trained, formats, takes, folder, Images(pixels(16), "16 test images"), 1e-4, Overrides()))
 
 
 def computed(graph: Path, images: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from cifar_lab.models import CNN, ResNet
-from cifar_lab.trained import Said, load
+from cifar_lab.trained import Overrides, load
 
-SAID = Said(activation="relu", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+SAID = Overrides(activation="relu", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ NESTED: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
 }
 
 
-def assert_same(path: Path, model: CNN, said: Said = SAID) -> list[str]:
-    trained = load(path, said)
+def assert_same(path: Path, model: CNN, overrides: Overrides = SAID) -> list[str]:
+    trained = load(path, overrides)
     for name, value in trained.model.state_dict().items():
         torch.testing.assert_close(value, model.state_dict()[name])
     assert all(value.dtype == torch.float32 for value in trained.model.parameters())

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from cifar_lab.trained import Said, load
+from cifar_lab.trained import Overrides, load
 from tests.report_networks import ReportCNN, ReportResNet, ReportVGG
 
 LEAKY = partial(nn.LeakyReLU, 0.1)
@@ -31,37 +31,49 @@ def normalised(pixels: torch.Tensor, mean: tuple[float, ...], std: tuple[float, 
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "said", "architecture", "mean"),
+    ("name", "model", "overrides", "architecture", "mean"),
     [
         (
             "best_model_LeakyReLU_CrossEntropy_Adam_CosineAnnealingLR_8945.pth",
             ReportCNN((8, 12, 16), LEAKY),
-            Said(),
+            Overrides(),
             "cnn filters=[8,12,16] bn=true",
             None,
         ),
         (
             "best_model_eLU_CrossEntropy_Adam_CosineAnnealingLR_8745.pth",
             ReportCNN((8, 8, 8), nn.ELU, bn=False),
-            Said(),
+            Overrides(),
             "cnn filters=[8,8,8] bn=false",
             None,
         ),
-        ("best_model_9153.pth", ReportCNN((8, 8, 8), partial(nn.LeakyReLU, 0.05)), Said(), "cnn filters=[8,8,8]", None),
-        ("best_model_resnet_adamw_9522.pth", ReportResNet((8, 8, 12)), Said(), "resnet14 blocks=[2,2,2]", HALVES),
-        ("a.pth", ReportResNet((8, 8, 8, 8), nn.GELU), Said(activation="gelu"), "resnet18", HALVES),
-        ("vgg.pth", ReportVGG(SMALL, 16), Said(), "vgg_a stages=[[4],[8],[8,8],[12,12],[12,12]] hidden=16", HALVES),
-        ("vgg_bn.pth", ReportVGG(SMALL, 16, bn=True), Said(), "bn=true", HALVES),
-        ("light.pth", ReportVGG(LIGHT, 128, by_stage=True), Said(), "vgg_a_light stages=[[16],[32]]", HALVES),
-        ("drop.pth", ReportVGG(SMALL, 8, by_stage=True, dropout=True), Said(), "vgg_a_dropout", HALVES),
+        (
+            "best_model_9153.pth",
+            ReportCNN((8, 8, 8), partial(nn.LeakyReLU, 0.05)),
+            Overrides(),
+            "cnn filters=[8,8,8]",
+            None,
+        ),
+        ("best_model_resnet_adamw_9522.pth", ReportResNet((8, 8, 12)), Overrides(), "resnet14 blocks=[2,2,2]", HALVES),
+        ("a.pth", ReportResNet((8, 8, 8, 8), nn.GELU), Overrides(activation="gelu"), "resnet18", HALVES),
+        (
+            "vgg.pth",
+            ReportVGG(SMALL, 16),
+            Overrides(),
+            "vgg_a stages=[[4],[8],[8,8],[12,12],[12,12]] hidden=16",
+            HALVES,
+        ),
+        ("vgg_bn.pth", ReportVGG(SMALL, 16, bn=True), Overrides(), "bn=true", HALVES),
+        ("light.pth", ReportVGG(LIGHT, 128, by_stage=True), Overrides(), "vgg_a_light stages=[[16],[32]]", HALVES),
+        ("drop.pth", ReportVGG(SMALL, 8, by_stage=True, dropout=True), Overrides(), "vgg_a_dropout", HALVES),
     ],
     ids=lambda value: value if isinstance(value, str) and value.endswith(".pth") else "",
 )
 def test_a_published_file_gives_the_logits_of_the_reports_own_network(
-    tmp_path: Path, name: str, model: nn.Module, said: Said, architecture: str, mean: tuple[float, ...] | None
+    tmp_path: Path, name: str, model: nn.Module, overrides: Overrides, architecture: str, mean: tuple[float, ...] | None
 ) -> None:
     published(model, tmp_path / name)
-    trained = load(tmp_path / name, said)
+    trained = load(tmp_path / name, overrides)
     pixels = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8)
     cifar10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     with torch.no_grad():
@@ -85,14 +97,14 @@ def test_what_is_assumed_is_said_and_can_be_said_otherwise(tmp_path: Path) -> No
     assumed = "\n".join(load(path).assumed)
     for fact in ("0.1", "--negative-slope", "0.4914"):
         assert fact in assumed
-    said = load(path, Said(negative_slope=0.3, mean=HALVES, std=HALVES))
-    assert not said.assumed
-    assert said.making["activation"]["negative_slope"] == 0.3
-    assert tuple(said.mean) == HALVES
+    overrides = load(path, Overrides(negative_slope=0.3, mean=HALVES, std=HALVES))
+    assert not overrides.assumed
+    assert overrides.making["activation"]["negative_slope"] == 0.3
+    assert tuple(overrides.mean) == HALVES
 
 
 @pytest.mark.parametrize(
-    ("said", "facts"),
+    ("overrides", "facts"),
     [
         ({"bn": True}, r"cnn .*bn=false.* bn=true"),
         ({"model": "vgg_a"}, r"cnn .* vgg_a$"),
@@ -102,12 +114,12 @@ def test_what_is_assumed_is_said_and_can_be_said_otherwise(tmp_path: Path) -> No
         ({"std": (0.5, 0.5, 0.0)}, r"--std 0\.5,0\.5,0\.0"),
     ],
 )
-def test_what_is_not_so_or_cannot_be_is_refused(tmp_path: Path, said: dict[str, Any], facts: str) -> None:
+def test_what_is_not_so_or_cannot_be_is_refused(tmp_path: Path, overrides: dict[str, Any], facts: str) -> None:
     path = tmp_path / "best_model_ReLU_x.pth"
     published(ReportCNN((4, 4, 4), bn=False), path)
     with pytest.raises(ValueError, match=facts):
-        load(path, Said(**said))
-    assert load(path, Said(model="cnn", bn=False)).architecture.startswith("cnn")
+        load(path, Overrides(**overrides))
+    assert load(path, Overrides(model="cnn", bn=False)).architecture.startswith("cnn")
 
 
 LARGER = {**ReportCNN((4, 4, 4)).state_dict(), "fc_layers.0.weight": torch.zeros(1).expand(512, 64)}

@@ -14,7 +14,7 @@ from torch import nn
 
 from cifar_lab.machine import hardware
 from cifar_lab.runs import Run
-from cifar_lab.trained import Said, load
+from cifar_lab.trained import Overrides, load
 from tests.conftest import TINY, Lab, Train
 from tests.kinds_of_runs import AVERAGED, EMA, FINISHED, WITHOUT_BN, change
 from tests.report_networks import ReportCNN, ReportResNet, ReportVGG
@@ -38,8 +38,8 @@ def kept(run: Run) -> Path:
     return weights
 
 
-def accuracy(path: Path, said: Said | None = None) -> float:
-    trained = load(path, said)
+def accuracy(path: Path, overrides: Overrides | None = None) -> float:
+    trained = load(path, overrides)
     right = total = 0
     for images, labels in trained.datamodule().test_dataloader():
         right += int((trained.logits(images).argmax(1) == labels).sum())
@@ -54,7 +54,9 @@ def accuracy(path: Path, said: Said | None = None) -> float:
 )
 def test_a_runs_network_has_the_runs_test_accuracy(trained: Train, words: tuple[str, ...]) -> None:
     run = trained(*words)
-    assert accuracy(run.folder, Said(precision=run.result()["precision"])) == pytest.approx(run.result()["test/acc"])
+    assert accuracy(run.folder, Overrides(precision=run.result()["precision"])) == pytest.approx(
+        run.result()["test/acc"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,9 +103,9 @@ def test_a_file_of_a_run_has_the_runs_configuration(run: Run, kept: Path) -> Non
 
 def test_another_network_than_the_runs_or_than_asked_for_is_refused(run: Run, kept: Path) -> None:
     with pytest.raises(ValueError, match="--activation, --mean"):
-        load(run.folder, Said(activation="relu", mean=(0.5, 0.5, 0.5)))
+        load(run.folder, Overrides(activation="relu", mean=(0.5, 0.5, 0.5)))
     with pytest.raises(ValueError, match=r"bn=true.* vgg_a bn=false"):
-        load(run.folder, Said(model="vgg_a", bn=False))
+        load(run.folder, Overrides(model="vgg_a", bn=False))
     state = torch.load(kept, weights_only=True)
     torch.save({name: value for name, value in state.items() if not name.startswith("conv_layers.1.")}, kept)
     with pytest.raises(ValueError, match=r"cnn filters=\[4,4,4\] bn=false.* cnn bn=true .*conv_layers\.1\."):
@@ -134,7 +136,7 @@ def test_a_component_from_outside_runs_only_where_it_is_allowed(
     change(run, model={"activation": {"_target_": "my_lab.Mine", "_partial_": True}})
     with pytest.raises(ValueError, match=r"my_lab\.Mine .*--allow my_lab"):
         load(run.folder)
-    trained = load(run.folder, Said(allow=["my_lab"]))
+    trained = load(run.folder, Overrides(allow=["my_lab"]))
     assert {type(module).__name__ for module in trained.model.modules()} >= {"Mine"}
 
 
@@ -155,7 +157,7 @@ def test_a_network_from_outside_may_call_its_parts_model(lab: Lab, outside: Call
     assert outcome.code == 0, outcome.stderr
     (run,) = outcome.runs
     for path in (run.folder, run.best_checkpoint):
-        trained = load(path, Said(allow=["parts_lab"]))
+        trained = load(path, Overrides(allow=["parts_lab"]))
         assert set(trained.model.state_dict()) == {"model.weight", "model.bias", "head.weight", "head.bias"}
 
 
@@ -201,8 +203,8 @@ def test_what_this_machine_has_not_is_replaced_and_said(run: Run, changes: dict[
     change(run, trainer={"precision": "32-true", **changes})
     run.set_state("finished", precision=changes.get("precision", "32-true"))
     trained = load(run.folder)
-    (said,) = trained.assumed
+    (overrides,) = trained.assumed
     (missing,) = changes.values()
-    assert missing in said
+    assert missing in overrides
     device = hardware.training_device("auto") if "accelerator" in changes else "cpu"
     assert (trained.native.device, trained.native.precision) == (device, "32-true")

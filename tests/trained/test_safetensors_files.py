@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from cifar_lab.models import CNN
-from cifar_lab.trained import Said, load
+from cifar_lab.trained import Overrides, load
 
 Told = dict[str, Any]
 HALVES = [0.5, 0.5, 0.5]
@@ -53,13 +53,13 @@ def test_a_file_says_its_network(write: Callable[..., Path]) -> None:
     assert next(iter(trained.classes)) == "c0"
     assert trained.facts == {"test/acc": 0.5}
     assert not trained.assumed
-    assert load(trained.weights, Said(model="cnn", bn=True)).architecture == "cnn bn=true"
-    for said, facts in (
-        (Said(model="vgg_a", bn=False), r"cnn .*vgg_a bn=false"),
-        (Said(activation="relu", mean=(0.5, 0.5, 0.5)), "--activation, --mean"),
+    assert load(trained.weights, Overrides(model="cnn", bn=True)).architecture == "cnn bn=true"
+    for overrides, facts in (
+        (Overrides(model="vgg_a", bn=False), r"cnn .*vgg_a bn=false"),
+        (Overrides(activation="relu", mean=(0.5, 0.5, 0.5)), "--activation, --mean"),
     ):
         with pytest.raises(ValueError, match=facts):
-            load(trained.weights, said)
+            load(trained.weights, overrides)
 
 
 def test_a_network_that_is_none_of_ours_is_what_its_file_says(tmp_path: Path) -> None:
@@ -68,13 +68,13 @@ def test_a_network_that_is_none_of_ours_is_what_its_file_says(tmp_path: Path) ->
     save_file(model.state_dict(), path, {"cifar_lab": json.dumps({**described(model), "model": making})})
     torch.testing.assert_close(load(path).model.state_dict(), model.state_dict())
     with pytest.raises(ValueError, match=r"\bcnn$"):
-        load(path, Said(model="cnn"))
+        load(path, Overrides(model="cnn"))
 
 
 def test_somebody_elses_file_is_a_plain_state_dict(tmp_path: Path) -> None:
     model = CNN((4, 4, 4))
     save_file(model.state_dict(), tmp_path / "best_model_ReLU.safetensors", {"format": "pt"})
-    trained = load(tmp_path / "best_model_ReLU.safetensors", Said(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+    trained = load(tmp_path / "best_model_ReLU.safetensors", Overrides(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
     assert trained.making["activation"]["_target_"] == "torch.nn.ReLU"
     torch.testing.assert_close(trained.model.state_dict(), model.state_dict())
 
