@@ -79,24 +79,24 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
         training.set_epoch(math.ceil(trained.facts.get("epochs", 0)))  # an order that training has not seen
         trained.reestimate_batch_norm(shown(training, f"{trained.label}: BatchNorm"))
     loader = datamodule.test_dataloader() if settings.split == "test" else datamodule.val_dataloader()
-    given = _answers(trained, loader, settings, settings.split)
-    num_classes = given.logits.shape[1]
-    if num_classes <= int(given.labels.max()):
+    answers = _answers(trained, loader, settings, settings.split)
+    num_classes = answers.logits.shape[1]
+    if num_classes <= int(answers.labels.max()):
         raise UsageError(f"{trained.label} knows {num_classes} classes, and the images are of more")
     scaled = None
     if settings.split == "test" and trained.holds_out:
-        scaled = measures.scaled(given, _answers(trained, datamodule.val_dataloader(), settings, "val"))
-    result = _result(trained, settings, given, scaled)
+        scaled = measures.scaled(answers, _answers(trained, datamodule.val_dataloader(), settings, "val"))
+    result = _result(trained, settings, answers, scaled)
     if settings.corruptions is not None:
         result["corruptions"] = corruptions.measure(trained, settings.corruptions, settings.tta)
-    return Evaluation(trained, given, loader.data, scaled, result)
+    return Evaluation(trained, answers, loader.data, scaled, result)
 
 
 def _answers(trained: Trained, loader: BatchLoader, settings: Settings, split: str) -> Answers:
     return answer(trained, shown(loader, f"{trained.label}: {split}"), settings.tta)
 
 
-def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled | None) -> dict[str, Any]:
+def _result(trained: Trained, settings: Settings, answers: Answers, scaled: Scaled | None) -> dict[str, Any]:
     criterion = nn.CrossEntropyLoss() if trained.config is None else build(trained.config.loss)
     is_own = replace(settings, corruptions=None) == Settings()  # the settings of a run's own test
     own = trained.facts.get("test/acc") if is_own else None
@@ -109,17 +109,17 @@ def _result(trained: Trained, settings: Settings, given: Answers, scaled: Scaled
         "tta": settings.tta,
         "reestimate_bn": settings.reestimate_bn,
         "precision": trained.native.precision,
-        "images": len(given.labels),
-        **measures.accuracy(given),
+        "images": len(answers.labels),
+        **measures.accuracy(answers),
         "own_test_acc": own,
-        "loss": measures.mean_loss(given, criterion),
-        **measures.calibration(given.logits, given.labels)._asdict(),
+        "loss": measures.mean_loss(answers, criterion),
+        **measures.calibration(answers.logits, answers.labels)._asdict(),
         "calibration_note": None if trained.gives_probabilities else NO_PROBABILITIES,
         "temperature": scaled and scaled.temperature,
         "temperature_fitted_on": scaled and scaled.fitted_on,
         **{f"{name}_scaled": scaled and getattr(scaled.measured, name) for name in Calibration._fields},
-        "per_class": measures.per_class(given, trained.class_names(given.logits.shape[1])),
-        "confusion_matrix": measures.confusion_matrix(given),
+        "per_class": measures.per_class(answers, trained.class_names(answers.logits.shape[1])),
+        "confusion_matrix": measures.confusion_matrix(answers),
         "assumed": list(trained.assumed),
     }
 

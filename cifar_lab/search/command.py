@@ -53,40 +53,40 @@ def search(
     """
     if torchrun.processes() is not None:
         raise UsageError("torchrun's processes train a run together; start a search several times instead, by itself")
-    asked = checked_search(overrides, config_dir, output)
+    plan = checked_search(overrides, config_dir, output)
     check_installed()
-    check_writable(asked.folder)
-    strategy = Strategy(startup, max(1, round(warmup * asked.epochs)), pruning, sampler_seed)
-    asked, found = _opened(asked, strategy)
+    check_writable(plan.folder)
+    strategy = Strategy(startup, max(1, round(warmup * plan.epochs)), pruning, sampler_seed)
+    plan, study = _opened(plan, strategy)
     interruption = Interruption()
     try:
         with interruption.listening():
-            found.retry_failed()
+            study.retry_failed()
             seconds: list[float] = []  # that the trials of this process have taken
-            while _train_next(found, asked, trials, interruption, seconds):
+            while _train_next(study, plan, trials, interruption, seconds):
                 pass
     except Interrupted as error:
         with suppress(OSError):
-            _report(found, asked)
+            _report(study, plan)
         print(f"error: interrupted by {error}; the same command goes on where it stopped", file=sys.stderr)
         return error.exit_code
-    return _ended(_report(found, asked))
+    return _ended(_report(study, plan))
 
 
-def _opened(asked: Search, strategy: Strategy) -> tuple[Search, Trials]:
+def _opened(plan: Search, strategy: Strategy) -> tuple[Search, Trials]:
     """The search and its trials, under its former name if they are there."""
 
     def trials(search: Search) -> Trials:
         return Trials(SearchFolder(search.folder), search.axes, {"settings": search.settings}, strategy)
 
-    former = asked.former
-    if former is not None and SearchFolder(former.folder).journal_file.exists() and not asked.folder.exists():
+    former = plan.former
+    if former is not None and SearchFolder(former.folder).journal_file.exists() and not plan.folder.exists():
         with suppress(UsageError):  # another search
             return former, trials(former)
-    return asked, trials(asked)
+    return plan, trials(plan)
 
 
-def _train_next(trials: Trials, asked: Search, total: int, interruption: Interruption, seconds: list[float]) -> bool:
+def _train_next(trials: Trials, plan: Search, total: int, interruption: Interruption, seconds: list[float]) -> bool:
     """Train the next trial; return whether there was one. Raises `Interrupted` at a signal, which frees the trial."""
     interruption.check()
     with trials.next(total) as trial:
@@ -97,22 +97,22 @@ def _train_next(trials: Trials, asked: Search, total: int, interruption: Interru
         print(f"\ntrial {trial.number} (of {total} in all{left}): {' '.join(trial.words)}", flush=True)
         gc.collect()  # a network and its trainer refer to each other, and this trial may need the memory of the last
         started = time.perf_counter()
-        _train(trial, asked, interruption)
+        _train(trial, plan, interruption)
         seconds.append(time.perf_counter() - started)
     return True
 
 
-def _train(trial: Trial, asked: Search, interruption: Interruption) -> None:
+def _train(trial: Trial, plan: Search, interruption: Interruption) -> None:
     """Train a trial's run, or find it, and close the trial. Raises `Interrupted` at a signal."""
     from cifar_lab import train
     from cifar_lab.search.pruning import Pruning
 
-    command = asked.command(trial.words)
+    command = plan.command(trial.words)
     while True:
         try:
             result = train.run(command, [Pruning(trial.report)])
         except (RunFailedError, UsageError) as error:
-            run = Sweep(asked.folder).runs_by_job().get(_job(command))
+            run = Sweep(plan.folder).runs_by_job().get(_job(command))
             state = "failed" if run is None else run.state()
             if state == "running":  # by another trial with the same settings
                 time.sleep(_LOOK_AGAIN_SECONDS)
@@ -121,14 +121,14 @@ def _train(trial: Trial, asked: Search, interruption: Interruption) -> None:
             print(f"trial {trial.number}: {error}", flush=True)
             trial.end(
                 state if state in ("pruned", "diverged") else "failed",
-                folder=None if run is None else _folder(run, asked),
+                folder=None if run is None else _folder(run, plan),
                 error=None if state == "pruned" else str(error),
             )
             return
         run = Run(result["folder"])
         for epoch, accuracy in run.validated().items():
             trial.report(epoch, accuracy)  # those of a run that was found
-        trial.end("finished", result["val/acc"], folder=_folder(run, asked))
+        trial.end("finished", result["val/acc"], folder=_folder(run, plan))
         print(f"trial {trial.number}: val acc {result['val/acc']:.2%}", flush=True)
         return
 
@@ -137,11 +137,11 @@ def _job(command: Sequence[str]) -> frozenset[str]:
     return job_key([line for line in command if "=" in line and not line.startswith("hydra.")])
 
 
-def _folder(run: Run, asked: Search) -> str:
-    return os.path.relpath(run.folder, asked.folder)
+def _folder(run: Run, plan: Search) -> str:
+    return os.path.relpath(run.folder, plan.folder)
 
 
-def _report(trials: Trials, asked: Search) -> list[TrialRecord]:
+def _report(trials: Trials, plan: Search) -> list[TrialRecord]:
     """Print and write the trials."""
     from cifar_lab.search import output
 
@@ -151,32 +151,32 @@ def _report(trials: Trials, asked: Search) -> list[TrialRecord]:
     best = best_of(records)
     values = () if best is None else [f"{key}={value}" for key, value in best.values.items()]
     strategy = trials.strategy
-    pruning = f"after {strategy.warmup_epochs} of {asked.epochs} epochs" if strategy.pruning else "none"
+    pruning = f"after {strategy.warmup_epochs} of {plan.epochs} epochs" if strategy.pruning else "none"
     facts = [
-        f"searched: {'; '.join(map(str, asked.axes))}",
-        f"fixed: {' '.join(asked.fixed) or 'the defaults'}; {asked.epochs} epochs, "
-        f"seed {asked.settings['seed']:.0f}, protocol {asked.settings['protocol']['name']}",
+        f"searched: {'; '.join(map(str, plan.axes))}",
+        f"fixed: {' '.join(plan.fixed) or 'the defaults'}; {plan.epochs} epochs, "
+        f"seed {plan.settings['seed']:.0f}, protocol {plan.settings['protocol']['name']}",
         f"drawn by TPE (arXiv:2304.11127), the first {strategy.startup} at random, sampler seed {strategy.seed}; "
         f"median pruning: {pruning}",
     ]
     shown = output.SearchReport(
-        title=asked.name,
+        title=plan.name,
         facts=facts,
         trials=records,
         importances=trials.importances(),
-        logarithmic=frozenset(axis.key for axis in asked.axes if axis.log),
-        command="" if best is None else _over_seeds(asked, values),
+        logarithmic=frozenset(axis.key for axis in plan.axes if axis.log),
+        command="" if best is None else _over_seeds(plan, values),
     )
     print()
     output.report(shown, trials.folder)
     return records
 
 
-def _over_seeds(asked: Search, values: Sequence[str]) -> str:
+def _over_seeds(plan: Search, values: Sequence[str]) -> str:
     """The command that trains settings with five seeds other than the one that chose them."""
-    fixed = [line for line in asked.fixed if not line.startswith("seed=")]
-    first = int(asked.settings["seed"]) + 1
-    words = [*asked.flags, *fixed, *values, f"name={quoted(f'{asked.name}-best')}", f"seed=range({first},{first + 5})"]
+    fixed = [line for line in plan.fixed if not line.startswith("seed=")]
+    first = int(plan.settings["seed"]) + 1
+    words = [*plan.flags, *fixed, *values, f"name={quoted(f'{plan.name}-best')}", f"seed=range({first},{first + 5})"]
     return shlex.join(["python", "-m", "cifar_lab.train", "-m", *words])
 
 

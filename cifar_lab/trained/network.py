@@ -170,16 +170,16 @@ def answer(trained: Trained, batches: Iterable[tuple[Tensor, Tensor]], tta: str 
     """Answer batches of normalised images `(N, 3, 32, 32)` with labels, with `over_views` of the kind `tta` if set."""
     logits, labels = [], []
     for images, of_batch in batches:
-        given = trained.logits(images)
+        of_images = trained.logits(images)
         if tta is not None:
-            given = over_views(trained.logits, images.to(given.device), given, tta)
-        logits.append(given.cpu())
+            of_images = over_views(trained.logits, images.to(of_images.device), of_images, tta)
+        logits.append(of_images.cpu())
         labels.append(of_batch.cpu())
     return Answers(torch.cat(logits), torch.cat(labels))
 
 
-def confident_mistakes(given: Answers, count: int) -> Tensor:
+def confident_mistakes(answers: Answers, count: int) -> Tensor:
     """The int64 indices of the wrong answers with the highest probability, at most `count`, the highest first."""
-    probability, predicted = given.logits.double().softmax(1).max(1)
-    wrong = (predicted != given.labels).nonzero()[:, 0]
+    probability, predicted = answers.logits.double().softmax(1).max(1)
+    wrong = (predicted != answers.labels).nonzero()[:, 0]
     return wrong[probability[wrong].argsort(descending=True, stable=True)][:count]
