@@ -85,9 +85,9 @@ def _check_protocol(config: Mapping[str, Any]) -> None:
     """The name and both shares say whether training images are held out, or none are."""
     protocol, held_out = config["protocol"], holds_out(config)
     if {PROTOCOLS.get(protocol["name"], held_out), bool(protocol["val_fraction"])} != {held_out}:
-        told = f"protocol.name={protocol['name']} protocol.val_fraction={protocol['val_fraction']}"
+        settings = f"protocol.name={protocol['name']} protocol.val_fraction={protocol['val_fraction']}"
         share = config["data"].get("val_fraction", protocol["val_fraction"])
-        raise UsageError(f"{told} data.val_fraction={share} contradict each other; set protocol alone")
+        raise UsageError(f"{settings} data.val_fraction={share} contradict each other; set protocol alone")
 
 
 def _check_network(model: Mapping[str, Any]) -> None:
@@ -99,8 +99,8 @@ def _check_network(model: Mapping[str, Any]) -> None:
     if target == "cifar_lab.models.VGG" and not (1 <= len(model["stages"]) <= 5 and all(model["stages"])):
         raise UsageError(f"model.stages={model['stages']}: it takes one to five, each with a convolution or more")
     if target == "cifar_lab.models.ResNet" and (not model["blocks"] or len(model["blocks"]) != len(model["widths"])):
-        told = f"model.blocks={model['blocks']} model.widths={model['widths']}"
-        raise UsageError(f"{told}: both take one number a stage; give as many of each")
+        settings = f"model.blocks={model['blocks']} model.widths={model['widths']}"
+        raise UsageError(f"{settings}: both take one number a stage; give as many of each")
 
 
 def _check_optimizer(config: Mapping[str, Any]) -> None:

@@ -110,8 +110,8 @@ def parsed(arguments: Sequence[str]) -> CommandLine:
     parser.error = _refuse  # type: ignore[method-assign]
     resumed = resume.named_run(arguments)
     typed = tuple(argument for argument in arguments if not argument.startswith(("resume=", "-")))
-    given = arguments if resumed is None else list(map(paths.renamed, resume.full_command(arguments, resumed)))
-    flags = parser.parse_intermixed_args(given)
+    words = arguments if resumed is None else list(map(paths.renamed, resume.full_command(arguments, resumed)))
+    flags = parser.parse_intermixed_args(words)
     flags.config_dir = flags.config_dir or lab().config_dir
     return CommandLine(flags, tuple(flags.overrides), typed, resumed, parser)
 

@@ -112,8 +112,8 @@ def _whole(option: Option) -> str:
     command = fields.pop("Command")
     bullets = "\n".join(f"- {field}: {text}" for field, text in fields.items())
     varied = " ".join(f"{key.removeprefix('axes.')}={as_typed(yaml.safe_load(text))}" for key, text in axes.items())
-    told = {"Varies": varied, "Sets": " ".join(chosen)}
-    bullets += "".join(f"\n- {field}: `{text}`" for field, text in told.items() if text)
+    facts = {"Varies": varied, "Sets": " ".join(chosen)}
+    bullets += "".join(f"\n- {field}: `{text}`" for field, text in facts.items() if text)
     table = f"\n\n{_table(own)}" if own else ""
     return f"\n### {option.title}\n\n```sh\n{command}\n```\n\n{bullets}{table}"
 

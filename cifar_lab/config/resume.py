@@ -70,10 +70,10 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
         run.config()
         overrides = run.overrides()
     except (UnreadableError, FileNotFoundError) as error:
-        told = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
+        reason = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
         how = "retrain=true trains it again" if run.result_file.exists() else "resume=auto goes on with it"
         way = f"its own command with hydra.run.dir={shlex.quote(str(folder))} and {how}"
-        raise UsageError(f"resume={folder}: {told}; {way}") from None
+        raise UsageError(f"resume={folder}: {reason}; {way}") from None
     typed = {key_of(argument) for argument in arguments}
     # An option that is chosen anew brings its own settings, so what was said of the old one's falls away.
     saved = [line for line in overrides if not {key_of(line), key_of(line).partition(".")[0]} & {*typed, "allow"}]

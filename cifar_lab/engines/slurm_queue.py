@@ -19,7 +19,7 @@ class Queue(InfoWatcher):
 
     def __init__(self) -> None:
         super().__init__(delay_s=_LOOK_SECONDS)
-        self._told = ""
+        self._printed = ""
 
     @property
     def jobs(self) -> list[str]:
@@ -57,8 +57,8 @@ class Queue(InfoWatcher):
         # Why they wait, as Slurm keeps some for ever: PartitionTimeLimit asks for another partition or less time.
         whys = ", ".join(sorted(set(waits.values()) - {"None"}))
         line = f"{len(waits)} waiting{f' ({whys})' if whys else ''}, {running} running, {ended} ended"
-        if line != self._told:
-            self._told = line
+        if line != self._printed:
+            self._printed = line
             print(f"Slurm's job {' '.join(self.jobs)}: {line}", flush=True)
 
 

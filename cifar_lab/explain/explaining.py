@@ -60,9 +60,9 @@ def mistaken(trained: Trained, count: int) -> list[Example]:
         DataError: The test set is not there.
     """
     loader = trained.datamodule().test_dataloader()
-    given = answer(trained, shown(loader, f"{trained.label}: test"))
-    chosen = confident_mistakes(given, count)
-    pixels, logits, labels = loader.data.images.cpu()[chosen], given.logits[chosen].double(), given.labels[chosen]
+    answers = answer(trained, shown(loader, f"{trained.label}: test"))
+    chosen = confident_mistakes(answers, count)
+    pixels, logits, labels = loader.data.images.cpu()[chosen], answers.logits[chosen].double(), answers.labels[chosen]
     return _examples(trained, list(map(str, chosen.tolist())), pixels, logits, labels.tolist())
 
 

@@ -87,10 +87,10 @@ class Muon(ByGroup):
             {"orthogonal": True, "lr": lr, "momentum": momentum, "weight_decay": 0.0, "ns_steps": ns_steps},
             {"orthogonal": False, "lr": sgd_lr, "momentum": sgd_momentum, "weight_decay": weight_decay},
         ]
-        given = list(params)
+        listed = list(params)
         groups = [
             {**kind, **group, "params": part}
-            for group in (given if given and isinstance(given[0], dict) else [{"params": given}])
+            for group in (listed if listed and isinstance(listed[0], dict) else [{"params": listed}])
             for kind in kinds
             if (part := [each for each in group["params"] if _is_orthogonal(each, group) == kind["orthogonal"]])
         ]

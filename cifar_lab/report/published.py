@@ -122,25 +122,25 @@ class Table:
 @cache
 def tables() -> tuple[Table, ...]:
     """The report's tables, each row composed; a tenth of a second a row."""
-    told = yaml.safe_load((conf_folder() / "published.yaml").read_text(encoding="utf-8"))
+    published = yaml.safe_load((conf_folder() / "published.yaml").read_text(encoding="utf-8"))
     return tuple(
         Table(table["name"], table["title"], tuple(map(_row, table["rows"])), table.get("note", ""))
-        for table in told["tables"]
+        for table in published["tables"]
     )
 
 
-def _row(told: Mapping[str, Any]) -> Row:
-    experiment, overrides = told["experiment"], tuple(told.get("overrides", ()))
+def _row(entry: Mapping[str, Any]) -> Row:
+    experiment, overrides = entry["experiment"], tuple(entry.get("overrides", ()))
     config = _of_row(experiment, overrides)
     published = config["published"]
     hypotheses = []
-    for one in told.get("hypotheses", ()):
+    for one in entry.get("hypotheses", ()):
         # Its run reproduces nothing that is printed, so the run itself carries no published number.
         tried = (*overrides, *one["overrides"], "published=null")
         row = Row(experiment, one["label"], tried, config=_of_row(experiment, tried), accuracy=published)
         hypotheses.append(Hypothesis(one["name"], one["words"], row))
-    losses = told.get("train_loss", {})
-    return Row(experiment, told["label"], overrides, losses, config, published, tuple(hypotheses))
+    losses = entry.get("train_loss", {})
+    return Row(experiment, entry["label"], overrides, losses, config, published, tuple(hypotheses))
 
 
 def _of_row(experiment: str, overrides: Sequence[str]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Archive:
             path = self.numbers(str(run.identity)).dead_units
             if run.dead_units is not None and not path.exists():
                 _write(path, run.dead_units, [run.dead_units])
-        lines = [_told(run) for run in kept.values()]
+        lines = [_values(run) for run in kept.values()]
         names = dict.fromkeys([*_FIRST, *(name for line in lines for name in line if name not in _LAST)])
         # All quoted: a carriage return in a word would end the line.
         _write(self.results_file, [*names, *_LAST], map(_cells, lines), quoting=csv.QUOTE_ALL)
@@ -96,32 +96,32 @@ class Archive:
     def _readable(self, run: Record) -> Record:
         """A run as it will be read again; one that cannot be would make the whole file unreadable."""
         try:
-            return self._parsed(_cells(_told(run)))
+            return self._parsed(_cells(_values(run)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{run.name or 'a run'}, seed {run.seed}, cannot be kept: {error!r}") from None
 
     def _parsed(self, line: Mapping[str, str]) -> Record:
         cells = {name: cell for name, cell in line.items() if cell != ""}
-        told: dict[str, Any] = {name: cell if name in _WORDS else from_json(cell) for name, cell in cells.items()}
-        settings, interpolations = dict(told.pop("settings")), dict(told.pop("interpolations"))
-        check_kinds(told, RESULT_KINDS)
-        if lacking := {"options", "overrides", "protocol"} - told.keys() | {"seed"} - settings.keys():
+        values: dict[str, Any] = {name: cell if name in _WORDS else from_json(cell) for name, cell in cells.items()}
+        settings, interpolations = dict(values.pop("settings")), dict(values.pop("interpolations"))
+        check_kinds(values, RESULT_KINDS)
+        if lacking := {"options", "overrides", "protocol"} - values.keys() | {"seed"} - settings.keys():
             raise UsageError(f"a run lacks {', '.join(sorted(lacking))}")
-        if not told["fingerprint"].isalnum():
-            raise UsageError(f"the fingerprint {told['fingerprint']!r} is none")
-        state = str(told.get("status", "finished"))
+        if not values["fingerprint"].isalnum():
+            raise UsageError(f"the fingerprint {values['fingerprint']!r} is none")
+        state = str(values.get("status", "finished"))
         return Record(
             state=state,
-            name=str(told.get("name", "")),
-            options=told["options"],
+            name=str(values.get("name", "")),
+            options=values["options"],
             seed=int(settings.pop("seed")),
             settings=settings,
             interpolations=interpolations,
-            overrides=tuple(told["overrides"]),
-            identity=told["fingerprint"],
-            status={name: told[name] for name in _OF_DIVERGED if name in told},
-            result=told if state == "finished" else {},
-            numbers=self.numbers(told["fingerprint"]),
+            overrides=tuple(values["overrides"]),
+            identity=values["fingerprint"],
+            status={name: values[name] for name in _OF_DIVERGED if name in values},
+            result=values if state == "finished" else {},
+            numbers=self.numbers(values["fingerprint"]),
         )
 
 
@@ -142,16 +142,16 @@ def _single(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32) if values.dtype.kind == "f" else values
 
 
-def _told(run: Record) -> dict[str, Any]:
+def _values(run: Record) -> dict[str, Any]:
     """What the archive keeps of a run, by the names of the columns."""
     composed = {"protocol": run.protocol, "options": run.options, "overrides": list(run.overrides)}
     if run.is_finished:
-        told = {**({} if run.folder is None else composed), **run.result, "protocol": run.protocol}
+        values = {**({} if run.folder is None else composed), **run.result, "protocol": run.protocol}
     else:
         reached = {name: run.status[name] for name in _OF_DIVERGED if name in run.status}
-        told = {"fingerprint": run.identity, "name": run.name, **composed, **reached, "status": run.state}
-    return {**told, "settings": {**run.settings, "seed": run.seed}, "interpolations": run.interpolations}
+        values = {"fingerprint": run.identity, "name": run.name, **composed, **reached, "status": run.state}
+    return {**values, "settings": {**run.settings, "seed": run.seed}, "interpolations": run.interpolations}
 
 
-def _cells(told: Mapping[str, Any]) -> dict[str, str]:
-    return {name: (value or "") if name in _WORDS else json.dumps(value) for name, value in told.items()}
+def _cells(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: (value or "") if name in _WORDS else json.dumps(value) for name, value in values.items()}

@@ -44,9 +44,9 @@ def owner(path: Path, now: float | None = None) -> dict[str, Any] | None:
         None where nobody living has it.
     """
     try:
-        told = _told(path)  # before its time: to open a file makes a network file system look at it anew
-        told["heartbeat"] = path.stat().st_mtime
-        return told if _is_alive(told, time.time() if now is None else now) else None
+        record = _record(path)  # before its time: to open a file makes a network file system look at it anew
+        record["heartbeat"] = path.stat().st_mtime
+        return record if _is_alive(record, time.time() if now is None else now) else None
     except (FileNotFoundError, KeyError, TypeError, OverflowError):  # none, or not one of ours
         return None
 
@@ -72,7 +72,7 @@ def locked(path: Path) -> Iterator[None]:
         stopped.set()
         beating.join()
         with suppress(OSError):  # what cannot be removed is a dead process's lock soon
-            if _told(path) == writers.identity():  # else it was taken over from a process that seemed dead
+            if _record(path) == writers.identity():  # else it was taken over from a process that seemed dead
                 path.unlink()
 
 
@@ -132,27 +132,27 @@ def _check_free(path: Path, now: float | None = None) -> None:
         raise LockedError(f"process {other['process']} on {other['host']}")
 
 
-def _told(path: Path) -> dict[str, Any]:
+def _record(path: Path) -> dict[str, Any]:
     """What a lock says; only that it is new where nothing is written yet, and nothing where it is not one of ours."""
     try:
         text = fresh(lambda: path.read_text(encoding="utf-8"))
-        told = from_json(text) if text else {"host": "a host unknown yet", "process": "unknown", "new": True}
+        record = from_json(text) if text else {"host": "a host unknown yet", "process": "unknown", "new": True}
     except (FileNotFoundError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def _beat(path: Path, stopped: threading.Event) -> None:
     while not stopped.wait(HEARTBEAT_SECONDS):
         with suppress(OSError):
-            if _told(path) == writers.identity():  # else it would keep another's alive
+            if _record(path) == writers.identity():  # else it would keep another's alive
                 os.utime(path)
 
 
-def _is_alive(told: dict[str, Any], now: float) -> bool:
-    if "new" in told:
-        return now - told["heartbeat"] < _WRITTEN_AFTER_SECONDS
-    host, process, started = told["host"], told["process"], told["started"]
-    if not writers.is_here(host, told.get("machine")):
-        return now - told["heartbeat"] < DEAD_AFTER_SECONDS
+def _is_alive(record: dict[str, Any], now: float) -> bool:
+    if "new" in record:
+        return now - record["heartbeat"] < _WRITTEN_AFTER_SECONDS
+    host, process, started = record["host"], record["process"], record["started"]
+    if not writers.is_here(host, record.get("machine")):
+        return now - record["heartbeat"] < DEAD_AFTER_SECONDS
     return writers.lives(process, started)

@@ -119,13 +119,13 @@ def _of_file(parse: Callable[[str], T]) -> Callable[[Path], T]:
 @_of_file
 def read_status(text: str) -> dict[str, Any]:
     """The content of `status.json`."""
-    told = _checked(from_json(text), _STATUS)
-    if not math.isfinite(told.get("heartbeat", 0)):
-        raise ValueError(f"heartbeat is {told['heartbeat']}")
+    parsed = _checked(from_json(text), _STATUS)
+    if not math.isfinite(parsed.get("heartbeat", 0)):
+        raise ValueError(f"heartbeat is {parsed['heartbeat']}")
     for name in ("threads", "world_size"):
-        if told.get(name, 1) < 1:
-            raise ValueError(f"{name} is {told[name]}")
-    return told
+        if parsed.get(name, 1) < 1:
+            raise ValueError(f"{name} is {parsed[name]}")
+    return parsed
 
 
 @_of_file
@@ -154,14 +154,14 @@ def read_config(text: str) -> dict[str, Any]:
 @_of_file
 def read_composition(text: str) -> dict[str, Any]:
     """The content of `composition.json`, with all of its four parts."""
-    told = _checked(from_json(text), _COMPOSITION)
-    options = [option for option in told["options"].values() if option is not None]
-    words = {"overrides": told["overrides"], "options": options, "interpolations": told["interpolations"].values()}
+    parsed = _checked(from_json(text), _COMPOSITION)
+    options = [option for option in parsed["options"].values() if option is not None]
+    words = {"overrides": parsed["overrides"], "options": options, "interpolations": parsed["interpolations"].values()}
     for part, content in words.items():
         if not all(isinstance(word, str) for word in content):
             raise ValueError(f"its {part} are no words")
-    _checked(told["config"], _CONFIG)
-    return told
+    _checked(parsed["config"], _CONFIG)
+    return parsed
 
 
 @_of_file
@@ -199,8 +199,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _unreadable(path: Path, error: Exception) -> UnreadableError:
-    told = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-    return UnreadableError(f"{path} cannot be read: {' '.join(told.split())}")
+    reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    return UnreadableError(f"{path} cannot be read: {' '.join(reason.split())}")
 
 
 def _checked(content: Any, kinds: Kinds) -> dict[str, Any]:

@@ -190,8 +190,8 @@ def _read(run: RunFiles, **known: Any) -> Record:
 
 
 def _unreadable(run: RunFiles, error: Exception) -> Record:
-    told = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
-    status = {**run.status(), "error": told}
+    reason = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
+    status = {**run.status(), "error": reason}
     return Record("unreadable", status=status, identity=str(run.folder), folder=run.folder, numbers=_numbers(run))
 
 

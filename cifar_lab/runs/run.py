@@ -115,11 +115,11 @@ class Run(RunFiles):
     def set_state(self, state: str, **details: object) -> None:
         """Write `state`: running, finished, failed, diverged, interrupted or pruned; and add `details` to it."""
         with replacing(self.status_file) as file:
-            file.write(self._told(state, details))
+            file.write(self._status_text(state, details))
 
-    def _told(self, state: str, details: Mapping[str, object]) -> str:
-        told = {**self.status(), **details, "state": state, "heartbeat": time.time()}
-        return json.dumps({key: value for key, value in told.items() if value is not None}, indent=2)
+    def _status_text(self, state: str, details: Mapping[str, object]) -> str:
+        status = {**self.status(), **details, "state": state, "heartbeat": time.time()}
+        return json.dumps({key: value for key, value in status.items() if value is not None}, indent=2)
 
     def fail(self, state: str, error: BaseException) -> None:
         """Record how the run ended without a result; the traceback goes to `error.txt`."""
@@ -129,7 +129,7 @@ class Run(RunFiles):
         except OSError:
             # A full disk has no room for another file, but this one has a block of its own.
             with self.status_file.open("r+", encoding="utf-8") as file:
-                file.write(self._told(state, {"error": described(error)}))
+                file.write(self._status_text(state, {"error": described(error)}))
                 file.truncate()
         self.error_file.write_text(
             "".join(traceback.format_exception(error)), encoding="utf-8"
@@ -249,5 +249,5 @@ class PrunedError(RuntimeError):
 
 def described(error: BaseException) -> str:
     """What an exception says; with the name of its class where that alone tells what has happened."""
-    told, kind = str(error), type(error).__name__
-    return f"{kind}: {told}" if told and isinstance(error, SystemExit | LookupError) else told or kind
+    text, kind = str(error), type(error).__name__
+    return f"{kind}: {text}" if text and isinstance(error, SystemExit | LookupError) else text or kind

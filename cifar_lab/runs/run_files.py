@@ -141,8 +141,8 @@ class RunFiles:
         if result is not None:
             return {**result, "folder": folder}
         status = self.status()
-        told = {"status": self.state(status), "folder": folder, "overrides": self.overrides()}
-        return {**told, "error": status["error"]} if "error" in status else told
+        row = {"status": self.state(status), "folder": folder, "overrides": self.overrides()}
+        return {**row, "error": status["error"]} if "error" in status else row
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration; raises `UnreadableError` and `FileNotFoundError`, as what follows does."""

@@ -59,8 +59,8 @@ class Row:
         seeds: dict[str, list[str]] = {}
         for record in rest:
             seeds.setdefault(record.description, []).append("?" if record.seed is None else str(record.seed))
-        told = [f"seed{'s' * (len(of) > 1)} {' '.join(of)} {description}" for description, of in seeds.items()]
-        return "; ".join([f"{len(self.finished)} of {len(self.records)} finished", *told])
+        parts = [f"seed{'s' * (len(of) > 1)} {' '.join(of)} {description}" for description, of in seeds.items()]
+        return "; ".join([f"{len(self.finished)} of {len(self.records)} finished", *parts])
 
     @property
     def protocol(self) -> str:

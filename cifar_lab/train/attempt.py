@@ -122,8 +122,8 @@ def checkpoint_of(run: Run, config: Mapping[str, Any], turn: Turn | None) -> Pat
         del paths[0]  # a limit of time has cut its epoch
     path, reasons = first_whole(paths, lambda path: _check_goes_on(run, config, path))
     if path is None and names_run(config["resume"]):
-        told = "; ".join(reasons) or f"{run.folder} has no checkpoint to go on from"
-        raise RunFailedError(f"{told}; {trains_again(run)}", exit_codes.USAGE)
+        reason = "; ".join(reasons) or f"{run.folder} has no checkpoint to go on from"
+        raise RunFailedError(f"{reason}; {trains_again(run)}", exit_codes.USAGE)
     if path is not None and run.status().get("state") == "unreadable":
         reasons.append(f"{run.status()['error']}; this machine's own precision and threads are taken")
     for reason in reasons:

@@ -220,8 +220,8 @@ def _reading(run: Run, turn: Turn | None) -> Iterator[None]:
     except (UnreadableError, FileNotFoundError) as error:
         if isinstance(error, FileNotFoundError) and run.folder not in Path(str(error.filename)).parents:
             raise
-        told = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
-        raise RunFailedError(f"{told}; {trains_again(run, turn)}", exit_codes.USAGE) from None
+        reason = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
+        raise RunFailedError(f"{reason}; {trains_again(run, turn)}", exit_codes.USAGE) from None
 
 
 def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:

@@ -56,10 +56,10 @@ def compiled_as_recorded(
     Raises:
         ValueError: There is nothing to compile with.
     """
-    run, asked = attempt.run, {key: config[key] for key in ("compile", "cuda_graphs")}
-    recorded = asked if attempt.checkpoint is None else run.status()
-    does = {key: bool(recorded.get(key, False)) for key in asked}
-    if does["compile"] != asked["compile"]:
+    run, wanted = attempt.run, {key: config[key] for key in ("compile", "cuda_graphs")}
+    recorded = wanted if attempt.checkpoint is None else run.status()
+    does = {key: bool(recorded.get(key, False)) for key in wanted}
+    if does["compile"] != wanted["compile"]:
         # A compiled network rounds differently and draws other random numbers.
         print(f"note: the run began with compile={str(does['compile']).lower()}, and goes on with it", flush=True)
     if does["cuda_graphs"] and native.device != "cuda":

@@ -77,9 +77,10 @@ def _show(run: Run, result: dict[str, Any], loggers: Sequence[Logger]) -> None:
         if loggers:
             log_result(loggers, result, int(run.metrics()["step"].iloc[-1]), confusion_card(result))
     except Exception as error:
-        told = " ".join(described(error).split())
+        reason = " ".join(described(error).split())
         note(
-            f"not all is drawn or logged: {told}; the run has finished, and resume={quoted(run.folder)} draws the rest"
+            f"not all is drawn or logged: {reason}; the run has finished, "
+            f"and resume={quoted(run.folder)} draws the rest"
         )
 
 

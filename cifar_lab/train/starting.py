@@ -50,8 +50,8 @@ def _report(
         "not there": [name for name in own if name not in state],
         "only there": [name for name in state if name not in own],
     }
-    if told := [f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names]:
-        print(f"{word}: {'; '.join(told)}", flush=True)
+    if parts := [f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names]:
+        print(f"{word}: {'; '.join(parts)}", flush=True)
 
 
 def _listed(names: Collection[str]) -> str:

@@ -54,8 +54,8 @@ def load(path: Path, overrides: Overrides | None = None) -> Trained:
 
 def _of_run(run: Run, weights: Path, overrides: Overrides) -> Trained:
     config = saved(run, overrides.allow)
-    if given := overrides.of_network():
-        raise UsageError(f"{run.folder} is a run, which says so itself; leave {', '.join(given)} out")
+    if typed := overrides.of_network():
+        raise UsageError(f"{run.folder} is a run, which says so itself; leave {', '.join(typed)} out")
     state, _, choice = read(weights)
     options, settings = run.composition()["options"], resolved(config)
     check_network_targets({"model": settings["model"]}, overrides.allow)
@@ -145,8 +145,8 @@ def _check_description(
 
     Before it is made: numbers that somebody made up could keep this process busy for ever.
     """
-    if given := overrides.of_network():
-        raise UsageError(f"{path} says so itself; leave {', '.join(given)} out")
+    if typed := overrides.of_network():
+        raise UsageError(f"{path} says so itself; leave {', '.join(typed)} out")
     making = description.model
     check_network_targets({"model": making}, overrides.allow)
     target = making["_target_"]
@@ -202,10 +202,10 @@ def _check_sizes(model: nn.Module, state: Mapping[str, Tensor], path: Path, word
 
 def _check_asked(path: Path, state: Mapping[str, Tensor], overrides: Overrides, option: str, bn: bool) -> None:
     """Raise `ValueError` if the command line asks for another network."""
-    asked = [] if overrides.model in (None, option) else [str(overrides.model)]
-    asked += [] if overrides.bn in (None, bn) else [f"bn={str(overrides.bn).lower()}"]
-    if asked:
-        raise UsageError(f"{path} is {described(state)}; asked for {' '.join(asked)}")
+    wanted = [] if overrides.model in (None, option) else [str(overrides.model)]
+    wanted += [] if overrides.bn in (None, bn) else [f"bn={str(overrides.bn).lower()}"]
+    if wanted:
+        raise UsageError(f"{path} is {described(state)}; asked for {' '.join(wanted)}")
 
 
 def _native(config: DictConfig, run: Run, overrides: Overrides) -> tuple[hardware.Native, list[str]]:

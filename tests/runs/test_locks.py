@@ -155,7 +155,7 @@ def test_a_lock_that_is_taken_over_is_left_to_who_takes_it(lock: Path) -> None:
 
 
 def test_a_heartbeat_does_not_keep_anothers_lock_alive(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked, told = threading.Semaphore(0), locks._told
+    looked, told = threading.Semaphore(0), locks._record
 
     def look(path: Path) -> dict[str, Any]:
         looked.release()
@@ -167,7 +167,7 @@ def test_a_heartbeat_does_not_keep_anothers_lock_alive(lock: Path, monkeypatch: 
         taken.write_text(json.dumps({"host": "elsewhere", "process": 1, "started": "1"}))
         os.utime(taken, (0, 0))
         taken.replace(lock)
-        monkeypatch.setattr(locks, "_told", look)
+        monkeypatch.setattr(locks, "_record", look)
         assert all(looked.acquire(timeout=20) for _ in range(3))  # two beats, and the beginning of a third
     assert lock.stat().st_mtime == 0
 

@@ -55,7 +55,7 @@ def probe(
         if not bool(norm(difference(other, gradient)) <= _TWINS * norm(gradient)):
             product = functional.hessian_vector_product(loss, weights, gradient)
     grad_norm, weight_norm = _float64(norm(gradient)), _float64(norm(weights))
-    told = {
+    quantities = {
         "loss": _float64(value),
         "grad_norm": grad_norm,
         "weight_norm": weight_norm,
@@ -64,9 +64,11 @@ def probe(
     }
     sizes = torch.tensor(etas, dtype=torch.float64)
     relative = torch.tensor(relative_distances, dtype=torch.float64) * weight_norm / grad_norm
-    told |= _along(loss, weights, value, gradient, sizes)
-    told |= {f"{RELATIVE}{name}": values for name, values in _along(loss, weights, value, gradient, relative).items()}
-    return {name: values.numpy() for name, values in told.items()}
+    quantities |= _along(loss, weights, value, gradient, sizes)
+    quantities |= {
+        f"{RELATIVE}{name}": values for name, values in _along(loss, weights, value, gradient, relative).items()
+    }
+    return {name: values.numpy() for name, values in quantities.items()}
 
 
 def _along(loss: Loss, weights: Weights, value: Tensor, gradient: Weights, etas: Tensor) -> dict[str, Tensor]:

@@ -56,8 +56,8 @@ def smoothness(probes: Mapping[str, np.ndarray], multiples: Sequence[float] | No
         ValueError: A probe lacks a step size of the grid.
     """
     if multiples is not None and not has_grid(probes, multiples):
-        told = ", ".join(f"{multiple:g}" for multiple in multiples)
-        raise UsageError(f"the probes have not the step sizes {told} x lr; set probe.etas")
+        sizes = ", ".join(f"{multiple:g}" for multiple in multiples)
+        raise UsageError(f"the probes have not the step sizes {sizes} x lr; set probe.etas")
     finite = np.isfinite(probes["loss"])
     distances = probes.get("relative_distance", ())
     probes = {name: values[finite] for name, values in probes.items() if name != "relative_distance"}

@@ -150,7 +150,7 @@ def _sentence(reproduction: Reproduction, *compared: tuple[Numbers, Sequence[tup
     return f"study=loss, {_listed(of_study)}; the report's rows, which vary more than the loss, {_listed(of_rows)}"
 
 
-def _listed(told: Sequence[tuple[str, str]]) -> str:
+def _listed(sentences: Sequence[tuple[str, str]]) -> str:
     """The words on each quantity; `NO_RUN` once if there is no run for any."""
-    known = [f"{name}: {words}" for name, words in told]
-    return "; ".join(known) if any(words != NO_RUN for _, words in told) else NO_RUN
+    known = [f"{name}: {words}" for name, words in sentences]
+    return "; ".join(known) if any(words != NO_RUN for _, words in sentences) else NO_RUN

@@ -41,7 +41,7 @@ class Quantity:
         mean = f"{scale * reached.mean():{'+' if self.change else ''}.{places}f}{spread} {self.unit}".rstrip()
         return f"{mean} ({len(reached)}{f', never in {never}' if never else ''})"
 
-    def told_difference(self, names: tuple[str, str], effect: Effect) -> str:
+    def difference_text(self, names: tuple[str, str], effect: Effect) -> str:
         """`; LeakyReLU − ELU +2.46 points (+2.25 to +2.67)`, with the 95 % interval."""
         scale, unit = (100, "points") if self.unit == "%" else (1, self.unit)
         mean, low, high = (f"{scale * value:+.{self.digits}f}" for value in (effect.mean, *effect.interval))
@@ -104,14 +104,14 @@ class Numbers:
         compared.
         """
         parts = [f"{name} {self.quantity.text(values)}" for name, values in self.values.items() if len(values)]
-        told = f"{', '.join(parts)}, protocol={self.protocol}" if parts else NO_RUN
+        text = f"{', '.join(parts)}, protocol={self.protocol}" if parts else NO_RUN
         for pair in pairs or ():
             effect = self.difference(*pair)
             if effect is not None and effect.seeds >= SEEDS_FOR_TESTS:
-                told += self.quantity.told_difference(pair, effect)
+                text += self.quantity.difference_text(pair, effect)
         why, words = (self.diverged, "") if pairs is None else (self.not_compared, "not compared: ")
         reasons = ", ".join(f"{name} ({reason})" for name, reason in why.items())
-        return f"{told}{f'; {words}{reasons}' if reasons else ''}"
+        return f"{text}{f'; {words}{reasons}' if reasons else ''}"
 
 
 def typed(run: Record) -> set[str]:

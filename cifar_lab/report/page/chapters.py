@@ -29,11 +29,11 @@ def findings(reproduction: Reproduction) -> Iterator[dict[str, Any]]:
         `title`, the row; `words`, on published and measured; `hypotheses`, a frame with a line for each of
         `conf/published.yaml`, None without one.
     """
-    told = set()
+    names = set()
     for entry in reproduction.entries:
         is_tested = any(tested.runs for tested in entry.hypotheses)
-        if (entry.is_finding or is_tested) and entry.row.name not in told:
-            told.add(entry.row.name)
+        if (entry.is_finding or is_tested) and entry.row.name not in names:
+            names.add(entry.row.name)
             tested = [_tested(*pair) for pair in zip(entry.row.hypotheses, entry.hypotheses, strict=True)]
             yield {
                 "title": f"{entry.row.label} ({entry.row.name})",
@@ -52,8 +52,8 @@ def _tested(hypothesis: Hypothesis, runs: Entry) -> dict[str, str]:
         "measured, against published": judged(runs),
         "run by": f"`{shlex.join(['python', '-m', 'cifar_lab.train', *command])}`",
     }
-    told = state(runs)
-    return {**cells, "state": told} if told else cells
+    words = state(runs)
+    return {**cells, "state": words} if words else cells
 
 
 def _words(entry: Entry) -> str:

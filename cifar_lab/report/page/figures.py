@@ -185,8 +185,8 @@ def agreement(rows: Sequence[Judged]) -> Figure:
         colour, marker = (TRAIN_COLOUR, "o") if is_within else (VAL_COLOUR, "D")
         axes.plot([low, high], [place, place], "-", lw=2, color=colour)
         axes.plot([middle], [place], marker, ms=6, color=colour)
-        told = f"{middle:+.2f}"
-        axes.annotate(told, (high, place), (6, 0), textcoords="offset points", va="center", fontsize=8, bbox=_PLAIN)
+        text = f"{middle:+.2f}"
+        axes.annotate(text, (high, place), (6, 0), textcoords="offset points", va="center", fontsize=8, bbox=_PLAIN)
     axes.axvline(0, color="0.4", lw=1)
     axes.set_xscale("symlog", linthresh=_LINEAR, linscale=1.5)
     furthest = max(abs(100 * (bound - row.published)) for row in rows for bound in row.noise)

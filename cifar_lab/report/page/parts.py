@@ -80,8 +80,8 @@ def _cells(entry: Entry, section: Section, parameters: Mapping[str, int]) -> dic
     cells["parameters"] = f"{parameters[entry.row.name]:,}"
     cells["seconds"] = "-" if seconds is None else f"{seconds:,.0f}"
     cells["trained on"] = ", ".join(entry.machines) or "-"
-    if told := state(entry):
-        cells["state"] = told
+    if words := state(entry):
+        cells["state"] = words
     return cells
 
 
@@ -103,15 +103,15 @@ def _both(entry: Entry, name: str) -> str:
 
 def state(entry: Entry) -> str:
     """The states of a row's runs that have no result."""
-    told = []
+    sentences = []
     for run in entry.runs:
         if not run.is_finished:
             status = run.status
             reached = f", epoch {status['epoch']} of {status['epochs']}" if {"epoch", "epochs"} <= status.keys() else ""
             best = run.metrics["val/acc"].max() if run.metrics is not None else np.nan
             so_far = "" if np.isnan(best) else f", {val_label(run.holds_out)} so far {best:.2%}"
-            told.append(f"seed {run.seed}, {run.protocol}: {run.state}{reached}{so_far}")
-    return "; ".join(told)
+            sentences.append(f"seed {run.seed}, {run.protocol}: {run.state}{reached}{so_far}")
+    return "; ".join(sentences)
 
 
 def _differences(of_protocols: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[pd.DataFrame | None, str]:

@@ -96,9 +96,9 @@ def numbers(reproduction: Reproduction, parameters: Mapping[str, int]) -> pd.Dat
         for entry in section.entries:
             shown = [(entry, section.is_full)] if section.is_full or entry.runs else []
             for one, is_full in (*shown, *((tested, True) for tested in entry.hypotheses)):
-                told = {"table": section.table.name, "length": section.length}
-                told["hypothesis"] = hypotheses.get(one.row.name, "")
-                lines.append({**told, **_numbers(one, is_full), "num_parameters": parameters[one.row.name]})
+                key = {"table": section.table.name, "length": section.length}
+                key["hypothesis"] = hypotheses.get(one.row.name, "")
+                lines.append({**key, **_numbers(one, is_full), "num_parameters": parameters[one.row.name]})
     return pd.DataFrame(lines)
 
 
@@ -208,7 +208,7 @@ def _selection(reproduction: Reproduction) -> str:
     )
 
 
-def _claims(told: Sequence[Claim]) -> pd.DataFrame:
+def _claims(every: Sequence[Claim]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
@@ -219,7 +219,7 @@ def _claims(told: Sequence[Claim]) -> pd.DataFrame:
                 "what decides it is run by": f"`{claim.command}`"
                 * bool(claim.command and claim.verdict in (INCONCLUSIVE, UNTESTED)),
             }
-            for claim in told
+            for claim in every
         ]
     )
 
