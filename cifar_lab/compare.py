@@ -66,15 +66,15 @@ def _by_image(records: dict[str, Record], overrides: Overrides) -> "list[Pair]":
         assert record.folder is not None  # of a finished run that was found in a folder
         labels[name], predicted = _predictions(Run(record.folder), record, overrides)
         right[name] = predicted == labels[name]
-    found = []
+    tested_pairs = []
     for other in others:
         if not np.array_equal(labels[best], labels[other]):
             raise UsageError(f"{records[best].folder} and {records[other].folder} were tested on different images")
         counts = int((right[best] & ~right[other]).sum()), int((right[other] & ~right[best]).sum())
         tested = mcnemar(*counts, len(right[best]))
         shares = float(right[best].mean()), float(right[other].mean())
-        found.append((best, other, shares, len(right[best]), tested, {"discordant": counts}))
-    return corrected("image", found)
+        tested_pairs.append((best, other, shares, len(right[best]), tested, {"discordant": counts}))
+    return corrected("image", tested_pairs)
 
 
 def _predictions(run: Run, record: Record, overrides: Overrides) -> tuple[np.ndarray, np.ndarray]:
@@ -93,11 +93,11 @@ def _predictions(run: Run, record: Record, overrides: Overrides) -> tuple[np.nda
             return kept
     except (FileNotFoundError, UnreadableError, KeyError, IndexError):
         pass
-    from cifar_lab.terminal.progress import shown
+    from cifar_lab.terminal.progress import with_progress
     from cifar_lab.trained import answer
 
     trained = load_noting(run.folder, overrides)
-    answers = answer(trained, shown(trained.datamodule().test_dataloader(), f"{trained.label}: test"))
+    answers = answer(trained, with_progress(trained.datamodule().test_dataloader(), f"{trained.label}: test"))
     labels, predicted = answers.labels.numpy(), answers.logits.argmax(1).numpy()
     accuracy = float((labels == predicted).mean())
     if round(accuracy * len(labels)) != round(record.result["test/acc"] * len(labels)):

@@ -16,7 +16,7 @@ from cifar_lab.machine import exit_codes
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import Complaints, print_table, printable
-from cifar_lab.terminal.progress import shown
+from cifar_lab.terminal.progress import with_progress
 from cifar_lab.trained.arguments import Network, Overrides, check_there, load_noting, takes_overrides
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def predict(
     paths = find_images(images, complaints)
     trained = load_noting(network, overrides)
     prints_at_once = (as_json or as_csv) and sys.stdout.isatty()  # which shows how far it is
-    read = read_images(paths if prints_at_once else shown(paths, "images"), resize, complaints)
+    read = read_images(paths if prints_at_once else with_progress(paths, "images"), resize, complaints)
     write = _write_json if as_json else _write_csv if as_csv else _write_table
     write(_predictions(trained, read, batch_size, top))
     return exit_codes.FAILED if complaints.count else 0

@@ -27,7 +27,7 @@ from cifar_lab.runs.fingerprints import fingerprint
 from cifar_lab.runs.sizes import train_size
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.process import UNWRITABLE
-from cifar_lab.terminal.progress import clock, shown
+from cifar_lab.terminal.progress import clock, with_progress
 
 if TYPE_CHECKING:
     from cifar_lab.train.cost import Speed
@@ -76,7 +76,7 @@ def plan(
 
     Each row comes with the name of its table, or of its hypothesis; `overrides` take precedence over its own settings.
     """
-    found = _found(archive)
+    states = _states(archive)
     runs: dict[str, Planned] = {}
     for seed in seeds:
         for table, row in rows:
@@ -91,7 +91,7 @@ def plan(
             if key in runs:
                 runs[key] = replace(runs[key], tables=(*runs[key].tables, table))
             else:
-                state, epoch = found.get(key, ("to do", 0))
+                state, epoch = states.get(key, ("to do", 0))
                 runs[key] = Planned(row, (table,), tuple(command), config, state, epoch)
     return list(runs.values())
 
@@ -104,7 +104,7 @@ def measured(configs: Sequence[Mapping[str, Any]]) -> dict[str, "Speed"]:
     from cifar_lab.train.cost import measure
 
     print(f"measuring {len(networks)} networks on this machine", flush=True)
-    return {name: measure(networks[name]) for name in shown(list(networks), "measuring networks")}
+    return {name: measure(networks[name]) for name in with_progress(list(networks), "measuring networks")}
 
 
 def network_of(config: Mapping[str, Any]) -> str:
@@ -125,9 +125,9 @@ def chosen(only: str) -> list[tuple[str, Row]]:
     return chosen + [one for name, one in hypotheses.items() if name in wanted]
 
 
-def _found(archive: Archive) -> dict[str, tuple[str, int]]:
+def _states(archive: Archive) -> dict[str, tuple[str, int]]:
     """The state, with its place, and the number of epochs of every run that exists, by fingerprint."""
-    found = {str(run.identity): (f"{run.state}, {archive.results_file}", 0) for run in archive.read()}
+    states = {str(run.identity): (f"{run.state}, {archive.results_file}", 0) for run in archive.read()}
     for run in find_runs(OUTPUTS):
         try:
             key = fingerprint(run.composition()["config"])
@@ -136,9 +136,9 @@ def _found(archive: Archive) -> dict[str, tuple[str, int]]:
         state, epochs = run.state(), 0
         with suppress(OSError, ValueError):
             epochs = len(run.metrics())
-        if state == "finished" or not found.get(key, ("",))[0].startswith(_FINAL):
-            found[key] = (f"{state}, {run.folder}" if state in _FINAL else state, epochs)
-    return found
+        if state == "finished" or not states.get(key, ("",))[0].startswith(_FINAL):
+            states[key] = (f"{state}, {run.folder}" if state in _FINAL else state, epochs)
+    return states
 
 
 def reproduce(

@@ -16,7 +16,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, find_runs, find_sweeps, read_state
 from cifar_lab.terminal.command import run_command
 from cifar_lab.terminal.printing import print_table
-from cifar_lab.terminal.progress import shown
+from cifar_lab.terminal.progress import with_progress
 
 _COLOURS = {"finished": "green", "running": "cyan", "interrupted": "yellow", "missing": "yellow", "pruned": "blue"}
 _WATCH_SECONDS = 5.0
@@ -48,8 +48,8 @@ def status(
 
 
 def _look(paths: Sequence[Path]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    found = [run for path in paths for run in find_runs(path)]
-    return [describe_run(run) for run in shown(found, "reading runs")], describe_sweeps(paths)
+    runs = [run for path in paths for run in find_runs(path)]
+    return [describe_run(run) for run in with_progress(runs, "reading runs")], describe_sweeps(paths)
 
 
 def _watch(paths: Sequence[Path]) -> None:

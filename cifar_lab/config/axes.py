@@ -92,10 +92,10 @@ def suspects(
 def _changes(before: Any, after: Any, path: tuple[str, ...] = ()) -> _Change:
     if not (isinstance(before, dict) and isinstance(after, dict)):
         return [] if before == after else [(path, after)]
-    found: _Change = [((*path, key), _GONE) for key in before.keys() - after.keys()]
+    changes: _Change = [((*path, key), _GONE) for key in before.keys() - after.keys()]
     for key, value in after.items():
-        found += _changes(before[key], value, (*path, key)) if key in before else [((*path, key), value)]
-    return found
+        changes += _changes(before[key], value, (*path, key)) if key in before else [((*path, key), value)]
+    return changes
 
 
 def _applied(base: dict[str, Any], changes: _Change) -> dict[str, Any]:

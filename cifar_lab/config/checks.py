@@ -121,10 +121,10 @@ def check_installed(line: str, module: str, distribution: str, extra: str) -> No
         extra: Of this project, that brings it.
     """
     try:
-        found = importlib.util.find_spec(module)
+        spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:
-        found = None
-    if found is None or found.origin is None:  # a mere folder of its name, as W&B makes one
+        spec = None
+    if spec is None or spec.origin is None:  # a mere folder of its name, as W&B makes one
         raise UsageError(f"{line} needs {distribution}, which is not installed: pip install 'cifar-lab[{extra}]'")
 
 

@@ -111,9 +111,9 @@ def interpolations(config: DictConfig) -> dict[str, str]:
     """
     container = OmegaConf.to_container(config, resolve=False)
     assert isinstance(container, dict)
-    found = {key: value for key, value in leaves(container) if isinstance(value, str) and "${" in value}
+    references = {key: value for key, value in leaves(container) if isinstance(value, str) and "${" in value}
     listed = {key: str(value) for key, value in leaves(container) if isinstance(value, list)}
-    return {**found, **{key: text for key, text in listed.items() if "oc.env" in text}}
+    return {**references, **{key: text for key, text in listed.items() if "oc.env" in text}}
 
 
 def class_names(config: Mapping[str, Any]) -> dict[str, str]:

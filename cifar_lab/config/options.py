@@ -102,12 +102,12 @@ def options(group: str) -> list[Option]:
 def scalars() -> list[Setting]:
     """The keys outside any group, and Hydra's that say where runs lie."""
     file, kinds = CommentedFile(schema.conf_folder() / "train.yaml"), get_type_hints(schema.Schema)
-    found = []
+    settings = []
     for key, text, value, comment in file.leaves():
         kind = kinds.get(key) if _is_followed(value) else None
         plain = kind() if isinstance(kind, type) else None if kind else value
-        found.append(Setting(key, text, checks.accepted(key, plain), comment))
-    return found
+        settings.append(Setting(key, text, checks.accepted(key, plain), comment))
+    return settings
 
 
 def groups() -> dict[str, tuple[str | None, str]]:

@@ -45,15 +45,15 @@ def as_typed(word: str) -> str:
         return f"{key}={','.join(map(_as_text, paths))}"
     if word.startswith("-") or not (is_folder or value.startswith(("/", "./", "../"))):
         return word
-    found = value_of(word)
-    is_read = found is None or isinstance(found, str) if is_folder else found is not _UNREADABLE
+    value = value_of(word)
+    is_read = value is None or isinstance(value, str) if is_folder else value is not _UNREADABLE
     return word if is_read else f"{key}={quoted(value)}"
 
 
 def _as_text(path: str) -> str:
     """A path, or `null`, in quotes unless Hydra reads it as it is."""
-    found = value_of(f"weights={path}")
-    return path if found is None or isinstance(found, str) else quoted(path)
+    value = value_of(f"weights={path}")
+    return path if value is None or isinstance(value, str) else quoted(path)
 
 
 def value_of(word: str) -> Any:

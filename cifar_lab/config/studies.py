@@ -18,11 +18,11 @@ GROUP = "study"
 
 def chosen(overrides: Iterable[Override], group: str = GROUP) -> Override | None:
     """The override that chooses a study, or what else has axes; None without one, `UsageError` for several."""
-    found = [override for override in overrides if override.key_or_group == group]
-    if len(found) > 1 or any(override.is_sweep_override() for override in found):
-        line = " ".join(str(override.input_line) for override in found)
+    typed = [override for override in overrides if override.key_or_group == group]
+    if len(typed) > 1 or any(override.is_sweep_override() for override in typed):
+        line = " ".join(str(override.input_line) for override in typed)
         raise UsageError(f"{line}: one {group} at a time, as each has axes of its own")
-    return found[0] if found else None
+    return typed[0] if typed else None
 
 
 def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
@@ -33,10 +33,10 @@ def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
         hydra.errors.HydraException: It cannot be composed.
     """
     hydra = compose("train", [choice, *search], return_hydra_config=True).hydra
-    found = as_overrides(choice, loader.axes, loader)
+    varied = as_overrides(choice, loader.axes, loader)
     if hydra.mode is not None or hydra.sweeper.get("params"):
         raise UsageError(f"{choice}: its file sets hydra.mode or hydra.sweeper; a study has `axes:`")
-    return found
+    return varied
 
 
 def options_of_axes(axes: Iterable[Override], overrides: Iterable[Override], loader: Loader) -> list[str]:

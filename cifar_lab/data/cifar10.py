@@ -69,10 +69,10 @@ def load(
             check_checksum(folder / name, f"md5:{published}")
     for split, names in FILES.items():
         records = np.concatenate([read(folder / f"{name}{suffix}", images_per_file) for name in names])
-        if verify and suffix and (found := digest(records)) != DIGESTS[split]:
+        if verify and suffix and (actual := digest(records)) != DIGESTS[split]:
             raise DataError(
-                f"the {split} images in {folder} ({', '.join(names)}) are not CIFAR-10's: their digest is {found}, not "
-                f"{DIGESTS[split]}; unpack the archive again, or say data.verify=false to use them as they are"
+                f"the {split} images in {folder} ({', '.join(names)}) are not CIFAR-10's: their digest is {actual}, "
+                f"not {DIGESTS[split]}; unpack the archive again, or say data.verify=false to use them as they are"
             )
         images = np.ascontiguousarray(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         splits.append(LabelledImages(torch.from_numpy(images), torch.from_numpy(records[:, 0].astype(np.int64))))

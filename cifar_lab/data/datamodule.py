@@ -220,12 +220,12 @@ class OwnDataModule(InMemoryDataModule):
             DataError: They are missing or damaged, or the content is not the expected one.
         """
         self.classes = own.classes(self.path)
-        found = own.digest(self.path)
-        if self.path is None or found is None:
+        actual = own.digest(self.path)
+        if self.path is None or actual is None:
             raise DataError(f"data.path={self.path} holds no images")
-        if self.digest not in (None, found):
-            raise DataError(f"data.path={self.path}: its content has changed; it was {self.digest}, and is {found}")
-        splits = own.read(self.path, found, self.resize)
+        if self.digest not in (None, actual):
+            raise DataError(f"data.path={self.path}: its content has changed; it was {self.digest}, and is {actual}")
+        splits = own.read(self.path, actual, self.resize)
         if "test" in splits:
             return splits["train"], splits["test"]
         every = LabelledImages.checked(*splits["train"], len(self.classes))

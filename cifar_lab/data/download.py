@@ -101,11 +101,11 @@ def _download(sources: Sequence[str], packed: Path, archive: Archive, timeout: f
                     while block := response.read(_BLOCK):
                         file.write(block)
                         show("", file.tell())
-            is_same, found = matches(packed, archive.checksum)
+            is_same, actual = matches(packed, archive.checksum)
             if is_same:
                 return
             algorithm, _, published = archive.checksum.partition(":")
-            failures.append(f"{source} sent {packed.stat().st_size:,} bytes with {algorithm} {found}, not {published}")
+            failures.append(f"{source} sent {packed.stat().st_size:,} bytes with {algorithm} {actual}, not {published}")
         except (OSError, ValueError, HTTPException) as error:
             failures.append(f"{source}: {' '.join(str(error).split())}")
     raise DataError("; ".join(failures) or "no address is given")

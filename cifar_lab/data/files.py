@@ -84,17 +84,17 @@ def matches(path: Path, checksum: str) -> tuple[bool, str]:
     algorithm, _, published = checksum.partition(":")
     with path.open("rb") as file:
         hashed = hashlib.sha1(b"blob %d\0" % path.stat().st_size) if algorithm == "git" else hashlib.new(algorithm)
-        found = hashlib.file_digest(file, lambda: hashed).hexdigest()
-    return found == published, found
+        actual = hashlib.file_digest(file, lambda: hashed).hexdigest()
+    return actual == published, actual
 
 
 def check_checksum(path: Path, checksum: str) -> None:
     """Raise `DataError` for a file that has another checksum."""
-    is_same, found = matches(path, checksum)
+    is_same, actual = matches(path, checksum)
     algorithm, _, published = checksum.partition(":")
     if not is_same:
         raise DataError(
-            f"{path} is not the published file: its {algorithm.upper()} is {found}, not {published}; unpack the "
+            f"{path} is not the published file: its {algorithm.upper()} is {actual}, not {published}; unpack the "
             "archive again, or say data.verify=false to use it as it is"
         )
 
@@ -141,9 +141,9 @@ def find(root: Path | str | None, images_per_file: int = IMAGES_PER_FILE) -> tup
         absent = [path.name for path in paths if not path.is_file()]
         if not absent:
             for path in paths if suffix else ():
-                found, expected = path.stat().st_size, images_per_file * RECORD_BYTES
-                if found != expected:
-                    raise DataError(f"{path} has {found:,} bytes, not {expected:,}; {_ADVICE}")
+                actual, expected = path.stat().st_size, images_per_file * RECORD_BYTES
+                if actual != expected:
+                    raise DataError(f"{path} has {actual:,} bytes, not {expected:,}; {_ADVICE}")
             return folder, suffix
         if len(absent) < len(paths) and not incomplete:
             incomplete = f"CIFAR-10 in {folder} is incomplete: {', '.join(absent)} missing; {_ADVICE}"

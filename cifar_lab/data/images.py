@@ -29,11 +29,11 @@ class LabelledImages(NamedTuple):
         """
         images, labels = torch.as_tensor(images), torch.as_tensor(labels)
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (32, 32, 3) or not len(images):
-            found = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
-            raise DataError(f"images are uint8 (N, 32, 32, 3), 0 to 255 and channels last, not {found}")
+            kind = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+            raise DataError(f"images are uint8 (N, 32, 32, 3), 0 to 255 and channels last, not {kind}")
         if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.is_complex():
-            found = f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
-            raise DataError(f"labels of {len(images):,} images are as many whole numbers, not {found}")
+            kind = f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
+            raise DataError(f"labels of {len(images):,} images are as many whole numbers, not {kind}")
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or (num_classes is not None and high >= num_classes):
             raise DataError(f"labels lie from {low} to {high}, outside 0 to {(num_classes or high + 1) - 1}")

@@ -49,14 +49,14 @@ def digest(path: str | None) -> str | None:
         before, known = kept.read_text(encoding="utf-8").split()
         if before == stamp:
             return known
-    from cifar_lab.terminal.progress import shown
+    from cifar_lab.terminal.progress import with_progress
 
-    found = hashlib.sha256()
-    for name, file in shown(list(zip(names, paths, strict=True)), f"digest of {place.name}"):
-        found.update(f"{name}\0{_sha256(file.read_bytes())}\n".encode())
+    content = hashlib.sha256()
+    for name, file in with_progress(list(zip(names, paths, strict=True)), f"digest of {place.name}"):
+        content.update(f"{name}\0{_sha256(file.read_bytes())}\n".encode())
     with suppress(OSError), _replacing(kept) as written:
-        written.write_text(f"{stamp} {found.hexdigest()}", encoding="utf-8")
-    return found.hexdigest()
+        written.write_text(f"{stamp} {content.hexdigest()}", encoding="utf-8")
+    return content.hexdigest()
 
 
 def classes(path: str | None) -> list[str]:
@@ -69,14 +69,14 @@ def classes(path: str | None) -> list[str]:
         raise DataError(f"data.path is not set; name a folder, {_LAYOUT}, or an npz file")
     place = resolve(path)
     if place.is_dir():
-        found = _folder_classes(place)
+        classes = _folder_classes(place)
     elif place.is_file():
-        found = _file_classes(place)
+        classes = _file_classes(place)
     else:
         raise DataError(f"data.path={path} does not exist; name a folder, {_LAYOUT}, or an npz file")
-    if len(found) < 2:
-        raise DataError(f"data.path={path} has images of {len(found)} classes, not of two or more: {_LAYOUT}")
-    return found
+    if len(classes) < 2:
+        raise DataError(f"data.path={path} has images of {len(classes)} classes, not of two or more: {_LAYOUT}")
+    return classes
 
 
 def read(path: str, content: str, resize: "Resize") -> Splits:
@@ -129,7 +129,7 @@ def _read_folder(root: Path, names: list[str], resize: "Resize") -> Splits:
     import numpy as np
 
     from cifar_lab.data.photos import ImageFileError, read_image
-    from cifar_lab.terminal.progress import shown
+    from cifar_lab.terminal.progress import with_progress
 
     def image(path: Path) -> "np.ndarray":
         try:
@@ -146,7 +146,7 @@ def _read_folder(root: Path, names: list[str], resize: "Resize") -> Splits:
             raise DataError(f"{folder}: {what}; {_LAYOUT}")
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             reading = [pool.submit(image, folder / file) for file in files]
-            images = [each.result() for each in shown(reading, f"{split} images of {root.name}")]
+            images = [each.result() for each in with_progress(reading, f"{split} images of {root.name}")]
         splits[split] = np.stack(images), np.array([names.index(file.parts[0]) for file in files])
     return splits
 
@@ -164,8 +164,10 @@ def _read_arrays(path: Path, kinds: Collection[str]) -> dict[str, "np.ndarray"]:
         with np.load(path, allow_pickle=False) as file:
             pair = next((pair for pair in _NAMES if all(name.format("train") in file for name in pair)), None)
             if pair is None:
-                found = ", ".join(file) or "nothing"
-                raise DataError(f"{path} holds {found}; it needs train_images and train_labels, or x_train and y_train")
+                inside = ", ".join(file) or "nothing"
+                raise DataError(
+                    f"{path} holds {inside}; it needs train_images and train_labels, or x_train and y_train"
+                )
             names = dict(zip(_KINDS, pair, strict=True))
             wanted = {
                 f"{split}_{kind}": names[kind].format(split) for split in _SPLITS for kind in names if kind in kinds
@@ -204,18 +206,18 @@ def _in_colour(images: "np.ndarray", resize: "Resize", what: str) -> "np.ndarray
     from PIL import Image
 
     from cifar_lab.data.photos import SIDE, resized
-    from cifar_lab.terminal.progress import shown
+    from cifar_lab.terminal.progress import with_progress
 
     shape = images.shape
     if images.ndim == 3:
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
-        found = f"{images.dtype} {shape}"
-        raise DataError(f"{what} images are uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3), not {found}")
+        kind = f"{images.dtype} {shape}"
+        raise DataError(f"{what} images are uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3), not {kind}")
     images = images.repeat(3, axis=3) if images.shape[3] == 1 else images
     if images.shape[1:3] == (SIDE, SIDE):
         return images
-    return np.stack([resized(Image.fromarray(image), resize) for image in shown(list(images), what)])
+    return np.stack([resized(Image.fromarray(image), resize) for image in with_progress(list(images), what)])
 
 
 def _sha256(content: str | bytes) -> str:

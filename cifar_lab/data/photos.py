@@ -47,19 +47,19 @@ def find_images(names: Sequence[str], bad: Callable[[str, str], None]) -> list[P
     Raises:
         ValueError: None of them means any file.
     """
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     reasons = {}
     for name in names:
         try:
-            found |= dict.fromkeys(_meant(name, bad))
+            files |= dict.fromkeys(_meant(name, bad))
         except ImageFileError as error:
             reasons[name] = str(error)
-    if not found:
+    if not files:
         lines = [f"{name}: {reason}" for name, reason in reasons.items()]
         raise UsageError(f"no images: {'; '.join(lines) or 'no file is named'}")
     for name, reason in reasons.items():
         bad(name, reason)
-    return list(found)
+    return list(files)
 
 
 def _meant(name: str, bad: Callable[[str, str], None]) -> list[Path]:
@@ -76,8 +76,8 @@ def _meant(name: str, bad: Callable[[str, str], None]) -> list[Path]:
         matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     except ValueError as error:  # such as `a**b`
         raise ImageFileError(str(error)) from None
-    shown = [match for match in matches if path.name.startswith(".") or not match.name.startswith(".")]
-    if files := [file for match in shown for file in (_below(match, bad) if match.is_dir() else [match])]:
+    visible = [match for match in matches if path.name.startswith(".") or not match.name.startswith(".")]
+    if files := [file for match in visible for file in (_below(match, bad) if match.is_dir() else [match])]:
         return files
     raise ImageFileError("no file is like it")
 

@@ -21,13 +21,13 @@ def files(folder: Path) -> list[Path]:
         DataError: There are none, or no labels.
     """
     folder = resolve(folder)
-    found = sorted(path for path in folder.glob("*.npy") if path.name != _LABELS)
-    if not found or not (folder / _LABELS).is_file():
+    files = sorted(path for path in folder.glob("*.npy") if path.name != _LABELS)
+    if not files or not (folder / _LABELS).is_file():
         raise DataError(
             f"{folder} holds no CIFAR-10-C: name the folder of fog.npy, ..., {_LABELS}, unpacked from CIFAR-10-C.tar "
             "of https://zenodo.org/records/2535967"
         )
-    return found
+    return files
 
 
 def measure(trained: "Trained", folder: Path, tta: str | None = None) -> list[dict[str, Any]]:
@@ -38,12 +38,12 @@ def measure(trained: "Trained", folder: Path, tta: str | None = None) -> list[di
     """
     from cifar_lab.data.images import LabelledImages
     from cifar_lab.data.loader import BatchLoader
-    from cifar_lab.terminal.progress import shown
+    from cifar_lab.terminal.progress import with_progress
     from cifar_lab.trained import answer
 
     paths, rows = files(folder), list[dict[str, Any]]()
     labels = read_array(paths[0].parent / _LABELS)
-    for path in shown(paths, f"{trained.label}: corruptions"):
+    for path in with_progress(paths, f"{trained.label}: corruptions"):
         images = read_array(path)
         if len(images) != len(labels) or len(labels) % SEVERITIES:
             raise DataError(
@@ -60,13 +60,13 @@ def measure(trained: "Trained", folder: Path, tta: str | None = None) -> list[di
 
 def by_severity(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """A row of accuracies for each corruption, and their mean; the four for validation come after it."""
-    found: dict[str, list[float]] = {}
+    by_corruption: dict[str, list[float]] = {}
     for row in rows:
-        found.setdefault(row["corruption"], []).append(row["acc"])
-    main = {name: values for name, values in found.items() if name not in _EXTRA}
+        by_corruption.setdefault(row["corruption"], []).append(row["acc"])
+    main = {name: values for name, values in by_corruption.items() if name not in _EXTRA}
     if main:
         main["mean"] = [sum(values) / len(main) for values in zip(*main.values(), strict=True)]
-    table = {**main, **{name: values for name, values in found.items() if name in _EXTRA}}
+    table = {**main, **{name: values for name, values in by_corruption.items() if name in _EXTRA}}
     return [
         {"corruption": name}
         | {str(severity): f"{value:.2%}" for severity, value in enumerate(values, 1)}

@@ -20,7 +20,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import replacing
 from cifar_lab.runs.files import write_arrays, write_figure, write_table
 from cifar_lab.runs.labels import NO_PROBABILITIES, data_words
-from cifar_lab.terminal.progress import shown
+from cifar_lab.terminal.progress import with_progress
 from cifar_lab.trained import Answers, Trained, answer, confident_mistakes
 
 _MISTAKES = 24
@@ -77,7 +77,7 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
     if settings.reestimate_bn:
         training = trained.datamodule(augment=True).train_dataloader()
         training.set_epoch(math.ceil(trained.facts.get("epochs", 0)))  # an order that training has not seen
-        trained.reestimate_batch_norm(shown(training, f"{trained.label}: BatchNorm"))
+        trained.reestimate_batch_norm(with_progress(training, f"{trained.label}: BatchNorm"))
     loader = datamodule.test_dataloader() if settings.split == "test" else datamodule.val_dataloader()
     answers = _answers(trained, loader, settings, settings.split)
     num_classes = answers.logits.shape[1]
@@ -93,7 +93,7 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
 
 
 def _answers(trained: Trained, loader: BatchLoader, settings: Settings, split: str) -> Answers:
-    return answer(trained, shown(loader, f"{trained.label}: {split}"), settings.tta)
+    return answer(trained, with_progress(loader, f"{trained.label}: {split}"), settings.tta)
 
 
 def _result(trained: Trained, settings: Settings, answers: Answers, scaled: Scaled | None) -> dict[str, Any]:

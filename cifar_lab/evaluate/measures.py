@@ -79,8 +79,8 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
         return float(F.cross_entropy(logits / np.exp(log_temperature), labels))
 
     # It is convex in the inverse temperature, so it has a single minimum in the logarithm too.
-    found = minimize_scalar(nll, bounds=(np.log(0.01), np.log(100)), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
+    minimum = minimize_scalar(nll, bounds=(np.log(0.01), np.log(100)), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(minimum.x))
 
 
 class Scaled(NamedTuple):

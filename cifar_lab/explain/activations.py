@@ -61,7 +61,7 @@ def measure(
     Returns:
         An empty list if the activations are function calls and not modules.
     """
-    found: dict[str, _Layer] = {}
+    layers: dict[str, _Layer] = {}
     left_out: dict[str, str] = {}
     runs: dict[str, int] = {}
 
@@ -73,7 +73,7 @@ def measure(
             if outputs.shape != inputs[0].shape or outputs.ndim not in (2, 4):
                 left_out.setdefault(key, f"{_shape(inputs[0])} to {_shape(outputs)}")
             else:
-                found.setdefault(key, _Layer(type(module).__name__)).add(inputs[0], outputs, derivative)
+                layers.setdefault(key, _Layer(type(module).__name__)).add(inputs[0], outputs, derivative)
 
         return before
 
@@ -87,7 +87,7 @@ def measure(
             model(images)
     for key, shapes in left_out.items():
         complain(f"{key} is left out, {shapes}: units are those of (N, features) or (N, channels, height, width)")
-    return [layer.result(name) for name, layer in found.items()]
+    return [layer.result(name) for name, layer in layers.items()]
 
 
 def totals(layers: Sequence[LayerActivations]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from cifar_lab.explain import figures
 from cifar_lab.explain.activations import LayerActivations, measure, totals
 from cifar_lab.explain.gradcam import first_filters, grad_cam, map_layer
 from cifar_lab.runs.files import write_figure, write_table
-from cifar_lab.terminal.progress import shown
+from cifar_lab.terminal.progress import with_progress
 from cifar_lab.trained import Trained, answer, confident_mistakes
 
 _BATCH_SIZE = 100  # small, because hooks double what is in memory
@@ -60,7 +60,7 @@ def mistaken(trained: Trained, count: int) -> list[Example]:
         DataError: The test set is not there.
     """
     loader = trained.datamodule().test_dataloader()
-    answers = answer(trained, shown(loader, f"{trained.label}: test"))
+    answers = answer(trained, with_progress(loader, f"{trained.label}: test"))
     chosen = confident_mistakes(answers, count)
     pixels, logits, labels = loader.data.images.cpu()[chosen], answers.logits[chosen].double(), answers.labels[chosen]
     return _examples(trained, list(map(str, chosen.tolist())), pixels, logits, labels.tolist())
@@ -110,8 +110,8 @@ def explain_filters(trained: Trained, folder: Path) -> list[Path] | None:
     if weights is None:
         return None
     title = f"{Path(trained.label).name}: the {len(weights)} filters of the first convolution"
-    shown = weights.float().cpu().numpy()
-    return write_figure(lambda: figures.filters(shown, title), folder / "filters.png")
+    filters = weights.float().cpu().numpy()
+    return write_figure(lambda: figures.filters(filters, title), folder / "filters.png")
 
 
 def measured(
@@ -134,7 +134,7 @@ def measured(
     chosen = loader.order(0)[:count]
 
     def batches() -> Iterator[Tensor]:
-        for part in shown(chosen.split(_BATCH_SIZE), f"{trained.label}: activations"):
+        for part in with_progress(chosen.split(_BATCH_SIZE), f"{trained.label}: activations"):
             yield _placed(trained, loader.data.images[part])
 
     layers = measure(

@@ -122,8 +122,8 @@ def _largest_difference(compute: Callable[[Tensor], Tensor], trained: Trained, o
     """The largest difference of a logit, over all images in one batch and some of them one by one; or NaN."""
     expected = trained.logits_of_pixels(on.pixels)
     alone = [compute(image) for image in on.pixels[:_ALONE].split(1)]
-    found = torch.cat([compute(on.pixels), *alone])
-    return float((found - torch.cat([expected, expected[:_ALONE]])).abs().max())
+    outputs = torch.cat([compute(on.pixels), *alone])
+    return float((outputs - torch.cat([expected, expected[:_ALONE]])).abs().max())
 
 
 def _reader(one: Exported, path: Path, overrides: Overrides) -> Callable[[Tensor], Tensor]:

@@ -30,12 +30,12 @@ class Entry:
     def train_losses(self, epoch: int) -> np.ndarray:
         """The mean training loss of an epoch, from 1, for each seed that reached it under the report's protocol."""
         longest_last = sorted(self.beginnings, key=lambda run: run.settings["epochs"])
-        found = {}
+        by_seed = {}
         for run in (*longest_last, *self.runs):
             if run.protocol == "report" and run.metrics is not None:
                 for loss in run.metrics.loc[run.metrics["epoch"] == epoch, "train/loss"]:
-                    found[run.seed] = float(loss)
-        return np.array(list(found.values()))
+                    by_seed[run.seed] = float(loss)
+        return np.array(list(by_seed.values()))
 
     def finished(self, protocol: str) -> list[Record]:
         """The runs with a result under a protocol."""
@@ -47,8 +47,8 @@ class Entry:
 
     def mean(self, name: str) -> float | None:
         """The mean of a number over all finished runs; None without one."""
-        found = np.concatenate([self.values(name, protocol) for protocol in PROTOCOLS])
-        return float(found.mean()) if len(found) else None
+        values = np.concatenate([self.values(name, protocol) for protocol in PROTOCOLS])
+        return float(values.mean()) if len(values) else None
 
     @property
     def machines(self) -> list[str]:
@@ -126,8 +126,8 @@ class Reproduction:
     @property
     def verdicts(self) -> dict[str, list[Entry]]:
         """The full-length rows of each verdict that any has."""
-        found = {verdict: [entry for entry in self.entries if entry.verdict == verdict] for verdict in VERDICTS}
-        return {verdict: entries for verdict, entries in found.items() if entries}
+        by_verdict = {verdict: [entry for entry in self.entries if entry.verdict == verdict] for verdict in VERDICTS}
+        return {verdict: entries for verdict, entries in by_verdict.items() if entries}
 
     @property
     def by_chance(self) -> float:
@@ -139,8 +139,8 @@ class Reproduction:
         """Every run of a published row, or of a hypothesis about one, that has ended, once."""
         entries = [entry for section in (*self.sections, *self.shortened) for entry in section.entries]
         entries += [tested for entry in entries for tested in entry.hypotheses]
-        found = {run.identity: run for entry in entries for run in entry.runs}
-        return [run for run in found.values() if run.has_ended]
+        by_identity = {run.identity: run for entry in entries for run in entry.runs}
+        return [run for run in by_identity.values() if run.has_ended]
 
     @property
     def of_studies(self) -> list[Record]:
@@ -200,17 +200,17 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Record]) -> Reproduction:
 
 def _by_length(row: Row, runs: Sequence[Record], hypotheses: tuple[Entry, ...] = ()) -> dict[str, Entry]:
     """The row's runs by their length, the full one always among them."""
-    found: dict[str, dict[object, Record]] = {}
+    by_length: dict[str, dict[object, Record]] = {}
     for run in runs:
         length = length_of(row, run.settings, run.seed)
         if length is not None:
-            known = found.setdefault(length, {})
+            known = by_length.setdefault(length, {})
             if run.identity not in known or (run.is_finished and not known[run.identity].is_finished):
                 known[run.identity] = run
-    beginnings = [run for of in found.values() for run in of.values() if is_beginning(row, run.settings)]
-    by_seed = {
+    beginnings = [run for of in by_length.values() for run in of.values() if is_beginning(row, run.settings)]
+    runs_of = {
         length: tuple(sorted(own.values(), key=lambda run: (run.seed is None, run.seed or 0)))
-        for length, own in found.items()
+        for length, own in by_length.items()
     }
-    whole = Entry(row, by_seed.pop(FULL, ()), hypotheses, tuple(beginnings))
-    return {**{length: Entry(row, own) for length, own in by_seed.items()}, FULL: whole}
+    whole = Entry(row, runs_of.pop(FULL, ()), hypotheses, tuple(beginnings))
+    return {**{length: Entry(row, own) for length, own in runs_of.items()}, FULL: whole}

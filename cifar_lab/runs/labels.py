@@ -33,8 +33,8 @@ def data_words(option: str, config: Mapping[str, Any]) -> str:
 
 def data_changes(config: Mapping[str, Any]) -> dict[str, Any]:
     """What makes other data of an option, by its setting, in a configuration as for `holds_out`."""
-    found = {name: _setting(config, "data", name) for name in _CHANGES}
-    return {name: value for name, value in found.items() if value not in (None, _CHANGES[name])}
+    changes = {name: _setting(config, "data", name) for name in _CHANGES}
+    return {name: value for name, value in changes.items() if value not in (None, _CHANGES[name])}
 
 
 def holds_out(config: Mapping[str, Any]) -> bool:

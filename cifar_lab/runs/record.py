@@ -165,8 +165,8 @@ def read_run(run: RunFiles) -> Record:
             seed=seed,
         )
         result = record.result
-        shown = (result.get("options", {}).get("data"), result.get("hardware", {}).get("device_name"))
-        if record.is_finished and None in (*shown, result.get("precision"), result.get("test_size")):
+        columns = (result.get("options", {}).get("data"), result.get("hardware", {}).get("device_name"))
+        if record.is_finished and None in (*columns, result.get("precision"), result.get("test_size")):
             lacking = "the data, the hardware, the precision or the number of test images"
             raise UsageError(f"{run.result_file} lacks {lacking}")
         return record

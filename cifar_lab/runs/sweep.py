@@ -43,10 +43,10 @@ class Sweep:
             runs = [None if path is None else self.folder / str(path) for path in plan.get("runs", [])]
         except (OSError, ValueError, TypeError, KeyError):
             return []
-        found = [None if path is None or not is_run(path) else Run(path) for path in runs[: len(jobs)]]
-        found += [None] * (len(jobs) - len(found))
-        by_words = {} if all(found) else self.runs_by_job()
-        return [(job, run or by_words.get(job_key(job))) for job, run in zip(jobs, found, strict=True)]
+        by_folder = [None if path is None or not is_run(path) else Run(path) for path in runs[: len(jobs)]]
+        by_folder += [None] * (len(jobs) - len(by_folder))
+        by_words = {} if all(by_folder) else self.runs_by_job()
+        return [(job, run or by_words.get(job_key(job))) for job, run in zip(jobs, by_folder, strict=True)]
 
     def runs_by_job(self) -> dict[frozenset[str], Run]:
         """Each run by its `job_key`; those whose command line cannot be read are left out."""
@@ -83,12 +83,12 @@ def find(folder: Path | str) -> Iterator[Run | Sweep]:
 
 def find_runs(folder: Path | str) -> Iterator[Run]:
     """Every run in a folder and below, by name."""
-    return (found for found in find(folder) if isinstance(found, Run))
+    return (one for one in find(folder) if isinstance(one, Run))
 
 
 def find_sweeps(folder: Path | str) -> Iterator[Sweep]:
     """Every sweep that was planned in a folder and below, by name."""
-    return (found for found in find(folder) if isinstance(found, Sweep))
+    return (one for one in find(folder) if isinstance(one, Sweep))
 
 
 def job_key(lines: Sequence[str]) -> frozenset[str]:

@@ -159,7 +159,7 @@ def _report(trials: Trials, plan: Search) -> list[TrialRecord]:
         f"drawn by TPE (arXiv:2304.11127), the first {strategy.startup} at random, sampler seed {strategy.seed}; "
         f"median pruning: {pruning}",
     ]
-    shown = output.SearchReport(
+    result = output.SearchReport(
         title=plan.name,
         facts=facts,
         trials=records,
@@ -168,7 +168,7 @@ def _report(trials: Trials, plan: Search) -> list[TrialRecord]:
         command="" if best is None else _over_seeds(plan, values),
     )
     print()
-    output.report(shown, trials.folder)
+    output.report(result, trials.folder)
     return records
 
 

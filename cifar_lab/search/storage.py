@@ -91,12 +91,12 @@ def _journal(folder: SearchFolder) -> "optuna.storages.journal.JournalFileBacken
 
 
 def _check_same(folder: SearchFolder, kept: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    def shown(value: object) -> str:
+    def text(value: object) -> str:
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     before, now = dict(leaves(kept)), dict(leaves(own))
     changed = [
-        f"{key} ({shown(before.get(key))} there, {shown(now.get(key))} here)"
+        f"{key} ({text(before.get(key))} there, {text(now.get(key))} here)"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]

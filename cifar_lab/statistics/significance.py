@@ -167,5 +167,7 @@ def bootstrap_interval(values: np.ndarray, statistic: Callable[..., np.ndarray] 
     """
     if len(values) < SEEDS_FOR_INTERVALS or not np.isfinite(values).all():
         return None
-    found = stats.bootstrap((values,), statistic, method="percentile", n_resamples=9999, rng=np.random.default_rng(0))
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    bootstrapped = stats.bootstrap(
+        (values,), statistic, method="percentile", n_resamples=9999, rng=np.random.default_rng(0)
+    )
+    return float(bootstrapped.confidence_interval.low), float(bootstrapped.confidence_interval.high)

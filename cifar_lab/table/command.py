@@ -51,13 +51,13 @@ def compare_folders(paths: Iterable[Path], metric: str = "test/acc") -> "Compari
     for path in paths:
         if not path.is_dir():
             raise UsageError(f"{path} is no folder; name a run, or a folder with runs")
-    found: dict[Path, Run | Sweep] = {}
+    places: dict[Path, Run | Sweep] = {}
     for path in paths:
         place = path.resolve()
-        found |= {place / one.folder.relative_to(path): one for one in find(path)}
-    sweeps = {place: one for place, one in found.items() if isinstance(one, Sweep)}
+        places |= {place / one.folder.relative_to(path): one for one in find(path)}
+    sweeps = {place: one for place, one in places.items() if isinstance(one, Sweep)}
     runs: dict[Path | None, list[Run]] = {place: [] for place in (*sweeps, None)}
-    for place, one in found.items():
+    for place, one in places.items():
         if isinstance(one, Run):  # of a sweep within a sweep it is the outer one's
             runs[next((above for above in reversed(place.parents) if above in sweeps), None)].append(one)
     records = collect([(runs[place], sweep.jobs()) for place, sweep in sweeps.items()] + [(runs[None], [])])

@@ -31,12 +31,12 @@ def write(comparison: Comparison, folder: Path) -> None:
     sweep = Sweep(folder)
     folder.mkdir(parents=True, exist_ok=True)
     title = folder.resolve().name
-    shown, words = drawn_rows(comparison), title
-    if len(shown.rows) < len(comparison.rows):
+    drawn_part, words = drawn_rows(comparison), title
+    if len(drawn_part.rows) < len(comparison.rows):
         words = f"{title}: of {len(comparison.rows):,} rows the {_BEST_DRAWN} with the highest test accuracy"
     drawn = {sweep.accuracy_figure: accuracies, sweep.curves_figure: curves}
     # Whole, as other processes of the sweep may write them too.
-    written = [write_figure(partial(draw, shown, words), path, dpi=120) for path, draw in drawn.items()]
+    written = [write_figure(partial(draw, drawn_part, words), path, dpi=120) for path, draw in drawn.items()]
     pictures = [path.name for paths in written for path in paths]
     with replacing(sweep.table_markdown) as file:
         file.write(text.markdown(comparison, title, folder, pictures))

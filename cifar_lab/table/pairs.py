@@ -80,7 +80,7 @@ def by_seed(rows: Mapping[str, Row], metric: str = "test/acc") -> list[Pair]:
         name: {record.seed: record.result[metric] for record in row.finished if metric in record.result}
         for name, row in rows.items()
     }
-    found = []
+    tested_pairs = []
     for other in others:
         common = sorted(seed for seed in seeds[best].keys() & seeds[other].keys() if seed is not None)
         if len(common) < 2:
@@ -88,18 +88,18 @@ def by_seed(rows: Mapping[str, Row], metric: str = "test/acc") -> list[Pair]:
         first, second = (np.array([seeds[name][seed] for seed in common]) for name in (best, other))
         needed = seeds_needed(float((first - second).std(ddof=1)), HALF_A_POINT, paired=True)
         means = float(first.mean()), float(second.mean())
-        found.append((best, other, means, len(common), paired_t(first, second), {"seeds_needed": needed}))
-    return corrected("seed", found)
+        tested_pairs.append((best, other, means, len(common), paired_t(first, second), {"seeds_needed": needed}))
+    return corrected("seed", tested_pairs)
 
 
 def corrected(
-    paired_by: str, found: Sequence[tuple[str, str, tuple[float, float], int, Tested, Mapping[str, Any]]]
+    paired_by: str, tested_pairs: Sequence[tuple[str, str, tuple[float, float], int, Tested, Mapping[str, Any]]]
 ) -> list[Pair]:
     """Correct tested pairs by Holm; each is its names, accuracies, number, test and further attributes."""
-    adjusted = holm([tested.p for *_, tested, _ in found]).tolist()
+    adjusted = holm([tested.p for *_, tested, _ in tested_pairs]).tolist()
     return [
         Pair(first, second, accuracies, paired_by, number, *tested, p, **more)
-        for (first, second, accuracies, number, tested, more), p in zip(found, adjusted, strict=True)
+        for (first, second, accuracies, number, tested, more), p in zip(tested_pairs, adjusted, strict=True)
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cifar_lab.runs import Archive, Record, Run, from_yaml, job_key, read_run
 from cifar_lab.runs.fingerprints import LIMITS
-from cifar_lab.terminal.progress import shown
+from cifar_lab.terminal.progress import with_progress
 
 
 def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[tuple[Sequence[str], Run | None]]]]) -> list[Record]:
@@ -25,10 +25,10 @@ def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[tuple[Sequence[str], 
     for runs, jobs in sweeps:
         places = {os.path.abspath(run.folder): run for run in runs}
         places |= {os.path.abspath(run.folder): run for _, run in jobs if run is not None}
-        records = {place: read_run(run) for place, run in shown(list(places.items()), "reading runs")}
+        records = {place: read_run(run) for place, run in with_progress(list(places.items()), "reading runs")}
         read_sweeps.append((records, jobs))
     present = {record.job for records, _ in read_sweeps for record in records.values()}
-    found: list[Record] = []
+    of_jobs: list[Record] = []
     for records, jobs in read_sweeps:
         ordered = []
         for job, run in jobs:
@@ -36,8 +36,8 @@ def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[tuple[Sequence[str], 
                 ordered.append(records[os.path.abspath(run.folder)])
             elif job_key(job) not in present:
                 ordered.append(_missing(job, list(records.values())))
-        found += dict.fromkeys([*ordered, *records.values()])
-    return _unique(found)
+        of_jobs += dict.fromkeys([*ordered, *records.values()])
+    return _unique(of_jobs)
 
 
 def gather(runs: Iterable[Run], archive: Archive | None = None) -> list[Record]:

@@ -184,13 +184,13 @@ def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None 
             print("debug=fast: training, validation and test have run; nothing is kept", flush=True)
         interruption.check()
         return True
-    from cifar_lab.train.summary import draw, found, summary
+    from cifar_lab.train.summary import draw, origin, summary
 
     with _reading(run, turn):
         lines = [summary(run)]
         if not is_trained:
             run.tidy()
-            lines.append(found(run, job.settings))
+            lines.append(origin(run, job.settings))
             with suppress(OSError):  # perhaps of a run of somebody else's
                 draw(run, missing=True)
     print("\n".join(lines), flush=True)

@@ -56,5 +56,5 @@ def _report(
 
 def _listed(names: Collection[str]) -> str:
     """A few names, and how many there are more."""
-    shown, more = ", ".join(map(printable, list(names)[:_SHOWN])), len(names) - _SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown or "nothing"
+    first, more = ", ".join(map(printable, list(names)[:_SHOWN])), len(names) - _SHOWN
+    return f"{first} and {more} more" if more > 0 else first or "nothing"

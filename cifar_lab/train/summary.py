@@ -58,7 +58,7 @@ def _augmented(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     return f"{result['test/acc_tta']:.2%} (tta={config['tta']}{below}), {final}"
 
 
-def found(run: Run, config: Mapping[str, Any]) -> str:
+def origin(run: Run, config: Mapping[str, Any]) -> str:
     """Where a finished run's numbers come from: when and by which source it was trained, and what differs now."""
     result = run.result()
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.result_file.stat().st_mtime))

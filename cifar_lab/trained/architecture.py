@@ -79,8 +79,8 @@ def architecture(state: State) -> Architecture | None:
 
 def described(state: State) -> str:
     """A state dict's network, for a message."""
-    found = architecture(in_our_names(state))
-    return "a network that is none of this project's" if found is None else str(found)
+    known = architecture(in_our_names(state))
+    return "a network that is none of this project's" if known is None else str(known)
 
 
 def _cnn(state: State) -> Architecture:

@@ -129,12 +129,12 @@ def check_there(networks: Iterable[Path]) -> None:
 
 def with_runs_below(networks: Sequence[Path]) -> list[Path]:
     """Replace each folder that is no run by the runs in it; raise `UsageError` if one does not exist or has none."""
-    found: list[Path] = []
+    places: list[Path] = []
     for path in networks:
         below = [run.folder for run in find_runs(path)] if path.is_dir() else []
         check_there(below or [path])
-        found += below or [path]
-    return found
+        places += below or [path]
+    return places
 
 
 def load_noting(path: Path, overrides: Overrides) -> "Trained":

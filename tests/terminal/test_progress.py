@@ -3,7 +3,7 @@ import re
 import pytest
 
 from cifar_lab.terminal import progress
-from cifar_lab.terminal.progress import clock, shown, span
+from cifar_lab.terminal.progress import clock, span, with_progress
 from tests.conftest import on_a_terminal
 
 
@@ -25,7 +25,7 @@ def test_a_file_gets_a_line_every_half_minute_with_the_time_left(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
-    for _ in shown(range(10), "images [a]"):
+    for _ in with_progress(range(10), "images [a]"):
         now[0] += 12
     told = ((3, "1:24"), (6, "0:48"), (9, "0:12"))
     lines = [f"images [a]: {done}0% done, {left} left" for done, left in told]
@@ -35,10 +35,10 @@ def test_a_file_gets_a_line_every_half_minute_with_the_time_left(
 def test_work_of_a_few_seconds_prints_nothing_to_a_file_and_leaves_nothing_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert list(shown([1, 2], "numbers")) == [1, 2]
+    assert list(with_progress([1, 2], "numbers")) == [1, 2]
     assert capsys.readouterr() == ("", "")
     on_a_terminal(monkeypatch)
-    assert list(shown([1, 2], "numbers [bold]")) == [1, 2]
+    assert list(with_progress([1, 2], "numbers [bold]")) == [1, 2]
     out, err = capsys.readouterr()
     assert out == ""
     assert "numbers [bold]" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", err)

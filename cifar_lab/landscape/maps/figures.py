@@ -39,8 +39,8 @@ def curvature(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
         axes.plot(epochs, part["two_over_lr"], "_-", ms=14, color="0.2", lw=1, label="2 / lr")
         epoch_axis(axes)
         axes.set_title(textwrap.fill(str(label), 50), fontsize=8)
-    shown = [largest, *others, "smallest_eigenvalue", "sharpness", "batch_sharpness", "two_over_lr"]
-    measured = frame[shown].to_numpy(dtype=float)
+    columns = [largest, *others, "smallest_eigenvalue", "sharpness", "batch_sharpness", "two_over_lr"]
+    measured = frame[columns].to_numpy(dtype=float)
     finite = measured[np.isfinite(measured)]
     if (finite > 0).all():
         panels[0].set_yscale("log")

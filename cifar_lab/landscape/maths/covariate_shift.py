@@ -21,13 +21,13 @@ def layers(weights: Weights) -> dict[str, list[str]]:
 
     A layer is a matrix or a set of filters, and the vectors that follow it: its bias, and the BatchNorm behind it.
     """
-    found: dict[str, list[str]] = {}
+    layers: dict[str, list[str]] = {}
     for name, value in weights.items():
-        if value.dim() > 1 or not found:
-            found[name.removesuffix(".weight")] = [name]
+        if value.dim() > 1 or not layers:
+            layers[name.removesuffix(".weight")] = [name]
         else:
-            list(found.values())[-1].append(name)
-    return found
+            list(layers.values())[-1].append(name)
+    return layers
 
 
 def covariate_shift(loss: Loss, weights: Weights, stepped: Weights, layers: Sequence[Sequence[str]]) -> Shift:

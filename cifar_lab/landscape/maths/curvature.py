@@ -74,7 +74,7 @@ def _largest(
     """The largest eigenvalues `(count,)` of the symmetric matrix of a product, falling; NaN for those not found."""
     size = len(start)
     try:
-        found = eigsh(
+        computed = eigsh(
             LinearOperator((size, size), matvec=product, dtype=start.dtype),
             k=count,
             which="LA",
@@ -85,11 +85,11 @@ def _largest(
             return_eigenvectors=False,
         )
     except ArpackNoConvergence as error:
-        found = np.real(error.eigenvalues)
+        computed = np.real(error.eigenvalues)
     except FloatingPointError:
-        found = np.empty(0)
+        computed = np.empty(0)
     eigenvalues = np.full(count, np.nan)
-    eigenvalues[: len(found)] = np.sort(found)[::-1]
+    eigenvalues[: len(computed)] = np.sort(computed)[::-1]
     return eigenvalues
 
 

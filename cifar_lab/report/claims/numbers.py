@@ -127,29 +127,29 @@ def numbers_of(runs: Runs, quantity: Quantity, protocols: Sequence[str] = PROTOC
     """
 
     def values(of_row: Sequence[Record], protocol: str) -> np.ndarray:
-        found = [quantity.measure(run) for run in of_row if run.is_finished and run.protocol == protocol]
-        return np.array([value for value in found if value is not None], dtype=float)
+        values = [quantity.measure(run) for run in of_row if run.is_finished and run.protocol == protocol]
+        return np.array([value for value in values if value is not None], dtype=float)
 
     def decides(protocol: str) -> tuple[int, int, int]:
-        counts = [len(of_row) for of_row in found[protocol].values()]
+        counts = [len(of_row) for of_row in by_protocol[protocol].values()]
         return sum(count >= SEEDS_FOR_TESTS for count in counts), min(counts), sum(counts)
 
-    found = {
+    by_protocol = {
         protocol: {name: values(of_row, protocol) for name, of_row in runs.items()} for protocol in reversed(protocols)
     }
-    protocol = max(found, key=decides)
+    protocol = max(by_protocol, key=decides)
     states = {name: [run.state for run in of_row if run.has_ended] for name, of_row in runs.items()}
     diverged = {
         name: f"{ended.count('diverged')} of {len(ended)} diverged"
         for name, ended in states.items()
         if "diverged" in ended
     }
-    return Numbers(quantity, found[protocol], protocol, diverged)
+    return Numbers(quantity, by_protocol[protocol], protocol, diverged)
 
 
-def rows_of(found: Reproduction, experiments: Mapping[str, str]) -> dict[str, Sequence[Record]]:
+def rows_of(reproduction: Reproduction, experiments: Mapping[str, str]) -> dict[str, Sequence[Record]]:
     """The full-length runs of some experiments' rows, by their names in a claim."""
-    return {name: found.entry(experiment).runs for name, experiment in experiments.items()}
+    return {name: reproduction.entry(experiment).runs for name, experiment in experiments.items()}
 
 
 def of_study(runs: Sequence[Record], study: str, option: str, epochs: int = 50) -> dict[int, Record]:
@@ -158,7 +158,7 @@ def of_study(runs: Sequence[Record], study: str, option: str, epochs: int = 50) 
     Only those on all training images of CIFAR-10, under the sound protocol.
     """
     allowed = {"study", study, "epochs", "data", "protocol", "logger", "tags", "trainer", "callbacks", "probe"}
-    found: dict[int, Record] = {}
+    by_seed: dict[int, Record] = {}
     for run in runs:
         if (
             run.has_ended
@@ -168,12 +168,12 @@ def of_study(runs: Sequence[Record], study: str, option: str, epochs: int = 50) 
             and not typed(run) - allowed
             and run.protocol == "holdout"
             and run.settings.get("epochs") == epochs == run.result.get("epochs", epochs)
-            and (run.is_finished or run.seed not in found)
+            and (run.is_finished or run.seed not in by_seed)
         ):
-            found[run.seed] = run
-    return found
+            by_seed[run.seed] = run
+    return by_seed
 
 
-def study_of(found: Reproduction, study: str, options: Mapping[str, str]) -> dict[str, Sequence[Record]]:
+def study_of(reproduction: Reproduction, study: str, options: Mapping[str, str]) -> dict[str, Sequence[Record]]:
     """The runs of some options of a study, by their names in a claim."""
-    return {name: list(of_study(found.measured, study, option).values()) for name, option in options.items()}
+    return {name: list(of_study(reproduction.measured, study, option).values()) for name, option in options.items()}

@@ -71,15 +71,15 @@ def _words(entry: Entry) -> str:
     )
 
 
-def batch_norm(found: Landscape) -> dict[str, Any]:
+def batch_norm(landscape: Landscape) -> dict[str, Any]:
     """The chapter on BatchNorm, except its claims.
 
     Returns:
         `sentences`, also on where BatchNorm loses, empty without runs; `speed`, a frame of how fast each network trains
         at each learning rate, None without runs; `pictures`, of bands and probes.
     """
-    group = found.band_group
-    sentences = [sentence for band in found.bands for sentence in band.sentences]
+    group = landscape.band_group
+    sentences = [sentence for band in landscape.bands for sentence in band.sentences]
     if group is not None:
         sentences += [
             f"Widest range of learning rates that trains, {NAMES[bn]}, {INITS.get(init, init)}: "
@@ -88,18 +88,18 @@ def batch_norm(found: Landscape) -> dict[str, Any]:
             for bn in (True, False)
         ]
     pictures = []
-    for number, band in enumerate(found.bands, 1):
+    for number, band in enumerate(landscape.bands, 1):
         words = f"{band.title}: the training loss of each step, from the lowest to the highest over the learning rates"
         name = "batch-norm-band" if number == 1 else f"batch-norm-band-{number}"
         pictures.append(Picture(name, words, partial(figures.bands, band)))
-    if found.smoothness is not None:
-        sentences += found.smoothness.sentences
-        words = f"{found.smoothness.title}: how far loss and gradient change along the gradient"
-        pictures.append(Picture("batch-norm-smoothness", words, partial(figures.smoothness, found.smoothness)))
+    if landscape.smoothness is not None:
+        sentences += landscape.smoothness.sentences
+        words = f"{landscape.smoothness.title}: how far loss and gradient change along the gradient"
+        pictures.append(Picture("batch-norm-smoothness", words, partial(figures.smoothness, landscape.smoothness)))
     return {"sentences": sentences, "speed": None if group is None else speed(group), "pictures": pictures}
 
 
-def base(found: Base) -> dict[str, Any]:
+def base(experiment: Base) -> dict[str, Any]:
     """The chapter on an experiment of today, except its claims.
 
     Returns:
@@ -107,7 +107,7 @@ def base(found: Base) -> dict[str, Any]:
         without such runs; `studies` on it, as `parts.studies` has them.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
-    for run in found.own:
+    for run in experiment.own:
         groups.setdefault((run.protocol, text.trained_on(run.result)), []).append(run)
     lines = [
         {
@@ -121,4 +121,4 @@ def base(found: Base) -> dict[str, Any]:
         for (protocol, machine), runs in groups.items()
     ]
     frame = pd.DataFrame(lines) if lines else None
-    return {"name": found.name, "frame": frame, "studies": list(studies(found.of_studies))}
+    return {"name": experiment.name, "frame": frame, "studies": list(studies(experiment.of_studies))}

@@ -156,12 +156,12 @@ def curves(rows: Mapping[str, Sequence[Record]], name: str, title: str, protocol
     """
     shades = dict(zip(rows, colours(len(rows)), strict=True))
     known = {label: [run.metrics for run in runs if run.metrics is not None] for label, runs in rows.items()}
-    shown = {label: metrics for label, metrics in known.items() if metrics}
-    if shown:
-        comparable = one_loss([run for label in shown for run in rows[label]])
+    with_curves = {label: metrics for label, metrics in known.items() if metrics}
+    if with_curves:
+        comparable = one_loss([run for label in with_curves for run in rows[label]])
         words = f"{title}: training {'loss' if comparable else 'accuracy'} and accuracy, protocol={protocol}"
         label = val_label(protocol == "holdout")
-        draw = partial(compared_curves, shown, shades, "", label, has_one_loss=comparable)
+        draw = partial(compared_curves, with_curves, shades, "", label, has_one_loss=comparable)
         yield Picture(name, words, draw)
 
 

@@ -97,8 +97,8 @@ def judged(entry: Entry) -> str:
 
 
 def _both(entry: Entry, name: str) -> str:
-    found = {run.result[name] for run in entry.runs if run.is_finished}
-    return ", ".join(f"{value:,}" for value in sorted(found)) or "-"
+    sizes = {run.result[name] for run in entry.runs if run.is_finished}
+    return ", ".join(f"{value:,}" for value in sorted(sizes)) or "-"
 
 
 def state(entry: Entry) -> str:

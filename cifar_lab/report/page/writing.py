@@ -27,7 +27,7 @@ from cifar_lab.runs.files import replacing, write_figure
 from cifar_lab.runs.labels import protocol_words, val_label
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS
 from cifar_lab.table.comparison import mean_and_sd
-from cifar_lab.terminal.progress import shown
+from cifar_lab.terminal.progress import with_progress
 
 
 def write(
@@ -54,7 +54,7 @@ def write(
         picture.reuse(folder / "figures")
     for old in (folder / "figures").glob("*.svg"):
         old.unlink()
-    for picture in shown(every, "drawing the report's figures"):
+    for picture in with_progress(every, "drawing the report's figures"):
         picture.write(folder / "figures")
     if kept_figures is not None:
         of_bases = [picture for study in on_bases for picture in study.pictures]
@@ -94,8 +94,8 @@ def numbers(reproduction: Reproduction, parameters: Mapping[str, int]) -> pd.Dat
     hypotheses = {one.row.name: one.name for entry in reproduction.entries for one in entry.row.hypotheses}
     for section in (*reproduction.sections, *reproduction.shortened):
         for entry in section.entries:
-            shown = [(entry, section.is_full)] if section.is_full or entry.runs else []
-            for one, is_full in (*shown, *((tested, True) for tested in entry.hypotheses)):
+            rows = [(entry, section.is_full)] if section.is_full or entry.runs else []
+            for one, is_full in (*rows, *((tested, True) for tested in entry.hypotheses)):
                 key = {"table": section.table.name, "length": section.length}
                 key["hypothesis"] = hypotheses.get(one.row.name, "")
                 lines.append({**key, **_numbers(one, is_full), "num_parameters": parameters[one.row.name]})
@@ -132,11 +132,11 @@ def _dashboards(reproduction: Reproduction, folder: Path) -> None:
     curves: dict[str, list[tuple[str, Record]]] = {}
     for section in (*reproduction.sections, *reproduction.shortened):
         name, title = names(section)
-        shown = [(entry.row.name, run) for entry in section.entries for run in entry.runs if run.metrics is not None]
-        for row, run in shown:
+        measured = [(entry.row.name, run) for entry in section.entries for run in entry.runs if run.metrics is not None]
+        for row, run in measured:
             curves.setdefault(f"{row},protocol={run.protocol},seed={run.seed}", []).append((name, run))
-        if shown:
-            there = {run.protocol for _, run in shown}
+        if measured:
+            there = {run.protocol for _, run in measured}
             labels = {one: val_label(one == "holdout") for one in PROTOCOLS if one in there}
             layout[title] = {
                 **{f"{label} accuracy": ["Multiline", [f"{name}/{one}/val/acc$"]] for one, label in labels.items()},
@@ -155,12 +155,12 @@ def _dashboards(reproduction: Reproduction, folder: Path) -> None:
 
 def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str, Any]:
     """The variables of the templates."""
-    shown = {
+    runs = {
         run.identity: run
         for run in (*reproduction.runs, *reproduction.of_studies, *reproduction.of_bases)
         if run.has_ended
     }
-    results = [run.result for run in shown.values() if run.is_finished]
+    results = [run.result for run in runs.values() if run.is_finished]
     machines = {f"{result['hardware']['device_name']}, {result['precision']}": None for result in results}
     revisions = {str(result["git_revision"])[:12]: None for result in results if result.get("git_revision")}
     measured = landscape(reproduction.measured)
@@ -171,7 +171,7 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
         "date": date.today().isoformat(),
         "rows": len(reproduction.entries),
         "ended": sum(any(run.has_ended for run in entry.runs) for entry in reproduction.entries),
-        "runs": len(shown),
+        "runs": len(runs),
         "machines": list(machines),
         "revisions": list(revisions),
         "protocols": {protocol: protocol_words(protocol, protocol == "holdout") for protocol in PROTOCOLS},

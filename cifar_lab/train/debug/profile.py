@@ -139,9 +139,9 @@ class _Operators(L.Callback):
 
     def seconds(self) -> dict[str, float]:
         """Seconds a step of each operator, on the device, without those that it calls."""
-        found: dict[str, float] = defaultdict(float)
+        seconds: dict[str, float] = defaultdict(float)
         for event in self.profiler.key_averages():
             if event.device_type.name == "CPU" and not event.is_user_annotation:
                 microseconds = event.self_device_time_total if self.is_on_gpu else event.self_cpu_time_total
-                found[event.key] += microseconds / 1e6 / (_TRACED - 1)
-        return {name: own for name, own in found.items() if own}
+                seconds[event.key] += microseconds / 1e6 / (_TRACED - 1)
+        return {name: own for name, own in seconds.items() if own}

@@ -62,26 +62,26 @@ class MLflow(Remote, MLFlowLogger):
             return False
 
     def _begin(self) -> None:
-        shown, client, experiment = self.description, self._mlflow_client, self._experiment_of_its_name()
-        tags = {_NAME: shown.name, **dict.fromkeys(shown.tags, "true")}
-        if shown.group is not None:
-            tags[_PARENT] = self._parent(experiment, shown.group)
+        description, client, experiment = self.description, self._mlflow_client, self._experiment_of_its_name()
+        tags = {_NAME: description.name, **dict.fromkeys(description.tags, "true")}
+        if description.group is not None:
+            tags[_PARENT] = self._parent(experiment, description.group)
         # By the client: MLflow's fluent interface and Lightning's logger add the user, the program and its repository.
         self._run_id = client.create_run(experiment, tags=tags).info.run_id
         self.keep_id(self._run_id)
-        self.log_hyperparams(dict(shown.hyperparameters))
-        client.log_text(self._run_id, yaml.safe_dump(dict(shown.config), sort_keys=False), "config.yaml")
-        client.log_text(self._run_id, shown.command, "command.txt")
+        self.log_hyperparams(dict(description.hyperparameters))
+        client.log_text(self._run_id, yaml.safe_dump(dict(description.config), sort_keys=False), "config.yaml")
+        client.log_text(self._run_id, description.command, "command.txt")
 
     def _experiment_of_its_name(self) -> str:
         from mlflow.exceptions import MlflowException
 
         client, name = self._mlflow_client, self._experiment_name
-        if (found := client.get_experiment_by_name(name)) is None:
+        if (experiment := client.get_experiment_by_name(name)) is None:
             with suppress(MlflowException):  # another process was first
                 return str(client.create_experiment(name, tags=_KIND))
-            found = client.get_experiment_by_name(name)
-        return str(found.experiment_id)
+            experiment = client.get_experiment_by_name(name)
+        return str(experiment.experiment_id)
 
     def _parent(self, experiment: str, name: str) -> str:
         """The run of which the sweep's runs are children, begun by the first of them."""

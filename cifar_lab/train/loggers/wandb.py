@@ -50,10 +50,10 @@ class WandB(Remote, WandbLogger):
     def _open(self) -> None:
         import wandb
 
-        shown, start = self.description, self._wandb_init
+        description, start = self.description, self._wandb_init
         start["id"] = self._id = self.known_id or uuid.uuid4().hex[:8]
-        start |= {"name": shown.name, "group": shown.group, "tags": list(shown.tags)}
-        start["config"] = {**shown.hyperparameters, "command": shown.command, "config": shown.config}
+        start |= {"name": description.name, "group": description.group, "tags": list(description.tags)}
+        start["config"] = {**description.hyperparameters, "command": description.command, "config": description.config}
         try:
             begun = super(Remote, self).experiment
         except Exception as error:  # of many kinds

@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from cifar_lab.engines.handover import Turn
-from cifar_lab.terminal.progress import shown, span
+from cifar_lab.terminal.progress import span, with_progress
 from cifar_lab.train.callbacks import Progress, Throughput, forecast
 from cifar_lab.train.classifier import Classifier
 from tests.train.fits import fit, images, network
@@ -49,7 +49,7 @@ def test_a_pipe_gets_no_control_characters_where_colours_are_forced(
         monkeypatch.setenv(name, "1")
     throughput = Throughput()
     fit(classifier(), throughput, Progress(throughput), data=images(100, 8), max_epochs=1)
-    assert list(shown([1, 2], "numbers")) == [1, 2]
+    assert list(with_progress([1, 2], "numbers")) == [1, 2]
     out, err = capsys.readouterr()
     assert "epoch 1/1" in out
     assert "\x1b" not in out + err
