@@ -160,7 +160,7 @@ def reproduce(
     ),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it takes, and end.")] = False,
 ) -> int:
-    """Run every row of the published report, shortest first; what is finished stays, what was interrupted goes on."""
+    """Run every row of the published report, shortest first; finished runs stay, interrupted ones are resumed."""
     if not seed.replace(",", "").isdecimal():
         raise UsageError(f"--seed {seed}: it takes whole numbers joined by commas")
     seeds = [int(number) for number in seed.split(",") if number]
@@ -232,7 +232,7 @@ def _trained(one: Planned) -> RunFailedError | None:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error if isinstance(error, RunFailedError) else RunFailedError(str(error))
     except Interrupted as error:
-        print(f"error: interrupted by {error}; the same command goes on where it stopped", file=sys.stderr)
+        print(f"error: interrupted by {error}; the same command resumes it", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
     return None
 

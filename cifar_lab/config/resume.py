@@ -71,7 +71,7 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
         overrides = run.overrides()
     except (UnreadableError, FileNotFoundError) as error:
         reason = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
-        how = "retrain=true trains it again" if run.result_file.exists() else "resume=auto goes on with it"
+        how = "retrain=true trains it again" if run.result_file.exists() else "resume=auto continues it"
         way = f"its own command with hydra.run.dir={shlex.quote(str(folder))} and {how}"
         raise UsageError(f"resume={folder}: {reason}; {way}") from None
     typed = {key_of(argument) for argument in arguments}

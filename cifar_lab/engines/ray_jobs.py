@@ -39,7 +39,7 @@ class RayJobs(Jobs):
 
         Raises:
             RunFailedError: A process was killed, more often than Ray begins its job again; the others have ended.
-            KeyboardInterrupt: A signal was received; the jobs have stopped where they can go on.
+            KeyboardInterrupt: A signal was received; the jobs have stopped where they can be resumed.
             ValueError: Ray cannot be started, or its cluster not be reached.
         """
         for name, value in _ENVIRONMENT.items():
@@ -62,7 +62,7 @@ class RayJobs(Jobs):
         for one in returned:
             one.return_value  # noqa: B018 - raises what the job has raised
         if killed:
-            raise RunFailedError("a process was killed; the same command goes on with what is unfinished")
+            raise RunFailedError("a process was killed; the same command runs the rest")
         self.look()
 
 

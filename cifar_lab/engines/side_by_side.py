@@ -47,7 +47,7 @@ def supervised() -> Iterator[None]:
             yield
         except BrokenExecutor:
             interruption.check()
-            raise RunFailedError("a process was killed; the same command goes on with what is unfinished") from None
+            raise RunFailedError("a process was killed; the same command runs the rest") from None
         finally:
             from joblib.externals.loky import get_reusable_executor
 

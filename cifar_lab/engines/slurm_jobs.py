@@ -18,7 +18,7 @@ from cifar_lab.runs import Run
 
 
 class DetachedError(Interrupted):
-    """Whoever waited for jobs of Slurm was asked to stop; the jobs, by Slurm's numbers, go on."""
+    """Whoever waited for jobs of Slurm was asked to stop; the jobs, by their numbers in Slurm, continue."""
 
     def __init__(self, received: Signals, jobs: Sequence[str]) -> None:
         super().__init__(received)
@@ -30,7 +30,7 @@ class DetachedError(Interrupted):
         if not self.jobs:
             return super().message
         how = f"scancel {self.jobs} stops them, and once they have ended the same command trains what is unfinished"
-        return f"interrupted by {self}; jobs {self.jobs} go on in Slurm: {how}"
+        return f"interrupted by {self}; jobs {self.jobs} continue in Slurm: {how}"
 
 
 class SlurmJobs(Jobs):
@@ -84,7 +84,7 @@ class SlurmJobs(Jobs):
         self.look()
         for number in [number for number in self.left if Run(self.folders[number]).state() == "dead"]:
             self.left.remove(number)
-            line = f"{self.folders[number]} was killed; the same command goes on with it"
+            line = f"{self.folders[number]} was killed; the same command resumes it"
             self.failures.append(RunFailedError(line))
 
 

@@ -21,12 +21,12 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(received.name)
         self.received = received
         self.exit_code = exit_codes.interrupted(received)
-        self.goes_on = "the same command"  # how to resume the run; empty if nothing is left of it
+        self.resumed_by = "the same command"  # how to resume the run; empty if nothing is left of it
 
     @property
     def message(self) -> str:
         """The signal, and how to resume, in one line."""
-        return f"interrupted by {self}" + (f"; {self.goes_on} goes on where it stopped" if self.goes_on else "")
+        return f"interrupted by {self}" + (f"; {self.resumed_by} resumes it" if self.resumed_by else "")
 
     def __reduce__(self) -> tuple[type["Interrupted"], tuple[signal.Signals]]:
         return Interrupted, (self.received,)

@@ -48,7 +48,7 @@ def search(
 ) -> int:
     """Search for the settings with the highest validation accuracy, by Optuna: TPE, and median pruning at epochs.
 
-    Each trial is an ordinary run. The same command goes on where it stopped, and started several times, on one machine
+    Each trial is an ordinary run. The same command resumes the search, and started several times, on one machine
     or on several that share the folder, its processes share the trials.
     """
     if torchrun.processes() is not None:
@@ -68,7 +68,7 @@ def search(
     except Interrupted as error:
         with suppress(OSError):
             _report(study, plan)
-        print(f"error: interrupted by {error}; the same command goes on where it stopped", file=sys.stderr)
+        print(f"error: interrupted by {error}; the same command resumes it", file=sys.stderr)
         return error.exit_code
     return _ended(_report(study, plan))
 

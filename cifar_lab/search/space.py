@@ -34,7 +34,7 @@ _NOT_SEARCHED = ("seed", "name")
 _NOT_TYPED = {
     "study": "a study has axes of its own",
     "debug": "it leaves no run, and a search needs those of its trials",
-    "resume": "the same command goes on by itself",
+    "resume": "the same command resumes by itself",
     "hydra": "the runs of a search lie in outputs/<name>/, and name= or --output says where",
 }
 

@@ -53,7 +53,7 @@ def run_command(
 def run_commands(name: str, functions: Sequence[Callable[..., object]], text: str) -> NoReturn:
     """Run one of several functions, each a subcommand of `name`, whose help begins with `text`, as `run_command` does.
 
-    Ctrl-C ends it with 130, in a line that says that the same command goes on. It computes for long, and so goes on
+    Ctrl-C ends it with 130, in a line that says that the same command continues. It computes for long, and so goes on
     where its output cannot be written.
 
     Raises:
@@ -62,7 +62,7 @@ def run_commands(name: str, functions: Sequence[Callable[..., object]], text: st
     app = application()
     app.callback(help=text)(lambda: None)
     for function in functions:
-        app.command()(printing()(_refusing(function, "interrupted; the same command goes on from here")))
+        app.command()(printing()(_refusing(function, "interrupted; the same command continues from here")))
     run(app, f"cifar-lab {name}")
 
 

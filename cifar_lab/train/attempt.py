@@ -95,7 +95,7 @@ def goes_beyond(run: Run, config: Mapping[str, Any]) -> bool:
 
 
 def set_aside(run: Run, config: Mapping[str, Any], turn: Turn | None) -> None:
-    """Move a run aside for `retrain=true`, but one that the same command goes on with.
+    """Move a run aside for `retrain=true`, but one that the same command resumes.
 
     Raises:
         LockedError: Another process trains it.
@@ -122,7 +122,7 @@ def checkpoint_of(run: Run, config: Mapping[str, Any], turn: Turn | None) -> Pat
         del paths[0]  # a limit of time has cut its epoch
     path, reasons = first_whole(paths, lambda path: _check_goes_on(run, config, path))
     if path is None and names_run(config["resume"]):
-        reason = "; ".join(reasons) or f"{run.folder} has no checkpoint to go on from"
+        reason = "; ".join(reasons) or f"{run.folder} has no checkpoint to resume from"
         raise RunFailedError(f"{reason}; {trains_again(run)}", exit_codes.USAGE)
     if path is not None and run.status().get("state") == "unreadable":
         reasons.append(f"{run.status()['error']}; this machine's own precision and threads are taken")

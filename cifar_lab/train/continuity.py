@@ -61,7 +61,7 @@ def compiled_as_recorded(
     does = {key: bool(recorded.get(key, False)) for key in wanted}
     if does["compile"] != wanted["compile"]:
         # A compiled network rounds differently and draws other random numbers.
-        print(f"note: the run began with compile={str(does['compile']).lower()}, and goes on with it", flush=True)
+        print(f"note: the run began with compile={str(does['compile']).lower()}, and keeps it", flush=True)
     if does["cuda_graphs"] and native.device != "cuda":
         print("note: cuda_graphs=true is for GPUs, and there is none; it is left out", flush=True)
         does["cuda_graphs"] = False
@@ -122,13 +122,15 @@ def same_threads(attempt: Attempt, processes: int = 1) -> Iterator[int]:
     run, status = attempt.run, attempt.run.status()
     began = status.get("world_size", 1)
     if attempt.checkpoint is not None and began != processes:
-        print(f"note: the run began in {began} processes, and goes on in {processes}: not to the same bits", flush=True)
+        print(
+            f"note: the run began in {began} processes, and continues in {processes}: not to the same bits", flush=True
+        )
     own = torch.get_num_threads()
     share = own if "OMP_NUM_THREADS" in os.environ else max(1, own // processes)
     recorded = status.get("threads", share)
     run.set_state("running", world_size=processes, threads=recorded)
     if recorded > max(own, cores()):
-        print(f"note: the run began with {recorded} threads, and goes on with them on {cores()} cores", flush=True)
+        print(f"note: the run began with {recorded} threads, and keeps them on {cores()} cores", flush=True)
     torch.set_num_threads(recorded)
     try:
         yield recorded

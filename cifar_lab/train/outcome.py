@@ -41,7 +41,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, FileNotFoundError) and not run.status_file.exists():
             line = f"{os.path.relpath(run.folder)} was removed or moved while it was trained"
-            raise RunFailedError(f"{line}; where it is now, resume= and its new name go on") from None
+            raise RunFailedError(f"{line}; where it is now, resume= and its new name continue it") from None
         # Lightning turns Ctrl-C into a SystemExit.
         has_finished = run.has_result() and _changed(run.result_file) != before
         if has_finished and isinstance(error, Exception):
@@ -55,7 +55,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         _forget(error)
         if interrupt is not None:
             if isinstance(interrupt, Interrupted) and not in_sweep:
-                interrupt.goes_on = f"resume={quoted(run.folder)}"
+                interrupt.resumed_by = f"resume={quoted(run.folder)}"
             raise interrupt from None
         message = " ".join(described(error).split())
         is_refused = isinstance(error, exit_codes.UsageError) and not in_sweep and not run.has_begun()
@@ -113,7 +113,7 @@ def _changed(path: Path) -> int:
 def _how_to_go_on(run: Run, in_sweep: bool) -> str:
     saved = run.last_checkpoint.exists()
     how = "the same command" if in_sweep or not saved else f"resume={quoted(run.folder)}"
-    return f"{how} {'goes on' if saved else 'begins again'}"
+    return f"{how} {'resumes it' if saved else 'begins again'}"
 
 
 def _forget(error: BaseException) -> None:

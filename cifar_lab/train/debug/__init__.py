@@ -33,5 +33,5 @@ def leaving_nothing(plan: Plan) -> Iterator[None]:
                 print(Run(folder).error_file.read_text(encoding="utf-8"), end="", file=sys.stderr, flush=True)
             raise RunFailedError(line, error.exit_code) from None
         except Interrupted as error:
-            error.goes_on = ""
+            error.resumed_by = ""
             raise

@@ -100,7 +100,7 @@ class Remote(Logger):
                 send(*arguments)
             except Exception as error:
                 self._has_failed = True
-                self.note(f"{line(error)}; training goes on without it")
+                self.note(f"{line(error)}; training continues without it")
 
     def note(self, text: str) -> None:
         """Print a note on the service."""

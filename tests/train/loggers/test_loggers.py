@@ -161,7 +161,7 @@ def test_a_service_that_fails_is_one_note_and_training_goes_on(lab: Lab, monkeyp
     assert outcome.code == 0 and outcome.runs[0].has_result()
     lines = outcome.stderr.splitlines()
     assert [line.partition(":")[2].split()[0] for line in lines] == ["wandb:", "mlflow:"]
-    assert all(line.endswith("training goes on without it") for line in lines)
+    assert all(line.endswith("training continues without it") for line in lines)
 
 
 def test_wandb_without_a_network_is_kept_offline(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
