@@ -147,7 +147,7 @@ class Jobs:
         return [[*self.plan.jobs[number].words, *self.plan.named] for number in numbers]
 
     def look(self) -> None:
-        """Take from the runs' folders what jobs in this process would have told."""
+        """Read from the runs' folders what jobs in other processes have done."""
         assert self.sweep is not None
         runs = self.sweep.runs_by_job()
         self.folders, self.failures, self.left = {}, [], []

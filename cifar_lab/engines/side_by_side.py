@@ -1,6 +1,6 @@
 """Jobs of a sweep side by side, each in a process of its own, by Hydra's joblib launcher.
 
-What such a process does is told by the runs' folders alone: nothing that it changes in memory comes back.
+Results are read from the runs' folders: nothing that such a process changes in memory comes back.
 """
 
 import multiprocessing
@@ -35,7 +35,7 @@ class SideBySide(Jobs):
 
 @contextmanager
 def supervised() -> Iterator[None]:
-    """Wait for processes of jobs; a signal is theirs to act on, and told once they have.
+    """Wait for processes of jobs. They act on a signal first; then it is raised here.
 
     Raises:
         Interrupted: A signal was received.

@@ -113,7 +113,7 @@ def _explain_units(
     explained.images = row["images"]
     networks = [row, *(measured(other, count, note)[1] for other in others)]
     if not layers:
-        note("activations are left out: none is a module whose units can be told; calls are not seen")
+        note("activations are left out: no activation is a module with units; function calls are not seen")
         return
     explained.layers, explained.networks = layers, networks
     if folder is not None:

@@ -38,7 +38,7 @@ def owner(path: Path, now: float | None = None) -> dict[str, Any] | None:
 
     Args:
         path: The lock's file.
-        now: The time by the clock that heartbeats are told by, which is the file server's; None takes this host's.
+        now: The time on the file server's clock, which stamps heartbeats; None takes this host's.
 
     Returns:
         None where nobody living has it.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # With BatchNorm blue, without orange, which all eyes tell apart; a lighter pair for each further initialisation.
 _COLOURS = (("#0072b2", "#d55e00"), ("#56b4e9", "#e69f00"), ("#009e73", "#cc79a7"))
-_MOST_POINTS = 400  # of a line; more cannot be told apart on a page, and make its file large
+_MOST_POINTS = 400  # of a line; more are indistinguishable on a page and make its file large
 _SMOOTHED_PROBES = 5
 
 
@@ -173,7 +173,7 @@ def _log(axes: Axes) -> None:
     axes.yaxis.set_major_formatter("{x:g}")
 
     def between(value: float, _: float) -> str:
-        """2 and 5 too, where fewer than two powers of ten would be told."""
+        """2 and 5 too, if the axis would otherwise have fewer than two labels."""
         low, high = axes.get_ylim()
         return f"{value:g}" if high < 50 * low and f"{value:e}"[0] in "25" else ""
 
