@@ -34,7 +34,7 @@ def status(
     """List runs and sweeps: state, epoch of epochs, accuracy, time since the last sign of life, folder."""
     for path in paths:
         if not path.is_dir():
-            raise UsageError(f"{path} is no folder")
+            raise UsageError(f"{path} is not a folder")
     if watch:
         if as_json:
             raise UsageError("--watch --json: a program asks again by itself; leave one of them out")

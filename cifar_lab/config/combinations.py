@@ -77,7 +77,7 @@ def _check_monitors(config: Mapping[str, Any]) -> None:
         monitor = option.get("monitor")
         if monitor is not None and monitor not in _METRICS and not own:
             raise UsageError(
-                f"{part}.monitor={monitor} is no metric; one of {', '.join(_METRICS)}{did_you_mean(monitor, _METRICS)}"
+                f"{part}.monitor={monitor} is not a metric; use {', '.join(_METRICS)}{did_you_mean(monitor, _METRICS)}"
             )
 
 

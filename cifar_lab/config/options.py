@@ -29,7 +29,7 @@ class Option(NamedTuple):
     """An option's file."""
 
     group: str
-    name: str  # in the group; one in `base/` is no choice of its own, but what others build on
+    name: str  # in the group; one in `base/` is not a choice of its own, but what others build on
     header: list[str]  # the lines of comment above its keys, without their `#`
     target: str  # the first `_target_`, empty without one
     builds_on: list[str]  # options of its group whose keys it has too

@@ -1,7 +1,7 @@
 """Hydra's composition, with two rules more.
 
 Replacing an option drops what an experiment or a study set inside it: `experiment=loss_focal loss=ce` would else keep
-focal's gamma, and `optimizer=sgd` Adam's learning rate. And the `axes` of studies and searches are no settings of a
+focal's gamma, and `optimizer=sgd` Adam's learning rate. And the `axes` of studies and searches are not settings of a
 run. It stands on two methods of Hydra's own loader (1.3); `tests/config/test_precedence.py` fails where they have
 changed.
 """
@@ -41,7 +41,7 @@ class Loader(ConfigLoaderImpl):
         return self._before_values
 
     def list_groups(self, parent_name: str) -> list[str]:
-        """Groups whose options may be chosen; what options of a group have in common, `base`, is no choice."""
+        """Groups whose options may be chosen; what options of a group have in common, `base`, is not a choice."""
         return [group for group in super().list_groups(parent_name) if group != "base"]
 
     def get_group_options(

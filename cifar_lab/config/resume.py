@@ -30,10 +30,10 @@ def saved(run: Run, allowed: Iterable[str] = ()) -> DictConfig:
         allowed: Packages whose components may run; a run's folder does not say so.
 
     Raises:
-        ValueError: There is no run, its configuration is damaged, or makes what is not allowed.
+        ValueError: There is not a run, its configuration is damaged, or makes what is not allowed.
     """
     if not run.config_file.exists():
-        raise UsageError(f"{run.folder} is no run; name a run's folder, which holds .hydra/config.yaml")
+        raise UsageError(f"{run.folder} is not a run; name a run's folder, which holds .hydra/config.yaml")
     config = run.config()
     groups = ("data", "model", "loss", "optimizer", "trainer", "protocol", "bn")
     missing = [group for group in groups if group not in config]
@@ -61,7 +61,7 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
     What may run is for whoever types the command to say, so `allow=` and Hydra's own settings are not taken from there.
 
     Raises:
-        ValueError: There is no run in the folder, or what it tells as its command line is none.
+        ValueError: There is not a run in the folder, or what it tells as its command line is none.
     """
     run = Run(folder)
     if not run.config_file.exists():

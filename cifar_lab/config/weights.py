@@ -19,7 +19,7 @@ def file_of(named: str) -> Path:
     path = files.resolve(named)
     if path.is_dir():
         if not is_run(path):
-            raise UsageError(f"weights={named} is no run; {_NAMED}")
+            raise UsageError(f"weights={named} is not a run; {_NAMED}")
         path = Run(path).chosen_weights()
     try:
         with path.open("rb"):

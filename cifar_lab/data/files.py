@@ -106,7 +106,7 @@ def read_array(path: Path) -> "np.ndarray":
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path} is no array of numpy's ({' '.join(str(error).split())[:200]})") from None
+        raise DataError(f"{path} is not a NumPy array ({' '.join(str(error).split())[:200]})") from None
 
 
 def once(read: Callable[..., T], paths: Iterable[Path], *arguments: Any) -> T:

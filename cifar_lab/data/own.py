@@ -177,7 +177,7 @@ def _read_arrays(path: Path, kinds: Collection[str]) -> dict[str, "np.ndarray"]:
     except DataError:
         raise
     except Exception as error:  # damaged bytes can make the reader raise nearly anything
-        raise DataError(f"{path} is no npz file of arrays ({' '.join(str(error).split())[:200]})") from None
+        raise DataError(f"{path} is not an npz file of arrays ({' '.join(str(error).split())[:200]})") from None
 
 
 def _file_classes(path: Path) -> list[str]:

@@ -128,7 +128,7 @@ def read_image(path: Path, resize: Resize = "crop") -> np.ndarray:
         ImageFileError: It is no such file, damaged, not readable, or has more than `MOST_PIXELS`.
     """
     if not path.is_file():  # a pipe would be waited for, a device read without end
-        raise ImageFileError("it is a folder" if path.is_dir() else "it is no file")
+        raise ImageFileError("it is a folder" if path.is_dir() else "it is not a file")
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]  # Pillow may have been built without some
     try:
@@ -170,7 +170,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"it is no image of a known format ({', '.join(_FORMATS)})"
+        return f"it is not an image of a known format ({', '.join(_FORMATS)})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -81,4 +81,4 @@ def unpickled(path: Path, take: Callable[[dict[bytes, Any]], T]) -> T:
         return take(_ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load())
     except Exception as error:  # damaged bytes can make the unpickler raise nearly anything
         words = " ".join(str(error).split())[:200]  # names in a pickle may have several lines
-        raise DataError(f"{path} is no batch of CIFAR ({words}); unpack the archive again") from None
+        raise DataError(f"{path} is not a CIFAR batch ({words}); unpack the archive again") from None

@@ -50,7 +50,7 @@ def svhn(folder: Path) -> tuple[LabelledImages, ...]:
             content = loadmat(path, variable_names=["X", "y"])
             images, labels = content["X"].transpose(3, 0, 1, 2), content["y"].ravel().astype(np.int64) % 10
         except Exception as error:  # damaged bytes can make the reader raise nearly anything
-            raise DataError(f"{path} is no file of SVHN ({' '.join(str(error).split())[:200]}); {_DAMAGED}") from None
+            raise DataError(f"{path} is not an SVHN file ({' '.join(str(error).split())[:200]}); {_DAMAGED}") from None
         return LabelledImages.checked(np.ascontiguousarray(images), labels, 10)
 
     return split("train"), split("test")

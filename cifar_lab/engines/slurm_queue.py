@@ -49,7 +49,7 @@ class Queue(InfoWatcher):
         waits = {job: why for job, (state, why) in states_of.items() if state == "PENDING"}
         ended = [job for job, (state, _) in states_of.items() if state == "ENDED"]
         self._tell(waits, len(states_of) - len(waits) - len(ended), len(ended))
-        # An array is no job, but submitit takes it for one.
+        # An array is not a job, but submitit takes it for one.
         states = {**dict.fromkeys(states_of, "RUNNING"), **dict.fromkeys(waits, "PENDING")}
         return {job: {"State": state} for job, state in {**states, **dict.fromkeys([*ended, *arrays], "ENDED")}.items()}
 

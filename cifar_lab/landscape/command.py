@@ -132,10 +132,10 @@ def _settings(
 
 
 def _folder(runs: Sequence[Path], output: Path | None) -> Path | None:
-    """The folder to write to, None if there is none; refuses what is no run."""
+    """The folder to write to, None if there is none; refuses what is not a run."""
     for folder in runs:
         if not is_run(folder):
-            raise UsageError(f"{folder} is no run; name a run's folder, which holds a status.json")
+            raise UsageError(f"{folder} is not a run; name a run's folder, which holds a status.json")
     return writable(Path(os.path.relpath(runs[0].resolve().parent / "landscape")), output)
 
 

@@ -55,11 +55,11 @@ def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reprod
     """Set the runs in folders, and those of an archive, beside the published rows.
 
     Raises:
-        ValueError: A path is no folder, or the archive is damaged.
+        ValueError: A path is not a folder, or the archive is damaged.
     """
     for path in map(Path, paths):
         if not path.is_dir():
-            raise UsageError(f"{path} is no folder; name a run, or a folder with runs")
+            raise UsageError(f"{path} is not a folder; name a run, or a folder with runs")
 
     from cifar_lab.report.published import tables
     from cifar_lab.report.reproduction import reproduce

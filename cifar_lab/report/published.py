@@ -148,7 +148,7 @@ def _of_row(experiment: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def length_of(row: Row, settings: Mapping[str, Any], seed: int | None = 0) -> str | None:
-    """How long a run is beside the published row, in words, equal for equal lengths; None if it is no run of that row.
+    """A run's length relative to the published row, in words; None if it is not a run of that row.
 
     `settings` are those that can change its numbers, by dotted key; a run whose images are drawn by another seed than
     its own is of no row.

@@ -75,7 +75,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         words = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{path} is damaged, or no checkpoint: {words}") from None
     if not isinstance(checkpoint, dict):
-        raise CheckpointError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")
+        raise CheckpointError(f"{path} is not a checkpoint: it holds a {type(checkpoint).__name__}")
     return checkpoint
 
 
@@ -83,7 +83,7 @@ def _check_zip(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         # torch stores without compression, so nothing can unfold to more than the file; it checks no CRC itself.
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise CheckpointError(f"{path} is no checkpoint: parts of it are compressed")
+            raise CheckpointError(f"{path} is not a checkpoint: parts of it are compressed")
         if archive.testzip() is not None:
             raise CheckpointError(f"{path} is damaged: its contents do not match their checksums")
 

@@ -159,7 +159,7 @@ def read_composition(text: str) -> dict[str, Any]:
     words = {"overrides": parsed["overrides"], "options": options, "interpolations": parsed["interpolations"].values()}
     for part, content in words.items():
         if not all(isinstance(word, str) for word in content):
-            raise ValueError(f"its {part} are no words")
+            raise ValueError(f"its {part} are not words")
     _checked(parsed["config"], _CONFIG)
     return parsed
 
@@ -175,7 +175,7 @@ def read_metrics(text: str) -> "pd.DataFrame":
         raise ValueError(str(error)) from None
     if "epoch" not in table:
         raise ValueError("it has no column epoch")
-    if any(dtype.kind not in "if" for dtype in table.dtypes):  # some cells are no numbers
+    if any(dtype.kind not in "if" for dtype in table.dtypes):  # some cells are not numbers
         table = table[pd.to_numeric(table["epoch"], errors="coerce").notna()].apply(pd.to_numeric)
     if table["epoch"].dtype.kind == "i" and table["epoch"].is_unique:  # as nearly always; the rest takes a while
         return table
@@ -216,7 +216,7 @@ def _check(value: Any, depth: int = 1) -> None:
     if isinstance(value, dict):
         kinds = set(map(type, value))
         if len(kinds) > 1 or not kinds <= {str, int}:
-            raise ValueError("its keys are no words")
+            raise ValueError("its keys are not words")
         value = value.values()
     elif not isinstance(value, list):
         value = (value,)

@@ -129,7 +129,7 @@ class Record:
         if self.numbers is None:
             return None
         try:
-            rows = pd.read_csv(self.numbers.dead_units, dtype={"fingerprint": str})  # `12e4` is no number
+            rows = pd.read_csv(self.numbers.dead_units, dtype={"fingerprint": str})  # `12e4` is not a number
             # The run's own row is the first; those after it are of networks that it was compared with.
             own = {str(name): value for name, value in rows.iloc[0].items()}
         except (OSError, ValueError, IndexError):  # none, or a damaged one

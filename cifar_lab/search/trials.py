@@ -54,7 +54,7 @@ class TrialRecord:
 
     @property
     def description(self) -> str:
-        """The state, with where it ended and why; only here are accuracies that are no result."""
+        """The state, with where it ended and why; only here are accuracies that are not results."""
         if self.state in ("pruned", "interrupted", "running") and self.reports:
             return f"{self.state} at epoch {self.epoch}, val acc {self.reports[self.epoch]:.2%}"
         return f"{self.state}: {self.error}" if self.error else self.state

@@ -61,7 +61,7 @@ def mcnemar(only_first: int, only_second: int, total: int) -> Tested:
     """
     discordant = only_first + only_second
     if min(only_first, only_second) < 0 or not 0 < total >= discordant:
-        raise ValueError(f"{only_first} and {only_second} of {total} images are no discordant counts")
+        raise ValueError(f"{only_first} and {only_second} of {total} images are not discordant counts")
     if discordant < EXACT_BELOW:
         p = min(1.0, 2 * float(bdtr(min(only_first, only_second), discordant, 0.5)))
     else:

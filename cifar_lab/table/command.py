@@ -44,13 +44,13 @@ def compare_folders(paths: Iterable[Path], metric: str = "test/acc") -> "Compari
     """Compare every run in the folders; jobs of a sweep that left no run have their row too.
 
     Raises:
-        ValueError: There is no run.
+        ValueError: There is not a run.
     """
     from cifar_lab.table.records import collect
 
     for path in paths:
         if not path.is_dir():
-            raise UsageError(f"{path} is no folder; name a run, or a folder with runs")
+            raise UsageError(f"{path} is not a folder; name a run, or a folder with runs")
     places: dict[Path, Run | Sweep] = {}
     for path in paths:
         place = path.resolve()

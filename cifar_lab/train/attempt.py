@@ -140,7 +140,7 @@ def _check_goes_on(run: Run, config: Mapping[str, Any], path: Path) -> None:
         epochs = int(saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
         steps = int(saved["global_step"]) - len(saved["callbacks"]["Recorder"]["steps"])
     except (KeyError, TypeError):
-        raise CheckpointError(f"{path} is no checkpoint of a run") from None
+        raise CheckpointError(f"{path} is not a checkpoint of a run") from None
     run.check_records(epochs, steps, has_best=config["protocol"]["name"] != LAST)
 
 

@@ -106,7 +106,7 @@ def takes_overrides(without: Collection[str] = ()) -> Callable[[Command], Comman
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    """Parse an option's numbers, joined by commas; raise `UsageError` if a part is no finite number."""
+    """Parse an option's numbers, joined by commas; raise `UsageError` if a part is not a finite number."""
     if text is None:
         return None
     try:
@@ -122,13 +122,15 @@ def check_there(networks: Iterable[Path]) -> None:
     """Raise `UsageError` for what is neither a run's folder nor a file."""
     for path in networks:
         if path.is_dir() and not is_run(path):
-            raise UsageError(f"{path} is no run; name a run's folder, which holds a status.json, or a file of weights")
+            raise UsageError(
+                f"{path} is not a run; name a run's folder, which holds a status.json, or a file of weights"
+            )
         if not (path.is_dir() or path.is_file()):
             raise UsageError(f"{path} does not exist; name a run's folder, or a file of weights")
 
 
 def with_runs_below(networks: Sequence[Path]) -> list[Path]:
-    """Replace each folder that is no run by the runs in it; raise `UsageError` if one does not exist or has none."""
+    """Replace each folder that is not a run by the runs in it; raise `UsageError` if one does not exist or has none."""
     places: list[Path] = []
     for path in networks:
         below = [run.folder for run in find_runs(path)] if path.is_dir() else []

@@ -95,7 +95,7 @@ def read(path: Path) -> Content:
     if not content or not _is_state(content):
         holds = ", ".join(map(repr, list(content)[:_SHOWN])) or "nothing"
         how = "save a state dict alone, torch.save(model.state_dict(), FILE)"
-        raise UsageError(f"{path} is no file of weights ({how}): it holds {holds}")
+        raise UsageError(f"{path} is not a file of weights ({how}): it holds {holds}")
     state = {}
     for name, value in content.items():
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # which a tensor can claim

@@ -122,7 +122,7 @@ def test_what_holds_no_images_in_classes_is_refused_in_one_line(tmp_path: Path, 
     (tmp_path / "empty").mkdir()
     assert "0 classes" in refusal(tmp_path / "empty")
     (tmp_path / "text.npz").write_bytes(b"no zip")
-    assert "text.npz is no npz file" in refusal(tmp_path / "text.npz")
+    assert "text.npz is not an npz file" in refusal(tmp_path / "text.npz")
     np.savez(tmp_path / "others.npz", a=np.zeros(3))
     assert "train_images" in refusal(tmp_path / "others.npz")
     np.savez(tmp_path / "floats.npz", train_images=np.zeros((4, 8, 8)), train_labels=np.arange(4))

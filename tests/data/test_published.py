@@ -80,7 +80,7 @@ def test_svhn_is_read_as_torchvision_reads_it(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(DataError, match=r"train_32x32\.mat .*data\.verify=false"):
         SVHNDataModule(tmp_path).setup()
     (tmp_path / "train_32x32.mat").write_bytes(b"no such file")
-    with pytest.raises(DataError, match=r"train_32x32\.mat is no file of SVHN"):
+    with pytest.raises(DataError, match=r"train_32x32\.mat is not an SVHN file"):
         SVHNDataModule(tmp_path, verify=False).setup()
 
 

@@ -135,7 +135,7 @@ def load(folders: Sequence[Path], settings: Settings) -> list[MeasuredRun]:
     """Load runs with their final weights and the images that they are measured on.
 
     Raises:
-        ValueError: A folder is no run, two are the same, there are not so many images, or the weights are missing,
+        ValueError: A folder is not a run, two are the same, there are not so many images, or the weights are missing,
             damaged or another network's.
     """
     places = [folder.resolve() for folder in folders]

@@ -54,7 +54,7 @@ def band(losses: Sequence[np.ndarray]) -> Band:
     if len(losses) < 2:
         raise ValueError(f"a band needs the losses of two learning rates, not {len(losses)}")
     if any(finite_steps(run) < len(run) for run in losses):
-        raise ValueError("a run whose loss is no finite number has no place in a band")
+        raise ValueError("a run whose loss is not finite has no place in a band")
     steps = min(map(len, losses))
     stack = np.stack([np.asarray(run[:steps], dtype=np.float64) for run in losses])
     return Band(stack.min(axis=0), stack.max(axis=0))
