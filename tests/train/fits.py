@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 
 from cifar_lab.data.datamodule import SyntheticDataModule
@@ -27,7 +27,7 @@ def fit(
     """Train a module for an epoch, or as the Trainer's options say."""
     silent = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     silent |= {"max_epochs": 1, "accelerator": "cpu", "num_sanity_val_steps": 0, "log_every_n_steps": 1}
-    silent["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    silent["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
     trainer = L.Trainer(**{**silent, **options}, callbacks=list(callbacks))
     trainer.fit(module, images() if data is None else data)
 
