@@ -66,7 +66,7 @@ def test_what_was_stopped_is_resumed(folder: Path, lab: Lab) -> None:
     run = _run(folder, "probe=gradient")
     first = run.metrics().iloc[0]
     outcome = lab(f"resume={run.folder}")
-    assert outcome.code == 0, outcome.err
+    assert outcome.code == 0, outcome.stderr
     assert run.state() == "finished"
     assert run.metrics().iloc[0].equals(first)
     assert list(run.metrics()["epoch"]) == [1, 2]
@@ -80,7 +80,7 @@ def test_the_same_command_trains_nothing_again(folder: Path, lab: Lab, words: st
     before = _mtimes(run.folder)
     typed = [word for word in run.composition()["overrides"] if not word.startswith("averaging=ema")]
     outcome = lab("--multirun", *typed, words) if "," in words else lab(*typed, "resume=auto")
-    assert outcome.code == 0, outcome.err
+    assert outcome.code == 0, outcome.stderr
     assert len(outcome.runs) == 5
     assert _mtimes(run.folder) == before
 

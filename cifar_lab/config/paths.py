@@ -45,8 +45,8 @@ def as_typed(word: str) -> str:
         return f"{key}={','.join(map(_as_text, paths))}"
     if word.startswith("-") or not (is_folder or value.startswith(("/", "./", "../"))):
         return word
-    value = value_of(word)
-    is_read = value is None or isinstance(value, str) if is_folder else value is not _UNREADABLE
+    parsed = value_of(word)
+    is_read = parsed is None or isinstance(parsed, str) if is_folder else parsed is not _UNREADABLE
     return word if is_read else f"{key}={quoted(value)}"
 
 
