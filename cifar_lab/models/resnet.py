@@ -8,7 +8,7 @@ from cifar_lab.models.layers import Activation, initialise, norm
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (arXiv:1512.03385, figure 5 left).
+    """Two 3x3 convolutions and a shortcut (arXiv:1512.03385, figure 5 left).
 
     Args:
         in_channels: Channels of the input.
@@ -20,6 +20,8 @@ class BasicBlock(nn.Module):
         shortcut: `projection`, a 1x1 convolution where the shapes differ (the paper's option B), or `padding`, the
             input at every `stride`-th pixel, with channels of zeros behind its own (option A).
     """
+
+    preactivation = False
 
     def __init__(
         self,
@@ -34,7 +36,7 @@ class BasicBlock(nn.Module):
         super().__init__()
         bias = not batch_norm
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=bias)
-        self.bn1 = norm(out_channels, batch_norm)
+        self.bn1 = norm(in_channels if self.preactivation else out_channels, batch_norm)
         self.activation1 = activation()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias)
@@ -46,7 +48,8 @@ class BasicBlock(nn.Module):
                 self.shortcut = nn.Sequential(_Padding(stride, out_channels - in_channels))
             else:
                 projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=bias)
-                self.shortcut = nn.Sequential(projection, norm(out_channels, batch_norm))
+                after = () if self.preactivation else (norm(out_channels, batch_norm),)
+                self.shortcut = nn.Sequential(projection, *after)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features `(N, in_channels, H, W)` to `(N, out_channels, H / stride, W / stride)`."""
@@ -70,36 +73,11 @@ class _Padding(nn.Module):
 class PreActBlock(BasicBlock):
     """The same with normalisation and activation in front of each convolution (arXiv:1603.05027, figure 4 e).
 
-    A projection starts from the activated input, and has no BatchNorm of its own. The network's first block gets its
-    input activated already, and so has no first activation.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of both convolutions.
-        stride: Stride of the first convolution and of the shortcut.
-        batch_norm: Normalise in front of each convolution.
-        activation: Called once per activation, without arguments.
-        dropout: Probability of dropping an input of the second convolution (arXiv:1605.07146, section 2.4).
-        shortcut: As of a `BasicBlock`.
-        is_first: Whether it is the network's first block.
+    A projection starts from the activated input, and has no BatchNorm of its own. Dropout in front of the second
+    convolution is that of arXiv:1605.07146, section 2.4. `ResNet` activates the input of its first block already.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        stride: int,
-        batch_norm: bool,
-        activation: Activation,
-        dropout: float = 0.0,
-        shortcut: str = "projection",
-        is_first: bool = False,
-    ) -> None:
-        super().__init__(in_channels, out_channels, stride, batch_norm, activation, dropout, shortcut)
-        self.bn1 = nn.Identity() if is_first else norm(in_channels, batch_norm)
-        if is_first:
-            self.activation1 = nn.Identity()
-        self.shortcut = self.shortcut[:1]
+    preactivation = True
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features `(N, in_channels, H, W)` to `(N, out_channels, H / stride, W / stride)`."""
@@ -159,10 +137,13 @@ class ResNet(nn.Module):
         for number, (count, width) in enumerate(zip(blocks, widths, strict=True), start=1):
             stage = nn.Sequential()
             for place in range(count):
-                options = in_channels, width, 2 if number > 1 and place == 0 else 1, batch_norm, activation
-                more = block_dropout, shortcut
-                is_first = number == 1 and place == 0
-                stage.append(PreActBlock(*options, *more, is_first) if preactivation else BasicBlock(*options, *more))
+                stride = 2 if number > 1 and place == 0 else 1
+                block = (PreActBlock if preactivation else BasicBlock)(
+                    in_channels, width, stride, batch_norm, activation, block_dropout, shortcut
+                )
+                if preactivation and number == 1 and place == 0:  # the stem has activated its input
+                    block.bn1 = block.activation1 = nn.Identity()
+                stage.append(block)
                 in_channels = width
             self.add_module(f"layer{number}", stage)
         self.last = nn.Sequential(norm(in_channels, batch_norm), activation()) if preactivation else nn.Sequential()
