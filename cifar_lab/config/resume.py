@@ -15,6 +15,7 @@ from cifar_lab.config.targets import check_targets
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, UnreadableError
 from cifar_lab.runs.fingerprints import differences, settings, with_limits
+from cifar_lab.runs.reading import reason_of
 
 AUTO = "auto"
 
@@ -30,7 +31,7 @@ def saved(run: Run, allowed: Iterable[str] = ()) -> DictConfig:
         allowed: Packages whose components may run; a run's folder does not say so.
 
     Raises:
-        ValueError: There is not a run, its configuration is damaged, or makes what is not allowed.
+        ValueError: There is no run, its configuration is damaged, or makes what is not allowed.
     """
     if not run.config_file.exists():
         raise UsageError(f"{run.folder} is not a run; name a run's folder, which holds .hydra/config.yaml")
@@ -61,7 +62,7 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
     What may run is for whoever types the command to say, so `allow=` and Hydra's own settings are not taken from there.
 
     Raises:
-        ValueError: There is not a run in the folder, or what it tells as its command line is none.
+        ValueError: There is no run in the folder, or what it tells as its command line is none.
     """
     run = Run(folder)
     if not run.config_file.exists():
@@ -70,10 +71,9 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
         run.config()
         overrides = run.overrides()
     except (UnreadableError, FileNotFoundError) as error:
-        reason = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
         how = "retrain=true trains it again" if run.result_file.exists() else "resume=auto continues it"
         way = f"its own command with hydra.run.dir={shlex.quote(str(folder))} and {how}"
-        raise UsageError(f"resume={folder}: {reason}; {way}") from None
+        raise UsageError(f"resume={folder}: {reason_of(error)}; {way}") from None
     typed = {key_of(argument) for argument in arguments}
     # An option that is chosen anew brings its own settings, so what was said of the old one's falls away.
     saved = [line for line in overrides if not {key_of(line), key_of(line).partition(".")[0]} & {*typed, "allow"}]

@@ -198,6 +198,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise _unreadable(path, error) from None
 
 
+def reason_of(error: Exception) -> str:
+    """Why a file of a run cannot be read: it is missing, or what its `UnreadableError` says."""
+    return f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
+
+
 def _unreadable(path: Path, error: Exception) -> UnreadableError:
     reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
     return UnreadableError(f"{path} cannot be read: {' '.join(reason.split())}")

@@ -12,7 +12,7 @@ import numpy as np
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import digest, leaves, settings, unhashed
 from cifar_lab.runs.labels import holds_out, protocol_name
-from cifar_lab.runs.reading import UnreadableError, read_arrays, read_metrics
+from cifar_lab.runs.reading import UnreadableError, read_arrays, read_metrics, reason_of
 from cifar_lab.runs.run_files import RunFiles
 from cifar_lab.runs.sweep import job_key
 
@@ -190,8 +190,7 @@ def _read(run: RunFiles, **known: Any) -> Record:
 
 
 def _unreadable(run: RunFiles, error: Exception) -> Record:
-    reason = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
-    status = {**run.status(), "error": reason}
+    status = {**run.status(), "error": reason_of(error)}
     return Record("unreadable", status=status, identity=str(run.folder), folder=run.folder, numbers=_numbers(run))
 
 

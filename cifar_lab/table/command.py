@@ -44,7 +44,7 @@ def compare_folders(paths: Iterable[Path], metric: str = "test/acc") -> "Compari
     """Compare every run in the folders; jobs of a sweep that left no run have their row too.
 
     Raises:
-        ValueError: There is not a run.
+        ValueError: There is no run.
     """
     from cifar_lab.table.records import collect
 

@@ -10,12 +10,12 @@ from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRS
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from cifar_lab.data.images import key_seed
 from cifar_lab.machine import hardware, ranks
 from cifar_lab.machine.compilation import uncompiled
+from cifar_lab.models.flops import flops
 from cifar_lab.optimizers import make_optimizer, make_scheduler
 from cifar_lab.train.freezing import keep_frozen
 from cifar_lab.train.metrics import Mean, SplitMetrics
@@ -238,12 +238,9 @@ class Classifier(L.LightningModule):
     @torch.no_grad()
     def flops_per_image(self, height: int = 32, width: int = 32) -> int:
         """Floating-point operations of one image's forward pass: matrix products and convolutions, 2 a multiply-add."""
-        training = self.training
         image = torch.zeros(1, 3, height, width, device=self.device, dtype=self.dtype)  # type: ignore[arg-type]
-        with uncompiled(), FlopCounterMode(display=False) as counter:
-            self.eval()(image)
-        self.train(training)
-        return counter.get_total_flops()
+        with uncompiled():
+            return flops(self, image)
 
 
 def seed_draws(run_seed: int, epoch: int, batch_idx: int, device: torch.device, rank: int | None = None) -> None:

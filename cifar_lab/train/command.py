@@ -23,6 +23,7 @@ from cifar_lab.machine import exit_codes, torchrun
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import HOW_IT_IS_RUN, Run, Sweep, UnreadableError, locked
+from cifar_lab.runs.reading import reason_of
 from cifar_lab.terminal.process import printing
 from cifar_lab.terminal.progress import clock
 from cifar_lab.train.attempt import (
@@ -220,8 +221,7 @@ def _reading(run: Run, turn: Turn | None) -> Iterator[None]:
     except (UnreadableError, FileNotFoundError) as error:
         if isinstance(error, FileNotFoundError) and run.folder not in Path(str(error.filename)).parents:
             raise
-        reason = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
-        raise RunFailedError(f"{reason}; {trains_again(run, turn)}", exit_codes.USAGE) from None
+        raise RunFailedError(f"{reason_of(error)}; {trains_again(run, turn)}", exit_codes.USAGE) from None
 
 
 def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:

@@ -86,16 +86,17 @@ def effort(config: Mapping[str, Any]) -> float | None:
     Networks are compared by their matrix products and convolutions, on torch's `meta` device: nothing is computed.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
+
+    from cifar_lab.models.flops import flops
 
     size, limit = train_size(config["data"]), config["trainer"]["limit_train_batches"] or 1.0
     images = size * limit if isinstance(limit, float) else min(size, limit * config["batch_size"])
     try:
-        with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            build(OmegaConf.create({"model": config["model"]}).model).eval()(torch.zeros(2, 3, 32, 32))
+        with torch.device("meta"):
+            each = flops(build(OmegaConf.create({"model": config["model"]}).model), torch.zeros(1, 3, 32, 32))
     except Exception:  # a component from outside may need more than a device without data
         return None
-    return float(config["epochs"] * images * counter.get_total_flops())
+    return float(config["epochs"] * images * each)
 
 
 def _median_seconds(work: Callable[[], object], seconds: float, device: str) -> float:

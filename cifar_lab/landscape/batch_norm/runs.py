@@ -106,7 +106,7 @@ def the_group(records: Sequence[Record]) -> Group:
     """The one group of runs that are to be compared.
 
     Raises:
-        ValueError: There is not a run, or they differ in more than BatchNorm, initialisation, learning rate and seed.
+        ValueError: There is no run, or they differ in more than BatchNorm, initialisation, learning rate and seed.
     """
     of_records = groups(records)
     if not of_records:

@@ -151,6 +151,6 @@ def _sentence(reproduction: Reproduction, *compared: tuple[Numbers, Sequence[tup
 
 
 def _listed(sentences: Sequence[tuple[str, str]]) -> str:
-    """The words on each quantity; `NO_RUN` once if there is not a run for any."""
+    """The words on each quantity; `NO_RUN` once if there is no run for any."""
     known = [f"{name}: {words}" for name, words in sentences]
     return "; ".join(known) if any(words != NO_RUN for _, words in sentences) else NO_RUN
