@@ -140,7 +140,7 @@ def with_limits(config: dict[str, Any], limits: Mapping[str, Any]) -> dict[str, 
 
 
 def unhashed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration sets that is hashed in another way: its `LIMITS`, and paths."""
+    """Settings that the fingerprint leaves out or hashes by content: `LIMITS` and paths."""
     keys = (*LIMITS, *_contents(config))
     return {key: _canonical(value) for key in keys if (value := value_of(config, key)) is not None}
 

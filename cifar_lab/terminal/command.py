@@ -53,8 +53,8 @@ def run_command(
 def run_commands(name: str, functions: Sequence[Callable[..., object]], text: str) -> NoReturn:
     """Run one of several functions, each a subcommand of `name`, whose help begins with `text`, as `run_command` does.
 
-    Ctrl-C ends it with 130, in a line that says that the same command continues. It computes for long, and so goes on
-    where its output cannot be written.
+    Ctrl-C exits with 130 and prints that the same command continues. Such a command computes for long, so it continues
+    if its output cannot be written.
 
     Raises:
         SystemExit: Always.

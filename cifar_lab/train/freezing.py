@@ -23,7 +23,7 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
             inside = _nearest(model, str(name))
             there = ", ".join(child for child, _ in model.get_submodule(inside).named_children())
             where = f"{inside} has" if inside else "the network has"
-            raise UsageError(f"freeze=[{name}]: there is no such module; {where} {there or 'none'}")
+            raise UsageError(f"freeze=[{name}]: no such module; {where} {there or 'none'}")
         parts[name].requires_grad_(False)
         for module in parts[name].modules() if isinstance(parts[name], nn.Module) else ():
             if _has_statistics(module):

@@ -83,8 +83,8 @@ class Content(NamedTuple):
 def read(path: Path) -> Content:
     """Read a network's state dict, in a checkpoint with other things as `state_dict`, `model`, `net` or another name.
 
-    Of a checkpoint with an average of weights beside them, the average. `_orig_mod.` of compiled modules is removed
-    from names, and half precision is converted.
+    If a checkpoint has both weights and their average, the average is read. The prefix `_orig_mod.` of compiled modules
+    is removed from names, and half precision is converted.
 
     Raises:
         ValueError: The file is damaged, holds no weights, or needs safetensors, which is not installed.

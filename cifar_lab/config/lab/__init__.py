@@ -65,7 +65,7 @@ def _checked(file: Path, table: Any) -> Lab:
         raise UsageError(f'{file}: [tool.cifar_lab] takes config_dir = "my_conf" and allow = ["my_lab"]')
     config_dir = file.parent / str(table["config_dir"]) if "config_dir" in table else None
     if config_dir is not None and not config_dir.is_dir():
-        raise UsageError(f"{file}: [tool.cifar_lab] config_dir={table['config_dir']} is not a folder beside it")
+        raise UsageError(f"{file}: [tool.cifar_lab] config_dir={table['config_dir']} is not a folder next to it")
     if str(file.parent) not in sys.path and not sys.flags.safe_path:
         sys.path.append(str(file.parent))
     return Lab(config_dir, tuple(table.get("allow", ())))

@@ -36,7 +36,7 @@ class Forecast:
     """Measures steps five to twenty of what this process trains, slow ones for half a minute, and says what is left.
 
     Args:
-        turn: Place in a sweep; where jobs before it have been timed, there is no forecast.
+        turn: Place in a sweep. There is no forecast once earlier jobs have been timed.
     """
 
     def __init__(self, turn: Turn | None = None) -> None:

@@ -78,7 +78,7 @@ class _Phases(Profiler):
     """Divides the time of each training step among its phases; what is nested in another phase counts once.
 
     Args:
-        wait: Waits for the device, where it computes beside the process.
+        wait: Waits for a device that computes asynchronously.
     """
 
     def __init__(self, wait: Callable[[], None] | None) -> None:
