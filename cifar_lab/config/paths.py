@@ -4,6 +4,7 @@ Hydra's grammar has a meaning of its own for apostrophes, commas, parentheses an
 beyond ASCII.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,26 @@ def as_typed(word: str) -> str:
         except RuntimeError:
             raise UsageError(f"{word}: the folder of ~ is not known; set HOME, or type it in full") from None
     word = f"{key}{separator}{value}"
-    if may_be_several and (Path(value).exists() or value_of(word) is _UNREADABLE):
-        paths = [value] if Path(value).exists() else value.split(",")
-        return f"{key}={','.join(map(_as_text, paths))}"
+    if may_be_several:
+        paths = _split(value)
+        if any("," in path for path in paths) or value_of(word) is _UNREADABLE:
+            return f"{key}={','.join(map(_as_text, paths))}"
     if word.startswith("-") or not (is_folder or value.startswith(("/", "./", "../"))):
         return word
     parsed = value_of(word)
     is_read = parsed is None or isinstance(parsed, str) if is_folder else parsed is not _UNREADABLE
     return word if is_read else f"{key}={quoted(value)}"
+
+
+def _split(value: str) -> list[str]:
+    """Paths that are joined by commas, which the folder of a run has too: the longest ones that exist."""
+    parts, paths = value.split(","), []
+    while parts:
+        lengths = range(len(parts), 1, -1)
+        length = next((length for length in lengths if os.path.exists(",".join(parts[:length]))), 1)
+        paths.append(",".join(parts[:length]))
+        del parts[:length]
+    return paths
 
 
 def _as_text(path: str) -> str:

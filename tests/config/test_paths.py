@@ -25,6 +25,18 @@ def test_every_folder_that_a_shell_hands_over_is_read_as_typed(name: str) -> Non
         assert value_of(as_typed(f"+own=/{name}")) == f"/{name}"
 
 
+@pytest.mark.parametrize("name", ["2026-11-30_model=cnn,epochs=2", "a,b", "plain"])
+def test_folders_with_commas_are_told_from_a_list_of_folders(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (name, "other"):
+        (tmp_path / folder).mkdir()
+    read = value_of(as_typed(f"weights=null,{name},other"))
+    assert [getattr(each, "text", each) for each in read.list] == [None, name, "other"]
+    assert str(value_of(as_typed(f"weights={name}"))) == name
+
+
 @pytest.mark.parametrize(
     "word",
     [
