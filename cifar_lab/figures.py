@@ -10,18 +10,24 @@ import matplotlib
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure as Figure
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 Colour = tuple[float, float, float, float]
-TRAIN_COLOUR, VAL_COLOUR = "#4c72b0", "#dd8452"
+# Okabe and Ito's colours, safe for colour-blind readers (doi:10.1038/nmeth.1618), without yellow, too light on white.
+BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+AMBER, SKY, BLACK = "#e69f00", "#56b4e9", "#000000"
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, BLACK)
+TRAIN_COLOUR, VAL_COLOUR = BLUE, ORANGE
 
 
 def colours(count: int) -> list[Colour]:
-    """Colours to tell `count` compositions apart."""
-    shades = colormaps["tab10"](np.arange(10)) if count <= 10 else colormaps["turbo"](np.linspace(0.05, 0.95, count))
-    return [tuple(shade) for shade in shades[:count]]
+    """Colours to tell `count` compositions apart: `PALETTE`, or shades from dark to light if that has too few."""
+    if count <= len(PALETTE):
+        return [to_rgba(colour) for colour in PALETTE[:count]]
+    return [tuple(shade) for shade in colormaps["viridis"](np.linspace(0.0, 0.9, count))]
 
 
 def wrapped(title: str, width: int) -> str:

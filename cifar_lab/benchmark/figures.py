@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from cifar_lab.figures import wrapped
+from cifar_lab.figures import BLUE, GREEN, ORANGE, PURPLE, wrapped
 
-_PHASES = ("#9467bd", "#4c72b0", "#55a868", "#dd8452", "0.6")  # data, forward, backward, optimizer, framework
+_PHASES = (PURPLE, BLUE, GREEN, ORANGE, "0.6")  # data, forward, backward, optimizer, framework
 
 
 def loop_speeds(speeds: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str) -> Figure:

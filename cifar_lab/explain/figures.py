@@ -7,14 +7,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from cifar_lab.figures import wrapped
+from cifar_lab.figures import AMBER, BLUE, ORANGE, SKY, wrapped
 
 _PAIRS = 4  # of image and overlay in a row
 _MEASURED = {
-    "negative_inputs": ("inputs below 0", "#56b4e9"),
-    "zeros": ("outputs that are 0", "#0072b2"),
-    "negative_only": ("units whose input is never above 0", "#e69f00"),
-    "dead": ("dead units, whose derivative is always 0", "#d55e00"),
+    "negative_inputs": ("inputs below 0", SKY),
+    "zeros": ("outputs that are 0", BLUE),
+    "negative_only": ("units whose input is never above 0", AMBER),
+    "dead": ("dead units, whose derivative is always 0", ORANGE),
 }
 
 

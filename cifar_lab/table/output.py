@@ -5,19 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_lab.figures import Figure, colours
+from cifar_lab.figures import Figure
 from cifar_lab.runs import Sweep, replacing
 from cifar_lab.runs.files import write_figure
 from cifar_lab.runs.labels import val_label
 from cifar_lab.statistics.accuracies import accuracy_interval
 from cifar_lab.table import figures, pairs, text
+from cifar_lab.table.colours import colours_by_name
 from cifar_lab.table.comparison import Comparison, by_name, one_loss
 from cifar_lab.terminal.printing import print_table
 
 _INTERVALS = "95 % intervals: Student's over seeds from three runs on, else the span of Wilson's of each run"
 
 _MOST_DRAWN = 20
-_BEST_DRAWN = 10  # of more rows than that: as many as there are colours that nobody confuses
+_BEST_DRAWN = 10  # of more rows than that: more lines than that are hard to tell apart
 
 
 def write(comparison: Comparison, folder: Path) -> None:
@@ -64,7 +65,7 @@ def curves(comparison: Comparison, title: str) -> Figure | None:
     if not metrics:
         return None
     measured_on = " or ".join(sorted({val_label(row.holds_out) for row in comparison.rows if row.protocol}))
-    shades = dict(zip(named, colours(len(named)), strict=True))
+    shades = colours_by_name({name: row.records for name, row in named.items()})
     records = [record for row in comparison.rows for record in row.records]
     return figures.compared_curves(metrics, shades, title, measured_on, has_one_loss=one_loss(records))
 
@@ -78,9 +79,8 @@ def accuracies(comparison: Comparison, title: str) -> Figure | None:
     values = {name: row.values(comparison.metric) for name, row in rows.items()}
     sizes = {name: int(row.values("test_size").min()) for name, row in rows.items()}
     intervals = np.array([accuracy_interval(values[name], sizes[name]) for name in rows])
-    return figures.compared_accuracies(
-        values, intervals, dict(zip(named, colours(len(named)), strict=True)), title, _INTERVALS
-    )
+    shades = colours_by_name({name: row.records for name, row in named.items()})
+    return figures.compared_accuracies(values, intervals, shades, title, _INTERVALS)
 
 
 def drawn_rows(comparison: Comparison) -> Comparison:

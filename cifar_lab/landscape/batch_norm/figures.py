@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cifar_lab.figures import epoch_axis, wrapped
+from cifar_lab.figures import AMBER, BLUE, GREEN, ORANGE, PURPLE, SKY, epoch_axis, wrapped
 from cifar_lab.landscape.batch_norm.runs import NAMES
 from cifar_lab.landscape.maths.bands import SMALLEST_LOSS, epoch_means
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cifar_lab.landscape.batch_norm.smoothness import Probed, SmoothnessComparison
 
 # With BatchNorm blue, without orange, which all eyes tell apart; a lighter pair for each further initialisation.
-_COLOURS = (("#0072b2", "#d55e00"), ("#56b4e9", "#e69f00"), ("#009e73", "#cc79a7"))
+_COLOURS = ((BLUE, ORANGE), (SKY, AMBER), (GREEN, PURPLE))
 _MOST_POINTS = 400  # of a line; more are indistinguishable on a page and make its file large
 _SMOOTHED_PROBES = 5
 

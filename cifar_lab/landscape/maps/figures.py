@@ -13,7 +13,7 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, colours, epoch_axis, wrapped
+from cifar_lab.figures import GREEN, PURPLE, TRAIN_COLOUR, VAL_COLOUR, colours, epoch_axis, wrapped
 
 
 def curvature(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -33,8 +33,8 @@ def curvature(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
         axes.plot(epochs, part[largest], "o-", ms=6, color=TRAIN_COLOUR, label="largest eigenvalue (algebraic)")
         for number, name in enumerate(others):
             axes.plot(epochs, part[name], "o", label=None if number else f"the next {len(others)}", **next_ones)
-        axes.plot(epochs, part["smallest_eigenvalue"], "v-", ms=5, color="#8172b3", label="smallest eigenvalue")
-        axes.plot(epochs, part["sharpness"], "s--", ms=5, color="#55a868", label="g'Hg / ||g||², all images at once")
+        axes.plot(epochs, part["smallest_eigenvalue"], "v-", ms=5, color=PURPLE, label="smallest eigenvalue")
+        axes.plot(epochs, part["sharpness"], "s--", ms=5, color=GREEN, label="g'Hg / ||g||², all images at once")
         axes.plot(epochs, part["batch_sharpness"], "^:", ms=5, color=VAL_COLOUR, label="the same over mini-batches")
         axes.plot(epochs, part["two_over_lr"], "_-", ms=14, color="0.2", lw=1, label="2 / lr")
         epoch_axis(axes)

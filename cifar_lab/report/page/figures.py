@@ -5,7 +5,7 @@ import hashlib
 import io
 import itertools
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
@@ -23,6 +23,7 @@ from cifar_lab.report.claims.bases import Base, pflop
 from cifar_lab.report.reproduction import PROTOCOLS, Section
 from cifar_lab.runs import Record
 from cifar_lab.runs.labels import val_label
+from cifar_lab.table.colours import colours_by_name
 from cifar_lab.table.comparison import one_loss
 from cifar_lab.table.figures import compared_curves
 
@@ -96,7 +97,7 @@ def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
     """
     for protocol in PROTOCOLS:
         runs = {entry.row.label: [run for run in entry.runs if run.protocol == protocol] for entry in section.entries}
-        yield from curves(runs, f"{name}-{protocol}-curves", title, protocol)
+        yield from curves(runs, f"{name}-{protocol}-curves", title, protocol, section.table.name)
     tested = {
         f"{entry.row.label}\nseed {run.seed}, protocol={run.protocol}, {run.result['test/acc']:.2%}": run.result
         for entry in section.entries
@@ -118,18 +119,20 @@ def glance(sections: Sequence[Section]) -> Iterator[Picture]:
             float(entry.values("test/acc", "report").mean()),
             entry.noise,
             entry.verdict,
+            len(entry.values("test/acc", "report")),
         )
         for section in sections
         for entry in section.entries
         if entry.row.accuracy is not None and entry.noise is not None
     ]
     if judged:
-        words = "Measured less published accuracy, with the verdict's interval; a diamond where zero is outside it"
+        seeds = _seeds(row.num_seeds for row in judged)
+        words = f"Measured less published accuracy with its 95 % interval, {seeds}; a diamond if zero is outside it"
         yield Picture("agreement", words, partial(agreement, judged))
 
 
-def work(sections: Sequence[Section], bases: Sequence[Base]) -> Iterator[Picture]:
-    """Accuracy against the work of training, of rows of full length and of other experiments; nothing without both."""
+def compute(sections: Sequence[Section], bases: Sequence[Base]) -> Iterator[Picture]:
+    """Accuracy against training compute, of rows of full length and of other experiments; nothing without both."""
     of_rows = [
         (pflop(run), run.result["test/acc"])
         for section in sections
@@ -145,24 +148,37 @@ def work(sections: Sequence[Section], bases: Sequence[Base]) -> Iterator[Picture
             if measured:
                 groups[f"{base.name}, last epoch{more} (n = {len(measured)})"] = measured
     if of_rows and len(groups) > 1:
-        yield Picture("work", "Test accuracy against the work of training", partial(accuracy_by_work, groups))
+        yield Picture("compute", "Test accuracy against training compute", partial(accuracy_by_compute, groups))
 
 
-def curves(rows: Mapping[str, Sequence[Record]], name: str, title: str, protocol: str) -> Iterator[Picture]:
+def curves(
+    rows: Mapping[str, Sequence[Record]], name: str, title: str, protocol: str, group: str | None = None
+) -> Iterator[Picture]:
     """The training losses and accuracies of runs under one protocol, by their row's label; nothing without any.
 
-    Where rows differ in their loss, training accuracies take the losses' place. Each row has the same colour whichever
-    of them have runs. The caption begins with `title`.
+    Where rows differ in their loss, training accuracies take the losses' place. Colours are those of the rows' options
+    in `group`. The caption begins with `title`.
     """
-    shades = dict(zip(rows, colours(len(rows)), strict=True))
+    shades = colours_by_name(rows, group)
     known = {label: [run.metrics for run in runs if run.metrics is not None] for label, runs in rows.items()}
     with_curves = {label: metrics for label, metrics in known.items() if metrics}
     if with_curves:
         comparable = one_loss([run for label in with_curves for run in rows[label]])
-        words = f"{title}: training {'loss' if comparable else 'accuracy'} and accuracy, protocol={protocol}"
         label = val_label(protocol == "holdout")
+        quantities = f"training {'loss' if comparable else 'accuracy'} and {label} accuracy"
+        counts = list(map(len, with_curves.values()))
+        spread = "; bands: range over seeds" if max(counts) > 1 else ""
+        words = f"{title}: {quantities}, protocol={protocol}, {_seeds(counts)}{spread}"
         draw = partial(compared_curves, with_curves, shades, "", label, has_one_loss=comparable)
         yield Picture(name, words, draw)
+
+
+def _seeds(counts: Iterable[int]) -> str:
+    """How many seeds each row of a figure has, for its caption."""
+    fewest, most = min(numbers := list(counts)), max(numbers)
+    return (
+        "one seed each" if most == 1 else f"{fewest} seeds each" if fewest == most else f"{fewest} to {most} seeds each"
+    )
 
 
 class Judged(NamedTuple):
@@ -173,6 +189,7 @@ class Judged(NamedTuple):
     measured: float
     noise: tuple[float, float]
     verdict: str
+    num_seeds: int = 1
 
 
 def agreement(rows: Sequence[Judged]) -> Figure:
@@ -201,8 +218,8 @@ def agreement(rows: Sequence[Judged]) -> Figure:
     return figure
 
 
-def accuracy_by_work(groups: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
-    """Runs by the work of training in PFLOP and the accuracy, from 0 to 1; a colour and a marker for each group.
+def accuracy_by_compute(groups: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """Training compute in PFLOP and accuracy, from 0 to 1, of each run; a colour and a marker for each group.
 
     A run far below the best one is drawn at the lower edge, with its accuracy.
     """
@@ -224,7 +241,7 @@ def accuracy_by_work(groups: Mapping[str, Sequence[tuple[float, float]]]) -> Fig
     axes.minorticks_off()
     amounts = [amount for runs in groups.values() for amount, _ in runs]
     axes.set_xlim(min(amounts) / 1.3, max(amounts) * 1.3)
-    axes.set_xlabel("work of training, PFLOP (three forward passes a step)")
+    axes.set_xlabel("training compute, PFLOP (three forward passes a step)")
     axes.set_ylabel("test accuracy, %")
     axes.grid(alpha=0.3)
     figure.legend(fontsize=9, loc="outside lower center", frameon=False)

@@ -19,7 +19,7 @@ from cifar_lab.report.claims.evidence import INCONCLUSIVE, RULE, UNTESTED
 from cifar_lab.report.claims.evidence import VERDICTS as CLAIM_VERDICTS
 from cifar_lab.report.claims.landscape import landscape
 from cifar_lab.report.page import chapters
-from cifar_lab.report.page.figures import Picture, glance, work
+from cifar_lab.report.page.figures import Picture, compute, glance
 from cifar_lab.report.page.parts import names, part, state, studies
 from cifar_lab.report.reproduction import PROTOCOLS, Entry, Reproduction
 from cifar_lab.runs import Record
@@ -176,7 +176,7 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
         "revisions": list(revisions),
         "protocols": {protocol: protocol_words(protocol, protocol == "holdout") for protocol in PROTOCOLS},
         "seeds_for_tests": SEEDS_FOR_TESTS,
-        "glance": [*glance(reproduction.sections), *work(reproduction.sections, of_bases)],
+        "glance": [*glance(reproduction.sections), *compute(reproduction.sections, of_bases)],
         "selection": _selection(reproduction),
         "parts": [part(section, parameters) for section in reproduction.sections],
         "shortened": [part(section, parameters) for section in reproduction.shortened],

@@ -1,0 +1,44 @@
+"""Colours that tell compared runs apart."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from cifar_lab.config.schema import conf_folder
+from cifar_lab.figures import PALETTE, Colour, colours
+from cifar_lab.runs import Record
+
+_GROUPS = ("activation", "augment", "averaging", "data", "loss", "model", "optimizer", "scheduler")
+
+
+def colours_by_name(runs: Mapping[str, Sequence[Record]], group: str | None = None) -> dict[str, Colour]:
+    """Choose a colour for each composition, from its runs.
+
+    Compositions that each have a different option of `group` get the colours of their options: `loss=mse` has the same
+    colour in every figure. All others, and more compositions than `PALETTE` has colours, get colours by their order.
+
+    Args:
+        runs: The runs of each composition by its name; a composition may have none yet.
+        group: The group that varies. Default: the only one of model, data and training that does.
+    """
+    options = {name: of[0].options for name, of in runs.items() if of}
+    if group is None:
+        varying = [each for each in _GROUPS if len({chosen.get(each) for chosen in options.values()}) > 1]
+        group = varying[0] if len(varying) == 1 else None
+    chosen = {name: of.get(group) for name, of in options.items()} if group else {}
+    shipped = sorted(path.stem for path in (conf_folder() / str(group)).glob("*.yaml"))
+    places = {name: shipped.index(option) for name, option in chosen.items() if option in shipped}
+    if len(runs) > len(PALETTE) or len(set(places.values())) < len(places):
+        places = {}
+    return dict(zip(runs, _shades(runs, places), strict=True))
+
+
+def _shades(names: Iterable[str], places: Mapping[str, int]) -> list[Colour]:
+    """Colours in the order of the names; a place that a name before has taken moves to the next free one."""
+    names = list(names)
+    palette = colours(max(len(names), len(PALETTE)))
+    free, shades = list(range(len(palette))), {}
+    for name in sorted(names, key=lambda name: name not in places):
+        wanted = places.get(name, 0) % len(palette)
+        place = min(free, key=lambda place: (place - wanted) % len(palette))
+        free.remove(place)
+        shades[name] = palette[place]
+    return [shades[name] for name in names]
