@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from cifar_lab.landscape.batch_norm.numbers import Written
+from cifar_lab.landscape.batch_norm.numbers import Outputs
 from cifar_lab.landscape.maths.functional import Weights
 from cifar_lab.landscape.maths.probing import probe
 from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES
@@ -119,11 +119,11 @@ def quadratic_probes(
     return {**told, **alike, "step": np.asarray(steps), "relative_distance": np.array(DISTANCES)}
 
 
-def check_written(written: Written, folder: Path, names: set[str], printed: str) -> None:
+def check_written(outputs: Outputs, folder: Path, names: set[str], printed: str) -> None:
     """Check the files of a comparison by their names, the size of its figure, its first table and what it printed."""
     assert {path.name for path in folder.iterdir()} == names
-    assert printed.splitlines() == written.sentences
-    with Image.open(written.figures[0]) as picture:
+    assert printed.splitlines() == outputs.sentences
+    with Image.open(outputs.figures[0]) as picture:
         assert min(picture.size) > 500
-    name, table = next(iter(written.tables.items()))
+    name, table = next(iter(outputs.tables.items()))
     pd.testing.assert_frame_equal(pd.read_csv(folder / f"{name}.csv"), table)

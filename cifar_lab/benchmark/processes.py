@@ -29,7 +29,7 @@ class LoopProcess:
         folder.mkdir()
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(name, words, train, seeded, theirs, folder))
+        self._process = context.Process(target=_run_turns, args=(name, words, train, seeded, theirs, folder))
         self._process.start()
         theirs.close()
 
@@ -93,7 +93,9 @@ def started(loops: Sequence[tuple[str, Sequence[str]]], train: Train, seeded: bo
                 process.end()
 
 
-def _work(name: str, words: Sequence[str], train: Train, seeded: bool, connection: Connection, folder: Path) -> None:
+def _run_turns(
+    name: str, words: Sequence[str], train: Train, seeded: bool, connection: Connection, folder: Path
+) -> None:
     """Train in a process group of its own, which the data's workers join."""
     from torch import OutOfMemoryError
 

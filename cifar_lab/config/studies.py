@@ -52,14 +52,14 @@ def options_of_axes(axes: Iterable[Override], overrides: Iterable[Override], loa
     return [f"{group}={option}" for group, option in loader.study_options.items() if group in groups]
 
 
-def as_overrides(choice: str, written: Any, loader: Loader) -> list[Override]:
+def as_overrides(choice: str, content: Any, loader: Loader) -> list[Override]:
     """Parse the `axes:` of the file that `choice` names like typed words; raises `UsageError` if they are not axes."""
-    listed = written.values() if isinstance(written, dict) else ()
+    listed = content.values() if isinstance(content, dict) else ()
     if not listed or any(values in ([], "") or isinstance(values, dict) for values in listed):
         raise UsageError(
             f"{choice}: its file needs its axes under `axes:`, as `loss: [ce, mse]` and `seed: range(0,3)`"
         )
-    lines = [f"{key}={as_typed(values)}" for key, values in written.items()]
+    lines = [f"{key}={as_typed(values)}" for key, values in content.items()]
     return OverridesParser.create(config_loader=loader).parse_overrides(lines)
 
 

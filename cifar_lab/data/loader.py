@@ -77,7 +77,7 @@ class BatchLoader:
         self.selection = selection
         self._batch = torch.empty(0, dtype=torch.int64)  # indices of the batch that was yielded last, on the device
         self.epoch = 0
-        self._given = (0, 0)  # the epoch of the last iteration, and how many of its batches were yielded
+        self._yielded = (0, 0)  # the epoch of the last iteration, and how many of its batches were yielded
         self._resumes = (0, 0)
         self._mean, self._std = (torch.tensor(values, device=data.images.device) for values in (mean, std))
         self.sampler = self  # whose set_epoch Lightning calls
@@ -107,7 +107,7 @@ class BatchLoader:
         for index, chosen in enumerate(order.split(self.batch_size)[: len(self)]):
             if index < first:
                 continue
-            self._given, self._batch = (epoch, index + 1), placed[index]
+            self._yielded, self._batch = (epoch, index + 1), placed[index]
             times = torch.full_like(chosen, epoch) if self.selection is None else self.selection.visited(chosen)
             images, labels = self.data.take(placed[index])
             mine = share(len(chosen), *self.part)
@@ -129,7 +129,7 @@ class BatchLoader:
 
     def state_dict(self) -> dict[str, int]:
         """The epoch and how many of its batches have been yielded; the rest follows from the seed and the selection."""
-        return {"epoch": self._given[0], "batches": self._given[1]}
+        return {"epoch": self._yielded[0], "batches": self._yielded[1]}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Begin the next iteration after those batches, if it is of the same epoch."""

@@ -54,8 +54,8 @@ def digest(path: str | None) -> str | None:
     content = hashlib.sha256()
     for name, file in with_progress(list(zip(names, paths, strict=True)), f"digest of {place.name}"):
         content.update(f"{name}\0{_sha256(file.read_bytes())}\n".encode())
-    with suppress(OSError), _replacing(kept) as written:
-        written.write_text(f"{stamp} {content.hexdigest()}", encoding="utf-8")
+    with suppress(OSError), _replacing(kept) as part:
+        part.write_text(f"{stamp} {content.hexdigest()}", encoding="utf-8")
     return content.hexdigest()
 
 

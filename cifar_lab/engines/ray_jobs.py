@@ -112,7 +112,7 @@ def _waited_for(tasks: list[Any], interruption: Interruption) -> tuple[list[JobR
     """Wait until all have ended, passing a signal on to them: what they returned, and those that were killed."""
     import ray
 
-    returned, killed, waiting, is_told = [], [], tasks, False
+    returned, killed, waiting, is_cancelled = [], [], tasks, False
     while waiting:
         done, waiting = ray.wait(waiting, timeout=_LOOK_SECONDS)
         for one in done:
@@ -122,8 +122,8 @@ def _waited_for(tasks: list[Any], interruption: Interruption) -> tuple[list[JobR
                 raise error.cause from None
             except ray.exceptions.RayError:  # its process or its node has ended, or it was never begun
                 killed.append(one)
-        if interruption.received is not None and not is_told:
-            is_told = True
+        if interruption.received is not None and not is_cancelled:
+            is_cancelled = True
             for one in waiting:
                 ray.cancel(one)  # a Ctrl-C in its process, at which a run saves and stops
     return returned, killed

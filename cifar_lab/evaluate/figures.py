@@ -62,9 +62,9 @@ def mistakes(
     grid = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
-    for axes, image, own, given, share in zip(grid, images, true, predicted, probability, strict=False):
+    for axes, image, own, answer, share in zip(grid, images, true, predicted, probability, strict=False):
         axes.imshow(image, interpolation="nearest")
-        axes.set_title(f"{given} {share:.1%}\nis {own}", fontsize=7.5)
+        axes.set_title(f"{answer} {share:.1%}\nis {own}", fontsize=7.5)
     return figure
 
 

@@ -57,13 +57,13 @@ def export(
     for exported in writing.export(trained, kinds, takes, folder, compared, tolerance, overrides):
         done.append(exported)
         _show(exported, compared, as_json)
-    written = [exported for exported in done if exported.problem is None]
-    page = card.write(trained, written, compared, tolerance, folder, overrides) if written else None
+    succeeded = [exported for exported in done if exported.problem is None]
+    page = card.write(trained, succeeded, compared, tolerance, folder, overrides) if succeeded else None
     if as_json:
         print(json.dumps(_plain(done, compared, tolerance, page), indent=2))
     elif page is not None:
         print(f"{'model card':{_WIDTH}}  {page}")
-    return 0 if len(written) == len(done) else exit_codes.FAILED
+    return 0 if len(succeeded) == len(done) else exit_codes.FAILED
 
 
 _WIDTH = max(map(len, Format))

@@ -15,7 +15,7 @@ from cifar_lab.terminal.command import run_commands
 from cifar_lab.terminal.output import writable
 
 if TYPE_CHECKING:
-    from cifar_lab.landscape.maps import Settings, Written
+    from cifar_lab.landscape.maps import Outputs, Settings
 
 Runs = Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")]
 OneOrTwo = Annotated[list[Path], typer.Argument(help="The folder of a run, or of two.", metavar="RUN [RUN]")]
@@ -139,10 +139,10 @@ def _folder(runs: Sequence[Path], output: Path | None) -> Path | None:
     return writable(Path(os.path.relpath(runs[0].resolve().parent / "landscape")), output)
 
 
-def _show(written: "Written", as_json: bool) -> None:
+def _show(outputs: "Outputs", as_json: bool) -> None:
     from cifar_lab.terminal.printing import print_table
 
-    files, rows = written
+    files, rows = outputs
     if as_json:
         print(json.dumps({"files": list(map(str, files)), "rows": [_plain(row) for row in rows]}, indent=2))
         return

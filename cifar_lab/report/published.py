@@ -173,9 +173,9 @@ def length_of(row: Row, settings: Mapping[str, Any], seed: int | None = 0) -> st
     if differing == {_PART}:
         return f"all epochs{images}"
 
-    from cifar_lab.table.comparison import written  # which imports pandas
+    from cifar_lab.table.comparison import as_text  # which imports pandas
 
-    others = "".join(f", {key}={written(settings.get(key))}" for key in sorted(differing - {"epochs", _PART}))
+    others = "".join(f", {key}={as_text(settings.get(key))}" for key in sorted(differing - {"epochs", _PART}))
     return f"{settings['epochs']:g} epochs{images}{others}"
 
 

@@ -191,12 +191,12 @@ def _option(record: Record, key: str) -> str | None:
     return record.options.get(group) if is_nested else None
 
 
-def written(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A setting as one types it: `0.001`, `true`, `[64,128,256]`."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return f"[{','.join(map(written, value))}]"
+        return f"[{','.join(map(as_text, value))}]"
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
@@ -207,8 +207,8 @@ def _cell(record: Record, column: str) -> str:
     if column in record.options:
         return record.options[column] or "none"
     if column in record.settings or column in HARDWARE:
-        return written(record.settings.get(column, HARDWARE.get(column)))
+        return as_text(record.settings.get(column, HARDWARE.get(column)))
     typed = [value for key, _, value in (line.lstrip("+").partition("=") for line in record.overrides) if key == column]
     if typed or "." in column or column not in NEUTRAL:  # an option of another class lacks a nested key
         return typed[-1] if typed else ""
-    return written(NEUTRAL[column])
+    return as_text(NEUTRAL[column])

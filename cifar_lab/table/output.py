@@ -37,8 +37,8 @@ def write(comparison: Comparison, folder: Path) -> None:
         words = f"{title}: of {len(comparison.rows):,} rows the {_BEST_DRAWN} with the highest test accuracy"
     drawn = {sweep.accuracy_figure: accuracies, sweep.curves_figure: curves}
     # Whole, as other processes of the sweep may write them too.
-    written = [write_figure(partial(draw, drawn_part, words), path, dpi=120) for path, draw in drawn.items()]
-    pictures = [path.name for paths in written for path in paths]
+    paths_of = [write_figure(partial(draw, drawn_part, words), path, dpi=120) for path, draw in drawn.items()]
+    pictures = [path.name for paths in paths_of for path in paths]
     with replacing(sweep.table_markdown) as file:
         file.write(text.markdown(comparison, title, folder, pictures))
     with replacing(sweep.table_csv) as file:

@@ -57,9 +57,9 @@ def progress(title: str, units: float, *, bar: bool = True) -> Iterator[Show]:
         # Markup would take a folder's `[...]` for a style. Standard output may be a file.
         label = TextColumn("{task.description}", markup=False)
         columns = (label, BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as shown_bar:
-            task = shown_bar.add_task(title, total=units)
-            yield lambda name, done: shown_bar.update(task, completed=done, description=_named(title, name))
+        with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as live:
+            task = live.add_task(title, total=units)
+            yield lambda name, done: live.update(task, completed=done, description=_named(title, name))
         return
     started = last = time.perf_counter()
 

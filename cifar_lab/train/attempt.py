@@ -37,7 +37,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingTask:
     """All that a process needs to train a run. It is sent to processes that have not imported torch yet."""
 
     config: Mapping[str, Any]  # resolved, plain values

@@ -28,7 +28,7 @@ from cifar_lab.terminal.process import printing
 from cifar_lab.terminal.progress import clock
 from cifar_lab.train.attempt import (
     Attempt,
-    Work,
+    TrainingTask,
     checkpoint_of,
     goes_beyond,
     hyperparameters,
@@ -248,10 +248,10 @@ def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:
         columns = hyperparameters(settings, job.options, typed, job.common)
         count = here(settings) if leader is None else leader.count
         with same_threads(attempt, count) as threads:
-            work = Work(settings, attempt, job.options, typed, columns, threads)
+            task = TrainingTask(settings, attempt, job.options, typed, columns, threads)
             if leader is not None:
-                leader.trained(work)
+                leader.trained(task)
             elif count == 1:
-                trained(work)
+                trained(task)
             else:
-                trained_by(count, work)
+                trained_by(count, task)

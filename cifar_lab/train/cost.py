@@ -99,13 +99,13 @@ def effort(config: Mapping[str, Any]) -> float | None:
     return float(config["epochs"] * images * each)
 
 
-def _median_seconds(work: Callable[[], object], seconds: float, device: str) -> float:
+def _median_seconds(call: Callable[[], object], seconds: float, device: str) -> float:
     import torch
 
     took: list[float] = []
     for number in range(_WARM_UP + _MOST_STEPS):
         started = time.perf_counter()
-        work()
+        call()
         if device == "cuda":
             torch.cuda.synchronize()
         if number >= _WARM_UP:

@@ -29,7 +29,7 @@ from cifar_lab.train.assembly import (
     make_trainer,
     trainer_options,
 )
-from cifar_lab.train.attempt import Attempt, Work, quoted
+from cifar_lab.train.attempt import Attempt, TrainingTask, quoted
 from cifar_lab.train.callbacks import SWA, AugmentedTest, CheckpointFiles, ProgressOfTest, Stopping, Throughput
 from cifar_lab.train.classifier import Classifier
 from cifar_lab.train.continuity import choose_native, compiled_as_recorded, in_safe_memory_format
@@ -46,22 +46,22 @@ _IGNORED_WARNINGS = (
 )
 
 
-def trained(work: Work) -> dict[str, Any]:
+def trained(task: TrainingTask) -> dict[str, Any]:
     """Train a run that has been started, finish it, and draw it: the result, by the names of `docs/run_directory.md`.
 
     Processes that train together all call it; the first one writes.
     """
-    config, run, is_first = OmegaConf.create(dict(work.config)), work.attempt.run, ranks.rank() == 0
+    config, run, is_first = OmegaConf.create(dict(task.config)), task.attempt.run, ranks.rank() == 0
     # Lightning takes it from RANK or SLURM_PROCID, which a shell may have.
     rank_zero_only.rank = ranks.rank()  # type: ignore[attr-defined]
     if config.debug and config.debug.kind != "fast":
         from cifar_lab.train.debug.overfit import overfit
         from cifar_lab.train.debug.profile import profile
 
-        return {"overfit": overfit, "profile": profile}[config.debug.kind](config, work.attempt)
-    with opened(config.logger if is_first and not config.debug else {}, work) as loggers:
-        measured = fit_and_test(config, work.attempt, loggers)
-        result = {**measured, "options": dict(work.options), "overrides": list(work.overrides)}
+        return {"overfit": overfit, "profile": profile}[config.debug.kind](config, task.attempt)
+    with opened(config.logger if is_first and not config.debug else {}, task) as loggers:
+        measured = fit_and_test(config, task.attempt, loggers)
+        result = {**measured, "options": dict(task.options), "overrides": list(task.overrides)}
         if is_first:
             run.finish(result)
             _show(run, result, loggers)

@@ -60,7 +60,7 @@ def _of_run(run: Run, weights: Path, overrides: Overrides) -> Trained:
     options, settings = run.composition()["options"], resolved(config)
     check_network_targets({"model": settings["model"]}, overrides.allow)
     words = f"{options.get('model')} bn={str(settings['bn']).lower()}"
-    _check_asked(weights, state, overrides, str(options.get("model")), settings["bn"])
+    _check_overrides(weights, state, overrides, str(options.get("model")), settings["bn"])
     model = _network(settings["model"], state, weights, words, overrides)
     result = run.finished_result() or {}
     assumed = [] if result else [f"the run has not finished: its weights are those of {weights.name}"]
@@ -109,7 +109,7 @@ def _of_file(path: Path, overrides: Overrides) -> Trained:
             "name the folder of the run that trained it"
         )
     if network is not None:
-        _check_asked(path, state, overrides, network.option, bool(network.arguments["batch_norm"]))
+        _check_overrides(path, state, overrides, network.option, bool(network.arguments["batch_norm"]))
         if description is None:
             description, assumed = completed(path, list(state), network, overrides)
     assumed += [] if choice is None else [f"weights: {choice}"]
@@ -159,7 +159,9 @@ def _check_description(
             what = differing[0] if differing else target
             raise UsageError(f"{path} is {described(state)}, but not by its metadata ({what})")
     if network is None:
-        _check_asked(path, state, overrides, target.rpartition(".")[2], bool(making.get("batch_norm", overrides.bn)))
+        _check_overrides(
+            path, state, overrides, target.rpartition(".")[2], bool(making.get("batch_norm", overrides.bn))
+        )
 
 
 def _network(
@@ -200,7 +202,7 @@ def _check_sizes(model: nn.Module, state: Mapping[str, Tensor], path: Path, word
         )
 
 
-def _check_asked(path: Path, state: Mapping[str, Tensor], overrides: Overrides, option: str, bn: bool) -> None:
+def _check_overrides(path: Path, state: Mapping[str, Tensor], overrides: Overrides, option: str, bn: bool) -> None:
     """Raise `ValueError` if the command line asks for another network."""
     wanted = [] if overrides.model in (None, option) else [str(overrides.model)]
     wanted += [] if overrides.bn in (None, bn) else [f"bn={str(overrides.bn).lower()}"]

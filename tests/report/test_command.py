@@ -52,7 +52,7 @@ def _leave_runs(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report on those runs."""
     folder = tmp_path_factory.mktemp("written")
     with pytest.MonkeyPatch.context() as patch:
@@ -63,8 +63,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(written: Path) -> "Page":
-    return Page(written / "report")
+def page(outputs: Path) -> "Page":
+    return Page(outputs / "report")
 
 
 class Page:
@@ -114,16 +114,16 @@ def test_published_stands_beside_measured(page: Page) -> None:
 
 
 def test_the_verdicts_are_counted_at_its_head_and_what_the_choice_of_the_epoch_is_worth_is_said_once(
-    written: Path, page: Page
+    outputs: Path, page: Page
 ) -> None:
-    frame = pd.read_csv(written / "report" / "tables.csv")
+    frame = pd.read_csv(outputs / "report" / "tables.csv")
     verdicts = frame[(frame["length"] == FULL) & frame["hypothesis"].isna()]["verdict"].value_counts()
     found = [line[3] for line in page.of["claims"][0][1:]]
     claims = pd.Series([word for cell in found for word in CLAIM_VERDICTS if cell.startswith(word)]).value_counts()
     assert claims.sum() == len(CLAIMS)
     assert set(verdicts.index) == {WITHIN_NOISE, LOWER, NONE_PUBLISHED, NOT_RUN}
     assert set(claims.index) == set(CLAIM_VERDICTS)
-    markdown = (written / "report" / "report.md").read_text(encoding="utf-8")
+    markdown = (outputs / "report" / "report.md").read_text(encoding="utf-8")
     for counts in (verdicts, claims):
         for head in (page.header, markdown.partition("\n## ")[0]):
             holds(head, *(f" {count} {verdict}" for verdict, count in counts.items()))
@@ -144,7 +144,7 @@ def test_shorter_runs_are_in_tables_of_their_own(page: Page) -> None:
     assert (cells[0], cells[1], cells[5]) == ("SWA", "80.00 (1)", "10")
 
 
-def test_a_number_that_the_settings_do_not_give_stands_with_its_hypothesis(written: Path, page: Page) -> None:
+def test_a_number_that_the_settings_do_not_give_stands_with_its_hypothesis(outputs: Path, page: Page) -> None:
     holds(page.section("findings"), "optimizer_sgd", "78.58", "70.00 (1)", "68.80", "71.21", "n = 1")
     label = row("optimizer_sgd").hypotheses[0].row.label
     (cells,) = [line for table in page.of["findings"] for line in table if line[0] == label]
@@ -152,14 +152,14 @@ def test_a_number_that_the_settings_do_not_give_stands_with_its_hypothesis(writt
     assert (best, last) == ("78.00 (1)", "77.00 (1)")
     assert judged.startswith(WITHIN_NOISE)
     holds(command, "experiment=optimizer_sgd model.dropout=0", "name=report-hypothesis-sgd_no_dropout")
-    lines = pd.read_csv(written / "report" / "tables.csv").set_index("hypothesis")
+    lines = pd.read_csv(outputs / "report" / "tables.csv").set_index("hypothesis")
     assert lines.loc["sgd_no_dropout", "report/test/acc_mean"] == pytest.approx(0.78)
 
 
-def test_tensorboard_has_a_category_for_each_table(written: Path) -> None:
-    folders = {path.parent for path in (written / "report" / "tensorboard").rglob("events.*")}
+def test_tensorboard_has_a_category_for_each_table(outputs: Path) -> None:
+    folders = {path.parent for path in (outputs / "report" / "tensorboard").rglob("events.*")}
     assert len(folders) == 5 * 3 + 1 + 2 + 2 + 1 + 1  # cross-entropy and Adam are one run, in two tables
-    adam = EventAccumulator(str(written / "report" / "tensorboard" / "optimizer_adam,protocol=report,seed=0"))
+    adam = EventAccumulator(str(outputs / "report" / "tensorboard" / "optimizer_adam,protocol=report,seed=0"))
     adam.Reload()
     assert [point.step for point in adam.Scalars("optimizer/report/val/acc")] == list(range(1, 51))
     (event,) = adam.Tensors(metadata.CONFIG_SUMMARY_TAG)
@@ -228,25 +228,25 @@ def test_the_page_needs_nothing_but_itself_and_shows_words_of_a_run_unexecuted(t
     assert "&lt;script&gt;" in text
 
 
-def test_markdown_and_csv_lie_beside_it_and_what_is_kept_gives_the_same(written: Path) -> None:
-    folder = written / "report"
+def test_markdown_and_csv_lie_beside_it_and_what_is_kept_gives_the_same(outputs: Path) -> None:
+    folder = outputs / "report"
     markdown = (folder / "report.md").read_text(encoding="utf-8")
     assert "| ReLU | 89.31 | 89.30 ± 0.06 (5) |" in markdown
     pictures = re.findall(r"\]\((figures/[^)]+)\)", markdown)
     assert pictures
     assert all((folder / picture).exists() for picture in pictures)
-    (written / "none").mkdir()
-    report.report([written / "none"], written / "again", written / "results")
-    first, again = (pd.read_csv(written / name / "tables.csv") for name in ("report", "again"))
+    (outputs / "none").mkdir()
+    report.report([outputs / "none"], outputs / "again", outputs / "results")
+    first, again = (pd.read_csv(outputs / name / "tables.csv") for name in ("report", "again"))
     pd.testing.assert_frame_equal(first.drop(columns="state"), again.drop(columns="state"))
     table = first.set_index(["row", "length"])
     line = table.loc[("activation_relu", FULL)]
     assert (line["report/test/acc_mean"], line["report/runs"]) == (pytest.approx(0.893), 5)
     assert table.loc[("swa", QUICK), "report/test/acc_mean"] == pytest.approx(0.8)
-    kept = {path.stem for path in (written / "results" / "figures").glob("*.png")}
+    kept = {path.stem for path in (outputs / "results" / "figures").glob("*.png")}
     assert kept >= {"agreement", "activation-report-curves", "activation-confusion"}
     assert not any("tenth" in name for name in kept)
-    gallery = (written / "results" / "figures" / "README.md").read_text(encoding="utf-8")
+    gallery = (outputs / "results" / "figures" / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\]\(([^)]+)\.png\)", gallery)) == kept
 
 

@@ -27,18 +27,18 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_figure_is_drawn_again_only_if_its_values_or_its_code_changed(
     drawn: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def written(picture: Picture) -> bytes:
+    def save(picture: Picture) -> bytes:
         picture.reuse(tmp_path)
         picture.write(tmp_path)
         return picture.data
 
-    first = written(_picture([[1, 2], [3, 4]]))
-    assert written(_picture([[1, 2], [3, 4]])) == first
+    first = save(_picture([[1, 2], [3, 4]]))
+    assert save(_picture([[1, 2], [3, 4]])) == first
     assert len(drawn) == 1
-    written(_picture([[1, 2], [3, 5]]))
+    save(_picture([[1, 2], [3, 5]]))
     assert len(drawn) == 2
     monkeypatch.setattr(figures, "_drawing_code", lambda: b"other")
-    written(_picture([[1, 2], [3, 5]]))
+    save(_picture([[1, 2], [3, 5]]))
     assert len(drawn) == 3
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cifar_lab.runs import Record, Run, job_key, locked
 from cifar_lab.table import output, text
-from cifar_lab.table.comparison import Comparison, Row, compare, written
+from cifar_lab.table.comparison import Comparison, Row, as_text, compare
 from cifar_lab.table.records import collect
 from tests.conftest import holds
 from tests.kinds_of_runs import RESULT
@@ -194,7 +194,7 @@ def test_damaged_metrics_leave_the_other_curves(make: Make, content: str) -> Non
 
 def test_settings_are_written_as_one_types_them() -> None:
     values = [50.0, 1e-6, 0.1234567891, True, None, [4.0, 8.0]]
-    assert list(map(written, values)) == ["50", "1e-06", "0.1234567891", "true", "null", "[4,8]"]
+    assert list(map(as_text, values)) == ["50", "1e-06", "0.1234567891", "true", "null", "[4,8]"]
 
 
 def test_the_page_says_what_a_reader_must_know(make: Make, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def described(model: torch.nn.Module) -> Told:
 def write(tmp_path: Path) -> Callable[..., Path]:
     """Write a CNN's weights with what is told of it, changed."""
 
-    def written(change: Callable[[Told], object] = lambda told: None) -> Path:
+    def saved(change: Callable[[Told], object] = lambda told: None) -> Path:
         model = CNN((4, 4, 4), activation=torch.nn.GELU)
         told = described(model)
         changed = change(told)
@@ -44,7 +44,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         save_file(model.state_dict(), tmp_path / "a.safetensors", {"cifar_lab": text})
         return tmp_path / "a.safetensors"
 
-    return written
+    return saved
 
 
 def test_a_file_says_its_network(write: Callable[..., Path]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cifar_lab.landscape.batch_norm import figures
-from cifar_lab.landscape.batch_norm.numbers import Estimate, Written, listed, ratio
+from cifar_lab.landscape.batch_norm.numbers import Estimate, Outputs, listed, ratio
 from cifar_lab.landscape.batch_norm.runs import INITS, Group, LandscapeRun, the_group
 from cifar_lab.landscape.maths.bands import Band, band, epoch_means, finite_steps, share_wider
 from cifar_lab.machine.exit_codes import UsageError
@@ -129,7 +129,7 @@ def compare(group: Group, init: str) -> BandComparison:
     return BandComparison(title, init, kept, seeds, bands, _steps_per_epoch(compared), sentences)
 
 
-def write_band(runs: Iterable[Run], output: Path | None) -> Written:
+def write_band(runs: Iterable[Run], output: Path | None) -> Outputs:
     """Write the band's figure, and its numbers beside it, if there is a folder, and print what they say.
 
     For each initialisation `band.png`, `band.npz` (both bands, `(seeds, steps)`), `band.csv` (a row for each seed) and
@@ -140,13 +140,13 @@ def write_band(runs: Iterable[Run], output: Path | None) -> Written:
         OSError: The folder cannot be written.
     """
     group = the_group(gather(runs))
-    written = Written([], {}, [])
+    outputs = Outputs([], {}, [])
     for comparison in [compare(group, init) for init in group.inits]:
         end = f"_{comparison.init}" if len(group.inits) > 1 else ""
         tables = {f"band{end}": comparison.frame, f"band_epochs{end}": comparison.epochs}
         draw = partial(figures.bands, comparison)
-        written.add(output, f"band{end}", draw, comparison.sentences, tables, _arrays(comparison))
-    return written
+        outputs.add(output, f"band{end}", draw, comparison.sentences, tables, _arrays(comparison))
+    return outputs
 
 
 def _arrays(comparison: BandComparison) -> dict[str, np.ndarray]:

@@ -64,7 +64,7 @@ def listed(values: Iterable[float]) -> str:
     return ", ".join(f"{value:g}" for value in sorted(values))
 
 
-class Written(NamedTuple):
+class Outputs(NamedTuple):
     """A comparison in sentences and files."""
 
     sentences: list[str]  # what was found

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cifar_lab.landscape.batch_norm import figures
-from cifar_lab.landscape.batch_norm.numbers import Estimate, Written, difference, ratio
+from cifar_lab.landscape.batch_norm.numbers import Estimate, Outputs, difference, ratio
 from cifar_lab.landscape.batch_norm.runs import INITS, NAMES, Group, LandscapeRun, the_group
 from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES, has_grid, smoothness
 from cifar_lab.machine.exit_codes import UsageError
@@ -182,7 +182,7 @@ def probed_runs(group: Group) -> list[LandscapeRun]:
     return [run for run in group.runs if run.record.probes is not None]
 
 
-def write_smoothness(runs: Iterable[Run], output: Path | None) -> Written:
+def write_smoothness(runs: Iterable[Run], output: Path | None) -> Outputs:
     """Write the figure of the probes, and its numbers beside it, if there is a folder, and print what they say.
 
     For each learning rate `smoothness.png`, `smoothness.npz` (the quantities of every probe), `smoothness.csv` (a row
@@ -194,13 +194,13 @@ def write_smoothness(runs: Iterable[Run], output: Path | None) -> Written:
     """
     group = the_group(gather(runs))
     rates = sorted({run.lr for run in probed_runs(group)}) or [group.runs[0].lr]
-    written = Written([], {}, [])
+    outputs = Outputs([], {}, [])
     for comparison in [compare(group, rate) for rate in rates]:
         end = f"_lr_{comparison.lr:g}" if len(rates) > 1 else ""
         tables = {f"smoothness{end}": comparison.frame, f"smoothness_ratios{end}": comparison.ratios}
         draw = partial(figures.smoothness, comparison)
-        written.add(output, f"smoothness{end}", draw, comparison.sentences, tables, _arrays(comparison))
-    return written
+        outputs.add(output, f"smoothness{end}", draw, comparison.sentences, tables, _arrays(comparison))
+    return outputs
 
 
 def _medians(probed: Probed) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The subcommands of `cifar-lab landscape` on a run's weights: runs in, numbers and figures out, point by point."""
 
 from cifar_lab.landscape.maps.along import covariate_shift, curvature, interpolate
-from cifar_lab.landscape.maps.measured_run import Settings, Written
+from cifar_lab.landscape.maps.measured_run import Outputs, Settings
 from cifar_lab.landscape.maps.surface import surface
 
-__all__ = ["Settings", "Written", "covariate_shift", "curvature", "interpolate", "surface"]
+__all__ = ["Outputs", "Settings", "covariate_shift", "curvature", "interpolate", "surface"]

@@ -12,9 +12,9 @@ from cifar_lab.config import build_optimizer
 from cifar_lab.landscape.maps import figures
 from cifar_lab.landscape.maps.measured_run import (
     MeasuredRun,
+    Outputs,
     Rows,
     Settings,
-    Written,
     at_epochs,
     caption,
     check_fits,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _TOLERANCE = 1e-3
 
 
-def curvature(folders: Sequence[Path], settings: Settings, at: str | None, eigenvalues: int) -> Written:
+def curvature(folders: Sequence[Path], settings: Settings, at: str | None, eigenvalues: int) -> Outputs:
     """Compute and draw the curvature at the epochs `at` of runs; see `at_epochs`.
 
     Raises:
@@ -90,7 +90,7 @@ def _curvature_row(measured: MeasuredRun, epoch: int, values: Mapping[str, np.nd
     }
 
 
-def covariate_shift(folders: Sequence[Path], settings: Settings, at: str | None) -> Written:
+def covariate_shift(folders: Sequence[Path], settings: Settings, at: str | None) -> Outputs:
     """Compute and draw internal covariate shift at the epochs `at` of runs; see `at_epochs`.
 
     Raises:
@@ -159,7 +159,7 @@ def _shift_rows(measured: MeasuredRun, epoch: int, values: Mapping[str, np.ndarr
     ]
 
 
-def interpolate(folders: Sequence[Path], settings: Settings, points: int) -> Written:
+def interpolate(folders: Sequence[Path], settings: Settings, points: int) -> Outputs:
     """Measure and draw `points` networks from a run's first snapshot to its final weights, or between two runs.
 
     Raises:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cifar_lab.data.datamodule import InMemoryDataModule
 
 Rows = list[dict[str, Any]]
-Written = tuple[list[Path], Rows]
+Outputs = tuple[list[Path], Rows]
 """The files that a subcommand wrote, and rows of plain values: one for each measurement, or a summary of many."""
 
 # First part of a generator's key: what the numbers are for.

@@ -90,14 +90,14 @@ class Job:
     seconds: Callable[[], float]  # of one unit, measured
 
 
-def timed(work: Callable[[], object]) -> Callable[[], float]:
+def timed(call: Callable[[], object]) -> Callable[[], float]:
     """Measures, once and when called, how many seconds `work` takes the second time, after a first to warm up."""
 
     @cache
     def seconds() -> float:
-        work()
+        call()
         started = time.perf_counter()
-        work()
+        call()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return time.perf_counter() - started

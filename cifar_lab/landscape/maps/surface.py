@@ -10,7 +10,7 @@ import numpy as np
 from cifar_lab.data.images import keyed_generator
 from cifar_lab.landscape.maps import figures
 from cifar_lab.landscape.maps.figures import Contour
-from cifar_lab.landscape.maps.measured_run import MeasuredRun, Rows, Settings, Written, caption, load
+from cifar_lab.landscape.maps.measured_run import MeasuredRun, Outputs, Rows, Settings, caption, load
 from cifar_lab.landscape.maps.points import Job, Tick, compute, timed
 from cifar_lab.landscape.maths import surfaces
 from cifar_lab.landscape.maths.functional import Weights
@@ -41,7 +41,7 @@ class _Slices(NamedTuple):
     epochs: list[int]
 
 
-def surface(folders: Sequence[Path], settings: Settings, points: int, extent: float) -> Written:
+def surface(folders: Sequence[Path], settings: Settings, points: int, extent: float) -> Outputs:
     """Compute and draw the surfaces of one run, or of two at the same levels.
 
     A plane has `points` along each side, a line four times as many. Random directions go as far as `extent` to either

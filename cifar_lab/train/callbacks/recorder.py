@@ -31,7 +31,7 @@ class Recorder(Checkpoint):
         self._accumulated: list[Tensor] = []
         self._steps: list[Tensor] = []
         self._lr: list[float] = []
-        self._written: dict[str, list[float]] = {name: [] for name in STEP_QUANTITIES}
+        self._saved: dict[str, list[float]] = {name: [] for name in STEP_QUANTITIES}
         self._global_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -41,7 +41,7 @@ class Recorder(Checkpoint):
         if trainer.global_step > 0:
             self.run.truncate(trainer.current_epoch, steps)
             if steps > 0:
-                self._written = {name: values.tolist() for name, values in self.run.steps().items()}
+                self._saved = {name: values.tolist() for name, values in self.run.steps().items()}
         self.run.set_state("running", epoch=trainer.current_epoch, epochs=trainer.max_epochs, step=trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -97,10 +97,10 @@ class Recorder(Checkpoint):
         if self._steps:
             columns = torch.stack(self._steps).T.tolist()  # the epoch's one wait for the device
             for name, values in zip(STEP_QUANTITIES[:-1], columns, strict=True):
-                self._written[name] += values
-            self._written["lr"] += self._lr
+                self._saved[name] += values
+            self._saved["lr"] += self._lr
         self._steps, self._lr = [], []
         dtypes = {"lr": np.float64}
         self.run.write_steps(
-            {name: np.array(values, dtypes.get(name, np.float32)) for name, values in self._written.items()}
+            {name: np.array(values, dtypes.get(name, np.float32)) for name, values in self._saved.items()}
         )

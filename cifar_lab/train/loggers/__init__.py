@@ -7,15 +7,15 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from cifar_lab.config import build
-from cifar_lab.train.attempt import Work
+from cifar_lab.train.attempt import TrainingTask
 from cifar_lab.train.loggers.description import Description, result_metrics
 
 
 @contextmanager
-def opened(options: Any, work: Work) -> Iterator[list[Logger]]:
+def opened(options: Any, task: TrainingTask) -> Iterator[list[Logger]]:
     """The loggers of the group's composed options; at the end each is closed, as failed at an exception."""
     listed = [options] if "_target_" in options else list(options.values())  # a user's own may stand alone
-    made = [logger for option in listed if (logger := _made(option, work)) is not None]
+    made = [logger for option in listed if (logger := _made(option, task)) is not None]
     succeeded = False
     try:
         yield made
@@ -36,11 +36,11 @@ def log_result(loggers: Sequence[Logger], result: Mapping[str, Any], step: int, 
             logger.save()
 
 
-def _made(option: Any, work: Work) -> Logger | None:
+def _made(option: Any, task: TrainingTask) -> Logger | None:
     """The logger of an option, described; None of one that makes none, as `logger=none`."""
-    description = Description.of(work)
+    description = Description.of(task)
     takes_folder = "save_dir" in list(option)  # a key of which the value is missing is not `in` the option itself
-    logger = build(option, **({"save_dir": work.attempt.run.folder} if takes_folder else {}))
+    logger = build(option, **({"save_dir": task.attempt.run.folder} if takes_folder else {}))
     if describe := getattr(logger, "describe", None):
         describe(description)
     elif logger is not None:

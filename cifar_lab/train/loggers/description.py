@@ -11,7 +11,7 @@ from typing import Any
 from cifar_lab.runs import Run
 from cifar_lab.runs.fingerprints import value_of
 from cifar_lab.runs.labels import holds_out
-from cifar_lab.train.attempt import Work
+from cifar_lab.train.attempt import TrainingTask
 
 CONFUSION_MATRIX = "test/confusion_matrix"  # the picture's name in every logger
 # The result's numbers. `val/acc` is a curve that ends with the last epoch, so the chosen weights' has another name.
@@ -45,9 +45,9 @@ class Description:
     val_is_test: bool  # whether `val/*` is measured on the test set
 
     @classmethod
-    def of(cls, work: Work) -> "Description":
+    def of(cls, task: TrainingTask) -> "Description":
         """The description of a run that has started."""
-        run, config = work.attempt.run, work.config
+        run, config = task.attempt.run, task.config
         # A run of a sweep may be resumed by itself.
         is_one_of_many = any((run.folder.parent / name).exists() for name in _PLANS)
         return cls(
@@ -55,9 +55,9 @@ class Description:
             run.folder.absolute().name,
             str(config["name"]) if is_one_of_many else None,
             tuple(config.get("tags", ())),
-            tuple(work.overrides),
+            tuple(task.overrides),
             config,
-            work.hyperparameters,
+            task.hyperparameters,
             val_is_test=not holds_out(config),
         )
 

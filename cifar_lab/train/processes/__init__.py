@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_lab.machine.interruption import Interruption
 from cifar_lab.runs import FollowedRun
-from cifar_lab.train.attempt import Work
+from cifar_lab.train.attempt import TrainingTask
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 
-def trained_together(work: Work, interruption: Interruption, store: "Store", rank: int, count: int) -> dict[str, Any]:
+def trained_together(
+    task: TrainingTask, interruption: Interruption, store: "Store", rank: int, count: int
+) -> dict[str, Any]:
     """Train a run as one of `count` processes that share a store; that of rank 0 writes: the run's result."""
     from torch import cuda, distributed, set_num_threads
 
     from cifar_lab.machine.hardware import training_device
     from cifar_lab.train.fitting import trained
 
-    set_num_threads(work.threads)
-    attempt, trainer = replace(work.attempt, interruption=interruption), work.config["trainer"]
+    set_num_threads(task.threads)
+    attempt, trainer = replace(task.attempt, interruption=interruption), task.config["trainer"]
     if rank > 0:
         attempt = replace(attempt, run=FollowedRun(attempt.run.folder))
     backend = "gloo"
@@ -33,7 +35,7 @@ def trained_together(work: Work, interruption: Interruption, store: "Store", ran
         cuda.set_device(devices[local] if isinstance(devices, list) else local)
     distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
     try:
-        return trained(replace(work, attempt=attempt))
+        return trained(replace(task, attempt=attempt))
     finally:
         distributed.destroy_process_group()
 

@@ -15,7 +15,7 @@ from cifar_lab.machine import ranks, torchrun
 from cifar_lab.machine.interruption import Interrupted, Interruption
 from cifar_lab.runs import DivergedError, described
 from cifar_lab.terminal.process import printing, show_nothing
-from cifar_lab.train.attempt import Work
+from cifar_lab.train.attempt import TrainingTask
 from cifar_lab.train.processes import hush, quiet_torch, trained_together
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Leader:
         self._sent = 0
         self._is_alone = False  # after a failure the others have ended, or wait in vain
 
-    def trained(self, work: Work) -> dict[str, Any]:
+    def trained(self, task: TrainingTask) -> dict[str, Any]:
         """Train a run together with the others: its result.
 
         Raises:
@@ -41,10 +41,10 @@ class Leader:
         """
         if self._is_alone:
             raise ranks.RankLostError("the processes of torchrun are apart since a run failed; start it again")
-        number, attempt = self._sent, replace(work.attempt, interruption=Interruption(), callbacks=())
-        self._send(pickle.dumps(replace(work, attempt=attempt)))
+        number, attempt = self._sent, replace(task.attempt, interruption=Interruption(), callbacks=())
+        self._send(pickle.dumps(replace(task, attempt=attempt)))
         try:
-            return trained_together(work, work.attempt.interruption, _group(self._store, number), 0, self.count)
+            return trained_together(task, task.attempt.interruption, _group(self._store, number), 0, self.count)
         except Exception as error:
             self._is_alone = not isinstance(error, DivergedError)
             if not ranks.has_lost(error):

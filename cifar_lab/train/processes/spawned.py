@@ -24,7 +24,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import SIGNALS, Interrupted, Interruption
 from cifar_lab.runs import described
 from cifar_lab.terminal.process import printing, show_nothing
-from cifar_lab.train.attempt import Work
+from cifar_lab.train.attempt import TrainingTask
 from cifar_lab.train.processes import hush, quiet_torch, trained_together
 
 # Between the failure of one process and the end of the others.
@@ -69,7 +69,7 @@ def _failures(processes: list[_Process]) -> list[tuple[bool, float, BaseExceptio
     return [failure for each in processes if (failure := each.failure()) is not None]
 
 
-def trained_by(count: int, work: Work) -> dict[str, Any]:
+def trained_by(count: int, task: TrainingTask) -> dict[str, Any]:
     """Train a run that has been started in `count` processes of this machine, at least 2: its result.
 
     Raises:
@@ -81,8 +81,8 @@ def trained_by(count: int, work: Work) -> dict[str, Any]:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    interruption = work.attempt.interruption
-    sent = replace(work, attempt=replace(work.attempt, interruption=Interruption()))
+    interruption = task.attempt.interruption
+    sent = replace(task, attempt=replace(task.attempt, interruption=Interruption()))
     processes: list[_Process] = []
     try:
         for rank in range(count):
@@ -96,10 +96,10 @@ def trained_by(count: int, work: Work) -> dict[str, Any]:
     raise min(_failures(processes), key=lambda failure: failure[:2])[2]
 
 
-def _started(rank: int, count: int, port: int, work: Work) -> _Process:
+def _started(rank: int, count: int, port: int, task: TrainingTask) -> _Process:
     context = get_context("spawn")
     (received, orders), (answers, answered) = context.Pipe(duplex=False), context.Pipe(duplex=False)
-    arguments = (rank, count, port, work, received, answered)
+    arguments = (rank, count, port, task, received, answered)
     process = context.Process(target=_rank, args=arguments, name=f"rank {rank}")
     # It starts with signals blocked, so that not even a Ctrl-C while it imports reaches it.
     resource_tracker.ensure_running()  # otherwise the first start runs it, which unblocks them
@@ -163,7 +163,7 @@ class _Forwarded(Interruption):
 
 
 @printing()
-def _rank(rank: int, count: int, port: int, work: Work, orders: Connection, answers: Connection) -> None:
+def _rank(rank: int, count: int, port: int, task: TrainingTask, orders: Connection, answers: Connection) -> None:
     """Train as one of the processes, and answer."""
     interruption = _Forwarded(orders)
     show_nothing()
@@ -181,7 +181,7 @@ def _rank(rank: int, count: int, port: int, work: Work, orders: Connection, answ
         store = TCPStore("127.0.0.1", port, is_master=False)
         if rank > 0:
             hush()
-        answer: object = trained_together(work, interruption, store, rank, count)
+        answer: object = trained_together(task, interruption, store, rank, count)
     except BaseException as error:
         answers.send((time.time(), _portable(error)))
         sys.exit(1)
