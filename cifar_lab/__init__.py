@@ -44,10 +44,12 @@ MOVED = {
 
 
 def current(target: str) -> str:
-    """The name of a component today: `cifar_lab.train.callbacks.averaging.EMA` for `cifar_lab.callbacks.averaging.EMA`.
+    """Return the current name of a component that has moved.
+
+    `cifar_lab.callbacks.averaging.EMA` is now `cifar_lab.train.callbacks.averaging.EMA`.
 
     Args:
-        target: What `_target_` names, as an option's file or a run's configuration has it.
+        target: The value of a `_target_`, from an option file or a run's configuration.
     """
     module, _, name = target.rpartition(".")
     return f"{MOVED[module]}.{name}" if module in MOVED else target
@@ -74,7 +76,7 @@ class _Moved(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leave the module, which has been executed, with the spec of its own name."""
+        """Do not execute the module again, and restore the spec of its current name."""
         if module.__spec__ is not None and module.__spec__.loader_state is not None:
             module.__spec__ = module.__spec__.loader_state
 

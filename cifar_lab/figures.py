@@ -46,12 +46,12 @@ def painted(draw: Callable[[], Figure | None], name: object, **options: Any) -> 
     """Draw a figure in matplotlib's own style, whatever the user's `matplotlibrc` says.
 
     Args:
-        draw: Makes the figure; returns None if there is nothing to draw.
-        name: Of the figure, for a note where that fails.
-        **options: Of `Figure.savefig`.
+        draw: Returns the figure, or None if there is nothing to draw.
+        name: Name of the figure, for a note if drawing fails.
+        **options: Options of `Figure.savefig`.
 
     Returns:
-        The file's contents; None without a figure, empty where drawing fails.
+        The file's content; None without a figure, empty if drawing fails.
     """
     file = io.BytesIO()
     try:
@@ -69,7 +69,7 @@ def painted(draw: Callable[[], Figure | None], name: object, **options: Any) -> 
 
 
 def _show_formulas_as_typed(figure: Figure) -> None:
-    """A name may have dollars, as `cost_$5_vs_$10`; only the labels of logarithmic axes are formulas."""
+    """Disable formulas, except in the labels of logarithmic axes, because names may have dollars: `cost_$5_vs_$10`."""
     scales = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
     logarithmic = [axis for axis in scales if isinstance(axis.get_major_formatter(), LogFormatter)]
     formulas = {label for axis in logarithmic for label in axis.get_ticklabels(which="both")}

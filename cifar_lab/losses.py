@@ -1,6 +1,6 @@
-"""The losses that torch lacks, or names otherwise; each is called `(logits, labels)`.
+"""Losses that torch lacks or names differently; each is called `(logits, labels)`.
 
-Labels are int64 `(N,)`, or probabilities `(N, C)` of the classes, as mixed images have.
+Labels are int64 `(N,)`, or class probabilities `(N, C)` for mixed images.
 """
 
 import torch
@@ -27,8 +27,8 @@ class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
 class FocalLoss(nn.Module):
     """Focal loss, `-alpha * (1 - p)**gamma * ln p` of the true class's probability p (arXiv:1708.02002, equation 5).
 
-    The mean over the batch, in nats. `alpha` is one weight for all classes, as in the report, not the paper's
-    per-class balance; gamma 0 with alpha 1 is cross-entropy.
+    The mean over the batch, in nats. `alpha` is one weight for all classes, as in the report; the paper weighs classes
+    separately. With gamma 0 and alpha 1 it is cross-entropy.
 
     Args:
         alpha: Weight of the loss.

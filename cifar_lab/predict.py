@@ -1,4 +1,4 @@
-"""What a trained network takes images for: `python -m cifar_lab.predict RUN IMAGE...`."""
+"""Classify image files with a trained network: `python -m cifar_lab.predict RUN IMAGE...`."""
 
 import csv
 import json
@@ -42,7 +42,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each image.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> int:
-    """Say what a trained network takes images for; exits with 1 where an image could not be read."""
+    """Classify images with a trained network; the exit code is 1 if an image could not be read."""
     if as_json and as_csv:
         raise UsageError("--json and --csv: print one of them")
     check_there([network])
@@ -65,7 +65,7 @@ def _predictions(
         pixels = torch.from_numpy(np.stack([image for _, image in batch]))
         probabilities = trained.logits_of_pixels(pixels).cpu().double().softmax(dim=1)
         names = trained.class_names(probabilities.shape[1])
-        # Stable, so that the first of equal logits comes first, as by argmax in a test: 16 bits make many equal.
+        # Stable, so that the first of equal logits wins, as with argmax in the test: 16-bit logits are often equal.
         ranked = probabilities.sort(dim=1, descending=True, stable=True)
         values, labels = (ranks[:, :top] for ranks in ranked)
         for (path, _), chosen, shares in zip(batch, labels.tolist(), values.tolist(), strict=True):

@@ -209,9 +209,9 @@ def _show(finished: Sequence[Planned], due: Sequence[Planned], speeds: Mapping[s
 
 
 def _run(due: Sequence[Planned], seconds: Sequence[float]) -> list[Planned]:
-    """Train the runs that are due, and retry those of another process at the end; those that have not finished.
+    """Train the due runs, and retry those of other processes at the end; return the unfinished ones.
 
-    `seconds` are what each is expected to take.
+    `seconds` is the expected duration of each.
     """
     later, failed = list[Planned](), list[Planned]()
     for number, one in enumerate(due, 1):

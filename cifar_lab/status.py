@@ -53,7 +53,7 @@ def _look(paths: Sequence[Path]) -> tuple[list[dict[str, Any]], list[dict[str, A
 
 
 def _watch(paths: Sequence[Path]) -> None:
-    """Show runs and sweeps every few seconds until nothing runs; elsewhere than on a terminal, what has changed."""
+    """Show runs and sweeps every few seconds until nothing runs; without a terminal, print only changes."""
     is_terminal, before = sys.stdout.isatty(), dict[str, str]()
     while True:
         runs, sweeps = _look(paths)

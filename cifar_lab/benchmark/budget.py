@@ -10,7 +10,7 @@ from cifar_lab.terminal.progress import clock
 
 MOST_STEPS = 200
 _SLOW = 1.0  # seconds a step, from which on a prepared batch or a cold cache is below a percent of it
-_RESERVE = 0.1  # share of the time for what is not timed: ending processes, the figure
+_RESERVE = 0.1  # share of the time for untimed work: ending processes, drawing the figure
 _TERMINAL_SECONDS, _FILE_SECONDS = 2.0, 20.0  # between two lines
 
 
@@ -29,7 +29,7 @@ class Lines:
 
 
 class Budget:
-    """Seconds that several networks share: each may take an equal part of what those before it have left.
+    """Seconds that several networks share. Each network may use an equal part of the time that is left.
 
     Args:
         seconds: For all of them.

@@ -34,7 +34,7 @@ _MATMUL_SECONDS = 0.5
 class Comparison:
     """Results of all loops on one network."""
 
-    title: str  # what was trained
+    title: str  # description of the training
     contest: Contest  # how
     measured: Sequence[Measured]  # by loop
     flops_per_image: int  # of a forward pass
@@ -105,7 +105,7 @@ class Comparison:
 def contest_of(
     model: str, overrides: Sequence[str], batch_size: int, rounds: int, seconds: float, variants: bool = False
 ) -> Contest:
-    """What the loops train on a network, checked.
+    """Compose and check the training that all loops run for one network.
 
     Args:
         model: `cnn`, `vgg_a` (with BatchNorm), `resnet14` or `speed_cnn` (with Muon).
@@ -161,6 +161,6 @@ def _matmul_flops(device: str, dtype: torch.dtype) -> float:
 
 
 def flops_per_image(command: Sequence[str]) -> int:
-    """Floating-point operations of a forward pass of what a command line trains."""
+    """Return the floating-point operations per image of a forward pass of a command line's network."""
     config = OmegaConf.create(composed(command))
     return Classifier(build(config.model), build(config.loss), partial(torch.optim.SGD, lr=0.1)).flops_per_image()

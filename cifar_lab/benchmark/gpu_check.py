@@ -22,7 +22,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 from cifar_lab.terminal.printing import print_table
 
-# 200 steps of what a fast recipe is made of.
+# 200 steps with the components of a fast recipe.
 _FAST = [
     *("data=synthetic", "data.num_train=25000", "data.num_test=1000", "protocol=report", "batch_size=1000", "epochs=8"),
     *("model=speed_cnn", "optimizer=muon", "scheduler=linear", "averaging=lookahead", "augment=alternating_flip"),
@@ -136,7 +136,7 @@ def check_gpu(overrides: Sequence[str] = (), seconds: float = _SECONDS) -> list[
 
 
 def _faults(check: Check, losses: Mapping[str, np.ndarray], name: str, waits: int) -> tuple[str, list[str]]:
-    """How far the losses are from the reference's, in words, and what is wrong with the run."""
+    """Describe the run's faults, and how far its losses are from the reference's."""
     faults = [] if np.isfinite(losses[name]).all() else ["a loss is not finite"]
     faults += ["more than one wait an epoch"] if waits > 1 else []
     if check.reference is None or check.reference not in losses:
@@ -156,7 +156,7 @@ def _trained(words: Sequence[str]) -> tuple[int, np.ndarray, Mapping[str, Any]]:
 
 
 def gpu_check(overrides: Sequence[str]) -> int:
-    """Print the table of all checks; returns the exit code.
+    """Print a table of all checks, and return the exit code.
 
     Raises:
         ValueError: There is no GPU.

@@ -1,7 +1,7 @@
-"""Training loops written by hand, from the report's way to the fastest that we know of.
+"""Hand-written training loops, from the report's to the fastest that we know of.
 
-Each is a generator that trains what a configuration describes, yields each step's loss, and marks the parts of a step
-on its `watch`. They clip gradients as the configuration says and measure nothing else.
+Each loop is a generator. It trains a configuration, yields the loss of each step, and marks the phases of a step on its
+`watch`. Gradients are clipped as configured; nothing else is measured.
 """
 
 import itertools
@@ -40,7 +40,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Parts:
-    """What all loops train, from the same initial weights."""
+    """Network, data, optimizer and schedule, with the same initial weights for all loops."""
 
     model: nn.Module
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -49,7 +49,7 @@ class Parts:
     grad_clip: float
     schedule: Mapping[str, Any] | None  # Lightning's dictionary, whose `scheduler` is called with the optimizer
     seed: int
-    slow: "SlowWeights | None"  # lookahead's; other averages leave the trained weights as they are
+    slow: "SlowWeights | None"  # of lookahead; other averages do not change the trained weights
 
     @classmethod
     def of(cls, config: DictConfig) -> "Parts":
@@ -113,7 +113,7 @@ def best(
     if variant.compiles:
         from torch._inductor import config as inductor
 
-        inductor.fallback_random = True  # dropout draws what it draws in the other loops
+        inductor.fallback_random = True  # dropout draws the same masks as in the other loops
         model.compile(dynamic=False)
     mixed = torch.autocast(native.device, torch.bfloat16, enabled=native.precision == "bf16-mixed")
 

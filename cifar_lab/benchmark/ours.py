@@ -33,7 +33,7 @@ class Turns(Checkpoint):
 
     Args:
         watch: Gives the turns.
-        whole: Time what is done between two epochs, except validation, and go on after the last step.
+        whole: Also time the work between epochs, except validation, and do not stop at the last step.
     """
 
     def __init__(self, watch: Watch, whole: bool = False) -> None:
@@ -49,7 +49,7 @@ class Turns(Checkpoint):
         self._choose_profiler(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Leave out what is done between two epochs: validation, checkpoints."""
+        """Exclude the work between epochs: validation and checkpoints."""
         if trainer.current_epoch > 0 and not self.whole:
             self.watch.leave_out()
 
@@ -80,9 +80,9 @@ class Turns(Checkpoint):
 
 
 class Phases(Profiler):
-    """Counts what Lightning times to the phases of a step.
+    """Assigns the actions that Lightning times to the phases of a step.
 
-    Whatever an optimizer's step calls besides both passes counts as the optimizer's.
+    Everything that an optimizer's step calls, except both passes, counts as the optimizer's.
     """
 
     def __init__(self, watch: Watch) -> None:

@@ -40,7 +40,7 @@ class LoopProcess:
         self._signal(signal.SIGSTOP)
 
     def take(self, turn: Turn | None) -> dict[str, Any]:
-        """Let it take a turn, or with None what it does after its last one; return its measurements."""
+        """Run one turn, or with None the work after the last turn, and return the measurements."""
         self._signal(signal.SIGCONT)
         self._connection.send(turn)
         result = self._receive()
@@ -96,7 +96,7 @@ def started(loops: Sequence[tuple[str, Sequence[str]]], train: Train, seeded: bo
 def _run_turns(
     name: str, words: Sequence[str], train: Train, seeded: bool, connection: Connection, folder: Path
 ) -> None:
-    """Train in a process group of its own, which the data's workers join."""
+    """Train in a new process group, which the data workers join."""
     from torch import OutOfMemoryError
 
     os.setsid()

@@ -32,7 +32,7 @@ _MOST_IMAGES = 25_000  # each process makes its own, half a second of a core for
 
 @dataclass(frozen=True)
 class Contest:
-    """What the loops train."""
+    """The training that the loops compete on."""
 
     command: tuple[str, ...]  # words for `cifar_lab.train`, without data, epochs and logger
     batch_size: int = 128  # images a step
@@ -57,11 +57,11 @@ class Measured:
 def race(contest: Contest, budget: Budget) -> list[Measured]:
     """Check that the loops train alike, then time them in turns.
 
-    Every loop has a process of its own, stopped while others take their turns, so that all meet the same machine. In a
-    budget's time there are fewer and smaller turns, and fewer steps of the check.
+    Every loop has its own process, which is stopped while others take their turns, so all see the same machine. A
+    small budget means fewer and shorter turns, and fewer steps of the check.
 
     Raises:
-        ValueError: A loop cannot train what the contest says, in one line.
+        ValueError: A loop cannot run this training.
     """
     measured = [Measured(name) for name in contest.loops]
     budget.say("starting its loops")

@@ -133,11 +133,11 @@ def apart(ours: Mapping[str, Any], plain: Mapping[str, Any]) -> float:
 
 
 def reference(target: float, archive: Archive) -> dict[str, Any]:
-    """The report's best CNN: its kept curve of validations on the test set, and this machine's measured speed.
+    """Estimate the report's best CNN from its kept validation curve and this machine's measured speed.
 
     Returns:
-        A row as `Race.run` gives them, without a run's own entries; `epochs` and what follows from it are None where
-        no curve reaches the accuracy; `best` is the curves' highest.
+        A row like those of `Race.run`, without the entries of a run. `epochs` and entries that depend on it are None if
+        no curve reaches the accuracy. `best` is the highest accuracy of the curves.
     """
     config = composed(_REFERENCE)
     speed = measure(config)
@@ -162,7 +162,7 @@ def reference(target: float, archive: Archive) -> dict[str, Any]:
 
 
 def benchmark_to(target: float, recipe: str, overrides: Sequence[str], output: Path, as_json: bool) -> int:
-    """Say what it takes, train, print a table or JSON, and write `to_accuracy.json`; returns the exit code."""
+    """Print a forecast, train, print a table or JSON, write `to_accuracy.json`, and return the exit code."""
     words = words_of(recipe or recipe_for(target), overrides)
     best_cnn = reference(target, Archive(Path("docs/results")))
     race = Race(words, output / time.strftime("to_accuracy_%Y-%m-%d_%H-%M-%S"))

@@ -27,7 +27,7 @@ class Turn:
 
 
 class Over(KeyboardInterrupt):
-    """There are no more turns."""
+    """Raised when there are no more turns."""
 
 
 class Watch:
@@ -110,7 +110,7 @@ class Watch:
         self._connection.recv()
 
     def send(self, result: Mapping[str, Any]) -> None:
-        """Send what came of the training after its last turn."""
+        """Send the outcome of the training after its last turn."""
         self._connection.send(dict(result))
 
     def _send(self, is_over: bool = False) -> None:

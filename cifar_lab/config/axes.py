@@ -20,7 +20,7 @@ def values(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [override.input_line or ""]
     sweep = override.value()
-    if isinstance(sweep, RangeSweep):  # counted first, as Hydra shuffles a range by making a list of all of it
+    if isinstance(sweep, RangeSweep):  # counted first, because Hydra shuffles a range by listing all its values
         check_jobs(sum(1 for _ in itertools.islice(sweep.range(), _MAX_JOBS + 1)), str(override.input_line))
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
@@ -61,16 +61,16 @@ def around(axes: Sequence[Sequence[str]]) -> Iterator[list[str]]:
 def suspects(
     axes: Sequence[Sequence[str]], composed: Mapping[tuple[str, ...], dict[str, Any]], check: Callable[[Any], object]
 ) -> Iterator[list[str]]:
-    """The jobs that differ from the first along two axes or more, and that `check` refuses.
+    """Yield the jobs that differ from the first along at least two axes and that `check` refuses.
 
-    Each value's changes to the first job are taken from the job that differs in that value alone, and a job's changes
-    are applied together. Composing may give something else, where an option replaces what another sets, so the caller
-    composes the jobs that are yielded. Of seeds, which nothing else depends on, the first stands for all.
+    The changes of each value are taken from the job that differs in that value alone; a job applies all its changes.
+    Composing may give a different result if one option replaces settings of another, so the caller composes the yielded
+    jobs. Only the first seed is checked, because nothing depends on the seed.
 
     Args:
         axes: The words of each axis.
         composed: The first job and its neighbours along one axis, by their words, in plain values.
-        check: Is given a job in the same form, and raises for one that makes no sense.
+        check: Called with a job in the same form; raises if the job is not valid.
     """
     first = [axis[0] for axis in axes]
     base = composed[tuple(first)]
@@ -85,7 +85,7 @@ def suspects(
         together = [change for number, word in enumerate(words) for change in changes[number][word]]
         try:
             check(_applied(base, together))
-        except Exception:  # what composing would not give may raise anything
+        except Exception:  # a combination that composing would not give may raise anything
             yield list(words)
 
 
@@ -99,7 +99,7 @@ def _changes(before: Any, after: Any, path: tuple[str, ...] = ()) -> _Change:
 
 
 def _applied(base: dict[str, Any], changes: _Change) -> dict[str, Any]:
-    """A copy with the changes, in which only what they touch is copied."""
+    """Return a copy with the changes; only the changed parts are copied."""
     config, copied = dict(base), set[tuple[str, ...]]()
     for path, value in changes:
         node: Any = config

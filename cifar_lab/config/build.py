@@ -15,7 +15,7 @@ from cifar_lab.machine.exit_codes import UsageError
 
 
 def build(option: DictConfig, **arguments: Any) -> Any:
-    """Make what `_target_` names, with plain Python values; `arguments` add to the option's or replace them.
+    """Instantiate the `_target_` of an option with plain Python values; `arguments` override the option's.
 
     An option without `_target_`, such as `logger=none`, is None.
     """

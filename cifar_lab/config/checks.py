@@ -1,4 +1,4 @@
-"""What a composition may hold, checked before anything heavy is imported or made."""
+"""Checks of a composition's values, before anything heavy is imported or built."""
 
 import difflib
 import importlib.util
@@ -63,7 +63,7 @@ RANGES: dict[str, Range] = {
 _LENGTHS = {"mean": 3, "std": 3, "betas": 2}
 # Keys that null switches off, though their option gives a value.
 _NULLABLE = ("grad_clip", "every_minutes", "mean", "std", "hidden", "stem")
-# Keys that are null by default: what they take otherwise.
+# Types of keys whose default is null.
 _NULL_OR: dict[str, type] = {
     **dict.fromkeys(("download", "foreach", "fused", "benchmark"), bool),
     **dict.fromkeys(("digest", "max_time", "path", "root"), str),
@@ -112,19 +112,19 @@ def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
 
 
 def check_installed(line: str, module: str, distribution: str, extra: str) -> None:
-    """Raise `UsageError` if a module is missing that a word of the command line needs, with how to get it.
+    """Raise `UsageError`, with the command that installs it, if a module that an override needs is missing.
 
     Args:
-        line: The word.
-        module: What is imported.
-        distribution: What pip calls it.
-        extra: Of this project, that brings it.
+        line: The override.
+        module: The module's import name.
+        distribution: Its name for pip.
+        extra: The extra of this project that installs it.
     """
     try:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:
         spec = None
-    if spec is None or spec.origin is None:  # a mere folder of its name, as W&B makes one
+    if spec is None or spec.origin is None:  # only a folder of that name, such as W&B's
         raise UsageError(f"{line} needs {distribution}, which is not installed: pip install 'cifar-lab[{extra}]'")
 
 
@@ -159,15 +159,15 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 
 
 def check_values(config: Mapping[str, Any], known: Mapping[str, Any], foreign: Collection[str] = ()) -> None:
-    """Refuse values of another kind than the option's own, and numbers outside their range.
+    """Check the types of all values, and the ranges of numbers.
 
     Args:
         config: The composition, resolved.
-        known: The same before the command line's values, for the kinds.
-        foreign: Groups whose component is none of ours, for which our ranges do not hold.
+        known: The composition before the command line's values, for the types.
+        foreign: Groups whose component is not from this project, so that our ranges do not apply.
 
     Raises:
-        ValueError: In one line that names the value and what the key takes.
+        ValueError: A value is not accepted. The message names the value and the accepted values.
     """
     defaults = dict(leaves(known))
     for key, value in leaves(config):
@@ -209,12 +209,12 @@ def _check_value(key: str, value: Any, default: Any, is_ours: bool = True) -> No
 
 
 def _element(default: list[Any], limit: Range | None) -> Any:
-    """What stands for an element's default: the list's first, else a number where it takes numbers."""
+    """Return a typical element of a list: its first, or a number if the list takes numbers."""
     return default[0] if default else None if limit is None else 0
 
 
 def accepted(key: str, default: Any) -> str:
-    """What `check_values` lets a dotted key take whose option has the value `default`, in words."""
+    """Describe the values that `check_values` accepts for a dotted key with the value `default` in its option."""
     name = key.rpartition(".")[2]
     return f"{_words(name, default)}, or null" if default is None or name in _NULLABLE else _words(name, default)
 

@@ -152,7 +152,7 @@ def check_typed(config: Mapping[str, Any], typed: Collection[str]) -> None:
 
 
 def notes(config: Mapping[str, Any]) -> list[str]:
-    """Lines about what is allowed, but perhaps not what was meant."""
+    """Return notes about combinations that are allowed but may not be intended."""
     scheduler, averaging, epochs = config["scheduler"], config["averaging"], config["epochs"]
     lines, start = [], averaging.get("start")
     if "step_size" in scheduler and scheduler["step_size"] >= epochs:

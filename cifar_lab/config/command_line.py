@@ -1,4 +1,4 @@
-"""A command line, parsed once, and the plan that its check makes of it."""
+"""A parsed command line, and the plan of jobs after it has been checked."""
 
 import argparse
 import re
@@ -23,18 +23,18 @@ from cifar_lab.config.lab import lab
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine.exit_codes import UsageError
 
-_MAX_INTERPOLATIONS = 20  # each may repeat others, so that what they stand for grows exponentially with their number
+_MAX_INTERPOLATIONS = 20  # nested interpolations can repeat each other, so their expansion grows exponentially
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What a command line says."""
+    """A parsed command line."""
 
     flags: argparse.Namespace  # Hydra's
-    words: tuple[str, ...]  # what is set, `key=value` each; for `resume=FOLDER` the run's own command line too
+    words: tuple[str, ...]  # the overrides, `key=value`; for `resume=FOLDER` also those of the run
     typed: tuple[str, ...]  # those of `words` that were typed, without `resume=`
     resumed: Path | None  # the folder of the run that is resumed; None without one
-    parser: argparse.ArgumentParser  # what has parsed it; Hydra's help shows its flags
+    parser: argparse.ArgumentParser  # Hydra's help shows its flags
 
     @property
     def trains(self) -> bool:
@@ -54,7 +54,7 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command line trains, checked."""
+    """The checked jobs of a command line."""
 
     line: CommandLine
     jobs: list[PlannedJob]  # in the order in which they run
@@ -161,7 +161,7 @@ def composing() -> Iterator[Loader]:
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Raise `ValueError`, in one line, for what Hydra or OmegaConf refuses inside."""
+    """Turn the errors of Hydra and OmegaConf into a `ValueError` of one line."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 _OURS = re.compile(r"^\s*\S*(python[\d.]*\s+-m\s+cifar_lab\.train|cifar-lab\s+train)\s")
-# Hydra's scripts complete `python file.py`; a second form beside it leads to us. For bash, and zsh, which reads bash's:
+# Hydra's scripts complete `python file.py`; this adds `python -m`. For bash, and for zsh, which reads bash's scripts:
 _BASH_TEST, _BASH_END = "        file_path=$(pwd)/${words[1]}\n", '        helper="${words[0]} ${words[1]}"\n'
 _BASH_LOOK = "EXECUTABLE=($(command -v $helper))"
 _OUR_BASH_TEST = """\
@@ -31,10 +31,10 @@ _FISH_SEEN = re.compile(r"(__fish_seen_subcommand_from) \S*train\.py")
 
 
 def answer(application: Callable[[], object]) -> None:
-    """Answer the shell: what to install, or what may follow on the line that it shows in `COMP_LINE`.
+    """Answer the shell: the script to install, or the completions of the line in `COMP_LINE`.
 
     Args:
-        application: Hydra's answer, printed, for the process's command line.
+        application: Prints Hydra's completions for the process's command line.
     """
     line = os.environ.get("COMP_LINE", "")
     os.environ["COMP_LINE"] = _OURS.sub("cifar_lab.train ", _unquoted(line))

@@ -24,13 +24,13 @@ from cifar_lab.runs.fingerprints import leaves
 # Groups without an option by default, whose files set other groups' keys.
 _GLOBAL = ("experiment", "study", "search", "debug")
 _SEVERAL = ("logger", "callbacks")  # groups of which a list of options may be chosen
-_EXTRAS = ("wandb", "mlflow")  # loggers that need a package, and an extra, of their own name
-# Keys without which an option cannot be made: torch gets its other arguments later, Lightning its part of a schedule.
+_EXTRAS = ("wandb", "mlflow")  # loggers that need a package, and an extra, of the same name
+# Keys that an option needs: torch gets its other arguments later, Lightning its part of a schedule.
 _NEEDED = {
     "optimizer": {"_partial_": "true"},
     "scheduler": {"_partial_": "true", "lightning": "{interval: epoch, frequency: 1}"},
 }
-# What keys take that Hydra checks by their types.
+# Types of the keys that Hydra checks by its schema.
 _TYPES = {
     "bn": "true or false",
     "name": "a word",
@@ -82,12 +82,12 @@ def _check_file(path: Path, group: str) -> None:
 
 
 def is_left_out(override: Override) -> bool:
-    """Whether an override chooses no option, as `experiment=null`, of a group that has none by default."""
+    """Return whether an override, such as `experiment=null`, chooses no option of a group without a default."""
     return override.key_or_group in _GLOBAL and override.value() is None and not override.is_delete()
 
 
 def check_closed(loader: Loader, lines: Sequence[str]) -> None:
-    """Raise `UsageError` for a command line that leaves open what a search's file varies."""
+    """Raise `UsageError` if a command line does not fix the axes that a search's file varies."""
     typed = set(map(naming.key_of, lines))
     missing = [key for key in loader.space if key not in typed]
     if missing:
@@ -144,7 +144,7 @@ def _is_librarys(target: str, key: str) -> bool:
 
 
 def reworded(error: Exception, loader: Loader) -> str:
-    """What Hydra or OmegaConf found wrong, in one line and in the command line's words."""
+    """Reword an error of Hydra or OmegaConf in one line, with the words of the command line."""
     text = str(error)
     unknown = re.match(r"Could not override '([^']+)'", text)
     if unknown:
@@ -161,6 +161,6 @@ def reworded(error: Exception, loader: Loader) -> str:
 
 
 def composed(lines: Sequence[str]) -> dict[str, Any]:
-    """What a command line composes, plain values; raises `UsageError` if it cannot be composed."""
+    """Compose a command line into plain values; raise `UsageError` if that fails."""
     with composing():
         return naming.plain(compose("train", list(lines), return_hydra_config=True))

@@ -1,4 +1,4 @@
-"""How many processes train a run together, and what they cannot do; checked before torch is imported."""
+"""The number of processes that train a run together, and their limits; checked before torch is imported."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from cifar_lab.machine import torchrun
 from cifar_lab.machine.exit_codes import UsageError
 
-# As many as there are, which is known once torch is.
+# All devices; their number is known once torch is imported.
 ALL = ("auto", -1)
 UNSYNCED = "trainer.sync_batchnorm=true: torch has it for GPUs alone; leave it out, or set bn=false"
 
@@ -35,7 +35,7 @@ def here(config: Mapping[str, Any]) -> int:
 
 
 def check_devices(config: Mapping[str, Any]) -> None:
-    """Raise `UsageError` for a number of devices that is none, and for what several processes cannot train together."""
+    """Raise `UsageError` for an invalid number of devices, and for settings that several processes do not support."""
     trainer = config["trainer"]
     _check_number(trainer["devices"])
     _check_torchrun(trainer)
@@ -60,7 +60,7 @@ def check_devices(config: Mapping[str, Any]) -> None:
 
 
 def device_notes(config: Mapping[str, Any]) -> list[str]:
-    """What is worth a word about several processes."""
+    """Return notes about training with several processes."""
     trainer, count = config["trainer"], processes(config)
     if count is None or count == 1 or not config["bn"] or trainer["sync_batchnorm"]:
         return []

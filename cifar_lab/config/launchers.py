@@ -1,4 +1,4 @@
-"""Hydra's launchers that this project knows, each in a package of its own: what they need, and what they cannot do."""
+"""The Hydra launchers that this project supports, their packages and their limits."""
 
 import shutil
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ LAUNCHER = "hydra/launcher"
 
 @dataclass(frozen=True)
 class Launcher:
-    """What hands the jobs of a sweep to processes."""
+    """A launcher, which distributes the jobs of a sweep to processes."""
 
     name: str  # as in `hydra/launcher=name`
     plugin: str  # the package with Hydra's plugin
-    distribution: str  # what pip calls it
+    distribution: str  # its name for pip
     extra: str  # of this project, that brings it
 
     def check_installed(self, line: str) -> None:

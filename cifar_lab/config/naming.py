@@ -1,4 +1,4 @@
-"""What runs and sweeps are called, and the composed configuration in plain values."""
+"""Names of runs and sweeps, and the composed configuration in plain values."""
 
 import hashlib
 import re
@@ -24,7 +24,7 @@ def default_name(*, _root_: DictConfig) -> str:
 
 
 def short(words: str, longest: int = _MAX_FOLDER_NAME) -> str:
-    """Words as a name that is short and safe for a file; what is cut off is in a hash at its end."""
+    """Shorten text to a safe file name; a hash at the end stands for the part that is cut off."""
     bare = re.sub(r"[\[\]{}'\"]", "", words)
     readable = re.sub(r"[^A-Za-z0-9=.,_+-]+", "-", bare).strip("-,")
     if len(readable) > longest:
@@ -33,22 +33,22 @@ def short(words: str, longest: int = _MAX_FOLDER_NAME) -> str:
 
 
 def key_of(line: str) -> str:
-    """What a word of the command line sets: `optimizer.lr` of `+optimizer.lr=1e-3`."""
+    """Return the key of an override: `optimizer.lr` for `+optimizer.lr=1e-3`."""
     return line.lstrip("+~").partition("=")[0]
 
 
 def own_lines(lines: Iterable[str]) -> list[str]:
-    """A job's command line without what is said to Hydra."""
+    """Return a job's command line without Hydra's own overrides."""
     return [line for line in lines if not line.lstrip("+~").startswith("hydra")]
 
 
 def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
-    """A run's folder: what its command line set, short and safe as a file name.
+    """Return the name of a run's folder: its overrides, shortened to a safe file name.
 
-    What all jobs of a sweep have in common is left out, by Hydra's `hydra.job.config.override_dirname.exclude_keys`.
+    Overrides that all jobs of a sweep share are excluded, by Hydra's `hydra.job.config.override_dirname.exclude_keys`.
 
     Args:
-        fingerprinted: Add the fingerprint, so that the same command finds the same folder and another one does not.
+        fingerprinted: Add the fingerprint, so that only the same command finds the same folder.
     """
     lines = [str(line).lstrip("+") for line in _root_.hydra.overrides.task]
     common = {"name", "tags", "resume", "retrain", "retry_failed", "retry_diverged", "jobs_per_device"}
@@ -64,14 +64,14 @@ def num_classes(*, _root_: DictConfig) -> int:
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """The configuration in plain values, every interpolation replaced by what it stands for."""
+    """Return the configuration in plain values, with every interpolation resolved."""
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """What is composed, without Hydra's own part, in plain values; a name still to be given is `unnamed`."""
+    """Return the composition without Hydra's part, in plain values; a missing name becomes `unnamed`."""
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "defaults")])
     name = OmegaConf.to_container(OmegaConf.masked_copy(own, ["name"]), resolve=False)
     if OmegaConf.is_missing(own, "name") or "default_name" in str(name):
@@ -80,7 +80,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def with_references(config: DictConfig, values: dict[str, Any]) -> dict[str, Any]:
-    """What is composed, in plain values as `plain` gives, but a reference to another key stays, as `${epochs}`."""
+    """Return the composition like `plain`, but keep references to other keys, such as `${epochs}`."""
 
     def referring(source: Any, value: Any) -> Any:
         if isinstance(source, dict):
@@ -93,7 +93,7 @@ def with_references(config: DictConfig, values: dict[str, Any]) -> dict[str, Any
 
 
 def without_references(config: dict[str, Any]) -> dict[str, Any]:
-    """What `with_references` gives, in plain values alone."""
+    """Resolve the references that `with_references` has kept."""
 
     def resolved(node: Any) -> Any:
         if isinstance(node, dict):
@@ -105,7 +105,7 @@ def without_references(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def interpolations(config: DictConfig) -> dict[str, str]:
-    """What stands for a value that follows others, by dotted key, such as `${epochs}` for `scheduler.T_max`.
+    """Return the interpolations by dotted key, such as `${epochs}` for `scheduler.T_max`.
 
     A list is included, as text, if an environment variable is in it.
     """

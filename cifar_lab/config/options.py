@@ -1,7 +1,7 @@
-"""The options with what their files' comments say of them.
+"""The options, with the descriptions from the comments of their files.
 
-The lines above a file's first key describe the option, the end of a key's line the key. What a key takes is what
-`cifar_lab.config.checks` lets pass.
+The lines above the first key of a file describe the option; a comment at the end of a line describes the key. The
+values that a key takes are those that `cifar_lab.config.checks` accepts.
 """
 
 import re
@@ -29,16 +29,16 @@ class Option(NamedTuple):
     """An option's file."""
 
     group: str
-    name: str  # in the group; one in `base/` is not a choice of its own, but what others build on
+    name: str  # in the group; an option in `base/` cannot be chosen, other options build on it
     header: list[str]  # the lines of comment above its keys, without their `#`
     target: str  # the first `_target_`, empty without one
     builds_on: list[str]  # options of its group whose keys it has too
-    replaced: list[str]  # options of other groups that it brings, as `loss=ce`
+    replaced: list[str]  # options of other groups that it chooses, such as `loss=ce`
     settings: list[Setting]
 
     @property
     def description(self) -> str:
-        """What it is, in one line."""
+        """The description, in one line."""
         return " ".join(map(str.strip, self.header))
 
     @property
@@ -48,7 +48,7 @@ class Option(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What its heading says."""
+        """The heading."""
         return f"`{self.group}={self.name}`" if self.is_choice else f"Options of `{self.group}` on `{self.name}`"
 
 
@@ -111,7 +111,7 @@ def scalars() -> list[Setting]:
 
 
 def groups() -> dict[str, tuple[str | None, str]]:
-    """Each group with its default option and what it is for, in the order of `conf/train.yaml`."""
+    """Return each group with its default option and its purpose, in the order of `conf/train.yaml`."""
     file = CommentedFile(schema.conf_folder() / "train.yaml")
     described = file.comments("defaults")
     entries = [entry for entry in file.content["defaults"] if isinstance(entry, dict)]

@@ -1,7 +1,7 @@
-"""Words of a command line that name folders, as a shell hands them over.
+"""Overrides that name folders, as a shell passes them.
 
-Hydra's grammar has a meaning of its own for apostrophes, commas, parentheses and equals signs, and refuses letters
-beyond ASCII.
+Hydra's grammar gives apostrophes, commas, parentheses and equals signs a special meaning, and refuses letters beyond
+ASCII.
 """
 
 import os
@@ -26,10 +26,10 @@ def renamed(word: str) -> str:
 
 
 def as_typed(word: str) -> str:
-    """The word as Hydra reads what was typed: a path in quotes where it needs them, with the home folder for its `~`.
+    """Quote a path in an override for Hydra if necessary, and expand its `~`.
 
     Raises:
-        ValueError: A folder's name is empty, as that of a variable which is not set, or its `~` stands for no folder.
+        ValueError: A folder's name is empty, for example from an unset variable, or its `~` cannot be expanded.
     """
     key, separator, value = word.partition("=")
     is_folder, may_be_several = key.lstrip("+") in _FOLDERS, key.lstrip("+") in _SEVERAL
@@ -64,13 +64,13 @@ def _split(value: str) -> list[str]:
 
 
 def _as_text(path: str) -> str:
-    """A path, or `null`, in quotes unless Hydra reads it as it is."""
+    """Quote a path, or `null`, unless Hydra reads it unquoted."""
     value = value_of(f"weights={path}")
     return path if value is None or isinstance(value, str) else quoted(path)
 
 
 def value_of(word: str) -> Any:
-    """What Hydra reads as the value of a word."""
+    """Return the value that Hydra reads from an override."""
     try:
         return OverridesParser.create().parse_override(word).value()
     except Exception:  # nearly any, at unforeseen input
@@ -78,5 +78,5 @@ def value_of(word: str) -> Any:
 
 
 def quoted(text: object) -> str:
-    """A text in quotes, as Hydra reads it back."""
+    """Quote text so that Hydra reads it back unchanged."""
     return QuotedString(str(text), Quote.single).with_quotes()

@@ -1,9 +1,9 @@
-"""Hydra's composition, with two rules more.
+"""Hydra's composition with two more rules.
 
-Replacing an option drops what an experiment or a study set inside it: `experiment=loss_focal loss=ce` would else keep
-focal's gamma, and `optimizer=sgd` Adam's learning rate. And the `axes` of studies and searches are not settings of a
-run. It stands on two methods of Hydra's own loader (1.3); `tests/config/test_precedence.py` fails where they have
-changed.
+Replacing an option drops the settings that an experiment or a study has in it. Otherwise
+`experiment=loss_focal loss=ce` would keep the gamma of focal loss, and `optimizer=sgd` the learning rate of Adam. The
+`axes` of studies and searches are not settings of a run. The rules rely on two methods of Hydra's loader (1.3);
+`tests/config/test_precedence.py` fails if they change.
 """
 
 import copy
@@ -20,18 +20,18 @@ _FOLDERS = ("experiment/", "study/", "search/")
 
 
 class Loader(ConfigLoaderImpl):
-    """Composes configurations, and keeps of the last one what else is asked of it."""
+    """Composes configurations, and remembers details of the last one."""
 
     choices: dict[str, str]  # the chosen option of each group
-    dropped: dict[str, str]  # what was dropped, as `loss.gamma`, and whose that was: `experiment` or `study`
+    dropped: dict[str, str]  # dropped keys, such as `loss.gamma`, and their origin: `experiment` or `study`
     study_options: dict[str, str]  # the options that its study chooses, by group
-    named: dict[str, str]  # the option of each group that an experiment chooses or the default is, whatever is typed
+    named: dict[str, str]  # each group's option by the experiment or by default, without the command line
     untyped: Any  # the plain values without typed ones, interpolations among them
-    axes: Any  # what its study varies, as the file has it; empty without one
-    space: Any  # what its search varies, likewise
+    axes: Any  # the axes of its study, as in the file; empty without a study
+    space: Any  # the axes of its search, likewise
     _named: dict[str, str]
     _before_values: DictConfig | None = DictConfig({})
-    _options: tuple[list[Any], Any]  # what `before_values` is composed from, where that is left to the first who asks
+    _options: tuple[list[Any], Any]  # the arguments of `before_values`, which composes at its first use
 
     @property
     def before_values(self) -> DictConfig:
@@ -41,7 +41,7 @@ class Loader(ConfigLoaderImpl):
         return self._before_values
 
     def list_groups(self, parent_name: str) -> list[str]:
-        """Groups whose options may be chosen; what options of a group have in common, `base`, is not a choice."""
+        """List the groups with options to choose; `base`, the common part of a group's options, is not one."""
         return [group for group in super().list_groups(parent_name) if group != "base"]
 
     def get_group_options(
@@ -62,7 +62,7 @@ class Loader(ConfigLoaderImpl):
         self.dropped, self.axes, self.space, self.study_options, self._named = {}, {}, {}, {}, {}
         options = [default for default in defaults if not str(default.config_path).startswith(_FOLDERS)]
         composed = super()._compose_config_from_defaults_list(defaults, repo)
-        self.named = self._named.copy()  # what is composed for `before_values` has no experiment
+        self.named = self._named.copy()  # the composition of `before_values` has no experiment
         own = copy.deepcopy(composed)  # Hydra sets the typed values in the one that it gets
         self.untyped = OmegaConf.to_container(own, resolve=False)
         if len(options) == len(defaults):

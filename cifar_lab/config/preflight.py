@@ -42,7 +42,7 @@ from cifar_lab.data.files import DataError
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 
-# Hydra's settings without an effect here, or a bad one, by their beginnings, with what to do instead.
+# Hydra's settings that have no effect or a bad effect here, by prefix, with the alternative.
 _ALWAYS_REFUSED = {
     "hydra.mode": "a sweep is asked for by --multirun",
     "hydra/sweeper": "a sweep runs all combinations of its values",
@@ -203,7 +203,7 @@ class _Check:
         check_jobs(math.prod(len(values(override)) for override in overrides), "the sweep")
 
     def _check_job_of(self, words: list[str], varied: list[str], hydra: list[str]) -> _Composed:
-        """The same of a sweep's job, whose words a refusal names as far as they vary."""
+        """Check a job of a sweep; a refusal names those of its overrides that vary."""
         try:
             return self._check_job([*words, *hydra])
         except DataError:
@@ -213,7 +213,7 @@ class _Check:
             raise UsageError(f"{error} (in the job {job})" if job else str(error)) from None
 
     def _check_job(self, lines: list[str]) -> _Composed:
-        """Compose and check a job: what is composed, in plain values, and so without typed values."""
+        """Compose and check a job; return the composition, its plain values, and those without typed values."""
         loader = self.loader
         try:
             with refusing():
@@ -247,7 +247,7 @@ class _Check:
 
 
 def _check_keys(overrides: Sequence[Override]) -> None:
-    """Raise `UsageError` for the values of a sweep beside others of the same key; of single values the last counts."""
+    """Raise `UsageError` if a swept key is typed twice; a single value that is typed twice overrides the first."""
     for key, same in itertools.groupby(sorted(overrides, key=_key), _key):
         lines = list(same)
         if len(lines) > 1 and any(override.is_sweep_override() for override in lines):

@@ -19,7 +19,7 @@ an experiment, that over a model's own activation, and that over the defaults. A
 another key. Options of your own: [recipes.md](recipes.md). How a composition becomes a run:
 [architecture.md](architecture.md).
 """
-# Groups of whole sets of choices, and what there is to say of all of a group.
+# Groups whose options choose options of other groups, with an introduction.
 _WHOLE = {
     "experiment": "",
     "study": """ `study=loss` is a sweep without
@@ -70,7 +70,7 @@ def page() -> str:
 
 
 def anchor(title: str) -> str:
-    """A heading's name in links, as GitHub makes it."""
+    """Return the anchor of a heading, as GitHub generates it."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
@@ -94,10 +94,10 @@ def _group(group: str, members: list[Option]) -> str:
 
 
 def _whole(option: Option) -> str:
-    """An experiment, study or search: its command, what its header says, what it sets and varies, as typed."""
+    """Describe an experiment, study or search: its command, header, settings and axes."""
     fields = dict[str, str]()
     for line in option.header:
-        if line.startswith("   "):  # goes on from the line above
+        if line.startswith("   "):  # continues the line above
             fields[next(reversed(fields))] += f" {line.strip()}"
         else:
             field, _, text = line.strip().partition(": ")

@@ -24,14 +24,14 @@ _SETTING = re.compile(r"[+~]{0,2}(?!hydra\b)[A-Za-z_][\w./]*(=|$)")
 
 
 def saved(run: Run, allowed: Iterable[str] = ()) -> DictConfig:
-    """A run's own configuration, to make its parts from again.
+    """Return a run's own configuration, to build its components again.
 
     Args:
-        run: Whoever made its folder.
-        allowed: Packages whose components may run; a run's folder does not say so.
+        run: The run, which may come from anybody.
+        allowed: Packages whose components may run; the run's folder cannot allow any.
 
     Raises:
-        ValueError: There is no run, its configuration is damaged, or makes what is not allowed.
+        ValueError: There is no run, or its configuration is damaged or names a component that is not allowed.
     """
     if not run.config_file.exists():
         raise UsageError(f"{run.folder} is not a run; name a run's folder, which holds .hydra/config.yaml")
@@ -57,12 +57,12 @@ def names_run(resume: str | None) -> bool:
 
 
 def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
-    """The command line that gave a run, with what is typed beside `resume=` in place of the same keys.
+    """Return the command line of a run, overridden by the words typed with `resume=`.
 
-    What may run is for whoever types the command to say, so `allow=` and Hydra's own settings are not taken from there.
+    Only the person who types the command decides what may run, so the run's `allow=` and Hydra settings are ignored.
 
     Raises:
-        ValueError: There is no run in the folder, or what it tells as its command line is none.
+        ValueError: There is no run in the folder, or its recorded command line is not valid.
     """
     run = Run(folder)
     if not run.config_file.exists():
@@ -75,7 +75,7 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
         way = f"its own command with hydra.run.dir={shlex.quote(str(folder))} and {how}"
         raise UsageError(f"resume={folder}: {reason_of(error)}; {way}") from None
     typed = {key_of(argument) for argument in arguments}
-    # An option that is chosen anew brings its own settings, so what was said of the old one's falls away.
+    # A newly chosen option has its own settings, so the settings of the old option are dropped.
     saved = [line for line in overrides if not {key_of(line), key_of(line).partition(".")[0]} & {*typed, "allow"}]
     foreign = [line for line in saved if not _SETTING.match(line)]
     if foreign:
@@ -85,20 +85,20 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
 
 
 def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[str, Any]:
-    """A run's own configuration, with what may differ as it is composed now: folders, devices, loggers.
+    """Merge a run's own configuration with the settings that may differ now: folders, devices, loggers.
 
     Args:
         run: The run to resume.
-        composed: What the whole command line composes now, plain values.
-        typed: The command line beside `resume=`.
+        composed: The current composition of the whole command line, plain values.
+        typed: The words typed with `resume=`.
 
     Raises:
-        ValueError: Something typed changes numbers; all of it is listed. Or the run's configuration is damaged, or
-            makes what neither this project has nor the command line allows.
+        ValueError: A typed setting would change numbers; the message lists all of them. Or the run's configuration is
+            damaged, or names a component that is not allowed.
     """
     saved = run.config()
     _check_saved(run, saved, composed)
-    if composed["weights"] == saved.get("weights"):  # it has them already, whatever has become of their file
+    if composed["weights"] == saved.get("weights"):  # the run has loaded them already, so their file may be gone
         composed = {**composed, "weights_digest": saved.get("weights_digest")}
     keys = {key_of(line) for line in typed}
     differing = differences(saved, composed, with_hardware=False)
@@ -136,7 +136,7 @@ def _check_saved(run: Run, saved: Mapping[str, Any], composed: Mapping[str, Any]
 
 
 def _with_settings(composed: Any, of_composed: Any, saved: Any, of_saved: Any) -> Any:
-    """An option as saved where it can change numbers, as composed elsewhere; each with its part that can."""
+    """Combine the saved settings that can change numbers with the composed settings that cannot."""
     if of_saved is None:  # an option that changes no numbers at all
         return composed
     if not all(isinstance(option, Mapping) for option in (composed, of_composed, saved, of_saved)):

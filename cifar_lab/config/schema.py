@@ -1,4 +1,4 @@
-"""The types of the scalars, and what Hydra must know before it composes."""
+"""The types of the top-level keys, and the settings that Hydra needs before it composes."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +14,7 @@ from cifar_lab.data import own
 
 @dataclass
 class Schema:
-    """Types of the top-level keys; `conf/train.yaml` has their defaults, and says what they are."""
+    """Types of the top-level keys; `conf/train.yaml` has their defaults and descriptions."""
 
     name: str = MISSING
     seed: int = MISSING
@@ -67,10 +67,10 @@ def register() -> None:
 
 
 def conf_folder() -> Path:
-    """The folder of the options: inside an installed package, else beside it in the checkout.
+    """Return the folder of the options: inside an installed package, or next to the package in a checkout.
 
     Raises:
-        FileNotFoundError: The installation holds none.
+        FileNotFoundError: The installation has no such folder.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parent / "conf"):

@@ -17,7 +17,7 @@ GROUP = "study"
 
 
 def chosen(overrides: Iterable[Override], group: str = GROUP) -> Override | None:
-    """The override that chooses a study, or what else has axes; None without one, `UsageError` for several."""
+    """Return the override that chooses a study or search, or None; raise `UsageError` if there are several."""
     typed = [override for override in overrides if override.key_or_group == group]
     if len(typed) > 1 or any(override.is_sweep_override() for override in typed):
         line = " ".join(str(override.input_line) for override in typed)
@@ -26,10 +26,10 @@ def chosen(overrides: Iterable[Override], group: str = GROUP) -> Override | None
 
 
 def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
-    """The axes of a study, chosen by `study=loss`, in its file's order, as if they were typed.
+    """Return the axes of a study as overrides, in the order of its file.
 
     Raises:
-        ValueError: Its file says in another way what it sweeps, or does not say it.
+        ValueError: Its file has no axes, or in the wrong form.
         hydra.errors.HydraException: It cannot be composed.
     """
     hydra = compose("train", [choice, *search], return_hydra_config=True).hydra
@@ -40,10 +40,10 @@ def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
 
 
 def options_of_axes(axes: Iterable[Override], overrides: Iterable[Override], loader: Loader) -> list[str]:
-    """The options that the axes of the study composed last are settings of, as `loss=label_smoothing`.
+    """Return the options that the axes of the last composed study belong to, such as `loss=label_smoothing`.
 
-    They are added to a command line with an experiment, which otherwise wins where both choose an option, unless they
-    are typed.
+    They are added to a command line with an experiment, because the experiment's options would otherwise win. Typed
+    options still take precedence.
     """
     typed = {override.key_or_group for override in overrides}
     groups = {axis.key_or_group.partition(".")[0] for axis in axes} - typed
@@ -64,7 +64,7 @@ def as_overrides(choice: str, content: Any, loader: Loader) -> list[Override]:
 
 
 def as_typed(values: Any) -> str:
-    """The values of an axis as they stand behind `key=` on a command line.
+    """Return the values of an axis as typed after `key=` on a command line.
 
     >>> as_typed([[16, 32], True, None, "ce"])
     '[16,32],true,null,ce'
@@ -73,10 +73,10 @@ def as_typed(values: Any) -> str:
 
 
 def expanded(overrides: Iterable[Override], study: Override, axes: Iterable[Override]) -> list[str]:
-    """A command line with the axes of its study behind it; what is typed for one of them stands in its place.
+    """Append the axes of a study to its command line; a typed axis replaces the study's.
 
-    Their order is always the study's and one value is a sweep over one, so that a run's folder has the same name
-    however much of the study is asked for.
+    The order is always the study's, and a single value is a sweep over one value, so a run's folder has the same name
+    whichever part of the study is run.
     """
     overrides, axes = list(overrides), list(axes)
     typed: dict[str, list[str]] = {axis.key_or_group: [] for axis in axes}

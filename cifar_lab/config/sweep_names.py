@@ -1,4 +1,4 @@
-"""The default name of a sweep: what all its jobs share, as far as it changes numbers, and its axes."""
+"""The default name of a sweep: the shared settings that change numbers, and its axes."""
 
 import os
 from collections.abc import Collection, Iterable
@@ -20,12 +20,12 @@ _PARTLY_HASHED = ("trainer", "callbacks")
 
 
 class SweepName:
-    """The name of a sweep that was not given one, from its jobs as they are composed.
+    """The default name of a sweep, from its composed jobs.
 
     Args:
         axes: The keys that vary, as typed.
         fixed: The keys that all jobs share.
-        is_study: Whether the axes are a study's, whose name stands for them.
+        is_study: Whether a study has set the axes; the study's name then replaces theirs.
     """
 
     def __init__(self, axes: Iterable[str], fixed: Iterable[str], is_study: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a composition may call: a `_target_` can name anything that Python can import."""
+"""Restricts the components of a composition, because a `_target_` can name anything that Python can import."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ from cifar_lab.config.lab import lab
 from cifar_lab.config.schema import conf_folder
 from cifar_lab.machine.exit_codes import UsageError
 
-# Names straight in a module, so that no path leads through one to what it imports.
+# Only names defined in a module, so that no path leads through the module to its imports.
 _LIBRARIES = re.compile(
     r"torch\.nn\.[A-Z]\w*|torch\.optim\.[A-Z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"
     r"|lightning\.pytorch\.(callbacks|loggers)\.[A-Z]\w*"
@@ -44,7 +44,7 @@ def check_targets(config: Mapping[str, Any], allowed: Iterable[str], how: str = 
 
 
 def moved(config: Mapping[str, Any]) -> list[str]:
-    """A line for each component that a user's option names as it was called in version 0.1."""
+    """Return a note for each component that a user's option calls by its name of version 0.1."""
     return [
         f"{key}={value} has moved to {current(value)}; the old name works until version 0.3"
         for key, value in _targets(config, ("_target_",))
@@ -59,13 +59,13 @@ def check_network_targets(option: Mapping[str, Any], allowed: Iterable[str]) -> 
 
 def check_hydra_targets(config: Mapping[str, Any], allowed: Iterable[str]) -> None:
     """The same of Hydra's own part, `{"hydra": ...}`, whose callbacks and logging a `--config-dir` can set."""
-    keys = ("_target_", "()", "class")  # the last two are what `logging.config` calls
+    keys = ("_target_", "()", "class")  # `logging.config` calls the last two
     _check(config, keys, lambda target: bool(_HYDRAS.fullmatch(target)), allowed, "allow=[{}]")
 
 
 @cache
 def _components() -> frozenset[str]:
-    """What the project's own options name; not all that its modules hold, which writes files and removes folders."""
+    """Return the components of the project's own options; its other functions could write files or remove folders."""
     texts = (path.read_text(encoding="utf-8") for path in conf_folder().rglob("*.yaml"))
     return frozenset(target for text in texts for target in _NAMED.findall(text))
 

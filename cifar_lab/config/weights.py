@@ -1,4 +1,4 @@
-"""What `weights=` names: a file of weights, or a run, as one file and the digest of its content. Imports no torch."""
+"""Resolves `weights=`, a run or a file of weights, to a file and the digest of its content. Does not import torch."""
 
 from contextlib import suppress
 from pathlib import Path

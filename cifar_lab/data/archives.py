@@ -24,7 +24,7 @@ class Dataset(NamedTuple):
     archives: tuple[Archive, ...]
     folder: str  # below the root, for its files
     files: tuple[str, ...]  # in that folder
-    md5: Mapping[str, str]  # of files, as far as they are published
+    md5: Mapping[str, str]  # of the files with a published checksum
 
 
 _TORONTO, _CIFAR = "https://www.cs.toronto.edu/~kriz/", "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -48,7 +48,7 @@ CIFAR10 = Dataset(
     ),
     "cifar-10-batches-bin",
     (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin", "batches.meta.txt"),
-    {},  # the images have digests of their own, see `cifar10.DIGESTS`
+    {},  # the images are verified by `cifar10.DIGESTS`
 )
 CIFAR100 = Dataset(
     "CIFAR-100",

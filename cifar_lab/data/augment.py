@@ -35,7 +35,7 @@ def to_device(drawn: Tensor, device: torch.device) -> Tensor:
 
 
 def identity(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Leave the images as they are, and draw nothing."""
+    """Return the images unchanged; no random numbers are drawn."""
     return images
 
 
@@ -62,11 +62,11 @@ def _moved(images: Tensor, offsets: Tensor, flipped: Tensor, padding: int, refle
 
 
 class AlternatingFlip:
-    """Translate at random, and mirror an image at every other visit (arXiv:2404.00498, section 3.6).
+    """Translate at random, and mirror an image at every second visit (arXiv:2404.00498, section 3.6).
 
-    Each image is mirrored with probability 1/2 at its first visit, by a draw that depends on the run's seed and its
-    place alone, then at every second visit; so two consecutive epochs see every image and its mirror once. Translations
-    are crops of the padded image. The paper has no jitter, which is `jitter`'s.
+    Each image is mirrored with probability 1/2 at its first visit, and then at every second visit, so two consecutive
+    epochs see every image and its mirror image once. The first draw depends only on the run's seed and the image's
+    index. Translations are crops of the padded image. Departure: the paper has no jitter; see `jitter`.
 
     Args:
         padding: Largest translation in pixels along each axis.
@@ -117,10 +117,10 @@ def color_jitter(
 
 
 def jitter(images: Tensor, generator: torch.Generator, brightness: float, contrast: float) -> Tensor:
-    """Change the brightness, then the contrast of each image by factors of its own.
+    """Change the brightness, then the contrast of each image by a random factor per image.
 
-    Factors are uniform on [max(0, 1 - x), 1 + x] for a strength x, as in torchvision's `ColorJitter`. Departure: that
-    draws the order of the two as well.
+    Factors are uniform on [max(0, 1 - x), 1 + x] for a strength x, as in torchvision's `ColorJitter`. Departure:
+    `ColorJitter` also draws the order of the two changes.
 
     Args:
         images: uint8 `(B, H, W, 3)`.
@@ -149,7 +149,7 @@ def adjust(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
     """
     factors = torch.stack([brightness, contrast, 1 - contrast]).float()[:, :, None, None]
     scale, stretch, rest = to_device(factors, images.device)
-    # Over rows of values instead of pixels, as in `normalise`.
+    # Over rows of values instead of pixels, which is faster, as in `normalise`.
     bright = (images.flatten(2) * scale).clamp_(max=255).to(torch.uint8)
     red, green, blue = bright.view(images.shape).unbind(3)
     grey = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
@@ -204,8 +204,9 @@ def flip(images: Tensor, flipped: Tensor) -> Tensor:
 def cut_square(images: Tensor, generator: torch.Generator, size: int) -> Tensor:
     """Blacken a square at a random place of each image (cutout, arXiv:1708.04552).
 
-    The square's centre is uniform over the image's pixels, and the part beyond the edges is lost, as in the paper.
-    Departure: the square is black, like the padding of crops; the paper's is zero after normalisation, the mean colour.
+    The square's centre is uniform over the image's pixels, and the square is cut off at the edges, as in the paper.
+    Departure: the square is black, like the padding of crops. In the paper it has the mean colour, which is zero after
+    normalisation.
 
     Args:
         images: uint8 `(B, H, W, 3)`.
@@ -224,9 +225,10 @@ def cut_square(images: Tensor, generator: torch.Generator, size: int) -> Tensor:
 
 
 def cut_squares(images: Tensor, rows: Tensor, columns: Tensor, size: int) -> Tensor:
-    """Blacken a square of `size` pixels in each image uint8 `(B, H, W, C)`, as far as it lies inside.
+    """Blacken a square of side `size` in each image of uint8 `(B, H, W, C)`, cut off at the edges.
 
-    Its centre is at `rows` and `columns`, int64 `(B,)`; with an even size, at the first pixel below and to the right.
+    Its centre is at `rows` and `columns`, int64 `(B,)`. If `size` is even, that is the first pixel below and to the
+    right of the centre.
     """
     height, width, channels = images.shape[1:]
     # Products of bytes, over whole rows of values: masked_fill, and `&` of a mask's two sides, take many times as long.

@@ -26,13 +26,13 @@ from cifar_lab.data.images import NUM_CLASSES, LabelledImages
 from cifar_lab.data.pickles import read_batch
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-# Of the split's sorted records, so the layout and the order of the images do not matter; computed from the real
-# images, whose channel means and deviations equal the published ones to all their digits.
+# Digests of a split's sorted records, so they do not depend on the layout or the order of the images. Computed from the
+# real images, whose channel means and deviations equal the published ones to all their digits.
 DIGESTS = {
     "train": "55a61f79a40ece2ceda9fb5f9f7078f6ea2fc4952489cef56682bcf92cfcc260",
     "test": "325704b01eb92e1e2a6215ae6a916bb7db7de054af0c496be1c7be2e0fcfbf5f",
 }
-# Of the Python layout's files; the same as in `torchvision.datasets.CIFAR10`.
+# MD5s of the Python layout's files, as in `torchvision.datasets.CIFAR10`.
 MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -49,17 +49,17 @@ def load(
     """Read the training images and the test images.
 
     Args:
-        root: The folder that holds `cifar-10-batches-bin` or `cifar-10-batches-py`, or one of those itself; the
-            binary layout is preferred. None is `default_root()`.
-        verify: Compare the images of the binary layout with CIFAR-10's digest, whatever their order, and the files of
-            the Python layout with their published MD5s, before one is unpickled. Sizes and labels are checked always.
+        root: The folder with `cifar-10-batches-bin` or `cifar-10-batches-py`, or one of these folders; the binary
+            layout is preferred. Default: `default_root()`.
+        verify: Compare the images of the binary layout, in any order, with CIFAR-10's digest, and the files of the
+            Python layout with their published MD5s before unpickling. Sizes and labels are always checked.
         images_per_file: Images in each of the six files.
 
     Returns:
-        Training images, in the order of the files, and test images.
+        The training images, in the order of the files, and the test images.
 
     Raises:
-        DataError: Files are missing, or hold something else.
+        DataError: Files are missing, or have different content.
     """
     folder, suffix = find(root, images_per_file)
     read = _read_binary if suffix else _read_pickle
@@ -82,9 +82,10 @@ def load(
 def load_once(
     root: Path | str | None = None, verify: bool = True, images_per_file: int = IMAGES_PER_FILE
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Return what the last call has read, for the next job of a sweep, unless the files are others or have changed.
+    """Read the images like `load`, or return those of the last call if the files are the same and unchanged.
 
-    Arguments and errors are those of `load`. The tensors are shared: they are not to be changed.
+    The next job of a sweep thus does not read them again. Arguments and errors are those of `load`. The tensors are
+    shared and must not be changed.
     """
     folder, suffix = find(root, images_per_file)
     paths = [folder / f"{name}{suffix}" for names in FILES.values() for name in names]
@@ -95,7 +96,7 @@ def load_10_1(root: Path | str | None = None, verify: bool = True) -> LabelledIm
     """Read the 2,000 images of CIFAR-10.1, version v6 (arXiv:1806.00451), a later test set of the same classes.
 
     Raises:
-        DataError: Files are missing, or hold something else.
+        DataError: Files are missing, or have different content.
     """
     folder = locate(CIFAR10_1, root)
     paths = [folder / name for name in CIFAR10_1.files]

@@ -80,7 +80,7 @@ class PublishedDataModule(InMemoryDataModule):
         raise NotImplementedError
 
     def read_once(self, read: Callable[..., T], *arguments: Any) -> T:
-        """What `read` makes of the folder of the files, verified; kept for all data modules, as `files.once` does."""
+        """Return the verified result of `read`; cached for all data modules by `files.once`."""
         folder = files.locate(self.dataset, self.root).resolve()
         paths = [folder / name for name in self.dataset.files]
         md5 = tuple(self.dataset.md5.items()) if self.verify else ()

@@ -8,7 +8,7 @@ from torch import Tensor
 from cifar_lab.data.files import DataError
 from cifar_lab.data.images import LabelledImages, keyed_generator, stratified_split
 
-# Last part of a generator's key, of two: what is drawn.
+# The second of two numbers in a generator's key: the purpose of its draws.
 _HELD_OUT, _TAKEN, _LEFT_OUT, _MISLABELLED = range(4)
 
 

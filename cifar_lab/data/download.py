@@ -112,7 +112,7 @@ def _download(sources: Sequence[str], packed: Path, archive: Archive, timeout: f
 
 
 def _unpack(packed: Path, folder: Path, dataset: Dataset) -> None:
-    """Write an archive's files; their paths are ours, so whatever its members are called, none leads elsewhere."""
+    """Write an archive's files to paths of our choice, so that no member's name can lead out of the folder."""
     if packed.name.endswith(".tar.gz"):
         with tarfile.open(packed) as members:
             for name in dataset.files:

@@ -110,7 +110,7 @@ def read_array(path: Path) -> "np.ndarray":
 
 
 def once(read: Callable[..., T], paths: Iterable[Path], *arguments: Any) -> T:
-    """What `read(*arguments)` has returned last, for the next job of a sweep, unless its files have changed."""
+    """Return `read(*arguments)`; its last result is cached for the next job of a sweep until its files change."""
     states = [path.stat() for path in paths]
     stamps = tuple(
         (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in states

@@ -60,9 +60,10 @@ def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
 
 
 def keyed_generator(*key: int) -> torch.Generator:
-    """A CPU generator whose draws depend on `key` alone, not on what was drawn elsewhere before.
+    """Return a CPU generator whose draws depend on `key` alone.
 
-    Keys are non-negative integers below 2**32; those of other lengths or numbers give independent streams.
+    A key consists of non-negative integers below 2**32. Different keys, also of different lengths, give independent
+    streams.
     """
     return torch.Generator().manual_seed(key_seed(*key))
 
@@ -75,10 +76,10 @@ def key_seed(*key: int) -> int:
 
 
 def stratified_split(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Divide the images so that each class has the same share in both parts, as nearly as whole images allow.
+    """Divide the images so that each class has the same share in both parts, up to rounding.
 
     Returns:
-        The int64 indices of the `count` images that the generator draws from those of int64 `labels` `(N,)`, and those
+        The int64 indices of the `count` images that the generator draws by their int64 `labels` `(N,)`, and the indices
         of the rest, each in ascending order.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The base of data modules: images in memory, divided by a protocol, as batches."""
+"""The base class of data modules that keep their images in memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,32 +25,32 @@ Arrays = tuple[Tensor | np.ndarray, Tensor | np.ndarray]
 
 
 class InMemoryDataModule(L.LightningDataModule):
-    """Batches of images in memory, on the training device, divided by a protocol; subclasses load the images.
+    """Keeps images in memory on the training device, and splits and batches them; subclasses load them.
 
     Args:
-        batch_size: Training images per batch, which the processes that train together share.
-        augment: Changes each training batch, called `(images, generator)`; None leaves it as it is.
-        mean: Per channel, subtracted from [0, 1] images; None is the mean of the images that train, to four digits.
-        std: Per channel, divided by; None is the deviation of the images that train, likewise.
-        val_fraction: Share of the training images held out, stratified, to choose the epoch; with 0 all images train
-            and the test set is the validation set too.
-        train_size: Number of training images, stratified, of those that the protocol leaves; None takes them all.
-        split_seed: Varies which images are held out, left out, taken and mislabelled.
-        seed: Varies the order of the training images and their augmentation.
-        drop_last: Leave an epoch's last training batch out if it is incomplete.
-        skip_easy: Probability with which a pass over the training images leaves out one whose last loss was below the
-            mean (InfoBatch, arXiv:2303.04947); an epoch still has as many images, see `selection.Selection`.
-        imbalance: Share of its training images that the last class keeps; those between fall exponentially, see
-            `division.long_tailed`. 1 keeps all.
+        batch_size: Training images per batch, over all processes that train together.
+        augment: Augments each training batch, called `(images, generator)`; None for no augmentation.
+        mean: Per channel, subtracted from images in [0, 1]. Default: the mean of the training images, to four digits.
+        std: Per channel, the divisor. Default: the standard deviation of the training images, to four digits.
+        val_fraction: Share of the training images held out, stratified, to choose the epoch. With 0 all images train,
+            and the test set is also the validation set.
+        train_size: Number of training images, stratified, after the split. Default: all.
+        split_seed: Seed of the split, of `train_size`, `imbalance` and `label_noise`.
+        seed: Seed of the order of the training images and of their augmentation.
+        drop_last: Drop the last training batch of an epoch if it is incomplete.
+        skip_easy: Probability of skipping an image whose last loss was below the mean (InfoBatch, arXiv:2303.04947). An
+            epoch still has the same number of images, see `selection.Selection`.
+        imbalance: Share of its training images that the last class keeps; shares fall exponentially from the first
+            class to the last, see `division.long_tailed`. 1 keeps all.
         label_noise: Share of the training images with a wrong label, see `division.mislabelled`.
 
     Raises:
         ValueError: `batch_size` is not positive, a share lies outside [0, 1), or `imbalance` outside (0, 1].
 
     Attributes:
-        classes: Names of the classes, in the order of the labels; where a subclass gives none, the labels, once they
-            are loaded.
-        train_available: Number of training images that protocol and imbalance leave, once they are loaded.
+        classes: Names of the classes, in the order of the labels. If a subclass does not name them, the labels, once
+            loaded.
+        train_available: Number of training images after the split and `imbalance`, once loaded.
     """
 
     classes: Sequence[str] = ()

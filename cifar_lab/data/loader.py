@@ -12,7 +12,7 @@ from cifar_lab.machine.ranks import joined, share
 
 Augmentation = Callable[..., Tensor]  # of images and a generator, and a Visit with `by_visit = True`
 
-# First part of a generator's key: what the numbers are for.
+# The first number of a generator's key: the purpose of its draws.
 _ORDER, _AUGMENTATION = 0, 1
 
 
@@ -37,19 +37,20 @@ class BatchLoader:
 
     Args:
         data: The images; batches are made on their device.
-        batch_size: Images per batch; the last batch holds what is left, unless `drop_last`.
+        batch_size: Images per batch; the last batch may be smaller, unless `drop_last`.
         mean: Per channel, in the units of [0, 1] images.
         std: Per channel, in the same units.
-        augment: Changes each batch; None leaves it as it is. One with a method `mix`, such as
-            `cifar_lab.data.mixing.MixUp`, mixes the normalised images and their labels too. One with
-            `by_visit = True`, such as `cifar_lab.data.augment.AlternatingFlip`, also gets the batch's `Visit`.
+        augment: Augments each batch; None for no augmentation. If it has a method `mix`, such as
+            `cifar_lab.data.mixing.MixUp`, it also mixes the normalised images and their labels. If it has
+            `by_visit = True`, such as `cifar_lab.data.augment.AlternatingFlip`, it also gets the batch's `Visit`.
         shuffle: Visit the images in a new order each epoch.
-        seed: Non-negative; varies order and augmentation.
-        part: Index of the part of each batch to yield, and the number of parts, one per process that trains. Their
-            sizes differ by one image at most, and joined they are the batch to the bit.
-        num_classes: Number of classes, which mixed labels are probabilities of.
-        drop_last: Leave an epoch's last batch out if it is incomplete.
-        selection: Which images an epoch visits; whoever trains then gives each batch's losses to `note`. None: all.
+        seed: Seed of order and augmentation, non-negative.
+        part: Index of the part of each batch to yield, and the number of parts, one per training process. Their sizes
+            differ by at most one image, and together they are bit for bit the batch.
+        num_classes: Number of classes, the width of mixed labels.
+        drop_last: Drop an epoch's last batch if it is incomplete.
+        selection: Chooses the images of an epoch; the training loop passes each batch's losses to `note`. None for
+            all images.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SPLITS, _KINDS = ("train", "test"), ("images", "labels")
 _TEST_FOLDERS = ("test", "val")
-_NAMES = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))  # of a split's arrays: ours, as MedMNIST's, and Keras's
+_NAMES = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))  # names of a split's arrays: ours and MedMNIST's, and Keras's
 _LAYOUT = "a folder per class in path/train and path/test, or in path itself"
 
 
@@ -60,10 +60,10 @@ def digest(path: str | None) -> str | None:
 
 
 def classes(path: str | None) -> list[str]:
-    """The names of the classes: those of folders, sorted, or the array `classes`, else the labels from 0.
+    """Return the names of the classes: the sorted folders, the array `classes`, or the labels from 0.
 
     Raises:
-        DataError: There are no images in classes.
+        DataError: There are no folders of images.
     """
     if not path:
         raise DataError(f"data.path is not set; name a folder, {_LAYOUT}, or an npz file")

@@ -1,4 +1,4 @@
-"""Image files of any size and mode, as the 32x32 pixels that a network is trained on."""
+"""Reads image files of any size and mode as 32x32 pixels."""
 
 import glob
 import os
@@ -37,15 +37,15 @@ class ImageFileError(UsageError):
 
 
 def find_images(names: Sequence[str], bad: Callable[[str, str], None]) -> list[Path]:
-    """Return the files that names mean, in the order of the names, each once.
+    """Find the files of names, folders and patterns, in their order and without duplicates.
 
     Args:
-        names: A file is itself, whatever its ending; a folder is all image files in it and below, by their endings,
-            sorted; another name with `*`, `?` or `[` is a pattern, in which `**` is any folders.
-        bad: Called with a name that means nothing, and why.
+        names: A file stands for itself, with any extension. A folder stands for all image files in it and below, by
+            extension, sorted. Another name with `*`, `?` or `[` is a pattern, in which `**` matches any folders.
+        bad: Called with a name that matches no file, and the reason.
 
     Raises:
-        ValueError: None of them means any file.
+        ValueError: No name matches a file.
     """
     files: dict[Path, None] = {}
     reasons = {}
@@ -63,7 +63,7 @@ def find_images(names: Sequence[str], bad: Callable[[str, str], None]) -> list[P
 
 
 def _meant(name: str, bad: Callable[[str, str], None]) -> list[Path]:
-    path = Path(os.path.expanduser(name))  # leaves `~nobody` as it is, which Path.expanduser refuses
+    path = Path(os.path.expanduser(name))  # does not change `~nobody`, for which Path.expanduser raises
     if path.is_dir():
         if files := _below(path, bad):
             return files
@@ -83,7 +83,7 @@ def _meant(name: str, bad: Callable[[str, str], None]) -> list[Path]:
 
 
 def _below(folder: Path, bad: Callable[[str, str], None]) -> list[Path]:
-    """Image files, sorted; links to folders are not followed, as they may lead around in circles."""
+    """Yield image files, sorted; links to folders are not followed, because they may form a cycle."""
     walked = os.walk(folder, onerror=lambda error: bad(str(error.filename), _reason(error)))
     files = [Path(place, name) for place, _, names in walked for name in names]
     return sorted(file for file in files if file.suffix.lower() in ENDINGS and not file.name.startswith("."))
@@ -92,15 +92,15 @@ def _below(folder: Path, bad: Callable[[str, str], None]) -> list[Path]:
 def read_images(
     paths: Iterable[Path], resize: Resize, bad: Callable[[str, str], None]
 ) -> Iterator[tuple[Path, np.ndarray]]:
-    """Read images one after another, as `read_image` does, and keep none of them.
+    """Read images one by one with `read_image`.
 
     Args:
         paths: The files.
         resize: `crop` or `squash`.
-        bad: Called with the name of a file that cannot be used, and why; it is left out.
+        bad: Called with the name of a file that cannot be used, and the reason; the file is skipped.
 
     Yields:
-        The file, and uint8 `(32, 32, 3)`.
+        The file and its image, uint8 `(32, 32, 3)`.
     """
     for path in paths:
         try:
@@ -110,22 +110,22 @@ def read_images(
 
 
 def read_image(path: Path, resize: Resize = "crop") -> np.ndarray:
-    """Read an image as it is seen, upright and on white, at the size that networks take.
+    """Read an image and resize it to 32x32.
 
-    It is turned as its EXIF orientation says; transparent parts become white; grey, palettes, CMYK and 16 bits become
-    8 bits of red, green and blue, without regard to colour profiles; an animation is its first frame. Pillow's bicubic
-    filter resizes it, without aliasing. A 32x32 image keeps its pixels.
+    The EXIF orientation is applied, and transparent parts become white. Grey, palette, CMYK and 16-bit images become
+    8-bit RGB; colour profiles are ignored. Only the first frame of an animation is read. Pillow's bicubic filter
+    resizes the image, with antialiasing. A 32x32 image keeps its pixels.
 
     Args:
         path: A PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000, TGA or PNM file.
-        resize: `crop` takes the largest square in the middle, so that nothing is distorted; `squash` takes the whole
-            image, whatever its proportions.
+        resize: `crop` takes the largest centred square, without distortion; `squash` takes the whole image and may
+            change its aspect ratio.
 
     Returns:
         uint8 `(32, 32, 3)`.
 
     Raises:
-        ImageFileError: It is no such file, damaged, not readable, or has more than `MOST_PIXELS`.
+        ImageFileError: The file has a different format, is damaged or not readable, or has more than `MOST_PIXELS`.
     """
     if not path.is_file():  # a pipe would be waited for, a device read without end
         raise ImageFileError("it is a folder" if path.is_dir() else "it is not a file")

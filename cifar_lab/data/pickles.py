@@ -25,7 +25,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for numpy's array in a pickle; numpy itself would let the file's state decide what is a pointer."""
+    """Replaces numpy's array in a pickle, because numpy would let the file decide which values are pointers."""
 
     def __init__(self, *_: Any) -> None:
         self.values = np.empty(0, np.uint8)
@@ -76,7 +76,7 @@ def read_batch(path: Path, kind: str, count: int | None) -> tuple[np.ndarray, np
 
 
 def unpickled(path: Path, take: Callable[[dict[bytes, Any]], T]) -> T:
-    """What `take` makes of the mapping that a file holds; raises `DataError` if it holds something else."""
+    """Read the mapping in a pickle file and return `take` of it; raise `DataError` for other content."""
     try:
         return take(_ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load())
     except Exception as error:  # damaged bytes can make the unpickler raise nearly anything

@@ -17,7 +17,7 @@ MAX_MAGNITUDE = 30
 
 
 class Operation(NamedTuple):
-    """One of RandAugment's operations, as torchvision has it; between two magnitudes its strength is linear."""
+    """One of RandAugment's operations, as in torchvision; its strength is linear between two magnitudes."""
 
     function: Callable[[Tensor, float], Tensor]  # of images (N, 3, H, W) and a strength, in the operation's own units
     weakest: float = 0.0  # strength at magnitude 0
@@ -63,7 +63,7 @@ OPERATIONS = {
     "TranslateX": Operation(lambda image, x: _translate(image, x, 0), 0, 150 / 331, signed=True, moves_pixels=True),
     "TranslateY": Operation(lambda image, y: _translate(image, 0, y), 0, 150 / 331, signed=True, moves_pixels=True),
     "Rotate": Operation(lambda image, degrees: tvf.rotate(image, degrees), 0, 30, signed=True, moves_pixels=True),
-    # Change of the factor that leaves the image as it is, 1.
+    # Change of the factor from 1, which does not change the image.
     "Brightness": Operation(lambda image, change: tvf.adjust_brightness(image, 1 + change), 0, 0.9, signed=True),
     "Color": Operation(lambda image, change: tvf.adjust_saturation(image, 1 + change), 0, 0.9, signed=True),
     "Contrast": Operation(lambda image, change: tvf.adjust_contrast(image, 1 + change), 0, 0.9, signed=True),
@@ -80,17 +80,17 @@ OPERATIONS = {
 def randaugment(
     images: Tensor, generator: torch.Generator, num_ops: int = 2, magnitude: int = 9, padding: int = 4
 ) -> Tensor:
-    """Crop and flip as `flip_crop` does, then apply random operations, drawn anew for each image and round.
+    """Crop and flip like `flip_crop`, then apply random operations, drawn for each image and round.
 
-    RandAugment (arXiv:1909.13719) as `torchvision.transforms.RandAugment` does it to a uint8 tensor, to the last bit:
-    its 14 operations and its strengths, which are not all the paper's, nearest neighbours, and black where no pixel
-    comes from. The paper also cuts out a square; this does not. To a PIL image torchvision does nearly the same: at
-    magnitude 9 the levels of Color, Contrast, Sharpness and AutoContrast differ by at most 1 of 255.
+    Equals `torchvision.transforms.RandAugment` (arXiv:1909.13719) on a uint8 tensor bit for bit: its 14 operations and
+    strengths, which are not all those of the paper, nearest-neighbour interpolation, and black fill. Departure: the
+    paper also cuts out a square. On PIL images torchvision gives nearly the same: at magnitude 9 the levels of Color,
+    Contrast, Sharpness and AutoContrast differ by at most 1 of 255.
 
     Args:
         images: uint8 `(B, H, W, 3)`.
         generator: A CPU generator.
-        num_ops: Rounds; in each, every image meets one of the 14 operations, all equally likely.
+        num_ops: Number of operations per image, each drawn uniformly from the 14.
         magnitude: Strength of all the operations, 0 to 30.
         padding: Pixels of black on each side before the crop.
 
@@ -138,7 +138,7 @@ def _apply_operations(images: Tensor, operations: Tensor, negated: Tensor, magni
 @cache
 def strength(operation: Operation, magnitude: int, negated: bool = False) -> float:
     """The strength of `operation` at a magnitude of 0 to 30."""
-    # In float32, as torchvision's: the two then agree to the last bit.
+    # In float32, like torchvision's, so that both agree bit for bit.
     absolute = float(torch.linspace(operation.weakest, operation.strongest, MAX_MAGNITUDE + 1)[magnitude])
     return -absolute if negated else absolute
 
@@ -163,10 +163,10 @@ def _sources(
     channels: int,
     device: torch.device,
 ) -> Tensor:
-    """Where each value of the flat result comes from: its place in the flat image counted from 1, or 0 for black.
+    """Return the source of each value of the flattened result: its index in the flattened image from 1, or 0 for black.
 
-    What a move does to an image of places says where it takes every pixel from. It is made on the CPU, so that
-    rounding at the edge between two pixels is the same for all devices.
+    The move is applied to an image of indices. It is computed on the CPU, so that rounding between two pixels is the
+    same for all devices.
     """
     places = torch.arange(1.0, height * width * channels + 1).view(height, width, channels)
     moved = function(places.permute(2, 0, 1), strength).permute(1, 2, 0)

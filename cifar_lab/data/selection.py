@@ -7,13 +7,13 @@ from cifar_lab.data.images import keyed_generator
 
 
 class Selection:
-    """Leaves out easy images at random, so that an epoch visits the others more often.
+    """Skips easy images at random, so that an epoch visits the others more often.
 
-    An epoch visits as many images as there are, in passes. A pass visits each image once, but leaves out one whose loss
-    at its last visit was below the mean of all with probability `skip_easy`; the next pass begins where one ends within
-    the epoch. The first epoch is one pass over all images. What counts of losses and means is what was known at the
-    epoch's start. Source: InfoBatch (arXiv:2303.04947), section 3. Departures: its epochs are one shorter pass, it
-    multiplies the gradients of easy images that stay by 1 / (1 - `skip_easy`), and its last epochs visit all images.
+    An epoch visits as many images as there are, in passes. A pass visits each image once, but skips an image whose loss
+    at its last visit was below the mean with probability `skip_easy`. When a pass ends within an epoch, the next one
+    begins. The first epoch is one pass over all images. Losses and means are those at the start of the epoch. Source:
+    InfoBatch (arXiv:2303.04947), section 3. Departures: an epoch of InfoBatch is one shorter pass, the gradients of the
+    remaining easy images are multiplied by 1 / (1 - `skip_easy`), and the last epochs visit all images.
 
     Args:
         count: Number of images.

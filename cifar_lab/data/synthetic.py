@@ -30,8 +30,8 @@ def _cross(u: Tensor, v: Tensor) -> Tensor:
     return _inside(torch.maximum(bar, torch.minimum(0.35 - v.abs(), 1.3 - u.abs())))
 
 
-# Fields of -1 to 1 over coordinates in units of the wavelength or radius, the index being the label. Mirroring u
-# leaves every family as it is (the diagonal's two directions are drawn equally often), so flips keep the label.
+# Patterns with values from -1 to 1 over coordinates in units of the wavelength or radius; the index is the label.
+# Mirroring u maps every family to itself (both diagonals are equally likely), so flips keep the label.
 _FAMILIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "horizontal stripes": lambda u, v: _wave(v),
     "vertical stripes": lambda u, v: _wave(u),

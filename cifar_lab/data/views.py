@@ -14,16 +14,16 @@ def over_views(
 ) -> Tensor:
     """Average logits over views of each image: `flip`, the image and its mirror, or `flip_translate`.
 
-    `flip_translate` weighs the mean of `flip` by 1/2, and by 1/4 each that of the image moved up and left, or down and
-    right, by one pixel, where the edge comes in by reflection (`infer` of github.com/KellerJordan/cifar10-airbench;
-    arXiv:2404.00498, section 3.5).
+    `flip_translate` is 1/2 of `flip`'s mean, plus 1/4 each of its mean for the image moved by one pixel up and left,
+    and down and right, with reflected edges (`infer` of github.com/KellerJordan/cifar10-airbench; arXiv:2404.00498,
+    section 3.5).
 
     Args:
         forward: Maps normalised images `(N, 3, H, W)` to logits `(N, num_classes)`.
         images: Normalised images.
-        logits: Their logits as they are.
+        logits: Their logits without augmentation.
         kind: One of `KINDS`.
-        below: Only images whose highest probability without augmentation is below it get other logits; 1 is all.
+        below: Augment only images whose highest probability is below this; 1 augments all.
     """
     if below < 1:
         unsure = logits.softmax(1).amax(1) < below

@@ -1,4 +1,4 @@
-"""A command around jobs: one line for each error, and an exit code that says what it was."""
+"""The command line around jobs: errors in one line, and exit codes."""
 
 import logging
 import os
@@ -32,10 +32,10 @@ _ENGINES: dict[Launcher | None, type[Jobs]] = {JOBLIB: SideBySide, RAY: RayJobs,
 
 @printing()
 def run_application(application: Callable[[], object]) -> NoReturn:
-    """Call `application` as the process's command: one line for each error, and an exit code.
+    """Run `application` as the process's command; print errors in one line, and exit with a code.
 
     Args:
-        application: Raises `UsageError` for what it refuses, and otherwise as `run_jobs` does.
+        application: Raises `UsageError` for a wrong command line, and the errors of `run_jobs`.
 
     Raises:
         SystemExit: Always; 0 done, 1 a run failed or there is a bug, which leaves its traceback, 2 the command line
@@ -58,16 +58,16 @@ def run_application(application: Callable[[], object]) -> NoReturn:
 
 
 def run_jobs(task: Task, plan: Plan, effort: Effort | None = None) -> list[Path]:
-    """Hand what a checked command line composes to `task`, once or for each job of a sweep; the runs' folders.
+    """Run `task` for a run, or for each job of a sweep, and return the folders of the runs.
 
     Args:
         task: Trains a job.
         plan: The jobs.
-        effort: How long one composition takes relative to others, for forecasts; None takes all for equal.
+        effort: Relative duration of a composition, for forecasts. Default: all are equal.
 
     Raises:
-        ValueError: It cannot be run, in one line.
-        RunFailedError: A run failed, in a sweep after the others have run; or its folder cannot be written.
+        ValueError: The jobs cannot be run.
+        RunFailedError: A run failed, in a sweep after the others have run, or its folder cannot be written.
         KeyboardInterrupt: A run was interrupted.
     """
     with writing(key="hydra.run.dir" if plan.sweep_folder is None else "hydra.sweep.dir"):
@@ -79,10 +79,10 @@ def run_jobs(task: Task, plan: Plan, effort: Effort | None = None) -> list[Path]
 
 
 def show(line: CommandLine) -> None:
-    """Print what a command line asks for that trains nothing: help, a configuration, completions.
+    """Answer a command line that trains nothing: help, a configuration, completions.
 
     Raises:
-        ValueError: It cannot be composed, in one line.
+        ValueError: It cannot be composed.
     """
 
     def hydras() -> None:
@@ -100,7 +100,7 @@ def show(line: CommandLine) -> None:
 
 @contextmanager
 def _process_as_before() -> Iterator[None]:
-    """Leave logging, warnings and Hydra's variable as they were: the caller may use them too."""
+    """Restore logging, warnings and Hydra's variable, because the caller may use them too."""
     root, variable = logging.getLogger(), "HYDRA_FULL_ERROR"
     handlers, level, value = list(root.handlers), root.level, os.environ.get(variable)
     try:

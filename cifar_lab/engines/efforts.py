@@ -1,4 +1,4 @@
-"""How long the jobs of a sweep take, relative to each other, by what is composed of a few of them."""
+"""Relative durations of the jobs of a sweep, estimated from the few that were composed."""
 
 import json
 import math
@@ -9,15 +9,15 @@ from cifar_lab.config import Plan
 from cifar_lab.config.naming import plain
 from cifar_lab.runs.sizes import train_size
 
-# How long a composition, in plain values, takes relative to others; None if that cannot be said.
+# Relative duration of a composition in plain values; None if unknown.
 Effort = Callable[[Mapping[str, Any]], float | None]
 
 
 def efforts_of(plan: Plan, effort: Effort) -> list[float]:
-    """The effort of each job, relative to the first: the product over the words by which it differs from that.
+    """Return the effort of each job relative to the first: the product over the words by which they differ.
 
-    The check has composed the jobs that differ in one word. A word whose effort is not known changes nothing, and
-    where no job differs in what training costs, `effort` is not called.
+    The check has composed the jobs that differ in one word. A word with unknown effort counts as 1. `effort` is not
+    called if no job differs in a setting that changes the cost of training.
     """
     first = set(plan.jobs[0].words)
     composed = [(set(job.words) - first, plain(job.composed)) for job in plan.jobs if job.composed is not None]

@@ -1,4 +1,4 @@
-"""A job and its turn, as they are handed to what trains it, in this process or in another."""
+"""A job and its place in a sweep, as passed to the function that trains it, in this or another process."""
 
 import errno
 import os
@@ -19,11 +19,11 @@ from cifar_lab.machine import exit_codes
 from cifar_lab.runs import LockedError
 from cifar_lab.terminal.process import printing, show_nothing
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # what a disk without room raises
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
 
 
 class RunFailedError(Exception):
-    """A run that ended without a result, reported in one line; exit code 2 if what it was asked for cannot be."""
+    """A run that ended without a result, reported in one line; exit code 2 if the command line is at fault."""
 
     def __init__(self, message: str, exit_code: int = exit_codes.FAILED) -> None:
         super().__init__(message, exit_code)
@@ -35,10 +35,10 @@ class RunFailedError(Exception):
 
 @contextmanager
 def writing(again: str = "give the same command again", key: str = "hydra.run.dir") -> Iterator[None]:
-    """Name what cannot be written, and the way out: `again` once a full disk has room, else another folder by `key`.
+    """Turn an `OSError` into a message with the way out: `again` for a full disk, else another folder by `key`.
 
     Raises:
-        RunFailedError: Of an `OSError` about a file, or about room.
+        RunFailedError: An `OSError` about a file or a full disk was raised.
     """
     try:
         yield
@@ -82,10 +82,10 @@ class Turn:
         return f"job {self.number} of {self.total}"
 
     def seconds_left(self, own: float | None = None, own_left: float | None = None) -> float | None:
-        """Seconds that this job and those after it will take, if an effort takes as long as before it on average.
+        """Forecast the seconds for this job and the later ones, from the average time per effort of the earlier jobs.
 
-        `own` is what this job will take in all, which stands for the others where it is the first, and `own_left` what
-        is left of it, None for all. None if nothing is known yet.
+        `own` is the duration of this job, from which the first job's forecast is made; `own_left` is the rest of it,
+        None for all of it. Returns None if nothing is known yet.
         """
         each = self.each if self.each is not None else None if own is None else own / self.effort
         if each is None:
@@ -96,20 +96,20 @@ class Turn:
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it is trained: plain values."""
+    """A job in plain values."""
 
     folder: Path  # of its run
     words: list[str]  # its command line
     settings: dict[str, Any]  # the resolved configuration
     options: dict[str, str | None]  # the chosen one of each group
     follows: dict[str, str]  # the interpolations of values that follow others, by dotted key
-    common: frozenset[str] | None = None  # the keys that all jobs of its sweep share; None for a run of its own
-    turn: Turn | None = None  # in its sweep; None for a run of its own
+    common: frozenset[str] | None = None  # the keys that all jobs of its sweep share; None for a single run
+    turn: Turn | None = None  # in its sweep; None for a single run
     former: tuple[Path, ...] = ()  # folders in which finished runs of its sweep may be too
 
 
-# Trains a job. Returns whether there was something to train; raises `RunFailedError` for what the user should read, and
-# `LockedError` where another process trains it.
+# Trains a job, and returns whether there was something to train. Raises `RunFailedError` with a message for the user,
+# and `LockedError` if another process trains the job.
 Task = Callable[[Job], bool]
 
 
@@ -143,9 +143,9 @@ stopped = threading.Event()
 
 @dataclass
 class Handed:
-    """The task, for processes that Hydra's launcher starts; what they do is read from the runs' folders.
+    """The task of a process that Hydra's launcher starts. Its outcome is read from the run's folder.
 
-    It is pickled for each job of a sweep, which may have thousands.
+    It is pickled for each job of a sweep, of which there may be thousands.
     """
 
     task: Task
@@ -157,7 +157,7 @@ class Handed:
 
     @printing()
     def __call__(self, config: DictConfig) -> None:
-        """Train what a launcher hands over: the composed job, of which Hydra keeps its own part elsewhere."""
+        """Train the configuration that a launcher passes, without Hydra's part, which Hydra keeps elsewhere."""
         if stopped.is_set():
             return
         show_nothing()

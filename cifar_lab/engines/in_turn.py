@@ -48,21 +48,21 @@ class Jobs:
         self.folders: dict[int, Path] = {}  # of the runs, in the order of the jobs
         self.is_recorded = True  # whether `sweep.json` names each that is not where its command line says
         self.left: list[int] = []  # the jobs that another process was training when their turn came
-        self.failures: list[RunFailedError] = []  # what has not finished
+        self.failures: list[RunFailedError] = []  # the jobs that have not finished
 
     def is_settled(self, run: Run) -> bool:
         """Whether nothing is left to do for a job whose command line has left this run."""
         return run.has_result() and not self.plan.composition["retrain"]
 
     def run_all(self) -> None:
-        """Run all, within `composing`; return to those that another process trained for as long as one is done or free.
+        """Run all jobs, within `composing`. Jobs that other processes train are tried again while any is done or free.
 
-        So of several processes on the same jobs, the last to finish training finds every result.
+        If several processes run the same jobs, the last one to finish thus finds every result.
 
         Raises:
-            RunFailedError: Something has not finished.
+            RunFailedError: A job has not finished.
             KeyboardInterrupt: A signal was received.
-            ValueError: What runs the jobs has refused them.
+            ValueError: The launcher has refused the jobs.
         """
         first = self.plan.composed(self.plan.jobs[0])
         callbacks = Callbacks(first)
@@ -76,13 +76,13 @@ class Jobs:
                 again, self.left = self.left, []
                 self.run(again)
         finally:
-            with suppress(OSError):  # what ended the jobs is the error to report
+            with suppress(OSError):  # report the error that ended the jobs
                 self.record()
         getattr(callbacks, f"on_{kind}_end")(config=first, config_name="train")
         self.check()
 
     def record(self) -> None:
-        """Write which run is whose job's, as that is not always the one with its words."""
+        """Record the run of each job, which need not be the run with the job's own words."""
         if self.sweep is not None:
             jobs = [job.words for job in self.plan.jobs]
             folders = [self.folders.get(number, self.before.get(job_key(words))) for number, words in enumerate(jobs)]
@@ -104,7 +104,7 @@ class Jobs:
                 job_subdir_key=None if self.sweep is None else "hydra.sweep.subdir",
                 hydra_context=self.context,
             )
-            returned.return_value  # noqa: B018 - raises what the job has raised
+            returned.return_value  # noqa: B018 - raises the job's exception
 
     def _train(self, config: DictConfig, turn: Turn | None) -> None:
         typed = job_of(config, self.plan.common, turn, self.plan.former)
@@ -147,7 +147,7 @@ class Jobs:
         return [[*self.plan.jobs[number].words, *self.plan.named] for number in numbers]
 
     def look(self) -> None:
-        """Read from the runs' folders what jobs in other processes have done."""
+        """Read the outcome of jobs in other processes from the runs' folders."""
         assert self.sweep is not None
         runs = self.sweep.runs_by_job()
         self.folders, self.failures, self.left = {}, [], []

@@ -28,7 +28,7 @@ def in_its_folder(job: Job, further: Iterable[Run] = ()) -> Job:
     runs = [own] if own.config_file.exists() else [*others, *further]
     for run in sorted(runs, key=Run.has_result, reverse=True):
         chosen = _chosen_by_hardware(run, job.settings)
-        if chosen is not None and not (chosen and job.settings["retrain"]):  # which trains on what is typed
+        if chosen is not None and not (chosen and job.settings["retrain"]):  # with `retrain` its own words decide
             break
     else:
         return job

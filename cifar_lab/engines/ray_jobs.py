@@ -1,8 +1,8 @@
 """The jobs of a sweep as tasks of Ray, on this machine or on a cluster that shares its folders.
 
-Hydra's plugin says what Ray is to be started with and what a task takes; how its tasks are waited for is ours. The
-plugin's own way gives up the others when one is killed, does not hear Ctrl-C until all have ended, is aborted by
-SIGTERM, and cannot join a cluster that is there, as it sets the memory of a new one.
+Hydra's plugin configures Ray and the resources of a task. We wait for the tasks ourselves, because the plugin gives up
+all tasks when one is killed, reacts to Ctrl-C only at the end, is aborted by SIGTERM, and cannot join a running
+cluster, since it sets the memory of a new one.
 """
 
 import os
@@ -22,12 +22,12 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
 
 _LOOK_SECONDS = 1.0
-# What Ray reads when it is imported and started. Lines of runs that look alike are no repetition, and jobs are not to
-# wait for whatever else a machine does, as with the niceness of 15 that Ray gives them.
+# Variables that Ray reads at import and start. They print equal lines of different runs, and keep the niceness at 0
+# instead of Ray's 15, with which jobs would wait for other programs.
 _ENVIRONMENT = dict.fromkeys(
     ("RAY_DEDUP_LOGS", "RAY_COLOR_PREFIX", "RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"), "0"
 )
-# What a node's Ray was started without, and a run may read.
+# Variables that a run may read and that a node's Ray may not have been started with.
 _PASSED_ON = ("CIFAR_LAB_", "OMP_NUM_THREADS")
 
 
@@ -35,12 +35,12 @@ class RayJobs(Jobs):
     """The jobs of a command line, each a task of Ray."""
 
     def run(self, numbers: Sequence[int]) -> None:
-        """Let Ray run them, and look at what it has left.
+        """Let Ray run the jobs, and read their outcome.
 
         Raises:
-            RunFailedError: A process was killed, more often than Ray begins its job again; the others have ended.
-            KeyboardInterrupt: A signal was received; the jobs have stopped where they can be resumed.
-            ValueError: Ray cannot be started, or its cluster not be reached.
+            RunFailedError: A process was killed more often than Ray restarts its job; the others have ended.
+            KeyboardInterrupt: A signal was received; the jobs have stopped and can be resumed.
+            ValueError: Ray cannot be started, or its cluster cannot be reached.
         """
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
@@ -60,7 +60,7 @@ class RayJobs(Jobs):
             ray.shutdown()
         interruption.check()
         for one in returned:
-            one.return_value  # noqa: B018 - raises what the job has raised
+            one.return_value  # noqa: B018 - raises the job's exception
         if killed:
             raise RunFailedError("a process was killed; the same command runs the rest")
         self.look()
@@ -85,7 +85,7 @@ def _start(init: DictConfig) -> None:
 
 
 def _own_resources(launcher: Any) -> dict[str, Any]:
-    """What each task takes of a node."""
+    """Return the resources of a task."""
     import ray
 
     own: Any = OmegaConf.to_container(launcher.ray_cfg.remote, resolve=True)
@@ -101,7 +101,7 @@ def _submitted(launcher: Any, jobs: Sequence[Sequence[str]], own: dict[str, Any]
     setup_globals()
     configure_log(launcher.config.hydra.hydra_logging, launcher.config.hydra.verbose)
     passed_on = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
-    # Once for all jobs, as they are the same.
+    # Once, because they are the same for all jobs.
     shared = (launcher.hydra_context, launcher.config, launcher.task_function, Singleton.get_state())
     common = ray.put((os.getcwd(), passed_on, *shared))
     task = ray.remote(**own)(_run)
@@ -109,7 +109,7 @@ def _submitted(launcher: Any, jobs: Sequence[Sequence[str]], own: dict[str, Any]
 
 
 def _waited_for(tasks: list[Any], interruption: Interruption) -> tuple[list[JobReturn], list[Any]]:
-    """Wait until all have ended, passing a signal on to them: what they returned, and those that were killed."""
+    """Wait until all tasks have ended, and pass on signals; return the results, and the tasks that were killed."""
     import ray
 
     returned, killed, waiting, is_cancelled = [], [], tasks, False

@@ -1,6 +1,6 @@
-"""Jobs of a sweep side by side, each in a process of its own, by Hydra's joblib launcher.
+"""Runs the jobs of a sweep in parallel, each in its own process, by Hydra's joblib launcher.
 
-Results are read from the runs' folders: nothing that such a process changes in memory comes back.
+Results are read from the runs' folders, because the processes share no memory.
 """
 
 import multiprocessing
@@ -20,7 +20,7 @@ class SideBySide(Jobs):
     """The jobs of a command line, several at a time on this machine."""
 
     def run(self, numbers: Sequence[int]) -> None:
-        """Let processes run them, and look at what they have left.
+        """Let processes run the jobs, and read their outcome.
 
         Raises:
             RunFailedError: A process was killed.
@@ -29,7 +29,7 @@ class SideBySide(Jobs):
         with supervised():
             returned = self.launcher(numbers).launch(self.words(numbers), initial_job_idx=0)
         for one in returned:
-            one.return_value  # noqa: B018 - raises what the job has raised
+            one.return_value  # noqa: B018 - raises the job's exception
         self.look()
 
 

@@ -26,7 +26,7 @@ class DetachedError(Interrupted):
 
     @property
     def message(self) -> str:
-        """What has happened, and what can be done, in one line."""
+        """What happened, and how to continue, in one line."""
         if not self.jobs:
             return super().message
         how = f"scancel {self.jobs} stops them, and once they have ended the same command trains what is unfinished"
@@ -36,12 +36,12 @@ class DetachedError(Interrupted):
 class SlurmJobs(Jobs):
     """The jobs of a command line, each of which a process somewhere in the cluster runs."""
 
-    looks_again = False  # what another command's jobs train has a place in the queue already
+    looks_again = False  # jobs of another command are in the queue already
 
     def is_settled(self, run: Run) -> bool:
         """Whether nothing is left to do for a job whose command line has left this run."""
-        # What has finished since the options were last edited is the run of its words; another's may be one of what
-        # they said before, and the job finds out for itself.
+        # A run that finished after the last edit of the options belongs to the job's words. An older run may belong
+        # to the options before the edit; the job itself checks that.
         return super().is_settled(run) and run.result_file.stat().st_mtime > self.plan.options_edited
 
     def handed(self, numbers: Sequence[int]) -> Handed:
@@ -61,11 +61,11 @@ class SlurmJobs(Jobs):
         return [due[first : first + largest] for first in range(0, len(due), largest)]
 
     def run(self, numbers: Sequence[int]) -> None:
-        """Queue what is unfinished, wait for it, and look at what it has left.
+        """Queue the unfinished jobs, wait for them, and read their outcome.
 
         Raises:
             DetachedError: A signal was received.
-            ValueError: Slurm has refused the jobs.
+            ValueError: Slurm refused the jobs.
         """
         from submitit.core.utils import FailedSubmissionError, UncompletedJobError
 
@@ -101,7 +101,7 @@ class _HandedToSlurm(Handed):
             super().__call__(config)
         except Interrupted as interrupted:
             end(interrupted.message, interrupted.exit_code)
-        except UncompletedJobError as error:  # it has saved, and has been in the queue as often as it may
+        except UncompletedJobError as error:  # it was saved, and has been requeued as often as allowed
             end(str(error), exit_codes.FAILED)
 
     def failed(self, error: RunFailedError) -> None:
@@ -109,7 +109,7 @@ class _HandedToSlurm(Handed):
 
 
 class _Detaching(Interruption):
-    """Stops waiting at once: what is stopped on a login node is whoever waits there, not the jobs."""
+    """Stops waiting at once: a signal on a login node stops the waiting process, not the jobs."""
 
     def __init__(self, jobs: Callable[[], Sequence[str]]) -> None:
         super().__init__()

@@ -12,9 +12,9 @@ _LOOK_SECONDS = 30
 
 
 class Queue(InfoWatcher):
-    """Tells which jobs have ended by `squeue`: `sacct`, which submitit asks, needs an accounting that not all have.
+    """Finds ended jobs by `squeue`, because submitit's `sacct` needs accounting, which not every cluster has.
 
-    Without it submitit would wait for a killed job for ever, as that leaves no result.
+    Without this, submitit would wait for ever for a killed job, which leaves no result.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Queue(InfoWatcher):
         return ["squeue", "--me", "--array", "--noheader", "--format=%i|%T|%r"]
 
     def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
-        """What the queue says of each job; of the many states that it lists none is an end."""
+        """Return the state of each job in the queue; a job in the queue has not ended, whatever its state."""
         lines = (string if isinstance(string, str) else string.decode()).splitlines()
         listed = {job: (state, why) for job, state, why in (line.split("|") for line in lines)}
         arrays = {job.partition("_")[0] for job in self._registered if "_" in job}
@@ -54,7 +54,7 @@ class Queue(InfoWatcher):
         return {job: {"State": state} for job, state in {**states, **dict.fromkeys([*ended, *arrays], "ENDED")}.items()}
 
     def _tell(self, waits: dict[str, str], running: int, ended: int) -> None:
-        # Why they wait, as Slurm keeps some for ever: PartitionTimeLimit asks for another partition or less time.
+        # Print why they wait, because some would wait for ever: PartitionTimeLimit means a wrong partition or time.
         whys = ", ".join(sorted(set(waits.values()) - {"None"}))
         line = f"{len(waits)} waiting{f' ({whys})' if whys else ''}, {running} running, {ended} ended"
         if line != self._printed:

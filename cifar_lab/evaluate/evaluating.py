@@ -32,8 +32,8 @@ class Settings:
     """How a network is evaluated."""
 
     split: str = "test"  # `test`, or `val`: the images held out of training
-    # `flip` averages the logits of an image and of its mirror image, `flip_translate` over translations too, as
-    # `cifar_lab.data.views.over_views`; None looks at the image alone
+    # `flip` averages the logits of an image and its mirror image, `flip_translate` also over translations, see
+    # `cifar_lab.data.views.over_views`; None for no augmentation
     tta: str | None = None
     reestimate_bn: bool = False  # estimate BatchNorm's statistics again over the training images first
     test_set: str | None = None  # in place of CIFAR-10's own: `cifar10_1`
@@ -60,12 +60,12 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
     """Measure a network on a split.
 
     Args:
-        trained: The network; with `reestimate_bn` its BatchNorm's statistics change.
+        trained: The network; `reestimate_bn` changes its BatchNorm statistics.
         settings: How.
 
     Raises:
-        ValueError: Its images are not there, or of more classes than it knows; `val` was not held out; or there is no
-            BatchNorm.
+        ValueError: The images are missing or have more classes than the network, nothing was held out for `val`, or
+            there is no BatchNorm.
     """
     if settings.split == "val" and not trained.holds_out:
         raise UsageError(f"--split val: of the training of {trained.label} nothing was held out; leave it out")

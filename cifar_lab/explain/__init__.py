@@ -1,4 +1,4 @@
-"""What a trained network looks at, and what its units do."""
+"""Explains a trained network: Grad-CAM, filters, activations, dead units."""
 
 from cifar_lab.explain.command import main
 

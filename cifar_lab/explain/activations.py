@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SMALLEST_DERIVATIVE = 1e-6  # in absolute value; below it a derivative counts as 0
-# These mix features: there is no derivative of one output by one input.
+SMALLEST_DERIVATIVE = 1e-6  # in absolute value; a smaller derivative counts as 0
+# These activations mix features, so an output has no derivative by a single input.
 _MIXING = (nn.GLU, nn.LogSoftmax, nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin)
 
 

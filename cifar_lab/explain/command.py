@@ -1,4 +1,4 @@
-"""What a trained network looks at, and which of its units are dead: `python -m cifar_lab.explain RUN --mistakes 16`."""
+"""Grad-CAM, filters and dead units of a trained network: `python -m cifar_lab.explain RUN --mistakes 16`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ def explain(
     resize: Annotated[Resize, typer.Option(help="As predict has it.")] = "crop",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: what was found, and the files.")] = False,
 ) -> int:
-    """Show what a trained network looks at, its first filters, its activations, and its dead units."""
+    """Draw Grad-CAM maps, first filters, activations and dead units of a trained network."""
     if pictures and mistakes:
         raise UsageError("images and --mistakes: name one of them")
     check_there([network, *(against or ())])

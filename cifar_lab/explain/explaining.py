@@ -17,7 +17,7 @@ from cifar_lab.runs.files import write_figure, write_table
 from cifar_lab.terminal.progress import with_progress
 from cifar_lab.trained import Trained, answer, confident_mistakes
 
-_BATCH_SIZE = 100  # small, because hooks double what is in memory
+_BATCH_SIZE = 100  # small, because hooks double the memory
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ def _examples(
 
 
 def explain_examples(trained: Trained, examples: Sequence[Example], layer: str | None, folder: Path) -> list[Path]:
-    """Write `gradcam.png`: each image, at least one, and which parts of it speak for the predicted class.
+    """Write `gradcam.png`: each image, at least one, with the evidence for its predicted class.
 
-    Computes in float32, whatever the network was trained in. `layer` is that of `map_layer`.
+    Computed in float32. `layer` is that of `map_layer`.
 
     Raises:
-        ValueError: As `grad_cam` and `map_layer`.
+        ValueError: See `grad_cam` and `map_layer`.
     """
     model = _in_float32(trained)
     name, module = map_layer(model, layer)

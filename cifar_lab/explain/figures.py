@@ -1,4 +1,4 @@
-"""Figures of what a network looks at and what its units do."""
+"""Figures of Grad-CAM maps, filters and units."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,12 +19,12 @@ _MEASURED = {
 
 
 def grad_cams(overlaid: Sequence[tuple[np.ndarray, np.ndarray, str, str]], title: str) -> Figure:
-    """Pairs of an image and its Grad-CAM laid over it, each map from 0 to its own maximum.
+    """Draw pairs of an image and its Grad-CAM overlay, each map scaled from 0 to its own maximum.
 
     Args:
-        overlaid: At least one image, uint8 `(32, 32, 3)`, with its heat, `(32, 32)` and at least 0, and what is written
-            above the image and above the overlay.
-        title: Of the network and the layer.
+        overlaid: At least one image, uint8 `(32, 32, 3)`, with its non-negative map `(32, 32)` and the titles of
+            the image and of the overlay.
+        title: Network and layer.
     """
     pairs = min(_PAIRS, len(overlaid))
     rows = -(-len(overlaid) // pairs)
@@ -50,7 +50,7 @@ def filters(weights: np.ndarray, title: str) -> Figure:
 
     Args:
         weights: `(K, 3, h, w)`, of red, green and blue.
-        title: Of the network and the layer.
+        title: Network and layer.
     """
     count, _, height, width = weights.shape
     low = weights.min(axis=(1, 2, 3), keepdims=True)

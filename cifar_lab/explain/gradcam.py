@@ -11,18 +11,18 @@ _MOST_NAMED = 20  # layers in a message
 
 
 def map_layer(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:
-    """The layer whose maps Grad-CAM weighs.
+    """Find the layer whose maps Grad-CAM weighs.
 
     Args:
         model: Any network.
-        name: As in `model.named_modules()`; None is the last convolution larger than 1x1, because a shortcut's 1x1 only
-            passes on what was there before.
+        name: As in `model.named_modules()`. Default: the last convolution larger than 1x1, because the 1x1 convolution
+            of a shortcut only passes on earlier features.
 
     Returns:
-        Its name, and itself.
+        Its name, and the layer.
 
     Raises:
-        ValueError: There is none of that name, or no convolution.
+        ValueError: There is no layer of that name, or no convolution.
     """
     convolutions = {key: module for key, module in model.named_modules() if isinstance(module, nn.Conv2d)}
     if name is None:

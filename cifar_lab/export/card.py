@@ -1,4 +1,4 @@
-"""The model card: what a user of the files has to know."""
+"""The model card of exported files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ def _accuracy(facts: Mapping[str, Any]) -> str | None:
 
 
 def _settings(trained: Trained) -> dict[str, str]:
-    """How it was trained: options with their values, as on a command line, without paths."""
+    """Return the training settings, as on a command line, without paths."""
     options = {name: str(value) for name, value in (trained.facts.get("options") or {}).items() if value is not None}
     config = {} if trained.config is None else resolved(trained.config)
     settings = {}

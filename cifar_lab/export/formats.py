@@ -36,7 +36,7 @@ class Deployable(nn.Module):
         super().__init__()
         self.network = network
         self.takes = takes
-        # One product and one sum, as in the run's own batches: x * scale + shift = (x / 255 - mean) / std.
+        # One product and one sum, like the run's own batches: x * scale + shift = (x / 255 - mean) / std.
         channels = torch.tensor(std).view(3, 1, 1)
         self.register_buffer("scale", 1 / (255 * channels if takes is Input.UINT8 else channels))
         self.register_buffer("shift", -torch.tensor(mean).view(3, 1, 1) / channels)
@@ -50,7 +50,7 @@ class Deployable(nn.Module):
 
 
 def as_taken(pixels: Tensor, takes: Input) -> Tensor:
-    """Convert uint8 images `(N, 32, 32, 3)` to what a graph takes."""
+    """Convert uint8 images `(N, 32, 32, 3)` to a graph's input."""
     return pixels if takes is Input.UINT8 else (pixels.permute(0, 3, 1, 2).to(torch.float32) / 255).contiguous()
 
 
@@ -64,10 +64,10 @@ def contract(takes: Input, num_classes: int) -> dict[str, Any]:
 
 
 def on_cpu(trained: Trained) -> Trained:
-    """A copy of a network in float32, on the CPU and contiguous, whatever it was trained in.
+    """Copy a network to the CPU, in float32 and contiguous memory.
 
     Raises:
-        ValueError: Nothing says how its images are normalised.
+        ValueError: The normalisation of its images is unknown.
     """
     if len(trained.mean) != 3 or len(trained.std) != 3:
         raise UsageError(f"{trained.label} does not say how its images are normalised: its data has no mean and std")
@@ -76,15 +76,15 @@ def on_cpu(trained: Trained) -> Trained:
 
 
 def encode(kind: Format, trained: Trained, takes: Input) -> bytes:
-    """A file's content.
+    """Encode a network as the content of a file.
 
     Args:
-        kind: Of file.
+        kind: Kind of file.
         trained: From `on_cpu`.
-        takes: What a graph takes; ignored by the other formats.
+        takes: Input of a graph; ignored by the other formats.
 
     Raises:
-        Exception: Whatever torch's exporter raises for a network that it cannot trace.
+        Exception: torch's exporter cannot trace the network.
     """
     if kind is Format.SAFETENSORS:
         from safetensors.torch import save

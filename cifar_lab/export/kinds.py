@@ -1,4 +1,4 @@
-"""What can be exported. Imports no torch: a command line is checked before anything heavy is imported."""
+"""The export formats. Does not import torch, because a command line is checked before heavy imports."""
 
 import importlib.util
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ class Format(StrEnum):
 
 
 class Input(StrEnum):
-    """What a graph takes: uint8 `(N, 32, 32, 3)`, as decoders return it, or float32 `(N, 3, 32, 32)` from 0 to 1."""
+    """Input of a graph: uint8 `(N, 32, 32, 3)`, as decoders return it, or float32 `(N, 3, 32, 32)` from 0 to 1."""
 
     UINT8 = "uint8"
     FLOAT = "float"

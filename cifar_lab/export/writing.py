@@ -70,15 +70,15 @@ def export(
     tolerance: float,
     overrides: Overrides,
 ) -> Iterator[Exported]:
-    """Write files, one at each step of the iterator.
+    """Write and compare files, one at each step of the iterator.
 
     Args:
         trained: In float32, on the CPU.
         formats: Kinds of files.
         takes: The input of graphs.
         folder: Made if it does not exist.
-        on: What files are compared on.
-        tolerance: The largest difference of a logit that is accepted.
+        on: The images on which files are compared.
+        tolerance: The largest accepted difference of a logit.
         overrides: The command line, for the packages that it allows.
 
     Raises:
@@ -106,7 +106,7 @@ def export(
 def _compared(
     one: Exported, staged: Path, content: bytes, trained: Trained, on: Images, tolerance: float, overrides: Overrides
 ) -> Exported:
-    """Put a staged file into its place if it computes what the network does."""
+    """Move a staged file into place if its logits equal the network's."""
     try:
         difference = _largest_difference(_reader(one, staged, overrides), trained, on)
     except Exception as error:  # so do the readers of a damaged file
@@ -127,7 +127,7 @@ def _largest_difference(compute: Callable[[Tensor], Tensor], trained: Trained, o
 
 
 def _reader(one: Exported, path: Path, overrides: Overrides) -> Callable[[Tensor], Tensor]:
-    """What maps uint8 images `(N, 32, 32, 3)` to logits, read from a file as its user would."""
+    """Load a file as its user would; return a function from uint8 images `(N, 32, 32, 3)` to logits."""
     if one.takes is None:
         return on_cpu(load(path, Overrides(allow=overrides.allow, precision="32-true"))).logits_of_pixels
     takes = one.takes

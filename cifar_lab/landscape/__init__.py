@@ -1,4 +1,4 @@
-"""The loss around runs: its geometry, and what BatchNorm does to it."""
+"""The geometry of the loss around runs, and the effect of BatchNorm on it."""
 
 from cifar_lab.landscape.command import main
 

@@ -75,7 +75,7 @@ def curvature(
     allow: Allow = None,
     as_json: AsJson = False,
 ) -> None:
-    """The Hessian's largest and smallest eigenvalues, and the curvature along the gradient, beside 2 / lr."""
+    """Compute the Hessian's largest and smallest eigenvalues, and the curvature along the gradient, next to 2 / lr."""
     from cifar_lab.landscape import maps
 
     settings = _settings(runs, images, seed, output, allow)
@@ -132,7 +132,7 @@ def _settings(
 
 
 def _folder(runs: Sequence[Path], output: Path | None) -> Path | None:
-    """The folder to write to, None if there is none; refuses what is not a run."""
+    """Return the folder to write to, or None; raise `UsageError` for a path that is not a run."""
     for folder in runs:
         if not is_run(folder):
             raise UsageError(f"{folder} is not a run; name a run's folder, which holds a status.json")

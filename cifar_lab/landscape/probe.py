@@ -1,4 +1,4 @@
-"""The loss around the weights, measured beside training."""
+"""Measures the loss around the weights during training."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Exit codes of every command, and the exception for what a user can get wrong."""
+"""Exit codes of all commands, and the exception for user errors."""
 
 import signal
 

@@ -33,12 +33,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """Notes signals, so that progress can be saved; a second one ends the process at once.
+    """Records signals, so that progress can be saved; a second signal ends the process at once.
 
-    Earlier handlers of a signal are called at the end, as they may end the process: submitit's queues its job again.
-    A signal with such a handler never ends the process at once, since Slurm may send several and can kill it anyway;
-    nor does SIGHUP, which the system and the shell both send. An ignored signal, as under nohup or in the background of
-    a script, stays ignored. `received` is the first signal; None before it.
+    Earlier handlers of a signal are called at the end, because they may end the process: submitit's handler requeues
+    its job. A signal with such a handler never ends the process at once, since Slurm may send several and can kill the
+    process anyway. Neither does SIGHUP, which both the system and the shell send. An ignored signal, for example under
+    nohup or in the background of a script, stays ignored. `received` is the first signal, or None.
     """
 
     def __init__(self) -> None:

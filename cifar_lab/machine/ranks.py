@@ -1,6 +1,6 @@
-"""The processes that train one run together: their number, this one's rank, and what they exchange.
+"""The processes that train one run together: their number, the rank of this one, and their communication.
 
-Outside of torch.distributed there is one process, of rank 0, and nothing here waits.
+Without torch.distributed there is one process, of rank 0, and no function here waits.
 """
 
 from collections.abc import Sequence

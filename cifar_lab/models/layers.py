@@ -1,4 +1,4 @@
-"""What the architectures share: the normalisation after a convolution, and the initial weights."""
+"""Layers and initial weights that the architectures share."""
 
 from collections.abc import Callable
 
@@ -13,16 +13,15 @@ def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def norm(num_features: int, batch_norm: bool) -> nn.Module:
-    """BatchNorm (arXiv:1502.03167), or an Identity that keeps the position, and so the names, of what follows."""
+    """Return BatchNorm (arXiv:1502.03167), or an Identity, so that the names of later layers are the same."""
     return nn.BatchNorm2d(num_features) if batch_norm else nn.Identity()
 
 
 def pooled(activation: nn.Module) -> list[nn.Module]:
-    """An activation and a 2x2 max-pool behind it.
+    """Return an activation followed by a 2x2 max-pool.
 
-    The maximum of what an activation that never falls makes of some values is what it makes of their maximum, so
-    such a one stands behind the pool and sees a quarter of the values. Where rounding made equal what was not, the
-    gradient goes to another of them.
+    A monotone activation commutes with max-pooling, so we pool first and apply it to a quarter of the values. If
+    rounding makes values equal, the gradient may go to a different one of them.
     """
     pool = nn.MaxPool2d(2)
     return [pool, activation] if _never_falls(activation) else [activation, pool]
@@ -46,11 +45,11 @@ def initialise(model: nn.Module, init: str) -> None:
         model: Any network.
         init: `default` leaves PyTorch's own; `xavier` is Xavier-normal with gain 1 (Glorot and Bengio 2010,
             equation 12); `he` is He-normal for ReLU over the fan-in (arXiv:1502.01852, equation 10). Both set
-            biases to zero. `identity` keeps PyTorch's own and makes each convolution copy its input channels to its
-            first outputs, as many as it has (arXiv:2404.00498, section 3.3).
+            biases to zero. `identity` keeps PyTorch's own, except that the first output channels of each convolution
+            copy its input channels (arXiv:2404.00498, section 3.3).
 
     Raises:
-        ValueError: `init` is none of the four.
+        ValueError: `init` is not one of the four.
     """
     if init == "identity":
         for module in model.modules():

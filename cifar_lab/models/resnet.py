@@ -71,10 +71,10 @@ class _Padding(nn.Module):
 
 
 class PreActBlock(BasicBlock):
-    """The same with normalisation and activation in front of each convolution (arXiv:1603.05027, figure 4 e).
+    """A basic block with normalisation and activation before each convolution (arXiv:1603.05027, figure 4 e).
 
-    A projection starts from the activated input, and has no BatchNorm of its own. Dropout in front of the second
-    convolution is that of arXiv:1605.07146, section 2.4. `ResNet` activates the input of its first block already.
+    A projection gets the activated input, and has no BatchNorm. Dropout before the second convolution is that of
+    arXiv:1605.07146, section 2.4. `ResNet` already activates the input of its first block.
     """
 
     preactivation = True

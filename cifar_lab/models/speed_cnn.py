@@ -44,22 +44,21 @@ class _Group(nn.Module):
 class SpeedCNN(nn.Module):
     """The network of airbench (arXiv:2404.00498, section 3; github.com/KellerJordan/cifar10-airbench).
 
-    A 2x2 convolution that whitens patches, three groups of convolutions, a 3x3 max-pool and a linear layer without
-    bias, whose logits are scaled. A group halves height and width. Departures from airbench94: the bias of the
-    whitening convolution trains in all epochs, not in the first three, and the eps of BatchNorm is PyTorch's.
+    A 2x2 convolution that whitens patches, three groups of convolutions, a 3x3 max-pool, and a linear layer without
+    bias and with scaled logits. A group halves height and width. Departures from airbench94: the bias of the whitening
+    convolution trains in all epochs, not only in the first three, and BatchNorm has PyTorch's eps.
 
     Args:
         widths: Channels of the three groups. airbench94 has (64, 256, 256), airbench96 (128, 384, 512).
         depth: Convolutions per group, 2 in airbench94 and 3 in airbench96.
-        residual: Add the output of a group's first convolution to that of its last one, in front of the activation,
-            as in airbench96.
-        whitening: Freeze the first convolution at the filters that `fit_to` finds; False trains it as any other.
-        batch_norm: Normalise after each convolution of the groups; without it these have a bias.
+        residual: Add the output of a group's first convolution to that of its last one, before the activation, as in
+            airbench96.
+        whitening: Freeze the first convolution at the filters computed by `fit_to`; False trains it like any other.
+        batch_norm: Normalise after each convolution of the groups; without it they have a bias.
         bn_momentum: Weight of a batch in BatchNorm's running statistics.
         bn_scale: Whether BatchNorm's scale is trained; False leaves it at 1.
-        blur_pool: Pool by the maxima of 2x2 pixels at stride 1, then their means over 2x2 at stride 2, which aliases
-            less and, from odd sizes, leaves no pixel out (arXiv:1904.11486, section 3.2, its filter Rect-2); else by
-            2x2 maxima at stride 2, as in airbench.
+        blur_pool: Take 2x2 maxima at stride 1, then 2x2 means at stride 2, which aliases less and uses every pixel of
+            odd sizes (arXiv:1904.11486, section 3.2, filter Rect-2). Otherwise 2x2 maxima at stride 2, as in airbench.
         activation: Called once per layer, without arguments.
         logit_scale: Factor of the logits.
         num_classes: Number of logits.

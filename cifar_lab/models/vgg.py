@@ -10,22 +10,22 @@ from cifar_lab.models.layers import Activation, conv3x3, initialise, pooled
 class VGG(nn.Module):
     """VGG (arXiv:1409.1556, table 1; configuration A by default) with a head sized for 32x32 inputs.
 
-    It departs from the paper in its hidden widths (512 for 4,096, or none) and, unless asked for, has no dropout.
-    Convolutions keep their bias in front of BatchNorm, as in the report.
+    Departures from the paper: hidden layers have 512 units instead of 4,096, or there are none, and there is no dropout
+    by default. Convolutions keep their bias before BatchNorm, as in the report.
 
     Args:
         stages: Convolution widths per stage; each stage ends in a 2x2 max-pool.
-        hidden: Width of the two hidden linear layers; None leaves them out, and one linear layer makes the logits.
+        hidden: Width of the two hidden linear layers; with None, a single linear layer computes the logits.
         dropout: Probability of dropping an input of each hidden linear layer; None builds no dropout layer.
         batch_norm: Normalise between each convolution and its activation.
         activation: Called once per layer, without arguments.
-        by_stage: Name the stages `stage1`, `stage2`, ... as the report's light and dropout variants do, instead
-            of one `features` sequence.
+        by_stage: Name the stages `stage1`, `stage2`, ... like the report's light and dropout variants, instead of one
+            `features` sequence.
         num_classes: Number of logits.
         init: Initial weights, see `cifar_lab.models.layers.initialise`.
 
     Raises:
-        ValueError: There are no stages, or more than the five that 32 pixels can be halved, or one has no convolution.
+        ValueError: There are no stages, more than five (32 pixels can be halved five times), or a stage is empty.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What optimizers of our own have in common."""
+"""The base class of our optimizers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ class ByGroup(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Take one step; returns what `closure`, if given, returned."""
+        """Take one step; return the value of `closure`, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

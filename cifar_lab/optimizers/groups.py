@@ -102,20 +102,20 @@ def make_scheduler(factory: Callable[..., LRScheduler], optimizer: Optimizer) ->
 def make_optimizer(
     factory: Callable[..., Optimizer], model: nn.Module, allow_fused: bool = True
 ) -> tuple[Optimizer, str]:
-    """Make an optimizer by the fastest implementation that it has for a network's parameters.
+    """Make an optimizer with its fastest implementation for a network's parameters.
 
     Args:
-        factory: An optimizer's class, a `functools.partial` of one, or either in a `Grouped`; what it sets of `fused`
-            and `foreach` stays.
-        model: Whose parameters to optimise, those that need a gradient; all on one device.
-        allow_fused: Whether `fused` may be chosen; not where gradients are scaled (16-bit floats), since fused
-            optimizers undo the scaling themselves, behind the back of whoever clips.
+        factory: An optimizer class, a `functools.partial` of one, or either in a `Grouped`; its own `fused` and
+            `foreach` are kept.
+        model: The network; its parameters that require a gradient are optimised, all on one device.
+        allow_fused: Whether `fused` may be chosen. Not with scaled gradients (16-bit floats): fused optimizers unscale
+            them inside the step, after gradient clipping.
 
     Returns:
         The optimizer and its implementation: `fused`, `foreach` or `for_loop`.
 
     Raises:
-        ValueError: The factory sets `fused`, which is not allowed; or see `Grouped`.
+        ValueError: The factory sets `fused` without `allow_fused`; or see `Grouped`.
     """
     make = factory if isinstance(factory, Grouped) else Grouped(factory)
     bound = make.factory.keywords if isinstance(make.factory, partial) else {}

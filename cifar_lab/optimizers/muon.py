@@ -48,19 +48,19 @@ class Muon(ByGroup):
     along its Nesterov momentum, `orthogonalised` as a matrix `(out, in * height * width)`. Source:
     github.com/KellerJordan/cifar10-airbench, `airbench94_muon.py`. Filters have no weight decay: their norm is fixed.
 
-    The source sums the loss over a batch, and this project takes its mean. That changes no step of the filters;
-    elsewhere the source's rate has to be multiplied by its batch size, 2,000, and its weight decay divided by it.
+    The source sums the loss over a batch; this project takes the mean. The filters' steps are the same. For the other
+    parameters, the source's rate has to be multiplied by its batch size, 2,000, and its weight decay divided by it.
 
     Args:
-        params: Parameters, or groups of them. A group is split into filters, those with four dimensions, and the rest,
-            unless it says itself whether it is `orthogonal`. What else it says stands in place of the arguments.
+        params: Parameters, or groups of them. A group is split into filters, which have four dimensions, and the rest,
+            unless it has the key `orthogonal`. Its other keys override the arguments.
         lr: Learning rate of filters: about the relative change of their weights in a step.
-        momentum: Share of the filters' buffer that a step keeps.
+        momentum: Momentum of the filters.
         ns_steps: Newton-Schulz iterations.
-        sgd_lr: Learning rate of the rest.
-        sgd_momentum: Share of the rest's buffer that a step keeps; 0 is plain SGD.
-        weight_decay: L2 penalty of the rest, added to the gradient.
-        foreach: Update the rest by a few fused calls; None does so. False updates one after the other.
+        sgd_lr: Learning rate of the other parameters.
+        sgd_momentum: Momentum of the other parameters; 0 is plain SGD.
+        weight_decay: L2 penalty of the other parameters, added to the gradient.
+        foreach: Update the other parameters by a few fused calls, the default; False updates one after the other.
 
     Raises:
         ValueError: A rate or `weight_decay` is negative, a momentum lies outside [0, 1), or `ns_steps` is below 1.

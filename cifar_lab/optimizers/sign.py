@@ -13,16 +13,16 @@ class SignSGD(ByGroup):
     """The report's SignSGD: momentum over the signs of the gradients.
 
     `buffer = momentum * buffer + (1 - momentum) * sign(gradient + weight_decay * weight)`, then
-    `weight -= lr * buffer`. It averages signs, so it is neither signSGD, whose step is the sign of one gradient
+    `weight -= lr * buffer`. It averages signs. That is neither signSGD, whose step is the sign of one gradient
     (arXiv:1802.04434, algorithm 1), nor `Signum`, whose step is the sign of an average of gradients (algorithm 2).
-    Unlike the report's own code it leaves the gradients as they are.
+    Unlike the report's code it does not modify the gradients.
 
     Args:
         params: Parameters, or groups of them.
-        lr: Length of a step per weight.
-        momentum: Share of the buffer that a step keeps; 0 steps along the plain signs.
-        weight_decay: L2 penalty, added to the gradient in front of the sign.
-        foreach: Update all parameters by a few fused calls; None does so. False updates one after the other.
+        lr: Size of a step per weight.
+        momentum: Momentum of the signs; 0 steps along the plain signs.
+        weight_decay: L2 penalty, added to the gradient before its sign is taken.
+        foreach: Update all parameters by a few fused calls, the default; False updates one after the other.
 
     Raises:
         ValueError: `lr` or `weight_decay` is negative, or `momentum` lies outside [0, 1).
@@ -74,7 +74,7 @@ class Signum(SignSGD):
 
     `buffer = momentum * buffer + (1 - momentum) * (gradient + weight_decay * weight)`, then
     `weight -= lr * sign(buffer)`; momentum 0 is signSGD (algorithm 1). Arguments and errors are those of `SignSGD`.
-    Departure: the paper's algorithm 2 has no weight decay; this one is an L2 penalty, as in `SignSGD`.
+    Departure: `weight_decay` is an L2 penalty, as in `SignSGD`; the paper's algorithm 2 has none.
     """
 
     _averages_signs = False

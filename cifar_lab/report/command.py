@@ -28,7 +28,7 @@ def report(
     ] = RESULTS,
     keep: Annotated[bool, typer.Option("--keep", help="Add the runs that have ended to what --results holds.")] = False,
 ) -> None:
-    """Set every run beside the published row that it reproduces: tables, verdicts, tests, curves, claims."""
+    """Compare every run with the published row that it reproduces: tables, verdicts, tests, curves, claims."""
     folder = writable(Path("report"), output)
     archive = Archive(results)
     reproduction = read(paths, archive)
@@ -52,7 +52,7 @@ def report(
 
 
 def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reproduction":
-    """Set the runs in folders, and those of an archive, beside the published rows.
+    """Compare the runs in folders, and those of an archive, with the published rows.
 
     Raises:
         ValueError: A path is not a folder, or the archive is damaged.

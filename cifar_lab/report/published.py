@@ -51,7 +51,7 @@ class Row:
 
     experiment: str  # the option of `conf/experiment/`
     label: str  # the row's name in its table
-    overrides: tuple[str, ...] = ()  # what is set on top of the experiment
+    overrides: tuple[str, ...] = ()  # on top of the experiment
     train_loss: Mapping[int, float] = field(default_factory=dict)  # published mean training loss by epoch, from 1
     # the resolved configuration with `protocol=report` and seed 0, plain values
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -62,7 +62,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The experiment with what is set on top of it: `vgg_a,optimizer.lr=1e-4`."""
+        """The experiment and its overrides: `vgg_a,optimizer.lr=1e-4`."""
         return ",".join((self.experiment, *self.overrides))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Runs set beside the published rows that they reproduce."""
+"""Assigns runs to the published rows that they reproduce."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,11 +20,11 @@ VERDICTS = ("within noise", "lower", "higher", "diverged", "none published", "no
 class Entry:
     """A row of a published table, with its runs of one length."""
 
-    row: Row  # what was published
+    row: Row  # the published row
     runs: tuple[Record, ...] = ()  # all of them, finished or not, by seed
     # hypotheses about the published number, each with its runs, for a row of full length
     hypotheses: tuple["Entry", ...] = ()
-    # runs of other numbers of epochs that train as these do as far as they go, for a row of full length
+    # for a row of full length: runs of other lengths that begin in the same way
     beginnings: tuple[Record, ...] = ()
 
     def train_losses(self, epoch: int) -> np.ndarray:
@@ -115,12 +115,12 @@ class Reproduction:
     measured: tuple[Record, ...] = field(default=(), repr=False)  # all runs, also those of no published row
 
     def entry(self, experiment: str) -> Entry:
-        """The full-length runs of the published row of a name; KeyError if there is no such row."""
+        """Return the full-length runs of a published row by its name; raise KeyError if there is no such row."""
         return {entry.row.name: entry for entry in self.entries}[experiment]
 
     @property
     def entries(self) -> list[Entry]:
-        """All full-length rows, each as often as it is in a table."""
+        """All full-length rows; a row in several tables is repeated."""
         return [entry for section in self.sections for entry in section.entries]
 
     @property
@@ -167,9 +167,9 @@ def _is_fast(run: Record) -> bool:
 
 
 def reproduce(tables: Sequence[Table], runs: Sequence[Record]) -> Reproduction:
-    """Set runs beside the rows whose settings they have; one run serves every row that it fits.
+    """Assign runs to the rows whose settings they have; a run counts for every row that it fits.
 
-    Among a row's runs whose numbers must be equal one counts, a finished one if there is one.
+    Of several runs with the same fingerprint one counts, a finished one if possible.
     """
     rows = [(table, row) for table in tables for row in table.rows]
     tested = {one.name: _by_length(one.row, runs) for _, row in rows for one in row.hypotheses}
@@ -182,7 +182,7 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Record]) -> Reproduction:
         of_rows = []
         for row in table.rows:
             of_rows.append(entries[table.name, row.name].get(length, Entry(row)))
-            if length != FULL:  # those of full length stand with what they are to explain
+            if length != FULL:  # those of full length are shown with the row that they explain
                 shorter = [tested[one.name][length] for one in row.hypotheses if length in tested[one.name]]
                 of_rows += [
                     replace(one, row=replace(one.row, label=f"{row.label}: {one.row.label}")) for one in shorter

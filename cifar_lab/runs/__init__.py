@@ -1,4 +1,4 @@
-"""What runs leave on disk, written and read: the only room that knows the names of their files."""
+"""Reads and writes the files of runs. No other package knows their names."""
 
 from cifar_lab.runs.archive import Archive
 from cifar_lab.runs.checkpoints import CheckpointError, first_whole, read_checkpoint, write_checkpoint

@@ -1,4 +1,4 @@
-"""Runs kept small once they have ended: a line each in `results.csv`; curves, losses, probes in files of their own."""
+"""A small archive of ended runs: a line each in `results.csv`; curves, losses and probes in separate files."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ _HOW = ("precision", "memory_format", "git_revision")
 _WORDS = ("fingerprint", "name", "status", "error", "protocol", "optimizer_implementation", *_HOW)
 _FIRST = ("fingerprint", "name", "seed", "protocol", "epochs", "train_size", "test/acc", "test/acc_final")
 _LAST = ("settings", "interpolations")
-# What is kept of the status of a run that has diverged.
+# The keys of a diverged run's status that are kept.
 _OF_DIVERGED = ("epoch", "epochs", "error", *_HOW, "hardware")
 _LIMIT = 2**24  # characters of a cell; keeps csv from reading a hostile one whole
 
@@ -40,7 +40,7 @@ class Archive:
         )
 
     def read(self) -> list[Record]:
-        """Every run, in the file's order; none where there is no file.
+        """Return all runs, in the file's order; none if there is no file.
 
         Raises:
             UnreadableError: The file is damaged.
@@ -58,9 +58,9 @@ class Archive:
             raise UnreadableError(f"{self.results_file} cannot be read: {error!r}") from None
 
     def add(self, runs: Iterable[Record]) -> None:
-        """Keep runs that have ended, with their metrics and dead units; those that are there stay as they are.
+        """Add ended runs, with their metrics and dead units; runs that are there already do not change.
 
-        A run that has finished replaces one that has diverged.
+        A finished run replaces a diverged one.
 
         Raises:
             OSError: The folder cannot be written.
@@ -94,7 +94,7 @@ class Archive:
                     np.savez_compressed(file, **small)  # type: ignore[arg-type]
 
     def _readable(self, run: Record) -> Record:
-        """A run as it will be read again; one that cannot be would make the whole file unreadable."""
+        """Return a run as it will be read again; an unreadable run would make the whole file unreadable."""
         try:
             return self._parsed(_cells(_values(run)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -138,12 +138,12 @@ def _write(path: Path, names: Iterable[str], lines: Iterable[Mapping[str, Any]],
 
 
 def _single(values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what single precision cannot hold is infinite
+    with np.errstate(over="ignore"):  # values beyond single precision become infinite
         return values.astype(np.float32) if values.dtype.kind == "f" else values
 
 
 def _values(run: Record) -> dict[str, Any]:
-    """What the archive keeps of a run, by the names of the columns."""
+    """Return the archived values of a run, by column."""
     composed = {"protocol": run.protocol, "options": run.options, "overrides": list(run.overrides)}
     if run.is_finished:
         values = {**({} if run.folder is None else composed), **run.result, "protocol": run.protocol}

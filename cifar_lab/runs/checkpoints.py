@@ -23,20 +23,20 @@ class CheckpointError(UsageError):
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path, previous: Path | None = None) -> None:
-    """Write a checkpoint; whenever the process is killed, `path` or `previous` is whole.
+    """Write a checkpoint; `path` or `previous` is complete even if the process is killed.
 
     Args:
         checkpoint: Plain values and tensors.
-        path: Its folder is made if it does not exist, in one that does: a run's may have been moved meanwhile.
-        previous: Where the checkpoint that was at `path` goes; None gives it up.
+        path: Its folder is created if only the last part is missing: a run's folder may have been moved.
+        previous: New path of the checkpoint that was at `path`; None to discard it.
 
     Raises:
-        OSError: The file cannot be written; what was there is left.
+        OSError: The file cannot be written; the old file is kept.
     """
     import torch
 
     path.parent.mkdir(exist_ok=True)
-    # Not straight into the file, as torch's error for a full disk does not say that it is full.
+    # Not directly into the file, because torch's error does not say that the disk is full.
     contents = io.BytesIO()
     torch.save(checkpoint, contents)
     with replacing(path, "wb", durable=True, keep=previous) as file:
@@ -58,13 +58,13 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """
     import torch
 
-    with path.open("rb") as file:  # what cannot be opened is not damaged
+    with path.open("rb") as file:  # a file that cannot be opened is not damaged
         is_zip = file.read(len(_BEFORE_ZIP)) != _BEFORE_ZIP
     try:
         if is_zip:
             _check_zip(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is refused below
+            warnings.simplefilter("ignore")  # about files that are refused below
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except CheckpointError:
         raise

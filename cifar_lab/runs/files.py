@@ -26,7 +26,7 @@ _LONGEST = 3_600.0  # seconds that another host may take for a file
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an error of the system name this file: that of a write names none, others what was made beside it."""
+    """Make an `OSError` name this file: errors of writing name no file, others name the temporary file."""
     try:
         yield
     except OSError as error:
@@ -37,16 +37,16 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path, mode: str = "w", *, durable: bool = False, keep: Path | None = None) -> Iterator[IO[Any]]:
-    """Open a file beside `path` that takes its place once it is whole.
+    """Open a temporary file that replaces `path` once it is complete.
 
     Args:
-        path: What is to be written.
-        mode: As for `open`.
-        durable: Whether it must outlast a loss of power, and so be on the disk before it takes its place.
-        keep: Where the file that was at `path` goes; None gives it up.
+        path: The file to write.
+        mode: See `open`.
+        durable: Flush it to the disk before it replaces `path`, so that it survives a loss of power.
+        keep: New path of the file that was at `path`; None to discard it.
 
     Raises:
-        OSError: It cannot be written; what was there is left.
+        OSError: It cannot be written; the old file is kept.
     """
     with naming(path):
         remove_unfinished(path.parent)
@@ -77,16 +77,16 @@ def _sync(folder: Path) -> None:
 
 
 def unfinished(name: str) -> str:
-    """How the name of what is being made beside `name` begins; it ends with `UNFINISHED`."""
+    """Return the prefix of temporary files for `name`; their suffix is `UNFINISHED`."""
     return f".{name}.{writers.tag()}."
 
 
 def remove_unfinished(folder: Path, *, any_writer: bool = False) -> None:
-    """Remove what processes that were killed have left unfinished in a folder, which need not exist, but not below.
+    """Remove temporary files of killed processes from a folder, not from its subfolders; it need not exist.
 
     Args:
-        folder: Where to look.
-        any_writer: Living ones' too: nobody else may be writing there.
+        folder: The folder.
+        any_writer: Also remove files of living processes; only valid if no other process writes there.
     """
     names: list[str] = []
     with suppress(OSError):
@@ -99,9 +99,10 @@ def remove_unfinished(folder: Path, *, any_writer: bool = False) -> None:
 
 
 def fresh(read: Callable[[], T]) -> T:
-    """What `read` returns of a file that others replace, such as `path.read_text`.
+    """Return the value of `read`, such as `path.read_text`, for a file that others replace.
 
-    On NFS what another host has replaced between opening and reading is stale, once: the next opening finds the new.
+    On NFS a file that a different host replaces between opening and reading is stale once; opening it again finds the
+    new file.
     """
     try:
         return read()

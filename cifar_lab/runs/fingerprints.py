@@ -1,4 +1,4 @@
-"""What makes two runs the same: the settings that can change their numbers."""
+"""Fingerprints of runs: hashes of the settings that can change their numbers."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 from cifar_lab import current
 from cifar_lab.runs.sizes import train_available
 
-# What cannot change a run's numbers: where things are and how they are shown. `None` leaves out the whole option.
+# Settings that cannot change a run's numbers: paths and display. `None` excludes the whole option.
 _NOT_HASHED: dict[str, set[str] | None] = {
     **dict.fromkeys(("name", "logger", "tags", "allow", "published", "resume"), None),
     **dict.fromkeys(("retrain", "retry_failed", "retry_diverged", "jobs_per_device"), None),
@@ -31,15 +31,15 @@ HARDWARE: dict[str, Any] = {
     "trainer.benchmark": None,
 }
 _PRECISIONS = {16: "16-mixed", 32: "32-true", 64: "64-true"}
-# How long a run may take, like `epochs`, with what is hashed in its place.
+# Limits of a run's length, like `epochs`, with the value that is hashed instead.
 LIMITS: dict[str, Any] = {"trainer.max_time": None, "callbacks.early_stopping.patience": 10.0}
-# Settings that are younger than finished runs, with the value at which a run is what it was before there were any.
+# Settings that are newer than finished runs, with the value that gives the same run as before they existed.
 _OFF = (
     *("augment.reflect", "data.augment.reflect", "data.drop_last", "averaging.warmup", "optimizer.decay_by_rate"),
     *("model.blur_pool", "model.preactivation"),
 )
 NEUTRAL: dict[str, Any] = {
-    "tta": "none",  # it changes no weight, but what is recorded, like a probe
+    "tta": "none",  # it changes no weights, only the recorded numbers, like a probe
     "tta_below": 1.0,
     **dict.fromkeys(("debug", "weights", "weights_digest", "model.stem"), None),
     "freeze": [],
@@ -57,7 +57,7 @@ NEUTRAL: dict[str, Any] = {
 }
 # Paths whose content is hashed in their place, with the keys of its digests.
 _DIGESTS = {"data.path": "data.digest", "weights": "weights_digest"}
-# What components that have moved are called in fingerprints: as when runs were trained with them that are finished.
+# The names of moved components in fingerprints: those under which finished runs were trained.
 _HASHED_NAMES = {
     "cifar_lab.train.callbacks.averaging.EMA": "lightning.pytorch.callbacks.EMAWeightAveraging",
     "cifar_lab.train.callbacks.averaging.SWA": "cifar_lab.callbacks.averaging.SWA",
@@ -93,7 +93,7 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
     _neutralise(kept, data)
     # null and 0 both switch clipping off, and 1 and 1.0 are one number.
     kept["grad_clip"] = kept.get("grad_clip") or 0
-    # It changes no number either, but what is recorded; without one a run is what it was before there were probes.
+    # It changes only what is recorded; without a probe a run is the same as before probes existed.
     if not kept.get("probe"):
         kept.pop("probe", None)
     for key, neutral in NEUTRAL.items():
@@ -103,7 +103,7 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
 
 
 def _neutralise(kept: dict[str, Any], data: dict[str, Any]) -> None:
-    """Give settings that have no effect beside the others their neutral value, so that two spellings are one run."""
+    """Set settings that have no effect with the others to their neutral value, so that two spellings are one run."""
     draws = data.get("train_size") is not None or data.get("imbalance", 1) != 1 or data.get("label_noise")
     if not data.get("val_fraction") and not draws and "split_seed" in data:
         data["split_seed"] = 0
@@ -191,14 +191,14 @@ def _leave_to_hardware(kept: dict[str, Any], with_typed: bool) -> None:
 
 
 def _device_count(devices: Any) -> int:
-    """How many devices are typed; as many as there are is 1, as the number is recorded."""
+    """Return the typed number of devices; 1 for all devices, because their number is recorded."""
     if isinstance(devices, list):
         return len(devices)
     return max(1, int(devices)) if isinstance(devices, int) or str(devices).isdecimal() else 1
 
 
 def recorded(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What the hardware of a finished run has chosen, by the keys of `HARDWARE`, as far as its result says so."""
+    """Return the values of `HARDWARE` that a finished run's hardware has chosen, as far as its result has them."""
     device, used = str(result.get("hardware", {}).get("device")), str(result.get("optimizer_implementation"))
     return {
         "trainer.accelerator": {"cuda": "gpu"}.get(device, device),

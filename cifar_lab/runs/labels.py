@@ -26,13 +26,13 @@ def data_name(option: str) -> str:
 
 
 def data_words(option: str, config: Mapping[str, Any]) -> str:
-    """The name of a run's data, with what makes other data of it, such as `CIFAR-10 (label_noise=0.2)`."""
+    """Return the name of a run's data with the settings that change it, such as `CIFAR-10 (label_noise=0.2)`."""
     changes = ", ".join(f"{name}={value}" for name, value in data_changes(config).items())
     return f"{data_name(option)} ({changes})" if changes else data_name(option)
 
 
 def data_changes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes other data of an option, by its setting, in a configuration as for `holds_out`."""
+    """Return the settings that change an option's data, in a configuration as for `holds_out`."""
     changes = {name: _setting(config, "data", name) for name in _CHANGES}
     return {name: value for name, value in changes.items() if value not in (None, _CHANGES[name])}
 
@@ -49,9 +49,9 @@ def holds_out(config: Mapping[str, Any]) -> bool:
 
 
 def protocol_name(config: Mapping[str, Any]) -> str:
-    """The name of the protocol that a configuration, as for `holds_out`, follows; empty if not known.
+    """Return the name of the protocol of a configuration, as for `holds_out`; empty if unknown.
 
-    Runs of version 0.1 may be named after one of ours and hold out what the other does.
+    Runs of version 0.1 may have the name of one protocol and hold out images like the other.
     """
     name = str(_setting(config, "protocol", "name") or "")
     return name if name not in ("holdout", "report") else "holdout" if holds_out(config) else "report"
@@ -77,7 +77,7 @@ def val_label(held_out: bool) -> str:
 
 
 def has_constant_rate(settings: Mapping[str, Any]) -> bool:
-    """Whether a schedule leaves the learning rate as it is, so that a shorter run is the beginning of a longer one."""
+    """Return whether a schedule keeps the rate constant, so that a shorter run is the beginning of a longer one."""
     return settings.get("scheduler._target_") == "torch.optim.lr_scheduler.ConstantLR"
 
 

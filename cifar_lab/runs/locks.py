@@ -1,8 +1,8 @@
-"""Who trains in a run's folder: a lock with host, process and heartbeat, taken over from the dead.
+"""Locks of run folders, with host, process and heartbeat; the lock of a dead process can be taken over.
 
-It holds between hosts that share the folder by a network file system. All that is asked of it is that a file is made
-exclusively (`O_EXCL`) and replaced atomically, as NFS does since version 3. Locks of the system (`flock`, `fcntl`) are
-not used: on NFS a folder's is the host's own, and a file's needs a service that many mounts leave out.
+The locks work between hosts that share a folder by a network file system. The file system must create files
+exclusively (`O_EXCL`) and replace them atomically, as NFS does since version 3. System locks (`flock`, `fcntl`) are not
+used: on NFS the lock of a folder is local to a host, and the lock of a file needs a service that many mounts lack.
 """
 
 import hashlib
@@ -34,17 +34,17 @@ class LockedError(UsageError):
 
 
 def owner(path: Path, now: float | None = None) -> dict[str, Any] | None:
-    """Who has a lock: `host`, `process`, `started` (of the process, as the system tells it) and `heartbeat`.
+    """Return the owner of a lock: `host`, `process`, `started` (the process's start time by the system), `heartbeat`.
 
     Args:
         path: The lock's file.
-        now: The time on the file server's clock, which stamps heartbeats; None takes this host's.
+        now: The time by the clock of the file server, which stamps heartbeats. Default: this host's clock.
 
     Returns:
-        None where nobody living has it.
+        None if no living process has it.
     """
     try:
-        record = _record(path)  # before its time: to open a file makes a network file system look at it anew
+        record = _record(path)  # before its time stamp: opening a file makes a network file system refresh it
         record["heartbeat"] = path.stat().st_mtime
         return record if _is_alive(record, time.time() if now is None else now) else None
     except (FileNotFoundError, KeyError, TypeError, OverflowError):  # none, or not one of ours
@@ -60,7 +60,7 @@ def locked(path: Path) -> Iterator[None]:
         OSError: The folder cannot be written.
     """
     _take(path)
-    for other in path.parent.glob(f".{path.name}.*"):  # of a process that was killed as it took this lock over
+    for other in path.parent.glob(f".{path.name}.*"):  # of a process that was killed while it took over this lock
         if other.suffix != UNFINISHED and owner(other) is None:
             other.unlink(missing_ok=True)
     stopped = threading.Event()
@@ -71,14 +71,14 @@ def locked(path: Path) -> Iterator[None]:
     finally:
         stopped.set()
         beating.join()
-        with suppress(OSError):  # what cannot be removed is a dead process's lock soon
+        with suppress(OSError):  # otherwise it will soon be the lock of a dead process
             if _record(path) == writers.identity():  # else it was taken over from a process that seemed dead
                 path.unlink()
 
 
 @contextmanager
 def guarded(path: Path) -> Iterator[None]:
-    """Let one process at a time work on a file, which need not exist; the others wait, for as long as it lives."""
+    """Let one process at a time work on a file, which need not exist; the others wait while that process lives."""
     with ExitStack() as held:
         while True:
             try:
@@ -90,10 +90,10 @@ def guarded(path: Path) -> Iterator[None]:
 
 
 def _take(path: Path) -> None:
-    """Make a lock ours, or take it over from the dead.
+    """Acquire a lock, or take it over from a dead process.
 
-    Of those that find the same owner dead one takes over: who has a lock of its own for that, named by what the dead
-    one has left.
+    If several processes find the owner dead, exactly one takes over: they compete for a second lock, whose name depends
+    on the dead owner's record.
     """
     while not _made(path):
         with suppress(FileNotFoundError):  # it was given back meanwhile
@@ -133,7 +133,7 @@ def _check_free(path: Path, now: float | None = None) -> None:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """What a lock says; only that it is new where nothing is written yet, and nothing where it is not one of ours."""
+    """Read a lock; a lock without content yet is new, and a file that is not our lock gives an empty record."""
     try:
         text = fresh(lambda: path.read_text(encoding="utf-8"))
         record = from_json(text) if text else {"host": "a host unknown yet", "process": "unknown", "new": True}

@@ -199,7 +199,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a file of a run cannot be read: it is missing, or what its `UnreadableError` says."""
+    """Return why a file of a run cannot be read: that it is missing, or the message of its `UnreadableError`."""
     return f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
 
 

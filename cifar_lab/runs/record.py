@@ -31,12 +31,14 @@ class Numbers(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What is known of a run, or of a job that has left none; curves, losses and probes are read when asked for."""
+    """A run, or a job without a run; curves, losses and probes are read on demand."""
 
     state: str  # finished, failed, diverged, interrupted, pruned, running, dead, unreadable or missing
     name: str = ""  # of its sweep
     options: Mapping[str, str | None] = field(default_factory=dict)  # the chosen one of each group, if known
-    settings: Mapping[str, Any] = field(default_factory=dict)  # what can change numbers, but the seed; dotted keys
+    settings: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # those that can change numbers, without the seed; dotted keys
     interpolations: Mapping[str, str] = field(default_factory=dict)  # of settings that follow others; dotted keys
     overrides: tuple[str, ...] = ()  # the command line
     identity: str | None = None  # the fingerprint, equal where numbers must be equal; the folder of an unreadable run
@@ -63,7 +65,7 @@ class Record:
 
     @property
     def protocol(self) -> str:
-        """The name of the protocol by what was held out; empty if not known."""
+        """The name of the protocol, by the held-out images; empty if unknown."""
         return protocol_name(self.settings)
 
     @property
@@ -78,7 +80,7 @@ class Record:
 
     @cached_property
     def job(self) -> frozenset[str]:
-        """What makes a job of a sweep that job."""
+        """The identity of a job in a sweep."""
         return job_key(self.overrides)
 
     @property
@@ -88,7 +90,7 @@ class Record:
 
     @property
     def description(self) -> str:
-        """The state, and what is known of its reason, in one line."""
+        """The state with its reason, if known, in one line."""
         if self.state in ("running", "pruned"):
             return f"{self.state}, epoch {self.status.get('epoch', 0)} of {self.status.get('epochs', '?')}"
         reason = " ".join(str(self.status.get("error", "")).split())
@@ -138,7 +140,7 @@ class Record:
 
     @cached_property
     def composition(self) -> str:
-        """What runs of all seeds share, as one word: the settings, the experiment, and the study."""
+        """A string that is equal for all seeds: the settings, the experiment and the study."""
         own = {key: value for key, value in self.settings.items() if "${seed}" not in self.sources.get(key, "")}
         return json.dumps([self.options.get("experiment"), self.options.get("study"), own], sort_keys=True)
 

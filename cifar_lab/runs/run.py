@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
-# Written by what trains, removed when an unfinished run starts again.
+# Written by training, removed when an unfinished run starts again.
 _CONTENTS = ("result.json", "metrics.csv", "steps.npz", "probes.npz", "error.txt", "loggers.json")
 _OF_COMMANDS = ("evaluation", "explanation", "export")  # on a trained network
 _FOLDERS = ("checkpoints", "weights", "snapshots", "tensorboard", "csv", "wandb", "figures", *_OF_COMMANDS)
@@ -39,7 +39,7 @@ class RunExistsError(UsageError):
 
 
 class DivergedError(RuntimeError):
-    """The loss is no longer a finite number."""
+    """Raised when the loss is not finite."""
 
 
 class Run(RunFiles):
@@ -54,17 +54,17 @@ class Run(RunFiles):
         *,
         goes_on: bool = False,
     ) -> None:
-        """Write the configuration and the state running; whoever calls it holds the run's lock.
+        """Write the configuration and the state `running`; the caller holds the run's lock.
 
         Args:
             config: The resolved configuration, plain values.
             overrides: The command line that gave it.
             options: The chosen option of each group.
-            interpolations: What stands for values that follow others, by dotted key.
-            goes_on: Keep what an earlier attempt has left, instead of emptying the folder of it.
+            interpolations: The interpolations of values that depend on others, by dotted key.
+            goes_on: Keep the files of an earlier attempt instead of removing them.
 
         Raises:
-            RunExistsError: A finished run is there, or somebody's files.
+            RunExistsError: The folder has a finished run, or files of a user.
             OSError: The folder cannot be written.
         """
         if goes_on:
@@ -127,7 +127,7 @@ class Run(RunFiles):
         try:
             self.set_state(state, error=described(error))
         except OSError:
-            # A full disk has no room for another file, but this one has a block of its own.
+            # A full disk has no room for a new file, but this one already has a block.
             with self.status_file.open("r+", encoding="utf-8") as file:
                 file.write(self._status_text(state, {"error": described(error)}))
                 file.truncate()
@@ -136,7 +136,7 @@ class Run(RunFiles):
         )  # after the state, whose it is
 
     def has_begun(self) -> bool:
-        """Whether the first training step was due, so that what happened is worth keeping."""
+        """Return whether training has reached its first step, so that the folder is worth keeping."""
         return "epoch" in self.status() or self.last_checkpoint.exists()  # a damaged status says nothing
 
     def is_under_way(self) -> bool:
@@ -155,7 +155,7 @@ class Run(RunFiles):
         return aside
 
     def discard(self) -> None:
-        """Remove what a run that never trained has left, and, under `outputs/`, folders that nothing else is in."""
+        """Remove the files of a run that never trained, and empty folders above it under `outputs/`."""
         for name in (".hydra", *_FOLDERS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in (*_CONTENTS, self.status_file.name, self.lock_file.name):
@@ -186,11 +186,11 @@ class Run(RunFiles):
             os.fsync(file.fileno())
 
     def truncate(self, epochs: int, steps: int) -> None:
-        """Take back what was written after a checkpoint, once `check_records` has found what was before.
+        """Remove the records after a checkpoint; `check_records` has checked those before.
 
         Args:
-            epochs: That were trained to their end.
-            steps: Of those epochs.
+            epochs: Number of complete epochs.
+            steps: Number of steps in these epochs.
         """
         if self.metrics_file.exists():
             header, *rows = [
@@ -216,7 +216,7 @@ class Run(RunFiles):
         write_arrays(self.probes_file, probes)
 
     def save_weights(self, model: "nn.Module", name: str) -> None:
-        """Write the network's plain state dict to `weights/` under `name`, in place of what is there."""
+        """Write the network's plain state dict to `weights/` under `name`, replacing any other file there."""
         write_weights(model, self.weights / name)
         for other in self.weights.glob("*.pth"):  # of a run that has been trained further
             if other.name != name:
@@ -248,6 +248,6 @@ class PrunedError(RuntimeError):
 
 
 def described(error: BaseException) -> str:
-    """What an exception says; with the name of its class where that alone tells what has happened."""
+    """Return an exception's message; with the name of its class if the message is not clear without it."""
     text, kind = str(error), type(error).__name__
     return f"{kind}: {text}" if text and isinstance(error, SystemExit | LookupError) else text or kind

@@ -64,10 +64,10 @@ class RunFiles:
         return max(validated, key=validated.__getitem__, default=None)
 
     def check_records(self, epochs: int, steps: int, *, has_best: bool = True) -> None:
-        """Check that what was recorded of so many epochs and steps can be read, and the best epoch's checkpoint.
+        """Check that the records of so many epochs and steps, and the best epoch's checkpoint, can be read.
 
         Raises:
-            UnreadableError: A file is damaged or missing, or lacks some of it.
+            UnreadableError: A file is damaged, missing or incomplete.
             CheckpointError: The best epoch's checkpoint is damaged.
         """
         if epochs:
@@ -94,7 +94,7 @@ class RunFiles:
         return {int(epoch): float(accuracy) for epoch, accuracy in zip(known["epoch"], known["val/acc"], strict=True)}
 
     def validation(self, epoch: int) -> dict[str, float]:
-        """`val/acc` and `val/loss` of an epoch, from 1, as `metrics.csv` has them."""
+        """Return `val/acc` and `val/loss` of an epoch, from 1, from `metrics.csv`."""
         metrics = self.metrics()
         row = metrics[metrics["epoch"] == epoch].iloc[-1]
         return {name: float(row[name]) for name in ("val/acc", "val/loss")}
@@ -145,7 +145,7 @@ class RunFiles:
         return {**row, "error": status["error"]} if "error" in status else row
 
     def config(self) -> dict[str, Any]:
-        """The resolved configuration; raises `UnreadableError` and `FileNotFoundError`, as what follows does."""
+        """Read the resolved configuration; raise `UnreadableError` or `FileNotFoundError`, like the methods below."""
         return reading.read_config(self.config_file)
 
     def overrides(self) -> list[str]:
@@ -192,7 +192,7 @@ class RunFiles:
         """
         if self.last_checkpoint.exists():
             saved = read_checkpoint(self.last_checkpoint)
-            state = saved.get("current_model_state", saved["state_dict"])  # Lightning's name beside an average
+            state = saved.get("current_model_state", saved["state_dict"])  # Lightning's name if there is an average
             return {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
         if kept := list(self.snapshots().values()):
             return read_checkpoint(kept[-1])
@@ -205,7 +205,7 @@ class RunFiles:
             ValueError: There is none.
         """
         named, result = sorted(self.weights.glob("*.pth")), self.finished_result()
-        if result is not None:  # one that was trained further may have an older file beside its own
+        if result is not None:  # a run that was trained further may also have an older file
             own = f"_{accuracy_digits(result['test/acc'])}.pth"
             named.sort(key=lambda path: not path.name.endswith(own))
         # Without a result they are of an earlier end, before the run was given more epochs.

@@ -10,7 +10,7 @@ from cifar_lab.runs.files import fresh, replacing
 from cifar_lab.runs.reading import from_json
 from cifar_lab.runs.run import REPLACED, Run
 
-# Arguments on how to resume and on which devices, which do not change what is trained.
+# Keys about resuming and devices, which do not change the training.
 HOW_IT_IS_RUN = ("resume=", "retrain=", "retry_", "jobs_per_device=")
 
 
@@ -33,9 +33,10 @@ class Sweep:
             json.dump({"jobs": [list(job) for job in jobs], "runs": runs}, file, indent=1)
 
     def jobs(self) -> list[tuple[list[str], Run | None]]:
-        """The command line of each job of the last plan, with its run; none if there is no plan to be read.
+        """Return the command line of each job of the last plan, with its run; none if there is no readable plan.
 
-        The run is in the folder that the plan names, which may be of another sweep, else the one of the same words.
+        The run is in the folder that the plan names, which may belong to a different sweep, or in the folder of the
+        same words.
         """
         try:
             plan = from_json(fresh(lambda: self.plan_file.read_text(encoding="utf-8")))

@@ -181,7 +181,7 @@ def _over_seeds(plan: Search, values: Sequence[str]) -> str:
 
 
 def _ended(records: Sequence[TrialRecord]) -> int:
-    """Print what has not finished; return the exit code."""
+    """Print the unfinished trials; return the exit code."""
     failed = [str(trial.number) for trial in records if trial.state == "failed"]
     elsewhere = [str(trial.number) for trial in records if trial.state in ("running", "interrupted")]
     if failed:

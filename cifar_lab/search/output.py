@@ -25,7 +25,7 @@ class SearchReport:
     """The contents of a search's page."""
 
     title: str
-    facts: Sequence[str]  # lines about what its trials share and vary
+    facts: Sequence[str]  # lines about the settings that its trials share and vary
     trials: Sequence[TrialRecord]  # in the order in which they were begun, at least one
     importances: Mapping[str, float]  # how much each key matters, summing to 1; empty if too few trials have finished
     logarithmic: frozenset[str]  # the keys that were drawn on a logarithmic scale
@@ -64,7 +64,7 @@ class SearchReport:
         ]
 
     def conclusion(self) -> list[str]:
-        """The best trial, what matters, and what to run next."""
+        """The best trial, the importance of the axes, and the next command."""
         best = best_of(self.trials)
         if best is None:
             return ["no trial has finished"]

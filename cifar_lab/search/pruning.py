@@ -11,13 +11,13 @@ from cifar_lab.train.callbacks.recorder import Recorder
 
 
 class Pruning(Checkpoint):
-    """Reports each epoch's validation accuracy, and ends the run if told to.
+    """Reports each epoch's validation accuracy, and ends the run if the pruner decides so.
 
-    A `Checkpoint` for Lightning, so that it is called after the epoch has been written and saved.
+    It is a `Checkpoint` for Lightning, so that it is called after the epoch has been written and saved.
 
     Args:
-        report: Called with the epoch, from 1, and its `val/acc`; returns whether the run is to end, which is ignored
-            after the last epoch.
+        report: Called with the epoch, from 1, and its `val/acc`; returns whether to end the run, which is ignored after
+            the last epoch.
     """
 
     def __init__(self, report: Callable[[int, float], bool]) -> None:

@@ -44,7 +44,7 @@ class Axis:
     """A key that a search varies."""
 
     key: str  # as on the command line: `optimizer.lr`, or a group, `loss`
-    choices: tuple[str, ...] = ()  # as they are typed; empty for numbers from `low` to `high`
+    choices: tuple[str, ...] = ()  # as typed; empty for numbers from `low` to `high`
     low: float = 0.0
     high: float = 1.0
     step: int | None = None  # between whole numbers; None for any number between
@@ -131,7 +131,7 @@ def checked_search(words: Sequence[str], config_dir: Path | None = None, output:
 
 
 def _name(default: str, fixed: Sequence[str], axes: Sequence[Axis], path: list[str]) -> str:
-    """The default name of a search: its file or its axes, and what its trials share as far as it changes numbers."""
+    """Return the default name of a search: its file or axes, and the shared settings that change numbers."""
     name = SweepName((), map(key_of, fixed), is_study=True)
     with composing() as loader, refusing():
         config = compose("train", [*fixed, *(axis.corners[0] for axis in axes), *path], return_hydra_config=True)
@@ -153,7 +153,7 @@ def _refuse(overrides: Sequence[Override]) -> None:
 
 
 def _of_file(file: Override, loader: Loader, path: list[str]) -> list[Override]:
-    """The axes of a search's file, in its order, as if they were typed."""
+    """Return the axes of a search's file as overrides, in its order."""
     check_options(file, loader, path)
     with refusing():
         compose("train", [str(file.input_line), *path], return_hydra_config=True)

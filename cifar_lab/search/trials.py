@@ -1,7 +1,7 @@
 """The trials of a search, kept by Optuna in the search's folder, which its processes share.
 
-An open trial whose lock no living process holds is free: whoever trained it was interrupted or killed, and the next
-process resumes it. Optuna's own heartbeat needs a database, and would begin such a trial anew.
+An open trial whose lock no living process holds is free: its process was interrupted or killed, and the next process
+resumes it. Optuna's own heartbeat needs a database, and would restart such a trial.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ class TrialRecord:
     """A trial in plain values."""
 
     number: int  # from 0, in the order in which they were begun
-    values: Mapping[str, str]  # of each key, as one would type it
+    values: Mapping[str, str]  # of each key, as typed
     state: str  # finished, pruned, diverged, failed, interrupted or running
     accuracy: float | None = None  # `val/acc` of the chosen epoch, from 0 to 1, if it has finished
     reports: Mapping[int, float] = field(default_factory=dict)  # `val/acc` by epoch, from 1
@@ -85,10 +85,10 @@ class Trial:
         """Close the trial.
 
         Args:
-            state: Of its run: finished, pruned, diverged or failed. The sampler learns from divergence, as from
-                pruning, that these settings are bad; from a failure it learns nothing.
+            state: State of its run: finished, pruned, diverged or failed. Divergence and pruning tell the sampler that
+                the settings are bad; a failure tells it nothing.
             accuracy: `val/acc` of its chosen epoch, if it has finished.
-            details: Further values to keep; None is left out.
+            details: Further values to keep, except those that are None.
         """
         from optuna.trial import TrialState
 
@@ -126,7 +126,7 @@ class Trials:
         self.study = opened(folder, definition, median if strategy.pruning else optuna.pruners.NopPruner())
 
     def frozen(self, number: int) -> "FrozenTrial":
-        """A trial as it is stored now."""
+        """Return the stored trial."""
         return self.study.get_trials(deepcopy=False)[number]
 
     def retry_failed(self) -> None:
@@ -141,7 +141,7 @@ class Trials:
 
     @contextmanager
     def next(self, total: int) -> Iterator[Trial | None]:
-        """Hold a free trial, else a new one as long as there are fewer than `total`, else None."""
+        """Acquire a free trial, or a new one if there are fewer than `total`; return None otherwise."""
         with ExitStack() as held:
             with guarded(self.folder.journal_file):
                 trial = self._free() or self._new(total)

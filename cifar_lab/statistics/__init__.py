@@ -1,1 +1,1 @@
-"""Intervals of accuracies, and what differences between seeds mean."""
+"""Intervals of accuracies, and tests of differences over seeds."""

@@ -1,4 +1,4 @@
-"""What numbers over seeds, and differences between runs of several seeds, mean."""
+"""Intervals and tests of means over seeds, and of their differences."""
 
 import itertools
 from collections.abc import Callable, Mapping

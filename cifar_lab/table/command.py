@@ -41,7 +41,7 @@ def table(
 
 
 def compare_folders(paths: Iterable[Path], metric: str = "test/acc") -> "Comparison":
-    """Compare every run in the folders; jobs of a sweep that left no run have their row too.
+    """Compare all runs in the folders; jobs of a sweep without a run also have a row.
 
     Raises:
         ValueError: There is no run.

@@ -13,7 +13,7 @@ import pandas as pd
 from cifar_lab.runs import Record, from_yaml
 from cifar_lab.runs.fingerprints import HARDWARE, NEUTRAL
 
-_SWEEPS = ("study", "search")  # groups that name sweeps, and train nothing else than what they set
+_SWEEPS = ("study", "search")  # groups that name sweeps; the settings that they choose are compared instead
 METRICS = ("test/acc", "test/acc_final", "val/acc")
 MEANS = ("num_parameters", "train_size", "seconds", "images_per_second")
 
@@ -64,7 +64,7 @@ class Row:
 
     @property
     def protocol(self) -> str:
-        """What chooses the epoch; empty if not known."""
+        """The protocol, which chooses the epoch; empty if unknown."""
         return next((record.protocol for record in self.records), "")
 
     @property
@@ -122,7 +122,7 @@ def _numbers(row: Row, metric: str) -> dict[str, Any]:
 
 
 def compare(records: Sequence[Record], metric: str = "test/acc") -> Comparison:
-    """Group runs by what they train except the seed, and find the columns that tell the groups apart."""
+    """Group runs by their settings without the seed, and find the columns that distinguish the groups."""
     jobs = {record.job_without_seed: record.composition for record in records if not record.is_missing}
     groups: dict[object, list[Record]] = {}
     for record in records:
@@ -155,10 +155,10 @@ def _loss(record: Record) -> list[tuple[str, Any]]:
 
 
 def varying(records: Sequence[Record]) -> list[str]:
-    """The keys that tell runs apart: groups by their options, and settings that differ within the same option.
+    """Return the keys that distinguish runs: groups by their options, and settings that differ within the same option.
 
-    A setting that follows another one in every run, as a schedule's length follows the epochs, is left out. Keys that a
-    command line names come first, in its order.
+    A setting that follows a different one in every run, like a schedule's length the epochs, is excluded. Keys of the
+    command line come first, in its order.
     """
     options: dict[str, set[str | None]] = {}
     for record in records:

@@ -20,15 +20,15 @@ def compared_curves(
     *,
     has_one_loss: bool = True,
 ) -> Figure:
-    """Training loss and validation accuracy over epochs: a line for each composition, the mean over its seeds.
+    """Draw training loss and validation accuracy over epochs, a line for the mean over the seeds of each composition.
 
     Args:
-        runs: The metrics of each run, a row per epoch, by the composition's name; a band spans the range of several.
-        colours: By the composition's name.
+        runs: Metrics of each run, a row per epoch, by the composition's name. A band shows the range over seeds.
+        colours: Colours by the composition's name.
         title: Of the figure.
         val_label: The images of `val/*`.
-        has_one_loss: Whether all train with one loss; values of several are on scales of their own, so the training
-            accuracy takes the loss's place.
+        has_one_loss: Whether all runs train with the same loss. Values of different losses cannot be compared, so the
+            training accuracy replaces them.
     """
     figure = Figure(figsize=(11, 4.6 + 0.1 * len(runs)), layout="constrained")
     figure.suptitle(wrapped(title, 120), fontsize=10)
@@ -76,7 +76,7 @@ def compared_accuracies(
     Args:
         accuracies: Of each run, `(n,)`, from 0 to 1, by the composition's name.
         intervals: `(compositions, 2)`, lower and upper bounds.
-        colours: By the composition's name.
+        colours: Colours by the composition's name.
         title: Of the figure.
         note: On the intervals.
     """

@@ -36,7 +36,7 @@ def write(comparison: Comparison, folder: Path) -> None:
     if len(drawn_part.rows) < len(comparison.rows):
         words = f"{title}: of {len(comparison.rows):,} rows the {_BEST_DRAWN} with the highest test accuracy"
     drawn = {sweep.accuracy_figure: accuracies, sweep.curves_figure: curves}
-    # Whole, as other processes of the sweep may write them too.
+    # Replaced as a whole, because other processes of the sweep may write them too.
     paths_of = [write_figure(partial(draw, drawn_part, words), path, dpi=120) for path, draw in drawn.items()]
     pictures = [path.name for paths in paths_of for path in paths]
     with replacing(sweep.table_markdown) as file:
@@ -46,7 +46,7 @@ def write(comparison: Comparison, folder: Path) -> None:
 
 
 def show(comparison: Comparison, folder: Path | None) -> None:
-    """Print the table and what its runs have in common, and write it if there is a folder; raises as `write`."""
+    """Print the table and the common settings of its runs, and write it if there is a folder; raises like `write`."""
     print_table(text.table(comparison).to_dict("records"), left=(*comparison.columns, "protocol", "state"))
     for line in (*text.facts(comparison), *pairs.described(comparison.rows, comparison.metric)):
         print(line)

@@ -12,14 +12,14 @@ from cifar_lab.terminal.progress import with_progress
 
 
 def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[tuple[Sequence[str], Run | None]]]]) -> list[Record]:
-    """Read runs, and find the jobs of sweeps that have left none.
+    """Read runs, and find the jobs of sweeps that have no run.
 
     Args:
-        sweeps: Runs with their sweep's jobs, as `Sweep.jobs` gives them; without jobs if they are of no sweep.
+        sweeps: Runs with the jobs of their sweep, from `Sweep.jobs`; without jobs if they are not from a sweep.
 
     Returns:
-        Sweep by sweep in the order of the jobs, then runs of no job, in the order given. Among those whose numbers must
-        be equal one: a finished one if there is one, and the latest.
+        The runs of each sweep in the order of its jobs, then runs without a job, in the given order. Of several runs
+        with the same fingerprint only one: the latest, a finished one if possible.
     """
     read_sweeps = []
     for runs, jobs in sweeps:
@@ -63,7 +63,7 @@ def _unique(records: Sequence[Record]) -> list[Record]:
 
     chosen: dict[object, Record] = {}
     for record in records:
-        limits = [record.settings.get(key) for key in LIMITS]  # each has a row of its own
+        limits = [record.settings.get(key) for key in LIMITS]  # each has a separate row
         key = record.job if record.is_missing else (*record.key, record.options.get("experiment"), *limits)
         if key not in chosen or precedence(record) > precedence(chosen[key]):
             chosen[key] = record
@@ -71,10 +71,10 @@ def _unique(records: Sequence[Record]) -> list[Record]:
 
 
 def _missing(job: Sequence[str], others: Sequence[Record]) -> Record:
-    """A job without a run: the settings of its command line, and the others of a run with the same options.
+    """Describe a job without a run by its command line, and by a run with the same options for the other settings.
 
-    An option may bring others, as a model does its activation; so a job with options of its own takes nothing from the
-    other runs.
+    An option may choose other options, like a model its activation. So a job with options that no run has takes nothing
+    from the runs.
     """
     typed = {key: value for key, _, value in (line.lstrip("+").partition("=") for line in job)}
     seed = typed.pop("seed", "")
@@ -95,7 +95,7 @@ def _missing(job: Sequence[str], others: Sequence[Record]) -> Record:
 
 
 def _value(text: str) -> Any:
-    """A value as it is typed; YAML takes `1e-3` for a word."""
+    """Parse a typed value; YAML reads `1e-3` as a string."""
     for parse in (float, from_yaml):
         with suppress(ValueError):
             return parse(text)

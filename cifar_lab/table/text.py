@@ -23,7 +23,7 @@ _MEANS = "Seconds and images/s are means over the runs. Heads with `tta` are of 
 
 
 def table(comparison: Comparison) -> pd.DataFrame:
-    """The rows in words: what varies, accuracies over seeds, protocol, parameters, seconds, images/s, state."""
+    """Return the rows as text: varying settings, accuracies over seeds, protocol, parameters, seconds, speed, state."""
     rows, sizes_differ, tta = [], not comparison.common("train_size"), _tta(comparison)
     chooses = _chooses(comparison)
     for row in comparison.rows:
@@ -51,7 +51,7 @@ def _chooses(comparison: Comparison) -> bool:
 
 
 def _tta(comparison: Comparison) -> str:
-    """What the heads of test accuracies add about test-time augmentation."""
+    """Return the suffix of the heads of test accuracies about test-time augmentation."""
     return ", tta" if comparison.metric == "test/acc_tta" else ""
 
 
@@ -64,7 +64,7 @@ def over_seeds(values: np.ndarray) -> str:
 
 
 def markdown(comparison: Comparison, title: str, folder: Path, pictures: Sequence[str] = ()) -> str:
-    """The whole comparison, of at least one run, as a page in `folder`, where its `pictures` are too."""
+    """Return the whole comparison, of at least one run, as Markdown in `folder`, which also has its `pictures`."""
     parts = [f"# {title}", "\n".join(facts(comparison)), as_markdown(table(comparison))]
     accuracies = _CHOSEN_AND_LAST if _chooses(comparison) else f"{_ACCURACIES}, of the last epoch's weights."
     parts.append(f"{accuracies} {_MEANS}")
@@ -76,7 +76,7 @@ def markdown(comparison: Comparison, title: str, folder: Path, pictures: Sequenc
 
 
 def facts(comparison: Comparison) -> list[str]:
-    """Lines on what all finished runs share: data, training images, epochs, protocol, hardware."""
+    """Return lines on the common settings of all finished runs: data, images, epochs, protocol, hardware."""
     if not comparison.results:
         return ["No run has finished."]
     finished = [record for row in comparison.rows for record in row.finished]

@@ -34,8 +34,8 @@ def run_command(
 
     Args:
         function: The command.
-        loses: Errors of its output at which it goes on: all of them if it trains; of one that writes files a closed
-            pipe, which ends one that only prints, with 0.
+        loses: Errors of standard output that it ignores: all of them if it trains, a closed pipe if it writes files. A
+            closed pipe ends a command that only prints, with code 0.
 
     Raises:
         SystemExit: Always; 2 if typer refuses the command line, or the function raises a `UsageError` or an `OSError`;

@@ -15,9 +15,9 @@ def check_writable(folder: Path) -> None:
 
 
 def writable(default: Path, output: Path | None) -> Path | None:
-    """The folder that `--output` names, else `default`; None after a note if that cannot be written, as others' runs.
+    """Return the folder of `--output`, or `default`; after a note, None if `default` cannot be written.
 
-    The command then prints what it can.
+    Runs of others may be read-only; the command then prints its results only.
 
     Raises:
         UsageError: The folder that `--output` names cannot be written.

@@ -42,12 +42,12 @@ def span(seconds: float) -> str:
 
 @contextmanager
 def progress(title: str, units: float, *, bar: bool = True) -> Iterator[Show]:
-    """Yields what shows, on standard error, how many of the `units` of work are done, and what is worked on.
+    """Yield a function that shows, on standard error, the number of finished units and the current one.
 
     Args:
-        title: Of the work.
-        units: 0 shows nothing, because their number is not known.
-        bar: Whether a terminal gets a bar; processes side by side would draw over each other.
+        title: Title of the bar.
+        units: Total number of units; 0 shows nothing, because the total is unknown.
+        bar: Whether to show a bar on a terminal; parallel processes would overwrite each other's bars.
     """
     console = bar_console(stderr=True)
     title = printable(title)

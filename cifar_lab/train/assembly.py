@@ -1,4 +1,4 @@
-"""From a composed configuration to what Lightning trains."""
+"""Builds the objects that Lightning trains from a composed configuration."""
 
 import inspect
 import math

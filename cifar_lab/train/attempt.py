@@ -1,4 +1,4 @@
-"""One try at training a run: whether there is something to do, from where, and what each process needs for it."""
+"""One attempt at training a run: whether to train, from which checkpoint, and the task of each process."""
 
 import functools
 import math
@@ -38,13 +38,13 @@ class Attempt:
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """All that a process needs to train a run. It is sent to processes that have not imported torch yet."""
+    """Everything that a process needs to train a run. It is sent to processes that have not imported torch yet."""
 
     config: Mapping[str, Any]  # resolved, plain values
     attempt: Attempt
     options: Mapping[str, str | None]  # the chosen one of each group
     overrides: Sequence[str]  # the command line
-    hyperparameters: Mapping[str, bool | float | str]  # what distinguishes the run from others
+    hyperparameters: Mapping[str, bool | float | str]  # the settings that distinguish the run from others
     threads: int  # per process
 
 
@@ -78,7 +78,7 @@ def _check_same(run: Run, config: Mapping[str, Any], folder: str, but: Collectio
     try:
         saved = run.config()
     except UnreadableError:
-        return  # told, or mended, where it is trained
+        return  # reported or repaired when it is trained
     try:
         changed = differences(saved, config)
         if changed.keys() - set(but):
@@ -107,10 +107,10 @@ def set_aside(run: Run, config: Mapping[str, Any], turn: Turn | None) -> None:
 
 
 def checkpoint_of(run: Run, config: Mapping[str, Any], turn: Turn | None) -> Path | None:
-    """The checkpoint from which a run, whose lock is held, resumes; None to start from the beginning.
+    """Return the checkpoint from which a run resumes; None to start from the beginning. The caller holds the lock.
 
-    It is the last one, or the one before if that or what was recorded up to it is damaged. A run with neither is moved
-    aside, and begins anew.
+    It is the last checkpoint, or the one before if that or the records up to it are damaged. A run with neither is
+    moved aside and restarted.
 
     Raises:
         RunFailedError: `resume=` names a run without a checkpoint to resume from.
@@ -151,7 +151,7 @@ def trains_again(run: Run, turn: Turn | None = None) -> str:
 
 
 def quoted(folder: Path) -> str:
-    """A folder as it is typed in a shell."""
+    """Quote a folder for a shell."""
     return shlex.quote(os.path.relpath(folder))
 
 
@@ -165,7 +165,7 @@ def hyperparameters(
     overrides: Sequence[str],
     common: Collection[str] | None = None,
 ) -> dict[str, bool | float | str]:
-    """The columns of a run: in a sweep its axes, otherwise model, loss, optimizer and the settings of its command line.
+    """Return the columns of a run: in a sweep its axes, otherwise model, loss, optimizer and the typed settings.
 
     Args:
         config: The resolved configuration, plain values.

@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def command(arguments: Sequence[str], leader: Leader | None = None) -> None:
-    """Train what a command line says, or show what it asks for; raises as `launch` does."""
+    """Train a command line, or show the requested information; raises like `launch`."""
     line = parsed(arguments)
     if line.trains:
         plan = planned(line)
@@ -68,18 +68,18 @@ def command(arguments: Sequence[str], leader: Leader | None = None) -> None:
 def run(overrides: Sequence[str], callbacks: Sequence["Callback"] = ()) -> dict[str, Any]:
     """Train one composition from Python, in this process: `run(["model=vgg_a", "epochs=1"])`.
 
-    It does, prints and writes what `python -m cifar_lab.train` with the same words does, and seeds the global random
+    It does, prints and writes the same as `python -m cifar_lab.train` with the same words, and seeds the global random
     states.
 
     Args:
-        overrides: The words of the command line.
+        overrides: The overrides of the command line.
         callbacks: Lightning's, called after the run's own; not recorded.
 
     Returns:
         The result by the names of `docs/run_directory.md`, and its `folder`.
 
     Raises:
-        ValueError: The composition cannot be run, in one line.
+        ValueError: The composition cannot be run.
         RunFailedError: The run failed or diverged; its folder says why.
     """
     plan = checked(_words(overrides))
@@ -127,10 +127,10 @@ def _words(overrides: Sequence[str]) -> Sequence[str]:
 
 @printing()
 def launch(plan: Plan, callbacks: Sequence["Callback"] = (), leader: Leader | None = None) -> list[Path]:
-    """Train what a checked command line says, and compare the runs of a sweep: the folders of the runs.
+    """Train a checked command line, and compare the runs of a sweep; return the folders of the runs.
 
     Raises:
-        ValueError: It cannot be run, in one line.
+        ValueError: It cannot be run.
         RunFailedError: A run failed or diverged, or the table could not be written.
         KeyboardInterrupt: A signal ended it.
     """
@@ -215,7 +215,7 @@ def _train(
 
 @contextmanager
 def _reading(run: Run, turn: Turn | None) -> Iterator[None]:
-    """Name what cannot be read of a run, and the way out; raises `RunFailedError` for it."""
+    """Turn unreadable files of a run into a `RunFailedError` with the way out."""
     try:
         yield
     except (UnreadableError, FileNotFoundError) as error:

@@ -19,9 +19,9 @@ from cifar_lab.train.classifier import Classifier
 
 
 def choose_native(config: Mapping[str, Any], run: Run) -> hardware.Native:
-    """How the run computes: as its first attempt did, else what the hardware does natively.
+    """Choose the run's numerics: those of its first attempt, or the hardware's native ones.
 
-    The hardware and the source's revision are recorded at once, as a run that never ends has no result to hold them.
+    The hardware and the source's revision are recorded at once, because an unfinished run has no result with them.
     """
     recorded = run.status()
     options = {key: config["trainer"][key] for key in ("precision", "memory_format")}

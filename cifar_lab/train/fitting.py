@@ -37,7 +37,7 @@ from cifar_lab.train.loggers import log_result, opened
 from cifar_lab.train.rehearsal import rehearse
 from cifar_lab.train.starting import load_weights
 
-# Warnings about how Lightning uses torch, which a user cannot mend, and about what is so on purpose.
+# Warnings about Lightning's use of torch, which a user cannot change, and about intended behaviour.
 _IGNORED_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)`",
     r"It is recommended to use `self\.log",  # logged values are of all processes already
@@ -69,7 +69,7 @@ def trained(task: TrainingTask) -> dict[str, Any]:
 
 
 def _show(run: Run, result: dict[str, Any], loggers: Sequence[Logger]) -> None:
-    """Draw a finished run, and give loggers its result; what fails is a note."""
+    """Draw a finished run, and pass its result to loggers; a failure is a note."""
     from cifar_lab.train.summary import confusion_card, draw
 
     try:
@@ -152,7 +152,7 @@ def _fit_and_test(
         averaging.on_train_end(trainer, classifier)
     if not ranks.first_of(run.metrics_file.exists()):
         raise RuntimeError("no epoch was trained to its end; give trainer.max_time more, or data.train_size less")
-    # An average over epochs belongs to no epoch, and is itself what was chosen.
+    # An average over epochs does not belong to an epoch; the average itself was chosen.
     has_choice = config.protocol.name != LAST and not isinstance(averaging, SWA)
     best_epoch = ranks.first_of(run.best_epoch()) if has_choice else None
     options = trainer_options(config, native, attempt.turn)

@@ -9,10 +9,10 @@ from cifar_lab.machine.exit_codes import UsageError
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> None:
-    """Keep modules or parameters of a network as they are: they get no gradient, and no optimizer gets them.
+    """Freeze modules or parameters of a network: they get no gradient and are not passed to the optimizer.
 
-    A frozen BatchNorm normalises by its running statistics as in evaluation, and keeps them, also where averaged
-    weights have theirs estimated again; `Classifier.train` leaves it in that mode. Dropout stays active.
+    A frozen BatchNorm normalises by its running statistics, as in evaluation, and keeps them, even if the statistics of
+    averaged weights are re-estimated; `Classifier.train` keeps it in that mode. Dropout stays active.
 
     Raises:
         ValueError: The network has no such module, or nothing is left to train.
@@ -27,7 +27,7 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
         parts[name].requires_grad_(False)
         for module in parts[name].modules() if isinstance(parts[name], nn.Module) else ():
             if _has_statistics(module):
-                module.track_running_stats = False  # what `keep_frozen` and torch's `update_bn` go by
+                module.track_running_stats = False  # read by `keep_frozen` and torch's `update_bn`
     if names and not any(weight.requires_grad for weight in model.parameters()):
         raise UsageError(f"freeze=[{','.join(names)}] leaves no weight to train; freeze less")
     keep_frozen(model)

@@ -49,8 +49,8 @@ class SplitMetrics(nn.Module):
     def update(self, logits: Tensor, labels: Tensor, **means: Tensor) -> None:
         """Add a batch: logits `(N, num_classes)`, labels `(N,)`, and named scalars that are means over it.
 
-        Labels that are probabilities `(N, num_classes)` of mixed images count as their most probable class for the
-        accuracy. N may be 0, as a process's part of a small batch may be empty.
+        For the accuracy, the label of a mixed image, probabilities `(N, num_classes)`, is its most probable class. N
+        may be 0, because a process's part of a small batch may be empty.
         """
         if not len(labels):
             return

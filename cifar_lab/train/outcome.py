@@ -74,7 +74,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
 
 @contextmanager
 def keeping_finished(run: Run) -> Iterator[None]:
-    """Leave a finished run as it was if going on with it ends before anything more of it is saved."""
+    """Restore a finished run if its continuation ends before it saves anything."""
     if not run.has_result():
         yield
         return
@@ -101,7 +101,7 @@ def keeping_finished(run: Run) -> Iterator[None]:
 
 
 def _saved(run: Run) -> tuple[int, ...]:
-    """What of a run changes with each epoch that is trained."""
+    """Return the files of a run that change with each epoch."""
     epochs = run.metrics_file.read_bytes().count(b"\n") if run.metrics_file.exists() else 0
     return epochs, _changed(run.last_checkpoint), _changed(run.best_checkpoint)
 

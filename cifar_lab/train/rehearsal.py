@@ -1,4 +1,4 @@
-"""One training step of two images before a run begins, which tells what its parts cannot do together."""
+"""One training step of two images before a run begins, to find components that do not work together."""
 
 import copy
 import traceback
@@ -30,13 +30,13 @@ class _PartError(Exception):
 
 
 def rehearse(config: Mapping[str, Any], classifier: Classifier, datamodule: InMemoryDataModule, device: str) -> None:
-    """Take a step on copies of network and loss, on the CPU; leaves weights and random states as they are.
+    """Take a step on copies of network and loss, on the CPU; weights and random states do not change.
 
-    A network that cannot be copied is not rehearsed. Of a run on another device only what the parts return is refused,
-    as they may need that device.
+    A network that cannot be copied is not rehearsed. For a run on a different device, only wrong return values are
+    refused, because other errors may come from the CPU.
 
     Raises:
-        ValueError: In one line that names the part, what it must take and return, and what it did.
+        ValueError: A component failed. The message names the component, its expected input and output, and the fault.
     """
     names = {part: f"{part}._target_={config[part].get('_target_')}" for part in _PARTS}
     if datamodule.size("train") < _IMAGES:
@@ -100,7 +100,7 @@ def drop_single_image(model: nn.Module, datamodule: InMemoryDataModule) -> None:
 
 
 def _closure(value: Tensor) -> Callable[[], float]:
-    """What L-BFGS calls for the loss; the gradients are there already."""
+    """Return the loss for L-BFGS; the gradients are there already."""
     return lambda: float(value.detach())
 
 
@@ -121,7 +121,7 @@ def _check_loss(value: Any, name: str) -> None:
 
 @contextmanager
 def _of(name: str, what: str) -> Iterator[None]:
-    """Raise `_PartError` for what a part raises: its name, what is expected of it, what it says, and in which line."""
+    """Turn a component's exception into `_PartError`: its name, its contract, the message, and the line of code."""
     try:
         yield
     except Exception as error:

@@ -16,11 +16,10 @@ _SHOWN = 4  # names in a line
 
 
 def load_weights(model: nn.Module, config: Mapping[str, Any]) -> None:
-    """Replace what `weights=` has by name and shape, whatever `fit_to` made of it, and print what it has not.
+    """Load the tensors of `weights=` that match by name and shape, also those set by `fit_to`, and print the others.
 
     Raises:
-        ValueError: The file cannot be used, is not the one that the command line was checked with, or has nothing of
-            the network.
+        ValueError: The file cannot be used, has changed since the command line was checked, or has no matching tensor.
     """
     named = config.get("weights")
     if named is None:

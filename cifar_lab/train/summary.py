@@ -21,7 +21,7 @@ from cifar_lab.terminal.printing import note
 from cifar_lab.train import figures
 from cifar_lab.train.attempt import quoted
 
-# What a run leaves besides its numbers if it is asked to, with the setting that says so.
+# Optional outputs of a run, with the setting that requests them.
 _EXTRAS = {
     "callbacks.snapshots": "callbacks.snapshots.every_epochs",
     "trainer.profiler": "trainer.profiler",
@@ -59,7 +59,7 @@ def _augmented(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 
 def origin(run: Run, config: Mapping[str, Any]) -> str:
-    """Where a finished run's numbers come from: when and by which source it was trained, and what differs now."""
+    """Describe the origin of a finished run: date, source revision, and what differs now."""
     result = run.result()
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.result_file.stat().st_mtime))
     before, now = result.get("git_revision"), provenance.git_revision()

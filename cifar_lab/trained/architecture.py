@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 State = Mapping[str, Tensor]
-# What wrappers put in front of a network's names: DataParallel and DDP, and modules of Lightning and of others.
+# Prefixes that wrappers add to a network's names: DataParallel, DDP, Lightning modules and others.
 _PREFIXES = ("module.", "model.", "network.", "net.")
 _NESTED = 4  # wrappers in each other
 # The arguments of a class that say its size.
@@ -39,7 +39,7 @@ def _plain(value: Any) -> str:
 
 
 def spellings(state: State, nested: int = _NESTED) -> Iterator[State]:
-    """A state dict as it is, then without what wrappers have put in front of names; other names fall away then."""
+    """Yield a state dict unchanged, then without a wrapper's prefix; names without the prefix are dropped then."""
     yield state
     for prefix in _PREFIXES if nested else ():
         inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -53,7 +53,7 @@ def in_names_of(state: State, own: Collection[str]) -> State:
 
 
 def in_our_names(state: State) -> State:
-    """The first of its `spellings` that is a network of this project; as it is if none is."""
+    """Return the first of the `spellings` that is a network of this project, or else the state dict unchanged."""
     return next((spelling for spelling in spellings(state) if architecture(spelling)), state)
 
 

@@ -1,4 +1,4 @@
-"""What a command line says of trained networks: the arguments of every command on them. Imports no torch."""
+"""Arguments of the commands on trained networks. Does not import torch."""
 
 import functools
 import inspect
@@ -33,7 +33,7 @@ def _option(text: str, *flags: str) -> Any:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What a command line says of a network, with the help of each option; None leaves it to the run or the file.
+    """Command-line options that describe a network, with their help; None takes the run's or the file's value.
 
     Raises:
         ValueError: A value is out of its range.
@@ -66,7 +66,7 @@ class Overrides:
             raise UsageError(f"--std {','.join(map(str, self.std))}: each lies above 0")
 
     def of_network(self) -> list[str]:
-        """The given options that a run and a described file say themselves, as they are typed."""
+        """The given options, as typed, that a run or a described file already has."""
         names = ("activation", "negative_slope", "mean", "std")
         return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
 
@@ -119,7 +119,7 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
 
 
 def check_there(networks: Iterable[Path]) -> None:
-    """Raise `UsageError` for what is neither a run's folder nor a file."""
+    """Raise `UsageError` if a path is neither a run's folder nor a file."""
     for path in networks:
         if path.is_dir() and not is_run(path):
             raise UsageError(
@@ -140,7 +140,7 @@ def with_runs_below(networks: Sequence[Path]) -> list[Path]:
 
 
 def load_noting(path: Path, overrides: Overrides) -> "Trained":
-    """Load a network, and print on standard error what is assumed and to be known of it; raises as `load`."""
+    """Load a network, and print assumptions and notes on standard error; raises like `load`."""
     from cifar_lab.trained import load
 
     trained = load(path, overrides)
@@ -150,5 +150,5 @@ def load_noting(path: Path, overrides: Overrides) -> "Trained":
 
 
 def folder_of(path: Path, name: str) -> Path:
-    """Where a command's files go: a folder in the run, or beside the file of weights."""
+    """Return the folder for a command's files: in the run, or next to the file of weights."""
     return path / name if path.is_dir() else path.parent / f"{path.stem}-{name}"

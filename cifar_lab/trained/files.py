@@ -1,4 +1,4 @@
-"""Files of weights, as tensors by name, and what a file that `export` has written says of itself."""
+"""Reads files of weights as tensors by name, with the description in files that `export` has written."""
 
 import json
 import math
@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 # Under which names checkpoints hold a state dict: timm's, torchvision's, Lightning's and others'; averages first.
 _AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
 _NETWORKS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")
-_COMPILED = "_orig_mod."  # what torch.compile puts into names
+_COMPILED = "_orig_mod."  # torch.compile adds it to names
 _SINGLE = 4  # bytes of a float32
 _SHOWN = 4  # names in a message
 
@@ -37,7 +37,7 @@ class Description:
     std: Sequence[float]  # per channel, divided by
     classes: Sequence[str]  # their names, in the order of the logits
     names: Sequence[str]  # of the weights, in the network's order, which safetensors does not keep
-    facts: Mapping[str, Any]  # what is known of it, by the names of `docs/run_directory.md`
+    facts: Mapping[str, Any]  # results of its run, by the names in `docs/run_directory.md`
 
     def text(self, **more: Any) -> str:
         """As JSON, with further plain values."""
@@ -45,10 +45,10 @@ class Description:
 
     @classmethod
     def from_text(cls, text: str) -> "Description":
-        """Read what `text` has written, without the further values.
+        """Read the description written by `text`, without its further values.
 
         Raises:
-            ValueError: It is damaged, or made up by somebody.
+            ValueError: It is damaged or forged.
         """
         values = from_json(text)
         if not isinstance(values, dict):
@@ -73,7 +73,7 @@ class Description:
 
 
 class Content(NamedTuple):
-    """What a file of weights holds."""
+    """The content of a file of weights."""
 
     state: dict[str, Tensor]  # by the file's own names, see `architecture.spellings`; on the CPU, in float32 or better
     description: Description | None  # that `export` writes into a safetensors file
@@ -135,7 +135,7 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], Description | None]:
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(KEY)
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, as it is no dict
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
         raise UsageError(f"{path} is damaged, or no safetensors file: {reason(error)}") from None
     try:
@@ -145,5 +145,5 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], Description | None]:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in one line of at most 200 characters."""
+    """Return an error's message in one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__

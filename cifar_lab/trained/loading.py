@@ -30,16 +30,16 @@ _OF_CHOSEN = ("test/acc", "val/acc", "best_epoch")  # known only of the chosen e
 
 
 def load(path: Path, overrides: Overrides | None = None) -> Trained:
-    """Make a trained network.
+    """Load a trained network.
 
     Args:
-        path: A run's folder, for the weights of its chosen epoch; or a file of weights, the report's or ours. A file
-            in a run's folder has the run's configuration.
+        path: A run's folder, for the weights of its chosen epoch, or a file of weights. A file in a run's folder has
+            the run's configuration.
         overrides: The command line.
 
     Raises:
-        ValueError: There is neither, weights are missing, damaged or another network's, or the run has a component
-            whose package is not allowed. The message is one line that says what to do.
+        ValueError: There is no run or file; the weights are missing, damaged or from a different network; or the run
+            has a component whose package is not allowed. The message says what to do.
     """
     overrides = overrides or Overrides()
     check_there([path])
@@ -47,7 +47,7 @@ def load(path: Path, overrides: Overrides | None = None) -> Trained:
         run = Run(path)
         return _of_run(run, run.chosen_weights(), overrides)
     folder = path.resolve().parent.parent
-    if is_run(folder) and path.suffix != SAFETENSORS:  # what `export` has written there describes itself
+    if is_run(folder) and path.suffix != SAFETENSORS:  # exported files describe themselves
         return _of_run(Run(os.path.relpath(folder)), path, overrides)
     return _of_file(path, overrides)
 
@@ -211,7 +211,7 @@ def _check_overrides(path: Path, state: Mapping[str, Tensor], overrides: Overrid
 
 
 def _native(config: DictConfig, run: Run, overrides: Overrides) -> tuple[hardware.Native, list[str]]:
-    """How to compute: as the run did if this machine does that natively; and notes about what differs."""
+    """Choose the numerics: the run's if this machine supports them natively; also return notes on differences."""
     accelerator, recorded = str(config.trainer.accelerator), run.status().get("precision", config.trainer.precision)
     layout, notes = str(run.status().get("memory_format", config.trainer.memory_format)), []
     if accelerator not in ("auto", "cpu", "gpu") and hardware.training_device("auto") != accelerator:

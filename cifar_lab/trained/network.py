@@ -28,7 +28,7 @@ from cifar_lab.runs.labels import holds_out
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network with what it takes to use it."""
+    """A trained network with its normalisation, classes and results."""
 
     label: str  # the run's folder, or the file
     weights: Path  # the file of the weights
@@ -41,7 +41,7 @@ class Trained:
     std: Sequence[float]  # per channel, divided by
     classes: Sequence[str]  # their names, in the order of the logits
     native: hardware.Native  # the device, the precision and the layout that it computes in
-    facts: Mapping[str, Any]  # what is known of it, by the names of `docs/run_directory.md`, such as `test/acc`
+    facts: Mapping[str, Any]  # results of its run, by the names in `docs/run_directory.md`, such as `test/acc`
     assumed: Sequence[str]  # a line for each value that nothing says
     data_root: Path | None = None  # the folder of its data that the command line names
 
@@ -61,7 +61,7 @@ class Trained:
         return names + [str(label) for label in range(len(names), count)]
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """Map uint8 images `(N, 32, 32, 3)`, 0 to 255, to what the network takes, `(N, 3, 32, 32)`."""
+        """Normalise uint8 images `(N, 32, 32, 3)`, 0 to 255, to the network's input `(N, 3, 32, 32)`."""
         return normalise(pixels, torch.tensor(self.mean), torch.tensor(self.std))
 
     def reestimate_batch_norm(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -123,7 +123,7 @@ class Trained:
 
     @property
     def is_of_cifar10(self) -> bool:
-        """Whether it was trained on CIFAR-10, as is assumed of a file alone."""
+        """Whether it was trained on CIFAR-10, which is assumed for a bare file."""
         return self._dataset is CIFAR10
 
     @property
@@ -153,7 +153,7 @@ class Trained:
 
     @property
     def gives_probabilities(self) -> bool:
-        """Whether a softmax over its logits is what its loss trained; a squared error trains the logits themselves."""
+        """Whether its loss trained a softmax over the logits; a squared error trains the logits themselves."""
         if self.config is not None:
             return not str(self.config.loss.get("_target_")).endswith(".MSELoss")
         return (self.facts.get("options") or {}).get("loss") != "mse" and "_MSELoss_" not in self.weights.name

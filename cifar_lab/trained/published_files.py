@@ -1,4 +1,4 @@
-"""What the names of the report's published weight files say, and what is assumed where nothing says it."""
+"""Describes bare weight files, such as the report's, by their names, with assumptions for the rest."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,13 +24,13 @@ _HALVES = (0.5, 0.5, 0.5)
 def completed(
     path: Path, names: list[str], network: Architecture, overrides: Overrides
 ) -> tuple[Description, list[str]]:
-    """Describe a plain file of weights: by the command line, else by the file's name, else by the report's text.
+    """Describe a bare file of weights: by the command line, else by the file's name, else by the report's text.
 
     Returns:
-        The description, and a line for each value of it that is assumed.
+        The description, and a line for each assumed value.
 
     Raises:
-        ValueError: There is no such activation, or it has no slope although one is given.
+        ValueError: The activation does not exist, or has no slope although one is given.
     """
     assumed: list[str] = []
     activation = _activation(path, network, overrides, assumed)

@@ -18,19 +18,19 @@ from cifar_lab.machine.exit_codes import UsageError
 
 
 class Lab(NamedTuple):
-    """What a lab says of itself; nothing outside one."""
+    """Settings of a lab; empty outside of one."""
 
     config_dir: Path | None = None  # its option files
     allow: tuple[str, ...] = ()  # packages whose components may be used
 
 
 def lab() -> Lab:
-    """The lab of the current folder, whose packages can be imported from then on.
+    """Return the lab of the current folder, and make its packages importable.
 
-    It is looked for up to the first folder that belongs to another user, who could otherwise say what runs.
+    The search goes up to the first folder that belongs to a different user, who could otherwise decide what runs.
 
     Raises:
-        ValueError: Its `pyproject.toml` cannot be read, or says something else than this.
+        ValueError: Its `pyproject.toml` cannot be read, or has other keys or types.
     """
     return _lab_of(Path.cwd())
 

@@ -66,7 +66,7 @@ class BandComparison:
 
     @cached_property
     def sentences(self) -> list[str]:
-        """What was found, and where BatchNorm loses."""
+        """The findings, including those against BatchNorm."""
         mean = self.frame.mean()
         lost = _spans(self.epochs.loc[self.epochs["bn_wider"], "epoch"].tolist())
         by_epoch = f"in epochs {lost} of {len(self.epochs)}" if lost else "in none"
@@ -130,13 +130,13 @@ def compare(group: Group, init: str) -> BandComparison:
 
 
 def write_band(runs: Iterable[Run], output: Path | None) -> Outputs:
-    """Write the band's figure, and its numbers beside it, if there is a folder, and print what they say.
+    """Print the findings on the band; if there is a folder, write its figure and numbers.
 
-    For each initialisation `band.png`, `band.npz` (both bands, `(seeds, steps)`), `band.csv` (a row for each seed) and
-    `band_epochs.csv`; with several their names end in the initialisation's.
+    For each initialisation these are `band.png`, `band.npz` (both bands, `(seeds, steps)`), `band.csv` (a row for each
+    seed) and `band_epochs.csv`. With several initialisations, their names end in the initialisation.
 
     Raises:
-        ValueError: The runs, with and without BatchNorm at several learning rates, all else the same, make no band.
+        ValueError: The runs are not with and without BatchNorm at several learning rates, all else equal.
         OSError: The folder cannot be written.
     """
     group = the_group(gather(runs))

@@ -103,7 +103,7 @@ def _over_steps(panels: Sequence[Axes], seeds: "Sequence[Probed]", style: Mappin
 def _over_distances(
     panels: Sequence[Axes], probes: Sequence[Mapping[str, np.ndarray]], style: Mapping[str, Any]
 ) -> None:
-    """Draw an arm's medians over all probes by the step size, and by the relative distance as far as it has any."""
+    """Draw an arm's medians over all probes by step size, and by relative distance if it has any."""
     multiples = _multiples(probes)
     quotients = np.concatenate([one["beta"] for one in probes if one["beta"].shape[1] == len(multiples)])
     lines = [(multiples, _median(quotients))]
@@ -154,7 +154,7 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
 
 
 def _note(drawn: str, seeds: int, spread: str) -> str:
-    """What is done for display alone."""
+    """Describe the smoothing that is for display only."""
     smoothed = f"drawn is the {drawn}, the numbers are of every one; " if drawn else ""
     return smoothed + (f"{seeds} seeds: {spread}" if seeds > 1 else "one seed")
 

@@ -67,7 +67,7 @@ def listed(values: Iterable[float]) -> str:
 class Outputs(NamedTuple):
     """A comparison in sentences and files."""
 
-    sentences: list[str]  # what was found
+    sentences: list[str]  # the findings
     tables: dict[str, pd.DataFrame]  # by the name of their CSV file, without suffix
     figures: list[Path]  # the pictures' files
 

@@ -1,4 +1,4 @@
-"""Runs with and without BatchNorm, set beside each other by their settings."""
+"""Groups of runs with and without BatchNorm that can be compared."""
 
 import json
 import math
@@ -17,7 +17,7 @@ INITS = {"default": "PyTorch's initialisation", "xavier": "Xavier", "he": "He"}
 
 @dataclass(frozen=True, eq=False)
 class LandscapeRun:
-    """A run by what the comparison varies: BatchNorm, initialisation, learning rate, and seed of the batch order."""
+    """A run with the settings that vary: BatchNorm, initialisation, learning rate, and seed of the batch order."""
 
     bn: bool
     init: str
@@ -40,7 +40,7 @@ class LandscapeRun:
 class Group:
     """Runs that differ in BatchNorm, initialisation, learning rate and seed alone."""
 
-    settings: Mapping[str, Any]  # what they share, by dotted key
+    settings: Mapping[str, Any]  # their common settings, by dotted key
     runs: tuple[LandscapeRun, ...]  # by BatchNorm, initialisation, learning rate and seed
 
     @property
@@ -54,7 +54,7 @@ class Group:
 
     @property
     def is_beginning(self) -> bool:
-        """Whether its runs train on all images, as longer ones do as far as these go."""
+        """Whether its runs are beginnings of longer ones, because they train on all images at a constant rate."""
         return self.length[0] == math.inf and has_constant_rate(self.settings)
 
     @property
@@ -103,7 +103,7 @@ def groups(records: Iterable[Record]) -> list[Group]:
 
 
 def the_group(records: Sequence[Record]) -> Group:
-    """The one group of runs that are to be compared.
+    """Return the only group of comparable runs.
 
     Raises:
         ValueError: There is no run, or they differ in more than BatchNorm, initialisation, learning rate and seed.

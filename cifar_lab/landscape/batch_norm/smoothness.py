@@ -43,7 +43,7 @@ class Arm(NamedTuple):
 
 
 class Probed(NamedTuple):
-    """The probes of a run: as they are, over the grid of the three panels, and over all step sizes."""
+    """The probes of a run: all of them, those on the grid of the three panels, and those over all step sizes."""
 
     probes: Mapping[str, np.ndarray]
     grid: pd.DataFrame
@@ -120,7 +120,7 @@ class SmoothnessComparison:
 
     @cached_property
     def sentences(self) -> list[str]:
-        """What was found, and where BatchNorm loses."""
+        """The findings, including those against BatchNorm."""
         sentences = [
             f"{self.title}. Step sizes {self.grid}; medians over the probed steps, without BatchNorm over with it."
         ]
@@ -183,13 +183,13 @@ def probed_runs(group: Group) -> list[LandscapeRun]:
 
 
 def write_smoothness(runs: Iterable[Run], output: Path | None) -> Outputs:
-    """Write the figure of the probes, and its numbers beside it, if there is a folder, and print what they say.
+    """Print the findings on the probes; if there is a folder, write their figure and numbers.
 
-    For each learning rate `smoothness.png`, `smoothness.npz` (the quantities of every probe), `smoothness.csv` (a row
-    for each run) and `smoothness_ratios.csv`; with several rates their names end in the rate.
+    For each learning rate these are `smoothness.png`, `smoothness.npz` (the quantities of every probe),
+    `smoothness.csv` (a row for each run) and `smoothness_ratios.csv`. With several rates, their names end in the rate.
 
     Raises:
-        ValueError: There are not probes of both networks, or the runs differ in more than `the_group` allows.
+        ValueError: A network has no probes, or the runs differ in more than `the_group` allows.
         OSError: The folder cannot be written.
     """
     group = the_group(gather(runs))

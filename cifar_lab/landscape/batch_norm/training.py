@@ -103,7 +103,7 @@ def cosine_gain(group: Group, init: str) -> tuple[Estimate, float, float] | None
 
 
 def _shifts(run: LandscapeRun) -> pd.DataFrame | None:
-    """What `cifar-lab landscape covariate-shift` left beside a run, or in `landscape` there, above the lowest layer."""
+    """Read the covariate shifts above the lowest layer from a run's folder, or its folder `landscape`."""
     folder = run.record.folder
     file = "covariate_shift.csv"
     for path in [] if folder is None else [folder.parent / "landscape" / file, folder.parent / file]:

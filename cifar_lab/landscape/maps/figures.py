@@ -126,7 +126,7 @@ def contours(panels: Sequence[Sequence[Contour]], levels: np.ndarray, title: str
 
 
 def _contour(axes: Axes, panel: Contour, levels: np.ndarray) -> QuadContourSet:
-    # What is not finite, or above all levels, has the colour of the highest; matplotlib leaves infinity white.
+    # Infinite losses, and those above all levels, get the highest colour; matplotlib would leave infinity white.
     losses = np.nan_to_num(panel.losses, nan=np.inf).clip(levels[0] / 2, levels[-1] * 2)
     options: dict[str, Any] = {"levels": levels, "norm": LogNorm(levels[0], levels[-1])}
     drawn = axes.contourf(*panel.axes, losses.T, cmap="viridis", extend="both", **options)

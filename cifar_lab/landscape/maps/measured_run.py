@@ -29,7 +29,7 @@ Rows = list[dict[str, Any]]
 Outputs = tuple[list[Path], Rows]
 """The files that a subcommand wrote, and rows of plain values: one for each measurement, or a summary of many."""
 
-# First part of a generator's key: what the numbers are for.
+# The first number of a generator's key: the purpose of its draws.
 _IMAGES = 3
 
 
@@ -69,8 +69,8 @@ class MeasuredRun:
     images: Tensor  # `(N, 3, H, W)`, normalised, of the training set, not augmented
     labels: Tensor  # `(N,)`
     held_out: tuple[Tensor, Tensor]  # images and labels that it was not trained on
-    held_out_name: str  # what a reader calls those
-    data: str  # what a reader calls its data, and how many images it was trained on
+    held_out_name: str  # their name for readers
+    data: str  # its data for readers, and the number of training images
     epochs: Mapping[int, Path]  # the files of its snapshots by epoch, rising; 0 holds the initial weights
 
     def loss(self, part: slice = slice(None)) -> NetworkLoss:
@@ -192,7 +192,7 @@ def _load(run: Run, label: str, settings: Settings) -> MeasuredRun:
     hardware.keep_freed_memory(device)
     datamodule = build(config.data, augment=None)
     images, labels = _images(datamodule, "train", settings, device)
-    with torch.random.fork_rng():  # what is drawn for initial weights is replaced at once
+    with torch.random.fork_rng():  # the drawn initial weights are replaced at once
         model: nn.Module = build(config.model)
     state = run.final_state()
     check_fits(state, dict(model.named_parameters()), run.folder)

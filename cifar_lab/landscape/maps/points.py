@@ -82,7 +82,7 @@ class Points:
 class Job:
     """Points of one kind to compute."""
 
-    name: str  # what they are, for the progress
+    name: str  # their name in the progress line
     points: Points  # where they are kept
     # computes a point, a quantity by its name; it calls its second argument after each unit of work
     evaluate: Callable[[int, Tick], Mapping[str, npt.ArrayLike]]

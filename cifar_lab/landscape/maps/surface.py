@@ -15,11 +15,11 @@ from cifar_lab.landscape.maps.points import Job, Tick, compute, timed
 from cifar_lab.landscape.maths import surfaces
 from cifar_lab.landscape.maths.functional import Weights
 
-# First part of a generator's key: what the numbers are for.
+# The first number of a generator's key: the purpose of its draws.
 _DIRECTIONS = 4
 _PROFILE_FINER = 4  # a line is cheap compared with a plane
 _MOST_SNAPSHOTS = 40  # of a trajectory; they are all in memory at once
-_MARGIN = 0.25  # around a trajectory, as a share of its width
+_MARGIN = 0.25  # around a trajectory, a fraction of its width
 
 
 class _Slice(NamedTuple):

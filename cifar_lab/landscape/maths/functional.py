@@ -19,17 +19,16 @@ Loss = Callable[[Weights], Tensor]
 class NetworkLoss:
     """The loss of a network on one batch, as a function of its trainable weights.
 
-    It computes in float32 and in the network's mode: in training mode, BatchNorm normalises by the batch's own
-    statistics. It changes neither weights nor their `.grad`, nor buffers such as BatchNorm's running statistics, nor
-    the random state.
+    Computed in float32 and in the network's mode: in training mode, BatchNorm normalises by the batch's statistics.
+    Weights, their `.grad`, buffers such as BatchNorm's running statistics, and the random state do not change.
 
     Args:
         model: Maps `images` to logits `(N, num_classes)`.
         criterion: Called `(logits, labels)`, returns a scalar.
-        images: `(N, 3, H, W)`, normalised, in the memory format that the network computes in.
+        images: `(N, 3, H, W)`, normalised, in the network's memory format.
         labels: `(N,)`.
-        seed_draws: Seeds the network's random numbers, so that every call has the same dropout mask; without it each
-            call starts at the current random state.
+        seed_draws: Seed of the network's random numbers, so that every call has the same dropout mask. Default: the
+            current random state.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class NetworkLoss:
         self._buffers = {name: _in_float32(value).clone() for name, value in model.named_buffers()}
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the network's trainable weights as they are now, in float32."""
+        """Return a copy of the network's current trainable weights in float32."""
         named = self._model.named_parameters()
         return {name: _in_float32(value).clone() for name, value in named if value.requires_grad}
 
@@ -146,5 +145,5 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def _in_float32(value: Tensor) -> Tensor:
-    """Detached; a run in `bf16-true` or `64-true` has weights of another type, and integers stay as they are."""
+    """Detach and convert floats, because a run in `bf16-true` or `64-true` has other types; integers do not change."""
     return value.detach().float() if value.is_floating_point() else value.detach()

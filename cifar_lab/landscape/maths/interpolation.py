@@ -19,10 +19,10 @@ def interpolated(start: Weights, end: Weights, share: float) -> dict[str, Tensor
 
 
 def with_weights(model: nn.Module, weights: Weights, batches: Collection[Batch]) -> nn.Module:
-    """A copy of a network with other weights and new BatchNorm statistics, in evaluation mode.
+    """Copy a network with new weights and re-estimated BatchNorm statistics, in evaluation mode.
 
-    Statistics averaged along a training are wrong for other weights, so they are estimated again: plain averages over
-    the batches of training images, each counting the same, as by torch's `update_bn`.
+    Running statistics from training are wrong for different weights. They are re-estimated as plain averages over
+    batches of training images, as by torch's `update_bn`.
     """
     other = copy.deepcopy(model)
     other.load_state_dict({**other.state_dict(), **weights})

@@ -1,4 +1,4 @@
-"""What a loss does along its gradient: how far a step may go before the gradient that it follows is another one."""
+"""Probes of a loss along its gradient: how far a step can go before the gradient changes."""
 
 from collections.abc import Sequence
 
@@ -27,16 +27,16 @@ def probe(
     """Measure a loss at `weights` w and at w - eta g, where g is its gradient at w (arXiv:1805.11604, section 3.2).
 
     The gradients g and g' = grad L(w - eta g) are compared over all weights, on the same loss. The limit of eta -> 0,
-    which no step size reaches in floating point, is the Hessian's product with g. Where the loss overflows, infinities
-    and NaN are the result.
+    which no step size reaches in floating point, is the Hessian's product with g. If the loss overflows, the results
+    are infinite or NaN.
 
     Args:
         loss: Of one batch.
-        weights: w, which is left as it is.
+        weights: w, not modified.
         etas: Step sizes, `(J,)`.
-        relative_distances: Step sizes by the distance that they go, ||eta g|| / ||w||, `(R,)`.
-        twin: The same loss computed in contiguous memory, where its second derivative may be cheaper; `loss` takes its
-            place if its gradient at w differs.
+        relative_distances: Step sizes as relative distances ||eta g|| / ||w||, `(R,)`.
+        twin: The same loss in contiguous memory, where its second derivative may be cheaper; `loss` replaces it if its
+            gradient at w differs.
         known: The loss and its gradient at w, if already computed in the same way; used with `twin` alone.
 
     Returns:

@@ -6,9 +6,9 @@ At a probed step with weights w, gradient g and learning rate lr, over a grid of
 - gradient predictiveness: the range of ||g - g'||, where g' is the gradient at w - eta g;
 - effective beta-smoothness: the largest ||g - g'|| / (eta ||g||).
 
-The third one has a ceiling. Where g' has nothing left of g and is no longer, ||g - g'|| is about ||g||, and the
-quotient 1/eta for every network: so the largest is 1/eta_min, a number of the grid. `ceiling` and `at_ceiling` say
-where a beta is of that kind. The limit for eta -> 0, `hessian_norm` = ||Hg|| / ||g||, depends on the network alone.
+The third quantity has a ceiling. If g' has no component along g and is not longer, ||g - g'|| is about ||g||, and the
+quotient about 1/eta for every network. The largest is then 1/eta_min, a number of the grid. `ceiling` and `at_ceiling`
+mark such betas. The limit for eta -> 0, `hessian_norm` = ||Hg|| / ||g||, depends on the network alone.
 """
 
 from collections.abc import Mapping, Sequence

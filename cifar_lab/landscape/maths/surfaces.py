@@ -10,7 +10,7 @@ from torch import Tensor
 from cifar_lab.landscape.maths.functional import Loss, Weights, difference, moved
 from cifar_lab.machine.exit_codes import UsageError
 
-# Variance along a direction, as a share of the whole, that is nothing but rounding.
+# Below this share of the total variance, the variance along a direction is only rounding.
 _ROUNDING = 1e-10
 
 
@@ -23,10 +23,10 @@ class Plane(NamedTuple):
 
 
 def random_direction(weights: Weights, generator: torch.Generator) -> dict[str, Tensor]:
-    """A Gaussian direction, filter-normalised: each filter has the norm of the weights' filter.
+    """Draw a Gaussian, filter-normalised direction: each of its filters has the norm of the network's filter.
 
-    A filter is what gives one output: of a convolution `(C, H, W)`, of a linear layer a row. Biases and BatchNorm's
-    weights, all of one dimension, stay where they are (arXiv:1712.09913, section 4). The generator is on the CPU.
+    A filter computes one output: `(C, H, W)` of a convolution, a row of a linear layer. One-dimensional parameters,
+    biases and BatchNorm's weights, do not move (arXiv:1712.09913, section 4). The generator is on the CPU.
     """
     direction = {}
     for name, value in weights.items():

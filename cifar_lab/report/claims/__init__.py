@@ -1,1 +1,1 @@
-"""What the report claims in words, each with the numbers that decide it."""
+"""The claims of the report's text, each with the numbers that decide it."""

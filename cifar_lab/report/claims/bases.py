@@ -10,7 +10,7 @@ from cifar_lab.report.claims.numbers import ACCURACY, numbers_of, typed
 from cifar_lab.runs import Record
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS
 
-# The report's conclusion, its study, the two arms by their values, and what is to hold of the first less the second.
+# The report's conclusion, its study, the values of both arms, and the condition on the first minus the second.
 _CONCLUSIONS = (
     ("LeakyReLU and ReLU have similar performance", "activation", ("leaky_relu", "relu"), alike),
     ("ELU is weaker than LeakyReLU", "activation", ("leaky_relu", "elu"), above),
@@ -20,10 +20,10 @@ _CONCLUSIONS = (
     ("Cross-entropy is above focal loss", "loss", ("ce", "focal"), above),
     ("BatchNorm raises the accuracy", "batch_norm", ("true", "false"), above),
 )
-_AXES = {"batch_norm": "bn"}  # of studies that are not named after the group whose options they compare
-# `data=` is not among them: it would replace what an experiment sets of the data.
+_AXES = {"batch_norm": "bn"}  # the axis of a study whose name is not the axis
+# Without `data=`, which would replace an experiment's settings of the data.
 _RUN = {"study", "experiment", "seed", "data.root", "logger", "tags", "trainer", "callbacks", "probe"}
-# Settings that an arm may have of its own.
+# Settings that may differ between arms.
 _RATES = ("optimizer.lr", "optimizer.sgd_lr", "optimizer.relative_lr", "optimizer.weight_decay", "loss.smoothing")
 
 
@@ -32,17 +32,17 @@ class Base:
     """An experiment that no published row describes, with its runs on CIFAR-10."""
 
     name: str
-    own: tuple[Record, ...]  # finished ones of the experiment as it stands, by seed
+    own: tuple[Record, ...]  # finished runs of the unchanged experiment, by seed
     of_studies: tuple[Record, ...]  # of studies on it
     claims: tuple[Claim, ...]
 
 
 def bases(runs: Sequence[Record]) -> list[Base]:
-    """The experiments of runs, those with runs of their own or of studies, each with the report's conclusions.
+    """Return the experiments that runs or studies use, each with verdicts on the report's conclusions.
 
-    An arm of a study counts with the settings that most of its finished runs have, its rates for example; all those
-    runs have the experiment's own protocol. Where the study has no such arm, runs of the experiment without a study
-    are the arm, those as it stands too. The verdicts are those of `evidence.RULE`, within one experiment.
+    An arm of a study has the settings, such as rates, of most of its finished runs; all of them have the experiment's
+    protocol. If the study has no such arm, the runs of the experiment without a study are the arm. The verdicts follow
+    `evidence.RULE`, within one experiment.
     """
     by_name: dict[str, list[Record]] = {}
     for run in runs:

@@ -55,12 +55,12 @@ _MEAN_JUMP = Quantity("mean change", of_curve(mean_jump), unit="", digits=4)
 def claims(
     reproduction: Reproduction, parameters: Mapping[str, int], landscape: Landscape | None = None
 ) -> list[Claim]:
-    """Every claim of the report with its verdict, from what was measured.
+    """Return every claim of the report with its verdict.
 
     Args:
-        reproduction: What was measured.
+        reproduction: The measured runs.
         parameters: Each row's number of parameters, by the row's name.
-        landscape: Saves the time to find it in the runs again.
+        landscape: The landscape results, if they have been read from the runs already.
     """
     return judged(
         [

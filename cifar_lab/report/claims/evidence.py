@@ -38,7 +38,7 @@ class Condition(NamedTuple):
     seeds: Callable[[float], int] = lambda level: 0
 
 
-UNKNOWN = Condition(np.nan, None)  # runs that cannot be compared, as one has diverged
+UNKNOWN = Condition(np.nan, None)  # runs that cannot be compared, because one has diverged
 
 
 def distance(effect: Effect, distance: float, least: int, times: int = 1, power: float = POWER) -> Condition:
@@ -67,17 +67,17 @@ def above(effect: Effect, least: int = SEEDS_FOR_TESTS, times: int = 1) -> Condi
 
 
 def alike(effect: Effect, margin: float = MARGIN) -> Condition:
-    """Equality: within the margin, which stands before the runs.
+    """Decide equality: within the margin, which is fixed before the runs.
 
-    Rows that are equal may miss it on either side, so that each side gets half of what power leaves (Julious 2004,
-    Statistics in Medicine 23).
+    Equal rows may miss the margin on either side, so each side gets half of 1 - power (Julious 2004, Statistics in
+    Medicine 23).
     """
     inside = margin - abs(effect.mean)
     return distance(effect, inside, SEEDS_FOR_TESTS, power=(1 + POWER) / 2 if inside > 0 else POWER)
 
 
 def fact(holds: bool) -> Condition:
-    """What has no noise."""
+    """Decide by a number without noise."""
     return Condition(1.0 if holds else -1.0, 0.0)
 
 
@@ -87,8 +87,8 @@ class Claim:
 
     words: str  # the report's
     decides: str  # which number decides, and how
-    numbers: str  # what was measured
-    # all of them must hold; None is one without runs
+    numbers: str  # the measured numbers
+    # all of them must hold; None for a condition without runs
     conditions: Sequence[Condition | None] = field(repr=False, compare=False)
     command: str  # a command line whose runs decide, of so many seeds as would tell; empty if there is nothing to run
     verdict: str = UNTESTED  # one of `VERDICTS`

@@ -97,7 +97,7 @@ def _smoother(landscape: Landscape) -> Claim:
 
 
 def _lipschitz(landscape: Landscape) -> list[Claim]:
-    """Of the loss (its gradient's norm) and of the gradient (beta), each at the point and over a step."""
+    """Compare the Lipschitz constants of loss (its gradient's norm) and gradient (beta), at a point and over a step."""
     quantities = {
         ("loss", "at the point"): ("grad_norm", "||g||"),
         ("loss", "over a step"): ("moved_grad_norm", "the largest ||g'|| over the grid of step sizes"),
@@ -123,7 +123,7 @@ def _lipschitz(landscape: Landscape) -> list[Claim]:
 
 
 def _beyond_beta(comparison: SmoothnessComparison) -> Iterator[str]:
-    """At how many probes beta says nothing of the network, and what the gradient does by relative distance."""
+    """Count the probes where beta says nothing about the network, and describe the gradient by relative distance."""
     means = {
         init: [100 * comparison.mean(bn, init, "share_at_ceiling") for bn in (True, False)] for init in comparison.inits
     }

@@ -1,4 +1,4 @@
-"""What the published report claims in words of losses, decided where the loss alone varies, in `study=loss`."""
+"""Claims of the report about losses, decided by `study=loss`, in which only the loss varies."""
 
 from collections.abc import Iterable, Sequence
 
@@ -151,6 +151,6 @@ def _sentence(reproduction: Reproduction, *compared: tuple[Numbers, Sequence[tup
 
 
 def _listed(sentences: Sequence[tuple[str, str]]) -> str:
-    """The words on each quantity; `NO_RUN` once if there is no run for any."""
+    """Return the text on each quantity, or `NO_RUN` once if there are no runs for any."""
     known = [f"{name}: {words}" for name, words in sentences]
     return "; ".join(known) if any(words != NO_RUN for _, words in sentences) else NO_RUN

@@ -64,10 +64,10 @@ class Numbers:
     survivors would bias the mean.
     """
 
-    quantity: Quantity  # what was measured
+    quantity: Quantity  # the measured quantity
     values: Mapping[str, np.ndarray]  # of the finished runs that have recorded it, `(n,)`, by the row's name
-    protocol: str  # of all of them
-    # `1 of 5 diverged` by the names of such rows, whatever the protocol
+    protocol: str  # of all runs
+    # `1 of 5 diverged` by the names of such rows, of any protocol
     diverged: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -86,7 +86,7 @@ class Numbers:
         return of_rows(*rows) if all(map(len, rows)) and not {first, second} & self.not_compared.keys() else None
 
     def condition(self, decide: Callable[..., Condition], first: str, second: str, **options: Any) -> Condition | None:
-        """What `decide`, `above` or `alike`, says of a difference; None without a run of one of the rows."""
+        """Apply `decide`, which is `above` or `alike`, to a difference; None if a row has no run."""
         if (effect := self.difference(first, second)) is not None:
             return decide(effect, **options)
         is_known = all(len(self.values[name]) or name in self.not_compared for name in (first, second))

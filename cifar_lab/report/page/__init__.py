@@ -1,1 +1,1 @@
-"""The page of the report: published beside measured."""
+"""The page of the report: published and measured numbers."""

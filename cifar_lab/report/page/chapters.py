@@ -100,11 +100,11 @@ def batch_norm(landscape: Landscape) -> dict[str, Any]:
 
 
 def base(experiment: Base) -> dict[str, Any]:
-    """The chapter on an experiment of today, except its claims.
+    """Return the chapter on a modern experiment, except its claims.
 
     Returns:
-        `name` of the experiment; `frame`, a line for each protocol and machine that trained it as it stands, None
-        without such runs; `studies` on it, as `parts.studies` has them.
+        `name` of the experiment; `frame`, a row for each protocol and machine that trained the unchanged experiment,
+        None without such runs; `studies` of it, as from `parts.studies`.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
     for run in experiment.own:

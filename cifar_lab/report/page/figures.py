@@ -36,7 +36,7 @@ _TICKS = (-30, -10, -3, -1, -0.5, 0, 0.5, 1, 3, 10, 30)
 
 
 class _OfValues(pickle.Pickler):
-    """Pickles what a picture is drawn from, unless that is in files, which may change."""
+    """Pickles the data of a picture; raises if the data is in files, which may change."""
 
     def persistent_id(self, obj: object) -> None:
         if isinstance(obj, Record | Path):
@@ -64,7 +64,7 @@ class Picture:
         return painted(self.draw, self.name, format="svg", metadata={"Date": None}) or _EMPTY
 
     def write(self, folder: Path) -> None:
-        """Write the picture, marked by what it is drawn from."""
+        """Write the picture, with a hash of its data and drawing code."""
         (folder / f"{self.name}.svg").write_bytes(self.data + (self._mark if self.data != _EMPTY else b""))
 
     @cached_property
@@ -86,7 +86,7 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """The picture itself, as an address."""
+        """The picture as a data URI."""
         return f"data:image/svg+xml;base64,{base64.b64encode(self.data).decode()}"
 
 

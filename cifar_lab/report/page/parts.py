@@ -29,7 +29,7 @@ class Part:
     name: str  # target of links
     title: str
     note: str  # to be read before the table
-    frame: pd.DataFrame  # cells as they are shown
+    frame: pd.DataFrame  # cells as text
     differences: pd.DataFrame | None  # between its rows; None if none is tested
     described: str  # why rows are not tested, if some are not
     losses: pd.DataFrame | None  # published and measured mean training losses; None if none are published
@@ -43,7 +43,7 @@ def names(section: Section) -> tuple[str, str]:
 
 
 def part(section: Section, parameters: Mapping[str, int]) -> Part:
-    """A published table, or its runs of another length, which stand beside no published number.
+    """Return a published table, or its shorter runs, which are not compared with published numbers.
 
     `parameters` holds each row's number of parameters, by the row's name.
     """

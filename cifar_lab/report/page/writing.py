@@ -1,4 +1,4 @@
-"""The report's page, in HTML, Markdown and CSV: published beside measured."""
+"""Writes the report's page as HTML, Markdown and CSV: published and measured numbers."""
 
 import math
 from collections import Counter
@@ -33,13 +33,13 @@ from cifar_lab.terminal.progress import with_progress
 def write(
     reproduction: Reproduction, parameters: Mapping[str, int], folder: Path, kept_figures: Path | None = None
 ) -> Path:
-    """Write `index.html`, which is returned, `report.md`, `tables.csv`, `figures/` and `tensorboard/`.
+    """Write `index.html`, whose path is returned, `report.md`, `tables.csv`, `figures/` and `tensorboard/`.
 
     Args:
-        reproduction: What was measured.
+        reproduction: The measured runs.
         parameters: Each row's number of parameters, by the row's name.
-        folder: Made if it does not exist.
-        kept_figures: Where to keep the figures of full length small, as PNG; None keeps none.
+        folder: Created if it does not exist.
+        kept_figures: Folder for the figures of full length as small PNG files; None for no such files.
 
     Raises:
         OSError: The folder cannot be written.
@@ -78,7 +78,7 @@ def write(
 
 
 def _keep(pictures: Sequence[Picture], folder: Path) -> None:
-    """Write pictures small, as PNG, with a page that shows all of them."""
+    """Write pictures as small PNG files, with a page that shows all of them."""
     folder.mkdir(parents=True, exist_ok=True)
     page = ["# Gallery\n\nWritten by `make gallery` from the runs in `docs/results`."]
     for picture in pictures:
@@ -195,7 +195,7 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
 
 
 def _selection(reproduction: Reproduction) -> str:
-    """What the choice of the epoch on the test set may be worth; empty if it has chosen none."""
+    """Estimate the gain from choosing the epoch on the test set; empty if no run chose so."""
     runs = {run.identity: run.result for entry in reproduction.entries for run in entry.finished("report")}
     chosen = [result for result in runs.values() if result["best_epoch"] is not None]
     gains = np.array([100 * (result["test/acc"] - result["test/acc_final"]) for result in chosen])

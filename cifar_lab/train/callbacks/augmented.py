@@ -23,7 +23,7 @@ class AugmentedTest(L.Callback):
         self.acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin anew, on the network's device."""
+        """Reset, on the network's device."""
         self.acc.to(pl_module.device).reset()
 
     def on_test_batch_end(

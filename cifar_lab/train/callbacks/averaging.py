@@ -153,9 +153,9 @@ class SWA(WeightAveraging):
         super().on_train_end(trainer, pl_module)
         loader: Any = trainer.train_dataloader
         if ranks.count() > 1 and not any(isinstance(module, SyncBatchNorm) for module in pl_module.modules()):
-            loader = loader.whole()  # every process computes what a single one would
+            loader = loader.whole()  # every process computes the same as a single one
         loader.set_epoch(trainer.max_epochs)
-        # The momentum changes with every batch, and each would be compiled to a program of its own.
+        # The momentum changes with every batch, and each value would be compiled separately.
         with uncompiled(), trainer.precision_plugin.forward_context():
             batches = islice(map(trainer.precision_plugin.convert_input, loader), self.most_batches)
             update_bn(batches, pl_module, device=pl_module.device)
@@ -175,7 +175,7 @@ class SWA(WeightAveraging):
         return {**super().state_dict(), "scheduler": self._scheduler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from what was saved."""
+        """Continue from the saved state."""
         super().load_state_dict(state_dict)
         self._scheduler_state = state_dict["scheduler"]
 

@@ -1,4 +1,4 @@
-"""What a run, or a sweep, will take, by its first steps."""
+"""Forecasts the duration of a run or sweep from its first steps."""
 
 import time
 from typing import Any
@@ -33,7 +33,7 @@ class _Moment:
 
 
 class Forecast:
-    """Measures steps five to twenty of what this process trains, slow ones for half a minute, and says what is left.
+    """Measures steps five to twenty of a run, slow ones for half a minute, and prints the time left.
 
     Args:
         turn: Place in a sweep. There is no forecast once earlier jobs have been timed.

@@ -9,14 +9,14 @@ import lightning as L
 
 def batches_of_run(epochs: float, whole: int) -> int:
     """Training batches of `epochs` epochs of `whole` batches; the last one's are rounded up."""
-    return math.ceil(Fraction(str(epochs)) * whole)  # as it is typed: 6.4 * 250 is above 1,600 in floats
+    return math.ceil(Fraction(str(epochs)) * whole)  # by the typed digits: 6.4 * 250 is above 1,600 in floats
 
 
 class LastEpoch(L.Callback):
-    """Ends the last epoch where its fraction ends, as after its last batch: it is validated and saved.
+    """Ends a fractional last epoch early; it is validated and saved like a whole one.
 
     Args:
-        epochs: Of the whole run, such as 6.6; Lightning's `max_epochs` is the next whole number.
+        epochs: Epochs of the run, such as 6.6; Lightning's `max_epochs` is the next whole number.
     """
 
     def __init__(self, epochs: float) -> None:

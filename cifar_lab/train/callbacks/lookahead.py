@@ -12,22 +12,22 @@ from cifar_lab.machine.exit_codes import UsageError
 class Lookahead(WeightAveraging):
     """Slow weights that move towards the trained, fast weights, from which training continues (arXiv:1907.08610).
 
-    Every `every_n_steps` optimizer steps `slow += a * (fast - slow)`, then `fast = slow`, with `a = alpha`, or with
-    `power` after step t of T `a = 1 - (1 - alpha) * (t / T) ** power`, which begins at 1: fast first, then an average.
-    Running statistics of BatchNorm move and are set back as weights do, as in github.com/KellerJordan/cifar10-airbench,
-    whose lookahead is alpha 0.2262, power 3, 5 steps and a start after 0.3 of the run. The paper leaves statistics
-    alone, and `a` is constant there. Parameters that need no gradient stay as they are. The optimizer keeps its state.
+    Every `every_n_steps` optimizer steps, `slow += a * (fast - slow)`, then `fast = slow`. Here `a = alpha`, or with
+    `power`, after step t of T, `a = 1 - (1 - alpha) * (t / T) ** power`, which begins at 1, so that averaging sets in
+    gradually. BatchNorm's running statistics are averaged like weights, as in github.com/KellerJordan/cifar10-airbench,
+    whose lookahead has alpha 0.2262, power 3, 5 steps and a start after 0.3 of the run. Departures from the paper: it
+    does not average statistics, and `a` is constant. Frozen parameters do not change. The optimizer keeps its state.
 
-    Validation measures the slow weights, and checkpoints and the end of training have them, as the paper's algorithm
-    returns them: a run whose steps are no multiple of `every_n_steps` leaves its last steps out. After a validation
-    training continues from the fast weights, where airbench goes back to the slow ones. Before `start` there are no
-    slow weights, and the trained ones are measured and saved.
+    Validation, checkpoints and the end of training use the slow weights, which the paper's algorithm returns. If the
+    number of steps is not a multiple of `every_n_steps`, the last steps have no effect. After a validation, training
+    continues from the fast weights; airbench returns to the slow ones. Before `start` there are no slow weights, and
+    the trained weights are measured and saved.
 
     Args:
-        alpha: Share of the way to the fast weights; with `power` that at the end of the run.
+        alpha: Step of the slow weights towards the fast ones, a fraction; with `power`, its final value.
         every_n_steps: Optimizer steps between two updates.
         power: 0 keeps `alpha` constant.
-        start: Share of the run's steps after which the slow weights begin, as a copy; 0 is with the initial weights.
+        start: Fraction of the run's steps after which the slow weights begin as a copy; 0 copies the initial weights.
 
     Raises:
         ValueError: `alpha` lies outside (0, 1].

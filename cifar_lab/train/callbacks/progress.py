@@ -1,4 +1,4 @@
-"""How far a run is, and beforehand what it takes: a bar on a terminal, lines elsewhere."""
+"""Shows the progress and the forecast of a run: a bar on a terminal, lines elsewhere."""
 
 import math
 import time
@@ -25,16 +25,16 @@ _BAR_SECONDS = 0.5
 class Progress(Checkpoint):
     """Shows epoch, loss, validation accuracy, images per second and the time left for the whole run.
 
-    On a terminal it shows a bar and, above it, a line for each finished epoch; elsewhere the lines, and one every half
-    minute within an epoch. After the first steps a line says what the run, or the sweep, will take. It is a
-    `Checkpoint` so that Lightning calls it after the module has logged the epoch.
+    On a terminal it shows a bar and, above it, a line for each finished epoch. Elsewhere it prints these lines, and a
+    line every half minute within an epoch. After the first steps, a line forecasts the duration of the run or sweep. It
+    is a `Checkpoint` so that Lightning calls it after the module has logged the epoch.
 
     Args:
         throughput: Measures the run.
-        console: Where to print; None is standard output.
+        console: Where to print. Default: standard output.
         val_name: Label of `val/acc`; under the report's protocol it is the test set's.
         turn: Place in a sweep.
-        epochs: Of the whole run, if their number is not whole; None is the Trainer's.
+        epochs: Epochs of the run if not a whole number. Default: the Trainer's.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class Recorder(Checkpoint):
         self._global_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Record that training begins; on resuming, remove what was written after the checkpoint."""
+        """Record that training begins; on resuming, remove the records after the checkpoint."""
         self._global_step = trainer.global_step
         steps = trainer.global_step - len(self._steps)
         if trainer.global_step > 0:
@@ -49,7 +49,7 @@ class Recorder(Checkpoint):
         return {"steps": list(self._steps), "lr": list(self._lr)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from what was saved."""
+        """Continue from the saved state."""
         self._steps, self._lr = list(state_dict["steps"]), list(state_dict["lr"])
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:

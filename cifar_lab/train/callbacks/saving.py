@@ -55,7 +55,7 @@ class CheckpointFiles(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint; never code, whatever `weights_only` says."""
+        """Read a checkpoint without running code, whatever `weights_only` is."""
         return read_checkpoint(self.run.checkpoints / str(path), map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -98,7 +98,7 @@ class Saving(Checkpoint):
         self._has_stopped = checkpoint["has_stopped"]
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Note what the configuration says of patience."""
+        """Take the patience from the configuration."""
         self._patience = [callback.patience for callback in trainer.early_stopping_callbacks]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

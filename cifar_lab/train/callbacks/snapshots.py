@@ -1,4 +1,4 @@
-"""The network's weights over the epochs, as plain files."""
+"""Saves the network's weights during training, as plain files."""
 
 from typing import Any
 

@@ -75,7 +75,7 @@ def _ms(seconds: float) -> str:
 
 
 class _Phases(Profiler):
-    """Divides the time of each training step among its phases; what is nested in another phase counts once.
+    """Divides the time of each training step among its phases; nested phases count once.
 
     Args:
         wait: Waits for a device that computes asynchronously.

@@ -13,7 +13,7 @@ from cifar_lab.train.loggers.description import Description, result_metrics
 
 @contextmanager
 def opened(options: Any, task: TrainingTask) -> Iterator[list[Logger]]:
-    """The loggers of the group's composed options; at the end each is closed, as failed at an exception."""
+    """Open the loggers of the group's options, and close them at the end, as failed after an exception."""
     listed = [options] if "_target_" in options else list(options.values())  # a user's own may stand alone
     made = [logger for option in listed if (logger := _made(option, task)) is not None]
     succeeded = False
@@ -37,7 +37,7 @@ def log_result(loggers: Sequence[Logger], result: Mapping[str, Any], step: int, 
 
 
 def _made(option: Any, task: TrainingTask) -> Logger | None:
-    """The logger of an option, described; None of one that makes none, as `logger=none`."""
+    """Make the logger of an option with its description; None for an option without one, such as `logger=none`."""
     description = Description.of(task)
     takes_folder = "save_dir" in list(option)  # a key of which the value is missing is not `in` the option itself
     logger = build(option, **({"save_dir": task.attempt.run.folder} if takes_folder else {}))

@@ -1,4 +1,4 @@
-"""What a run shows to a logger besides its metrics, and how much of it may leave the machine."""
+"""A run's description for loggers, and the part of it that may leave the machine."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def result_metrics(result: Mapping[str, Any]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Description:
-    """What a logger shows of a run besides its metrics."""
+    """A run's description for loggers, besides its metrics."""
 
     run: Run
     name: str  # of the run
@@ -41,7 +41,7 @@ class Description:
     tags: tuple[str, ...]
     words: tuple[str, ...]  # the command line
     config: Mapping[str, Any]  # resolved, plain values
-    hyperparameters: Mapping[str, bool | float | str]  # what distinguishes the run from others
+    hyperparameters: Mapping[str, bool | float | str]  # the settings that distinguish the run from others
     val_is_test: bool  # whether `val/*` is measured on the test set
 
     @classmethod
@@ -74,7 +74,7 @@ class Description:
                 known = {name: value for name, value in metrics.items() if value == value}
                 yield (
                     int(row["step"]) - 1,
-                    {  # from 0, as Lightning counts
+                    {  # from 0, like Lightning's
                         "epoch": row["epoch"] - 1,
                         **known,
                     },

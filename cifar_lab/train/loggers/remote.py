@@ -1,4 +1,4 @@
-"""What the loggers of other services have in common: no failure ends training, a resumed run has one curve."""
+"""The base of loggers of other services: no failure ends training, and a resumed run has one curve."""
 
 import io
 import json
@@ -29,11 +29,11 @@ class Remote(Logger):
 
     service: str  # its name, for notes
     description: Description
-    has_history = False  # whether the service has what was logged before this attempt
+    has_history = False  # whether the service has the metrics before this attempt
     _is_open = _is_caught_up = _has_failed = False
 
     def describe(self, description: Description) -> None:
-        """Keep what is sent when the run is opened."""
+        """Store the description, which is sent when the run is opened."""
         self.description = description.without_private()
 
     @property
@@ -48,7 +48,7 @@ class Remote(Logger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """What the service's library sends with; its first use, as training begins, opens the run."""
+        """The service's run object; its first use, when training begins, opens the run."""
         if not self._is_open:
             self._is_open = True
             self._try(self._open)
@@ -108,7 +108,7 @@ class Remote(Logger):
 
 
 def line(error: Exception) -> str:
-    """What an exception says, in one line that is not too long."""
+    """Return an exception's message in one short line."""
     words = " ".join(described(error).split())
     return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
 

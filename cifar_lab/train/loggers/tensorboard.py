@@ -124,12 +124,12 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what was logged to the disk."""
+        """Flush the log to the disk."""
         self.experiment.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what was logged to the disk; the file stays open for the tests and the result."""
+        """Flush the log to the disk; the file stays open for the tests and the result."""
         if self._experiment is not None:
             self.save()
 
@@ -145,7 +145,7 @@ class TensorBoard(TensorBoardLogger):
 
 
 def _scalars(values: Mapping[str, float], descriptions: Mapping[str, str]) -> Summary:
-    # Tensors, as TensorFlow 2 writes them: TensorBoard's fast loader drops the description of a `simple_value`.
+    # Tensors, like TensorFlow 2: TensorBoard's fast loader drops the description of a `simple_value`.
     points = [scalar_pb(tag, float(value), descriptions.get(tag)) for tag, value in values.items()]
     return Summary(value=[value for point in points for value in point.value])
 

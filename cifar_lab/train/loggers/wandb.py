@@ -10,9 +10,9 @@ from PIL import Image
 
 from cifar_lab.train.loggers.remote import Remote, line
 
-_SECONDS = 30  # that a server may take for an answer, and for what is left at the end; all of it is on the disk too
+_SECONDS = 30  # timeout for the server's answers, and for the rest at the end; everything is also on the disk
 _VARIABLES = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}  # the reports are to W&B's developers
-# W&B would send what it knows of the machine, the user and the program; of that only the loads of the devices are left.
+# W&B would send facts about the machine, the user and the program; only the device loads are kept.
 _NOTHING_BY_ITSELF = {
     **dict.fromkeys(("x_disable_meta", "x_disable_machine_info", "disable_git", "disable_code"), True),
     **dict.fromkeys(("x_save_requirements", "save_code"), False),

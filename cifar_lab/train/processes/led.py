@@ -83,7 +83,7 @@ def leading() -> Iterator[Leader | None]:
 
 @printing()
 def follow() -> None:
-    """Be one of torchrun's other processes: train what the first one sends, until it releases this one."""
+    """Run as one of torchrun's other processes: train the tasks of the first one, until it releases this one."""
     rank, count = torchrun.rank(), int(os.environ["WORLD_SIZE"])
     hush()
     show_nothing()

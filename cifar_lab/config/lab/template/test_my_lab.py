@@ -1,4 +1,4 @@
-"""What my components must do: run with `pytest`."""
+"""Tests of my components: run `pytest`."""
 
 from pathlib import Path
 
