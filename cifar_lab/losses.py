@@ -20,7 +20,7 @@ class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
 
     def __init__(self, smoothing: float = 0.1) -> None:
         if not 0 <= smoothing <= 1:
-            raise ValueError(f"smoothing={smoothing} is a probability mass; it lies in [0, 1]")
+            raise ValueError(f"smoothing={smoothing} is a probability mass; it must be in [0, 1]")
         super().__init__(label_smoothing=smoothing)
 
 

@@ -143,7 +143,7 @@ def _states(archive: Archive) -> dict[str, tuple[str, int]]:
 
 def reproduce(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Set for every run beside its own, such as data.train_size=10000.")
+        list[str] | None, typer.Argument(help="Further overrides for every run, such as data.train_size=10000.")
     ] = None,
     scale: Annotated[Scale, typer.Option(help="How much of each run: all, a tenth of its epochs, 1,000 images.")] = (
         Scale.FULL
@@ -158,11 +158,11 @@ def reproduce(
     results: Annotated[Path, typer.Option(help="Finished runs kept small; they are not run again.")] = Path(
         "docs/results"
     ),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it takes, and end.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs with a forecast, and exit.")] = False,
 ) -> int:
     """Run every row of the published report, shortest first; finished runs stay, interrupted ones are resumed."""
     if not seed.replace(",", "").isdecimal():
-        raise UsageError(f"--seed {seed}: it takes whole numbers joined by commas")
+        raise UsageError(f"--seed {seed}: it takes whole numbers separated by commas")
     seeds = [int(number) for number in seed.split(",") if number]
     planned = plan(chosen(only), scale, seeds, protocol, overrides or [], Archive(results))
     due = [one for one in planned if not one.is_finished]
@@ -174,7 +174,7 @@ def reproduce(
     left = _run(due, [one.seconds(speeds[network_of(one.config)]) for one in due])
     print(
         f"{len(planned) - len(left)} of {len(planned)} runs are finished; "
-        f"python -m cifar_lab.report {OUTPUTS} sets them beside what was published"
+        f"python -m cifar_lab.report {OUTPUTS} compares them with the published numbers"
     )
     if left:
         print(f"error: not finished: {', '.join(one.row.name for one in left)}", file=sys.stderr)

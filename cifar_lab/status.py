@@ -28,7 +28,7 @@ def status(
     paths: Annotated[list[Path], typer.Argument(help="Folders, searched for runs and sweeps.")] = [Path("outputs")],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it anew until nothing runs; to a file, a line for each change.")
+        bool, typer.Option("--watch", help="Update until nothing runs; in a file, a line for each change.")
     ] = False,
 ) -> None:
     """List runs and sweeps: state, epoch of epochs, accuracy, time since the last sign of life, folder."""
@@ -37,7 +37,7 @@ def status(
             raise UsageError(f"{path} is not a folder")
     if watch:
         if as_json:
-            raise UsageError("--watch --json: a program asks again by itself; leave one of them out")
+            raise UsageError("--watch --json: a program can ask again; leave one of them out")
         _watch(paths)
         return
     runs, sweeps = _look(paths)

@@ -88,7 +88,7 @@ def test_a_lost_row_is_computed_again_to_the_same_bits(stopped: Run, trained: Tr
     _without(2)(stopped.metrics_file)
     outcome = lab("resume=run")
     assert outcome.code == 0, outcome.stderr
-    assert "metrics.csv lacks epoch 2; going on from previous.ckpt" in outcome.stdout
+    assert "metrics.csv lacks epoch 2; resuming from previous.ckpt" in outcome.stdout
     assert not differences(stopped, trained(*FINISHED, name="whole"))
 
 

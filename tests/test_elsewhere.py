@@ -56,7 +56,7 @@ def test_what_can_be_printed_is_with_a_note_that_names_the_folder_and_the_option
     assert code == 0, err
     holds(out, fact)
     (line,) = [line for line in err.splitlines() if "--output" in line]
-    assert line == f"{NOTHING}{folder} cannot be written; --output names another folder"
+    assert line == f"{NOTHING}{folder} cannot be written; set --output to a different folder"
     assert mine() == before
     refusal(called(module.main, *words, "--output", "other"), "other", "--output")
 

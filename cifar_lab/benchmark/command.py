@@ -42,7 +42,9 @@ def benchmark(
         float | None,
         typer.Option(min=1, max=99.9, help="Train a fast recipe to this test accuracy in percent, and a plain loop."),
     ] = None,
-    recipe: Annotated[str, typer.Option(help="With --to, the recipe, as experiment=fast_94; else by accuracy.")] = "",
+    recipe: Annotated[
+        str, typer.Option(help="With --to: the recipe, such as experiment=fast_94. Default: by accuracy.")
+    ] = "",
     check_gpu: Annotated[
         bool, typer.Option("--gpu-check", help="Check fast runs on a GPU instead, in at most five minutes.")
     ] = False,
@@ -63,7 +65,7 @@ def benchmark(
         return benchmark_to(to, recipe, overrides or [], output, as_json)
     sizes = [int(size) for size in batch_size.split(",") if size.isdecimal() and int(size)]
     if len(sizes) != len(batch_size.split(",")):
-        raise UsageError(f"--batch-size {batch_size}: it takes numbers from 1 on, joined by commas")
+        raise UsageError(f"--batch-size {batch_size}: it takes positive numbers separated by commas")
     from cifar_lab.benchmark.budget import Budget
     from cifar_lab.benchmark.comparison import compare, contest_of, describe_host
 

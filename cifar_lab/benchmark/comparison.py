@@ -63,11 +63,11 @@ class Comparison:
 
     @property
     def astray(self) -> list[str]:
-        """A line for each loop that does not train as the plain loop does."""
+        """A line for each loop that does not train like the plain loop."""
         precisions = {one.name: one.precision for one in self.measured}
         more = max(1, _TOLERANCE_IMAGES / self.contest.batch_size)
         return [
-            f"{self.title}: the loss of {name} lies {apart:.1%} from the plain loop's within {self.check_steps} steps"
+            f"{self.title}: the loss of {name} differs from the plain loop's by {apart:.1%} in {self.check_steps} steps"
             for name, apart in self.apart().items()
             if not apart <= more * _TOLERANCE.get(precisions[name], max(_TOLERANCE.values()))
         ]

@@ -69,7 +69,7 @@ def race(contest: Contest, budget: Budget) -> list[Measured]:
         first = [process.take(Turn(1, skipped=0)) for process in processes]
         more = check_steps([one["seconds"] for one in first], CHECK_STEPS, budget.left()) - 1
         for one, process, result in zip(measured, processes, first, strict=True):
-            budget.say(f"checking that {one.name} trains as the others do")
+            budget.say(f"checking that {one.name} trains like the others")
             one.losses = [*result["losses"], *process.take(Turn(more, skipped=0))["losses"]]
     with _started(contest) as processes:
         _take_turns(contest, dict(zip(processes, measured, strict=True)), budget)

@@ -19,18 +19,19 @@ class Range(NamedTuple):
     whole: bool = False
 
 
-_COUNT = Range(lambda x: x >= 1, "a whole number from 1 on", whole=True)
+_COUNT = Range(lambda x: x >= 1, "a whole number of at least 1", whole=True)
 _EPOCHS = Range(
-    lambda x: x > 0 and (isinstance(x, int) or not x.is_integer()), "a whole number from 1 on, or a fraction, as 6.6"
+    lambda x: x > 0 and (isinstance(x, int) or not x.is_integer()),
+    "a whole number of at least 1, or a fraction such as 6.6",
 )
-_COUNT_OR_NONE = Range(lambda x: x >= 0, "a whole number from 0 on", whole=True)
+_COUNT_OR_NONE = Range(lambda x: x >= 0, "a whole number of at least 0", whole=True)
 _SEED = Range(lambda x: 0 <= x < 2**32, "a whole number from 0 to 2**32 - 1", whole=True)
 _POSITIVE = Range(lambda x: x > 0, "a number above 0")
-_NOT_NEGATIVE = Range(lambda x: x >= 0, "a number from 0 on")
+_NOT_NEGATIVE = Range(lambda x: x >= 0, "a number of at least 0")
 _SHARE = Range(lambda x: 0 <= x <= 1, "a number from 0 to 1")
-_SHARE_BELOW_1 = Range(lambda x: 0 <= x < 1, "a number from 0 to below 1")
+_SHARE_BELOW_1 = Range(lambda x: 0 <= x < 1, "a number from 0 up to, but not including, 1")
 _BATCHES = Range(
-    lambda x: x > 0 and (isinstance(x, int) or x <= 1), "a number of batches from 1 on, or a share of them up to 1.0"
+    lambda x: x > 0 and (isinstance(x, int) or x <= 1), "a whole number of batches, or a fraction of them up to 1.0"
 )
 
 # By a key's last name; lists are checked element by element. Numbers under other names may be any finite ones.
@@ -54,7 +55,7 @@ RANGES: dict[str, Range] = {
         "base_momentum max_momentum sgd_momentum near block_dropout",
         Range(lambda x: 0 < x <= 1, "a number above 0, at most 1"): "imbalance",
         Range(lambda x: True, "a finite number"): "mean logit_scale",
-        Range(lambda x: x >= 2, "a whole number from 2 on", whole=True): "num_classes",
+        Range(lambda x: x >= 2, "a whole number of at least 2", whole=True): "num_classes",
         Range(lambda x: 0 <= x <= 30, "a whole number from 0 to 30", whole=True): "magnitude",
     }.items()
     for name in names.split()
@@ -194,7 +195,7 @@ def _check_value(key: str, value: Any, default: Any, is_ours: bool = True) -> No
         raise UsageError(f"{key}={value}: it takes {_kind(_NULL_OR[name]())}, or null")
     if limit is not None and not isinstance(value, bool | int | float):
         is_text = isinstance(value, str) and value.strip("+-").replace(".", "", 1).isdecimal()
-        hint = "; this is text, which ${oc.decode:${oc.env:NAME}} makes a number" if is_text else ""
+        hint = "; this is text; ${oc.decode:${oc.env:NAME}} makes it a number" if is_text else ""
         raise UsageError(f"{key}={value}: it takes {limit.words}{hint}")
     if default is not None and name not in _SEVERAL_KINDS and _kind(value) != _kind(default):
         raise UsageError(f"{key}={value}: it takes {limit.words if limit else _kind(default)}")

@@ -36,7 +36,7 @@ def check_together(config: Mapping[str, Any]) -> None:
     if str(augment.get("_target_")).startswith("cifar_lab.data.mixing.") and not augment["alpha"]:
         raise UsageError("augment.alpha=0 mixes nothing; set it above 0, or augment=flip_crop")
     if (augment.get("padding") or 0) >= _SIDE:
-        raise UsageError(f"augment.padding={augment['padding']} moves {_SIDE} pixels out of sight; set it lower")
+        raise UsageError(f"augment.padding={augment['padding']} moves {_SIDE} pixels out of view; set it lower")
     if config["loss"].get("alpha") == 0:
         raise UsageError("loss.alpha=0 makes every loss 0; set it above 0")
     averaging, epochs, precision = config["averaging"], config["epochs"], config["trainer"]["precision"]
@@ -95,9 +95,13 @@ def _check_network(model: Mapping[str, Any]) -> None:
     target = str(model.get("_target_"))
     key = _THREE.get(target)
     if key and len(model[key]) != 3:
-        raise UsageError(f"model.{key}={model[key]}: this network takes three, as it halves the image three times")
+        raise UsageError(
+            f"model.{key}={model[key]}: this network takes three widths, because it halves the image three times"
+        )
     if target == "cifar_lab.models.VGG" and not (1 <= len(model["stages"]) <= 5 and all(model["stages"])):
-        raise UsageError(f"model.stages={model['stages']}: it takes one to five, each with a convolution or more")
+        raise UsageError(
+            f"model.stages={model['stages']}: it takes one to five stages, each with at least one convolution"
+        )
     if target == "cifar_lab.models.ResNet" and (not model["blocks"] or len(model["blocks"]) != len(model["widths"])):
         settings = f"model.blocks={model['blocks']} model.widths={model['widths']}"
         raise UsageError(f"{settings}: both take one number a stage; give as many of each")
@@ -164,7 +168,7 @@ def notes(config: Mapping[str, Any]) -> list[str]:
             length *= factor
             end += length
         if end > epochs:
-            lines.append(f"warm restarts: epoch {epochs} lies within a cycle that ends at epoch {end}")
+            lines.append(f"warm restarts: epoch {epochs} is within a cycle that ends at epoch {end}")
     if start == 0 and averaging["_target_"].endswith(".SWA"):
         lines.append("averaging.start=0 averages from the first epoch on, weights that have hardly trained too")
     if config["l1"] > 1:

@@ -63,7 +63,7 @@ class Plan:
     sweep_folder: Path | None = None  # where a sweep's runs go; None for a single run
     common: frozenset[str] | None = None  # the keys that all jobs of a sweep share; None for a single run
     launcher: launchers.Launcher | None = None  # hands the jobs to other processes; None if this process runs them
-    beside: int = 1  # number of jobs that run at the same time on this machine
+    parallel: int = 1  # number of jobs that run at the same time on this machine
     notes: list[str] = field(default_factory=list)  # about settings that are allowed but perhaps not meant
     former: tuple[Path, ...] = ()  # folders of the sweep under former default names, with finished runs perhaps
 

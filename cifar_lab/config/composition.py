@@ -46,7 +46,7 @@ def check_options(override: Override, loader: Loader, search: list[str]) -> None
     """Raise `UsageError` for an override whose option neither we have nor the `search` path, with the nearest."""
     group = override.key_or_group
     if override.is_delete():
-        raise UsageError(f"~{group}: every group needs an option; set {group}= to another one")
+        raise UsageError(f"~{group}: every group needs an option; set {group}= to a different one")
     options = loader.get_group_options(group, config_name="train", overrides=search)
     for option in itertools.chain(*(_options_in(line) for line in values(override))):
         if option not in options:
@@ -76,7 +76,7 @@ def _check_file(path: Path, group: str) -> None:
         content = yaml.safe_load(text)
         if not isinstance(content, dict):
             what = "is empty" if content is None else f"holds a {type(content).__name__}"
-            raise UsageError(f"{path} {what}; an option holds `key: value` lines")
+            raise UsageError(f"{path} {what}; an option file has `key: value` lines")
     if group in _GLOBAL and not re.match(r"#\s*@package\s+_global_\s*$", text, re.MULTILINE):
         raise UsageError(f"{path}: its first line must be `# @package _global_`")
 

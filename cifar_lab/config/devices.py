@@ -46,7 +46,7 @@ def check_devices(config: Mapping[str, Any]) -> None:
     if config["jobs_per_device"] > 1:
         raise UsageError(f"{several}: jobs_per_device= runs each job on one device; leave one of them out")
     if config["probe"]:
-        raise UsageError(f"{several}: probe= looks at whole batches, of which each process has a part; set probe=none")
+        raise UsageError(f"{several}: probe= needs whole batches, but each process has only a part; set probe=none")
     if config["cuda_graphs"]:
         raise UsageError(f"{several}: cuda_graphs= records no step of several processes; set cuda_graphs=false")
     if count is None:
@@ -77,7 +77,7 @@ def _check_number(devices: Any) -> None:
     is_list = isinstance(devices, list) and devices and all(isinstance(each, int) and each >= 0 for each in devices)
     if not (is_number or is_list or devices in ALL):
         raise UsageError(
-            f"trainer.devices={devices}: it takes a number from 1 on, GPUs by number as [0,1], or auto for all GPUs"
+            f"trainer.devices={devices}: it takes a positive number, GPU numbers such as [0,1], or auto for all GPUs"
         )
 
 

@@ -78,7 +78,7 @@ def check_slurm(config: DictConfig) -> None:
             raise UsageError(f"hydra.launcher.{key}={launcher[key]}: a run of a sweep is one process; leave it at 1")
     size = config.hydra.sweeper.max_batch_size
     if size is not None and size < 1:
-        raise UsageError(f"hydra.sweeper.max_batch_size={size}: it takes a number of jobs from 1 on")
+        raise UsageError(f"hydra.sweeper.max_batch_size={size}: it takes a positive number of jobs")
     delay, minutes = launcher["signal_delay_s"], launcher["timeout_min"]
     if delay >= 60 * minutes:
         raise UsageError(
@@ -111,7 +111,7 @@ def _planned(config: DictConfig) -> tuple[int, list[str]]:
     launcher, per_device = config.hydra.launcher, config.jobs_per_device
     is_joblib = chosen(str(launcher._target_)) is JOBLIB
     if is_joblib and launcher.n_jobs == 0:
-        raise UsageError("hydra.launcher.n_jobs=0: it takes a number of jobs, or -1 for as many as there are cores")
+        raise UsageError("hydra.launcher.n_jobs=0: it takes a number of jobs, or -1 for one per core")
     if is_joblib and launcher.n_jobs > 0:
         return launcher.n_jobs, []
     if per_device > 1:

@@ -47,7 +47,7 @@ _ALWAYS_REFUSED = {
     "hydra.mode": "a sweep is asked for by --multirun",
     "hydra/sweeper": "a sweep runs all combinations of its values",
     "hydra.sweeper.params": "a sweep's values are typed as loss=ce,mse",
-    "hydra.output_subdir": "a run writes its .hydra by itself",
+    "hydra.output_subdir": "a run writes its own .hydra",
 }
 _REFUSED = {
     True: {"hydra.run.": "it is for single runs; set hydra.sweep.dir="},
@@ -167,7 +167,7 @@ class _Check:
         folder = Path(first.hydra.sweep.dir)
         for config in composed.values():  # a folder named by the time would differ from job to job
             config.hydra.sweep.dir = str(folder)
-        beside, how = launchers.side_by_side(first)
+        parallel, how = launchers.side_by_side(first)
         hydra += [word for word in jobs[0] if not naming.own_lines([word])]
         hydra += [*how, f"hydra.sweep.dir={paths.quoted(folder)}"]
         launcher = launchers.chosen(str(first.hydra.launcher._target_))
@@ -178,8 +178,8 @@ class _Check:
             hydra,
             folder,
             frozenset(common if varied else ()),
-            launchers.JOBLIB if beside > 1 else None if launcher is launchers.JOBLIB else launcher,
-            beside,
+            launchers.JOBLIB if parallel > 1 else None if launcher is launchers.JOBLIB else launcher,
+            parallel,
             self.notes,
             former,
         )
@@ -238,9 +238,8 @@ class _Check:
         notes = []
         for group in dict.fromkeys(key.partition(".")[0] for key in loader.dropped):
             keys = [key for key in loader.dropped if key.startswith(f"{group}.")]
-            fall = "falls" if len(keys) == 1 else "fall"
-            whose = f"the {loader.dropped[keys[0]]}'s, whose {' and '.join(keys)} {fall} away"
-            notes.append(f"{group}={loader.choices[group]} replaces {whose}")
+            origin = loader.dropped[keys[0]]
+            notes.append(f"{group}={loader.choices[group]} replaces the {origin}'s, and drops {' and '.join(keys)}")
         notes += [*targets.moved(plain), *combinations.notes(plain)]
         self.notes += [note for note in notes if note not in self.notes]
         return config, plain, known
@@ -265,4 +264,4 @@ def _check_one_folder(configs: Collection[DictConfig], overrides: Sequence[Overr
         if key in ("name", "hydra.sweep.dir") and "${now:" not in line:
             named = sorted({str(OmegaConf.select(config, key)) for config in configs})
             if len(named) > 1:
-                raise UsageError(f"{line}: all jobs of a sweep lie in one folder, and this gives {', '.join(named)}")
+                raise UsageError(f"{line}: all jobs of a sweep share one folder, but this gives {', '.join(named)}")

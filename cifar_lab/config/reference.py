@@ -24,14 +24,14 @@ _WHOLE = {
     "experiment": "",
     "study": """ `study=loss` is a sweep without
 `-m`, in `outputs/study-loss/` unless `name=` says otherwise, and the same command again resumes what is
-unfinished. What is typed beside it wins: a value narrows an axis (`study=loss loss=ce`), several replace it
+unfinished. Typed overrides win: a value narrows an axis (`study=loss loss=ce`), several replace it
 (`seed=5,6,7`) or add one (`model=cnn,vgg_a`), and any other setting holds for all runs (`epochs=3`, in
 `outputs/study-loss-epochs=3/`). The runs that two such commands have in common are trained once. What a study
 neither varies nor sets is the experiment's, where one is typed (`study=loss experiment=best_cnn`), else the default;
 without an experiment that is what stands under *Fixed*.""",
     "search": """ What varies is
 written in Hydra's words: `interval(0,0.3)` is any number between, `tag(log,interval(1e-4,1e-2))` one of equal factors,
-`range(16,65,16)` whole numbers, a list one of its values. What is typed beside it wins, as beside a study.
+`range(16,65,16)` whole numbers, a list one of its values. Typed overrides win, as for a study.
 [scaling.md](scaling.md#search) explains it.""",
     "debug": """ The run lies in a
 temporary folder that is removed at the end, so it is in no table or report. With any experiment and settings, but one
@@ -62,10 +62,10 @@ def page() -> str:
         else:
             parts.append(_group(group, members))
     parts.append(f"\n## Archives\n\n{_ARCHIVES}\n\n{archives.table()}")
-    parts.append("\n## Launchers\n\nWho runs the jobs of a sweep; [scaling.md](scaling.md) says which for what.")
+    parts.append("\n## Launchers\n\nLaunchers run the jobs of a sweep; [scaling.md](scaling.md) compares them.")
     for launcher in options("hydra/launcher"):
         parts += [f"\n### {launcher.title}\n\n{launcher.description}\n", _table(launcher.settings)]
-    parts += ["\n## Folders\n\nWhere runs lie; Hydra's own keys.\n", _table(hydra)]
+    parts += ["\n## Folders\n\nFolders of runs; Hydra's own keys.\n", _table(hydra)]
     return "\n".join(parts) + "\n"
 
 

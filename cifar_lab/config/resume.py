@@ -34,12 +34,12 @@ def saved(run: Run, allowed: Iterable[str] = ()) -> DictConfig:
         ValueError: There is no run, or its configuration is damaged or names a component that is not allowed.
     """
     if not run.config_file.exists():
-        raise UsageError(f"{run.folder} is not a run; name a run's folder, which holds .hydra/config.yaml")
+        raise UsageError(f"{run.folder} is not a run; name a run's folder, which has .hydra/config.yaml")
     config = run.config()
     groups = ("data", "model", "loss", "optimizer", "trainer", "protocol", "bn")
     missing = [group for group in groups if group not in config]
     if missing or "${" in str(config):
-        what = f"{missing[0]} is missing" if missing else "it holds an interpolation, ${...}, in place of a value"
+        what = f"{missing[0]} is missing" if missing else "it has an interpolation, ${...}, instead of a value"
         raise UsageError(f"{run.config_file} is damaged: {what}")
     check_targets(config, allowed, "--allow {}")
     return OmegaConf.create(config)
@@ -66,7 +66,7 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
     """
     run = Run(folder)
     if not run.config_file.exists():
-        raise UsageError(f"resume={folder}: no run there; its folder holds .hydra/config.yaml")
+        raise UsageError(f"resume={folder}: no run there; a run's folder has .hydra/config.yaml")
     try:
         run.config()
         overrides = run.overrides()
@@ -117,7 +117,7 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
     result = with_limits(result, composed)
     if changed:
         raise UsageError(
-            f"resume={run.folder}: another run's settings: {listed(changed)}; leave them out, or start a new run"
+            f"resume={run.folder}: settings of a different run: {listed(changed)}; leave them out, or start a new run"
         )
     check_targets(result, composed["allow"])
     return result
@@ -129,7 +129,7 @@ def _check_saved(run: Run, saved: Mapping[str, Any], composed: Mapping[str, Any]
     wrong = [key for key in kinds if key in saved and isinstance(saved[key], Mapping) != kinds[key]]
     wrong += [key for key in ("seed", "epochs", "grad_clip") if key not in saved]
     if wrong:
-        raise UsageError(f"{run.config_file} is damaged: {wrong[0]} is missing, or of another kind")
+        raise UsageError(f"{run.config_file} is damaged: {wrong[0]} is missing or of the wrong type")
     # A run writes values; an interpolation could stand for a `_target_` that is not seen here.
     if "${" in str(saved):
         raise UsageError(f"{run.config_file} is damaged: it holds an interpolation, ${{...}}, in place of a value")

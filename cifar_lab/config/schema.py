@@ -76,7 +76,7 @@ def conf_folder() -> Path:
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "train.yaml").is_file():
             return folder
-    raise FileNotFoundError(f"no conf/train.yaml in or beside {package}; install the package again")
+    raise FileNotFoundError(f"no conf/train.yaml in or next to {package}; install the package again")
 
 
 @cache

@@ -21,7 +21,7 @@ def chosen(overrides: Iterable[Override], group: str = GROUP) -> Override | None
     typed = [override for override in overrides if override.key_or_group == group]
     if len(typed) > 1 or any(override.is_sweep_override() for override in typed):
         line = " ".join(str(override.input_line) for override in typed)
-        raise UsageError(f"{line}: one {group} at a time, as each has axes of its own")
+        raise UsageError(f"{line}: one {group} at a time, because each has its own axes")
     return typed[0] if typed else None
 
 

@@ -79,7 +79,7 @@ def _check(
             package = str(value).partition(".")[0]
             is_users = package not in sys.stdlib_module_names and package not in ("torch", "lightning", "cifar_lab")
             hint = f"; {how.format(package)} lets it run" if is_users else ""
-            raise UsageError(f"{key}={value} lies outside this project{hint}")
+            raise UsageError(f"{key}={value} is outside this project{hint}")
 
 
 def _targets(node: Any, keys: tuple[str, ...], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from cifar_lab.data import files, own
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run, is_run
 
-_NAMED = "name a run's folder, which holds a status.json, or a file of weights"
+_NAMED = "name a run's folder, which has a status.json, or a file of weights"
 
 
 def file_of(named: str) -> Path:

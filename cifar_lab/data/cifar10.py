@@ -72,7 +72,7 @@ def load(
         if verify and suffix and (actual := digest(records)) != DIGESTS[split]:
             raise DataError(
                 f"the {split} images in {folder} ({', '.join(names)}) are not CIFAR-10's: their digest is {actual}, "
-                f"not {DIGESTS[split]}; unpack the archive again, or say data.verify=false to use them as they are"
+                f"not {DIGESTS[split]}; unpack the archive again, or set data.verify=false to use them as they are"
             )
         images = np.ascontiguousarray(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         splits.append(LabelledImages(torch.from_numpy(images), torch.from_numpy(records[:, 0].astype(np.int64))))
@@ -125,4 +125,4 @@ def _read_pickle(path: Path, images_per_file: int) -> np.ndarray:
 
 def _check_labels(labels: np.ndarray, path: Path) -> None:
     if labels.min() < 0 or labels.max() >= NUM_CLASSES:
-        raise DataError(f"{path} holds labels outside 0 to {NUM_CLASSES - 1}; unpack the archive again")
+        raise DataError(f"{path} has labels outside 0 to {NUM_CLASSES - 1}; unpack the archive again")

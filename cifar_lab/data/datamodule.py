@@ -222,7 +222,7 @@ class OwnDataModule(InMemoryDataModule):
         self.classes = own.classes(self.path)
         actual = own.digest(self.path)
         if self.path is None or actual is None:
-            raise DataError(f"data.path={self.path} holds no images")
+            raise DataError(f"data.path={self.path} has no images")
         if self.digest not in (None, actual):
             raise DataError(f"data.path={self.path}: its content has changed; it was {self.digest}, and is {actual}")
         splits = own.read(self.path, actual, self.resize)

@@ -51,7 +51,7 @@ def divide(
     available = len(train.labels)
     if train_size is not None:
         if not 1 <= train_size <= available:
-            raise DataError(f"data.train_size={train_size} lies outside 1 to {available:,}, what is there")
+            raise DataError(f"data.train_size={train_size} is outside 1 to {available:,}, the number of images")
         taken, _ = stratified_split(train.labels, train_size, keyed_generator(split_seed, _TAKEN))
         train = train.take(taken)
     if label_noise:

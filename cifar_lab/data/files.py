@@ -95,7 +95,7 @@ def check_checksum(path: Path, checksum: str) -> None:
     if not is_same:
         raise DataError(
             f"{path} is not the published file: its {algorithm.upper()} is {actual}, not {published}; unpack the "
-            "archive again, or say data.verify=false to use it as it is"
+            "archive again, or set data.verify=false to use it as it is"
         )
 
 

@@ -36,7 +36,7 @@ class LabelledImages(NamedTuple):
             raise DataError(f"labels of {len(images):,} images are as many whole numbers, not {kind}")
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or (num_classes is not None and high >= num_classes):
-            raise DataError(f"labels lie from {low} to {high}, outside 0 to {(num_classes or high + 1) - 1}")
+            raise DataError(f"labels are from {low} to {high}, outside 0 to {(num_classes or high + 1) - 1}")
         return cls(images, labels.to(torch.int64))
 
     def take(self, indices: Tensor) -> "LabelledImages":

@@ -45,7 +45,7 @@ class InMemoryDataModule(L.LightningDataModule):
         label_noise: Share of the training images with a wrong label, see `division.mislabelled`.
 
     Raises:
-        ValueError: `batch_size` is not positive, a share lies outside [0, 1), or `imbalance` outside (0, 1].
+        ValueError: `batch_size` is not positive, a share is outside [0, 1), or `imbalance` outside (0, 1].
 
     Attributes:
         classes: Names of the classes, in the order of the labels. If a subclass does not name them, the labels, once
@@ -76,9 +76,9 @@ class InMemoryDataModule(L.LightningDataModule):
             raise UsageError(f"batch_size={batch_size} must be at least 1")
         for name, share in (("val_fraction", val_fraction), ("skip_easy", skip_easy), ("label_noise", label_noise)):
             if not 0 <= share < 1:
-                raise UsageError(f"{name}={share} lies outside [0, 1)")
+                raise UsageError(f"{name}={share} is outside [0, 1)")
         if not 0 < imbalance <= 1:
-            raise UsageError(f"imbalance={imbalance} lies outside (0, 1]")
+            raise UsageError(f"imbalance={imbalance} is outside (0, 1]")
         self.batch_size = batch_size
         self.augment = augment
         self._mean, self._std = mean, std

@@ -17,7 +17,7 @@ def check(option: Mapping[str, Any]) -> None:
     if _class_of(option) == _OWN:
         own.classes(option.get("path"))
         if own.digest(option["path"]) is None:
-            raise DataError(f"data.path={option['path']} holds no images")
+            raise DataError(f"data.path={option['path']} has no images")
     dataset = dataset_of(option)
     if dataset is None:
         return

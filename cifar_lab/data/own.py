@@ -165,9 +165,7 @@ def _read_arrays(path: Path, kinds: Collection[str]) -> dict[str, "np.ndarray"]:
             pair = next((pair for pair in _NAMES if all(name.format("train") in file for name in pair)), None)
             if pair is None:
                 inside = ", ".join(file) or "nothing"
-                raise DataError(
-                    f"{path} holds {inside}; it needs train_images and train_labels, or x_train and y_train"
-                )
+                raise DataError(f"{path} has {inside}; it needs train_images and train_labels, or x_train and y_train")
             names = dict(zip(_KINDS, pair, strict=True))
             wanted = {
                 f"{split}_{kind}": names[kind].format(split) for split in _SPLITS for kind in names if kind in kinds
@@ -186,7 +184,7 @@ def _file_classes(path: Path) -> list[str]:
         return [str(name) for name in arrays["classes"].ravel()]
     labels = [arrays[f"{split}_labels"] for split in _SPLITS if f"{split}_labels" in arrays]
     if not all(each.size and each.dtype.kind in "iu" for each in labels):
-        raise DataError(f"{path}: labels are whole numbers from 0 on, at least one")
+        raise DataError(f"{path}: labels must be non-negative integers, at least one")
     return [str(label) for label in range(1 + max(int(each.max()) for each in labels))]
 
 

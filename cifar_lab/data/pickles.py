@@ -18,7 +18,7 @@ class _Dtype:
 
     def __init__(self, code: bytes | str, *_: Any) -> None:
         if code not in (b"u1", "u1"):
-            raise pickle.UnpicklingError(f"it holds an array of {code!r}, not of bytes")
+            raise pickle.UnpicklingError(f"it has an array of {code!r}, not of bytes")
 
     def __setstate__(self, state: Any) -> None:
         pass

@@ -71,7 +71,7 @@ def fashion_mnist(folder: Path) -> tuple[LabelledImages, ...]:
                 labels: Tensor = read_label_file(str(folder / f"{name}-labels-idx1-ubyte"))
             except Exception as error:  # torchvision asserts
                 words = " ".join(str(error).split())[:200] or type(error).__name__
-                raise DataError(f"{folder} holds no Fashion-MNIST ({name}: {words}); {_DAMAGED}") from None
+                raise DataError(f"{folder} has no Fashion-MNIST ({name}: {words}); {_DAMAGED}") from None
             padded = F.pad(images, (2, 2, 2, 2))[..., None].expand(-1, -1, -1, 3)
             yield LabelledImages.checked(padded.contiguous(), labels, len(FASHION_MNIST_CLASSES))
 

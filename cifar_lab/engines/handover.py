@@ -67,16 +67,16 @@ class Turn:
     total: int  # jobs of the sweep
     later: int  # jobs after it that have not finished yet
     each: float | None = None  # seconds that jobs trained before have taken for an effort of 1; None if none was
-    beside: int = 1  # how many jobs run at a time
+    parallel: int = 1  # how many jobs run at a time
     effort: float = 1.0  # how long it takes, relative to the sweep's first job
     later_effort: float = 1.0  # the mean of those of `later`
 
     @classmethod
-    def of(cls, number: int, unfinished: Sequence[float], each: float | None = None, beside: int = 1) -> "Turn":
+    def of(cls, number: int, unfinished: Sequence[float], each: float | None = None, parallel: int = 1) -> "Turn":
         """The turn of a job, from 0, of a sweep, with the effort of each unfinished job and 0 for the others."""
         later = [effort for effort in unfinished[number + 1 :] if effort]
         mean = sum(later) / len(later) if later else 1.0
-        return cls(number + 1, len(unfinished), len(later), each, beside, unfinished[number] or 1.0, mean)
+        return cls(number + 1, len(unfinished), len(later), each, parallel, unfinished[number] or 1.0, mean)
 
     def __str__(self) -> str:
         return f"job {self.number} of {self.total}"
@@ -90,7 +90,7 @@ class Turn:
         each = self.each if self.each is not None else None if own is None else own / self.effort
         if each is None:
             return None
-        later = each * self.later_effort * -(-self.later // self.beside)
+        later = each * self.later_effort * -(-self.later // self.parallel)
         return (each * self.effort if own_left is None else own_left) + later
 
 
@@ -152,7 +152,7 @@ class Handed:
     common: frozenset[str]  # the keys that all jobs of the sweep share
     numbers: Sequence[int]  # the jobs that are launched, from 0, in the launcher's order
     unfinished: "array[float]"  # the effort of each job of the sweep that has not finished, else 0
-    beside: int  # how many jobs run at a time
+    parallel: int  # how many jobs run at a time
     former: tuple[Path, ...] = ()  # as a job's
 
     @printing()
@@ -164,7 +164,7 @@ class Handed:
         with open_dict(config):
             config.hydra = HydraConfig.get()
         number = self.numbers[config.hydra.job.num]
-        turn = Turn.of(number, self.unfinished, beside=self.beside)
+        turn = Turn.of(number, self.unfinished, parallel=self.parallel)
         from cifar_lab.engines.known import in_its_folder
 
         try:
@@ -175,7 +175,7 @@ class Handed:
             print(f"error: {error}", file=sys.stderr, flush=True)
             self.failed(error)
         except KeyboardInterrupt:
-            if self.beside == 1:
+            if self.parallel == 1:
                 raise
             stopped.set()  # the process that waits for this one has got the signal too
 

@@ -42,7 +42,7 @@ class Jobs:
         due = [job_key(job.words) not in settled for job in plan.jobs]
         efforts = efforts_of(plan, effort) if effort is not None and sum(due) > 1 else [1.0] * len(due)
         self.unfinished = [is_due * each for is_due, each in zip(due, efforts, strict=True)]
-        self.beside = plan.beside
+        self.parallel = plan.parallel
         self.seconds: list[float] = []  # of the jobs that were trained
         self.efforts: list[float] = []  # theirs
         self.folders: dict[int, Path] = {}  # of the runs, in the order of the jobs
@@ -96,7 +96,7 @@ class Jobs:
             with read_write(config.hydra), open_dict(config.hydra):
                 config.hydra.job.num = number
             each = sum(self.seconds) / sum(self.efforts) if self.efforts else None
-            turn = None if self.sweep is None else Turn.of(number, self.unfinished, each, self.beside)
+            turn = None if self.sweep is None else Turn.of(number, self.unfinished, each, self.parallel)
             returned = run_job(
                 task_function=lambda _, config=config, turn=turn: self._train(config, turn),  # type: ignore[misc]
                 config=config,
@@ -122,7 +122,7 @@ class Jobs:
                 self.efforts.append(1.0 if turn is None else turn.effort)
         except LockedError as owner:
             if turn is None:
-                line = f"{job.folder} is being trained by {owner}; set hydra.run.dir= to another"
+                line = f"{job.folder} is being trained by {owner}; set hydra.run.dir= to a different"
                 self.failures.append(RunFailedError(line, exit_codes.USAGE))
             else:
                 print(f"{job.folder.name} is being trained by {owner}", flush=True)
@@ -140,7 +140,9 @@ class Jobs:
     def handed(self, numbers: Sequence[int]) -> Handed:
         """The task as another process gets it."""
         assert self.plan.common is not None
-        return Handed(self.task, self.plan.common, numbers, array("f", self.unfinished), self.beside, self.plan.former)
+        return Handed(
+            self.task, self.plan.common, numbers, array("f", self.unfinished), self.parallel, self.plan.former
+        )
 
     def words(self, numbers: Sequence[int]) -> list[list[str]]:
         """The command lines that a launcher composes, besides Hydra's settings."""

@@ -53,7 +53,7 @@ class RayJobs(Jobs):
                 _start(launcher.ray_cfg.init)
                 interruption.take_back()  # Ray ends the process at SIGTERM
                 own = _own_resources(launcher)
-                self.beside = max(1, int(ray.cluster_resources().get("CPU", 1) // (own["num_cpus"] or 1)))
+                self.parallel = max(1, int(ray.cluster_resources().get("CPU", 1) // (own["num_cpus"] or 1)))
                 launcher.task_function = self.handed(numbers)  # they know now how many there are at a time
                 returned, killed = _waited_for(_submitted(launcher, self.words(numbers), own), interruption)
         finally:

@@ -45,7 +45,7 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Where files go, of several networks in folders of theirs; default: evaluation/ in the run, or beside "
+            help="Output folder; several networks get a subfolder each. Default: evaluation/ in the run, or next to "
             "the file."
         ),
     ] = None,
@@ -110,7 +110,7 @@ def _show(result: dict[str, Any]) -> None:
         is_same = round(own * images) == round(result["acc"] * images)
         note = ", the run's own" if is_same else f", the run's own test found {own:.2%}"
     top5 = f", among the first five {result['acc_top5']:.2%}" if "acc_top5" in result else ""
-    scaled = "no temperature: nothing was held out to fit it on" if result["split"] == "test" else ""
+    scaled = "no temperature: no images were held out to fit it" if result["split"] == "test" else ""
     if result["temperature"] is not None:
         scaled = f"ECE {result['ece_scaled']:.2%}, Brier {result['brier_scaled']:.4f}, NLL {result['nll_scaled']:.4f}"
         scaled += f"; temperature {result['temperature']:.3f}, fitted on {result['temperature_fitted_on']}"

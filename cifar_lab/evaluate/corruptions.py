@@ -24,7 +24,7 @@ def files(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.glob("*.npy") if path.name != _LABELS)
     if not files or not (folder / _LABELS).is_file():
         raise DataError(
-            f"{folder} holds no CIFAR-10-C: name the folder of fog.npy, ..., {_LABELS}, unpacked from CIFAR-10-C.tar "
+            f"{folder} has no CIFAR-10-C: name the folder of fog.npy, ..., {_LABELS}, unpacked from CIFAR-10-C.tar "
             "of https://zenodo.org/records/2535967"
         )
     return files

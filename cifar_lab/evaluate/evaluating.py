@@ -68,7 +68,7 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
             there is no BatchNorm.
     """
     if settings.split == "val" and not trained.holds_out:
-        raise UsageError(f"--split val: of the training of {trained.label} nothing was held out; leave it out")
+        raise UsageError(f"--split val: {trained.label} held out no training images; leave it out")
     if trained.run is None and trained.trained_on not in (None, "cifar10"):
         raise UsageError(f"{trained.label} was trained on data={trained.trained_on}; name the run's folder")
     if (settings.test_set or settings.corruptions) and not trained.is_of_cifar10:

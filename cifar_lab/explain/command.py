@@ -37,13 +37,13 @@ def explain(
     images: Annotated[int, typer.Option(min=1, help="Training images that the activations are over.")] = 2000,
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="Another run, whose dead units are set beside; may be repeated.", metavar="RUN|WEIGHTS"),
+        typer.Option(help="A further run to compare dead units with; may be repeated.", metavar="RUN|WEIGHTS"),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Where figures and tables go; default: the folder explanation in the run.")
     ] = None,
     resize: Annotated[Resize, typer.Option(help="As predict has it.")] = "crop",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: what was found, and the files.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: results and files.")] = False,
 ) -> int:
     """Draw Grad-CAM maps, first filters, activations and dead units of a trained network."""
     if pictures and mistakes:
@@ -52,7 +52,7 @@ def explain(
     complaints = Complaints()
     paths = find_images(pictures, complaints) if pictures else []
     if len(paths) > _MOST_SHOWN:
-        raise UsageError(f"{len(paths):,} images; a figure holds {_MOST_SHOWN}")
+        raise UsageError(f"{len(paths):,} images; a figure has room for {_MOST_SHOWN}")
     trained = load_noting(network, overrides)
     # Options about a file alone are about the first network; the others describe themselves.
     others = [

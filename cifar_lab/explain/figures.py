@@ -33,7 +33,7 @@ def grad_cams(overlaid: Sequence[tuple[np.ndarray, np.ndarray, str, str]], title
     grid = list(figure.subplots(rows, 2 * pairs, squeeze=False).flat)
     for axes in grid:
         axes.axis("off")
-    for number, (pixels, heat, above, beside) in enumerate(overlaid):
+    for number, (pixels, heat, above, caption) in enumerate(overlaid):
         plain, overlay = grid[2 * number : 2 * number + 2]
         plain.imshow(pixels)
         overlay.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255)
@@ -41,7 +41,7 @@ def grad_cams(overlaid: Sequence[tuple[np.ndarray, np.ndarray, str, str]], title
         if highest > 0:  # else nothing in these maps speaks for the class
             overlay.imshow(heat / highest, cmap="inferno", vmin=0, vmax=1, alpha=0.6)
         plain.set_title(wrapped(above, 18), fontsize=7)
-        overlay.set_title(wrapped(beside, 18), fontsize=7)
+        overlay.set_title(wrapped(caption, 18), fontsize=7)
     return figure
 
 

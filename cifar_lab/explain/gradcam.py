@@ -28,7 +28,7 @@ def map_layer(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module
     if name is None:
         wide = [key for key, module in convolutions.items() if max(module.kernel_size) > 1] or list(convolutions)
         if not wide:
-            raise UsageError("the network has no convolution, whose maps Grad-CAM weighs; name a layer by --layer")
+            raise UsageError("the network has no convolution for Grad-CAM; name a layer by --layer")
         return wide[-1], convolutions[wide[-1]]
     modules = dict(model.named_modules())
     if not name or name not in modules:

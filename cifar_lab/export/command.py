@@ -30,15 +30,16 @@ def export(
         Input, typer.Option("--input", help="Of a graph: uint8 (N, 32, 32, 3), or float32 (N, 3, 32, 32) from 0 to 1.")
     ] = Input.UINT8,
     output: Annotated[
-        Path | None, typer.Option(help="A folder; default: export in a run's, <name>-export beside a file.")
+        Path | None,
+        typer.Option(help="Output folder. Default: export in a run's folder, <name>-export next to a file."),
     ] = None,
     # float32 resolves logits of about 10 to 1e-6, and sums in another order lose some ten times as much.
     tolerance: Annotated[
         float, typer.Option(min=0, help="The largest difference of a logit between a file and the network.")
     ] = 1e-4,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the files, and what they were compared on.")] = (
-        False
-    ),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: the files, and the images they were compared on.")
+    ] = (False),
 ) -> int:
     """Write a trained network as files, each compared with it at once, and a model card; 1 where one differs."""
     kinds = list(dict.fromkeys(formats or Format))

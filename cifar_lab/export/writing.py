@@ -58,7 +58,7 @@ def images(trained: Trained) -> Images:
     except FileNotFoundError:  # data of a component from outside, which is only looked for where it was
         pass
     _, test = synthetic.generate(1, COUNT)
-    return Images(test.images, f"{COUNT} generated images, as its data is not here", True)
+    return Images(test.images, f"{COUNT} generated images, because its data is not available", True)
 
 
 def export(
@@ -110,7 +110,7 @@ def _compared(
     try:
         difference = _largest_difference(_reader(one, staged, overrides), trained, on)
     except Exception as error:  # so do the readers of a damaged file
-        return replace(one, problem=f"the file was removed, as it cannot be used: {reason(error)}")
+        return replace(one, problem=f"the file was removed, because it cannot be used: {reason(error)}")
     if not difference <= tolerance:  # or NaN
         problem = f"the file was removed: largest difference {difference:.1e} on {on.words}"
         return replace(one, problem=f"{problem}, more than --tolerance {tolerance:g}", difference=difference)

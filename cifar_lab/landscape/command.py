@@ -24,12 +24,13 @@ Points = Annotated[int, typer.Option(min=2, help="Along each side.")]
 At = Annotated[
     str | None, typer.Option(help="Epochs of snapshots, joined by commas; default: the first, the middle and the last.")
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the choice of images, and of what is random.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the choice of images and of random directions.")]
 Output = Annotated[
-    Path | None, typer.Option(help="Where tables and figures go; default: the folder landscape beside the first run.")
+    Path | None,
+    typer.Option(help="Folder for tables and figures. Default: the folder landscape next to the first run."),
 ]
 Allow = Annotated[list[str] | None, typer.Option(help="A package whose components may run; may be repeated.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: files, and rows of what was found.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: files and rows of results.")]
 
 
 def band(runs: Runs, output: Output = None) -> None:
@@ -135,7 +136,7 @@ def _folder(runs: Sequence[Path], output: Path | None) -> Path | None:
     """Return the folder to write to, or None; raise `UsageError` for a path that is not a run."""
     for folder in runs:
         if not is_run(folder):
-            raise UsageError(f"{folder} is not a run; name a run's folder, which holds a status.json")
+            raise UsageError(f"{folder} is not a run; name a run's folder, which has a status.json")
     return writable(Path(os.path.relpath(runs[0].resolve().parent / "landscape")), output)
 
 

@@ -24,10 +24,10 @@ def pooled(activation: nn.Module) -> list[nn.Module]:
     rounding makes values equal, the gradient may go to a different one of them.
     """
     pool = nn.MaxPool2d(2)
-    return [pool, activation] if _never_falls(activation) else [activation, pool]
+    return [pool, activation] if _is_monotone(activation) else [activation, pool]
 
 
-def _never_falls(activation: nn.Module) -> bool:
+def _is_monotone(activation: nn.Module) -> bool:
     match activation:
         case nn.ReLU():
             return True

@@ -39,7 +39,7 @@ class Grouped:
     def __post_init__(self) -> None:
         for kind, rate in self.relative_lr.items():
             if kind not in KINDS or rate < 0:
-                raise ValueError(f"optimizer.relative_lr.{kind}={rate}: it takes {', '.join(KINDS)}, each from 0 on")
+                raise ValueError(f"optimizer.relative_lr.{kind}={rate}: it takes {', '.join(KINDS)}, each at least 0")
 
     def __call__(self, model: nn.Module, **arguments: Any) -> Optimizer:
         """Make the optimizer of a network's parameters."""

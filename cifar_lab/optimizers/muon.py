@@ -63,7 +63,7 @@ class Muon(ByGroup):
         foreach: Update the other parameters by a few fused calls, the default; False updates one after the other.
 
     Raises:
-        ValueError: A rate or `weight_decay` is negative, a momentum lies outside [0, 1), or `ns_steps` is below 1.
+        ValueError: A rate or `weight_decay` is negative, a momentum is outside [0, 1), or `ns_steps` is below 1.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Muon(ByGroup):
         if min(lr, sgd_lr, weight_decay) < 0:
             raise ValueError(f"lr={lr}, sgd_lr={sgd_lr} and weight_decay={weight_decay} must not be negative")
         if not (0 <= momentum < 1 and 0 <= sgd_momentum < 1):
-            raise ValueError(f"momentum={momentum} or sgd_momentum={sgd_momentum} lies outside [0, 1)")
+            raise ValueError(f"momentum={momentum} or sgd_momentum={sgd_momentum} is outside [0, 1)")
         if ns_steps < 1:
             raise ValueError(f"ns_steps={ns_steps} is below 1")
         kinds: list[dict[str, Any]] = [

@@ -25,7 +25,7 @@ class LinearDecay(LambdaLR):
         self, optimizer: Optimizer, total_steps: float, warmup_epochs: float = 0.0, final: float = 0.0
     ) -> None:
         if warmup_epochs >= total_steps:
-            raise ValueError(f"warmup_epochs={warmup_epochs} leave none of total_steps={total_steps}")
+            raise ValueError(f"warmup_epochs={warmup_epochs} leave no steps of total_steps={total_steps}")
 
         def share(step: int) -> float:
             if step < warmup_epochs:

@@ -25,7 +25,7 @@ class SignSGD(ByGroup):
         foreach: Update all parameters by a few fused calls, the default; False updates one after the other.
 
     Raises:
-        ValueError: `lr` or `weight_decay` is negative, or `momentum` lies outside [0, 1).
+        ValueError: `lr` or `weight_decay` is negative, or `momentum` is outside [0, 1).
     """
 
     _averages_signs = True
@@ -41,7 +41,7 @@ class SignSGD(ByGroup):
         if lr < 0 or weight_decay < 0:
             raise ValueError(f"lr={lr} and weight_decay={weight_decay} must not be negative")
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum={momentum} lies outside [0, 1)")
+            raise ValueError(f"momentum={momentum} is outside [0, 1)")
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "foreach": foreach})
 
     def _step_group(self, weights: list[Tensor], group: dict[str, Any]) -> None:

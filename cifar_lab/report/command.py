@@ -23,10 +23,8 @@ def report(
         Path | None,
         typer.Option(help="Where to write index.html, report.md, tables.csv and figures; default: the folder report."),
     ] = None,
-    results: Annotated[
-        Path, typer.Option(help="Runs kept small, read beside the folders; it need not exist.")
-    ] = RESULTS,
-    keep: Annotated[bool, typer.Option("--keep", help="Add the runs that have ended to what --results holds.")] = False,
+    results: Annotated[Path, typer.Option(help="Archive of kept runs, read in addition; it need not exist.")] = RESULTS,
+    keep: Annotated[bool, typer.Option("--keep", help="Add ended runs to --results.")] = False,
 ) -> None:
     """Compare every run with the published row that it reproduces: tables, verdicts, tests, curves, claims."""
     folder = writable(Path("report"), output)

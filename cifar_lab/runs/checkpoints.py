@@ -71,11 +71,11 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     except Exception as error:  # damaged bytes can make the unpickler raise nearly anything
         if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
             how = "whoever made it can save its state dict alone, torch.save(model.state_dict(), FILE)"
-            raise CheckpointError(f"{path} holds Python objects ({match[1]}), which may run code; {how}") from None
+            raise CheckpointError(f"{path} contains Python objects ({match[1]}), which may run code; {how}") from None
         words = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{path} is damaged, or no checkpoint: {words}") from None
     if not isinstance(checkpoint, dict):
-        raise CheckpointError(f"{path} is not a checkpoint: it holds a {type(checkpoint).__name__}")
+        raise CheckpointError(f"{path} is not a checkpoint: it contains a {type(checkpoint).__name__}")
     return checkpoint
 
 

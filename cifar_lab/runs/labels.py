@@ -17,7 +17,9 @@ _DATA_NAMES = {
 _CHANGES = {"label_noise": 0, "imbalance": 1, "test_set": "cifar10"}
 _REPORT_NAMES = {"ELU": "eLU", "CrossEntropyLoss": "CrossEntropy", "SignSGD": "CustomSignSGD"}
 PROTOCOLS = {"holdout": True, "report": False, LAST: False}  # whether they hold training images out
-NO_PROBABILITIES = "trained by squared error: its logits are no log-probabilities, and their softmax no probabilities"
+NO_PROBABILITIES = (
+    "trained by squared error: its logits are not log-probabilities, and their softmax is not a probability"
+)
 
 
 def data_name(option: str) -> str:

@@ -230,6 +230,6 @@ def _check(value: Any, depth: int = 1) -> None:
         if kind is dict or kind is list:
             _check(element, depth + 1)
         elif kind is int and abs(element) >= WHOLE_LIMIT:
-            raise ValueError("it holds a number of more than 63 bits")
+            raise ValueError("it has a number of more than 63 bits")
         elif kind not in _KINDS:
-            raise ValueError(f"it holds a {kind.__name__}")
+            raise ValueError(f"it contains a {kind.__name__}")

@@ -90,9 +90,11 @@ class Run(RunFiles):
     def _empty(self) -> None:
         foreign = [name for name in (*_CONTENTS, *_FOLDERS) if (self.folder / name).exists()]
         if foreign and self.status().get("state") is None and not self.composition_file.exists():
-            raise RunExistsError(f"{self.folder} holds {foreign[0]} of no run; set hydra.run.dir= to another folder")
+            raise RunExistsError(
+                f"{self.folder} has {foreign[0]}, which is not from a run; set hydra.run.dir= to a different folder"
+            )
         if self.has_result():
-            raise RunExistsError(f"{self.folder} holds a finished run; set hydra.run.dir= to another folder")
+            raise RunExistsError(f"{self.folder} has a finished run; set hydra.run.dir= to a different folder")
         if self.result_file.exists():  # of a run that finished and was damaged since
             self.set_aside()
         for name in _FOLDERS:

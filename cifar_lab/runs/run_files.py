@@ -196,7 +196,7 @@ class RunFiles:
             return {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
         if kept := list(self.snapshots().values()):
             return read_checkpoint(kept[-1])
-        raise UsageError(f"{self.folder} holds neither its last checkpoint nor snapshots; train it again")
+        raise UsageError(f"{self.folder} has neither its last checkpoint nor snapshots; train it again")
 
     def chosen_weights(self) -> Path:
         """The file with the weights of the chosen epoch, or, without a result, of the best epoch so far.
@@ -213,5 +213,5 @@ class RunFiles:
         ordered = (*checkpoints, *named) if result is None else (*named, *checkpoints)
         there = [path for path in ordered if path.exists()]
         if not there:
-            raise UsageError(f"{self.folder} holds no weights and no checkpoints; train it again")
+            raise UsageError(f"{self.folder} has neither weights nor checkpoints; train it again")
         return there[0]

@@ -32,17 +32,17 @@ _LOOK_AGAIN_SECONDS = 1.0
 def search(
     overrides: Annotated[
         list[str],
-        typer.Argument(help="What to search, search=adam or optimizer.lr='interval(1e-4,1e-2)', and what is fixed."),
+        typer.Argument(help="The axes, search=adam or optimizer.lr='interval(1e-4,1e-2)', and fixed overrides."),
     ],
-    trials: Annotated[int, typer.Option(min=1, help="How many, those that are there included.")] = 20,
-    startup: Annotated[int, typer.Option(min=1, help="Trials drawn at random first, of which none is pruned.")] = 10,
+    trials: Annotated[int, typer.Option(min=1, help="Total number of trials, including finished ones.")] = 20,
+    startup: Annotated[int, typer.Option(min=1, help="Random trials at the start, which are never pruned.")] = 10,
     warmup: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the epochs that each trial trains before it may be pruned.")
     ] = 0.25,
     pruning: Annotated[
         bool, typer.Option(help="End trials that are worse than half of those finished, at the same epoch.")
     ] = True,
-    sampler_seed: Annotated[int, typer.Option(min=0, help="Of what is drawn; a run's own is seed=.")] = 0,
+    sampler_seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler; a run's seed is seed=.")] = 0,
     config_dir: Annotated[Path | None, typer.Option(help="A folder with option files of your own.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where the runs go; default: outputs/<name>.")] = None,
 ) -> int:
@@ -52,7 +52,9 @@ def search(
     or on several that share the folder, its processes share the trials.
     """
     if torchrun.processes() is not None:
-        raise UsageError("torchrun's processes train a run together; start a search several times instead, by itself")
+        raise UsageError(
+            "torchrun's processes train a run together; start the search several times instead, without torchrun"
+        )
     plan = checked_search(overrides, config_dir, output)
     check_installed()
     check_writable(plan.folder)

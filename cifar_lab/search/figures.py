@@ -91,7 +91,7 @@ def _bars(axes: Axes, importances: Mapping[str, float]) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1.08 * max(importances.values()))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.set_xlabel("share in what sets the best trials apart (PED-ANOVA)", fontsize=8)
+    axes.set_xlabel("importance for the best trials (PED-ANOVA)", fontsize=8)
 
 
 def _over(axes: Axes, finished: Sequence[TrialRecord], key: str, is_logarithmic: bool) -> None:

@@ -15,8 +15,8 @@ from cifar_lab.terminal.printing import print_table
 
 _READING = (
     "Validation accuracy is that of the chosen epoch, on held-out training images, with one seed. The highest of many "
-    "is higher than its settings are good: only runs with other seeds, which chose nothing, tell how good they are. A "
-    "trial that was pruned was worse than half of those that had finished, at the same epoch; it has no result."
+    "is optimistic: only runs with other seeds, which were not used for the choice, show how good the settings are. A "
+    "pruned trial was worse than half of the finished ones at the same epoch; it has no result."
 )
 
 
@@ -72,8 +72,8 @@ class SearchReport:
         lines = [f"best: trial {best.number}, val acc {best.accuracy:.2%}, one seed: {values}"]
         if self.importances:
             shares = ", ".join(f"{key} {share:.0%}" for key, share in self.importances.items())
-            lines.append(f"what sets the best trials apart (PED-ANOVA): {shares}")
-        return [*lines, f"over seeds that chose nothing: {self.command}"]
+            lines.append(f"importance for the best trials (PED-ANOVA): {shares}")
+        return [*lines, f"over other seeds: {self.command}"]
 
 
 def report(search: SearchReport, folder: SearchFolder) -> None:

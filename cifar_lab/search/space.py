@@ -32,10 +32,10 @@ OUTPUTS = Path("outputs")
 _DIGITS = 4  # of a number that is tried; more are noise to a reader
 _NOT_SEARCHED = ("seed", "name")
 _NOT_TYPED = {
-    "study": "a study has axes of its own",
+    "study": "a study has its own axes",
     "debug": "it leaves no run, and a search needs those of its trials",
     "resume": "the same command resumes by itself",
-    "hydra": "the runs of a search lie in outputs/<name>/, and name= or --output says where",
+    "hydra": "the runs of a search are in outputs/<name>/; set name= or --output",
 }
 
 
@@ -146,7 +146,7 @@ def _refuse(overrides: Sequence[Override]) -> None:
             raise UsageError(f"{override.input_line}: {why}")
         if override.key_or_group == "name" and "${" in str(override.input_line):
             raise UsageError(
-                f"{override.input_line}: all trials of a search lie in one folder; name it without ${{...}}"
+                f"{override.input_line}: all trials of a search share one folder; name it without ${{...}}"
             )
         if override.is_sweep_override() and override.key_or_group in _NOT_SEARCHED:
             raise UsageError(f"{override.input_line}: a search has one, which its trials share")
@@ -181,7 +181,7 @@ def _axis(override: Override) -> Axis:
     if not (math.isfinite(axis.low) and math.isfinite(axis.high) and axis.low < axis.high):
         raise UsageError(f"{line}: it takes two different numbers, the lower one first")
     if log and axis.low <= 0:
-        raise UsageError(f"{line}: with log its lower end is above 0")
+        raise UsageError(f"{line}: with log its lower end must be above 0")
     return axis
 
 
@@ -192,7 +192,7 @@ def _checked(words: Sequence[str], axes: Sequence[Axis]) -> Mapping[str, Any]:
         plans.append(plan_of(parsed([*words, *corner])))
         if not holds_out(plans[-1].composition):
             name = plans[-1].composition["protocol"]["name"]
-            raise UsageError(f"protocol={name} validates on the test set, on which nothing is searched; leave it out")
+            raise UsageError(f"protocol={name} validates on the test set, which a search must not use; leave it out")
     for note in dict.fromkeys(note for plan in plans for note in plan.notes):
         print(f"note: {note}", flush=True)
     return plans[0].composition

@@ -102,5 +102,5 @@ def _check_same(folder: SearchFolder, kept: Mapping[str, Any], own: Mapping[str,
     ]
     if changed:
         raise UsageError(
-            f"{folder.folder} holds another search: {', '.join(changed)}; name= gives this one a folder of its own"
+            f"{folder.folder} has a different search: {', '.join(changed)}; set name= for a separate folder"
         )

@@ -24,7 +24,7 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> Inter
         ValueError: `correct` is not between 0 and `total`, or `total` is 0.
     """
     if not 0 <= correct <= total or total == 0:
-        raise ValueError(f"{correct} of {total} makes no share")
+        raise ValueError(f"{correct} of {total} is not a share")
     z, share = float(ndtri((1 + confidence) / 2)), correct / total
     centre = (2 * correct + z**2) / (2 * (total + z**2))
     half = z / (2 * (total + z**2)) * math.sqrt(4 * correct * (1 - share) + z**2)

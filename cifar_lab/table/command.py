@@ -62,7 +62,7 @@ def compare_folders(paths: Iterable[Path], metric: str = "test/acc") -> "Compari
             runs[next((above for above in reversed(place.parents) if above in sweeps), None)].append(one)
     records = collect([(runs[place], sweep.jobs()) for place, sweep in sweeps.items()] + [(runs[None], [])])
     if not records:
-        raise UsageError(f"no run in {', '.join(map(str, paths))}; a run's folder holds a status.json")
+        raise UsageError(f"no run in {', '.join(map(str, paths))}; a run's folder has a status.json")
     from cifar_lab.table.comparison import compare
 
     return compare(records, metric)

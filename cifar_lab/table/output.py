@@ -15,7 +15,9 @@ from cifar_lab.table.colours import colours_by_name
 from cifar_lab.table.comparison import Comparison, by_name, one_loss
 from cifar_lab.terminal.printing import print_table
 
-_INTERVALS = "95 % intervals: Student's over seeds from three runs on, else the span of Wilson's of each run"
+_INTERVALS = (
+    "95 % intervals: Student's t over seeds for at least three runs, else the span of the runs' Wilson intervals"
+)
 
 _MOST_DRAWN = 20
 _BEST_DRAWN = 10  # of more rows than that: more lines than that are hard to tell apart

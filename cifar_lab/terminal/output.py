@@ -11,7 +11,7 @@ def check_writable(folder: Path) -> None:
     """Raise `UsageError` for a folder that cannot be made or written, of which `--output` names another."""
     place = next(one for one in (folder, *folder.parents) if os.path.exists(one))
     if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        raise UsageError(f"{folder} cannot be written; --output names another folder")
+        raise UsageError(f"{folder} cannot be written; set --output to a different folder")
 
 
 def writable(default: Path, output: Path | None) -> Path | None:

@@ -93,7 +93,7 @@ def _make_loss(config: DictConfig, datamodule: InMemoryDataModule) -> Any:
             float(loss(logits, logits.softmax(1)))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise UsageError(
-                f"loss._target_={config.loss._target_}: it takes no probabilities as labels, which "
+                f"loss._target_={config.loss._target_}: it does not accept label probabilities, which "
                 f"augment._target_={config.augment._target_} makes: {' '.join(str(error).split())}"
             ) from None
     return loss
@@ -141,7 +141,7 @@ def trainer_options(config: DictConfig, native: hardware.Native, turn: Turn | No
     if options["sync_batchnorm"] and ranks.count() > 1 and native.device != "cuda":
         raise UsageError(UNSYNCED)
     del options["memory_format"]
-    if native.device == "cuda" and turn is not None and turn.beside > 1 and options["devices"] == 1:
+    if native.device == "cuda" and turn is not None and turn.parallel > 1 and options["devices"] == 1:
         options["devices"] = [(turn.number - 1) % hardware.device_count("gpu")]
     if native.device == "cpu" and ranks.count() == 1:
         options["devices"] = 1  # the only number that Lightning takes for a CPU; `auto` and [0] mean it too

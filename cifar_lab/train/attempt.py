@@ -82,7 +82,9 @@ def _check_same(run: Run, config: Mapping[str, Any], folder: str, but: Collectio
     try:
         changed = differences(saved, config)
         if changed.keys() - set(but):
-            raise UsageError(f"{run.folder} holds another run: {listed(changed)}; set {folder}= to another folder")
+            raise UsageError(
+                f"{run.folder} has a different run: {listed(changed)}; set {folder}= to a different folder"
+            )
         if config["epochs"] > saved.get("epochs", math.inf):
             check_epochs(run, saved, config["epochs"])
     except UsageError as error:
@@ -127,9 +129,9 @@ def checkpoint_of(run: Run, config: Mapping[str, Any], turn: Turn | None) -> Pat
     if path is not None and run.status().get("state") == "unreadable":
         reasons.append(f"{run.status()['error']}; this machine's own precision and threads are taken")
     for reason in reasons:
-        print(f"note: {reason}; going on from {path.name if path else 'the beginning'}", flush=True)
+        print(f"note: {reason}; resuming from {path.name if path else 'the beginning'}", flush=True)
     if path is None and reasons:
-        print(f"note: what was there is in {os.path.relpath(run.set_aside())}", flush=True)
+        print(f"note: the old files are in {os.path.relpath(run.set_aside())}", flush=True)
     return path
 
 

@@ -116,7 +116,7 @@ def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
 
 def _words(overrides: Sequence[str]) -> Sequence[str]:
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise UsageError("a process that trains reads this script anew; call run() and sweep() under "
+        raise UsageError("training processes import this script again; call run() and sweep() under "
                          "if __name__ == '__main__':")  # fmt: skip
     if torchrun.processes() is not None:
         raise UsageError("under torchrun, python -m cifar_lab.train trains; trainer.devices= is for run() and sweep()")

@@ -41,11 +41,11 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, FileNotFoundError) and not run.status_file.exists():
             line = f"{os.path.relpath(run.folder)} was removed or moved while it was trained"
-            raise RunFailedError(f"{line}; where it is now, resume= and its new name continue it") from None
+            raise RunFailedError(f"{line}; to continue, set resume= to its new name") from None
         # Lightning turns Ctrl-C into a SystemExit.
         has_finished = run.has_result() and _changed(run.result_file) != before
         if has_finished and isinstance(error, Exception):
-            note(f"{error}; the run has finished, and resume={quoted(run.folder)} draws what is missing")
+            note(f"{error}; the run has finished, and resume={quoted(run.folder)} draws the missing figures")
             return
         interrupt = next((e for e in (error, error.__context__) if isinstance(e, KeyboardInterrupt)), None)
         diverged = isinstance(error, DivergedError)

@@ -26,13 +26,15 @@ def load_weights(model: nn.Module, config: Mapping[str, Any]) -> None:
         return
     path, own = file_of(named), model.state_dict()
     if digest(named) != config["weights_digest"]:
-        raise UsageError(f"weights={named}: {path} is not what it was when the command began, or not weights_digest=")
+        raise UsageError(
+            f"weights={named}: {path} has changed since the command began, or does not match weights_digest="
+        )
     content = read(path)
     state = in_names_of(content.state, own)
     loaded = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
     if not any(value.ndim for value in loaded.values()):
         raise UsageError(
-            f"weights={named}: nothing in it has the name and the shape of a weight of this network; "
+            f"weights={named}: no tensor in it matches a weight of this network by name and shape; "
             f"it has {_listed(state)}, the network {_listed(own)}"
         )
     model.load_state_dict(loaded, strict=False)

@@ -122,4 +122,4 @@ def draw(run: Run, *, missing: bool = False) -> None:
     paths = {run.figures / f"{name}.png": draw for name, draw in drawn.items()}
     due = [path for path in paths if not (missing and path.exists())]
     if [path for path in due if not write_figure(paths[path], path, dpi=120)]:
-        note(f"resume={quoted(run.folder)} draws what is missing")
+        note(f"resume={quoted(run.folder)} draws the missing figures")

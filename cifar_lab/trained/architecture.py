@@ -80,7 +80,7 @@ def architecture(state: State) -> Architecture | None:
 def described(state: State) -> str:
     """A state dict's network, for a message."""
     known = architecture(in_our_names(state))
-    return "a network that is none of this project's" if known is None else str(known)
+    return "a network that is not from this project" if known is None else str(known)
 
 
 def _cnn(state: State) -> Architecture:

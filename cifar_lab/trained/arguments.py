@@ -39,22 +39,22 @@ class Overrides:
         ValueError: A value is out of its range.
     """
 
-    model: Annotated[str | None, _option("Refuse weights of another model, such as vgg_a, an option of model.")] = None
+    model: Annotated[str | None, _option("Refuse weights of a different model than this option, such as vgg_a.")] = None
     bn: Annotated[bool | None, _option("Refuse weights without, or with, BatchNorm.", "--bn/--no-bn")] = None
     activation: Annotated[
-        str | None, _option("Of a file alone: its activation, where its name says none, or a wrong one.")
+        str | None, _option("Activation of a bare weight file, if its name lacks it or is wrong.")
     ] = None
     negative_slope: Annotated[float | None, _option("Of a file alone: of its LeakyReLU.")] = None
     mean: Annotated[
         tuple[float, ...] | None,
-        _option("Of a file alone: what is subtracted from images from 0 to 1, as 0.5,0.5,0.5."),
+        _option("Mean for images in [0, 1] of a bare weight file, such as 0.5,0.5,0.5."),
     ] = None
-    std: Annotated[tuple[float, ...] | None, _option("Of a file alone: what they are divided by.")] = None
+    std: Annotated[tuple[float, ...] | None, _option("Standard deviation of a bare weight file.")] = None
     precision: Annotated[
-        str | None, _option("Lightning's name, as 32-true; default: the run's, of a file alone 32-true.")
+        str | None, _option("Precision, such as 32-true. Default: the run's; 32-true for a bare weight file.")
     ] = None
     data_root: Annotated[
-        Path | None, _option("Where its data is, as data.root or data.path; default: the run's, else CIFAR_LAB_DATA's.")
+        Path | None, _option("Folder of its data, like data.root or data.path. Default: the run's, or CIFAR_LAB_DATA.")
     ] = None
     allow: Annotated[Sequence[str], _option("A package whose components may run; may be repeated.")] = ()
 
@@ -63,7 +63,7 @@ class Overrides:
             if values is not None and len(values) != 3:
                 raise UsageError(f"--{name} takes three numbers, of red, green and blue, not {len(values)}")
         if self.std is not None and min(self.std) <= 0:
-            raise UsageError(f"--std {','.join(map(str, self.std))}: each lies above 0")
+            raise UsageError(f"--std {','.join(map(str, self.std))}: each must be above 0")
 
     def of_network(self) -> list[str]:
         """The given options, as typed, that a run or a described file already has."""
@@ -122,9 +122,7 @@ def check_there(networks: Iterable[Path]) -> None:
     """Raise `UsageError` if a path is neither a run's folder nor a file."""
     for path in networks:
         if path.is_dir() and not is_run(path):
-            raise UsageError(
-                f"{path} is not a run; name a run's folder, which holds a status.json, or a file of weights"
-            )
+            raise UsageError(f"{path} is not a run; name a run's folder, which has a status.json, or a file of weights")
         if not (path.is_dir() or path.is_file()):
             raise UsageError(f"{path} does not exist; name a run's folder, or a file of weights")
 

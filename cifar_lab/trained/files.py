@@ -63,12 +63,12 @@ class Description:
             if len(channels) != 3 or not all(type(one) in (int, float) and math.isfinite(one) for one in channels):
                 raise ValueError(f"{name} is not three numbers")
         if min(values["std"]) <= 0:
-            raise ValueError("a std lies not above 0")
+            raise ValueError("a std must be above 0")
         words = [values["architecture"], *values["classes"], *values["names"]]
         if not all(isinstance(word, str) and word.isprintable() for word in words):
-            raise ValueError("its names are no plain words")
+            raise ValueError("its names are not plain words")
         if not isinstance(values["model"].get("_target_"), str) or "${" in str(values["model"]):
-            raise ValueError("its model names no class, or holds an interpolation, ${...}, in place of a value")
+            raise ValueError("its model names no class, or has an interpolation, ${...}, instead of a value")
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 

@@ -105,7 +105,7 @@ def _of_file(path: Path, overrides: Overrides) -> Trained:
     elif network is None:
         names = ", ".join(list(state)[:3]) or "nothing"
         raise UsageError(
-            f"{path} holds weights of a network that is none of this project's ({names}, ...); "
+            f"{path} holds weights of a network that is not from this project ({names}, ...); "
             "name the folder of the run that trained it"
         )
     if network is not None:
@@ -178,7 +178,7 @@ def _network(
     except ValueError:
         raise
     except Exception as error:  # made-up arguments can make a class raise anything
-        raise UsageError(f"{path}: what it says of its network makes none: {reason(error)}") from None
+        raise UsageError(f"{path}: its description does not give a network: {reason(error)}") from None
     state = in_names_of(state, model.state_dict())
     _check_sizes(model, state, path, words)
     model.load_state_dict(dict(state))
@@ -198,7 +198,7 @@ def _check_sizes(model: nn.Module, state: Mapping[str, Tensor], path: Path, word
     differing = differing or [name for name in own if own[name].shape != state[name].shape]
     if differing:
         raise UsageError(
-            f"{path} is {described(state)}; its network is {words} ({differing[0]} is missing or of another shape)"
+            f"{path} is {described(state)}; its network is {words} ({differing[0]} is missing or has a different shape)"
         )
 
 

@@ -140,7 +140,7 @@ def test_jobs_that_are_missing_left_or_interrupted_are_told_apart(lab: Lab) -> N
     dead.start({}, lines[0])
     interrupted.start({}, lines[1])
     interrupted.fail("interrupted", Interrupted(signal.SIGTERM))
-    plan = Plan(parsed([]), [PlannedJob(words) for words in lines], sweep_folder=sweep.folder, beside=2)
+    plan = Plan(parsed([]), [PlannedJob(words) for words in lines], sweep_folder=sweep.folder, parallel=2)
     jobs = Jobs(bool, plan)
     with composing():
         jobs.look()
@@ -162,7 +162,7 @@ def test_a_process_of_jobs_begins_no_other_after_a_signal(monkeypatch: pytest.Mo
     done: list[Job] = []
     hydra = {"runtime": {"output_dir": "x", "choices": {"model": "cnn"}}, "job": {"num": 0}, "overrides": {"task": []}}
     monkeypatch.setattr(handover, "HydraConfig", SimpleNamespace(get=lambda: DictConfig(hydra)))
-    handed = handover.Handed(task, frozenset(), [0, 1], bytes(2), beside=2)
+    handed = handover.Handed(task, frozenset(), [0, 1], bytes(2), parallel=2)
     for _ in range(2):
         handed(DictConfig({"name": "x"}))
     assert len(done) == 1
@@ -239,7 +239,7 @@ def test_what_is_no_number_of_jobs_is_refused(lab: Lab) -> None:
 def test_a_job_has_a_gpu_of_its_own(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "device_count", lambda accelerator: 2)
     config, native = composed(*TINY), hardware.Native("cuda", "32-true", hardware.torch.channels_last)
-    turns = [Turn(number, 4, later=0, beside=4) for number in (1, 2, 3, 4)]
+    turns = [Turn(number, 4, later=0, parallel=4) for number in (1, 2, 3, 4)]
     assert [assembly.trainer_options(config, native, turn)["devices"] for turn in turns] == [[0], [1], [0], [1]]
     assert assembly.trainer_options(config, native, Turn(2, 4, later=0))["devices"] == 1
 
@@ -252,7 +252,7 @@ def test_a_job_has_a_gpu_of_its_own(composed: Compose, monkeypatch: pytest.Monke
         (Turn(1, 5, 4), {}, None),
         (Turn(1, 5, 4), {"own": 10.0, "own_left": 4.0}, 44.0),  # the first stands for the others
         (Turn(1, 5, 1, each=10.0), {}, 20.0),  # those that have finished before take no time
-        (Turn(1, 9, later=7, each=10.0, beside=3), {}, 10 + 10 * 3),
+        (Turn(1, 9, later=7, each=10.0, parallel=3), {}, 10 + 10 * 3),
     ],
 )
 def test_the_time_left_is_that_of_the_jobs_to_come(turn: Turn, own: dict[str, float], seconds: float | None) -> None:

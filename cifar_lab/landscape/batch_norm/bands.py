@@ -116,7 +116,7 @@ def compare(group: Group, init: str) -> BandComparison:
         bands[bn] = Band(*map(np.stack, zip(*of_seeds, strict=True)))
     sentences = [
         f"Left out of both bands: lr {run.lr:g}, since {run.described} diverged at step "
-        f"{finite_steps(losses[run]) + 1:,}, where a band would have no end."
+        f"{finite_steps(losses[run]) + 1:,}, where a band would be unbounded."
         for run in diverged
     ]
     if alone := (rates[True] | rates[False]) - common:

@@ -103,7 +103,7 @@ def covariate_shift(folders: Sequence[Path], settings: Settings, at: str | None)
     values_of_jobs = [job.points.values() for job in jobs]
     rows = [row for place, values in zip(places, values_of_jobs, strict=True) for row in _shift_rows(*place, values)]
     count = min(int(measured_runs[0].config.batch_size), settings.images)
-    how = f"of which a batch of {count:,} is stepped on, BatchNorm on its own statistics"
+    how = f"steps on a batch of {count:,}, BatchNorm with batch statistics"
     title = caption(measured_runs, how)
     return settings.write("covariate_shift", rows, lambda: figures.covariate_shift(rows, title)), rows
 

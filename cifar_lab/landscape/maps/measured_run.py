@@ -183,7 +183,9 @@ def check_fits(state: Mapping[str, Any], weights: Mapping[str, Tensor], where: P
     """
     for name, value in weights.items():
         if name not in state or getattr(state[name], "shape", None) != value.shape:
-            raise UsageError(f"{where}: {name} is missing or of another shape; these weights are another network's")
+            raise UsageError(
+                f"{where}: {name} is missing or has a different shape; these weights are of a different network"
+            )
 
 
 def _load(run: Run, label: str, settings: Settings) -> MeasuredRun:
@@ -226,7 +228,7 @@ def _images(datamodule: "InMemoryDataModule", split: str, settings: Settings, de
     loader = datamodule.train_dataloader() if split == "train" else datamodule.val_dataloader()
     available, count = datamodule.size(split), settings.images
     if split == "train" and count > available:
-        raise UsageError(f"--images {count}: the run has {available:,} training images, of which to take at most all")
+        raise UsageError(f"--images {count}: the run has only {available:,} training images")
     count = min(count, available)
     chosen, _ = stratified_split(loader.data.labels, count, keyed_generator(_IMAGES, settings.seed, 0))
     ordered = chosen[torch.randperm(count, generator=keyed_generator(_IMAGES, settings.seed, 1))]

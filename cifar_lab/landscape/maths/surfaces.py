@@ -47,7 +47,7 @@ def trajectory_plane(snapshots: Sequence[Weights]) -> Plane:
         ValueError: They lie in one point or on one line.
     """
     if len(snapshots) < 3:
-        raise UsageError(f"{len(snapshots)} snapshots span no plane; it takes three")
+        raise UsageError(f"{len(snapshots)} snapshots do not span a plane; at least three are needed")
     last = snapshots[-1]
     scalars = _scalar_products([difference(weights, last) for weights in snapshots])
     centre = np.eye(len(snapshots)) - 1 / len(snapshots)
@@ -55,7 +55,7 @@ def trajectory_plane(snapshots: Sequence[Weights]) -> Plane:
     variances, parts = variances[::-1][:2], parts[:, ::-1][:, :2]
     total = np.trace(centre @ scalars @ centre)
     if not variances[1] > _ROUNDING * total:
-        raise UsageError(f"{len(snapshots)} snapshots span no plane, as they lie on one line")
+        raise UsageError(f"{len(snapshots)} snapshots do not span a plane, because they are on one line")
     parts *= np.sign(parts[np.abs(parts).argmax(axis=0), [0, 1]])  # an eigenvector's sign is chance
     # The coefficients sum to zero, so snapshots may stand for their distances from the mean.
     shares = centre @ parts / np.sqrt(variances)

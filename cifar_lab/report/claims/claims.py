@@ -166,7 +166,7 @@ def _schedules(reproduction: Reproduction) -> list[Claim]:
         Claim(
             "StepLR gave controlled decay, plateau and cosine smoother transitions",
             "the largest change of val/loss from one epoch to the next after the tenth: StepLR's above both, by "
-            "Welch's test; beside it the mean change over all epochs, most of which is the first ones'; "
+            "Welch's test; for comparison the mean change over all epochs, which the first ones dominate; "
             "controlled decay names no number and is not tested",
             f"{jumps.text(rougher)}; {_MEAN_JUMP.name}: {means.text()}",
             [jumps.condition(above, *pair) for pair in rougher],

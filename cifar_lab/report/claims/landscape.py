@@ -88,8 +88,8 @@ def _smoother(landscape: Landscape) -> Claim:
         )
     return Claim(
         "BatchNorm makes the loss landscape smoother, of lower variance",
-        f"range of the loss along the gradient, without BatchNorm over with it: above 1, {_EVERY}; beside it the band "
-        "of the training loss over learning rates",
+        f"range of the loss along the gradient, without BatchNorm over with it: above 1, {_EVERY}; in addition the "
+        "band of the training loss over learning rates",
         _measured(facts, landscape.probed_group),
         _all_above(ratios),
         _PROBED,

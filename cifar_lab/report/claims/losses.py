@@ -29,7 +29,7 @@ _SPEED = Quantity("epochs to 80 %", of_curve(lambda metrics: epochs_to(metrics, 
 _GAIN = Quantity("gain", lambda run: None, change=True)  # of two runs, so no run alone has one
 
 _STABILITY = (
-    "standard deviation of the epoch-to-epoch changes of val/acc over the last 20 epochs, in study=loss, beside that "
+    "standard deviation of the epoch-to-epoch changes of val/acc over the last 20 epochs, in study=loss, and that "
     "of the final test accuracy over seeds"
 )
 

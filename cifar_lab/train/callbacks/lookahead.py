@@ -30,7 +30,7 @@ class Lookahead(WeightAveraging):
         start: Fraction of the run's steps after which the slow weights begin as a copy; 0 copies the initial weights.
 
     Raises:
-        ValueError: `alpha` lies outside (0, 1].
+        ValueError: `alpha` is outside (0, 1].
     """
 
     def __init__(self, alpha: float = 0.5, every_n_steps: int = 5, power: float = 0.0, start: float = 0.0) -> None:

@@ -128,7 +128,7 @@ class Progress(Checkpoint):
 
     def _has_bar(self) -> bool:
         """Whether to draw one: jobs side by side would draw over each other."""
-        return self.console.is_terminal and (self.turn is None or self.turn.beside == 1)
+        return self.console.is_terminal and (self.turn is None or self.turn.parallel == 1)
 
     def _accuracy(self, trainer: L.Trainer) -> str:
         accuracy = trainer.callback_metrics.get("val/acc")
@@ -173,7 +173,7 @@ class ProgressOfTest(L.Callback):
     def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Open the bar, on a terminal."""
         self._batches = sum(trainer.num_test_batches)
-        title, bar = "test" if self.turn is None else f"{self.turn}  test", self.turn is None or self.turn.beside == 1
+        title, bar = "test" if self.turn is None else f"{self.turn}  test", self.turn is None or self.turn.parallel == 1
         self._show = self._open.enter_context(progress.progress(title, self._batches, bar=bar))
 
     def on_test_batch_end(

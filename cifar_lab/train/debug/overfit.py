@@ -42,8 +42,8 @@ def overfit(config: DictConfig, attempt: Attempt) -> dict[str, Any]:
         how = memory.described(trainer.global_step)
         if not memory.is_near:
             raise RunFailedError(
-                f"debug=overfit: {how}; what cannot learn a few images by heart will not learn the others: look for "
-                "wrong labels, a loss that does not fit the network's output, weights without a gradient, and a "
+                f"debug=overfit: {how}; a network that cannot memorise a few images will not learn the others: look "
+                "for wrong labels, a loss that does not fit the network's output, weights without a gradient, and a "
                 "learning rate that is too low or too high"
             )
         print(f"debug=overfit: {how}; the network can learn", flush=True)

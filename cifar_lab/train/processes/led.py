@@ -49,7 +49,7 @@ class Leader:
             self._is_alone = not isinstance(error, DivergedError)
             if not ranks.has_lost(error):
                 raise
-            lost = f"another of the {self.count} processes has ended; what it said stands among what torchrun prints"
+            lost = f"one of the {self.count} processes has ended; its message is in the output of torchrun"
             raise ranks.RankLostError(lost) from error
 
     def release(self) -> None:
