@@ -112,12 +112,12 @@ ROWS: dict[str, tuple[str, float | None]] = {
 }
 # Options train in test_composition.py; these bring what no option does: images of another mean, and averaged weights.
 TRAINED = ("resnet_adamw_150", "swa")
-BEYOND, FAST = ("beyond_cnn", "beyond_resnet18"), ("fast_91", "fast_94", "fast_96")
+FAST = ("fast_91", "fast_94", "fast_96")
 FILES = {path.stem: path.read_text(encoding="utf-8") for path in (conf_folder() / "experiment").glob("*.yaml")}
 
 
 def test_every_row_has_its_file_and_every_file_its_row() -> None:
-    assert set(FILES) == {*ROWS, *BEYOND, *FAST}
+    assert set(FILES) == {*ROWS, *FAST}
 
 
 @pytest.mark.parametrize("name", ROWS)

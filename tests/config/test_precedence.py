@@ -19,7 +19,7 @@ ANOTHER = {"activation": "mish", "model": "vgg_a_light", "loss": "focal", "optim
 ANOTHER |= {"scheduler": "warm_restarts", "augment": "cutout", "data": "synthetic", "protocol": "report"}
 OPTIONS = [(group, path.stem) for group in ANOTHER for path in sorted((conf_folder() / group).glob("*.yaml"))]
 # They differ in the groups whose options they name; resnet_adamw_150 builds on another.
-SOME = ("activation_elu", "loss_focal", "beyond_resnet18", "resnet_adamw_150", "swa")
+SOME = ("activation_elu", "loss_focal", "fast_91", "resnet_adamw_150", "swa")
 
 
 @cache
@@ -74,8 +74,8 @@ def test_the_command_line_wins_over_the_experiment_over_the_model_over_the_defau
     for line, name in {
         "": "LeakyReLU",
         "model=resnet14": "SiLU",
-        "experiment=beyond_resnet18": "ReLU",
-        "experiment=beyond_resnet18 activation=gelu": "GELU",
+        "experiment=activation_relu model=resnet14": "ReLU",
+        "experiment=activation_relu activation=gelu": "GELU",
         "activation=mish model=vgg_a": "Mish",
     }.items():
         assert activation(*line.split())["_target_"] == f"torch.nn.{name}"
