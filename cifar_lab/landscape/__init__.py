@@ -1,4 +1,4 @@
-"""The loss around runs: its geometry, and what BatchNorm does to it."""
+"""The loss landscape of runs: its geometry and the effect of BatchNorm."""
 
 from cifar_lab.landscape.command import main
 
