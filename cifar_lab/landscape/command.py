@@ -29,7 +29,7 @@ Output = Annotated[
     Path | None,
     typer.Option(help="Folder for tables and figures; default: the folder landscape next to the first run."),
 ]
-Allow = Annotated[list[str] | None, typer.Option(help="Package whose components may run; may be repeated.")]
+Allow = Annotated[list[str] | None, typer.Option(help="A package whose components may run; may be repeated.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the files and the rows of results as JSON.")]
 
 
