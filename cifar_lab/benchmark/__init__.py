@@ -1,4 +1,4 @@
-"""Training loops that take turns on one machine, each in its own process."""
+"""Benchmark of training loops that take turns on one machine, each in its own process."""
 
 from cifar_lab.benchmark.command import main
 

@@ -1,4 +1,4 @@
-"""How long a benchmark may take, and lines about how far it is."""
+"""Time budget of a benchmark, and its progress lines."""
 
 import statistics
 import sys
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from cifar_lab.terminal.progress import clock
 
 MOST_STEPS = 200
-_SLOW = 1.0  # seconds a step, from which on a prepared batch or a cold cache is below a percent of it
-_RESERVE = 0.1  # share of the time for untimed work: ending processes, drawing the figure
+_SLOW = 1.0  # seconds per step above which a prepared batch or a cold cache changes less than 1 %
+_RESERVE = 0.1  # fraction of the time for ending processes and drawing the figure
 _TERMINAL_SECONDS, _FILE_SECONDS = 2.0, 20.0  # between two lines
 
 
 class Lines:
-    """Lines on standard error about how far something is, one now and then."""
+    """Progress lines on standard error, at a limited rate."""
 
     def __init__(self) -> None:
         self._printed = float("-inf")
@@ -29,10 +29,10 @@ class Lines:
 
 
 class Budget:
-    """Seconds that several networks share. Each network may use an equal part of the time that is left.
+    """A time budget that several networks share; each may take an equal part of the remaining time.
 
     Args:
-        seconds: For all of them.
+        seconds: Seconds for all networks.
         parts: Number of networks.
     """
 
@@ -50,33 +50,33 @@ class Budget:
         self._title = title
 
     def left(self) -> float:
-        """Seconds left for this network; negative if there are none."""
+        """Return the seconds left for this network; negative if it is over time."""
         return self._until - time.monotonic()
 
     def say(self, text: str) -> None:
-        """Print how far this network is, and the time left for all, now and then."""
+        """Print the progress of this network and the time left for all, at a limited rate."""
         left = clock(max(0.0, self._end - time.monotonic()))
         self._lines.say(f"{self._title}: {text}, at most {left} left")
 
 
 @dataclass(frozen=True)
 class Turns:
-    """Turns that fit into a time."""
+    """Number and length of the turns of each loop."""
 
     rounds: int
-    steps: int  # timed steps of a turn
-    skips: bool  # whether steps before them are left out
+    steps: int  # timed steps per turn
+    skips: bool  # whether untimed steps precede them
 
 
 def fitting(per_step: Sequence[float], skipped: Sequence[int], rounds: int, seconds: float, left: float) -> Turns:
-    """Choose turns that end in time: fewer steps first, then fewer rounds, at least one of each.
+    """Choose turns that end in time: reduce the steps first, then the rounds, to at least one of each.
 
     Args:
-        per_step: Seconds of a step of each loop.
-        skipped: Steps that each loop leaves out at a turn's start; none where a step takes a second or more.
-        rounds: The most turns of a loop.
-        seconds: About how long a turn takes, if there is time.
-        left: Seconds for all rounds, and one more, in which the parts of a step are timed.
+        per_step: Seconds per step of each loop.
+        skipped: Untimed steps of each loop at the start of a turn; dropped if a step takes a second or more.
+        rounds: Maximum number of turns per loop.
+        seconds: Approximate seconds per turn, if time permits.
+        left: Seconds for all rounds and one more that times the parts of a step.
     """
     steps = min(MOST_STEPS, max(2, round(seconds / statistics.median(per_step))))
     skips = max(per_step) < _SLOW
@@ -88,5 +88,5 @@ def fitting(per_step: Sequence[float], skipped: Sequence[int], rounds: int, seco
 
 
 def check_steps(per_step: Sequence[float], most: int, left: float) -> int:
-    """How many steps the loops' losses are compared over: a quarter of the time left, at least 2, at most `most`."""
+    """Return the number of steps to compare losses on: a quarter of the time left, between 2 and `most` steps."""
     return max(2, min(most, int(left / 4 / sum(per_step))))

@@ -1,4 +1,4 @@
-"""Time training by hand and by this package, side by side: `python -m cifar_lab.benchmark --model cnn`."""
+"""Compare the speed of hand-written loops and `cifar_lab.train`: `python -m cifar_lab.benchmark --model cnn`."""
 
 import itertools
 import json
@@ -23,37 +23,37 @@ NETWORKS = ("speed_cnn", "cnn", "vgg_a", "resnet14")
 
 def benchmark(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Set for every loop, such as augment=randaugment or trainer=cpu.")
+        list[str] | None, typer.Argument(help="Overrides for every loop, such as augment=randaugment or trainer=cpu.")
     ] = None,
     model: Annotated[
         Literal["speed_cnn", "cnn", "vgg_a", "resnet14", "all"],
-        typer.Option(help="Which network; speed_cnn with Muon, VGG-A with BatchNorm."),
+        typer.Option(help="Network; speed_cnn trains with Muon, vgg_a with BatchNorm."),
     ] = "all",
-    batch_size: Annotated[str, typer.Option(help="Images a step; several joined by commas.")] = "128",
-    rounds: Annotated[int, typer.Option(min=1, help="The most turns that each loop has.")] = 7,
-    seconds: Annotated[float, typer.Option(min=0.01, help="About how long a turn takes, if there is time.")] = 1.5,
+    batch_size: Annotated[str, typer.Option(help="Images per step; several values joined by commas.")] = "128",
+    rounds: Annotated[int, typer.Option(min=1, help="Maximum number of turns per loop.")] = 7,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Approximate length of a turn, if time permits.")] = 1.5,
     minutes: Annotated[
-        float, typer.Option(min=0.01, help="How long it may take: slow networks have fewer and smaller turns.")
+        float, typer.Option(min=0.01, help="Time limit; slow networks get fewer and shorter turns.")
     ] = 10,
     variants: Annotated[
-        bool, typer.Option("--variants", help="The best loop in other precisions, layouts, ..., not the other loops.")
+        bool, typer.Option("--variants", help="Compare the best loop in other precisions, layouts, ... instead.")
     ] = False,
     to: Annotated[
         float | None,
-        typer.Option(min=1, max=99.9, help="Train a fast recipe to this test accuracy in percent, and a plain loop."),
+        typer.Option(min=1, max=99.9, help="Train a fast recipe for this test accuracy in percent, and a plain loop."),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="With --to: the recipe, such as experiment=fast_94. Default: by accuracy.")
+        str, typer.Option(help="Recipe for --to, such as experiment=fast_94; default: by accuracy.")
     ] = "",
     check_gpu: Annotated[
-        bool, typer.Option("--gpu-check", help="Check fast runs on a GPU instead, in at most five minutes.")
+        bool, typer.Option("--gpu-check", help="Check fast runs on a GPU instead; at most five minutes.")
     ] = False,
-    output: Annotated[Path, typer.Option(help="Where benchmark.json and benchmark.png go.")] = Path(
+    output: Annotated[Path, typer.Option(help="Folder for benchmark.json and benchmark.png.")] = Path(
         "outputs/benchmark"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> int:
-    """Time the report's way, plain loops and cifar_lab.train in turns, after a check that they train alike."""
+    """Time the report's way, plain loops and cifar_lab.train in turns, after checking that they train alike."""
     if check_gpu:
         from cifar_lab.benchmark.gpu_check import gpu_check
 
@@ -65,7 +65,7 @@ def benchmark(
         return benchmark_to(to, recipe, overrides or [], output, as_json)
     sizes = [int(size) for size in batch_size.split(",") if size.isdecimal() and int(size)]
     if len(sizes) != len(batch_size.split(",")):
-        raise UsageError(f"--batch-size {batch_size}: it takes positive numbers separated by commas")
+        raise UsageError(f"--batch-size {batch_size}: expected positive integers joined by commas")
     from cifar_lab.benchmark.budget import Budget
     from cifar_lab.benchmark.comparison import compare, contest_of, describe_host
 
@@ -104,7 +104,7 @@ def _show(comparison: "Comparison") -> None:
     print(f"\n{comparison.title}")
     print_table([_cells(row) for row in comparison.plain()["loops"]], left=("loop", "precision", "layout"))
     apart = ", ".join(f"{name} {share:.1%}" for name, share in comparison.apart().items())
-    print(f"loss of the first {comparison.check_steps} steps, at most apart from the plain loop's: {apart}", flush=True)
+    print(f"largest difference of the first {comparison.check_steps} losses from the plain loop's: {apart}", flush=True)
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
@@ -139,5 +139,5 @@ def _write(results: dict[str, Any], folder: Path) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command."""
     run_command(benchmark, loses=UNWRITABLE)

@@ -1,4 +1,4 @@
-"""Results of a race: speeds as medians and ratios, and as shares of the machine's best."""
+"""Results of a race: speeds as medians, ratios and fractions of the machine's peak."""
 
 import statistics
 import time
@@ -21,8 +21,8 @@ from cifar_lab.config.preflight import plan_of
 from cifar_lab.machine import hardware, provenance
 from cifar_lab.train.classifier import Classifier
 
-# The largest relative difference of a loss from the plain loop's, by precision: the effect of rounding over some steps,
-# for batches of so many images or more. Smaller batches average less of it out.
+# Largest accepted relative difference of a loss from the plain loop's, by precision. It covers rounding over the first
+# steps for batches of at least `_TOLERANCE_IMAGES`; smaller batches average rounding less.
 _TOLERANCE = {"32-true": 0.01, "bf16-mixed": 0.03}
 _TOLERANCE_IMAGES = 128
 _MODELS = {"vgg_a": ["model=vgg_a", "bn=true"], "speed_cnn": ["model=speed_cnn", "optimizer=muon"]}
@@ -34,15 +34,14 @@ _MATMUL_SECONDS = 0.5
 class Comparison:
     """Results of all loops on one network."""
 
-    title: str  # description of the training
-    contest: Contest  # how
-    measured: Sequence[Measured]  # by loop
-    flops_per_image: int  # of a forward pass
-    # the most floating-point operations a second of this machine's matrix products, by precision
-    matmul_flops: Mapping[str, float]
+    title: str  # overrides and batch size
+    contest: Contest
+    measured: Sequence[Measured]  # one per loop
+    flops_per_image: int  # floating-point operations of a forward pass
+    matmul_flops: Mapping[str, float]  # peak matrix-product operations per second on this machine, by precision
 
     def plain(self) -> dict[str, Any]:
-        """Plain values; a ratio is the median over the rounds."""
+        """Return plain values; each ratio is the median over rounds."""
         return {
             "title": self.title,
             "command": list(self.contest.command),
@@ -53,21 +52,21 @@ class Comparison:
 
     @property
     def check_steps(self) -> int:
-        """Steps whose losses are compared."""
+        """Number of steps whose losses are compared."""
         return len(self.measured[0].losses)
 
     def apart(self) -> dict[str, float]:
-        """The largest relative difference of each loop's first losses from the plain loop's."""
+        """Return the largest relative difference of each loop's first losses from the plain loop's."""
         (reference,) = (one.losses for one in self.measured if one.name in ("plain", "fp32"))
         return {one.name: float(np.abs(np.divide(one.losses, reference) - 1).max()) for one in self.measured}
 
     @property
     def astray(self) -> list[str]:
-        """A line for each loop that does not train like the plain loop."""
+        """One line per loop whose losses differ from the plain loop's by more than the tolerance."""
         precisions = {one.name: one.precision for one in self.measured}
         more = max(1, _TOLERANCE_IMAGES / self.contest.batch_size)
         return [
-            f"{self.title}: the loss of {name} differs from the plain loop's by {apart:.1%} in {self.check_steps} steps"
+            f"{self.title}: the loss of {name} differs by {apart:.1%} from the plain loop's in {self.check_steps} steps"
             for name, apart in self.apart().items()
             if not apart <= more * _TOLERANCE.get(precisions[name], max(_TOLERANCE.values()))
         ]
@@ -75,7 +74,7 @@ class Comparison:
     def _row(self, one: Measured) -> dict[str, Any]:
         speeds = [self.contest.batch_size / seconds for seconds in one.seconds_per_step]
         speed = statistics.median(speeds)
-        # A backward pass costs two forward passes: one for gradients of weights and one for gradients of inputs.
+        # A backward pass costs two forward passes: one for weight gradients and one for input gradients.
         flops = 3 * self.flops_per_image * speed
         peak = self.matmul_flops.get(one.precision, max(self.matmul_flops.values()))
         return {
@@ -105,18 +104,18 @@ class Comparison:
 def contest_of(
     model: str, overrides: Sequence[str], batch_size: int, rounds: int, seconds: float, variants: bool = False
 ) -> Contest:
-    """Compose and check the training that all loops run for one network.
+    """Make and check the contest of the loops on a network.
 
     Args:
         model: `cnn`, `vgg_a` (with BatchNorm), `resnet14` or `speed_cnn` (with Muon).
-        overrides: Set for every loop.
-        batch_size: Images a step.
-        rounds: The most turns of a loop.
-        seconds: About how long a turn takes, if there is time.
-        variants: Race the best loop with its variants.
+        overrides: Overrides for every loop.
+        batch_size: Images per step.
+        rounds: Maximum number of turns per loop.
+        seconds: Approximate length of a turn, if time permits.
+        variants: Race the best loop against its variants.
 
     Raises:
-        ValueError: A loop cannot train this.
+        ValueError: A loop does not support the configuration.
     """
     typed = {override.partition("=")[0] for override in overrides}
     own = (word for word in _MODELS.get(model, [f"model={model}"]) if word.partition("=")[0] not in typed)
@@ -129,7 +128,7 @@ def contest_of(
 
 
 def compare(contest: Contest, host: Mapping[str, Any], budget: Budget) -> Comparison:
-    """Race the loops of a contest, in a budget's time; `host` is from `describe_host`."""
+    """Race the loops of a contest within a time budget; `host` is from `describe_host`."""
     title = f"{' '.join(contest.command)} batch_size={contest.batch_size}"
     budget.begin(title)
     flops = flops_per_image([*contest.command, f"batch_size={contest.batch_size}"])
@@ -137,7 +136,7 @@ def compare(contest: Contest, host: Mapping[str, Any], budget: Budget) -> Compar
 
 
 def describe_host() -> dict[str, Any]:
-    """The machine, the versions, and the most operations a second of its matrix products in each precision."""
+    """Describe the machine and versions, and measure its peak matrix-product operations per second by precision."""
     device = hardware.training_device("auto")
     dtypes = {"32-true": torch.float32}
     if hardware.native_precision(device) == "bf16-mixed":
@@ -161,6 +160,6 @@ def _matmul_flops(device: str, dtype: torch.dtype) -> float:
 
 
 def flops_per_image(command: Sequence[str]) -> int:
-    """Return the floating-point operations per image of a forward pass of a command line's network."""
+    """Return the floating-point operations of a forward pass per image, for a command line's network."""
     config = OmegaConf.create(composed(command))
     return Classifier(build(config.model), build(config.loss), partial(torch.optim.SGD, lr=0.1)).flops_per_image()

@@ -1,4 +1,4 @@
-"""Speeds of training loops."""
+"""Figure of the speeds of training loops."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,12 +12,12 @@ _PHASES = (PURPLE, BLUE, GREEN, ORANGE, "0.6")  # data, forward, backward, optim
 
 
 def loop_speeds(speeds: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str) -> Figure:
-    """A panel for each network: images per second of each loop over its rounds, and where its steps' time goes.
+    """Draw one panel per network: images per second of each loop, split by the phases of a step.
 
     Args:
-        speeds: By the network, then by the loop's name: `images_per_second`, the lowest and highest round's (`_low`,
-            `_high`), `ratio_to_report`, `ratio_to_best` and `shares` by phase.
-        title: Of the machine.
+        speeds: By network, then by loop: `images_per_second`, those of the lowest and highest round (`_low`, `_high`),
+            `ratio_to_report`, `ratio_to_best` and `shares` by phase.
+        title: Description of the machine.
     """
     heights = [len(loops) for loops in speeds.values()]
     figure = Figure(figsize=(9, 1.2 + sum(0.42 * height + 0.8 for height in heights)), layout="constrained")

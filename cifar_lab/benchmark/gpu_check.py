@@ -1,4 +1,4 @@
-"""All checks of a GPU, at most five minutes: whole fast runs, plain, compiled and by CUDA graphs."""
+"""All GPU checks in at most five minutes: whole fast runs, plain, compiled and with CUDA graphs."""
 
 import contextlib
 import sys
@@ -22,7 +22,7 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 from cifar_lab.terminal.printing import print_table
 
-# 200 steps with the components of a fast recipe.
+# 200 steps with the options of a fast recipe.
 _FAST = [
     *("data=synthetic", "data.num_train=25000", "data.num_test=1000", "protocol=report", "batch_size=1000", "epochs=8"),
     *("model=speed_cnn", "optimizer=muon", "scheduler=linear", "averaging=lookahead", "augment=alternating_flip"),
@@ -30,17 +30,17 @@ _FAST = [
 ]
 _FP32, _GRAPHS = "trainer.precision=32-true", ["compile=true", "cuda_graphs=true"]
 _SECONDS = 300.0
-_LOSSES = 8  # first steps whose losses are compared; later ones part by the chaos of training
+_LOSSES = 8  # first steps whose losses are compared; later losses diverge because training is chaotic
 _MESSAGE = "called a synchronizing CUDA operation"
 
 
 @dataclass(frozen=True)
 class Check:
-    """A run, and how near its first losses are to those of another one."""
+    """A run and the required agreement of its losses with those of a reference run."""
 
     words: Sequence[str]
-    reference: str | None = None  # the name of a check before it
-    tolerance: float = 0.0  # the largest relative difference; 0: equal to the bit, over all steps
+    reference: str | None = None  # name of an earlier check
+    tolerance: float = 0.0  # largest relative difference of the first losses; 0 requires all losses bit-identical
 
 
 CHECKS = {
@@ -55,10 +55,11 @@ CHECKS = {
 
 
 class Waits(Checkpoint):
-    """Counts the steps of each epoch, after the first, in or after which the host waits for the GPU.
+    """Count the steps of each epoch, except the first epoch, in or after which the host waits for the GPU.
 
-    Several waits between the beginnings of two steps are one: after the first the GPU is idle. Validation is left out,
-    and so is `torch.cuda.synchronize`, which torch does not report. A `Checkpoint`, so that it comes after the others.
+    Several waits between the starts of two steps count once, because the GPU is idle after the first. Validation is
+    excluded, and so is `torch.cuda.synchronize`, which torch does not report. It is a `Checkpoint` because Lightning
+    calls those last.
     """
 
     def __init__(self) -> None:
@@ -68,12 +69,12 @@ class Waits(Checkpoint):
 
     @property
     def most(self) -> int:
-        """The most of an epoch."""
+        """Largest number of such steps in an epoch."""
         epochs = [step // self._steps_per_epoch for step in self._waited if step >= self._steps_per_epoch]
         return max(map(epochs.count, epochs), default=0)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Have torch warn of each wait."""
+        """Make torch warn at each wait."""
         self._steps_per_epoch = int(trainer.num_training_batches)
         self._show, warnings.showwarning = warnings.showwarning, self._note
         warnings.filterwarnings("always", _MESSAGE)
@@ -84,15 +85,15 @@ class Waits(Checkpoint):
         self._step += 1
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Leave validation out."""
+        """Stop counting during validation."""
         torch.cuda.set_sync_debug_mode("default")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Count again."""
+        """Resume counting."""
         torch.cuda.set_sync_debug_mode("warn")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Undo what `on_train_start` did."""
+        """Restore the settings from before training."""
         torch.cuda.set_sync_debug_mode("default")
         warnings.showwarning = self._show
 
@@ -104,17 +105,17 @@ class Waits(Checkpoint):
 
 
 def check_gpu(overrides: Sequence[str] = (), seconds: float = _SECONDS) -> list[dict[str, str]]:
-    """Train the checks' runs; a row of a table for each, whose `result` is `passes`, `fails` or `left out`.
+    """Train the runs of all checks; return a table row per check, whose `result` is `passes`, `fails` or `left out`.
 
     Args:
-        overrides: Set for every run.
-        seconds: After four fifths of them no further run begins.
+        overrides: Overrides for every run.
+        seconds: Time limit; no run starts after four fifths of it.
     """
     started = time.monotonic()
     losses: dict[str, np.ndarray] = {}
     rows = []
     for name, each in CHECKS.items():
-        row = dict.fromkeys(("images/s", "MB", "waits an epoch", "losses apart"), "-")
+        row = dict.fromkeys(("images/s", "MB", "waits per epoch", "loss difference"), "-")
         if time.monotonic() - started > 0.8 * seconds:
             rows.append({"check": name, **row, "result": "left out: no time"})
             continue
@@ -128,23 +129,23 @@ def check_gpu(overrides: Sequence[str] = (), seconds: float = _SECONDS) -> list[
         row = {
             "images/s": f"{result['images_per_second'] or 0:,.0f}",
             "MB": f"{result['peak_memory_bytes'] / 1e6:,.0f}",
-            "waits an epoch": str(waits),
-            "losses apart": apart,
+            "waits per epoch": str(waits),
+            "loss difference": apart,
         }
         rows.append({"check": name, **row, "result": f"fails: {', '.join(faults)}" if faults else "passes"})
     return rows
 
 
 def _faults(check: Check, losses: Mapping[str, np.ndarray], name: str, waits: int) -> tuple[str, list[str]]:
-    """Describe the run's faults, and how far its losses are from the reference's."""
+    """Return the largest loss difference from the reference, as text, and the run's faults."""
     faults = [] if np.isfinite(losses[name]).all() else ["a loss is not finite"]
-    faults += ["more than one wait an epoch"] if waits > 1 else []
+    faults += ["more than one wait per epoch"] if waits > 1 else []
     if check.reference is None or check.reference not in losses:
         return "-", faults
     count = _LOSSES if check.tolerance else None
     apart = float(np.abs(losses[name][:count] / losses[check.reference][:count] - 1).max())
     if not apart <= check.tolerance:
-        faults.append(f"losses are apart from those of {check.reference} by more than {check.tolerance:.1%}")
+        faults.append(f"losses differ from those of {check.reference} by more than {check.tolerance:.1%}")
     return f"{apart:.2%}", faults
 
 
@@ -156,13 +157,13 @@ def _trained(words: Sequence[str]) -> tuple[int, np.ndarray, Mapping[str, Any]]:
 
 
 def gpu_check(overrides: Sequence[str]) -> int:
-    """Print a table of all checks, and return the exit code.
+    """Print the table of all checks and return the exit code.
 
     Raises:
         ValueError: There is no GPU.
     """
     if not torch.cuda.is_available():
-        raise UsageError("--gpu-check: there is no GPU here")
+        raise UsageError("--gpu-check: no GPU is available")
     rows = check_gpu(overrides)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     print_table(rows, left=("check", "result"))

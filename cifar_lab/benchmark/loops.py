@@ -1,7 +1,7 @@
-"""Hand-written training loops, from the report's to the fastest that we know of.
+"""Hand-written training loops, from the report's way to the fastest one we know.
 
-Each loop is a generator. It trains a configuration, yields the loss of each step, and marks the phases of a step on its
-`watch`. Gradients are clipped as configured; nothing else is measured.
+Each loop is a generator that trains a configuration, yields the loss of each step, and marks the parts of a step on its
+`watch`. It clips gradients as configured and computes no metrics.
 """
 
 import itertools
@@ -30,7 +30,7 @@ from cifar_lab.train.callbacks import Lookahead
 
 @dataclass(frozen=True)
 class Variant:
-    """How the fastest loop computes; `auto` and None are the fastest choice that we know of."""
+    """How the fastest loop computes; `auto` and None select the fastest known choice."""
 
     precision: str = "auto"  # `auto`, `32-true` or `bf16-mixed`
     memory_format: str = "auto"  # `auto`, `channels_last` or `contiguous`
@@ -40,7 +40,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Parts:
-    """Network, data, optimizer and schedule, with the same initial weights for all loops."""
+    """The parts that all loops train, from the same initial weights."""
 
     model: nn.Module
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -49,11 +49,11 @@ class Parts:
     grad_clip: float
     schedule: Mapping[str, Any] | None  # Lightning's dictionary, whose `scheduler` is called with the optimizer
     seed: int
-    slow: "SlowWeights | None"  # of lookahead; other averages do not change the trained weights
+    slow: "SlowWeights | None"  # for lookahead; other averages do not change the trained weights
 
     @classmethod
     def of(cls, config: DictConfig) -> "Parts":
-        """Make them, with initial weights as `cifar_lab.train` draws them."""
+        """Build the parts, with the initial weights that `cifar_lab.train` draws."""
         from lightning import seed_everything
 
         data = build(config.data)
@@ -67,7 +67,7 @@ class Parts:
 
 
 def report(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
-    """The report's way: PIL transforms image by image in two worker processes, float32, channels first."""
+    """Train the report's way: PIL transforms per image in two worker processes, float32, channels first."""
     parts = Parts.of(config)
     device = hardware.training_device(config.trainer.accelerator)
     batches: BatchLoader = parts.data.train_dataloader()
@@ -85,7 +85,7 @@ def report(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
 
 
 def plain(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
-    """Batches from tensors in memory, float32, channels first, torch's defaults for all else."""
+    """Train on batches from tensors in memory, in float32 and channels first, with torch's defaults otherwise."""
     parts = Parts.of(config)
     device = hardware.training_device(config.trainer.accelerator)
     model = parts.model.to(device)
@@ -99,7 +99,7 @@ def plain(config: DictConfig, watch: Watch) -> Iterator[Tensor]:
 def best(
     config: DictConfig, watch: Watch, variant: Variant | None = None, parts: Parts | None = None
 ) -> Iterator[Tensor]:
-    """As fast as we can: precision and layout of the hardware, a fused optimizer, nothing in the loop but the step."""
+    """Train as fast as possible: the hardware's precision and layout, a fused optimizer, only the step in the loop."""
     variant = variant or Variant()
     parts = parts or Parts.of(config)
     native = native_of(config, parts, variant)
@@ -126,7 +126,7 @@ def best(
 
 
 def native_of(config: DictConfig, parts: Parts, variant: Variant | None = None) -> hardware.Native:
-    """How the best loop computes: as the configuration says, unless the variant says otherwise."""
+    """Return how the best loop computes: as the variant says, else as configured."""
     trainer, variant = config.trainer, variant or Variant()
     precision = trainer.precision if variant.precision == "auto" else variant.precision
     layout = trainer.memory_format if variant.memory_format == "auto" else variant.memory_format
@@ -134,7 +134,7 @@ def native_of(config: DictConfig, parts: Parts, variant: Variant | None = None) 
 
 
 def _epochs(parts: Parts, device: str) -> Iterator[BatchLoader]:
-    """Batches made on the device, for each epoch."""
+    """Yield each epoch's batches, made on the device."""
     loader = parts.data.train_dataloader().to(torch.device(device))
     for epoch in itertools.count():
         loader.set_epoch(epoch)
@@ -180,7 +180,7 @@ def _train(
 
 
 def _schedulers(parts: Parts, optimizer: Optimizer) -> tuple[list[LRScheduler], list[LRScheduler]]:
-    """The scheduler, among those that follow each step or each epoch; neither has a plateau, which needs a metric."""
+    """Return schedulers per step and per epoch; both are empty for `ReduceLROnPlateau`, which needs a metric."""
     if parts.schedule is None:
         return [], []
     scheduler = make_scheduler(parts.schedule["scheduler"], optimizer)
@@ -190,12 +190,12 @@ def _schedulers(parts: Parts, optimizer: Optimizer) -> tuple[list[LRScheduler], 
 
 
 class SlowWeights:
-    """Lookahead by hand: its formula, without Lightning.
+    """Lookahead by its formula, without Lightning.
 
     Args:
-        model: Whose weights are fast.
-        settings: Its numbers.
-        steps: Of the whole run.
+        model: Model with the fast weights.
+        settings: Settings of lookahead.
+        steps: Steps of the whole run.
     """
 
     def __init__(self, model: nn.Module, settings: Lookahead, steps: int) -> None:
@@ -203,11 +203,11 @@ class SlowWeights:
         self._slow: list[Tensor] | None = None
 
     def begin(self) -> None:
-        """Begin with the initial weights, unless the start is later."""
+        """Copy the initial weights to the slow weights, unless lookahead starts later."""
         self._slow = None if self.settings.start else [each.clone() for each in self._fast()]
 
     def update(self) -> None:
-        """Count a step, and every few of them move the slow weights and return to them."""
+        """Count a step; every `settings.every` steps, move the slow weights and set the fast ones to them."""
         self.step += 1
         progress = self.step / self.steps
         if self.step % self.settings.every:
@@ -220,7 +220,7 @@ class SlowWeights:
             fast.copy_(slow.lerp_(fast, share))
 
     def finish(self) -> None:
-        """Replace the weights by the slow ones."""
+        """Replace the weights by the slow weights."""
         for slow, fast in zip(self._slow or (), self._fast() if self._slow else (), strict=True):
             fast.copy_(slow)
 

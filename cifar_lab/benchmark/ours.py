@@ -1,4 +1,4 @@
-"""`cifar_lab.train` as one of the loops: a callback takes the turns, Lightning's profiler times the parts of a step."""
+"""`cifar_lab.train` as a benchmark loop: a callback takes the turns, a Lightning profiler times the parts of a step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from cifar_lab import train
 from cifar_lab.benchmark.watch import Watch
 from cifar_lab.machine import hardware
 
-# By the end of Lightning's name of an action: the phases that its time is added to (1) or subtracted from (-1), because
-# forward and backward passes are called from within the optimizer's step.
+# Phases to which an action's time is added (1) or from which it is subtracted (-1), by the end of Lightning's action
+# name. Subtraction is needed because the optimizer step calls the forward and backward passes.
 _ACTIONS = {
     "train_dataloader_next": (("data", 1),),
     "training_step": (("forward", 1), ("optimizer", -1)),
@@ -22,18 +22,18 @@ _ACTIONS = {
 
 
 def ours(command: Sequence[str], watch: Watch) -> None:
-    """Train a command line's run, in the current folder, until the watch ends it."""
+    """Train the run of a command line in the current folder until the watch ends it."""
     train.run([*command, "hydra.run.dir=run"], callbacks=[Turns(watch)])
 
 
 class Turns(Checkpoint):
-    """Takes turns with the other loops.
+    """Take turns with the other loops.
 
-    A `Checkpoint` for Lightning, so that it is called after everything else in a step.
+    It is a `Checkpoint` because Lightning calls those after everything else in a step.
 
     Args:
-        watch: Gives the turns.
-        whole: Also time the work between epochs, except validation, and do not stop at the last step.
+        watch: Watch that assigns the turns.
+        whole: Time the work between epochs, except validation, and continue after the last step.
     """
 
     def __init__(self, watch: Watch, whole: bool = False) -> None:
@@ -49,16 +49,16 @@ class Turns(Checkpoint):
         self._choose_profiler(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Exclude the work between epochs: validation and checkpoints."""
+        """Exclude the time between two epochs: validation, checkpoints."""
         if trainer.current_epoch > 0 and not self.whole:
             self.watch.leave_out()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Note when it begins."""
+        """Record the start of validation."""
         self._validation_began = self.watch.now()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Leave it out of the steps' time."""
+        """Exclude validation from the time of the steps."""
         if self.whole:
             self.validation_seconds += self.watch.leave_out(self._validation_began)
 
@@ -69,7 +69,7 @@ class Turns(Checkpoint):
             self.ended = self.watch.now()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Count a step, and wait for the next turn if one is over."""
+        """Count a step, and wait for the next turn if this one is over."""
         self.images += len(batch[1])
         self.watch.end(pl_module.step_loss)
         self._choose_profiler(trainer)
@@ -80,9 +80,9 @@ class Turns(Checkpoint):
 
 
 class Phases(Profiler):
-    """Assigns the actions that Lightning times to the phases of a step.
+    """Assign the actions that Lightning times to the phases of a step.
 
-    Everything that an optimizer's step calls, except both passes, counts as the optimizer's.
+    All calls in the optimizer step except both passes count as the optimizer phase.
     """
 
     def __init__(self, watch: Watch) -> None:
@@ -91,12 +91,12 @@ class Phases(Profiler):
         self._began: dict[str, float] = {}
 
     def start(self, action_name: str) -> None:
-        """An action begins."""
+        """Record the start of an action."""
         if _phases(action_name):
             self._began[action_name] = self.watch.now()
 
     def stop(self, action_name: str) -> None:
-        """An action ends, if this profiler has seen it begin."""
+        """Add an action's time to its phases, if this profiler recorded its start."""
         if action_name in self._began:
             seconds = self.watch.now() - self._began.pop(action_name)
             for phase, sign in _phases(action_name):

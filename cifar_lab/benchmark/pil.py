@@ -1,4 +1,4 @@
-"""The report's way to a batch: torchvision's transforms, image by image."""
+"""Batches the report's way: torchvision's transforms per image."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ _HALVES = (0.5, 0.5, 0.5)
 
 
 class PILImages(Dataset[tuple[Tensor, int]]):
-    """Images as torchvision's data sets return them."""
+    """Images and labels as torchvision's data sets return them."""
 
     def __init__(self, data: LabelledImages, transform: Callable[[Any], Tensor]) -> None:
         self.images = data.images.numpy()
@@ -33,7 +33,7 @@ class PILImages(Dataset[tuple[Tensor, int]]):
 
 
 class Order(Sampler[int]):
-    """Each epoch's order of the images, the same as in the other loops."""
+    """Sampler with the same image order in each epoch as the other loops."""
 
     def __init__(self, loader: BatchLoader) -> None:
         self.loader = loader
@@ -49,7 +49,7 @@ class Order(Sampler[int]):
 def pil_transforms(
     config: DictConfig, mean: Sequence[float] = _HALVES, std: Sequence[float] = _HALVES
 ) -> Callable[[Any], Tensor]:
-    """Torchvision's transforms of an image for the option `augment`; raises `ValueError` if the report has none."""
+    """Return torchvision's transforms for the option `augment`; raise `ValueError` if the report's loop lacks them."""
     name = str(config.augment.get("_target_", "")).rpartition(".")[2]
     crop_and_flip = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
     known: dict[str, list[Any]] = {
@@ -58,6 +58,6 @@ def pil_transforms(
         "randaugment": [*crop_and_flip, transforms.RandAugment()],
     }
     if name not in known:
-        raise UsageError(f"augment={name}: the report's loop knows {', '.join(known)}")
+        raise UsageError(f"augment={name}: the report's loop supports only {', '.join(known)}")
     to_numbers = [transforms.ToTensor(), transforms.Normalize(list(mean), list(std))]
     return transforms.Compose([*known[name], *to_numbers])

@@ -1,4 +1,4 @@
-"""Loops side by side: processes of which one runs at a time, in turns."""
+"""Processes of the loops, of which one runs at a time, in turns."""
 
 import multiprocessing
 import os
@@ -15,13 +15,13 @@ from typing import Any
 from cifar_lab.benchmark.watch import Over, Turn, Watch
 from cifar_lab.machine.exit_codes import UsageError
 
-# Trains by a loop's name and the words of a command line, in turns of the watch; may write into the folder.
+# Trains with a loop's name and overrides, in turns of the watch; may write to the folder.
 Train = Callable[[str, Sequence[str], Watch, Path], None]
 _ENDING_SECONDS = 20
 
 
 class LoopProcess:
-    """A loop's process, stopped except for its turns."""
+    """A loop's process, which is stopped except during its turns."""
 
     def __init__(self, name: str, words: Sequence[str], train: Train, seeded: bool, folder: Path) -> None:
         self.name = name
@@ -34,13 +34,13 @@ class LoopProcess:
         theirs.close()
 
     def wait(self) -> None:
-        """Wait until it could take a turn, and stop it."""
+        """Wait until the process is ready for a turn, and stop it."""
         how = self._receive()
         self.precision, self.memory_format = how["precision"], how["memory_format"]
         self._signal(signal.SIGSTOP)
 
     def take(self, turn: Turn | None) -> dict[str, Any]:
-        """Run one turn, or with None the work after the last turn, and return the measurements."""
+        """Run a turn, or with None the work after the last turn, and return the measurements."""
         self._signal(signal.SIGCONT)
         self._connection.send(turn)
         result = self._receive()
@@ -48,7 +48,7 @@ class LoopProcess:
         return result
 
     def end(self) -> None:
-        """End it and its workers, by force if it does not end itself."""
+        """End the process and its workers, by SIGKILL if they do not exit."""
         with suppress(OSError):
             self._signal(signal.SIGCONT)
             self._connection.send(None)
@@ -65,7 +65,7 @@ class LoopProcess:
         try:
             received: dict[str, Any] = self._connection.recv()
         except EOFError:
-            raise UsageError(f"{self.name}: its process has ended") from None
+            raise UsageError(f"{self.name}: its process ended unexpectedly") from None
         if "refused" in received:
             raise UsageError(f"{self.name}: {received['refused']}")
         if "traceback" in received:
@@ -75,10 +75,10 @@ class LoopProcess:
 
 @contextmanager
 def started(loops: Sequence[tuple[str, Sequence[str]]], train: Train, seeded: bool) -> Iterator[list[LoopProcess]]:
-    """Start a process for each loop, a name and words, all at once; yields them when each could take a turn.
+    """Start a process for each loop (name and overrides) at the same time; yield them when all are ready for a turn.
 
     Raises:
-        ValueError: A loop cannot train its words, in one line.
+        ValueError: A loop does not support its overrides; the message is one line.
     """
     processes: list[LoopProcess] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +96,7 @@ def started(loops: Sequence[tuple[str, Sequence[str]]], train: Train, seeded: bo
 def _run_turns(
     name: str, words: Sequence[str], train: Train, seeded: bool, connection: Connection, folder: Path
 ) -> None:
-    """Train in a new process group, which the data workers join."""
+    """Train in a new process group, which includes the data loader's workers."""
     from torch import OutOfMemoryError
 
     os.setsid()

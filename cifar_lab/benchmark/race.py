@@ -1,4 +1,4 @@
-"""Loops that train the same network, in turns."""
+"""Race of loops that train the same network in turns."""
 
 import os
 import time
@@ -22,54 +22,54 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "compiled": {"compiles": True},
     "fp32-compiled": {"precision": "32-true", "compiles": True},
 }
-"""Ways for the best loop to compute otherwise."""
+"""Variants of the best loop, by name."""
 
-# Batches that the report's workers have prepared while the others ran: two each, and one on its way.
+# Batches that the report's two workers prepare during the other loops' turns: two each, and one in transit.
 _SKIPPED = {"report": 5}
 CHECK_STEPS = 8
-_MOST_IMAGES = 25_000  # each process makes its own, half a second of a core for a thousand
+_MOST_IMAGES = 25_000  # each process generates its own, in 0.5 s of a core per thousand
 
 
 @dataclass(frozen=True)
 class Contest:
-    """The training that the loops compete on."""
+    """The training task of the loops, and their turns."""
 
-    command: tuple[str, ...]  # words for `cifar_lab.train`, without data, epochs and logger
-    batch_size: int = 128  # images a step
+    command: tuple[str, ...]  # overrides for `cifar_lab.train`, without data, epochs and logger
+    batch_size: int = 128  # images per step
     loops: tuple[str, ...] = LOOPS  # names of loops, or of variants of the best one
-    rounds: int = 7  # turns that each loop has
-    seconds: float = 1.5  # about how long a turn takes
+    rounds: int = 7  # turns per loop
+    seconds: float = 1.5  # approximate length of a turn
 
 
 @dataclass
 class Measured:
     """Measurements of a loop."""
 
-    name: str  # the loop's
-    precision: str = ""  # Lightning's name of it
-    memory_format: str = ""  # layout of its images
-    seconds_per_step: list[float] = field(default_factory=list)  # of each round
-    phases: dict[str, float] = field(default_factory=dict)  # shares of a step's time
-    losses: list[float] = field(default_factory=list)  # of its first steps, on images that are not augmented
-    memory_bytes: int = 0  # peak memory, of the GPU or of the process
+    name: str  # name of the loop
+    precision: str = ""  # Lightning's name of the precision
+    memory_format: str = ""  # layout of the images
+    seconds_per_step: list[float] = field(default_factory=list)  # one per round
+    phases: dict[str, float] = field(default_factory=dict)  # fractions of a step's time
+    losses: list[float] = field(default_factory=list)  # losses of the first steps, without augmentation
+    memory_bytes: int = 0  # peak memory of the GPU or the process
 
 
 def race(contest: Contest, budget: Budget) -> list[Measured]:
     """Check that the loops train alike, then time them in turns.
 
-    Every loop has its own process, which is stopped while others take their turns, so all see the same machine. A
-    small budget means fewer and shorter turns, and fewer steps of the check.
+    Every loop has its own process, stopped during the turns of the others, so that all loops run under the same
+    conditions. A tight budget reduces the turns, their length and the steps of the check.
 
     Raises:
-        ValueError: A loop cannot run this training.
+        ValueError: A loop does not support the contest; the message is one line.
     """
     measured = [Measured(name) for name in contest.loops]
-    budget.say("starting its loops")
+    budget.say("starting the loops")
     with _started(contest, check=True) as processes:
         first = [process.take(Turn(1, skipped=0)) for process in processes]
         more = check_steps([one["seconds"] for one in first], CHECK_STEPS, budget.left()) - 1
         for one, process, result in zip(measured, processes, first, strict=True):
-            budget.say(f"checking that {one.name} trains like the others")
+            budget.say(f"checking the losses of {one.name}")
             one.losses = [*result["losses"], *process.take(Turn(more, skipped=0))["losses"]]
     with _started(contest) as processes:
         _take_turns(contest, dict(zip(processes, measured, strict=True)), budget)
@@ -85,13 +85,13 @@ def _take_turns(contest: Contest, measured: Mapping[LoopProcess, Measured], budg
     for number in range(turns.rounds):
         budget.say(f"round {number + 1} of {turns.rounds}")
         began = time.monotonic()
-        # Each round begins with another loop, so that none always follows the same one.
+        # Each round begins with a different loop, so that no loop always follows the same one.
         first = number % len(processes)
         for process in [*processes[first:], *processes[:first]]:
             result = process.take(_turn(turns, process))
             measured[process].seconds_per_step.append(result["seconds"] / turns.steps)
         longest = max(longest, time.monotonic() - began)
-        if budget.left() < 2 * longest:  # the last one times the parts of a step
+        if budget.left() < 2 * longest:  # leaves time for the round that times the parts of a step
             break
     for process, one in measured.items():
         one.precision, one.memory_format = process.precision, process.memory_format
@@ -110,8 +110,8 @@ def _started(contest: Contest, check: bool = False) -> AbstractContextManager[li
 
 
 def training_words(contest: Contest, check: bool = False) -> list[str]:
-    """Words for `cifar_lab.train`, on synthetic images."""
-    # Enough images for all turns to lie in one epoch, up to a limit.
+    """Return overrides for `cifar_lab.train` on synthetic images."""
+    # Enough images for all turns to fit into one epoch, up to a limit.
     images = contest.batch_size * (CHECK_STEPS if check else (contest.rounds + 3) * (MOST_STEPS + 5))
     return [
         *contest.command,

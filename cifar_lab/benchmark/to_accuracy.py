@@ -1,4 +1,4 @@
-"""Time and work to an accuracy: a fast recipe, a plain loop of it, and the report's best CNN."""
+"""Time and operations to an accuracy: a fast recipe, a plain loop of it, and the report's best CNN."""
 
 import json
 import math
@@ -28,7 +28,7 @@ from cifar_lab.terminal.printing import print_table
 from cifar_lab.terminal.progress import clock
 from cifar_lab.train.cost import Speed, measure
 
-# Test accuracy in percent that a recipe is made for, if its file sets no `published`.
+# Test accuracy in percent that a recipe aims at, if its file sets no `published`.
 _AIMS = {"fast_91": 91.6, "fast_94": 94.0, "fast_96": 96.0}
 _REFERENCE = ["experiment=best_cnn", "protocol=report"]
 _TURN_SECONDS = 10.0
@@ -36,10 +36,10 @@ CHECK_STEPS = 8
 
 
 def recipe_for(target: float) -> str:
-    """The word for the cheapest experiment `fast_*` that reaches an accuracy in percent.
+    """Return the override of the cheapest experiment `fast_*` that reaches an accuracy in percent.
 
     Raises:
-        ValueError: None does.
+        ValueError: No experiment reaches it.
     """
     names = sorted(option.name for option in options("experiment") if option.name.startswith("fast_"))
     own = {name: composed([f"experiment={name}"])["published"] for name in names}
@@ -48,14 +48,14 @@ def recipe_for(target: float) -> str:
         if accuracy >= target:
             return f"experiment={name}"
     known = ", ".join(f"{name} {accuracy:g} %" for name, accuracy in reaches.items()) or "there are none"
-    raise UsageError(f"--to {target:g}: no experiment fast_* reaches it ({known}); --recipe experiment=NAME names one")
+    raise UsageError(f"--to {target:g}: no experiment fast_* reaches it ({known}); use --recipe experiment=NAME")
 
 
 def words_of(recipe: str, overrides: Sequence[str]) -> list[str]:
-    """The recipe's command line, checked: `protocol=last`, unless another one is typed.
+    """Return the recipe's checked command line, with `protocol=last` unless a protocol is given.
 
     Raises:
-        ValueError: It cannot be trained.
+        ValueError: The command line is invalid.
     """
     typed = [*recipe.split(), *overrides]
     words = [*typed, *([] if any(word.startswith("protocol=") for word in typed) else ["protocol=last"])]
@@ -64,11 +64,11 @@ def words_of(recipe: str, overrides: Sequence[str]) -> list[str]:
 
 
 class Race:
-    """Trains a recipe by `cifar_lab.train` and by the best plain loop, in turns of about ten seconds on one machine.
+    """Train a recipe with `cifar_lab.train` and with the best plain loop, in turns of about ten seconds.
 
     Args:
-        words: The recipe's command line.
-        folder: Where the recipe's run is kept.
+        words: Command line of the recipe.
+        folder: Folder of the recipe's run.
     """
 
     def __init__(self, words: Sequence[str], folder: Path) -> None:
@@ -84,7 +84,7 @@ class Race:
         self.evaluation_seconds: float = (int(epochs // every) + 2) * self.test_size / self.speed.evaluation
 
     def run(self) -> list[dict[str, Any]]:
-        """Results of both loops."""
+        """Train both loops and return their results."""
         ours_words = [*self.words, f"hydra.run.dir={self.folder}"]
         names = [("cifar_lab.train", ours_words), ("plain loop", self.words)]
         seconds, losses = np.zeros(2), tuple[list[float], list[float]](([], []))
@@ -122,22 +122,22 @@ class Race:
 
 
 def share_of_framework(ours: Mapping[str, Any], plain: Mapping[str, Any]) -> float:
-    """The part of our training's time that a plain loop of the same steps does not take."""
+    """Return the fraction of our training time that a plain loop with the same steps saves."""
     return float((ours["seconds"] - plain["seconds"]) / ours["seconds"])
 
 
 def apart(ours: Mapping[str, Any], plain: Mapping[str, Any]) -> float:
-    """The largest relative difference of the loops' losses over their first steps."""
+    """Return the largest relative difference of the losses over the first steps."""
     first = (one["losses"][:CHECK_STEPS] for one in (ours, plain))
     return float(np.abs(np.divide(*first) - 1).max())
 
 
 def reference(target: float, archive: Archive) -> dict[str, Any]:
-    """Estimate the report's best CNN from its kept validation curve and this machine's measured speed.
+    """Estimate the report's best CNN from its archived curves of test-set validations and this machine's speed.
 
     Returns:
-        A row like those of `Race.run`, without the entries of a run. `epochs` and entries that depend on it are None if
-        no curve reaches the accuracy. `best` is the highest accuracy of the curves.
+        A row like those of `Race.run`, without the entries of a run. `best` is the highest accuracy of the curves.
+        If no curve reaches the target, `epochs` is None and the entries derived from it are missing.
     """
     config = composed(_REFERENCE)
     speed = measure(config)
@@ -162,13 +162,13 @@ def reference(target: float, archive: Archive) -> dict[str, Any]:
 
 
 def benchmark_to(target: float, recipe: str, overrides: Sequence[str], output: Path, as_json: bool) -> int:
-    """Print a forecast, train, print a table or JSON, write `to_accuracy.json`, and return the exit code."""
+    """Print a time estimate, train, print a table or JSON, write `to_accuracy.json` and return the exit code."""
     words = words_of(recipe or recipe_for(target), overrides)
     best_cnn = reference(target, Archive(Path("docs/results")))
     race = Race(words, output / time.strftime("to_accuracy_%Y-%m-%d_%H-%M-%S"))
     training, evaluation = (clock(2 * each) for each in (race.training_seconds, race.evaluation_seconds))
     takes = f"about {training} of training and {evaluation} of evaluation, measured now"
-    print(f"{' '.join(words)}, by cifar_lab.train and a plain loop: {takes}", file=sys.stderr, flush=True)
+    print(f"{' '.join(words)}, with cifar_lab.train and a plain loop: {takes}", file=sys.stderr, flush=True)
     ours, plain = rows = race.run()
     share, difference = share_of_framework(ours, plain), apart(ours, plain)
     device = hardware.describe(hardware.training_device(race.config["trainer"]["accelerator"]))
@@ -189,7 +189,7 @@ def benchmark_to(target: float, recipe: str, overrides: Sequence[str], output: P
         return 0
     print_table([*(_cells(row, target) for row in rows), _reference_cells(best_cnn, target)], left=("loop", "reached"))
     print(f"the framework's share of the time: {share:.1%}")
-    print(f"loss of the first {CHECK_STEPS} steps, at most apart from the plain loop's: {difference:.1%}")
+    print(f"largest difference of the first {CHECK_STEPS} losses from the plain loop's: {difference:.1%}")
     print(f"- {output / 'to_accuracy.json'}, {race.folder}")
     return 0
 

@@ -1,4 +1,4 @@
-"""A loop's turns, and the time that its steps take."""
+"""Turns of a loop and the timing of its steps."""
 
 import time
 from collections.abc import Mapping
@@ -17,13 +17,11 @@ PHASES = ("data", "forward", "backward", "optimizer")
 
 @dataclass(frozen=True)
 class Turn:
-    """Steps that a loop is to take."""
+    """Steps that a loop takes in one turn."""
 
     steps: int  # timed steps
-    skipped: int = (
-        1  # steps before them, in which caches fill and batches prepared during the others' turns are used up
-    )
-    in_phases: bool = False  # time the parts of a step too, which waits for a GPU after each
+    skipped: int = 1  # untimed steps before them, to fill caches and use up batches prepared during other turns
+    in_phases: bool = False  # also time the parts of a step, which synchronises with a GPU after each part
 
 
 class Over(KeyboardInterrupt):
@@ -31,14 +29,14 @@ class Over(KeyboardInterrupt):
 
 
 class Watch:
-    """Lets a loop run in its turns, and times it.
+    """Run a loop in its turns and time it.
 
-    A loop calls `begin` once its batch is there, `mark` after each part of a step and `end` after the step, which waits
+    A loop calls `begin` when its batch is ready, `mark` after each part of a step and `end` after the step. `end` waits
     for the next turn if this one is over.
 
     Args:
-        connection: Sends turns and receives measurements.
-        seeded: Seed each step's draws as `cifar_lab.train` does, so that all loops draw the same.
+        connection: Connection that delivers turns and takes measurements.
+        seeded: Whether to seed each step like `cifar_lab.train`, so that all loops draw the same random numbers.
     """
 
     def __init__(self, connection: Connection, seeded: bool = False) -> None:
@@ -53,47 +51,47 @@ class Watch:
 
     @property
     def in_phases(self) -> bool:
-        """Whether this turn asks for the parts of a step."""
+        """Whether this turn times the parts of a step."""
         return self._turn is not None and self._turn.in_phases
 
     def leave_out(self, since: float | None = None) -> float:
-        """Leave out the time since a moment, by default the last step's end; return it, in seconds."""
+        """Exclude the time since `since` (default: the end of the last step) and return it in seconds."""
         between = self.now() - (self._ended if since is None else since)
         self._started += between
         self._marked += between
         return between
 
     def wait(self, native: hardware.Native) -> None:
-        """Send how the loop computes, and wait for its first turn."""
+        """Send the loop's precision and memory format, and wait for its first turn."""
         self._device = native.device
         self._connection.send({"precision": native.precision, "memory_format": native.layout})
         self._take_turn()
 
     def begin(self, epoch: int, index: int, seed: int) -> None:
-        """The batch `index` of an epoch of a run with this seed is there."""
+        """Start step `index` of an epoch, whose batch is ready; `seed` is the seed of the run."""
         self.mark("data")
         if self._seeded:
             seed_draws(seed, epoch, index, torch.device(self._device))
 
     def mark(self, phase: str) -> None:
-        """Count the time since the last mark to this phase."""
+        """Add the time since the last mark to a phase."""
         if self.in_phases:
             now = self.now()
             self.add(phase, now - self._marked)
             self._marked = now
 
     def now(self) -> float:
-        """Seconds on a clock, after a GPU has finished its work."""
+        """Return the clock in seconds, after synchronising with a GPU."""
         if self._device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
     def add(self, phase: str, seconds: float) -> None:
-        """Count seconds, which may be negative, to a phase."""
+        """Add seconds, which may be negative, to a phase."""
         self._phases[phase] = self._phases.get(phase, 0.0) + seconds
 
     def end(self, loss: Tensor) -> None:
-        """End a step; raises `Over` after the last one."""
+        """End a step; raise `Over` after the last one."""
         assert self._turn is not None
         self._done += 1
         self._losses.append(loss.detach())
@@ -105,12 +103,12 @@ class Watch:
         self._ended = time.perf_counter()
 
     def finish(self) -> None:
-        """End a turn, however few its steps are, in which training has ended, and wait to go on to its tests."""
+        """End the turn early because training has ended, and wait until its tests may run."""
         self._send(is_over=True)
         self._connection.recv()
 
     def send(self, result: Mapping[str, Any]) -> None:
-        """Send the outcome of the training after its last turn."""
+        """Send the result of the training after the last turn."""
         self._connection.send(dict(result))
 
     def _send(self, is_over: bool = False) -> None:
@@ -134,6 +132,6 @@ class Watch:
 
 
 def shares(seconds: float, phases: Mapping[str, float]) -> dict[str, float]:
-    """Each phase's share of the time of some steps; `framework` is the rest."""
+    """Return the fraction of `seconds` spent in each phase; `framework` is the rest."""
     of_phases = {phase: phases.get(phase, 0.0) / seconds for phase in PHASES}
     return {**of_phases, "framework": max(0.0, 1 - sum(of_phases.values()))}

@@ -1,4 +1,4 @@
-"""A recipe's whole training in turns, by `cifar_lab.train` and by the best plain loop, and its accuracy."""
+"""Whole training of a recipe in turns, with `cifar_lab.train` and with the best plain loop, and its accuracy."""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from cifar_lab.machine import hardware
 
 
 def train_whole(name: str, words: Sequence[str], watch: Watch, folder: Path) -> None:
-    """Train all steps in turns, then send the accuracies and how long the evaluation took."""
+    """Train all steps in turns, then send the accuracies and the evaluation time."""
     if name == "plain loop":
         _train_plainly(words, watch)
         return
@@ -46,7 +46,7 @@ def _train_plainly(words: Sequence[str], watch: Watch) -> None:
 
 @torch.no_grad()
 def accuracy_of(parts: loops.Parts, native: hardware.Native) -> float:
-    """Share of the test images that a trained network classifies correctly."""
+    """Return the accuracy of the trained network on the test images, from 0 to 1."""
     model = parts.model.eval()
     autocast = partial(torch.autocast, native.device, torch.bfloat16, enabled=native.precision == "bf16-mixed")
     correct = count = 0

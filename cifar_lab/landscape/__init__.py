@@ -1,4 +1,4 @@
-"""The geometry of the loss around runs, and the effect of BatchNorm on it."""
+"""The loss landscape of runs: its geometry and the effect of BatchNorm."""
 
 from cifar_lab.landscape.command import main
 

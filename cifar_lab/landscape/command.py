@@ -1,4 +1,4 @@
-"""The geometry of a loss, from finished runs: `python -m cifar_lab.landscape surface RUN RUN`."""
+"""Measure the loss landscape of finished runs: `python -m cifar_lab.landscape surface RUN RUN`."""
 
 import json
 import math
@@ -17,31 +17,31 @@ from cifar_lab.terminal.output import writable
 if TYPE_CHECKING:
     from cifar_lab.landscape.maps import Outputs, Settings
 
-Runs = Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="RUN...")]
-OneOrTwo = Annotated[list[Path], typer.Argument(help="The folder of a run, or of two.", metavar="RUN [RUN]")]
-Images = Annotated[int, typer.Option(min=2, help="Training images that the loss is of; of held-out ones as many.")]
-Points = Annotated[int, typer.Option(min=2, help="Along each side.")]
-At = Annotated[
-    str | None, typer.Option(help="Epochs of snapshots, joined by commas; default: the first, the middle and the last.")
+Runs = Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")]
+OneOrTwo = Annotated[list[Path], typer.Argument(help="One or two run folders.", metavar="RUN [RUN]")]
+Images = Annotated[
+    int, typer.Option(min=2, help="Number of training images, and of held-out images, to compute the loss on.")
 ]
+Points = Annotated[int, typer.Option(min=2, help="Points along each side.")]
+At = Annotated[str | None, typer.Option(help="Epochs of snapshots, joined by commas; default: first, middle and last.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the choice of images and of random directions.")]
 Output = Annotated[
     Path | None,
-    typer.Option(help="Folder for tables and figures. Default: the folder landscape next to the first run."),
+    typer.Option(help="Folder for tables and figures; default: the folder landscape next to the first run."),
 ]
 Allow = Annotated[list[str] | None, typer.Option(help="A package whose components may run; may be repeated.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON: files and rows of results.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the files and the rows of results as JSON.")]
 
 
 def band(runs: Runs, output: Output = None) -> None:
-    """The loss between learning rates, with and without BatchNorm: the course's figure."""
+    """Draw the band of losses over learning rates, with and without BatchNorm: the course figure."""
     from cifar_lab.landscape.batch_norm.bands import write_band
 
     write_band([Run(folder) for folder in runs], _folder(runs, output))
 
 
 def smoothness(runs: Runs, output: Output = None) -> None:
-    """The three panels of arXiv:1805.11604, from the runs' probes."""
+    """Draw the three panels of arXiv:1805.11604 from the probes of runs."""
     from cifar_lab.landscape.batch_norm.smoothness import write_smoothness
 
     write_smoothness([Run(folder) for folder in runs], _folder(runs, output))
@@ -52,14 +52,14 @@ def surface(
     images: Images = 500,
     points: Points = 13,
     extent: Annotated[
-        float, typer.Option(min=1e-6, help="How far directions go; at 1 each filter has moved by its own norm.")
+        float, typer.Option(min=1e-6, help="Length of the directions; at 1 each filter moves by its own norm.")
     ] = 1.0,
     seed: Seed = 0,
     output: Output = None,
     allow: Allow = None,
     as_json: AsJson = False,
 ) -> None:
-    """The loss around the final weights, filter-normalised, and in the plane of the training."""
+    """Draw the loss around the final weights (filter-normalised) and in the plane of the training trajectory."""
     from cifar_lab.landscape import maps
 
     settings = _settings(runs, images, seed, output, allow, most=2)
@@ -70,13 +70,13 @@ def curvature(
     runs: Runs,
     images: Images = 500,
     at: At = None,
-    eigenvalues: Annotated[int, typer.Option(min=1, help="The (algebraically) largest ones.")] = 5,
+    eigenvalues: Annotated[int, typer.Option(min=1, help="Number of (algebraically) largest eigenvalues.")] = 5,
     seed: Seed = 0,
     output: Output = None,
     allow: Allow = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute the Hessian's largest and smallest eigenvalues, and the curvature along the gradient, next to 2 / lr."""
+    """Compare the Hessian's extreme eigenvalues and the curvature along the gradient with 2 / lr."""
     from cifar_lab.landscape import maps
 
     settings = _settings(runs, images, seed, output, allow)
@@ -92,7 +92,7 @@ def interpolate(
     allow: Allow = None,
     as_json: AsJson = False,
 ) -> None:
-    """The networks between a run's initial and final weights, or between the final weights of two runs."""
+    """Interpolate between a run's initial and final weights, or between the final weights of two runs."""
     from cifar_lab.landscape import maps
 
     settings = _settings(runs, images, seed, output, allow, most=2)
@@ -108,7 +108,7 @@ def covariate_shift(
     allow: Allow = None,
     as_json: AsJson = False,
 ) -> None:
-    """How the layers below change each layer's gradient, and the gradient's norm, layer by layer."""
+    """Measure how the step of the lower layers changes each layer's gradient, and the norm of the gradient."""
     from cifar_lab.landscape import maps
 
     settings = _settings(runs, images, seed, output, allow)
@@ -123,7 +123,7 @@ def _settings(
     allow: Sequence[str] | None,
     most: int | None = None,
 ) -> "Settings":
-    """Check the runs, at most so many, and the folder."""
+    """Check the number of runs and the folders."""
     if most is not None and len(runs) > most:
         raise UsageError(f"{len(runs)} runs; name one or two")
     folder = _folder(runs, output)
@@ -133,7 +133,7 @@ def _settings(
 
 
 def _folder(runs: Sequence[Path], output: Path | None) -> Path | None:
-    """Return the folder to write to, or None; raise `UsageError` for a path that is not a run."""
+    """Return the output folder, or None if the default is not writable; raise `UsageError` if a folder is not a run."""
     for folder in runs:
         if not is_run(folder):
             raise UsageError(f"{folder} is not a run; name a run's folder, which has a status.json")
@@ -157,13 +157,13 @@ def _cell(value: Any) -> str:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has neither NaN nor infinity."""
+    """Replace NaN and infinity, which JSON lacks, by None."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
     }
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command."""
     commands = (band, smoothness, surface, curvature, interpolate, covariate_shift)
-    run_commands("landscape", commands, "The geometry of a loss around runs and along them.")
+    run_commands("landscape", commands, "Measure the loss landscape around runs and along them.")

@@ -1,4 +1,4 @@
-"""Measures the loss around the weights during training."""
+"""Probes of the loss along the gradient during training."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -18,19 +18,19 @@ from cifar_lab.train.callbacks.throughput import Throughput
 
 
 class GradientProbe(L.Callback):
-    """Measures, before some optimizer steps, the loss and its gradient along the gradient.
+    """Measure the loss and its gradient along the gradient before some optimizer steps.
 
-    The loss is the Classifier's own, without the L1 penalty, on the step's batch (the last of accumulated ones) with
-    the same dropout mask, in float32 at every precision. A compiled network is probed uncompiled, with another dropout
-    mask. Training is the same to the bit with and without probes. See `cifar_lab.landscape.maths.probing.probe`.
+    The loss is the Classifier's, without the L1 penalty, in float32 at every precision. It uses the step's batch (the
+    last accumulated one) and dropout mask. A compiled network is probed uncompiled, with a different dropout mask.
+    Training is bit-identical with and without probes. See `cifar_lab.landscape.maths.probing.probe`.
 
     Args:
-        every: Steps between two probes; the first is before step 0.
+        every: Steps between probes; the first probe is before step 0.
         etas: Step sizes as multiples of the optimizer's current learning rate, `(J,)`.
-        relative: Step sizes as shares ||delta|| / ||w|| of the weights' norm, `(R,)`.
-        at: Further steps, by the number of those before them.
-        run: Where to write `probes.npz`; None keeps them in `arrays` alone.
-        throughput: Leaves the probes out of the training's speed.
+        relative: Step sizes as fractions ||delta|| / ||w|| of the norm of the weights, `(R,)`.
+        at: Further steps to probe, counted from 0.
+        run: Run that receives `probes.npz`; None keeps the probes in `arrays` only.
+        throughput: Excludes the time of the probes from the training speed.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class GradientProbe(L.Callback):
         self._probes: list[dict[str, np.ndarray]] = []
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All probes so far, by the names of `docs/run_directory.md`; empty before the first."""
+        """Return all probes so far, named as in `docs/run_directory.md`; empty before the first."""
         if not self._probes:
             return {}
         stacked = {name: np.stack([each[name] for each in self._probes]) for name in self._probes[0]}
         return {**stacked, "relative_distance": np.array(self.relative)}
 
     def state_dict(self) -> dict[str, Any]:
-        """All probes so far, so that a resumed run does not depend on `probes.npz`."""
+        """Return all probes so far, so that a resumed run does not depend on `probes.npz`."""
         return {name: torch.from_numpy(values) for name, values in self.arrays().items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -69,17 +69,17 @@ class GradientProbe(L.Callback):
         self._probes = [{name: values[number] for name, values in kept.items()} for number in range(count)]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Take back probes written after the checkpoint that the run resumes from."""
+        """Discard probes written after the checkpoint from which the run resumes."""
         self._write()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Keep a batch that will be probed."""
+        """Keep the batch if its step will be probed."""
         step = trainer.global_step
         if step % self.every == 0 or step in self.at:
             self._batch = (*batch, batch_idx)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Optimizer) -> None:
-        """Probe the batch, if it was kept."""
+        """Probe the kept batch, if any."""
         if self._batch is None:
             return
         _wait_for(pl_module.device)
@@ -99,7 +99,7 @@ class GradientProbe(L.Callback):
         self._write()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Write the probes of a run that has diverged or was stopped."""
+        """Write the probes of a diverged or interrupted run."""
         self._write()
 
     def _probed(
@@ -110,7 +110,7 @@ class GradientProbe(L.Callback):
             NetworkLoss(pl_module.model, pl_module.loss, images.to(memory_format=layout), labels, seed_draws)
             for layout in (pl_module.memory_format, torch.contiguous_format)
         )
-        # On a CPU BatchNorm's second derivative takes twice as long in channels_last.
+        # On a CPU, BatchNorm's second derivative takes twice as long in channels_last.
         is_slow = pl_module.device.type == "cpu" and pl_module.memory_format == torch.channels_last
         twin, known = (contiguous, _known(pl_module)) if is_slow else (None, None)
         return probe(loss, loss.weights(), [lr * eta for eta in self.etas], self.relative, twin, known)
@@ -121,7 +121,10 @@ class GradientProbe(L.Callback):
 
 
 def _known(pl_module: Any) -> tuple[Tensor, dict[str, Tensor]] | None:
-    """The step's own loss and gradient, if they are the probe's: only the loss was computed, in float32."""
+    """Return the step's loss and gradient if they equal the probe's.
+
+    They do for an uncompiled network in float32, without L1 penalty, gradient accumulation or several processes.
+    """
     trainer = pl_module.trainer
     is_plain = trainer.precision == "32-true" and trainer.accumulate_grad_batches == trainer.world_size == 1
     if not is_plain or pl_module.l1 or pl_module.model._compiled_call_impl:

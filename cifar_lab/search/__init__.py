@@ -1,4 +1,4 @@
-"""A search for the best settings, by Optuna: its trials are ordinary runs."""
+"""Hyperparameter search with Optuna, whose trials are ordinary runs."""
 
 from cifar_lab.search.command import main
 

@@ -32,29 +32,27 @@ _LOOK_AGAIN_SECONDS = 1.0
 def search(
     overrides: Annotated[
         list[str],
-        typer.Argument(help="The axes, search=adam or optimizer.lr='interval(1e-4,1e-2)', and fixed overrides."),
+        typer.Argument(help="Axes, such as search=adam or optimizer.lr='interval(1e-4,1e-2)', and fixed settings."),
     ],
-    trials: Annotated[int, typer.Option(min=1, help="Total number of trials, including finished ones.")] = 20,
-    startup: Annotated[int, typer.Option(min=1, help="Random trials at the start, which are never pruned.")] = 10,
+    trials: Annotated[int, typer.Option(min=1, help="Total number of trials, including existing ones.")] = 20,
+    startup: Annotated[int, typer.Option(min=1, help="Number of random trials before TPE; they are not pruned.")] = 10,
     warmup: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the epochs that each trial trains before it may be pruned.")
+        float, typer.Option(min=0, max=1, help="Fraction of the epochs that a trial trains before it may be pruned.")
     ] = 0.25,
     pruning: Annotated[
-        bool, typer.Option(help="End trials that are worse than half of those finished, at the same epoch.")
+        bool, typer.Option(help="Stop trials that are below the median of the finished trials at an epoch.")
     ] = True,
-    sampler_seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler; a run's seed is seed=.")] = 0,
-    config_dir: Annotated[Path | None, typer.Option(help="A folder with option files of your own.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Where the runs go; default: outputs/<name>.")] = None,
+    sampler_seed: Annotated[int, typer.Option(min=0, help="Seed of the sampler; seed= sets that of the runs.")] = 0,
+    config_dir: Annotated[Path | None, typer.Option(help="A folder with your own option files.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the runs; default: outputs/<name>.")] = None,
 ) -> int:
-    """Search for the settings with the highest validation accuracy, by Optuna: TPE, and median pruning at epochs.
+    """Search for the settings with the highest validation accuracy, with Optuna's TPE sampler and median pruning.
 
-    Each trial is an ordinary run. The same command resumes the search, and started several times, on one machine
-    or on several that share the folder, its processes share the trials.
+    Each trial is an ordinary run. Run the command again to resume the search. Several processes that run it, on one
+    machine or on several with a shared folder, share the trials.
     """
     if torchrun.processes() is not None:
-        raise UsageError(
-            "torchrun's processes train a run together; start the search several times instead, without torchrun"
-        )
+        raise UsageError("torchrun's processes train one run together; start a search several times without torchrun")
     plan = checked_search(overrides, config_dir, output)
     check_installed()
     check_writable(plan.folder)
@@ -64,7 +62,7 @@ def search(
     try:
         with interruption.listening():
             study.retry_failed()
-            seconds: list[float] = []  # that the trials of this process have taken
+            seconds: list[float] = []  # durations of the trials of this process
             while _train_next(study, plan, trials, interruption, seconds):
                 pass
     except Interrupted as error:
@@ -76,20 +74,20 @@ def search(
 
 
 def _opened(plan: Search, strategy: Strategy) -> tuple[Search, Trials]:
-    """The search and its trials, under its former name if they are there."""
+    """Open the search's trials, under its former name if that folder has them; return the search and the trials."""
 
     def trials(search: Search) -> Trials:
         return Trials(SearchFolder(search.folder), search.axes, {"settings": search.settings}, strategy)
 
     former = plan.former
     if former is not None and SearchFolder(former.folder).journal_file.exists() and not plan.folder.exists():
-        with suppress(UsageError):  # another search
+        with suppress(UsageError):  # a different search
             return former, trials(former)
     return plan, trials(plan)
 
 
 def _train_next(trials: Trials, plan: Search, total: int, interruption: Interruption, seconds: list[float]) -> bool:
-    """Train the next trial; return whether there was one. Raises `Interrupted` at a signal, which frees the trial."""
+    """Train the next trial and return whether there was one. Raise `Interrupted` on a signal, which frees the trial."""
     interruption.check()
     with trials.next(total) as trial:
         if trial is None:
@@ -97,7 +95,7 @@ def _train_next(trials: Trials, plan: Search, total: int, interruption: Interrup
         mean = sum(seconds) / len(seconds) if seconds else 0.0
         left = f", about {clock(mean * (total - trial.number))} left" * (mean > 0 and trial.number < total)
         print(f"\ntrial {trial.number} (of {total} in all{left}): {' '.join(trial.words)}", flush=True)
-        gc.collect()  # a network and its trainer refer to each other, and this trial may need the memory of the last
+        gc.collect()  # a network and its trainer form a reference cycle; free its memory for this trial
         started = time.perf_counter()
         _train(trial, plan, interruption)
         seconds.append(time.perf_counter() - started)
@@ -105,7 +103,7 @@ def _train_next(trials: Trials, plan: Search, total: int, interruption: Interrup
 
 
 def _train(trial: Trial, plan: Search, interruption: Interruption) -> None:
-    """Train a trial's run, or find it, and close the trial. Raises `Interrupted` at a signal."""
+    """Train or find a trial's run and close the trial. Raise `Interrupted` on a signal."""
     from cifar_lab import train
     from cifar_lab.search.pruning import Pruning
 
@@ -116,7 +114,7 @@ def _train(trial: Trial, plan: Search, interruption: Interruption) -> None:
         except (RunFailedError, UsageError) as error:
             run = Sweep(plan.folder).runs_by_job().get(_job(command))
             state = "failed" if run is None else run.state()
-            if state == "running":  # by another trial with the same settings
+            if state == "running":  # another process trains a trial with the same settings
                 time.sleep(_LOOK_AGAIN_SECONDS)
                 interruption.check()
                 continue
@@ -129,7 +127,7 @@ def _train(trial: Trial, plan: Search, interruption: Interruption) -> None:
             return
         run = Run(result["folder"])
         for epoch, accuracy in run.validated().items():
-            trial.report(epoch, accuracy)  # those of a run that was found
+            trial.report(epoch, accuracy)  # a run that already existed has not reported yet
         trial.end("finished", result["val/acc"], folder=_folder(run, plan))
         print(f"trial {trial.number}: val acc {result['val/acc']:.2%}", flush=True)
         return
@@ -144,7 +142,7 @@ def _folder(run: Run, plan: Search) -> str:
 
 
 def _report(trials: Trials, plan: Search) -> list[TrialRecord]:
-    """Print and write the trials."""
+    """Print and write the report on the trials."""
     from cifar_lab.search import output
 
     records = trials.records()
@@ -175,7 +173,7 @@ def _report(trials: Trials, plan: Search) -> list[TrialRecord]:
 
 
 def _over_seeds(plan: Search, values: Sequence[str]) -> str:
-    """The command that trains settings with five seeds other than the one that chose them."""
+    """Return the command that trains settings with five seeds other than the one that selected them."""
     fixed = [line for line in plan.fixed if not line.startswith("seed=")]
     first = int(plan.settings["seed"]) + 1
     words = [*plan.flags, *fixed, *values, f"name={quoted(f'{plan.name}-best')}", f"seed=range({first},{first + 5})"]
@@ -183,7 +181,7 @@ def _over_seeds(plan: Search, values: Sequence[str]) -> str:
 
 
 def _ended(records: Sequence[TrialRecord]) -> int:
-    """Print the unfinished trials; return the exit code."""
+    """Print the failed and unfinished trials, and return the exit code."""
     failed = [str(trial.number) for trial in records if trial.state == "failed"]
     elsewhere = [str(trial.number) for trial in records if trial.state in ("running", "interrupted")]
     if failed:
@@ -194,5 +192,5 @@ def _ended(records: Sequence[TrialRecord]) -> int:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command."""
     run_command(search, loses=UNWRITABLE)

@@ -15,16 +15,16 @@ _COLUMNS = 4
 
 
 def history(trials: Sequence[TrialRecord], title: str) -> Figure:
-    """The validation accuracy of each trial, at least one of them finished, and the best so far.
+    """Draw the validation accuracy of each trial and the best so far; at least one trial has finished.
 
-    Pruned trials are shown at their last epoch.
+    Pruned trials are shown with the accuracy of their last epoch.
     """
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     finished = [trial for trial in trials if trial.accuracy is not None]
     numbers = [trial.number for trial in finished]
     accuracies = np.array([trial.accuracy for trial in finished], dtype=float)
-    axes.plot(numbers, accuracies, "o", ms=5, color=TRAIN_COLOUR, label="finished: of the chosen epoch")
+    axes.plot(numbers, accuracies, "o", ms=5, color=TRAIN_COLOUR, label="finished (chosen epoch)")
     axes.step(
         [*numbers, trials[-1].number],
         np.maximum.accumulate([*accuracies, accuracies[-1]]),
@@ -36,7 +36,7 @@ def history(trials: Sequence[TrialRecord], title: str) -> Figure:
     pruned = [trial for trial in trials if trial.state == "pruned" and trial.reports]
     if pruned:
         at = [trial.reports[trial.epoch] for trial in pruned]
-        axes.plot([trial.number for trial in pruned], at, "x", color=_PRUNED_COLOUR, label="pruned: of its last epoch")
+        axes.plot([trial.number for trial in pruned], at, "x", color=_PRUNED_COLOUR, label="pruned (last epoch)")
     diverged = [trial.number for trial in trials if trial.state == "diverged"]
     if diverged:
         bottom = np.full(len(diverged), axes.get_ylim()[0])
@@ -54,13 +54,13 @@ def history(trials: Sequence[TrialRecord], title: str) -> Figure:
 def importance(
     importances: Mapping[str, float], trials: Sequence[TrialRecord], logarithmic: Collection[str], title: str
 ) -> Figure:
-    """How much each setting matters, and below it the accuracy of each finished trial over each setting.
+    """Draw the importance of each setting, and below it the accuracy of each finished trial over each setting.
 
     Args:
-        importances: By key, summing to 1; may be empty.
-        trials: At least one that has finished.
-        logarithmic: The keys that were drawn on a logarithmic scale.
-        title: Of the figure.
+        importances: Importances by key, summing to 1; may be empty.
+        trials: Trials, of which at least one has finished.
+        logarithmic: Keys that were sampled on a logarithmic scale.
+        title: Title of the figure.
     """
     finished = [trial for trial in trials if trial.accuracy is not None]
     keys = list(importances) or list(finished[0].values)
@@ -91,7 +91,7 @@ def _bars(axes: Axes, importances: Mapping[str, float]) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1.08 * max(importances.values()))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.set_xlabel("importance for the best trials (PED-ANOVA)", fontsize=8)
+    axes.set_xlabel("importance: share in separating the best trials (PED-ANOVA)", fontsize=8)
 
 
 def _over(axes: Axes, finished: Sequence[TrialRecord], key: str, is_logarithmic: bool) -> None:
@@ -99,7 +99,7 @@ def _over(axes: Axes, finished: Sequence[TrialRecord], key: str, is_logarithmic:
     values = [trial.values[key] for trial in finished]
     try:
         numbers = list(map(float, values))
-    except ValueError:  # words: an option, or a list
+    except ValueError:  # option names or lists
         places = sorted(set(values))
         numbers = [float(places.index(value)) for value in values]
         axes.set_xticks(range(len(places)), [wrapped(place, 14) for place in places], fontsize=8)
@@ -109,7 +109,7 @@ def _over(axes: Axes, finished: Sequence[TrialRecord], key: str, is_logarithmic:
     axes.plot(numbers[best], accuracies[best], "o", ms=8, mfc="none", color=VAL_COLOUR, mew=2)
     if is_logarithmic:
         axes.set_xscale("log")
-        # Within a decade and a half, label 2 and 5 too; all nine, matplotlib's default, would overlap.
+        # Up to 1.5 decades, label 2 and 5 too. matplotlib's default labels all nine, which would overlap.
         axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         axes.xaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(1.5, 1.5)))
     axes.set_xlabel(key, fontsize=9)

@@ -1,4 +1,4 @@
-"""The trials of a search as a table, on the terminal and as files, and figures."""
+"""Report on a search: the table of its trials on the terminal and in files, and figures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from cifar_lab.table.text import as_markdown
 from cifar_lab.terminal.printing import print_table
 
 _READING = (
-    "Validation accuracy is that of the chosen epoch, on held-out training images, with one seed. The highest of many "
-    "is optimistic: only runs with other seeds, which were not used for the choice, show how good the settings are. A "
-    "pruned trial was worse than half of the finished ones at the same epoch; it has no result."
+    "Validation accuracy is that of the chosen epoch, on held-out training images, with one seed. The best of many "
+    "trials is biased upwards: only runs with other seeds, which were not used to select, show how good its settings "
+    "are. A pruned trial was below the median of the finished trials at the same epoch and has no result."
 )
 
 
@@ -25,14 +25,14 @@ class SearchReport:
     """The contents of a search's page."""
 
     title: str
-    facts: Sequence[str]  # lines about the settings that its trials share and vary
-    trials: Sequence[TrialRecord]  # in the order in which they were begun, at least one
-    importances: Mapping[str, float]  # how much each key matters, summing to 1; empty if too few trials have finished
-    logarithmic: frozenset[str]  # the keys that were drawn on a logarithmic scale
-    command: str  # trains the best trial's settings with other seeds; empty without one
+    facts: Sequence[str]  # lines on the fixed settings and axes of the trials
+    trials: Sequence[TrialRecord]  # in start order, at least one
+    importances: Mapping[str, float]  # importance of each key, summing to 1; empty if too few trials have finished
+    logarithmic: frozenset[str]  # keys that were sampled on a logarithmic scale
+    command: str  # trains the best trial's settings with other seeds; empty without a finished trial
 
     def frame(self) -> pd.DataFrame:
-        """A row of numbers for each trial, in the order in which they were begun; accuracies from 0 to 1."""
+        """Return a row of numbers per trial, in start order; accuracies from 0 to 1."""
         return pd.DataFrame(
             [
                 {
@@ -50,7 +50,7 @@ class SearchReport:
         )
 
     def table(self) -> list[dict[str, str]]:
-        """A row of words for each trial: the finished ones by accuracy, then the others."""
+        """Return a row of text per trial: finished trials by accuracy, then the others."""
         ranked = sorted(self.trials, key=lambda trial: (trial.accuracy is None, -(trial.accuracy or 0), trial.number))
         return [
             {
@@ -64,7 +64,7 @@ class SearchReport:
         ]
 
     def conclusion(self) -> list[str]:
-        """The best trial, the importance of the axes, and the next command."""
+        """Return lines on the best trial, the importance of each setting, and the next command."""
         best = best_of(self.trials)
         if best is None:
             return ["no trial has finished"]
@@ -72,12 +72,12 @@ class SearchReport:
         lines = [f"best: trial {best.number}, val acc {best.accuracy:.2%}, one seed: {values}"]
         if self.importances:
             shares = ", ".join(f"{key} {share:.0%}" for key, share in self.importances.items())
-            lines.append(f"importance for the best trials (PED-ANOVA): {shares}")
-        return [*lines, f"over other seeds: {self.command}"]
+            lines.append(f"importance of each setting (PED-ANOVA): {shares}")
+        return [*lines, f"to train these settings with other seeds: {self.command}"]
 
 
 def report(search: SearchReport, folder: SearchFolder) -> None:
-    """Print a search's table and conclusion, and write them: Markdown, CSV, and figures once a trial has finished.
+    """Print a search's table and conclusion, and write them as Markdown and CSV, with figures if a trial has finished.
 
     Raises:
         OSError: The folder cannot be written.

@@ -1,4 +1,4 @@
-"""A trial's callback: reports each epoch's accuracy, and ends a run that is worse than others."""
+"""Callback of a trial: reports each epoch's accuracy and ends a run that is to be pruned."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,27 +11,27 @@ from cifar_lab.train.callbacks.recorder import Recorder
 
 
 class Pruning(Checkpoint):
-    """Reports each epoch's validation accuracy, and ends the run if the pruner decides so.
+    """Report each epoch's validation accuracy, and end the run if `report` returns True.
 
-    It is a `Checkpoint` for Lightning, so that it is called after the epoch has been written and saved.
+    It is a `Checkpoint` because Lightning calls those last, after the epoch has been written and saved.
 
     Args:
-        report: Called with the epoch, from 1, and its `val/acc`; returns whether to end the run, which is ignored after
-            the last epoch.
+        report: Called with the epoch, from 1, and its `val/acc`; returns whether to prune the run. The result is
+            ignored after the last epoch.
     """
 
     def __init__(self, report: Callable[[int, float], bool]) -> None:
         self.report = report
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Report the epochs of a resumed run; raise `PrunedError` if it is to end."""
+        """Report the epochs of a resumed run; raise `PrunedError` if it is to be pruned."""
         (recorder,) = (each for each in trainer.callbacks if isinstance(each, Recorder))  # type: ignore[attr-defined]
         if recorder.run.metrics_file.exists():
             for epoch, accuracy in recorder.run.validated().items():
                 self._report(trainer, epoch, accuracy)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Report the epoch, if it was validated; raise `PrunedError` if the run is to end."""
+        """Report the epoch if it was validated; raise `PrunedError` if the run is to be pruned."""
         if pl_module.validated:
             accuracy = float32_digits(float(trainer.callback_metrics["val/acc"]))
             self._report(trainer, trainer.current_epoch + 1, accuracy)

@@ -1,7 +1,7 @@
-"""Searches: settings that are varied to find the best, from `conf/search/*.yaml` and the command line.
+"""Search spaces from `conf/search/*.yaml` and the command line.
 
-Axes are written as Hydra's own sweeps are: `interval(1e-4,1e-2)`, `tag(log,interval(1e-4,1e-2))`, `range(16,65,16)`, or
-values joined by commas. The command line takes precedence over the file.
+Axes use Hydra's sweep syntax: `interval(1e-4,1e-2)`, `tag(log,interval(1e-4,1e-2))`, `range(16,65,16)`, or values
+joined by commas. The command line takes precedence over the file.
 """
 
 import math
@@ -29,13 +29,13 @@ from cifar_lab.runs.labels import holds_out
 
 GROUP = "search"
 OUTPUTS = Path("outputs")
-_DIGITS = 4  # of a number that is tried; more are noise to a reader
+_DIGITS = 4  # significant digits of sampled numbers, for readability
 _NOT_SEARCHED = ("seed", "name")
 _NOT_TYPED = {
     "study": "a study has its own axes",
-    "debug": "it leaves no run, and a search needs those of its trials",
-    "resume": "the same command resumes by itself",
-    "hydra": "the runs of a search are in outputs/<name>/; set name= or --output",
+    "debug": "it keeps no run, but a search needs the runs of its trials",
+    "resume": "the same command resumes a search automatically",
+    "hydra": "a search keeps its runs in outputs/<name>/; set name= or --output instead",
 }
 
 
@@ -43,20 +43,20 @@ _NOT_TYPED = {
 class Axis:
     """A key that a search varies."""
 
-    key: str  # as on the command line: `optimizer.lr`, or a group, `loss`
-    choices: tuple[str, ...] = ()  # as typed; empty for numbers from `low` to `high`
+    key: str  # as on the command line: `optimizer.lr`, or a config group such as `loss`
+    choices: tuple[str, ...] = ()  # values as typed; empty for numbers from `low` to `high`
     low: float = 0.0
     high: float = 1.0
-    step: int | None = None  # between whole numbers; None for any number between
-    log: bool = False  # whether equal factors, rather than equal differences, are equally likely at first
+    step: int | None = None  # step of integers; None for real numbers
+    log: bool = False  # whether the random trials sample uniformly in the logarithm
 
     @property
     def corners(self) -> list[str]:
-        """Words of the command line that show whether the axis is valid: both ends, or every choice."""
+        """Overrides to validate the axis with: both ends, or every choice."""
         return [self.word(value) for value in (self.choices or (self.low, self.high))]
 
     def word(self, value: str | float) -> str:
-        """A value as a word of the command line; numbers to four digits."""
+        """Return the override that sets a value, with numbers to four significant digits."""
         if self.step is not None:
             return f"{self.key}={value:.0f}"
         if isinstance(value, str):
@@ -72,18 +72,18 @@ class Axis:
 class Search:
     """A checked search."""
 
-    fixed: tuple[str, ...]  # words that all its trials share
-    axes: tuple[Axis, ...]  # the keys that they vary
-    name: str  # its title
-    folder: Path  # of the runs of its trials
-    named: str  # the word of the command line that sets the name
-    settings: Mapping[str, Any]  # those of the first corner that can change numbers, by name
-    epochs: float  # of each trial, at that corner
-    flags: tuple[str, ...] = ()  # Hydra's, for each trial
-    former: "Search | None" = None  # the same under its former default name, if it has had another
+    fixed: tuple[str, ...]  # overrides that all trials share
+    axes: tuple[Axis, ...]  # keys that the trials vary
+    name: str  # title of the search
+    folder: Path  # folder of the trials' runs
+    named: str  # override that sets the name
+    settings: Mapping[str, Any]  # settings of the first corner that can change numbers, by name
+    epochs: float  # epochs of a trial, at that corner
+    flags: tuple[str, ...] = ()  # Hydra's flags for each trial
+    former: "Search | None" = None  # the same search under its former default name, if that differs
 
     def command(self, words: Sequence[str]) -> list[str]:
-        """The command line of the trial with `words` for the axes: an ordinary run, found again by its settings."""
+        """Return the command line of the trial with `words` for the axes: an ordinary run, found by its settings."""
         common = ",".join(key_of(line) for line in self.fixed)
         own = [self.named, "resume=auto", f"hydra.job.config.override_dirname.exclude_keys=[{common}]"]
         own.append(f"hydra.run.dir={quoted(self.folder / '${run_folder:true}')}")
@@ -91,15 +91,15 @@ class Search:
 
 
 def checked_search(words: Sequence[str], config_dir: Path | None = None, output: Path | None = None) -> Search:
-    """Read and check a search: both ends of each axis are composed. Print its notes.
+    """Parse a search, check it by composing both ends of each axis, and print its notes.
 
     Args:
-        words: The command line without flags, such as `search=adam epochs=10`.
-        config_dir: A folder with options of the user's own; None is the one of the lab here, if any.
-        output: Where the runs go; None is the folder of its name under `outputs/`.
+        words: Overrides such as `search=adam epochs=10`, without flags.
+        config_dir: Folder with the user's own options; None uses that of the current lab, if any.
+        output: Folder for the runs; None uses `outputs/<name>`.
 
     Raises:
-        ValueError: It cannot be searched, in one line.
+        ValueError: The search is invalid; the message is one line.
     """
     config_dir = config_dir or lab().config_dir
     flags = () if config_dir is None else ("--config-dir", str(config_dir))
@@ -131,7 +131,7 @@ def checked_search(words: Sequence[str], config_dir: Path | None = None, output:
 
 
 def _name(default: str, fixed: Sequence[str], axes: Sequence[Axis], path: list[str]) -> str:
-    """Return the default name of a search: its file or axes, and the shared settings that change numbers."""
+    """Return the default name of a search: its file or axes, and the fixed settings that change numbers."""
     name = SweepName((), map(key_of, fixed), is_study=True)
     with composing() as loader, refusing():
         config = compose("train", [*fixed, *(axis.corners[0] for axis in axes), *path], return_hydra_config=True)
@@ -146,14 +146,14 @@ def _refuse(overrides: Sequence[Override]) -> None:
             raise UsageError(f"{override.input_line}: {why}")
         if override.key_or_group == "name" and "${" in str(override.input_line):
             raise UsageError(
-                f"{override.input_line}: all trials of a search share one folder; name it without ${{...}}"
+                f"{override.input_line}: all trials of a search share one folder; choose a name without ${{...}}"
             )
         if override.is_sweep_override() and override.key_or_group in _NOT_SEARCHED:
-            raise UsageError(f"{override.input_line}: a search has one, which its trials share")
+            raise UsageError(f"{override.input_line}: all trials of a search share one value; name only one")
 
 
 def _of_file(file: Override, loader: Loader, path: list[str]) -> list[Override]:
-    """Return the axes of a search's file as overrides, in its order."""
+    """Return the axes of a search file, in its order, as overrides."""
     check_options(file, loader, path)
     with refusing():
         compose("train", [str(file.input_line), *path], return_hydra_config=True)
@@ -169,7 +169,7 @@ def _axis(override: Override) -> Axis:
     elif isinstance(sweep, RangeSweep):
         numbers = (sweep.start, sweep.stop, sweep.step)
         if not all(isinstance(number, int) for number in numbers) or not sweep.step or (log and sweep.step != 1):
-            raise UsageError(f"{line}: range() takes whole numbers, and a step of 1 with log; else use interval()")
+            raise UsageError(f"{line}: range() takes whole numbers, and with log a step of 1; use interval() otherwise")
         grid = range(*map(int, numbers))  # type: ignore[arg-type]
         low, high = (min(grid), max(grid)) if grid else (0, 0)
         axis = Axis(key, low=low, high=high, step=abs(grid.step), log=log)
@@ -179,14 +179,14 @@ def _axis(override: Override) -> Axis:
             raise UsageError(f"{line} is one value; type it without choice() to fix {key}")
         return Axis(key, choices)
     if not (math.isfinite(axis.low) and math.isfinite(axis.high) and axis.low < axis.high):
-        raise UsageError(f"{line}: it takes two different numbers, the lower one first")
+        raise UsageError(f"{line}: an axis needs two different finite numbers, the lower one first")
     if log and axis.low <= 0:
-        raise UsageError(f"{line}: with log its lower end must be above 0")
+        raise UsageError(f"{line}: with log, the lower end must be above 0")
     return axis
 
 
 def _checked(words: Sequence[str], axes: Sequence[Axis]) -> Mapping[str, Any]:
-    """Check the first corner and those that differ from it along one axis, and print notes; return its composition."""
+    """Check the first corner and those that differ from it along one axis; print notes and return its composition."""
     plans = []
     for corner in around([axis.corners for axis in axes]):
         plans.append(plan_of(parsed([*words, *corner])))

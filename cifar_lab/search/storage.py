@@ -1,6 +1,6 @@
-"""The folder of a search, and Optuna's study in it: a journal that every process of the search writes.
+"""The folder of a search and its Optuna study, a journal file that every process of the search writes.
 
-A file and not a database, because SQLite's locks fail on many network file systems.
+The study is a file rather than a database because SQLite's locks fail on many network file systems.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ _DEFINITION = "definition"
 
 
 class SearchFolder:
-    """A folder with the runs of a search; it need not exist."""
+    """Paths in the folder of a search, which need not exist."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
@@ -31,21 +31,21 @@ class SearchFolder:
         self.importance_figure = self.folder / "importance.png"
 
     def lock(self, number: int) -> Path:
-        """The lock of a trial, which the process that trains it holds."""
+        """Return the lock file of a trial, held by the process that trains it."""
         return self.folder / ".trials" / f"{number}.lock"
 
 
 def check_installed() -> None:
-    """Raise `ValueError`, in one line that says how to get it, if Optuna is not installed."""
+    """Raise `ValueError` with the command to install Optuna if it is missing."""
     if importlib.util.find_spec("optuna") is None:
         raise UsageError("a search needs optuna, which is not installed: pip install 'cifar-lab[search]'")
 
 
 def opened(folder: SearchFolder, definition: Mapping[str, Any], pruner: "optuna.pruners.BasePruner") -> "optuna.Study":
-    """Open the study in a folder, or begin one, if no other search has it.
+    """Open the study in a folder, or create one.
 
     Raises:
-        ValueError: The folder holds another search, or its journal cannot be read.
+        ValueError: The folder holds a different search, or its journal cannot be read.
         OSError: The folder cannot be written.
     """
     import optuna
@@ -62,7 +62,7 @@ def opened(folder: SearchFolder, definition: Mapping[str, Any], pruner: "optuna.
                 pruner=pruner,
             )
         except (ValueError, KeyError) as error:
-            why, how = " ".join(str(error).split()), "remove it, and the same command finds its runs again"
+            why, how = " ".join(str(error).split()), "remove it, and the same command finds the runs again"
             raise UsageError(f"{folder.journal_file} cannot be read: {why}; {how}") from None
         kept = study.user_attrs.get(_DEFINITION)
         if kept is None:
@@ -75,13 +75,14 @@ def opened(folder: SearchFolder, definition: Mapping[str, Any], pruner: "optuna.
 def _journal(folder: SearchFolder) -> "optuna.storages.journal.JournalFileBackend":
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    # Not a symbolic link as a lock: left by a killed process, Optuna waits for it forever if its path is relative.
+    # Optuna's symbolic link lock would hang: if a killed process leaves it and its path is relative, Optuna waits
+    # forever.
     path = os.path.abspath(folder.journal_file)
     lock = JournalFileOpenLock(path)
     journal = JournalFileBackend(path, lock)
     lock.acquire()
     try:
-        with open(path, "rb+") as file:  # a full disk may have cut a line, after which Optuna would read no other
+        with open(path, "rb+") as file:  # a full disk may have cut a line, after which Optuna reads no further
             content = file.read()
             if not content.endswith(b"\n"):
                 file.truncate(content.rfind(b"\n") + 1)
@@ -102,5 +103,5 @@ def _check_same(folder: SearchFolder, kept: Mapping[str, Any], own: Mapping[str,
     ]
     if changed:
         raise UsageError(
-            f"{folder.folder} has a different search: {', '.join(changed)}; set name= for a separate folder"
+            f"{folder.folder} holds a different search: {', '.join(changed)}; name= gives this search its own folder"
         )

@@ -1,7 +1,7 @@
-"""The trials of a search, kept by Optuna in the search's folder, which its processes share.
+"""The trials of a search, which Optuna stores in the folder that its processes share.
 
-An open trial whose lock no living process holds is free: its process was interrupted or killed, and the next process
-resumes it. Optuna's own heartbeat needs a database, and would restart such a trial.
+A running trial is free if no living process holds its lock: the process that trained it was interrupted or killed, and
+the next one resumes it. Optuna's own heartbeat needs a database and would restart such a trial.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from cifar_lab.search.space import Axis
 
 _REPLACES = "replaces"
-_ENOUGH = 5  # finished trials, from which on importances are estimated
-_BEST = 0.1  # share of the trials that PED-ANOVA compares with the rest
+_ENOUGH = 5  # finished trials needed to estimate importances
+_BEST = 0.1  # fraction of the trials that PED-ANOVA compares with the rest
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """How a search goes."""
+    """Settings of the sampler and the pruner."""
 
-    startup: int = 10  # trials that are drawn at random first, of which none is pruned
+    startup: int = 10  # random trials before TPE, not pruned
     warmup_epochs: int = 1  # epochs that each trial trains before it may be pruned
     pruning: bool = True  # whether trials are pruned
-    seed: int = 0  # of the sampler
+    seed: int = 0  # seed of the sampler
 
 
 @dataclass(frozen=True)
 class TrialRecord:
     """A trial in plain values."""
 
-    number: int  # from 0, in the order in which they were begun
-    values: Mapping[str, str]  # of each key, as typed
+    number: int  # from 0, in start order
+    values: Mapping[str, str]  # value of each key, as typed on the command line
     state: str  # finished, pruned, diverged, failed, interrupted or running
-    accuracy: float | None = None  # `val/acc` of the chosen epoch, from 0 to 1, if it has finished
+    accuracy: float | None = None  # `val/acc` of the chosen epoch, from 0 to 1; None unless finished
     reports: Mapping[int, float] = field(default_factory=dict)  # `val/acc` by epoch, from 1
-    folder: str | None = None  # of its run, from the search's; None before it has ended
-    error: str | None = None  # why it has failed or diverged
+    folder: str | None = None  # run folder relative to the search's; None before the trial has ended
+    error: str | None = None  # why it failed or diverged
 
     @property
     def epoch(self) -> int:
@@ -54,29 +54,29 @@ class TrialRecord:
 
     @property
     def description(self) -> str:
-        """The state, with where it ended and why; only here are accuracies that are not results."""
+        """Text of the state, with epoch and accuracy (not a result) of an unfinished trial, or the error."""
         if self.state in ("pruned", "interrupted", "running") and self.reports:
             return f"{self.state} at epoch {self.epoch}, val acc {self.reports[self.epoch]:.2%}"
         return f"{self.state}: {self.error}" if self.error else self.state
 
 
 def best_of(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The finished trial with the highest accuracy, the first of equals; None without one."""
+    """Return the finished trial with the highest accuracy, the first of equals; None if none has finished."""
     finished = [trial for trial in trials if trial.accuracy is not None]
     return max(finished, key=lambda trial: trial.accuracy or 0.0, default=None)
 
 
 class Trial:
-    """One of a search's trials, while this process holds it."""
+    """A trial that this process holds."""
 
     def __init__(self, trials: "Trials", trial: "optuna.Trial") -> None:
         self._trials = trials
         self._trial = trial
         self.number = trial.number  # from 0
-        self.words = [axis.word(_suggested(trial, axis)) for axis in trials.axes]  # of a command line, its values
+        self.words = [axis.word(_suggested(trial, axis)) for axis in trials.axes]  # overrides that set its values
 
     def report(self, epoch: int, accuracy: float) -> bool:
-        """Keep an epoch's `val/acc`; return whether the trial is worse than half of those that have finished."""
+        """Store an epoch's `val/acc`; return whether to prune: the trial is below the median of finished trials."""
         if epoch not in self._trials.frozen(self.number).intermediate_values:
             self._trial.report(accuracy, epoch)
         return self._trial.should_prune()
@@ -85,10 +85,10 @@ class Trial:
         """Close the trial.
 
         Args:
-            state: State of its run: finished, pruned, diverged or failed. Divergence and pruning tell the sampler that
-                the settings are bad; a failure tells it nothing.
-            accuracy: `val/acc` of its chosen epoch, if it has finished.
-            details: Further values to keep, except those that are None.
+            state: State of its run: finished, pruned, diverged or failed. The sampler learns from divergence and
+                pruning that the settings are bad, and learns nothing from a failure.
+            accuracy: `val/acc` of the chosen epoch, if finished.
+            details: Further values to store, except None.
         """
         from optuna.trial import TrialState
 
@@ -100,16 +100,16 @@ class Trial:
 
 
 class Trials:
-    """The trials of a search, of all processes that take part.
+    """The trials of a search, of all its processes.
 
     Args:
-        folder: Where they are kept.
-        axes: The keys that they vary.
-        definition: Plain values that all trials share, and that tell this search from others.
-        strategy: How it goes.
+        folder: Folder of the search.
+        axes: Keys that the trials vary.
+        definition: Plain values that all trials share and that identify the search.
+        strategy: Settings of the sampler and the pruner.
 
     Raises:
-        ValueError: The folder holds another search, or its journal cannot be read.
+        ValueError: The folder holds a different search, or its journal cannot be read.
         OSError: The folder cannot be written.
     """
 
@@ -126,7 +126,7 @@ class Trials:
         self.study = opened(folder, definition, median if strategy.pruning else optuna.pruners.NopPruner())
 
     def frozen(self, number: int) -> "FrozenTrial":
-        """Return the stored trial."""
+        """Return the stored state of a trial."""
         return self.study.get_trials(deepcopy=False)[number]
 
     def retry_failed(self) -> None:
@@ -141,14 +141,14 @@ class Trials:
 
     @contextmanager
     def next(self, total: int) -> Iterator[Trial | None]:
-        """Acquire a free trial, or a new one if there are fewer than `total`; return None otherwise."""
+        """Hold a free trial, else a new one while there are fewer than `total`, else None."""
         with ExitStack() as held:
             with guarded(self.folder.journal_file):
                 trial = self._free() or self._new(total)
                 try:
                     if trial is not None:
                         held.enter_context(locked(self.folder.lock(trial.number)))
-                except LockedError:  # its owner lives, judged by another host's clock
+                except LockedError:  # its owner is alive, by another host's clock
                     trial = None
             yield trial
 
@@ -157,7 +157,7 @@ class Trials:
 
         for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
             if owner(self.folder.lock(trial.number)) is None:
-                self.study.sampler = self._sampler(trial.number)  # not all of its values may have been drawn
+                self.study.sampler = self._sampler(trial.number)  # some of its values may not have been drawn
                 return Trial(self, optuna.Trial(self.study, trial._trial_id))
         return None
 
@@ -172,7 +172,7 @@ class Trials:
         return Trial(self, self.study.ask())
 
     def _sampler(self, number: int) -> "optuna.samplers.BaseSampler":
-        """A sampler seeded for one trial, so that an interrupted search draws the same trials."""
+        """Return a sampler seeded for one trial, so that an interrupted search draws the same trials."""
         import optuna
 
         seed = int(np.random.SeedSequence([self.strategy.seed, number]).generate_state(1)[0])
@@ -183,7 +183,7 @@ class Trials:
         return {trial.user_attrs[_REPLACES] for trial in trials if _REPLACES in trial.user_attrs}
 
     def records(self) -> list[TrialRecord]:
-        """Each trial, in order, without failed ones that another has replaced."""
+        """Return all trials in order, without failed ones that another trial replaces."""
         replaced = self._replaced()
         return [self._record(trial) for trial in self.study.get_trials(deepcopy=False) if trial.number not in replaced]
 
@@ -204,17 +204,18 @@ class Trials:
         )
 
     def importances(self) -> dict[str, float]:
-        """How much each key decides whether a trial is among the best, by PED-ANOVA (arXiv:2304.10255).
+        """Estimate how much each key determines whether a trial is among the best, by PED-ANOVA (arXiv:2304.10255).
 
         Returns:
-            Shares that sum to 1, the largest first; empty with fewer than five finished trials, or if all are equal.
+            Importances summing to 1, in descending order; empty with fewer than five finished trials or if all
+            accuracies are equal.
         """
         import optuna
 
         values = [trial.value for trial in self.study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
         if len(values) < _ENOUGH or len(set(values)) == 1:
             return {}
-        best = max(_BEST, min(_ENOUGH / len(values), 0.5))  # PED-ANOVA needs five best trials at least
+        best = max(_BEST, min(_ENOUGH / len(values), 0.5))  # PED-ANOVA needs at least five best trials
         evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=best)
         return optuna.importance.get_param_importances(self.study, evaluator=evaluator)
 

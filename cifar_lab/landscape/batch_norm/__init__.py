@@ -1,1 +1,1 @@
-"""How BatchNorm helps optimisation (arXiv:1805.11604): runs with and without it, compared."""
+"""How BatchNorm helps optimisation (arXiv:1805.11604): comparison of runs with and without it."""

@@ -1,4 +1,4 @@
-"""The course figure: the band of training losses over learning rates, with BatchNorm and without."""
+"""The course figure: the band of training losses over learning rates, with and without BatchNorm."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,29 +17,29 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 from cifar_lab.table.records import gather
 
-_NETWORKS = {True: "bn", False: "none"}  # in tables and arrays
+_NETWORKS = {True: "bn", False: "none"}  # names in tables and arrays
 
 
 @dataclass(frozen=True)
 class BandComparison:
-    """The bands of both networks, seed by seed, over the same learning rates and steps."""
+    """Bands of both networks for each seed, over the same learning rates and steps."""
 
     title: str
     init: str
-    rates: Sequence[float]  # the learning rates, ascending
-    seeds: Sequence[int]  # those that both networks have, ascending
-    bands: Mapping[bool, Band]  # by whether there is BatchNorm, `(seeds, steps)`
+    rates: Sequence[float]  # learning rates, ascending
+    seeds: Sequence[int]  # seeds that both networks have, ascending
+    bands: Mapping[bool, Band]  # True with BatchNorm; arrays `(seeds, steps)`
     steps_per_epoch: int
-    left_out: Sequence[str]  # runs that are in no band, and why, in sentences
+    left_out: Sequence[str]  # sentences on what the bands exclude, and why
 
     @property
     def steps(self) -> int:
-        """The number of steps of every band."""
+        """Number of steps of each band."""
         return self.bands[True].low.shape[1]
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """A row for each seed: both bands' numbers, and how they compare."""
+        """One row per seed: the numbers of both bands and their comparison."""
         frame = pd.DataFrame({"seed": self.seeds, "steps": self.steps})
         for bn, name in _NETWORKS.items():
             frame = frame.join(pd.DataFrame(self.bands[bn].numbers()).add_prefix(f"{name}/"))
@@ -51,7 +51,7 @@ class BandComparison:
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
-        """A row for each epoch: the mean widths of both bands over its steps, means over the seeds."""
+        """One row per epoch: the widths of both bands, averaged over the epoch's steps and over seeds."""
         columns = {
             f"{name}/mean_{quantity}": epoch_means(getattr(self.bands[bn], quantity), self.steps_per_epoch).mean(axis=0)
             for bn, name in _NETWORKS.items()
@@ -61,12 +61,12 @@ class BandComparison:
         return frame.assign(bn_wider=frame["bn/mean_width"] > frame["none/mean_width"])
 
     def band_ratio(self, *, in_log: bool = False) -> Estimate:
-        """How many times as wide the band without BatchNorm is, by the mean width over the steps."""
+        """Width of the band without BatchNorm over the width with it, both averaged over steps."""
         return ratio(self.frame[f"ratio/mean_{'log_' * in_log}width"].to_numpy())
 
     @cached_property
     def sentences(self) -> list[str]:
-        """The findings, including those against BatchNorm."""
+        """Results in sentences, including where BatchNorm loses."""
         mean = self.frame.mean()
         lost = _spans(self.epochs.loc[self.epochs["bn_wider"], "epoch"].tolist())
         by_epoch = f"in epochs {lost} of {len(self.epochs)}" if lost else "in none"
@@ -78,19 +78,19 @@ class BandComparison:
             f"the curves {mean['bn/area']:.4g} and {mean['none/area']:.4g} loss times steps.",
             f"Ratio of the mean ln(max/min), which does not depend on how low the losses are: "
             f"{self.band_ratio(in_log=True).text()}.",
-            f"BatchNorm's band is the wider one at {100 * mean['share_bn_wider']:.3g} % of the steps, in ln(max/min) "
-            f"at {100 * mean['share_bn_wider_in_log']:.3g} %; by epoch means {by_epoch}.",
+            f"BatchNorm's band is the wider one at {100 * mean['share_bn_wider']:.3g} % of the steps (in ln(max/min) "
+            f"at {100 * mean['share_bn_wider_in_log']:.3g} %); by epoch means, {by_epoch}.",
         ]
 
 
 def compare(group: Group, init: str) -> BandComparison:
-    """The bands of a group's runs of one initialisation.
+    """Compare the bands of a group's runs with one initialisation.
 
-    A learning rate at which a run of either network diverged is in neither band, and a seed that lacks a run is not
-    shown; `left_out` says both.
+    Excludes each learning rate at which a run of either network diverged, and each seed with a missing run;
+    `left_out` reports both.
 
     Raises:
-        ValueError: Both networks do not have two learning rates in common, for a seed.
+        ValueError: No seed has runs of both networks at two common learning rates.
     """
     runs = [run for run in group.runs if run.init == init]
     losses = {run: steps["loss"] for run in runs if (steps := run.record.steps) is not None and len(steps["loss"])}
@@ -103,8 +103,8 @@ def compare(group: Group, init: str) -> BandComparison:
     seeds = sorted(seed for seed in every if all((bn, seed, rate) in by_setting for bn in rates for rate in kept))
     if len(kept) < 2 or not seeds:
         raise UsageError(
-            "a band needs runs with bn=true and bn=false, of one seed, at the same two learning rates or more, none of "
-            f"them diverged; found lr {listed(rates[True]) or 'none'} with BatchNorm, "
+            "a band needs runs with bn=true and bn=false, with the same seed, at two or more common learning rates at "
+            f"which none diverged; found lr {listed(rates[True]) or 'none'} with BatchNorm, "
             f"{listed(rates[False]) or 'none'} without; run study=bn_landscape"
         )
     compared = {run: loss for run, loss in losses.items() if run.lr in kept and run.seed in seeds}
@@ -115,28 +115,28 @@ def compare(group: Group, init: str) -> BandComparison:
         of_seeds = [band([by_setting[bn, seed, rate][:length] for rate in kept]) for seed in seeds]
         bands[bn] = Band(*map(np.stack, zip(*of_seeds, strict=True)))
     sentences = [
-        f"Left out of both bands: lr {run.lr:g}, since {run.described} diverged at step "
-        f"{finite_steps(losses[run]) + 1:,}, where a band would be unbounded."
+        f"Left out of both bands: lr {run.lr:g}, because {run.described} diverged at step "
+        f"{finite_steps(losses[run]) + 1:,}, where the band would be unbounded."
         for run in diverged
     ]
     if alone := (rates[True] | rates[False]) - common:
-        sentences.append(f"Left out: lr {listed(alone)}, which one of the networks has no run of.")
+        sentences.append(f"Left out: lr {listed(alone)}, because only one of the networks has a run.")
     if missing := every.difference(seeds):
-        sentences.append(f"Left out: seed {listed(missing)}, of which a run is missing.")
+        sentences.append(f"Left out: seed {listed(missing)}, because a run is missing.")
     if length < max(map(len, compared.values())):
-        sentences.append(f"Later steps are left out: {shortest.described} has {length:,}.")
+        sentences.append(f"Left out: later steps, because {shortest.described} has {length:,} steps.")
     title = f"{group.title(compared)}; {INITS.get(init, init)}; learning rates {listed(kept)}"
     return BandComparison(title, init, kept, seeds, bands, _steps_per_epoch(compared), sentences)
 
 
 def write_band(runs: Iterable[Run], output: Path | None) -> Outputs:
-    """Print the findings on the band; if there is a folder, write its figure and numbers.
+    """Print the comparison of the bands, and write its figure and numbers to `output` unless it is None.
 
-    For each initialisation these are `band.png`, `band.npz` (both bands, `(seeds, steps)`), `band.csv` (a row for each
-    seed) and `band_epochs.csv`. With several initialisations, their names end in the initialisation.
+    Writes for each initialisation `band.png`, `band.npz` (both bands, `(seeds, steps)`), `band.csv` (one row per seed)
+    and `band_epochs.csv`. With several initialisations, file names end in theirs.
 
     Raises:
-        ValueError: The runs are not with and without BatchNorm at several learning rates, all else equal.
+        ValueError: The runs differ in more than `the_group` allows, or form no band (see `compare`).
         OSError: The folder cannot be written.
     """
     group = the_group(gather(runs))
@@ -158,7 +158,7 @@ def _arrays(comparison: BandComparison) -> dict[str, np.ndarray]:
 
 
 def _steps_per_epoch(losses: Mapping[LandscapeRun, np.ndarray]) -> int:
-    """By the epochs' rows, which say at which step they ended; without any, all steps are one."""
+    """Derive the steps per epoch from the first metrics row of a run; without metrics, all steps are one epoch."""
     for run in losses:
         metrics = run.record.metrics
         if metrics is not None and "step" in metrics and len(metrics):
@@ -168,7 +168,7 @@ def _steps_per_epoch(losses: Mapping[LandscapeRun, np.ndarray]) -> int:
 
 
 def _spans(numbers: Sequence[int]) -> str:
-    """`1-3, 7` of 1, 2, 3 and 7."""
+    """Format 1, 2, 3 and 7 as `1-3, 7`."""
     neighbours = itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])
     spans = [[number for _, number in pairs] for _, pairs in neighbours]
     return ", ".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else f"{span[0]}" for span in spans)

@@ -1,4 +1,4 @@
-"""Figures of BatchNorm's study: the bands, and the probes."""
+"""Figures of the BatchNorm study: bands and probes."""
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from cifar_lab.landscape.batch_norm.bands import BandComparison
     from cifar_lab.landscape.batch_norm.smoothness import Probed, SmoothnessComparison
 
-# With BatchNorm blue, without orange, which all eyes tell apart; a lighter pair for each further initialisation.
+# Blue with BatchNorm and orange without, distinguishable with colour blindness; a further pair per initialisation.
 _COLOURS = ((BLUE, ORANGE), (SKY, AMBER), (GREEN, PURPLE))
-_MOST_POINTS = 400  # of a line; more are indistinguishable on a page and make its file large
+_MOST_POINTS = 400  # per line; more are indistinguishable on a page and make its file large
 _SMOOTHED_PROBES = 5
 
 
 def bands(comparison: "BandComparison") -> Figure:
-    """The band of each network on the same logarithmic axis, and underneath how wide it is."""
+    """Draw the band of each network on one logarithmic axis, and its width underneath."""
     figure = Figure(figsize=(9, 7.2), layout="constrained")
     figure.suptitle(wrapped(comparison.title, 110), fontsize=10)
     loss_axes, width_axes = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
@@ -36,7 +36,7 @@ def bands(comparison: "BandComparison") -> Figure:
         loss_axes.fill_between(epochs, *edges, color=colour, alpha=0.35, lw=0, label=NAMES[bn])
         loss_axes.plot(epochs, np.transpose(edges), color=colour, lw=0.9)
         _over_seeds(width_axes, epochs, epoch_means(band.width, together), {"color": colour}, NAMES[bn])
-    loss_axes.set_ylabel("training loss of a step's batch:\nlowest to highest over the learning rates")
+    loss_axes.set_ylabel("training loss on a step's batch:\nlowest to highest over learning rates")
     width_axes.set_ylabel("width of the band")
     epoch_axis(width_axes)
     for axes in (loss_axes, width_axes):
@@ -49,7 +49,7 @@ def bands(comparison: "BandComparison") -> Figure:
 
 
 def smoothness(comparison: "SmoothnessComparison") -> Figure:
-    """The paper's three panels, the cosine, the limit of beta, and the finer and the relative grid."""
+    """Draw the paper's three panels, the cosine, the limit of beta, and the finer and the relative grid."""
     figure = Figure(figsize=(15, 7.6), layout="constrained")
     panels = figure.subplots(2, 4)
     (loss, gradient, beta, cosine), (hessian, fine, change, turned) = panels
@@ -71,7 +71,7 @@ def smoothness(comparison: "SmoothnessComparison") -> Figure:
     _entitle(beta, f"Effective β-smoothness\nlargest ‖g − g'‖ / (η‖g‖), {grid}", log=True)
     _entitle(cosine, "Direction of the gradient\ncos(g, g') at η = learning rate")
     _entitle(hessian, "The limit of β for η → 0\n‖Hg‖ / ‖g‖, exact", log=True)
-    _entitle(fine, "β by step size\nmedian over probes", "η, in learning rates", log=True)
+    _entitle(fine, "β by step size\nmedian over probes", "η / learning rate", log=True)
     _entitle(change, "Change of the gradient by distance\n‖g − g'‖ / ‖g‖, median", "‖δ‖ / ‖w‖", log=True)
     _entitle(turned, "Direction by distance\ncos(g, g'), median", "‖δ‖ / ‖w‖")
     for axes in (fine, change, turned):
@@ -84,7 +84,7 @@ def smoothness(comparison: "SmoothnessComparison") -> Figure:
 
 
 def _over_steps(panels: Sequence[Axes], seeds: "Sequence[Probed]", style: Mapping[str, Any], name: str) -> int:
-    """Draw an arm's ranges and numbers at the steps that all seeds have; returns how many those are."""
+    """Draw an arm's ranges and medians at the steps that all seeds have; return the number of these steps."""
     step = reduce(np.intersect1d, [one.grid.index.to_numpy() for one in seeds])
 
     def smoothed(quantity: str) -> np.ndarray:
@@ -103,7 +103,7 @@ def _over_steps(panels: Sequence[Axes], seeds: "Sequence[Probed]", style: Mappin
 def _over_distances(
     panels: Sequence[Axes], probes: Sequence[Mapping[str, np.ndarray]], style: Mapping[str, Any]
 ) -> None:
-    """Draw an arm's medians over all probes by step size, and by relative distance if it has any."""
+    """Draw an arm's medians over all probes by step size and, if probed, by relative distance."""
     multiples = _multiples(probes)
     quotients = np.concatenate([one["beta"] for one in probes if one["beta"].shape[1] == len(multiples)])
     lines = [(multiples, _median(quotients))]
@@ -118,17 +118,17 @@ def _over_distances(
 
 
 def _multiples(probes: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
-    """The step sizes of the first probe, in learning rates."""
+    """Step sizes of the first probe, in units of the learning rate."""
     return probes[0]["eta"][0] / probes[0]["lr"][0]
 
 
 def _median(values: np.ndarray) -> np.ndarray:
-    """Over the first axis; NaN counts as infinitely far."""
+    """Return the median over the first axis; NaN counts as infinity."""
     return np.median(np.where(np.isnan(values), np.inf, values), axis=0)
 
 
 def _ceilings(beta: Axes, fine: Axes, comparison: "SmoothnessComparison") -> None:
-    """The line 1/eta_min, which depends on no network, and 1/eta over the finer grid."""
+    """Draw the line 1/eta_min, which does not depend on the network, and 1/eta over the finer grid."""
     arms = [list(of_seeds.values()) for of_seeds in comparison.arms.values()]
     for ceiling in sorted({float(seeds[0].grid["ceiling"].iloc[0]) for seeds in arms}):
         drawn = beta.axhline(ceiling, color="0.3", lw=1, ls=":", label=f"1/η_min = {ceiling:g}")
@@ -139,14 +139,14 @@ def _ceilings(beta: Axes, fine: Axes, comparison: "SmoothnessComparison") -> Non
 
 
 def _over_seeds(axes: Axes, x: np.ndarray, values: np.ndarray, style: Mapping[str, Any], name: str) -> None:
-    """The median over seeds, and from two on their range."""
+    """Draw the median over seeds, with their range if there are at least two."""
     axes.plot(x, np.median(values, axis=0), **style, lw=1.2, label=name)
     if len(values) > 1:
         axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.15, lw=0)
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
-    """The running median of some probes, where there are many; `(seeds, P)`."""
+    """Return the running median of `values` `(seeds, P)`, or `values` if P is small."""
     if values.shape[1] <= 4 * _SMOOTHED_PROBES:
         return values
     padded = np.pad(values, ((0, 0), (_SMOOTHED_PROBES // 2,) * 2), mode="edge")
@@ -154,8 +154,8 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
 
 
 def _note(drawn: str, seeds: int, spread: str) -> str:
-    """Describe the smoothing that is for display only."""
-    smoothed = f"drawn is the {drawn}, the numbers are of every one; " if drawn else ""
+    """Describe what the figure smooths for display, and the spread that it shows."""
+    smoothed = f"curves show the {drawn}, the printed numbers are unsmoothed; " if drawn else ""
     return smoothed + (f"{seeds} seeds: {spread}" if seeds > 1 else "one seed")
 
 
@@ -173,7 +173,7 @@ def _log(axes: Axes) -> None:
     axes.yaxis.set_major_formatter("{x:g}")
 
     def between(value: float, _: float) -> str:
-        """2 and 5 too, if the axis would otherwise have fewer than two labels."""
+        """Label 2 and 5 too, if the axis would otherwise have fewer than two labels."""
         low, high = axes.get_ylim()
         return f"{value:g}" if high < 50 * low and f"{value:e}"[0] in "25" else ""
 

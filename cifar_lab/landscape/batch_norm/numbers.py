@@ -1,4 +1,4 @@
-"""Numbers of paired seeds with their intervals, and the files of a comparison."""
+"""Estimates over paired seeds with their intervals, and the files of a comparison."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,29 +14,29 @@ from cifar_lab.statistics.significance import Effect, bootstrap_interval, of_see
 
 
 class Estimate(NamedTuple):
-    """A number over seeds."""
+    """An estimate over seeds."""
 
     value: float  # the point estimate
-    interval: Interval | None  # 95 %, by the bootstrap over seeds; None of fewer than three
+    interval: Interval | None  # 95 % bootstrap interval over seeds; None for fewer than three seeds
     seeds: int  # number of seeds
-    # 95 %, by Student's t, of a ratio on its logarithms; None of fewer than three, and of a median
+    # 95 % Student's t interval, of a ratio's logarithms; None for fewer than three seeds and for a median
     t_interval: Interval | None = None
-    effect: Effect | None = None  # of a ratio on its logarithms; None if a value is not finite, and of a median
+    effect: Effect | None = None  # of a ratio's logarithms; None if a value is not finite and for a median
 
     def text(self) -> str:
-        """`2.61 [2.2, 3.1]`, `2.61 (one seed)`, `2.61 (2 seeds)`."""
+        """Format as `2.61 [2.2, 3.1]`, `2.61 (one seed)` or `2.61 (2 seeds)`."""
         if self.interval is not None:
             return f"{self.value:.3g} [{self.interval[0]:.3g}, {self.interval[1]:.3g}]"
         return f"{self.value:.3g} ({'one seed' if self.seeds == 1 else f'{self.seeds} seeds'})"
 
     def judged(self) -> str:
-        """`2.61 [2.2, 3.1], t 1.7 to 4.0`: with the interval that decides, if there is one."""
+        """Format as `2.61 [2.2, 3.1], t 1.7 to 4.0`; the t interval, if there is one, decides."""
         by_t = "" if self.t_interval is None else f", t {self.t_interval[0]:.3g} to {self.t_interval[1]:.3g}"
         return f"{self.text()}{by_t}"
 
 
 def ratio(quotients: Sequence[float] | np.ndarray) -> Estimate:
-    """The geometric mean of a quotient over seeds, `(n,)`; NaN if a seed has none."""
+    """Return the geometric mean over seeds of quotients `(n,)`; NaN if one is NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
         in_log = difference(np.log(np.asarray(quotients, dtype=float)))
         bootstrapped, by_t = (
@@ -47,29 +47,29 @@ def ratio(quotients: Sequence[float] | np.ndarray) -> Estimate:
 
 
 def difference(values: Sequence[float] | np.ndarray) -> Estimate:
-    """The mean over seeds of a difference, `(n,)`."""
+    """Return the mean over seeds of differences `(n,)`."""
     array = np.asarray(values, dtype=float)
     effect = of_seeds(array) if np.isfinite(array).all() else None
     return Estimate(float(array.mean()), bootstrap_interval(array), len(array), t_interval(array), effect)
 
 
 def median(values: Sequence[float] | np.ndarray) -> Estimate:
-    """The median over seeds, `(n,)`."""
+    """Return the median over seeds of `values` `(n,)`."""
     array = np.asarray(values, dtype=float)
     return Estimate(float(np.median(array)), bootstrap_interval(array, np.median), len(array))
 
 
 def listed(values: Iterable[float]) -> str:
-    """`0.001, 0.1`: rising, joined by commas."""
+    """Format values in ascending order as `0.001, 0.1`."""
     return ", ".join(f"{value:g}" for value in sorted(values))
 
 
 class Outputs(NamedTuple):
-    """A comparison in sentences and files."""
+    """Results of a comparison."""
 
-    sentences: list[str]  # the findings
-    tables: dict[str, pd.DataFrame]  # by the name of their CSV file, without suffix
-    figures: list[Path]  # the pictures' files
+    sentences: list[str]  # the results in words
+    tables: dict[str, pd.DataFrame]  # by CSV file name, without suffix
+    figures: list[Path]  # image files
 
     def add(
         self,
@@ -80,7 +80,7 @@ class Outputs(NamedTuple):
         tables: Mapping[str, pd.DataFrame],
         arrays: Mapping[str, np.ndarray],
     ) -> None:
-        """Print the sentences, and write, if there is a folder, a figure and its arrays as `name`, and tables.
+        """Print the sentences, and write the figure and arrays as `name` and the tables to `folder` unless it is None.
 
         Raises:
             OSError: The folder cannot be written.

@@ -1,4 +1,4 @@
-"""Groups of runs with and without BatchNorm that can be compared."""
+"""Groups of runs with and without BatchNorm whose other settings are the same."""
 
 import json
 import math
@@ -17,7 +17,7 @@ INITS = {"default": "PyTorch's initialisation", "xavier": "Xavier", "he": "He"}
 
 @dataclass(frozen=True, eq=False)
 class LandscapeRun:
-    """A run with the settings that vary: BatchNorm, initialisation, learning rate, and seed of the batch order."""
+    """A run and its values on the axes of the comparison; the seed is that of the batch order."""
 
     bn: bool
     init: str
@@ -27,43 +27,43 @@ class LandscapeRun:
 
     @property
     def place(self) -> tuple[bool, str, float, int]:
-        """Its order in a group: with BatchNorm first."""
+        """Sort key within a group: runs with BatchNorm first."""
         return not self.bn, self.init, self.lr, self.seed
 
     @property
     def described(self) -> str:
-        """`without BatchNorm, lr 0.002, seed 0`."""
+        """Label such as `without BatchNorm, lr 0.002, seed 0`."""
         return f"{NAMES[self.bn]}, lr {self.lr:g}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in BatchNorm, initialisation, learning rate and seed alone."""
+    """Runs that differ only in BatchNorm, initialisation, learning rate and seed."""
 
-    settings: Mapping[str, Any]  # their common settings, by dotted key
-    runs: tuple[LandscapeRun, ...]  # by BatchNorm, initialisation, learning rate and seed
+    settings: Mapping[str, Any]  # shared settings by dotted key
+    runs: tuple[LandscapeRun, ...]  # sorted by BatchNorm, initialisation, learning rate and seed
 
     @property
     def inits(self) -> list[str]:
-        """Their initialisations, the report's first."""
+        """Initialisations of the runs; `xavier`, the report's, comes first."""
         return sorted({run.init for run in self.runs}, key=lambda init: (init != "xavier", init))
 
     def arm(self, bn: bool, init: str, lr: float) -> list[LandscapeRun]:
-        """The runs of one network, initialisation and learning rate, by seed."""
+        """Return the runs of one network, initialisation and learning rate, sorted by seed."""
         return [run for run in self.runs if (run.bn, run.init, run.lr) == (bn, init, lr)]
 
     @property
     def is_beginning(self) -> bool:
-        """Whether its runs are beginnings of longer ones, because they train on all images at a constant rate."""
+        """Whether the runs use all images at a constant rate, so that they equal the beginning of longer runs."""
         return self.length[0] == math.inf and has_constant_rate(self.settings)
 
     @property
     def length(self) -> tuple[float, float]:
-        """Training images asked for, infinite if all, and epochs."""
+        """Requested number of training images (infinity for all) and number of epochs."""
         return float(self.settings.get("data.train_size") or float("inf")), float(self.settings["epochs"])
 
     def title(self, compared: Iterable[LandscapeRun]) -> str:
-        """The network, the data, its training images, the epochs and the seeds of the runs that a figure shows."""
+        """Describe the runs of a figure: network, data, number of training images, epochs and seeds."""
         runs = list(compared)
         options = runs[0].record.options
         network = str(options.get("model") or str(self.settings.get("model._target_", "")).rpartition(".")[2])
@@ -77,14 +77,14 @@ class Group:
 
 
 def optimizer_of(group: Group) -> str:
-    """The name of the optimizer that a group's runs share: `Adam`, `SGD`."""
+    """Return the class name of the group's optimizer, such as `Adam` or `SGD`."""
     return str(group.settings.get("optimizer._target_", "")).rpartition(".")[2]
 
 
 def groups(records: Iterable[Record]) -> list[Group]:
-    """Runs that could be read and have trained, by the settings that they share.
+    """Group runs by the settings that they share; runs without BatchNorm option, learning rate or seed are skipped.
 
-    Of runs whose numbers must be equal one counts, if possible a finished one.
+    Runs with the same settings and seed count once, a finished one if there is one.
     """
     by_settings: dict[str, tuple[dict[str, Any], dict[object, LandscapeRun]]] = {}
     for record in records:
@@ -103,10 +103,10 @@ def groups(records: Iterable[Record]) -> list[Group]:
 
 
 def the_group(records: Sequence[Record]) -> Group:
-    """Return the only group of comparable runs.
+    """Return the only group of the runs.
 
     Raises:
-        ValueError: There is no run, or they differ in more than BatchNorm, initialisation, learning rate and seed.
+        ValueError: There is no run, or the runs differ in more than BatchNorm, initialisation, learning rate and seed.
     """
     of_records = groups(records)
     if not of_records:
@@ -118,12 +118,12 @@ def the_group(records: Sequence[Record]) -> Group:
         keys = sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
         differences = ", ".join(f"{key} ({first.get(key)} and {second.get(key)})" for key in keys[:3])
         raise UsageError(
-            f"the runs differ in {differences}; name runs that differ in bn, model.init, optimizer.lr and seed alone"
+            f"the runs differ in {differences}; name runs that differ only in bn, model.init, optimizer.lr and seed"
         )
     return of_records[0]
 
 
 def _varies(key: str, record: Record) -> bool:
-    """Whether a setting is an axis of the comparison, follows one, or does not change the training."""
+    """Whether a setting is an axis of the comparison, interpolates one, or does not affect training."""
     follows = any(f"${{{axis}}}" in record.sources.get(key, "") for axis in _AXES)
     return key in (*_AXES, "model.batch_norm", "data.seed") or follows or key.split(".")[0] in ("probe", "callbacks")

@@ -1,4 +1,4 @@
-"""The paper's figure: how far loss and gradient change along the gradient, with BatchNorm and without.
+"""The paper's figure: change of loss and gradient along the gradient, with and without BatchNorm.
 
 Probes are compared at the same seeds and steps.
 """
@@ -31,39 +31,38 @@ _RATIOS = {
 
 
 class Arm(NamedTuple):
-    """A network and its start."""
+    """A network and its initialisation."""
 
     bn: bool
     init: str
 
     @property
     def name(self) -> str:
-        """It in words."""
+        """Label such as `with BatchNorm, Xavier`."""
         return f"{NAMES[self.bn]}, {INITS.get(self.init, self.init)}"
 
 
 class Probed(NamedTuple):
-    """The probes of a run: all of them, those on the grid of the three panels, and those over all step sizes."""
+    """The probes of a run."""
 
-    probes: Mapping[str, np.ndarray]
-    grid: pd.DataFrame
-    fine: pd.DataFrame
+    probes: Mapping[str, np.ndarray]  # arrays of `probes.npz`
+    grid: pd.DataFrame  # quantities over the step sizes of the three panels
+    fine: pd.DataFrame  # quantities over all step sizes
 
 
 @dataclass(frozen=True)
 class SmoothnessComparison:
-    """The probes of all arms at one learning rate."""
+    """Probes of all arms at one learning rate."""
 
     title: str
     lr: float
-    grid: str  # the step sizes of the three panels, in words
-    arms: Mapping[Arm, Mapping[int, Probed]]  # by the arm, then by the seed; with BatchNorm first
-    # those that have diverged, which are compared with nothing, by the arm
-    lost_runs: Mapping[Arm, Sequence[LandscapeRun]]
+    grid: str  # label of the step sizes of the three panels
+    arms: Mapping[Arm, Mapping[int, Probed]]  # by arm, then by seed; with BatchNorm first
+    lost_runs: Mapping[Arm, Sequence[LandscapeRun]]  # diverged runs by arm, excluded from the comparison
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """A row for each run: medians over its probes, and the shares of them at the ceiling."""
+        """One row per run: medians over its probes, and the share of probes at the ceiling."""
         return pd.DataFrame(
             [
                 {"bn": arm.bn, "init": arm.init, "seed": seed, **_medians(probed)}
@@ -74,7 +73,7 @@ class SmoothnessComparison:
 
     @cached_property
     def ratios(self) -> pd.DataFrame:
-        """A row for each initialisation and quantity: without BatchNorm over with it, of paired seeds and steps."""
+        """One row per initialisation and quantity: ratio without over with BatchNorm, on paired seeds and steps."""
         rows = []
         for init in self.inits:
             for quantity in (*_RATIOS, *self.relative_quantities):
@@ -84,45 +83,46 @@ class SmoothnessComparison:
 
     @cached_property
     def inits(self) -> list[str]:
-        """The initialisations of which both networks have a run with the same seed."""
+        """Initialisations for which both networks have a run with the same seed."""
         return [arm.init for arm in self.arms if arm.bn and self.paired(arm.init)]
 
     @cached_property
     def relative_quantities(self) -> list[str]:
-        """Names of the changes of the gradient at a relative distance that all runs have."""
+        """Names of the columns `change_at_...` (gradient change at a relative distance) that all runs have."""
         grids = [probed.grid for of_seeds in self.arms.values() for probed in of_seeds.values()]
         return [str(name) for name in grids[0].filter(like="change_at_") if all(name in grid for grid in grids)]
 
     def paired(self, init: str) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-        """The grids with BatchNorm and without, of each seed and at the steps that both have."""
+        """Return for each common seed the grids with and without BatchNorm, at the steps that both have."""
         with_bn, without = (self.arms.get(Arm(bn, init), {}) for bn in (True, False))
         seeds = sorted(with_bn.keys() & without.keys())
         return [with_bn[seed].grid.align(without[seed].grid, join="inner", axis=0) for seed in seeds]
 
     def ratio(self, init: str, quantity: str) -> Estimate:
-        """A quantity without BatchNorm over the same with it: the median over steps, the mean over seeds."""
+        """Return the ratio of a quantity without over with BatchNorm: median over steps, geometric mean over seeds."""
         pairs = self.paired(init)
         return ratio([(without[quantity] / with_bn[quantity]).median() for with_bn, without in pairs])
 
     def cosine_gain(self, init: str) -> Estimate:
-        """How much larger the cosine between g and g' at eta = lr is with BatchNorm: the median over steps."""
+        """Return the gain of cos(g, g') at eta = lr with BatchNorm: median over steps, mean over seeds."""
         return difference([(with_bn["cosine"] - without["cosine"]).median() for with_bn, without in self.paired(init)])
 
     def mean(self, bn: bool, init: str, name: str) -> float:
-        """A column of `frame`, the mean over the seeds of an arm."""
+        """Return the mean of a column of `frame` over the seeds of an arm."""
         rows = self.frame[(self.frame["bn"] == bn) & (self.frame["init"] == init)]
         return float(rows[name].mean())
 
     def lost(self, init: str) -> tuple[float, list[int]]:
-        """The share of probes, and their steps in the first seed, at which BatchNorm's loss variation is the larger."""
+        """Return the share of probes where BatchNorm's loss variation is larger, and their steps in the first seed."""
         larger = [with_bn["loss_range"] > without["loss_range"] for with_bn, without in self.paired(init)]
         return float(np.mean([of_steps.mean() for of_steps in larger])), larger[0].index[larger[0]].tolist()
 
     @cached_property
     def sentences(self) -> list[str]:
-        """The findings, including those against BatchNorm."""
+        """Results in sentences, including where BatchNorm loses."""
         sentences = [
-            f"{self.title}. Step sizes {self.grid}; medians over the probed steps, without BatchNorm over with it."
+            f"{self.title}. Step sizes: {self.grid}; ratios are medians over the probed steps, without over with "
+            "BatchNorm."
         ]
         for init in self.inits:
             name = INITS.get(init, init)
@@ -131,21 +131,21 @@ class SmoothnessComparison:
             cosines = [f"{self.mean(bn, init, 'cosine'):.3g}" for bn in (True, False)]
             share, steps = self.lost(init)
             sentences += [
-                f"{name}: ratios of {ratios}. Beta is at the ceiling 1/eta_min of its grid, and says nothing of the "
-                f"network, at {at_ceiling[0]} of the probes with BatchNorm and {at_ceiling[1]} without.",
+                f"{name}: ratios of {ratios}. Beta is at the ceiling 1/eta_min of its grid, where it says nothing "
+                f"about the network, in {at_ceiling[0]} of the probes with BatchNorm and {at_ceiling[1]} without.",
                 f"{name}: cos(g, g') at eta = lr {cosines[0]} with BatchNorm, {cosines[1]} without.",
-                f"{name}: BatchNorm's loss variation is the larger one at {100 * share:.3g} % of the probes"
+                f"{name}: BatchNorm's loss variation is the larger one in {100 * share:.3g} % of the probes"
                 + (f", first at steps {_first(steps)}." if steps else "."),
             ]
         for arm, runs in self.lost_runs.items():
             number = len(runs) + len(self.arms.get(arm, ()))
-            diverged = f"{NAMES[arm.bn]} {len(runs)} of {number} runs diverged, which are compared with nothing."
+            diverged = f"{NAMES[arm.bn]}, {len(runs)} of {number} runs diverged and are not compared."
             sentences.append(f"{INITS.get(arm.init, arm.init)}: {diverged}")
         return sentences
 
 
 def compare(group: Group, lr: float) -> SmoothnessComparison:
-    """The probes of a group's runs at one learning rate.
+    """Compare the probes of a group's runs at one learning rate.
 
     Raises:
         ValueError: No initialisation has a seed with probes of both networks.
@@ -156,13 +156,13 @@ def compare(group: Group, lr: float) -> SmoothnessComparison:
     for run in probed_runs(group):
         if run.lr != lr:
             continue
-        if run.record.state == "diverged":  # its probes are of a loss on its way to infinity
+        if run.record.state == "diverged":  # its probes measure a loss that grows without bound
             lost.setdefault(Arm(run.bn, run.init), []).append(run)
         elif (probes := run.record.probes) is not None and np.isfinite(probes["loss"]).any():
             by_arm.setdefault(Arm(run.bn, run.init), {})[run.seed] = probes
             compared.append(run)
     has_paper_grid = all(has_grid(probes, PAPER_MULTIPLES) for probed in by_arm.values() for probes in probed.values())
-    grid, words = (PAPER_MULTIPLES, "0.5, 1, 2, 4 x lr") if has_paper_grid else (None, "all that were probed")
+    grid, words = (PAPER_MULTIPLES, "0.5, 1, 2, 4 x lr") if has_paper_grid else (None, "all probed")
     arms = {
         arm: {seed: Probed(each, smoothness(each, grid), smoothness(each)) for seed, each in by_arm[arm].items()}
         for arm in sorted(by_arm, key=lambda arm: (arm.init != "xavier", arm.init, not arm.bn))
@@ -171,25 +171,25 @@ def compare(group: Group, lr: float) -> SmoothnessComparison:
     comparison = SmoothnessComparison(title, lr, words, arms, lost)
     if not comparison.inits:
         raise UsageError(
-            "smoothness needs probes of runs with bn=true and bn=false, of one seed, learning rate and "
+            "smoothness needs probes of runs with bn=true and bn=false, with the same seed, learning rate and "
             "initialisation; run study=bn_smoothness, or train with probe=gradient"
         )
     return comparison
 
 
 def probed_runs(group: Group) -> list[LandscapeRun]:
-    """The runs of a group that have probes."""
+    """Return the runs of a group that have probes."""
     return [run for run in group.runs if run.record.probes is not None]
 
 
 def write_smoothness(runs: Iterable[Run], output: Path | None) -> Outputs:
-    """Print the findings on the probes; if there is a folder, write their figure and numbers.
+    """Print the comparison of the probes, and write its figure and numbers to `output` unless it is None.
 
-    For each learning rate these are `smoothness.png`, `smoothness.npz` (the quantities of every probe),
-    `smoothness.csv` (a row for each run) and `smoothness_ratios.csv`. With several rates, their names end in the rate.
+    Writes for each learning rate `smoothness.png`, `smoothness.npz` (the quantities of every probe), `smoothness.csv`
+    (one row per run) and `smoothness_ratios.csv`. With several rates, file names end in the rate.
 
     Raises:
-        ValueError: A network has no probes, or the runs differ in more than `the_group` allows.
+        ValueError: One network has no probes, or the runs differ in more than `the_group` allows.
         OSError: The folder cannot be written.
     """
     group = the_group(gather(runs))
@@ -229,5 +229,5 @@ def _arrays(comparison: SmoothnessComparison) -> dict[str, np.ndarray]:
         f"{'bn' if arm.bn else 'none'}_{arm.init}_seed_{seed}_{name}": values.to_numpy()
         for arm, of_seeds in comparison.arms.items()
         for seed, probed in of_seeds.items()
-        for name, values in probed.grid.loc[:, :"sharpness"].reset_index().items()  # ranges follow from these
+        for name, values in probed.grid.loc[:, :"sharpness"].reset_index().items()  # ranges can be derived from these
     }

@@ -1,4 +1,4 @@
-"""How fast runs with and without BatchNorm train, at which learning rates, and how much of a gradient a step leaves."""
+"""Training speed, usable learning rates and gradient stability of runs with and without BatchNorm."""
 
 import itertools
 import math
@@ -15,19 +15,19 @@ from cifar_lab.runs import Record
 from cifar_lab.table.curves import epochs_to
 
 ACCURACIES = (0.5, 0.7, 0.8)
-# Ten classes: a network that has learnt nothing is right in a tenth of the images.
+# With ten classes, the accuracy of an untrained network is about 0.1.
 USELESS = 0.15
 
 
 class RateRange(NamedTuple):
     """The widest range of neighbouring learning rates at which every run trains."""
 
-    tried: tuple[float, ...]  # all learning rates that were tried, ascending
-    low: float | None  # the lowest of the range; None where no rate trains
-    high: float | None  # the highest
+    tried: tuple[float, ...]  # all tried learning rates, ascending
+    low: float | None  # lowest rate of the range; None if no rate trains
+    high: float | None  # highest rate of the range; None if no rate trains
 
     def text(self) -> str:
-        """In words, with its width in decades; at an end of the rates that were tried it may be wider."""
+        """Format with the width in decades, a lower bound if the range includes the lowest or highest tried rate."""
         if self.low is None or self.high is None:
             return f"none of {listed(self.tried)} trains"
         at_least = "at least " if self.low == self.tried[0] or self.high == self.tried[-1] else ""
@@ -36,12 +36,12 @@ class RateRange(NamedTuple):
 
 
 def trains(run: Record) -> bool:
-    """Whether a run has ended, without diverging, above the accuracy of a network that has learnt nothing."""
+    """Whether a run has finished, without diverging, with a test accuracy of at least `USELESS`."""
     return run.is_finished and float(run.result["test/acc_final"]) >= USELESS
 
 
 def rate_range(group: Group, *, bn: bool, init: str) -> RateRange:
-    """At which learning rates a network trains in every seed."""
+    """Return the widest range of learning rates at which a network trains with every seed."""
     runs = [run for run in group.runs if (run.bn, run.init) == (bn, init) and run.record.has_ended]
     tried = tuple(sorted({run.lr for run in runs}))
     good = {rate for rate in tried if all(trains(run.record) for run in runs if run.lr == rate)}
@@ -51,7 +51,7 @@ def rate_range(group: Group, *, bn: bool, init: str) -> RateRange:
 
 
 def speed(group: Group) -> pd.DataFrame:
-    """A row for each network, initialisation and learning rate: when it reached an accuracy, medians over the seeds."""
+    """Tabulate the median epochs to each accuracy over seeds, one row per network, initialisation and learning rate."""
     lines = []
     for bn, init, lr in dict.fromkeys((run.bn, run.init, run.lr) for run in group.runs):
         runs = group.arm(bn, init, lr)
@@ -65,7 +65,7 @@ def speed(group: Group) -> pd.DataFrame:
 
 
 def _epochs(runs: Sequence[LandscapeRun], accuracy: float) -> str:
-    """The median with its interval; as far as runs have reached it."""
+    """Format the median epochs to an accuracy with its interval, or report how many runs never reach it."""
     known = [run.record.metrics for run in runs if run.record.is_finished and run.record.metrics is not None]
     reached = np.array([epochs_to(metrics, accuracy) for metrics in known])
     missing = int(np.isnan(reached).sum())
@@ -77,13 +77,13 @@ def _epochs(runs: Sequence[LandscapeRun], accuracy: float) -> str:
 
 
 def cosine_gain(group: Group, init: str) -> tuple[Estimate, float, float] | None:
-    """How much more of a layer's gradient is left, with BatchNorm, once the layers below it have taken their step.
+    """Return how much BatchNorm raises cos(G, G') of a layer's gradients before and after the lower layers' step.
 
-    The median of cos(G, G') over layers and epochs, of the seeds that both networks have at one learning rate, the
-    lowest first; the lowest layer, below which there is none, is left out.
+    Takes the median over layers and epochs for each seed of both networks, at the lowest learning rate with such
+    seeds. The lowest layer is left out because no layer lies below it.
 
     Returns:
-        The gain with BatchNorm, and the mean of either network, with it and without; None where no seed has both.
+        The gain with BatchNorm, and the means with and without it; None if no seed has both networks.
     """
     by_place: dict[tuple[float, int], dict[bool, pd.DataFrame]] = {}
     for run in group.runs:
@@ -103,13 +103,16 @@ def cosine_gain(group: Group, init: str) -> tuple[Estimate, float, float] | None
 
 
 def _shifts(run: LandscapeRun) -> pd.DataFrame | None:
-    """Read the covariate shifts above the lowest layer from a run's folder, or its folder `landscape`."""
+    """Read the rows above the lowest layer that `cifar-lab landscape covariate-shift` wrote next to a run.
+
+    Looks in the folder `landscape` next to the run, then next to the run itself.
+    """
     folder = run.record.folder
     file = "covariate_shift.csv"
     for path in [] if folder is None else [folder.parent / "landscape" / file, folder.parent / file]:
         try:
             table = pd.read_csv(path)
-        except (OSError, ValueError):  # none, or a damaged one, which has measured nothing
+        except (OSError, ValueError):  # missing or damaged
             continue
         if folder is not None and set(table.columns) >= {"run", "epoch", "layer", "cosine"}:
             own = table["run"].map(lambda label: Path(str(label)).name == folder.resolve().name)

@@ -1,4 +1,4 @@
-"""The subcommands of `cifar-lab landscape` on a run's weights: runs in, numbers and figures out, point by point."""
+"""The subcommands of `cifar-lab landscape` on the weights of runs, computed point by point."""
 
 from cifar_lab.landscape.maps.along import covariate_shift, curvature, interpolate
 from cifar_lab.landscape.maps.measured_run import Outputs, Settings

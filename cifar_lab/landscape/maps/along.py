@@ -1,4 +1,4 @@
-"""`cifar-lab landscape curvature`, `covariate-shift` and `interpolate`: along a training, or between two networks."""
+"""`cifar-lab landscape curvature`, `covariate-shift` and `interpolate`: along a run, or between two networks."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -34,17 +34,17 @@ _TOLERANCE = 1e-3
 
 
 def curvature(folders: Sequence[Path], settings: Settings, at: str | None, eigenvalues: int) -> Outputs:
-    """Compute and draw the curvature at the epochs `at` of runs; see `at_epochs`.
+    """Compute and draw the curvature of runs at the epochs `at` (see `at_epochs`).
 
     Raises:
-        ValueError: A run cannot be read, has no snapshots, or not of these epochs.
+        ValueError: A run cannot be read, or lacks snapshots of these epochs.
     """
     measured_runs = load(folders, settings)
     places = at_epochs(measured_runs, at)
     jobs = [_curvature_job(measured, epoch, eigenvalues) for measured, epoch in places]
     compute("curvature", jobs)
     rows = [_curvature_row(*place, job.points.values()) for place, job in zip(places, jobs, strict=True)]
-    title = caption(measured_runs, "BatchNorm on their own statistics; eigenvalues of the Hessian")
+    title = caption(measured_runs, "BatchNorm with their statistics; eigenvalues of the Hessian")
     return settings.write("curvature", rows, lambda: figures.curvature(rows, title)), rows
 
 
@@ -71,7 +71,7 @@ def _curvature_job(measured: MeasuredRun, epoch: int, count: int) -> Job:
         f"epoch {epoch} of {measured.label}",
         measured.points("curvature", 1, identity, weights),
         evaluate,
-        3 + 3 * vectors // 2,  # as a rule Lanczos starts again once or twice, or not at all
+        3 + 3 * vectors // 2,  # Lanczos usually restarts at most twice
         timed(lambda: hessian_vector_product(loss, weights, weights)),
     )
 
@@ -91,10 +91,10 @@ def _curvature_row(measured: MeasuredRun, epoch: int, values: Mapping[str, np.nd
 
 
 def covariate_shift(folders: Sequence[Path], settings: Settings, at: str | None) -> Outputs:
-    """Compute and draw internal covariate shift at the epochs `at` of runs; see `at_epochs`.
+    """Compute and draw the internal covariate shift of runs at the epochs `at` (see `at_epochs`).
 
     Raises:
-        ValueError: A run cannot be read, has no snapshots, or not of these epochs.
+        ValueError: A run cannot be read, or lacks snapshots of these epochs.
     """
     measured_runs = load(folders, settings)
     places = at_epochs(measured_runs, at)
@@ -103,7 +103,7 @@ def covariate_shift(folders: Sequence[Path], settings: Settings, at: str | None)
     values_of_jobs = [job.points.values() for job in jobs]
     rows = [row for place, values in zip(places, values_of_jobs, strict=True) for row in _shift_rows(*place, values)]
     count = min(int(measured_runs[0].config.batch_size), settings.images)
-    how = f"steps on a batch of {count:,}, BatchNorm with batch statistics"
+    how = f"one step on a batch of {count:,} of them, BatchNorm with its statistics"
     title = caption(measured_runs, how)
     return settings.write("covariate_shift", rows, lambda: figures.covariate_shift(rows, title)), rows
 
@@ -111,9 +111,10 @@ def covariate_shift(folders: Sequence[Path], settings: Settings, at: str | None)
 def optimizer_step(
     config: "DictConfig", model: nn.Module, weights: Weights, gradient: Weights, lr: float
 ) -> dict[str, Tensor]:
-    """The weights after a step of a run's optimizer with a new state, the gradient clipped as the run does.
+    """Return the weights after one step of a run's optimizer from a new state, with the run's gradient clipping.
 
-    The learning rate is that of the optimizer's first group, and the others' follow; NaN takes the configuration's.
+    `lr` is the rate of the optimizer's first group; the other groups keep their ratio to it. NaN uses the
+    configuration's rate.
     """
     model = copy.deepcopy(model)
     parameters = {name: model.get_parameter(name) for name in weights}
@@ -160,10 +161,10 @@ def _shift_rows(measured: MeasuredRun, epoch: int, values: Mapping[str, np.ndarr
 
 
 def interpolate(folders: Sequence[Path], settings: Settings, points: int) -> Outputs:
-    """Measure and draw `points` networks from a run's first snapshot to its final weights, or between two runs.
+    """Measure and draw `points` networks between a run's first snapshot and final weights, or between two runs.
 
     Raises:
-        ValueError: A run cannot be read, has no snapshots where it needs them, or the two have other networks.
+        ValueError: A run cannot be read, a single run has no snapshots, or the networks of two runs differ.
     """
     measured_runs = load(folders, settings)
     measured, end = measured_runs[0], measured_runs[-1].loss().weights()

@@ -1,4 +1,4 @@
-"""Figures of loss surfaces, of curvature, of networks between two, and of internal covariate shift."""
+"""Figures of loss surfaces, curvature, interpolation and internal covariate shift."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ from cifar_lab.figures import GREEN, PURPLE, TRAIN_COLOUR, VAL_COLOUR, colours, 
 
 
 def curvature(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Eigenvalues, sharpness and 2 / lr over epochs, a panel for each run with the same axis.
+    """Draw eigenvalues, sharpness and 2 / lr over epochs, one panel per run with a shared axis.
 
-    `rows` have `run`, `epoch`, `eigenvalue_1`, ..., all algebraic, `smallest_eigenvalue`, `sharpness`,
-    `batch_sharpness` and `two_over_lr`.
+    `rows` have the keys `run`, `epoch`, `eigenvalue_1` and so on (algebraically largest), `smallest_eigenvalue`,
+    `sharpness`, `batch_sharpness` and `two_over_lr`.
     """
     frame = pd.DataFrame(rows)
     runs = list(frame.groupby("run", sort=False))
@@ -34,8 +34,8 @@ def curvature(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
         for number, name in enumerate(others):
             axes.plot(epochs, part[name], "o", label=None if number else f"the next {len(others)}", **next_ones)
         axes.plot(epochs, part["smallest_eigenvalue"], "v-", ms=5, color=PURPLE, label="smallest eigenvalue")
-        axes.plot(epochs, part["sharpness"], "s--", ms=5, color=GREEN, label="g'Hg / ||g||², all images at once")
-        axes.plot(epochs, part["batch_sharpness"], "^:", ms=5, color=VAL_COLOUR, label="the same over mini-batches")
+        axes.plot(epochs, part["sharpness"], "s--", ms=5, color=GREEN, label="g'Hg / ||g||², full batch")
+        axes.plot(epochs, part["batch_sharpness"], "^:", ms=5, color=VAL_COLOUR, label="g'Hg / ||g||², mini-batches")
         axes.plot(epochs, part["two_over_lr"], "_-", ms=14, color="0.2", lw=1, label="2 / lr")
         epoch_axis(axes)
         axes.set_title(textwrap.fill(str(label), 50), fontsize=8)
@@ -54,10 +54,14 @@ def curvature(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
 def interpolation(
     shares: np.ndarray, values: Mapping[str, np.ndarray], ends: tuple[str, str], held_out: str, title: str
 ) -> Figure:
-    """Loss and accuracy of the networks between two, of which `ends` names the first and the last.
+    """Draw loss and accuracy along the line between two networks.
 
-    `shares` `(P,)` rise from 0 to 1; `values` have `train_loss`, `train_accuracy`, `held_out_loss` and
-    `held_out_accuracy`, `(P,)` each; `held_out` names the images that were not trained on.
+    Args:
+        shares: Interpolation fractions `(P,)`, rising from 0 to 1.
+        values: `train_loss`, `train_accuracy`, `held_out_loss` and `held_out_accuracy`, `(P,)` each.
+        ends: Labels of the first and the last network.
+        held_out: Label of the images that were not trained on.
+        title: Title of the figure.
     """
     figure = _figure(10, 4.6, title, 120)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
@@ -74,9 +78,9 @@ def interpolation(
 
 
 def covariate_shift(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Shift, angle and gradient norm over layers, a line for each epoch, a column of panels for each run.
+    """Draw shift, cosine and gradient norm over layers, one line per epoch and one column of panels per run.
 
-    `rows` have `run`, `epoch`, `layer` (from 1), `distance`, `cosine` and `gradient_norm`.
+    `rows` have the keys `run`, `epoch`, `layer` (from 1), `distance`, `cosine` and `gradient_norm`.
     """
     runs = list(pd.DataFrame(rows).groupby("run", sort=False))
     figure = _figure(1.2 + 4.2 * len(runs), 8.4, title, 30 + 52 * len(runs))
@@ -85,12 +89,12 @@ def covariate_shift(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
         shades = colormaps["viridis"](np.linspace(0, 0.85, part["epoch"].nunique()))
         for (epoch, line), shade in zip(part.groupby("epoch"), shades, strict=True):
             relative = line["distance"] / line["gradient_norm"].where(line["gradient_norm"] > 0)
-            # The lowest layer has none below it; on a logarithmic axis its zero has no place.
+            # The shift of the lowest layer is 0, which a logarithmic axis cannot show.
             for axes, values in zip(column, (relative[1:], line["cosine"][1:], line["gradient_norm"]), strict=True):
                 axes.plot(line["layer"][-len(values) :], values, "o-", ms=4, color=shade, label=f"epoch {epoch}")
                 axes.grid(alpha=0.3)
         column[0].set_title(textwrap.fill(str(label), 46), fontsize=8)
-        column[-1].set_xlabel("layer, from the images up")
+        column[-1].set_xlabel("layer, counted from the input")
         column[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes, name in zip(panels[:, 0], ("||G - G'|| / ||G||", "cos(G, G')", "||G||"), strict=True):
         axes.set_ylabel(name)
@@ -101,7 +105,7 @@ def covariate_shift(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
 
 
 class Contour(NamedTuple):
-    """The loss `(X, Y)` on a plane with axes `(X,)` and `(Y,)`, and a trajectory `(snapshots, 2)` drawn on top."""
+    """Loss `(X, Y)` on a plane with axes `(X,)` and `(Y,)`, with an optional trajectory `(snapshots, 2)`."""
 
     title: str
     axes: tuple[np.ndarray, ...]
@@ -111,7 +115,7 @@ class Contour(NamedTuple):
 
 
 def contours(panels: Sequence[Sequence[Contour]], levels: np.ndarray, title: str) -> Figure:
-    """Filled contours of several planes, a row for each run, all at the same levels, rising and above zero."""
+    """Draw filled contours of several planes, one row per run, all at the same ascending, positive levels."""
     rows, columns = len(panels), max(map(len, panels))
     figure = _figure(1.6 + 4.4 * columns, 1.1 + 4.1 * rows, title, 60 * columns + 10)
     drawn: list[QuadContourSet] = []
@@ -119,14 +123,14 @@ def contours(panels: Sequence[Sequence[Contour]], levels: np.ndarray, title: str
         for axes in row[len(several) :]:
             axes.remove()
         drawn += [_contour(axes, panel, levels) for axes, panel in zip(row, several, strict=False)]
-    bar = figure.colorbar(drawn[0], ax=figure.axes, shrink=0.8, label="loss, the same levels everywhere")
+    bar = figure.colorbar(drawn[0], ax=figure.axes, shrink=0.8, label="loss, same levels in all panels")
     bar.set_ticks(levels[::2].tolist(), labels=[f"{level:.3g}" for level in levels[::2]])
     bar.minorticks_off()
     return figure
 
 
 def _contour(axes: Axes, panel: Contour, levels: np.ndarray) -> QuadContourSet:
-    # Infinite losses, and those above all levels, get the highest colour; matplotlib would leave infinity white.
+    # Non-finite losses get the colour of the highest level; matplotlib leaves infinity white.
     losses = np.nan_to_num(panel.losses, nan=np.inf).clip(levels[0] / 2, levels[-1] * 2)
     options: dict[str, Any] = {"levels": levels, "norm": LogNorm(levels[0], levels[-1])}
     drawn = axes.contourf(*panel.axes, losses.T, cmap="viridis", extend="both", **options)
@@ -146,7 +150,7 @@ def _contour(axes: Axes, panel: Contour, levels: np.ndarray) -> QuadContourSet:
 
 
 def profiles(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
-    """The loss along one filter-normalised direction, a line for each run: distances and losses `(P,)` by its label."""
+    """Draw the loss along one filter-normalised direction: for each run, distances and losses `(P,)` by its label."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.subplots()
     for number, (label, (distances, losses)) in enumerate(lines.items()):
@@ -154,7 +158,7 @@ def profiles(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> 
         style, colour = ("-", "--")[number % 2], colours(len(lines))[number]
         axes.plot(distances, finite, style, color=colour, label=textwrap.fill(label, 60))
     axes.set_yscale("log")
-    axes.set_xlabel("distance along a random direction; at 1 each filter has moved by its own norm")
+    axes.set_xlabel("distance along a random direction; at 1 each filter moves by its own norm")
     axes.set_ylabel("loss")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
@@ -163,7 +167,7 @@ def profiles(lines: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> 
 
 
 def _figure(width: float, height: float, title: str, letters: int) -> Figure:
-    """An empty figure, in inches, whose title has lines of at most so many letters."""
+    """Make an empty figure, size in inches, with a title wrapped at `letters` characters."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(wrapped(title, letters), fontsize=9)
     return figure

@@ -1,4 +1,4 @@
-"""A run whose landscape is measured: its network, its images, its snapshots."""
+"""A run whose landscape is measured: network, images and snapshots."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 Outputs = tuple[list[Path], Rows]
-"""The files that a subcommand wrote, and rows of plain values: one for each measurement, or a summary of many."""
+"""Files that a subcommand wrote, and rows of plain values: one per measurement, or a summary of many."""
 
-# The first number of a generator's key: the purpose of its draws.
+# First part of a generator's key: the purpose of the random numbers.
 _IMAGES = 3
 
 
@@ -37,21 +37,21 @@ _IMAGES = 3
 class Settings:
     """Options of every subcommand."""
 
-    output: Path | None  # the folder for numbers and figures; None writes none
-    images: int = 500  # how many training images the loss is of
-    seed: int = 0  # of the choice of images, and of random directions and vectors
+    output: Path | None  # folder for tables and figures; None writes none
+    images: int = 500  # number of training images to compute the loss on
+    seed: int = 0  # seed of the choice of images and of random directions and vectors
     allow: Sequence[str] = ()  # packages whose components may run
 
     def write(self, name: str, rows: Rows, draw: Callable[[], Figure]) -> list[Path]:
-        """Write a table and its figure as CSV and PNG of that name."""
+        """Write a table and its figure as `name`, CSV and PNG, and return the files."""
         return [*self.write_table(name, rows), *self.write_figure(name, draw)]
 
     def write_table(self, name: str, rows: Rows) -> list[Path]:
-        """Write a table as CSV, and return the file, if there is a folder."""
+        """Write a table as CSV and return its file; write nothing without an output folder."""
         return [] if self.output is None else [write_table(rows, self.output / f"{name}.csv")]
 
     def write_figure(self, name: str, draw: Callable[[], Figure]) -> list[Path]:
-        """Write a figure as PNG, and return the file, if there is a folder."""
+        """Write a figure as PNG and return its file; write nothing without an output folder."""
         return [] if self.output is None else write_figure(draw, self.output / f"{name}.png")
 
 
@@ -60,33 +60,33 @@ class MeasuredRun:
     """A run whose landscape is measured."""
 
     settings: Settings
-    label: str  # tells it from the others
+    label: str  # unique among the measured runs
     run: Run
     config: "DictConfig"
-    # with its final weights, in training mode but for dropout, which would make the loss another at each call
+    # final weights, in training mode except for dropout, which would change the loss between calls
     model: nn.Module
-    criterion: Callable[[Tensor, Tensor], Tensor]  # the loss of `(logits, labels)`, without weight decay and L1
-    images: Tensor  # `(N, 3, H, W)`, normalised, of the training set, not augmented
+    criterion: Callable[[Tensor, Tensor], Tensor]  # loss of `(logits, labels)`, without weight decay and L1
+    images: Tensor  # normalised training images `(N, 3, H, W)`, not augmented
     labels: Tensor  # `(N,)`
-    held_out: tuple[Tensor, Tensor]  # images and labels that it was not trained on
-    held_out_name: str  # their name for readers
-    data: str  # its data for readers, and the number of training images
-    epochs: Mapping[int, Path]  # the files of its snapshots by epoch, rising; 0 holds the initial weights
+    held_out: tuple[Tensor, Tensor]  # images and labels that were not trained on
+    held_out_name: str  # label of the held-out images
+    data: str  # label of the data, with the number of training images
+    epochs: Mapping[int, Path]  # snapshot files by epoch, ascending; epoch 0 is the initial weights
 
     def loss(self, part: slice = slice(None)) -> NetworkLoss:
-        """The loss on its images, or on a part of them, with BatchNorm on their own statistics."""
+        """Return the loss on all or part of the images, with BatchNorm on the statistics of these images."""
         return NetworkLoss(self.model, self.criterion, self.images[part], self.labels[part])
 
     def batches(self) -> list[slice]:
-        """Its images in whole batches of the run's size; all of them if there are fewer."""
+        """Return slices of the images: whole batches of the run's batch size, or all images if there are fewer."""
         size, count = int(self.config.batch_size), len(self.labels)
         return [slice(start, start + size) for start in range(0, count - size + 1, size)] or [slice(0, count)]
 
     def weights(self, epoch: int) -> dict[str, Tensor]:
-        """The trainable weights of a snapshot.
+        """Load the trainable weights of a snapshot.
 
         Raises:
-            ValueError: It is damaged, or does not fit the network.
+            ValueError: The snapshot is damaged or does not fit the network.
         """
         path, own = self.epochs[epoch], self.loss().weights()
         state = read_checkpoint(path)
@@ -94,17 +94,17 @@ class MeasuredRun:
         return {name: state[name].to(value) for name, value in own.items()}
 
     def snapshot_epochs(self) -> list[int]:
-        """The epochs of its snapshots, rising.
+        """Return the epochs of the snapshots, ascending.
 
         Raises:
-            ValueError: There are none.
+            ValueError: There are no snapshots.
         """
         if not self.epochs:
             raise UsageError(f"{self.run.folder} has no snapshots of its weights; train it with callbacks=snapshots")
         return list(self.epochs)
 
     def learning_rate(self, epoch: int) -> float:
-        """The learning rate of an epoch's last step, for epoch 0 of the first step of all; NaN if unknown."""
+        """Return the learning rate of an epoch's last step, of the first step for epoch 0; NaN if unknown."""
         try:
             if not epoch:
                 return float(self.run.steps()["lr"][0])
@@ -121,9 +121,9 @@ class MeasuredRun:
         *tensors: Mapping[str, Tensor],
         part: slice = slice(None),
     ) -> Points:
-        """The points of a computation on a part of its images.
+        """Return the points of a computation on part of the images.
 
-        The values of `identity` and the `tensors` tell it from others, besides network, loss and images.
+        The computation is identified by network, loss, images, the values of `identity` and the `tensors`.
         """
         known = {"model": str(self.config.model), "loss": str(self.config.loss), **identity}
         images = {"images": self.images[part], "labels": self.labels[part]}
@@ -132,15 +132,15 @@ class MeasuredRun:
 
 
 def load(folders: Sequence[Path], settings: Settings) -> list[MeasuredRun]:
-    """Load runs with their final weights and the images that they are measured on.
+    """Load runs with their final weights and the images to measure them on.
 
     Raises:
-        ValueError: A folder is not a run, two are the same, there are not so many images, or the weights are missing,
-            damaged or another network's.
+        ValueError: A folder is not a run or is named twice, a run has too few images, or the weights are missing,
+            damaged or do not fit the network.
     """
     places = [folder.resolve() for folder in folders]
     if len(set(places)) < len(folders):
-        raise UsageError(f"{', '.join(map(str, folders))}: the same run twice; name each once")
+        raise UsageError(f"{', '.join(map(str, folders))}: a run is named twice; name each run once")
     labels = [place.name for place in places]
     if len(set(labels)) < len(labels):
         labels = [f"{place.parent.name}/{place.name}" for place in places]
@@ -148,10 +148,10 @@ def load(folders: Sequence[Path], settings: Settings) -> list[MeasuredRun]:
 
 
 def at_epochs(measured_runs: Sequence[MeasuredRun], at: str | None) -> list[tuple[MeasuredRun, int]]:
-    """Each run with each epoch of `--at`, joined by commas; None takes the first snapshot, the middle and the last.
+    """Pair each run with each epoch of `at`, joined by commas; None uses the first, middle and last snapshot.
 
     Raises:
-        ValueError: A run has no snapshots, or none of an epoch of `at`.
+        ValueError: A run lacks the snapshot of an epoch.
     """
     places: list[tuple[MeasuredRun, int]] = []
     for measured in measured_runs:
@@ -161,13 +161,13 @@ def at_epochs(measured_runs: Sequence[MeasuredRun], at: str | None) -> list[tupl
             wanted = {int(word) if word.strip().isdecimal() else -1 for word in at.split(",")}
         if not wanted <= set(there):
             epochs = ", ".join(map(str, there))
-            raise UsageError(f"--at {at}: {measured.run.folder} has snapshots of the epochs {epochs}")
+            raise UsageError(f"--at {at}: {measured.run.folder} only has snapshots of epochs {epochs}")
         places += [(measured, epoch) for epoch in sorted(wanted)]
     return places
 
 
 def caption(measured_runs: Sequence[MeasuredRun], how: str) -> str:
-    """A figure's title: the data of its runs, and how they were measured."""
+    """Return a figure's title: the data of its runs, and how they were measured."""
     settings = measured_runs[0].settings
     data = "; ".join(dict.fromkeys(measured.data for measured in measured_runs))
     seeds = list(dict.fromkeys(str(measured.config.seed) for measured in measured_runs))
@@ -176,16 +176,14 @@ def caption(measured_runs: Sequence[MeasuredRun], how: str) -> str:
 
 
 def check_fits(state: Mapping[str, Any], weights: Mapping[str, Tensor], where: Path) -> None:
-    """Refuse weights of another network.
+    """Check that `state` has all `weights` with the same shapes.
 
     Raises:
-        ValueError: A weight is missing, or has another shape.
+        ValueError: A weight is missing or has a different shape.
     """
     for name, value in weights.items():
         if name not in state or getattr(state[name], "shape", None) != value.shape:
-            raise UsageError(
-                f"{where}: {name} is missing or has a different shape; these weights are of a different network"
-            )
+            raise UsageError(f"{where}: {name} is missing or has a different shape; the weights are of another network")
 
 
 def _load(run: Run, label: str, settings: Settings) -> MeasuredRun:
@@ -194,7 +192,7 @@ def _load(run: Run, label: str, settings: Settings) -> MeasuredRun:
     hardware.keep_freed_memory(device)
     datamodule = build(config.data, augment=None)
     images, labels = _images(datamodule, "train", settings, device)
-    with torch.random.fork_rng():  # the drawn initial weights are replaced at once
+    with torch.random.fork_rng():  # the initial weights are replaced below
         model: nn.Module = build(config.model)
     state = run.final_state()
     check_fits(state, dict(model.named_parameters()), run.folder)
@@ -224,7 +222,7 @@ def _load(run: Run, label: str, settings: Settings) -> MeasuredRun:
 
 
 def _images(datamodule: "InMemoryDataModule", split: str, settings: Settings, device: str) -> tuple[Tensor, Tensor]:
-    """The same images of a split at each call; of those held out all, if there are fewer."""
+    """Return the same images of a split on each call; all held-out images if there are fewer than requested."""
     loader = datamodule.train_dataloader() if split == "train" else datamodule.val_dataloader()
     available, count = datamodule.size(split), settings.images
     if split == "train" and count > available:
@@ -233,5 +231,5 @@ def _images(datamodule: "InMemoryDataModule", split: str, settings: Settings, de
     chosen, _ = stratified_split(loader.data.labels, count, keyed_generator(_IMAGES, settings.seed, 0))
     ordered = chosen[torch.randperm(count, generator=keyed_generator(_IMAGES, settings.seed, 1))]
     (batch,) = BatchLoader(loader.data.take(ordered), count, datamodule.mean, datamodule.std)
-    # Contiguous, not channels last: Hessian-vector products of VGG-A are 1.3 times as fast so on a CPU.
+    # On a CPU, Hessian-vector products of VGG-A are 1.3 times as fast in contiguous memory as in channels_last.
     return batch[0].contiguous().to(device), batch[1].to(device)

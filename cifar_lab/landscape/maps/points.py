@@ -1,4 +1,4 @@
-"""Points of a computation: kept one by one, so that a command resumes, with its progress."""
+"""Points of a computation, saved one by one so that a command can resume, and their progress."""
 
 import hashlib
 import itertools
@@ -24,7 +24,7 @@ Tick = Callable[[], None]
 
 
 def digest(settings: Mapping[str, Any], *tensors: Mapping[str, Tensor]) -> str:
-    """Tells a computation from others by its plain settings and every bit of the tensors that it begins with."""
+    """Hash a computation's plain settings and all bits of its input tensors, to 16 hexadecimal digits."""
     content = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for named in tensors:
         for name, value in named.items():
@@ -37,18 +37,18 @@ def _kept(path: Path) -> dict[str, np.ndarray]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return read_arrays(path)
-    except (FileNotFoundError, UnreadableError):  # a damaged file is computed again
+    except (FileNotFoundError, UnreadableError):  # compute the points of a damaged file again
         return {}
 
 
 class Points:
-    """The points of one computation, in one file that is whole after each of them.
+    """The points of one computation, in one file that is complete after each point.
 
     Args:
-        folder: Where the file lies; made if it does not exist. None keeps them in memory alone.
-        name: Of the computation; the file's name has it and the key.
-        key: Of `digest`: another computation has another file.
-        count: How many points.
+        folder: Folder of the file, created if missing. None keeps the points in memory only.
+        name: Name of the computation, the first part of the file name.
+        key: Digest of the computation, the second part of the file name.
+        count: Number of points.
     """
 
     def __init__(self, folder: Path | None, name: str, key: str, count: int) -> None:
@@ -60,11 +60,11 @@ class Points:
         self._done = self._values.setdefault("done", np.zeros(count, dtype=bool))
 
     def pending(self) -> list[int]:
-        """The points that are not there yet."""
+        """Return the indices of the missing points."""
         return np.flatnonzero(~self._done).tolist()
 
     def keep(self, index: int, values: Mapping[str, npt.ArrayLike]) -> None:
-        """Add a point, with the same names and shapes as the others, and write all that there are."""
+        """Add a point, with the same names and shapes as the others, and write the file."""
         for name, value in values.items():
             array = np.asarray(value, dtype=np.float64)
             self._values.setdefault(name, np.full((self.count, *array.shape), np.nan))[index] = array
@@ -74,7 +74,7 @@ class Points:
                 np.savez(file, **self._values)  # type: ignore[arg-type]
 
     def values(self) -> dict[str, np.ndarray]:
-        """An array `(points, ...)` for each quantity; float64, and NaN at points that are not there yet."""
+        """Return an array `(points, ...)` per quantity, float64, NaN at missing points."""
         return {name: value for name, value in self._values.items() if name != "done"}
 
 
@@ -82,16 +82,16 @@ class Points:
 class Job:
     """Points of one kind to compute."""
 
-    name: str  # their name in the progress line
-    points: Points  # where they are kept
-    # computes a point, a quantity by its name; it calls its second argument after each unit of work
+    name: str  # label of the progress
+    points: Points  # destination of the results
+    # computes a point's quantities by name, and calls its second argument after each unit of work
     evaluate: Callable[[int, Tick], Mapping[str, npt.ArrayLike]]
-    units: int  # about how many units of work a point is
-    seconds: Callable[[], float]  # of one unit, measured
+    units: int  # approximate units of work per point
+    seconds: Callable[[], float]  # measured seconds per unit
 
 
 def timed(call: Callable[[], object]) -> Callable[[], float]:
-    """Measures, once and when called, how many seconds `work` takes the second time, after a first to warm up."""
+    """Return a function that measures the seconds of `call` after one warm-up, on its first use only."""
 
     @cache
     def seconds() -> float:
@@ -106,15 +106,15 @@ def timed(call: Callable[[], object]) -> Callable[[], float]:
 
 
 def compute(title: str, jobs: Sequence[Job]) -> None:
-    """Compute every missing point, after an estimate of the time it takes; shows progress on standard error."""
+    """Compute every missing point. Print an estimate of the time first, then progress, on standard error."""
     pending = [(job, index) for job in jobs for index in job.points.pending()]
     if not pending:
-        print(f"{title}: all of it is there", file=sys.stderr)
+        print(f"{title}: all points are already computed", file=sys.stderr)
         return
     units = sum(job.units for job, _ in pending)
     total = sum(job.units * job.seconds() for job, _ in pending)
     there = sum(job.points.count for job in jobs) - len(pending)
-    resumed = f", {there} more are there" if there else ""
+    resumed = f", {there} already computed" if there else ""
     print(f"{title}: {len(pending)} points to compute{resumed}; about {clock(total)}", file=sys.stderr, flush=True)
     ended = 0
     with progress(title, units) as show:
@@ -122,5 +122,5 @@ def compute(title: str, jobs: Sequence[Job]) -> None:
             done = itertools.count(ended + 1)
             tick = partial(lambda name, done: show(name, min(next(done), units)), job.name, done)
             job.points.keep(index, job.evaluate(index, tick))
-            ended += job.units  # a point may have taken more units of work than estimated, or fewer
+            ended += job.units  # a point's units are an estimate
             show(job.name, ended)

@@ -1,4 +1,4 @@
-"""`cifar-lab landscape surface`: the loss around a run's final weights, and along its training."""
+"""`cifar-lab landscape surface`: the loss around a run's final weights and along its training."""
 
 import sys
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from cifar_lab.landscape.maps.points import Job, Tick, compute, timed
 from cifar_lab.landscape.maths import surfaces
 from cifar_lab.landscape.maths.functional import Weights
 
-# The first number of a generator's key: the purpose of its draws.
+# First part of a generator's key: the purpose of the random numbers.
 _DIRECTIONS = 4
 _PROFILE_FINER = 4  # a line is cheap compared with a plane
-_MOST_SNAPSHOTS = 40  # of a trajectory; they are all in memory at once
-_MARGIN = 0.25  # around a trajectory, a fraction of its width
+_MOST_SNAPSHOTS = 40  # per trajectory; all are in memory at once
+_MARGIN = 0.25  # around a trajectory, as a fraction of its width
 
 
 class _Slice(NamedTuple):
-    """A line or a plane through a run's weights: where its points are, and how they are computed."""
+    """A line or plane through a run's weights: coordinates of its points, and the job that computes them."""
 
     axes: tuple[np.ndarray, ...]
     job: Job
@@ -33,7 +33,7 @@ class _Slice(NamedTuple):
 
 
 class _Slices(NamedTuple):
-    """A run's slices `profile`, `plane` and, with enough snapshots, `trajectory` in the plane of its training."""
+    """A run's slices `profile`, `plane` and, with enough snapshots, `trajectory`, the plane of its training."""
 
     measured: MeasuredRun
     cuts: dict[str, _Slice]
@@ -44,8 +44,8 @@ class _Slices(NamedTuple):
 def surface(folders: Sequence[Path], settings: Settings, points: int, extent: float) -> Outputs:
     """Compute and draw the surfaces of one run, or of two at the same levels.
 
-    A plane has `points` along each side, a line four times as many. Random directions go as far as `extent` to either
-    side; at 1 each filter has moved by its own norm.
+    A plane has `points` along each side, a line four times as many. Random directions extend to `extent` on either
+    side; at 1 each filter moves by its own norm.
 
     Raises:
         ValueError: A run cannot be read.
@@ -56,7 +56,7 @@ def surface(folders: Sequence[Path], settings: Settings, points: int, extent: fl
     files = settings.write_table("surface", [row for one in slices for row in _rows(one)])
     if trajectories := [row for one in slices for row in _trajectory_rows(one)]:
         files += settings.write_table("trajectory", trajectories)
-    title = caption(measured_runs, "BatchNorm on their own statistics")
+    title = caption(measured_runs, "BatchNorm with their statistics")
     panels = [_panels(one) for one in slices]
     levels = surfaces.common_levels([panel.losses for row in panels for panel in row])
     lines = {one.measured.label: (cut.axes[0], cut.losses()) for one in slices for cut in [one.cuts["profile"]]}
@@ -96,7 +96,7 @@ def _slices(measured: MeasuredRun, points: int, extent: float) -> _Slices:
 
 
 def _trajectory(measured: MeasuredRun) -> tuple[surfaces.Plane | None, list[int]]:
-    """The plane of a run's training, and the epochs that stand in it; prints why if there is none."""
+    """Return the plane of a run's training and the epochs of its snapshots; print a note if there is no plane."""
     there = list(measured.epochs)
     every = np.unique(np.linspace(0, len(there) - 1, min(len(there), _MOST_SNAPSHOTS)).round().astype(int))
     epochs = [there[index] for index in every]
@@ -104,7 +104,7 @@ def _trajectory(measured: MeasuredRun) -> tuple[surfaces.Plane | None, list[int]
         return surfaces.trajectory_plane([measured.weights(epoch) for epoch in epochs]), epochs
     except ValueError as error:
         print(
-            f"note: no trajectory of {measured.run.folder}: {error}; callbacks=snapshots keeps one an epoch",
+            f"note: no trajectory of {measured.run.folder}: {error}; callbacks=snapshots keeps one per epoch",
             file=sys.stderr,
         )
         return None, []

@@ -1,1 +1,1 @@
-"""The geometry of a loss: a loss as a function of weights in, arrays out."""
+"""Geometry of a loss. Functions take a loss as a function of weights and return arrays."""

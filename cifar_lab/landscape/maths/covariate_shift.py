@@ -1,4 +1,4 @@
-"""Internal covariate shift: how a layer's gradient changes because the layers below it have taken their step."""
+"""Internal covariate shift: the change of a layer's gradient caused by the step of the layers below it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from cifar_lab.landscape.maths.functional import Loss, Weights, difference, dot,
 
 
 class Shift(NamedTuple):
-    """`||G||`, `||G - G'||` and cos(G, G'), which is NaN where one of them is zero; arrays `(layers,)`."""
+    """`||G||`, `||G - G'||` and cos(G, G') for each layer, arrays `(layers,)`; the cosine is NaN if G or G' is zero."""
 
     gradient_norm: np.ndarray
     distance: np.ndarray
@@ -17,9 +17,9 @@ class Shift(NamedTuple):
 
 
 def layers(weights: Weights) -> dict[str, list[str]]:
-    """The names of each layer's weights, by the layer's name, in the network's order.
+    """Return the weight names of each layer by its name, in the network's order.
 
-    A layer is a matrix or a set of filters, and the vectors that follow it: its bias, and the BatchNorm behind it.
+    A layer is a matrix or a set of filters with the vectors that follow it: its bias and the next BatchNorm's weights.
     """
     layers: dict[str, list[str]] = {}
     for name, value in weights.items():
@@ -31,11 +31,16 @@ def layers(weights: Weights) -> dict[str, list[str]]:
 
 
 def covariate_shift(loss: Loss, weights: Weights, stepped: Weights, layers: Sequence[Sequence[str]]) -> Shift:
-    """Internal covariate shift by definition 2.1 of arXiv:1805.11604.
+    """Compute internal covariate shift by definition 2.1 of arXiv:1805.11604.
 
-    A layer has the gradient G at `weights`, and G' where the layers below it are those of `stepped` and all others, it
-    too, those of `weights`; both by the loss of the same batch. The lowest layer has none below, so its distance is 0.
-    `layers` are the names of each layer's weights, from the lowest up.
+    G is a layer's gradient at `weights`. G' is its gradient with the layers below taken from `stepped` and all other
+    layers from `weights`, on the same batch. The distance of the lowest layer is 0.
+
+    Args:
+        loss: Loss of one batch.
+        weights: Weights before the step.
+        stepped: Weights after the step.
+        layers: Names of each layer's weights, from the lowest layer up.
     """
     _, gradient = value_and_gradient(loss, weights)
     norms, distances, cosines = [], [], []
@@ -44,7 +49,7 @@ def covariate_shift(loss: Loss, weights: Weights, stepped: Weights, layers: Sequ
         mixed |= {name: stepped[name] for name in below}
         own = {name: gradient[name] for name in layer}
         changed = _layer_gradient(loss, mixed, layer) if below else own
-        # In float64, where a cosine near 1 does not exceed it.
+        # In float32, rounding can lift a cosine above 1.
         before, after = ({name: value.double() for name, value in part.items()} for part in (own, changed))
         lengths = norm(before) * norm(after)
         norms.append(float(norm(own)))
@@ -54,7 +59,7 @@ def covariate_shift(loss: Loss, weights: Weights, stepped: Weights, layers: Sequ
 
 
 def _layer_gradient(loss: Loss, weights: Weights, layer: Sequence[str]) -> Weights:
-    """The gradient of some weights alone; the others' would take as long again."""
+    """Return the gradient of one layer only; the other layers would double the time."""
     fixed = {name: value for name, value in weights.items() if name not in layer}
     free = {name: weights[name] for name in layer}
     return value_and_gradient(lambda some: loss({**fixed, **some}), free)[1]

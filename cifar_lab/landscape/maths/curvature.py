@@ -1,4 +1,4 @@
-"""How curved a loss is: the ends of its Hessian's spectrum, and its curvature along the gradient."""
+"""Curvature of a loss: extreme eigenvalues of its Hessian, and curvature along the gradient."""
 
 from collections.abc import Callable, Iterable
 
@@ -13,7 +13,7 @@ _MOST_RESTARTS = 40
 
 
 def krylov_size(count: int, size: int) -> int:
-    """How many vectors Lanczos keeps for `count` eigenvalues of a matrix of `size` rows; scipy's own choice."""
+    """Return the number of Lanczos vectors for `count` eigenvalues of a matrix with `size` rows, scipy's default."""
     return min(size, max(2 * count + 1, 20))
 
 
@@ -26,15 +26,21 @@ def spectrum_ends(
     seed: int = 0,
     on_product: Callable[[], object] = lambda: None,
 ) -> tuple[np.ndarray, float, int]:
-    """The algebraically largest eigenvalues of the loss's Hessian, and the smallest, which is negative at a saddle.
+    """Compute the algebraically largest eigenvalues of the loss's Hessian and the smallest, negative at a saddle.
 
-    By ARPACK's restarted Lanczos with full reorthogonalisation. `tolerance` is relative: of a largest eigenvalue, and
-    for the smallest of the distance between both ends. `seed` draws the vector that Lanczos starts from; `on_product`
-    is called after each Hessian-vector product.
+    Uses ARPACK's restarted Lanczos with full reorthogonalisation.
+
+    Args:
+        loss: Loss whose Hessian is taken.
+        weights: Point at which it is taken.
+        count: Number of largest eigenvalues.
+        tolerance: Relative to each largest eigenvalue; for the smallest, to the distance between both ends.
+        seed: Seed of the start vector of Lanczos.
+        on_product: Called after each Hessian-vector product.
 
     Returns:
-        The largest eigenvalues `(count,)`, falling, and the smallest; NaN for those that did not converge, or where the
-        loss is not finite. And the number of Hessian-vector products.
+        The largest eigenvalues `(count,)` in descending order, the smallest one, and the number of Hessian-vector
+        products. Eigenvalues are NaN if they did not converge or the Hessian is not finite.
 
     Raises:
         ValueError: `count` is below 1, or not below the number of weights.
@@ -42,7 +48,7 @@ def spectrum_ends(
     sizes = [value.numel() for value in weights.values()]
     size = sum(sizes)
     if not 1 <= count < size:
-        raise UsageError(f"{count} eigenvalues of {size} weights; at least 1, and fewer than there are weights")
+        raise UsageError(f"{count} eigenvalues of {size} weights; choose at least 1 and fewer than {size}")
     products = 0
 
     def product(vector: np.ndarray) -> np.ndarray:
@@ -62,7 +68,8 @@ def spectrum_ends(
     largest = _largest(product, start, count, tolerance)
     if np.isnan(largest[0]):
         return largest, float("nan"), products
-    # The smallest often lies near zero, to a share of which Lanczos would not converge; shifted, it is a largest one.
+    # The smallest is often near zero, where Lanczos does not converge to a relative tolerance. The shifted matrix
+    # top * I - H turns it into the largest.
     top = dtype.type(largest[0])
     (distance,) = _largest(lambda vector: top * vector.ravel() - product(vector), start, 1, tolerance)
     return largest, float(largest[0] - distance), products
@@ -71,7 +78,7 @@ def spectrum_ends(
 def _largest(
     product: Callable[[np.ndarray], np.ndarray], start: np.ndarray, count: int, tolerance: float
 ) -> np.ndarray:
-    """The largest eigenvalues `(count,)` of the symmetric matrix of a product, falling; NaN for those not found."""
+    """Return the largest eigenvalues `(count,)` of a symmetric matrix, descending; NaN for unconverged ones."""
     size = len(start)
     try:
         computed = eigsh(
@@ -94,13 +101,14 @@ def _largest(
 
 
 def sharpness(losses: Iterable[Loss], weights: Weights) -> float:
-    """The curvature along the gradient: the mean of `g'Hg` over `losses` by the mean of `||g||^2`.
+    """Compute the curvature along the gradient: the mean of `g'Hg` over `losses` divided by the mean of `||g||^2`.
 
-    For one loss it is the Rayleigh quotient of the Hessian with the gradient. For the losses of mini-batches it is the
-    batch sharpness (arXiv:2412.20553), which stochastic gradient descent holds near 2 / lr at the edge of stability.
+    For one loss, this is the Rayleigh quotient of the Hessian with the gradient. For the losses of mini-batches, it is
+    the batch sharpness (arXiv:2412.20553), which stochastic gradient descent holds near 2 / lr at the edge of
+    stability.
 
     Returns:
-        In the units of an eigenvalue; NaN where the gradient is zero.
+        Curvature in the units of an eigenvalue; NaN if the gradient is zero.
     """
     curved = squares = 0.0
     for loss in losses:

@@ -1,4 +1,4 @@
-"""A loss as a function of weights: its value, its gradient, its Hessian's product with a direction."""
+"""A loss as a function of weights: value, gradient and Hessian-vector product."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,25 +10,25 @@ from torch.func import functional_call
 from cifar_lab.machine.compilation import uncompiled
 
 Weights = Mapping[str, Tensor]
-"""A point, or a direction, in the space of a network's weights: a tensor for each by its name."""
+"""A point or direction in weight space: tensors by parameter name."""
 
 Loss = Callable[[Weights], Tensor]
-"""Maps weights to a scalar that depends on them differentiably."""
+"""Maps weights differentiably to a scalar."""
 
 
 class NetworkLoss:
     """The loss of a network on one batch, as a function of its trainable weights.
 
-    Computed in float32 and in the network's mode: in training mode, BatchNorm normalises by the batch's statistics.
-    Weights, their `.grad`, buffers such as BatchNorm's running statistics, and the random state do not change.
+    Computes in float32 and in the network's mode: in training mode, BatchNorm normalises by the batch's own statistics.
+    Leaves the weights, their `.grad`, buffers such as BatchNorm's running statistics and the random state unchanged.
 
     Args:
         model: Maps `images` to logits `(N, num_classes)`.
-        criterion: Called `(logits, labels)`, returns a scalar.
-        images: `(N, 3, H, W)`, normalised, in the network's memory format.
-        labels: `(N,)`.
-        seed_draws: Seed of the network's random numbers, so that every call has the same dropout mask. Default: the
-            current random state.
+        criterion: Maps `(logits, labels)` to a scalar.
+        images: Normalised images `(N, 3, H, W)`, in the memory format that the network computes in.
+        labels: Labels `(N,)`.
+        seed_draws: Seeds the random number generator before each call, to give every call the same dropout mask. None
+            starts each call from the current random state.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class NetworkLoss:
         self._buffers = {name: _in_float32(value).clone() for name, value in model.named_buffers()}
 
     def weights(self) -> dict[str, Tensor]:
-        """Return a copy of the network's current trainable weights in float32."""
+        """Return a float32 copy of the network's current trainable weights."""
         named = self._model.named_parameters()
         return {name: _in_float32(value).clone() for name, value in named if value.requires_grad}
 
     def __call__(self, weights: Weights) -> Tensor:
-        """The loss, a scalar in float32."""
+        """Return the loss at `weights`, a scalar in float32."""
         buffers = {name: value.clone() for name, value in self._buffers.items()}
         device = self._images.device
         same_random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
@@ -66,7 +66,7 @@ class NetworkLoss:
 
 
 def value_and_gradient(loss: Loss, weights: Weights) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss at `weights`, detached, and its gradient there."""
+    """Return the loss at `weights`, detached, and its gradient."""
     with _differentiating(weights) as leaves:
         value = loss(leaves)
         gradient = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
@@ -74,14 +74,14 @@ def value_and_gradient(loss: Loss, weights: Weights) -> tuple[Tensor, dict[str, 
 
 
 def hessian_vector_product(loss: Loss, weights: Weights, direction: Weights) -> dict[str, Tensor]:
-    """The loss's Hessian at `weights` times `direction`, exactly, by a gradient of the gradient."""
+    """Return the exact product of the Hessian at `weights` with `direction`, by double backward."""
     return along_gradient(loss, weights, direction)[2]
 
 
 def along_gradient(
     loss: Loss, weights: Weights, direction: Weights | None = None
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """The loss at `weights`, its gradient g, and its Hessian times g or `direction`, from one forward pass."""
+    """Return the loss at `weights`, its gradient g, and its Hessian times `direction` (default g), in one forward."""
     with _differentiating(weights) as leaves:
         points = list(leaves.values())
         value = loss(leaves)
@@ -89,7 +89,7 @@ def along_gradient(
         along = gradient if direction is None else [direction[name] for name in leaves]
         pairs = [(part, factor.detach()) for part, factor in zip(gradient, along, strict=True) if part.requires_grad]
         product: Iterable[Tensor] = [torch.zeros_like(point) for point in points]
-        if pairs:  # none where the loss is linear
+        if pairs:  # empty if the loss is linear
             varying, factors = zip(*pairs, strict=True)
             product = torch.autograd.grad(varying, points, factors, materialize_grads=True)
     detached = {name: part.detach() for name, part in zip(leaves, gradient, strict=True)}
@@ -97,28 +97,28 @@ def along_gradient(
 
 
 def moved(weights: Weights, direction: Weights, distance: float) -> dict[str, Tensor]:
-    """New weights, `distance` times `direction` away from `weights`."""
+    """Return `weights + distance * direction`."""
     return {name: torch.add(value, direction[name], alpha=distance) for name, value in weights.items()}
 
 
 def difference(weights: Weights, others: Weights) -> dict[str, Tensor]:
-    """`weights - others`, tensor by tensor."""
+    """Return `weights - others`."""
     return {name: value - others[name] for name, value in weights.items()}
 
 
 def dot(weights: Weights, others: Weights) -> Tensor:
-    """The scalar product over all weights."""
+    """Return the scalar product over all weights."""
     return torch.stack([(value * others[name]).sum() for name, value in weights.items()]).sum()
 
 
 def norm(weights: Weights) -> Tensor:
-    """The L2 norm over all weights, a scalar."""
+    """Return the L2 norm over all weights, a scalar."""
     return nn.utils.get_total_norm(list(weights.values()))
 
 
 @contextmanager
 def without_tf32(device: torch.device) -> Iterator[None]:
-    """Compute in float32 on a GPU: TF32 rounds to ten bits, by more than a small step changes."""
+    """Disable TF32 on a GPU: it rounds to ten bits, more than a small step changes."""
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     backends = [torch.backends.cuda.matmul, convolutions] if device.type == "cuda" else []
     before = [backend.fp32_precision for backend in backends]
@@ -133,10 +133,10 @@ def without_tf32(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _differentiating(weights: Weights) -> Iterator[dict[str, Tensor]]:
-    """Yields `weights` as leaves of a new graph."""
+    """Yield `weights` as leaves of a new graph."""
     leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
     device = next(iter(leaves.values())).device
-    with torch.enable_grad(), without_tf32(device), _without_autocast(device):  # autocast rounds in backward too
+    with torch.enable_grad(), without_tf32(device), _without_autocast(device):  # autocast also rounds in backward
         yield leaves
 
 
@@ -145,5 +145,5 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def _in_float32(value: Tensor) -> Tensor:
-    """Detach and convert floats, because a run in `bf16-true` or `64-true` has other types; integers do not change."""
+    """Return a detached float32 tensor, since `bf16-true` and `64-true` use other dtypes; integers keep theirs."""
     return value.detach().float() if value.is_floating_point() else value.detach()

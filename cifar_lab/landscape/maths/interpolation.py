@@ -1,4 +1,4 @@
-"""Networks on the straight line between two: their loss and accuracy."""
+"""Linear interpolation between two networks: loss and accuracy along the line."""
 
 import copy
 from collections.abc import Callable, Collection, Iterable
@@ -14,20 +14,20 @@ Batch = tuple[Tensor, Tensor]
 
 
 def interpolated(start: Weights, end: Weights, share: float) -> dict[str, Tensor]:
-    """The weights (1 - share) start + share end."""
+    """Return `(1 - share) * start + share * end`."""
     return {name: torch.lerp(value, end[name], share) for name, value in start.items()}
 
 
 def with_weights(model: nn.Module, weights: Weights, batches: Collection[Batch]) -> nn.Module:
-    """Copy a network with new weights and re-estimated BatchNorm statistics, in evaluation mode.
+    """Return a copy of a network with other weights and new BatchNorm statistics, in evaluation mode.
 
-    Running statistics from training are wrong for different weights. They are re-estimated as plain averages over
-    batches of training images, as by torch's `update_bn`.
+    Running statistics of a training are wrong for other weights. torch's `update_bn` estimates them again as averages
+    over the batches of training images with equal weight per batch.
     """
     other = copy.deepcopy(model)
     other.load_state_dict({**other.state_dict(), **weights})
     with torch.random.fork_rng():
-        torch.manual_seed(0)  # dropout in front of a BatchNorm draws
+        torch.manual_seed(0)  # dropout before a BatchNorm draws random numbers
         update_bn(batches, other)
     return other.eval()
 
@@ -36,7 +36,7 @@ def with_weights(model: nn.Module, weights: Weights, batches: Collection[Batch])
 def loss_and_accuracy(
     model: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor], batches: Iterable[Batch]
 ) -> tuple[float, float]:
-    """The mean loss over images, and the accuracy from 0 to 1, on batches `(images, labels)`, in the model's mode."""
+    """Return the mean loss over images and the accuracy, from 0 to 1, in the model's current mode."""
     loss, right, count = 0.0, 0, 0
     for images, labels in batches:
         logits = model(images)
@@ -47,9 +47,11 @@ def loss_and_accuracy(
 
 
 def barrier(shares: np.ndarray, losses: np.ndarray) -> float:
-    """The largest height of losses `(P,)` above the straight line between the first and the last (arXiv:1912.05671).
+    """Return the largest height of the losses above the line from the first to the last (arXiv:1912.05671).
 
-    `shares` `(P,)` rise from 0 to 1: the share of the way at each loss.
+    Args:
+        shares: Interpolation fractions `(P,)`, rising from 0 to 1.
+        losses: Losses `(P,)` at these fractions.
     """
     straight = losses[0] + shares * (losses[-1] - losses[0])
     return float(np.max(losses - straight))

@@ -1,4 +1,4 @@
-"""Probes of a loss along its gradient: how far a step can go before the gradient changes."""
+"""A loss and its gradient at several step sizes along the gradient."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,8 @@ from cifar_lab.landscape.maths.functional import Loss, Weights, difference, dot,
 POINT_QUANTITIES = ("loss", "grad_norm", "weight_norm", "hessian_norm", "sharpness")
 MOVED_QUANTITIES = ("eta", "moved_loss", "moved_grad_norm", "grad_distance", "grad_cosine", "beta", "curvature")
 RELATIVE = "relative_"
-# Relative distance of the gradients of one loss in two layouts: rounding is far below it, another mask far above.
+# Relative distance of the gradients of one loss in two memory layouts: rounding gives far less, a different dropout
+# mask far more.
 _TWINS = 1e-2
 
 
@@ -26,31 +27,31 @@ def probe(
 ) -> dict[str, np.ndarray]:
     """Measure a loss at `weights` w and at w - eta g, where g is its gradient at w (arXiv:1805.11604, section 3.2).
 
-    The gradients g and g' = grad L(w - eta g) are compared over all weights, on the same loss. The limit of eta -> 0,
-    which no step size reaches in floating point, is the Hessian's product with g. If the loss overflows, the results
-    are infinite or NaN.
+    The gradients g and g' = grad L(w - eta g) are compared over all weights, on the same loss. The Hessian's product
+    with g gives the limit eta -> 0, which no step size reaches in floating point. If the loss overflows, results are
+    infinite or NaN.
 
     Args:
-        loss: Of one batch.
-        weights: w, not modified.
-        etas: Step sizes, `(J,)`.
+        loss: Loss of one batch.
+        weights: Weights w; left unchanged.
+        etas: Step sizes `(J,)`.
         relative_distances: Step sizes as relative distances ||eta g|| / ||w||, `(R,)`.
-        twin: The same loss in contiguous memory, where its second derivative may be cheaper; `loss` replaces it if its
-            gradient at w differs.
-        known: The loss and its gradient at w, if already computed in the same way; used with `twin` alone.
+        twin: The same loss computed in contiguous memory, where its second derivative may be cheaper. `loss` replaces
+            it if its gradient at w differs.
+        known: The loss and its gradient at w, if already computed in the same way; used only with `twin`.
 
     Returns:
-        In float64: at w the scalars `loss`, `grad_norm` ||g||, `weight_norm` ||w||, `hessian_norm` ||Hg|| / ||g|| and
-        `sharpness` g'Hg / ||g||^2; for each of `etas`, `(J,)`, `eta`, `moved_loss` L(w - eta g), `moved_grad_norm`
+        Float64 arrays. Scalars at w: `loss`, `grad_norm` ||g||, `weight_norm` ||w||, `hessian_norm` ||Hg|| / ||g|| and
+        `sharpness` g'Hg / ||g||^2. For each of `etas`, `(J,)`: `eta`, `moved_loss` L(w - eta g), `moved_grad_norm`
         ||g'||, `grad_distance` ||g' - g||, `grad_cosine` of the angle between g and g', `beta` ||g' - g|| /
-        (eta ||g||) and `curvature` (L' - L + eta ||g||^2) / (eta^2 ||g||^2 / 2); for each of `relative_distances` the
-        same under `relative_eta` and so on, `(R,)`.
+        (eta ||g||) and `curvature` (L' - L + eta ||g||^2) / (eta^2 ||g||^2 / 2). For each of `relative_distances`,
+        `(R,)`: the same quantities with the prefix `relative_`.
     """
     if twin is None:
         value, gradient, product = functional.along_gradient(loss, weights)
     else:
         value, gradient = known or value_and_gradient(loss, weights)
-        # Dropout of feature maps draws in the order of memory, so that in another layout its mask is another one.
+        # Dropout of feature maps draws in memory order, so its mask differs between layouts.
         _, other, product = functional.along_gradient(twin, {name: part.contiguous() for name, part in weights.items()})
         if not bool(norm(difference(other, gradient)) <= _TWINS * norm(gradient)):
             product = functional.hessian_vector_product(loss, weights, gradient)
@@ -72,7 +73,7 @@ def probe(
 
 
 def _along(loss: Loss, weights: Weights, value: Tensor, gradient: Weights, etas: Tensor) -> dict[str, Tensor]:
-    """`MOVED_QUANTITIES` at w - eta g, for each eta of a float64 `(J,)`."""
+    """Return `MOVED_QUANTITIES` at w - eta g for each of `etas`, float64 `(J,)`."""
     measured = torch.empty(len(etas), 4, dtype=torch.float64)
     for row, eta in zip(measured, etas.tolist(), strict=True):
         moved_value, moved_gradient = value_and_gradient(loss, moved(weights, gradient, -eta))

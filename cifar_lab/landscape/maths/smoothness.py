@@ -1,4 +1,4 @@
-"""The three quantities of arXiv:1805.11604 from the probes of a run, and the limits of the third.
+"""The three quantities of arXiv:1805.11604 from the probes of a run, and the limits of the third one.
 
 At a probed step with weights w, gradient g and learning rate lr, over a grid of step sizes eta:
 
@@ -6,9 +6,9 @@ At a probed step with weights w, gradient g and learning rate lr, over a grid of
 - gradient predictiveness: the range of ||g - g'||, where g' is the gradient at w - eta g;
 - effective beta-smoothness: the largest ||g - g'|| / (eta ||g||).
 
-The third quantity has a ceiling. If g' has no component along g and is not longer, ||g - g'|| is about ||g||, and the
-quotient about 1/eta for every network. The largest is then 1/eta_min, a number of the grid. `ceiling` and `at_ceiling`
-mark such betas. The limit for eta -> 0, `hessian_norm` = ||Hg|| / ||g||, depends on the network alone.
+The third quantity has a ceiling. If g' is uncorrelated with g and no longer than g, ||g - g'|| is about ||g|| and the
+quotient about 1/eta for every network. The largest quotient is then 1/eta_min, a property of the grid; `ceiling` and
+`at_ceiling` mark such a beta. The limit eta -> 0, `hessian_norm` = ||Hg|| / ||g||, depends on the network only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,45 +19,49 @@ import pandas as pd
 from cifar_lab.machine.exit_codes import UsageError
 
 PAPER_MULTIPLES = (0.5, 1.0, 2.0, 4.0)
-"""The paper's step sizes, in learning rates."""
+"""The paper's step sizes, as multiples of the learning rate."""
 
-# beta * eta_min = ||g - g'|| / ||g|| within these bounds is at the ceiling. A gradient that has shrunk to a fifth of g
-# or less gives 0.8 or more in any direction; one that is orthogonal to g and no longer than it gives 1 to the square
-# root of 2, with a small correlation a little more. Beyond 1.5 g' is longer than g, a property of the network.
+# A beta is at the ceiling if beta * eta_min = ||g - g'|| / ||g|| lies within these bounds. A g' of at most a fifth of
+# ||g|| gives 0.8 or more in any direction. A g' orthogonal to g and no longer than g gives 1 to the square root of 2,
+# slightly more with a small negative correlation. Above 1.5, g' is longer than g, a property of the network.
 CEILING_BOUNDS = (0.8, 1.5)
 _RANGES = {"loss": "moved_loss", "gradient": "grad_distance"}
 _FAR = (*_RANGES.values(), "beta", "moved_grad_norm")  # infinite where a loss or gradient is not finite
 
 
 def has_grid(probes: Mapping[str, np.ndarray], multiples: Sequence[float]) -> bool:
-    """Whether every probe has these step sizes, in learning rates."""
+    """Whether every probe has these step sizes, given as multiples of the learning rate."""
     return all(_near(probes, [multiple]).any(axis=1).all() for multiple in multiples)
 
 
 def smoothness(probes: Mapping[str, np.ndarray], multiples: Sequence[float] | None = None) -> pd.DataFrame:
-    """The quantities of every probe whose own loss is finite, over a grid of step sizes.
+    """Compute the quantities of every probe with a finite loss, over a grid of step sizes.
 
-    A step size at which the loss or the gradient is not finite counts as infinitely far away.
+    Quantities at a step size with a non-finite loss or gradient count as infinite.
 
     Args:
-        probes: The arrays of `probes.npz`, of P probes and J step sizes.
-        multiples: The grid, in learning rates; without it all step sizes.
+        probes: Arrays of `probes.npz`, for P probes and J step sizes.
+        multiples: Grid of step sizes as multiples of the learning rate; None uses all step sizes.
 
     Returns:
-        A row for each probe, by its step: `loss_low`, `loss_high`, the lowest and the highest loss; `gradient_low`,
-        `gradient_high`, the shortest and the longest ||g - g'||; `beta`; `ceiling`, 1/eta_min; `at_ceiling`, whether
-        `beta` is the ceiling's, and says nothing of the network; `cosine`, between g and g' at eta = lr, NaN if the
-        probe has no such step size, or a gradient is zero; `grad_norm` ||g|| and `moved_grad_norm`, the largest ||g'||,
-        the loss's local Lipschitz constant at the point and over the grid; `hessian_norm` ||Hg|| / ||g|| and
-        `sharpness` g'Hg / ||g||^2; `loss_range` (loss variation), `gradient_range` (gradient predictiveness: the
-        smaller, the better); and for each relative distance that was probed, `change_at_0.01` ||g - g'|| / ||g||.
+        One row per probe, indexed by step, with the columns
+
+        - `loss_low`, `loss_high`: lowest and highest loss; `loss_range`: loss variation
+        - `gradient_low`, `gradient_high`: smallest and largest ||g - g'||; `gradient_range`: gradient predictiveness,
+          lower is better
+        - `beta`; `ceiling`: 1/eta_min; `at_ceiling`: whether the grid, not the network, determines `beta`
+        - `cosine`: between g and g' at eta = lr; NaN without this step size or with a zero gradient
+        - `grad_norm`: ||g||, and `moved_grad_norm`: largest ||g'||; the loss's local Lipschitz constant at the point
+          and over the grid
+        - `hessian_norm`: ||Hg|| / ||g||; `sharpness`: g'Hg / ||g||^2
+        - `change_at_0.01` and so on: ||g - g'|| / ||g|| at each probed relative distance
 
     Raises:
         ValueError: A probe lacks a step size of the grid.
     """
     if multiples is not None and not has_grid(probes, multiples):
         sizes = ", ".join(f"{multiple:g}" for multiple in multiples)
-        raise UsageError(f"the probes have not the step sizes {sizes} x lr; set probe.etas")
+        raise UsageError(f"the probes lack one of the step sizes {sizes} x lr; set probe.etas")
     finite = np.isfinite(probes["loss"])
     distances = probes.get("relative_distance", ())
     probes = {name: values[finite] for name, values in probes.items() if name != "relative_distance"}
@@ -85,7 +89,7 @@ def smoothness(probes: Mapping[str, np.ndarray], multiples: Sequence[float] | No
         "hessian_norm": probes["hessian_norm"],
         "sharpness": probes["sharpness"],
     }
-    for name in _RANGES:  # infinite where both ends are
+    for name in _RANGES:  # infinite if both ends are
         low, high = columns[f"{name}_low"], columns[f"{name}_high"]
         columns[f"{name}_range"] = high - np.where(np.isfinite(low), low, 0)
     for place, distance in enumerate(distances):
@@ -94,6 +98,6 @@ def smoothness(probes: Mapping[str, np.ndarray], multiples: Sequence[float] | No
 
 
 def _near(probes: Mapping[str, np.ndarray], multiples: Sequence[float]) -> np.ndarray:
-    """`(P, J)`: which step sizes are among these, in learning rates."""
+    """Mark, `(P, J)`, the step sizes that are among these multiples of the learning rate."""
     relative = probes["eta"] / probes["lr"][:, None]
     return np.isclose(relative[..., None], np.asarray(multiples), rtol=1e-4).any(axis=-1)

@@ -1,4 +1,4 @@
-"""A loss on a line or a plane through weights: along random filters, or where a training went."""
+"""A loss on a line or plane through weights: along random filters, or along a training trajectory."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,23 +10,23 @@ from torch import Tensor
 from cifar_lab.landscape.maths.functional import Loss, Weights, difference, moved
 from cifar_lab.machine.exit_codes import UsageError
 
-# Below this share of the total variance, the variance along a direction is only rounding.
+# Fraction of the variance along a direction below which it is rounding.
 _ROUNDING = 1e-10
 
 
 class Plane(NamedTuple):
-    """The plane that a training moved in most, through its last weights."""
+    """The plane of the first two principal directions of a training, through its last weights."""
 
-    directions: tuple[dict[str, Tensor], dict[str, Tensor]]  # two, orthonormal
-    explained: np.ndarray  # `(2,)`, the share from 0 to 1 of the variance of all weights that lies along each
-    coordinates: np.ndarray  # `(snapshots, 2)`, where each snapshot lies; the last at (0, 0)
+    directions: tuple[dict[str, Tensor], dict[str, Tensor]]  # orthonormal
+    explained: np.ndarray  # `(2,)`, fraction of the variance of all weights along each direction
+    coordinates: np.ndarray  # `(snapshots, 2)`, projection of each snapshot; the last is (0, 0)
 
 
 def random_direction(weights: Weights, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw a Gaussian, filter-normalised direction: each of its filters has the norm of the network's filter.
+    """Draw a Gaussian direction, filter-normalised: each filter has the norm of the weights' filter.
 
-    A filter computes one output: `(C, H, W)` of a convolution, a row of a linear layer. One-dimensional parameters,
-    biases and BatchNorm's weights, do not move (arXiv:1712.09913, section 4). The generator is on the CPU.
+    A filter produces one output: `(C, H, W)` in a convolution, a row in a linear layer. The direction is zero for
+    biases and BatchNorm's weights, which have one dimension (arXiv:1712.09913, section 4). `generator` is on the CPU.
     """
     direction = {}
     for name, value in weights.items():
@@ -39,12 +39,12 @@ def random_direction(weights: Weights, generator: torch.Generator) -> dict[str, 
 
 
 def trajectory_plane(snapshots: Sequence[Weights]) -> Plane:
-    """The first two principal directions of a training's snapshots (arXiv:1712.09913, section 7).
+    """Compute the first two principal directions of a training's snapshots (arXiv:1712.09913, section 7).
 
-    Departs from the source in that the last snapshot counts as a point like the others, so three span a plane.
+    Unlike the source, counts the last snapshot as a point like the others, so three snapshots span a plane.
 
     Raises:
-        ValueError: They lie in one point or on one line.
+        ValueError: There are fewer than three snapshots, or they are collinear.
     """
     if len(snapshots) < 3:
         raise UsageError(f"{len(snapshots)} snapshots do not span a plane; at least three are needed")
@@ -55,23 +55,23 @@ def trajectory_plane(snapshots: Sequence[Weights]) -> Plane:
     variances, parts = variances[::-1][:2], parts[:, ::-1][:, :2]
     total = np.trace(centre @ scalars @ centre)
     if not variances[1] > _ROUNDING * total:
-        raise UsageError(f"{len(snapshots)} snapshots do not span a plane, because they are on one line")
-    parts *= np.sign(parts[np.abs(parts).argmax(axis=0), [0, 1]])  # an eigenvector's sign is chance
-    # The coefficients sum to zero, so snapshots may stand for their distances from the mean.
+        raise UsageError(f"{len(snapshots)} snapshots do not span a plane, because they lie on one line")
+    parts *= np.sign(parts[np.abs(parts).argmax(axis=0), [0, 1]])  # an eigenvector's sign is arbitrary
+    # The coefficients sum to zero, so the snapshots need not be centred.
     shares = centre @ parts / np.sqrt(variances)
     first, second = (_combined(snapshots, shares[:, axis]) for axis in (0, 1))
     return Plane((first, second), variances / total, scalars @ shares)
 
 
 def grid(*axes: np.ndarray) -> np.ndarray:
-    """Every point of a grid, `(points, len(axes))`; the last axis varies fastest."""
+    """Return all points of a grid, `(points, len(axes))`; the last axis varies fastest."""
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
 
 
 def losses_at(loss: Loss, weights: Weights, directions: Sequence[Weights], points: np.ndarray) -> np.ndarray:
-    """The loss, `(P,)` in float64, at points of the space that directions from `weights` span.
+    """Return the losses `(P,)`, float64, at `weights` plus linear combinations of `directions`.
 
-    The points `(P, directions)` are in units of each direction's length. A loss may be infinite or NaN.
+    `points` `(P, directions)` are the coefficients. Losses may be infinite or NaN.
     """
     losses = []
     with torch.no_grad():
@@ -84,10 +84,10 @@ def losses_at(loss: Loss, weights: Weights, directions: Sequence[Weights], point
 
 
 def common_levels(surfaces: Sequence[np.ndarray], count: int = 15) -> np.ndarray:
-    """Contour levels `(count,)` of several surfaces, rising and evenly spaced in the logarithm of the loss.
+    """Return contour levels `(count,)` shared by several surfaces, ascending and evenly spaced in ln(loss).
 
-    They go from the lowest loss to the 90 % quantile: far from a minimum a loss rises without bound, and levels for
-    that would leave none for the rest. At least one loss is finite and above zero.
+    They range from the lowest loss to the 90 % quantile, because a loss rises without bound far from a minimum and
+    would take up all levels. At least one loss must be finite and positive.
     """
     losses = np.concatenate([np.ravel(values) for values in surfaces])
     positive = losses[np.isfinite(losses) & (losses > 0)]
@@ -96,7 +96,7 @@ def common_levels(surfaces: Sequence[np.ndarray], count: int = 15) -> np.ndarray
 
 
 def _scalar_products(vectors: Sequence[Weights]) -> np.ndarray:
-    """`(n, n)` in float64, one tensor of the weights at a time: all together could fill the memory."""
+    """Return the Gram matrix `(n, n)` in float64, computed one tensor at a time to save memory."""
     products = np.zeros((len(vectors), len(vectors)))
     for name in vectors[0]:
         rows = torch.stack([vector[name].flatten() for vector in vectors]).double()
