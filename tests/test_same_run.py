@@ -52,7 +52,7 @@ def test_jobs_of_a_sweep_in_one_folder_are_refused(lab: Lab, subdir: str, left: 
     assert [run.result()["seed"] for run in runs] == left
     code, _, err, runs = lab(*line, "seed=2,3")
     assert code == 2
-    names(err.splitlines()[0], "holds another run", "seed (0.0 in the run, 2.0 typed)", "hydra.sweep.subdir=")
+    names(err.splitlines()[0], "has a different run", "seed (0.0 in the run, 2.0 typed)", "hydra.sweep.subdir=")
     assert [run.result()["seed"] for run in runs] == left
 
 

@@ -46,7 +46,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> None:
         ("-m seed=0,1 hydra.launcher.timeout_min=2", ("hydra.launcher.signal_delay_s=120", "timeout_min=2")),
         ("-m seed=0,1 hydra.launcher.nodes=2", ("hydra.launcher.nodes=2", "1")),
         ("-m seed=0,1 hydra.launcher.tasks_per_node=2", ("hydra.launcher.tasks_per_node=2", "1")),
-        ("-m seed=0,1 hydra.sweeper.max_batch_size=0", ("hydra.sweeper.max_batch_size=0", "1")),
+        ("-m seed=0,1 hydra.sweeper.max_batch_size=0", ("hydra.sweeper.max_batch_size=0", "positive")),
         ("-m seed=0,1 jobs_per_device=2", ("jobs_per_device=2", "hydra/launcher=")),
         (f"-m seed=0,1 {LOCAL}", ("submitit_local", "jobs_per_device=")),
         ("", (SLURM, "--multirun")),

@@ -114,7 +114,7 @@ def test_what_fails_in_a_trial_shows_its_traceback(
         (["-m", "debug=fast,overfit"], ["debug=fast,overfit"]),
         (["resume=auto", "debug=fast"], ["debug=", "resume="]),
         (["debug=quick"], ["debug=quick", "fast, overfit, profile"]),
-        (["debug=overfit", "debug.batches=0"], ["debug.batches=0", "whole number from 1 on"]),
+        (["debug=overfit", "debug.batches=0"], ["debug.batches=0", "whole number of at least 1"]),
         (["debug.batches=2"], ["debug.batches"]),
     ],
 )
