@@ -122,7 +122,7 @@ def test_a_folder_without_room_for_a_lock_is_one_line(lab: Lab, monkeypatch: pyt
     monkeypatch.setattr("cifar_lab.runs.locks.json.dump", full)
     outcome = lab(*FINISHED, "hydra.run.dir=run")
     assert outcome.code == 1
-    names(outcome.stderr.splitlines()[-1], "run.lock", "free some space, then give the same command again")
+    names(outcome.stderr.splitlines()[-1], "run.lock", "free some space, then run the same command again")
     assert "bug" not in outcome.stderr
 
 

@@ -1,4 +1,4 @@
-"""Composition and checks of a command line, by Hydra and OmegaConf."""
+"""Compose and check a command line with Hydra and OmegaConf."""
 
 from cifar_lab.config.build import build, build_optimizer, build_scheduler
 from cifar_lab.config.command_line import Plan

@@ -1,4 +1,4 @@
-"""Checks of a composition's values, before anything heavy is imported or built."""
+"""Check the values of a composition before anything heavy is imported or built."""
 
 import difflib
 import importlib.util
@@ -12,7 +12,7 @@ from cifar_lab.runs.fingerprints import leaves
 
 
 class Range(NamedTuple):
-    """Numbers that a key may take, how to say so, and whether only whole ones make sense."""
+    """Numbers that a key accepts, their description, and whether they must be integers."""
 
     allows: Callable[[float], bool]
     words: str
@@ -34,7 +34,7 @@ _BATCHES = Range(
     lambda x: x > 0 and (isinstance(x, int) or x <= 1), "a whole number of batches, or a fraction of them up to 1.0"
 )
 
-# By a key's last name; lists are checked element by element. Numbers under other names may be any finite ones.
+# Ranges by the last part of a key. Lists are checked element by element; other keys accept any finite number.
 RANGES: dict[str, Range] = {
     name: limit
     for limit, names in {
@@ -60,9 +60,9 @@ RANGES: dict[str, Range] = {
     }.items()
     for name in names.split()
 }
-# Lists of a fixed length: one value a colour, or one an average.
+# Lists of a fixed length: one value per colour channel, or per moving average of Adam.
 _LENGTHS = {"mean": 3, "std": 3, "betas": 2}
-# Keys that null switches off, though their option gives a value.
+# Keys that accept null although their option has a value.
 _NULLABLE = ("grad_clip", "every_minutes", "mean", "std", "hidden", "stem")
 # Types of keys whose default is null.
 _NULL_OR: dict[str, type] = {
@@ -70,7 +70,7 @@ _NULL_OR: dict[str, type] = {
     **dict.fromkeys(("digest", "max_time", "path", "root"), str),
     **dict.fromkeys(("sources", "mean", "std"), list),
 }
-# Keys of Lightning that take a word or a number: `auto` or 2, `32-true` or 64.
+# Keys of Lightning that accept text or a number: `auto` or 2, `32-true` or 64.
 _SEVERAL_KINDS = ("precision", "devices", "deterministic")
 WORDS: dict[str, tuple[str | int, ...]] = {
     "labels": ("fine", "coarse"),
@@ -90,7 +90,7 @@ WORDS: dict[str, tuple[str | int, ...]] = {
     "interval": ("epoch", "step"),
     "precision": ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true", 16, 32, 64),
 }
-# Twins of our own keys in Lightning's Trainer.
+# Arguments of Lightning's Trainer that our own keys set.
 TWINS = {
     "trainer.max_epochs": "epochs",
     "trainer.gradient_clip_val": "grad_clip",
@@ -102,14 +102,14 @@ TWINS = {
 
 
 def check_keys(config: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Raise `UsageError` for a key that is new or gone since `known`, before the command line's values."""
+    """Raise `UsageError` for a key that is not in `known`, the composition without typed values, or is missing."""
     ours, theirs = dict(leaves(config)), dict(leaves(known))
     for key in ours:
         if key not in theirs:
             raise UsageError(unknown_key(key, theirs))
     for key in theirs:
         if key not in ours and not any(other.startswith(f"{key}.") for other in ours):
-            raise UsageError(f"{key} was removed; every key has its place, set it instead")
+            raise UsageError(f"{key} cannot be removed; set it to a value instead")
 
 
 def check_installed(line: str, module: str, distribution: str, extra: str) -> None:
@@ -125,12 +125,12 @@ def check_installed(line: str, module: str, distribution: str, extra: str) -> No
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:
         spec = None
-    if spec is None or spec.origin is None:  # only a folder of that name, such as W&B's
+    if spec is None or spec.origin is None:  # a mere folder of that name, such as W&B's
         raise UsageError(f"{line} needs {distribution}, which is not installed: pip install 'cifar-lab[{extra}]'")
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """The end of a line about a word that does not exist: the nearest of those that do, if one is near."""
+    """Return `; did you mean NEAREST?`, or an empty string if none of `words` is close."""
     return _hint(difflib.get_close_matches(word, list(words), n=1))
 
 
@@ -139,7 +139,7 @@ def _hint(nearest: list[str]) -> str:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """One line about a key that does not exist, with the nearest that does."""
+    """Return a one-line message about an unknown key, with the nearest known key."""
     known = sorted({part for name in known for part in (name, name.partition(".")[0])})
     if key in TWINS:
         return f"{key} is set by {TWINS[key]}="
@@ -156,16 +156,16 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     if group in known:
         names = ", ".join(other.rpartition(".")[2] for other in siblings)
         return f"{key}: {group} has no {name}{hint or (f'; it has {names}' if names else '')}"
-    return f"{key} is unknown{hint or '; python -m cifar_lab.train --help lists what there is'}"
+    return f"{key} is unknown{hint or '; python -m cifar_lab.train --help lists groups and keys'}"
 
 
 def check_values(config: Mapping[str, Any], known: Mapping[str, Any], foreign: Collection[str] = ()) -> None:
-    """Check the types of all values, and the ranges of numbers.
+    """Check the types of all values and the ranges of numbers.
 
     Args:
-        config: The composition, resolved.
-        known: The composition before the command line's values, for the types.
-        foreign: Groups whose component is not from this project, so that our ranges do not apply.
+        config: The resolved composition.
+        known: The composition without typed values, which defines the types.
+        foreign: Groups whose component is not from this project; our ranges do not apply to them.
 
     Raises:
         ValueError: A value is not accepted. The message names the value and the accepted values.

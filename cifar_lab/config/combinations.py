@@ -1,4 +1,4 @@
-"""Checks of settings that are valid alone but not together, and notes on those that may not be meant."""
+"""Check combinations of settings that are valid one by one, and note those that may be unintended."""
 
 import importlib.util
 import math
@@ -14,20 +14,20 @@ from cifar_lab.runs.labels import LAST, PROTOCOLS, holds_out
 _LOW_PRECISIONS = ("bf16-true", "16-true")
 _SCALED_PRECISIONS = ("16-mixed", 16)
 _LENGTHS = {"T_max", "T_0", "step_size", "total_iters", "total_steps"}
-_METRICS = ("val/loss", "val/acc", "train/loss", "train/acc", "train/objective", "train/lr")  # of every epoch
+_METRICS = ("val/loss", "val/acc", "train/loss", "train/acc", "train/objective", "train/lr")  # logged every epoch
 _OURS = ("cifar_lab.", "lightning.")
 _THREE = {"cifar_lab.models.CNN": "filters", "cifar_lab.models.SpeedCNN": "widths"}
 _OF_LIBRARIES = ("cifar_lab.models.Timm", "cifar_lab.models.Torchvision")
-_SIDE = 32  # of an image, in pixels
-_LARGE_RATIO = 10  # of averaging.lr to optimizer.lr
+_SIDE = 32  # height and width of an image, in pixels
+_LARGE_RATIO = 10  # averaging.lr / optimizer.lr that is worth a note
 
 
 def check_together(config: Mapping[str, Any]) -> None:
-    """Raise `UsageError` for settings without a meaning together."""
+    """Raise `UsageError` for settings that do not work together."""
     if config["retrain"] and config["resume"] not in (None, "auto"):
         raise UsageError("retrain=true trains from the start, and resume= continues a run; leave one of them out")
     if config["debug"] and config["resume"] is not None:
-        raise UsageError("debug= leaves no run that could be resumed; leave resume= out")
+        raise UsageError("debug= leaves no run to resume; leave resume= out")
     _check_protocol(config)
     _check_network(config["model"])
     _check_optimizer(config)
@@ -36,7 +36,7 @@ def check_together(config: Mapping[str, Any]) -> None:
     if str(augment.get("_target_")).startswith("cifar_lab.data.mixing.") and not augment["alpha"]:
         raise UsageError("augment.alpha=0 mixes nothing; set it above 0, or augment=flip_crop")
     if (augment.get("padding") or 0) >= _SIDE:
-        raise UsageError(f"augment.padding={augment['padding']} moves {_SIDE} pixels out of view; set it lower")
+        raise UsageError(f"augment.padding={augment['padding']} can move all {_SIDE} pixels out of view; set it lower")
     if config["loss"].get("alpha") == 0:
         raise UsageError("loss.alpha=0 makes every loss 0; set it above 0")
     averaging, epochs, precision = config["averaging"], config["epochs"], config["trainer"]["precision"]
@@ -46,15 +46,15 @@ def check_together(config: Mapping[str, Any]) -> None:
     if str(averaging.get("_target_")).endswith(".Lookahead") and not 0 < averaging["alpha"] <= 1:
         raise UsageError(f"averaging.alpha={averaging['alpha']}: it takes a number above 0, at most 1")
     if averaging and precision in _LOW_PRECISIONS:
-        raise UsageError(f"trainer.precision={precision} rounds small changes of an average away; use bf16-mixed")
+        raise UsageError(f"trainer.precision={precision} rounds away small updates of the average; use bf16-mixed")
     if config["tta"] == "none" and config["tta_below"] != 1:
         raise UsageError(f"tta_below={config['tta_below']} is for test-time augmentation; set tta=flip_translate too")
     if config["cuda_graphs"]:
         if not config["compile"]:
-            raise UsageError("cuda_graphs=true records what torch.compile has made; set compile=true too")
-        # Compiled gradients live in the graph's own memory, which its next replay overwrites: their sum is lost.
+            raise UsageError("cuda_graphs=true records the kernels of torch.compile; set compile=true too")
+        # Compiled gradients live in the graph's own memory. Its next replay overwrites them, so their sum is lost.
         if config["trainer"]["accumulate_grad_batches"] != 1:
-            raise UsageError("cuda_graphs=true cannot accumulate; set trainer.accumulate_grad_batches=1")
+            raise UsageError("cuda_graphs=true cannot accumulate gradients; set trainer.accumulate_grad_batches=1")
         if config["trainer"]["accelerator"] == "cpu":
             raise UsageError("cuda_graphs=true needs a GPU, and trainer.accelerator=cpu; leave one of them out")
     if config["model"].get("_target_") == "cifar_lab.models.Timm" and importlib.util.find_spec("timm") is None:
@@ -66,11 +66,11 @@ def check_together(config: Mapping[str, Any]) -> None:
 
 def _check_time(limit: str | None) -> None:
     if limit is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", limit):
-        raise UsageError(f"trainer.max_time={limit}: it takes DD:HH:MM:SS, 00:01:30:00 for an hour and a half")
+        raise UsageError(f"trainer.max_time={limit}: it takes DD:HH:MM:SS, such as 00:01:30:00 for 90 minutes")
 
 
 def _check_monitors(config: Mapping[str, Any]) -> None:
-    """Refuse metrics that no run has, unless a callback of the user's own may log them."""
+    """Raise `UsageError` for a monitored metric that no run logs, unless a user's own callback may log it."""
     callbacks = {f"callbacks.{name}": option for name, option in config["callbacks"].items()}
     own = [option for option in callbacks.values() if not str(option.get("_target_", "cifar_lab.")).startswith(_OURS)]
     for part, option in {"scheduler.lightning": config["scheduler"].get("lightning", {}), **callbacks}.items():
@@ -82,7 +82,7 @@ def _check_monitors(config: Mapping[str, Any]) -> None:
 
 
 def _check_protocol(config: Mapping[str, Any]) -> None:
-    """The name and both shares say whether training images are held out, or none are."""
+    """Raise `UsageError` unless the protocol's name and both fractions agree on whether images are held out."""
     protocol, held_out = config["protocol"], holds_out(config)
     if {PROTOCOLS.get(protocol["name"], held_out), bool(protocol["val_fraction"])} != {held_out}:
         settings = f"protocol.name={protocol['name']} protocol.val_fraction={protocol['val_fraction']}"
@@ -91,7 +91,7 @@ def _check_protocol(config: Mapping[str, Any]) -> None:
 
 
 def _check_network(model: Mapping[str, Any]) -> None:
-    """Lists that one of our networks takes of one length alone, or as long as another."""
+    """Raise `UsageError` for a list of a length that one of our networks does not accept."""
     target = str(model.get("_target_"))
     key = _THREE.get(target)
     if key and len(model[key]) != 3:
@@ -104,7 +104,7 @@ def _check_network(model: Mapping[str, Any]) -> None:
         )
     if target == "cifar_lab.models.ResNet" and (not model["blocks"] or len(model["blocks"]) != len(model["widths"])):
         settings = f"model.blocks={model['blocks']} model.widths={model['widths']}"
-        raise UsageError(f"{settings}: both take one number a stage; give as many of each")
+        raise UsageError(f"{settings}: both take one number per stage; set lists of one length")
 
 
 def _check_optimizer(config: Mapping[str, Any]) -> None:
@@ -123,7 +123,7 @@ def _check_optimizer(config: Mapping[str, Any]) -> None:
 
 
 def _check_schedule(scheduler: Mapping[str, Any], epochs: float) -> None:
-    """Lengths are in epochs, except `total_steps`; the patience of a plateau is in validations."""
+    """Check a schedule. Lengths are in epochs, except `total_steps`; a plateau's patience is in validations."""
     steps = scheduler.get("lightning", {})
     interval, frequency = steps.get("interval"), steps.get("frequency", 1)
     is_plateau = "patience" in scheduler
@@ -132,7 +132,7 @@ def _check_schedule(scheduler: Mapping[str, Any], epochs: float) -> None:
             f"scheduler.lightning.frequency={frequency}: the schedule's lengths are in epochs; leave it at 1"
         )
     if is_plateau and scheduler["factor"] == 1:
-        raise UsageError("scheduler.factor=1 of a plateau never lowers the rate; set it below 1")
+        raise UsageError("scheduler.factor=1 never lowers the learning rate at a plateau; set it below 1")
     if is_plateau and interval == "step":
         raise UsageError(
             "scheduler.lightning.interval=step: a plateau scheduler steps after each validation; leave it at epoch"
@@ -144,10 +144,10 @@ def _check_schedule(scheduler: Mapping[str, Any], epochs: float) -> None:
 
 
 def check_typed(config: Mapping[str, Any], typed: Collection[str]) -> None:
-    """Raise `UsageError` for a setting without effect among `typed`, the keys that the command line sets."""
+    """Raise `UsageError` if one of `typed`, the keys that the command line sets, has no effect."""
     for key in typed if config["model"].get("_target_") in _OF_LIBRARIES else ():
         if key == "bn" or key.partition(".")[0] == "activation":
-            raise UsageError(f"{key}: a network of a library has its own layers; leave {key}= out")
+            raise UsageError(f"{key}: a library's network has its own layers; leave {key}= out")
     for key in ("optimizer.momentum", "optimizer.sgd_momentum", "optimizer.betas"):
         if key in typed and config["scheduler"].get("cycle_momentum"):
             raise UsageError(
@@ -168,9 +168,9 @@ def notes(config: Mapping[str, Any]) -> list[str]:
             length *= factor
             end += length
         if end > epochs:
-            lines.append(f"warm restarts: epoch {epochs} is within a cycle that ends at epoch {end}")
+            lines.append(f"warm restarts: training ends at epoch {epochs}, within a cycle that ends at epoch {end}")
     if start == 0 and averaging["_target_"].endswith(".SWA"):
-        lines.append("averaging.start=0 averages from the first epoch on, weights that have hardly trained too")
+        lines.append("averaging.start=0 also averages the barely trained weights of the first epochs")
     if config["l1"] > 1:
         lines.append(f"l1={config['l1']}: the penalty outweighs any loss")
     final, lr = averaging.get("lr"), config["optimizer"].get("lr")
@@ -181,7 +181,7 @@ def notes(config: Mapping[str, Any]) -> list[str]:
         **{f"callbacks.{k}": v for k, v in config["callbacks"].items()},
     }
     if config["protocol"]["name"] == LAST:
-        lines += [f"{part} watches the test set" for part, options in watching.items() if options.get("monitor")]
+        lines += [f"{part} monitors the test set" for part, options in watching.items() if options.get("monitor")]
     return lines + device_notes(config)
 
 

@@ -1,4 +1,4 @@
-"""A parsed command line, and the plan of jobs after it has been checked."""
+"""A parsed command line, and the plan of its checked jobs."""
 
 import argparse
 import re
@@ -23,7 +23,7 @@ from cifar_lab.config.lab import lab
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine.exit_codes import UsageError
 
-_MAX_INTERPOLATIONS = 20  # nested interpolations can repeat each other, so their expansion grows exponentially
+_MAX_INTERPOLATIONS = 20  # nested interpolations can expand exponentially
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class CommandLine:
     """A parsed command line."""
 
     flags: argparse.Namespace  # Hydra's
-    words: tuple[str, ...]  # the overrides, `key=value`; for `resume=FOLDER` also those of the run
-    typed: tuple[str, ...]  # those of `words` that were typed, without `resume=`
-    resumed: Path | None  # the folder of the run that is resumed; None without one
-    parser: argparse.ArgumentParser  # Hydra's help shows its flags
+    words: tuple[str, ...]  # overrides, `key=value`; with `resume=FOLDER` also the run's
+    typed: tuple[str, ...]  # the typed ones among `words`, without `resume=`
+    resumed: Path | None  # folder of the run to resume, if any
+    parser: argparse.ArgumentParser  # Hydra's help lists its flags
 
     @property
     def trains(self) -> bool:
@@ -46,10 +46,10 @@ class CommandLine:
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job that a command line asks for."""
+    """A job of a command line."""
 
-    words: list[str]  # its command line
-    composed: DictConfig | None = None  # with Hydra's own part, if the check made it; else it is composed in its turn
+    words: list[str]  # its overrides
+    composed: DictConfig | None = None  # with the `hydra` node, if a check has composed it; else composed when it runs
 
 
 @dataclass(frozen=True)
@@ -57,44 +57,44 @@ class Plan:
     """The checked jobs of a command line."""
 
     line: CommandLine
-    jobs: list[PlannedJob]  # in the order in which they run
-    named: list[str] = field(default_factory=list)  # the sweep's name as a word, where none was typed
-    hydra: list[str] = field(default_factory=list)  # the words for Hydra that each job is composed with
-    sweep_folder: Path | None = None  # where a sweep's runs go; None for a single run
+    jobs: list[PlannedJob]  # in running order
+    named: list[str] = field(default_factory=list)  # the override that names the sweep, unless a name was typed
+    hydra: list[str] = field(default_factory=list)  # Hydra's overrides for every job
+    sweep_folder: Path | None = None  # folder of a sweep's runs; None for a single run
     common: frozenset[str] | None = None  # the keys that all jobs of a sweep share; None for a single run
     launcher: launchers.Launcher | None = None  # hands the jobs to other processes; None if this process runs them
-    parallel: int = 1  # number of jobs that run at the same time on this machine
-    notes: list[str] = field(default_factory=list)  # about settings that are allowed but perhaps not meant
-    former: tuple[Path, ...] = ()  # folders of the sweep under former default names, with finished runs perhaps
+    parallel: int = 1  # number of jobs that run in parallel on this machine
+    notes: list[str] = field(default_factory=list)  # on settings that are allowed but may be unintended
+    former: tuple[Path, ...] = ()  # the sweep's folders under former default names, which may hold finished runs
 
     @cached_property
     def composition(self) -> dict[str, Any]:
-        """The first job's, in plain values."""
+        """The first job's composition, in plain values."""
         assert self.jobs[0].composed is not None
         return naming.plain(self.jobs[0].composed)
 
     @property
     def options_edited(self) -> float:
-        """When an option's file was last edited, ours or the user's, in seconds since 1970."""
+        """Time of the last edit of an option file, ours or the user's, in seconds since 1970."""
         folders = [schema.conf_folder(), *map(Path, filter(None, [self.line.flags.config_dir]))]
         return max((file.stat().st_mtime for folder in folders for file in folder.rglob("*.yaml")), default=0.0)
 
     def put_in(self, folder: str) -> None:
-        """Have a single run leave its files in a folder."""
+        """Set the folder of a single run."""
         config = self.jobs[0].composed
         assert config is not None
         with open_dict(config):
             config.hydra.run.dir = folder
 
     def composed(self, job: PlannedJob) -> DictConfig:
-        """A job's composition, with Hydra's own part, by the check or now; within `composing`."""
+        """Return a job's composition with the `hydra` node; composes it, within `composing`, if no check has."""
         return self.compose(job) if job.composed is None else job.composed
 
     def compose(self, job: PlannedJob) -> DictConfig:
-        """Compose a job with all that the plan has settled, the launcher's settings too; within `composing`.
+        """Compose a job, within `composing`, with the plan's name and Hydra settings, including the launcher's.
 
         Raises:
-            hydra.errors.HydraException: It cannot be composed.
+            hydra.errors.HydraException: The job cannot be composed.
         """
         return compose("train", [*job.words, *self.named, *self.hydra], return_hydra_config=True)
 
@@ -117,9 +117,9 @@ def parsed(arguments: Sequence[str]) -> CommandLine:
 
 
 def parsed_words(words: Sequence[str], loader: Loader) -> list[Override]:
-    """Parse words of a command line; raise `UsageError` if that cannot be done."""
+    """Parse overrides; raise `UsageError` if one is not valid."""
     if sum(word.count("${") for word in words) > _MAX_INTERPOLATIONS:
-        raise UsageError(f"a command line takes {_MAX_INTERPOLATIONS} interpolations, ${{...}}, at most")
+        raise UsageError(f"a command line takes at most {_MAX_INTERPOLATIONS} interpolations, ${{...}}")
     try:
         with refusing():
             return OverridesParser.create(config_loader=loader).parse_overrides(list(words))
@@ -128,10 +128,10 @@ def parsed_words(words: Sequence[str], loader: Loader) -> list[Override]:
 
 
 def search_path(config_dir: str | Path | None) -> list[str]:
-    """The words by which Hydra finds options in a user's folder too; none without one.
+    """Return the override, if any, that adds a user's folder of options to Hydra's search path.
 
     Raises:
-        ValueError: It is not a folder.
+        ValueError: `config_dir` is not a folder.
     """
     if config_dir is None:
         return []
@@ -143,10 +143,10 @@ def search_path(config_dir: str | Path | None) -> list[str]:
 
 @contextmanager
 def composing() -> Iterator[Loader]:
-    """Let Hydra compose from `conf/`, then restore the Hydra that the caller had initialised.
+    """Initialise Hydra with `conf/` within the context, and restore the caller's Hydra afterwards.
 
     Raises:
-        ValueError: Hydra or OmegaConf refused something inside; in one line.
+        ValueError: Hydra or OmegaConf raised an error inside. The message is one line.
     """
     callers = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -161,7 +161,7 @@ def composing() -> Iterator[Loader]:
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Turn the errors of Hydra and OmegaConf into a `ValueError` of one line."""
+    """Turn errors of Hydra and OmegaConf into a `ValueError` with a one-line message."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -170,7 +170,7 @@ def in_one_line() -> Iterator[None]:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Raise `ValueError`, in one line, for exceptions of other kinds: Hydra raises nearly any at unforeseen input."""
+    """Turn other exceptions into a one-line `ValueError`: on unforeseen input, Hydra raises almost any exception."""
     try:
         yield
     except (HydraException, OmegaConfBaseException):

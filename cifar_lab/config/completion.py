@@ -1,4 +1,4 @@
-"""Shell completion of `python -m cifar_lab.train` and `cifar-lab train`, by Hydra's own, which knows neither form."""
+"""Shell completion of `python -m cifar_lab.train` and `cifar-lab train`, neither of which Hydra's own supports."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 _OURS = re.compile(r"^\s*\S*(python[\d.]*\s+-m\s+cifar_lab\.train|cifar-lab\s+train)\s")
-# Hydra's scripts complete `python file.py`; this adds `python -m`. For bash, and for zsh, which reads bash's scripts:
+# Hydra's scripts complete `python file.py`; this adds `python -m`. For bash, and for zsh, which reads bash scripts:
 _BASH_TEST, _BASH_END = "        file_path=$(pwd)/${words[1]}\n", '        helper="${words[0]} ${words[1]}"\n'
 _BASH_LOOK = "EXECUTABLE=($(command -v $helper))"
 _OUR_BASH_TEST = """\
@@ -19,7 +19,7 @@ _OUR_BASH_TEST = """\
             helper="${words[0]} -m cifar_lab.train"
         else
 """
-# And for fish:
+# For fish:
 _FISH_TEST = '        set cmd "$parts[1] $parts[2]"\n'
 _OUR_FISH_TEST = """\
         if test "$parts[2] $parts[3]" = "-m cifar_lab.train"
@@ -31,7 +31,7 @@ _FISH_SEEN = re.compile(r"(__fish_seen_subcommand_from) \S*train\.py")
 
 
 def answer(application: Callable[[], object]) -> None:
-    """Answer the shell: the script to install, or the completions of the line in `COMP_LINE`.
+    """Print the script to install, or the completions of the line in `COMP_LINE`.
 
     Args:
         application: Prints Hydra's completions for the process's command line.
@@ -46,17 +46,17 @@ def answer(application: Callable[[], object]) -> None:
         script = printed.getvalue()
         if _BASH_TEST in script and _BASH_END in script:
             script = script.replace(_BASH_TEST, _OUR_BASH_TEST + _BASH_TEST)
-            # zsh takes `==` within brackets for a file's name.
+            # zsh reads `==` within brackets as a file name.
             script = script.replace(_BASH_END, f"{_BASH_END}        fi\n").replace(" == ", " = ")
             script = script.replace(
                 _BASH_LOOK, 'EXECUTABLE=("$(command -v ${helper%% *})")'
-            )  # its path may have spaces
+            )  # the path may contain spaces
         script = script.replace(_FISH_TEST, _OUR_FISH_TEST + _FISH_TEST)
         print(_FISH_SEEN.sub(r"\1 cifar_lab.train", script), end="")
 
 
 def _unquoted(line: str) -> str:
-    """The words in front of the last as the shell hands them over."""
+    """Remove the quotes of all words but the last, as the shell does."""
     before, space, last = line.rpartition(" ")
     with contextlib.suppress(ValueError):  # a quote is still open
         return " ".join(shlex.split(before)) + space + last
@@ -65,7 +65,7 @@ def _unquoted(line: str) -> str:
 
 @contextlib.contextmanager
 def _silent_while_completing() -> Iterator[None]:
-    """An error would land in the prompt, so a line that composes nothing has no completions."""
+    """Print no completions for a line that cannot be composed, because an error would appear in the prompt."""
     try:
         yield
     except (HydraException, OmegaConfBaseException):

@@ -1,4 +1,4 @@
-"""The checks of one composition, and of the options that it is made of."""
+"""Check one composition and the options that it consists of."""
 
 import inspect
 import itertools
@@ -21,16 +21,16 @@ from cifar_lab.config.precedence import Loader
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.fingerprints import leaves
 
-# Groups without an option by default, whose files set other groups' keys.
+# Groups without a default option, whose files set keys of other groups.
 _GLOBAL = ("experiment", "study", "search", "debug")
-_SEVERAL = ("logger", "callbacks")  # groups of which a list of options may be chosen
-_EXTRAS = ("wandb", "mlflow")  # loggers that need a package, and an extra, of the same name
-# Keys that an option needs: torch gets its other arguments later, Lightning its part of a schedule.
+_SEVERAL = ("logger", "callbacks")  # groups that accept a list of options
+_EXTRAS = ("wandb", "mlflow")  # loggers whose package and extra have the same name
+# Required keys of an option: torch's factories get further arguments later, and Lightning has its part of a schedule.
 _NEEDED = {
     "optimizer": {"_partial_": "true"},
     "scheduler": {"_partial_": "true", "lightning": "{interval: epoch, frequency: 1}"},
 }
-# Types of the keys that Hydra checks by its schema.
+# Types of the keys that Hydra checks against the schema.
 _TYPES = {
     "bn": "true or false",
     "name": "a word",
@@ -43,7 +43,7 @@ _TYPES = {
 
 
 def check_options(override: Override, loader: Loader, search: list[str]) -> None:
-    """Raise `UsageError` for an override whose option neither we have nor the `search` path, with the nearest."""
+    """Raise `UsageError`, naming the nearest, for an option that is neither in `conf/` nor on the `search` path."""
     group = override.key_or_group
     if override.is_delete():
         raise UsageError(f"~{group}: every group needs an option; set {group}= to a different one")
@@ -58,14 +58,14 @@ def check_options(override: Override, loader: Loader, search: list[str]) -> None
 
 
 def _options_in(word: str) -> list[str]:
-    """The options that a word chooses: one, or several of a group whose options are used together."""
+    """Return the options that a word chooses: one, or several of a group that accepts a list."""
     group, _, value = word.partition("=")
     several = value[1:-1].split(",") if group in _SEVERAL and value[:1] + value[-1:] == "[]" else [value]
     return [option.strip(" '\"") for option in several]
 
 
 def _check_file(path: Path, group: str) -> None:
-    """Raise `UsageError` for a user's option file that is damaged. The option is ours if the file does not exist."""
+    """Raise `UsageError` for a damaged option file of the user's. If there is no such file, the option is ours."""
     if not path.is_file():
         return
     try:
@@ -87,7 +87,7 @@ def is_left_out(override: Override) -> bool:
 
 
 def check_closed(loader: Loader, lines: Sequence[str]) -> None:
-    """Raise `UsageError` if a command line does not fix the axes that a search's file varies."""
+    """Raise `UsageError` if a command line does not set every axis of its search."""
     typed = set(map(naming.key_of, lines))
     missing = [key for key in loader.space if key not in typed]
     if missing:
@@ -98,16 +98,16 @@ def check_closed(loader: Loader, lines: Sequence[str]) -> None:
 
 
 def foreign_groups(config: dict[str, Any]) -> set[str]:
-    """Groups whose component no option of ours makes."""
+    """Return the groups whose component is not the target of one of our options."""
     made = {group: option for group, option in config.items() if isinstance(option, dict) and "_target_" in option}
     return {group for group, option in made.items() if not schema.settings_of(group, option["_target_"])}
 
 
 def check(config: dict[str, Any], known: dict[str, Any], typed: Collection[str] = ()) -> None:
-    """Raise `UsageError` for a composition of plain values.
+    """Raise `UsageError` for a composition that is not valid.
 
     Args:
-        config: The composition.
+        config: The composition in plain values.
         known: As for `checks.check_values`.
         typed: The keys that the command line sets.
     """
@@ -122,7 +122,7 @@ def check(config: dict[str, Any], known: dict[str, Any], typed: Collection[str] 
 
 
 def check_own_options(loader: Loader) -> None:
-    """Raise `UsageError` for a user's option that lacks a key, or has one that our component of its target does not."""
+    """Raise `UsageError` for a user's option that lacks a required key, or has one that its target does not accept."""
     for group, option in loader.choices.items():
         settings = loader.before_values.get(group)
         is_own = (schema.conf_folder() / group / f"{option}.yaml").is_file()
@@ -139,12 +139,12 @@ def check_own_options(loader: Loader) -> None:
 
 
 def _is_librarys(target: str, key: str) -> bool:
-    """Whether a library's class takes a key that our option of it lacks; imports the library."""
+    """Return whether a library's class accepts a key that our option for it lacks. Imports the library."""
     return not target.startswith("cifar_lab.") and key in inspect.signature(get_object(target)).parameters
 
 
 def reworded(error: Exception, loader: Loader) -> str:
-    """Reword an error of Hydra or OmegaConf in one line, with the words of the command line."""
+    """Return an error of Hydra or OmegaConf as one line, in the terms of the command line."""
     text = str(error)
     unknown = re.match(r"Could not override '([^']+)'", text)
     if unknown:

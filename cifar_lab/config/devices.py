@@ -1,4 +1,4 @@
-"""The number of processes that train a run together, and their limits; checked before torch is imported."""
+"""Number of processes that train a run together, and its limits, checked before torch is imported."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from cifar_lab.machine import torchrun
 from cifar_lab.machine.exit_codes import UsageError
 
-# All devices; their number is known once torch is imported.
+# Values of `trainer.devices` that mean all devices; only torch can count them.
 ALL = ("auto", -1)
-UNSYNCED = "trainer.sync_batchnorm=true: torch has it for GPUs alone; leave it out, or set bn=false"
+UNSYNCED = "trainer.sync_batchnorm=true: torch supports it on GPUs only; leave it out, or set bn=false"
 
 
 def processes(config: Mapping[str, Any]) -> int | None:
-    """How many processes train a composition together: those that torchrun has started, else one for each device.
+    """Return the number of processes that train a composition: torchrun's, or else one per device.
 
-    None where `trainer.devices` leaves it to the machine.
+    None if `trainer.devices` means all devices of the machine.
     """
     started, devices = torchrun.processes(), config["trainer"]["devices"]
     if started is not None:
@@ -25,7 +25,7 @@ def processes(config: Mapping[str, Any]) -> int | None:
 
 
 def here(config: Mapping[str, Any]) -> int:
-    """How many processes this one has to start for a composition; 1 where it trains by itself, or with torchrun's."""
+    """Return the number of processes to start on this machine; 1 for a single process or under torchrun."""
     count = 1 if torchrun.processes() is not None else processes(config)
     if count is None:
         from cifar_lab.machine import hardware
@@ -35,7 +35,7 @@ def here(config: Mapping[str, Any]) -> int:
 
 
 def check_devices(config: Mapping[str, Any]) -> None:
-    """Raise `UsageError` for an invalid number of devices, and for settings that several processes do not support."""
+    """Raise `UsageError` for an invalid number of devices, or for settings that require a single process."""
     trainer = config["trainer"]
     _check_number(trainer["devices"])
     _check_torchrun(trainer)
@@ -48,7 +48,7 @@ def check_devices(config: Mapping[str, Any]) -> None:
     if config["probe"]:
         raise UsageError(f"{several}: probe= needs whole batches, but each process has only a part; set probe=none")
     if config["cuda_graphs"]:
-        raise UsageError(f"{several}: cuda_graphs= records no step of several processes; set cuda_graphs=false")
+        raise UsageError(f"{several}: cuda_graphs= cannot record a step of several processes; set cuda_graphs=false")
     if count is None:
         return
     if config["batch_size"] < count:
@@ -65,9 +65,9 @@ def device_notes(config: Mapping[str, Any]) -> list[str]:
     if count is None or count == 1 or not config["bn"] or trainer["sync_batchnorm"]:
         return []
     part = -(-config["batch_size"] // count)
-    on_gpus = "" if trainer["accelerator"] == "cpu" else "; trainer.sync_batchnorm=true does it over all, on GPUs"
+    on_gpus = "" if trainer["accelerator"] == "cpu" else "; trainer.sync_batchnorm=true uses the whole batch, on GPUs"
     return [
-        f"BatchNorm normalises over the {part} images of each of {count} processes, not over a batch's "
+        f"BatchNorm normalises over the {part} images of each of {count} processes instead of the whole batch of "
         f"{config['batch_size']}, which changes numbers{on_gpus}"
     ]
 
@@ -86,8 +86,8 @@ def _check_torchrun(trainer: Mapping[str, Any]) -> None:
     if started is None:
         if machines > 1:
             raise UsageError(
-                f"trainer.num_nodes={machines}: start it by torchrun --nnodes={machines} on each of them, "
-                "docs/scaling.md says how"
+                f"trainer.num_nodes={machines}: start it by torchrun --nnodes={machines} on each machine, "
+                "see docs/scaling.md"
             )
         return
     number = len(devices) if isinstance(devices, list) else devices

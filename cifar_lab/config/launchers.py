@@ -24,10 +24,10 @@ class Launcher:
     name: str  # as in `hydra/launcher=name`
     plugin: str  # the package with Hydra's plugin
     distribution: str  # its name for pip
-    extra: str  # of this project, that brings it
+    extra: str  # the extra of this project that installs it
 
     def check_installed(self, line: str) -> None:
-        """Raise `UsageError` for a word of the command line that needs it if it is missing, with how to get it."""
+        """Raise `UsageError`, with the install command, if the package that the override `line` needs is missing."""
         checks.check_installed(line, self.plugin, self.distribution, self.extra)
 
 
@@ -46,7 +46,7 @@ def check_launcher(overrides: Sequence[Override]) -> None:
 
 
 def check(config: DictConfig) -> None:
-    """Raise `UsageError` for a launcher under torchrun, for settings that it lacks, and where Slurm cannot run."""
+    """Raise `UsageError` for a launcher under torchrun, for invalid launcher settings, or if Slurm cannot run."""
     launcher = chosen(str(config.hydra.launcher._target_))
     if launcher is not None and torchrun.processes() is not None:
         raise UsageError(f"{LAUNCHER}={launcher.name}: torchrun's processes train each run together; leave it out")
@@ -60,19 +60,19 @@ def check(config: DictConfig) -> None:
 
 
 def chosen(target: str) -> Launcher | None:
-    """The launcher of which Hydra's `_target_` is; None for one that needs no package, and one not known here."""
+    """Return the launcher with Hydra's `_target_`; None if it needs no package or is unknown."""
     return next((launcher for launcher in LAUNCHERS if target.startswith(f"{launcher.plugin}.")), None)
 
 
 def check_slurm(config: DictConfig) -> None:
-    """Raise `UsageError` where Slurm cannot be had, and for settings that none of its jobs can have."""
+    """Raise `UsageError` if Slurm is not available, or for settings that its jobs do not support."""
     launcher, line = config.hydra.launcher, f"{LAUNCHER}={SLURM.name}"
     if launcher._target_.endswith(".LocalLauncher"):
-        raise UsageError(f"{LAUNCHER}=submitit_local: jobs_per_device= runs jobs side by side on this machine")
+        raise UsageError(f"{LAUNCHER}=submitit_local: jobs_per_device= runs jobs in parallel on this machine")
     SLURM.check_installed(line)
     for command in ("sbatch", "srun", "squeue"):
         if shutil.which(command) is None:
-            raise UsageError(f"{line} needs Slurm's {command}, which is not found here; type it where jobs are queued")
+            raise UsageError(f"{line} needs Slurm's {command}, which is not found; run the command on a login node")
     for key in ("nodes", "tasks_per_node"):
         if launcher[key] != 1:
             raise UsageError(f"hydra.launcher.{key}={launcher[key]}: a run of a sweep is one process; leave it at 1")
@@ -82,7 +82,7 @@ def check_slurm(config: DictConfig) -> None:
     delay, minutes = launcher["signal_delay_s"], launcher["timeout_min"]
     if delay >= 60 * minutes:
         raise UsageError(
-            f"hydra.launcher.signal_delay_s={delay} leaves nothing of timeout_min={minutes}; "
+            f"hydra.launcher.signal_delay_s={delay} leaves no time within timeout_min={minutes}; "
             f"set it to the seconds that a step and a save take"
         )
     if config.jobs_per_device > 1:
@@ -90,19 +90,20 @@ def check_slurm(config: DictConfig) -> None:
 
 
 def side_by_side(config: DictConfig) -> tuple[int, list[str]]:
-    """How many jobs of a sweep run at a time, and the words of the command line by which Hydra does that.
+    """Return the number of jobs of a sweep that run in parallel, and Hydra's overrides for that.
 
     Args:
-        config: A composed job, with Hydra's own part.
+        config: A composed job with the `hydra` node.
 
     Raises:
-        ValueError: The launcher is not one for this machine or for runs on several devices, or its package is missing.
+        ValueError: The launcher does not run jobs on this machine, parallel jobs need several devices each, or the
+            launcher's package is missing.
     """
     number, words = _planned(config)
     if number > 1 and processes(config) != 1:
         devices = config.trainer.devices
         raise UsageError(
-            f"trainer.devices={devices}: {number} jobs at a time have one device each; leave one of them out"
+            f"trainer.devices={devices}: {number} parallel jobs have one device each; leave one of them out"
         )
     return number, words
 

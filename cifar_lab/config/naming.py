@@ -1,4 +1,4 @@
-"""Names of runs and sweeps, and the composed configuration in plain values."""
+"""Names of runs and sweeps, and conversion of a composed configuration to plain values."""
 
 import hashlib
 import re
@@ -16,15 +16,15 @@ _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 def default_name(*, _root_: DictConfig) -> str:
-    """The name of a run that was not given one: its study's or search's and its experiment's, else its model's."""
-    # `--cfg job --resolve` takes Hydra's own node out first.
+    """Return the default name of a run: its study or search and its experiment, or else its model."""
+    # `--cfg job --resolve` removes the `hydra` node first.
     choices = (_root_.hydra if "hydra" in _root_ else HydraConfig.get()).runtime.choices
     whole = [f"{group}-{choices[group]}" for group in ("study", "search") if choices.get(group)][:1]
     return "-".join([*whole, *filter(None, [choices.get("experiment")])]) or str(choices["model"])
 
 
 def short(words: str, longest: int = _MAX_FOLDER_NAME) -> str:
-    """Shorten text to a safe file name; a hash at the end stands for the part that is cut off."""
+    """Shorten text to a safe file name; a hash replaces the part that is cut off."""
     bare = re.sub(r"[\[\]{}'\"]", "", words)
     readable = re.sub(r"[^A-Za-z0-9=.,_+-]+", "-", bare).strip("-,")
     if len(readable) > longest:
@@ -45,10 +45,10 @@ def own_lines(lines: Iterable[str]) -> list[str]:
 def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
     """Return the name of a run's folder: its overrides, shortened to a safe file name.
 
-    Overrides that all jobs of a sweep share are excluded, by Hydra's `hydra.job.config.override_dirname.exclude_keys`.
+    Overrides that all jobs of a sweep share are excluded by `hydra.job.config.override_dirname.exclude_keys`.
 
     Args:
-        fingerprinted: Add the fingerprint, so that only the same command finds the same folder.
+        fingerprinted: Append the fingerprint, so that only the same command finds the same folder.
     """
     lines = [str(line).lstrip("+") for line in _root_.hydra.overrides.task]
     common = {"name", "tags", "resume", "retrain", "retry_failed", "retry_diverged", "jobs_per_device"}
@@ -59,7 +59,7 @@ def run_folder(fingerprinted: bool, *, _root_: DictConfig) -> str:
 
 
 def num_classes(*, _root_: DictConfig) -> int:
-    """The number of classes of the chosen data."""
+    """Return the number of classes of the chosen data."""
     return lookup.num_classes(_root_.data)
 
 
@@ -71,7 +71,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """Return the composition without Hydra's part, in plain values; a missing name becomes `unnamed`."""
+    """Return the composition without the `hydra` node, in plain values; a missing name becomes `unnamed`."""
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "defaults")])
     name = OmegaConf.to_container(OmegaConf.masked_copy(own, ["name"]), resolve=False)
     if OmegaConf.is_missing(own, "name") or "default_name" in str(name):
@@ -80,7 +80,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def with_references(config: DictConfig, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the composition like `plain`, but keep references to other keys, such as `${epochs}`."""
+    """Return `values`, the composition by `plain`, with references to other keys restored, such as `${epochs}`."""
 
     def referring(source: Any, value: Any) -> Any:
         if isinstance(source, dict):
@@ -93,7 +93,7 @@ def with_references(config: DictConfig, values: dict[str, Any]) -> dict[str, Any
 
 
 def without_references(config: dict[str, Any]) -> dict[str, Any]:
-    """Resolve the references that `with_references` has kept."""
+    """Resolve the references that `with_references` restored."""
 
     def resolved(node: Any) -> Any:
         if isinstance(node, dict):
@@ -107,7 +107,7 @@ def without_references(config: dict[str, Any]) -> dict[str, Any]:
 def interpolations(config: DictConfig) -> dict[str, str]:
     """Return the interpolations by dotted key, such as `${epochs}` for `scheduler.T_max`.
 
-    A list is included, as text, if an environment variable is in it.
+    A list is included, as text, if it contains an environment variable.
     """
     container = OmegaConf.to_container(config, resolve=False)
     assert isinstance(container, dict)
@@ -117,6 +117,6 @@ def interpolations(config: DictConfig) -> dict[str, str]:
 
 
 def class_names(config: Mapping[str, Any]) -> dict[str, str]:
-    """The class behind `activation`, `loss`, `optimizer` and `scheduler`, without its module."""
+    """Return the class names, without modules, of `activation`, `loss`, `optimizer` and `scheduler`."""
     groups = ("activation", "loss", "optimizer", "scheduler")
     return {group: config[group]["_target_"].rpartition(".")[2] for group in groups}

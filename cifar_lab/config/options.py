@@ -1,7 +1,7 @@
-"""The options, with the descriptions from the comments of their files.
+"""Options and their descriptions, read from the comments of their files.
 
-The lines above the first key of a file describe the option; a comment at the end of a line describes the key. The
-values that a key takes are those that `cifar_lab.config.checks` accepts.
+The comment above the first key of a file describes the option; a comment at the end of a line describes the key. The
+accepted values of a key are those of `cifar_lab.config.checks`.
 """
 
 import re
@@ -20,35 +20,35 @@ class Setting(NamedTuple):
     """A key of an option."""
 
     key: str  # dotted
-    default: str  # as the file has it
+    default: str  # as written in the file
     accepted: str
     description: str
 
 
 class Option(NamedTuple):
-    """An option's file."""
+    """An option file."""
 
     group: str
-    name: str  # in the group; an option in `base/` cannot be chosen, other options build on it
-    header: list[str]  # the lines of comment above its keys, without their `#`
-    target: str  # the first `_target_`, empty without one
-    builds_on: list[str]  # options of its group whose keys it has too
+    name: str  # within the group; options in `base/` cannot be chosen, but other options build on them
+    header: list[str]  # comment lines above the keys, without `#`
+    target: str  # the first `_target_`, or empty
+    builds_on: list[str]  # options of its group whose keys it inherits
     replaced: list[str]  # options of other groups that it chooses, such as `loss=ce`
     settings: list[Setting]
 
     @property
     def description(self) -> str:
-        """The description, in one line."""
+        """The header as one line."""
         return " ".join(map(str.strip, self.header))
 
     @property
     def is_choice(self) -> bool:
-        """Whether the command line may choose it."""
+        """Whether it can be chosen on the command line."""
         return "/" not in self.name
 
     @property
     def title(self) -> str:
-        """The heading."""
+        """The heading of its section."""
         return f"`{self.group}={self.name}`" if self.is_choice else f"Options of `{self.group}` on `{self.name}`"
 
 
@@ -66,11 +66,11 @@ class CommentedFile:
         self.header = [line for line in above if not line.startswith(" @package")]
 
     def leaves(self) -> Iterator[tuple[str, str, Any, str]]:
-        """Each key with its value's text, its value and its comment; a mapping on one line shares one."""
+        """Yield each dotted key with its text, value and comment; the keys of a one-line mapping share its comment."""
         yield from self._leaves(self._root, "")
 
     def comments(self, name: str) -> dict[str, str]:
-        """The comments of a list's entries `- key: value`, by key."""
+        """Return the comments of a list's entries `- key: value`, by key."""
         (entries,) = (value for key, value in self._root.value if key.value == name)
         pairs = [entry.value[0] for entry in entries.value if isinstance(entry, yaml.MappingNode)]
         return {key.value: self._comment(value) for key, value in pairs}
@@ -93,14 +93,14 @@ class CommentedFile:
 
 
 def options(group: str) -> list[Option]:
-    """A group's options, those in its folder `base`, on which others build, first."""
+    """Return a group's options, beginning with those in its folder `base`, on which others build."""
     folder = schema.conf_folder() / group
     paths = [*sorted(folder.glob("base/*.yaml")), *sorted(folder.glob("*.yaml"))]
     return [_option(group, path, path.relative_to(folder).with_suffix("").as_posix()) for path in paths]
 
 
 def scalars() -> list[Setting]:
-    """The keys outside any group, and Hydra's that say where runs lie."""
+    """Return the keys outside all groups, and Hydra's keys for the folders of runs."""
     file, kinds = CommentedFile(schema.conf_folder() / "train.yaml"), get_type_hints(schema.Schema)
     settings = []
     for key, text, value, comment in file.leaves():
@@ -125,7 +125,7 @@ def _option(group: str, path: Path, name: str) -> Option:
     for key, text, value, comment in file.leaves():
         dotted = f"{group.replace('/', '.')}.{key}"
         settings.append(Setting(dotted, text, _accepted(dotted, value), comment))
-    # Experiments, studies and searches replace the options of other groups, and models that of the activation.
+    # Experiments, studies and searches replace options of other groups, and models replace the activation.
     builds_on, replaced = [], []
     for entry in file.content.get("defaults", []):
         if isinstance(entry, dict):
@@ -141,7 +141,7 @@ def _content(group: str, name: str) -> dict[str, Any]:
 
 
 def _target(content: dict[str, Any]) -> str:
-    """The first `_target_`, at the top or inside."""
+    """Return the first `_target_`, at the top level or nested."""
     inner = (_target(value) for value in content.values() if isinstance(value, dict))
     return str(content.get("_target_") or next(inner, ""))
 
@@ -154,7 +154,7 @@ def _accepted(key: str, value: Any) -> str:
     if not _is_followed(value):
         return checks.accepted(key, "" if value == "???" else value)
     followed, known = value[2:-1], groups()
-    if ":" in followed:  # a resolver's, or the environment's
+    if ":" in followed:  # a resolver or an environment variable
         return checks.accepted(key, None if followed.startswith("oc.env:") else "")
     if followed in known:
         return f"the option of [{followed}](#{followed})"

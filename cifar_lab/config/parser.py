@@ -1,14 +1,14 @@
-"""Hydra's own command line parser on Python 3.14."""
+"""Fix Hydra's own command line parser on Python 3.14."""
 
 import argparse
 from typing import Any
 
 
 def install() -> None:
-    """Let Hydra make its parser where argparse checks every help text; may be called again.
+    """Make argparse check only help texts that are strings. May be called repeatedly.
 
-    Hydra hands argparse an object in place of one, which Python 3.14 refuses by "badly formed help string"; no
-    Hydra up to 1.3.8 runs there without this (facebookresearch/hydra#3121). Earlier Pythons have no such check.
+    Hydra passes an object instead of a help text, which Python 3.14 refuses with "badly formed help string". No Hydra
+    up to 1.3.8 runs there without this (facebookresearch/hydra#3121). Earlier Pythons have no such check.
     """
     container = argparse._ActionsContainer
     check = getattr(container, "_check_help", None)
@@ -20,4 +20,4 @@ def install() -> None:
             check(parser, action)
 
     check_texts.__wrapped__ = check  # type: ignore[attr-defined]
-    setattr(container, "_check_help", check_texts)  # noqa: B010 - a name that only later Pythons know
+    setattr(container, "_check_help", check_texts)  # noqa: B010 - a name that exists only in later Pythons

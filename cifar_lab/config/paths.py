@@ -1,7 +1,7 @@
 """Overrides that name folders, as a shell passes them.
 
-Hydra's grammar gives apostrophes, commas, parentheses and equals signs a special meaning, and refuses letters beyond
-ASCII.
+Hydra's grammar gives apostrophes, commas, parentheses and equals signs a special meaning, and refuses non-ASCII
+letters.
 """
 
 import os
@@ -14,13 +14,13 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from cifar_lab.machine.exit_codes import UsageError
 
 _FOLDERS = ("data.root", "resume", "hydra.run.dir", "hydra.sweep.dir")
-_SEVERAL = ("weights",)  # a sweep takes several of them, joined by commas
+_SEVERAL = ("weights",)  # a sweep takes several, joined by commas
 _RENAMED = {"logger.log_graph": "logger.tensorboard.log_graph"}
 _UNREADABLE = object()
 
 
 def renamed(word: str) -> str:
-    """The word with the key that stands for one of version 0.1 today."""
+    """Replace a key of version 0.1 in an override by its current name."""
     key, separator, value = word.partition("=")
     return f"{_RENAMED.get(key, key)}{separator}{value}"
 
@@ -39,7 +39,7 @@ def as_typed(word: str) -> str:
         try:
             value = str(Path(value).expanduser())
         except RuntimeError:
-            raise UsageError(f"{word}: the folder of ~ is not known; set HOME, or type it in full") from None
+            raise UsageError(f"{word}: ~ cannot be expanded; set HOME, or type the full path") from None
     word = f"{key}{separator}{value}"
     if may_be_several:
         paths = _split(value)
@@ -53,7 +53,7 @@ def as_typed(word: str) -> str:
 
 
 def _split(value: str) -> list[str]:
-    """Paths that are joined by commas, which the folder of a run has too: the longest ones that exist."""
+    """Split paths joined by commas into the longest ones that exist, because a run's folder may contain commas."""
     parts, paths = value.split(","), []
     while parts:
         lengths = range(len(parts), 1, -1)
@@ -64,7 +64,7 @@ def _split(value: str) -> list[str]:
 
 
 def _as_text(path: str) -> str:
-    """Quote a path, or `null`, unless Hydra reads it unquoted."""
+    """Quote a path unless Hydra reads it unquoted, as text or as `null`."""
     value = value_of(f"weights={path}")
     return path if value is None or isinstance(value, str) else quoted(path)
 
@@ -73,7 +73,7 @@ def value_of(word: str) -> Any:
     """Return the value that Hydra reads from an override."""
     try:
         return OverridesParser.create().parse_override(word).value()
-    except Exception:  # nearly any, at unforeseen input
+    except Exception:  # unforeseen input raises almost any exception
         return _UNREADABLE
 
 

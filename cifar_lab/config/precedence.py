@@ -1,9 +1,9 @@
-"""Hydra's composition with two more rules.
+"""Hydra's composition with two additional rules.
 
-Replacing an option drops the settings that an experiment or a study has in it. Otherwise
-`experiment=loss_focal loss=ce` would keep the gamma of focal loss, and `optimizer=sgd` the learning rate of Adam. The
-`axes` of studies and searches are not settings of a run. The rules rely on two methods of Hydra's loader (1.3);
-`tests/config/test_precedence.py` fails if they change.
+First, replacing an option drops the settings that an experiment or a study makes for it. Otherwise
+`experiment=loss_focal loss=ce` would keep the gamma of focal loss, and `optimizer=sgd` the learning rate of Adam.
+Second, the `axes` of studies and searches are not settings of a run. The rules rely on two methods of Hydra's loader
+(1.3); `tests/config/test_precedence.py` fails if they change.
 """
 
 import copy
@@ -20,13 +20,13 @@ _FOLDERS = ("experiment/", "study/", "search/")
 
 
 class Loader(ConfigLoaderImpl):
-    """Composes configurations, and remembers details of the last one."""
+    """Composes configurations, and records details of the last one."""
 
     choices: dict[str, str]  # the chosen option of each group
     dropped: dict[str, str]  # dropped keys, such as `loss.gamma`, and their origin: `experiment` or `study`
     study_options: dict[str, str]  # the options that its study chooses, by group
-    named: dict[str, str]  # each group's option by the experiment or by default, without the command line
-    untyped: Any  # the plain values without typed ones, interpolations among them
+    named: dict[str, str]  # each group's option without the command line: the experiment's or the default
+    untyped: Any  # the plain values without typed ones, with unresolved interpolations
     axes: Any  # the axes of its study, as in the file; empty without a study
     space: Any  # the axes of its search, likewise
     _named: dict[str, str]
@@ -35,13 +35,13 @@ class Loader(ConfigLoaderImpl):
 
     @property
     def before_values(self) -> DictConfig:
-        """The last composition without experiments, studies and typed values: the options' own keys and kinds."""
+        """The last composition without experiments, studies and typed values: the options' own keys and types."""
         if self._before_values is None:
             self._before_values = super()._compose_config_from_defaults_list(*self._options)
         return self._before_values
 
     def list_groups(self, parent_name: str) -> list[str]:
-        """List the groups with options to choose; `base`, the common part of a group's options, is not one."""
+        """List the groups with options to choose; excludes `base`, the common part of a group's options."""
         return [group for group in super().list_groups(parent_name) if group != "base"]
 
     def get_group_options(
@@ -51,7 +51,7 @@ class Loader(ConfigLoaderImpl):
         config_name: str | None = None,
         overrides: list[str] | None = None,
     ) -> list[str]:
-        """A group's options; on the loader's own search path without the copy of it that Hydra makes at each call."""
+        """Return a group's options; avoids Hydra's copy of the search path at each call if nothing is added to it."""
         if config_name is None and not overrides:
             return self.repository.get_group_options(group_name, results_filter)
         return super().get_group_options(group_name, results_filter, config_name, overrides)
@@ -62,8 +62,8 @@ class Loader(ConfigLoaderImpl):
         self.dropped, self.axes, self.space, self.study_options, self._named = {}, {}, {}, {}, {}
         options = [default for default in defaults if not str(default.config_path).startswith(_FOLDERS)]
         composed = super()._compose_config_from_defaults_list(defaults, repo)
-        self.named = self._named.copy()  # the composition of `before_values` has no experiment
-        own = copy.deepcopy(composed)  # Hydra sets the typed values in the one that it gets
+        self.named = self._named.copy()  # a copy: composing `before_values` overwrites it
+        own = copy.deepcopy(composed)  # Hydra writes the typed values into the returned one
         self.untyped = OmegaConf.to_container(own, resolve=False)
         if len(options) == len(defaults):
             self._before_values = own
@@ -74,7 +74,7 @@ class Loader(ConfigLoaderImpl):
 
     def _load_single_config(self, default: Any, repo: Any) -> Any:
         with warnings.catch_warnings():
-            # Our option of a plugin's launcher has the plugin's name, and takes the types of its settings from there.
+            # Our option for a plugin's launcher has the plugin's name, so that the plugin's schema sets its types.
             warnings.filterwarnings(
                 "ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema"
             )
@@ -106,11 +106,11 @@ class Loader(ConfigLoaderImpl):
             axes: Any = config.pop("axes", {})
         if OmegaConf.is_config(axes):
             axes = OmegaConf.to_container(axes)
-        # A file may build on another: their axes add up.
+        # A file may build on another one; their axes are merged.
         both = isinstance(axes, dict) and isinstance(others, dict)
         return {**others, **axes} if both else axes
 
 
 def install() -> None:
-    """Make Hydra use our loader, for its command line and its compose API."""
+    """Make Hydra's command line and compose API use our loader."""
     hydra_internals.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]

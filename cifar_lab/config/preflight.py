@@ -1,4 +1,4 @@
-"""Compose and check a command line, before anything heavy is imported and any folder is made."""
+"""Compose and check a command line before any heavy import, and before any folder is made."""
 
 import itertools
 import math
@@ -42,9 +42,9 @@ from cifar_lab.data.files import DataError
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs import Run
 
-# Hydra's settings that have no effect or a bad effect here, by prefix, with the alternative.
+# Hydra's settings that have no effect or a harmful one here, by prefix, each with the alternative.
 _ALWAYS_REFUSED = {
-    "hydra.mode": "a sweep is asked for by --multirun",
+    "hydra.mode": "use --multirun for a sweep",
     "hydra/sweeper": "a sweep runs all combinations of its values",
     "hydra.sweeper.params": "a sweep's values are typed as loss=ce,mse",
     "hydra.output_subdir": "a run writes its own .hydra",
@@ -64,14 +64,14 @@ _AUTO_FOLDER = "outputs/${name}/${run_folder:true}"
 
 
 def checked(arguments: Sequence[str]) -> Plan:
-    """Check a command line that trains, without the program's name, and print its notes.
+    """Check the command line of a training, without the program's name, and print its notes.
 
     Raises:
-        ValueError: It cannot be run, in one line.
+        ValueError: It cannot be run. The message is one line.
     """
     line = parsed(arguments)
     if not line.trains:
-        raise UsageError(f"run() and sweep() train, which {' '.join(arguments)} does not ask for")
+        raise UsageError(f"run() and sweep() take a command line that trains, not {' '.join(arguments)}")
     return planned(line)
 
 
@@ -84,10 +84,10 @@ def planned(line: CommandLine) -> Plan:
 
 
 def plan_of(line: CommandLine) -> Plan:
-    """Check all jobs; compose the first, those that differ from it along one axis, and those that may be refused.
+    """Check all jobs, composing the first, those that differ from it along one axis, and those that may be invalid.
 
     Raises:
-        ValueError: The command line cannot be run; in one line that says why.
+        ValueError: The command line cannot be run. The message gives the reason in one line.
     """
     with composing() as loader:
         return _Check(line, loader).plan()
@@ -137,14 +137,14 @@ class _Check:
     def _sweep(self, overrides: list[Override], is_study: bool) -> Plan:
         for override in overrides:
             if override.key_or_group == "debug":
-                raise UsageError(f"{override.input_line} tries one composition; leave out --multirun or study=")
+                raise UsageError(f"{override.input_line} runs one composition; leave out --multirun or study=")
         axes = axes_of(overrides)
         jobs = [list(job) for job in itertools.product(*axes)]
         swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
         common = [override.key_or_group for override in overrides if override.key_or_group not in swept]
         hydra, keys = list(self.search), [override.get_key_element().lstrip("+") for override in overrides]
         varied = [key for key, override in zip(keys, overrides, strict=True) if override.is_sweep_override()]
-        typed = {naming.key_of(word) for word in self.line.words}  # a study's own option is not
+        typed = {naming.key_of(word) for word in self.line.words}  # excludes the options that a study adds
         name = SweepName(varied, [key for key in common if key in typed], is_study)
         if varied:
             hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{','.join(common)}]")
@@ -188,22 +188,22 @@ class _Check:
         for override in overrides:
             line = override.input_line
             if override.is_sweep_override() and not self.is_sweep:
-                raise UsageError(f"{line} is several values; add --multirun to run each, or quote a list: [...]")
+                raise UsageError(f"{line} has several values; add --multirun to run each, or write a list as [...]")
             if override.package is not None:
-                raise UsageError(f"{line}: packages (@) are not used here")
+                raise UsageError(f"{line}: packages (@) are not supported")
             is_whole_sweeps = override.key_or_group in _OF_A_WHOLE_SWEEP
             if override.is_sweep_override() and (is_whole_sweeps or not override.is_discrete_sweep()):
                 never = " or ".join(_OF_A_WHOLE_SWEEP)
-                raise UsageError(f"{line}: a sweep takes values of a list, and never of {never}")
+                raise UsageError(f"{line}: a sweep takes lists of values, and cannot vary {never}")
             for beginning, instead in {**_ALWAYS_REFUSED, **_REFUSED[self.is_sweep]}.items():
                 if override.key_or_group.startswith(beginning) and override.value() is not None:
                     raise UsageError(f"{line}: {instead}")
             if not values(override):
-                raise UsageError(f"{line} matches nothing")
+                raise UsageError(f"{line} matches no option")
         check_jobs(math.prod(len(values(override)) for override in overrides), "the sweep")
 
     def _check_job_of(self, words: list[str], varied: list[str], hydra: list[str]) -> _Composed:
-        """Check a job of a sweep; a refusal names those of its overrides that vary."""
+        """Check a job of a sweep; an error names the job's varied overrides."""
         try:
             return self._check_job([*words, *hydra])
         except DataError:
@@ -222,14 +222,14 @@ class _Check:
         except (HydraException, OmegaConfBaseException) as error:
             raise UsageError(composition.reworded(error, loader)) from None
         if loader.axes and studies.GROUP not in {line.partition("=")[0] for line in lines}:
-            raise UsageError(f"study={loader.choices[studies.GROUP]} is for the command line to choose")
+            raise UsageError(f"study={loader.choices[studies.GROUP]} can be chosen on the command line only")
         composition.check_closed(loader, lines)
         known = naming.plain(loader.before_values)
         composition.check_own_options(loader)
         launchers.check(config)
         composition.check(plain, known, set(map(naming.key_of, lines)))
         lookup.check(plain["data"])
-        if plain["weights"] is not None and self.line.resumed is None:  # a resumed run has its own
+        if plain["weights"] is not None and self.line.resumed is None:  # a resumed run has loaded its own
             weights.file_of(plain["weights"])
         targets.check_hydra_targets({"hydra": OmegaConf.to_container(config.hydra)}, plain["allow"])
         if self.line.resumed is not None:
@@ -239,14 +239,16 @@ class _Check:
         for group in dict.fromkeys(key.partition(".")[0] for key in loader.dropped):
             keys = [key for key in loader.dropped if key.startswith(f"{group}.")]
             origin = loader.dropped[keys[0]]
-            notes.append(f"{group}={loader.choices[group]} replaces the {origin}'s, and drops {' and '.join(keys)}")
+            notes.append(
+                f"{group}={loader.choices[group]} replaces the {origin}'s option and drops {' and '.join(keys)}"
+            )
         notes += [*targets.moved(plain), *combinations.notes(plain)]
         self.notes += [note for note in notes if note not in self.notes]
         return config, plain, known
 
 
 def _check_keys(overrides: Sequence[Override]) -> None:
-    """Raise `UsageError` if a swept key is typed twice; a single value that is typed twice overrides the first."""
+    """Raise `UsageError` if a swept key is typed twice; of two single values, the last one counts."""
     for key, same in itertools.groupby(sorted(overrides, key=_key), _key):
         lines = list(same)
         if len(lines) > 1 and any(override.is_sweep_override() for override in lines):
@@ -258,7 +260,7 @@ def _key(override: Override) -> str:
 
 
 def _check_one_folder(configs: Collection[DictConfig], overrides: Sequence[Override]) -> None:
-    """Raise `UsageError` for a typed folder of a sweep that differs from job to job, other than by the time."""
+    """Raise `UsageError` if the typed folder of a sweep differs from job to job, except by time."""
     for override in overrides:
         key, line = override.key_or_group, str(override.input_line)
         if key in ("name", "hydra.sweep.dir") and "${now:" not in line:

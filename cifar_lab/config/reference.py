@@ -1,4 +1,4 @@
-"""The configuration reference, made from `conf/`: `python -m cifar_lab.config.reference > docs/configuration.md`."""
+"""Generate the configuration reference: `python -m cifar_lab.config.reference > docs/configuration.md`."""
 
 import re
 
@@ -13,40 +13,39 @@ _INTRODUCTION = """\
 
 Generated from `conf/` by `make docs`; edit the comments there, not this page.
 
-A group's option is chosen by `group=option`, as `model=vgg_a`; a key is set by its dotted name, as `optimizer.lr=3e-4`.
-With `-m` either takes several values: `loss=ce,mse seed='range(0,5)'`. The command line wins over a study, that over
-an experiment, that over a model's own activation, and that over the defaults. A default such as `${epochs}` follows
-another key. Options of your own: [recipes.md](recipes.md). How a composition becomes a run:
-[architecture.md](architecture.md).
+Choose a group's option by `group=option`, such as `model=vgg_a`, and set a key by its dotted name, such as
+`optimizer.lr=3e-4`. With `-m`, both accept several values: `loss=ce,mse seed='range(0,5)'`. The command line takes
+precedence over a study, a study over an experiment, an experiment over a model's own activation, and that over the
+defaults. A default such as `${epochs}` follows a different key. See [recipes.md](recipes.md) for your own options, and
+[architecture.md](architecture.md) for how a composition becomes a run.
 """
 # Groups whose options choose options of other groups, with an introduction.
 _WHOLE = {
     "experiment": "",
     "study": """ `study=loss` is a sweep without
-`-m`, in `outputs/study-loss/` unless `name=` says otherwise, and the same command again resumes what is
-unfinished. Typed overrides win: a value narrows an axis (`study=loss loss=ce`), several replace it
-(`seed=5,6,7`) or add one (`model=cnn,vgg_a`), and any other setting holds for all runs (`epochs=3`, in
-`outputs/study-loss-epochs=3/`). The runs that two such commands have in common are trained once. What a study
-neither varies nor sets is the experiment's, where one is typed (`study=loss experiment=best_cnn`), else the default;
-without an experiment that is what stands under *Fixed*.""",
-    "search": """ What varies is
-written in Hydra's words: `interval(0,0.3)` is any number between, `tag(log,interval(1e-4,1e-2))` one of equal factors,
-`range(16,65,16)` whole numbers, a list one of its values. Typed overrides win, as for a study.
-[scaling.md](scaling.md#search) explains it.""",
-    "debug": """ The run lies in a
-temporary folder that is removed at the end, so it is in no table or report. With any experiment and settings, but one
-at a time: not in sweeps, studies and searches.""",
+`-m`, in `outputs/study-loss/` unless `name=` is set. Run the command again to resume unfinished runs. Typed overrides
+take precedence: a single value narrows an axis (`study=loss loss=ce`), several values replace it (`seed=5,6,7`) or add
+one (`model=cnn,vgg_a`), and any other setting applies to all runs (`epochs=3`, in `outputs/study-loss-epochs=3/`). Runs
+that two such commands share are trained once. Settings that a study neither varies nor sets come from the typed
+experiment (`study=loss experiment=best_cnn`), or else from the defaults, which are listed under *Fixed*.""",
+    "search": """ Axes are written in
+Hydra's syntax: `interval(0,0.3)` is a range of numbers, `tag(log,interval(1e-4,1e-2))` a range on a logarithmic scale,
+`range(16,65,16)` a range of whole numbers, and a list a choice of its values. Typed overrides take precedence, as for a
+study. See [scaling.md](scaling.md#search).""",
+    "debug": """ The run is written to a
+temporary folder that is removed at the end, so it appears in no table or report. It works with any experiment and
+settings, but not in sweeps, studies and searches.""",
 }
-_ARCHIVES = """Where `data.download` fetches published data from, and what it verifies. MD5s are those that torchvision
-ships; `git` is the SHA-1 of a blob in the authors' repository. Later `data.verify` compares the images of CIFAR-10 with
-digests of their own, whatever their order, and the files of CIFAR-100, SVHN and CIFAR-10.1 with published checksums; of
-the unpacked files of Fashion-MNIST none are published. CIFAR-10-C (`evaluate --corruptions`) is neither fetched nor
+_ARCHIVES = """Sources and checksums of the published data that `data.download` fetches. MD5s are those of torchvision;
+`git` is the SHA-1 of a blob in the authors' repository. Later, `data.verify` compares the images of CIFAR-10 with
+digests of their own, in any order, and the files of CIFAR-100, SVHN and CIFAR-10.1 with published checksums. None are
+published for the unpacked files of Fashion-MNIST. CIFAR-10-C (`evaluate --corruptions`) is neither fetched nor
 verified."""
-_TABLE = "| key | default | takes | what it is |\n|---|---|---|---|"
+_TABLE = "| key | default | takes | description |\n|---|---|---|---|"
 
 
 def page() -> str:
-    """The whole reference, in Markdown."""
+    """Return the whole reference in Markdown."""
     kinds = {group: options(group) for group in groups()}
     contents = ["- [Scalars](#scalars)"]
     for group, members in kinds.items():
@@ -65,7 +64,7 @@ def page() -> str:
     parts.append("\n## Launchers\n\nLaunchers run the jobs of a sweep; [scaling.md](scaling.md) compares them.")
     for launcher in options("hydra/launcher"):
         parts += [f"\n### {launcher.title}\n\n{launcher.description}\n", _table(launcher.settings)]
-    parts += ["\n## Folders\n\nFolders of runs; Hydra's own keys.\n", _table(hydra)]
+    parts += ["\n## Folders\n\nFolders of runs, set by Hydra's own keys.\n", _table(hydra)]
     return "\n".join(parts) + "\n"
 
 
@@ -76,7 +75,7 @@ def anchor(title: str) -> str:
 
 def _group(group: str, members: list[Option]) -> str:
     default, description = groups()[group]
-    parts = [f"\n## {group}\n\n{_sentence(description)}\n", "| option | makes | what it is |\n|---|---|---|"]
+    parts = [f"\n## {group}\n\n{_sentence(description)}\n", "| option | target | description |\n|---|---|---|"]
     titles = {option.name: option.title for option in members}
     for option in members:
         if option.is_choice:
@@ -85,8 +84,8 @@ def _group(group: str, members: list[Option]) -> str:
             parts.append(f"| {_linked(option)}{mark} | {target} | {option.description} |")
     for option in members:
         bases = " and ".join(_link(titles[name], titles[name]) for name in option.builds_on)
-        notes = [f"With the keys of {bases}."] if bases else []
-        notes += [f"Brings `{choice}`." for choice in option.replaced]
+        notes = [f"Inherits the keys of {bases}."] if bases else []
+        notes += [f"Also sets `{choice}`." for choice in option.replaced]
         notes += [] if option.is_choice else [option.description]
         if option.settings:
             parts += [f"\n### {option.title}\n", *([f"{' '.join(notes)}\n"] if notes else []), _table(option.settings)]
@@ -132,7 +131,7 @@ def _link(title: str, text: str) -> str:
 
 
 def _linked(option: Option) -> str:
-    """Its name, linked to its section if it has one."""
+    """Return an option's name, linked to its section if it has one."""
     name = f"`{option.name}`"
     return _link(option.title, name) if option.settings or option.group in _WHOLE else name
 

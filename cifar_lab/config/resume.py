@@ -1,4 +1,4 @@
-"""A run's own configuration: to make its parts again, or to resume it with nothing changed that changes numbers."""
+"""A run's own configuration, to build its components again or to resume it with the same numbers."""
 
 import copy
 import re
@@ -19,7 +19,7 @@ from cifar_lab.runs.reading import reason_of
 
 AUTO = "auto"
 
-# A setting or an option of ours: no flag, such as the one that makes Hydra load a pickle, and none of Hydra's settings.
+# Settings and options of ours. Excludes flags, one of which makes Hydra load a pickle, and Hydra's settings.
 _SETTING = re.compile(r"[+~]{0,2}(?!hydra\b)[A-Za-z_][\w./]*(=|$)")
 
 
@@ -27,11 +27,11 @@ def saved(run: Run, allowed: Iterable[str] = ()) -> DictConfig:
     """Return a run's own configuration, to build its components again.
 
     Args:
-        run: The run, which may come from anybody.
+        run: The run, which need not be trusted.
         allowed: Packages whose components may run; the run's folder cannot allow any.
 
     Raises:
-        ValueError: There is no run, or its configuration is damaged or names a component that is not allowed.
+        ValueError: The folder is not a run, or its configuration is damaged or names a component that is not allowed.
     """
     if not run.config_file.exists():
         raise UsageError(f"{run.folder} is not a run; name a run's folder, which has .hydra/config.yaml")
@@ -46,13 +46,13 @@ def saved(run: Run, allowed: Iterable[str] = ()) -> DictConfig:
 
 
 def named_run(arguments: Sequence[str]) -> Path | None:
-    """The folder that `resume=FOLDER` names; None where nothing is resumed, or `auto`."""
+    """Return the folder of `resume=FOLDER`; None without `resume=` and for `auto`."""
     values = [value_of(argument) for argument in arguments if argument.startswith("resume=")]
     return Path(values[-1]) if values and values[-1] not in (AUTO, None) else None
 
 
 def names_run(resume: str | None) -> bool:
-    """Whether `resume` is a run's folder."""
+    """Return whether `resume` names a run's folder."""
     return resume not in (None, AUTO)
 
 
@@ -66,7 +66,7 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
     """
     run = Run(folder)
     if not run.config_file.exists():
-        raise UsageError(f"resume={folder}: no run there; a run's folder has .hydra/config.yaml")
+        raise UsageError(f"resume={folder} is not a run; name a run's folder, which has .hydra/config.yaml")
     try:
         run.config()
         overrides = run.overrides()
@@ -79,22 +79,22 @@ def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
     saved = [line for line in overrides if not {key_of(line), key_of(line).partition(".")[0]} & {*typed, "allow"}]
     foreign = [line for line in saved if not _SETTING.match(line)]
     if foreign:
-        word = f"{foreign[0][:80]!r}, which no run writes there"
-        raise UsageError(f"resume={folder}: {run.composition_file} holds {word}")
+        word = f"{foreign[0][:80]!r}, which no run writes"
+        raise UsageError(f"resume={folder}: {run.composition_file} contains {word}")
     return [*saved, *arguments, f"hydra.run.dir={quoted(folder)}"]
 
 
 def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[str, Any]:
-    """Merge a run's own configuration with the settings that may differ now: folders, devices, loggers.
+    """Merge a run's own configuration with the typed settings that may differ: folders, devices, loggers.
 
     Args:
         run: The run to resume.
-        composed: The current composition of the whole command line, plain values.
+        composed: The current composition of the whole command line, in plain values.
         typed: The words typed with `resume=`.
 
     Raises:
-        ValueError: A typed setting would change numbers; the message lists all of them. Or the run's configuration is
-            damaged, or names a component that is not allowed.
+        ValueError: Typed settings would change numbers (the message lists them), or the run's configuration is damaged
+            or names a component that is not allowed.
     """
     saved = run.config()
     _check_saved(run, saved, composed)
@@ -124,20 +124,20 @@ def merged(run: Run, composed: Mapping[str, Any], typed: Sequence[str]) -> dict[
 
 
 def _check_saved(run: Run, saved: Mapping[str, Any], composed: Mapping[str, Any]) -> None:
-    """Refuse a configuration that no run has written."""
+    """Raise `UsageError` for a configuration that no run writes."""
     kinds = {key: isinstance(value, Mapping) for key, value in composed.items()}
     wrong = [key for key in kinds if key in saved and isinstance(saved[key], Mapping) != kinds[key]]
     wrong += [key for key in ("seed", "epochs", "grad_clip") if key not in saved]
     if wrong:
         raise UsageError(f"{run.config_file} is damaged: {wrong[0]} is missing or of the wrong type")
-    # A run writes values; an interpolation could stand for a `_target_` that is not seen here.
+    # Runs write values. An interpolation could hide a `_target_` from the checks.
     if "${" in str(saved):
-        raise UsageError(f"{run.config_file} is damaged: it holds an interpolation, ${{...}}, in place of a value")
+        raise UsageError(f"{run.config_file} is damaged: it has an interpolation, ${{...}}, instead of a value")
 
 
 def _with_settings(composed: Any, of_composed: Any, saved: Any, of_saved: Any) -> Any:
     """Combine the saved settings that can change numbers with the composed settings that cannot."""
-    if of_saved is None:  # an option that changes no numbers at all
+    if of_saved is None:  # an option that cannot change numbers
         return composed
     if not all(isinstance(option, Mapping) for option in (composed, of_composed, saved, of_saved)):
         return saved
@@ -146,16 +146,16 @@ def _with_settings(composed: Any, of_composed: Any, saved: Any, of_saved: Any) -
 
 
 def listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    """Settings that differ from those of a run, in words."""
+    """Describe the settings that differ from a run's."""
     return ", ".join(f"{key} ({before} in the run, {now} typed)" for key, (before, now) in changed.items())
 
 
 def check_epochs(run: Run, saved: Mapping[str, Any], typed: float) -> None:
-    """Refuse fewer epochs, and more if the schedule or the averaging depends on how many there are."""
+    """Raise `UsageError` for fewer epochs, or for more if the schedule or the averaging depends on their number."""
     if typed < saved["epochs"]:
-        raise UsageError(f"epochs={typed}: the run has {saved['epochs']}, and can be given more, not fewer")
+        raise UsageError(f"epochs={typed}: the run has {saved['epochs']}, which can be raised but not lowered")
     if not isinstance(saved["epochs"], int):
-        raise UsageError(f"epochs={typed}: the run's last epoch is not whole, {saved['epochs']}; start a new run")
+        raise UsageError(f"epochs={typed}: the run's {saved['epochs']} epochs end with a partial one; start a new run")
     following = [key for key, source in run.composition()["interpolations"].items() if "${epochs}" in source]
     if saved["scheduler"].get("total_steps", 0) is None:
         following.append("scheduler.total_steps")
@@ -163,6 +163,6 @@ def check_epochs(run: Run, saved: Mapping[str, Any], typed: float) -> None:
     if following:
         raise UsageError(
             f"epochs={typed}: {' and '.join(following)} follows the number of epochs, {saved['epochs']} in the run, "
-            f"and cannot be stretched afterwards; a new run with epochs={typed} plans for all of them, one with "
-            f"weights={run.folder} epochs={typed - saved['epochs']} begins its schedule anew from these weights"
+            f"and cannot be changed afterwards; start a new run with epochs={typed}, or train these weights "
+            f"further on a new schedule with weights={run.folder} epochs={typed - saved['epochs']}"
         )

@@ -55,7 +55,7 @@ class Schema:
 
 
 def register() -> None:
-    """Tell Hydra the schema and the resolvers of `conf/train.yaml`; may be called again."""
+    """Register the schema and the resolvers of `conf/train.yaml` with Hydra. May be called repeatedly."""
     precedence.install()
     parser.install()
     ConfigStore.instance().store(name="schema", node=Schema)
@@ -67,7 +67,7 @@ def register() -> None:
 
 
 def conf_folder() -> Path:
-    """Return the folder of the options: inside an installed package, or next to the package in a checkout.
+    """Return the folder of the option files: inside an installed package, or next to the package in a checkout.
 
     Raises:
         FileNotFoundError: The installation has no such folder.
@@ -81,7 +81,7 @@ def conf_folder() -> Path:
 
 @cache
 def settings_of(group: str, target: str) -> frozenset[str]:
-    """The keys of the project's own option of a target; empty where it has none."""
+    """Return the keys of the project's own option for a target; empty if there is none."""
     for path in sorted((conf_folder() / group).glob("*.yaml")):
         option = OmegaConf.load(path)
         if isinstance(option, DictConfig) and option.get("_target_") == target:
@@ -90,7 +90,7 @@ def settings_of(group: str, target: str) -> frozenset[str]:
 
 
 def _keys(path: Path) -> set[str]:
-    """The keys of an option's file and of those of its group that it builds on."""
+    """Return the keys of an option file and of the options that it builds on."""
     option = OmegaConf.load(path)
     assert isinstance(option, DictConfig)
     keys = {str(key) for key in option} - {"defaults"}

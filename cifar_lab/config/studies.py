@@ -1,6 +1,6 @@
-"""Studies: whole sweeps in a file, `conf/study/*.yaml`, whose axes the command line may narrow or lengthen.
+"""Studies: whole sweeps in a file, `conf/study/*.yaml`, whose axes the command line may narrow or extend.
 
-`study=loss` is short for `--multirun` and the axes of its file, so that it is a sweep like any typed one.
+`study=loss` is short for `--multirun` and the axes of its file.
 """
 
 from collections.abc import Iterable
@@ -29,8 +29,8 @@ def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
     """Return the axes of a study as overrides, in the order of its file.
 
     Raises:
-        ValueError: Its file has no axes, or in the wrong form.
-        hydra.errors.HydraException: It cannot be composed.
+        ValueError: Its file has no axes, or their format is wrong.
+        hydra.errors.HydraException: The study cannot be composed.
     """
     hydra = compose("train", [choice, *search], return_hydra_config=True).hydra
     varied = as_overrides(choice, loader.axes, loader)
@@ -42,8 +42,8 @@ def axes(choice: str, loader: Loader, search: list[str]) -> list[Override]:
 def options_of_axes(axes: Iterable[Override], overrides: Iterable[Override], loader: Loader) -> list[str]:
     """Return the options that the axes of the last composed study belong to, such as `loss=label_smoothing`.
 
-    They are added to a command line with an experiment, because the experiment's options would otherwise win. Typed
-    options still take precedence.
+    They are added to a command line with an experiment, because the experiment's options would otherwise take
+    precedence. Typed options still do.
     """
     typed = {override.key_or_group for override in overrides}
     groups = {axis.key_or_group.partition(".")[0] for axis in axes} - typed
@@ -53,11 +53,11 @@ def options_of_axes(axes: Iterable[Override], overrides: Iterable[Override], loa
 
 
 def as_overrides(choice: str, content: Any, loader: Loader) -> list[Override]:
-    """Parse the `axes:` of the file that `choice` names like typed words; raises `UsageError` if they are not axes."""
+    """Parse the `axes:` of the file that `choice` names as overrides; raise `UsageError` if they are not axes."""
     listed = content.values() if isinstance(content, dict) else ()
     if not listed or any(values in ([], "") or isinstance(values, dict) for values in listed):
         raise UsageError(
-            f"{choice}: its file needs its axes under `axes:`, as `loss: [ce, mse]` and `seed: range(0,3)`"
+            f"{choice}: its file needs axes under `axes:`, such as `loss: [ce, mse]` and `seed: range(0,3)`"
         )
     lines = [f"{key}={as_typed(values)}" for key, values in content.items()]
     return OverridesParser.create(config_loader=loader).parse_overrides(lines)
@@ -75,7 +75,7 @@ def as_typed(values: Any) -> str:
 def expanded(overrides: Iterable[Override], study: Override, axes: Iterable[Override]) -> list[str]:
     """Append the axes of a study to its command line; a typed axis replaces the study's.
 
-    The order is always the study's, and a single value is a sweep over one value, so a run's folder has the same name
+    Axes keep the study's order, and a single value becomes a sweep over one value, so a run's folder has the same name
     whichever part of the study is run.
     """
     overrides, axes = list(overrides), list(axes)

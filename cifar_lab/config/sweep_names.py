@@ -1,4 +1,4 @@
-"""The default name of a sweep: the shared settings that change numbers, and its axes."""
+"""Default name of a sweep: its shared settings that change numbers, and its axes."""
 
 import os
 from collections.abc import Collection, Iterable
@@ -11,10 +11,10 @@ from cifar_lab.config import naming, schema, studies
 from cifar_lab.config.precedence import Loader
 from cifar_lab.runs.fingerprints import digest, settings, value_of, with_value
 
-_MAX_BYTES = 255  # of a file's name
-_LONGEST = 100  # characters of a name, of which the shared words are cut first
+_MAX_BYTES = 255  # limit of a file name
+_LONGEST = 100  # limit of a name, in characters; the shared settings are cut first
 _LEAST_OF_SHARED = 40
-# Seeds share a table, and a name does not tell where images lie.
+# Never in a name: seeds share a table, and the location of the images changes nothing.
 _UNNAMED = ("seed", "data.root", "data.verify")
 _PARTLY_HASHED = ("trainer", "callbacks")
 
@@ -31,17 +31,17 @@ class SweepName:
     def __init__(self, axes: Iterable[str], fixed: Iterable[str], is_study: bool) -> None:
         self.axes = "" if is_study else "-".join(axes)
         self.fixed = [key for key in fixed if not key.startswith("hydra") and key not in _UNNAMED]
-        self.shared: dict[str, str] = {}  # the shared words that change numbers, by key
+        self.shared: dict[str, str] = {}  # the shared settings that change numbers, by key
 
     def look(self, job: DictConfig, plain: dict[str, Any], loader: Loader) -> None:
-        """Find the shared words that change numbers in a job that the loader has just composed."""
+        """Record the shared settings that change numbers in the job that the loader has just composed."""
         for key in self.fixed:
             if key not in self.shared and _changes(key, job, plain, loader):
                 value = loader.choices.get(key, value_of(plain, key))
                 self.shared[key] = str(value) if key == "experiment" else f"{key}={studies.as_typed([value])}"
 
     def of(self, default: str) -> str:
-        """The name, where that of the study, the experiment or the model is `default`."""
+        """Return the name, given the `default` from the study, the experiment or the model."""
         if not self.axes:
             for key in ("experiment", "model"):
                 if default.endswith(self.shared.get(key, "").removeprefix("model=")):
@@ -53,7 +53,7 @@ class SweepName:
         return "-".join(filter(None, [shared, own] if self.axes else [own, shared]))
 
     def give(self, jobs: Collection[DictConfig]) -> tuple[list[str], tuple[Path, ...]]:
-        """Give composed jobs their sweep's name: the word that sets it, and the folder of its former name."""
+        """Name the sweep in its composed jobs; return the override that sets the name, and the former name's folder."""
         first = next(iter(jobs))
         default = str(first.name)  # of the study, the experiment or the model
         former, name, folders = self.axes or default, self.of(default), []
@@ -66,18 +66,18 @@ class SweepName:
 
 
 def _place(key: str) -> tuple[bool, bool, str]:
-    """The order of words in a name: the experiment, options and scalars, settings of options."""
+    """Sort key for a name: first the experiment, then options and scalars, then settings of options."""
     return key != "experiment", "." in key, key
 
 
 def _changes(key: str, job: DictConfig, plain: dict[str, Any], loader: Loader) -> bool:
-    """Whether a typed word changes numbers: an option, or a value, that would be another one without it."""
+    """Return whether a typed key changes numbers compared with the option or value that it would have untyped."""
     hashed = settings(plain, with_hardware=False)
     if key in loader.choices:
         named = loader.named.get(key)
         return named != loader.choices[key] and (key == "experiment" or _is_another(key, named, hashed, loader))
     now, before = value_of(plain, key), value_of(loader.untyped, key)
-    if isinstance(before, str) and "${" in before:  # it would follow other values, typed or not
+    if isinstance(before, str) and "${" in before:  # untyped, it follows other values
         with open_dict(job):
             OmegaConf.update(job, key, before)
             before = OmegaConf.select(job, key)
@@ -86,7 +86,7 @@ def _changes(key: str, job: DictConfig, plain: dict[str, Any], loader: Loader) -
 
 
 def _is_another(key: str, named: str | None, hashed: dict[str, Any], loader: Loader) -> bool:
-    """Whether the chosen option of a group changes numbers against the one that is named where none is typed."""
+    """Return whether the chosen option of a group changes numbers compared with `named`, the untyped option."""
     file = schema.conf_folder() / key / f"{named}.yaml"
     if key not in _PARTLY_HASHED or not file.exists():
         return key in hashed

@@ -1,4 +1,4 @@
-"""Restricts the components of a composition, because a `_target_` can name anything that Python can import."""
+"""Restrict the components of a composition, because a `_target_` can name anything that Python can import."""
 
 import re
 import sys
@@ -11,14 +11,14 @@ from cifar_lab.config.lab import lab
 from cifar_lab.config.schema import conf_folder
 from cifar_lab.machine.exit_codes import UsageError
 
-# Only names defined in a module, so that no path leads through the module to its imports.
+# Only names directly in these modules, so that no dotted path leads through a module to its imports.
 _LIBRARIES = re.compile(
     r"torch\.nn\.[A-Z]\w*|torch\.optim\.[A-Z]\w*|torch\.optim\.lr_scheduler\.[A-Z]\w*"
     r"|lightning\.pytorch\.(callbacks|loggers)\.[A-Z]\w*"
 )
 _OF_NETWORKS = re.compile(r"cifar_lab\.models\.[A-Z]\w*|torch\.nn\.[A-Z]\w*")
 _NAMED = re.compile(r"_target_:\s*(cifar_lab\.[\w.]+)")
-# Hydra's launchers, sweepers and callbacks, those of its plugins, and the parts of logging.
+# Launchers, sweepers and callbacks of Hydra and its plugins, and the components of logging.
 _HYDRAS = re.compile(
     r"hydra\._internal\.core_plugins\.\w+\.[A-Z]\w*|hydra\.experimental\.callbacks\.[A-Z]\w*"
     r"|hydra_plugins\.[\w.]+\.[A-Z]\w*|logging\.(handlers\.)?[A-Z]\w*|colorlog\.[A-Z]\w*"
@@ -26,15 +26,15 @@ _HYDRAS = re.compile(
 
 
 def check_targets(config: Mapping[str, Any], allowed: Iterable[str], how: str = "allow=[{}]") -> None:
-    """Refuse to make anything that is neither ours, nor torch's or Lightning's parts, nor in a package allowed by name.
+    """Check that every component is ours, torch's or Lightning's, or from an allowed package.
 
     Args:
-        config: Plain values.
-        allowed: Packages.
-        how: How the command at hand allows one, `{}` in place of its name.
+        config: The composition in plain values.
+        allowed: Names of packages.
+        how: How to allow a package on the command line, with `{}` for its name.
 
     Raises:
-        ValueError: In one line that names the target and how to allow its package.
+        ValueError: A component is not allowed. The message names its target and how to allow the package.
     """
 
     def is_component(target: str) -> bool:
@@ -44,7 +44,7 @@ def check_targets(config: Mapping[str, Any], allowed: Iterable[str], how: str = 
 
 
 def moved(config: Mapping[str, Any]) -> list[str]:
-    """Return a note for each component that a user's option calls by its name of version 0.1."""
+    """Return a note for each component that a user's option names as in version 0.1."""
     return [
         f"{key}={value} has moved to {current(value)}; the old name works until version 0.3"
         for key, value in _targets(config, ("_target_",))
@@ -53,19 +53,19 @@ def moved(config: Mapping[str, Any]) -> list[str]:
 
 
 def check_network_targets(option: Mapping[str, Any], allowed: Iterable[str]) -> None:
-    """The same of an option that makes a network, of which a file or a folder tells: networks and their parts alone."""
+    """Like `check_targets`, for a network's option read from a file or folder: allows networks and layers only."""
     _check(option, ("_target_",), lambda target: bool(_OF_NETWORKS.fullmatch(target)), allowed, "--allow {}")
 
 
 def check_hydra_targets(config: Mapping[str, Any], allowed: Iterable[str]) -> None:
-    """The same of Hydra's own part, `{"hydra": ...}`, whose callbacks and logging a `--config-dir` can set."""
+    """Like `check_targets`, for Hydra's node `{"hydra": ...}`, whose callbacks and logging a `--config-dir` can set."""
     keys = ("_target_", "()", "class")  # `logging.config` calls the last two
     _check(config, keys, lambda target: bool(_HYDRAS.fullmatch(target)), allowed, "allow=[{}]")
 
 
 @cache
 def _components() -> frozenset[str]:
-    """Return the components of the project's own options; its other functions could write files or remove folders."""
+    """Return the targets of the project's own options; its other functions could write files or remove folders."""
     texts = (path.read_text(encoding="utf-8") for path in conf_folder().rglob("*.yaml"))
     return frozenset(target for text in texts for target in _NAMED.findall(text))
 
@@ -83,7 +83,7 @@ def _check(
 
 
 def _targets(node: Any, keys: tuple[str, ...], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value under one of the keys, those inside lists too, with its dotted key."""
+    """Yield every value under one of the keys, with its dotted key; searches lists too."""
     children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for key, value in children:
         if key in keys:

@@ -1,4 +1,4 @@
-"""Resolves `weights=`, a run or a file of weights, to a file and the digest of its content. Does not import torch."""
+"""Resolve `weights=`, a run or a file of weights, to a file and the digest of its content. Does not import torch."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -11,10 +11,10 @@ _NAMED = "name a run's folder, which has a status.json, or a file of weights"
 
 
 def file_of(named: str) -> Path:
-    """The file that `weights=` means: of a run that of its chosen epoch.
+    """Return the file that `weights=` names; for a run, the weights of its chosen epoch.
 
     Raises:
-        ValueError: There is none, or it cannot be read.
+        ValueError: The file does not exist or cannot be read.
     """
     path = files.resolve(named)
     if path.is_dir():
@@ -31,7 +31,7 @@ def file_of(named: str) -> Path:
 
 
 def digest(named: str | None) -> str | None:
-    """The SHA-256 of the content of `file_of`; None without a file."""
+    """Return the SHA-256 of the content of `file_of`; None without a file."""
     if named is not None:
         with suppress(UsageError, OSError):
             return own.digest(str(file_of(named)))

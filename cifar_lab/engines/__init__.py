@@ -1,1 +1,1 @@
-"""Who runs the jobs of a command line: this process in turn, processes side by side, Slurm, Ray."""
+"""Engines that run the jobs of a command line: this process in turn, parallel processes, Slurm, Ray."""

@@ -1,4 +1,4 @@
-"""The command line around jobs: errors in one line, and exit codes."""
+"""Run the jobs of a command line, with one-line errors and exit codes."""
 
 import logging
 import os
@@ -38,8 +38,8 @@ def run_application(application: Callable[[], object]) -> NoReturn:
         application: Raises `UsageError` for a wrong command line, and the errors of `run_jobs`.
 
     Raises:
-        SystemExit: Always; 0 done, 1 a run failed or there is a bug, which leaves its traceback, 2 the command line
-            cannot be run, 130 interrupted by Ctrl-C, 143 by another signal.
+        SystemExit: Always. 0: done; 1: a run failed, or a bug, with its traceback; 2: the command line cannot be run;
+            130: interrupted by Ctrl-C; 143: by another signal.
     """
     show_nothing()
     try:
@@ -67,7 +67,7 @@ def run_jobs(task: Task, plan: Plan, effort: Effort | None = None) -> list[Path]
 
     Raises:
         ValueError: The jobs cannot be run.
-        RunFailedError: A run failed, in a sweep after the others have run, or its folder cannot be written.
+        RunFailedError: A run failed, or its folder cannot be written. In a sweep, raised after the other runs.
         KeyboardInterrupt: A run was interrupted.
     """
     with writing(key="hydra.run.dir" if plan.sweep_folder is None else "hydra.sweep.dir"):
@@ -79,10 +79,10 @@ def run_jobs(task: Task, plan: Plan, effort: Effort | None = None) -> list[Path]
 
 
 def show(line: CommandLine) -> None:
-    """Answer a command line that trains nothing: help, a configuration, completions.
+    """Run a command line that trains nothing: help, a configuration, completions.
 
     Raises:
-        ValueError: It cannot be composed.
+        ValueError: The command line cannot be composed.
     """
 
     def hydras() -> None:
@@ -91,7 +91,7 @@ def show(line: CommandLine) -> None:
         _run_hydra(line.flags, line.parser, lambda config: None, config_path=conf, config_name="train")
 
     with in_one_line(), _process_as_before():
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # the wording of errors is ours
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors, so that we print them
         if line.flags.shell_completion:
             completion.answer(hydras)
         else:
@@ -100,7 +100,7 @@ def show(line: CommandLine) -> None:
 
 @contextmanager
 def _process_as_before() -> Iterator[None]:
-    """Restore logging, warnings and Hydra's variable, because the caller may use them too."""
+    """Restore logging, warnings and Hydra's environment variable, because the caller may use them too."""
     root, variable = logging.getLogger(), "HYDRA_FULL_ERROR"
     handlers, level, value = list(root.handlers), root.level, os.environ.get(variable)
     try:

@@ -1,4 +1,4 @@
-"""Relative durations of the jobs of a sweep, estimated from the few that were composed."""
+"""Relative durations of the jobs of a sweep, estimated from the few composed ones."""
 
 import json
 import math
@@ -14,10 +14,10 @@ Effort = Callable[[Mapping[str, Any]], float | None]
 
 
 def efforts_of(plan: Plan, effort: Effort) -> list[float]:
-    """Return the effort of each job relative to the first: the product over the words by which they differ.
+    """Return the effort of each job relative to the first: the product over the words in which they differ.
 
     The check has composed the jobs that differ in one word. A word with unknown effort counts as 1. `effort` is not
-    called if no job differs in a setting that changes the cost of training.
+    called if the composed jobs do not differ in the cost of training.
     """
     first = set(plan.jobs[0].words)
     composed = [(set(job.words) - first, plain(job.composed)) for job in plan.jobs if job.composed is not None]
@@ -32,6 +32,6 @@ def efforts_of(plan: Plan, effort: Effort) -> list[float]:
 
 
 def _key(config: Mapping[str, Any]) -> str:
-    """Equal where training costs the same."""
+    """Return a key that is equal for configurations with the same cost of training."""
     length = config["epochs"], train_size(config["data"]), config["trainer"]["limit_train_batches"]
     return json.dumps([config["model"], *length], sort_keys=True)

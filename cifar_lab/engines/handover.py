@@ -1,4 +1,4 @@
-"""A job and its place in a sweep, as passed to the function that trains it, in this or another process."""
+"""A job and its place in a sweep, as passed to the function that trains it in this or another process."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
 
 
 class RunFailedError(Exception):
-    """A run that ended without a result, reported in one line; exit code 2 if the command line is at fault."""
+    """A run ended without a result. Reported in one line; exit code 2 if the command line is at fault."""
 
     def __init__(self, message: str, exit_code: int = exit_codes.FAILED) -> None:
         super().__init__(message, exit_code)
@@ -34,8 +34,8 @@ class RunFailedError(Exception):
 
 
 @contextmanager
-def writing(again: str = "give the same command again", key: str = "hydra.run.dir") -> Iterator[None]:
-    """Turn an `OSError` into a message with the way out: `again` for a full disk, else another folder by `key`.
+def writing(again: str = "run the same command again", key: str = "hydra.run.dir") -> Iterator[None]:
+    """Turn an `OSError` into a message with a remedy: `again` for a full disk, else a different folder by `key`.
 
     Raises:
         RunFailedError: An `OSError` about a file or a full disk was raised.
@@ -66,14 +66,14 @@ class Turn:
     number: int  # of the job, from 1
     total: int  # jobs of the sweep
     later: int  # jobs after it that have not finished yet
-    each: float | None = None  # seconds that jobs trained before have taken for an effort of 1; None if none was
-    parallel: int = 1  # how many jobs run at a time
-    effort: float = 1.0  # how long it takes, relative to the sweep's first job
-    later_effort: float = 1.0  # the mean of those of `later`
+    each: float | None = None  # seconds per effort of the jobs trained so far; None before the first
+    parallel: int = 1  # number of jobs that run in parallel
+    effort: float = 1.0  # duration relative to the sweep's first job
+    later_effort: float = 1.0  # mean effort of the later jobs
 
     @classmethod
     def of(cls, number: int, unfinished: Sequence[float], each: float | None = None, parallel: int = 1) -> "Turn":
-        """The turn of a job, from 0, of a sweep, with the effort of each unfinished job and 0 for the others."""
+        """Return the turn of job `number`, from 0; `unfinished` has the effort of each unfinished job, else 0."""
         later = [effort for effort in unfinished[number + 1 :] if effort]
         mean = sum(later) / len(later) if later else 1.0
         return cls(number + 1, len(unfinished), len(later), each, parallel, unfinished[number] or 1.0, mean)
@@ -82,10 +82,10 @@ class Turn:
         return f"job {self.number} of {self.total}"
 
     def seconds_left(self, own: float | None = None, own_left: float | None = None) -> float | None:
-        """Forecast the seconds for this job and the later ones, from the average time per effort of the earlier jobs.
+        """Forecast the seconds for this job and the later ones, from the mean time per effort of the earlier jobs.
 
-        `own` is the duration of this job, from which the first job's forecast is made; `own_left` is the rest of it,
-        None for all of it. Returns None if nothing is known yet.
+        `own` is the duration of this job, used if there are no earlier jobs. `own_left` is the rest of it; None means
+        all of it. Returns None if nothing is known yet.
         """
         each = self.each if self.each is not None else None if own is None else own / self.effort
         if each is None:
@@ -99,28 +99,28 @@ class Job:
     """A job in plain values."""
 
     folder: Path  # of its run
-    words: list[str]  # its command line
+    words: list[str]  # its overrides
     settings: dict[str, Any]  # the resolved configuration
-    options: dict[str, str | None]  # the chosen one of each group
-    follows: dict[str, str]  # the interpolations of values that follow others, by dotted key
+    options: dict[str, str | None]  # the chosen option of each group
+    follows: dict[str, str]  # interpolations of the values that follow others, by dotted key
     common: frozenset[str] | None = None  # the keys that all jobs of its sweep share; None for a single run
-    turn: Turn | None = None  # in its sweep; None for a single run
-    former: tuple[Path, ...] = ()  # folders in which finished runs of its sweep may be too
+    turn: Turn | None = None  # place in its sweep; None for a single run
+    former: tuple[Path, ...] = ()  # further folders that may hold finished runs of its sweep
 
 
-# Trains a job, and returns whether there was something to train. Raises `RunFailedError` with a message for the user,
-# and `LockedError` if another process trains the job.
+# Trains a job and returns whether there was anything to train. Raises `RunFailedError` with a message for the user, and
+# `LockedError` if another process is training the job.
 Task = Callable[[Job], bool]
 
 
 def job_of(config: DictConfig, common: frozenset[str] | None, turn: Turn | None, former: tuple[Path, ...] = ()) -> Job:
-    """The job that a composed configuration with Hydra's own part describes."""
+    """Return the job of a composed configuration with the `hydra` node."""
     hydra = config.hydra
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     follows = interpolations(own)
     own.name = str(config.name)
     for key in ("root", "path"):
-        if hydra.job.get("chdir") and own.data.get(key):  # relative to the folder where the command was typed
+        if hydra.job.get("chdir") and own.data.get(key):  # relative to the folder of the command
             own.data[key] = str(Path(hydra.runtime.cwd, own.data[key]))
     choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra/")}
     typed = (word.partition("=") for word in hydra.overrides.task)
@@ -129,7 +129,7 @@ def job_of(config: DictConfig, common: frozenset[str] | None, turn: Turn | None,
         Path(hydra.runtime.output_dir),
         list(hydra.overrides.task),
         resolved(own),
-        {**choices, **lists},  # Hydra leaves out groups of which several options are chosen
+        {**choices, **lists},  # Hydra omits groups with several chosen options
         follows,
         common,
         turn,
@@ -137,7 +137,7 @@ def job_of(config: DictConfig, common: frozenset[str] | None, turn: Turn | None,
     )
 
 
-# Set in a process of jobs once a signal has stopped one of them: those that still wait for it are not begun.
+# Set in a worker process once a signal has stopped a job, so that its remaining jobs are not started.
 stopped = threading.Event()
 
 
@@ -145,19 +145,19 @@ stopped = threading.Event()
 class Handed:
     """The task of a process that Hydra's launcher starts. Its outcome is read from the run's folder.
 
-    It is pickled for each job of a sweep, of which there may be thousands.
+    It is pickled for each job of a sweep, possibly thousands of times, so it has to be small.
     """
 
     task: Task
     common: frozenset[str]  # the keys that all jobs of the sweep share
-    numbers: Sequence[int]  # the jobs that are launched, from 0, in the launcher's order
-    unfinished: "array[float]"  # the effort of each job of the sweep that has not finished, else 0
-    parallel: int  # how many jobs run at a time
-    former: tuple[Path, ...] = ()  # as a job's
+    numbers: Sequence[int]  # the launched jobs, from 0, in the launcher's order
+    unfinished: "array[float]"  # the effort of each unfinished job of the sweep, 0 for the others
+    parallel: int  # number of jobs that run in parallel
+    former: tuple[Path, ...] = ()  # as in `Job`
 
     @printing()
     def __call__(self, config: DictConfig) -> None:
-        """Train the configuration that a launcher passes, without Hydra's part, which Hydra keeps elsewhere."""
+        """Train the configuration that a launcher passes. It lacks the `hydra` node, which is in `HydraConfig`."""
         if stopped.is_set():
             return
         show_nothing()
@@ -177,7 +177,7 @@ class Handed:
         except KeyboardInterrupt:
             if self.parallel == 1:
                 raise
-            stopped.set()  # the process that waits for this one has got the signal too
+            stopped.set()  # the waiting process has received the signal too
 
     def failed(self, error: RunFailedError) -> None:
-        """Nothing: the run's folder says so."""
+        """Do nothing, because the run's folder records the failure."""

@@ -1,4 +1,4 @@
-"""The jobs of a command line, one after the other in this process."""
+"""Run the jobs of a command line in this process, one after the other."""
 
 import os
 import sys
@@ -27,42 +27,43 @@ from cifar_lab.runs import LockedError, Run, Sweep, job_key
 
 
 class Jobs:
-    """The jobs of a checked command line, which `task` trains; other engines hand them to other processes."""
+    """The jobs of a checked command line, which `task` trains. Subclasses hand them to other processes."""
 
-    looks_again = True  # whether the jobs of `left` are tried again at the end
+    looks_again = True  # whether the jobs of `left` are retried at the end
 
     def __init__(self, task: Task, plan: Plan, effort: Effort | None = None) -> None:
         self.task = task
         self.plan = plan
         self.sweep = None if plan.sweep_folder is None else Sweep(plan.sweep_folder)
         self.known = {} if self.sweep is None else self.sweep.runs_by_job()
-        # Where the plan of an earlier command says that runs are, other than in the sweep's own folder.
+        # Runs outside the sweep's folder, as recorded by an earlier command.
         self.before = {} if self.sweep is None else _elsewhere(self.sweep)
         settled = {key for key, run in self.known.items() if self.is_settled(run)}
         due = [job_key(job.words) not in settled for job in plan.jobs]
         efforts = efforts_of(plan, effort) if effort is not None and sum(due) > 1 else [1.0] * len(due)
         self.unfinished = [is_due * each for is_due, each in zip(due, efforts, strict=True)]
         self.parallel = plan.parallel
-        self.seconds: list[float] = []  # of the jobs that were trained
-        self.efforts: list[float] = []  # theirs
-        self.folders: dict[int, Path] = {}  # of the runs, in the order of the jobs
-        self.is_recorded = True  # whether `sweep.json` names each that is not where its command line says
-        self.left: list[int] = []  # the jobs that another process was training when their turn came
-        self.failures: list[RunFailedError] = []  # the jobs that have not finished
+        self.seconds: list[float] = []  # durations of the trained jobs
+        self.efforts: list[float] = []  # efforts of the trained jobs
+        self.folders: dict[int, Path] = {}  # folders of the runs, by job number
+        self.is_recorded = True  # whether `sweep.json` names every run outside the folder of its command line
+        self.left: list[int] = []  # jobs that another process was training at their turn
+        self.failures: list[RunFailedError] = []  # one for each unfinished job
 
     def is_settled(self, run: Run) -> bool:
-        """Whether nothing is left to do for a job whose command line has left this run."""
+        """Return whether there is nothing left to do for the job of this run."""
         return run.has_result() and not self.plan.composition["retrain"]
 
     def run_all(self) -> None:
-        """Run all jobs, within `composing`. Jobs that other processes train are tried again while any is done or free.
+        """Run all jobs, within `composing`.
 
-        If several processes run the same jobs, the last one to finish thus finds every result.
+        Jobs that other processes train are retried for as long as one of them can be run or has finished. If several
+        processes run the same jobs, the last one to end thus finds every result.
 
         Raises:
             RunFailedError: A job has not finished.
             KeyboardInterrupt: A signal was received.
-            ValueError: The launcher has refused the jobs.
+            ValueError: The launcher refused the jobs.
         """
         first = self.plan.composed(self.plan.jobs[0])
         callbacks = Callbacks(first)
@@ -76,13 +77,13 @@ class Jobs:
                 again, self.left = self.left, []
                 self.run(again)
         finally:
-            with suppress(OSError):  # report the error that ended the jobs
+            with suppress(OSError):  # do not hide the error that ended the jobs
                 self.record()
         getattr(callbacks, f"on_{kind}_end")(config=first, config_name="train")
         self.check()
 
     def record(self) -> None:
-        """Record the run of each job, which need not be the run with the job's own words."""
+        """Record each job's run in `sweep.json`, because a run may have been trained by other words."""
         if self.sweep is not None:
             jobs = [job.words for job in self.plan.jobs]
             folders = [self.folders.get(number, self.before.get(job_key(words))) for number, words in enumerate(jobs)]
@@ -114,7 +115,7 @@ class Jobs:
         self.folders[number] = job.folder
         if job.folder != typed.folder:
             self.is_recorded = False
-        elif not self.is_recorded:  # once for all runs found, because training may take long
+        elif not self.is_recorded:  # once for all known runs, before a training that may take long
             self.record()
         try:
             if self.task(job):
@@ -133,23 +134,23 @@ class Jobs:
             self.failures.append(error)
 
     def launcher(self, numbers: Sequence[int]) -> Any:
-        """Hydra's launcher, which hands these jobs to other processes."""
+        """Return Hydra's launcher, which hands these jobs to other processes."""
         config, task = self.plan.compose(self.plan.jobs[0]), self.handed(numbers)
         return Plugins.instance().instantiate_launcher(hydra_context=self.context, task_function=task, config=config)
 
     def handed(self, numbers: Sequence[int]) -> Handed:
-        """The task as another process gets it."""
+        """Return the task for another process."""
         assert self.plan.common is not None
         return Handed(
             self.task, self.plan.common, numbers, array("f", self.unfinished), self.parallel, self.plan.former
         )
 
     def words(self, numbers: Sequence[int]) -> list[list[str]]:
-        """The command lines that a launcher composes, besides Hydra's settings."""
+        """Return the overrides of the jobs for a launcher, without Hydra's settings."""
         return [[*self.plan.jobs[number].words, *self.plan.named] for number in numbers]
 
     def look(self) -> None:
-        """Read the outcome of jobs in other processes from the runs' folders."""
+        """Read the outcome of jobs of other processes from the runs' folders."""
         assert self.sweep is not None
         runs = self.sweep.runs_by_job()
         self.folders, self.failures, self.left = {}, [], []
@@ -167,12 +168,12 @@ class Jobs:
                 self.failures.append(RunFailedError(f"{folder} {how} {run.status().get('error', '')}"))
 
     def existing(self, job: PlannedJob) -> Run | None:
-        """The run of a job that has left none with its words."""
+        """Return the run of a job for which no run has its words."""
         assert self.sweep is not None
         return run_of(plain(self.plan.composed(job)), (self.sweep.folder, *self.plan.former))
 
     def check(self) -> None:
-        """Raise `RunFailedError` if something has not finished."""
+        """Raise `RunFailedError` if a job has not finished."""
         if self.failures and self.sweep is not None:
             line = f"not every run of the sweep finished; the first that did not: {self.failures[0]}"
             raise RunFailedError(line, min(failure.exit_code for failure in self.failures))

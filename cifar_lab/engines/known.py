@@ -1,4 +1,4 @@
-"""Find runs whose folder has another name than the command line gives them now."""
+"""Find runs whose folder has a different name than the command line now gives them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,14 +13,14 @@ from cifar_lab.runs.fingerprints import HARDWARE, differences, digest, fingerpri
 
 
 def in_its_folder(job: Job, further: Iterable[Run] = ()) -> Job:
-    """The job in the folder of its run, if there is one; settings that the run's hardware chose are left out.
+    """Return the job in the folder of its existing run, if any, without typed settings that the run's hardware chose.
 
-    The run may have been named by other words that change no number, by a former name of the sweep, or when less was
-    hashed. A finished one comes first.
+    The run's folder may have a different name because of words that change no numbers, because the sweep was renamed,
+    or because an earlier version hashed fewer settings. A finished run takes precedence.
 
     Args:
-        job: As its command line says.
-        further: Runs to look at besides those whose folder ends in the job's fingerprint.
+        job: The job with the folder of its command line.
+        further: Runs to consider in addition to those whose folder ends in the job's fingerprint.
     """
     own = Run(job.folder)
     is_named = job.folder.name.endswith(f"-{fingerprint(job.settings)[:8]}")
@@ -28,7 +28,8 @@ def in_its_folder(job: Job, further: Iterable[Run] = ()) -> Job:
     runs = [own] if own.config_file.exists() else [*others, *further]
     for run in sorted(runs, key=Run.has_result, reverse=True):
         chosen = _chosen_by_hardware(run, job.settings)
-        if chosen is not None and not (chosen and job.settings["retrain"]):  # with `retrain` its own words decide
+        # With `retrain`, the typed hardware settings are kept.
+        if chosen is not None and not (chosen and job.settings["retrain"]):
             break
     else:
         return job
@@ -44,18 +45,18 @@ def in_its_folder(job: Job, further: Iterable[Run] = ()) -> Job:
 
 
 def run_of(config: Mapping[str, Any], folders: Sequence[Path]) -> Run | None:
-    """The run of a configuration in one of these folders, which need not have finished."""
+    """Return the run of a configuration in one of these folders, finished or not; None if there is none."""
     return next((run for run in _named(config, folders) if _chosen_by_hardware(run, config) is not None), None)
 
 
 def _named(config: Mapping[str, Any], folders: Sequence[Path]) -> Iterator[Run]:
-    """Runs whose folder's name ends in the fingerprint of a configuration, or in that without typed hardware."""
+    """Yield runs whose folder's name ends in a configuration's fingerprint, with or without typed hardware."""
     ends = dict.fromkeys(each[:8] for each in (fingerprint(config), digest(settings(config, with_hardware=False))))
     return (Run(path) for end in ends for folder in folders for path in sorted(folder.glob(f"*-{end}")))
 
 
 def _chosen_by_hardware(run: Run, config: Mapping[str, Any]) -> set[str] | None:
-    """The typed settings that a run's hardware has chosen by itself, if it is a run of `config`, else None."""
+    """Return the typed settings that a run's hardware chose automatically; None if it is not a run of `config`."""
     try:
         changed = differences(run.config(), config)
         chosen = recorded(run.result()) if changed and run.has_result() else {}

@@ -1,8 +1,8 @@
-"""The jobs of a sweep as tasks of Ray, on this machine or on a cluster that shares its folders.
+"""Run the jobs of a sweep as Ray tasks, on this machine or on a cluster that shares its folders.
 
 Hydra's plugin configures Ray and the resources of a task. We wait for the tasks ourselves, because the plugin gives up
-all tasks when one is killed, reacts to Ctrl-C only at the end, is aborted by SIGTERM, and cannot join a running
-cluster, since it sets the memory of a new one.
+all tasks when one is killed, reacts to Ctrl-C only at the end, is aborted by SIGTERM, and cannot join a running cluster
+since it sets the memory of a new one.
 """
 
 import os
@@ -22,23 +22,23 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.machine.interruption import Interruption
 
 _LOOK_SECONDS = 1.0
-# Variables that Ray reads at import and start. They print equal lines of different runs, and keep the niceness at 0
-# instead of Ray's 15, with which jobs would wait for other programs.
+# Variables that Ray reads at import and start: print equal lines of different runs, and keep the niceness at 0. With
+# Ray's 15, jobs would wait for other programs.
 _ENVIRONMENT = dict.fromkeys(
     ("RAY_DEDUP_LOGS", "RAY_COLOR_PREFIX", "RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness"), "0"
 )
-# Variables that a run may read and that a node's Ray may not have been started with.
+# Variables that a run may read and that may be missing in the environment of a node's Ray.
 _PASSED_ON = ("CIFAR_LAB_", "OMP_NUM_THREADS")
 
 
 class RayJobs(Jobs):
-    """The jobs of a command line, each a task of Ray."""
+    """The jobs of a command line, each as a Ray task."""
 
     def run(self, numbers: Sequence[int]) -> None:
         """Let Ray run the jobs, and read their outcome.
 
         Raises:
-            RunFailedError: A process was killed more often than Ray restarts its job; the others have ended.
+            RunFailedError: A process was killed more often than Ray restarts its job. The other jobs have ended.
             KeyboardInterrupt: A signal was received; the jobs have stopped and can be resumed.
             ValueError: Ray cannot be started, or its cluster cannot be reached.
         """
@@ -54,7 +54,7 @@ class RayJobs(Jobs):
                 interruption.take_back()  # Ray ends the process at SIGTERM
                 own = _own_resources(launcher)
                 self.parallel = max(1, int(ray.cluster_resources().get("CPU", 1) // (own["num_cpus"] or 1)))
-                launcher.task_function = self.handed(numbers)  # they know now how many there are at a time
+                launcher.task_function = self.handed(numbers)  # with the number of parallel jobs, known only now
                 returned, killed = _waited_for(_submitted(launcher, self.words(numbers), own), interruption)
         finally:
             ray.shutdown()
@@ -62,7 +62,7 @@ class RayJobs(Jobs):
         for one in returned:
             one.return_value  # noqa: B018 - raises the job's exception
         if killed:
-            raise RunFailedError("a process was killed; the same command runs the rest")
+            raise RunFailedError("a process was killed; the same command runs the remaining jobs")
         self.look()
 
 
@@ -73,7 +73,7 @@ def _start(init: DictConfig) -> None:
     settings: Any = OmegaConf.to_container(init, resolve=True)
     address = str(settings["address"] or "")
     host, separator, port = address.partition(":")
-    if separator and port.isdecimal():  # where nobody listens, Ray would try for minutes
+    if separator and port.isdecimal():  # if nothing listens there, Ray retries for minutes
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
         except OSError as error:
@@ -89,7 +89,7 @@ def _own_resources(launcher: Any) -> dict[str, Any]:
     import ray
 
     own: Any = OmegaConf.to_container(launcher.ray_cfg.remote, resolve=True)
-    if own["num_gpus"] is None:  # without one, Ray hides a node's GPUs from the task
+    if own["num_gpus"] is None:  # without a number, Ray hides a node's GPUs from the task
         accelerator = launcher.config.trainer.accelerator
         own["num_gpus"] = int(accelerator != "cpu" and ray.cluster_resources().get("GPU", 0) > 0)
     return own
@@ -101,7 +101,7 @@ def _submitted(launcher: Any, jobs: Sequence[Sequence[str]], own: dict[str, Any]
     setup_globals()
     configure_log(launcher.config.hydra.hydra_logging, launcher.config.hydra.verbose)
     passed_on = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
-    # Once, because they are the same for all jobs.
+    # Stored once, because they are the same for all jobs.
     shared = (launcher.hydra_context, launcher.config, launcher.task_function, Singleton.get_state())
     common = ray.put((os.getcwd(), passed_on, *shared))
     task = ray.remote(**own)(_run)
@@ -109,7 +109,7 @@ def _submitted(launcher: Any, jobs: Sequence[Sequence[str]], own: dict[str, Any]
 
 
 def _waited_for(tasks: list[Any], interruption: Interruption) -> tuple[list[JobReturn], list[Any]]:
-    """Wait until all tasks have ended, and pass on signals; return the results, and the tasks that were killed."""
+    """Wait until all tasks have ended, and pass on signals; return the results and the killed tasks."""
     import ray
 
     returned, killed, waiting, is_cancelled = [], [], tasks, False
@@ -120,12 +120,12 @@ def _waited_for(tasks: list[Any], interruption: Interruption) -> tuple[list[JobR
                 returned.append(ray.get(one))
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
-            except ray.exceptions.RayError:  # its process or its node has ended, or it was never begun
+            except ray.exceptions.RayError:  # its process or node has ended, or it never started
                 killed.append(one)
         if interruption.received is not None and not is_cancelled:
             is_cancelled = True
             for one in waiting:
-                ray.cancel(one)  # a Ctrl-C in its process, at which a run saves and stops
+                ray.cancel(one)  # Ctrl-C in its process: the run saves and stops
     return returned, killed
 
 
@@ -134,10 +134,11 @@ def _run(
     number: int,
     lines: list[str],
 ) -> JobReturn:
-    """Run a job, in a process of Ray; as Hydra's joblib launcher does."""
+    """Run a job in a process of Ray, as Hydra's joblib launcher does."""
     folder, passed_on, context, config, task, singletons = common
     os.chdir(folder)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if Ray was started in a script's background
+    # SIGINT is ignored if Ray was started in a script's background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(passed_on)
     setup_globals()
     Singleton.set_state(singletons)

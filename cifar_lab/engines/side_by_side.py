@@ -1,4 +1,4 @@
-"""Runs the jobs of a sweep in parallel, each in its own process, by Hydra's joblib launcher.
+"""Run the jobs of a sweep in parallel, each in its own process, by Hydra's joblib launcher.
 
 Results are read from the runs' folders, because the processes share no memory.
 """
@@ -17,7 +17,7 @@ from cifar_lab.machine.interruption import Interruption
 
 
 class SideBySide(Jobs):
-    """The jobs of a command line, several at a time on this machine."""
+    """The jobs of a command line, several in parallel on this machine."""
 
     def run(self, numbers: Sequence[int]) -> None:
         """Let processes run the jobs, and read their outcome.
@@ -35,7 +35,7 @@ class SideBySide(Jobs):
 
 @contextmanager
 def supervised() -> Iterator[None]:
-    """Wait for processes of jobs. They act on a signal first; then it is raised here.
+    """Wait for worker processes within the context. A signal is raised here after they have handled it.
 
     Raises:
         Interrupted: A signal was received.
@@ -47,17 +47,17 @@ def supervised() -> Iterator[None]:
             yield
         except BrokenExecutor:
             interruption.check()
-            raise RunFailedError("a process was killed; the same command runs the rest") from None
+            raise RunFailedError("a process was killed; the same command runs the remaining jobs") from None
         finally:
             from joblib.externals.loky import get_reusable_executor
 
-            # Joblib would keep its processes for the next sweep, which may be one in another folder.
+            # Joblib would keep its processes for the next sweep, which may run in a different folder.
             get_reusable_executor().shutdown(wait=True)
     interruption.check()
 
 
 class _Forwarding(Interruption):
-    """Hands the first signal on to the processes of jobs; a terminal sends Ctrl-C to them by itself."""
+    """Forwards the first signal to the worker processes, except Ctrl-C, which a terminal sends to them itself."""
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         is_first = self.received is None

@@ -1,4 +1,4 @@
-"""The jobs of a sweep in Slurm: seen from whoever waits for them, and from a job itself."""
+"""Run the jobs of a sweep in Slurm: the waiting process, and the process of a job."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ from cifar_lab.runs import Run
 
 
 class DetachedError(Interrupted):
-    """Whoever waited for jobs of Slurm was asked to stop; the jobs, by their numbers in Slurm, continue."""
+    """The process that waits for Slurm's jobs was interrupted. The jobs, given by their Slurm numbers, continue."""
 
     def __init__(self, received: Signals, jobs: Sequence[str]) -> None:
         super().__init__(received)
@@ -26,37 +26,37 @@ class DetachedError(Interrupted):
 
     @property
     def message(self) -> str:
-        """What happened, and how to continue, in one line."""
+        """The signal, and how to stop or resume the jobs, in one line."""
         if not self.jobs:
             return super().message
-        how = f"scancel {self.jobs} stops them, and once they have ended the same command trains what is unfinished"
+        how = f"scancel {self.jobs} stops them, after which the same command trains the unfinished runs"
         return f"interrupted by {self}; jobs {self.jobs} continue in Slurm: {how}"
 
 
 class SlurmJobs(Jobs):
-    """The jobs of a command line, each of which a process somewhere in the cluster runs."""
+    """The jobs of a command line, each run by a process in the cluster."""
 
-    looks_again = False  # jobs of another command are in the queue already
+    looks_again = False  # another command's jobs are already queued
 
     def is_settled(self, run: Run) -> bool:
-        """Whether nothing is left to do for a job whose command line has left this run."""
-        # A run that finished after the last edit of the options belongs to the job's words. An older run may belong
-        # to the options before the edit; the job itself checks that.
+        """Return whether there is nothing left to do for the job of this run."""
+        # A run that finished after the last edit of the option files belongs to the job's words. An older run may
+        # belong to the options before the edit, which the job itself checks.
         return super().is_settled(run) and run.result_file.stat().st_mtime > self.plan.options_edited
 
     def handed(self, numbers: Sequence[int]) -> Handed:
-        """The task as a job of Slurm gets it, which is one of those that are queued."""
+        """Return the task for a job of Slurm; it counts queued jobs only."""
         assert self.plan.common is not None
         return _HandedToSlurm(
             self.task, self.plan.common, range(len(numbers)), array("f", [0]) * len(numbers), 1, self.plan.former
         )
 
     def due(self, numbers: Sequence[int]) -> list[int]:
-        """The jobs to be queued: one whose run has finished would wait in Slurm to find that."""
+        """Return the jobs to queue. A finished one would wait in Slurm only to find its result."""
         return [number for number in numbers if self.unfinished[number]]
 
     def arrays(self, due: Sequence[int]) -> list[Sequence[int]]:
-        """The jobs that are queued together, at most `hydra.sweeper.max_batch_size` of them."""
+        """Return the jobs in batches that are queued together, of at most `hydra.sweeper.max_batch_size`."""
         largest = self.plan.composed(self.plan.jobs[0]).hydra.sweeper.max_batch_size or len(due)
         return [due[first : first + largest] for first in range(0, len(due), largest)]
 
@@ -80,7 +80,7 @@ class SlurmJobs(Jobs):
                     if not queue.jobs:
                         line = f"Slurm has refused the jobs: {' '.join(str(error).split())}"
                         raise exit_codes.UsageError(line) from None
-                    queue.wait()  # submitit waits no further than to the first that has failed
+                    queue.wait()  # submitit stops waiting at the first failed job
         self.look()
         for number in [number for number in self.left if Run(self.folders[number]).state() == "dead"]:
             self.left.remove(number)
@@ -90,8 +90,8 @@ class SlurmJobs(Jobs):
 
 class _HandedToSlurm(Handed):
     def __call__(self, config: DictConfig) -> None:
-        """Train; the process ends as one of a single run does, so that Slurm knows how it went."""
-        # Before torch is imported, which takes all cores of the node where Slurm does not bind the job to its own.
+        """Train, and exit with the code of a single run, which Slurm records."""
+        # Set before torch is imported. Otherwise torch uses all cores of the node, unless Slurm binds the job.
         count = processes(config) or int(os.environ.get("SLURM_GPUS_ON_NODE", 1))
         cores = int(os.environ.get("SLURM_CPUS_PER_TASK", 1)) // count
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
@@ -101,7 +101,7 @@ class _HandedToSlurm(Handed):
             super().__call__(config)
         except Interrupted as interrupted:
             end(interrupted.message, interrupted.exit_code)
-        except UncompletedJobError as error:  # it was saved, and has been requeued as often as allowed
+        except UncompletedJobError as error:  # saved, but requeued as often as allowed
             end(str(error), exit_codes.FAILED)
 
     def failed(self, error: RunFailedError) -> None:
@@ -109,7 +109,7 @@ class _HandedToSlurm(Handed):
 
 
 class _Detaching(Interruption):
-    """Stops waiting at once: a signal on a login node stops the waiting process, not the jobs."""
+    """Stops waiting at once: a signal on a login node ends the waiting process, not the jobs."""
 
     def __init__(self, jobs: Callable[[], Sequence[str]]) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""The machine: hardware, compilation, processes, signals, provenance."""
+"""The machine: hardware, compilation, processes, signals and provenance."""

@@ -1,4 +1,4 @@
-"""Networks compiled by `torch.compile`, which is imported when first used."""
+"""Compile networks by `torch.compile`, which is imported at first use."""
 
 import sys
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def check_compiler(device: str) -> None:
             get_cpp_compiler()
         except InvalidCxxCompiler:
             raise UsageError(
-                "compile=true needs a C++ compiler and there is none; install g++, name one in CXX, "
+                "compile=true needs a C++ compiler, and none was found; install g++, name one in CXX, "
                 "or leave compile=true out"
             ) from None
     elif device == "cuda":
@@ -36,13 +36,13 @@ def check_compiler(device: str) -> None:
 
 @contextmanager
 def compiled(network: nn.Module, cuda_graphs: bool = False) -> Iterator[None]:
-    """Compile a network in place within the context, with unchanged names.
+    """Compile a network in place within the context; the names of its parameters stay the same.
 
     Args:
-        network: Traced at its first batch of each size, in training and in evaluation.
+        network: The network, traced at its first batch of each size, in training and in evaluation.
         cuda_graphs: Record its kernels as CUDA graphs.
     """
-    # Not dynamic: otherwise the second size, the epoch's last batch, makes one slower program for all sizes.
+    # Not dynamic: otherwise a second size, the epoch's last batch, triggers one slower program for all sizes.
     network.compile(dynamic=False, mode="reduce-overhead" if cuda_graphs else None)
     try:
         yield

@@ -7,9 +7,9 @@ USAGE = 2  # bad configuration, data or checkpoint path
 
 
 class UsageError(ValueError):
-    """The command line, or a file that it names, cannot be used. One line on a terminal, exit code `USAGE`."""
+    """The command line, or a file that it names, cannot be used. Printed as one line; exit code `USAGE`."""
 
 
 def interrupted(number: int) -> int:
-    """The exit code after a signal: as shells have it, 130 for Ctrl-C, else 143, that of SIGTERM."""
+    """Return the exit code after a signal, as in shells: 130 for Ctrl-C, else 143, as for SIGTERM."""
     return 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)

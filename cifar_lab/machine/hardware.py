@@ -16,12 +16,12 @@ from cifar_lab.machine.exit_codes import UsageError
 
 # Instructions that multiply bf16 matrices. Without any of them bf16 is emulated, ten to a hundred times slower.
 _BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
-# Values of ONEDNN_MAX_CPU_ISA, which limits oneDNN on x86, that exclude all of these.
+# Values of ONEDNN_MAX_CPU_ISA, which limits oneDNN on x86, that exclude all these instructions.
 _ISAS_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
-# From so many input channels on, oneDNN's gradient of a strided 1x1 convolution is right: the length of an AVX-512
-# vector, twice that of AVX2.
+# Input channels from which oneDNN's gradient of a strided 1x1 convolution is correct: the length of an AVX-512 vector,
+# twice that of AVX2.
 _SAFE_WIDTH = 16
-# glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, in bytes: blocks up to 300 MiB come from the heap, which is kept.
+# glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, in bytes: blocks up to 300 MiB are taken from the heap, which is kept.
 _KEEP_FREED_MEMORY = ((-3, 300 << 20), (-1, (1 << 31) - 1))
 
 
@@ -39,24 +39,24 @@ class Native:
         return str(self.memory_format).removeprefix("torch.").removesuffix("_format")
 
     def suited_to(self, model: nn.Module) -> "Native":
-        """The same, but contiguous for a network with a `misgraded_layer`."""
+        """Return a copy that is contiguous if the network has a `misgraded_layer`."""
         return replace(self, memory_format=safe_memory_format(model, self.memory_format))
 
 
 def choose(accelerator: str = "auto", precision: str | int = "auto", memory_format: str = "auto") -> Native:
-    """Replace `auto` by the choice for this hardware.
+    """Return the choice for this hardware, with every `auto` replaced.
 
     Args:
-        accelerator: Lightning's; `auto` is a GPU if there is one.
-        precision: Lightning's; `auto` is the fastest that the device has instructions for.
+        accelerator: Lightning's accelerator; `auto` is a GPU if there is one.
+        precision: Lightning's precision; `auto` is the fastest that the device has instructions for.
         memory_format: `channels_last`, `contiguous`, or `auto`, the faster one for convolutions.
 
     Raises:
-        ValueError: `memory_format` has another value.
+        ValueError: `memory_format` is unknown.
     """
     device = training_device(accelerator)
     formats = {
-        "auto": torch.contiguous_format if device == "mps" else torch.channels_last,  # which Apple's GPUs lack
+        "auto": torch.contiguous_format if device == "mps" else torch.channels_last,  # MPS lacks channels_last
         "channels_last": torch.channels_last,
         "contiguous": torch.contiguous_format,
     }
@@ -67,7 +67,7 @@ def choose(accelerator: str = "auto", precision: str | int = "auto", memory_form
 
 
 def training_device(accelerator: str) -> str:
-    """The device type, `cpu`, `cuda` or `mps`, of Lightning's `accelerator`."""
+    """Return the device type, `cpu`, `cuda` or `mps`, of Lightning's `accelerator`."""
     if accelerator not in ("auto", "gpu"):
         return accelerator
     if torch.cuda.is_available():
@@ -76,12 +76,12 @@ def training_device(accelerator: str) -> str:
 
 
 def device_count(accelerator: str) -> int:
-    """Number of devices of Lightning's `accelerator`; all processors count as one."""
+    """Return the number of devices of Lightning's `accelerator`; the CPU counts as one, and so does MPS."""
     return torch.cuda.device_count() if training_device(accelerator) == "cuda" else 1
 
 
 def native_precision(device: str, cpu_capabilities: Mapping[str, object] | None = None) -> str:
-    """`bf16-mixed` if the device has instructions for bf16 that the environment does not disable, else `32-true`.
+    """Return `bf16-mixed` if the device has bf16 instructions that the environment does not disable, else `32-true`.
 
     Args:
         device: `cpu`, `cuda` or `mps`.
@@ -97,17 +97,17 @@ def native_precision(device: str, cpu_capabilities: Mapping[str, object] | None 
 
 
 def safe_memory_format(model: nn.Module, memory_format: torch.memory_format) -> torch.memory_format:
-    """The given memory format, or contiguous if the network has a `misgraded_layer`."""
+    """Return the given memory format, or contiguous if the network has a `misgraded_layer`."""
     return memory_format if misgraded_layer(model) is None else torch.contiguous_format
 
 
 def misgraded_layer(model: nn.Module) -> str | None:
-    """Name and shape of the first layer whose weight gradient oneDNN gets wrong in channels_last on a CPU, or None.
+    """Describe the first layer whose weight gradient oneDNN gets wrong in channels_last on a CPU; None without one.
 
-    That is a 1x1 convolution with a stride above 1 and fewer than 16 input channels per group. oneDNN's kernels for
-    AVX-512 write past their buffer there, those for AVX2 with fewer than 8: training hangs, crashes, or learns from a
-    wrong gradient (oneDNN issue 6035, seen in torch 2.14). Contiguous memory is always right. Convolutions that are
-    called as functions, without an `nn.Conv2d`, are not found.
+    It is a 1x1 convolution with a stride above 1 and fewer than 16 input channels per group. oneDNN's AVX-512 kernels
+    then write past their buffer, and its AVX2 kernels do so below 8 channels: training hangs, crashes, or learns from a
+    wrong gradient (oneDNN issue 6035, seen in torch 2.14). Contiguous memory is always correct. Convolutions called as
+    functions, without an `nn.Conv2d`, are not found.
     """
     for name, layer in model.named_modules():
         if not isinstance(layer, nn.Conv2d) or max(layer.kernel_size) > 1 or max(layer.stride) == 1:
@@ -119,7 +119,7 @@ def misgraded_layer(model: nn.Module) -> str | None:
 
 
 def contiguous_because(model: nn.Module) -> str:
-    """Explain in a line why a network runs in contiguous memory."""
+    """Explain in one line why a network runs in contiguous memory."""
     return (
         f"the network runs in contiguous memory: {misgraded_layer(model)}, can get a wrong gradient in channels_last "
         "(oneDNN issue 6035)"
@@ -127,11 +127,11 @@ def contiguous_because(model: nn.Module) -> str:
 
 
 def keep_freed_memory(device: str) -> bool:
-    """Let the C library keep freed memory for the tensors of the next step: whether it does from now on.
+    """Make the C library keep freed memory for the tensors of the next step; return whether that succeeded.
 
     glibc returns freed blocks of more than 32 MB, such as a batch's activations in float32, to the system, and the next
-    step waits for their pages to be mapped and zeroed again. Other C libraries cannot keep them, and a GPU's memory has
-    torch's own allocator.
+    step waits for their pages to be mapped and zeroed again. Other C libraries lack this setting, and torch manages GPU
+    memory with its own allocator.
     """
     if device != "cpu":
         return False
@@ -143,7 +143,7 @@ def keep_freed_memory(device: str) -> bool:
 
 
 def describe(device: str) -> dict[str, object]:
-    """Names of processor and accelerator, cores, threads, and operating system, in plain values."""
+    """Return the names of processor and accelerator, cores, threads and operating system, in plain values."""
     return {
         "device": device,
         "device_name": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
@@ -155,7 +155,7 @@ def describe(device: str) -> dict[str, object]:
 
 
 def peak_memory_bytes(device: str) -> int:
-    """Peak memory: of a GPU since torch last reset it, otherwise of this process since its start."""
+    """Return the peak memory, of a GPU since torch's last reset, or else of this process since its start."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

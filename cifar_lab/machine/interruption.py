@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, which it does where its progress can be saved."""
+"""Handle signals that ask a run to stop, which it does once its progress can be saved."""
 
 import os
 import signal
@@ -10,18 +10,18 @@ from typing import Any
 
 from cifar_lab.machine import exit_codes
 
-# Sent by a terminal, one that closes, a system that shuts down, Slurm and submitit.
+# Sent by Ctrl-C, a closing terminal, a system that shuts down, Slurm and submitit.
 SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run has stopped at a signal, `received`; the process's exit code is 130 after Ctrl-C, otherwise 143."""
+    """A run has stopped at the signal `received`. The process's exit code is 130 after Ctrl-C, otherwise 143."""
 
     def __init__(self, received: signal.Signals) -> None:
         super().__init__(received.name)
         self.received = received
         self.exit_code = exit_codes.interrupted(received)
-        self.resumed_by = "the same command"  # how to resume the run; empty if nothing is left of it
+        self.resumed_by = "the same command"  # how to resume the run; empty if nothing was saved
 
     @property
     def message(self) -> str:
@@ -33,12 +33,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """Records signals, so that progress can be saved; a second signal ends the process at once.
+    """Records signals, so that progress can be saved. A second signal ends the process at once.
 
     Earlier handlers of a signal are called at the end, because they may end the process: submitit's handler requeues
-    its job. A signal with such a handler never ends the process at once, since Slurm may send several and can kill the
-    process anyway. Neither does SIGHUP, which both the system and the shell send. An ignored signal, for example under
-    nohup or in the background of a script, stays ignored. `received` is the first signal, or None.
+    its job. A signal with such a handler never ends the process at once, because Slurm may send several and can kill
+    the process anyway. Neither does SIGHUP, which both the system and the shell send. An ignored signal, for example
+    under nohup or in the background of a script, stays ignored. `received` is the first signal, or None.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Interruption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Note signals, and restore earlier handlers at the end. Does nothing outside the main thread."""
+        """Record signals within the context, then restore earlier handlers. Does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -69,7 +69,7 @@ class Interruption:
                     before(received, None)
 
     def take_back(self) -> None:
-        """Replace Lightning's handlers, which would stop without saving."""
+        """Install our handlers in place of Lightning's or Ray's, which would stop without saving."""
         for number, before in self._before.items():
             signal.signal(number, before if before is signal.SIG_IGN else self._note)
 
@@ -84,6 +84,6 @@ class Interruption:
         os.kill(os.getpid(), number)
 
     def _theirs(self, number: signal.Signals) -> Callable[[int, FrameType | None], Any] | None:
-        """The earlier handler of a signal, other than Python's own for KeyboardInterrupt."""
+        """Return the earlier handler of a signal, except Python's own for KeyboardInterrupt."""
         handler = self._before.get(number)
         return handler if callable(handler) and handler is not signal.default_int_handler else None

@@ -1,4 +1,4 @@
-"""Versions and source behind a result."""
+"""Versions and source code behind a result."""
 
 import hashlib
 import platform
@@ -17,14 +17,14 @@ PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "tor
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this package and of the packages on which its numbers depend."""
+    """Return the versions of Python, this package and the packages on which its numbers depend."""
     packages = {name: version(name) for name in PACKAGES}
     return {"python": platform.python_version(), "cifar_lab": cifar_lab.__version__, **packages}
 
 
 @cache
 def git_revision() -> str | None:
-    """The commit of the source checkout, with `-dirty` if files differ from it; None outside a checkout.
+    """Return the commit of the source checkout, with `-dirty` if tracked files differ; None outside a checkout.
 
     Cached at the first call, because files edited during training are not the code that runs.
     """
@@ -40,7 +40,7 @@ def git_revision() -> str | None:
 
 
 def sources(config: Mapping[str, Any]) -> dict[str, str | None]:
-    """A digest of the Python source of each package outside this project that a composition uses; None if not found."""
+    """Return a digest of the Python source of each external package in a composition; None if it is not found."""
     used = dict.fromkeys(re.findall(r"'_target_': '(\w+)\.", str(config)))
     return {package: _digest(package) for package in used if package not in ("cifar_lab", "torch", "lightning")}
 

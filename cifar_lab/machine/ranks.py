@@ -1,4 +1,4 @@
-"""The processes that train one run together: their number, the rank of this one, and their communication.
+"""Processes that train one run together: their number, this one's rank, and their communication.
 
 Without torch.distributed there is one process, of rank 0, and no function here waits.
 """
@@ -13,32 +13,32 @@ Value = TypeVar("Value")
 
 
 def _dist() -> Any:
-    """`torch.distributed`, which the check of a command line does not wait for."""
+    """Return `torch.distributed`, imported late because the check of a command line does not need it."""
     from torch import distributed
 
     return distributed
 
 
 def count() -> int:
-    """Number of processes that train together."""
+    """Return the number of processes that train together."""
     dist = _dist()
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Index of this process, from 0."""
+    """Return the index of this process, from 0."""
     return _dist().get_rank() if count() > 1 else 0
 
 
 def share(of: int, number: int, among: int) -> slice:
-    """The slice of `of` items for process `number`, from 0, of `among`; sizes differ by at most one, larger first."""
+    """Return the slice of `of` items for process `number` of `among`; sizes differ by at most one, larger first."""
     each, rest = divmod(of, among)
     first = number * each + min(number, rest)
     return slice(first, first + each + (number < rest))
 
 
 def total(values: "Tensor") -> "Tensor":
-    """The sum of all processes' `values`, which have one shape."""
+    """Return the elementwise sum of all processes' `values`, which have the same shape."""
     if count() == 1:
         return values
     values = values.clone()
@@ -47,7 +47,7 @@ def total(values: "Tensor") -> "Tensor":
 
 
 def joined(part: "Tensor", of: int) -> "Tensor":
-    """The `of` items whose `share` each process has in `part`, `(n,)`."""
+    """Return all `of` items, gathered from each process's `share` of them, `part` `(n,)`."""
     if count() == 1:
         return part
     padded = part.new_zeros(-(-of // count()))
@@ -61,19 +61,19 @@ def joined(part: "Tensor", of: int) -> "Tensor":
 
 
 def largest(values: Sequence[int]) -> list[int]:
-    """The elementwise maximum of all processes' `values`."""
+    """Return the elementwise maximum of all processes' `values`."""
     if count() == 1:
         return list(values)
     from torch import tensor
 
-    # On the CPU, even if gradients are summed on GPUs, so as not to wait for them.
+    # On the CPU, to avoid waiting for the GPUs on which gradients are summed.
     together = tensor(values)
     _dist().all_reduce(together, _dist().ReduceOp.MAX)
     return together.tolist()
 
 
 def gathered(value: Value) -> list[Value]:
-    """All processes' values, in the order of their ranks."""
+    """Return all processes' values, by rank."""
     if count() == 1:
         return [value]
     values: list[Value] = [value] * count()
@@ -82,7 +82,7 @@ def gathered(value: Value) -> list[Value]:
 
 
 def first_of(value: Value) -> Value:
-    """The value of the process of rank 0."""
+    """Return the value of rank 0."""
     if count() == 1:
         return value
     values = [value]
@@ -91,7 +91,7 @@ def first_of(value: Value) -> Value:
 
 
 def share_buffers(module: "nn.Module") -> None:
-    """Copy the buffers of rank 0, such as BatchNorm's averages, to every process."""
+    """Copy rank 0's buffers, such as BatchNorm's running statistics, to every process."""
     if count() > 1:
         for buffer in module.buffers():
             _dist().broadcast(buffer, 0)
@@ -102,5 +102,5 @@ class RankLostError(RuntimeError):
 
 
 def has_lost(error: BaseException) -> bool:
-    """Whether an exception says that another process, which has ended for its own reason, cannot be reached."""
+    """Return whether an exception means that another process has ended and cannot be reached."""
     return isinstance(error, RankLostError | _dist().DistError) or "gloo" in str(error)

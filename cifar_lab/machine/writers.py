@@ -1,4 +1,4 @@
-"""This process as its files name it, so that another one can tell whether it still lives."""
+"""Identity of this process in its files, by which another process can tell whether it still runs."""
 
 import hashlib
 import os
@@ -11,18 +11,18 @@ from typing import Any
 
 
 def identity() -> dict[str, Any]:
-    """`host`, `machine`, `process` and when that process `started`."""
+    """Return `host`, `machine`, `process` and the time at which the process `started`."""
     process = os.getpid()
     return {"host": socket.gethostname(), "machine": _machine(), "process": process, "started": _started(process)}
 
 
 def is_here(host: object, machine: object) -> bool:
-    """Whether a process of this host and machine can be looked at from here."""
+    """Return whether processes of this host and machine are visible from this one."""
     return (host, machine) == (socket.gethostname(), _machine())
 
 
 def lives(process: int, started: str) -> bool:
-    """Whether a process of this machine has not ended; another one may have got its number."""
+    """Return whether a process of this machine still runs; `started` tells it from a later one with its number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -33,12 +33,15 @@ def lives(process: int, started: str) -> bool:
 
 
 def tag() -> str:
-    """This process in a file's name."""
+    """Return the name of this process for use in file names."""
     return f"{_here()}-{os.getpid()}-{_started(os.getpid())}"
 
 
 def has_ended(tag: str, changed: float, longest: float) -> bool:
-    """Whether the process of a tag has ended, which on another machine no change for `longest` seconds tells."""
+    """Return whether the process of a tag has ended; on a different machine, whether `longest` seconds have passed.
+
+    `changed` is the time of the last change of its file, in seconds since 1970.
+    """
     here, _, rest = tag.partition("-")
     process, _, started = rest.partition("-")
     if here == _here() and process.isdecimal():
@@ -52,9 +55,9 @@ def _here() -> str:
 
 @cache
 def _machine() -> str:
-    """Where a process's number means something: this boot of a host, and the container.
+    """Return the scope of a process number: this boot of the host, and the container.
 
-    Hosts may share a name, and a restarted host or container has it again.
+    The host's name is not enough: hosts may share a name, and a restarted host or container keeps it.
     """
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
@@ -63,7 +66,7 @@ def _machine() -> str:
 
 
 def _started(process: int) -> str:
-    """When a process began, in the system's own count; empty where the system does not tell, or it has ended."""
+    """Return the start time of a process, in the system's clock ticks; empty if unknown, or if it has ended."""
     with suppress(OSError):
         stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
         state, *fields = stat.rpartition(")")[2].split()

@@ -1,1 +1,1 @@
-"""Intervals of accuracies, and tests of differences over seeds."""
+"""Confidence intervals of accuracies, and tests of differences over seeds."""

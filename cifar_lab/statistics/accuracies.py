@@ -1,30 +1,30 @@
-"""Statistics of accuracies."""
+"""Confidence intervals of accuracies."""
 
 import math
 
 import numpy as np
-from scipy.special import ndtri, stdtrit  # the import of scipy.stats takes longer than a table of a hundred runs
+from scipy.special import ndtri, stdtrit  # importing scipy.stats takes longer than a table of 100 runs
 
 Interval = tuple[float, float]
-"""Lower and upper bound."""
+"""Lower and upper bounds."""
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> Interval:
-    """The Wilson score interval of a share (Wilson 1927, "Probable Inference").
+    """Compute the Wilson score interval of a proportion (Wilson 1927, "Probable Inference").
 
     Args:
-        correct: Number of right answers.
+        correct: Number of correct answers.
         total: Number of answers.
-        confidence: From 0 to 1.
+        confidence: Confidence level, from 0 to 1.
 
     Returns:
-        Lower and upper bound, from 0 to 1.
+        Lower and upper bounds, from 0 to 1.
 
     Raises:
         ValueError: `correct` is not between 0 and `total`, or `total` is 0.
     """
     if not 0 <= correct <= total or total == 0:
-        raise ValueError(f"{correct} of {total} is not a share")
+        raise ValueError(f"{correct} of {total} is not a proportion")
     z, share = float(ndtri((1 + confidence) / 2)), correct / total
     centre = (2 * correct + z**2) / (2 * (total + z**2))
     half = z / (2 * (total + z**2)) * math.sqrt(4 * correct * (1 - share) + z**2)
@@ -32,15 +32,17 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> Inter
 
 
 def newcombe_interval(first: tuple[int, int], second: tuple[int, int], confidence: float = 0.95) -> Interval:
-    """The hybrid score interval of a difference of two shares (Newcombe 1998, Statistics in Medicine 17, method 10).
+    """Compute the hybrid score interval of the difference of two proportions, `first - second`.
+
+    Method 10 of Newcombe 1998, Statistics in Medicine 17.
 
     Args:
-        first: Numbers of right answers and of answers, of the share from which the other is subtracted.
-        second: The same of the other one.
-        confidence: From 0 to 1.
+        first: Number of correct answers, and number of answers.
+        second: Number of correct answers, and number of answers.
+        confidence: Confidence level, from 0 to 1.
 
     Raises:
-        ValueError: As `wilson_interval`.
+        ValueError: As for `wilson_interval`.
     """
     shares = [correct / max(total, 1) for correct, total in (first, second)]
     bounds = [wilson_interval(*counts, confidence) for counts in (first, second)]
@@ -50,15 +52,16 @@ def newcombe_interval(first: tuple[int, int], second: tuple[int, int], confidenc
 
 
 def accuracy_interval(accuracies: np.ndarray, test_size: int, confidence: float = 0.95) -> Interval:
-    """The interval of a composition's test accuracy.
+    """Compute the confidence interval of a composition's test accuracy.
 
-    From three runs on it is Student's for the mean over seeds, clipped to 0 and 1. Two are too few for a standard
-    deviation: then it spans Wilson's intervals of both. For one run it is Wilson's, which ignores how seeds differ.
+    For three runs or more, Student's interval of the mean over seeds, clipped to 0 and 1. Two runs are too few for a
+    standard deviation, so the interval spans the Wilson intervals of both. For one run it is the Wilson interval, which
+    ignores the variation between seeds.
 
     Args:
-        accuracies: Of each run, `(n,)`, from 0 to 1.
+        accuracies: Accuracy of each run, `(n,)`, from 0 to 1.
         test_size: Number of test images.
-        confidence: From 0 to 1.
+        confidence: Confidence level, from 0 to 1.
     """
     mean, number = float(accuracies.mean()), len(accuracies)
     if number < 3:

@@ -1,6 +1,6 @@
 """Paired comparisons: of runs by seed, and of two networks by image.
 
-By `scipy.special`, as the import of `scipy.stats` takes longer than a table of a hundred runs.
+Uses `scipy.special`, because importing `scipy.stats` takes longer than a table of 100 runs.
 """
 
 import math
@@ -13,11 +13,11 @@ from scipy.special import bdtr, chdtrc, ndtri, stdtr, stdtrit
 from cifar_lab.statistics.accuracies import Interval
 
 EXACT_BELOW = 25
-"""McNemar's test is exact for fewer discordant images than that."""
+"""McNemar's test is exact below this number of discordant images."""
 
 
 class Tested(NamedTuple):
-    """The difference of two accuracies, its 95 % confidence interval, and the two-sided p."""
+    """Difference of two accuracies, its 95 % confidence interval, and the two-sided p-value."""
 
     difference: float
     interval: Interval
@@ -25,11 +25,11 @@ class Tested(NamedTuple):
 
 
 def paired_t(first: np.ndarray, second: np.ndarray) -> Tested:
-    """Student's paired t-test of `first - second` (Student 1908, Biometrika 6).
+    """Run Student's paired t-test on `first - second` (Student 1908, Biometrika 6).
 
     Args:
-        first: `(n,)`, one number for each seed.
-        second: `(n,)`, of the same seeds.
+        first: One number per seed, `(n,)`.
+        second: Numbers for the same seeds, `(n,)`.
 
     Raises:
         ValueError: There are fewer than two pairs, or the shapes differ.
@@ -38,18 +38,18 @@ def paired_t(first: np.ndarray, second: np.ndarray) -> Tested:
         raise ValueError(f"a paired t-test needs two pairs or more, not {first.shape} and {second.shape}")
     differences = first - second
     mean, error = float(differences.mean()), float(differences.std(ddof=1)) / len(first) ** 0.5
-    if math.isclose(error, 0, abs_tol=1e-12):  # no noise at all, where the test has no number
+    if math.isclose(error, 0, abs_tol=1e-12):  # no variation, for which the test is undefined
         return Tested(mean, (mean, mean), float(math.isclose(mean, 0, abs_tol=1e-12)))
     half = float(stdtrit(len(first) - 1, 0.975)) * error
     return Tested(mean, (mean - half, mean + half), 2 * float(stdtr(len(first) - 1, -abs(mean) / error)))
 
 
 def mcnemar(only_first: int, only_second: int, total: int) -> Tested:
-    """McNemar's test of two networks on the same images (McNemar 1947, Psychometrika 12).
+    """Run McNemar's test of two networks on the same images (McNemar 1947, Psychometrika 12).
 
-    The exact binomial test below 25 discordant images, else chi-square with one degree of freedom and Edwards'
-    correction for continuity (Dietterich 1998, Neural Computation 10). The interval is that of Agresti & Min (2005,
-    Statistics in Medicine 24): Wald's after half an image is added to each of the four counts.
+    Uses the exact binomial test below 25 discordant images, else chi-square with one degree of freedom and Edwards'
+    continuity correction (Dietterich 1998, Neural Computation 10). The interval is that of Agresti & Min (2005,
+    Statistics in Medicine 24): the Wald interval after half an image is added to each of the four counts.
 
     Args:
         only_first: Number of images that the first network alone classifies correctly.
@@ -57,7 +57,7 @@ def mcnemar(only_first: int, only_second: int, total: int) -> Tested:
         total: Number of images.
 
     Raises:
-        ValueError: A count is negative, `total` is 0, or the counts are more than `total`.
+        ValueError: A count is negative, `total` is 0, or the counts add up to more than `total`.
     """
     discordant = only_first + only_second
     if min(only_first, only_second) < 0 or not 0 < total >= discordant:
@@ -73,9 +73,10 @@ def mcnemar(only_first: int, only_second: int, total: int) -> Tested:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's step-down correction of a family's p `(k,)`, in their order (Holm 1979, Scandinavian J. of Statistics 6).
+    """Apply Holm's step-down correction to p-values `(k,)` (Holm 1979, Scandinavian J. of Statistics 6).
 
-    The smallest times k, the next times k - 1, and so on, never decreasing and at most 1.
+    The smallest is multiplied by k, the next by k - 1, and so on; the results never decrease and are at most 1. Keeps
+    the order of the input.
     """
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")

@@ -1,4 +1,4 @@
-"""Intervals and tests of means over seeds, and of their differences."""
+"""Confidence intervals and tests of means over seeds and of their differences."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -16,14 +16,14 @@ SEEDS_FOR_TESTS = 5
 
 
 class Effect(NamedTuple):
-    """A mean over seeds, or the difference of two rows' means."""
+    """Mean over seeds, or difference of the means of two rows."""
 
-    mean: float  # the estimate
-    error: float  # its standard error; NaN of one seed
-    freedom: float  # degrees of freedom of its t
-    deviation: float  # between seeds; of two rows the root mean square of theirs
-    seeds: int  # their number, of two rows the smaller one
-    is_paired: bool  # whether it is of one row, of paired differences for example, and not of two
+    mean: float  # point estimate
+    error: float  # standard error of the mean; NaN for one seed
+    freedom: float  # degrees of freedom of the t-statistic
+    deviation: float  # standard deviation between seeds; for two rows, the root mean square of both
+    seeds: int  # number of seeds; for two rows, the smaller one
+    is_paired: bool  # whether it is the mean of one row, such as paired differences, instead of a difference of two
 
     @property
     def interval(self) -> Interval:
@@ -32,14 +32,14 @@ class Effect(NamedTuple):
         return self.mean - half, self.mean + half
 
     def p(self, distance: float) -> float:
-        """Two-sided, of an estimate so far from a bound: 1 - c for the confidence c whose interval touches it."""
-        if self.error < 1e-12:  # no noise at all, where the test has no number
+        """Two-sided p-value of a bound at `distance`: 1 - c for the confidence c whose interval ends there."""
+        if self.error < 1e-12:  # no variation, for which the test is undefined
             return float(abs(distance) < 1e-12)
         return 2 * float(stats.t.sf(abs(distance) / self.error, self.freedom))
 
 
 def of_rows(first: np.ndarray, second: np.ndarray) -> Effect:
-    """The difference of the means of `(n,)` and `(m,)`, n and m at least 1 (Welch 1947, Biometrika 34)."""
+    """Return the difference of the means of `(n,)` and `(m,)`, both at least 1 (Welch 1947, Biometrika 34)."""
     mean, seeds = float(first.mean() - second.mean()), min(len(first), len(second))
     if seeds < 2:
         return Effect(mean, np.nan, np.nan, np.nan, seeds, is_paired=False)
@@ -51,20 +51,21 @@ def of_rows(first: np.ndarray, second: np.ndarray) -> Effect:
 
 
 def of_seeds(values: np.ndarray) -> Effect:
-    """The mean of `(n,)`, n at least 1, by Student's t (Student 1908, Biometrika 6); paired differences for example."""
+    """Return the mean of `(n,)`, n at least 1, such as paired differences (Student 1908, Biometrika 6)."""
     number = len(values)
     deviation = float(values.std(ddof=1)) if number > 1 else np.nan
     return Effect(float(values.mean()), deviation / number**0.5, number - 1, deviation, number, is_paired=True)
 
 
 def stratified_exact(tables: np.ndarray) -> float:
-    """Two-sided exact p that a share is equal in two arms, given the margins of every stratum (Mantel-Haenszel).
+    """Return the two-sided exact p-value for equal proportions in two arms, stratified (Mantel-Haenszel).
 
-    The exact conditional test (Agresti, "Categorical Data Analysis", section 7.3.5): the total of the first arm's
-    successes is a sum of hypergeometric numbers; twice the smaller tail, at most 1.
+    The exact test conditional on the margins of every stratum (Agresti, "Categorical Data Analysis", section 7.3.5):
+    the total of the first arm's successes is a sum of hypergeometric variables. The p-value is twice the smaller tail,
+    at most 1.
 
     Args:
-        tables: `(S, 2, 2)`, for each stratum and arm the successes and the failures.
+        tables: Successes and failures of each stratum and arm, `(S, 2, 2)`.
     """
     law, total = np.ones(1), 0
     for (successes, failures), (others, other_failures) in tables:
@@ -76,30 +77,30 @@ def stratified_exact(tables: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of two rows' means by Welch's test."""
+    """Difference of the means of two rows by Welch's test."""
 
-    first: str  # the row from which `second` is subtracted
-    second: str  # the other one
-    mean: float  # of `first` less that of `second`
-    interval: Interval  # its 95 % confidence interval, for this pair alone
-    p: float  # two-sided, by Welch's test
-    adjusted: float  # `p` by Holm's correction over the pairs of the table
+    first: str  # name of the row from which `second` is subtracted
+    second: str  # name of the subtracted row
+    mean: float  # mean of `first` minus mean of `second`
+    interval: Interval  # 95 % confidence interval for this pair alone
+    p: float  # two-sided p-value of Welch's test
+    adjusted: float  # `p` after Holm's correction over the pairs of the table
 
     @property
     def is_significant(self) -> bool:
-        """Whether the corrected p is below 0.05."""
+        """Whether the corrected p-value is below 0.05."""
         return self.adjusted < 0.05
 
 
 def prediction_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
-    """Where one more run's number is expected (Hahn & Meeker 1991, "Statistical Intervals", section 4.7).
+    """Compute the prediction interval for one further run (Hahn & Meeker 1991, "Statistical Intervals", section 4.7).
 
     Args:
-        values: `(n,)`, of runs that differ in the seed alone; taken as normal.
-        confidence: From 0 to 1.
+        values: Results of runs that differ only in the seed, `(n,)`; assumed to be normal.
+        confidence: Confidence level, from 0 to 1.
 
     Raises:
-        ValueError: Fewer than two values.
+        ValueError: There are fewer than two values.
     """
     number = len(values)
     if number < 2:
@@ -109,16 +110,16 @@ def prediction_interval(values: np.ndarray, confidence: float = 0.95) -> Interva
 
 
 def noise_interval(accuracies: np.ndarray, test_size: int, published: float) -> Interval:
-    """Where a published accuracy lies that the runs' noise explains.
+    """Compute the interval within which the noise of the runs explains a published accuracy.
 
-    From three seeds on it is the 95 % prediction interval for one new run. Below that, the published number counts as
-    one run on as many test images: it is explained if it lies within Newcombe's 95 % interval of the difference, added
-    to it. That knows nothing of how seeds differ; of two runs it spans both intervals.
+    For three seeds or more, it is the 95 % prediction interval for one new run. For fewer, the published accuracy
+    counts as one run on as many test images, and the interval is Newcombe's 95 % interval of the difference, shifted by
+    the published accuracy. It ignores the variation between seeds; for two runs it spans both intervals.
 
     Args:
-        accuracies: Of each run, `(n,)`, from 0 to 1, n at least 1.
+        accuracies: Accuracy of each run, `(n,)`, from 0 to 1, n at least 1.
         test_size: Number of test images.
-        published: From 0 to 1.
+        published: Published accuracy, from 0 to 1.
     """
     if len(accuracies) >= SEEDS_FOR_INTERVALS:
         low, high = prediction_interval(accuracies)
@@ -129,7 +130,7 @@ def noise_interval(accuracies: np.ndarray, test_size: int, published: float) -> 
 
 
 def differences(rows: Mapping[str, np.ndarray]) -> list[Difference]:
-    """Every pair of the rows, `(n,)` numbers of runs by the row's name, that have five seeds or more."""
+    """Compare every pair of rows with five seeds or more; `rows` maps names to the runs' numbers, `(n,)`."""
     pairs = list(itertools.combinations([name for name, row in rows.items() if len(row) >= SEEDS_FOR_TESTS], 2))
     effects = [of_rows(rows[first], rows[second]) for first, second in pairs]
     tested = [effect.p(effect.mean) for effect in effects]
@@ -140,13 +141,13 @@ def differences(rows: Mapping[str, np.ndarray]) -> list[Difference]:
 
 
 def t_interval(values: np.ndarray) -> Interval | None:
-    """The 95 % confidence interval of a mean over seeds by Student's t (Student 1908, Biometrika 6, by scipy).
+    """Compute the 95 % confidence interval of a mean over seeds by Student's t (Student 1908, Biometrika 6, by scipy).
 
     Args:
-        values: `(n,)`, one for each seed; for paired seeds, their differences or the logarithms of their quotients.
+        values: One number per seed, `(n,)`; for paired seeds, their differences or the logarithms of their quotients.
 
     Returns:
-        None of fewer than three seeds, or if a value is not finite.
+        The interval; None for fewer than three seeds, or if a value is not finite.
     """
     if len(values) < SEEDS_FOR_INTERVALS or not np.isfinite(values).all():
         return None
@@ -154,16 +155,17 @@ def t_interval(values: np.ndarray) -> Interval | None:
 
 
 def bootstrap_interval(values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean) -> Interval | None:
-    """The 95 % percentile interval of a statistic over seeds (Efron & Tibshirani 1993, chapter 13, by scipy).
+    """Compute the 95 % percentile interval of a statistic over seeds (Efron & Tibshirani 1993, chapter 13, by scipy).
 
-    For three seeds it is nearly their range and holds the mean in 75 % of cases, not in 95: `t_interval` decides.
+    For three seeds it is nearly their range and covers the mean in 75 % of cases instead of 95 %, so `t_interval`
+    decides.
 
     Args:
         values: As for `t_interval`.
-        statistic: Called with `axis`, as `np.mean` is.
+        statistic: Called with `axis`, like `np.mean`.
 
     Returns:
-        None of fewer than three seeds, or if a value is not finite.
+        The interval; None for fewer than three seeds, or if a value is not finite.
     """
     if len(values) < SEEDS_FOR_INTERVALS or not np.isfinite(values).all():
         return None

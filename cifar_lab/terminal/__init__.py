@@ -1,1 +1,1 @@
-"""A command on a terminal: its arguments, its tables, its lines."""
+"""Commands on a terminal: arguments, tables and messages."""

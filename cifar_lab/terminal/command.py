@@ -1,4 +1,4 @@
-"""Command lines from annotated functions; a mistake is one line on stderr."""
+"""Command lines from annotated functions. A user's error is one line on stderr."""
 
 import functools
 import gc
@@ -16,7 +16,7 @@ from cifar_lab.terminal.process import printing, show_nothing
 
 
 def application() -> typer.Typer:
-    """An empty application: plain text, and no completion besides Hydra's."""
+    """Return an empty application with plain-text help, and without typer's completion."""
     return typer.Typer(
         add_completion=False,
         rich_markup_mode=None,
@@ -28,22 +28,22 @@ def application() -> typer.Typer:
 def run_command(
     function: Callable[..., object], *, loses: tuple[type[Exception], ...] = (BrokenPipeError,)
 ) -> NoReturn:
-    """Run one function as the subcommand of its name; an integer that it returns is the exit code.
+    """Run a function as the subcommand of its name; an integer that it returns is the exit code.
 
     Its annotations declare the arguments, and the first lines of its docstring are the help.
 
     Args:
         function: The command.
-        loses: Errors of standard output that it ignores: all of them if it trains, a closed pipe if it writes files. A
-            closed pipe ends a command that only prints, with code 0.
+        loses: Errors of standard output to ignore: all of them if the function trains, a closed pipe if it writes
+            files. A closed pipe ends a command that only prints, with code 0.
 
     Raises:
-        SystemExit: Always; 2 if typer refuses the command line, or the function raises a `UsageError` or an `OSError`;
-            1 for any other exception, a bug, which leaves its traceback.
+        SystemExit: Always. 2: typer refuses the command line, or the function raises a `UsageError` or an `OSError`;
+            1: any other exception, which is a bug, with its traceback.
     """
     app = application()
     app.command()(printing(loses=loses)(_refusing(function)))
-    gc.disable()  # thousands of runs have no cycles, and a search for some takes nearly as long as reading them
+    gc.disable()  # runs have no cycles, and for thousands of them collection takes nearly as long as reading
     try:
         run(app, f"cifar-lab {function.__name__}")
     finally:
@@ -51,10 +51,10 @@ def run_command(
 
 
 def run_commands(name: str, functions: Sequence[Callable[..., object]], text: str) -> NoReturn:
-    """Run one of several functions, each a subcommand of `name`, whose help begins with `text`, as `run_command` does.
+    """Like `run_command`, for several functions, each a subcommand of `name`, whose help begins with `text`.
 
-    Ctrl-C exits with 130 and prints that the same command continues. Such a command computes for long, so it continues
-    if its output cannot be written.
+    Ctrl-C exits with 130 and prints that the same command continues. Errors of standard output are ignored, because
+    these commands run for a long time.
 
     Raises:
         SystemExit: Always.
@@ -67,7 +67,7 @@ def run_commands(name: str, functions: Sequence[Callable[..., object]], text: st
 
 
 def _refusing(function: Callable[..., object], at_interrupt: str = "interrupted") -> Callable[..., object]:
-    """The function, whose `UsageError` and `OSError` are mistakes of the command line."""
+    """Wrap a function to report its `UsageError` and `OSError` as errors of the command line."""
 
     @functools.wraps(function)
     def command(*arguments: object, **options: object) -> object:
@@ -75,7 +75,7 @@ def _refusing(function: Callable[..., object], at_interrupt: str = "interrupted"
             result = function(*arguments, **options)
             sys.stdout.flush()  # notice a closed pipe here, not at the process's end
             return result
-        except BrokenPipeError:  # the reader, such as `head`, has ended
+        except BrokenPipeError:  # the reader, such as `head`, has exited
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except KeyboardInterrupt:  # before typer, which turns it into another exception
@@ -89,7 +89,7 @@ def _refusing(function: Callable[..., object], at_interrupt: str = "interrupted"
 
 @printing(loses=())
 def run(app: typer.Typer, name: str) -> NoReturn:
-    """Run an application under the name that its help shows; raises `SystemExit` as `run_command` does."""
+    """Run an application under the name that its help shows; raise `SystemExit` as `run_command` does."""
     show_nothing()
     try:
         code = app(prog_name=name, standalone_mode=False)

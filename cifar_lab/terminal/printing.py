@@ -19,9 +19,9 @@ def print_table(
     Args:
         rows: At least one, all with the same columns.
         left: Columns aligned to the left.
-        colours: Maps a value of the column `state` to rich's colour.
+        colours: Maps a value of the column `state` to a colour of rich.
     """
-    # rich's own table takes half a minute for ten thousand rows.
+    # rich's own table takes half a minute for 10,000 rows.
     names = list(map(str, rows[0]))
     cells = [names, *(list(row.values()) for row in rows)]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
@@ -47,19 +47,19 @@ class _Console(Console):
 
 
 def bar_console(*, stderr: bool = False) -> Console:
-    """A console for a progress bar, which FORCE_COLOR does not make of a file or a pipe."""
+    """Return a console for a progress bar; unlike rich's, FORCE_COLOR does not make a file or pipe a terminal."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, soft_wrap=True, highlight=False, force_terminal=None if stream.isatty() else False)
 
 
 class Complaints:
-    """Errors about single inputs, printed to standard error and counted, while the others are processed."""
+    """Prints errors about single inputs to standard error and counts them, while the others are processed."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def __call__(self, name: str, reason: str) -> None:
-        """Print one."""
+        """Print an error."""
         self.count += 1
         print(f"error: {printable(name)}: {printable(reason)}", file=sys.stderr)
 
@@ -70,5 +70,5 @@ def note(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """A text as one printable line; a file's name may hold line breaks and undecodable bytes."""
+    """Return text as one printable line; file names may contain line breaks and undecodable bytes."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,4 +1,4 @@
-"""The process of a command: its standard output and error never end it, and it opens no window."""
+"""Keep the process of a command alive if its output fails, and keep matplotlib from opening windows."""
 
 import importlib
 import importlib.util
@@ -9,17 +9,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-UNWRITABLE = (OSError, ValueError)  # a closed pipe or terminal, or a full disk; the latter where it was closed
+UNWRITABLE = (OSError, ValueError)  # OSError: closed pipe or terminal, full disk; ValueError: closed stream
 
 _FALLBACKS = str.maketrans({"±": "+-", "−": "-", "–": "-", "×": "x", "…": "..."})
 
 
 class _Stream:
-    """A stream that replaces letters that its encoding lacks.
+    """A stream that replaces characters that its encoding lacks.
 
     Args:
-        stream: Where to write.
-        loses: Exceptions at which text is dropped.
+        stream: The stream to write to.
+        loses: Exceptions on which text is dropped.
     """
 
     def __init__(self, stream: TextIO, loses: tuple[type[Exception], ...]) -> None:
@@ -43,7 +43,7 @@ class _Stream:
             self._empty()
 
     def _empty(self) -> None:
-        """Empty the stream's buffer, which it would try to write again, at last as Python ends."""
+        """Empty the stream's buffer, which it would otherwise try to write again, at the latest as Python exits."""
         with suppress(*UNWRITABLE):
             number = self._stream.fileno()
             kept, nowhere = os.dup(number), os.open(os.devnull, os.O_WRONLY)
@@ -58,16 +58,16 @@ class _Stream:
 
 
 def show_nothing() -> None:
-    """Keep matplotlib, which torchmetrics imports, from settings of the user's that end its import.
+    """Protect the import of matplotlib, which torchmetrics imports, from user settings that break it.
 
-    They are a wrong backend in `MPLBACKEND`, and a `matplotlibrc` that is not UTF-8.
+    These are a wrong backend in `MPLBACKEND`, and a `matplotlibrc` that is not UTF-8.
     """
     os.environ["MPLBACKEND"] = "agg"
     package = importlib.util.find_spec("matplotlib")
     if package is None or package.origin is None:
         return
     own = Path(package.origin).parent / "mpl-data" / "matplotlibrc"
-    os.environ["MATPLOTLIBRC"] = str(own)  # which comes before all others but the one in the current folder
+    os.environ["MATPLOTLIBRC"] = str(own)  # only one in the current folder has precedence
     try:
         Path("matplotlibrc").read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -83,13 +83,13 @@ def show_nothing() -> None:
 
 @contextmanager
 def printing(*, loses: tuple[type[Exception], ...] = UNWRITABLE) -> Iterator[None]:
-    """Print on streams that replace letters that their encoding lacks, and drop text that cannot be written.
+    """Replace characters that the encoding of the output lacks, and drop text that cannot be written.
 
     Args:
-        loses: Exceptions at which text is dropped; others are left to whoever prints.
+        loses: Exceptions on which text is dropped; others are raised where the text is printed.
     """
     before = sys.stdout, sys.stderr
-    streams = [None if stream is None else _Stream(stream, loses) for stream in before]  # None was closed
+    streams = [None if stream is None else _Stream(stream, loses) for stream in before]  # None is a closed stream
     sys.stdout, sys.stderr = streams
     try:
         yield

@@ -1,4 +1,4 @@
-"""How far a command is, and the time that it still takes: a bar on a terminal, a line every half minute elsewhere."""
+"""Progress and remaining time of a command: a bar on a terminal, a line every 30 s elsewhere."""
 
 import sys
 import time
@@ -14,21 +14,21 @@ Show = Callable[[str, float], None]
 
 
 class Sized(Protocol[Item]):
-    """Items whose number is known, such as a list or a loader."""
+    """Iterable of known length, such as a list or a data loader."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Item]: ...
 
 
 def clock(seconds: float) -> str:
-    """`1:02:03`, or `2:03` below an hour."""
+    """Format a duration as `1:02:03`, or `2:03` below an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def span(seconds: float) -> str:
-    """A forecast in two units at most: `45 s`, `12 min`, `2 h 10 min`, `3 d 4 h`."""
+    """Format a forecast in at most two units: `45 s`, `12 min`, `2 h 10 min`, `3 d 4 h`."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -42,11 +42,11 @@ def span(seconds: float) -> str:
 
 @contextmanager
 def progress(title: str, units: float, *, bar: bool = True) -> Iterator[Show]:
-    """Yield a function that shows, on standard error, the number of finished units and the current one.
+    """Yield a function that shows the number of finished units and the current one's name on standard error.
 
     Args:
         title: Title of the bar.
-        units: Total number of units; 0 shows nothing, because the total is unknown.
+        units: Total number of units; 0 if it is unknown, which shows nothing.
         bar: Whether to show a bar on a terminal; parallel processes would overwrite each other's bars.
     """
     console = bar_console(stderr=True)
@@ -54,9 +54,10 @@ def progress(title: str, units: float, *, bar: bool = True) -> Iterator[Show]:
     if units and bar and console.is_terminal:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        # Markup would take a folder's `[...]` for a style. Standard output may be a file.
+        # Rich's markup would read `[...]` in a folder's name as a style.
         label = TextColumn("{task.description}", markup=False)
         columns = (label, BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
+        # Standard output may be a file, which rich must not redirect.
         with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as live:
             task = live.add_task(title, total=units)
             yield lambda name, done: live.update(task, completed=done, description=_named(title, name))
@@ -76,7 +77,7 @@ def progress(title: str, units: float, *, bar: bool = True) -> Iterator[Show]:
 
 
 def with_progress(items: Sized[Item], title: str) -> Iterator[Item]:
-    """The same items, with `progress` over their number."""
+    """Yield the items, showing `progress` over their number."""
     with progress(title, len(items)) as show:
         for done, item in enumerate(items, start=1):
             yield item

@@ -1,10 +1,10 @@
-"""A lab of the user's own: a folder whose `pyproject.toml` says where its options and components are.
+"""A user's own lab: a folder whose `pyproject.toml` names its option files and its components.
 
     [tool.cifar_lab]
     config_dir = "my_conf"
     allow = ["my_lab"]
 
-stands for `--config-dir my_conf` and `allow=[my_lab]` in that folder and below.
+is equivalent to `--config-dir my_conf allow=[my_lab]` in that folder and its subfolders.
 """
 
 import os
@@ -18,19 +18,20 @@ from cifar_lab.machine.exit_codes import UsageError
 
 
 class Lab(NamedTuple):
-    """Settings of a lab; empty outside of one."""
+    """Settings of a lab; empty outside a lab."""
 
-    config_dir: Path | None = None  # its option files
+    config_dir: Path | None = None  # folder of its option files
     allow: tuple[str, ...] = ()  # packages whose components may be used
 
 
 def lab() -> Lab:
     """Return the lab of the current folder, and make its packages importable.
 
-    The search goes up to the first folder that belongs to a different user, who could otherwise decide what runs.
+    The search goes up through the parent folders. It stops at a folder of a different user, who could otherwise decide
+    what runs.
 
     Raises:
-        ValueError: Its `pyproject.toml` cannot be read, or has other keys or types.
+        ValueError: Its `pyproject.toml` cannot be read, or has unknown keys or wrong types.
     """
     return _lab_of(Path.cwd())
 

@@ -1,4 +1,4 @@
-"""Components of my own; an option file in my_conf/ names each."""
+"""My own components. Each has an option file in my_conf/."""
 
 from collections.abc import Callable
 
@@ -7,20 +7,20 @@ from torch import Tensor, nn
 
 
 class PolyLoss(nn.Module):
-    """Cross-entropy, -log p of the label's probability p, and epsilon * (1 - p) (arXiv:2204.12511, Poly-1)."""
+    """Poly-1 loss (arXiv:2204.12511): cross-entropy, -log p for the label's probability p, plus epsilon * (1 - p)."""
 
     def __init__(self, epsilon: float) -> None:
         super().__init__()
         self.epsilon = epsilon
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Map logits `(N, classes)` and labels `(N,)` to the batch's mean."""
+        """Map logits `(N, classes)` and labels `(N,)` to the mean loss over the batch."""
         log_p = torch.log_softmax(logits, dim=1).gather(1, labels[:, None])
         return (self.epsilon * (1 - log_p.exp()) - log_p).mean()
 
 
 class Separable(nn.Sequential):
-    """Depthwise 3x3 convolutions, each with a 1x1 convolution behind it (arXiv:1704.04861), then a linear layer."""
+    """Depthwise 3x3 convolutions, each followed by a 1x1 convolution (arXiv:1704.04861), then a linear layer."""
 
     def __init__(self, widths: list[int], activation: Callable[[], nn.Module], num_classes: int) -> None:
         layers: list[nn.Module] = []
