@@ -23,6 +23,8 @@ from cifar_lab.config.lab import lab
 from cifar_lab.config.precedence import Loader
 from cifar_lab.machine.exit_codes import UsageError
 
+_OPTIONS = "--config-dir FOLDER adds options of your own"
+_UNSUPPORTED = {"config_name": _OPTIONS, "config_path": _OPTIONS, "experimental_rerun": "resume=RUN continues a run"}
 _MAX_INTERPOLATIONS = 20  # nested interpolations can expand exponentially
 
 
@@ -103,7 +105,7 @@ def parsed(arguments: Sequence[str]) -> CommandLine:
     """Parse a command line, without the program's name.
 
     Raises:
-        ValueError: A flag does not exist, `resume=` names no run, or a folder's name is empty.
+        ValueError: Flags do not exist or exclude each other, `resume=` names no run, or a folder's name is empty.
     """
     arguments = [paths.as_typed(paths.renamed(argument)) for argument in arguments]
     parser = get_args_parser()
@@ -112,8 +114,23 @@ def parsed(arguments: Sequence[str]) -> CommandLine:
     typed = tuple(argument for argument in arguments if not argument.startswith(("resume=", "-")))
     words = arguments if resumed is None else list(map(paths.renamed, resume.full_command(arguments, resumed)))
     flags = parser.parse_intermixed_args(words)
+    _check_flags(flags)
     flags.config_dir = flags.config_dir or lab().config_dir
     return CommandLine(flags, tuple(flags.overrides), typed, resumed, parser)
+
+
+def _check_flags(flags: argparse.Namespace) -> None:
+    """Raise `UsageError` for flags that Hydra does not combine, or that have no effect here."""
+    names = ("run", "multirun", "cfg", "info", "shell_completion")
+    chosen = [f"--{name}" for name in names if getattr(flags, name)]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} exclude each other")
+    for name in ("resolve", "package"):
+        if getattr(flags, name) and not flags.cfg:
+            raise UsageError(f"--{name} needs --cfg")
+    for name, instead in _UNSUPPORTED.items():
+        if getattr(flags, name):
+            raise UsageError(f"--{name.replace('_', '-')} is not supported; {instead}")
 
 
 def parsed_words(words: Sequence[str], loader: Loader) -> list[Override]:

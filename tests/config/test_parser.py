@@ -5,6 +5,8 @@ import sys
 import pytest
 
 from cifar_lab.config import parser
+from cifar_lab.config.command_line import parsed
+from cifar_lab.machine.exit_codes import UsageError
 
 # What argparse does from Python 3.14 on, for the interpreters before it.
 LATER_ARGPARSE = """
@@ -50,3 +52,23 @@ def test_texts_are_checked_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("a text", object()):
         container._check_help(argparse.Action(["-x"], "x", help=text))
     assert seen == ["a text"]
+
+
+@pytest.mark.parametrize(
+    ("words", "facts"),
+    [
+        ("--multirun --cfg job loss=ce,mse", ("--multirun", "--cfg")),
+        ("--info all --shell-completion install=bash", ("--info", "--shell_completion")),
+        ("--resolve", ("--resolve", "--cfg")),
+        ("--package loss epochs=1", ("--package", "--cfg")),
+        ("--config-name other", ("--config-name", "--config-dir")),
+        ("--config-path folder", ("--config-path", "--config-dir")),
+        ("--experimental-rerun config.pickle", ("--experimental-rerun", "resume=")),
+    ],
+)
+def test_flags_of_hydra_that_exclude_each_other_or_have_no_effect_are_refused(
+    words: str, facts: tuple[str, ...]
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        parsed(words.split())
+    assert all(fact in str(refused.value) for fact in facts)
