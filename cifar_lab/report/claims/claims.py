@@ -109,7 +109,7 @@ def _revived(reproduction: Reproduction) -> Claim:
     shares, trains = _of_rows(reproduction, two, _NEGATIVE_ONLY)
     fewer = "ReLU", "LeakyReLU"
     is_measured = any(len(values) for values in shares.values.values())
-    if not is_measured:  # otherwise existing runs only need `explain`
+    if not is_measured:  # existing runs only need `explain`
         _, trains = _of_rows(reproduction, two, ACCURACY)
     return Claim(
         "LeakyReLU revives dying units",
@@ -166,8 +166,8 @@ def _schedules(reproduction: Reproduction) -> list[Claim]:
         Claim(
             "StepLR gave controlled decay, plateau and cosine smoother transitions",
             "largest change of val/loss between consecutive epochs after the tenth: StepLR's above both, by Welch's "
-            "test; the mean change over all epochs, dominated by the first ones, is reported too; controlled decay is "
-            "not a measurable number and is not tested",
+            "test; the mean change over all epochs, dominated by the first ones, is reported too; controlled decay "
+            "names no number and is not tested",
             f"{jumps.text(rougher)}; {_MEAN_JUMP.name}: {means.text()}",
             [jumps.condition(above, *pair) for pair in rougher],
             trains_for_curves,

@@ -226,6 +226,10 @@ def _bands(group: Group) -> tuple[BandComparison, ...]:
 
 
 def _smoothness(group: Group) -> SmoothnessComparison:
-    """Compare at the learning rate with the most probed runs, the highest of ties; ValueError if a network is absent."""
+    """Compare at the learning rate with the most probed runs, the highest of ties.
+
+    Raises:
+        ValueError: There are no probes with, or without, BatchNorm.
+    """
     rates = [run.lr for run in smoothness.probed_runs(group)]
     return smoothness.compare(group, max(rates, key=lambda rate: (rates.count(rate), rate), default=0.0))
