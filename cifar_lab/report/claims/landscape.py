@@ -229,7 +229,7 @@ def _smoothness(group: Group) -> SmoothnessComparison:
     """Compare at the learning rate with the most probed runs, the highest of ties.
 
     Raises:
-        ValueError: There are no probes with, or without, BatchNorm.
+        ValueError: No initialisation has a seed with probes of both networks.
     """
     rates = [run.lr for run in smoothness.probed_runs(group)]
     return smoothness.compare(group, max(rates, key=lambda rate: (rates.count(rate), rate), default=0.0))
