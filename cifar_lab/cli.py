@@ -1,6 +1,6 @@
-"""The console script `cifar-lab`: each subcommand is the same as `python -m cifar_lab.<name>`.
+"""The console script `cifar-lab`: each subcommand equals `python -m cifar_lab.<name>`.
 
-Subcommands are imported when called, so that help and version do not wait for Hydra or torch.
+A subcommand is imported when it is called, so `--help` and `--version` do not import Hydra or torch.
 """
 
 import importlib
@@ -14,22 +14,22 @@ import typer
 from cifar_lab import __version__
 from cifar_lab.terminal.command import application, run
 
-# The module `cifar_lab.<name>`, or that of `_MODULES`, whose `main()` reads the command line, and its line in the help.
+# Help text by subcommand, which runs `main()` of the module `cifar_lab.<name>` or of the one in `_MODULES`.
 COMMANDS = {
-    "train": "Train a composition, or each of a sweep; by Hydra.",
-    "search": "Search for the best settings, by Optuna.",
-    "table": "Compare the runs of a sweep, or any runs.",
-    "compare": "Test whether compositions, or two networks, differ.",
+    "train": "Train one composition, or a sweep, configured by Hydra.",
+    "search": "Search for the best settings with Optuna.",
+    "table": "Compare the runs of a sweep, or any other runs.",
+    "compare": "Test whether compositions or networks differ.",
     "reproduce": "Run every row of the published report.",
-    "report": "Compare runs with the published report, as a page.",
-    "evaluate": "Measure trained networks: accuracy, calibration, mistakes.",
+    "report": "Write a page that compares runs with the published rows.",
+    "evaluate": "Evaluate trained networks: accuracy, calibration, mistakes.",
     "predict": "Classify images with a trained network.",
     "explain": "Draw Grad-CAM maps, filters and dead units of a network.",
-    "export": "Write a trained network as files for use elsewhere.",
-    "landscape": "Look at the geometry of the loss around runs.",
-    "benchmark": "Time training by hand and by this package, side by side.",
-    "status": "List runs and sweeps, and how far they are.",
-    "init": "Begin a folder for components of your own.",
+    "export": "Export a trained network, with a model card.",
+    "landscape": "Measure the geometry of the loss around runs.",
+    "benchmark": "Compare the speed of a hand-written loop and this package.",
+    "status": "List runs and sweeps with their progress.",
+    "init": "Create a folder for your own components.",
 }
 _MODULES = {"init": "config.lab.init"}
 
@@ -37,9 +37,9 @@ app = application()
 
 
 def main() -> None:
-    """Run the subcommand that the command line names; exits with 2 if it names none."""
+    """Run the subcommand named on the command line; exit with 2 if there is none."""
     if not sys.flags.safe_path:
-        sys.path.append(os.getcwd())  # components in the current folder are found, and replace no module
+        sys.path.append(os.getcwd())  # last, so that components in the current folder shadow no module
     if sys.argv[1:2] in (["-sc"], ["--shell-completion"]):
         _complete()
     else:
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _complete() -> None:
-    """Print completions for the shell: names of subcommands, and after `train` Hydra's."""
+    """Print shell completions: the subcommands, and Hydra's own after `train`."""
     line = os.environ.get("COMP_LINE", "")
     words = line.split()[1:] + [""] * line.endswith(" ")
     if len(words) == 1:
@@ -62,7 +62,7 @@ def _call(name: str) -> None:
 
 def _subcommand(name: str) -> Callable[[], None]:
     def command() -> None:
-        # The arguments bypass typer: flags, `--help` included, are the subcommand's or Hydra's.
+        # The arguments bypass typer, because flags, including `--help`, belong to the subcommand or to Hydra.
         sys.argv.remove(name)
         _call(name)
 

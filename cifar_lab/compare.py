@@ -1,4 +1,4 @@
-"""Test whether compositions or networks differ: `python -m cifar_lab.compare RUN RUN...`, or a sweep's folder."""
+"""Test whether compositions or networks differ: `python -m cifar_lab.compare RUN RUN...`, or the folder of a sweep."""
 
 import json
 from dataclasses import asdict
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @takes_overrides(without=("model", "bn", "activation", "negative_slope", "mean", "std", "precision"))
 def compare(
-    paths: Annotated[list[Path], typer.Argument(help="Runs; folders are searched for runs.", metavar="RUN...")],
+    paths: Annotated[list[Path], typer.Argument(help="Runs, or folders to search for runs.", metavar="RUN...")],
     overrides: Overrides,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a list of pairs, instead of text.")] = False,
 ) -> None:
-    """Test the best composition against each other one by seed, or, with a run of each, their networks by image."""
+    """Test the best composition against each other one, paired by seed, or by image if each has a single run."""
     comparison = compare_folders(paths)
     from cifar_lab.table.comparison import by_name
     from cifar_lab.table.pairs import by_seed, check_comparable
@@ -35,8 +35,8 @@ def compare(
     records = [record for row in comparison.rows for record in row.finished]
     if len(records) < 2:
         raise UsageError(
-            f"{len(records)} finished run in {', '.join(map(str, paths))}, a comparison needs 2; "
-            "runs of equal composition and seed count once"
+            f"{len(records)} finished run in {', '.join(map(str, paths))}, but a comparison needs 2; "
+            "runs with the same composition and seed count once"
         )
     check_comparable(records)
     rows = by_name([row for row in comparison.rows if row.finished])
@@ -63,7 +63,7 @@ def _by_image(records: dict[str, Record], overrides: Overrides) -> "list[Pair]":
     best, *others = sorted(records, key=lambda name: -records[name].result["test/acc"])
     labels, right = {}, {}
     for name, record in records.items():
-        assert record.folder is not None  # of a finished run that was found in a folder
+        assert record.folder is not None  # because the run was found in a folder
         labels[name], predicted = _predictions(Run(record.folder), record, overrides)
         right[name] = predicted == labels[name]
     tested_pairs = []
@@ -78,7 +78,10 @@ def _by_image(records: dict[str, Record], overrides: Overrides) -> "list[Pair]":
 
 
 def _predictions(run: Run, record: Record, overrides: Overrides) -> tuple[np.ndarray, np.ndarray]:
-    """True and predicted classes of the test images, `(N,)`: of an evaluation that found the run's own, or computed."""
+    """Return true and predicted classes of the test images, `(N,)`.
+
+    Read from the run's evaluation if its confusion matrix equals that of the run's own test, else computed.
+    """
     own = np.array(record.result.get("confusion_matrix", []))
 
     def is_own(labels: np.ndarray, predicted: np.ndarray) -> bool:
@@ -101,12 +104,12 @@ def _predictions(run: Run, record: Record, overrides: Overrides) -> tuple[np.nda
     labels, predicted = answers.labels.numpy(), answers.logits.argmax(1).numpy()
     accuracy = float((labels == predicted).mean())
     if round(accuracy * len(labels)) != round(record.result["test/acc"] * len(labels)):
-        note(f"{run.folder}: accuracy {accuracy:.2%} here, the run's own test found {record.result['test/acc']:.2%}")
+        note(f"{run.folder}: accuracy {accuracy:.2%} here, {record.result['test/acc']:.2%} in the run's own test")
     return labels, predicted
 
 
 def main() -> None:
-    """The command line."""
+    """Entry point of the command line."""
     run_command(compare, loses=())
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cifar_lab.trained import Trained
 
 
-# An image's file, and its most probable classes with their probabilities, from 0 to 1.
+# An image file, and its most probable classes with their probabilities, from 0 to 1.
 Prediction = tuple[Path, list[tuple[str, float]]]
 
 
@@ -31,25 +31,23 @@ Prediction = tuple[Path, list[tuple[str, float]]]
 def predict(
     network: Network,
     overrides: Overrides,
-    images: Annotated[
-        list[str], typer.Argument(help="Files, folders (searched for images), or patterns.", metavar="IMAGE")
-    ],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to tell, the most probable first.")] = 3,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 100,
+    images: Annotated[list[str], typer.Argument(help="Image files, folders to search, or patterns.", metavar="IMAGE")],
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to print, the most probable first.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 100,
     resize: Annotated[
-        Resize, typer.Option(help="crop: the largest square in the middle; squash: everything, distorted.")
+        Resize, typer.Option(help="crop: the largest central square; squash: the whole image, distorted.")
     ] = "crop",
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each image.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> int:
-    """Classify images with a trained network; the exit code is 1 if an image could not be read."""
+    """Classify images with a trained network; exit with 1 if an image could not be read."""
     if as_json and as_csv:
         raise UsageError("--json and --csv: print one of them")
     check_there([network])
     complaints = Complaints()
     paths = find_images(images, complaints)
     trained = load_noting(network, overrides)
-    prints_at_once = (as_json or as_csv) and sys.stdout.isatty()  # which shows how far it is
+    prints_at_once = (as_json or as_csv) and sys.stdout.isatty()  # where the output itself shows the progress
     read = read_images(paths if prints_at_once else with_progress(paths, "images"), resize, complaints)
     write = _write_json if as_json else _write_csv if as_csv else _write_table
     write(_predictions(trained, read, batch_size, top))
@@ -65,7 +63,7 @@ def _predictions(
         pixels = torch.from_numpy(np.stack([image for _, image in batch]))
         probabilities = trained.logits_of_pixels(pixels).cpu().double().softmax(dim=1)
         names = trained.class_names(probabilities.shape[1])
-        # Stable, so that the first of equal logits wins, as with argmax in the test: 16-bit logits are often equal.
+        # Stable, so the first of equal logits wins, as with argmax in the test: 16-bit logits are often equal.
         ranked = probabilities.sort(dim=1, descending=True, stable=True)
         values, labels = (ranks[:, :top] for ranks in ranked)
         for (path, _), chosen, shares in zip(batch, labels.tolist(), values.tolist(), strict=True):
@@ -98,7 +96,7 @@ def _write_table(predictions: Iterable[Prediction]) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Entry point of the command line."""
     run_command(predict, loses=())
 
 

@@ -38,27 +38,27 @@ _FINAL = ("finished", "diverged")
 
 @dataclass(frozen=True)
 class Planned:
-    """A run that is due, or is there already."""
+    """A run of the report, to do or existing."""
 
-    row: Row  # the first of its published rows; `tables` names all tables that it is in
+    row: Row  # the first published row that it reproduces; `tables` names the tables of all of them
     tables: tuple[str, ...]
     command: tuple[str, ...]  # the arguments of `python -m cifar_lab.train`
-    config: Mapping[str, Any]  # the configuration that they compose, plain values
+    config: Mapping[str, Any]  # the composed configuration, in plain values
     state: str
-    epoch: int = 0  # epochs that it has trained
+    epoch: int = 0  # trained so far
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing is left to run; a run that diverged is a result."""
+        """Whether nothing is left to run; a diverged run counts as a result."""
         return self.state.startswith(_FINAL)
 
     @property
     def train_size(self) -> int:
-        """Training images of an epoch."""
+        """Training images per epoch."""
         return train_size(self.config["data"])
 
     def seconds(self, speed: "Speed") -> float:
-        """About how long it still takes."""
+        """Estimate the remaining time."""
         epochs, data = self.config["epochs"] - self.epoch, self.config["data"]
         every = self.config["trainer"]["check_val_every_n_epoch"] or 1
         return speed.seconds(epochs, self.train_size, data.get("num_test", 10_000), epochs // every)
@@ -72,9 +72,18 @@ def plan(
     overrides: Sequence[str],
     archive: Archive,
 ) -> list[Planned]:
-    """The runs of some rows, each composition once; ValueError if a command line cannot be run.
+    """Return the runs of some rows, each composition once.
 
-    Each row comes with the name of its table, or of its hypothesis; `overrides` take precedence over its own settings.
+    Args:
+        rows: Each with the name of its table, or of its hypothesis.
+        scale: How much of each run to train.
+        seeds: One run of each row per seed.
+        protocol: An option of `protocol`.
+        overrides: Take precedence over a row's own settings.
+        archive: Runs that count as existing, like those under `OUTPUTS`.
+
+    Raises:
+        ValueError: A command line cannot be run.
     """
     states = _states(archive)
     runs: dict[str, Planned] = {}
@@ -97,7 +106,7 @@ def plan(
 
 
 def measured(configs: Sequence[Mapping[str, Any]]) -> dict[str, "Speed"]:
-    """How fast each of the networks trains here, by `network_of`; a few seconds each."""
+    """Measure the training speed of each network on this machine, by `network_of`; takes a few seconds each."""
     networks = {network_of(config): config for config in configs}
     if not networks:
         return {}
@@ -108,25 +117,25 @@ def measured(configs: Sequence[Mapping[str, Any]]) -> dict[str, "Speed"]:
 
 
 def network_of(config: Mapping[str, Any]) -> str:
-    """A key of equal speed: the model, the batch size, the optimizer."""
+    """Return a key that is equal for runs of equal speed: model, batch size and optimizer."""
     return json.dumps([config["model"], config["batch_size"], config["optimizer"]["_target_"]], sort_keys=True)
 
 
 def chosen(only: str) -> list[tuple[str, Row]]:
-    """The rows of the named tables, experiments and hypotheses; without a name every row of every table."""
+    """Return the rows of the named tables, experiments and hypotheses; of all tables if no name is given."""
     rows = [(table.name, row) for table in tables() for row in table.rows]
     hypotheses = {one.name: (f"hypothesis-{one.name}", one.row) for _, row in rows for one in row.hypotheses}
     wanted = {name for name in only.replace(" ", ",").split(",") if name}
     known = {name for table, row in rows for name in (table, row.experiment)} | hypotheses.keys()
     for name in sorted(wanted - known):
         hint = did_you_mean(name, sorted(known)) or f"; there are {', '.join(sorted(known))}"
-        raise UsageError(f"--only {name}: no table, no experiment and no hypothesis of the report{hint}")
+        raise UsageError(f"--only {name}: not a table, experiment or hypothesis of the report{hint}")
     chosen = [(table, row) for table, row in rows if not wanted or wanted & {table, row.experiment}]
     return chosen + [one for name, one in hypotheses.items() if name in wanted]
 
 
 def _states(archive: Archive) -> dict[str, tuple[str, int]]:
-    """The state, with its place, and the number of epochs of every run that exists, by fingerprint."""
+    """Return the state, with its location, and the number of epochs of every existing run, by fingerprint."""
     states = {str(run.identity): (f"{run.state}, {archive.results_file}", 0) for run in archive.read()}
     for run in find_runs(OUTPUTS):
         try:
@@ -143,24 +152,24 @@ def _states(archive: Archive) -> dict[str, tuple[str, int]]:
 
 def reproduce(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Further overrides for every run, such as data.train_size=10000.")
+        list[str] | None, typer.Argument(help="Overrides for every run, such as data.train_size=10000.")
     ] = None,
-    scale: Annotated[Scale, typer.Option(help="How much of each run: all, a tenth of its epochs, 1,000 images.")] = (
-        Scale.FULL
-    ),
+    scale: Annotated[
+        Scale, typer.Option(help="Length of each run: all of it, a tenth of its epochs, one epoch of 1,000 images.")
+    ] = (Scale.FULL),
     only: Annotated[
-        str, typer.Option(help="Tables, experiments, hypotheses, joined by commas; all tables without it.")
+        str, typer.Option(help="Tables, experiments or hypotheses, joined by commas; default: all tables.")
     ] = "",
     seed: Annotated[str, typer.Option(help="Seeds, joined by commas.")] = "0",
-    protocol: Annotated[
-        str, typer.Option(help="report, whose numbers are the published ones', or holdout.")
-    ] = "report",
-    results: Annotated[Path, typer.Option(help="Finished runs kept small; they are not run again.")] = Path(
+    protocol: Annotated[str, typer.Option(help="report, as in the published numbers, or holdout.")] = "report",
+    results: Annotated[Path, typer.Option(help="The archive of finished runs, which are skipped.")] = Path(
         "docs/results"
     ),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs with a forecast, and exit.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the planned runs and their duration, and exit.")
+    ] = False,
 ) -> int:
-    """Run every row of the published report, shortest first; finished runs stay, interrupted ones are resumed."""
+    """Run every row of the published report, shortest first; skip finished runs and resume interrupted ones."""
     if not seed.replace(",", "").isdecimal():
         raise UsageError(f"--seed {seed}: it takes whole numbers separated by commas")
     seeds = [int(number) for number in seed.split(",") if number]
@@ -174,7 +183,7 @@ def reproduce(
     left = _run(due, [one.seconds(speeds[network_of(one.config)]) for one in due])
     print(
         f"{len(planned) - len(left)} of {len(planned)} runs are finished; "
-        f"python -m cifar_lab.report {OUTPUTS} compares them with the published numbers"
+        f"python -m cifar_lab.report {OUTPUTS} compares them with the published rows"
     )
     if left:
         print(f"error: not finished: {', '.join(one.row.name for one in left)}", file=sys.stderr)
@@ -209,9 +218,9 @@ def _show(finished: Sequence[Planned], due: Sequence[Planned], speeds: Mapping[s
 
 
 def _run(due: Sequence[Planned], seconds: Sequence[float]) -> list[Planned]:
-    """Train the due runs, and retry those of other processes at the end; return the unfinished ones.
+    """Train the due runs; return the unfinished ones.
 
-    `seconds` is the expected duration of each.
+    A run that a different process is training is retried at the end. `seconds` holds the expected duration of each.
     """
     later, failed = list[Planned](), list[Planned]()
     for number, one in enumerate(due, 1):
@@ -224,8 +233,8 @@ def _run(due: Sequence[Planned], seconds: Sequence[float]) -> list[Planned]:
 
 
 def _trained(one: Planned) -> RunFailedError | None:
-    """Train a run; its error, which is printed, if any. A signal raises `typer.Exit`."""
-    gc.collect()  # a network and its trainer refer to each other; this run may need the memory of the last one
+    """Train a run and return its error, after printing it, or None. A signal raises `typer.Exit`."""
+    gc.collect()  # a network and its trainer form a cycle, and the next run may need the memory
     try:
         train.run(one.command)
     except (RunFailedError, UsageError) as error:
@@ -238,7 +247,7 @@ def _trained(one: Planned) -> RunFailedError | None:
 
 
 def main() -> None:
-    """The command line."""
+    """Entry point of the command line."""
     run_command(reproduce, loses=UNWRITABLE)
 
 

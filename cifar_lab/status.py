@@ -1,4 +1,4 @@
-"""Runs and how far they have come: `python -m cifar_lab.status outputs`."""
+"""List runs and their progress: `python -m cifar_lab.status outputs`."""
 
 import json
 import os
@@ -20,24 +20,24 @@ from cifar_lab.terminal.progress import with_progress
 
 _COLOURS = {"finished": "green", "running": "cyan", "interrupted": "yellow", "missing": "yellow", "pruned": "blue"}
 _WATCH_SECONDS = 5.0
-_CLEAR = "\x1b[H\x1b[2J"  # the terminal
+_CLEAR = "\x1b[H\x1b[2J"  # clears the terminal
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"), (0, "s"))
 
 
 def status(
-    paths: Annotated[list[Path], typer.Argument(help="Folders, searched for runs and sweeps.")] = [Path("outputs")],  # noqa: B006
+    paths: Annotated[list[Path], typer.Argument(help="Folders to search for runs and sweeps.")] = [Path("outputs")],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Update until nothing runs; in a file, a line for each change.")
+        bool, typer.Option("--watch", help="Refresh until no run is running; without a terminal, print changes only.")
     ] = False,
 ) -> None:
-    """List runs and sweeps: state, epoch of epochs, accuracy, time since the last sign of life, folder."""
+    """List runs and sweeps: state, epoch, accuracy, time since the last heartbeat, folder."""
     for path in paths:
         if not path.is_dir():
             raise UsageError(f"{path} is not a folder")
     if watch:
         if as_json:
-            raise UsageError("--watch --json: a program can ask again; leave one of them out")
+            raise UsageError("--watch --json: leave one of them out; a program can call --json repeatedly")
         _watch(paths)
         return
     runs, sweeps = _look(paths)
@@ -53,7 +53,7 @@ def _look(paths: Sequence[Path]) -> tuple[list[dict[str, Any]], list[dict[str, A
 
 
 def _watch(paths: Sequence[Path]) -> None:
-    """Show runs and sweeps every few seconds until nothing runs; without a terminal, print only changes."""
+    """Show runs and sweeps every 5 seconds until no run is running; without a terminal, print only changes."""
     is_terminal, before = sys.stdout.isatty(), dict[str, str]()
     while True:
         runs, sweeps = _look(paths)
@@ -73,17 +73,17 @@ def _watch(paths: Sequence[Path]) -> None:
 
 
 def describe_run(run: Run) -> dict[str, Any]:
-    """A run in plain values.
+    """Describe a run in plain values.
 
     Returns:
-        `folder`, `state`, `epoch`, `epochs`, `accuracy` (from 0 to 1, on the test set if the run has finished, else of
-        the last validation; None before the first), `measured_on` (test or val), `age` (seconds since the run last
-        wrote its status), `error` (None without one), `host` and `process`.
+        `folder`, `state`, `epoch`, `epochs`, `accuracy` (from 0 to 1, on the test set if the run has finished, else
+        from the last validation; None before the first), `measured_on` (test or val), `age` (seconds since the last
+        write of the run's status), `error` (or None), `host` and `process`.
     """
     record = read_state(run)
     status = record.status
     accuracy, measured_on = record.result.get("test/acc"), "test" if record.is_finished else None
-    if not record.has_ended:  # the last numbers of a diverged run are of weights that are not finite
+    if not record.has_ended:  # a diverged run has no finite weights to report
         with suppress(OSError, ValueError, KeyError, IndexError):
             accuracy, measured_on = list(run.validated().values())[-1], "val"
     return {
@@ -98,7 +98,7 @@ def describe_run(run: Run) -> dict[str, Any]:
 
 
 def describe_sweeps(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Each sweep's `folder`, number of `jobs` and, by state, how many of them are there (`states`)."""
+    """Return each sweep's `folder`, number of `jobs` and number of jobs by state (`states`)."""
     sweeps = []
     for sweep in (sweep for path in paths for sweep in find_sweeps(path)):
         counts = Counter("missing" if run is None else run.state() for _, run in sweep.jobs())
@@ -139,7 +139,7 @@ def _age(seconds: float | None) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Entry point of the command line."""
     run_command(status, loses=())
 
 

@@ -35,7 +35,7 @@ def test_compositions_are_paired_by_seed(folders: list[Path], called: Called) ->
     differences -= [accuracy[f"loss={pair['second']}-seed={seed}"] for seed in (0, 1)]
     assert (pair["paired_by"], pair["number"]) == ("seed", 2)
     assert pair["difference"] == pytest.approx(differences.mean())
-    holds(called(compare.main, *folders)[1], "2 seeds", "half a point needs")
+    holds(called(compare.main, *folders)[1], "2 seeds", "needed to detect half a point")
 
 
 @pytest.mark.parametrize("chosen", [[0, 2], [0, 1]], ids=["compositions", "seeds"])
@@ -58,7 +58,7 @@ def test_single_runs_are_paired_by_image_with_the_numbers_of_their_evaluations(
     assert pair["p"] == pytest.approx(mcnemar(*counts, 20).p)
     monkeypatch.setattr(networks, "answer", None)  # what an evaluation has kept is not computed again
     assert _pair(called(compare.main, *runs, "--json")[1]) == pair
-    holds(called(compare.main, *runs)[1], "20 images", "right by the first alone")
+    holds(called(compare.main, *runs)[1], "20 images", "correct by the first only")
 
 
 def test_answers_that_are_not_the_runs_own_are_computed_again(folders: list[Path], called: Called) -> None:

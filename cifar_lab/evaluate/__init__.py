@@ -1,4 +1,4 @@
-"""How good trained networks are on images: measured, saved, printed."""
+"""Evaluation of trained networks: accuracy, calibration and mistakes."""
 
 from cifar_lab.evaluate.command import main
 

@@ -1,4 +1,4 @@
-"""How good trained networks are: `python -m cifar_lab.evaluate RUN`."""
+"""Evaluate trained networks: `python -m cifar_lab.evaluate RUN`."""
 
 import gc
 import json
@@ -25,37 +25,36 @@ if TYPE_CHECKING:
 def evaluate(
     networks: Networks,
     overrides: Overrides,
-    split: Annotated[
-        Literal["test", "val"], typer.Option(help="val: the images that were held out of training.")
-    ] = "test",
+    split: Annotated[Literal["test", "val"], typer.Option(help="val: the images held out of training.")] = "test",
     tta: Annotated[
         Literal["flip", "flip_translate"] | None,
-        typer.Option(help="Test-time augmentation: the mean of logits over mirror images, and translations."),
+        typer.Option(help="Test-time augmentation: average the logits over mirror images, or also over translations."),
     ] = None,
     reestimate_bn: Annotated[
-        bool, typer.Option("--reestimate-bn", help="Estimate BatchNorm's statistics again, over the training images.")
+        bool, typer.Option("--reestimate-bn", help="Estimate the BatchNorm statistics again on the training images.")
     ] = False,
     test_set: Annotated[
-        Literal["cifar10_1"] | None, typer.Option(help="Of networks for CIFAR-10: 2,000 later images (CIFAR-10.1, v6).")
+        Literal["cifar10_1"] | None,
+        typer.Option(help="For CIFAR-10 networks: the 2,000 images of CIFAR-10.1 v6 as the test set."),
     ] = None,
     corrupted: Annotated[
         Path | None,
-        typer.Option("--corruptions", help="Of networks for CIFAR-10: the folder of CIFAR-10-C, to measure it too."),
+        typer.Option("--corruptions", help="For CIFAR-10 networks: the folder of CIFAR-10-C, to evaluate on it too."),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Output folder; several networks get a subfolder each. Default: evaluation/ in the run, or next to "
-            "the file."
+            help="Output folder, with a subfolder for each of several networks; default: evaluation/ in the run, or "
+            "next to the weight file."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a list of results, instead of text.")] = False,
 ) -> int:
-    """Accuracy, calibration and mistakes of trained networks, in numbers and figures; 1 where one cannot be used."""
+    """Evaluate trained networks: accuracy, calibration, mistakes; exit with 1 if one cannot be evaluated."""
     paths = with_runs_below(networks)
     outputs = _outputs(paths, output)
     if split == "val" and (test_set or corrupted):
-        raise UsageError("--split val: --test-set and --corruptions are of test images; leave one of them out")
+        raise UsageError("--split val: --test-set and --corruptions are test images; leave one of them out")
     if corrupted is not None:
         corruptions.files(corrupted)
     from cifar_lab.evaluate.evaluating import Settings
@@ -69,7 +68,7 @@ def evaluate(
             if len(paths) == 1:
                 raise
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        gc.collect()  # the network and its images refer to each other, and the next one may need the memory
+        gc.collect()  # the network and its images form a cycle, and the next one may need the memory
     if as_json:
         print(json.dumps(results, indent=2))
     elif len(results) > 1:
@@ -78,7 +77,7 @@ def evaluate(
 
 
 def _outputs(paths: Sequence[Path], output: Path | None) -> list[Path | None]:
-    """The folder of each network's files if `--output` is given: several lie there as their networks to each other."""
+    """Return the output folder of each network under `--output`; several keep the relative paths of their networks."""
     if output is None or len(paths) == 1:
         return [output] * len(paths)
     places = [folder_of(path, "evaluation").resolve() for path in paths]
@@ -108,9 +107,9 @@ def _show(result: dict[str, Any]) -> None:
     note = ""
     if own is not None:
         is_same = round(own * images) == round(result["acc"] * images)
-        note = ", the run's own" if is_same else f", the run's own test found {own:.2%}"
-    top5 = f", among the first five {result['acc_top5']:.2%}" if "acc_top5" in result else ""
-    scaled = "no temperature: no images were held out to fit it" if result["split"] == "test" else ""
+        note = ", as in the run's own test" if is_same else f", {own:.2%} in the run's own test"
+    top5 = f", top-5 {result['acc_top5']:.2%}" if "acc_top5" in result else ""
+    scaled = "no temperature: no held-out images to fit it on" if result["split"] == "test" else ""
     if result["temperature"] is not None:
         scaled = f"ECE {result['ece_scaled']:.2%}, Brier {result['brier_scaled']:.4f}, NLL {result['nll_scaled']:.4f}"
         scaled += f"; temperature {result['temperature']:.3f}, fitted on {result['temperature_fitted_on']}"
@@ -151,5 +150,5 @@ def _compare(results: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Entry point of the command line."""
     run_command(evaluate)

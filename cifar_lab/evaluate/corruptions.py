@@ -10,31 +10,31 @@ if TYPE_CHECKING:
     from cifar_lab.trained import Trained
 
 SEVERITIES = 5
-_EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")  # for validation; no part of the benchmark's mean
+_EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")  # for validation; excluded from the benchmark's mean
 _LABELS, _BATCH_SIZE = "labels.npy", 500
 
 
 def files(folder: Path) -> list[Path]:
-    """The files of the corruptions in a folder, sorted.
+    """Return the sorted files of corruptions in a folder.
 
     Raises:
-        DataError: There are none, or no labels.
+        DataError: There are none, or the labels are missing.
     """
     folder = resolve(folder)
     files = sorted(path for path in folder.glob("*.npy") if path.name != _LABELS)
     if not files or not (folder / _LABELS).is_file():
         raise DataError(
-            f"{folder} has no CIFAR-10-C: name the folder of fog.npy, ..., {_LABELS}, unpacked from CIFAR-10-C.tar "
+            f"{folder} is not CIFAR-10-C: name the folder of fog.npy, ..., {_LABELS}, unpacked from CIFAR-10-C.tar "
             "of https://zenodo.org/records/2535967"
         )
     return files
 
 
 def measure(trained: "Trained", folder: Path, tta: str | None = None) -> list[dict[str, Any]]:
-    """Measure a network on each corruption and severity, a row each: `corruption`, `severity`, `images`, `acc`.
+    """Evaluate a network on each corruption and severity; return a row each: `corruption`, `severity`, `images`, `acc`.
 
     Raises:
-        DataError: A file holds something else than `SEVERITIES` equal parts of images, by severity, with their labels.
+        DataError: A file does not hold `SEVERITIES` equal parts of images, sorted by severity, with their labels.
     """
     from cifar_lab.data.images import LabelledImages
     from cifar_lab.data.loader import BatchLoader
@@ -47,7 +47,7 @@ def measure(trained: "Trained", folder: Path, tta: str | None = None) -> list[di
         images = read_array(path)
         if len(images) != len(labels) or len(labels) % SEVERITIES:
             raise DataError(
-                f"{path} holds {len(images):,} images with {len(labels):,} labels, not {SEVERITIES} times as many"
+                f"{path} holds {len(images):,} images with {len(labels):,} labels: not {SEVERITIES} equal parts"
             )
         every, count = LabelledImages.checked(images, labels), len(labels) // SEVERITIES
         for severity in range(SEVERITIES):
@@ -59,7 +59,7 @@ def measure(trained: "Trained", folder: Path, tta: str | None = None) -> list[di
 
 
 def by_severity(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """A row of accuracies for each corruption, and their mean; the four for validation come after it."""
+    """Return a row of accuracies for each corruption and for their mean, followed by the four for validation."""
     by_corruption: dict[str, list[float]] = {}
     for row in rows:
         by_corruption.setdefault(row["corruption"], []).append(row["acc"])

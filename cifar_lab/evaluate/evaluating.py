@@ -1,4 +1,4 @@
-"""Evaluate one trained network, and write the files of its evaluation."""
+"""Evaluate a trained network and write the files of the evaluation."""
 
 import json
 import math
@@ -29,46 +29,46 @@ _TTA = {"flip": "image and mirror image averaged", "flip_translate": "mirror ima
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is evaluated."""
+    """Settings of an evaluation."""
 
-    split: str = "test"  # `test`, or `val`: the images held out of training
-    # `flip` averages the logits of an image and its mirror image, `flip_translate` also over translations, see
-    # `cifar_lab.data.views.over_views`; None for no augmentation
+    split: str = "test"  # `test`, or `val` for the images held out of training
+    # `flip` averages the logits of an image and its mirror image, `flip_translate` also those of translations (see
+    # `cifar_lab.data.views.over_views`); None for no test-time augmentation
     tta: str | None = None
-    reestimate_bn: bool = False  # estimate BatchNorm's statistics again over the training images first
-    test_set: str | None = None  # in place of CIFAR-10's own: `cifar10_1`
-    corruptions: Path | None = None  # the folder of CIFAR-10-C, to measure too
+    reestimate_bn: bool = False  # first estimate the BatchNorm statistics again on the training images
+    test_set: str | None = None  # replaces CIFAR-10's test set: `cifar10_1`
+    corruptions: Path | None = None  # folder of CIFAR-10-C, which is evaluated too
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """Folder name of the evaluation."""
         return "-".join([self.split, *filter(None, [self.test_set, self.tta]), *(["bn"] if self.reestimate_bn else [])])
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of one network."""
+    """Results of a network on a split."""
 
-    trained: Trained  # the network
-    answers: Answers  # on the split
+    trained: Trained
+    answers: Answers  # predictions on the split
     images: LabelledImages  # of the split, in the same order
-    scaled: Scaled | None  # answers after temperature scaling; None without held-out images to fit the temperature on
-    result: dict[str, Any]  # plain values, by the names of `docs/after_training.md`
+    scaled: Scaled | None  # after temperature scaling; None without held-out images to fit the temperature on
+    result: dict[str, Any]  # plain values, as listed in `docs/after_training.md`
 
 
 def evaluate(trained: Trained, settings: Settings) -> Evaluation:
-    """Measure a network on a split.
+    """Evaluate a network on a split.
 
     Args:
-        trained: The network; `reestimate_bn` changes its BatchNorm statistics.
-        settings: How.
+        trained: The network; `reestimate_bn` changes its BatchNorm statistics in place.
+        settings: Settings of the evaluation.
 
     Raises:
-        ValueError: The images are missing or have more classes than the network, nothing was held out for `val`, or
+        ValueError: The images are missing or have more classes than the network, no images were held out for `val`, or
             there is no BatchNorm.
     """
     if settings.split == "val" and not trained.holds_out:
-        raise UsageError(f"--split val: {trained.label} held out no training images; leave it out")
+        raise UsageError(f"--split val: no images were held out when {trained.label} was trained; leave it out")
     if trained.run is None and trained.trained_on not in (None, "cifar10"):
         raise UsageError(f"{trained.label} was trained on data={trained.trained_on}; name the run's folder")
     if (settings.test_set or settings.corruptions) and not trained.is_of_cifar10:
@@ -76,13 +76,13 @@ def evaluate(trained: Trained, settings: Settings) -> Evaluation:
     datamodule = trained.datamodule(test_set=settings.test_set)
     if settings.reestimate_bn:
         training = trained.datamodule(augment=True).train_dataloader()
-        training.set_epoch(math.ceil(trained.facts.get("epochs", 0)))  # an order that training has not seen
+        training.set_epoch(math.ceil(trained.facts.get("epochs", 0)))  # an order that training has not used
         trained.reestimate_batch_norm(with_progress(training, f"{trained.label}: BatchNorm"))
     loader = datamodule.test_dataloader() if settings.split == "test" else datamodule.val_dataloader()
     answers = _answers(trained, loader, settings, settings.split)
     num_classes = answers.logits.shape[1]
     if num_classes <= int(answers.labels.max()):
-        raise UsageError(f"{trained.label} knows {num_classes} classes, and the images are of more")
+        raise UsageError(f"{trained.label} has {num_classes} classes, and the images have more")
     scaled = None
     if settings.split == "test" and trained.holds_out:
         scaled = measures.scaled(answers, _answers(trained, datamodule.val_dataloader(), settings, "val"))
@@ -131,7 +131,7 @@ def _data_words(trained: Trained, settings: Settings) -> str:
 
 
 def write(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write numbers and figures into a folder, which is made if it does not exist; return the files."""
+    """Write numbers and figures into a folder, which is created if it does not exist; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     result, answers = evaluation.result, evaluation.answers
     with replacing(folder / "evaluation.json") as file:
@@ -163,14 +163,14 @@ def _mistakes(evaluation: Evaluation, classes: Sequence[str], title: str) -> Fig
         [classes[label] for label in answers.labels[chosen].tolist()],
         [classes[label] for label in predicted[chosen].tolist()],
         probability[chosen].numpy(),
-        f"{title}\nthe wrong answers with the highest probability",
+        f"{title}\nwrong predictions with the highest probability",
     )
 
 
 def _described(result: Mapping[str, Any]) -> str:
     words = [f"{result['images']:,} {'test' if result['split'] == 'test' else 'validation'} images"]
     words += [_TTA[result["tta"]]] if result["tta"] else []
-    words += ["BatchNorm's statistics estimated again"] if result["reestimate_bn"] else []
+    words += ["BatchNorm statistics estimated again"] if result["reestimate_bn"] else []
     return ", ".join(words)
 
 

@@ -9,15 +9,15 @@ from matplotlib.ticker import PercentFormatter
 from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, wrapped
 
 _COLUMNS = 8
-_MOST_LABELLED = 20  # classes; the numbers of more would overlap, and take many seconds to lay out
+_MOST_LABELLED = 20  # classes; with more, labels overlap and take many seconds to lay out
 
 
 def reliability(panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], title: str) -> Figure:
-    """Reliability diagrams (arXiv:1706.04599, figure 1): accuracy over confidence, and how many images are where.
+    """Draw reliability diagrams (arXiv:1706.04599, figure 1): accuracy and share of images by confidence.
 
     Args:
-        panels: Mean confidence, accuracy (NaN if a bin is empty) and count of each bin, `(bins,)`, by panel title.
-        title: Of the figure.
+        panels: Mean confidence, accuracy (NaN for an empty bin) and count per bin, `(bins,)`, by panel title.
+        title: Title of the figure.
     """
     figure = Figure(figsize=(4.6 * len(panels), 5.4), layout="constrained")
     figure.suptitle(wrapped(title, 90), fontsize=9)
@@ -37,7 +37,7 @@ def reliability(panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
         below.set_xlim(0, 1)
         below.xaxis.set_major_formatter(PercentFormatter(1))
         below.yaxis.set_major_formatter(PercentFormatter(1))
-        below.set_xlabel("confidence: the probability of the answer")
+        below.set_xlabel("confidence: probability of the predicted class")
     rows[0][0].set_ylabel("accuracy")
     rows[1][0].set_ylabel("share of images")
     rows[0][0].legend(fontsize=8, loc="upper left")
@@ -47,14 +47,14 @@ def reliability(panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
 def mistakes(
     images: np.ndarray, true: Sequence[str], predicted: Sequence[str], probability: np.ndarray, title: str
 ) -> Figure:
-    """Images with their wrong answers.
+    """Draw images with their wrong predictions.
 
     Args:
         images: uint8 `(N, H, W, 3)`, N at least 1.
-        true: Their classes.
-        predicted: The answers.
-        probability: Of the answers, `(N,)`.
-        title: Of the figure.
+        true: Names of the true classes.
+        predicted: Names of the predicted classes.
+        probability: Probabilities of the predicted classes, `(N,)`.
+        title: Title of the figure.
     """
     rows = -(-len(images) // _COLUMNS)
     figure = Figure(figsize=(1.35 * _COLUMNS, 1.75 * rows + 0.9), layout="constrained")
@@ -64,14 +64,14 @@ def mistakes(
         axes.set_axis_off()
     for axes, image, own, answer, share in zip(grid, images, true, predicted, probability, strict=False):
         axes.imshow(image, interpolation="nearest")
-        axes.set_title(f"{answer} {share:.1%}\nis {own}", fontsize=7.5)
+        axes.set_title(f"{answer} {share:.1%}\ntrue: {own}", fontsize=7.5)
     return figure
 
 
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """A confusion matrix `(C, C)` with true classes in rows, in counts and in percent of the true class.
+    """Draw a confusion matrix `(C, C)` with true classes in rows, in counts and in percent of the true class.
 
-    With more classes than `_MOST_LABELLED` cells have colours alone.
+    With more classes than `_MOST_LABELLED`, cells have a colour and no numbers.
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(8.4, 7.4), layout="constrained")
@@ -92,7 +92,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
 
 
 def card(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """A confusion matrix `(C, C)` in percent of the true class, for a card of 400 by 220 pixels."""
+    """Draw a confusion matrix `(C, C)` in percent of the true class, for a card of 400 by 220 pixels."""
     percents = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(4.2, 2.3), layout="constrained")
     axes = figure.subplots()
@@ -110,7 +110,7 @@ def card(counts: np.ndarray, classes: Sequence[str]) -> Figure:
 
 
 def confusion_matrices(counts: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
-    """Several confusion matrices `(C, C)`, by the title of each, in percent of the true class."""
+    """Draw several confusion matrices `(C, C)`, by title, in percent of the true class."""
     columns = min(3, len(counts))
     rows = -(-len(counts) // columns)
     figure = Figure(figsize=(0.6 + 3.8 * columns, 4.1 * rows), layout="constrained")

@@ -1,4 +1,4 @@
-"""Accuracy, loss and calibration of a network's answers."""
+"""Accuracy, loss and calibration of a network's predictions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -25,21 +25,21 @@ BINS = 15  # as in arXiv:1706.04599, table 1
 
 
 class Calibration(NamedTuple):
-    """How well probabilities fit; for each, smaller is better."""
+    """Calibration of probabilities; lower is better for each measure."""
 
     ece: float  # expected calibration error with 15 bins of equal width (arXiv:1706.04599, equation 3), from 0 to 1
-    nll: float  # negative log-likelihood, nats, the mean over images
-    # Brier score (Brier 1950): the squared distance of the probabilities from the true class, summed over the classes
-    # and averaged over images, from 0 to 2
+    nll: float  # negative log-likelihood in nats, averaged over images
+    # Brier score (Brier 1950): squared distance of the probabilities from the one-hot label, summed over classes and
+    # averaged over images, from 0 to 2
     brier: float
 
 
 class Reliability(NamedTuple):
     """The bins of a reliability diagram."""
 
-    confidence: np.ndarray  # mean confidence in each bin, `(bins,)`; NaN if it is empty
-    accuracy: np.ndarray  # the share of right answers, `(bins,)`; NaN if it is empty
-    images: np.ndarray  # the number of images, `(bins,)`
+    confidence: np.ndarray  # mean confidence per bin, `(bins,)`; NaN for an empty bin
+    accuracy: np.ndarray  # accuracy per bin, `(bins,)`; NaN for an empty bin
+    images: np.ndarray  # number of images per bin, `(bins,)`
 
 
 def calibration(logits: Tensor, labels: Tensor) -> Calibration:
@@ -52,7 +52,7 @@ def calibration(logits: Tensor, labels: Tensor) -> Calibration:
 
 
 def reliability(logits: Tensor, labels: Tensor) -> Reliability:
-    """Confidence and accuracy of `logits` `(N, C)` for int64 `labels` `(N,)`, in 15 bins of equal width."""
+    """Compute confidence and accuracy of `logits` `(N, C)` for int64 `labels` `(N,)`, in 15 bins of equal width."""
     confidence, predicted = logits.double().softmax(1).max(1)
     place = torch.bucketize(confidence, torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1], right=True)
     count = torch.bincount(place, minlength=BINS).double()
@@ -64,36 +64,38 @@ def reliability(logits: Tensor, labels: Tensor) -> Reliability:
 
 
 def temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature: dividing logits by it minimises the negative log-likelihood (arXiv:1706.04599, section 4.2).
+    """Fit the temperature that minimises the negative log-likelihood of `logits / temperature`.
+
+    Temperature scaling as in arXiv:1706.04599, section 4.2.
 
     Args:
-        logits: `(N, C)`, of images that the network was not trained on.
+        logits: `(N, C)`, of images held out of training.
         labels: int64, `(N,)`.
 
     Returns:
-        From 0.01 to 100: if every answer is right, no temperature is small enough.
+        The temperature, bounded to 0.01 to 100: if all predictions are correct, the minimum is at 0.
     """
     logits = logits.double()
 
     def nll(log_temperature: float) -> float:
         return float(F.cross_entropy(logits / np.exp(log_temperature), labels))
 
-    # It is convex in the inverse temperature, so it has a single minimum in the logarithm too.
+    # The loss is convex in the inverse temperature, so its minimum over the logarithm is unique too.
     minimum = minimize_scalar(nll, bounds=(np.log(0.01), np.log(100)), method="bounded", options={"xatol": 1e-6})
     return float(np.exp(minimum.x))
 
 
 class Scaled(NamedTuple):
-    """Answers after temperature scaling."""
+    """Predictions after temperature scaling."""
 
     logits: Tensor  # divided by the temperature, `(N, C)`
     temperature: float  # fitted on held-out images
-    fitted_on: str  # a description of these
-    measured: Calibration  # their calibration
+    fitted_on: str  # description of the held-out images
+    measured: Calibration  # calibration after scaling
 
 
 def accuracy(answers: Answers) -> dict[str, Any]:
-    """The share of right answers, from 0 to 1, with its 95 % Wilson interval; and the top-5 accuracy."""
+    """Compute the accuracy, from 0 to 1, with its 95 % Wilson interval; with more than 5 classes, top-5 too."""
     logits, labels = answers
     classes, count = logits.shape[1], len(labels)
     acc = float(multiclass_accuracy(logits, labels, classes, average="micro"))
@@ -105,14 +107,14 @@ def accuracy(answers: Answers) -> dict[str, Any]:
 
 
 def mean_loss(answers: Answers, criterion: Callable[[Tensor, Tensor], Tensor], batch_size: int = 1_000) -> float:
-    """The mean over images of the loss `criterion`, which returns the mean over a batch."""
+    """Average the loss over images; `criterion` returns the mean over a batch."""
     pairs = zip(answers.logits.split(batch_size), answers.labels.split(batch_size), strict=True)
     sums = [float(criterion(logits, labels)) * len(labels) for logits, labels in pairs]
     return sum(sums) / len(answers.labels)
 
 
 def per_class(answers: Answers, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of each class, from 0 to 1, and how many images it has."""
+    """Compute precision, recall and F1 of each class, from 0 to 1, with its number of images."""
     logits, labels = answers
     count = logits.shape[1]
     measures = [
@@ -127,12 +129,12 @@ def per_class(answers: Answers, classes: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def confusion_matrix(answers: Answers) -> list[list[int]]:
-    """Counts of images, by true class (rows) and predicted class."""
+    """Count images by true class (rows) and predicted class (columns)."""
     return multiclass_confusion_matrix(*answers, answers.logits.shape[1]).tolist()
 
 
 def scaled(answers: Answers, held_out: Answers) -> Scaled:
-    """Scale answers by the temperature fitted on `held_out`, which are of other images."""
+    """Scale the logits of `answers` by the temperature fitted on `held_out`, the predictions on different images."""
     fitted = temperature(*held_out)
     logits = answers.logits.double() / fitted
     fitted_on = f"{len(held_out.labels):,} validation images"

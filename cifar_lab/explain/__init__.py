@@ -1,4 +1,4 @@
-"""Explains a trained network: Grad-CAM, filters, activations, dead units."""
+"""Explanations of a trained network: Grad-CAM, filters, activations, dead units."""
 
 from cifar_lab.explain.command import main
 

@@ -1,13 +1,13 @@
-"""Inputs and outputs of each activation layer, and which of its units are dead.
+"""Statistics of activation layers, and their dead units.
 
-A unit is a channel of a convolution, at every position, or a feature of a linear layer. Over some images, it is
-`negative_only` if its input is never above 0, and `dead` if the activation's derivative is 0 at all of its inputs: no
-gradient of those images reaches it, so none of them can revive it (the dying ReLU of arXiv:1903.06733). For ReLU the
-two are the same. A LeakyReLU (Maas et al. 2013, "Rectifier nonlinearities improve neural network acoustic models") has
-a slope below 0, so its unit may be negative only but is not dead.
+A unit is a channel of a convolution, over all positions, or a feature of a linear layer. On a set of images, it is
+`negative_only` if its input is never above 0, and `dead` if the derivative of the activation is 0 at all its inputs: no
+gradient of these images reaches it, so none of them can revive it (the dying ReLU of arXiv:1903.06733). For ReLU both
+are the same. A LeakyReLU (Maas et al. 2013, "Rectifier nonlinearities improve neural network acoustic models") has a
+slope for negative inputs, so its units can be negative only but not dead.
 
-If a 2x2 max-pool comes before the activation (`cifar_lab.models.layers.pooled`), the inputs are the pooled ones. Both
-counts stay the same, because a maximum is negative exactly if all values are; the shares of negative inputs and of
+If a 2x2 max-pool precedes the activation (`cifar_lab.models.layers.pooled`), its inputs are the pooled values. Both
+counts stay the same, because a maximum is negative exactly if all values are. The shares of negative inputs and of
 zeros are smaller.
 """
 
@@ -19,27 +19,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SMALLEST_DERIVATIVE = 1e-6  # in absolute value; a smaller derivative counts as 0
-# These activations mix features, so an output has no derivative by a single input.
+SMALLEST_DERIVATIVE = 1e-6  # absolute; a smaller derivative counts as 0
+# These mix features, so an output depends on more than one input.
 _MIXING = (nn.GLU, nn.LogSoftmax, nn.MultiheadAttention, nn.Softmax, nn.Softmax2d, nn.Softmin)
 
 
 @dataclass(frozen=True)
 class LayerActivations:
-    """An activation layer over some images."""
+    """Statistics of an activation layer over a set of images."""
 
-    layer: str  # its name in the network, followed by `#2` and so on for its further calls in one forward pass
-    activation: str  # its class
-    units: int  # the number of channels or features
-    mean: float  # of its outputs, over images, units and positions
-    std: float  # their standard deviation
-    negative_inputs: float  # share of its inputs below 0
-    zeros: float  # share of its outputs that are exactly 0
+    layer: str  # name in the network, with `#2` and so on for further calls in one forward pass
+    activation: str  # class name
+    units: int  # number of channels or features
+    mean: float  # mean of its outputs, over images, units and positions
+    std: float  # standard deviation of its outputs
+    negative_inputs: float  # share of inputs below 0
+    zeros: float  # share of outputs that are exactly 0
     negative_only_units: int  # units whose input is never above 0
-    dead_units: int  # units whose derivative is always 0
+    dead_units: int  # units whose derivative is always below `SMALLEST_DERIVATIVE`
 
     def row(self) -> dict[str, Any]:
-        """Plain values, with `negative_only` and `dead` as shares of the units, from 0 to 1."""
+        """Return plain values, with `negative_only` and `dead` as shares of the units, from 0 to 1."""
         shares = {name: getattr(self, f"{name}_units") / self.units for name in ("negative_only", "dead")}
         return {**vars(self), **shares}
 
@@ -50,16 +50,16 @@ def measure(
     activation: str | None = None,
     complain: Callable[[str], None] = lambda _: None,
 ) -> list[LayerActivations]:
-    """Measure every activation layer, in the order in which they run.
+    """Measure every activation layer, in the order of execution.
 
     Args:
         model: In evaluation mode.
         batches: Normalised float32 images `(N, 3, 32, 32)`, on the model's device.
-        activation: The name of a class that counts as an activation besides torch's own.
-        complain: Called with a line for each layer that is left out because its shape does not show its units.
+        activation: Name of a class that counts as an activation in addition to those of torch.
+        complain: Called with a message for each layer left out because its shapes do not identify its units.
 
     Returns:
-        An empty list if the activations are function calls and not modules.
+        Statistics of each layer; empty if the activations are function calls instead of modules.
     """
     layers: dict[str, _Layer] = {}
     left_out: dict[str, str] = {}
@@ -86,12 +86,12 @@ def measure(
             runs.clear()
             model(images)
     for key, shapes in left_out.items():
-        complain(f"{key} is left out, {shapes}: units are those of (N, features) or (N, channels, height, width)")
+        complain(f"{key} is left out, {shapes}: only (N, features) and (N, channels, height, width) have units")
     return [layer.result(name) for name, layer in layers.items()]
 
 
 def totals(layers: Sequence[LayerActivations]) -> dict[str, Any]:
-    """All layers together: their activations, and the number and share of units that are negative only or dead."""
+    """Sum over all layers: their activations, and the number and share of negative-only and dead units."""
     units = sum(layer.units for layer in layers)
     counts = {name: sum(getattr(layer, f"{name}_units") for layer in layers) for name in ("negative_only", "dead")}
     return {
@@ -103,7 +103,7 @@ def totals(layers: Sequence[LayerActivations]) -> dict[str, Any]:
 
 
 def _shape(values: Tensor) -> str:
-    """Without the number of images."""
+    """Format a shape without the number of images."""
     return f"({', '.join(['N', *map(str, values.shape[1:])])})"
 
 
@@ -114,10 +114,12 @@ def _is_activation(module: nn.Module, name: str | None) -> bool:
 
 
 def _with_derivative(module: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The outputs, and d output / d input at each of them."""
+    """Return the outputs, and d output / d input of each."""
     with torch.enable_grad():
         leaf = inputs.detach().clone().requires_grad_()
-        outputs = module.forward(leaf.clone())  # a clone in case it works in place; `forward`, because calls are hooked
+        outputs = module.forward(
+            leaf.clone()
+        )  # a clone, because it may work in place; `forward`, because calls are hooked
         if not outputs.requires_grad:  # a step function
             return outputs, torch.zeros_like(leaf)
         (derivative,) = torch.autograd.grad(outputs.sum(), leaf)
@@ -125,14 +127,14 @@ def _with_derivative(module: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]
 
 
 class _Layer:
-    """Sums over batches."""
+    """Accumulates the statistics of a layer over batches."""
 
     def __init__(self, activation: str) -> None:
         self.activation = activation
         self.count = self.negative = self.zeros = 0
-        self.mean = self.squares = 0.0  # of outputs, and the sum of their squared deviations from it
-        self.highest: Tensor | None = None  # input of each unit
-        self.steepest: Tensor | None = None  # derivative of each unit
+        self.mean = self.squares = 0.0  # of the outputs: their mean, and the sum of squared deviations from it
+        self.highest: Tensor | None = None  # largest input of each unit
+        self.steepest: Tensor | None = None  # largest absolute derivative of each unit
 
     def add(self, inputs: Tensor, outputs: Tensor, derivative: Tensor) -> None:
         over = [0, *range(2, inputs.ndim)]
@@ -141,7 +143,7 @@ class _Layer:
         self.steepest = steepest if self.steepest is None else torch.maximum(self.steepest, steepest)
         self.negative += int((inputs < 0).sum())
         self.zeros += int((outputs == 0).sum())
-        # Combines mean and squares of two sets (Chan, Golub and LeVeque 1979): no difference of large sums of squares.
+        # Pairwise update (Chan, Golub and LeVeque 1979), which avoids the difference of large sums of squares.
         variance, mean = (float(value) for value in torch.var_mean(outputs, correction=0))
         together, apart = self.count + outputs.numel(), mean - self.mean
         self.squares += variance * outputs.numel() + apart**2 * self.count * outputs.numel() / together

@@ -1,4 +1,4 @@
-"""Grad-CAM, filters and dead units of a trained network: `python -m cifar_lab.explain RUN --mistakes 16`."""
+"""Explain a trained network: `python -m cifar_lab.explain RUN --mistakes 16`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cifar_lab.explain.explaining import Example, Explained
     from cifar_lab.trained import Trained
 
-_MOST_SHOWN = 64  # images in a figure, which a page can hold
+_MOST_SHOWN = 64  # images in a figure; more do not fit on a page
 
 
 @takes_overrides()
@@ -28,22 +28,22 @@ def explain(
     network: Network,
     overrides: Overrides,
     pictures: Annotated[
-        list[str] | None, typer.Argument(help="Files, folders or patterns, for Grad-CAM.", metavar="IMAGE")
+        list[str] | None, typer.Argument(help="Image files, folders or patterns for Grad-CAM.", metavar="IMAGE")
     ] = None,
     mistakes: Annotated[
         int | None, typer.Option(min=1, max=_MOST_SHOWN, help="Grad-CAM of the test set's most confident mistakes.")
     ] = None,
-    layer: Annotated[str | None, typer.Option(help="Of Grad-CAM; default: the last convolution.")] = None,
-    images: Annotated[int, typer.Option(min=1, help="Training images that the activations are over.")] = 2000,
+    layer: Annotated[
+        str | None, typer.Option(help="Layer for Grad-CAM; default: the last convolution larger than 1x1.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Number of training images to measure activations on.")] = 2000,
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="A further run to compare dead units with; may be repeated.", metavar="RUN|WEIGHTS"),
+        typer.Option(help="A run whose dead units are compared; may be repeated.", metavar="RUN|WEIGHTS"),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Where figures and tables go; default: the folder explanation in the run.")
-    ] = None,
-    resize: Annotated[Resize, typer.Option(help="As predict has it.")] = "crop",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: results and files.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Output folder; default: explanation/ in the run.")] = None,
+    resize: Annotated[Resize, typer.Option(help="As for predict.")] = "crop",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the results, and the files.")] = False,
 ) -> int:
     """Draw Grad-CAM maps, first filters, activations and dead units of a trained network."""
     if pictures and mistakes:
@@ -54,7 +54,7 @@ def explain(
     if len(paths) > _MOST_SHOWN:
         raise UsageError(f"{len(paths):,} images; a figure has room for {_MOST_SHOWN}")
     trained = load_noting(network, overrides)
-    # Options about a file alone are about the first network; the others describe themselves.
+    # Options of a bare weight file apply to the first network; the others must describe themselves.
     others = [
         load_noting(path, Overrides(data_root=overrides.data_root, allow=overrides.allow)) for path in against or ()
     ]
@@ -83,11 +83,11 @@ def _explain_pictures(trained: "Trained", layer: str | None, folder: Path, expla
     if explained.examples:
         explained.files += explain_examples(trained, explained.examples, layer, folder)
     elif layer is not None:
-        note("--layer is of Grad-CAM, which has no images; name some, or --mistakes 16")
+        note("--layer is for Grad-CAM, which has no images; name some, or --mistakes 16")
     if (filters := explain_filters(trained, folder)) is not None:
         explained.files += filters
     else:
-        note("no filters.png: the network has no convolution that looks at red, green and blue")
+        note("no filters.png: the input of the first convolution is not red, green and blue")
 
 
 def _explain_units(
@@ -103,7 +103,7 @@ def _explain_units(
 
     try:
         if may_lack_data and trained.data_root is None and not trained.data_is_here:
-            raise DataError("the data is not here; name its folder by --data-root")  # it is not downloaded for this
+            raise DataError("the data is not here; name its folder by --data-root")  # never downloaded for this
         layers, row = measured(trained, count, note)
     except (DataError, OSError) as error:
         if not may_lack_data:
@@ -113,7 +113,7 @@ def _explain_units(
     explained.images = row["images"]
     networks = [row, *(measured(other, count, note)[1] for other in others)]
     if not layers:
-        note("activations are left out: no activation is a module with units; function calls are not seen")
+        note("activations are left out: no activation is a module with units; function calls cannot be measured")
         return
     explained.layers, explained.networks = layers, networks
     if folder is not None:
@@ -137,7 +137,7 @@ def _print_json(explained: "Explained") -> None:
 
 def _print(explained: "Explained") -> None:
     tables = (
-        ([_example_row(example) for example in explained.examples], ("image", "true", "taken for")),
+        ([_example_row(example) for example in explained.examples], ("image", "true", "predicted")),
         ([_layer_row(layer.row()) for layer in explained.layers], ("layer", "activation")),
         ([_network_row(row) for row in explained.networks], ("network", "activation")),
     )
@@ -151,7 +151,7 @@ def _print(explained: "Explained") -> None:
 
 def _example_row(one: "Example") -> dict[str, str]:
     answer = f"{one.predicted} {one.probability:.1%}"
-    return {"image": printable(one.name), "true": one.true or "-", "taken for": answer}
+    return {"image": printable(one.name), "true": one.true or "-", "predicted": answer}
 
 
 def _layer_row(row: Mapping[str, Any]) -> dict[str, str]:
@@ -173,5 +173,5 @@ def _units(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def main() -> None:
-    """The command line."""
+    """Entry point of the command line."""
     run_command(explain)

@@ -1,4 +1,4 @@
-"""From a trained network to figures and tables of it."""
+"""Figures and tables that explain a trained network."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,30 +17,30 @@ from cifar_lab.runs.files import write_figure, write_table
 from cifar_lab.terminal.progress import with_progress
 from cifar_lab.trained import Trained, answer, confident_mistakes
 
-_BATCH_SIZE = 100  # small, because hooks double the memory
+_BATCH_SIZE = 100  # small, because hooks double the memory use
 
 
 @dataclass(frozen=True)
 class Example:
     """An image and its most probable class."""
 
-    name: str  # of its file, or its index in the test set
+    name: str  # file name, or index in the test set
     pixels: Tensor  # uint8 `(32, 32, 3)`
-    label: int  # the predicted class
-    predicted: str  # that class's name
+    label: int  # index of the predicted class
+    predicted: str  # name of the predicted class
     probability: float  # its probability, from 0 to 1
-    true: str | None = None  # the name of the true class, if it is known
+    true: str | None = None  # name of the true class, if known
 
 
 @dataclass
 class Explained:
-    """Results and files."""
+    """Results and written files."""
 
-    network: str  # the network's label
-    examples: Sequence[Example] = ()  # the images under Grad-CAM
-    images: int = 0  # the number of training images of its activations; 0 if they are left out
-    layers: Sequence[LayerActivations] = ()  # the activation layers
-    # a row of `dead_units.csv` each, for it and for those that it is compared with
+    network: str  # label of the network
+    examples: Sequence[Example] = ()  # images of the Grad-CAM maps
+    images: int = 0  # number of training images behind the activations; 0 if they are left out
+    layers: Sequence[LayerActivations] = ()  # activation layers
+    # rows of `dead_units.csv`: this network, then those it is compared with
     networks: Sequence[dict[str, Any]] = ()
     files: list[Path] = field(default_factory=list)  # tables and figures
 
@@ -54,10 +54,10 @@ def of_files(trained: Trained, read: Sequence[tuple[Path, np.ndarray]]) -> list[
 
 
 def mistaken(trained: Trained, count: int) -> list[Example]:
-    """The test images with the most probable wrong answers, the highest first; at most `count`.
+    """Return at most `count` test images, those with the most confident wrong predictions first.
 
     Raises:
-        DataError: The test set is not there.
+        DataError: The test set is missing.
     """
     loader = trained.datamodule().test_dataloader()
     answers = answer(trained, with_progress(loader, f"{trained.label}: test"))
@@ -79,9 +79,9 @@ def _examples(
 
 
 def explain_examples(trained: Trained, examples: Sequence[Example], layer: str | None, folder: Path) -> list[Path]:
-    """Write `gradcam.png`: each image, at least one, with the evidence for its predicted class.
+    """Write `gradcam.png`: at least one image, each with the evidence for its predicted class.
 
-    Computed in float32. `layer` is that of `map_layer`.
+    Computed in float32. `layer` is passed to `map_layer`.
 
     Raises:
         ValueError: See `grad_cam` and `map_layer`.
@@ -95,8 +95,8 @@ def explain_examples(trained: Trained, examples: Sequence[Example], layer: str |
         (
             example.pixels.numpy(),
             heat.numpy(),
-            Path(example.name).name if example.true is None else f"is {example.true}",
-            f"taken for {example.predicted}, {example.probability:.1%}",
+            Path(example.name).name if example.true is None else f"true: {example.true}",
+            f"predicted: {example.predicted}, {example.probability:.1%}",
         )
         for example, heat in zip(examples, heats, strict=True)
     ]
@@ -105,7 +105,7 @@ def explain_examples(trained: Trained, examples: Sequence[Example], layer: str |
 
 
 def explain_filters(trained: Trained, folder: Path) -> list[Path] | None:
-    """Write `filters.png`, of the first convolution; None if that does not convolve red, green and blue."""
+    """Write `filters.png` of the first convolution; return None if its input is not red, green and blue."""
     weights = first_filters(trained.model)
     if weights is None:
         return None
@@ -117,18 +117,18 @@ def explain_filters(trained: Trained, folder: Path) -> list[Path] | None:
 def measured(
     trained: Trained, count: int, complain: Callable[[str], None]
 ) -> tuple[list[LayerActivations], dict[str, Any]]:
-    """Measure activation layers over training images without augmentation, whose gradient could revive a unit.
+    """Measure activation layers on unaugmented training images, because only their gradients could revive a unit.
 
     Args:
-        trained: Computes in float32 here.
-        count: Of images, the first of a shuffled epoch; all if there are fewer.
-        complain: Called with a line for each layer that `measure` leaves out.
+        trained: The network, computed in float32.
+        count: Number of images, taken from a shuffled epoch; all if there are fewer.
+        complain: Called with a message for each layer that `measure` leaves out.
 
     Returns:
         The layers, and the network's row of `dead_units.csv`.
 
     Raises:
-        DataError: The images are not there.
+        DataError: The images are missing.
     """
     loader = trained.datamodule().train_dataloader()
     chosen = loader.order(0)[:count]
@@ -145,7 +145,7 @@ def measured(
 
 
 def explain_units(explained: Explained, folder: Path) -> None:
-    """Write `activations.csv` and `activations.png`, layer by layer, and `dead_units.csv`, network by network."""
+    """Write `activations.csv` and `activations.png`, a row per layer, and `dead_units.csv`, a row per network."""
     rows = [layer.row() for layer in explained.layers]
     title = f"{Path(explained.network).name}, over {explained.images:,} training images"
     explained.files += [
@@ -156,7 +156,7 @@ def explain_units(explained: Explained, folder: Path) -> None:
 
 
 def _in_float32(trained: Trained) -> nn.Module:
-    """The network, or a copy if a precision such as `bf16-true` has changed its weights."""
+    """Return the network, or a float32 copy if a precision such as `bf16-true` has changed its weights."""
     if all(value.dtype == torch.float32 for value in trained.model.parameters()):
         return trained.model
     return copy.deepcopy(trained.model).float()
@@ -168,7 +168,7 @@ def _placed(trained: Trained, pixels: Tensor) -> Tensor:
 
 
 def _activation(making: Mapping[str, Any]) -> str | None:
-    """The name of the class of the network's activations, which may be the user's own."""
+    """Return the class name of the network's activations, which may be a component of the user."""
     option = making.get("activation")
     target = option.get("_target_") if isinstance(option, Mapping) else None
     return str(target).rpartition(".")[2] if target else None

@@ -1,4 +1,4 @@
-"""Figures of Grad-CAM maps, filters and units."""
+"""Figures of Grad-CAM maps, filters and activations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from matplotlib.ticker import PercentFormatter
 
 from cifar_lab.figures import AMBER, BLUE, ORANGE, SKY, wrapped
 
-_PAIRS = 4  # of image and overlay in a row
+_PAIRS = 4  # pairs of image and overlay per row
 _MEASURED = {
     "negative_inputs": ("inputs below 0", SKY),
     "zeros": ("outputs that are 0", BLUE),
@@ -24,7 +24,7 @@ def grad_cams(overlaid: Sequence[tuple[np.ndarray, np.ndarray, str, str]], title
     Args:
         overlaid: At least one image, uint8 `(32, 32, 3)`, with its non-negative map `(32, 32)` and the titles of
             the image and of the overlay.
-        title: Network and layer.
+        title: Title of the figure.
     """
     pairs = min(_PAIRS, len(overlaid))
     rows = -(-len(overlaid) // pairs)
@@ -38,7 +38,7 @@ def grad_cams(overlaid: Sequence[tuple[np.ndarray, np.ndarray, str, str]], title
         plain.imshow(pixels)
         overlay.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255)
         highest = heat.max()
-        if highest > 0:  # else nothing in these maps speaks for the class
+        if highest > 0:  # otherwise the maps hold no evidence for the class
             overlay.imshow(heat / highest, cmap="inferno", vmin=0, vmax=1, alpha=0.6)
         plain.set_title(wrapped(above, 18), fontsize=7)
         overlay.set_title(wrapped(caption, 18), fontsize=7)
@@ -46,11 +46,11 @@ def grad_cams(overlaid: Sequence[tuple[np.ndarray, np.ndarray, str, str]], title
 
 
 def filters(weights: np.ndarray, title: str) -> Figure:
-    """Filters as colours, each scaled on its own so that its lowest weight is black and its highest white.
+    """Draw filters as RGB images, each scaled separately from its lowest weight (0) to its highest (1).
 
     Args:
-        weights: `(K, 3, h, w)`, of red, green and blue.
-        title: Network and layer.
+        weights: `(K, 3, h, w)`, over red, green and blue.
+        title: Title of the figure.
     """
     count, _, height, width = weights.shape
     low = weights.min(axis=(1, 2, 3), keepdims=True)
@@ -65,17 +65,17 @@ def filters(weights: np.ndarray, title: str) -> Figure:
     axes = figure.subplots()
     axes.imshow(mosaic, interpolation="nearest")
     axes.axis("off")
-    words = f"{title}\neach scaled on its own, from its lowest weight to its highest"
+    words = f"{title}\neach scaled separately, from its lowest weight to its highest"
     axes.set_title(wrapped(words, 70), fontsize=9)
     return figure
 
 
 def activations(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Bars for each activation layer: shares of its inputs, its outputs and its units.
+    """Draw bars for each activation layer: shares of its inputs, outputs and units.
 
     Args:
-        rows: `layer`, `activation`, `units` and the four shares, from 0 to 1, of each layer; at least one.
-        title: Of the network and the images.
+        rows: `layer`, `activation`, `units` and the four shares, from 0 to 1, of at least one layer.
+        title: Title of the figure.
     """
     figure = Figure(figsize=(8, 1.8 + 0.55 * len(rows)), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Grad-CAM (arXiv:1610.02391), by captum."""
+"""Grad-CAM (arXiv:1610.02391), computed by captum."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ _MOST_NAMED = 20  # layers in a message
 
 
 def map_layer(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:
-    """Find the layer whose maps Grad-CAM weighs.
+    """Find the layer for Grad-CAM.
 
     Args:
         model: Any network.
-        name: As in `model.named_modules()`. Default: the last convolution larger than 1x1, because the 1x1 convolution
-            of a shortcut only passes on earlier features.
+        name: Key of `model.named_modules()`. Default: the last convolution larger than 1x1, because a 1x1 convolution
+            of a shortcut only projects earlier features.
 
     Returns:
-        Its name, and the layer.
+        Name and layer.
 
     Raises:
-        ValueError: There is no layer of that name, or no convolution.
+        ValueError: There is no layer with that name, or no convolution.
     """
     convolutions = {key: module for key, module in model.named_modules() if isinstance(module, nn.Conv2d)}
     if name is None:
@@ -37,27 +37,27 @@ def map_layer(model: nn.Module, name: str | None = None) -> tuple[str, nn.Module
 
 
 def grad_cam(model: nn.Module, layer: tuple[str, nn.Module], images: Tensor, labels: Tensor) -> Tensor:
-    """Where a layer's maps speak for a class: ReLU(sum_k alpha_k A_k), alpha_k the mean gradient of the logit in A_k.
+    """Compute Grad-CAM maps ReLU(sum_k alpha_k A_k), where alpha_k is the mean gradient of the logit over A_k.
 
     Args:
         model: Maps images to logits; in evaluation mode.
         layer: From `map_layer`; its outputs are A, `(N, K, h, w)`.
         images: Normalised, float32 `(N, 3, H, W)`, on the model's device.
-        labels: int64 `(N,)`, the class of each image that is asked about.
+        labels: int64 `(N,)`, the class whose logit is explained for each image.
 
     Returns:
-        float32 `(N, H, W)`, at least 0, enlarged bilinearly from h x w.
+        Non-negative float32 maps `(N, H, W)`, upsampled bilinearly from h x w.
 
     Raises:
-        ValueError: captum is not installed, or the layer has no maps.
+        ValueError: captum is not installed, or the layer does not run exactly once with 4-D outputs.
     """
     try:
         import captum.attr
     except ImportError:
-        raise UsageError("Grad-CAM is captum's, which is not here; pip install 'cifar-lab[explain]'") from None
+        raise UsageError("Grad-CAM needs captum: pip install 'cifar-lab[explain]'") from None
     name, module = layer
     _check_maps(model, name, module, images[:1])
-    # The images require a gradient, because nothing in a trained network does.
+    # The images require a gradient, because the parameters of a trained network do not.
     inputs = images.detach().clone().requires_grad_()
     maps = captum.attr.LayerGradCam(model, module).attribute(inputs, target=labels, relu_attributions=True)
     enlarged = captum.attr.LayerAttribution.interpolate(maps, tuple(images.shape[2:]), interpolate_mode="bilinear")
@@ -65,7 +65,7 @@ def grad_cam(model: nn.Module, layer: tuple[str, nn.Module], images: Tensor, lab
 
 
 def first_filters(model: nn.Module) -> Tensor | None:
-    """The weights `(K, 3, h, w)` of the first convolution; None where none looks at red, green and blue."""
+    """Return the weights `(K, 3, h, w)` of the first convolution; None if its input is not red, green and blue."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             return module.weight.detach() if module.weight.shape[1] == 3 else None

@@ -1,4 +1,4 @@
-"""A trained network as files that others can use: written, read back and compared, and described in a card."""
+"""Export of trained networks: files that are written, read back, compared and described in a model card."""
 
 from cifar_lab.export.command import main
 

@@ -24,12 +24,12 @@ _FACTS = ("best_epoch", "epochs", "fingerprint", "protocol", "precision", "train
 def write(
     trained: Trained, files: Sequence[Exported], compared: Images, tolerance: float, folder: Path, overrides: Overrides
 ) -> Path:
-    """Write the card of at least one file next to these, in `folder`.
+    """Write the model card of at least one file into `folder`.
 
-    `compared` and `tolerance` are those of `writing.export`; `overrides` names the packages that are allowed.
+    `compared` and `tolerance` are those of `writing.export`; `overrides` names the allowed packages.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The card cannot be written.
     """
     environment = Environment(
         loader=PackageLoader("cifar_lab.export"),
@@ -40,7 +40,7 @@ def write(
     )
     environment.filters["json"] = json.dumps
     data, protocol = (trained.facts.get("options") or {}).get("data"), trained.facts.get("protocol")
-    held_out = PROTOCOLS.get(str(protocol))  # of a file alone its name says so, if it is one of ours
+    held_out = PROTOCOLS.get(str(protocol))  # for a bare weight file, known only for our own protocols
     if protocol is not None and trained.config is not None:
         held_out = trained.holds_out
     takes = next((file.takes for file in files if file.takes is not None), None)
@@ -71,7 +71,7 @@ def write(
 
 
 def _accuracy(facts: Mapping[str, Any]) -> str | None:
-    """The test accuracy with its Wilson interval, if it is known."""
+    """Format the test accuracy with its Wilson interval; None if unknown."""
     accuracy, images = facts.get("test/acc"), facts.get("test_size")
     if accuracy is None or not 0 <= accuracy <= 1:
         return None
@@ -82,7 +82,7 @@ def _accuracy(facts: Mapping[str, Any]) -> str | None:
 
 
 def _settings(trained: Trained) -> dict[str, str]:
-    """Return the training settings, as on a command line, without paths."""
+    """Return the training settings as on a command line, without paths."""
     options = {name: str(value) for name, value in (trained.facts.get("options") or {}).items() if value is not None}
     config = {} if trained.config is None else resolved(trained.config)
     settings = {}

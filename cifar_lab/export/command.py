@@ -1,4 +1,4 @@
-"""A trained network for use elsewhere: `python -m cifar_lab.export RUN --format onnx`."""
+"""Export a trained network: `python -m cifar_lab.export RUN --format onnx`."""
 
 import json
 import sys
@@ -24,24 +24,25 @@ def export(
     network: Network,
     overrides: Overrides,
     formats: Annotated[
-        list[Format] | None, typer.Option("--format", help="A kind of file; may be repeated. Default: all of them.")
+        list[Format] | None, typer.Option("--format", help="Format of a file; may be repeated. Default: all formats.")
     ] = None,
     takes: Annotated[
-        Input, typer.Option("--input", help="Of a graph: uint8 (N, 32, 32, 3), or float32 (N, 3, 32, 32) from 0 to 1.")
+        Input,
+        typer.Option("--input", help="Input of a graph: uint8 (N, 32, 32, 3), or float32 (N, 3, 32, 32) from 0 to 1."),
     ] = Input.UINT8,
     output: Annotated[
         Path | None,
-        typer.Option(help="Output folder. Default: export in a run's folder, <name>-export next to a file."),
+        typer.Option(help="Output folder; default: export/ in the run, or <name>-export next to a weight file."),
     ] = None,
-    # float32 resolves logits of about 10 to 1e-6, and sums in another order lose some ten times as much.
+    # float32 resolves logits of about 10 to 1e-6, and a different order of summation loses about 10 times as much.
     tolerance: Annotated[
-        float, typer.Option(min=0, help="The largest difference of a logit between a file and the network.")
+        float, typer.Option(min=0, help="Largest accepted difference of a logit between file and network.")
     ] = 1e-4,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON: the files, and the images they were compared on.")
+        bool, typer.Option("--json", help="Print JSON: the files, and the images of the comparison.")
     ] = (False),
 ) -> int:
-    """Write a trained network as files, each compared with it at once, and a model card; 1 where one differs."""
+    """Export a trained network to files, compare each with it and write a model card; exit with 1 if one differs."""
     kinds = list(dict.fromkeys(formats or Format))
     check_installed(kinds)
     check_there([network])
@@ -51,7 +52,7 @@ def export(
     from cifar_lab.export import card, writing
     from cifar_lab.export.formats import on_cpu
 
-    overrides = replace(overrides, precision="32-true")  # in which files are stored and their users compute
+    overrides = replace(overrides, precision="32-true")  # the precision of the files
     trained = on_cpu(load_noting(network, overrides))
     compared = writing.images(trained)
     done = []
@@ -100,5 +101,5 @@ def _plain(done: Sequence["Exported"], compared: "Images", tolerance: float, pag
 
 
 def main() -> None:
-    """The command line."""
+    """Entry point of the command line."""
     run_command(export)

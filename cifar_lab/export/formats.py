@@ -1,4 +1,4 @@
-"""The bytes of each kind of file."""
+"""Encodes a network in each format."""
 
 import copy
 import io
@@ -20,13 +20,13 @@ from cifar_lab.trained.files import KEY, Description
 
 
 class Deployable(nn.Module):
-    """A network with its normalisation: from images as decoders return them to logits.
+    """A network with its normalisation, from decoded images to logits.
 
     Args:
         network: Maps normalised float32 images `(N, 3, 32, 32)` to logits; in evaluation mode, on the CPU.
-        mean: Per channel, subtracted from images from 0 to 1.
-        std: Per channel, divided by.
-        takes: uint8 images `(N, 32, 32, 3)`, or float32 ones `(N, 3, 32, 32)` from 0 to 1.
+        mean: Mean per channel of images from 0 to 1.
+        std: Standard deviation per channel.
+        takes: Input: uint8 images `(N, 32, 32, 3)`, or float32 images `(N, 3, 32, 32)` from 0 to 1.
     """
 
     scale: Tensor
@@ -36,7 +36,7 @@ class Deployable(nn.Module):
         super().__init__()
         self.network = network
         self.takes = takes
-        # One product and one sum, like the run's own batches: x * scale + shift = (x / 255 - mean) / std.
+        # One multiply and one add, as for the run's own batches: x * scale + shift = (x / 255 - mean) / std.
         channels = torch.tensor(std).view(3, 1, 1)
         self.register_buffer("scale", 1 / (255 * channels if takes is Input.UINT8 else channels))
         self.register_buffer("shift", -torch.tensor(mean).view(3, 1, 1) / channels)
@@ -55,7 +55,7 @@ def as_taken(pixels: Tensor, takes: Input) -> Tensor:
 
 
 def contract(takes: Input, num_classes: int) -> dict[str, Any]:
-    """A graph's input and output in plain values."""
+    """Return a graph's input and output in plain values."""
     dtype, shape, high = ("uint8", [32, 32, 3], 255) if takes is Input.UINT8 else ("float32", [3, 32, 32], 1)
     return {
         "input": {"name": "images", "dtype": dtype, "shape": ["batch", *shape], "range": [0, high], "colours": "RGB"},
@@ -64,13 +64,13 @@ def contract(takes: Input, num_classes: int) -> dict[str, Any]:
 
 
 def on_cpu(trained: Trained) -> Trained:
-    """Copy a network to the CPU, in float32 and contiguous memory.
+    """Copy a network to the CPU, in float32 and contiguous memory format.
 
     Raises:
-        ValueError: The normalisation of its images is unknown.
+        ValueError: The normalisation of the images is unknown.
     """
     if len(trained.mean) != 3 or len(trained.std) != 3:
-        raise UsageError(f"{trained.label} does not say how its images are normalised: its data has no mean and std")
+        raise UsageError(f"the image normalisation of {trained.label} is unknown: its data has no mean and std")
     model = copy.deepcopy(trained.model).float().to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return replace(trained, model=model.eval(), native=hardware.Native("cpu", "32-true", torch.contiguous_format))
 
@@ -79,9 +79,9 @@ def encode(kind: Format, trained: Trained, takes: Input) -> bytes:
     """Encode a network as the content of a file.
 
     Args:
-        kind: Kind of file.
+        kind: Format of the file.
         trained: From `on_cpu`.
-        takes: Input of a graph; ignored by the other formats.
+        takes: Input of a graph; ignored for safetensors.
 
     Raises:
         Exception: torch's exporter cannot trace the network.
@@ -93,7 +93,7 @@ def encode(kind: Format, trained: Trained, takes: Input) -> bytes:
         state = {name: value.detach().contiguous().clone() for name, value in trained.model.state_dict().items()}
         return save(state, {"format": "pt", KEY: _description(trained)})
     graph = Deployable(trained.model, trained.mean, trained.std, takes)
-    # Two images, because torch would fix a batch size of one.
+    # Two images, because torch.export specialises on a batch size of one.
     images = as_taken(torch.zeros(2, 32, 32, 3, dtype=torch.uint8), takes)
     interface = contract(takes, len(trained.classes))
     described = _description(trained, **interface)
@@ -109,7 +109,7 @@ def _onnx(graph: nn.Module, images: Tensor, shapes: Any, described: str, words: 
     names = {"input_names": ["images"], "output_names": ["logits"]}
     program = torch.onnx.export(graph, (images,), **names, dynamic_shapes=shapes, dynamo=True, verbose=False)  # type: ignore[arg-type]
     assert program is not None
-    for node in program.model.graph.all_nodes():  # paths of this machine's source, and torch's names
+    for node in program.model.graph.all_nodes():  # removes paths of this machine's source, and torch's names
         node.metadata_props.clear()
         node.doc_string = None
         for value in node.outputs:
@@ -121,7 +121,7 @@ def _onnx(graph: nn.Module, images: Tensor, shapes: Any, described: str, words: 
 
 def _torch_export(graph: nn.Module, images: Tensor, shapes: Any, described: str) -> bytes:
     program = torch.export.export(graph, (images,), dynamic_shapes=shapes)
-    for node in program.graph.nodes:  # paths of this machine's source
+    for node in program.graph.nodes:  # removes paths of this machine's source
         node.meta.pop("stack_trace", None)
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={f"{KEY}.json": described})
@@ -143,7 +143,7 @@ def _description(trained: Trained, **more: Any) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence torch's exporters, whose warnings nobody at a command line can act on."""
+    """Silence torch's exporters, because a user cannot act on their warnings."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,4 +1,4 @@
-"""The export formats. Does not import torch, because a command line is checked before heavy imports."""
+"""The export formats. Does not import torch, because a command line is checked before slow imports."""
 
 import importlib.util
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from cifar_lab.machine.exit_codes import UsageError
 
 
 class Format(StrEnum):
-    """A kind of file: weights for a network in Python, or a graph from images to logits."""
+    """A file format: weights to load in Python (safetensors), or a graph from images to logits."""
 
     SAFETENSORS = "safetensors"
     ONNX = "onnx"
@@ -16,7 +16,7 @@ class Format(StrEnum):
 
 
 class Input(StrEnum):
-    """Input of a graph: uint8 `(N, 32, 32, 3)`, as decoders return it, or float32 `(N, 3, 32, 32)` from 0 to 1."""
+    """Input of a graph: uint8 `(N, 32, 32, 3)`, as image decoders return, or float32 `(N, 3, 32, 32)` from 0 to 1."""
 
     UINT8 = "uint8"
     FLOAT = "float"

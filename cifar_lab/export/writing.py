@@ -1,4 +1,4 @@
-"""Files that are written, read back, compared with the network, and only then put under their names."""
+"""Export files, which get their final names only after they are read back and compared with the network."""
 
 import hashlib
 import os
@@ -20,45 +20,45 @@ from cifar_lab.trained import Overrides, Trained, load
 from cifar_lab.trained.files import reason
 
 COUNT = 256
-_ALONE = 8  # images that are computed one by one too, to show that the batch size is free
+_ALONE = 8  # images that are also computed one by one, to check that the batch size is free
 _NAMES = {Format.SAFETENSORS: "model.safetensors", Format.ONNX: "model.onnx", Format.TORCH_EXPORT: "model.pt2"}
 
 
 class Images(NamedTuple):
-    """Images on which files are compared with the network."""
+    """Images on which files and network are compared."""
 
     pixels: Tensor  # uint8 `(N, 32, 32, 3)`
-    words: str  # a description of them
-    generated: bool = False  # whether they stand in for data that is not on this machine
+    words: str  # description of the images
+    generated: bool = False  # whether they replace data that is not on this machine
 
 
 @dataclass(frozen=True)
 class Exported:
-    """One file."""
+    """Result of exporting one file."""
 
-    kind: Format  # of file
-    path: Path  # where it is, or would be without the problem
-    takes: Input | None  # the input of a graph; None for weights
+    kind: Format
+    path: Path  # where it is, or would be if there were no problem
+    takes: Input | None  # input of a graph; None for weights
     problem: str | None = None  # why the file could not be written, or None
     size: int = 0  # bytes
-    sha256: str = ""  # of its content
-    difference: float | None = None  # the largest difference of a logit
+    sha256: str = ""  # of the content
+    difference: float | None = None  # largest absolute difference of a logit
 
 
 def images(trained: Trained) -> Images:
-    """The first test images of its data, or generated ones if that is not on this machine: nothing is downloaded.
+    """Return the first test images, or generated images if the data is not on this machine. Nothing is downloaded.
 
     Raises:
-        DataError: The data is damaged, or not in the folder that the command line names.
+        DataError: The data is damaged, or missing in the folder named on the command line.
     """
     try:
         if trained.data_root is not None or trained.data_is_here:
             pixels = trained.datamodule().test_dataloader().data.images[:COUNT].cpu()
             return Images(pixels, f"{len(pixels)} test images")
-    except FileNotFoundError:  # data of a component from outside, which is only looked for where it was
+    except FileNotFoundError:  # the data of a user's component is only looked for in its recorded place
         pass
     _, test = synthetic.generate(1, COUNT)
-    return Images(test.images, f"{COUNT} generated images, because its data is not available", True)
+    return Images(test.images, f"{COUNT} generated images, because the data is not here", True)
 
 
 def export(
@@ -70,16 +70,16 @@ def export(
     tolerance: float,
     overrides: Overrides,
 ) -> Iterator[Exported]:
-    """Write and compare files, one at each step of the iterator.
+    """Write and compare files, one per step of the iterator.
 
     Args:
-        trained: In float32, on the CPU.
-        formats: Kinds of files.
-        takes: The input of graphs.
-        folder: Made if it does not exist.
-        on: The images on which files are compared.
-        tolerance: The largest accepted difference of a logit.
-        overrides: The command line, for the packages that it allows.
+        trained: The network, in float32 on the CPU.
+        formats: Formats to write.
+        takes: Input of the graphs.
+        folder: Output folder, created if it does not exist.
+        on: Images on which files are compared.
+        tolerance: Largest accepted absolute difference of a logit.
+        overrides: Options of the command line, of which the allowed packages are used.
 
     Raises:
         OSError: The folder cannot be written.
@@ -92,10 +92,10 @@ def export(
             content = encode(kind, trained, takes)
         except OSError:
             raise
-        except Exception as error:  # torch's exporters raise anything for a network that they cannot trace
+        except Exception as error:  # torch's exporters raise arbitrary exceptions for a network that they cannot trace
             yield replace(one, problem=f"the network cannot be exported: {reason(error)}")
             continue
-        # Staged next to its place under its final name, by whose ending it is read: only compared files get there.
+        # Staged in the same folder under its final name, because readers depend on the suffix.
         with tempfile.TemporaryDirectory(dir=folder, prefix=unfinished(kind), suffix=UNFINISHED) as staging:
             staged = Path(staging) / one.path.name
             with replacing(staged, "wb", durable=True) as file:
@@ -106,11 +106,11 @@ def export(
 def _compared(
     one: Exported, staged: Path, content: bytes, trained: Trained, on: Images, tolerance: float, overrides: Overrides
 ) -> Exported:
-    """Move a staged file into place if its logits equal the network's."""
+    """Move a staged file into place if its logits equal the network's within the tolerance."""
     try:
         difference = _largest_difference(_reader(one, staged, overrides), trained, on)
-    except Exception as error:  # so do the readers of a damaged file
-        return replace(one, problem=f"the file was removed, because it cannot be used: {reason(error)}")
+    except Exception as error:  # readers of a damaged file raise arbitrary exceptions too
+        return replace(one, problem=f"the file was removed because it cannot be used: {reason(error)}")
     if not difference <= tolerance:  # or NaN
         problem = f"the file was removed: largest difference {difference:.1e} on {on.words}"
         return replace(one, problem=f"{problem}, more than --tolerance {tolerance:g}", difference=difference)
@@ -119,7 +119,7 @@ def _compared(
 
 
 def _largest_difference(compute: Callable[[Tensor], Tensor], trained: Trained, on: Images) -> float:
-    """The largest difference of a logit, over all images in one batch and some of them one by one; or NaN."""
+    """Return the largest absolute difference of a logit, in one batch of all images and one by one; may be NaN."""
     expected = trained.logits_of_pixels(on.pixels)
     alone = [compute(image) for image in on.pixels[:_ALONE].split(1)]
     outputs = torch.cat([compute(on.pixels), *alone])

@@ -1,4 +1,4 @@
-"""The published report compared with measured runs."""
+"""Comparison of the published report with measured runs."""
 
 from cifar_lab.report.command import main, parameters, read, report
 

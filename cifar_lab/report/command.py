@@ -1,4 +1,4 @@
-"""The published report compared with measured runs: `python -m cifar_lab.report outputs` writes `report/index.html`."""
+"""Compare runs with the published report: `python -m cifar_lab.report outputs` writes `report/index.html`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,15 +18,17 @@ RESULTS = Path("docs/results")
 
 
 def report(
-    paths: Annotated[list[Path], typer.Argument(help="Runs, or folders that are searched for runs.")],
+    paths: Annotated[list[Path], typer.Argument(help="Runs, or folders to search for runs.")],
     output: Annotated[
         Path | None,
-        typer.Option(help="Where to write index.html, report.md, tables.csv and figures; default: the folder report."),
+        typer.Option(help="Where to write index.html, report.md, tables.csv and figures; default: report/."),
     ] = None,
-    results: Annotated[Path, typer.Option(help="Archive of kept runs, read in addition; it need not exist.")] = RESULTS,
-    keep: Annotated[bool, typer.Option("--keep", help="Add ended runs to --results.")] = False,
+    results: Annotated[
+        Path, typer.Option(help="The archive of finished runs, read in addition to PATHS; it may be missing.")
+    ] = RESULTS,
+    keep: Annotated[bool, typer.Option("--keep", help="Add the ended runs to the archive of --results.")] = False,
 ) -> None:
-    """Compare every run with the published row that it reproduces: tables, verdicts, tests, curves, claims."""
+    """Compare runs with the published rows that they reproduce: tables, verdicts, tests, curves, claims."""
     folder = writable(Path("report"), output)
     archive = Archive(results)
     reproduction = read(paths, archive)
@@ -50,7 +52,7 @@ def report(
 
 
 def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reproduction":
-    """Compare the runs in folders, and those of an archive, with the published rows.
+    """Compare the runs in folders and in an archive with the published rows.
 
     Raises:
         ValueError: A path is not a folder, or the archive is damaged.
@@ -68,7 +70,7 @@ def read(paths: Iterable[Path | str], archive: Archive | None = None) -> "Reprod
 
 
 def parameters() -> dict[str, int]:
-    """The number of parameters of every published row's model, and of the hypotheses', by the row's name."""
+    """Return the number of parameters of every published row and hypothesis, by row name."""
     from omegaconf import OmegaConf
 
     from cifar_lab.config import build
@@ -81,5 +83,5 @@ def parameters() -> dict[str, int]:
 
 
 def main() -> None:
-    """The command line."""
+    """Entry point of the command line."""
     run_command(report)

@@ -1,4 +1,4 @@
-"""The published report in values: tables, rows, how a row is run, shortened or whole, and which runs are of it."""
+"""The published report: its tables and rows, the commands that run a row, and the runs that belong to it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from cifar_lab.config.composition import composed
 from cifar_lab.runs.fingerprints import HARDWARE, leaves, settings
 from cifar_lab.runs.labels import has_constant_rate
 
-# Settings of a shortened run that differ from the published one; those that follow, such as the cosine's end, too.
+# Settings in which a shortened run differs from the published one, including derived ones such as the cosine's end.
 LENGTH_KEYS = (
     "epochs",
     "scheduler.T_0",
@@ -28,7 +28,7 @@ _SMOKE_IMAGES = 1000
 
 
 class Scale(StrEnum):
-    """How much of a published run is run: all of it; a tenth of its epochs; one epoch of 1,000 images."""
+    """Length of a run: all of the published run, a tenth of its epochs, or one epoch of 1,000 images."""
 
     FULL = "full"
     QUICK = "quick"
@@ -37,50 +37,52 @@ class Scale(StrEnum):
 
 FULL = "full length"
 _SCALES = {Scale.QUICK: "a tenth of the epochs", Scale.SMOKE: "one epoch of 1,000 images"}
-# The share of the training images that a protocol holds out; a run with another one is of no row.
+# The share of training images that a protocol holds out; a run with a different share belongs to no row.
 _HELD_OUT = {"report": 0.0, "holdout": 0.1}
-# Settings in which a run of a row may differ from the row: its seed, and its protocol, which the tables tell apart.
+# Settings in which a run may differ from its row: the seed, and the protocol, which tables list separately.
 _OF_A_RUN = ("seed", "data.seed", "data.val_fraction", "protocol.name", "protocol.val_fraction")
 _PART = "data.train_size"
-_FOLLOWING = ("averaging.epochs", "scheduler.T_max")  # the epochs, unless the command line says otherwise
+_FOLLOWING = ("averaging.epochs", "scheduler.T_max")  # equal to the epochs, unless overridden
 
 
 @dataclass(frozen=True)
 class Row:
     """A row of a published table."""
 
-    experiment: str  # the option of `conf/experiment/`
-    label: str  # the row's name in its table
+    experiment: str  # option of `conf/experiment/`
+    label: str  # name in the table
     overrides: tuple[str, ...] = ()  # on top of the experiment
-    train_loss: Mapping[int, float] = field(default_factory=dict)  # published mean training loss by epoch, from 1
-    # the resolved configuration with `protocol=report` and seed 0, plain values
+    train_loss: Mapping[int, float] = field(
+        default_factory=dict
+    )  # published mean training loss by epoch, counted from 1
+    # resolved configuration with `protocol=report` and seed 0, in plain values
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    accuracy: float | None = None  # the published test accuracy, from 0 to 1; None where none is printed
+    accuracy: float | None = None  # published test accuracy, from 0 to 1; None if none is printed
     hypotheses: tuple[
         "Hypothesis", ...
-    ] = ()  # possible explanations of an accuracy that the row's settings do not give
+    ] = ()  # possible explanations of an accuracy that the row's settings do not reproduce
 
     @property
     def name(self) -> str:
-        """The experiment and its overrides: `vgg_a,optimizer.lr=1e-4`."""
+        """Experiment and overrides: `vgg_a,optimizer.lr=1e-4`."""
         return ",".join((self.experiment, *self.overrides))
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
-        """The settings that can change the row's numbers, by dotted key; every run is compared with them."""
+        """Settings that can change the row's numbers, by dotted key; runs are compared with them."""
         return dict(leaves(settings(self.config)))
 
     def command(self, scale: Scale = Scale.FULL, seed: int = 0, protocol: str = "report") -> list[str]:
-        """The command line of `python -m cifar_lab.train` that runs the row, except its name."""
+        """Return the arguments of `python -m cifar_lab.train` that run the row, except `name`."""
         shortened = [f"{key}={value}" for key, value in self.shortened(scale).items()]
         return [f"experiment={self.experiment}", *self.overrides, *shortened, f"protocol={protocol}", f"seed={seed}"]
 
     def shortened(self, scale: Scale) -> dict[str, int]:
-        """The settings by which a scale differs from the published run, by dotted key.
+        """Return the settings in which a scale differs from the published run, by dotted key.
 
-        Epochs, step sizes and the first cycle's length become a tenth, rounded, at least 1; the averaging's start and
-        anneal are shares of the epochs, and follow, except a start that would leave no epoch. Patience and cooldown
-        stay.
+        Epochs, step sizes and the first cycle's length become a tenth, rounded, at least 1. The averaging's start and
+        anneal scale along, because they are shares of the epochs; a start that would leave no epoch becomes 0. Patience
+        and cooldown stay.
         """
         if scale is Scale.FULL:
             return {}
@@ -89,7 +91,7 @@ class Row:
         lengths = {"epochs": self.config["epochs"], **lengths}
         short = {key: 1 if scale is Scale.SMOKE else max(1, round(value / 10)) for key, value in lengths.items()}
         every = self.config["trainer"]["check_val_every_n_epoch"]
-        if every is not None and every > short["epochs"]:  # else it would never be validated
+        if every is not None and every > short["epochs"]:  # otherwise it would never be validated
             short["trainer.check_val_every_n_epoch"] = short["epochs"]
         start = self.config["averaging"].get("start")
         if start is not None and round(start * short["epochs"]) >= short["epochs"]:
@@ -99,9 +101,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Why the printed settings may not give the published number: the reason in words, and the row with other settings.
+    """A possible reason why the printed settings do not reproduce the published number, and a row that tests it.
 
-    The name is one word, of the sweep in which its runs lie too; the row's accuracy is the published one.
+    The name is one word; its runs are named `report-hypothesis-<name>`. The row's accuracy is the published one.
     """
 
     name: str
@@ -111,7 +113,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Table:
-    """A published table: one word, a title, the rows in the report's order, and a note on how they were made."""
+    """A published table: its name (one word), title, rows in the report's order, and a note on their settings."""
 
     name: str
     title: str
@@ -121,7 +123,7 @@ class Table:
 
 @cache
 def tables() -> tuple[Table, ...]:
-    """The report's tables, each row composed; a tenth of a second a row."""
+    """Return the report's tables with composed rows; takes 0.1 seconds per row."""
     published = yaml.safe_load((conf_folder() / "published.yaml").read_text(encoding="utf-8"))
     return tuple(
         Table(table["name"], table["title"], tuple(map(_row, table["rows"])), table.get("note", ""))
@@ -135,7 +137,7 @@ def _row(entry: Mapping[str, Any]) -> Row:
     published = config["published"]
     hypotheses = []
     for one in entry.get("hypotheses", ()):
-        # Its run reproduces nothing that is printed, so the run itself carries no published number.
+        # The run reproduces no printed row, so its own configuration has no published number.
         tried = (*overrides, *one["overrides"], "published=null")
         row = Row(experiment, one["label"], tried, config=_of_row(experiment, tried), accuracy=published)
         hypotheses.append(Hypothesis(one["name"], one["words"], row))
@@ -148,10 +150,10 @@ def _of_row(experiment: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def length_of(row: Row, settings: Mapping[str, Any], seed: int | None = 0) -> str | None:
-    """A run's length relative to the published row, in words; None if it is not a run of that row.
+    """Describe a run's length relative to the published row; None if the run does not belong to the row.
 
-    `settings` are those that can change its numbers, by dotted key; a run whose images are drawn by another seed than
-    its own is of no row.
+    `settings` are those that can change its numbers, by dotted key. A run with `data.seed` different from its own seed
+    belongs to no row.
     """
     share = _HELD_OUT.get(str(settings.get("protocol.name")))
     shares = {settings.get("protocol.val_fraction"), settings.get("data.val_fraction", share)}
@@ -173,28 +175,28 @@ def length_of(row: Row, settings: Mapping[str, Any], seed: int | None = 0) -> st
     if differing == {_PART}:
         return f"all epochs{images}"
 
-    from cifar_lab.table.comparison import as_text  # which imports pandas
+    from cifar_lab.table.comparison import as_text  # imported here because it imports pandas
 
     others = "".join(f", {key}={as_text(settings.get(key))}" for key in sorted(differing - {"epochs", _PART}))
     return f"{settings['epochs']:g} epochs{images}{others}"
 
 
 def is_beginning(row: Row, settings: Mapping[str, Any]) -> bool:
-    """Whether a run of the row differs in the epochs alone, and trains as the row does as far as both go.
+    """Return whether a run differs from the row in the epochs only, and equals it over their common epochs.
 
-    The learning rate of such a row does not follow the epochs.
+    This requires a learning rate that does not depend on the number of epochs.
     """
     is_constant = has_constant_rate(row.settings) and "averaging._target_" not in row.settings
     return is_constant and _differing(row, settings) == {"epochs"}
 
 
 def _differing(row: Row, settings: Mapping[str, Any]) -> set[str]:
-    """The settings of a run that differ from the row, except those that may."""
+    """Return the settings in which a run differs from the row, except those that may differ."""
     keys = (settings.keys() | row.settings.keys()) - {*_OF_A_RUN, *HARDWARE, "data.root"}
     return {key for key in keys if settings.get(key) != row.settings.get(key)}
 
 
 def order(length: str) -> tuple[int, str]:
-    """The place of a length among the tables: a tenth of the epochs, then one epoch, then others."""
+    """Return a sort key of lengths: a tenth of the epochs, then one epoch, then others."""
     known = [*_SCALES.values()]
     return (known.index(length) if length in known else len(known), length)

@@ -1,4 +1,4 @@
-"""Assigns runs to the published rows that they reproduce."""
+"""Assignment of runs to the published rows that they reproduce."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,17 +18,17 @@ VERDICTS = ("within noise", "lower", "higher", "diverged", "none published", "no
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a published table, with its runs of one length."""
+    """A published row with its runs of one length."""
 
-    row: Row  # the published row
-    runs: tuple[Record, ...] = ()  # all of them, finished or not, by seed
-    # hypotheses about the published number, each with its runs, for a row of full length
+    row: Row
+    runs: tuple[Record, ...] = ()  # finished or not, by seed
+    # at full length: hypotheses about the published number, each with its runs
     hypotheses: tuple["Entry", ...] = ()
-    # for a row of full length: runs of other lengths that begin in the same way
+    # at full length: runs of other lengths whose first epochs are the same
     beginnings: tuple[Record, ...] = ()
 
     def train_losses(self, epoch: int) -> np.ndarray:
-        """The mean training loss of an epoch, from 1, for each seed that reached it under the report's protocol."""
+        """Return the mean training loss of an epoch (from 1) of each seed that reached it under `protocol=report`."""
         longest_last = sorted(self.beginnings, key=lambda run: run.settings["epochs"])
         by_seed = {}
         for run in (*longest_last, *self.runs):
@@ -38,26 +38,26 @@ class Entry:
         return np.array(list(by_seed.values()))
 
     def finished(self, protocol: str) -> list[Record]:
-        """The runs with a result under a protocol."""
+        """Return the finished runs of a protocol."""
         return [run for run in self.runs if run.is_finished and run.protocol == protocol]
 
     def values(self, name: str, protocol: str) -> np.ndarray:
-        """A number of each finished run under a protocol, `(n,)`."""
+        """Return the value `name` of each finished run of a protocol, `(n,)`."""
         return values_of(self.finished(protocol), name)
 
     def mean(self, name: str) -> float | None:
-        """The mean of a number over all finished runs; None without one."""
+        """Return the mean of the value `name` over all finished runs; None if there is none."""
         values = np.concatenate([self.values(name, protocol) for protocol in PROTOCOLS])
         return float(values.mean()) if len(values) else None
 
     @property
     def machines(self) -> list[str]:
-        """The devices that trained its finished runs, each once."""
+        """Devices of the finished runs, without duplicates."""
         return list({run.result["hardware"]["device_name"]: None for run in self.runs if run.is_finished})
 
     @cached_property
     def noise(self) -> tuple[float, float] | None:
-        """Where the published accuracy lies if noise explains it, from the runs of the report's protocol."""
+        """Interval of published accuracies that noise explains, from the runs under `protocol=report`."""
         values = self.values("test/acc", "report")
         if not len(values) or self.row.accuracy is None:
             return None
@@ -66,7 +66,7 @@ class Entry:
 
     @property
     def verdict(self) -> str:
-        """One of `VERDICTS`; `diverged` if no run of the report's protocol has finished and one has diverged."""
+        """One of `VERDICTS`; `diverged` if under `protocol=report` no run has finished and one has diverged."""
         if self.row.accuracy is None:
             return "none published"
         if self.noise is None:
@@ -79,12 +79,12 @@ class Entry:
 
     @property
     def is_finding(self) -> bool:
-        """Whether the printed settings gave another number than the published one."""
+        """Whether the printed settings do not reproduce the published number."""
         return self.verdict in ("lower", "higher", "diverged")
 
     @property
     def basis(self) -> str:
-        """The interval behind the verdict; empty without one."""
+        """Name of the interval behind the verdict; empty if there is none."""
         number = len(self.values("test/acc", "report"))
         if self.row.accuracy is None or not number:
             return ""
@@ -94,7 +94,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Section:
-    """A published table with the runs of one length, an entry for each row."""
+    """A published table at one length, with an entry for each row."""
 
     table: Table
     length: str
@@ -102,41 +102,41 @@ class Section:
 
     @property
     def is_full(self) -> bool:
-        """Whether the runs are as long as the published ones, on all images."""
+        """Whether the runs have the published length, on all images."""
         return self.length == FULL
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The published report compared with measured runs."""
+    """The published report with the measured runs."""
 
-    sections: tuple[Section, ...]  # the published tables with the full-length runs
-    shortened: tuple[Section, ...] = ()  # tables of shorter runs, each of one length
-    measured: tuple[Record, ...] = field(default=(), repr=False)  # all runs, also those of no published row
+    sections: tuple[Section, ...]  # published tables with full-length runs
+    shortened: tuple[Section, ...] = ()  # tables of shorter runs, one length each
+    measured: tuple[Record, ...] = field(default=(), repr=False)  # all runs, including those of no published row
 
     def entry(self, experiment: str) -> Entry:
-        """Return the full-length runs of a published row by its name; raise KeyError if there is no such row."""
+        """Return the full-length entry of a published row by its name; raise KeyError if there is no such row."""
         return {entry.row.name: entry for entry in self.entries}[experiment]
 
     @property
     def entries(self) -> list[Entry]:
-        """All full-length rows; a row in several tables is repeated."""
+        """All full-length entries; a row of several tables is repeated."""
         return [entry for section in self.sections for entry in section.entries]
 
     @property
     def verdicts(self) -> dict[str, list[Entry]]:
-        """The full-length rows of each verdict that any has."""
+        """Full-length entries by verdict, without empty verdicts."""
         by_verdict = {verdict: [entry for entry in self.entries if entry.verdict == verdict] for verdict in VERDICTS}
         return {verdict: entries for verdict, entries in by_verdict.items() if entries}
 
     @property
     def by_chance(self) -> float:
-        """How many of the full-length rows that were compared lie outside their 95 % interval if all are equal."""
+        """Expected number of compared full-length rows outside their 95 % interval if all true accuracies are equal."""
         return 0.05 * sum(entry.noise is not None for entry in self.entries)
 
     @property
     def runs(self) -> list[Record]:
-        """Every run of a published row, or of a hypothesis about one, that has ended, once."""
+        """Every ended run of a published row or of a hypothesis, without duplicates."""
         entries = [entry for section in (*self.sections, *self.shortened) for entry in section.entries]
         entries += [tested for entry in entries for tested in entry.hypotheses]
         by_identity = {run.identity: run for entry in entries for run in entry.runs}
@@ -144,17 +144,17 @@ class Reproduction:
 
     @property
     def of_studies(self) -> list[Record]:
-        """Every run of a controlled ablation on CIFAR-10, but those of `of_bases`."""
+        """Every run of a study on CIFAR-10, except those of `of_bases`."""
         return [run for run in self.measured if run.options.get("study") and _is_real(run) and not _is_fast(run)]
 
     @property
     def of_bases(self) -> list[Record]:
-        """The CIFAR-10 runs of `fast_*` experiments, unchanged or in a study."""
+        """Every run of a `fast_*` experiment on CIFAR-10, unchanged or in a study."""
         return [run for run in self.measured if _is_real(run) and _is_fast(run)]
 
     @property
     def unreadable(self) -> list[Record]:
-        """The damaged ones, of which nothing is known."""
+        """Damaged runs, which cannot be read."""
         return [run for run in self.measured if run.state == "unreadable"]
 
 
@@ -167,9 +167,9 @@ def _is_fast(run: Record) -> bool:
 
 
 def reproduce(tables: Sequence[Table], runs: Sequence[Record]) -> Reproduction:
-    """Assign runs to the rows whose settings they have; a run counts for every row that it fits.
+    """Assign runs to the rows whose settings they have; a run counts for every row that it matches.
 
-    Of several runs with the same fingerprint one counts, a finished one if possible.
+    If several runs have the same fingerprint, one counts, a finished one if possible.
     """
     rows = [(table, row) for table in tables for row in table.rows]
     tested = {one.name: _by_length(one.row, runs) for _, row in rows for one in row.hypotheses}
@@ -182,7 +182,7 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Record]) -> Reproduction:
         of_rows = []
         for row in table.rows:
             of_rows.append(entries[table.name, row.name].get(length, Entry(row)))
-            if length != FULL:  # those of full length are shown with the row that they explain
+            if length != FULL:  # full-length hypotheses are shown with the row that they explain
                 shorter = [tested[one.name][length] for one in row.hypotheses if length in tested[one.name]]
                 of_rows += [
                     replace(one, row=replace(one.row, label=f"{row.label}: {one.row.label}")) for one in shorter
@@ -199,7 +199,7 @@ def reproduce(tables: Sequence[Table], runs: Sequence[Record]) -> Reproduction:
 
 
 def _by_length(row: Row, runs: Sequence[Record], hypotheses: tuple[Entry, ...] = ()) -> dict[str, Entry]:
-    """The row's runs by their length, the full one always among them."""
+    """Return the row's entries by length; full length is always included."""
     by_length: dict[str, dict[object, Record]] = {}
     for run in runs:
         length = length_of(row, run.settings, run.seed)

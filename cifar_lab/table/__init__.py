@@ -1,4 +1,4 @@
-"""Runs side by side: a row for each composition, over its seeds; tables, figures."""
+"""Tables and figures of compared runs: a row for each composition, over its seeds."""
 
 from cifar_lab.table.command import compare_folders, main, report
 

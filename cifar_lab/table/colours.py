@@ -1,4 +1,4 @@
-"""Colours that tell compared runs apart."""
+"""Colours of compared runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,12 +12,12 @@ _GROUPS = ("activation", "augment", "averaging", "data", "loss", "model", "optim
 def colours_by_name(runs: Mapping[str, Sequence[Record]], group: str | None = None) -> dict[str, Colour]:
     """Choose a colour for each composition, from its runs.
 
-    Compositions that each have a different option of `group` get the colours of their options: `loss=mse` has the same
-    colour in every figure. All others, and more compositions than `PALETTE` has colours, get colours by their order.
+    If each composition has a different option of `group`, the option decides: `loss=mse` has the same colour in every
+    figure. Otherwise, or with more compositions than `PALETTE` has colours, the order decides.
 
     Args:
         runs: The runs of each composition by its name; a composition may have none yet.
-        group: The group that varies. Default: the only one of model, data and training that does.
+        group: The group that varies. Default: the one group in `_GROUPS` that varies, if there is only one.
     """
     options = {name: of[0].options for name, of in runs.items() if of}
     if group is None:
@@ -32,7 +32,7 @@ def colours_by_name(runs: Mapping[str, Sequence[Record]], group: str | None = No
 
 
 def _shades(names: Iterable[str], places: Mapping[str, int]) -> list[Colour]:
-    """Colours in the order of the names; a place that a name before has taken moves to the next free one."""
+    """Return colours in the order of the names; if a place is taken, the next free one is used."""
     names = list(names)
     palette = colours(max(len(names), len(PALETTE)))
     free, shades = list(range(len(palette))), {}

@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 
 
 def table(
-    paths: Annotated[list[Path], typer.Argument(help="A sweep's folder, or runs; folders are searched for runs.")],
+    paths: Annotated[list[Path], typer.Argument(help="The folder of a sweep, runs, or folders to search for runs.")],
     output: Annotated[
         Path | None,
-        typer.Option(help="Where to write table.md, table.csv and figures; default: the one folder that is named."),
+        typer.Option(help="Where to write table.md, table.csv and figures; default: PATHS, if it is one folder."),
     ] = None,
     metric: Annotated[
-        Literal["test/acc", "test/acc_tta"], typer.Option(help="Which test accuracy; _tta: of runs with tta=.")
+        Literal["test/acc", "test/acc_tta"],
+        typer.Option(help="The compared test accuracy; test/acc_tta is that of runs with tta=."),
     ] = "test/acc",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; only --output writes then.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; writes files only with --output.")] = False,
 ) -> None:
-    """Compare runs: a row per composition, mean and deviation over seeds, a column for each setting that varies."""
+    """Compare runs: a row per composition with mean and deviation over seeds, a column per varying setting."""
     from cifar_lab.table.output import show, write
 
     comparison = compare_folders(paths, metric)
@@ -41,10 +42,10 @@ def table(
 
 
 def compare_folders(paths: Iterable[Path], metric: str = "test/acc") -> "Comparison":
-    """Compare all runs in the folders; jobs of a sweep without a run also have a row.
+    """Compare all runs in the folders; a job of a sweep without a run also gets a row.
 
     Raises:
-        ValueError: There is no run.
+        ValueError: A path is not a folder, or there is no run.
     """
     from cifar_lab.table.records import collect
 
@@ -58,7 +59,7 @@ def compare_folders(paths: Iterable[Path], metric: str = "test/acc") -> "Compari
     sweeps = {place: one for place, one in places.items() if isinstance(one, Sweep)}
     runs: dict[Path | None, list[Run]] = {place: [] for place in (*sweeps, None)}
     for place, one in places.items():
-        if isinstance(one, Run):  # of a sweep within a sweep it is the outer one's
+        if isinstance(one, Run):  # a run in nested sweeps belongs to the outer one
             runs[next((above for above in reversed(place.parents) if above in sweeps), None)].append(one)
     records = collect([(runs[place], sweep.jobs()) for place, sweep in sweeps.items()] + [(runs[None], [])])
     if not records:
@@ -76,5 +77,5 @@ def report(folder: Path) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Entry point of the command line."""
     run_command(table)

@@ -1,4 +1,4 @@
-"""Runs side by side: a row for each composition, over its seeds, and a column for each setting that varies."""
+"""Comparisons of runs: a row for each composition, over its seeds, and a column for each varying setting."""
 
 import json
 from collections import Counter
@@ -13,27 +13,27 @@ import pandas as pd
 from cifar_lab.runs import Record, from_yaml
 from cifar_lab.runs.fingerprints import HARDWARE, NEUTRAL
 
-_SWEEPS = ("study", "search")  # groups that name sweeps; the settings that they choose are compared instead
+_SWEEPS = ("study", "search")  # groups that name sweeps; their settings are compared instead
 METRICS = ("test/acc", "test/acc_final", "val/acc")
 MEANS = ("num_parameters", "train_size", "seconds", "images_per_second")
 
 
 def values_of(records: Iterable[Record], name: str) -> np.ndarray:
-    """A number of each run whose result has it, `(n,)`."""
+    """Return the value `name` of each result that has it, `(n,)`."""
     values = [record.result.get(name) for record in records]
     return np.array([value for value in values if value is not None], dtype=float)
 
 
 def mean_and_sd(values: np.ndarray) -> tuple[float, float]:
-    """The mean, and the standard deviation over n - 1; NaN for too few values."""
+    """Return the mean and the standard deviation (over n - 1); NaN for too few values."""
     return values.mean() if len(values) else np.nan, values.std(ddof=1) if len(values) > 1 else np.nan
 
 
 @dataclass(frozen=True)
 class Row:
-    """One composition."""
+    """A composition and its runs."""
 
-    cells: Mapping[str, str]  # the content of each varying column; empty where it is not known
+    cells: Mapping[str, str]  # by varying column; empty if unknown
     records: tuple[Record, ...]  # its runs, by seed
 
     @property
@@ -50,7 +50,7 @@ class Row:
 
     @property
     def state(self) -> str:
-        """Finished, or the states of the runs that have not."""
+        """`finished`, or the states of the unfinished runs."""
         rest = [record for record in self.records if not record.is_finished]
         if not rest:
             return "finished"
@@ -64,22 +64,22 @@ class Row:
 
     @property
     def protocol(self) -> str:
-        """The protocol, which chooses the epoch; empty if unknown."""
+        """The protocol that chooses the epoch; empty if unknown."""
         return next((record.protocol for record in self.records), "")
 
     @property
     def holds_out(self) -> bool:
-        """Whether its `val/*` are of held-out training images."""
+        """Whether `val/*` is measured on held-out training images."""
         return self.records[0].holds_out
 
     def values(self, name: str) -> np.ndarray:
-        """A number of each finished run that has it, `(n,)`."""
+        """Return the value `name` of each finished run that has it, `(n,)`."""
         return values_of(self.finished, name)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table of runs: the keys that vary, a row for each composition, and which test accuracy is shown."""
+    """A table of runs: the varying keys, a row for each composition, and the test accuracy that is shown."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -91,17 +91,17 @@ class Comparison:
         return [record.result for row in self.rows for record in row.finished]
 
     def common(self, name: str) -> Any:
-        """The value of a name in the results if all finished runs agree on it, else None."""
+        """Return the value `name` of the results if all finished runs agree on it, else None."""
         values = [result.get(name) for result in self.results]
         return values[0] if values and all(value == values[0] for value in values) else None
 
     def frame(self) -> pd.DataFrame:
-        """The table in numbers: accuracies from 0 to 1, other numbers as means over the finished runs."""
+        """Return the table as numbers: accuracies from 0 to 1, other numbers as means over the finished runs."""
         return pd.DataFrame([{**row.cells, **_numbers(row, self.metric)} for row in self.rows])
 
 
 def by_name(rows: Sequence[Row], title: str = "") -> dict[str, Row]:
-    """Each row under a name that no other has: its label, `title` if that is empty, and a number for a second one."""
+    """Return the rows by unique name: the label, or `title` if it is empty, numbered from the second one on."""
     seen: Counter[str] = Counter()
     names = {}
     for row in rows:
@@ -122,7 +122,7 @@ def _numbers(row: Row, metric: str) -> dict[str, Any]:
 
 
 def compare(records: Sequence[Record], metric: str = "test/acc") -> Comparison:
-    """Group runs by their settings without the seed, and find the columns that distinguish the groups."""
+    """Group runs by their settings except the seed, and find the columns that distinguish the groups."""
     jobs = {record.job_without_seed: record.composition for record in records if not record.is_missing}
     groups: dict[object, list[Record]] = {}
     for record in records:
@@ -132,7 +132,7 @@ def compare(records: Sequence[Record], metric: str = "test/acc") -> Comparison:
     columns = tuple(
         column
         for column in varying(records)
-        # An option that changes no numbers, such as a logger, may differ within a row.
+        # Options that do not change numbers, such as a logger, may differ within a row.
         if column != "protocol" and all(len({_cell(record, column) for record in of}) == 1 for of in groups.values())
     )
     rows = [
@@ -146,7 +146,7 @@ def compare(records: Sequence[Record], metric: str = "test/acc") -> Comparison:
 
 
 def one_loss(records: Iterable[Record]) -> bool:
-    """Whether runs have trained with one loss, so that its values can be compared."""
+    """Return whether all runs train with the same loss, which makes its values comparable."""
     return len({repr(_loss(record)) for record in records if not record.is_missing}) <= 1
 
 
@@ -157,8 +157,8 @@ def _loss(record: Record) -> list[tuple[str, Any]]:
 def varying(records: Sequence[Record]) -> list[str]:
     """Return the keys that distinguish runs: groups by their options, and settings that differ within the same option.
 
-    A setting that follows a different one in every run, like a schedule's length the epochs, is excluded. Keys of the
-    command line come first, in its order.
+    A setting that is derived from a different one in every run is excluded, such as a schedule's length, which follows
+    the epochs. Keys of the command line come first, in its order.
     """
     options: dict[str, set[str | None]] = {}
     for record in records:
@@ -172,9 +172,9 @@ def varying(records: Sequence[Record]) -> list[str]:
         for key, value in record.settings.items():
             if key not in following:
                 values.setdefault(key, {}).setdefault(_option(record, key), set()).add(repr(value))
-    for key, left in HARDWARE.items():  # typed in some runs, left to the hardware in others
+    for key, left in HARDWARE.items():  # set in some runs, chosen by the hardware in others
         values[key] = {None: {repr(record.settings.get(key, left)) for record in records}}
-    for key in NEUTRAL.keys() & values.keys():  # left out of settings where it is neutral
+    for key in NEUTRAL.keys() & values.keys():  # settings omit neutral values
         for record in runs:
             if (option := _option(record, key)) in values[key]:
                 values[key][option].add(repr(record.settings.get(key, NEUTRAL[key])))
@@ -186,13 +186,13 @@ def varying(records: Sequence[Record]) -> list[str]:
 
 
 def _option(record: Record, key: str) -> str | None:
-    """The chosen option of a setting's group; None for one outside of groups."""
+    """Return the chosen option of a setting's group; None if it has no group."""
     group, is_nested, _ = key.partition(".")
     return record.options.get(group) if is_nested else None
 
 
 def as_text(value: Any) -> str:
-    """A setting as one types it: `0.001`, `true`, `[64,128,256]`."""
+    """Format a setting as on a command line: `0.001`, `true`, `[64,128,256]`."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -209,6 +209,6 @@ def _cell(record: Record, column: str) -> str:
     if column in record.settings or column in HARDWARE:
         return as_text(record.settings.get(column, HARDWARE.get(column)))
     typed = [value for key, _, value in (line.lstrip("+").partition("=") for line in record.overrides) if key == column]
-    if typed or "." in column or column not in NEUTRAL:  # an option of another class lacks a nested key
+    if typed or "." in column or column not in NEUTRAL:  # a different class may not have a nested key
         return typed[-1] if typed else ""
     return as_text(NEUTRAL[column])

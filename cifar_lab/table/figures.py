@@ -20,15 +20,15 @@ def compared_curves(
     *,
     has_one_loss: bool = True,
 ) -> Figure:
-    """Draw training loss and validation accuracy over epochs, a line for the mean over the seeds of each composition.
+    """Draw training loss and validation accuracy over epochs, as the mean over the seeds of each composition.
 
     Args:
-        runs: Metrics of each run, a row per epoch, by the composition's name. A band shows the range over seeds.
-        colours: Colours by the composition's name.
-        title: Of the figure.
-        val_label: The images of `val/*`.
-        has_one_loss: Whether all runs train with the same loss. Values of different losses cannot be compared, so the
-            training accuracy replaces them.
+        runs: Metrics of each run, a row per epoch, by composition name. A band shows the range over seeds.
+        colours: Colours by composition name.
+        title: Title of the figure.
+        val_label: Label of the images of `val/*`.
+        has_one_loss: Whether all runs train with the same loss. If not, the training accuracy is drawn instead, because
+            values of different losses are not comparable.
     """
     figure = Figure(figsize=(11, 4.6 + 0.1 * len(runs)), layout="constrained")
     figure.suptitle(wrapped(title, 120), fontsize=10)
@@ -41,9 +41,9 @@ def compared_curves(
             epochs = frame[frame[quantity].notna()].groupby("epoch")[quantity]
             low, mean, high = epochs.min(), epochs.mean(), epochs.max()
             style = {"color": colours[name], "ls": _LINES[number % 4], "marker": _MARKERS[number % 5]}
-            # In a single epoch no line has a length and no band a width: there compositions stand side by side.
+            # A single epoch makes no visible line or band, so the compositions are drawn next to each other.
             at = mean.index + (0.0 if last > 1 else (number + 0.5) / len(runs) - 0.5)
-            every = max(1, len(at) // 12)  # markers tell lines apart, and hide them where they are dense
+            every = max(1, len(at) // 12)  # dense markers would hide the line
             axes.plot(at, mean, ms=4 if last > 1 else 6, lw=1.5, markevery=every, label=name, **style)
             if len(runs[name]) > 1 and last > 1:
                 axes.fill_between(at, low, high, color=colours[name], alpha=0.15, lw=0)
@@ -58,7 +58,7 @@ def compared_curves(
     for axes in (accuracy_axes,) if has_one_loss else (training_axes, accuracy_axes):
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     handles, names = training_axes.get_legend_handles_labels()
-    if names:  # a single composition may have none
+    if names:  # a single composition may have no label
         columns = max(1, min(4, 110 // (max(map(len, names)) + 6)))
         figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     return figure
@@ -71,14 +71,14 @@ def compared_accuracies(
     title: str,
     note: str,
 ) -> Figure:
-    """A bar for each composition, its interval, and a dot for each of its runs.
+    """Draw a bar with its interval for each composition, and a dot for each run.
 
     Args:
-        accuracies: Of each run, `(n,)`, from 0 to 1, by the composition's name.
+        accuracies: Accuracy of each run, `(n,)`, from 0 to 1, by composition name.
         intervals: `(compositions, 2)`, lower and upper bounds.
-        colours: Colours by the composition's name.
-        title: Of the figure.
-        note: On the intervals.
+        colours: Colours by composition name.
+        title: Title of the figure.
+        note: Explanation of the intervals.
     """
     figure = Figure(figsize=(8.5, 1.5 + 0.42 * len(accuracies)), layout="constrained")
     axes = figure.subplots()
@@ -98,7 +98,7 @@ def compared_accuracies(
     axes.set_xlim(start, highest.max() + 0.14 * (highest.max() - start))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.set_xlabel(
-        "test accuracy" + (f" (the axis begins at {start:.0%})" if start else "") + f"\n{wrapped(note, 75)}",
+        "test accuracy" + (f" (the axis starts at {start:.0%})" if start else "") + f"\n{wrapped(note, 75)}",
         fontsize=9,
     )
     axes.set_title(wrapped(title, 100), fontsize=10)

@@ -1,4 +1,4 @@
-"""Compared runs as a table on the terminal and in files, and as figures."""
+"""Output of comparisons: the table on the terminal and in files, and figures."""
 
 from functools import partial
 from pathlib import Path
@@ -16,17 +16,17 @@ from cifar_lab.table.comparison import Comparison, by_name, one_loss
 from cifar_lab.terminal.printing import print_table
 
 _INTERVALS = (
-    "95 % intervals: Student's t over seeds for at least three runs, else the span of the runs' Wilson intervals"
+    "95 % intervals: Student's t over seeds for three runs or more, else the span of each run's Wilson interval"
 )
 
 _MOST_DRAWN = 20
-_BEST_DRAWN = 10  # of more rows than that: more lines than that are hard to tell apart
+_BEST_DRAWN = 10  # if there are more rows than `_MOST_DRAWN`: more lines are hard to distinguish
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """Write the table of at least one run as Markdown and CSV, and the figures that have something to draw.
+    """Write the table of at least one run as Markdown and CSV, and the figures that have data.
 
-    The folder, whose name is the title, is made if it does not exist.
+    The folder is created if it does not exist. Its name is the title.
 
     Raises:
         OSError: The folder cannot be written.
@@ -36,9 +36,9 @@ def write(comparison: Comparison, folder: Path) -> None:
     title = folder.resolve().name
     drawn_part, words = drawn_rows(comparison), title
     if len(drawn_part.rows) < len(comparison.rows):
-        words = f"{title}: of {len(comparison.rows):,} rows the {_BEST_DRAWN} with the highest test accuracy"
+        words = f"{title}: the {_BEST_DRAWN} of {len(comparison.rows):,} rows with the highest test accuracy"
     drawn = {sweep.accuracy_figure: accuracies, sweep.curves_figure: curves}
-    # Replaced as a whole, because other processes of the sweep may write them too.
+    # Replaced atomically, because other processes of the sweep may write the same files.
     paths_of = [write_figure(partial(draw, drawn_part, words), path, dpi=120) for path, draw in drawn.items()]
     pictures = [path.name for paths in paths_of for path in paths]
     with replacing(sweep.table_markdown) as file:
@@ -48,7 +48,7 @@ def write(comparison: Comparison, folder: Path) -> None:
 
 
 def show(comparison: Comparison, folder: Path | None) -> None:
-    """Print the table and the common settings of its runs, and write it if there is a folder; raises like `write`."""
+    """Print the table and the common settings of its runs, and write them if there is a folder; raise like `write`."""
     print_table(text.table(comparison).to_dict("records"), left=(*comparison.columns, "protocol", "state"))
     for line in (*text.facts(comparison), *pairs.described(comparison.rows, comparison.metric)):
         print(line)
@@ -58,7 +58,7 @@ def show(comparison: Comparison, folder: Path | None) -> None:
 
 
 def curves(comparison: Comparison, title: str) -> Figure | None:
-    """Curves of every run that has trained an epoch and has not diverged; None if there is none."""
+    """Draw the curves of every run with metrics; return None if there is none."""
     named = by_name(comparison.rows, title)
     every = {
         name: [record.metrics for record in row.records if record.metrics is not None] for name, row in named.items()
@@ -73,7 +73,7 @@ def curves(comparison: Comparison, title: str) -> Figure | None:
 
 
 def accuracies(comparison: Comparison, title: str) -> Figure | None:
-    """Test accuracies of every composition with a result; None if there is none."""
+    """Draw the test accuracies of every composition with a result; return None if there is none."""
     named = by_name(comparison.rows, title)
     rows = {name: row for name, row in named.items() if len(row.values(comparison.metric))}
     if not rows:
@@ -86,7 +86,7 @@ def accuracies(comparison: Comparison, title: str) -> Figure | None:
 
 
 def drawn_rows(comparison: Comparison) -> Comparison:
-    """All rows, or, of more than a figure can show, those with the highest mean test accuracy, in the table's order."""
+    """Return all rows or, if they are too many, those with the highest mean test accuracy, in table order."""
     if len(comparison.rows) <= _MOST_DRAWN:
         return comparison
     means = [values.mean() if len(values := row.values(comparison.metric)) else -1.0 for row in comparison.rows]

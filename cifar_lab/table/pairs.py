@@ -1,4 +1,4 @@
-"""The best composition of a table against each other one, paired by seed."""
+"""Paired tests of the best composition of a table against each other one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ HALF_A_POINT = 0.005
 
 @dataclass(frozen=True)
 class Pair:
-    """The difference of two test accuracies."""
+    """The tested difference of two test accuracies."""
 
-    first: str  # name of the composition or run from which `second` is subtracted
-    second: str  # name of the other one
-    accuracies: tuple[float, float]  # of both, from 0 to 1, over the seeds or images that they share
+    first: str  # name of a composition or run
+    second: str  # name of the one that is subtracted
+    accuracies: tuple[float, float]  # of both, from 0 to 1, over their common seeds or images
     paired_by: str  # `seed`: paired t-test; `image`: McNemar's test
-    number: int  # of seeds, or of images
+    number: int  # number of seeds or images
     difference: float  # `first` minus `second`
-    interval: Interval  # its 95 % confidence interval, for this pair alone
+    interval: Interval  # 95 % confidence interval, not corrected for several pairs
     p: float  # two-sided
-    adjusted: float  # `p` by Holm's correction over the pairs
-    seeds_needed: int | None = None  # to find half a point at power 0.8, with the deviation of these seeds
-    discordant: tuple[int, int] | None = None  # images that `first` alone, and `second` alone, classifies correctly
+    adjusted: float  # `p` with Holm's correction over the pairs
+    seeds_needed: int | None = None  # to detect half a point with power 0.8, at the deviation of these seeds
+    discordant: tuple[int, int] | None = None  # images that only `first`, and only `second`, classifies correctly
 
     def words(self) -> str:
-        """One line, in percentage points."""
+        """Return one line, in percentage points."""
         low, high = self.interval
         verdict = "significant" if self.adjusted < 0.05 else "not significant"
         line = (
@@ -47,17 +47,17 @@ class Pair:
         if self.discordant is not None:
             only_first, only_second = self.discordant
             return (
-                f"{line}; {self.number:,} images, right by the first alone {only_first:,}, the second {only_second:,}"
+                f"{line}; {self.number:,} images, correct by the first only {only_first:,}, second only {only_second:,}"
             )
-        return f"{line}; {self.number} seeds, half a point needs {self.seeds_needed:,}"
+        return f"{line}; {self.number} seeds, {self.seeds_needed:,} needed to detect half a point"
 
 
 def check_comparable(records: Sequence[Record]) -> None:
-    """Raise `UsageError` for finished runs of different test sets or protocols, whose accuracies do not compare."""
+    """Raise `UsageError` if finished runs have different test sets or protocols: accuracies are not comparable."""
     for name, of in (("protocols", lambda record: f"protocol={record.protocol}"), ("test sets", _test_set)):
         different = sorted({of(record) for record in records})
         if len(different) > 1:
-            raise UsageError(f"runs of different {name} do not compare: {'; '.join(different)}")
+            raise UsageError(f"runs of different {name} cannot be compared: {'; '.join(different)}")
 
 
 def _test_set(record: Record) -> str:
@@ -66,14 +66,14 @@ def _test_set(record: Record) -> str:
 
 
 def by_seed(rows: Mapping[str, Row], metric: str = "test/acc") -> list[Pair]:
-    """Test the row of the highest mean test accuracy against each other row, over the seeds that both have finished.
+    """Test the row with the highest mean test accuracy against each other row, over their common finished seeds.
 
     Args:
-        rows: At least one, each with a finished run that has the metric, by name.
-        metric: The accuracy in a run's result.
+        rows: At least one row, by name; each has a finished run with the metric.
+        metric: Key of the accuracy in a result.
 
     Returns:
-        In the order of the rows' mean accuracy, the highest first; without those that share fewer than two seeds.
+        Pairs by descending mean accuracy; rows that share fewer than two seeds with the best one are left out.
     """
     best, *others = sorted(rows, key=lambda name: -rows[name].values(metric).mean())
     seeds = {
@@ -95,7 +95,7 @@ def by_seed(rows: Mapping[str, Row], metric: str = "test/acc") -> list[Pair]:
 def corrected(
     paired_by: str, tested_pairs: Sequence[tuple[str, str, tuple[float, float], int, Tested, Mapping[str, Any]]]
 ) -> list[Pair]:
-    """Correct tested pairs by Holm; each is its names, accuracies, number, test and further attributes."""
+    """Apply Holm's correction to tested pairs, each given as names, accuracies, number, test and further attributes."""
     adjusted = holm([tested.p for *_, tested, _ in tested_pairs]).tolist()
     return [
         Pair(first, second, accuracies, paired_by, number, *tested, p, **more)
@@ -104,7 +104,7 @@ def corrected(
 
 
 def described(rows: Sequence[Row], metric: str = "test/acc") -> list[str]:
-    """Lines on the best row against each other row of a table; none if fewer than two rows have a result."""
+    """Return lines on the best row against each other row; none if fewer than two rows have a result."""
     finished = [row for row in rows if len(row.values(metric))]
     if len(finished) < 2:
         return []
@@ -115,7 +115,9 @@ def described(rows: Sequence[Row], metric: str = "test/acc") -> list[str]:
     pairs = by_seed(by_name(finished), metric)
     lines = [pair.words() for pair in pairs[:_MOST_WRITTEN]]
     if len(pairs) > len(lines):
-        lines.append(f"- {len(pairs) - len(lines):,} more pairs, all corrected together: `cifar-lab compare FOLDER`")
+        lines.append(
+            f"- {len(pairs) - len(lines):,} more pairs, corrected together with these: `cifar-lab compare FOLDER`"
+        )
     if untested := len(finished) - 1 - len(pairs):
-        lines.append(f"- pairs not tested: {untested:,}, of fewer than 2 common seeds; 2 are needed, 5 are better")
+        lines.append(f"- pairs not tested: {untested:,} with fewer than 2 common seeds; 2 are needed, 5 are better")
     return lines

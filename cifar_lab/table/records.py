@@ -1,4 +1,4 @@
-"""Runs to be compared: of sweeps, of folders and of the archive, each composition and seed once."""
+"""Records of the runs to compare, from sweeps, folders and the archive; each composition and seed once."""
 
 import json
 import os
@@ -15,11 +15,11 @@ def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[tuple[Sequence[str], 
     """Read runs, and find the jobs of sweeps that have no run.
 
     Args:
-        sweeps: Runs with the jobs of their sweep, from `Sweep.jobs`; without jobs if they are not from a sweep.
+        sweeps: Runs with the jobs of their sweep, from `Sweep.jobs`; no jobs if the runs are not from a sweep.
 
     Returns:
-        The runs of each sweep in the order of its jobs, then runs without a job, in the given order. Of several runs
-        with the same fingerprint only one: the latest, a finished one if possible.
+        The runs of each sweep in the order of its jobs, then runs without a job in the given order. If several runs
+        have the same fingerprint, only one: the latest, a finished one if possible.
     """
     read_sweeps = []
     for runs, jobs in sweeps:
@@ -41,10 +41,10 @@ def collect(sweeps: Iterable[tuple[Iterable[Run], Sequence[tuple[Sequence[str], 
 
 
 def gather(runs: Iterable[Run], archive: Archive | None = None) -> list[Record]:
-    """Read runs, and those of the archive that are in no folder, or have not finished there.
+    """Read runs, and add those of the archive that are in none of the folders or unfinished there.
 
     Raises:
-        UnreadableError: The archive is damaged; a damaged folder is a run in the state `unreadable`.
+        UnreadableError: The archive is damaged. A damaged folder yields a run in the state `unreadable`.
     """
     records = collect([(runs, [])])
     if archive is None:
@@ -56,14 +56,14 @@ def gather(runs: Iterable[Run], archive: Archive | None = None) -> list[Record]:
 
 
 def _unique(records: Sequence[Record]) -> list[Record]:
-    """One of those whose numbers must be equal; runs of two experiments or studies with one composition both stay."""
+    """Keep one of several runs whose numbers must be equal; different experiments, studies and limits stay separate."""
 
     def precedence(record: Record) -> tuple[bool, float]:
         return record.is_finished, record.status.get("heartbeat", 0.0)
 
     chosen: dict[object, Record] = {}
     for record in records:
-        limits = [record.settings.get(key) for key in LIMITS]  # each has a separate row
+        limits = [record.settings.get(key) for key in LIMITS]  # runs that differ in these have separate rows
         key = record.job if record.is_missing else (*record.key, record.options.get("experiment"), *limits)
         if key not in chosen or precedence(record) > precedence(chosen[key]):
             chosen[key] = record
@@ -71,10 +71,10 @@ def _unique(records: Sequence[Record]) -> list[Record]:
 
 
 def _missing(job: Sequence[str], others: Sequence[Record]) -> Record:
-    """Describe a job without a run by its command line, and by a run with the same options for the other settings.
+    """Describe a job without a run by its command line, and take the other settings from a run with the same options.
 
-    An option may choose other options, like a model its activation. So a job with options that no run has takes nothing
-    from the runs.
+    An option may choose other options, as a model chooses its activation. So if no run has the same options, nothing is
+    taken from the runs.
     """
     typed = {key: value for key, _, value in (line.lstrip("+").partition("=") for line in job)}
     seed = typed.pop("seed", "")
@@ -87,7 +87,7 @@ def _missing(job: Sequence[str], others: Sequence[Record]) -> Record:
     return Record(
         state="missing",
         options={**(alike[0].options if alike else {}), **options},
-        # As in settings, numbers are floats.
+        # Numbers are floats, as in settings.
         settings={**(alike[0].settings if alike else {}), **json.loads(json.dumps(numbers), parse_int=float)},
         overrides=tuple(job),
         seed=int(seed) if seed.isdecimal() and len(seed) < 20 else None,
@@ -95,7 +95,7 @@ def _missing(job: Sequence[str], others: Sequence[Record]) -> Record:
 
 
 def _value(text: str) -> Any:
-    """Parse a typed value; YAML reads `1e-3` as a string."""
+    """Parse a value of the command line; `float` first, because YAML reads `1e-3` as a string."""
     for parse in (float, from_yaml):
         with suppress(ValueError):
             return parse(text)

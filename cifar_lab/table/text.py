@@ -19,7 +19,7 @@ _CHOSEN_AND_LAST = (
     f"{_ACCURACIES}: of the chosen epoch's weights, and of the last epoch's, which nothing selected. Validation "
     "accuracy is the chosen epoch's; under `protocol=report` and `last` it is measured on the test set."
 )
-_MEANS = "Seconds and images/s are means over the runs. Heads with `tta` are of test-time augmentation."
+_MEANS = "Seconds and images/s are means over the runs. Columns with `tta` use test-time augmentation."
 
 
 def table(comparison: Comparison) -> pd.DataFrame:
@@ -46,17 +46,17 @@ def table(comparison: Comparison) -> pd.DataFrame:
 
 
 def _chooses(comparison: Comparison) -> bool:
-    """Whether some run chose an epoch; without, the last epoch's weights are the result and the test set validates."""
+    """Return whether a run chose an epoch; if not, the last epoch is the result and `val/*` is on the test set."""
     return any(row.protocol != labels.LAST for row in comparison.rows)
 
 
 def _tta(comparison: Comparison) -> str:
-    """Return the suffix of the heads of test accuracies about test-time augmentation."""
+    """Return the suffix that marks test-time augmentation in column heads."""
     return ", tta" if comparison.metric == "test/acc_tta" else ""
 
 
 def over_seeds(values: np.ndarray) -> str:
-    """`45.78 ± 0.31 (3)`, in percent, of fractions: mean, standard deviation (over n - 1) if there are several, n."""
+    """Format fractions in percent, `45.78 ± 0.31 (3)`: mean, standard deviation (over n - 1) if n > 1, and n."""
     if len(values) == 0:
         return "-"
     spread = f" ± {_percent(values.std(ddof=1))}" if len(values) > 1 else ""
@@ -64,7 +64,7 @@ def over_seeds(values: np.ndarray) -> str:
 
 
 def markdown(comparison: Comparison, title: str, folder: Path, pictures: Sequence[str] = ()) -> str:
-    """Return the whole comparison, of at least one run, as Markdown in `folder`, which also has its `pictures`."""
+    """Return a comparison of at least one run as Markdown for a file in `folder`, next to its `pictures`."""
     parts = [f"# {title}", "\n".join(facts(comparison)), as_markdown(table(comparison))]
     accuracies = _CHOSEN_AND_LAST if _chooses(comparison) else f"{_ACCURACIES}, of the last epoch's weights."
     parts.append(f"{accuracies} {_MEANS}")
@@ -84,7 +84,7 @@ def facts(comparison: Comparison) -> list[str]:
     trained, available = comparison.common("train_size"), comparison.common("train_available")
     images = "numbers of training images differ" if trained is None else f"{trained:,} training images"
     if trained is not None and trained != available:
-        images += f" of {available:,}" if available else ", a part of those available"
+        images += f" of {available:,}" if available else ", a subset of those available"
     epochs = comparison.common("epochs")
     protocols = {(row.protocol, row.holds_out) for row in comparison.rows if row.finished}
     lines = [f"- data: {' and '.join(data)}, {images}"]
@@ -95,11 +95,11 @@ def facts(comparison: Comparison) -> list[str]:
 
 
 def trained_on(result: Mapping[str, Any]) -> str:
-    """The device, precision and number of processes of a result, in words."""
+    """Describe the device, precision and number of processes of a result."""
     device, count = f"{result['hardware']['device_name']}, {result['precision']}", result.get("world_size", 1)
     if count == 1:
         return device
-    per_process = ", BatchNorm over each one's part of a batch" if result["batch_norm_per_process"] else ""
+    per_process = ", BatchNorm per process" if result["batch_norm_per_process"] else ""
     return f"{device}, {count} processes{per_process}"
 
 
@@ -129,7 +129,7 @@ def _mean(values: np.ndarray) -> str:
 
 
 def as_markdown(frame: pd.DataFrame) -> str:
-    """A table in Markdown, equal to pandas' own, which takes minutes for ten thousand rows."""
+    """Format a table as Markdown, equal to `DataFrame.to_markdown`, which takes minutes for ten thousand rows."""
     columns = [[str(cell).replace("|", "\\|") for cell in (name, *frame[name])] for name in frame]
     widths = [max(map(len, column)) for column in columns]
     rule = "|".join(f":{'-' * (width + 1)}" for width in widths)

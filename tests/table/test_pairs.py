@@ -54,7 +54,7 @@ def test_a_page_ends_in_the_differences_in_words(tmp_path: object) -> None:
     rows = [_row(name, values) for name, values in ROWS.items()]
     lines = described([*rows, _row("hinge", [0.5])])
     assert len(lines) == 3
-    holds(lines[0], "ce (90.38%) minus focal (90.35%)", "+0.03 points", "not significant", "4 seeds", "point needs 3")
+    holds(lines[0], "ce (90.38%) minus focal (90.35%)", "+0.03 points", "not significant", "4 seeds", "3 needed")
     holds(lines[1], "ce (90.38%) minus mse", "by Holm", ": significant")
     holds(lines[2], "1", "fewer than 2 common seeds")
     page = text.markdown(Comparison(("loss",), tuple(rows)), "title", tmp_path)  # type: ignore[arg-type]

@@ -92,7 +92,7 @@ def test_a_network_for_cifar10_is_measured_on_later_and_on_corrupted_images(
     assert [line[0] for line in lines] == ["fog", "mean", "spatter"] and lines[0][1:] == lines[1][1:]
     np.save(corrupted / "fog.npy", layouts.pixels(7))
     refusal(called(evaluate.main, run.folder, "--corruptions", corrupted), "fog.npy", "7 images")
-    refusal(called(evaluate.main, run.folder, "--corruptions", tmp_path), "no CIFAR-10-C")
+    refusal(called(evaluate.main, run.folder, "--corruptions", tmp_path), "not CIFAR-10-C")
 
 
 def test_noise_and_imbalance_make_another_run_and_their_neutral_values_do_not(lab: Lab) -> None:

@@ -1,1 +1,1 @@
-"""The claims of the report's text, each with the numbers that decide it."""
+"""Claims of the report, each with the numbers that decide it."""

@@ -1,4 +1,4 @@
-"""Whether the report's conclusions hold on an experiment of today, by studies that vary one thing of it."""
+"""Tests of the report's conclusions on modern experiments, by studies that vary one factor."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from cifar_lab.report.claims.numbers import ACCURACY, numbers_of, typed
 from cifar_lab.runs import Record
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS
 
-# The report's conclusion, its study, the values of both arms, and the condition on the first minus the second.
+# Conclusion of the report, study, values of the two arms, and the condition on the first minus the second.
 _CONCLUSIONS = (
     ("LeakyReLU and ReLU have similar performance", "activation", ("leaky_relu", "relu"), alike),
     ("ELU is weaker than LeakyReLU", "activation", ("leaky_relu", "elu"), above),
@@ -20,8 +20,8 @@ _CONCLUSIONS = (
     ("Cross-entropy is above focal loss", "loss", ("ce", "focal"), above),
     ("BatchNorm raises the accuracy", "batch_norm", ("true", "false"), above),
 )
-_AXES = {"batch_norm": "bn"}  # the axis of a study whose name is not the axis
-# Without `data=`, which would replace an experiment's settings of the data.
+_AXES = {"batch_norm": "bn"}  # studies whose axis has a different name
+# `data` is not listed, because it would replace the data settings of an experiment.
 _RUN = {"study", "experiment", "seed", "data.root", "logger", "tags", "trainer", "callbacks", "probe"}
 # Settings that may differ between arms.
 _RATES = ("optimizer.lr", "optimizer.sgd_lr", "optimizer.relative_lr", "optimizer.weight_decay", "loss.smoothing")
@@ -29,20 +29,19 @@ _RATES = ("optimizer.lr", "optimizer.sgd_lr", "optimizer.relative_lr", "optimize
 
 @dataclass(frozen=True)
 class Base:
-    """An experiment that no published row describes, with its runs on CIFAR-10."""
+    """An experiment that is not a published row, with its runs on CIFAR-10."""
 
     name: str
     own: tuple[Record, ...]  # finished runs of the unchanged experiment, by seed
-    of_studies: tuple[Record, ...]  # of studies on it
+    of_studies: tuple[Record, ...]  # runs of studies on it
     claims: tuple[Claim, ...]
 
 
 def bases(runs: Sequence[Record]) -> list[Base]:
-    """Return the experiments that runs or studies use, each with verdicts on the report's conclusions.
+    """Return the experiments of the runs, each with verdicts on the report's conclusions.
 
-    An arm of a study has the settings, such as rates, of most of its finished runs; all of them have the experiment's
-    protocol. If the study has no such arm, the runs of the experiment without a study are the arm. The verdicts follow
-    `evidence.RULE`, within one experiment.
+    An arm consists of the runs with the study's most common rates. If the study has no such arm, the runs of the
+    experiment without a study are the arm. Verdicts follow `evidence.RULE` within an experiment.
     """
     by_name: dict[str, list[Record]] = {}
     for run in runs:
@@ -58,7 +57,7 @@ def bases(runs: Sequence[Record]) -> list[Base]:
 
 
 def pflop(run: Record) -> float:
-    """A run's training in 10^15 operations, three forward passes a step."""
+    """Return the training compute of a run in 10^15 operations, counting three forward passes per step."""
     result = run.result
     return float(3 * result["flops_per_image"] * result["train_size"] * result["epochs"] / 1e15)
 
@@ -81,7 +80,7 @@ def _claim(base: str, runs: Sequence[Record], words: str, study: str, pair: tupl
 
 
 def _arm(runs: Sequence[Record], study: str, axis: str, value: str) -> list[Record]:
-    """The ended runs of one value of a study's axis, with the rates that most of them have."""
+    """Return the ended runs with a value on a study's axis and the most common rates."""
     fitting = [
         run
         for run in runs

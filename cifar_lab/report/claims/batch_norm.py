@@ -1,4 +1,4 @@
-"""The published report's claims on BatchNorm, each with the number that decides it."""
+"""The report's claims on BatchNorm and training, each with the number that decides it."""
 
 from collections.abc import Callable, Sequence
 
@@ -21,9 +21,9 @@ _HALF = Quantity("epochs to 50 %", of_curve(lambda metrics: epochs_to(metrics, 0
 
 
 def claims(reproduction: Reproduction, landscape: Landscape | None = None) -> list[Claim]:
-    """Those of the VGG-A rows, and those that the study of the loss landscape decides, without their verdicts.
+    """Return the claims on the VGG-A rows and the loss landscape, without verdicts.
 
-    `landscape` saves the time to find it in the runs again.
+    `landscape` is computed from the runs if it is None.
     """
     measured = landscape_claims.landscape(reproduction.measured) if landscape is None else landscape
     return [
@@ -36,19 +36,19 @@ def claims(reproduction: Reproduction, landscape: Landscape | None = None) -> li
 
 
 def _half_right(reproduction: Reproduction, shorter: Group | None) -> list[Claim]:
-    decides = "the mean over seeds of the first epoch with 50 %, at learning rate 1e-3, by Student's t"
+    decides = "mean over seeds of the first epoch with 50 %, at learning rate 1e-3, by Student's t"
     (with_bn, by), (without, by_without) = (_half_by(reproduction, shorter, bn) for bn in (True, False))
     return [
         Claim(
             "With BatchNorm 50 % validation accuracy by epoch 10",
-            f"{decides}: up to 10",
+            f"{decides}: at most 10",
             with_bn,
             [by(10, True)],
             trains_study("bn_landscape", "bn=true", "optimizer.lr=1e-3"),
         ),
         Claim(
             "Without BatchNorm 50 % only by epoch 25",
-            f"{decides}: above 24; the published runs have 20 epochs, so none can show it, but earlier is against it",
+            f"{decides}: above 24; the published runs have 20 epochs, so they can only contradict it",
             without,
             [by_without(24, False)],
             trains_study("bn_landscape", "bn=false", "optimizer.lr=1e-3"),
@@ -59,11 +59,11 @@ def _half_right(reproduction: Reproduction, shorter: Group | None) -> list[Claim
 def _half_by(
     reproduction: Reproduction, shorter: Group | None, bn: bool
 ) -> tuple[str, Callable[[float, bool], Condition | None]]:
-    """When a network's runs reach 50 %, in words, and whether that is up to an epoch, or above it.
+    """Describe when a network's runs reach 50 %, and return a function that tests this against an epoch.
 
-    From full-length runs, else from the study's on all images: at a constant rate a shorter run is the beginning of a
-    longer one. A run that has not reached it counts as reaching it in the epoch after its last one, if that is against
-    the condition; else nothing is known.
+    Uses full-length runs, or else the study's runs on all images: at a constant learning rate a shorter run equals the
+    first epochs of a longer one. A run that has not reached 50 % counts as reaching it in the epoch after its last one
+    if that is against the condition; otherwise the result is unknown.
     """
     name = NAMES[bn]
     row = f"{_ROWS[bn]},optimizer.lr=1e-3"
@@ -74,7 +74,7 @@ def _half_by(
     if shorter is not None and not is_whole and shorter.is_beginning:
         reached = numbers_of({name: [run.record for run in shorter.arm(bn, "xavier", 1e-3)]}, _HALF)
         epochs = shorter.length[1]
-        words = f"{reached.text()}, of runs of {epochs:g} epochs" if len(reached.values[name]) else words
+        words = f"{reached.text()}, from runs of {epochs:g} epochs" if len(reached.values[name]) else words
     values = reached.values[name]
 
     def condition(epoch: float, is_latest: bool) -> Condition | None:
@@ -90,14 +90,14 @@ def _half_by(
 
 
 def _larger_rates(reproduction: Reproduction, studied: Sequence[Group]) -> Claim:
-    """For the report's rows at its rates, and the studies' initialisations and rates.
+    """Return the claim for the report's rows and rates, and for the studies' initialisations and rates.
 
-    A seed that was run under both protocols counts once.
+    A seed with runs under both protocols counts once.
     """
     words = "BatchNorm allows larger learning rates without divergence"
     decides = (
-        "the share of seeds that train, neither diverging nor ending below 15 %: larger with it, by the exact "
-        f"Mantel-Haenszel test over settings of {SEEDS_FOR_TESTS} seeds or more"
+        "share of seeds that train, neither diverging nor ending below 15 %: larger with BatchNorm, by the exact "
+        f"Mantel-Haenszel test over settings with {SEEDS_FOR_TESTS} seeds or more"
     )
     settings = [
         (f"Adam {rate}", {bn: reproduction.entry(f"{name},optimizer.lr={rate}").runs for bn, name in _ROWS.items()})
@@ -124,13 +124,16 @@ def _larger_rates(reproduction: Reproduction, studied: Sequence[Group]) -> Claim
 
 
 def _train_by_seed(runs: Sequence[Record]) -> dict[int | None, bool]:
-    """Whether every run of a seed that has ended trains."""
+    """Return, by seed, whether all its ended runs train."""
     ended = [run for run in runs if run.has_ended]
     return {run.seed: all(trains(other) for other in ended if other.seed == run.seed) for run in ended}
 
 
 def _more_train(tables: np.ndarray) -> Condition | None:
-    """Whether more seeds train with BatchNorm; `(S, 2, 2)`, for each setting and network those that do and do not."""
+    """Make the condition that more seeds train with BatchNorm.
+
+    `tables` `(S, 2, 2)` holds, for each setting and network (with BatchNorm first), the numbers that do and do not.
+    """
     if not len(tables):
         return None
     enough = tables[(tables.sum(axis=2) >= SEEDS_FOR_TESTS).all(axis=1)]

@@ -1,4 +1,4 @@
-"""The published report's claims in words, each with the number that decides it."""
+"""The claims of the published report, each with the number that decides it."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -28,17 +28,17 @@ __all__ = ["Claim", "claims"]
 _RELUS = {"LeakyReLU": "activation_leaky_relu", "ReLU": "activation_relu"}
 _SCHEDULES = {"step": "scheduler_step", "plateau": "scheduler_plateau", "cosine": "scheduler_cosine"}
 _WITHIN = f"within ± {100 * MARGIN:g} points, by Welch's test"
-_SMALL = 0.01  # the most that is a small improvement
-_TUNED = "study=optimizer, each at its own rate"
-# Explained in the folder of the sweep that trains the two.
+_SMALL = 0.01  # upper bound of a small improvement
+_TUNED = "study=optimizer, each at its own learning rate"
+# Explains the runs of the sweep that trains both rows.
 _TRAINED = "outputs/experiment-seed/experiment=activation_*relu,*"
 _EXPLAINED = f'for run in {_TRAINED}; do python -m cifar_lab.explain "$run"; done'
 
-_FEWEST_IMAGES = 2_000  # more can only make the share of dead units smaller, so those of fewer do not compare
+_FEWEST_IMAGES = 2_000  # the share of dead units can only fall with more images, so smaller counts are not comparable
 
 
 def _negative_only(run: Record) -> float | None:
-    """The share of units whose input is never above 0, from 0 to 1; None if not counted over enough images."""
+    """Return the share of units whose input is never above 0, from 0 to 1; None if counted on too few images."""
     counted = run.dead_units or {}
     try:
         share, images = float(counted["negative_only"]), int(counted["images"])
@@ -59,8 +59,8 @@ def claims(
 
     Args:
         reproduction: The measured runs.
-        parameters: Each row's number of parameters, by the row's name.
-        landscape: The landscape results, if they have been read from the runs already.
+        parameters: Number of parameters by row name.
+        landscape: Result of `landscape`, if already computed.
     """
     return judged(
         [
@@ -75,7 +75,7 @@ def claims(
 
 
 def _of_rows(reproduction: Reproduction, experiments: Mapping[str, str], quantity: Quantity) -> tuple[Numbers, str]:
-    """A number of the rows that a claim compares, and the command that trains them under the same protocol."""
+    """Return a number of the compared rows, and the command that trains them under the same protocol."""
     numbers = numbers_of(rows_of(reproduction, experiments), quantity)
     return numbers, trains_rows(experiments.values(), numbers.protocol)
 
@@ -88,7 +88,7 @@ def _activation(reproduction: Reproduction) -> list[Claim]:
     return [
         Claim(
             "LeakyReLU and ReLU have similar performance",
-            f"their difference: {_WITHIN}",
+            f"difference {_WITHIN}",
             of_two.text([similar]),
             [of_two.condition(alike, *similar)],
             trains_two,
@@ -109,7 +109,7 @@ def _revived(reproduction: Reproduction) -> Claim:
     shares, trains = _of_rows(reproduction, two, _NEGATIVE_ONLY)
     fewer = "ReLU", "LeakyReLU"
     is_measured = any(len(values) for values in shares.values.values())
-    if not is_measured:  # existing runs only need to be explained
+    if not is_measured:  # existing runs only need `explain`
         _, trains = _of_rows(reproduction, two, ACCURACY)
     return Claim(
         "LeakyReLU revives dying units",
@@ -124,7 +124,7 @@ def _optimizers(reproduction: Reproduction) -> list[Claim]:
     def of_options(names: Sequence[str]) -> tuple[Numbers, str]:
         options = {name: {"Adam": "adam", "SGD": "sgd", "SignSGD": "sign_sgd"}[name] for name in names}
         rows = rows_of(reproduction, {name: f"optimizer_{option}" for name, option in options.items()})
-        at_adams = f"the report's rows, all at Adam's rate: {numbers_of(rows, ACCURACY).text()}"
+        at_adams = f"the report's rows, all at Adam's learning rate: {numbers_of(rows, ACCURACY).text()}"
         return numbers_of(study_of(reproduction, "optimizer", options), ACCURACY), at_adams
 
     adam, adams_rows = of_options(("Adam", "SGD"))
@@ -134,14 +134,14 @@ def _optimizers(reproduction: Reproduction) -> list[Claim]:
     return [
         Claim(
             "Adam outperformed SGD due to adaptive rates",
-            f"above SGD by Welch's test in {_TUNED}; that adaptive rates are the cause is not tested",
+            f"above SGD by Welch's test in {_TUNED}; whether adaptive rates are the cause is not tested",
             f"{_TUNED}: {adam.text([('Adam', 'SGD')])}; {adams_rows}",
             [adam.condition(above, "Adam", "SGD")],
             trains_options("optimizer", ("adam", "sgd")),
         ),
         Claim(
             "SignSGD shows only a small improvement over SGD",
-            f"above SGD, and less than {100 * _SMALL:g} point above it, by Welch's test in {_TUNED}",
+            f"above SGD, by less than {100 * _SMALL:g} point, by Welch's test in {_TUNED}",
             f"{_TUNED}: {sign.text([('SignSGD', 'SGD')])}; {signs_rows}",
             [sign.condition(above, "SignSGD", "SGD"), small],
             trains_options("optimizer", ("sign_sgd", "sgd")),
@@ -158,16 +158,16 @@ def _schedules(reproduction: Reproduction) -> list[Claim]:
     return [
         Claim(
             "The performances of the schedules almost tied",
-            f"each difference: {_WITHIN}",
+            f"each difference {_WITHIN}",
             accuracies.text(tied),
             [accuracies.condition(alike, *pair) for pair in tied],
             trains,
         ),
         Claim(
             "StepLR gave controlled decay, plateau and cosine smoother transitions",
-            "the largest change of val/loss from one epoch to the next after the tenth: StepLR's above both, by "
-            "Welch's test; for comparison the mean change over all epochs, which the first ones dominate; "
-            "controlled decay names no number and is not tested",
+            "largest change of val/loss between consecutive epochs after the tenth: StepLR's above both, by Welch's "
+            "test; the mean change over all epochs, dominated by the first ones, is reported too; controlled decay "
+            "names no number and is not tested",
             f"{jumps.text(rougher)}; {_MEAN_JUMP.name}: {means.text()}",
             [jumps.condition(above, *pair) for pair in rougher],
             trains_for_curves,
@@ -178,7 +178,7 @@ def _schedules(reproduction: Reproduction) -> list[Claim]:
 def _compact(parameters: int) -> Claim:
     return Claim(
         "The best model is a compact network of 2.6 M parameters",
-        "its own number of parameters",
+        "its number of parameters",
         f"{parameters:,} parameters",
         [fact(round(parameters / 1e6, 1) == 2.6)],
         "",

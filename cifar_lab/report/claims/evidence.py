@@ -1,4 +1,4 @@
-"""The rule by which claims are decided, and the command lines whose runs decide them."""
+"""The rule that decides claims, and the commands whose runs decide them."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -12,44 +12,44 @@ from cifar_lab.statistics.power import seeds_needed
 from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS, SEEDS_FOR_TESTS, Effect
 
 VERDICTS = SUPPORTED, CONTRADICTED, INCONCLUSIVE, UNTESTED = "supported", "contradicted", "inconclusive", "untested"
-NOT_MEASURED = "not measured: no run records it yet"
-MARGIN = 0.005  # within which accuracies are equal
+NOT_MEASURED = "not measured: no run records it"
+MARGIN = 0.005  # accuracies within it count as equal
 LEVEL, POWER = 0.05, 0.8
 _MOST_SEEDS = 1000
 RULE = (
-    "A claim of a direction is supported if the 95 % interval of the difference is above 0, contradicted if it is "
+    "A claim of a direction is supported if the 95 % interval of the difference is above 0, and contradicted if it is "
     f"below. A claim of equality is supported if the interval is within ± {100 * MARGIN:g} points, or the claim's own "
-    "margin, contradicted if it is outside. The intervals are corrected by Holm over all claims that have enough runs "
-    f"for a test: p, two-sided, of the bound between the two verdicts must be below {LEVEL:g}. Of several conditions "
-    "all must hold; the claim is contradicted if one is, corrected by Bonferroni over its conditions. Otherwise it is "
-    "inconclusive, with the number of seeds a row that would tell if what was measured were true (power "
-    f"{POWER:g}), and untested without runs."
+    "margin, and contradicted if it is outside. Intervals are corrected by Holm over all claims with enough runs for a "
+    f"test: the two-sided p at the bound between the two verdicts must be below {LEVEL:g}. A claim with several "
+    "conditions needs all of them; it is contradicted if one fails, corrected by Bonferroni over its conditions. "
+    "Otherwise it is inconclusive, with the number of seeds per row needed if the measured effect is the true one "
+    f"(power {POWER:g}), or untested without runs."
 )
 
 _TRAIN = "python -m cifar_lab.train"
 
 
 class Condition(NamedTuple):
-    """A condition of a claim: a number and the bound that separates the two verdicts."""
+    """A condition of a claim: the distance of a number from the bound between the two verdicts."""
 
-    distance: float  # from the bound, positive where the condition holds
-    p: float | None  # two-sided, of a true distance of 0; None with too few runs for a test
-    # the number of seeds that would tell, by the level of the test; 0 if no number does
+    distance: float  # positive if the condition holds
+    p: float | None  # two-sided p of a true distance of 0; None with too few runs for a test
+    # number of seeds needed at a level of the test; 0 if no number suffices
     seeds: Callable[[float], int] = lambda level: 0
 
 
-UNKNOWN = Condition(np.nan, None)  # runs that cannot be compared, because one has diverged
+UNKNOWN = Condition(np.nan, None)  # for runs that are not compared, for example because one has diverged
 
 
 def distance(effect: Effect, distance: float, least: int, times: int = 1, power: float = POWER) -> Condition:
-    """An effect whose mean lies `distance` from a bound.
+    """Make the condition that the mean of an effect is on the right side of a bound.
 
     Args:
-        effect: Over seeds.
-        distance: From the bound, positive where the condition holds.
-        least: Number of seeds from which it is tested.
-        times: Number of rows among which the one that is tested was chosen by its mean (Bonferroni).
-        power: With which the number of seeds would tell.
+        effect: Effect over seeds.
+        distance: Distance of the mean from the bound, positive if the condition holds.
+        least: Smallest number of seeds for a test.
+        times: Number of rows from which the tested one was chosen by its mean (Bonferroni).
+        power: Power for the number of seeds needed.
     """
 
     def seeds(level: float) -> int:
@@ -62,14 +62,14 @@ def distance(effect: Effect, distance: float, least: int, times: int = 1, power:
 
 
 def above(effect: Effect, least: int = SEEDS_FOR_TESTS, times: int = 1) -> Condition:
-    """A direction: above 0."""
+    """Make the condition that the effect is above 0."""
     return distance(effect, effect.mean, least, times)
 
 
 def alike(effect: Effect, margin: float = MARGIN) -> Condition:
-    """Decide equality: within the margin, which is fixed before the runs.
+    """Make the condition that the effect is within ± `margin`, which is fixed before the runs.
 
-    Equal rows may miss the margin on either side, so each side gets half of 1 - power (Julious 2004, Statistics in
+    Equal rows can miss the margin on both sides, so each side gets half of 1 - power (Julious 2004, Statistics in
     Medicine 23).
     """
     inside = margin - abs(effect.mean)
@@ -77,7 +77,7 @@ def alike(effect: Effect, margin: float = MARGIN) -> Condition:
 
 
 def fact(holds: bool) -> Condition:
-    """Decide by a number without noise."""
+    """Make a condition on a number without noise."""
     return Condition(1.0 if holds else -1.0, 0.0)
 
 
@@ -85,18 +85,18 @@ def fact(holds: bool) -> Condition:
 class Claim:
     """A claim of the report and its verdict."""
 
-    words: str  # the report's
-    decides: str  # which number decides, and how
-    numbers: str  # the measured numbers
-    # all of them must hold; None for a condition without runs
+    words: str  # text of the claim
+    decides: str  # the deciding number and its criterion
+    numbers: str  # measured numbers
+    # all must hold; None for a condition without runs
     conditions: Sequence[Condition | None] = field(repr=False, compare=False)
-    command: str  # a command line whose runs decide, of so many seeds as would tell; empty if there is nothing to run
+    command: str  # command whose runs decide, with the number of seeds needed; empty if there is nothing to run
     verdict: str = UNTESTED  # one of `VERDICTS`
-    note: str = ""  # p by Holm over all claims of a decided one, else the number of seeds that would tell; may be empty
+    note: str = ""  # p by Holm over all claims if decided, else the number of seeds needed; may be empty
 
     @property
     def p(self) -> float | None:
-        """The smallest level at which the claim is decided, by itself; None with too few runs for a test."""
+        """Smallest level at which the claim alone is decided; None with too few runs for a test."""
         known = [one for one in self.conditions if one is not None and one.p is not None]
         against = [one.p for one in known if one.p is not None and one.distance < 0]
         if against:
@@ -105,7 +105,7 @@ class Claim:
 
 
 def judged(claims: Sequence[Claim]) -> list[Claim]:
-    """Give all claims their verdicts, by `RULE`."""
+    """Return all claims with their verdicts by `RULE`."""
     tested = [claim for claim in claims if claim.p is not None]
     corrected = dict(zip((claim.words for claim in tested), holm([claim.p or 0.0 for claim in tested]), strict=True))
     undecided = sum(p >= LEVEL for p in corrected.values())
@@ -125,22 +125,22 @@ def _judged(claim: Claim, p: float | None, undecided: int) -> Claim:
     each = [one.seeds(level) for one in known]
     seeds = min(against) if against else max(each) * all(each)
     if not 0 < seeds <= _MOST_SEEDS:
-        return replace(claim, verdict=INCONCLUSIVE, note=f"more than {_MOST_SEEDS:,} seeds would tell" if seeds else "")
-    note = f"{'at least ' * (p is None)}{seeds} seeds would tell"
+        return replace(claim, verdict=INCONCLUSIVE, note=f"more than {_MOST_SEEDS:,} seeds needed" if seeds else "")
+    note = f"{'at least ' * (p is None)}{seeds} seeds needed"
     command = re.sub(r"range\(0,\d+\)", f"range(0,{seeds})", claim.command)
     return replace(claim, verdict=INCONCLUSIVE, note=note, command=command)
 
 
 def trains_rows(experiments: Iterable[str], protocol: str) -> str:
-    """The command line that trains rows of the report over as many seeds as tests need."""
+    """Return the command that trains rows of the report over as many seeds as tests need."""
     return f"{_TRAIN} -m experiment={','.join(experiments)} seed='range(0,{SEEDS_FOR_TESTS})' protocol={protocol}"
 
 
 def trains_study(study: str, *typed: str, seeds: int = SEEDS_FOR_INTERVALS) -> str:
-    """The command line of a study over some seeds, with other arguments."""
+    """Return the command of a study over `seeds` seeds, with further arguments."""
     return " ".join((_TRAIN, f"study={study}", *typed, f"seed='range(0,{seeds})'"))
 
 
 def trains_options(study: str, options: Iterable[str], *typed: str) -> str:
-    """The command line of some options of a study over as many seeds as tests need."""
+    """Return the command of some options of a study over as many seeds as tests need."""
     return trains_study(study, f"{study}={','.join(options)}", *typed, seeds=SEEDS_FOR_TESTS)

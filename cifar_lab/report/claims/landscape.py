@@ -22,7 +22,7 @@ from cifar_lab.statistics.significance import SEEDS_FOR_INTERVALS
 T = TypeVar("T")
 
 _PROBED = trains_study("bn_smoothness")
-# One learning rate is enough.
+# One learning rate suffices.
 _SHIFTED = (
     f"{trains_study('bn_landscape')}; python -m cifar_lab.landscape covariate-shift "
     "outputs/study-bn_landscape/*lr=0.001,*"
@@ -34,23 +34,23 @@ _OF_VGG_A = {
     "data._target_": "cifar_lab.data.datamodule.CIFAR10DataModule",
 }
 _EVERY = (
-    "95 % interval by Student's t over three seeds or more (of ratios, on their logarithms), for each initialisation "
-    "from which both networks train"
+    "95 % interval by Student's t over three seeds or more (ratios on a log scale), for each initialisation from "
+    "which both networks train"
 )
 
 
 @dataclass(frozen=True)
 class Landscape:
-    """The runs that decide: VGG-A on CIFAR-10 with and without BatchNorm, the longest."""
+    """The deciding runs: VGG-A on CIFAR-10 with and without BatchNorm."""
 
-    bands: tuple[BandComparison, ...] = ()  # a comparison for each initialisation, over several learning rates
-    band_group: Group | None = None  # the runs of the bands
-    smoothness: SmoothnessComparison | None = None  # of probes
-    probed_group: Group | None = None  # the runs with these probes
+    bands: tuple[BandComparison, ...] = ()  # one per initialisation, over several learning rates
+    band_group: Group | None = None  # runs of the bands
+    smoothness: SmoothnessComparison | None = None  # comparison of the probes
+    probed_group: Group | None = None  # runs of the probes
 
     @cached_property
     def runs(self) -> list[Record]:
-        """Those that have ended, each once."""
+        """Ended runs, without duplicates."""
         runs = [run.record for group in (self.band_group, self.probed_group) if group is not None for run in group.runs]
         return [run for run in {run.identity: run for run in runs}.values() if run.has_ended]
 
@@ -60,7 +60,7 @@ def _is_vgg_a(run: Record) -> bool:
 
 
 def landscape(measured: Sequence[Record]) -> Landscape:
-    """Find the runs that decide, by their settings: on the most training images, of the most epochs, the most runs."""
+    """Find the deciding runs: those with the most training images, then the most epochs, then the largest group."""
     candidates = [run for run in measured if _is_vgg_a(run)]
     of_settings = sorted(groups(candidates), key=lambda group: (*group.length, len(group.runs)), reverse=True)
     bands, band_group = _first(of_settings, _bands)
@@ -69,7 +69,7 @@ def landscape(measured: Sequence[Record]) -> Landscape:
 
 
 def claims(landscape: Landscape) -> list[Claim]:
-    """Those that losses, probes and covariate shifts of the study decide, without their verdicts."""
+    """Return the claims on losses, probes and covariate shift, without verdicts."""
     return [
         _smoother(landscape),
         *_lipschitz(landscape),
@@ -87,9 +87,9 @@ def _smoother(landscape: Landscape) -> Claim:
             f"band of the training loss over steps 1 to {band.steps:,}: ratio {ratio}, in ln(max/min) {in_log}"
         )
     return Claim(
-        "BatchNorm makes the loss landscape smoother, of lower variance",
-        f"range of the loss along the gradient, without BatchNorm over with it: above 1, {_EVERY}; in addition the "
-        "band of the training loss over learning rates",
+        "BatchNorm makes the loss landscape smoother, with lower variance",
+        f"range of the loss along the gradient, without BatchNorm over with it: above 1, {_EVERY}; the band of the "
+        "training loss over learning rates is reported too",
         _measured(facts, landscape.probed_group),
         _all_above(ratios),
         _PROBED,
@@ -97,12 +97,12 @@ def _smoother(landscape: Landscape) -> Claim:
 
 
 def _lipschitz(landscape: Landscape) -> list[Claim]:
-    """Compare the Lipschitz constants of loss (its gradient's norm) and gradient (beta), at a point and over a step."""
+    """Compare the Lipschitz constants of loss (gradient norm) and gradient (beta), at a point and over a step."""
     quantities = {
         ("loss", "at the point"): ("grad_norm", "||g||"),
-        ("loss", "over a step"): ("moved_grad_norm", "the largest ||g'|| over the grid of step sizes"),
+        ("loss", "over a step"): ("moved_grad_norm", "largest ||g'|| over the grid of step sizes"),
         ("gradient", "at the point"): ("hessian_norm", "||Hg||/||g||, a lower bound of the Hessian's norm"),
-        ("gradient", "over a step"): ("beta", "the largest ||g − g'||/(eta ||g||) over the grid of step sizes"),
+        ("gradient", "over a step"): ("beta", "largest ||g − g'||/(eta ||g||) over the grid of step sizes"),
     }
     claims = []
     for (of, where), (quantity, words) in quantities.items():
@@ -123,15 +123,15 @@ def _lipschitz(landscape: Landscape) -> list[Claim]:
 
 
 def _beyond_beta(comparison: SmoothnessComparison) -> Iterator[str]:
-    """Count the probes where beta says nothing about the network, and describe the gradient by relative distance."""
+    """Describe the probes at which beta is at its ceiling, and the change of the gradient at relative distances."""
     means = {
         init: [100 * comparison.mean(bn, init, "share_at_ceiling") for bn in (True, False)] for init in comparison.inits
     }
     shares = [f"{INITS.get(init, init)} {one:.0f} and {other:.0f}" for init, (one, other) in means.items()]
-    yield f"at the ceiling 1/eta_min of its grid with BatchNorm and without in {'; '.join(shares)} % of the probes"
+    yield f"share of probes at the ceiling 1/eta_min of the grid, with BatchNorm and without: {'; '.join(shares)} %"
     for name in comparison.relative_quantities:
         ratios = {init: comparison.ratio(init, name) for init in comparison.inits}
-        yield f"relative change of the gradient {name.removeprefix('change_at_')} ||w|| away {_ratios_text(ratios)}"
+        yield f"relative change of the gradient {name.removeprefix('change_at_')} ||w|| away: {_ratios_text(ratios)}"
 
 
 def _predictive(landscape: Landscape) -> Claim:
@@ -150,7 +150,7 @@ def _predictive(landscape: Landscape) -> Claim:
     return Claim(
         "BatchNorm improves gradient predictiveness",
         "range of ||g − g'|| along the gradient, without BatchNorm over with it: above 1; and cos(g, g') after a step "
-        f"of the learning rate, which knows no lengths: larger with it; {_EVERY}",
+        f"of the learning rate, which ignores norms: larger with BatchNorm; {_EVERY}",
         _measured(facts, landscape.probed_group),
         [*_all_above(ratios), *_all_above(gains)],
         _PROBED,
@@ -168,7 +168,7 @@ def _covariate_shift(*of_groups: Group | None) -> Claim:
                 facts.append(f"{INITS.get(init, init)} {with_bn:.3g} against {without:.3g}, gain {gain.judged()}")
     return Claim(
         "BatchNorm reduces internal covariate shift",
-        "cos(G, G') of a layer's gradient before and after the layers below have taken their step (arXiv:1805.11604), "
+        "cos(G, G') of a layer's gradient before and after the step of the layers below (arXiv:1805.11604), "
         f"median over layers and epochs: larger with BatchNorm, {_EVERY}",
         _measured(facts, *compared),
         _all_above(gains),
@@ -186,7 +186,7 @@ def _ratios_text(ratios: Mapping[str, Estimate]) -> str:
 
 
 def _measured(facts: Sequence[str], *of_groups: Group | None) -> str:
-    """The measurements, and the runs of each initialisation that were left out because they diverged."""
+    """Join the measurements, and list the networks with diverged runs, which are not compared."""
     if not facts:
         return NOT_MEASURED
     ended = [run for group in of_groups if group is not None for run in group.runs if run.record.has_ended]
@@ -200,21 +200,21 @@ def _measured(facts: Sequence[str], *of_groups: Group | None) -> str:
 
 
 def _all_above(estimates: Mapping[Any, Estimate]) -> list[Condition | None]:
-    """That each number is above 0, or a ratio above 1; None without one."""
+    """Return the condition of each estimate, above 0 or a ratio above 1; `[None]` if there is none."""
     effects = [estimate.effect for estimate in estimates.values()]
     return [UNKNOWN if effect is None else above(effect, SEEDS_FOR_INTERVALS) for effect in effects] or [None]
 
 
 def _first(of_settings: Sequence[Group], compared: Callable[[Group], T]) -> tuple[T | None, Group | None]:
-    """The first group that can be compared."""
+    """Return the first comparison that succeeds, with its group."""
     for group in of_settings:
-        with suppress(ValueError):  # it lacks one of the networks
+        with suppress(ValueError):  # the group lacks one of the networks
             return compared(group), group
     return None, None
 
 
 def _bands(group: Group) -> tuple[BandComparison, ...]:
-    """For every initialisation that has both networks at two rates; ValueError without one."""
+    """Compare every initialisation that has both networks at two rates; raise ValueError if there is none."""
     made = []
     for init in group.inits:
         with_bn, without = ({run.lr for run in group.runs if (run.bn, run.init) == (bn, init)} for bn in (True, False))
@@ -226,6 +226,10 @@ def _bands(group: Group) -> tuple[BandComparison, ...]:
 
 
 def _smoothness(group: Group) -> SmoothnessComparison:
-    """At the learning rate of the most probed runs, the highest of equals; ValueError without both networks."""
+    """Compare at the learning rate with the most probed runs, the highest of ties.
+
+    Raises:
+        ValueError: No initialisation has a seed with probes of both networks.
+    """
     rates = [run.lr for run in smoothness.probed_runs(group)]
     return smoothness.compare(group, max(rates, key=lambda rate: (rates.count(rate), rate), default=0.0))

@@ -1,4 +1,4 @@
-"""Claims of the report about losses, decided by `study=loss`, in which only the loss varies."""
+"""The report's claims on losses, decided by `study=loss`, in which only the loss varies."""
 
 from collections.abc import Iterable, Sequence
 
@@ -26,11 +26,11 @@ _TWO = ("cross-entropy", "focal")
 _CHANGES = Quantity("changes of val/acc", of_curve(instability), digits=3)
 _FINAL = Quantity("final test accuracy", lambda run: run.result.get("test/acc_final"))
 _SPEED = Quantity("epochs to 80 %", of_curve(lambda metrics: epochs_to(metrics, 0.8)), unit="epochs", digits=1)
-_GAIN = Quantity("gain", lambda run: None, change=True)  # of two runs, so no run alone has one
+_GAIN = Quantity("gain", lambda run: None, change=True)  # a difference of two runs, so no single run has one
 
 _STABILITY = (
-    "standard deviation of the epoch-to-epoch changes of val/acc over the last 20 epochs, in study=loss, and that "
-    "of the final test accuracy over seeds"
+    "standard deviation of the epoch-to-epoch changes of val/acc over the last 20 epochs, in study=loss, with that of "
+    "the final test accuracy over seeds"
 )
 
 
@@ -38,7 +38,7 @@ _CHOSEN = "by Bonferroni over these three"
 
 
 def claims(reproduction: Reproduction) -> list[Claim]:
-    """Those of the report's loss table."""
+    """Return the claims on the report's loss table, without verdicts."""
     return [*_of_two(reproduction), *_of_four(reproduction), _long_training(reproduction.measured)]
 
 
@@ -77,7 +77,7 @@ def _of_four(reproduction: Reproduction) -> list[Claim]:
     command = trains_options("loss", _options(_OPTIONS))
     return [
         Claim(
-            "Label smoothing is of median stability and high performance",
+            "Label smoothing has median stability and high performance",
             f"{_STABILITY}: above the lowest and below the highest of the other three; accuracy above cross-entropy's; "
             f"by Welch's test, {_CHOSEN}",
             _sentence(reproduction, (changes, middle), (finals, None), (of_two, [better])),
@@ -85,8 +85,8 @@ def _of_four(reproduction: Reproduction) -> list[Claim]:
             command,
         ),
         Claim(
-            "MSE is stable, of normal performance",
-            f"{_STABILITY}: below the second of the other three; accuracy below the highest of them; by Welch's test, "
+            "MSE is stable, with normal performance",
+            f"{_STABILITY}: below the second lowest of the other three; accuracy below their highest; by Welch's test, "
             f"{_CHOSEN}",
             _sentence(
                 reproduction, (changes, low), (finals, None), (accuracies, [(other, "MSE") for other in highest])
@@ -98,7 +98,7 @@ def _of_four(reproduction: Reproduction) -> list[Claim]:
 
 
 def _chosen(numbers: Numbers, pairs: Sequence[tuple[str, str]], number: int) -> list[Condition | None]:
-    """Rows that were chosen by their means, each above another; None for each if not all rows have runs."""
+    """Return conditions on rows chosen by their means, each above another; None each if a row has no runs."""
     if numbers.not_compared or not all(map(len, numbers.values.values())):
         return [UNKNOWN if numbers.not_compared else None] * number
     return [numbers.condition(above, *pair, times=len(numbers.values) - 1) for pair in pairs]
@@ -119,7 +119,7 @@ def _long_training(runs: Sequence[Record]) -> Claim:
     more = [(name, "cross-entropy") for name in names[1:]]
     return Claim(
         "Label smoothing and MSE show great potential after many epochs",
-        "what 100 epochs gain over 50, seed by seed, in study=loss: more than cross-entropy's by Welch's test",
+        "gain of 100 epochs over 50 per seed, in study=loss: larger than cross-entropy's by Welch's test",
         gains.text(more),
         [gains.condition(above, *pair) for pair in more],
         "; ".join(trains_options("loss", _options(names), *typed) for typed in ((), ("epochs=100",))),
@@ -135,7 +135,7 @@ def _of_study(reproduction: Reproduction, names: Iterable[str], quantity: Quanti
 
 
 def _sentence(reproduction: Reproduction, *compared: tuple[Numbers, Sequence[tuple[str, str]] | None]) -> str:
-    """Numbers of the study, losses that are less stable because they diverged, and numbers of the report's rows."""
+    """Describe the numbers of the study, diverged losses, and the numbers of the report's rows."""
     of_study = [(numbers.quantity.name, numbers.text(pairs)) for numbers, pairs in compared]
     rows = [
         rows_of(reproduction, {name: f"loss_{_OPTIONS[name]}" for name in numbers.values}) for numbers, _ in compared
@@ -146,11 +146,11 @@ def _sentence(reproduction: Reproduction, *compared: tuple[Numbers, Sequence[tup
     ]
     diverged = compared[0][0].diverged
     if 0 < len(diverged) < len(compared[0][0].values):
-        of_study.append(("the less stable for having diverged", ", ".join(diverged)))
+        of_study.append(("less stable because diverged", ", ".join(diverged)))
     return f"study=loss, {_listed(of_study)}; the report's rows, which vary more than the loss, {_listed(of_rows)}"
 
 
 def _listed(sentences: Sequence[tuple[str, str]]) -> str:
-    """Return the text on each quantity, or `NO_RUN` once if there are no runs for any."""
+    """Join the text of each quantity; return `NO_RUN` if there are no runs for any."""
     known = [f"{name}: {words}" for name, words in sentences]
     return "; ".join(known) if any(words != NO_RUN for _, words in sentences) else NO_RUN

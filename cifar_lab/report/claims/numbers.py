@@ -1,4 +1,4 @@
-"""The numbers of the runs that a claim compares: of rows of the report, and of studies."""
+"""Numbers of the runs that a claim compares, from rows of the report and from studies."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,22 +14,22 @@ from cifar_lab.runs import Record
 from cifar_lab.statistics.significance import SEEDS_FOR_TESTS, Effect, of_rows
 
 NO_RUN = "no finished run of full length"
-Runs = Mapping[str, Sequence[Record]]  # by the name of their row in a claim
+Runs = Mapping[str, Sequence[Record]]  # by row name in a claim
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number of a run, and how it is printed."""
+    """A number of a run, and its format."""
 
     name: str  # for readers
-    # none for a run that has not recorded it, NaN for one that has never reached it
+    # None if the run has not recorded it, NaN if the run has never reached it
     measure: Callable[[Record], float | None]
-    unit: str = "%"  # numbers in `%` are fractions, and their differences points
-    digits: int = 2  # behind the point; whole epochs of one run have none
-    change: bool = False  # whether it is a difference, whose mean is printed with its sign
+    unit: str = "%"  # in `%`, numbers are fractions and differences are points
+    digits: int = 2  # decimals; epochs of a single run have none
+    change: bool = False  # whether it is a difference, which is printed with its sign
 
     def text(self, values: np.ndarray) -> str:
-        """`89.31 ± 0.20 % (5)` for numbers `(n,)`, n at least 1, in which NaN was never reached."""
+        """Format numbers `(n,)`, n at least 1, as `89.31 ± 0.20 % (5)`; NaN counts as never reached."""
         reached = values[~np.isnan(values)]
         never = len(values) - len(reached)
         if not len(reached):
@@ -42,14 +42,14 @@ class Quantity:
         return f"{mean} ({len(reached)}{f', never in {never}' if never else ''})"
 
     def difference_text(self, names: tuple[str, str], effect: Effect) -> str:
-        """`; LeakyReLU − ELU +2.46 points (+2.25 to +2.67)`, with the 95 % interval."""
+        """Format an effect with its 95 % interval: `; LeakyReLU − ELU +2.46 points (+2.25 to +2.67)`."""
         scale, unit = (100, "points") if self.unit == "%" else (1, self.unit)
         mean, low, high = (f"{scale * value:+.{self.digits}f}" for value in (effect.mean, *effect.interval))
         return f"; {' − '.join(names)} {f'{mean} {unit}'.rstrip()} ({low} to {high})"
 
 
 def of_curve(measure: Callable[[pd.DataFrame], float]) -> Callable[[Record], float | None]:
-    """A measure of a run's epochs."""
+    """Turn a function of a run's metrics into a measure of the run."""
     return lambda run: None if run.metrics is None else measure(run.metrics)
 
 
@@ -64,43 +64,43 @@ class Numbers:
     survivors would bias the mean.
     """
 
-    quantity: Quantity  # the measured quantity
-    values: Mapping[str, np.ndarray]  # of the finished runs that have recorded it, `(n,)`, by the row's name
+    quantity: Quantity
+    values: Mapping[str, np.ndarray]  # from finished runs that have recorded it, `(n,)`, by row name
     protocol: str  # of all runs
-    # `1 of 5 diverged` by the names of such rows, of any protocol
+    # such as `1 of 5 diverged`, by row name, over all protocols
     diverged: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def not_compared(self) -> dict[str, str]:
-        """Why rows are not compared, however many runs they have, by their names."""
+        """Reasons why rows are not compared, by row name."""
         never = {
-            name: f"{np.isnan(values).sum()} of {len(values)} never came so far"
+            name: f"{np.isnan(values).sum()} of {len(values)} never reached it"
             for name, values in self.values.items()
             if np.isnan(values).any()
         }
         return {**never, **self.diverged}
 
     def difference(self, first: str, second: str) -> Effect | None:
-        """By how much a row's mean is above another's; None if one has no run, or is not compared."""
+        """Return the difference of two rows' means; None if one has no run or is not compared."""
         rows = [self.values[first], self.values[second]]
         return of_rows(*rows) if all(map(len, rows)) and not {first, second} & self.not_compared.keys() else None
 
     def condition(self, decide: Callable[..., Condition], first: str, second: str, **options: Any) -> Condition | None:
-        """Apply `decide`, which is `above` or `alike`, to a difference; None if a row has no run."""
+        """Apply `decide` (`above` or `alike`) to a difference; return None if a row has no run."""
         if (effect := self.difference(first, second)) is not None:
             return decide(effect, **options)
         is_known = all(len(self.values[name]) or name in self.not_compared for name in (first, second))
         return UNKNOWN if is_known else None
 
     def others(self, name: str) -> list[str]:
-        """The other rows from the lowest mean to the highest."""
+        """Return the other rows, sorted by mean."""
         means = {other: float(values.mean()) for other, values in self.values.items() if other != name and len(values)}
         return sorted(means, key=lambda other: means[other])
 
     def text(self, pairs: Sequence[tuple[str, str]] | None = None) -> str:
-        """`ReLU 89.31 ± 0.20 % (5), ELU 87.45 % (1), protocol=report`, and the rows that have diverged.
+        """Format the rows as `ReLU 89.31 ± 0.20 % (5), ELU 87.45 % (1), protocol=report`, and list diverged rows.
 
-        With `pairs`, their differences follow where there are enough seeds for a test, and all rows that are not
+        With `pairs`, append their differences if there are enough seeds for a test, and list all rows that are not
         compared.
         """
         parts = [f"{name} {self.quantity.text(values)}" for name, values in self.values.items() if len(values)]
@@ -115,15 +115,15 @@ class Numbers:
 
 
 def typed(run: Record) -> set[str]:
-    """The keys of a run's command line that choose an option or can change numbers."""
+    """Return the keys of a run's command line that choose an option or can change numbers."""
     return {line.lstrip("+~").partition("=")[0] for line in run.overrides} & (run.settings.keys() | run.options.keys())
 
 
 def numbers_of(runs: Runs, quantity: Quantity, protocols: Sequence[str] = PROTOCOLS) -> Numbers:
-    """A number of each run that has it, under the one of the protocols under which most can be decided.
+    """Return a number of each run that has it, under the most informative protocol.
 
-    This is the one under which most rows have enough runs for tests, then the one whose row with the fewest has the
-    most, then the one with the most; else the sound one.
+    This is the protocol with the most rows that have enough runs for tests; ties are broken by the runs of the smallest
+    row, then by all runs, then in favour of the last of `protocols`.
     """
 
     def values(of_row: Sequence[Record], protocol: str) -> np.ndarray:
@@ -148,14 +148,14 @@ def numbers_of(runs: Runs, quantity: Quantity, protocols: Sequence[str] = PROTOC
 
 
 def rows_of(reproduction: Reproduction, experiments: Mapping[str, str]) -> dict[str, Sequence[Record]]:
-    """The full-length runs of some experiments' rows, by their names in a claim."""
+    """Return the full-length runs of the experiments, by row name in a claim."""
     return {name: reproduction.entry(experiment).runs for name, experiment in experiments.items()}
 
 
 def of_study(runs: Sequence[Record], study: str, option: str, epochs: int = 50) -> dict[int, Record]:
-    """The ended runs, by seed, of a study with one option of the group of its name and nothing else changed.
+    """Return the ended runs, by seed, of a study with one option of the group of its name and nothing else changed.
 
-    Only those on all training images of CIFAR-10, under the sound protocol.
+    Only runs on all training images of CIFAR-10 under `protocol=holdout`.
     """
     allowed = {"study", study, "epochs", "data", "protocol", "logger", "tags", "trainer", "callbacks", "probe"}
     by_seed: dict[int, Record] = {}
@@ -175,5 +175,5 @@ def of_study(runs: Sequence[Record], study: str, option: str, epochs: int = 50) 
 
 
 def study_of(reproduction: Reproduction, study: str, options: Mapping[str, str]) -> dict[str, Sequence[Record]]:
-    """The runs of some options of a study, by their names in a claim."""
+    """Return the runs of some options of a study, by row name in a claim."""
     return {name: list(of_study(reproduction.measured, study, option).values()) for name, option in options.items()}

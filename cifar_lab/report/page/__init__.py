@@ -1,1 +1,1 @@
-"""The page of the report: published and measured numbers."""
+"""The report's page: published and measured numbers."""

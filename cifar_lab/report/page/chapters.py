@@ -1,4 +1,4 @@
-"""The page's chapters in words: findings with their hypotheses, and how BatchNorm helps optimisation."""
+"""Chapters of the page: findings with their hypotheses, BatchNorm, and modern experiments."""
 
 import shlex
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ from cifar_lab.table.comparison import values_of
 
 
 def findings(reproduction: Reproduction) -> Iterator[dict[str, Any]]:
-    """Every published number that the printed settings did not give, and every row about which a hypothesis was run.
+    """Yield every row whose printed settings do not reproduce its number, and every row with a tested hypothesis.
 
     Yields:
-        `title`, the row; `words`, on published and measured; `hypotheses`, a frame with a line for each of
-        `conf/published.yaml`, None without one.
+        `title`, the row; `words`, on published and measured numbers; `hypotheses`, a frame with a row for each
+        hypothesis of `conf/published.yaml`, or None.
     """
     names = set()
     for entry in reproduction.entries:
@@ -49,8 +49,8 @@ def _tested(hypothesis: Hypothesis, runs: Entry) -> dict[str, str]:
         "why": hypothesis.words,
         "best epoch": text.over_seeds(runs.values("test/acc", "report")),
         "last epoch": text.over_seeds(runs.values("test/acc_final", "report")),
-        "measured, against published": judged(runs),
-        "run by": f"`{shlex.join(['python', '-m', 'cifar_lab.train', *command])}`",
+        "verdict": judged(runs),
+        "command": f"`{shlex.join(['python', '-m', 'cifar_lab.train', *command])}`",
     }
     words = state(runs)
     return {**cells, "state": words} if words else cells
@@ -59,42 +59,42 @@ def _tested(hypothesis: Hypothesis, runs: Entry) -> dict[str, str]:
 def _words(entry: Entry) -> str:
     published = f"Published: {100 * (entry.row.accuracy or 0):.2f}"
     if entry.verdict == "diverged":
-        return f"{published}. With the printed settings every run that has ended under `protocol=report` diverged."
+        return f"{published}. With the printed settings, every ended run under `protocol=report` diverged."
     if entry.noise is None:
         return f"{published}. The printed settings have not been run under `protocol=report`."
     low, high = entry.noise
     where = "outside" if entry.is_finding else "inside"
     best, last = (text.over_seeds(entry.values(name, "report")) for name in ("test/acc", "test/acc_final"))
     return (
-        f"{published}. The printed settings give {best} in the best epoch, {last} in the last, `protocol=report`. "
+        f"{published}. The printed settings reach {best} in the best epoch and {last} in the last, `protocol=report`. "
         f"The published number is {where} {100 * low:.2f} to {100 * high:.2f} ({entry.basis})."
     )
 
 
 def batch_norm(landscape: Landscape) -> dict[str, Any]:
-    """The chapter on BatchNorm, except its claims.
+    """Return the chapter on BatchNorm, except its claims.
 
     Returns:
-        `sentences`, also on where BatchNorm loses, empty without runs; `speed`, a frame of how fast each network trains
-        at each learning rate, None without runs; `pictures`, of bands and probes.
+        `sentences`, also those against BatchNorm, empty without runs; `speed`, a frame of the epochs that each network
+        needs at each learning rate, None without runs; `pictures`, of bands and probes.
     """
     group = landscape.band_group
     sentences = [sentence for band in landscape.bands for sentence in band.sentences]
     if group is not None:
         sentences += [
-            f"Widest range of learning rates that trains, {NAMES[bn]}, {INITS.get(init, init)}: "
+            f"Widest range of learning rates that train, {NAMES[bn]}, {INITS.get(init, init)}: "
             f"{rate_range(group, bn=bn, init=init).text()}."
             for init in group.inits
             for bn in (True, False)
         ]
     pictures = []
     for number, band in enumerate(landscape.bands, 1):
-        words = f"{band.title}: the training loss of each step, from the lowest to the highest over the learning rates"
+        words = f"{band.title}: range of the training loss over the learning rates, for each step"
         name = "batch-norm-band" if number == 1 else f"batch-norm-band-{number}"
         pictures.append(Picture(name, words, partial(figures.bands, band)))
     if landscape.smoothness is not None:
         sentences += landscape.smoothness.sentences
-        words = f"{landscape.smoothness.title}: how far loss and gradient change along the gradient"
+        words = f"{landscape.smoothness.title}: changes of loss and gradient along the gradient"
         pictures.append(Picture("batch-norm-smoothness", words, partial(figures.smoothness, landscape.smoothness)))
     return {"sentences": sentences, "speed": None if group is None else speed(group), "pictures": pictures}
 
@@ -103,8 +103,8 @@ def base(experiment: Base) -> dict[str, Any]:
     """Return the chapter on a modern experiment, except its claims.
 
     Returns:
-        `name` of the experiment; `frame`, a row for each protocol and machine that trained the unchanged experiment,
-        None without such runs; `studies` of it, as from `parts.studies`.
+        `name` of the experiment; `frame`, a row for each protocol and machine of the unchanged experiment, None without
+        such runs; `studies` on it, from `parts.studies`.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
     for run in experiment.own:

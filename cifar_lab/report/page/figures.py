@@ -1,4 +1,4 @@
-"""The page's figures: curves and confusion matrices of a table's rows, and all accuracies at a glance."""
+"""Figures of the page: curves and confusion matrices of a table, and an overview of all accuracies."""
 
 import base64
 import hashlib
@@ -28,15 +28,19 @@ from cifar_lab.table.comparison import one_loss
 from cifar_lab.table.figures import compared_curves
 
 _EMPTY = b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>'
-_LINEAR = 1.0  # points to both sides that are drawn to scale; beyond, a row far off would hide the others
-_PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # behind a number, which may lie on the line of zero
-_SPAN = 12.0  # points below the best run that are drawn to scale
+_LINEAR = 1.0  # points on both sides on a linear scale; logarithmic beyond, because an outlier would hide the others
+_PLAIN = {
+    "facecolor": "white",
+    "edgecolor": "none",
+    "pad": 0.5,
+}  # background of a number, which may cover the zero line
+_SPAN = 12.0  # points below the best run that the axis covers
 _PFLOPS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 _TICKS = (-30, -10, -3, -1, -0.5, 0, 0.5, 1, 3, 10, 30)
 
 
 class _OfValues(pickle.Pickler):
-    """Pickles the data of a picture; raises if the data is in files, which may change."""
+    """Pickles the data of a picture; raises `PicklingError` if the data is in files, which may change."""
 
     def persistent_id(self, obj: object) -> None:
         if isinstance(obj, Record | Path):
@@ -45,14 +49,14 @@ class _OfValues(pickle.Pickler):
 
 @cache
 def _drawing_code() -> bytes:
-    """The sources of all figures, and matplotlib's version."""
+    """Return matplotlib's version and the source code of all figures."""
     sources = sorted(Path(cifar_lab.__file__).parent.rglob("figures.py"))
     return matplotlib.__version__.encode() + b"".join(source.read_bytes() for source in sources)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page, with the name of its file, without suffix, and its caption."""
+    """A figure of the page, with its file name (without suffix) and caption."""
 
     name: str
     words: str
@@ -60,7 +64,7 @@ class Picture:
 
     @cached_property
     def data(self) -> bytes:
-        """SVG; an empty one where drawing fails."""
+        """SVG; an empty image if drawing fails."""
         return painted(self.draw, self.name, format="svg", metadata={"Date": None}) or _EMPTY
 
     def write(self, folder: Path) -> None:
@@ -69,7 +73,7 @@ class Picture:
 
     @cached_property
     def _mark(self) -> bytes:
-        """A comment, equal for pictures drawn by the same code from the same values; empty where that is not known."""
+        """XML comment with a hash of drawing code and values; empty if the values cannot be hashed."""
         content = io.BytesIO()
         try:
             _OfValues(content, protocol=5).dump(self.draw)
@@ -78,7 +82,7 @@ class Picture:
         return f"<!-- {hashlib.sha256(_drawing_code() + content.getvalue()).hexdigest()} -->\n".encode()
 
     def reuse(self, folder: Path) -> None:
-        """Take the picture from the folder of an earlier report if it is the same there; drawing takes a second."""
+        """Load the picture from the folder of an earlier report if it is the same, because drawing takes a second."""
         with suppress(OSError):
             kept = (folder / f"{self.name}.svg").read_bytes()
             if self._mark and kept.endswith(self._mark):
@@ -91,9 +95,9 @@ class Picture:
 
 
 def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
-    """The curves of a table's runs under each protocol, and a confusion matrix for each row of full length.
+    """Yield the curves of a table under each protocol, and the confusion matrices of its full-length rows.
 
-    The names of the files begin with `name`, and the captions with `title`.
+    File names begin with `name`, captions with `title`.
     """
     for protocol in PROTOCOLS:
         runs = {entry.row.label: [run for run in entry.runs if run.protocol == protocol] for entry in section.entries}
@@ -111,7 +115,7 @@ def pictures(section: Section, name: str, title: str) -> Iterator[Picture]:
 
 
 def glance(sections: Sequence[Section]) -> Iterator[Picture]:
-    """How far each row of full length lies from its published accuracy; nothing without a run to compare."""
+    """Yield a figure of measured minus published accuracy of full-length rows; nothing without a run to compare."""
     judged = [
         Judged(
             f"{section.table.title}: {entry.row.label}",
@@ -127,19 +131,19 @@ def glance(sections: Sequence[Section]) -> Iterator[Picture]:
     ]
     if judged:
         seeds = _seeds(row.num_seeds for row in judged)
-        words = f"Measured less published accuracy with its 95 % interval, {seeds}; a diamond if zero is outside it"
+        words = f"Measured minus published accuracy with its 95 % interval, {seeds}; a diamond if zero is outside it"
         yield Picture("agreement", words, partial(agreement, judged))
 
 
 def compute(sections: Sequence[Section], bases: Sequence[Base]) -> Iterator[Picture]:
-    """Accuracy against training compute, of rows of full length and of other experiments; nothing without both."""
+    """Yield a figure of accuracy against training compute, of full-length rows and other experiments, if both exist."""
     of_rows = [
         (pflop(run), run.result["test/acc"])
         for section in sections
         if section.is_full
         for entry in section.entries
         for run in entry.finished("report")
-        if run.result.get("flops_per_image")  # not in runs of version 0.1
+        if run.result.get("flops_per_image")  # missing in runs of version 0.1
     ]
     groups = {"rows of the report, best epoch on the test set": list(dict.fromkeys(of_rows))}
     for base in bases:
@@ -154,10 +158,10 @@ def compute(sections: Sequence[Section], bases: Sequence[Base]) -> Iterator[Pict
 def curves(
     rows: Mapping[str, Sequence[Record]], name: str, title: str, protocol: str, group: str | None = None
 ) -> Iterator[Picture]:
-    """The training losses and accuracies of runs under one protocol, by their row's label; nothing without any.
+    """Yield a figure of training losses and accuracies under one protocol, by row label; nothing without runs.
 
-    Where rows differ in their loss, training accuracies take the losses' place. Colours are those of the rows' options
-    in `group`. The caption begins with `title`.
+    If rows differ in their loss, the training accuracy replaces it. Colours follow the rows' options in `group`. The
+    caption begins with `title`.
     """
     shades = colours_by_name(rows, group)
     known = {label: [run.metrics for run in runs if run.metrics is not None] for label, runs in rows.items()}
@@ -174,7 +178,7 @@ def curves(
 
 
 def _seeds(counts: Iterable[int]) -> str:
-    """How many seeds each row of a figure has, for its caption."""
+    """Describe the number of seeds per row, for a caption."""
     fewest, most = min(numbers := list(counts)), max(numbers)
     return (
         "one seed each" if most == 1 else f"{fewest} seeds each" if fewest == most else f"{fewest} to {most} seeds each"
@@ -182,7 +186,7 @@ def _seeds(counts: Iterable[int]) -> str:
 
 
 class Judged(NamedTuple):
-    """A row that has been run: its mean over seeds, and the `noise` interval of its published accuracy, from 0 to 1."""
+    """A row with runs: its mean over seeds, and the `noise` interval of its published accuracy, from 0 to 1."""
 
     label: str
     published: float
@@ -193,7 +197,7 @@ class Judged(NamedTuple):
 
 
 def agreement(rows: Sequence[Judged]) -> Figure:
-    """How far each measured accuracy lies from the published one, with the verdict's interval; rows from the top."""
+    """Draw measured minus published accuracy with the interval behind each verdict, first row on top."""
     figure = Figure(figsize=(9, 1.1 + 0.34 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
@@ -213,15 +217,15 @@ def agreement(rows: Sequence[Judged]) -> Figure:
     axes.minorticks_off()
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlabel(f"measured less published accuracy, percentage points; to scale within ±{_LINEAR:g}", fontsize=9)
+    axes.set_xlabel(f"measured minus published accuracy, percentage points; linear within ±{_LINEAR:g}", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
     return figure
 
 
 def accuracy_by_compute(groups: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
-    """Training compute in PFLOP and accuracy, from 0 to 1, of each run; a colour and a marker for each group.
+    """Draw accuracy (from 0 to 1) against training compute in PFLOP of each run, with a colour and marker per group.
 
-    A run far below the best one is drawn at the lower edge, with its accuracy.
+    A run more than `_SPAN` points below the best one is drawn at the lower edge, with its accuracy.
     """
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     axes = figure.subplots()
@@ -241,7 +245,7 @@ def accuracy_by_compute(groups: Mapping[str, Sequence[tuple[float, float]]]) -> 
     axes.minorticks_off()
     amounts = [amount for runs in groups.values() for amount, _ in runs]
     axes.set_xlim(min(amounts) / 1.3, max(amounts) * 1.3)
-    axes.set_xlabel("training compute, PFLOP (three forward passes a step)")
+    axes.set_xlabel("training compute, PFLOP (three forward passes per step)")
     axes.set_ylabel("test accuracy, %")
     axes.grid(alpha=0.3)
     figure.legend(fontsize=9, loc="outside lower center", frameon=False)

@@ -1,4 +1,4 @@
-"""The page's tables: the rows of a published table, or of a study, with their differences, losses and pictures."""
+"""Tables of the page: a published table or a study, with differences, losses and figures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,34 +18,34 @@ _COLUMNS = {
     "report": ("report: best epoch", "report: last epoch"),
     "holdout": ("holdout: chosen epoch", "holdout: last epoch"),
 }
-_UNTESTED = f"Fewer than {SEEDS_FOR_TESTS} seeds a row: the differences are described by the table, not tested."
-_SOME_UNTESTED = f"Rows of fewer than {SEEDS_FOR_TESTS} seeds under a protocol are described, not tested."
+_UNTESTED = f"Differences are not tested, because rows have fewer than {SEEDS_FOR_TESTS} seeds."
+_SOME_UNTESTED = f"Rows with fewer than {SEEDS_FOR_TESTS} seeds under a protocol are not tested."
 
 
 @dataclass(frozen=True)
 class Part:
     """A table of the page."""
 
-    name: str  # target of links
+    name: str  # anchor of links
     title: str
-    note: str  # to be read before the table
+    note: str  # precedes the table
     frame: pd.DataFrame  # cells as text
-    differences: pd.DataFrame | None  # between its rows; None if none is tested
-    described: str  # why rows are not tested, if some are not
-    losses: pd.DataFrame | None  # published and measured mean training losses; None if none are published
+    differences: pd.DataFrame | None  # between rows; None if none is tested
+    described: str  # why some rows are not tested; empty if all are
+    losses: pd.DataFrame | None  # published and measured mean training losses; None if none is published
     pictures: Sequence[Picture]
 
 
 def names(section: Section) -> tuple[str, str]:
-    """The name of a table of runs of one length in links and files, and its title."""
+    """Return the name of a section in links and files, and its title."""
     name, title = section.table.name, section.table.title
     return (name, title) if section.is_full else (f"{name}-{_slug(section.length)}", f"{title}: {section.length}")
 
 
 def part(section: Section, parameters: Mapping[str, int]) -> Part:
-    """Return a published table, or its shorter runs, which are not compared with published numbers.
+    """Return a published table at one length; only full-length runs are compared with published numbers.
 
-    `parameters` holds each row's number of parameters, by the row's name.
+    `parameters` holds the number of parameters by row name.
     """
     name, title = names(section)
     entries = [entry for entry in section.entries if section.is_full or entry.runs]
@@ -74,7 +74,7 @@ def _cells(entry: Entry, section: Section, parameters: Mapping[str, int]) -> dic
         for column, metric in zip(columns, ("test/acc", "test/acc_final"), strict=True):
             cells[column] = text.over_seeds(entry.values(metric, protocol))
         if section.is_full and protocol == "report":
-            cells["measured, against published"] = judged(entry)
+            cells["verdict"] = judged(entry)
     if not section.is_full:
         cells["epochs"], cells["training images"] = (_both(entry, name) for name in ("epochs", "train_size"))
     cells["parameters"] = f"{parameters[entry.row.name]:,}"
@@ -86,7 +86,7 @@ def _cells(entry: Entry, section: Section, parameters: Mapping[str, int]) -> dic
 
 
 def judged(entry: Entry) -> str:
-    """The verdict on a published accuracy, with the interval that it rests on."""
+    """Format the verdict on a published accuracy with the interval behind it."""
     if entry.row.accuracy is None:
         return "no accuracy published"
     if entry.noise is None:
@@ -102,7 +102,7 @@ def _both(entry: Entry, name: str) -> str:
 
 
 def state(entry: Entry) -> str:
-    """The states of a row's runs that have no result."""
+    """Describe the state of each run without a result."""
     sentences = []
     for run in entry.runs:
         if not run.is_finished:
@@ -115,7 +115,7 @@ def state(entry: Entry) -> str:
 
 
 def _differences(of_protocols: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[pd.DataFrame | None, str]:
-    """The tested differences of rows, under each protocol or the one without a name, and why others are not tested."""
+    """Return the tested differences of rows under each protocol ('' if there is one), and why others are not tested."""
     lines = []
     for protocol, rows in of_protocols.items():
         for pair in differences(rows):
@@ -156,7 +156,7 @@ def _losses(section: Section) -> pd.DataFrame | None:
 
 
 def studies(runs: Sequence[Record]) -> Iterator[Part]:
-    """A table for each controlled ablation of one length and protocol, with the rows of `table`, and tests of them."""
+    """Yield a table for each study at one length and protocol, with the rows of `cifar_lab.table` and tests."""
     groups: dict[tuple[str, float, float, str], list[Record]] = {}
     for run in runs:
         base = run.options.get("experiment")

@@ -1,4 +1,4 @@
-"""Writes the report's page as HTML, Markdown and CSV: published and measured numbers."""
+"""Writes the report's page as HTML, Markdown and CSV."""
 
 import math
 from collections import Counter
@@ -37,9 +37,9 @@ def write(
 
     Args:
         reproduction: The measured runs.
-        parameters: Each row's number of parameters, by the row's name.
+        parameters: Number of parameters by row name.
         folder: Created if it does not exist.
-        kept_figures: Folder for the figures of full length as small PNG files; None for no such files.
+        kept_figures: Folder for small PNG files of the full-length figures; None to write none.
 
     Raises:
         OSError: The folder cannot be written.
@@ -78,7 +78,7 @@ def write(
 
 
 def _keep(pictures: Sequence[Picture], folder: Path) -> None:
-    """Write pictures as small PNG files, with a page that shows all of them."""
+    """Write pictures as small PNG files, with a gallery page."""
     folder.mkdir(parents=True, exist_ok=True)
     page = ["# Gallery\n\nWritten by `make gallery` from the runs in `docs/results`."]
     for picture in pictures:
@@ -89,7 +89,7 @@ def _keep(pictures: Sequence[Picture], folder: Path) -> None:
 
 
 def numbers(reproduction: Reproduction, parameters: Mapping[str, int]) -> pd.DataFrame:
-    """Every row at every length in numbers, and every hypothesis: accuracies from 0 to 1, over each protocol's runs."""
+    """Return the numbers of every row and hypothesis at every length: accuracies from 0 to 1, per protocol."""
     lines = []
     hypotheses = {one.row.name: one.name for entry in reproduction.entries for one in entry.row.hypotheses}
     for section in (*reproduction.sections, *reproduction.shortened):
@@ -121,10 +121,10 @@ def _numbers(entry: Entry, is_full: bool) -> dict[str, Any]:
 
 
 def _dashboards(reproduction: Reproduction, folder: Path) -> None:
-    """Write every row's curves for TensorBoard, in place of an earlier report's, with charts of each table.
+    """Write the curves of every row for TensorBoard, with charts of each table, and replace those of an earlier report.
 
-    Charts of custom scalars choose tags, never runs. So a chart of one table needs tags of that table, which are here
-    and not in the runs' own event files.
+    Charts of custom scalars select tags, not runs. So a chart of one table needs tags of that table, which are written
+    here instead of in the runs' own event files.
     """
     for old in folder.glob("**/events.out.tfevents.*"):
         old.unlink()
@@ -154,7 +154,7 @@ def _dashboards(reproduction: Reproduction, folder: Path) -> None:
 
 
 def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str, Any]:
-    """The variables of the templates."""
+    """Return the variables of the templates."""
     runs = {
         run.identity: run
         for run in (*reproduction.runs, *reproduction.of_studies, *reproduction.of_bases)
@@ -195,7 +195,7 @@ def _page(reproduction: Reproduction, parameters: Mapping[str, int]) -> dict[str
 
 
 def _selection(reproduction: Reproduction) -> str:
-    """Estimate the gain from choosing the epoch on the test set; empty if no run chose so."""
+    """Describe the gain from choosing the epoch on the test set; empty if no run did."""
     runs = {run.identity: run.result for entry in reproduction.entries for run in entry.finished("report")}
     chosen = [result for result in runs.values() if result["best_epoch"] is not None]
     gains = np.array([100 * (result["test/acc"] - result["test/acc_final"]) for result in chosen])
@@ -213,10 +213,10 @@ def _claims(every: Sequence[Claim]) -> pd.DataFrame:
         [
             {
                 "claim": claim.words,
-                "decided by": claim.decides,
+                "criterion": claim.decides,
                 "measured": claim.numbers,
                 "verdict": f"{claim.verdict} ({claim.note})" if claim.note else claim.verdict,
-                "what decides it is run by": f"`{claim.command}`"
+                "command to decide it": f"`{claim.command}`"
                 * bool(claim.command and claim.verdict in (INCONCLUSIVE, UNTESTED)),
             }
             for claim in every
@@ -229,7 +229,7 @@ def _counted(verdicts: Mapping[str, int]) -> str:
 
 
 def _code(words: str) -> Markup:
-    """Put words between backticks as code, in HTML."""
+    """Format text between backticks as HTML code."""
     parts = words.split("`")
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else escape(part) for number, part in enumerate(parts)

@@ -68,14 +68,14 @@ def test_a_true_difference_is_never_contradicted_and_equal_rows_are_told_apart_i
 
 def test_what_is_inconclusive_says_how_many_seeds_would_tell() -> None:
     (told,) = judged([claim(above(of_rows(*rows(0.002, 0.002))))])
-    assert (told.verdict, told.note) == (INCONCLUSIVE, f"{seeds_needed(0.002, 0.002)} seeds would tell")
+    assert (told.verdict, told.note) == (INCONCLUSIVE, f"{seeds_needed(0.002, 0.002)} seeds needed")
     assert told.command == f"train seed='range(0,{seeds_needed(0.002, 0.002)})'"
     (single,) = judged([claim(above(of_rows(np.array([0.9]), np.array([0.8]))))])
-    assert (single.verdict, single.note) == (INCONCLUSIVE, "at least 5 seeds would tell")
+    assert (single.verdict, single.note) == (INCONCLUSIVE, "at least 5 seeds needed")
     (none,) = judged([claim(above(of_rows(*rows(0.0, 0.002))))])
     assert (none.verdict, none.note) == (INCONCLUSIVE, "")
     (many,) = judged([claim(above(of_rows(*rows(0.00001, 0.002))))])
-    assert many.note == "more than 1,000 seeds would tell"
+    assert many.note == "more than 1,000 seeds needed"
 
 
 def test_so_many_seeds_tell_equal_rows_to_be_equal() -> None:

@@ -41,7 +41,7 @@ def test_two_seeds_show_their_numbers_and_decide_nothing(tmp_path: Path) -> None
     leave_probed(tmp_path, seeds=(0, 1))
     claims = judged(tmp_path)
     claim = claims["gradient_at_the_point"]
-    assert (claim.verdict, claim.note) == (INCONCLUSIVE, "at least 3 seeds would tell")
+    assert (claim.verdict, claim.note) == (INCONCLUSIVE, "at least 3 seeds needed")
     holds(claim.numbers, "Xavier 4 (2 seeds)", "He 4 (2 seeds)")
     holds(claim.decides, "||Hg||/||g||")
     holds(claims["gradient_over_a_step"].numbers, "1/eta_min")
