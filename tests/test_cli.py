@@ -22,14 +22,14 @@ Ended = tuple[int, str, str]
 
 @pytest.fixture
 def script(called: Called, monkeypatch: pytest.MonkeyPatch) -> Called:
-    """Call the console script in this process: its exit code, and what it printed."""
+    """Call the console script in this process; return the exit code, stdout and stderr."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     return partial(called, cli.main)
 
 
 @pytest.fixture
 def completes(called: Called, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """The words that a shell offers after a line."""
+    """Return the completions that a shell offers for a line."""
     monkeypatch.setattr(sys, "path", [*sys.path])
 
     def offered(line: str, shell: str = "bash", main: Callable[[], None] = cli.main) -> list[str]:
@@ -112,7 +112,7 @@ def test_a_file_in_the_current_folder_replaces_no_module_and_components_there_ar
 
 
 def _imported(code: str, *arguments: str, folder: Path) -> tuple[Ended, set[str]]:
-    """How a script of Python ends, and the modules that it has imported by then."""
+    """Run a Python script; return its exit code and output, and the modules that it imported."""
     line = [sys.executable, "-c", f"import sys\ntry: {code}\nfinally: print('\\fimported', *sys.modules)", *arguments]
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
     page, _, modules = done.stdout.partition("\fimported ")
@@ -151,7 +151,7 @@ def test_a_refused_composition_waits_for_no_torch(command: str, words: str, fact
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Callable[..., list[str]]:
-    """Run a script of a shell with our commands in a folder whose name has a space, as a virtual environment's may."""
+    """Run a shell script with our commands in a folder whose name has a space, as a virtual environment's may."""
     place = tmp_path / "my environment"
     place.mkdir()
     for name in ("python", "cifar-lab"):

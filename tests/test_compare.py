@@ -15,7 +15,7 @@ WORDS = (*TINY, "epochs=1", "logger=none")
 
 @pytest.fixture
 def folders(trained: Train) -> list[Path]:
-    """Runs of two losses, two seeds of each."""
+    """Runs of two losses, with two seeds each."""
     lines = [(f"loss={loss}", f"seed={seed}") for loss in ("ce", "mse") for seed in (0, 1)]
     return [trained(*WORDS, *line, name="-".join(line)).folder for line in lines]
 
@@ -56,7 +56,7 @@ def test_single_runs_are_paired_by_image_with_the_numbers_of_their_evaluations(
     counts = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     assert sorted(pair["discordant"]) == sorted(counts)  # type: ignore[call-overload]
     assert pair["p"] == pytest.approx(mcnemar(*counts, 20).p)
-    monkeypatch.setattr(networks, "answer", None)  # what an evaluation has kept is not computed again
+    monkeypatch.setattr(networks, "answer", None)  # results that an evaluation has stored are not computed again
     assert _pair(called(compare.main, *runs, "--json")[1]) == pair
     holds(called(compare.main, *runs)[1], "20 images", "right by the first alone")
 

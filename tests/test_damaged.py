@@ -1,4 +1,4 @@
-"""Damaged files of a run: what can be computed again is, after a note; the rest is one line and a way out."""
+"""Damaged files of a run: recomputed after a note if possible, else refused in one line that says what to do."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ WORDS = (*FINISHED, "hydra.run.dir=run")
 
 @pytest.fixture
 def stopped(trained: Train) -> Run:
-    """A run of two epochs that was stopped once both were trained and saved."""
+    """A run of two epochs that was stopped after both were trained and saved."""
     run = trained(*FINISHED)
     run.result_file.unlink()
     shutil.rmtree(run.weights)
@@ -44,7 +44,7 @@ def _without(epoch: int) -> Callable[[Path], None]:
     return leave_out
 
 
-# For each kind: a file, what happens to it, where the run goes on, and what is said of it.
+# Per kind of damage: the file, the change, the checkpoint to resume from (None: refused), and text of the message.
 DAMAGE: dict[str, tuple[str, Callable[[Path], object], str | None, str]] = {
     "steps, cut": ("steps.npz", _cut, None, "cannot be read"),
     "steps, gone": ("steps.npz", Path.unlink, None, "is missing"),

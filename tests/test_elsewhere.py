@@ -1,4 +1,4 @@
-"""Other people's machines and folders: what cannot be written, and what libraries remark there."""
+"""Other people's machines and folders: unwritable folders, and warnings of libraries."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.kinds_of_runs import FINISHED
 
 NOTHING = "note: nothing is written: "
 SEARCH = ("optimizer.lr=interval(1e-4,1e-2)", *TINY)
-# Each command on a run, the folder that it writes to by default, and what it prints all the same.
+# Each command for a run, the folder that it writes to by default, and text that it prints anyway.
 PRINTS = {
     "table": (table, ["."], ".", "test acc %"),
     "report": (report, ["run"], "report", "not run"),
@@ -32,7 +32,7 @@ REFUSED = {
 
 @pytest.fixture
 def mine(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[Path]]:
-    """A finished run in the current folder, which is read-only as for one who does not own it: the files in it."""
+    """A finished run in a current folder that looks read-only, owned by someone else; returns its files."""
     trained(*FINISHED)
     monkeypatch.chdir(tmp_path)
     may = os.access
@@ -42,7 +42,7 @@ def mine(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
     monkeypatch.setattr(os, "access", may_read)
     for folder in (tmp_path / "run" / "evaluation", tmp_path / "run" / "explanation", tmp_path / "run" / "export"):
-        folder.touch()  # in the way of a folder
+        folder.touch()  # blocks a folder of that name
     return lambda: set(tmp_path.rglob("*"))
 
 

@@ -1,4 +1,4 @@
-"""Finished runs that a command finds: which they are, and where their numbers come from."""
+"""Finished runs that a command reuses: which runs they are, and where their numbers come from."""
 
 import csv
 import signal
@@ -71,7 +71,7 @@ def test_words_that_change_no_number_find_the_runs_for_every_command(lab: Lab) -
 
 def test_runs_that_finished_under_a_former_default_name_are_found_and_in_the_table(lab: Lab) -> None:
     words = ("-m", *TINY, "epochs=1", "seed=0,1")
-    runs = lab(*words[:-1], "seed=0", "name=seed").runs  # as the sweep was called
+    runs = lab(*words[:-1], "seed=0", "name=seed").runs  # the sweep's former name
     before = runs[0].status()
     again = lab(*words)
     assert again.code == 0 and again.stdout.count("retrain=true") == 1
@@ -92,7 +92,7 @@ def test_while_a_sweep_runs_status_knows_the_runs_that_it_found(lab: Lab, monkey
         return trained(work)
 
     words = ("-m", *TINY, "epochs=1")
-    lab(*words, "seed=0", "name=seed")  # as the sweep was called
+    lab(*words, "seed=0", "name=seed")  # the sweep's former name
     monkeypatch.setattr(fitting, "trained", looking)
     lab(*words, "seed=0,1")
     lab(*words, "seed=2,0,1")

@@ -1,4 +1,4 @@
-"""Whatever is drawn is refused in one line or gives a right result: no other exception, and no code that runs."""
+"""Any drawn input is refused in one line or gives a right result; no other exception occurs, and no code runs."""
 
 import io
 import os
@@ -22,7 +22,7 @@ from tests.data.test_cifar10 import COUNT, Writer, random_batches, write_binary,
 from tests.mutations import EDITS, Edit, damaged, damaged_member, fuzzed
 from tests.runs.test_checkpoints import CHECKPOINT
 
-# What a payload does, by the names that Python itself announces it under.
+# Actions of payloads, by the names of Python's audit events.
 _CODE = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "socket.connect")
 _calls: list[str] = []
 sys.addaudithook(lambda event, _: _calls.append(event) if event in _CODE else None)
@@ -30,7 +30,7 @@ sys.addaudithook(lambda event, _: _calls.append(event) if event in _CODE else No
 
 @contextmanager
 def refusing(error: type[Exception]) -> Iterator[None]:
-    """Let pass an error of a kind that says something, in one line; and no code that was run meanwhile."""
+    """Accept an expected error with a one-line message, and check that no code was run meanwhile."""
     _calls.clear()
     refusals = []
     try:

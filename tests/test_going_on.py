@@ -1,4 +1,4 @@
-"""What `resume=` goes on with, and what it refuses."""
+"""`resume=`: which runs and settings it resumes with, and which it refuses."""
 
 import shutil
 import signal
@@ -41,14 +41,14 @@ def _failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def failed(_failed: Path, lab: Lab, tmp_path: Path) -> Run:
-    """A run of two epochs that failed when both were trained and saved, in the folder `run`."""
+    """A run of two epochs in the folder `run` that failed after both were trained and saved."""
     shutil.copytree(_failed, tmp_path / "run")
     return Run("run")
 
 
 @pytest.fixture
 def begun(composed: Compose, lab: Lab) -> Begin:
-    """Write a run's folder as it is before it trains, without a checkpoint."""
+    """Write a run's folder in its state before training, without a checkpoint."""
 
     def begin(*overrides: str) -> Run:
         config = composed(*overrides)
@@ -87,7 +87,7 @@ def test_a_refusal_needs_no_torch(failed: Run) -> None:
 def test_a_run_goes_on_with_its_settings_seconds_and_threads_by_words_that_change_no_number(
     failed: Run, lab: Lab
 ) -> None:
-    run = Run(failed.folder.rename("loss=ce,seed=0 (1)"))  # as sweeps name folders
+    run = Run(failed.folder.rename("loss=ce,seed=0 (1)"))  # named as sweeps name folders
     checkpoint = read_checkpoint(run.last_checkpoint)
     assert 0 < checkpoint["times"]["seconds"] < 100
     times = {"seconds": 1000.0, "images": 10_000_000, "training_seconds": 500.0}
@@ -103,9 +103,9 @@ def test_a_run_goes_on_with_its_settings_seconds_and_threads_by_words_that_chang
     assert (run.folder / "csv").exists()
     result = run.result()
     assert 1000 < result["seconds"] < 1100
-    assert 19_000 < result["images_per_second"] <= 20_000  # the speed too, of what was trained before
+    assert 19_000 < result["images_per_second"] <= 20_000  # the speed includes the earlier part of the training
     assert result["hardware"]["threads"] == 3
-    assert torch.get_num_threads() == 1  # the next job has its own
+    assert torch.get_num_threads() == 1  # the next job uses its own number of threads
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_other_epochs_are_refused_where_something_follows_them_or_they_are_fewer
 def test_snapshots_begin_and_end_where_a_run_that_goes_on_is_told_to_keep_them(failed: Run, lab: Lab) -> None:
     assert lab("resume=run", "callbacks=snapshots", "callbacks.snapshots.every_epochs=2", "epochs=4").code == 0
     assert list(failed.snapshots()) == [4]
-    assert lab("resume=run", "callbacks.snapshots.every_epochs=1", "epochs=6").code == 0  # of a finished one too
+    assert lab("resume=run", "callbacks.snapshots.every_epochs=1", "epochs=6").code == 0  # a finished run as well
     assert list(failed.snapshots()) == [4, 5, 6]
     assert failed.config()["callbacks"]["snapshots"]["every_epochs"] == 1
     assert lab("resume=run", "callbacks=none", "epochs=7").code == 0
@@ -210,7 +210,7 @@ def test_a_finished_run_stays_as_it_was_where_more_epochs_come_to_nothing(
     assert outcome.code == {"refused": 2, "failed": 1, "interrupted": 130}[how], outcome.stderr
     assert how != "refused" or "scheduler.total_steps=18" in outcome.stderr
     after = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file() and path != run.error_file}
-    # The rows of metrics.csv may end in another way.
+    # The rows of metrics.csv may have different line endings.
     assert {path.name for path in before if before[path].split() != after.get(path, b"").split()} <= {"run.lock"}
     monkeypatch.undo()
     assert run.result()["epochs"] == 2 and run.status()["state"] == "finished"

@@ -1,4 +1,4 @@
-"""Whole runs on a GPU; `tests/conftest.py` skips it where there is none."""
+"""Whole runs on a GPU; `tests/conftest.py` skips them if there is none."""
 
 import gc
 from typing import Any
@@ -31,7 +31,7 @@ def test_a_run_on_a_gpu_is_recorded_as_one_and_repeats_bitwise(lab: Lab) -> None
 
 def test_a_job_leaves_nothing_in_a_gpus_memory(lab: Lab) -> None:
     left = []
-    for seeds in ("0", "1,2"):  # after the first there are what cuBLAS and cuDNN keep
+    for seeds in ("0", "1,2"):  # after the first sweep, cuBLAS and cuDNN keep memory
         assert lab("-m", *TINY, "trainer=gpu", f"seed={seeds}", "hydra.sweep.dir=sweep").code == 0
         gc.collect()
         left.append(torch.cuda.memory_allocated())
@@ -52,7 +52,7 @@ def test_a_job_leaves_nothing_in_a_gpus_memory(lab: Lab) -> None:
 def test_no_step_waits_for_the_gpu(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, augment: str, arguments: list[str]
 ) -> None:
-    """From the second epoch's first batch on, its loading included, to the last batch's end, which may wait."""
+    """Check from the second epoch's first batch, including its loading, to the last batch, whose end may wait."""
     steps = []
     begin, kept = Classifier.on_train_batch_start, Recorder.on_train_batch_end
 

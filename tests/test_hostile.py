@@ -1,7 +1,7 @@
-"""Files that were made to harm, or that a crash has cut: refused in one line or read past, and nothing in them runs.
+"""Malicious files and files cut by a crash: refused in one line or skipped, and no code in them runs.
 
-Archives, data files and checkpoints of that kind are in `tests/data` and `tests/runs`; these are the folders of runs
-and the YAML of options, read by the commands.
+`tests/data` and `tests/runs` test archives, data files and checkpoints; this module tests run folders and YAML option
+files, as the commands read them.
 """
 
 import io
@@ -31,20 +31,20 @@ from tests.conftest import TINY, Called, Lab, Outcome, names
 
 LINE = (*TINY, "scheduler=constant", "trainer.precision=32-true", "logger=tensorboard")
 DEEP = "[" * 200_000
-# Ten levels of ten repetitions each: some kilobytes that unfold to gigabytes.
+# Ten levels of ten repetitions each: a few kilobytes that expand to gigabytes.
 UNFOLDING = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 11))
 PYTHON_OBJECT = "!!python/object/apply:os.system ['touch marker']"
 
 
 class Touch:
-    """Unpickled, it makes the file `marker`."""
+    """Creates the file `marker` when unpickled."""
 
     def __reduce__(self) -> Any:
         return os.system, ("touch marker",)
 
 
 class Killed(L.Callback):
-    """Keeps a run's folder as a kill after its first epoch would leave it: the process in its lock has ended."""
+    """Copies a run's folder in the state after a kill in the second epoch; the lock names a process that has ended."""
 
     def __init__(self, run: Run, folder: Path) -> None:
         self.run, self.folder = run, folder
@@ -68,19 +68,19 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def killed(_made: Path, lab: Lab) -> Run:
-    """A run of two epochs in the folder at hand, killed after the first was saved."""
+    """A run of two epochs in the current folder, killed after the first was saved."""
     return Run(shutil.copytree(_made / "killed", "killed"))
 
 
 @pytest.fixture
 def whole(_made: Path, lab: Lab) -> Run:
-    """The same undisturbed, in the folder `outputs/whole`."""
+    """The same run, undisturbed, in the folder `outputs/whole`."""
     return Run(shutil.copytree(_made / "whole", "outputs/whole"))
 
 
 @pytest.fixture
 def ran(called: Called) -> Callable[..., str]:
-    """Run a command over folders, which does its work: what it printed."""
+    """Run a command on folders, check that it succeeds, and return its output."""
 
     def run(module: Any, *arguments: str) -> str:
         code, out, err = called(module.main, *arguments)
@@ -91,13 +91,13 @@ def ran(called: Called) -> Callable[..., str]:
 
 
 def _add_override(run: Run, line: str) -> None:
-    """Have a run tell a longer command line than it was given."""
+    """Add an override to the command line that a run has recorded."""
     told = run.composition()
     run.composition_file.write_text(json.dumps({**told, "overrides": [*told["overrides"], line]}))
 
 
 def _with(run: Run, **changes: Any) -> str:
-    """A run's configuration with top-level values in place of its own."""
+    """Return a run's configuration as YAML, with top-level values replaced."""
     return yaml.safe_dump({**run.config(), **changes})
 
 
@@ -278,7 +278,8 @@ def test_tables_read_nothing_of_tensorboard(whole: Run, ran: Callable[..., str])
     assert ran(table, "outputs", "--json") == before
 
 
-# Of a finished run, and whether a table has no word about it: it does not read the file, or takes the equal run.
+# Damage to a finished run, and whether a table says nothing about it, because it does not read the file or takes the
+# equal run instead.
 DAMAGE: dict[str, tuple[str, Callable[[str], str | bytes | None], bool]] = {
     "status, binary": ("status.json", lambda text: b"\x00\xff\xfe\x80", True),
     "status, deep": ("status.json", lambda text: DEEP, True),

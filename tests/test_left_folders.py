@@ -1,4 +1,4 @@
-"""Folders that a full disk, a kill or another process has left: the same command cleans them up and goes on."""
+"""Folders left by a full disk, a kill or a different process: the same command cleans them up and resumes."""
 
 import errno
 import json
@@ -71,7 +71,7 @@ def test_a_run_that_was_stopped_anywhere_in_beginning_anew_begins_anew(
 
 
 def _stop_after(count: int, patch: pytest.MonkeyPatch) -> None:
-    """Stop at one of this thread's changes of files, and let none follow, as a kill does."""
+    """Raise at the `count`-th change of files in this thread and at all later ones, as if the process were killed."""
     done = iter(range(10_000))
 
     def stopping(change: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,7 +88,7 @@ def _stop_after(count: int, patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def dead() -> dict[str, Any]:
-    """What a process that has ended left in its lock."""
+    """Content of a lock whose process has ended."""
     return {**writers.identity(), "process": ENDED}
 
 
@@ -144,7 +144,7 @@ def test_a_folder_that_is_moved_or_removed_while_it_is_trained_is_one_line_and_i
     names(outcome.stderr, "run was removed or moved while it was trained", "resume=")
     assert not Path("run").exists()
     if moved:
-        Path("elsewhere/run.lock").unlink()  # of this process, which lives on
+        Path("elsewhere/run.lock").unlink()  # this process holds the lock, and is alive
         assert lab("resume=elsewhere").code == 0
 
 

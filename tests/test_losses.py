@@ -28,7 +28,7 @@ def test_focal_loss_of_a_certain_answer_has_a_finite_gradient(gamma: float, labe
 
 
 def test_label_smoothing_is_the_formula_worked_by_hand() -> None:
-    # Two classes, logits ln 3 and 0: probabilities 3/4 and 1/4. Smoothing 0.2 makes the target 0.9 and 0.1.
+    # Two classes with logits ln 3 and 0 have probabilities 3/4 and 1/4. Smoothing 0.2 makes the targets 0.9 and 0.1.
     logits = torch.tensor([[3.0, 1.0]], dtype=torch.float64).log()
     expected = -(0.9 * torch.tensor(0.75).log() + 0.1 * torch.tensor(0.25).log())
     loss = LabelSmoothingCrossEntropy(0.2)(logits, torch.tensor([0]))
@@ -36,7 +36,7 @@ def test_label_smoothing_is_the_formula_worked_by_hand() -> None:
 
 
 def test_mse_is_the_mean_over_batch_and_classes_against_one_hot_labels() -> None:
-    # Distances (1, 1) and (0, 2): squares 1, 1, 0, 4.
+    # The differences (1, 1) and (0, 2) have squares 1, 1, 0 and 4.
     logits = torch.tensor([[2.0, 1.0], [0.0, 3.0]])
     assert MSELoss()(logits, torch.tensor([0, 1])).item() == pytest.approx(6 / 4)
 

@@ -1,4 +1,4 @@
-"""Images from files to what a run takes them for."""
+"""Predictions for image files."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ from tests.report_networks import ReportVGG
 
 @pytest.fixture
 def run(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A finished run, as `run` in the folder at hand, beside images of its test set as `images/00.png` and so on."""
+    """A finished run as `run` in the current folder, with images of its test set as `images/00.png` and so on."""
     trained(*FINISHED)
     monkeypatch.chdir(tmp_path)
     Path("images").mkdir()
@@ -44,7 +44,7 @@ def test_a_test_image_as_a_file_has_the_logits_of_the_test(run: Path, called: Ca
     logits = network.logits(images)
     files = [np.array(Image.open(f"images/{number:02}.png")) for number in range(20)]
     assert torch.equal(network.logits_of_pixels(torch.from_numpy(np.stack(files))), logits)
-    code, out, err = called(predict.main, run, "images", "--json", "--top", 50)  # of ten classes
+    code, out, err = called(predict.main, run, "images", "--json", "--top", 50)  # there are only ten classes
     assert (code, err) == (0, "")
     expected = logits.double().softmax(1)
     for number, (line, row) in enumerate(zip(parsed(out), expected.tolist(), strict=True)):
@@ -52,7 +52,7 @@ def test_a_test_image_as_a_file_has_the_logits_of_the_test(run: Path, called: Ca
         told = {entry["class"]: entry["probability"] for entry in line["top"]}
         assert told == dict(zip(network.classes, row, strict=True))
         assert [entry["probability"] for entry in line["top"]] == sorted(row, reverse=True)
-        # The first of the largest, though logits of 16 bits may be equal: as the test counts.
+        # Logits of 16 bits may be equal; the class is the first of the largest, as in the test.
         assert line["class"] == network.classes[int(logits[number].argmax())]
 
 
@@ -100,7 +100,7 @@ def test_names_that_no_terminal_takes_are_printed_all_the_same(run: Path, called
 def test_a_bar_on_the_terminal_stays_out_of_what_is_printed(
     run: Path, called: Called, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert called(predict.main, run, "images", "--json")[2] == ""  # no terminal
+    assert called(predict.main, run, "images", "--json")[2] == ""  # without a terminal
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     Path("images/07.png").write_bytes(b"")
     code, out, err = called(predict.main, run, "images", "--json")

@@ -1,4 +1,4 @@
-"""Private names of other packages: all that are used stand in docs/private_interfaces.md, and are there."""
+"""Private names of other packages: all that are used are listed in docs/private_interfaces.md, and exist."""
 
 import ast
 import importlib
@@ -23,7 +23,7 @@ def _is_private(name: str) -> bool:
 
 
 def _used(tree: ast.Module) -> Iterator[str]:
-    """Private names of other packages: `module:name`, as far as imports and attributes of modules show them."""
+    """Yield private names of other packages, as `module:name`, that imports and module attributes show."""
     modules: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -42,7 +42,7 @@ def _used(tree: ast.Module) -> Iterator[str]:
 
 
 def test_all_that_are_used_are_listed() -> None:
-    listed = {part for name, _ in LISTED for part in (name, name.rpartition(".")[0])}  # a method's class, too
+    listed = {part for name, _ in LISTED for part in (name, name.rpartition(".")[0])}  # includes the class of a method
     for path in PACKAGE.rglob("*.py"):
         for name in _used(ast.parse(path.read_text(encoding="utf-8"))):
             assert name in listed, f"{path.relative_to(PACKAGE)} uses {name}, which docs/private_interfaces.md lacks"

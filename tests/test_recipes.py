@@ -1,4 +1,4 @@
-"""The recipes work as they stand on the page: their files, in an empty folder, and their command."""
+"""The recipes work as printed on the page: their files in an empty folder, and their command."""
 
 import os
 import re
@@ -24,19 +24,19 @@ FEW = ("data.num_train=60", "data.num_test=20")
 
 
 class Recipe(NamedTuple):
-    """The code blocks of a section: files by their name, and the command."""
+    """Code blocks of a section: files by name, and the command."""
 
     files: dict[str, str]
     command: str
 
     @classmethod
     def of(cls, text: str) -> "Recipe":
-        """Read a section."""
+        """Parse a section."""
         *files, command = re.findall(r"^```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
         return cls({re.findall(r"^# (?!@)(.*)$", file, re.MULTILINE)[0]: file for file in files}, command)
 
     def write(self, folder: Path) -> None:
-        """Leave its files in a folder."""
+        """Write its files to a folder."""
         for name, content in self.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(content, encoding="utf-8")
@@ -51,7 +51,7 @@ Follow = Callable[..., list[Run]]
 
 @pytest.fixture
 def follow(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
-    """Write a recipe's files and run its command in this process: its runs."""
+    """Write a recipe's files, run its command in this process, and return its runs."""
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("my_lab", None)
 
@@ -83,7 +83,7 @@ def test_the_recipe_of_a_loss_trains_on_it(follow: Follow) -> None:
     (run,) = follow("loss", *FEW)
     assert run.config()["loss"] == {"_target_": "my_lab.HuberLoss", "delta": 0.5}
     assert run.result()["options"]["loss"] == "huber"
-    # Cross-entropy of ten classes begins near ln 10; a Huber loss, the mean over classes, far below.
+    # Cross-entropy of ten classes starts near ln 10; a Huber loss, averaged over classes, starts far below.
     assert run.steps()["loss"][0] < 0.5
 
 
@@ -117,7 +117,7 @@ def test_the_recipe_of_an_optimizer_steps_by_it(follow: Follow) -> None:
     start = CNN((4, 4, 4)).state_dict()["fc_layers.0.weight"]
     (file,) = run.weights.iterdir()
     end = torch.load(file, weights_only=True)["fc_layers.0.weight"]
-    # Its steps have no mean over a unit's inputs, so the units' mean weights stay where they began.
+    # Its steps have zero mean over a unit's inputs, so the units' mean weights do not change.
     assert (end - start).abs().max() > 1e-3
     torch.testing.assert_close(end.mean(1), start.mean(1), rtol=0, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""A run that is killed and goes on ends with the bits of the one that nothing disturbed."""
+"""A run that is killed and resumed ends with the same bits as an undisturbed one."""
 
 import signal
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.comparison import differences
 from tests.conftest import TINY, Lab, Train
 from tests.faults import Fault, command
 
-# Nine batches an epoch; dropout is in the network.
+# Nine batches an epoch; the network has dropout.
 LONG = (*TINY, "epochs=4", "trainer.precision=32-true", "logger=none")
 EVERY_STEP = "callbacks.checkpoint.every_minutes=1e-9"
 PROBE = ("probe=gradient", "probe.every=4", "probe.etas=[0.1,1]", "probe.relative=[0.1]")
@@ -28,7 +28,7 @@ def undisturbed(*arguments: str) -> Run:
 
 
 def disturbed(*arguments: str, faults: list[Fault]) -> Run:
-    """The run of the same arguments that each fault kills and the next command goes on with."""
+    """Return a run that each fault kills and the next command resumes."""
     line = [*LONG, *arguments, "hydra.run.dir=disturbed"]
     for fault in faults:
         ended = command(*line, fault=fault)
@@ -100,6 +100,6 @@ COMPOSITIONS = {
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_every_composition_killed_anywhere_goes_on_to_the_same_bits(name: str, every_step: bool) -> None:
     arguments = [*COMPOSITIONS[name], *([EVERY_STEP] if every_step else [])]
-    first = Fault("batch", 4 if every_step else 12)  # there is a save before it
+    first = Fault("batch", 4 if every_step else 12)  # a checkpoint is saved before it
     faults = [first, Fault("save", 1), Fault("validation", 1), Fault("batch", 3), Fault("test", 1)]
     assert not differences(undisturbed(*arguments), disturbed(*arguments, faults=faults))

@@ -1,4 +1,4 @@
-"""Which run a folder holds: another one is neither taken for the run that is asked for, nor continued as it."""
+"""Which run a folder holds: a different run is neither reused nor resumed as the requested one."""
 
 import signal
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_variables_of_a_shell_change_neither_numbers_nor_files(
     plain = trained(*TINY, "logger=csv")
     for name, value in {"MAX_STEPS": 1, "OVERFIT_BATCHES": 1, "GRADIENT_CLIP_VAL": 1e-9, "FAST_DEV_RUN": 1}.items():
         monkeypatch.setenv(f"PL_TRAINER_{name}", str(value))
-    monkeypatch.setattr(rank_zero_only, "rank", 3)  # as with RANK, LOCAL_RANK or SLURM_PROCID when it is imported
+    monkeypatch.setattr(rank_zero_only, "rank", 3)  # as if RANK, LOCAL_RANK or SLURM_PROCID were set at import
     outcome = lab(*TINY, "logger=csv", "hydra.run.dir=other")
     assert outcome.code == 0, outcome.stderr
     assert not differences(plain, Run("other"))

@@ -15,7 +15,7 @@ DIVERGED = "train/loss is nan"
 
 @contextmanager
 def _sweep(folder: Path) -> Iterator[None]:
-    """Four jobs: one finished, one running, one diverged, one that has not begun."""
+    """Four jobs: one finished, one running, one diverged, and one not started."""
     Sweep(folder).plan([[f"seed={seed}"] for seed in range(4)])
     runs = [Run(folder / f"seed={seed}") for seed in range(3)]
     for seed, run in enumerate(runs):
@@ -45,7 +45,7 @@ def test_runs_and_sweeps_are_listed_with_state_epoch_accuracy_age_and_folder(cal
 
 def test_json_has_the_same(called: Called, tmp_path: Path) -> None:
     with _sweep(tmp_path / "outputs" / "seed"):
-        code, out, _ = called(status.main, "--json")  # of outputs, where nothing else is said
+        code, out, _ = called(status.main, "--json")  # the folder defaults to outputs
     assert code == 0
     told = json.loads(out)
     assert [run["state"] for run in told["runs"]] == ["finished", "running", "diverged"]
@@ -90,7 +90,7 @@ def test_watching_into_a_file_tells_each_change_until_nothing_runs(
     with _sweep(tmp_path / "outputs" / "seed"):
         code, out, err = called(status.main, "--watch")
     *_, first, finished, sweep = out.splitlines()
-    assert (code, err, len(out.splitlines())) == (0, "", 7)  # three runs and a sweep, then what has changed
+    assert (code, err, len(out.splitlines())) == (0, "", 7)  # three runs and a sweep, then the changes
     assert first.split()[:4] == ["running", "2/3", "val", "50.00%"]
     assert finished.split()[:4] == ["finished", "2/3", "test", "62.50%"]
     holds(sweep, "2 finished", "1 diverged", "1 missing")

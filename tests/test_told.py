@@ -1,4 +1,4 @@
-"""Every message that names a command names one that works, in a folder whose name a shell has to quote too."""
+"""Every command that a message suggests works, even in a folder whose name a shell must quote."""
 
 import re
 import shlex
@@ -28,7 +28,7 @@ THERE = (*FINISHED, f"hydra.run.dir={ODD}")
 
 @pytest.fixture
 def stopped(lab: Lab) -> tuple[Run, str]:
-    """A run that a signal stopped after its first epoch, and what that printed."""
+    """A run that a signal stopped after its first epoch, and the error output."""
     with armed(Fault("epoch", 1, signal.SIGTERM)):
         outcome = lab(*THERE)
     assert outcome.code == 143

@@ -1,4 +1,4 @@
-"""The check of a GPU, by stand-ins where there is none."""
+"""The GPU check, with stand-ins if there is no GPU."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def modes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The modes that torch's debugging of waits is set to."""
+    """Record the modes of torch's synchronization debugging."""
     found: list[str] = []
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", found.append)
     with warnings.catch_warnings():
@@ -37,7 +37,7 @@ def test_waits_between_two_steps_are_one_and_validation_is_left_out(modes: list[
     waits.on_train_start(trainer, None)
     for step in range(9):
         waits.on_train_batch_start(trainer, None, None, step % 3)
-        for _ in range({1: 5, 2: 1, 5: 4, 7: 1, 8: 2}.get(step, 0)):  # in the second epoch one, in the third two
+        for _ in range({1: 5, 2: 1, 5: 4, 7: 1, 8: 2}.get(step, 0)):  # one in the second epoch, two in the third
             warnings.warn("called a synchronizing CUDA operation (Triggered internally)", stacklevel=1)
     waits.on_validation_start(trainer, None)
     waits.on_validation_end(trainer, None)
@@ -65,6 +65,6 @@ def test_the_fast_run_trains_and_repeats_on_a_stand_in(monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "CHECKS", checks)
     first, again, broken = check_gpu(tiny)
     assert (first["result"], again["result"], again["losses apart"]) == ("passes", "passes", "0.00%")
-    assert broken["result"].startswith("fails: ")  # without compiling
+    assert broken["result"].startswith("fails: ")  # is not compiled
     assert set(modes) == {"warn", "default"}
     assert {row["result"] for row in check_gpu(tiny, seconds=-1)} == {"left out: no time"}

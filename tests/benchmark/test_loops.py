@@ -1,4 +1,4 @@
-"""The loops of the benchmark: they train the same, and their time is told."""
+"""The benchmark's loops train identically and report their times."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ WORDS = [
     *("model.filters=[2,2,2]", "batch_size=8", "data=synthetic", "data.num_train=44", "data.num_test=20"),
     *("protocol=report", "augment=none", "trainer=cpu", "trainer.precision=32-true", "epochs=100"),
 ]
-STEPS = 9  # one and a half epochs, the short batch at an epoch's end among them
+STEPS = 9  # one and a half epochs, including the short batch at the end of an epoch
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,12 @@ def config() -> DictConfig:
 
 @pytest.fixture(scope="module")
 def plain(config: DictConfig) -> list[float]:
-    """The losses of the plain loop."""
+    """Losses of the plain loop."""
     return list(told(by_hand("plain", config), Turn(STEPS, skipped=0))[1]["losses"])
 
 
 def told(train: Callable[[Watch], object], *turns: Turn) -> list[dict[str, Any]]:
-    """Give a loop its turns; what it tells: how it computes, then of each turn."""
+    """Return what a loop sends: its setup, then the measurements of each turn."""
     here, there = Pipe()
     for turn in (*turns, None):
         here.send(turn)
@@ -53,7 +53,7 @@ def by_hand(name: str, config: DictConfig, **options: Any) -> Callable[[Watch], 
     return train
 
 
-# Workers are forked from a process with threads, as anybody's are.
+# Workers are forked from a multithreaded process, as a user's are.
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_every_loop_and_cifar_lab_itself_train_to_the_same_losses(
     config: DictConfig, plain: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -88,7 +88,7 @@ def test_the_parts_of_a_step_make_up_most_of_it(
     config: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # A clock that stands while other processes run.
+    # Processor time does not advance while other processes run.
     monkeypatch.setattr(watch, "time", SimpleNamespace(perf_counter=time.process_time))
     train = by_hand("best", config) if name == "best" else partial(ours, WORDS)
     _, fast, parted = told(train, Turn(2), Turn(3, in_phases=True))

@@ -1,4 +1,4 @@
-"""Loops in processes of their own that take turns."""
+"""Loops that take turns, each in its own process."""
 
 import multiprocessing
 from contextlib import chdir
@@ -17,7 +17,7 @@ WORDS = ("model.filters=[2,2,2]", "trainer=cpu")
 
 @pytest.fixture
 def forks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes are forked where everything is imported."""
+    """Fork processes from a server that has imported everything."""
     monkeypatch.setattr(budget, "MOST_STEPS", 4)
     monkeypatch.setattr(race_module, "MOST_STEPS", 4)
     get_context = multiprocessing.get_context

@@ -1,4 +1,4 @@
-"""Processes that train one run together, as the command starts them, and as torchrun does."""
+"""Processes that train one run together, started by the command or by torchrun."""
 
 import os
 import signal
@@ -32,14 +32,14 @@ def ended(*arguments: str, module: tuple[str, ...] = ("-m", "cifar_lab.train")) 
 
 
 def finished(*arguments: str, module: tuple[str, ...] = ("-m", "cifar_lab.train")) -> str:
-    """Run a command that ends well: what it printed."""
+    """Run a command that must succeed, and return its output."""
     code, output = ended(*arguments, module=module)
     assert code == 0, output
     return output
 
 
 def begun(process: subprocess.Popen[str]) -> Run:
-    """The run, once there is something to go on from."""
+    """Wait until the run has a checkpoint to resume from, and return the run."""
     run = Run("run")
     while not run.last_checkpoint.exists():
         assert process.poll() is None, process.communicate()
@@ -48,7 +48,7 @@ def begun(process: subprocess.Popen[str]) -> Run:
 
 
 def ranks_of(process: subprocess.Popen[str]) -> list[int]:
-    """The processes that train, beside the one of the command, in the order of their numbers."""
+    """Numbers of the training processes, without the command's own, in ascending order."""
     return [number for number in sorted(living()) if number != process.pid and "spawn_main" in command_of(number)]
 
 

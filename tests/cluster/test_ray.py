@@ -1,4 +1,4 @@
-"""A sweep on a cluster of Ray, two nodes of one core each, is the sweep that it is on one machine."""
+"""A sweep on a Ray cluster of two nodes with one core each equals the same sweep on one machine."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ cluster.shutdown()
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A cluster of two nodes, started elsewhere than where sweeps are typed."""
+    """Address of a cluster of two nodes, started in a different folder from the sweeps."""
     environment = {**os.environ, "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     folder = tmp_path_factory.mktemp("elsewhere")
@@ -41,12 +41,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def killing(lab: Lab, outside: Callable[..., tuple[str, ...]]) -> tuple[str, ...]:
-    """The words of a sweep, the first of whose jobs to begin is killed, once."""
+    """Overrides of a sweep whose first job is killed once."""
     return (*outside(*KILLING), *PLAIN)
 
 
 def swept(address: str, *arguments: str) -> tuple[int, str, str]:
-    """Run a sweep on the cluster: its exit code, and what it printed."""
+    """Run a sweep on the cluster, and return its exit code, standard output and standard error."""
     process = command(*arguments, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}")
     out, errors = process.communicate()
     return process.returncode, out, errors

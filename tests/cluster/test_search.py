@@ -1,4 +1,4 @@
-"""A search by several processes on one folder."""
+"""A search by several processes in one folder."""
 
 import os
 import signal

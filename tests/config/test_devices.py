@@ -1,4 +1,4 @@
-"""How many processes a command line asks for; what they cannot train together is in `test_preflight.py`."""
+"""The number of processes that a command line requests; `test_preflight.py` tests what they cannot train together."""
 
 import re
 
@@ -11,7 +11,7 @@ from cifar_lab.machine import hardware, torchrun
 from tests.config.typed import PARSER
 from tests.conftest import TINY, Compose
 
-# Two processes here, of two machines.
+# Two processes on this machine, one of two.
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}
 
 
@@ -44,7 +44,7 @@ def test_torchrun_says_how_many_there_are(composed: Compose, monkeypatch: pytest
             check_devices(other)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert torchrun.processes() is None  # started alone, it is no part of others
+    assert torchrun.processes() is None  # a single process started by torchrun is an ordinary one
 
 
 @pytest.mark.parametrize("bn", [True, False])

@@ -1,4 +1,4 @@
-"""What a user can set either makes another run or changes no weight."""
+"""Every user setting either makes a different run or changes no weight."""
 
 import copy
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from cifar_lab.runs.fingerprints import fingerprint, leaves
 from tests.conftest import Compose, Outcome, Train
 
 TINY = ("data=synthetic", "data.num_train=300", "data.num_test=100", "model.filters=[8,8,16]", "epochs=1")
-# Neither hashed nor tried, with the reason.
+# Keys that are neither hashed nor tried, with the reason.
 NOT_TRIED = {
     "name": "where the run lies",
     "allow": "which packages may be used; what is used of them is hashed",
@@ -35,7 +35,7 @@ NOT_TRIED = {
     "scheduler.total_iters": "of a constant factor 1",
     "trainer.limit_train_batches": "no limit by another word; 0.5 is hashed",
 }
-# Not hashed: the words that set another value, which are trained.
+# Keys that are not hashed, with the overrides that set a different value, which are trained.
 NO_WEIGHT = {
     "trainer.enable_progress_bar": "trainer.enable_progress_bar=false",
     "trainer.detect_anomaly": "trainer.detect_anomaly=true",
@@ -46,7 +46,7 @@ NO_WEIGHT = {
     "callbacks.snapshots": "callbacks=snapshots",
     "data.train_size": "data.train_size=270",
 }
-# Two spellings of one run: the shorter one, and what has no effect beside it.
+# Two spellings of one run: the shorter one, and additions that have no effect with it.
 SPELLINGS = [
     ("scheduler=constant", "scheduler.total_iters=2 scheduler.lightning.interval=step"),
     ("scheduler=one_cycle scheduler.cycle_momentum=false", "scheduler.base_momentum=0.5 scheduler.max_momentum=0.6"),
@@ -56,7 +56,7 @@ SPELLINGS = [
 
 
 def _options(composed: Compose) -> Iterator[dict[str, Any]]:
-    """The compositions with each option of each group of settings."""
+    """Yield a composition with each option of each group of settings."""
     whole = {"experiment", "study", "search", "hydra"}
     for path in sorted(conf_folder().glob("*/*.yaml")):
         if path.parent.name not in whole:
@@ -64,7 +64,7 @@ def _options(composed: Compose) -> Iterator[dict[str, Any]]:
 
 
 def _others(key: str, value: Any) -> list[Any]:
-    """Other values of a key."""
+    """Return other values for a key."""
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""A lab of one's own: what `init` writes, and that commands find its options and components."""
+"""A user's own lab: the files that `init` writes; commands find its options and components."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ TINY = (*MINE, "batch_size=6", "epochs=1", "trainer=cpu", "logger=none")
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: Called) -> Path:
-    """A lab, as written, as the current folder."""
+    """A new lab as the current folder."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
     code, out, err = called(cli.main, "init", "my_lab")

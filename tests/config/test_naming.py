@@ -37,7 +37,7 @@ def test_what_changes_no_number_is_not_in_the_fingerprint(
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_runs_that_are_kept_are_found_again(composed: Compose, every: bool) -> None:
-    # By default the first that has an option of some group, for each option; these groups do not change numbers.
+    # By default, take the first run with each option of each group; the groups in `shown` do not change numbers.
     shown = {"experiment", "study", "logger", "trainer", "callbacks"}
     first: dict[tuple[str, str | None], Record] = {}
     kept = list(Archive(ARCHIVE).read())
@@ -61,7 +61,7 @@ def test_a_run_from_before_there_were_probes_is_found_again(composed: Compose) -
 
 
 def _root(overrides: list[str], **config: Any) -> DictConfig:
-    """A configuration with as much of Hydra's own node as names need; all jobs of its sweep have two keys in common."""
+    """Return a configuration with the part of Hydra's node that names need; all jobs of its sweep share two keys."""
     excluded = {"exclude_keys": ["common", "common.root"]}
     own = {"overrides": {"task": overrides}, "job": {"config": {"override_dirname": excluded}}}
     return OmegaConf.create({**config, "hydra": own})

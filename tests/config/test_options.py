@@ -1,4 +1,4 @@
-"""An option's file is its schema: its keys are those that its target takes."""
+"""An option's file is its schema: its keys are the arguments of its target."""
 
 import inspect
 import re
@@ -20,8 +20,8 @@ from cifar_lab.config.build import GROUPING
 from cifar_lab.data import datamodule
 from cifar_lab.runs.fingerprints import leaves
 
-# What torch takes and no option offers: layouts and debugging aids that change no result, what the optimizer or the
-# loss gets from elsewhere, and arguments that torch itself is giving up.
+# Arguments of torch that no option offers: layouts and debugging aids that change no result, arguments that the
+# optimizer or the loss gets from elsewhere, and arguments that torch is deprecating.
 LEFT_OUT = {
     **{f"torch.nn.{activation}": {"inplace"} for activation in ("ReLU", "LeakyReLU", "ELU", "SiLU", "Mish")},
     "torch.nn.GELU": {"approximate"},
@@ -42,7 +42,7 @@ GIVEN |= {"run", "throughput"}
 
 @cache
 def _options() -> dict[str, dict[str, Any]]:
-    """Every option's settings, those of its parent in the same group included."""
+    """Return every option's settings, including those of its parent in the same group."""
     others = {"experiment", "study", "search", "debug", "trainer", "protocol", "hydra"}
     paths = [path for path in sorted(conf_folder().glob("*/*.yaml")) if path.parent.name not in others]
     return {f"{path.parent.name}/{path.stem}": _settings(path) for path in paths}
@@ -119,7 +119,7 @@ SHOWN = {
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What commands that only show something print, by their arguments; they import nothing heavy."""
+    """Output of commands that only print, by their arguments; they import nothing heavy."""
     code = (
         "import sys\nfrom cifar_lab.train import main\n"
         "for line in sys.argv[1:]:\n"

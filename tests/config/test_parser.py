@@ -6,7 +6,7 @@ import pytest
 
 from cifar_lab.config import parser
 
-# What argparse does from Python 3.14 on, for the interpreters before it.
+# Checks that argparse makes since Python 3.14, for older interpreters.
 LATER_ARGPARSE = """
 import argparse, sys
 def check(self, action):

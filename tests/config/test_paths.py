@@ -1,4 +1,4 @@
-"""Folders whose names Hydra's grammar would take for something else, on every part of a command line that names one."""
+"""Folder names that Hydra's grammar would misread, in every part of a command line that names a folder."""
 
 import pwd
 from pathlib import Path
@@ -21,7 +21,7 @@ KEYS = ("data.root", "hydra.run.dir", "hydra.sweep.dir", "resume")
 def test_every_folder_that_a_shell_hands_over_is_read_as_typed(name: str) -> None:
     for key in KEYS:
         assert str(value_of(as_typed(f"{key}={name}"))) == name
-    if "," not in name:  # several paths, of a component of one's own
+    if "," not in name:  # for a user's component, a comma separates several paths
         assert value_of(as_typed(f"+own=/{name}")) == f"/{name}"
 
 
@@ -76,7 +76,7 @@ def test_without_a_home_folder_what_lies_in_it_is_refused_before_a_folder_is_mad
     refusal(lab("data.download=false"), "home folder")
     refusal(lab("data.root=~/data"), "data.root=~/data", "HOME")
     assert not list(tmp_path.iterdir())
-    monkeypatch.setenv("CIFAR_LAB_DATA", "")  # as good as not set
+    monkeypatch.setenv("CIFAR_LAB_DATA", "")  # equivalent to an unset variable
     refusal(lab(), "home folder")
 
 

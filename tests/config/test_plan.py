@@ -1,4 +1,4 @@
-"""What a command line is checked for beyond each of its values: the jobs of a sweep, and faults of the check itself."""
+"""Checks of a command line beyond each value: the jobs of a sweep, and faults of the check itself."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,11 +30,11 @@ PLAIN = [word for word in TINY if not word.startswith("epochs=")]
         ("seed=0,1 model.filters=[4,4,4],[4,4]", ("model.filters=[4, 4]", "three", "model.filters=[4,4])")),
         ("model=resnet14 model.blocks=[1,1],[1] model.widths=[4,4],[4]", ("model.blocks=[1] model.widths=[4, 4]",)),
         ("model=vgg_a model.stages=[[4]],[[4],[]]", ("model.stages=[[4], []]",)),
-        # each of both options takes one of both values
+        # each option takes only one of the two values
         ("model=vgg_a,cnn model.dropout=0.1,null", ("model.dropout=None", "(in the job model=cnn model.dropout=null)")),
-        # typed: what one of both schedules sets
+        # only one of the two schedules sets the typed momentum
         ("seed=0 optimizer=sgd optimizer.momentum=0.9 scheduler=step,one_cycle", ("(in the job scheduler=one_cycle)",)),
-        # three together
+        # only the three together conflict
         (
             "compile=true,false cuda_graphs=false,true trainer.accelerator=gpu,cpu",
             ("(in the job compile=True cuda_graphs=True trainer.accelerator=cpu)",),
@@ -57,7 +57,7 @@ def test_an_option_that_replaces_what_another_sets_is_no_contradiction() -> None
 
 @pytest.fixture
 def composed_jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The command lines that the check has composed."""
+    """Command lines that the check has composed."""
     composed: list[list[str]] = []
     compose = preflight.compose
 
@@ -70,7 +70,7 @@ def composed_jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_a_value_that_follows_another_axis_is_no_reason_to_compose_its_jobs(composed_jobs: list[list[str]]) -> None:
-    # The average's own epochs follow `epochs`: those of ten epochs would leave none of five to average.
+    # The epochs of the average follow `epochs`: those of ten epochs would leave none of five to average.
     plan = checked(["-m", *PLAIN, "averaging=none,swa", "epochs=10,5"])
     assert (len(plan.jobs), len(composed_jobs)) == (4, 3)
 

@@ -1,4 +1,4 @@
-"""What cannot be run is refused in one line, with exit code 2, before torch is imported and any folder made."""
+"""Command lines that cannot run: refused in one line with exit code 2, before torch is imported or a folder made."""
 
 import re
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from cifar_lab.runs.fingerprints import leaves
 from tests.config.typed import check_typed
 from tests.conftest import TINY, Compose, Lab, refusal
 
-# What a line names, by the line: the setting with its value, the nearest that exists, limits and allowed values.
-# Refused before there is a composition, or while it is made.
+# Facts that each line's message names: the setting with its value, the nearest existing key, limits, allowed values.
+# These are refused before or during composition.
 NOT_COMPOSED = {
     "bn=yess": ("bn=yess", "true", "false"),
     "epochs=abc": ("epochs=abc", "1"),
@@ -64,7 +64,7 @@ NOT_COMPOSED = {
     "data=cifar10 data.root=NOWHERE": ("NOWHERE", "CIFAR-10", "cifar-10-batches-bin/"),
     "--config-dir NOWHERE epochs=1": ("--config-dir NOWHERE",),
 }
-# Keys that Hydra finds nowhere.
+# Keys that Hydra does not find.
 UNKNOWN = {
     "lrr=0.1": ("lrr", "optimizer.lr"),
     "epoch=3": ("epoch", "epochs"),
@@ -77,7 +77,7 @@ UNKNOWN = {
     "trainer.gradient_clip_val=1": ("trainer.gradient_clip_val", "grad_clip="),
     "trainer.logger=false": ("trainer.logger", "logger="),
 }
-# What a composition holds.
+# Values that are refused once composed.
 COMPOSED = {
     "epochs=0": ("epochs=0", "1"),
     "epochs=-0.5": ("epochs=-0.5", "1"),
@@ -143,7 +143,7 @@ COMPOSED = {
     # keys
     "+lrr=0.1": ("lrr", "optimizer.lr"),
     "~optimizer.lr": ("optimizer.lr",),
-    # together
+    # combinations
     "data.val_fraction=0": ("protocol.name=holdout", "data.val_fraction=0"),
     "protocol.val_fraction=0": ("protocol.name=holdout", "protocol.val_fraction=0"),
     "protocol=report data.val_fraction=0.1": ("protocol.name=report", "data.val_fraction=0.1"),
@@ -180,10 +180,10 @@ COMPOSED = {
     "trainer.devices=2 trainer.accelerator=mps": ("trainer.devices=2", "trainer.accelerator=mps"),
     "trainer.devices=2 jobs_per_device=2": ("trainer.devices=2", "jobs_per_device="),
     "trainer=ddp trainer.devices=2 compile=true cuda_graphs=true": ("trainer.devices=2", "cuda_graphs="),
-    # what may be made
+    # allowed targets
     "optimizer._target_=os.system": ("optimizer._target_=os.system",),
 }
-# Those whose setting belongs to an option that is not the default, and Hydra's own.
+# Settings of options that are not the default, and Hydra's own.
 TYPED = {
     **COMPOSED,
     **UNKNOWN,
@@ -193,7 +193,7 @@ TYPED = {
 
 
 def _names(line: str, facts: tuple[str, ...]) -> None:
-    """The line names the facts as words: `optimizer.lr` is not in `optimizer.lrr`."""
+    """Check that the line names each fact as a whole word: `optimizer.lr` is not in `optimizer.lrr`."""
     for fact in facts:
         assert re.search(rf"(?<!\w){re.escape(fact)}(?!\w)", line), f"{fact} is missing in: {line}"
 
@@ -272,7 +272,7 @@ def test_bn_is_read_as_meant() -> None:
 )
 def test_what_is_allowed_but_worth_a_word_is_said_in_one_line(line: str, facts: tuple[str, ...] | None) -> None:
     plan = plan_of(parsed([*line.split(), "data=synthetic"]))
-    # That the images were replaced is another note.
+    # A separate note says that the images were replaced.
     _noted([line for line in plan.notes if not line.startswith("data=")], facts)
 
 
@@ -369,7 +369,7 @@ def test_a_misspelt_key_in_the_users_own_file_is_named(
 def test_a_users_file_that_is_no_option_is_named_with_the_mend(
     lab: Lab, tmp_path: Path, group: str, text: bytes, facts: tuple[str, ...]
 ) -> None:
-    folder = tmp_path / "o'brien's, conf"  # a name that Hydra's grammar quotes
+    folder = tmp_path / "o'brien's, conf"  # a name that Hydra's grammar must quote
     _write(folder / group / "mine.yaml", "").write_bytes(text)
     line = refusal(lab("--config-dir", str(folder), f"{group}=mine", *TINY))
     assert all(fact in line for fact in facts), line

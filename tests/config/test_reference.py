@@ -1,4 +1,4 @@
-"""`docs/configuration.md` is what `conf/` says, and `conf/` says something of everything."""
+"""`docs/configuration.md` is generated from `conf/`, and `conf/` describes every key."""
 
 import re
 import runpy
@@ -11,7 +11,7 @@ from cifar_lab.config.options import groups, options, scalars
 from tests.conftest import CHECKOUT
 
 PAGE = (CHECKOUT / "docs" / "configuration.md").read_text(encoding="utf-8")
-HEADED = {"experiment", "study", "search", "debug"}  # their headers describe them, not comments on their keys
+HEADED = {"experiment", "study", "search", "debug"}  # described by their headers, not by comments on their keys
 
 
 def test_the_module_prints_the_page_whatever_the_users_data_folder(

@@ -1,4 +1,4 @@
-"""A study is a controlled sweep, in one command that may be narrowed, and like any sweep in all else."""
+"""A study is a controlled sweep in one command, which can be narrowed; otherwise it behaves as any sweep."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ from tests.comparison import equal
 from tests.config.typed import PARSER
 from tests.conftest import TINY, Compose, Lab, refusal
 
-# What each varies, by number of values; three seeds each.
+# Each study's axes with their numbers of values; all have three seeds.
 STUDIES = {
     "activation": {"activation": 6},
     "loss": {"loss": 4},
@@ -41,7 +41,7 @@ STUDIES = {
     "bn_landscape": {"bn": 2, "optimizer.lr": 4},
     "bn_smoothness": {"bn": 2, "model.init": 2},
 }
-# What follows an axis, as `model.batch_norm` does `bn`.
+# Keys that follow an axis, as `model.batch_norm` follows `bn`.
 FOLLOWING = {"bn": {"model.batch_norm"}, "activation": {"model.activation"}, "augment": {"data.augment"}}
 FILES = {path.stem: path.read_text(encoding="utf-8") for path in (conf_folder() / "study").glob("*.yaml")}
 EPOCH_IMAGES = 45_000
@@ -50,7 +50,7 @@ FIRST_JOB = ["study=batch_norm", "bn=True", "seed=0"]
 
 @cache
 def _study(name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """A study's composition without its axes, in plain values, and the chosen option of each group."""
+    """Return a study's composition without its axes, in plain values, and the chosen option of each group."""
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = compose("train", [f"study={name}", "name=test"], return_hydra_config=True)
     return plain(config), dict(config.hydra.runtime.choices)
@@ -63,7 +63,7 @@ def _compositions(jobs: list[list[str]]) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs without a check of each, as a composition takes long."""
+    """Skip the check of each job, because composing takes long."""
     monkeypatch.setattr(preflight, "around", lambda axes: [[axis[0] for axis in axes]])
     monkeypatch.setattr(preflight, "suspects", lambda *_: [])
 
@@ -137,7 +137,7 @@ def test_each_optimizer_has_its_own_rate_and_the_grid_around_it(composed: Compos
         grid = _axes(f"learning_rate_{name}")["optimizer.lr"]
         assert sorted(map(float, grid))[2] == own.lr
         assert _study(f"learning_rate_{name}")[0]["optimizer"] == own
-    # Written as in the file.
+    # The grid keeps the file's notation.
     assert as_typed(_axes("learning_rate_adam")["optimizer.lr"]) == "1e-4,3e-4,1e-3,3e-3,1e-2"
 
 
@@ -193,7 +193,7 @@ def test_the_smoothness_study_is_the_papers_protocol_and_finer() -> None:
             *("study=loss -m epochs=3 model=cnn,vgg_a", 24, "study=loss loss=ce seed=0 epochs=3 model=cnn"),
             "study-loss-data=synthetic-epochs=3",
         ),
-        # A value is written as the study has it.
+        # Values are written as the study writes them.
         ("study=batch_norm bn=true name=rehearsal", 3, "study=batch_norm bn=True seed=0 name=rehearsal", "rehearsal"),
     ],
 )
@@ -265,7 +265,7 @@ def test_a_study_is_trained_once_and_ends_in_its_table(lab: Lab, tmp_path: Path)
     table = (folder / "table.md").read_text(encoding="utf-8")
     heading, _, *rows = [line for line in table.splitlines() if line.startswith("|")]
     assert heading.split()[1] == "loss" and [row.split()[1] for row in rows[:2]] == ["ce", "mse"]
-    # A run of it is a run like any other.
+    # A study's run can be resumed like any other run.
     assert lab(f"resume='{first.folder}'").code == 0
     assert first.result_file.stat().st_mtime_ns == time
     refusal(lab(f"resume='{first.folder}'", "study=loss"), "resume=")

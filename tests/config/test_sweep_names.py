@@ -1,4 +1,4 @@
-"""The folder of a sweep that was not given a name: one for each composition that its jobs share."""
+"""The default folder of a sweep: one for each composition that its jobs share."""
 
 from pathlib import Path
 
@@ -15,17 +15,17 @@ SHARED = "data=synthetic"
         ("-m loss=ce,mse experiment=best_cnn", "best_cnn-data=synthetic-loss", "loss"),
         ("-m loss=ce,mse epochs=2 data.train_size=100", "data=synthetic-epochs=2-data.train_size=100-loss", "loss"),
         ("-m loss=ce,mse model.filters=[8,8,16]", "data=synthetic-model.filters=8,8,16-loss", "loss"),
-        # What changes no number, and seeds, which share a table, is in no name.
+        # A name leaves out settings that change no number, and seeds, which share a table.
         ("-m bn=true,false optimizer=adam logger=none trainer=cpu callbacks=snapshots", "data=synthetic-bn", "bn"),
         ("-m bn=true,false seed=3 resume=auto trainer.precision=32-true epochs=50", "data=synthetic-bn", "bn"),
-        # What follows the number of epochs, and an experiment's own option and number.
+        # A setting that follows the number of epochs; an experiment's own option and number.
         ("-m bn=true,false epochs=9 scheduler.T_max=50", "data=synthetic-epochs=9-scheduler.T_max=50-bn", "bn"),
         ("-m bn=true,false experiment=optimizer_sgd optimizer=sgd", "optimizer_sgd-data=synthetic-bn", "bn"),
         ("-m loss=ce,mse experiment=best_cnn epochs=150", "best_cnn-data=synthetic-epochs=150-loss", "loss"),
-        # In one of the jobs alone.
+        # A setting of only one of the jobs.
         ("-m optimizer=adam,sgd optimizer.lr=1e-3", "data=synthetic-optimizer.lr=0.001-optimizer", "optimizer"),
         ("-m experiment=swa,vgg_a optimizer=sgd", "data=synthetic-optimizer=sgd-experiment", "experiment"),
-        # Without axes, and of studies, however much of them is asked for.
+        # A sweep without axes; studies, with all or part of their axes.
         ("-m model=vgg_a epochs=1", "vgg_a-data=synthetic-epochs=1", "vgg_a"),
         ("study=loss loss=ce,mse epochs=1 seed=0", "study-loss-data=synthetic-epochs=1", "study-loss"),
         ("study=loss loss=ce experiment=vgg_a", "study-loss-vgg_a-data=synthetic", "study-loss-vgg_a"),

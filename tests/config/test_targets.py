@@ -1,4 +1,4 @@
-"""What a composition, a folder or a file may make."""
+"""Targets that a composition, a folder or a file may call."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 from cifar_lab.config.targets import check_network_targets, check_targets
 
-# Each is a name in a module of ours whose call would write files, remove folders, read what it likes, or fetch.
+# Each is a name in one of our modules whose call would write files, remove folders, read any file, or download.
 ATTACKS = (
     "cifar_lab.data.download.shutil.rmtree",
     "cifar_lab.data.download.Path",

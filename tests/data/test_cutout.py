@@ -1,4 +1,4 @@
-"""Cutout blackens one square in every image, at a place drawn for each, after crop and flip."""
+"""Cutout blackens one square in every image, at a place drawn per image, after crop and flip."""
 
 import functools
 
@@ -12,11 +12,11 @@ from cifar_lab.data.cutout import cutout
 from tests.data import pictures
 from tests.data.pictures import seeded
 
-random_images = functools.partial(pictures.random_images, darkest=1)  # every zero is a cut one
+random_images = functools.partial(pictures.random_images, darkest=1)  # so every zero pixel was cut out
 
 
 def as_in_the_paper(image: Tensor, row: int, column: int, size: int) -> Tensor:
-    """The square of the authors' code, clipped; its sizes are even, and half a side lies to each side of the centre."""
+    """Cut the clipped square of the authors' code; sizes are even, with half a side on each side of the centre."""
     result, top, left = image.clone(), row - size // 2, column - size // 2
     result[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = 0
     return result

@@ -1,4 +1,4 @@
-"""Both protocols divide the images as they promise, and Lightning trains on them in a new order each epoch."""
+"""Both protocols split the images as documented, and Lightning trains on them in a new order each epoch."""
 
 import re
 from collections import Counter, defaultdict
@@ -31,7 +31,7 @@ class NumberedDataModule(InMemoryDataModule):
     """Images whose first pixel is their number: 0 to 199 train, 200 to 249 test; the label is its last digit."""
 
     def __init__(self, **options: Any) -> None:
-        # With these the normalised images are the numbers themselves.
+        # With these statistics, the normalised images are the numbers themselves.
         super().__init__(**{"mean": (0, 0, 0), "std": (1 / 255,) * 3, **options})
         self.num_loads = 0
 
@@ -48,7 +48,7 @@ def numbers(images: Tensor) -> list[int]:
 
 
 def content(loader: BatchLoader) -> list[int]:
-    """The numbers of the images, in the loader's order."""
+    """Return the numbers of the images in the loader's order."""
     return [number for images, _ in loader for number in numbers(images)]
 
 
@@ -173,7 +173,7 @@ def test_cifar10_is_read_from_its_root_and_verified_unless_told_not_to(monkeypat
 
 
 class Recorder(L.LightningModule):
-    """A linear classifier that remembers the numbers of the images of every epoch."""
+    """A linear classifier that records the numbers of the images of every epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ def test_a_lightning_trainer_visits_every_image_once_an_epoch_in_an_order_of_its
 
 
 def test_processes_share_each_batch_and_none_may_be_left_without_images() -> None:
-    data = NumberedDataModule(batch_size=60, val_fraction=0.0)  # whose last batch holds 20
+    data = NumberedDataModule(batch_size=60, val_fraction=0.0)  # the last batch holds 20 images
     device = SimpleNamespace(root_device=torch.device("cpu"))
     data.trainer = SimpleNamespace(strategy=device, global_rank=1, world_size=2)
     assert [len(labels) for _, labels in data.train_dataloader()] == [30, 30, 30, 10]
@@ -228,19 +228,19 @@ def test_missing_files_are_fetched_only_where_they_may_be(
     monkeypatch.setattr("cifar_lab.data.datamodule.fetch", fetch)
     folder = tmp_path / (root or "cifar_lab")
     data = CIFAR10DataModule(None if root is None else folder, download=download, sources=("http://x",))
-    with pytest.raises(DataError, match=re.escape(str(folder))):  # as nothing was really fetched
+    with pytest.raises(DataError, match=re.escape(str(folder))):  # because nothing was fetched
         data.setup()
     assert fetch.call_args_list == [call(CIFAR10, folder, ("http://x",))] * fetches
     folder.mkdir()
     for name in (name for names in FILES.values() for name in names):
         (folder / name).touch()
-    with pytest.raises(DataError, match=re.escape(str(folder / "data_batch_1"))):  # as it is empty
+    with pytest.raises(DataError, match=re.escape(str(folder / "data_batch_1"))):  # because the file is empty
         data.setup()
     assert fetch.call_count == fetches
 
 
 class ArraysDataModule(InMemoryDataModule):
-    """What a user's data set may return: numpy's arrays, with labels of any whole kind."""
+    """A user's data set that returns numpy arrays, with labels of any integer type."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, **options: Any) -> None:
         super().__init__(**options)

@@ -1,4 +1,4 @@
-"""Imbalance and label noise change training images alone, as the formulas say, and by the split's seed alone."""
+"""Imbalance and label noise change only training images, follow their formulas, and depend only on the split's seed."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def parts(**options: Any) -> dict[str, LabelledImages]:
 def test_classes_fall_exponentially_to_the_share_of_the_last() -> None:
     labels = torch.arange(50_000) % 10
     kept = long_tailed(labels, 0.01, 10, torch.Generator().manual_seed(0))
-    # The published counts of long-tailed CIFAR-10 with an imbalance of 100 (arXiv:1906.07413's code).
+    # The published counts of long-tailed CIFAR-10 with an imbalance of 100 (the code of arXiv:1906.07413).
     assert labels[kept].bincount().tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
     assert torch.equal(kept, kept.unique())
     few = long_tailed(torch.tensor([0, 1, 1, 2]), 0.01, 3, torch.Generator())

@@ -1,4 +1,4 @@
-"""Whatever a server or a disk does, a download ends with the whole data set or with one line, and leaves no litter."""
+"""Whatever a server or disk does, a download ends with the whole data set or one error line, and no leftover files."""
 
 import errno
 import functools
@@ -29,7 +29,7 @@ NAMES = [f"data_batch_{number}.bin" for number in range(1, 6)] + ["test_batch.bi
 
 
 def make_archive() -> bytes:
-    """As published, with members that are not needed, one of which leads elsewhere."""
+    """Return an archive as published, plus members that are not needed, one with a path outside the folder."""
     pixels = np.random.default_rng(0)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
@@ -67,7 +67,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers `/good` with the archive and every other path with `reply`."""
+    """Serves the archive at `/good` and `reply` at every other path."""
 
     daemon_threads = True
 
@@ -92,7 +92,7 @@ cut: Reply = functools.partial(send, content=ARCHIVE[:1000], promised=len(ARCHIV
 
 
 def stall(handler: Handler) -> None:
-    """A part of the archive, and the rest when the test says so."""
+    """Send part of the archive, and the rest when the test sets `go_on`."""
     cut(handler)
     handler.wfile.flush()
     handler.server.go_on.wait(10)
@@ -100,11 +100,11 @@ def stall(handler: Handler) -> None:
 
 
 def endless(handler: Handler) -> None:
-    handler.start()  # no length is promised
+    handler.start()  # sends no Content-Length
     handler.wfile.write(ARCHIVE + b"x")
 
 
-# Replies that deliver no archive, with what the line about them names.
+# Replies that do not deliver the archive, with the fact that the error line names.
 BAD: dict[str, tuple[Reply, str]] = {
     "missing": (lambda handler: handler.start(404), "404"),
     "busy": (lambda handler: handler.start(503), "503"),
@@ -135,13 +135,13 @@ def get(root: Path, sources: list[str], sha256: str = SHA256, timeout: float = 5
 
 
 def is_whole(root: Path) -> bool:
-    """The data set is there, and nothing else."""
+    """Check that the folder holds the data set and nothing else."""
     load(root, verify=False, images_per_file=COUNT)
     return os.listdir(root) == [FOLDER] and sorted(os.listdir(root / FOLDER)) == sorted(NAMES)
 
 
 def refusal(root: Path, *sources: str, timeout: float = 5) -> str:
-    """The message of the DataError: one line that names addresses, folder and other places for the data."""
+    """Return the DataError's one-line message, which names the addresses, the folder and other places for the data."""
     with pytest.raises(DataError) as error:
         get(root, list(sources), timeout=timeout)
     message = str(error.value)

@@ -1,4 +1,4 @@
-"""Splits keep every class's share, and generators depend on their keys alone."""
+"""Splits keep every class's share, and generators depend only on their keys."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def test_a_split_is_complete_ascending_and_within_an_image_of_every_class_share(
     labels, count = shuffled_labels(sizes), round(part * sum(sizes))
     first, rest = stratified_split(labels, count, keyed_generator(count))
     shares = torch.tensor(sizes, dtype=torch.float64) * count / len(labels)
-    # Less than one image off: exact where the shares are whole.
+    # Off by less than one image, and exact where the shares are whole numbers.
     assert (labels[first].bincount(minlength=len(sizes)) - shares).abs().max() < 1
     assert len(first) == count and first.dtype == rest.dtype == torch.int64
     assert torch.cat([first, rest]).sort().values.tolist() == list(range(len(labels)))
@@ -36,7 +36,7 @@ def test_every_image_of_a_class_is_drawn_equally_often() -> None:
     drawn = torch.zeros(20)
     for key in range(1000):
         drawn[stratified_split(torch.arange(20) % 2, 4, keyed_generator(key))[0]] += 1
-    # Binomial (1000, 1/5): a mean of 200 and a deviation of 12.6; five deviations either way.
+    # Binomial (1000, 1/5) has mean 200 and standard deviation 12.6; the bounds are five deviations away.
     assert drawn.min() > 137 and drawn.max() < 263
 
 

@@ -1,4 +1,4 @@
-"""Batches are normalised as torchvision does, complete, and depend on nothing but seed, epoch and index."""
+"""Batches are complete, normalised as by torchvision, and depend only on seed, epoch and index."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Mixed batches: the formulas of the papers, at weights read off the labels."""
+"""Mixed batches against the papers' formulas, with weights read from the labels."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ both = pytest.mark.parametrize("kind", [MixUp, CutMix])
 
 
 def mixed(kind: type[MixUp], seed: int, alpha: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of the loader, images and labels, each image of a class of its own, and the same images not mixed."""
+    """Return a batch's images and labels, with each image in its own class, and the same images unmixed."""
     data = LabelledImages(random_images(COUNT), torch.arange(COUNT))
     loader = BatchLoader(data, COUNT, MEAN, STD, kind(alpha), seed=seed, num_classes=COUNT)
     cropped = flip_crop(data.images, keyed_generator(1, seed, 0, 0))
@@ -65,7 +65,7 @@ def test_cutmix_replaces_a_rectangle_whose_area_the_labels_have(seed: int) -> No
 def test_weights_are_betas_and_change_from_batch_to_batch(kind: type[MixUp]) -> None:
     weights = {alpha: torch.stack([mixed(kind, seed, alpha)[1][0, 0] for seed in range(60)]) for alpha in (0.1, 20.0)}
     assert len(weights[20.0].unique()) > 20
-    # The variance of Beta(alpha, alpha) is 1 / (8 alpha + 4); clipping at the edges brings those of areas closer.
+    # Beta(alpha, alpha) has variance 1 / (8 alpha + 4); clipping at the edges brings the variances of areas closer.
     assert weights[0.1].var() > 2 * weights[20.0].var()
 
 

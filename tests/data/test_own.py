@@ -1,4 +1,4 @@
-"""Images of one's own are found, resized, kept, and known by their content."""
+"""A user's own images are found, resized, cached, and identified by their content."""
 
 import os
 from pathlib import Path
@@ -23,14 +23,14 @@ from tests.data import layouts
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
+    """The test's own cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "cifar_lab"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Photos of three classes for training, of two of them for tests."""
+    """Photos of three classes for training and two of these classes for tests."""
     layouts.photos(tmp_path / "mine" / "train", {"dog": 6, "ant": 4, "cat": 2})
     layouts.photos(tmp_path / "mine" / "test", {"cat": 2, "ant": 1}, size=(32, 32), seed=1)
     return tmp_path / "mine"

@@ -1,4 +1,4 @@
-"""Image files of every kind, and what is no image."""
+"""Image files of every kind, and files that are not images."""
 
 import errno
 import os
@@ -41,7 +41,7 @@ def test_a_photograph_is_turned_upright(tmp_path: Path, orientation: int, turned
     upright = np.zeros((64, 64, 3), np.uint8)
     upright[:32, :32] = (255, 0, 0)
     exif = Image.Exif()
-    exif[0x0112] = orientation  # 6: the camera was turned, the picture is to be turned clockwise once
+    exif[0x0112] = orientation  # 6: the camera was turned, so the picture must be turned clockwise once
     path = saved(tmp_path / "photo.jpg", np.rot90(upright, turned).copy(), exif=exif, quality=95, subsampling=0)
     read = read_image(path).astype(int)
     assert read[:14, :14, 0].min() > 220
@@ -51,7 +51,7 @@ def test_a_photograph_is_turned_upright(tmp_path: Path, orientation: int, turned
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
 def test_transparent_parts_are_white(tmp_path: Path, mode: str) -> None:
     image = np.zeros((32, 32, 4), np.uint8)
-    image[:, 16:, 3] = 255  # the right half is black, the left is not there
+    image[:, 16:, 3] = 255  # the right half is black, the left transparent
     image[0, 0, 3] = 128
     ending = "tiff" if mode == "PA" else "png"
     made = Image.fromarray(image)
@@ -126,12 +126,12 @@ def test_crop_takes_the_middle_and_squash_everything(tmp_path: Path) -> None:
 
 
 def test_what_is_made_smaller_is_averaged(tmp_path: Path) -> None:
-    fine = np.indices((256, 256)).sum(0) % 2 * 255  # every second pixel, as a coarser grid would catch at random
+    fine = np.indices((256, 256)).sum(0) % 2 * 255  # every second pixel; subsampling would pick either colour
     read = read_image(saved(tmp_path / "fine.png", fine.astype(np.uint8)))
     np.testing.assert_allclose(read, 127.5, atol=2)
 
 
-@pytest.mark.parametrize(("width", "height"), [(60_000, 60_000), (9460, 9460)])  # Pillow raises; Pillow warns
+@pytest.mark.parametrize(("width", "height"), [(60_000, 60_000), (9460, 9460)])  # Pillow: an error, a warning
 def test_a_decompression_bomb_is_refused_before_it_goes_off(tmp_path: Path, width: int, height: int) -> None:
     path = saved(tmp_path / "bomb.png", PIXELS)
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -145,7 +145,7 @@ def test_a_decompression_bomb_is_refused_before_it_goes_off(tmp_path: Path, widt
 
 
 def bad_files(folder: Path) -> dict[str, str]:
-    """Files that cannot be used, with a fact that the reason names, if there is one."""
+    """Write unusable files, and return the fact that each reason names, if there is one."""
     pixels = RNG.integers(0, 256, (200, 200, 3), dtype=np.uint8)
     whole, photo = (saved(folder / name, pixels).read_bytes() for name in ("whole.png", "photo.jpg"))
     contents = {

@@ -1,4 +1,4 @@
-"""Published data sets are read as torchvision reads them, fetched and verified by one table."""
+"""Published data sets are read as torchvision reads them, and fetched and verified by one table."""
 
 import hashlib
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_cifar10_1_replaces_the_test_images_alone(tmp_path: Path, monkeypatch: p
 
 
 def made(dataset: Dataset, folder: Path) -> Dataset:
-    """The data set with the checksums of the archives in a folder."""
+    """Return the data set with the checksums of the archives in a folder."""
 
     def archive(one: Archive) -> Archive:
         content, algorithm = (folder / one.name).read_bytes(), one.checksum.partition(":")[0]

@@ -31,11 +31,11 @@ def test_an_image_below_the_mean_is_left_out_of_a_pass_with_the_probability_and_
         assert len(chosen) == 4 * COUNT
         visits += torch.bincount(chosen, minlength=4 * COUNT)
     hard, easy = visits[losses > 1], visits[losses < 1]
-    # A pass visits all hard images and 40 % of the easy ones: 0.55 of all.
+    # A pass visits all hard images and 40 % of the easy ones, a share of 0.55.
     assert hard.mean() / 50 == pytest.approx(1 / 0.55, rel=0.02)
     assert easy.mean() / hard.mean() == pytest.approx(0.4, rel=0.05)
     first = selection.order(0, 0, 0)[: int(0.5 * 4 * COUNT)]
-    assert len(first.unique()) == len(first)  # within a pass none comes twice
+    assert len(first.unique()) == len(first)  # no image is visited twice within a pass
     assert not torch.equal(selection.order(0, 0, 1), selection.order(0, 0, 2))
 
 
@@ -56,7 +56,7 @@ def _loader(skip_easy: float = 0.7) -> BatchLoader:
 
 
 def _visit(loader: BatchLoader, epoch: int, stop: int | None = None) -> list[tuple[list[int], Tensor]]:
-    """Visit batches of an epoch; an image's loss is its label squared, over its place in the batch."""
+    """Visit batches of an epoch; an image's loss is its squared label divided by its place in the batch."""
     loader.set_epoch(epoch)
     seen = []
     for index, (images, labels) in enumerate(loader):

@@ -39,7 +39,7 @@ def test_train_and_test_are_different_draws_of_one_distribution_which_uses_the_r
     assert len(distinct) == 700
     assert train.images.float().mean() == pytest.approx(test.images.float().mean().item(), abs=8)
     assert not torch.equal(train.labels[:200], test.labels)
-    # Labels come in random order.
+    # Labels are shuffled.
     assert (train.labels[1:] == train.labels[:-1]).float().mean() == pytest.approx(1 / NUM_CLASSES, abs=0.06)
     assert 110 < train.images.float().mean() < 145 and 40 < train.images.float().std() < 80
     assert ((train.images == 0) | (train.images == 255)).float().mean() < 0.05
@@ -54,7 +54,7 @@ def test_no_images_or_a_negative_seed_is_refused(num_train: int, num_test: int, 
 def test_a_linear_model_on_the_pixels_stays_under_half() -> None:
     train, test = (LabelledImages(data.images.flatten(1) / 255 - 0.5, data.labels) for data in generate(1000, 500))
     targets = nn.functional.one_hot(train.labels, NUM_CLASSES).float() - 1 / NUM_CLASSES
-    # Ridge regression onto the labels in its dual form, a system of 1,000 equations instead of 3,072.
+    # Ridge regression onto the labels in the dual form, a system of 1,000 equations instead of 3,072.
     gram = train.images @ train.images.T
     weights = train.images.T @ torch.linalg.solve(gram + 30 * torch.eye(len(gram)), targets)
     is_right = [(data.images @ weights).argmax(1) == data.labels for data in (train, test)]

@@ -1,4 +1,4 @@
-"""Logits over views of an image are the weighted mean that the views' probabilities say."""
+"""Logits over views of an image are the weighted mean of the views' logits."""
 
 import torch
 from torch import Tensor, nn
@@ -7,12 +7,12 @@ from cifar_lab.data.views import over_views
 
 
 def network() -> nn.Module:
-    """One that sees every shift and mirror."""
+    """Return a network that is sensitive to every shift and mirroring."""
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 7, 5)).requires_grad_(False)
 
 
 def moved(image: Tensor, by: int) -> Tensor:
-    """An image `(3, H, W)` one pixel further along both axes, `by` 1 or -1; pixels beyond the edge are mirrored."""
+    """Shift an image `(3, H, W)` along both axes by 1 or -1 pixels; pixels beyond the edge are mirrored."""
     height, width = image.shape[1:]
 
     def source(place: int, length: int) -> int:

@@ -1,4 +1,4 @@
-"""A sweep whose jobs run side by side, in processes of their own, is the sweep that it is one after the other."""
+"""A sweep whose jobs run side by side in separate processes equals the sweep run one job at a time."""
 
 import importlib.util
 import multiprocessing
@@ -45,12 +45,12 @@ class Killed(nn.CrossEntropyLoss):
 """
 
 
-# For `outside`: the first run is killed as it takes its first loss, once.
+# For `outside`: the first run is killed when its loss is first called, once.
 KILLING = ("my_lab", KILLED_LOSS, "loss", "_target_: my_lab.Killed\n")
 
 
 def check_same(one: Sweep, other: Sweep) -> None:
-    """Check that two sweeps have left the same, to the bit."""
+    """Check that two sweeps left bitwise identical results."""
     assert not sweep_differences(one, other)
     for left, right in zip(one.runs(), other.runs(), strict=True):
         assert left.steps_file.read_bytes() == right.steps_file.read_bytes()
@@ -66,11 +66,11 @@ def wait_for_two(started: subprocess.Popen[str]) -> None:
 
 
 def check_two_interrupted(started: subprocess.Popen[str], number: signal.Signals) -> None:
-    """Check that a signal to a sweep of three has stopped the two that had begun, where they can go on."""
+    """Check that a signal to a sweep of three jobs stopped the two running ones, and that both can be resumed."""
     _, errors = started.communicate()
     assert started.returncode == 128 + number, errors
     runs = Sweep("sweep").runs()
-    assert [run.state() for run in runs] == ["interrupted"] * 2  # the third was not begun
+    assert [run.state() for run in runs] == ["interrupted"] * 2  # the third did not start
     assert all(run.last_checkpoint.exists() for run in runs)
     names(errors.splitlines()[-1], number.name)
     assert "Traceback" not in errors
@@ -78,13 +78,13 @@ def check_two_interrupted(started: subprocess.Popen[str], number: signal.Signals
 
 @pytest.fixture
 def joblib(lab: Lab) -> None:
-    """An empty folder, and the package installed."""
+    """An empty folder; skips if the launcher is not installed."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
 
 
 @pytest.fixture
 def in_this_process(joblib: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have joblib's part done here: each job in its turn, by the function that a process of jobs would call."""
+    """Replace joblib by a loop in this process that calls the function that a worker process would call."""
 
     class Parallel:
         def __init__(self, n_jobs: int, backend: str, **_: object) -> None:
@@ -206,7 +206,7 @@ def test_the_same_command_ends_a_sweep_of_which_a_process_was_killed_and_has_the
     assert len({status["process"] for status in before} - {os.getpid()}) >= 2
     assert lab(*line, "hydra.sweep.dir=serial").code == 0
     check_same(Sweep("beside"), Sweep("serial"))
-    # A finished one is not trained again, in whichever way the command asks for it.
+    # A finished run is not trained again, whichever way the sweep is run.
     assert lab(*line, "hydra.sweep.dir=beside").code == 0
     assert [run.status() for run in Sweep("beside").runs()] == before
 
@@ -247,11 +247,11 @@ def test_a_job_has_a_gpu_of_its_own(composed: Compose, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("turn", "own", "seconds"),
     [
-        (Turn(3, 5, 2, each=15.0), {}, 45.0),  # this job and those after it
+        (Turn(3, 5, 2, each=15.0), {}, 45.0),  # this job and the ones after it
         (Turn(3, 5, 2, each=15.0), {"own": 100.0, "own_left": 4.0}, 34.0),
         (Turn(1, 5, 4), {}, None),
-        (Turn(1, 5, 4), {"own": 10.0, "own_left": 4.0}, 44.0),  # the first stands for the others
-        (Turn(1, 5, 1, each=10.0), {}, 20.0),  # those that have finished before take no time
+        (Turn(1, 5, 4), {"own": 10.0, "own_left": 4.0}, 44.0),  # the first job's time stands for the others
+        (Turn(1, 5, 1, each=10.0), {}, 20.0),  # jobs that finished before take no time
         (Turn(1, 9, later=7, each=10.0, parallel=3), {}, 10 + 10 * 3),
     ],
 )

@@ -1,4 +1,4 @@
-"""What Slurm is asked for is checked before anything is queued, and what its jobs do with signals."""
+"""Settings for Slurm are checked before anything is queued; Slurm's jobs handle signals."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ LOCAL = f"hydra.launcher._target_={launchers.SLURM.plugin}.LocalLauncher"
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slurm's commands seem to be there, and the plugin is."""
+    """Make Slurm's commands appear installed; skips without the plugin."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
 
@@ -87,7 +87,7 @@ def test_ended_jobs_are_those_that_the_queue_no_longer_has(capsys: pytest.Captur
     from cifar_lab.engines.slurm_queue import Queue
 
     queue = Queue()
-    for job in ("7", "7_0", "7_1", "7_2"):  # submitit takes the array for a job
+    for job in ("7", "7_0", "7_1", "7_2"):  # submitit registers the array itself as a job
         queue.register_job(job)
     told = queue.read_info("7_0|CONFIGURING|None\n7_2|PENDING|PartitionTimeLimit\n9|RUNNING|None\n")
     states = {job: info["State"] for job, info in told.items()}

@@ -28,13 +28,13 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def command(called: Command) -> Command:
-    """Run `python -m cifar_lab.evaluate` with arguments in this process: its exit code, and what it printed."""
+    """Run `python -m cifar_lab.evaluate` with arguments in this process; return the exit code, stdout and stderr."""
     return partial(called, main)
 
 
 @pytest.fixture
 def run(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A finished run, in the folder at hand."""
+    """A finished run in the current folder."""
     monkeypatch.chdir(tmp_path)
     return trained(*FINISHED)
 
@@ -58,13 +58,13 @@ def test_it_finds_the_runs_own_accuracy_on_either_split_and_leaves_files(run: Ru
     (told,) = json.loads(out)
     assert (told["split"], told["images"]) == ("val", run.result()["val_size"])
     assert told["acc"] == pytest.approx(run.result()["val/acc"])
-    assert told["temperature"] is told["ece_scaled"] is None  # it would be fitted on what it is measured on
+    assert told["temperature"] is told["ece_scaled"] is None  # not fitted on the images that it is measured on
 
 
 def test_a_folder_is_all_of_its_runs_which_are_compared_and_one_that_cannot_be_used_stops_no_other(
     run: Run, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Tables and figures take the longest.
+    # Tables and figures take the most time.
     monkeypatch.setattr("cifar_lab.evaluate.evaluating.write", lambda evaluation, folder: [folder / "evaluation.json"])
     for name in ("a", "b", "c"):
         shutil.copytree(run.folder, tmp_path / "sweep" / name)
@@ -103,7 +103,7 @@ def test_calibration_is_marked_where_the_loss_has_trained_no_probabilities(
     assert " * " not in first and " * " in second and below.startswith("* ")
     code, _, err = command(run.folder)
     assert (code, err) == (0, "")
-    named = shutil.copy(of_mse.chosen_weights(), run.folder.parent)  # a file alone, as the report's are
+    named = shutil.copy(of_mse.chosen_weights(), run.folder.parent)  # a bare weight file, named like the report's
     assert [load(Path(path)).gives_probabilities for path in (run.folder, of_mse.folder, named)] == [True, False, False]
 
 
@@ -130,7 +130,7 @@ def test_the_mean_of_an_image_and_its_mirror_is_the_same_for_both(run: Run) -> N
     expected = (trained.logits(images) + trained.logits(images.flip(3))) / 2
     torch.testing.assert_close(flipped.answers.logits[: len(images)], expected)
     assert not torch.equal(plain.answers.logits, flipped.answers.logits)
-    assert [row["class"] for row in plain.result["per_class"]][:2] == ["0", "1"]  # logits without names
+    assert [row["class"] for row in plain.result["per_class"]][:2] == ["0", "1"]  # logits without class names
 
 
 def test_batch_norm_is_estimated_as_torch_does(run: Run) -> None:
@@ -155,7 +155,7 @@ def test_what_cannot_be_is_one_line(run: Run, command: Command) -> None:
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
-    """A file of weights alone, named as the report's are."""
+    """A bare weight file, named like the report's."""
     path = tmp_path / "best_model_ReLU_CrossEntropy_Adam_StepLR_8842.pth"
     torch.save(ReportCNN((4, 4, 4)).state_dict(), path)
     return path

@@ -1,4 +1,4 @@
-"""What a network's answers are worth, and their calibration, against counts and formulas worked by hand."""
+"""Accuracy measures and calibration of a network's predictions, compared with counts and formulas worked by hand."""
 
 import math
 
@@ -47,7 +47,7 @@ def test_the_loss_is_the_mean_over_images_whatever_the_batches() -> None:
 
 
 def drawn(count: int = 4_000, classes: int = 5, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Logits whose labels are drawn from their own softmax, then multiplied by `scale`."""
+    """Draw labels from the softmax of random logits, and return the logits times `scale` with the labels."""
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(count, classes, generator=generator)
     labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
@@ -57,7 +57,7 @@ def drawn(count: int = 4_000, classes: int = 5, scale: float = 1.0) -> tuple[Ten
 def test_two_answers_have_the_errors_that_pencil_and_paper_give() -> None:
     probabilities = torch.tensor([[0.8, 0.2], [0.7, 0.3]])
     measured = calibration(probabilities.log(), torch.tensor([0, 1]))
-    # Two bins of fifteen, one image each: |1 - 0.8| and |0 - 0.7|, each with half of the images.
+    # Two of fifteen bins are used, with one image each: |1 - 0.8| and |0 - 0.7|, each weighted by half.
     assert measured.ece == pytest.approx((0.2 + 0.7) / 2, abs=1e-6)
     assert measured.nll == pytest.approx(-(math.log(0.8) + math.log(0.3)) / 2, rel=1e-6)
     assert measured.brier == pytest.approx((2 * 0.2**2 + 2 * 0.7**2) / 2, rel=1e-6)
@@ -81,7 +81,7 @@ def test_the_temperature_undoes_a_scale(scale: float) -> None:
     assert found == pytest.approx(scale, rel=0.05)
     losses = [float(F.cross_entropy(logits.double() / (found * change), labels)) for change in (0.98, 1.0, 1.02)]
     assert losses[1] < min(losses[0], losses[2])
-    assert 0.01 <= temperature(torch.eye(3), torch.arange(3)) < 0.05  # of faultless answers
+    assert 0.01 <= temperature(torch.eye(3), torch.arange(3)) < 0.05  # the predictions are all correct
 
 
 def test_scaling_fits_on_what_was_held_out() -> None:

@@ -1,4 +1,4 @@
-"""Dead units, of networks whose units are known to be."""
+"""Dead units, measured in networks whose dead units are known."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ IMAGES = torch.randn(7, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 def network(activation: Activation) -> nn.Sequential:
-    """Of its six channels the first two are never positive, of its five features the last three; the others vary."""
+    """Return a network with 2 of 6 channels and 3 of 5 features that are never positive."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1), activation(), nn.Flatten(), nn.Linear(6 * 64, 5), activation(), nn.Linear(5, 2)
@@ -35,7 +35,7 @@ def test_a_unit_that_is_never_positive_is_dead_where_the_activation_is_flat(acti
     assert (convolution.layer, linear.layer) == ("1", "4")
     assert convolution.activation == activation.__name__  # type: ignore[attr-defined]
     assert (convolution.units, linear.units) == (6, 5)
-    # The linear layer's others depend on the activation, and one of two may be on one side by chance.
+    # The count of the linear layer's other two units depends on the activation: one may be on one side by chance.
     assert convolution.negative_only_units == 2 and convolution.row()["negative_only"] == pytest.approx(2 / 6)
     assert linear.negative_only_units >= 3
     assert convolution.dead_units == (2 if dead else 0)
@@ -66,7 +66,7 @@ def test_its_numbers_are_those_of_inputs_and_outputs(activation: Activation) -> 
     assert layers[0].std == pytest.approx(float(outputs.std(correction=0)), rel=1e-5)
     assert layers[0].negative_inputs == pytest.approx(float((inputs < 0).float().mean()))
     assert layers[0].zeros == pytest.approx(float((outputs == 0).float().mean()))
-    far = 1e4 + torch.randn(500, 4)  # a spread that is small next to the mean is not lost
+    far = 1e4 + torch.randn(500, 4)  # a spread that is small compared with the mean is not lost
     (layer,) = measure(nn.Sequential(nn.Identity(), nn.ReLU()), far.split(7))
     assert layer.std == pytest.approx(float(far.double().std(correction=0)), rel=1e-3)
 
@@ -85,7 +85,7 @@ def test_every_activation_of_a_network_has_its_row() -> None:
 
 
 class Half(nn.Module):
-    """An activation of one's own."""
+    """An activation defined by the user."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs.clamp(min=0) / 2
@@ -115,6 +115,6 @@ def test_a_layer_whose_shape_does_not_tell_its_units_is_named() -> None:
     assert [layer.layer for layer in layers] == ["1"]
     (complaint,) = told
     assert complaint.startswith("3 ") and "(N, 2, 3)" in complaint
-    # What mixes features is no activation layer.
+    # A layer that mixes features is not an activation layer.
     assert measure(nn.Sequential(nn.Softmax(dim=1)), [torch.randn(2, 3)]) == []
     assert totals([])["dead"] is None

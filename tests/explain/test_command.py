@@ -1,4 +1,4 @@
-"""A run's Grad-CAM, filters, activations and dead units, from the command."""
+"""Grad-CAM, filters, activations and dead units of a run, through the command."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def runs(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two runs, `runs/leaky` with LeakyReLU and `runs/relu` with ReLU, beside a picture."""
+    """Two runs, `runs/leaky` with LeakyReLU and `runs/relu` with ReLU, and a picture in the current folder."""
     trained(*FINISHED, name="runs/leaky")
     relu = {"_target_": "torch.nn.ReLU", "_partial_": True}
     change(trained(*FINISHED, name="runs/relu"), activation=relu, model={"activation": relu})
@@ -37,7 +37,7 @@ def runs(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.fixture
 def command(called: Command) -> Command:
-    """Run `python -m cifar_lab.explain` with arguments in this process: its exit code, and what it printed."""
+    """Run `python -m cifar_lab.explain` with arguments in this process; return the exit code, stdout and stderr."""
     return partial(called, explain.main)
 
 
@@ -80,7 +80,7 @@ def test_the_mistakes_are_the_most_confident_ones_of_the_test(runs: Path) -> Non
 def test_relu_and_leaky_relu_are_a_number_each(runs: Path, command: Command) -> None:
     (file,) = (runs / "relu" / "weights").glob("*.pth")
     state = torch.load(file, weights_only=True)
-    state["conv_layers.0.bias"].fill_(-100)  # below anything that the weights can bring: all four channels die
+    state["conv_layers.0.bias"].fill_(-100)  # more negative than the weights can offset: all four channels die
     torch.save(state, file)
     code, out, err = command(runs / "relu", "--against", runs / "leaky", "--images", 40)
     assert (code, err) == (0, "")
@@ -108,7 +108,7 @@ def test_explanations_are_in_float32_whatever_the_precision(runs: Path, command:
 def test_only_pictures_need_no_data(runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = Mock(side_effect=DataError("no-data"))
     monkeypatch.setattr("cifar_lab.data.datamodule.SyntheticDataModule.load", missing)
-    run = (runs / "leaky").rename(runs / r"a$\x$")  # which is no formula
+    run = (runs / "leaky").rename(runs / r"a$\x$")  # must not be read as a formula
     Path("bad.png").write_text("no image")
     code, out, err = command(run, "a $price$.png", "bad.png", "--output", "out/of/it")
     assert code == 1

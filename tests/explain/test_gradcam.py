@@ -1,4 +1,4 @@
-"""Grad-CAM against its formula."""
+"""Grad-CAM compared with its formula."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from cifar_lab.models import CNN, VGG, ResNet
 
 
 def network() -> nn.Sequential:
-    """Two maps of 4x4, whose ReLU is weighed by a linear layer; like a trained one it asks for no gradient."""
+    """Return a network whose linear layer weights the ReLU of two 4x4 maps; like a trained one, without gradients."""
     model = nn.Sequential(nn.Conv2d(3, 2, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
     return model.eval().requires_grad_(False)
 
@@ -19,7 +19,7 @@ def test_it_is_the_relu_of_the_maps_weighed_by_their_mean_gradient_and_leaves_th
     model = network()
     images, labels = torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1])
     maps = F.conv2d(images, model[0].weight, model[0].bias, stride=2, padding=1)  # type: ignore[arg-type]
-    # d logit / d A is the linear layer's weight where ReLU lets through, and 0 elsewhere.
+    # d logit / d A is the linear layer's weight where ReLU is active, and 0 elsewhere.
     weights = model[3].weight.unflatten(1, (2, 4, 4))[labels]  # type: ignore[operator]
     alphas = (weights * (maps > 0)).mean(dim=(2, 3))
     by_hand = (alphas[:, :, None, None] * maps).sum(1).clamp(min=0)
@@ -39,7 +39,7 @@ def test_it_is_the_relu_of_the_maps_weighed_by_their_mean_gradient_and_leaves_th
     [
         (CNN((4, 4, 4)), None, "conv_layers.8"),
         (VGG([[4], [4, 4]], hidden=8), None, "features.5"),
-        (ResNet((1, 1), (8, 8)), None, "layer2.0.conv2"),  # and not the shortcut's projection, which comes after it
+        (ResNet((1, 1), (8, 8)), None, "layer2.0.conv2"),  # not the shortcut's projection, which comes later
         (ResNet((1, 1), (8, 8)), "layer1", "layer1"),
     ],
     ids=lambda value: type(value).__name__,

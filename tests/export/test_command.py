@@ -1,4 +1,4 @@
-"""The command: files that hold what their run or file of weights does, and lines for what cannot be."""
+"""The export command: the files compute what their run or weight file does, and errors take one line."""
 
 import builtins
 import json
@@ -38,7 +38,7 @@ CHOSEN = "The test set chose the epoch"
 
 @pytest.fixture
 def command(called: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run `python -m cifar_lab.export` in an empty folder and in this process: its exit code, and what it printed."""
+    """Run `python -m cifar_lab.export` in this process, in an empty folder; return the exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     return partial(called, export.main)
 
@@ -52,7 +52,7 @@ def run(trained: Train) -> Run:
 def test_a_run_is_exported_in_every_format_with_a_card_whose_code_runs(
     run: Run, command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    left = run.folder / "export" / unfinished("onnx")  # by a killed process
+    left = run.folder / "export" / unfinished("onnx")  # left by a killed process
     left.mkdir(parents=True)
     (left / "model.onnx").touch()
     code, out, err = command(run.folder)
@@ -116,7 +116,7 @@ def test_a_runs_own_weights_are_exported_and_again_without_the_run(
     run = trained(*words)
     own, result = load(run.folder), run.result()
     images = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8)
-    is_trained = "loss=mse" not in words  # probabilities that the loss has not trained are not promised
+    is_trained = "loss=mse" not in words  # MSE does not train probabilities, so none are promised
     code, out, err = command(run.folder, *LIGHT_WORK, "--output", "out", "--json")
     assert (code, err.count(NO_PROBABILITIES), err.count("\n")) == (0, not is_trained, not is_trained)
     told = json.loads(out)

@@ -1,4 +1,4 @@
-"""Every format computes what the network does; a file that does not never gets its name."""
+"""Every format computes what the network does; a file that differs never gets its name."""
 
 import copy
 import math
@@ -32,7 +32,7 @@ NETWORKS = {
     "resnet18": {"_target_": "cifar_lab.models.ResNet", "blocks": [2, 2, 2, 2], "widths": [8, 8, 8, 16]},
     "speed_cnn": {"_target_": "cifar_lab.models.SpeedCNN", "widths": [8, 8, 16]},
 }
-# A graph takes two to six seconds to trace.
+# Tracing a graph takes two to six seconds.
 CASES = [
     *((option, "leaky_relu", True) for option in NETWORKS),
     *((option, "relu", False) for option in NETWORKS),
@@ -44,7 +44,7 @@ GRAPHS = [Format.TORCH_EXPORT, pytest.param(Format.ONNX, marks=pytest.mark.slow)
 
 
 def network(folder: Path, option: str = "cnn", activation: str = "leaky_relu", bn: bool = True) -> Trained:
-    """A network whose BatchNorm has seen images, loaded from a file of its weights."""
+    """Return a network whose BatchNorm has running statistics, loaded from its weight file."""
     made = {**NETWORKS[option], "activation": ACTIVATIONS[activation], "batch_norm": bn}
     model = build(OmegaConf.create(made))
     model.train()(torch.randn(32, 3, 32, 32))
@@ -62,7 +62,7 @@ def exported(trained: Trained, folder: Path, *formats: Format, takes: Input = In
 
 
 def computed(graph: Path, images: Tensor) -> Tensor:
-    """The logits of a graph's file, by what its users have."""
+    """Compute a graph file's logits with the library that its users have."""
     if graph.suffix == ".pt2":
         return torch.export.load(graph).module()(images)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
@@ -70,7 +70,7 @@ def computed(graph: Path, images: Tensor) -> Tensor:
 
 
 def check(found: Tensor, trained: Trained, images: Tensor) -> None:
-    """The logits of uint8 images are those of a network."""
+    """Check that logits of uint8 images equal those of a network."""
     torch.testing.assert_close(found, trained.logits_of_pixels(images), atol=1e-5, rtol=0)
 
 

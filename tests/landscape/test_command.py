@@ -25,12 +25,12 @@ TINY = (
     *("model.hidden=8", "batch_size=18", "epochs=2", "trainer=cpu", "logger=none", "optimizer=sgd", "augment=none"),
     "callbacks=snapshots",
 )
-IMAGES = 54  # all that a run trains on, so that which are drawn makes no difference
+IMAGES = 54  # all training images, so it does not matter which are drawn
 
 
 @pytest.fixture
 def runs(trained, tmp_path, monkeypatch):
-    """A run with BatchNorm and its twin, with their snapshots, in the folder `sweep`."""
+    """A run with BatchNorm and its twin, with snapshots, in the folder `sweep`."""
     for name in ("with", "twin"):
         trained(*TINY, "bn=true", name=f"sweep/{name}")
     monkeypatch.chdir(tmp_path)
@@ -39,12 +39,12 @@ def runs(trained, tmp_path, monkeypatch):
 
 @pytest.fixture
 def command(called):
-    """Run `python -m cifar_lab.landscape` with arguments in this process: its exit code, and what it printed."""
+    """Run `python -m cifar_lab.landscape` with arguments in this process; return the exit code, stdout and stderr."""
     return partial(called, landscape.main)
 
 
 def network(run, epoch):
-    """A run's network with the weights of an epoch, its training images, their labels, and its loss."""
+    """Return a run's network with an epoch's weights, its training images and labels, and its loss."""
     config = saved(run)
     model = build(config.model)
     model.load_state_dict(torch.load(run.snapshots()[epoch], weights_only=True))
@@ -154,7 +154,8 @@ def test_interpolation_ends_at_the_two_networks_and_between_a_run_and_its_twin_n
         model, images, labels, criterion = network(run, epoch)
         weights = {name: value.detach() for name, value in model.named_parameters()}
         logits = with_weights(model, weights, [(images, labels)])(images)
-        # The command's statistics are averages over three batches; the means of equal ones are those of all.
+        # The command averages statistics over three batches; for equal-sized batches the means equal those of all
+        # images.
         assert frame["train_loss"][row] == pytest.approx(float(criterion(logits, labels).detach()), rel=0.1)
     assert frame["held_out_accuracy"].between(0, 1).all()
     shutil.copytree(runs / "twin", runs / "again" / "with")

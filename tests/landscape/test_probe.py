@@ -1,4 +1,4 @@
-"""Probes tell what they say, and training does not notice them."""
+"""Probes record the right quantities without affecting the training."""
 
 import copy
 from collections.abc import Sequence
@@ -151,7 +151,7 @@ def test_of_accumulated_batches_the_last_is_probed_without_the_l1_penalty() -> N
     assert probe.arrays()["loss"].tolist() == losses[1::2]
     other = GradientProbe()
     assert other.arrays() == {}
-    other.load_state_dict(probe.state_dict())  # as a run that is resumed does
+    other.load_state_dict(probe.state_dict())  # as resuming a run does
     assert equal(other.state_dict(), probe.state_dict())
 
 

@@ -1,4 +1,4 @@
-"""`compile=true` trains the same network under the same names."""
+"""`compile=true` trains the same network under the same parameter names."""
 
 import copy
 import re
@@ -30,7 +30,7 @@ Compilations = list[tuple[nn.Module, bool]]
 
 @pytest.fixture
 def compilations(monkeypatch: pytest.MonkeyPatch) -> Compilations:
-    """What was to be compiled, and whether with CUDA graphs, instead of compiling it; no compiler is needed."""
+    """Record the networks to compile, and whether with CUDA graphs, instead of compiling; needs no compiler."""
     asked: Compilations = []
 
     @contextmanager

@@ -74,8 +74,8 @@ def test_memory_that_is_kept_is_not_mapped_again() -> None:
         if step == 20:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(9 * 2**20)
-    mapped = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before  # pages
-    assert mapped < 50 * (36 << 20) / os.sysconf("SC_PAGE_SIZE") / 10  # now and then it grows
+    mapped = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before  # in pages
+    assert mapped < 50 * (36 << 20) / os.sysconf("SC_PAGE_SIZE") / 10  # the heap grows now and then
 
 
 def test_memory_is_left_to_the_allocators_of_other_devices_and_c_libraries(monkeypatch: pytest.MonkeyPatch) -> None:

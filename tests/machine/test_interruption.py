@@ -31,7 +31,7 @@ def test_whoever_listened_before_still_hears_a_signal_and_is_back_at_the_end() -
         mine = signal.getsignal(signal.SIGUSR1)
         with (interruption := Interruption()).listening():
             interruption.check()
-            for _ in range(2):  # Slurm may send it twice, and does not force an end by it
+            for _ in range(2):  # Slurm may send it twice, which does not force an end
                 signal.raise_signal(signal.SIGUSR1)
             assert heard == []
             with pytest.raises(Interrupted, match="SIGUSR1") as caught:
@@ -50,7 +50,7 @@ def test_a_signal_that_is_ignored_stays_ignored(number: signal.Signals) -> None:
     try:
         with (interruption := Interruption()).listening():
             signal.raise_signal(number)
-            signal.signal(number, lambda *_: None)  # as Lightning does
+            signal.signal(number, lambda *_: None)  # Lightning replaces the handler as well
             interruption.take_back()
             signal.raise_signal(number)
             interruption.check()
@@ -98,7 +98,7 @@ def test_a_signal_in_training_saves_at_the_batchs_end_and_the_run_goes_on_to_the
     lab: Lab, trained: Train, number: signal.Signals, code: int
 ) -> None:
     line = [*PLAIN, "trainer.accumulate_grad_batches=2"]
-    # While a batch is trained: the sixth batch ends the third step, from which it is saved.
+    # The signal arrives in the fifth batch. The sixth ends the third step, after which the run is saved.
     with armed(Fault("step", 5, number)):
         ended = lab(*line, "hydra.run.dir=run")
     assert ended.code == code
@@ -111,7 +111,7 @@ def test_a_signal_in_training_saves_at_the_batchs_end_and_the_run_goes_on_to_the
 
 
 def test_a_signal_in_validation_stops_without_saving(lab: Lab) -> None:
-    with armed(Fault("validation", 1, signal.SIGTERM)):  # which has two batches
+    with armed(Fault("validation", 1, signal.SIGTERM)):  # the validation has two batches
         ended = lab(*PLAIN, "data.num_test=110", "protocol=report", "hydra.run.dir=run")
     assert ended.code == 143
     run = Run("run")
@@ -138,8 +138,8 @@ def test_an_interrupted_sweep_is_ended_by_the_same_command_which_comes_back_to_w
         other.close()
         test_step(*arguments)
 
-    monkeypatch.setattr(Classifier, "test_step", let_go)  # in the second run
-    other.enter_context(locked(first.lock_file))  # as if this were another process
+    monkeypatch.setattr(Classifier, "test_step", let_go)  # reached only in the second run
+    other.enter_context(locked(first.lock_file))  # stands for a different process
     first.set_state("running")
     refusal(lab(*PLAIN, "epochs=1", f"hydra.run.dir='{first.folder}'"), first.folder, os.getpid(), "hydra.run.dir=")
     again = lab(*line)

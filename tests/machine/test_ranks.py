@@ -1,4 +1,4 @@
-"""The arithmetic of processes that train together, in one process that stands for each of them in turn."""
+"""The arithmetic of processes that train together, with one process standing for each of them in turn."""
 
 import os
 import pickle
@@ -33,7 +33,7 @@ COUNT = 3
 
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Stands for the process of each `rank` in turn."""
+    """A stand-in for the process of each `rank`, which a test sets."""
     process = SimpleNamespace(rank=0)
     monkeypatch.setattr(ranks, "count", lambda: COUNT)
     monkeypatch.setattr(ranks, "rank", lambda: process.rank)
@@ -126,7 +126,7 @@ def measured(part: slice) -> SplitMetrics:
 
 def computed(metrics: SplitMetrics) -> dict[str, float]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that nothing was measured since it was loaded
+        warnings.simplefilter("ignore")  # the warning that nothing was measured since the sums were loaded
         return {name: float(value) for name, value in metrics.compute("train").items()}
 
 
@@ -146,10 +146,10 @@ def test_each_process_goes_on_with_its_own_sums_and_another_number_of_them_with_
     assert computed(alone) == computed(measured(slice(None)))
     before = computed(alone)
     alone.update(torch.empty(0, 10), torch.empty(0, dtype=torch.int64), loss=torch.tensor(float("nan")))
-    assert computed(alone) == before  # a part without images counts for nothing
+    assert computed(alone) == before  # a part without images contributes nothing
     saved, counts = alone.sums(), []
     monkeypatch.setattr(ranks, "count", lambda: COUNT)
-    for together.rank in range(COUNT):  # the first one has the sums of fewer processes
+    for together.rank in range(COUNT):  # the first rank gets the sums of fewer processes
         (again := SplitMetrics(10, objective=Mean())).load_sums(saved)
         counts.append(float(again.loss.count))
     assert counts == [8.0, 0.0, 0.0]

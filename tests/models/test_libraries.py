@@ -14,7 +14,7 @@ needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason
 
 
 def sides(network: nn.Module) -> list[int]:
-    """Height of each convolution's output, for images of 32 pixels, in the order in which they are computed."""
+    """Return each convolution's output height for images of 32 pixels, in the order of computation."""
     found: list[int] = []
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -16,13 +16,13 @@ from cifar_lab.models.resnet import BasicBlock, PreActBlock
 MODELS = ("cnn", "vgg_a", "vgg_a_light", "vgg_a_dropout", "resnet14", "resnet18", "speed_cnn")
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "swish": nn.SiLU, "gelu": nn.GELU}
 ACTIVATIONS |= {"mish": nn.Mish}
-# By default each model and each activation once, none of them the model's own.
+# By default, each model and each activation runs once, paired so that none is the model's own activation.
 QUICK = set(zip(MODELS, [*ACTIVATIONS, "relu"], strict=True))
 
 
 @cache
 def network(*options: str) -> nn.Module:
-    """The network that options make; its weights have no values, as nothing here depends on them."""
+    """Build the network on the meta device, because nothing here depends on its weights."""
     with initialize_config_dir(str(conf_folder()), version_base="1.3"), torch.device("meta"):
         return build(compose("train", ["name=test", *options]).model)
 
@@ -38,7 +38,7 @@ def network(*options: str) -> nn.Module:
         ("model=vgg_a_light bn=false", 285_162),
         ("model=resnet14 bn=true", 2_777_674),
         ("model=resnet18 bn=true", 11_173_962),
-        # As their papers have them: 0.27 million, 36.5 million, 2.75 million (table 4 of arXiv:1605.07146).
+        # The papers give 0.27 million, 36.5 million and 2.75 million (table 4 of arXiv:1605.07146).
         ("model=resnet20", 269_722),
         ("model=wide_resnet", 36_479_194),
         ("model=wide_resnet model.blocks=[2,2,2] model.widths=[64,128,256]", 2_748_890),
@@ -63,7 +63,7 @@ def test_an_activation_is_used_everywhere_in_a_model(model: str, activation: str
 
 
 def kinds(model: nn.Module) -> set[type[nn.Module]]:
-    """The activations in a model."""
+    """Return the activation types in a model."""
     return {type(module) for module in model.modules()} & set(ACTIVATIONS.values())
 
 
@@ -82,7 +82,7 @@ def test_a_block_whose_residual_is_zero_is_its_shortcut() -> None:
     torch.testing.assert_close(padded(features), expected)
     same = PreActBlock(4, 4, 1, True, nn.ReLU)
     nn.init.zeros_(same.conv2.weight)
-    torch.testing.assert_close(same(features), features)  # nothing is between the blocks' inputs and outputs
+    torch.testing.assert_close(same(features), features)  # no activation follows the sum
     projected = PreActBlock(4, 6, 2, True, nn.ReLU)
     nn.init.zeros_(projected.conv2.weight)
     activated = projected.activation1(projected.bn1(features))
@@ -196,7 +196,7 @@ def test_only_an_activation_that_never_falls_stands_behind_its_pool() -> None:
 
 
 def test_xavier_and_he_draw_their_variances_and_zero_biases() -> None:
-    fan_in, fan_out = 128 * 9, 256 * 9  # of a 3x3 convolution of 128 to 256 channels
+    fan_in, fan_out = 128 * 9, 256 * 9  # for a 3x3 convolution from 128 to 256 channels
     torch.manual_seed(0)
     for init, variance in {"xavier": 2 / (fan_in + fan_out), "he": 2 / fan_in}.items():
         layer = CNN(init=init).conv_layers[8]

@@ -1,4 +1,4 @@
-"""The network of airbench against its paper."""
+"""The network of airbench compared with its paper."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Rates and weight decay by the kind of a parameter."""
+"""Learning rates and weight decay by kind of parameter."""
 
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ def network() -> nn.Sequential:
 
 
 def settings(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, tuple[float, float]]:
-    """The rate and the weight decay of each parameter, by its name."""
+    """Return each parameter's learning rate and weight decay, by name."""
     groups = {id(weight): group for group in optimizer.param_groups for weight in group["params"]}
     named = {name: groups[id(weight)] for name, weight in model.named_parameters()}
     return {name: (group["lr"], group["weight_decay"]) for name, group in named.items()}

@@ -1,4 +1,4 @@
-"""Muon's steps against their formulas."""
+"""Muon's steps compared with their formulas."""
 
 import copy
 from typing import Any
@@ -12,7 +12,7 @@ from cifar_lab.optimizers.muon import orthogonalised
 
 
 def reference(matrix: Tensor, steps: int) -> Tensor:
-    """Newton-Schulz iterations as airbench94_muon.py applies them, one after the other, in double precision."""
+    """Apply Newton-Schulz iterations one after the other, as airbench94_muon.py does, in double precision."""
     x = matrix.double() / (matrix.double().norm() + 1e-7)
     x = x.T if len(matrix) > matrix.size(1) else x
     for _ in range(steps):
@@ -27,7 +27,7 @@ def test_newton_schulz_multiplies_its_polynomials_first(shape: tuple[int, int], 
     matrix = torch.randn(shape, dtype=torch.float64)
     result = orthogonalised(matrix, steps)
     torch.testing.assert_close(result, reference(matrix, steps))
-    stacked = orthogonalised(torch.stack([matrix, 100 * matrix]), steps)  # of each matrix alone, whatever its scale
+    stacked = orthogonalised(torch.stack([matrix, 100 * matrix]), steps)  # each matrix is normalised separately
     torch.testing.assert_close(stacked, torch.stack([result, result]), rtol=1e-4, atol=1e-6)
 
 
@@ -47,7 +47,7 @@ def network() -> nn.Sequential:
 
 
 def stepped(optimizer: torch.optim.Optimizer, model: nn.Module, count: int) -> list[list[Tensor]]:
-    """The gradients of steps that follow from the weights alone."""
+    """Take steps with gradients computed from the weights alone, and return the gradients."""
     gradients = []
     for _ in range(count):
         for weight in model.parameters():

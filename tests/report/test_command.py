@@ -1,4 +1,4 @@
-"""The page that sets runs beside the published rows, as a user writes and reads it."""
+"""The page that compares runs with the published rows, as a user writes and reads it."""
 
 import re
 import subprocess
@@ -39,7 +39,7 @@ def _networks_are_counted_once(monkeypatch: pytest.MonkeyPatch, parameters: dict
 
 
 def _leave_runs(folder: Path) -> None:
-    """Runs of every kind."""
+    """Write runs of every kind."""
     for name, accuracy in (("leaky_relu", 0.894), ("relu", 0.893), ("elu", 0.860)):
         leave_seeds(folder, row(f"activation_{name}"), accuracy, spread=0.0004)
     leave_run(folder / "holdout", row("activation_relu"), 0.871, protocol="holdout")
@@ -53,7 +53,7 @@ def _leave_runs(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a report on those runs."""
+    """Folder of a report on these runs."""
     folder = tmp_path_factory.mktemp("written")
     with pytest.MonkeyPatch.context() as patch:
         quick(patch)
@@ -68,7 +68,7 @@ def page(outputs: Path) -> "Page":
 
 
 class Page:
-    """Tables as lists of rows of cells, all and those of each section, and the addresses that a page names."""
+    """A page's tables as lists of rows of cells, all and by section, and the addresses that the page refers to."""
 
     def __init__(self, folder: Path) -> None:
         self.text = (folder / "index.html").read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ class Page:
         self.addresses = [part.attrib[name] for part in root.iter() for name in ("href", "src") if name in part.attrib]
 
     def section(self, name: str) -> str:
-        """The text from a section's beginning to the next section's, or its end."""
+        """Return the text from a section's start to the next section or its own end."""
         return re.split("<section|</section>", self.text.partition(f'<section id="{name}')[2])[0]
 
     @property
@@ -91,7 +91,7 @@ def _tables(part: ElementTree.Element) -> list[list[list[str]]]:
 
 
 def _reported(folder: Path) -> Page:
-    """The page of a report on the runs in a folder."""
+    """Report on the runs in a folder and return the page."""
     report.report([folder / "runs"], folder / "report", folder / "results")
     return Page(folder / "report")
 
@@ -136,7 +136,7 @@ def test_shorter_runs_are_in_tables_of_their_own(page: Page) -> None:
     (best, *_) = [table for table in page.tables if any(line[0] == "Best CNN" for line in table)]
     assert best[2][:3] == ["SWA", "85.17", "-"]
     assert QUICK not in whole
-    assert "<figure" not in page.section("batch-norm")  # which has no runs
+    assert "<figure" not in page.section("batch-norm")  # the chapter has no runs
     assert not any(line[3].startswith("supported") for line in page.of["batch-norm"][0][1:])
     assert QUICK in shorter
     ((headings, cells),) = page.of["shortened"]
@@ -158,7 +158,7 @@ def test_a_number_that_the_settings_do_not_give_stands_with_its_hypothesis(outpu
 
 def test_tensorboard_has_a_category_for_each_table(outputs: Path) -> None:
     folders = {path.parent for path in (outputs / "report" / "tensorboard").rglob("events.*")}
-    assert len(folders) == 5 * 3 + 1 + 2 + 2 + 1 + 1  # cross-entropy and Adam are one run, in two tables
+    assert len(folders) == 5 * 3 + 1 + 2 + 2 + 1 + 1  # cross-entropy and Adam are one run, which is in two tables
     adam = EventAccumulator(str(outputs / "report" / "tensorboard" / "optimizer_adam,protocol=report,seed=0"))
     adam.Reload()
     assert [point.step for point in adam.Scalars("optimizer/report/val/acc")] == list(range(1, 51))
@@ -197,7 +197,7 @@ def _from_runs_and_from_what_is_kept(folder: Path) -> Iterator[Page]:
 
 
 def _losses(page: Page) -> list[list[str]]:
-    """Row, epoch, published, measured, and their ratio, of the one table of training losses."""
+    """Return row, epoch, published and measured loss, and their ratio, from the only table of training losses."""
     (losses,) = [table for table in page.tables if any(line[2:3] == ["1.744"] for line in table)]
     return losses
 

@@ -1,4 +1,4 @@
-"""The pages on kept results say what the report says of them."""
+"""The pages on kept results agree with the report on them."""
 
 import re
 from collections import Counter

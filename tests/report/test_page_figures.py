@@ -18,7 +18,7 @@ def _picture(counts: list[list[int]]) -> Picture:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the figures that are drawn."""
+    """Names of the figures that were drawn."""
     names: list[str] = []
     monkeypatch.setattr(figures, "painted", lambda draw, name, **_: names.append(name) or b"<svg/>")
     return names

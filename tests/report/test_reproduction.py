@@ -23,7 +23,7 @@ def _found(folder: Path) -> Reproduction:
 
 
 def _names(found: Reproduction) -> list[str]:
-    """The full-length rows that have runs."""
+    """Return the names of the full-length rows that have runs."""
     return [entry.row.name for entry in found.entries if entry.runs]
 
 
@@ -33,7 +33,7 @@ def test_one_run_serves_every_table_that_it_fits(tmp_path: Path) -> None:
     assert (_names(found), len(found.runs), found.shortened) == (["loss_ce", "optimizer_adam"], 1, ())
     text = run.composition_file.read_text()
     assert '"lr": 0.001' in text
-    run.composition_file.write_text(text.replace('"lr": 0.001', '"lr": 0.002'))  # which makes it a run of no row
+    run.composition_file.write_text(text.replace('"lr": 0.001', '"lr": 0.002'))  # now it belongs to no row
     found = _found(tmp_path)
     assert (_names(found), len(found.measured)) == ([], 1)
 
@@ -77,7 +77,7 @@ IMAGES = "10,000 training images"
         ({**PART, "epochs": 9, "scheduler.T_max": 4}, f"9 epochs, {IMAGES}, scheduler.T_max=4"),
         ({**PART, "epochs": 5, "scheduler.T_max": 5}, f"{LENGTHS[Scale.QUICK]}, {IMAGES}"),
         ({"epochs": 12, "scheduler.T_max": 12}, "12 epochs"),
-        ({"epochs": 12}, "12 epochs, scheduler.T_max=50"),  # it does not follow the epochs
+        ({"epochs": 12}, "12 epochs, scheduler.T_max=50"),  # T_max does not follow the epochs
         ({"epochs": 5}, "5 epochs, scheduler.T_max=50"),
         ({"scheduler.T_max": 25}, "50 epochs, scheduler.T_max=25"),
         ({}, FULL),
@@ -138,7 +138,7 @@ def test_protocols_are_never_mixed(tmp_path: Path) -> None:
     ],
 )
 def test_verdicts(tmp_path: Path, accuracies: list[float], verdict: str, basis: list[str]) -> None:
-    """Of optimizer_adam, published at 88.42 %."""
+    """Compare with optimizer_adam, published at 88.42 %."""
     for seed, accuracy in enumerate(accuracies):
         leave_run(tmp_path / str(seed), row("optimizer_adam"), accuracy, seed=seed)
     entry = _found(tmp_path).entry("optimizer_adam")
@@ -177,7 +177,7 @@ def test_the_archive_gives_back_what_it_was_given(tmp_path: Path, archive: Archi
 def test_the_archive_keeps_that_a_run_diverged_until_it_has_finished(
     tmp_path: Path, archive: Archive, sgd: Record
 ) -> None:
-    assert sgd.metrics is not None  # read before the run is made another
+    assert sgd.metrics is not None  # read before the run is changed
     (run,) = find_runs(tmp_path)
     diverge(run)
     for _ in range(2):
@@ -191,7 +191,7 @@ def test_the_archive_keeps_that_a_run_diverged_until_it_has_finished(
     (kept,) = gather([], archive)
     assert kept.is_finished and kept.metrics is not None
     (unfinished,) = gather([leave_run(tmp_path / "b", row("optimizer_sgd"), 0.8, finished=False)], archive)
-    assert (unfinished.is_finished, unfinished.folder) == (True, None)  # the kept run stands for it
+    assert (unfinished.is_finished, unfinished.folder) == (True, None)  # the kept run replaces it
 
 
 def test_a_composition_that_two_studies_share_is_a_run_of_both(tmp_path: Path, archive: Archive) -> None:
@@ -214,7 +214,7 @@ def test_the_archive_keeps_what_can_be_read_again_with_its_dead_units_and_is_nam
     sgd.numbers.dead_units.parent.mkdir()
     line = f"a,{sgd.identity},2000,0.25"
     sgd.numbers.dead_units.write_text(f"network,fingerprint,images,negative_only\n{line}\nb,c,2000,0.5\n")
-    words = 'a\rb\nc,"d"'  # can be read again
+    words = 'a\rb\nc,"d"'  # must be read back unchanged
     archive.add([replace(sgd, result={**sgd.result, "name": words})])
     with pytest.raises(ValueError, match="seed 0"):
         archive.add([replace(sgd, identity="ab", result={**sgd.result, "fingerprint": "ab", "hardware": "x"})])

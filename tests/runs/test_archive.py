@@ -14,7 +14,7 @@ PROBES = {"loss": np.ones(2), "seconds": np.ones(2)}
 def _record(
     folder: Path, steps: Mapping[str, np.ndarray], probes: Mapping[str, np.ndarray] | None = None, name: str = "ab12"
 ) -> Record:
-    """A run with losses, and perhaps with probes."""
+    """Return a record with step losses, and with probes if given."""
     numbers = Numbers(*(folder / file for file in ("metrics.csv", "steps.npz", "probes.npz", "dead_units.csv")))
     folder.mkdir()
     for path, arrays in ((numbers.steps, steps), (numbers.probes, probes)):

@@ -13,7 +13,7 @@ CHECKPOINT = {"epoch": 3, "state_dict": {"weight": torch.arange(1000.0)}, "lr": 
 
 
 class _Code:
-    """Unpickled, it would write a file."""
+    """Creates a folder when unpickled."""
 
     def __init__(self, victim: Path) -> None:
         self.victim = victim
@@ -42,13 +42,13 @@ def test_every_flipped_bit_of_the_weights_is_found(tmp_path: Path) -> None:
         flipped = bytearray(whole)
         flipped[at] ^= 1 << at % 8
         path.write_bytes(flipped)
-        assert torch.load(path, weights_only=True)["epoch"] == 3  # torch reads it without a word
+        assert torch.load(path, weights_only=True)["epoch"] == 3  # torch does not notice the damage
         with pytest.raises(CheckpointError, match=re.escape(str(path))):
             read_checkpoint(path)
 
 
 def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # with which Lightning and torch.load(path) run it
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # makes Lightning and torch.load(path) run the code
     path, victim = tmp_path / "last.ckpt", tmp_path / "victim"
     torch.save({"state_dict": {}, "callbacks": _Code(victim)}, path)
     with pytest.raises(CheckpointError, match=re.escape(str(path))):

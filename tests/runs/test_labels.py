@@ -45,7 +45,7 @@ def test_float32_digits_drop_what_the_conversion_added() -> None:
         ("last", 0.0, 0.0, False, "last"),
         ("mine", 0.0, 0.2, True, "mine"),
         ("mine", 0.1, 0.0, False, "mine"),
-        ("mine", 0.0, None, False, "mine"),  # a data module from outside
+        ("mine", 0.0, None, False, "mine"),  # a user's data module
     ],
 )
 def test_what_the_data_held_out_decides_who_chose_the_epoch(

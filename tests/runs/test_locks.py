@@ -47,7 +47,7 @@ def lock(tmp_path: Path) -> Path:
 
 
 def _tell(lock: Path, **changes: Any) -> None:
-    """Write the lock that this process would hold, with changes."""
+    """Write the lock of this process, with changes."""
     lock.unlink(missing_ok=True)
     with locked(lock):
         told = json.loads(lock.read_text())
@@ -81,7 +81,7 @@ def test_a_killed_processs_lock_is_taken_over_and_a_living_ones_is_not(lock: Pat
 def test_a_process_that_has_got_a_dead_ones_number_or_has_none_does_not_hold_its_lock(lock: Path) -> None:
     _tell(lock)
     assert owner(lock) is not None
-    # Another process with this number, and numbers that no process can have.
+    # A different process with this number, and numbers that no process can have.
     for changes in ({"started": "1"}, *({"process": process} for process in (2**40, 2**80, "one", [1]))):
         _tell(lock, **changes)
         assert owner(lock) is None
@@ -120,8 +120,8 @@ def test_a_host_whose_clock_is_ahead_leaves_a_living_lock_of_another(
     _tell(lock, host="elsewhere")
     ahead = time.time() + 3_600
     monkeypatch.setattr("cifar_lab.runs.locks.time", SimpleNamespace(time=lambda: ahead))
-    assert owner(lock) is None  # by this host's clock
-    with pytest.raises(LockedError, match="elsewhere"), locked(lock):  # by the clock of the files
+    assert owner(lock) is None  # according to this host's clock
+    with pytest.raises(LockedError, match="elsewhere"), locked(lock):  # according to the file system's clock
         pass
 
 
@@ -168,7 +168,7 @@ def test_a_heartbeat_does_not_keep_anothers_lock_alive(lock: Path, monkeypatch: 
         os.utime(taken, (0, 0))
         taken.replace(lock)
         monkeypatch.setattr(locks, "_record", look)
-        assert all(looked.acquire(timeout=20) for _ in range(3))  # two beats, and the beginning of a third
+        assert all(looked.acquire(timeout=20) for _ in range(3))  # two heartbeats, and the start of a third
     assert lock.stat().st_mtime == 0
 
 

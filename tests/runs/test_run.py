@@ -55,7 +55,7 @@ def test_what_a_killed_process_was_writing_is_removed_when_the_run_starts_again(
     (run.checkpoints / ".mine").touch()
     writing = [replacing(path) for path in (run.status_file, run.config_file, run.last_checkpoint)]
     for file in writing:
-        file.__enter__()  # and not left, as by a SIGKILL
+        file.__enter__()  # never exited, as after a SIGKILL
     assert len(list(tmp_path.rglob("*.part"))) == 3
     run.start({}, goes_on=goes_on)
     assert not list(tmp_path.rglob("*.part"))
@@ -152,12 +152,12 @@ def test_what_was_written_after_a_checkpoint_is_taken_back(tmp_path: Path) -> No
     for epoch in (1, 2, 3):
         run.append_metrics({"epoch": epoch, "val/acc": 0.5})
     with run.metrics_file.open("a") as file:
-        file.write("4,0.")  # its writer was killed in the middle of a row
+        file.write("4,0.")  # the writer was killed in the middle of a row
     run.write_steps({"loss": np.arange(12.0), "lr": np.arange(12.0)})
     run.truncate(epochs=2, steps=8)
     assert run.metrics()["epoch"].tolist() == [1, 2]
     assert [len(values) for values in run.steps().values()] == [8, 8]
-    run.truncate(epochs=3, steps=20)  # the last epoch's row may not be there yet
+    run.truncate(epochs=3, steps=20)  # the last epoch's row may not exist yet
     assert run.metrics()["epoch"].tolist() == [1, 2]
 
 
@@ -172,6 +172,6 @@ def test_final_weights_are_the_raw_ones_with_and_without_snapshots(trained: Trai
     from_checkpoint = run.final_state()
     for state in (both, from_checkpoint):
         torch.testing.assert_close(state, snapshot, rtol=0, atol=0)
-    run.last_checkpoint.unlink()  # the best epoch's weights are there, and are not final
+    run.last_checkpoint.unlink()  # the best epoch's weights remain, but are not the final ones
     with pytest.raises(ValueError, match="last checkpoint"):
         run.final_state()

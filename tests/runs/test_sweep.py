@@ -56,7 +56,7 @@ def test_what_a_kill_left_half_written_is_removed_and_what_another_process_write
         path.touch()
         os.utime(path, (time.time() - age, time.time() - age))
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == -9
-    assert len(list(tmp_path.iterdir())) == 3  # the old one is gone, and the killed one's there
+    assert len(list(tmp_path.iterdir())) == 3  # the old file is gone, and the killed process left its own
     with replacing(table):
         pass
     assert set(tmp_path.iterdir()) == {recent, elsewhere, table}

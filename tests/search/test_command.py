@@ -1,4 +1,4 @@
-"""`python -m cifar_lab.search`: its trials are ordinary runs."""
+"""`python -m cifar_lab.search`: trials are ordinary runs."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ FOLDER, TABLE = Path("outputs/found"), Path("outputs/found/search.csv")
 
 
 class Searched(NamedTuple):
-    """What a search of three trials, the last of them pruned, left and printed."""
+    """A finished search of three trials, the last one pruned, and its output."""
 
     code: int
     folder: Path
@@ -48,14 +48,14 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
 
 @pytest.fixture
 def again(empty_folder: None, called: Called, searched: Searched) -> Called:
-    """Run a command where that search is finished."""
+    """Call a command in a folder that contains the finished search."""
     shutil.copytree(searched.folder, FOLDER)
     return called
 
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """One entry for each time that a run is trained."""
+    """One entry per training of a run."""
     done: list[object] = []
     trained = fitting.trained
 
@@ -169,7 +169,7 @@ def test_after_a_failure_and_after_a_signal_the_same_command_resumes_the_search(
 
     assert called(search.main, *line)[0] == 0
     resumed, undisturbed = (
-        pd.read_csv(path)[:1].dropna(axis=1).drop(columns="trial")  # one that is tried again has another number
+        pd.read_csv(path)[:1].dropna(axis=1).drop(columns="trial")  # a retried trial has a new number
         for path in (TABLE, searched.folder / "search.csv")
     )
     pd.testing.assert_frame_equal(resumed, undisturbed, check_dtype=False)

@@ -1,4 +1,4 @@
-"""What a search varies is read from a file or a command line, and refused where it leads outside what a key takes."""
+"""A search's axes are read from a file or a command line, and refused if they leave a key's range."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ FILES = sorted(path.stem for path in (conf_folder() / "search").glob("*.yaml"))
 
 @pytest.fixture
 def first_corner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check the first corner alone, as a composition takes long."""
+    """Check only the first corner, because composing takes long."""
     monkeypatch.setattr(space, "around", lambda axes: [[axis[0] for axis in axes]])
 
 

@@ -1,4 +1,4 @@
-"""The trials of a search, on an objective that takes no time."""
+"""The trials of a search on an objective that takes no time."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ STRATEGY = Strategy(startup=3)
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Callable[..., Trials]:
-    """A process's view of the trials in a folder."""
+    """Open the trials in a folder, as a process does."""
 
     def trials(name: str = "search", strategy: Strategy = STRATEGY, **definition: Any) -> Trials:
         return Trials(SearchFolder(tmp_path / name), AXES, {**DEFINITION, **definition}, strategy)
@@ -30,13 +30,13 @@ def opened(tmp_path: Path) -> Callable[..., Trials]:
 
 
 def accuracy(trial: Trial) -> float:
-    """Best at a rate of 1e-3, and with cross-entropy."""
+    """Return an accuracy that is highest at a rate of 1e-3 and with cross-entropy."""
     words = dict(word.split("=") for word in trial.words)
     return 0.9 - 10 * abs(float(words["optimizer.lr"]) - 1e-3) - 0.2 * (words["loss"] == "mse")
 
 
 def work(trials: Trials, total: int, until: int | None = None) -> list[int]:
-    """Train what is left, at most `until` trials: their numbers."""
+    """Run the remaining trials, at most `until` of them, and return their numbers."""
     done: list[int] = []
     while until is None or len(done) < until:
         with trials.next(total) as trial:
@@ -49,7 +49,7 @@ def work(trials: Trials, total: int, until: int | None = None) -> list[int]:
 
 @contextmanager
 def held(trials: Trials, total: int) -> Iterator[Trial]:
-    """Hold the next trial, which is there."""
+    """Hold the next trial, which must exist."""
     with trials.next(total) as trial:
         assert trial is not None
         yield trial
@@ -85,7 +85,7 @@ def test_what_a_process_has_left_open_is_gone_on_with_first(opened: Callable[...
     holds(again.records()[0].description, "interrupted", "epoch 1", "25.00%")
     with held(again, 5) as trial:
         assert (trial.number, trial.words) == (0, words)
-        assert not trial.report(1, 0.75)  # the epoch is known
+        assert not trial.report(1, 0.75)  # the epoch was reported before
         trial.end("finished", 0.5)
     assert again.records()[0].reports == {1: 0.25}
     assert work(again, 5) == [1, 2, 3, 4]
@@ -179,4 +179,4 @@ def test_the_setting_that_decides_is_the_most_important(opened: Callable[..., Tr
     work(trials, 40)
     found = trials.importances()
     assert sum(found.values()) == pytest.approx(1)
-    assert list(found)[-1] == "at"  # on which nothing depends
+    assert list(found)[-1] == "at"  # nothing depends on it

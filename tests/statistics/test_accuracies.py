@@ -34,7 +34,7 @@ def test_newcombes_interval_by_his_own_examples(
 
 
 def test_the_interval_over_seeds_is_students_from_three_on() -> None:
-    # By hand: mean 0.5, deviation 0.01, standard error 0.01 / sqrt(3), and t(0.975, 2) = 4.302653.
+    # By hand: mean 0.5, standard deviation 0.01, standard error 0.01 / sqrt(3), and t(0.975, 2) = 4.302653.
     low, high = accuracy_interval(np.array([0.49, 0.50, 0.51]), 10_000)
     assert (low, high) == pytest.approx((0.5 - 0.0248414, 0.5 + 0.0248414), abs=1e-6)
 

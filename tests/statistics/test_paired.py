@@ -6,7 +6,7 @@ from cifar_lab.statistics.paired import holm, mcnemar, paired_t
 
 
 def test_holm_by_its_own_example_and_at_most_1() -> None:
-    # p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") of R.
+    # R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm").
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
 

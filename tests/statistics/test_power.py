@@ -6,7 +6,7 @@ from cifar_lab.statistics.significance import of_rows, of_seeds
 
 
 def test_the_numbers_of_cohens_tables() -> None:
-    # Cohen 1988, tables 2.4.1: d = 0.5 and 0.8 at power 0.8; and one mean by G*Power.
+    # Cohen 1988, table 2.4.1: d = 0.5 and 0.8 at power 0.8. One mean: G*Power.
     assert [seeds_needed(1, difference) for difference in (0.5, -0.8)] == [64, 26]
     assert seeds_needed(1, 0.5, paired=True) == 34
     assert seeds_needed(0, 0.1) == 2

@@ -23,7 +23,7 @@ def test_a_prediction_interval_of_one_run_is_refused() -> None:
 def test_noise_of_one_run_is_that_of_two_shares_and_of_three_the_prediction_interval() -> None:
     low, high = newcombe_interval((9000, 10_000), (8950, 10_000))
     assert significance.noise_interval(np.array([0.9]), 10_000, 0.895) == pytest.approx((0.895 + low, 0.895 + high))
-    # By hand: t(0.975, 2) = 4.302653, times 0.01, times the root of 4/3.
+    # By hand: t(0.975, 2) = 4.302653, times 0.01, times the square root of 4/3.
     half = 4.302653 * 0.01 * (4 / 3) ** 0.5
     found = significance.noise_interval(np.array([0.90, 0.91, 0.92]), 10_000, 0.895)
     assert found == pytest.approx((0.91 - half, 0.91 + half))
@@ -36,7 +36,7 @@ def test_one_in_twenty_rows_of_equal_true_accuracy_is_outside_by_chance() -> Non
         for published, measured in drawn
         for low, high in [significance.noise_interval(np.array([measured]), 10_000, published)]
     ]
-    assert np.mean(outside) == pytest.approx(0.05, abs=0.015)  # by our binomial interval alone 0.167
+    assert np.mean(outside) == pytest.approx(0.05, abs=0.015)  # 0.167 with our binomial interval alone
 
 
 def test_rows_of_five_seeds_or_more_are_tested_with_a_correction_over_the_table() -> None:

@@ -26,7 +26,7 @@ FOLDER = Path("outputs/loss-seed")
 
 
 class Swept(NamedTuple):
-    """A finished sweep, and what it printed."""
+    """A finished sweep and its output."""
 
     folder: Path
     printed: str
@@ -44,7 +44,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
 
 @pytest.fixture
 def folder(swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that sweep in the current folder, where its command has left it."""
+    """A copy of that sweep in the current folder, at the path where its command left it."""
     monkeypatch.chdir(tmp_path)
     return Path(shutil.copytree(swept.folder, FOLDER))
 
@@ -125,7 +125,7 @@ def test_the_command_compares_a_folder_any_time_later(folder: Path, called: Call
 def test_any_runs_can_be_compared(folder: Path, called: Called, tmp_path: Path) -> None:
     first, second = (_run(folder, loss, 0).folder for loss in ("ce", "mse"))
     Path("link").symlink_to(folder)
-    for paths, seeds in (((first, second), 1), ((folder, folder, "link"), 2)):  # the same folder is one
+    for paths, seeds in (((first, second), 1), ((folder, folder, "link"), 2)):  # a repeated folder counts once
         code, out, _ = called(table.main, *paths, "--json")
         assert code == 0
         assert [(row["loss"], row["runs"], row["state"]) for row in json.loads(out)] == [
@@ -133,7 +133,7 @@ def test_any_runs_can_be_compared(folder: Path, called: Called, tmp_path: Path) 
             ("mse", seeds, "finished"),
         ]
     assert called(table.main, first)[0] == 0
-    assert not (first / "table.md").exists()  # a run's folder is not a place for a table
+    assert not (first / "table.md").exists()  # tables are not written into a run's folder
     assert called(table.main, first, second, "--output", tmp_path / "both")[0] == 0
     assert (tmp_path / "both" / "table.csv").exists()
 

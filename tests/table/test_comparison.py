@@ -23,7 +23,7 @@ Make = Callable[..., Run]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Write a run's folder: `make("loss=focal seed=1", accuracy=0.5)`; without an accuracy it goes on running."""
+    """Write a run's folder: `make("loss=focal seed=1", accuracy=0.5)`; without an accuracy, it is still running."""
 
     def run(line: str = "", accuracy: float | None = None, **changes: Any) -> Run:
         words = dict(word.split("=") for word in line.split())
@@ -80,12 +80,12 @@ def test_a_row_holds_mean_deviation_and_number_over_seeds(make: Make) -> None:
 
 
 def test_only_what_varies_is_a_column(make: Make) -> None:
-    runs = [make(epochs=epochs) for epochs in (10, 20)]  # the schedule's length follows, and is no column
+    runs = [make(epochs=epochs) for epochs in (10, 20)]  # the schedule's length follows the epochs and is not a column
     assert _compared(runs).columns == ("epochs",)
-    runs = [make("optimizer.lr=0.1"), make("optimizer.lr=0.01 seed=1")]  # neither folders nor what follows the seed
+    runs = [make("optimizer.lr=0.1"), make("optimizer.lr=0.01 seed=1")]  # no folder, nothing that follows the seed
     assert _compared(runs).columns == ("optimizer.lr",)
     assert _compared(runs[:1]).columns == ()
-    runs = [make("optimizer.lr=0.1 loss=ce"), make("optimizer.lr=0.2 loss=focal")]  # in the order that was typed
+    runs = [make("optimizer.lr=0.1 loss=ce"), make("optimizer.lr=0.2 loss=focal")]  # in typed order
     assert _compared(runs).columns == ("optimizer.lr", "loss")
 
 
@@ -139,7 +139,7 @@ def test_a_missing_composition_is_told_by_its_command_line(make: Make) -> None:
     cells = [("ce", "0.001"), ("ce", "0.1"), ("focal", "0.001"), ("focal", "0.1")]
     assert [tuple(row.cells.values()) for row in comparison.rows] == cells
     assert [row.state for row in comparison.rows] == ["finished", "missing", "missing", "missing"]
-    comparison = _compared([], jobs)  # nothing ran
+    comparison = _compared([], jobs)  # no run exists
     assert comparison.columns == ("loss", "optimizer.lr")
     assert {row.state for row in comparison.rows} == {"missing"}
 
@@ -203,7 +203,7 @@ def test_the_page_says_what_a_reader_must_know(make: Make, tmp_path: Path) -> No
     page = text.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])
     (data,) = [line for line in page.splitlines() if line.startswith("- data")]
     assert not re.search(r"\d,000", data)
-    assert re.findall(r"\d+,000", page) == ["27,000", "45,000"]  # the means of each row
+    assert re.findall(r"\d+,000", page) == ["27,000", "45,000"]  # the row means
     for run in runs:
         run.finish({**run.result(), "train_size": 9_000})
     page = text.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])

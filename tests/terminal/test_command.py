@@ -14,7 +14,7 @@ Ended = tuple[object, str, str]
 
 @pytest.fixture
 def ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """Run a function, or several as subcommands, on a command line: the exit code, and what was printed."""
+    """Run a function, or several as subcommands, on a command line; return the exit code, stdout and stderr."""
 
     def run(functions: object, *arguments: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["cifar-lab", *arguments])

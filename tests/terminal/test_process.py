@@ -40,7 +40,7 @@ BROKEN = {
 
 @pytest.fixture(params=BROKEN)
 def broken(request: pytest.FixtureRequest) -> Iterator[TextIO]:
-    """A stream to which nothing can be written."""
+    """A stream that cannot be written to."""
     stream = os.fdopen(BROKEN[request.param](), "w", buffering=1, encoding="utf-8")
     yield stream
     with suppress(OSError):
@@ -52,7 +52,7 @@ def test_text_that_cannot_be_written_is_lost_or_an_error(broken: TextIO, monkeyp
     with printing():
         print("lost", flush=True)
         print("in the buffer", end="")
-    broken.flush()  # as Python does at its end, with exit code 120 if something is left to write
+    broken.flush()  # as Python does at exit, with exit code 120 if something is left to write
     assert sys.stdout is broken
     with printing(loses=()), pytest.raises(OSError, match="Errno"):
         print("an error", flush=True)
@@ -84,7 +84,7 @@ def test_files_are_utf_8_whatever_the_terminal_whose_missing_symbols_are_replace
     before = locale.setlocale(locale.LC_CTYPE)
     shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", shown)
-    locale.setlocale(locale.LC_CTYPE, "C")  # open()'s encoding is then ASCII, as with LC_ALL=C PYTHONUTF8=0
+    locale.setlocale(locale.LC_CTYPE, "C")  # makes open() default to ASCII, as LC_ALL=C PYTHONUTF8=0 does
     try:
         outcome = lab("-m", *PLAIN, "seed=0,1", "name='größe'")
     finally:

@@ -42,4 +42,4 @@ def test_work_of_a_few_seconds_prints_nothing_to_a_file_and_leaves_nothing_on_a_
     out, err = capsys.readouterr()
     assert out == ""
     assert "numbers [bold]" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", err)
-    assert err.rstrip().endswith("\x1b[2K")  # the bar is gone
+    assert err.rstrip().endswith("\x1b[2K")  # the bar is erased

@@ -74,7 +74,7 @@ def test_what_cannot_be_run_is_a_value_error(call: Callable[..., object], words:
 def test_a_run_that_diverges_raises_and_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.setattr(sys, "argv", ["notebook", "-f", "kernel.json"])
-    Path("mine").mkdir()  # an empty folder may be named
+    Path("mine").mkdir()  # an existing empty folder is allowed
     with pytest.raises(RunFailedError, match=r"\bnan\b.* step 2\b.*\boptimizer\.lr\b") as error:
         run([*ONE, "optimizer=sgd", "grad_clip=0", "optimizer.lr=1e30", "bn=false", "hydra.run.dir=mine"])
     assert error.value.exit_code == 1
@@ -84,5 +84,5 @@ def test_a_run_that_diverges_raises_and_leaves_the_process_as_it_was(monkeypatch
     status = diverged.status()
     assert (status["state"], status["hardware"]["device"]) == ("diverged", "cpu")
     assert status.get("git_revision") == provenance.git_revision()
-    assert np.isnan(diverged.steps()["loss"]).tolist() == [False, True]  # it stopped within that step
+    assert np.isnan(diverged.steps()["loss"]).tolist() == [False, True]  # the run stopped within that step
     assert not diverged.result_file.exists() and not diverged.checkpoints.exists()

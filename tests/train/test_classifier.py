@@ -87,7 +87,7 @@ def test_the_test_counts_every_image_in_the_confusion_matrix() -> None:
     data = images()
     classifier = Classifier(network(), nn.CrossEntropyLoss(), SGD)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    for _ in range(2):  # a second test starts from nothing
+    for _ in range(2):  # a second test starts from zero
         (metrics,) = trainer.test(classifier, data, verbose=False)
         counts = classifier.test_confusion.compute()
         assert counts.sum() == 20

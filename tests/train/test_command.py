@@ -36,7 +36,7 @@ from tests.comparison import equal
 from tests.conftest import CHECKOUT, TINY, Called, Compose, Outcome, Train, holds, names, refusal
 
 Lab = Callable[..., Outcome]
-# What runs leave is looked at by several tests, and each of these is trained once.
+# Several tests read these runs, each of which is trained once.
 PLAIN = (*TINY, "logger=none")
 STOPPED = ("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-12", "epochs=20")
 PROBED = (
@@ -103,16 +103,16 @@ def test_a_run_leaves_a_complete_directory(lab: Lab, trained: Train, composed: C
     assert result["best_epoch"] == run.metrics()["val/acc"].argmax() + 1
     assert len(run.steps()["loss"]) == result["epochs"] * 9
 
-    # The weights are those that the result is about.
+    # The weights are the ones that the result measured.
     (weights,) = run.weights.iterdir()
     digits = f"{round(10_000 * result['test/acc']):04d}"
     assert weights.name == f"best_model_LeakyReLU_CrossEntropy_Adam_CosineAnnealingLR_{digits}.pth"
     state, best = _weights(run), read_checkpoint(run.best_checkpoint)
     assert best["epoch"] + 1 == result["best_epoch"]
     assert all(torch.equal(state[name], best["state_dict"][f"model.{name}"]) for name in state)
-    assert _accuracy(state, composed) == pytest.approx(result["test/acc"], abs=0.1)  # measured in bf16, perhaps
+    assert _accuracy(state, composed) == pytest.approx(result["test/acc"], abs=0.1)  # perhaps measured in bf16
 
-    # The same command gives the same bits, whatever logs them.
+    # The same command gives the same bits with any logger.
     other = trained(*PLAIN)
     assert not other.tensorboard.exists()
     assert equal(_weights(run), _weights(other))
@@ -133,7 +133,7 @@ def test_an_experiment_stops_early_and_its_last_lines_tell_the_result_and_what_p
     assert _numbers(epoch) == [str(result["best_epoch"]), str(result["epochs"])]
     assert _numbers(seconds) == [f"{result['seconds']:,.0f}", f"{result['images_per_second']:,.0f}"]
     assert folder.endswith(os.path.relpath(run.folder))
-    assert result["probes"] == len(taken["step"]) == result["epochs"]  # each has five steps
+    assert result["probes"] == len(taken["step"]) == result["epochs"]  # each epoch has five steps
     assert result["probe_seconds"] == pytest.approx(taken["seconds"].sum(), abs=1e-3)
     steps = result["epochs"] * result["train_size"] / result["images_per_second"]
     share = result["probe_seconds"] / steps
@@ -151,7 +151,7 @@ def test_under_the_reports_protocol_the_test_set_chooses_and_the_schedule_is_the
     assert (result["protocol"], result["train_size"]) == ("report", 60)
     assert result["test/acc"] == pytest.approx(result["val/acc"]) == pytest.approx(metrics["val/acc"].max())
     assert result["test/acc_final"] == pytest.approx(metrics["val/acc"].iloc[-1])
-    assert "chosen on the test set" in _lines(run)[2]  # that a reader is told so is the point
+    assert "chosen on the test set" in _lines(run)[2]  # readers must be told
     expected = [1e-4 + 9e-4 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)]
     assert metrics["train/lr"].tolist() == pytest.approx(expected, rel=1e-5)
 
@@ -160,7 +160,7 @@ def test_protocol_last_trains_on_all_images_and_tests_the_last_epochs_weights(tr
     words = (*PLAIN, "epochs=4", "scheduler.eta_min=1e-4")
     run, chosen = trained(*words, "protocol=last"), trained(*words, "protocol=report", name="report")
     result, of_last = run.result(), chosen.result()["test/loss_final"]
-    assert chosen.result()["test/loss"] != of_last  # otherwise nothing is tested
+    assert chosen.result()["test/loss"] != of_last  # the two must differ for the next line to test anything
     assert result["test/loss"] == result["test/loss_final"] == of_last
     assert (result["protocol"], result["best_epoch"], result["train_size"]) == ("last", None, 60)
     assert not run.best_checkpoint.exists()
@@ -197,7 +197,7 @@ def test_a_run_that_is_never_validated_tests_its_last_epoch(trained: Train) -> N
     assert _numbers(_lines(run)[3]) == ["2"]
     assert len(rates) == 2 * 5
     assert rates[-1] == pytest.approx(1e-3 / 25 / 1e4, rel=1e-3)
-    assert (metrics["train/objective"] > metrics["train/loss"] + 0.01).all()  # with l1
+    assert (metrics["train/objective"] > metrics["train/loss"] + 0.01).all()  # includes the L1 penalty
 
 
 def test_what_is_composed_is_what_is_trained(composed: Compose) -> None:
@@ -222,7 +222,7 @@ def test_swas_result_is_that_of_the_averaged_weights_and_another_seed_draws_othe
 
 
 def test_swa_that_never_averaged_is_an_error(composed: Compose, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"\b16$"):  # the epoch in which it was to begin
+    with pytest.raises(RuntimeError, match=r"\b16$"):  # the epoch in which averaging was to begin
         fitting.fit_and_test(composed(*PLAIN, *STOPPED, "averaging=swa"), Attempt(Run(tmp_path)))
 
 
@@ -253,16 +253,16 @@ def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_o
     monkeypatch.setattr(Classifier, "__init__", counted)
     monkeypatch.setattr(Classifier, "training_step", broken)
     monkeypatch.setattr(Loader, "load_configuration", composed)
-    monkeypatch.setattr("cifar_lab.train.command.tabulate", lambda folder: None)  # the table has tests of its own
+    monkeypatch.setattr("cifar_lab.train.command.tabulate", lambda folder: None)  # the table has its own tests
     command = ("-m", *PLAIN, "epochs=1", "seed=range(0,3)", "name=seed")
-    gc.disable()  # so that what is found in time is not by chance
+    gc.disable()  # so that collection at the right time is not left to chance
     try:
         outcome = lab(*command)
     finally:
         gc.enable()
 
     assert outcome.code == 130
-    assert len(compositions) == 3  # each job once, by the check
+    assert len(compositions) == 3  # the check composes each job once
     assert alive == [0, 0, 0]  # neither a finished job nor a failed one leaves its network behind
     assert {run.folder.parent.name for run in outcome.runs} == {"seed"}
     runs = {run.config()["seed"]: run for run in outcome.runs}

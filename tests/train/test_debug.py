@@ -1,4 +1,4 @@
-"""Short trials of a composition: what they print, and that they leave nothing."""
+"""Short trials of a composition: their output, and that they leave nothing behind."""
 
 import re
 import tempfile
@@ -14,7 +14,7 @@ from cifar_lab.train import run
 from tests.conftest import TINY, Lab, holds, refusal
 
 KINDS = ("fast", "overfit", "profile")
-# Of the whole, what a short trial could stumble over: averages that begin late, schedules that warm up, fractions.
+# Settings that a short trial might not handle: averages that begin late, schedules that warm up, fractions.
 AWKWARD = (
     *("experiment=swa", "epochs=6.6", "trainer.check_val_every_n_epoch=5", "trainer.limit_val_batches=0.5"),
     *("trainer.max_time=00:00:00:01", "callbacks=early_stopping", "probe=gradient", "tta=flip"),
@@ -35,12 +35,12 @@ class Net(nn.Sequential):
 
 @pytest.fixture(autouse=True)
 def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Temporary folders are made where `lab` looks for files."""
+    """Create temporary folders where `lab` looks for files."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def left(folder: Path) -> list[str]:
-    """What a command has left, without torch's cache."""
+    """Return the files that a command left, without torch's cache."""
     return [path.name for path in folder.iterdir() if not path.name.startswith("torchinductor_")]
 
 
@@ -62,7 +62,7 @@ def test_a_network_that_learns_a_few_images_by_heart_passes(lab: Lab) -> None:
     outcome = lab(*TINY, "debug=overfit", "debug.batches=2", "loss=label_smoothing", "model.filters=[16,16,16]")
     assert outcome.code == 0, outcome.stderr
     first, last, least = map(float, re.findall(r"from ([\d.]+) to ([\d.]+) .*value is ([\d.]+)\)", outcome.stdout)[0])
-    assert least == pytest.approx(0.5003, abs=1e-3)  # the entropy of (0.91, 0.01, ...), which label smoothing leaves
+    assert least == pytest.approx(0.5003, abs=1e-3)  # the entropy of (0.91, 0.01, ...), the floor under label smoothing
     assert last - least <= 0.2 * (first - least)
     assert "accuracy 100.00%" in outcome.stdout
 

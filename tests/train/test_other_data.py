@@ -1,4 +1,4 @@
-"""Runs on other data than ten classes of CIFAR-10: their network, tables and figures follow it."""
+"""Runs on other data than ten classes of CIFAR-10: their network, tables and figures adapt."""
 
 import json
 from pathlib import Path

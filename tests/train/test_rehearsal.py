@@ -1,4 +1,4 @@
-"""What network, loss, optimizer and schedule cannot do together is refused in one line, before a folder is made."""
+"""Network, loss, optimizer and schedule that do not work together are refused in one line, before a folder is made."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Training that starts from the weights of another network, and frozen layers."""
+"""Training that starts from the weights of a different network, and frozen layers."""
 
 import shutil
 import signal
@@ -150,7 +150,7 @@ def test_the_content_and_what_is_frozen_are_the_identity(composed: Compose, tmp_
         return fingerprint(resolved(composed(*words)))
 
     for name, value in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
-        torch.save({"x": torch.tensor(value)}, tmp_path / "same.pth")  # its name is in the file
+        torch.save({"x": torch.tensor(value)}, tmp_path / "same.pth")  # torch saves the file's name in the file
         (tmp_path / "same.pth").rename(tmp_path / name)
     one, other, third = (identity(f"weights={tmp_path / name}") for name in "abc")
     assert one == other and len({one, third, identity()}) == 3

@@ -1,4 +1,4 @@
-"""Weights as other programs save them load as the network that they are."""
+"""Weights saved by other programs load as the network that they belong to."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ SAID = Overrides(activation="relu", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 @pytest.fixture
 def model() -> CNN:
     model = CNN((4, 4, 4), activation=nn.ReLU)
-    model.train()(torch.rand(8, 3, 32, 32))  # BatchNorm's statistics are no longer the initial ones
+    model.train()(torch.rand(8, 3, 32, 32))  # changes BatchNorm's initial statistics
     return model.eval()
 
 
@@ -35,7 +35,7 @@ def wrapped(model: CNN, tmp_path: Path) -> Any:
 
 
 class Module(L.LightningModule):
-    """Somebody's, with weights besides the network's."""
+    """Someone else's module, with weights in addition to the network's."""
 
     def __init__(self, name: str, network: nn.Module) -> None:
         super().__init__()

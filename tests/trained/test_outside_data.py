@@ -1,4 +1,4 @@
-"""Networks trained on data from outside, where that data is and where it is not."""
+"""Networks trained on a user's data, with and without that data."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The report's published weight files, in its naming, load as what they are."""
+"""The report's published weight files, under its naming, load as the networks that they hold."""
 
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ HALVES = (0.5, 0.5, 0.5)
 
 
 def published(model: nn.Module, path: Path) -> nn.Module:
-    """A file as the report has it; BatchNorm's statistics are no longer the initial ones."""
+    """Save a network as the report does, with BatchNorm statistics that are not the initial ones."""
     model.train()(torch.rand(16, 3, 32, 32))
     torch.save(model.state_dict(), path)
     return model.eval()

@@ -1,4 +1,4 @@
-"""A run's network, as its test had it."""
+"""A run's network, as its test used it."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def run(trained: Train) -> Run:
 
 @pytest.fixture
 def kept(run: Run) -> Path:
-    """Its file of weights."""
+    """The run's weight file."""
     (weights,) = run.weights.glob("*.pth")
     return weights
 

@@ -1,4 +1,4 @@
-"""A safetensors file says its network itself, and whatever somebody wrote into one is a line at worst."""
+"""A safetensors file describes its own network; any foreign metadata causes a one-line error at worst."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def described(model: torch.nn.Module) -> Told:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Write a CNN's weights with what is told of it, changed."""
+    """Write a CNN's weights with changed metadata."""
 
     def saved(change: Callable[[Told], object] = lambda told: None) -> Path:
         model = CNN((4, 4, 4), activation=torch.nn.GELU)

@@ -32,7 +32,7 @@ def test_ratios_are_those_of_the_hessians_of_the_steps_that_both_networks_have(t
 
 
 def test_beta_never_stands_without_its_ceiling(tmp_path: Path) -> None:
-    leave_probed(tmp_path, lr=0.6, inits=("xavier",))  # eta_min 0.3, Hessian up to 4 without BatchNorm
+    leave_probed(tmp_path, lr=0.6, inits=("xavier",))  # eta_min is 0.3, and the Hessian without BatchNorm reaches 4
     found = compared(tmp_path, 0.6)
     shares = found.frame.set_index("bn")["share_at_ceiling"]
     assert (shares[True], shares[False] > 0) == (0, True)

@@ -18,10 +18,10 @@ def test_all_planes_have_the_same_levels_whatever_lies_in_them(tmp_path):
     figure.savefig(tmp_path / "planes.png")
     drawn = [collection for axes in figure.axes for collection in axes.collections]
     found = [collection.levels.tolist() for collection in drawn if hasattr(collection, "levels")]
-    assert found == [found[0]] * 4  # filled and lines, twice
+    assert found == [found[0]] * 4  # filled contours and lines, of two planes
     flat = panel(np.ones((3, 3)))
     without_trajectory = contours([[flat, flat], [flat]], levels, "planes")
-    assert len(without_trajectory.axes) == 4  # three planes and the bar
+    assert len(without_trajectory.axes) == 4  # three planes and the colour bar
 
 
 def test_a_profile_is_drawn_as_it_is_and_ends_where_it_is_not_finite():

@@ -40,7 +40,7 @@ def test_points_are_there_in_the_next_process_of_the_same_computation_but_for_th
     assert points(3, "other").pending() == [0, 1, 2]
     for index in (0, 2):
         again.keep(index, {"loss": np.nan, "both": [0.0, 0.0]})
-    assert points(3).pending() == []  # a loss that is NaN has been computed too
+    assert points(3).pending() == []  # a point with a NaN loss counts as computed
     assert points(2).pending() == [0, 1]
     for damage in (b"", b"not an archive"):
         first.path.write_bytes(damage)

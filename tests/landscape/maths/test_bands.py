@@ -14,7 +14,7 @@ def test_the_band_of_known_curves_has_the_known_area():
     fan = band([np.exp(-STEPS / 50), np.exp(-STEPS / 25)]).numbers()
     assert fan["log_area"] == pytest.approx(100**2 / 2 / 50)
     assert fan["mean_log_width"] == pytest.approx(1.0)
-    thrice = band([3 * (1 + STEPS), np.full(101, 3.0)]).numbers()  # the unit of the loss
+    thrice = band([3 * (1 + STEPS), np.full(101, 3.0)]).numbers()  # changes the unit of the loss
     assert thrice["mean_width"] == pytest.approx(3 * 50)
     assert thrice["mean_log_width"] == pytest.approx(triangle.numbers()["mean_log_width"])
 

@@ -57,8 +57,8 @@ def test_a_networks_eigenvalues_are_those_of_its_whole_hessian():
     sizes = [value.numel() for value in weights.values()]
 
     def flat_loss(flat):
-        # Written out, as torch.func's second derivatives of batch_norm in train mode are wrong in torch 2.14: the
-        # Hessian that it gives is not symmetric.
+        # Written out because torch.func's second derivatives of batch_norm in train mode are wrong in torch 2.14: they
+        # give a Hessian that is not symmetric.
         parts = zip(weights.values(), flat.split(sizes), strict=True)
         kernel, bias, scale, shift, matrix, last = (part.view(value.shape) for value, part in parts)
         outputs = nn.functional.conv2d(images, kernel, bias).transpose(0, 1).flatten(1)

@@ -47,7 +47,7 @@ def test_a_networks_loss_and_gradient_are_those_of_its_training(network, batch):
     images, labels = batch
     criterion = nn.CrossEntropyLoss()
     loss = NetworkLoss(network, criterion, images, labels, lambda: torch.manual_seed(3))
-    with torch.autocast("cpu", torch.bfloat16):  # it computes in float32 all the same
+    with torch.autocast("cpu", torch.bfloat16):  # the loss must still be computed in float32
         value, gradient = value_and_gradient(loss, loss.weights())
     torch.manual_seed(3)
     expected = criterion(network(images), labels)

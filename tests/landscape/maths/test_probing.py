@@ -64,11 +64,11 @@ def test_the_hessians_product_is_the_same_in_another_layout_whatever_dropout_dra
     for name, values in alone.items():
         np.testing.assert_allclose(beside[name], values, rtol=1e-3, err_msg=name)
     other = probe(twin, {name: value.contiguous() for name, value in loss.weights().items()}, [])["hessian_norm"]
-    assert (abs(other / alone["hessian_norm"] - 1) < 1e-3) != spatial_dropout  # else the mask would tell nothing
+    assert (abs(other / alone["hessian_norm"] - 1) < 1e-3) != spatial_dropout  # otherwise the mask would not matter
 
 
 def naive(network, criterion, images, labels, eta):
-    """The loss and the gradient after a step, by a copy of the network whose weights are moved in place."""
+    """Return the loss after a step and the gradients before and after it, from a copy that is moved in place."""
     torch.manual_seed(5)
     here = copy.deepcopy(network)
     criterion(here(images), labels).backward()

@@ -17,7 +17,7 @@ def of_quadratic(multiples=PAPER_MULTIPLES, lr=0.01):
 def test_on_a_quadratic_quantities_are_those_of_its_taylor_series(multiples):
     found = smoothness(of_quadratic(multiples))
     bent, square = np.linalg.norm(GRADIENTS @ MATRIX, axis=1), (GRADIENTS**2).sum(axis=1)
-    np.testing.assert_allclose(found["beta"], bent / square**0.5)  # whatever the grid
+    np.testing.assert_allclose(found["beta"], bent / square**0.5)  # for any grid
     np.testing.assert_allclose(found["hessian_norm"], bent / square**0.5)
     np.testing.assert_allclose(found["gradient_range"], 0.01 * (multiples[-1] - multiples[0]) * bent)
     curved = np.einsum("pi,ij,pj->p", GRADIENTS, MATRIX, GRADIENTS)
@@ -71,5 +71,5 @@ def test_a_step_to_a_loss_that_is_no_number_is_infinitely_far():
     assert np.isposinf(far.loc[0]).all()
     assert np.isfinite(far.loc[1]).all()
     assert not found.at_ceiling[0]
-    probes["loss"] = np.array([np.nan, 1.0])  # of a network that has diverged before
+    probes["loss"] = np.array([np.nan, 1.0])  # a network that diverged before
     assert smoothness(probes).index.tolist() == [1]

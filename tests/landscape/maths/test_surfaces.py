@@ -53,11 +53,11 @@ def test_each_filter_of_a_direction_has_the_norm_of_the_weights_filter_and_a_see
 @pytest.mark.parametrize(("norm", "factors"), [(nn.BatchNorm2d, [0.1, 0.5, 1.0, 3.0, 20.0]), (nn.Identity, [8.0] * 5)])
 def test_a_surface_does_not_change_where_filters_are_scaled_and_the_network_stays_the_same(norm, factors):
     plain, scaled = network(norm), network(norm)
-    plain[1].eps = scaled[1].eps = 1e-12  # which scales with the filters otherwise
+    plain[1].eps = scaled[1].eps = 1e-12  # otherwise eps would have to scale with the filters
     with torch.no_grad():
         scaled[0].weight *= torch.tensor(factors)[:, None, None, None]
         scaled[0].bias *= torch.tensor(factors)
-        if norm is nn.Identity:  # ReLU passes a scale on
+        if norm is nn.Identity:  # ReLU preserves a positive scale
             scaled[5].weight /= 8
     batch = torch.randn(6, 3, 8, 8, generator=generator(1)), torch.arange(6) % 4
     profiles = []

@@ -1,4 +1,4 @@
-"""The report's conclusions on a fast experiment, decided by studies on it."""
+"""The report's conclusions on a fast experiment, decided by studies of it."""
 
 from typing import Any
 

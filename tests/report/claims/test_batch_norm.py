@@ -41,7 +41,7 @@ def test_half_of_the_images_is_of_every_run_and_not_known_of_one_that_has_diverg
     ("accuracy", "number", "verdict", "note"),
     [
         (0.10, 5, SUPPORTED, "p 0.0079 by Holm"),
-        (0.10, 3, INCONCLUSIVE, "at least 5 seeds would tell"),  # three against three have an exact p of 0.1
+        (0.10, 3, INCONCLUSIVE, "at least 5 seeds would tell"),  # three seeds against three have an exact p of 0.1
         (0.7, 5, INCONCLUSIVE, ""),
     ],
 )
@@ -74,7 +74,7 @@ def test_a_start_from_which_only_batch_norm_trains_decides_in_five_seeds(tmp_pat
     assert claim.verdict == SUPPORTED
     holds(claim.numbers, "He, Adam 0.1", "5 of 5", "0 of 5")
     (tmp_path / "False_he_2" / "status.json").unlink()
-    assert judged(tmp_path)["larger_rates"].verdict == INCONCLUSIVE  # four seeds of it decide nothing
+    assert judged(tmp_path)["larger_rates"].verdict == INCONCLUSIVE  # four seeds without BatchNorm decide nothing
 
 
 @pytest.mark.parametrize(("reached", "verdict"), [(0.9, SUPPORTED), (0.4, INCONCLUSIVE)])

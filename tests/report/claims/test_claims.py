@@ -33,7 +33,7 @@ JOBS = {
 def test_every_claim_names_command_lines_that_train_what_decides_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: bool
 ) -> None:
-    # A composition of each job takes long.
+    # Composing each job takes long.
     monkeypatch.setattr(preflight, "around", lambda axes: [[axis[0] for axis in axes]])
     monkeypatch.setattr(preflight, "suspects", lambda *_: [])
     found = judged(tmp_path)
@@ -99,7 +99,7 @@ def test_a_row_of_which_a_seed_has_diverged_is_told_and_not_compared(tmp_path: P
 def test_transitions_are_as_smooth_as_their_largest_jump_after_the_first_epochs(
     tmp_path: Path, drop: float, verdict: str
 ) -> None:
-    for name in ("plateau", "cosine"):  # their first epochs are rougher, which says nothing of the schedule
+    for name in ("plateau", "cosine"):  # rougher first epochs, which say nothing about the schedule
         leave_seeds(tmp_path, row(f"scheduler_{name}"), 0.88, losses={1: 9.0, 3: 9.0})
     for seed in range(5):
         losses = {20: 1.0 + drop + 0.01 * seed}
@@ -125,7 +125,7 @@ def test_dead_units_of_relu_beside_those_of_leaky_relu(tmp_path: Path, of_leaky_
     claim = judged(tmp_path)["units_revived"]
     assert claim.verdict == verdict
     assert claim.numbers.startswith("ReLU 25.20 ± 0.16 % (5), LeakyReLU ")
-    for name in ("relu", "leaky_relu"):  # more seeds of another protocol, whose units nobody has counted
+    for name in ("relu", "leaky_relu"):  # more seeds under a different protocol, without counts of dead units
         leave_seeds(tmp_path, row(f"activation_{name}"), 0.89, number=6, protocol="holdout")
     assert judged(tmp_path)["units_revived"] == claim
     (tmp_path / "activation_relu0" / "explanation" / "dead_units.csv").write_text("no table")

@@ -1,4 +1,4 @@
-"""The one rule by which claims are decided."""
+"""The one rule that decides claims."""
 
 from collections import Counter
 
@@ -31,7 +31,7 @@ def verdict(*conditions: Condition | None) -> str:
 
 
 def rows(difference: float, deviation: float, seeds: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Two rows of accuracies with exactly this difference and deviation."""
+    """Return two rows of accuracies with exactly this difference and standard deviation."""
     spread = np.linspace(-1, 1, seeds)
     row = 0.9 + deviation * spread / spread.std(ddof=1)
     return row + difference, row

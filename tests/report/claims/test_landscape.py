@@ -15,7 +15,7 @@ from tests.conftest import holds
 from tests.judged_runs import LANDSCAPE, LIPSCHITZ
 from tests.landscape_runs import RATES, diverge, leave, leave_band, leave_probed
 
-ENDS = (RATES[0], RATES[-1])  # as wide a band, of half the runs
+ENDS = (RATES[0], RATES[-1])  # half of the runs, with a band as wide
 
 
 def found(folder: Path) -> Landscape:
@@ -49,7 +49,7 @@ def test_two_seeds_show_their_numbers_and_decide_nothing(tmp_path: Path) -> None
 
 def test_loss_and_gradient_are_claims_of_their_own_at_the_point_and_over_a_step(tmp_path: Path) -> None:
     leave_probed(tmp_path, seeds=(0, 1, 2), inits=("xavier",), noise=0.1)
-    for run in find_runs(tmp_path):  # a steep point without BatchNorm's, and no steeper further along
+    for run in find_runs(tmp_path):  # without BatchNorm: less steep at the point, steeper over a step
         probes = dict(np.load(run.probes_file))
         factor = 1 if run.folder.name.startswith("True") else 0.5 * (1 + 0.01 * (run.result()["seed"] or 0))
         probes["grad_norm"] *= factor
@@ -61,7 +61,7 @@ def test_loss_and_gradient_are_claims_of_their_own_at_the_point_and_over_a_step(
     holds(claims["loss_at_the_point"].numbers, "Xavier 0.505")
     holds(claims["loss_over_a_step"].numbers, "Xavier 3.92")
     leave_probed(tmp_path, seeds=(0, 1, 2), inits=("he",), sharper=0.5)
-    assert judged(tmp_path)["gradient_at_the_point"].verdict == CONTRADICTED  # which holds with Xavier alone
+    assert judged(tmp_path)["gradient_at_the_point"].verdict == CONTRADICTED  # still contradicted with Xavier alone
 
 
 def test_an_initialisation_whose_runs_diverged_is_named(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_an_initialisation_whose_runs_diverged_is_named(tmp_path: Path) -> None:
     for seed in range(3):
         diverge(Run(tmp_path / f"False_he_{seed}"))
     for name, claim in judged(tmp_path).items():
-        if name != "shift":  # of which nothing was measured
+        if name != "shift":  # nothing was measured for it
             holds(claim.numbers, "not compared: He without BatchNorm (3 of 3 diverged)")
 
 

@@ -11,7 +11,7 @@ from tests.landscape_runs import diverge
 
 @pytest.mark.parametrize(("noise", "verdict"), [(0.02, SUPPORTED), (0.001, CONTRADICTED)])
 def test_stability_of_the_losses_is_that_of_their_study(tmp_path: Path, noise: float, verdict: str) -> None:
-    for name, of_row in (("ce", noise), ("focal", 0.005)):  # the rows are the other way round, and beside it
+    for name, of_row in (("ce", noise), ("focal", 0.005)):  # these rows rank the other way round, and do not count
         leave_seeds(tmp_path, row(f"loss_{name}"), 0.88, noise=of_row)
     claim = judged(tmp_path)["ce_calmer"]
     assert claim.verdict == UNTESTED

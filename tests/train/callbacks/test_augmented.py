@@ -1,4 +1,4 @@
-"""Test-time augmentation at the end of a run measures its weights, and changes none."""
+"""Test-time augmentation at the end of a run measures its weights without changing them."""
 
 from typing import Any
 

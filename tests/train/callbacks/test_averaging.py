@@ -39,7 +39,7 @@ def test_swas_batch_norm_statistics_are_those_of_the_training_images(tmp_path: P
         features = convolution(batch).detach()
         means.append(features.mean(dim=(0, 2, 3)))
         variances.append(features.var(dim=(0, 2, 3)))
-    # The plain mean over batches, as torch's update_bn has it.
+    # The plain mean over batches, as in torch's update_bn.
     torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(norm.running_var, torch.stack(variances).mean(0), rtol=1e-4, atol=1e-6)
     assert norm.momentum == 0.1
@@ -50,7 +50,8 @@ def test_swas_rate_follows_the_schedule_then_goes_to_its_own(tmp_path: Path) -> 
     scheduler = {"scheduler": factory, "interval": "epoch"}
     watch, _, _ = fit(SWA(epochs=10, start=0.5, anneal=0.2, lr=0.3), tmp_path, 10, scheduler)
     cosine = [0.1 * (1 + torch.cos(torch.tensor(torch.pi * epoch / 10)).item()) / 2 for epoch in range(6)]
-    # The first averaged epoch, number 5, still runs at the cosine's rate; then half the way, then the whole.
+    # Epoch 5, the first averaged one, still uses the cosine's rate; the next is halfway to SWA's own rate, the rest use
+    # it.
     assert watch.rates == pytest.approx([*cosine, (cosine[5] + 0.3) / 2, 0.3, 0.3, 0.3], rel=1e-5)
 
 
@@ -78,7 +79,7 @@ def test_emas_weights_are_the_moving_average_of_every_step_and_of_batch_norms_st
 ) -> None:
     watch, classifier, run = fit(EMA(decay=decay, warmup=warmup), tmp_path, epochs=2)
     told = re.findall(rf"averaging\.decay={decay}\b.*\b6%.*\baveraging\.warmup=true", capfd.readouterr().out)
-    assert len(told) == (not warmup)  # 0.7 ** 8 of the first step's weights are left
+    assert len(told) == (not warmup)  # 0.7 ** 8 of the first step's weights remain
     assert len(watch.weights["step"]) == 8
     for name, value in classifier.model.state_dict().items():
         if not value.is_floating_point():
@@ -89,7 +90,7 @@ def test_emas_weights_are_the_moving_average_of_every_step_and_of_batch_norms_st
             average = share * average + (1 - share) * step[name]
         torch.testing.assert_close(value, average, rtol=1e-4, atol=1e-6)
         assert not torch.equal(value, watch.weights["step"][-1][name])
-    # Validation saw the average, and the checkpoint's weights are the average's too.
+    # Validation and the checkpoint use the averaged weights.
     states = dict(classifier.model.state_dict())
     assert equal(watch.weights["validation"][-1], states)
     saved = torch.load(run.last_checkpoint, weights_only=True)["state_dict"]

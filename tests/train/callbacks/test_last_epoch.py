@@ -1,4 +1,4 @@
-"""A last epoch that is not whole is the beginning of a whole one, and ends as one does."""
+"""A fractional last epoch trains like the beginning of a whole epoch and ends like one."""
 
 import io
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def test_progress_counts_the_batches_that_are_left(monkeypatch: pytest.MonkeyPat
     fit(classifier(), throughput, LastEpoch(1.5), progress, data=images(100, 8), max_epochs=2)
     lines = [line for line in output.getvalue().splitlines() if "validation" not in line]
     assert "1/2 step 12/12" in lines[11] and "2/2 step 6/6" in lines[-2]
-    assert lines[-1].startswith("epoch 2/2  loss") and "left" not in lines[-1]  # nothing is
+    assert lines[-1].startswith("epoch 2/2  loss") and "left" not in lines[-1]  # no time is left
 
 
 def test_more_epochs_after_one_that_is_not_whole_are_refused(lab: Callable[..., Outcome], trained: Train) -> None:

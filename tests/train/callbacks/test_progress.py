@@ -21,7 +21,7 @@ def classifier() -> Classifier:
 
 
 def printed(*, terminal: bool) -> str:
-    """What two epochs of twelve steps print."""
+    """Return the output of two epochs of twelve steps."""
     console = Console(file=(output := io.StringIO()), force_terminal=terminal, width=200, legacy_windows=False)
     throughput = Throughput()
     fit(classifier(), throughput, Progress(throughput, console), data=images(100, 8), max_epochs=2)
@@ -57,17 +57,17 @@ def test_a_pipe_gets_no_control_characters_where_colours_are_forced(
 
 def test_a_terminal_gets_a_bar_over_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cifar_lab.train.callbacks.progress._BAR_SECONDS", 0.0)
-    monkeypatch.setenv("TERM", "xterm")  # not a dumb one, which has no bar
+    monkeypatch.setenv("TERM", "xterm")  # a dumb terminal has no bar
     output = printed(terminal=True)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
     assert "━" in plain
     assert "epoch 2/2 validation 1/1" in plain
     assert len(re.findall(r"epoch \d/2  loss", plain)) == 2
-    assert "\x1b[?25h" in output  # the cursor is back
+    assert "\x1b[?25h" in output  # the cursor is visible again
 
 
 def _forecast(monkeypatch: pytest.MonkeyPatch, turn: Turn | None = None, seconds: float = 100.0, **options: Any) -> str:
-    """The forecast of two epochs of 90 images in batches of 4, with steps of so many seconds."""
+    """Return the forecast of two epochs of 90 images in batches of 4, with steps of `seconds` each."""
     now = [0.0]
     monkeypatch.setattr(forecast.time, "perf_counter", lambda: now[0])
     console = Console(file=(output := io.StringIO()), width=200)
@@ -106,4 +106,4 @@ def test_the_first_job_of_a_sweep_says_what_all_will_take(monkeypatch: pytest.Mo
     left = 20 * 100 + 100 / 4 / 3 * 2 * 20
     own = left + 300
     assert line.startswith(f"3 jobs, about {span(left + 8 * own)}; this one about {span(left)}: ")
-    assert _forecast(monkeypatch, Turn.of(1, [0.0, 2.0, 3.0], each=5.0)) == ""  # those before it have told
+    assert _forecast(monkeypatch, Turn.of(1, [0.0, 2.0, 3.0], each=5.0)) == ""  # earlier jobs have printed a forecast

@@ -36,7 +36,7 @@ def test_metrics_have_a_row_per_epoch_and_steps_an_entry_per_step(tmp_path: Path
     assert {name: values.shape for name, values in steps.items()} == dict.fromkeys(
         ("loss", "grad_norm", "first_conv_grad_norm", "lr"), (12,)
     )
-    # An epoch's mean over its images, 16 + 16 + 16 + 6, is that of its steps.
+    # An epoch's mean over its 16 + 16 + 16 + 6 images equals the weighted mean of its steps.
     weights = np.tile([16, 16, 16, 6], 3).reshape(3, 4) / 54
     np.testing.assert_allclose((steps["loss"].reshape(3, 4) * weights).sum(1), metrics["train/loss"], rtol=1e-5)
     assert run.status()["epoch"] == run.status()["epochs"] == 3

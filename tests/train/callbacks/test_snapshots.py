@@ -24,7 +24,7 @@ def test_the_initial_weights_and_every_epochs_are_kept_as_plain_state_dicts(trai
     assert names == {0: "epoch_0000.pt", 1: "epoch_0001.pt", 2: "epoch_0002.pt"}
     torch.manual_seed(3)
     model = build(composed(*TINY).model)
-    assert equal(dict(model.state_dict()), run.snapshot(0))  # every run of the seed starts from them
+    assert equal(dict(model.state_dict()), run.snapshot(0))  # all runs with this seed start from them
     for epoch, path in run.snapshots().items():
         state = torch.load(path, weights_only=True)
         model.load_state_dict(state)
@@ -48,7 +48,7 @@ def test_where_weights_are_averaged_the_raw_ones_are_kept(trained: Train, averag
     assert [epoch for epoch in plain.snapshots() if equal(averaged.snapshot(epoch), plain.snapshot(epoch))] == [0, 1, 2]
     last = read_checkpoint(averaged.last_checkpoint)["state_dict"]
     same = all(torch.equal(value, last[f"model.{name}"]) for name, value in averaged.snapshot(2).items())
-    assert same == (averaging == "swa")  # whose average of one epoch is that epoch
+    assert same == (averaging == "swa")  # SWA's average of a single epoch is that epoch
 
 
 def test_a_snapshot_that_was_not_kept_or_is_damaged_is_named(trained: Train, tmp_path: Path) -> None:

@@ -21,21 +21,21 @@ SWEEP = (*LINE, "logger=[wandb,mlflow]", "tags=[draft,'${oc.env:LAB_TOKEN}']", "
 SECRETS = {"LAB_TOKEN": "token-of-nobody", "WANDB_API_KEY": "0123456789" * 4}
 EPOCH = {"train/loss", "train/objective", "train/acc", "train/lr", "val/loss", "val/acc"}
 RESULT = {"test/acc", "test/acc_final", "val/acc_chosen", "whole_run/best_epoch", "whole_run/seconds"}
-# What the services' libraries warn of is theirs, and importing them and making a database takes long.
+# The services' libraries raise warnings of their own; importing them and creating a database takes long.
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
-BLOCK = 32_768  # bytes of a block of LevelDB's log, which W&B's file is
+BLOCK = 32_768  # bytes per block of W&B's file, which is a LevelDB log
 
 
 class Outputs(NamedTuple):
-    """A folder with a sweep that both services have, and a home folder that it is in."""
+    """A home folder with a sweep that both services have recorded."""
 
     folder: Path
     runs: list[Run]
-    client: Any  # MLflow's
+    client: Any  # MLflow's client
 
 
 def _records(run: Run) -> Iterator[Any]:
-    """What the one file holds that W&B has of a run."""
+    """Yield the records in W&B's only file of a run."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     (file,) = run.folder.glob("wandb/offline-run-*/*.wandb")
@@ -47,13 +47,13 @@ def _records(run: Run) -> Iterator[Any]:
         length, kind = struct.unpack_from("<HB", data, at + 4)
         whole += data[at + 7 : at + 7 + length]
         at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
+        if kind in (1, 4):  # a whole record, or its last part
             yield Record.FromString(whole)
             whole = b""
 
 
 def _history(run: Run) -> dict[str, list[float]]:
-    """Each metric of W&B's history, in order."""
+    """Return each metric of W&B's history, in order."""
     found: dict[str, list[float]] = {}
     for record in _records(run):
         for item in record.history.item:

@@ -1,4 +1,4 @@
-"""Processes that train one run together: its numbers are those of one, and whatever ends them, it goes on."""
+"""Several processes train one run with the numbers of a single process; whatever ends them, the run can be resumed."""
 
 import os
 import re
@@ -16,9 +16,9 @@ from tests.conftest import TINY, Train, names
 from tests.faults import Ended, Fault, command
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
-# 57 images in batches of 6, so that parts are uneven in the last one; BatchNorm and dropout are in the network.
+# 57 images in batches of 6 leave uneven parts of the last batch; the network has BatchNorm and dropout.
 PLAIN = (*TINY, "data.num_train=63", "trainer.precision=32-true", "logger=none")
-# What makes the numbers of several processes those of one.
+# With these settings, several processes give the numbers of one.
 SAME = (*PLAIN, "bn=false", "model.dropout=0")
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
@@ -34,7 +34,7 @@ def errors(ended: Ended) -> list[str]:
 
 
 def living() -> list[int]:
-    """Other processes whose current folder is this one."""
+    """Return the other processes whose current folder is this one."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -57,11 +57,11 @@ def ended_within(seconds: float) -> bool:
 
 
 def check_equal(several: Run, one: Run) -> None:
-    """Check that two runs have the same numbers, to the rounding of sums in another order."""
+    """Check that two runs have the same numbers, up to the rounding of sums in a different order."""
     for name, values in one.steps().items():
         torch.testing.assert_close(torch.tensor(several.steps()[name]), torch.tensor(values), rtol=1e-4, atol=1e-6)
     states = [read_checkpoint(run.last_checkpoint)["state_dict"] for run in (several, one)]
-    assert list(states[0]) == list(states[1])  # and so none begins with `module.`
+    assert list(states[0]) == list(states[1])  # so no name begins with `module.`
     for name, weight in states[1].items():
         torch.testing.assert_close(states[0][name], weight, rtol=1e-3, atol=2e-5, msg=name)
     columns = [column for column in one.metrics() if column not in ("seconds", "images_per_second")]
@@ -116,7 +116,7 @@ def test_batch_norm_over_each_processs_part_is_noted() -> None:
 
 @pytest.mark.slow
 def test_a_signal_in_several_processes_saves_at_one_step_and_the_run_goes_on_to_the_same_bits() -> None:
-    # Long enough for a signal to come by way of the process that has started them.
+    # long enough for a signal to arrive through the parent process
     line = [*PLAIN, *TWO, "data.num_train=603", "trainer.accumulate_grad_batches=2", "averaging=ema"]
     ended = command(*line, "hydra.run.dir=run", fault=Fault("step", 5, signal.SIGTERM, rank=1))
     assert ended.code == 143
@@ -140,7 +140,7 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on_to_the_same_bits
     assert ended_within(5)
     first, second = find_runs("outputs")
     assert f"process {rank} " in first.status()["error"] and "SIGKILL" in first.status()["error"]
-    assert [run.state() for run in (first, second)] == ["failed"] * 2  # it was killed there too
+    assert [run.state() for run in (first, second)] == ["failed"] * 2  # the second run was killed as well
     assert command(*line).code == 0
     assert [run.state() for run in find_runs("outputs")] == ["finished"] * 2
     assert " 1/2 " not in command(*line).output  # nothing is trained twice

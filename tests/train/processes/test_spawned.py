@@ -1,4 +1,4 @@
-"""What the process that has started others makes of their ends."""
+"""How the process that started others interprets their ends."""
 
 import pickle
 import re
@@ -57,7 +57,7 @@ def test_who_has_finished_trains_or_was_ended_on_purpose_has_not_failed() -> Non
 
 
 def portable(error: BaseException, context: BaseException | None = None) -> BaseException:
-    """What another process gets of an error, which was raised while `context` was handled."""
+    """Return an error, raised while `context` was handled, as a different process receives it."""
     try:
         try:
             raise context or error
