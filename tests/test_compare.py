@@ -61,7 +61,7 @@ def test_single_runs_are_paired_by_image_with_the_numbers_of_their_evaluations(
     holds(called(compare.main, *runs)[1], "20 images", "right by the first alone")
 
 
-def test_answers_that_are_not_the_runs_own_are_computed_again(folders: list[Path], called: Called) -> None:
+def test_stored_predictions_of_a_different_run_are_computed_again(folders: list[Path], called: Called) -> None:
     before = called(compare.main, folders[0], folders[2], "--json")[1]
     assert called(evaluate.main, folders[0])[0] == 0
     file = folders[0] / "evaluation" / "test" / "answers.npz"
@@ -73,7 +73,9 @@ def test_answers_that_are_not_the_runs_own_are_computed_again(folders: list[Path
     assert called(compare.main, folders[0], folders[2], "--json")[1] == before
 
 
-def test_what_does_not_compare_is_refused_in_one_line(folders: list[Path], called: Called, trained: Train) -> None:
+def test_runs_that_cannot_be_compared_are_refused_in_one_line(
+    folders: list[Path], called: Called, trained: Train
+) -> None:
     refusal(called(compare.main, folders[0]), "1 finished run", folders[0])
     shutil.copytree(folders[0], folders[0].parent / "again")
     refusal(called(compare.main, folders[0], folders[0].parent / "again"), "1 finished run", "count once")

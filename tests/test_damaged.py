@@ -64,7 +64,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object], str | None, str]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_what_is_damaged_is_computed_again_from_a_checkpoint_before_it_or_else_refused(
+def test_damaged_files_are_recomputed_from_an_earlier_checkpoint_or_refused(
     stopped: Run, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     name, damage, expected, told = DAMAGE[kind]
@@ -84,7 +84,7 @@ def test_what_is_damaged_is_computed_again_from_a_checkpoint_before_it_or_else_r
         assert Run(aside).checkpoints.exists() and not list(stopped.folder.iterdir())
 
 
-def test_a_lost_row_is_computed_again_to_the_same_bits(stopped: Run, trained: Train, lab: Lab) -> None:
+def test_a_lost_row_is_recomputed_to_the_same_bits(stopped: Run, trained: Train, lab: Lab) -> None:
     _without(2)(stopped.metrics_file)
     outcome = lab("resume=run")
     assert outcome.code == 0, outcome.stderr
@@ -93,7 +93,7 @@ def test_a_lost_row_is_computed_again_to_the_same_bits(stopped: Run, trained: Tr
 
 
 @pytest.mark.parametrize("words", [("resume=run",), (*WORDS, "retrain=true")], ids=["resumed", "trained again"])
-def test_a_run_that_cannot_go_on_is_trained_again_by_the_words_that_its_refusal_names(
+def test_a_run_that_cannot_resume_is_trained_again_by_the_suggested_command(
     stopped: Run, lab: Lab, words: tuple[str, ...]
 ) -> None:
     _cut(stopped.steps_file)
@@ -104,7 +104,7 @@ def test_a_run_that_cannot_go_on_is_trained_again_by_the_words_that_its_refusal_
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "composition.json"])
-def test_a_finished_run_whose_configuration_is_damaged_says_how_to_train_it_again(
+def test_a_damaged_configuration_of_a_finished_run_gives_the_command_that_trains_it_again(
     trained: Train, lab: Lab, name: str
 ) -> None:
     run = trained(*FINISHED)

@@ -26,12 +26,12 @@ def may_mount() -> bool:
         return False
 
 
-def test_a_folder_that_cannot_be_made_is_found_before_training(lab: Lab) -> None:
+def test_a_folder_that_cannot_be_created_is_detected_before_training(lab: Lab) -> None:
     Path("file").touch()
     refusal(lab(*TINY, "hydra.run.dir=file/run"), "file/run", os.strerror(errno.ENOTDIR), "hydra.run.dir=")
 
 
-def test_a_disk_that_is_full_ends_the_run_and_leaves_the_last_checkpoint_whole(
+def test_a_write_without_space_ends_the_run_and_leaves_the_last_checkpoint_whole(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full:

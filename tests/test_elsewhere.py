@@ -47,7 +47,7 @@ def mine(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 
 @pytest.mark.parametrize("command", PRINTS)
-def test_what_can_be_printed_is_with_a_note_that_names_the_folder_and_the_option(
+def test_a_command_prints_its_result_with_a_note_that_names_the_unwritable_folder_and_the_option(
     mine: Callable[[], set[Path]], called: Called, command: str
 ) -> None:
     module, words, folder, fact = PRINTS[command]
@@ -62,7 +62,7 @@ def test_what_can_be_printed_is_with_a_note_that_names_the_folder_and_the_option
 
 
 @pytest.mark.parametrize("command", REFUSED)
-def test_what_only_writes_is_refused_before_it_begins(
+def test_a_command_that_only_writes_is_refused_before_it_begins(
     mine: Callable[[], set[Path]], called: Called, command: str
 ) -> None:
     module, words, folder = REFUSED[command]
@@ -86,7 +86,7 @@ def test_an_option_names_a_folder_that_can_be_written(
     assert mine() == before
 
 
-def test_a_run_that_cannot_begin_names_the_setting_of_its_folder(lab: Lab) -> None:
+def test_the_error_of_a_run_without_a_writable_folder_names_the_setting(lab: Lab) -> None:
     Path("outputs").touch()
     for words, setting in (([], "hydra.run.dir="), (["-m", "seed=0,1"], "hydra.sweep.dir=")):
         outcome = lab(*TINY, *words)
@@ -94,7 +94,7 @@ def test_a_run_that_cannot_begin_names_the_setting_of_its_folder(lab: Lab) -> No
         names(outcome.stderr, "outputs", setting)
 
 
-def test_what_libraries_remark_on_caches_cuda_and_slurm_reaches_no_terminal(tmp_path: Path) -> None:
+def test_libraries_remarks_on_caches_cuda_and_slurm_are_not_printed(tmp_path: Path) -> None:
     srun = tmp_path / "srun"
     srun.write_text("#!/bin/sh\n")
     srun.chmod(0o755)

@@ -60,7 +60,7 @@ def components(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=len,
 )
-def test_a_job_that_raises_exits_fills_the_memory_or_diverges_stops_no_other_and_is_trained_again(
+def test_a_failing_job_of_any_kind_stops_no_other_and_is_trained_again(
     components: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch, losses: list[str]
 ) -> None:
     monkeypatch.syspath_prepend(components)

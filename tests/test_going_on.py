@@ -61,7 +61,7 @@ def begun(composed: Compose, lab: Lab) -> Begin:
     return begin
 
 
-def test_what_is_typed_with_resume_and_changes_numbers_is_refused_and_listed(failed: Run, lab: Lab) -> None:
+def test_overrides_that_change_numbers_are_refused_and_listed_on_resuming(failed: Run, lab: Lab) -> None:
     before = failed.status()
     line = refusal(lab("resume=run", "optimizer.lr=0.1", "loss=mse", "data.train_size=30"), "resume=run")
     for facts in (
@@ -74,7 +74,7 @@ def test_what_is_typed_with_resume_and_changes_numbers_is_refused_and_listed(fai
     assert failed.status() == before
 
 
-def test_a_refusal_needs_no_torch(failed: Run) -> None:
+def test_a_refusal_does_not_import_torch(failed: Run) -> None:
     code = (
         "import sys; from cifar_lab.train import main\ntry: main()\n"
         "finally: assert 'torch' not in sys.modules, 'torch was imported'"
@@ -84,9 +84,7 @@ def test_a_refusal_needs_no_torch(failed: Run) -> None:
     refusal((done.returncode, done.stdout, done.stderr), "resume=run", "seed", "0.0", "1.0")
 
 
-def test_a_run_goes_on_with_its_settings_seconds_and_threads_by_words_that_change_no_number(
-    failed: Run, lab: Lab
-) -> None:
+def test_a_run_resumes_with_its_settings_and_seconds_and_typed_threads(failed: Run, lab: Lab) -> None:
     run = Run(failed.folder.rename("loss=ce,seed=0 (1)"))  # named as sweeps name folders
     checkpoint = read_checkpoint(run.last_checkpoint)
     assert 0 < checkpoint["times"]["seconds"] < 100
@@ -119,14 +117,14 @@ def test_a_run_goes_on_with_its_settings_seconds_and_threads_by_words_that_chang
         pytest.param(("scheduler=constant", "averaging=swa"), 9, ["averaging.epochs"], marks=pytest.mark.slow),
     ],
 )
-def test_other_epochs_are_refused_where_something_follows_them_or_they_are_fewer(
+def test_different_epochs_are_refused_if_settings_follow_them_or_they_are_fewer(
     begun: Begin, lab: Lab, composition: tuple[str, ...], epochs: int, facts: list[object]
 ) -> None:
     begun(*TINY, *composition)
     refusal(lab("resume=run", f"epochs={epochs}"), f"epochs={epochs}", *facts)
 
 
-def test_snapshots_begin_and_end_where_a_run_that_goes_on_is_told_to_keep_them(failed: Run, lab: Lab) -> None:
+def test_a_resumed_run_keeps_snapshots_as_requested(failed: Run, lab: Lab) -> None:
     assert lab("resume=run", "callbacks=snapshots", "callbacks.snapshots.every_epochs=2", "epochs=4").code == 0
     assert list(failed.snapshots()) == [4]
     assert lab("resume=run", "callbacks.snapshots.every_epochs=1", "epochs=6").code == 0  # a finished run as well
@@ -137,14 +135,14 @@ def test_snapshots_begin_and_end_where_a_run_that_goes_on_is_told_to_keep_them(f
     assert failed.config()["epochs"] == 7
 
 
-def test_a_folder_without_a_run_or_a_checkpoint_is_refused_and_for_a_sweep_any(begun: Begin, lab: Lab) -> None:
+def test_a_folder_without_a_run_or_checkpoint_is_refused_and_a_sweep_refuses_any_folder(begun: Begin, lab: Lab) -> None:
     refusal(lab("resume=nowhere"), "resume=nowhere", ".hydra/config.yaml")
     run = begun(*TINY)
     refusal(lab("resume=run"), run.folder.absolute())
     refusal(lab("-m", "resume=run", "seed=0,1"), "resume=")
 
 
-def test_auto_begins_where_there_is_nothing_goes_on_with_what_is_left_and_ends_where_all_is_done(lab: Lab) -> None:
+def test_auto_starts_resumes_or_skips_a_run_as_needed(lab: Lab) -> None:
     line = (*PLAIN, "resume=auto")
     with armed(Fault("epoch", 1, signal.SIGTERM)):
         first = lab(*line)
@@ -162,7 +160,7 @@ def test_auto_begins_where_there_is_nothing_goes_on_with_what_is_left_and_ends_w
     assert " 2/2 " not in third.stdout and f"{run.result()['test/acc']:.2%}" in third.stdout
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken_to_the_bits_of_more_epochs(
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_resumes_to_the_same_bits(
     failed: Run, lab: Lab, trained: Train
 ) -> None:
     whole = failed.last_checkpoint.read_bytes()
@@ -177,7 +175,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken_to_the_bits_o
 
 
 @pytest.mark.parametrize("contents", [b"", b"garbage", b"PK\x03\x04"], ids=["empty", "garbage", "beginning"])
-def test_a_run_without_a_whole_checkpoint_is_refused_by_its_files_name(failed: Run, contents: bytes) -> None:
+def test_a_run_without_an_undamaged_checkpoint_is_refused_by_file_name(failed: Run, contents: bytes) -> None:
     failed.previous_checkpoint.unlink()
     failed.last_checkpoint.write_bytes(contents)
     with pytest.raises(RunFailedError, match=r"run/checkpoints/last\.ckpt") as caught:
@@ -186,7 +184,7 @@ def test_a_run_without_a_whole_checkpoint_is_refused_by_its_files_name(failed: R
 
 
 @pytest.mark.parametrize("state", ["failed", "diverged"])
-def test_what_has_failed_or_diverged_is_trained_again_only_where_it_may_be(begun: Begin, state: str) -> None:
+def test_failed_and_diverged_runs_are_retrained_only_if_allowed(begun: Begin, state: str) -> None:
     run, job = begun(*TINY), Turn(1, 1, later=0)
     run.fail(state, RuntimeError("unsupported"))
     config = {**run.config(), "retry_diverged": True}
@@ -197,7 +195,7 @@ def test_what_has_failed_or_diverged_is_trained_again_only_where_it_may_be(begun
 
 
 @pytest.mark.parametrize("how", ["refused", "failed", "interrupted"])
-def test_a_finished_run_stays_as_it_was_where_more_epochs_come_to_nothing(
+def test_a_finished_run_stays_unchanged_if_more_epochs_fail(
     trained: Train, lab: Lab, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     words = ("scheduler=one_cycle", "scheduler.total_steps=18") if how == "refused" else ("scheduler=constant",)

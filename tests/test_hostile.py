@@ -149,13 +149,13 @@ FORBIDDEN = (
 
 
 @pytest.mark.parametrize("line", FORBIDDEN)
-def test_a_command_line_that_a_run_tells_gives_settings_alone(killed: Run, lab: Lab, line: str) -> None:
+def test_a_recorded_command_line_provides_only_settings(killed: Run, lab: Lab, line: str) -> None:
     (killed.folder / "config.pickle").write_bytes(pickle.dumps(Touch()))
     _add_override(killed, line)
     _refused(lab("resume=killed"), killed.composition_file, repr(line))
 
 
-def test_what_may_run_is_said_by_who_resumes_and_not_by_the_run(
+def test_the_resuming_command_and_not_the_run_allows_components(
     killed: Run, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("outside_loss.py").write_text(
@@ -192,7 +192,7 @@ def test_an_option_of_hostile_yaml_is_refused(lab: Lab, words: str, content: str
     _refused(lab("--config-dir=conf", *words.split(), *TINY), fact)
 
 
-def test_a_run_goes_on_where_a_kill_has_cut_its_files_and_its_status_is_damaged(
+def test_a_run_resumes_after_a_kill_that_cut_its_files_and_with_a_damaged_status(
     killed: Run, whole: Run, lab: Lab
 ) -> None:
     with killed.metrics_file.open("a") as file:
@@ -207,13 +207,13 @@ def test_a_run_goes_on_where_a_kill_has_cut_its_files_and_its_status_is_damaged(
     assert not differences(killed, whole)
 
 
-def test_a_run_whose_earlier_epochs_are_damaged_is_not_gone_on_with(killed: Run) -> None:
+def test_a_run_with_damaged_earlier_epochs_is_not_resumed(killed: Run) -> None:
     killed.metrics_file.write_text(killed.metrics_file.read_text().replace("\n1,", "\nx,"))
     with pytest.raises(UnreadableError, match=rf"{re.escape(str(killed.metrics_file))}.*\b1\b"):
         killed.check_records(epochs=1, steps=9)
 
 
-def test_columns_are_named_again_where_a_kill_has_cut_their_names(tmp_path: Path) -> None:
+def test_a_header_cut_by_a_kill_is_written_again(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.metrics_file.write_text("epoch,val/a")
     run.truncate(epochs=0, steps=3)
@@ -234,14 +234,14 @@ READ_PAST = {
 
 
 @pytest.mark.parametrize("kind", READ_PAST)
-def test_damage_behind_the_last_epoch_is_read_past(tmp_path: Path, kind: str) -> None:
+def test_damage_after_the_last_epoch_is_ignored(tmp_path: Path, kind: str) -> None:
     run = Run(tmp_path)
     run.metrics_file.write_text(METRICS + READ_PAST[kind])
     assert run.metrics()["epoch"].tolist() == [1, 2]
     assert (run.best_epoch(), run.validation(2)) == (2, {"val/acc": 0.25, "val/loss": 2.3})
 
 
-def test_of_an_epoch_that_was_written_twice_the_later_row_counts(tmp_path: Path) -> None:
+def test_the_later_row_of_an_epoch_that_was_written_twice_counts(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.metrics_file.write_text(METRICS + "1,9,2.0,0.3,2.1,0.375\n")
     assert run.metrics().set_index("epoch")["val/acc"].to_dict() == {1: 0.375, 2: 0.25}
@@ -256,7 +256,7 @@ def test_metrics_without_numbers_are_named(tmp_path: Path, content: str) -> None
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_steps_that_are_cut_or_hold_objects_are_named_and_run_nothing(tmp_path: Path, lab: Lab) -> None:
+def test_truncated_steps_and_steps_with_objects_are_named_and_run_nothing(tmp_path: Path, lab: Lab) -> None:
     run = Run(tmp_path)
     run.write_steps({"lr": np.arange(100.0)})
     content = run.steps_file.read_bytes()
@@ -269,7 +269,7 @@ def test_steps_that_are_cut_or_hold_objects_are_named_and_run_nothing(tmp_path: 
     assert not Path("marker").exists()
 
 
-def test_tables_read_nothing_of_tensorboard(whole: Run, ran: Callable[..., str]) -> None:
+def test_tables_do_not_read_tensorboard_files(whole: Run, ran: Callable[..., str]) -> None:
     before = ran(table, "outputs", "--json")
     for events in whole.tensorboard.glob("**/events.*"):
         events.write_bytes(b"\xff" * 1_000)
@@ -332,7 +332,7 @@ def _damage(run: Run, kind: str) -> None:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def test_no_hostile_file_takes_a_list_or_a_table_down(whole: Run, ran: Callable[..., str]) -> None:
+def test_no_hostile_file_breaks_a_list_or_a_table(whole: Run, ran: Callable[..., str]) -> None:
     for kind in DAMAGE:
         folder = Path("outputs/plans", kind, "run") if kind.startswith("plan") else Path("outputs", kind)
         _damage(Run(shutil.copytree(whole.folder, folder)), kind)

@@ -61,7 +61,7 @@ def test_a_strided_1x1_convolution_of_few_channels_is_found(layer: nn.Conv2d, is
         assert hardware.safe_memory_format(network, asked) == expected
 
 
-def test_training_is_contiguous_says_so_and_records_it(lab: Lab) -> None:
+def test_training_is_contiguous_with_a_note_and_a_record(lab: Lab) -> None:
     outcome = lab(*NARROW, "trainer.memory_format=channels_last", "probe=gradient", "probe.every=5")
     assert outcome.code == 0, outcome.stderr
     (run,) = outcome.runs
@@ -72,7 +72,7 @@ def test_training_is_contiguous_says_so_and_records_it(lab: Lab) -> None:
     assert torch.isfinite(torch.from_numpy(run.probes()["grad_norm"])).all()
 
 
-def test_the_gradient_is_that_of_float64(composed: Compose) -> None:
+def test_the_gradient_equals_that_of_float64(composed: Compose) -> None:
     config = composed(*NARROW, "trainer.memory_format=channels_last", "batch_size=16")
     data = build(config.data)
     classifier = make_classifier(config, data, hardware.choose("cpu", "32-true", "channels_last"))
@@ -86,7 +86,7 @@ def test_the_gradient_is_that_of_float64(composed: Compose) -> None:
         torch.testing.assert_close(weight.grad.double(), other.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_a_network_of_the_users_own_is_contiguous_in_a_plain_classifier() -> None:
+def test_a_users_network_is_contiguous_in_a_plain_classifier() -> None:
     network = Stem(nn.Conv2d(3, 8, 1, stride=2))
     classifier = Classifier(network, nn.CrossEntropyLoss(), torch.optim.SGD, memory_format=torch.channels_last)
     assert classifier.memory_format == torch.contiguous_format

@@ -74,7 +74,7 @@ def test_sign_sgd_refuses_impossible_arguments(arguments: dict[str, float]) -> N
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
-def test_torchs_optimizers_are_fused_and_step_as_their_plain_form(kind: type[torch.optim.Optimizer]) -> None:
+def test_torchs_optimizers_are_fused_and_step_like_the_plain_implementation(kind: type[torch.optim.Optimizer]) -> None:
     def trained(factory: partial[torch.optim.Optimizer]) -> tuple[Tensor, str]:
         weight = nn.Parameter(torch.linspace(-1, 1, 20))
         optimizer, implementation = make_optimizer(factory, nn.ParameterList([weight]))
@@ -99,7 +99,7 @@ def test_torchs_optimizers_are_fused_and_step_as_their_plain_form(kind: type[tor
         (torch.optim.LBFGS, "for_loop"),  # has no fast implementation
     ],
 )
-def test_what_the_user_says_of_the_implementation_stays(
+def test_a_users_choice_of_implementation_is_kept(
     factory: Callable[..., torch.optim.Optimizer], implementation: str
 ) -> None:
     assert make_optimizer(factory, nn.ParameterList([nn.Parameter(torch.ones(1))]))[1] == implementation

@@ -38,7 +38,7 @@ def parsed(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_a_test_image_as_a_file_has_the_logits_of_the_test(run: Path, called: Called) -> None:
+def test_a_test_image_in_a_file_has_the_logits_of_the_test(run: Path, called: Called) -> None:
     network = load(run)
     (images, _), *_ = network.datamodule().test_dataloader()
     logits = network.logits(images)
@@ -56,7 +56,7 @@ def test_a_test_image_as_a_file_has_the_logits_of_the_test(run: Path, called: Ca
         assert line["class"] == network.classes[int(logits[number].argmax())]
 
 
-def test_the_table_the_csv_and_the_json_say_the_same(run: Path, called: Called) -> None:
+def test_table_csv_and_json_agree(run: Path, called: Called) -> None:
     lines = parsed(called(predict.main, run, "images/*.png", "--json", "--batch-size", 7)[1])
     rows = list(csv.DictReader(io.StringIO(called(predict.main, run, "images", "--csv", "--batch-size", 7)[1])))
     _, *table = called(predict.main, run, "images")[1].splitlines()
@@ -70,7 +70,7 @@ def test_the_table_the_csv_and_the_json_say_the_same(run: Path, called: Called) 
         assert len(line["top"]) == 3
 
 
-def test_bad_images_are_a_line_each_and_the_rest_goes_on(run: Path, called: Called) -> None:
+def test_bad_images_give_a_line_each_and_the_rest_are_predicted(run: Path, called: Called) -> None:
     Path("images/03.png").write_text("no image")
     Path("images/05.png").write_bytes(Path("images/05.png").read_bytes()[:900])
     Path("images/new\nline.png").write_bytes(b"")
@@ -86,7 +86,7 @@ def test_bad_images_are_a_line_each_and_the_rest_goes_on(run: Path, called: Call
         names(err, "images/03.png")
 
 
-def test_names_that_no_terminal_takes_are_printed_all_the_same(run: Path, called: Called) -> None:
+def test_names_that_a_terminal_cannot_show_are_still_printed(run: Path, called: Called) -> None:
     name = os.fsdecode(b"\xff\n.png")
     shutil.copy("images/00.png", name)
     Path(os.fsdecode(b"\xfe.png")).touch()
@@ -97,9 +97,7 @@ def test_names_that_no_terminal_takes_are_printed_all_the_same(run: Path, called
         assert called(predict.main, run, name, *flags)[1].splitlines()[1].startswith(line)
 
 
-def test_a_bar_on_the_terminal_stays_out_of_what_is_printed(
-    run: Path, called: Called, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_progress_bar_stays_out_of_the_output(run: Path, called: Called, monkeypatch: pytest.MonkeyPatch) -> None:
     assert called(predict.main, run, "images", "--json")[2] == ""  # without a terminal
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     Path("images/07.png").write_bytes(b"")
@@ -110,7 +108,7 @@ def test_a_bar_on_the_terminal_stays_out_of_what_is_printed(
     assert len(err) > len(complaint) + 1
 
 
-def test_a_mistake_is_one_line(run: Path, called: Called) -> None:
+def test_a_users_mistake_gives_a_one_line_error(run: Path, called: Called) -> None:
     Path("empty").mkdir()
     for arguments, facts in (
         (["run", "nowhere.png", "no/*.png"], ["nowhere.png", "no/*.png"]),
@@ -138,7 +136,7 @@ def test_a_run_moved_to_a_machine_without_data_predicts(
     assert called(predict.main, "elsewhere", "images", "--json")[:2] == (0, expected)
 
 
-def test_a_published_file_predicts_and_says_what_is_assumed(run: Path, called: Called) -> None:
+def test_a_published_file_predicts_and_states_its_assumptions(run: Path, called: Called) -> None:
     torch.save(ReportVGG(stages=((4,), (4,)), hidden=8).state_dict(), "vgg.pth")
     code, out, err = called(predict.main, "vgg.pth", "images/00.png", "--json")
     assert code == 0

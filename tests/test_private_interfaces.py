@@ -41,7 +41,7 @@ def _used(tree: ast.Module) -> Iterator[str]:
                 yield f"{ast.unparse(node.value)}:{node.attr}"
 
 
-def test_all_that_are_used_are_listed() -> None:
+def test_all_private_names_in_use_are_listed() -> None:
     listed = {part for name, _ in LISTED for part in (name, name.rpartition(".")[0])}  # includes the class of a method
     for path in PACKAGE.rglob("*.py"):
         for name in _used(ast.parse(path.read_text(encoding="utf-8"))):
@@ -49,7 +49,7 @@ def test_all_that_are_used_are_listed() -> None:
 
 
 @pytest.mark.parametrize(("name", "file"), LISTED, ids=[name for name, _ in LISTED])
-def test_what_is_listed_is_there_and_used(name: str, file: str) -> None:
+def test_listed_private_names_exist_and_are_used(name: str, file: str) -> None:
     module, _, path = name.partition(":")
     package = module.partition(".")[0]
     if package not in sys.stdlib_module_names:

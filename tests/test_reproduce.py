@@ -48,7 +48,7 @@ CYCLE = {"scheduler.T_0": 1}
         ("resnet_adamw", {"epochs": 20, **CYCLE}, {**CYCLE, "trainer.check_val_every_n_epoch": 1}),
     ],
 )
-def test_scales_give_lines_that_can_be_run(name: str, quick: dict[str, int], smoke: dict[str, int]) -> None:
+def test_scales_give_command_lines_that_can_be_run(name: str, quick: dict[str, int], smoke: dict[str, int]) -> None:
     made = row(name)
     assert made.shortened(Scale.FULL) == {}
     assert made.shortened(Scale.QUICK) == quick
@@ -63,7 +63,7 @@ def planned_of(names: str) -> list[Planned]:
 
 
 @pytest.mark.usefixtures("empty_folder")
-def test_the_plan_has_every_composition_once_and_a_hypothesis_by_its_name_alone() -> None:
+def test_the_plan_has_every_composition_once_and_a_hypothesis_only_if_named() -> None:
     assert len(chosen("")) == 24
     planned = planned_of("loss_ce,optimizer_adam,optimizer_sgd")
     assert [one.row.name for one in planned] == ["loss_ce", "optimizer_sgd"]
@@ -82,7 +82,7 @@ def test_the_plan_has_every_composition_once_and_a_hypothesis_by_its_name_alone(
 
 
 @pytest.mark.usefixtures("empty_folder")
-def test_a_row_is_found_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rows_run_is_found_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "data" / "cifar-10-batches-bin"  # looks like CIFAR-10 until it is read
     folder.mkdir(parents=True)
     for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
@@ -130,7 +130,7 @@ def test_a_dry_run_measures_each_network_once_and_lists_the_shortest_runs_first(
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
-def test_a_failure_lets_the_other_rows_run_and_after_a_signal_the_same_command_resumes_them(
+def test_a_failure_does_not_stop_the_other_rows_and_the_same_command_resumes_after_a_signal(
     command: Command, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
     arguments = ("--only", "activation_relu,optimizer_sgd", "--scale", "smoke", *TINY, "epochs=2")

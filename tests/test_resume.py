@@ -47,7 +47,7 @@ EVERYTHING = (
 )
 
 
-def test_a_run_killed_while_it_saves_goes_on_to_the_same_bits(lab: Lab, trained: Train) -> None:
+def test_a_run_killed_while_saving_resumes_to_the_same_bits(lab: Lab, trained: Train) -> None:
     line = (*LONG, "epochs=2", *EVERYTHING)
     ended = command(*line, "hydra.run.dir=disturbed", fault=Fault("save", 7))
     assert ended.code == -signal.SIGKILL, ended
@@ -58,7 +58,7 @@ def test_a_run_killed_while_it_saves_goes_on_to_the_same_bits(lab: Lab, trained:
 
 
 @pytest.mark.slow
-def test_a_run_killed_anywhere_goes_on_to_the_same_bits() -> None:
+def test_a_run_killed_anywhere_resumes_to_the_same_bits() -> None:
     faults = [Fault("batch", 5), Fault("save", 2), Fault("replace", 2), Fault("validation", 1), Fault("epoch", 2)]
     assert not differences(undisturbed(*EVERYTHING), disturbed(*EVERYTHING, faults=faults))
 
@@ -98,7 +98,7 @@ COMPOSITIONS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("every_step", [True, False], ids=["saved after every step", "saved after epochs"])
 @pytest.mark.parametrize("name", COMPOSITIONS)
-def test_every_composition_killed_anywhere_goes_on_to_the_same_bits(name: str, every_step: bool) -> None:
+def test_every_composition_killed_anywhere_resumes_to_the_same_bits(name: str, every_step: bool) -> None:
     arguments = [*COMPOSITIONS[name], *([EVERY_STEP] if every_step else [])]
     first = Fault("batch", 4 if every_step else 12)  # a checkpoint is saved before it
     faults = [first, Fault("save", 1), Fault("validation", 1), Fault("batch", 3), Fault("test", 1)]

@@ -35,13 +35,13 @@ def stopped(lab: Lab) -> tuple[Run, str]:
     return Run(ODD), outcome.stderr
 
 
-def test_after_a_signal(lab: Lab, stopped: tuple[Run, str]) -> None:
+def test_the_command_after_a_signal_works(lab: Lab, stopped: tuple[Run, str]) -> None:
     run, message = stopped
     obeyed(lab, message)
     assert run.result()["epochs"] == 2
 
 
-def test_after_a_full_disk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_after_a_full_disk_works(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "test_step", full)
         outcome = lab(*THERE, "epochs=1")
@@ -51,7 +51,7 @@ def test_after_a_full_disk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["steps.npz", ".hydra/composition.json", ".hydra/config.yaml"])
-def test_of_a_stopped_run_whose_file_is_damaged(lab: Lab, stopped: tuple[Run, str], name: str) -> None:
+def test_the_command_for_a_damaged_file_of_a_stopped_run_works(lab: Lab, stopped: tuple[Run, str], name: str) -> None:
     run, message = stopped
     (run.folder / name).write_bytes(b"[")
     line = refusal(lab(*named(message)), Path(name).name)
@@ -60,14 +60,14 @@ def test_of_a_stopped_run_whose_file_is_damaged(lab: Lab, stopped: tuple[Run, st
 
 
 @pytest.mark.parametrize("name", ["composition.json", "config.yaml"])
-def test_of_a_finished_run_whose_file_is_damaged(lab: Lab, trained: Train, name: str) -> None:
+def test_the_command_for_a_damaged_file_of_a_finished_run_works(lab: Lab, trained: Train, name: str) -> None:
     run = trained(*FINISHED, name=ODD)
     (run.folder / ".hydra" / name).write_bytes(b"[")
     obeyed(lab, refusal(lab(f"resume={ODD}"), name), FINISHED)
     assert run.result()["epochs"] == 2 and len(list(Path("replaced").iterdir())) == 1
 
 
-def test_of_a_finished_run_without_figures(lab: Lab, trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_for_missing_figures_works(lab: Lab, trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(*FINISHED, name=ODD)
     curves = run.figures / "curves.png"
     curves.unlink()
@@ -78,7 +78,7 @@ def test_of_a_finished_run_without_figures(lab: Lab, trained: Train, monkeypatch
     assert curves.exists()
 
 
-def test_of_a_finished_run_whose_drawing_ended_in_a_fault(
+def test_the_command_after_failed_drawing_works(
     lab: Lab, stopped: tuple[Run, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(*_: Any, **__: Any) -> None:
@@ -92,7 +92,7 @@ def test_of_a_finished_run_whose_drawing_ended_in_a_fault(
     assert (stopped[0].figures / "curves.png").exists()
 
 
-def test_of_a_run_that_is_found_and_of_one_that_failed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_for_reused_and_failed_runs_work(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = (*THERE, "resume=auto", "epochs=1")
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "test_step", lambda *_: 1 / 0)
@@ -106,7 +106,7 @@ def test_of_a_run_that_is_found_and_of_one_that_failed(lab: Lab, monkeypatch: py
     assert run.result_file.stat().st_mtime_ns != before
 
 
-def test_of_a_search_the_training_with_more_seeds() -> None:
+def test_the_command_of_a_search_for_more_seeds_works() -> None:
     asked = checked_search([*FINISHED, "optimizer.lr=interval(1e-4,1e-2)", "loss=mse", f"name='{ODD[2:7]} (1)'"])
     (command,) = whole_commands(search._over_seeds(asked, ["optimizer.lr=0.001"]))
     plan = checked(command[3:])
@@ -115,14 +115,14 @@ def test_of_a_search_the_training_with_more_seeds() -> None:
     assert checked(own[3:]).composition["name"].endswith("-best")
 
 
-def test_of_an_open_axis_the_search() -> None:
+def test_the_search_command_for_an_open_axis_works() -> None:
     with pytest.raises(ValueError, match="open") as refused:
         checked(["data=synthetic", "search=adam"])
     (command,) = whole_commands(str(refused.value).replace(" tries values", ""))
     assert command[2] == "cifar_lab.search" and checked_search([*command[3:], "data=synthetic"]).axes
 
 
-def test_modules_subcommands_and_extras_that_the_source_names_exist() -> None:
+def test_modules_subcommands_and_extras_named_in_the_source_exist() -> None:
     extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     text = "\n".join(file.read_text(encoding="utf-8") for file in (CHECKOUT / "cifar_lab").rglob("*.py"))
     modules = set(re.findall(r"python -m (cifar_lab\.[\w.]*\w)", text))
@@ -135,5 +135,5 @@ def test_modules_subcommands_and_extras_that_the_source_names_exist() -> None:
 
 
 @pytest.mark.parametrize("folder", [ODD, "a,b", 'a"b', "a;b", "run", "-x", "$HOME"])
-def test_a_folder_in_a_message_is_read_as_a_shell_reads_it(folder: str) -> None:
+def test_a_folder_in_a_message_is_quoted_for_a_shell(folder: str) -> None:
     assert named(f"error: a fault; resume={shlex.quote(folder)} goes on") == [f"resume={folder}"]

@@ -44,7 +44,7 @@ def _mtimes(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in files if path.parent.name != "figures"}
 
 
-def test_they_are_listed_and_compared(folder: Path, called: Called) -> None:
+def test_old_runs_are_listed_and_compared(folder: Path, called: Called) -> None:
     for command, entries in ((status, lambda told: told["runs"]), (table, list)):
         code, out, err = called(command.main, "--json", folder)
         assert code == 0, err
@@ -54,7 +54,7 @@ def test_they_are_listed_and_compared(folder: Path, called: Called) -> None:
 
 
 @pytest.mark.parametrize("word", ["averaging=ema", "averaging=none", "averaging=swa", "model=cnn"])
-def test_their_weights_give_the_recorded_accuracy(folder: Path, called: Called, word: str) -> None:
+def test_old_weights_give_the_recorded_accuracy(folder: Path, called: Called, word: str) -> None:
     run = _run(folder, word)
     code, _, err = called(evaluate.main, run.folder)
     assert code == 0, err
@@ -62,7 +62,7 @@ def test_their_weights_give_the_recorded_accuracy(folder: Path, called: Called, 
     assert evaluation["acc"] == pytest.approx(run.result()["test/acc"])
 
 
-def test_what_was_stopped_is_resumed(folder: Path, lab: Lab) -> None:
+def test_an_old_stopped_run_is_resumed(folder: Path, lab: Lab) -> None:
     run = _run(folder, "probe=gradient")
     first = run.metrics().iloc[0]
     outcome = lab(f"resume={run.folder}")
@@ -86,7 +86,7 @@ def test_the_same_command_trains_nothing_again(folder: Path, lab: Lab, words: st
 
 
 @pytest.mark.parametrize("name", FORMER)
-def test_a_former_name_is_the_same_module_and_warns(name: str) -> None:
+def test_a_former_module_name_is_the_same_module_with_a_warning(name: str) -> None:
     for module in [name, *(parent for parent in cifar_lab.MOVED if name.startswith(f"{parent}."))]:
         sys.modules.pop(module, None)
     now = importlib.import_module(cifar_lab.MOVED[name])

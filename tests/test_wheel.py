@@ -57,7 +57,7 @@ def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python.parent
 
 
-def test_the_wheel_holds_the_package_its_options_and_its_licence_alone(wheel: Path) -> None:
+def test_the_wheel_holds_only_the_package_its_options_and_its_licence(wheel: Path) -> None:
     assert wheel.name == WHEEL
     members = zipfile.ZipFile(wheel).infolist()
     names = {member.filename for member in members}
@@ -73,7 +73,7 @@ def test_the_wheel_holds_the_package_its_options_and_its_licence_alone(wheel: Pa
     assert wheel.stat().st_size < 1_600 * len(members)
 
 
-def test_the_installed_script_says_its_version_and_subcommands_and_composes(scripts: Path, tmp_path: Path) -> None:
+def test_the_installed_script_prints_its_version_and_subcommands_and_composes(scripts: Path, tmp_path: Path) -> None:
     assert _run(scripts / "cifar-lab", "--version", folder=tmp_path).split() == ["cifar-lab", __version__]
     assert "train" in _run(scripts / "cifar-lab", "--help", folder=tmp_path).split()
     printed = _run(scripts / SCRIPT[0], *SCRIPT[1:], "--cfg", "job", "--package", "loss", "loss=focal", folder=tmp_path)

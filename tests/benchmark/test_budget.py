@@ -16,7 +16,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return clock
 
 
-def test_networks_share_what_those_before_them_have_left(now: list[float]) -> None:
+def test_later_networks_share_the_remaining_time(now: list[float]) -> None:
     budget = Budget(100, parts=3)  # a tenth of which is kept back
     budget.begin("a")
     assert budget.left() == pytest.approx(30)
@@ -28,7 +28,7 @@ def test_networks_share_what_those_before_them_have_left(now: list[float]) -> No
     assert budget.left() == pytest.approx(30)
 
 
-def test_a_line_now_and_then_says_the_time_left(now: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_reports_the_remaining_time_at_intervals(now: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     budget = Budget(600, parts=1)
     budget.begin("cnn")
     for now[0] in (0, 1, 19, 21):
@@ -39,7 +39,7 @@ def test_a_line_now_and_then_says_the_time_left(now: list[float], capsys: pytest
     ]
 
 
-def test_slow_networks_have_smaller_and_then_fewer_turns() -> None:
+def test_slow_networks_get_shorter_turns_and_then_fewer() -> None:
     assert fitting([0.1, 0.1], [1, 5], rounds=7, seconds=1.5, left=600) == Turns(7, 15, True)
     # Eight rounds in 16.8 s take 2.1 s each, of which 0.6 s are not timed.
     assert fitting([0.1, 0.1], [1, 5], rounds=7, seconds=1.5, left=16.8) == Turns(7, 7, True)
@@ -49,7 +49,7 @@ def test_slow_networks_have_smaller_and_then_fewer_turns() -> None:
     assert fitting([1e-4, 1e-4], [1, 5], rounds=7, seconds=1.5, left=600).steps == module.MOST_STEPS
 
 
-def test_a_check_takes_a_quarter_of_the_time_at_most() -> None:
+def test_a_check_takes_at_most_a_quarter_of_the_time() -> None:
     assert check_steps([0.1] * 4, 8, left=200) == 8
     assert check_steps([3.0] * 4, 8, left=192) == 4
     assert check_steps([60.0] * 4, 8, left=200) == 2

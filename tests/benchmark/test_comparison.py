@@ -25,7 +25,7 @@ def _astray(comparison: Comparison) -> list[str]:
     return [name for line in comparison.astray for name in ("report", "best", "train") if name in line.split()]
 
 
-def test_a_ratio_is_the_median_over_the_rounds_and_work_is_three_forward_passes(comparison: Comparison) -> None:
+def test_a_ratio_is_the_median_over_rounds_and_a_step_counts_as_three_forward_passes(comparison: Comparison) -> None:
     rows = {row["name"]: row for row in comparison.plain()["loops"]}
     assert rows["train"]["ratio_to_best"] == 1.0  # the median of 1, 0.5 and 1.25
     assert rows["train"]["ratio_to_report"] == 2.0  # the median of 2, 2 and 5
@@ -37,7 +37,7 @@ def test_a_ratio_is_the_median_over_the_rounds_and_work_is_three_forward_passes(
     assert rows["best"]["share_of_matmul"] == pytest.approx(0.3)  # relative to the matmul of its own precision
 
 
-def test_a_loop_is_astray_beyond_its_precisions_rounding(comparison: Comparison) -> None:
+def test_a_loop_is_astray_if_it_differs_beyond_the_rounding_of_its_precision(comparison: Comparison) -> None:
     assert comparison.apart() == pytest.approx({"report": 0, "plain": 0, "best": 0.01, "train": 0.02})
     assert comparison.astray == []
     comparison.measured[3].losses[1] = 1.06
@@ -49,7 +49,7 @@ def test_a_loop_is_astray_beyond_its_precisions_rounding(comparison: Comparison)
     assert _astray(comparison) == ["report", "train"]
 
 
-def test_a_network_is_compared_by_its_work_and_by_what_the_host_does_at_best(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_is_compared_by_its_operations_and_the_hosts_peak_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MATMUL_SIZES", (8,))
     monkeypatch.setattr(module, "_MATMUL_SECONDS", 0.01)
     monkeypatch.setattr(module, "race", lambda contest, budget: [Measured(name, "32-true") for name in contest.loops])
@@ -63,7 +63,7 @@ def test_a_network_is_compared_by_its_work_and_by_what_the_host_does_at_best(mon
     assert compared.flops_per_image == 2 * (27 * 2 * 1024 + 18 * 2 * 256 + 128 * 2 + 2 * 2 + 2 * 10)
 
 
-def test_what_is_typed_takes_precedence_over_a_networks_own_words() -> None:
+def test_typed_overrides_take_precedence_over_the_networks_own() -> None:
     assert module.contest_of("speed_cnn", ["optimizer=adam"], 8, 1, 0.01).command == (
         "model=speed_cnn",
         "optimizer=adam",

@@ -31,7 +31,7 @@ def test_without_a_gpu_it_is_refused(called: Call) -> None:
     refusal(called(benchmark.main, "--gpu-check"), "--gpu-check")
 
 
-def test_waits_between_two_steps_are_one_and_validation_is_left_out(modes: list[str]) -> None:
+def test_waits_between_two_steps_count_once_and_validation_is_ignored(modes: list[str]) -> None:
     waits, show = Waits(), warnings.showwarning
     trainer: Any = SimpleNamespace(num_training_batches=3)
     waits.on_train_start(trainer, None)
@@ -47,7 +47,7 @@ def test_waits_between_two_steps_are_one_and_validation_is_left_out(modes: list[
     assert warnings.showwarning is show
 
 
-def test_a_run_fails_by_its_waits_or_its_losses() -> None:
+def test_a_run_fails_because_of_waits_or_losses() -> None:
     losses = {"fp32": np.array([2.0, 1.0]), "auto": np.array([2.0, 1.05]), "broken": np.array([2.0, np.nan])}
     assert module._faults(Check([], "fp32", 0.06), losses, "auto", waits=1) == ("5.00%", [])
     assert len(module._faults(Check([], "fp32", 0.03), losses, "auto", waits=2)[1]) == 2
@@ -56,7 +56,7 @@ def test_a_run_fails_by_its_waits_or_its_losses() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_fast_run_trains_and_repeats_on_a_stand_in(monkeypatch: pytest.MonkeyPatch, modes: list[str]) -> None:
+def test_the_fast_run_trains_and_repeats_with_a_stand_in(monkeypatch: pytest.MonkeyPatch, modes: list[str]) -> None:
     tiny = ["data.num_train=64", "data.num_test=16", "batch_size=32", "epochs=2", "trainer=cpu", "model.widths=[8,8,8]"]
     keys = {word.partition("=")[0] for word in tiny}
     monkeypatch.setattr(module, "_FAST", [word for word in module._FAST if word.partition("=")[0] not in keys])

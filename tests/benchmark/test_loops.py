@@ -68,7 +68,7 @@ def test_every_loop_and_cifar_lab_itself_train_to_the_same_losses(
 
 
 @pytest.mark.parametrize("changes", [{"implementation": "for_loop"}, {"memory_format": "contiguous"}])
-def test_variants_compute_otherwise_and_train_the_same(
+def test_variants_compute_differently_and_train_identically(
     config: DictConfig, plain: list[float], changes: dict[str, str]
 ) -> None:
     variant = loops.Variant(precision="32-true", **changes)
@@ -77,14 +77,14 @@ def test_variants_compute_otherwise_and_train_the_same(
     torch.testing.assert_close(other["losses"], plain, rtol=1e-4, atol=1e-5)
 
 
-def test_turns_go_on_where_the_last_one_ended(config: DictConfig) -> None:
+def test_a_turn_continues_where_the_last_one_ended(config: DictConfig) -> None:
     _, whole = told(by_hand("best", config), Turn(6, skipped=0))
     _, first, second = told(by_hand("best", config), Turn(1, skipped=1), Turn(4, skipped=0))
     assert [*first["losses"], *second["losses"]] == whole["losses"]
 
 
 @pytest.mark.parametrize("name", ["best", "train"])
-def test_the_parts_of_a_step_make_up_most_of_it(
+def test_the_parts_of_a_step_sum_to_most_of_its_time(
     config: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -100,7 +100,7 @@ def test_the_parts_of_a_step_make_up_most_of_it(
     assert of_step["forward"] + of_step["backward"] > of_step["data"]
 
 
-def test_an_augmentation_that_the_report_has_no_transform_for_is_refused() -> None:
+def test_an_augmentation_without_a_transform_of_the_report_is_refused() -> None:
     config = OmegaConf.create(composed([*WORDS[:-1], "augment=cutout"]))
     with pytest.raises(ValueError, match=r"augment=cutout: .*identity, flip_crop, randaugment"):
         next(loops.report(config, Watch(Pipe()[0])))

@@ -68,7 +68,7 @@ def test_the_cheapest_recipe_that_reaches_an_accuracy_is_chosen(monkeypatch: pyt
         module.recipe_for(95)
 
 
-def test_slow_weights_by_hand_are_lookaheads() -> None:
+def test_slow_weights_by_hand_equal_lookahead() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)
     slow = SlowWeights(model, Lookahead(alpha=0.5, every_n_steps=2), steps=4)

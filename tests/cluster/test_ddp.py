@@ -56,7 +56,7 @@ def command_of(number: int) -> str:
     return Path(f"/proc/{number}/cmdline").read_text()
 
 
-def test_without_the_process_that_started_them_they_end_and_the_run_goes_on() -> None:
+def test_ranks_end_without_their_parent_and_the_run_resumes() -> None:
     line = (*PLAIN, *TWO, "epochs=12", "scheduler=constant")
     process = started(*line, "hydra.run.dir=run")
     run = begun(process)
@@ -71,7 +71,7 @@ def test_without_the_process_that_started_them_they_end_and_the_run_goes_on() ->
 
 
 @pytest.mark.parametrize(("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)])
-def test_a_signal_stops_all_where_they_can_go_on(number: signal.Signals, to_all: bool) -> None:
+def test_a_signal_stops_all_ranks_where_the_run_can_resume(number: signal.Signals, to_all: bool) -> None:
     process = started(*PLAIN, *TWO, "epochs=2000", "scheduler=constant", "hydra.run.dir=run")
     run = begun(process)
     (os.killpg if to_all else os.kill)(process.pid, number)
@@ -83,7 +83,7 @@ def test_a_signal_stops_all_where_they_can_go_on(number: signal.Signals, to_all:
     assert ended_within(5)
 
 
-def test_a_second_signal_ends_all_at_once() -> None:
+def test_a_second_signal_ends_all_ranks_at_once() -> None:
     process = started(*PLAIN, *TWO, "epochs=2000", "scheduler=constant", "hydra.run.dir=run")
     begun(process)
     stopped = ranks_of(process)[1]
@@ -97,12 +97,12 @@ def test_a_second_signal_ends_all_at_once() -> None:
     assert ended_within(5)
 
 
-def test_a_time_limit_ends_all_at_one_step() -> None:
+def test_a_time_limit_ends_all_ranks_at_the_same_step() -> None:
     finished(*PLAIN, *TWO, "epochs=2000", "trainer.max_time=00:00:00:03", "hydra.run.dir=run")
     assert 0 < Run("run").result()["epochs"] < 2000
 
 
-def test_three_processes_interrupted_within_an_epoch_go_on_to_the_same_bits() -> None:
+def test_three_processes_interrupted_within_an_epoch_resume_to_the_same_bits() -> None:
     line = (*PLAIN, "data.num_train=1008", "batch_size=7", "trainer=ddp", *CPU, "trainer.devices=3", "epochs=2")
     process = started(*line, "callbacks.checkpoint.every_minutes=1e-9", "hydra.run.dir=run")
     run = begun(process)
@@ -114,7 +114,7 @@ def test_three_processes_interrupted_within_an_epoch_go_on_to_the_same_bits() ->
     assert not differences(run, Run("whole")) - {"overrides"}
 
 
-def test_under_torchrun_the_processes_are_those_of_one_run() -> None:
+def test_processes_of_torchrun_train_one_run() -> None:
     output = finished(*SAME, *CPU, module=TORCHRUN)
     (run,) = find_runs("outputs")
     assert output.count(" 1/2 ") == output.count(f"{run.result()['test/acc']:.2%} (") == 1
@@ -126,7 +126,7 @@ def test_under_torchrun_the_processes_are_those_of_one_run() -> None:
     assert differences(run, Run("two")) <= {"overrides", "options"}
 
 
-def test_a_sweep_under_torchrun_runs_each_job_once_and_ends_where_all_are_finished() -> None:
+def test_a_sweep_under_torchrun_runs_each_job_once_and_ends_when_all_are_finished() -> None:
     line = ("-m", *PLAIN, *CPU, "seed=0,1", "optimizer=sgd", "grad_clip=0", "bn=false", "optimizer.lr=0.01,1e30")
     code, output = ended(*line, module=TORCHRUN)
     assert code != 0
@@ -135,7 +135,7 @@ def test_a_sweep_under_torchrun_runs_each_job_once_and_ends_where_all_are_finish
     finished(*line[:-1], "optimizer.lr=0.01", "name=seed-optimizer.lr", module=TORCHRUN)
 
 
-def test_help_and_mistakes_under_torchrun_end_all() -> None:
+def test_help_and_mistakes_under_torchrun_end_all_ranks() -> None:
     assert "cifar_lab" in finished("--help", module=TORCHRUN)
     code, output = ended(*PLAIN, *CPU, "trainer.devices=3", module=TORCHRUN)
     assert code != 0
@@ -144,7 +144,7 @@ def test_help_and_mistakes_under_torchrun_end_all() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_torchrun_saves_and_the_run_goes_on_to_the_same_bits(number: signal.Signals) -> None:
+def test_a_run_saved_by_a_signal_to_torchrun_resumes_to_the_same_bits(number: signal.Signals) -> None:
     line = (*PLAIN, *CPU, "epochs=12", "scheduler=constant")
     process = started(*line, "hydra.run.dir=run", module=TORCHRUN)
     run = begun(process)
@@ -158,7 +158,7 @@ def test_a_signal_to_torchrun_saves_and_the_run_goes_on_to_the_same_bits(number:
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
-def test_a_process_of_torchruns_that_is_killed_ends_all_and_the_run_goes_on(rank: str) -> None:
+def test_a_killed_rank_of_torchrun_ends_all_and_the_run_resumes(rank: str) -> None:
     line = (*PLAIN, *CPU, "epochs=12", "scheduler=constant")
     process = started(*line, "hydra.run.dir=run", module=TORCHRUN)
     run = begun(process)
@@ -178,7 +178,7 @@ def test_a_process_of_torchruns_that_is_killed_ends_all_and_the_run_goes_on(rank
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_of_torchruns_that_fails_ends_a_sweep(rank: int, outside: Callable[..., tuple[str, ...]]) -> None:
+def test_a_failing_rank_of_torchrun_ends_a_sweep(rank: int, outside: Callable[..., tuple[str, ...]]) -> None:
     folder, conf, _, allow = outside("my_lab", FAILING_LOSS, "loss", f"_target_: my_lab.Failing\nrank: {rank}\n")
     line = (folder, conf, "-m", *PLAIN, *CPU, allow, "hydra.sweep.dir=sweep")
     code, output = ended(*line, "loss=mine,ce", module=TORCHRUN)

@@ -52,7 +52,7 @@ def swept(address: str, *arguments: str) -> tuple[int, str, str]:
     return process.returncode, out, errors
 
 
-def test_the_same_command_ends_a_sweep_of_which_a_job_was_killed(
+def test_the_same_command_completes_a_sweep_after_a_job_was_killed(
     lab: Lab, address: str, killing: tuple[str, ...]
 ) -> None:
     line = [*killing, "seed=0,1,2,3", "hydra.sweep.dir=ray"]
@@ -73,7 +73,7 @@ def test_the_same_command_ends_a_sweep_of_which_a_job_was_killed(
 
 
 @pytest.mark.usefixtures("lab")
-def test_ray_begins_a_job_again_whose_process_was_killed(address: str, killing: tuple[str, ...]) -> None:
+def test_ray_restarts_a_job_whose_process_was_killed(address: str, killing: tuple[str, ...]) -> None:
     code, _, errors = swept(address, *killing, "seed=0,1", "hydra.sweep.dir=sweep")
     assert code == 0, errors
     assert Path("spared").exists()
@@ -83,7 +83,7 @@ def test_ray_begins_a_job_again_whose_process_was_killed(address: str, killing: 
 
 @pytest.mark.usefixtures("lab")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_its_jobs_where_they_can_go_on(address: str, number: signal.Signals) -> None:
+def test_a_signal_stops_rays_jobs_where_they_can_resume(address: str, number: signal.Signals) -> None:
     line = [*PLAIN, "epochs=2000", "scheduler=constant", "seed=0,1,2", "hydra.sweep.dir=sweep"]
     started = command(*line, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}")
     wait_for_two(started)
@@ -92,7 +92,7 @@ def test_a_signal_stops_its_jobs_where_they_can_go_on(address: str, number: sign
 
 
 @pytest.mark.usefixtures("lab")
-def test_a_cluster_that_cannot_be_reached_is_one_line() -> None:
+def test_an_unreachable_cluster_gives_a_one_line_error() -> None:
     code, _, errors = swept("127.0.0.1:1", *PLAIN, "seed=0,1")
     assert code == 2
     names(errors.splitlines()[-1], "hydra/launcher=ray", "127.0.0.1:1", os.strerror(errno.ECONNREFUSED))

@@ -36,7 +36,7 @@ def test_four_processes_train_each_job_of_a_sweep_once(lab: Lab) -> None:
         assert not differences(one, other)
 
 
-def test_a_run_of_another_host_is_left_to_it_while_its_heart_beats(lab: Lab) -> None:
+def test_a_run_of_a_different_host_is_left_alone_while_its_heartbeat_is_fresh(lab: Lab) -> None:
     line = ("-m", *PLAIN, "seed=0,1", "hydra.sweep.dir=shared")
     assert lab(*line).code == 0
     run = Sweep("shared").runs()[0]

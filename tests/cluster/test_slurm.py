@@ -121,9 +121,7 @@ def wait_for(condition: Callable[[], bool], command: Command | None = None, seco
 
 
 @pytest.mark.timeout(1200)  # took 270 s on two cores at load 10, 390 s at load 14
-def test_a_sweep_of_six_with_killed_jobs_and_such_at_their_time_limit_is_the_one_of_one_process(
-    slurm: Slurm, lab: Lab
-) -> None:
+def test_a_sweep_with_killed_and_timed_out_jobs_equals_the_sweep_in_one_process(slurm: Slurm, lab: Lab) -> None:
     line = [*SWEEP, *ON_SLURM, "hydra.sweep.dir=over_slurm"]
     limited, stopped = set(), set()
     with Command(slurm, *line, DISTURBED="1") as command:
@@ -160,7 +158,7 @@ def test_a_sweep_of_six_with_killed_jobs_and_such_at_their_time_limit_is_the_one
     assert not sweep_differences(Sweep("over_slurm"), Sweep("in_one_process"))
 
 
-def test_scancel_saves_and_who_stops_waiting_leaves_the_other_jobs_in_the_queue(slurm: Slurm, lab: Lab) -> None:
+def test_scancel_saves_a_job_and_a_stopped_command_leaves_the_others_queued(slurm: Slurm, lab: Lab) -> None:
     sweep = ["-m", *LINE, "loss.fault=slow", "seed=0,1"]
     line = [*sweep, *ON_SLURM, "hydra.sweep.dir=over_slurm"]
     with Command(slurm, *line, DISTURBED="1") as command:
@@ -187,7 +185,7 @@ def test_scancel_saves_and_who_stops_waiting_leaves_the_other_jobs_in_the_queue(
     assert not sweep_differences(Sweep("over_slurm"), Sweep("in_one_process"))
 
 
-def test_why_jobs_wait_is_told_and_cancelled_ones_are_missing(slurm: Slurm) -> None:
+def test_the_reason_why_jobs_wait_is_printed_and_cancelled_jobs_are_missing(slurm: Slurm) -> None:
     line = ["-m", *LINE, "seed=0,1", *ON_SLURM, "hydra.launcher.partition=short", "hydra.launcher.timeout_min=5"]
     with Command(slurm, *line) as command:
         wait_for(lambda: list(slurm.jobs().values()) == ["PENDING"] * 2, command)
@@ -200,7 +198,7 @@ def test_why_jobs_wait_is_told_and_cancelled_ones_are_missing(slurm: Slurm) -> N
     names(ended.stderr.splitlines()[-1], "seed=0")
 
 
-def test_what_slurm_refuses_is_one_line(slurm: Slurm) -> None:
+def test_a_refusal_by_slurm_gives_a_one_line_error(slurm: Slurm) -> None:
     with Command(slurm, "-m", *LINE, "seed=0,1", *ON_SLURM, "hydra.launcher.partition=nowhere") as command:
         ended = command.ended()
     assert ended.code == 2

@@ -130,7 +130,7 @@ def test_defaults_are_those_of_the_report(composed: Compose, options: str, setti
         ("scheduler=constant scheduler.total_iters=2", ("total_iters", 2)),
     ],
 )
-def test_a_schedules_lengths_are_epochs_also_where_it_is_stepped_by_step(
+def test_a_schedules_lengths_are_in_epochs_even_if_it_is_stepped_per_step(
     composed: Compose, options: str, length: tuple[str, int]
 ) -> None:
     key, epochs = length

@@ -18,9 +18,7 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "LOCAL_WORLD_SIZE": "2", "W
 @pytest.mark.parametrize(
     ("words", "count"), [("devices=1", 1), ("devices=3", 3), ("devices=[1,3]", 2), ("devices=auto", 4)]
 )
-def test_there_is_a_process_for_each_device(
-    composed: Compose, monkeypatch: pytest.MonkeyPatch, words: str, count: int
-) -> None:
+def test_each_device_gets_a_process(composed: Compose, monkeypatch: pytest.MonkeyPatch, words: str, count: int) -> None:
     monkeypatch.setattr(hardware, "device_count", lambda accelerator: 4)
     config = resolved(composed(*TINY))
     config["trainer"]["devices"] = PARSER.parse_override(words).value()
@@ -32,7 +30,7 @@ def test_a_cpu_is_one_device_for_trainer_ddp(composed: Compose) -> None:
     assert here(resolved(composed(*TINY, "trainer=ddp", "trainer.accelerator=cpu"))) == 1
 
 
-def test_torchrun_says_how_many_there_are(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_sets_the_number_of_processes(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     config = resolved(composed(*TINY))
@@ -48,7 +46,7 @@ def test_torchrun_says_how_many_there_are(composed: Compose, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("bn", [True, False])
-def test_batch_norm_in_several_processes_is_worth_a_note(composed: Compose, bn: bool) -> None:
+def test_batch_norm_in_several_processes_causes_a_note(composed: Compose, bn: bool) -> None:
     config = resolved(composed(*TINY, f"bn={str(bn).lower()}", "trainer=ddp"))
     config["trainer"] |= {"accelerator": "gpu", "devices": 4, "sync_batchnorm": True}
     assert notes(config) == []

@@ -116,12 +116,12 @@ BEYOND, FAST = ("beyond_cnn", "beyond_resnet18"), ("fast_91", "fast_94", "fast_9
 FILES = {path.stem: path.read_text(encoding="utf-8") for path in (conf_folder() / "experiment").glob("*.yaml")}
 
 
-def test_every_row_has_its_file_and_every_file_its_row() -> None:
+def test_every_row_has_a_file_and_every_file_a_row() -> None:
     assert set(FILES) == {*ROWS, *BEYOND, *FAST}
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_an_experiment_is_what_its_row_says_in_words_and_nothing_else(composed: Compose, name: str) -> None:
+def test_an_experiment_sets_what_its_row_says_and_nothing_else(composed: Compose, name: str) -> None:
     config, (row, published) = composed(f"experiment={name}"), ROWS[name]
     words = row.split()
     assert settings(resolved(config)) == settings(resolved(composed(*words)))
@@ -140,7 +140,7 @@ def test_an_experiment_trains_a_step(composed: Compose, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-def test_an_experiments_file_names_the_options_whose_numbers_it_sets_and_says_what_a_reader_needs(name: str) -> None:
+def test_an_experiments_file_chooses_the_options_that_it_changes_and_has_a_complete_header(name: str) -> None:
     text = FILES[name]
     set_here = set(re.findall(r"^(\w+):", text, re.MULTILINE)) - {"defaults"}
     parents = [FILES[parent] for parent in re.findall(r"^  - (\w+)$", text, re.MULTILINE) if parent != "_self_"]

@@ -84,7 +84,7 @@ def _changed(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     return config
 
 
-def test_every_key_makes_another_run_or_is_known_to_change_no_weight(composed: Compose) -> None:
+def test_every_key_makes_a_different_run_or_is_known_to_change_no_weight(composed: Compose) -> None:
     known = NOT_TRIED.keys() | NO_WEIGHT.keys()
     left_out, seen = set(), set()
     for config in _options(composed):
@@ -100,7 +100,7 @@ def test_every_key_makes_another_run_or_is_known_to_change_no_weight(composed: C
 
 
 @pytest.mark.parametrize("words", NO_WEIGHT.values())
-def test_what_makes_no_other_run_leaves_every_weight_as_it_is(words: str, lab: Any, trained: Train) -> None:
+def test_a_setting_outside_the_fingerprint_changes_no_weight(words: str, lab: Any, trained: Train) -> None:
     plain = trained(*TINY, "logger=none", name="plain")
     outcome: Outcome = lab(*TINY, "logger=none", words, "hydra.run.dir=other")
     assert outcome.code == 0, outcome.stderr
@@ -111,7 +111,9 @@ def test_what_makes_no_other_run_leaves_every_weight_as_it_is(words: str, lab: A
 
 
 @pytest.mark.parametrize(("words", "more"), SPELLINGS)
-def test_a_setting_without_effect_makes_no_other_run(words: str, more: str, composed: Compose, trained: Train) -> None:
+def test_a_setting_without_effect_keeps_the_fingerprint(
+    words: str, more: str, composed: Compose, trained: Train
+) -> None:
     first, second = words.split(), [*words.split(), *more.split()]
     assert fingerprint(resolved(composed(*first))) == fingerprint(resolved(composed(*second)))
     runs = [trained(*TINY, "logger=none", *each, name=name) for each, name in ((first, "first"), (second, "second"))]
@@ -119,7 +121,7 @@ def test_a_setting_without_effect_makes_no_other_run(words: str, more: str, comp
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
 
 
-def test_images_that_are_not_verified_are_of_their_folder(composed: Compose) -> None:
+def test_unverified_images_are_identified_by_their_folder(composed: Compose) -> None:
     def identity(*words: str) -> str:
         return fingerprint(resolved(composed("data=cifar10", *words)))
 
@@ -143,7 +145,7 @@ def test_images_that_are_not_verified_are_of_their_folder(composed: Compose) -> 
         "optimizer.foreach=true",
     ],
 )
-def test_what_is_typed_of_the_hardware_makes_another_run_and_auto_does_not(composed: Compose, words: str) -> None:
+def test_a_typed_hardware_setting_makes_a_different_run_and_auto_does_not(composed: Compose, words: str) -> None:
     identity = fingerprint(resolved(composed(words)))
     assert identity != fingerprint(resolved(composed()))
     assert fingerprint(resolved(composed("trainer=ddp"))) == fingerprint(resolved(composed()))

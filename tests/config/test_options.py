@@ -91,13 +91,13 @@ def test_the_trainers_keys_are_lightnings_arguments() -> None:
         assert set(_settings(conf_folder() / "trainer" / f"{name}.yaml")) == set(settings)
 
 
-def test_the_options_normalisation_is_the_codes() -> None:
+def test_the_option_files_and_the_code_have_the_same_normalisation() -> None:
     for option in ("data/cifar10", "data/synthetic"):
         mean, std = (tuple(_options()[option][key]) for key in ("mean", "std"))
         assert (mean, std) == (datamodule.CIFAR10_MEAN, datamodule.CIFAR10_STD)
 
 
-def test_a_schedulers_epochs_or_steps_are_lightnings_words() -> None:
+def test_a_schedulers_interval_is_a_word_of_lightning() -> None:
     for option, settings in _options().items():
         if option.startswith("scheduler/"):
             assert settings["lightning"]["interval"] in ("epoch", "step")
@@ -152,7 +152,7 @@ def test_help_names_every_group_option_scalar_and_runnable_examples(shown: dict[
     assert len([example for example in examples if "GROUP" not in example]) == 9
 
 
-def test_what_is_asked_for_without_training_is_shown(shown: dict[str, str]) -> None:
+def test_requests_that_need_no_training_are_printed(shown: dict[str, str]) -> None:
     for line, words in SHOWN.items():
         assert words in shown[line], line
         assert "axes:" not in shown[line], line

@@ -87,7 +87,7 @@ def test_the_command_line_wins_over_the_experiment_over_the_model_over_the_defau
     assert (config["optimizer"]["lr"], config["optimizer"]["weight_decay"], config["epochs"]) == (0.3, 1e-4, 100)
 
 
-def test_what_no_option_replaces_stays() -> None:
+def test_settings_that_no_option_replaces_stay() -> None:
     assert _composition("experiment=resnet_adamw_150")[0]["data"]["mean"] == [0.5, 0.5, 0.5]
     config, _ = _composition("experiment=resnet_adamw_150", "trainer=cpu", "data=synthetic")
     assert config["trainer"]["check_val_every_n_epoch"] == 5

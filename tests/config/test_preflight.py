@@ -206,13 +206,13 @@ def _refused(lab: Lab, line: str, facts: tuple[str, ...], nowhere: Path) -> None
 
 
 @pytest.mark.parametrize("line", NOT_COMPOSED)
-def test_a_command_line_is_refused_in_one_line_that_names_the_mend(lab: Lab, tmp_path: Path, line: str) -> None:
+def test_a_command_line_is_refused_in_one_line_that_names_the_remedy(lab: Lab, tmp_path: Path, line: str) -> None:
     _refused(lab, line, NOT_COMPOSED[line], tmp_path / "nowhere")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", TYPED)
-def test_it_is_refused_when_it_is_typed(lab: Lab, tmp_path: Path, line: str) -> None:
+def test_a_typed_setting_is_refused_before_torch_is_imported(lab: Lab, tmp_path: Path, line: str) -> None:
     _refused(lab, line, TYPED[line], tmp_path / "nowhere")
 
 
@@ -222,7 +222,7 @@ def test_the_nearest_key_is_named(composed: Compose, line: str) -> None:
 
 
 @pytest.mark.parametrize("line", COMPOSED)
-def test_a_composition_is_refused_in_one_line_that_names_the_mend(composed: Compose, line: str) -> None:
+def test_a_composition_is_refused_in_one_line_that_names_the_remedy(composed: Compose, line: str) -> None:
     with pytest.raises(ValueError, match=r"^\S[^\n]*$") as refused:
         check_typed(composed, line, *([] if "data=" in line else ["data=synthetic"]))
     _names(str(refused.value), COMPOSED[line])
@@ -245,11 +245,11 @@ def test_a_composition_is_refused_in_one_line_that_names_the_mend(composed: Comp
         pytest.param("epochs=3 --multirun loss=ce,mse bn=true,false", marks=pytest.mark.slow),
     ],
 )
-def test_it_is_accepted(line: str) -> None:
+def test_a_valid_command_line_is_accepted(line: str) -> None:
     plan_of(parsed([*line.split(), "data=synthetic"]))
 
 
-def test_of_single_values_of_one_key_the_last_counts() -> None:
+def test_the_last_of_several_values_of_a_key_counts() -> None:
     assert checked([*TINY, "seed=1", "seed=2"]).composition["seed"] == 2
     study = checked([*TINY, "study=loss", "seed=1", "seed=2"])
     assert {word for job in study.jobs for word in job.words if word.startswith("seed=")} == {"seed=2"}
@@ -270,7 +270,7 @@ def test_bn_is_read_as_meant() -> None:
         ("experiment=loss_focal optimizer.lr=1", None),
     ],
 )
-def test_what_is_allowed_but_worth_a_word_is_said_in_one_line(line: str, facts: tuple[str, ...] | None) -> None:
+def test_an_allowed_but_unusual_setting_causes_a_one_line_note(line: str, facts: tuple[str, ...] | None) -> None:
     plan = plan_of(parsed([*line.split(), "data=synthetic"]))
     # A separate note says that the images were replaced.
     _noted([line for line in plan.notes if not line.startswith("data=")], facts)
@@ -283,14 +283,14 @@ def test_what_is_allowed_but_worth_a_word_is_said_in_one_line(line: str, facts: 
         *(("warm_restarts", 40, ("40", "70")), ("warm_restarts", 70, None), ("warm_restarts", 200, ("200", "310"))),
     ],
 )
-def test_what_a_schedule_leaves_unused_is_said(
+def test_an_unused_part_of_a_schedule_is_noted(
     composed: Compose, scheduler: str, epochs: int, facts: tuple[str, ...] | None
 ) -> None:
     _noted(notes({**resolved(composed(f"scheduler={scheduler}")), "epochs": epochs}), facts)
 
 
 @pytest.mark.parametrize("word", ["scheduler=plateau", "callbacks=early_stopping"])
-def test_what_watches_the_test_set_where_nothing_is_to_be_chosen_is_said(composed: Compose, word: str) -> None:
+def test_a_monitor_of_the_test_set_under_protocol_last_is_noted(composed: Compose, word: str) -> None:
     _noted(notes(resolved(composed(word, "protocol=last"))), (word.split("=")[0], "test set"))
     _noted(notes(resolved(composed(word, "protocol=report"))), None)
 
@@ -319,7 +319,7 @@ def test_a_component_from_outside_is_accepted_once_its_package_is_allowed(
     _names(refusal(lab(*own, *TINY, allow, "loss.delte=1")), ("delte", "loss.delta"))
 
 
-def test_our_ranges_do_not_speak_of_a_component_that_is_not_ours(tmp_path: Path) -> None:
+def test_our_ranges_do_not_apply_to_a_users_component(tmp_path: Path) -> None:
     _write(
         tmp_path / "scheduler" / "cyclic.yaml",
         "_target_: torch.optim.lr_scheduler.CyclicLR\n_partial_: true\nbase_lr: 0.1\nmax_lr: 0.2\n"
@@ -344,7 +344,7 @@ def test_flags_may_stand_anywhere() -> None:
         ("experiment", "# @package _global_\noptimizer:\n  lrr: 0.1\n", ("optimizer", "lrr", "optimizer.lr")),
     ],
 )
-def test_a_misspelt_key_in_the_users_own_file_is_named(
+def test_a_misspelt_key_in_a_users_file_is_named(
     lab: Lab, tmp_path: Path, group: str, text: str, facts: tuple[str, ...]
 ) -> None:
     _write(tmp_path / "conf" / group / "mine.yaml", text)
@@ -366,7 +366,7 @@ def test_a_misspelt_key_in_the_users_own_file_is_named(
         ),
     ],
 )
-def test_a_users_file_that_is_no_option_is_named_with_the_mend(
+def test_a_users_file_that_is_not_an_option_is_named_with_the_remedy(
     lab: Lab, tmp_path: Path, group: str, text: bytes, facts: tuple[str, ...]
 ) -> None:
     folder = tmp_path / "o'brien's, conf"  # a name that Hydra's grammar must quote
@@ -375,6 +375,6 @@ def test_a_users_file_that_is_no_option_is_named_with_the_mend(
     assert all(fact in line for fact in facts), line
 
 
-def test_an_option_of_ones_own_may_have_all_that_a_librarys_class_takes(tmp_path: Path) -> None:
+def test_a_users_option_may_have_all_arguments_of_a_librarys_class(tmp_path: Path) -> None:
     _write(tmp_path / "loss" / "mine.yaml", "_target_: torch.nn.CrossEntropyLoss\nlabel_smoothing: 0.1\n")
     plan_of(parsed(["--config-dir", str(tmp_path), "loss=mine", "data=synthetic"]))

@@ -84,13 +84,13 @@ def _header(name: str) -> dict[str, str]:
     return dict(re.findall(r"^# (\w+): (.*)$", text, re.MULTILINE))
 
 
-def test_every_study_stands_here() -> None:
+def test_every_study_is_listed_here() -> None:
     assert set(FILES) == set(STUDIES)
 
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["last values", "all"])
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_values_of_a_studys_axes_change_its_axes_alone(name: str, every: bool) -> None:
+def test_the_values_of_a_studys_axes_change_only_its_axes(name: str, every: bool) -> None:
     axes = _axes(name)
     assert axes.pop("seed") == "range(0,3)"
     words = [[f"{key}={as_typed([value])}" for value in values] for key, values in axes.items()]
@@ -115,7 +115,7 @@ def test_a_study_has_a_job_for_each_value_of_each_axis_and_each_seed(name: str) 
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_studys_header_says_what_is_fixed_and_what_it_costs(name: str) -> None:
+def test_a_studys_header_states_the_fixed_settings_and_the_cost(name: str) -> None:
     header, number = _header(name), 3 * math.prod(STUDIES[name].values())
     assert list(header) == ["Question", "Source", "Command", "Fixed", "Cost"]
     assert header["Command"] == f"python -m cifar_lab.train study={name}"
@@ -148,7 +148,7 @@ LANDSCAPE = [(name, rate) for name in ("vgg_a", "vgg_a_bn") for rate in ("1e-4",
     ("name", "rate"),
     [pytest.param(*each, marks=[pytest.mark.slow] * (0 < number < 7)) for number, each in enumerate(LANDSCAPE)],
 )
-def test_the_landscapes_runs_are_the_reports_rows(composed: Compose, name: str, rate: str) -> None:
+def test_the_landscape_studys_runs_are_the_reports_rows(composed: Compose, name: str, rate: str) -> None:
     row = Row(name, "", (f"optimizer.lr={rate}",))
     theirs = fingerprint(resolved(composed(*row.command(Scale.FULL, 2020, "report"))))
     bn = "true" if name == "vgg_a_bn" else "false"
@@ -156,7 +156,7 @@ def test_the_landscapes_runs_are_the_reports_rows(composed: Compose, name: str, 
     assert fingerprint(resolved(ours)) == theirs
 
 
-def test_the_landscape_has_every_row_of_the_report() -> None:
+def test_the_landscape_study_has_every_row_of_the_report() -> None:
     tables = yaml.safe_load((conf_folder() / "published.yaml").read_text(encoding="utf-8"))["tables"]
     (rows,) = (table["rows"] for table in tables if table["name"] == "vgg")
     assert [(row["experiment"], *row["overrides"]) for row in rows] == [(n, f"optimizer.lr={r}") for n, r in LANDSCAPE]
@@ -176,7 +176,7 @@ def test_runs_of_a_seed_see_the_same_batches_with_and_without_batch_norm(compose
     assert not torch.equal(batches[True, 0][0][1], batches[True, 1][0][1])
 
 
-def test_the_smoothness_study_is_the_papers_protocol_and_finer() -> None:
+def test_the_smoothness_study_is_the_papers_protocol_with_a_finer_grid() -> None:
     config, _ = _study("bn_smoothness")
     etas = config["probe"]["etas"]
     assert {0.5, 1, 2, 4} < set(etas)
@@ -217,7 +217,7 @@ def test_the_command_line_wins_over_the_experiment_over_the_study() -> None:
     assert (at_length["epochs"], at_length["optimizer"]["lr"], short["epochs"]) == (100, 2e-3, 9)
 
 
-def test_what_an_experiment_sets_falls_away_with_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiments_settings_are_dropped_with_its_option(capsys: pytest.CaptureFixture[str]) -> None:
     typed = ["study=smoothing", "experiment=loss_focal", "loss.smoothing=0.2", "seed=0", "data=synthetic"]
     asked = checked(typed)
     assert asked.composition["loss"]["smoothing"] == 0.2 and "gamma" not in asked.composition["loss"]
@@ -236,14 +236,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_a_users_study_that_is_none_is_refused(lab: Lab, tmp_path: Path, text: str) -> None:
+def test_an_invalid_study_of_a_user_is_refused(lab: Lab, tmp_path: Path, text: str) -> None:
     _write(tmp_path, "mine", text)
     outcome = lab("--config-dir", "my_conf", "study=mine", *TINY)
     refusal(outcome, "study=mine", BROKEN[text])
     assert not outcome.runs
 
 
-def test_a_users_study_may_build_on_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_study_may_extend_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     _write(tmp_path, "mine", "defaults: [loss, _self_]\nbatch_size: 10\naxes: {loss: [ce, mse], seed: 7}")
     asked = checked(["--config-dir", "my_conf", "study=mine", "data=synthetic", "loss=mse"])

@@ -31,14 +31,14 @@ SHARED = "data=synthetic"
         ("study=loss loss=ce experiment=vgg_a", "study-loss-vgg_a-data=synthetic", "study-loss-vgg_a"),
     ],
 )  # fmt: skip
-def test_a_sweep_is_named_by_what_its_jobs_share_and_by_what_varies(line: str, name: str, former: str) -> None:
+def test_a_sweep_is_named_by_its_jobs_common_settings_and_its_axes(line: str, name: str, former: str) -> None:
     plan = checked([*line.split(), SHARED])
     assert plan.sweep_folder == Path("outputs", name)
     assert plan.former == (Path("outputs", former),)
     assert all(plan.composed(job).name == name for job in plan.jobs if job.composed)
 
 
-def test_the_order_of_shared_words_is_of_no_matter_to_the_name() -> None:
+def test_the_order_of_common_settings_does_not_change_the_name() -> None:
     line = ["-m", "loss=ce,mse", "model.dropout=0.1", SHARED, "epochs=2", "model=vgg_a"]
     assert checked(line).sweep_folder == checked([line[0], *reversed(line[1:])]).sweep_folder
 
@@ -53,7 +53,7 @@ def test_a_long_name_is_cut_and_a_typed_one_is_not_changed() -> None:
     assert (typed.sweep_folder, typed.former) == (Path("outputs/mine"), ())
 
 
-def test_a_name_does_not_tell_where_images_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_does_not_reveal_the_folder_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cifar_lab.data.files.find", lambda root: root)
     plan = checked(["-m", "loss=ce,mse", "data.root=/own/images", "data.verify=false"])
     assert plan.sweep_folder == Path("outputs/loss")

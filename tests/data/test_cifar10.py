@@ -105,7 +105,7 @@ def test_every_byte_of_a_plane_lands_at_its_channel_row_and_column(tmp_path: Pat
     assert first_bytes(read(tmp_path / "renamed")[0]) == expected_first_bytes(0)
 
 
-def test_root_may_start_at_the_home_folder_and_is_else_in_the_users_cache(
+def test_root_may_start_at_the_home_folder_and_defaults_to_the_users_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -117,7 +117,7 @@ def test_root_may_start_at_the_home_folder_and_is_else_in_the_users_cache(
         assert first_bytes(read(root)[0]) == expected_first_bytes(seed)
 
 
-def test_a_whole_layout_is_preferred_and_of_two_the_binary_one(tmp_path: Path) -> None:
+def test_a_complete_layout_is_preferred_and_the_binary_one_if_both_are_complete(tmp_path: Path) -> None:
     write_python(tmp_path / PYTHON, random_batches(seed=1))
     assert first_bytes(read(tmp_path)[0]) == expected_first_bytes(1)
     folder = write_binary(tmp_path / BINARY, random_batches(seed=2))
@@ -126,7 +126,7 @@ def test_a_whole_layout_is_preferred_and_of_two_the_binary_one(tmp_path: Path) -
     assert first_bytes(read(tmp_path)[0]) == expected_first_bytes(1)
 
 
-def test_a_folder_without_data_is_refused_and_the_line_says_what_to_do(tmp_path: Path) -> None:
+def test_a_folder_without_data_is_refused_with_a_remedy(tmp_path: Path) -> None:
     facts = (BINARY, "data_batch_1.bin", "test_batch.bin", PYTHON, "data.root=", "CIFAR_LAB_DATA", "data=synthetic")
     for root in (tmp_path, tmp_path / "nowhere"):
         holds(refusal(root), root, *facts)
@@ -153,7 +153,7 @@ def test_a_binary_file_of_another_size_is_refused_with_both_sizes(tmp_path: Path
 
 @both_layouts
 @pytest.mark.parametrize("label", [10, 255])
-def test_labels_that_are_no_class_are_refused(tmp_path: Path, layout: str, write: Writer, label: int) -> None:
+def test_labels_that_are_not_a_class_are_refused(tmp_path: Path, layout: str, write: Writer, label: int) -> None:
     batches = random_batches()
     batches["data_batch_2"][1][7] = label
     folder = write(tmp_path / layout, batches)
@@ -216,7 +216,7 @@ def named_in_numpy(name: str) -> bytes:
     ],
     ids=lambda value: value or "any" if isinstance(value, str) else f"{len(value)} bytes {value[:8]!r}",
 )
-def test_a_damaged_or_foreign_pickle_and_images_and_labels_of_another_kind_are_refused(
+def test_damaged_and_foreign_pickles_and_images_and_labels_of_a_wrong_type_are_refused(
     tmp_path: Path, content: bytes, fact: str
 ) -> None:
     path = overwrite_first(tmp_path, content)
@@ -249,7 +249,7 @@ def attacks(marker: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", attacks(Path()))
-def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(tmp_path: Path, kind: str) -> None:
+def test_a_pickle_with_a_call_is_refused_without_calling(tmp_path: Path, kind: str) -> None:
     marker = tmp_path / "marker"
     content = attacks(marker)[kind]
     pickle.loads(content)
@@ -260,7 +260,7 @@ def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(tmp_path: Pa
     assert not marker.exists()
 
 
-def test_ten_bytes_fill_no_memory(tmp_path: Path) -> None:
+def test_ten_bytes_cannot_fill_the_memory(tmp_path: Path) -> None:
     # The bytes ask to memoize the value under index 2,147,483,647; Python's C unpickler allocates memory for all
     # indices.
     overwrite_first(tmp_path, b"\x80\x02Nr\xff\xff\xff\x7f.")
@@ -285,7 +285,7 @@ def test_the_digest_is_the_sha256_of_the_sorted_sha256_of_the_records() -> None:
     assert cifar10.digest(rows) != found
 
 
-def test_images_of_the_right_digest_are_accepted_and_others_refused_with_the_way_out(
+def test_images_of_the_right_digest_are_accepted_and_others_refused_with_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = random_batches()
@@ -302,7 +302,7 @@ def test_images_of_the_right_digest_are_accepted_and_others_refused_with_the_way
     assert len(load(tmp_path, verify=True, images_per_file=COUNT)[0].labels) == 5 * COUNT
 
 
-def test_a_file_of_the_python_layout_with_another_md5_is_refused_before_it_is_unpickled(
+def test_a_file_of_the_python_layout_with_a_wrong_md5_is_refused_before_it_is_unpickled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_python(tmp_path / PYTHON, random_batches())
@@ -314,13 +314,13 @@ def test_a_file_of_the_python_layout_with_another_md5_is_refused_before_it_is_un
     holds(refusal(tmp_path, verify=True), "test_batch", found["test_batch"], "0" * 32, "data.verify=false")
 
 
-def test_the_published_md5s_are_torchvisions() -> None:
+def test_the_published_md5s_equal_torchvisions() -> None:
     published = torchvision.datasets.CIFAR10
     assert dict([*published.train_list, *published.test_list]) == cifar10.MD5
 
 
 @both_layouts
-def test_files_are_read_again_only_once_they_have_been_written_to(tmp_path: Path, layout: str, write: Writer) -> None:
+def test_files_are_read_again_only_after_a_change(tmp_path: Path, layout: str, write: Writer) -> None:
     folder = write(tmp_path / layout, random_batches())
     first = read_once(tmp_path)
     assert read_once(folder)[0].images is first[0].images
@@ -329,7 +329,7 @@ def test_files_are_read_again_only_once_they_have_been_written_to(tmp_path: Path
     assert first_bytes(read_once(tmp_path)[0]) == expected_first_bytes(1)
 
 
-def test_a_file_whose_time_was_put_back_is_read_again(tmp_path: Path) -> None:
+def test_a_changed_file_with_its_old_time_is_read_again(tmp_path: Path) -> None:
     path = write_binary(tmp_path / BINARY, random_batches()) / "test_batch.bin"
     before, status = read_once(tmp_path), path.stat()
     content = bytearray(path.read_bytes())
@@ -341,7 +341,7 @@ def test_a_file_whose_time_was_put_back_is_read_again(tmp_path: Path) -> None:
     assert not torch.equal(before[1].images, after[1].images)
 
 
-def test_images_are_read_again_where_they_must_be_verified_and_memory_holds_one_data_set(tmp_path: Path) -> None:
+def test_images_are_read_again_to_verify_them_and_memory_holds_only_one_data_set(tmp_path: Path) -> None:
     for name in ("one", "other"):
         write_binary(tmp_path / name / BINARY, random_batches())
     first, _, again = (read_once(tmp_path / name)[0].images for name in ("one", "other", "one"))

@@ -28,7 +28,7 @@ PLACES = [(16, 16), (0, 0), (31, 31), (0, 31), (31, 0), (3, 12), (12, 3), (8, 24
 @pytest.mark.parametrize(
     ("size", "shape", "places"), [*((size, (32, 32), PLACES) for size in (1, 2, 5, 8, 16, 64)), (4, (6, 9), [(1, 7)])]
 )
-def test_squares_at_every_kind_of_place_equal_the_papers(
+def test_squares_at_every_kind_of_place_equal_the_papers_code(
     size: int, shape: tuple[int, int], places: list[tuple[int, int]]
 ) -> None:
     images = random_images(len(places), *shape)
@@ -37,7 +37,7 @@ def test_squares_at_every_kind_of_place_equal_the_papers(
     assert torch.equal(cut_squares(images, rows, columns, size), torch.stack(expected))
 
 
-def test_all_outside_the_square_is_what_flip_crop_made() -> None:
+def test_pixels_outside_the_square_equal_flip_crops() -> None:
     images, generator = random_images(64), seeded(3)
     cropped = flip_crop(images, generator)
     rows, columns = (torch.randint(32, (64,), generator=generator) for _ in range(2))
@@ -54,7 +54,7 @@ def test_centres_are_uniform_over_the_image_and_independent_of_their_neighbours(
     assert scipy.stats.chisquare(pairs.numpy()).pvalue > 1e-4
 
 
-def test_size_zero_leaves_flip_crop_alone_and_a_negative_one_is_refused() -> None:
+def test_size_zero_equals_flip_crop_and_a_negative_size_is_refused() -> None:
     images = random_images(16)
     assert torch.equal(cutout(images, seeded(), size=0, padding=2), flip_crop(images, seeded(), padding=2))
     with pytest.raises(ValueError, match=r"size .*-1$"):

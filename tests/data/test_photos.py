@@ -61,7 +61,7 @@ def test_transparent_parts_are_white(tmp_path: Path, mode: str) -> None:
     assert abs(int(read[0, 0, 0]) - 127) <= 1
 
 
-def test_palettes_have_their_colours_and_their_transparent_one_is_white(tmp_path: Path) -> None:
+def test_palettes_keep_their_colours_and_the_transparent_one_is_white(tmp_path: Path) -> None:
     image = Image.new("P", (32, 32), 0)
     first, second, white = [10, 20, 30], [200, 100, 50], [255, 255, 255]
     image.putpalette([*first, *second])
@@ -91,7 +91,7 @@ def test_grey_of_any_depth_is_grey(tmp_path: Path) -> None:
     assert set(np.unique(bits)) == {0, 255}
 
 
-def test_printers_colours_and_video_ones_are_converted(tmp_path: Path) -> None:
+def test_cmyk_and_ycbcr_colours_are_converted(tmp_path: Path) -> None:
     cyan, red = Image.new("CMYK", (32, 32), (255, 0, 0, 0)), Image.new("RGB", (32, 32), "red").convert("YCbCr")
     for name, image, colour, apart in (
         ("print.jpg", cyan, [0, 255, 255], 4),
@@ -101,7 +101,7 @@ def test_printers_colours_and_video_ones_are_converted(tmp_path: Path) -> None:
         np.testing.assert_allclose(read_image(saved(tmp_path / name, image))[16, 16], colour, atol=apart)
 
 
-def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
+def test_the_first_frame_of_an_animation_is_used(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     for ending, options in (("gif", {}), ("png", {}), ("webp", {"lossless": True}), ("tiff", {})):
         path = saved(tmp_path / f"film.{ending}", frames[0], save_all=True, append_images=frames[1:], **options)
@@ -116,7 +116,7 @@ def test_any_size_becomes_32x32(tmp_path: Path, size: tuple[int, int]) -> None:
         assert (read == (9, 99, 200)).all()
 
 
-def test_crop_takes_the_middle_and_squash_everything(tmp_path: Path) -> None:
+def test_crop_takes_the_middle_and_squash_the_whole_image(tmp_path: Path) -> None:
     wide = np.zeros((64, 192, 3), np.uint8)
     wide[:, :64], wide[:, 64:128], wide[:, 128:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     path = saved(tmp_path / "wide.png", wide)
@@ -125,14 +125,14 @@ def test_crop_takes_the_middle_and_squash_everything(tmp_path: Path) -> None:
     assert squashed[:, :9, 0].min() > 200 and squashed[:, 12:20, 1].min() > 200 and squashed[:, 23:, 2].min() > 200
 
 
-def test_what_is_made_smaller_is_averaged(tmp_path: Path) -> None:
+def test_downscaling_averages_pixels(tmp_path: Path) -> None:
     fine = np.indices((256, 256)).sum(0) % 2 * 255  # every second pixel; subsampling would pick either colour
     read = read_image(saved(tmp_path / "fine.png", fine.astype(np.uint8)))
     np.testing.assert_allclose(read, 127.5, atol=2)
 
 
 @pytest.mark.parametrize(("width", "height"), [(60_000, 60_000), (9460, 9460)])  # Pillow: an error, a warning
-def test_a_decompression_bomb_is_refused_before_it_goes_off(tmp_path: Path, width: int, height: int) -> None:
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path, width: int, height: int) -> None:
     path = saved(tmp_path / "bomb.png", PIXELS)
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     path.write_bytes(path.read_bytes()[:12] + header + struct.pack(">I", zlib.crc32(header)) + path.read_bytes()[33:])
@@ -167,7 +167,7 @@ def bad_files(folder: Path) -> dict[str, str]:
     return {**{name: fact for name, (_, fact) in contents.items()}, **others}
 
 
-def test_what_is_no_image_is_told_in_a_line_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_gives_a_line_and_the_rest_is_read(tmp_path: Path) -> None:
     told: dict[str, str] = {}
     expected = bad_files(tmp_path)
     paths = [tmp_path / name for name in (*expected, "whole.png")]
@@ -179,7 +179,7 @@ def test_what_is_no_image_is_told_in_a_line_and_the_rest_goes_on(tmp_path: Path)
         assert "\n" not in told[name] and str(tmp_path) not in told[name]
 
 
-def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_read_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "image.png")
 
@@ -214,7 +214,7 @@ def test_files_folders_and_patterns_are_found_in_order_and_once(
         assert found(name) == [name]
 
 
-def test_names_that_mean_nothing_are_one_line_each_and_an_error_if_all_do(tmp_path: Path) -> None:
+def test_names_without_images_give_a_line_each_and_an_error_if_no_name_has_any(tmp_path: Path) -> None:
     told: list[str] = []
     (tmp_path / "a.png").touch()
     (tmp_path / "nothing").mkdir()
@@ -225,7 +225,7 @@ def test_names_that_mean_nothing_are_one_line_each_and_an_error_if_all_do(tmp_pa
         find_images(names[1:], refuse)
 
 
-def test_what_pillow_was_not_built_with_refuses_no_other_format(
+def test_a_format_missing_from_pillow_does_not_affect_other_formats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(tmp_path / "image.png", PIXELS)

@@ -51,7 +51,7 @@ def by_torchvision(image: Tensor, name: str, magnitude: int, negated: bool) -> T
     return _apply_op(image.permute(2, 0, 1), name, value, InterpolationMode.NEAREST, None).permute(1, 2, 0)
 
 
-def test_the_operations_are_torchvisions_in_its_order_and_as_signed() -> None:
+def test_the_operations_have_torchvisions_order_and_signs() -> None:
     space = RandAugment()._augmentation_space(MAX_MAGNITUDE + 1, (32, 32))
     assert [(name, signed) for name, (_, signed) in space.items()] == [
         (name, operation.signed) for name, operation in OPERATIONS.items()
@@ -104,7 +104,7 @@ def test_pil_images_would_differ_by_one_level_at_most_at_magnitude_nine(name: st
 
 
 @pytest.mark.parametrize("options", [(), (0, 9, 4), (1, 9, 4), (3, 20, 2)])
-def test_a_batch_is_cropped_and_flipped_and_then_changed_by_the_operations_that_were_drawn(
+def test_a_batch_is_cropped_and_flipped_and_then_changed_by_the_drawn_operations(
     options: tuple[int, ...],
 ) -> None:
     num_ops, magnitude, padding = options or (2, 9, 4)  # the report's settings
@@ -138,7 +138,7 @@ def test_numbers_out_of_range_are_refused(name: str, value: int) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("magnitude", [9, 30])
-def test_a_gpu_makes_the_same_batch_without_waiting_for_itself(magnitude: int) -> None:
+def test_a_gpu_makes_the_same_batch_without_synchronising(magnitude: int) -> None:
     images = random_images(512)
     expected = randaugment(images, seeded(), magnitude=magnitude)
     on_gpu = images.cuda()

@@ -23,7 +23,7 @@ def moved(image: Tensor, by: int) -> Tensor:
     return image[:, rows][:, :, columns]
 
 
-def test_views_are_weighted_as_airbench_does() -> None:
+def test_views_are_weighted_as_in_airbench() -> None:
     forward, images = network(), torch.randn(6, 3, 8, 9)
     logits = forward(images)
     for kind, weights in (("flip", {0: 1.0}), ("flip_translate", {0: 0.5, 1: 0.25, -1: 0.25})):
@@ -34,7 +34,7 @@ def test_views_are_weighted_as_airbench_does() -> None:
         torch.testing.assert_close(over_views(forward, images, logits, kind), expected)
 
 
-def test_only_images_that_are_less_sure_get_other_logits() -> None:
+def test_only_uncertain_images_get_new_logits() -> None:
     forward, images = network(), torch.randn(40, 3, 8, 9)
     logits = 8 * forward(images)
     seen = []

@@ -40,7 +40,7 @@ def test_each_class_has_its_precision_recall_and_f1() -> None:
     assert (of_ten["acc"], of_ten["acc_top5"]) == (0.25, 0.5)
 
 
-def test_the_loss_is_the_mean_over_images_whatever_the_batches() -> None:
+def test_the_loss_is_the_mean_over_images_for_any_batch_size() -> None:
     found = Answers(torch.randn(10, 3), torch.randint(0, 3, (10,)))
     loss = FocalLoss()
     assert mean_loss(found, loss, batch_size=3) == pytest.approx(float(loss(*found)), rel=1e-6)
@@ -54,7 +54,7 @@ def drawn(count: int = 4_000, classes: int = 5, scale: float = 1.0) -> tuple[Ten
     return scale * logits, labels
 
 
-def test_two_answers_have_the_errors_that_pencil_and_paper_give() -> None:
+def test_two_predictions_have_the_calibration_errors_worked_by_hand() -> None:
     probabilities = torch.tensor([[0.8, 0.2], [0.7, 0.3]])
     measured = calibration(probabilities.log(), torch.tensor([0, 1]))
     # Two of fifteen bins are used, with one image each: |1 - 0.8| and |0 - 0.7|, each weighted by half.
@@ -63,7 +63,7 @@ def test_two_answers_have_the_errors_that_pencil_and_paper_give() -> None:
     assert measured.brier == pytest.approx((2 * 0.2**2 + 2 * 0.7**2) / 2, rel=1e-6)
 
 
-def test_the_bins_make_up_the_error() -> None:
+def test_the_error_is_the_weighted_sum_over_bins() -> None:
     logits, labels = drawn(scale=3.0)
     bins = reliability(logits, labels)
     filled = bins.images > 0
@@ -84,7 +84,7 @@ def test_the_temperature_undoes_a_scale(scale: float) -> None:
     assert 0.01 <= temperature(torch.eye(3), torch.arange(3)) < 0.05  # the predictions are all correct
 
 
-def test_scaling_fits_on_what_was_held_out() -> None:
+def test_scaling_is_fitted_on_held_out_images() -> None:
     logits, labels = drawn(100, scale=3.0)
     fitted = scaled(Answers(logits, labels), Answers(logits[:50], labels[:50]))
     assert fitted.temperature == temperature(logits[:50], labels[:50]) and "50" in fitted.fitted_on

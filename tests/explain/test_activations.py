@@ -30,7 +30,9 @@ def network(activation: Activation) -> nn.Sequential:
     ("activation", "dead"),
     [(nn.ReLU, True), (nn.LeakyReLU, False), (nn.ELU, False), (nn.SiLU, False), (nn.GELU, False), (nn.Mish, False)],
 )
-def test_a_unit_that_is_never_positive_is_dead_where_the_activation_is_flat(activation: Activation, dead: bool) -> None:
+def test_a_unit_that_is_never_positive_is_dead_if_the_activation_is_flat_there(
+    activation: Activation, dead: bool
+) -> None:
     convolution, linear = measure(network(activation), IMAGES.split(3))
     assert (convolution.layer, linear.layer) == ("1", "4")
     assert convolution.activation == activation.__name__  # type: ignore[attr-defined]
@@ -45,7 +47,7 @@ def test_a_unit_that_is_never_positive_is_dead_where_the_activation_is_flat(acti
     assert told["dead"] == pytest.approx(told["dead_units"] / 11)
 
 
-def test_a_saturated_unit_is_dead_too_and_one_image_on_the_other_side_revives_a_unit() -> None:
+def test_a_saturated_unit_is_dead_and_one_image_on_the_other_side_revives_it() -> None:
     for activation in (nn.ReLU6(), nn.Tanh()):
         (layer,) = measure(nn.Sequential(activation), [torch.full((3, 2), 100.0)])
         assert (layer.dead_units, layer.negative_only_units) == (2, 0)
@@ -57,7 +59,7 @@ def test_a_saturated_unit_is_dead_too_and_one_image_on_the_other_side_revives_a_
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.ReLU(inplace=True), nn.GELU, nn.Tanh])
-def test_its_numbers_are_those_of_inputs_and_outputs(activation: Activation) -> None:
+def test_a_layers_numbers_describe_its_inputs_and_outputs(activation: Activation) -> None:
     model = network(activation)
     layers = measure(model, IMAGES.split(2))
     inputs = model[0](IMAGES)
@@ -71,7 +73,7 @@ def test_its_numbers_are_those_of_inputs_and_outputs(activation: Activation) -> 
     assert layer.std == pytest.approx(float(far.double().std(correction=0)), rel=1e-3)
 
 
-def test_every_activation_of_a_network_has_its_row() -> None:
+def test_every_activation_of_a_network_has_a_row() -> None:
     images = torch.randn(2, 3, 32, 32)
     units = {"conv_layers.3": 4, "conv_layers.7": 5, "conv_layers.11": 6, "fc_layers.1": 512, "fc_layers.4": 256}
     of_vgg = {"features.3": 4, "classifier.1": 8, "classifier.3": 8}
@@ -96,7 +98,7 @@ class Step(nn.Module):
         return (inputs.detach() > 0).float()
 
 
-def test_an_activation_that_is_used_twice_has_two_rows_and_ones_own_is_known_by_its_name() -> None:
+def test_an_activation_used_twice_has_two_rows_and_a_users_activation_has_its_class_name() -> None:
     images = torch.randn(6, 4).split(2)
     relu, half, step = (
         nn.Sequential(nn.Linear(4, 3), activation, nn.Linear(3, 2), activation)
@@ -108,7 +110,7 @@ def test_an_activation_that_is_used_twice_has_two_rows_and_ones_own_is_known_by_
     assert [layer.dead_units for layer in measure(step, images, "Step")] == [3, 2]
 
 
-def test_a_layer_whose_shape_does_not_tell_its_units_is_named() -> None:
+def test_a_layer_whose_shape_does_not_show_its_units_is_named() -> None:
     told: list[str] = []
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Unflatten(1, (2, 3)), nn.GELU())
     layers = measure(model, torch.randn(6, 4).split(3), complain=told.append)

@@ -15,7 +15,7 @@ def network() -> nn.Sequential:
     return model.eval().requires_grad_(False)
 
 
-def test_it_is_the_relu_of_the_maps_weighed_by_their_mean_gradient_and_leaves_the_network_as_it_was() -> None:
+def test_grad_cam_is_the_relu_of_maps_weighted_by_mean_gradients_and_keeps_the_network_unchanged() -> None:
     model = network()
     images, labels = torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1])
     maps = F.conv2d(images, model[0].weight, model[0].bias, stride=2, padding=1)  # type: ignore[arg-type]
@@ -44,7 +44,7 @@ def test_it_is_the_relu_of_the_maps_weighed_by_their_mean_gradient_and_leaves_th
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_it_is_of_the_last_convolution_or_of_any_layer_with_maps(
+def test_grad_cam_uses_the_last_convolution_or_any_named_layer_with_maps(
     model: nn.Module, name: str | None, expected: str
 ) -> None:
     layer = map_layer(model.eval(), name)
@@ -68,13 +68,13 @@ FLAT = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
         (FLAT, "1", "convolution"),
     ],
 )
-def test_a_layer_without_maps_is_one_line(model: nn.Module, name: str | None, facts: str) -> None:
+def test_a_layer_without_maps_gives_a_one_line_error(model: nn.Module, name: str | None, facts: str) -> None:
     with pytest.raises(ValueError, match=facts) as caught:
         grad_cam(model, map_layer(model, name), torch.randn(1, 3, 8, 8), torch.tensor([0]))
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_the_first_filters_are_those_that_see_colours() -> None:
+def test_first_filters_exist_only_for_a_first_convolution_on_colours() -> None:
     model = CNN((4, 5, 6))
     assert first_filters(model).shape == (4, 3, 3, 3)  # type: ignore[union-attr]
     assert first_filters(nn.Sequential(nn.Conv2d(1, 4, 3))) is None

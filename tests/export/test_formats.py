@@ -107,7 +107,7 @@ def test_a_graph_of_floats_takes_images_from_0_to_1(tmp_path: Path, kind: Format
 
 
 @pytest.mark.parametrize("kind", [Format.SAFETENSORS, *GRAPHS])
-def test_a_file_of_other_weights_or_a_damaged_one_is_refused_and_the_one_before_it_stays(
+def test_wrong_and_damaged_files_are_refused_and_the_previous_file_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Format
 ) -> None:
     trained = network(tmp_path)
@@ -129,7 +129,7 @@ def test_a_file_of_other_weights_or_a_damaged_one_is_refused_and_the_one_before_
         assert (right.path.read_bytes(), list((tmp_path / "out").iterdir())) == (content, [right.path])
 
 
-def test_a_network_that_no_graph_can_follow_is_one_line(tmp_path: Path) -> None:
+def test_a_network_that_cannot_be_traced_gives_a_one_line_error(tmp_path: Path) -> None:
     class Choosing(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             return images.flatten(1)[:, :10] if images.sum() > 0 else images.flatten(1)[:, 10:20]

@@ -23,7 +23,7 @@ Lab = Callable[..., Outcome]
 PLAIN = (*TINY, "trainer.precision=32-true", "logger=none")
 
 
-def test_whoever_listened_before_still_hears_a_signal_and_is_back_at_the_end() -> None:
+def test_the_previous_handler_still_receives_a_signal_and_is_restored_at_the_end() -> None:
     heard: list[int] = []
     before = {number: signal.getsignal(number) for number in SIGNALS}
     signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
@@ -59,7 +59,7 @@ def test_a_signal_that_is_ignored_stays_ignored(number: signal.Signals) -> None:
         signal.signal(number, before)
 
 
-def test_a_closed_terminal_may_tell_it_twice() -> None:
+def test_a_closed_terminal_may_send_the_signal_twice() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
     try:
         with (interruption := Interruption()).listening():
@@ -94,7 +94,7 @@ def test_a_second_signal_ends_the_process_at_once(number: signal.Signals) -> Non
         *(pytest.param(number, 143, marks=pytest.mark.slow) for number in (signal.SIGUSR1, signal.SIGUSR2)),
     ],
 )
-def test_a_signal_in_training_saves_at_the_batchs_end_and_the_run_goes_on_to_the_same_bits(
+def test_a_signal_in_training_saves_after_the_step_and_the_run_resumes_to_the_same_bits(
     lab: Lab, trained: Train, number: signal.Signals, code: int
 ) -> None:
     line = [*PLAIN, "trainer.accumulate_grad_batches=2"]
@@ -120,7 +120,7 @@ def test_a_signal_in_validation_stops_without_saving(lab: Lab) -> None:
     assert not run.metrics_file.exists()
 
 
-def test_an_interrupted_sweep_is_ended_by_the_same_command_which_comes_back_to_what_another_process_trains(
+def test_the_same_command_completes_an_interrupted_sweep_and_returns_to_a_run_of_a_different_process(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = ["-m", *PLAIN, "epochs=1", "seed=0,1", "name=seed"]

@@ -209,14 +209,14 @@ def test_other_layers_are_right(isa: str | None) -> None:
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN's fault is in its kernels for x86")
 @pytest.mark.parametrize(("isa", "channels"), [("AVX2", (1, 3, 4)), (None, (8, 12))])
-def test_the_fault_that_is_avoided_is_still_there(isa: str | None, channels: tuple[int, ...]) -> None:
+def test_the_avoided_fault_still_exists(isa: str | None, channels: tuple[int, ...]) -> None:
     """If this fails, `hardware.misgraded_layer` can be removed."""
     if isa is None and torch.backends.cpu.get_cpu_capability() != "AVX512":
         pytest.skip("vectors of sixteen numbers are AVX-512's")
     assert faults(pointwise(channels, (16,), (2,), (16, 32)), threads=2, isa=isa)
 
 
-def test_a_layer_that_ends_its_process_is_told_from_those_around_it() -> None:
+def test_a_layer_that_ends_its_process_is_distinguished_from_its_neighbours() -> None:
     names = ("Linear", "NoSuchLayer", "Linear")
     cases = [Case(name, {"in_features": 3, "out_features": 2}, (4, 3), "contiguous") for name in names]
     assert list(faults(cases)) == [1]

@@ -23,7 +23,9 @@ def reference(matrix: Tensor, steps: int) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(8, 27), (27, 8), (16, 16), (1, 9)])
 @pytest.mark.parametrize("steps", [1, 3, 5])
-def test_newton_schulz_multiplies_its_polynomials_first(shape: tuple[int, int], steps: int) -> None:
+def test_newton_schulz_with_combined_polynomials_equals_the_plain_iterations(
+    shape: tuple[int, int], steps: int
+) -> None:
     matrix = torch.randn(shape, dtype=torch.float64)
     result = orthogonalised(matrix, steps)
     torch.testing.assert_close(result, reference(matrix, steps))
@@ -59,7 +61,7 @@ def stepped(optimizer: torch.optim.Optimizer, model: nn.Module, count: int) -> l
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("foreach", [None, False])
-def test_filters_are_scaled_and_step_along_orthogonal_momentum_and_the_rest_as_by_sgd(
+def test_filters_are_normalised_and_step_along_orthogonal_momentum_and_the_rest_steps_as_in_sgd(
     foreach: bool | None, memory_format: torch.memory_format
 ) -> None:
     model = network()
@@ -90,7 +92,7 @@ def test_filters_are_scaled_and_step_along_orthogonal_momentum_and_the_rest_as_b
         torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_groups_say_what_is_orthogonal_and_have_rates_of_their_own() -> None:
+def test_groups_choose_what_is_orthogonalised_and_have_their_own_rates() -> None:
     model = network()
     first, *others = model.parameters()
     muon = Muon([{"params": [first], "orthogonal": False, "lr": 1.0}, {"params": others}], lr=0.3, sgd_lr=0.7)
@@ -99,7 +101,7 @@ def test_groups_say_what_is_orthogonal_and_have_rates_of_their_own() -> None:
     assert [group["weight_decay"] for group in muon.param_groups] == [5e-4, 0, 5e-4]
 
 
-def test_frozen_parameters_and_those_without_a_gradient_stay_as_they_are() -> None:
+def test_frozen_parameters_and_those_without_a_gradient_stay_unchanged() -> None:
     model = network()
     frozen, unused = model[0].weight.requires_grad_(False), model[2].weight
     before = copy.deepcopy(model)
@@ -111,14 +113,14 @@ def test_frozen_parameters_and_those_without_a_gradient_stay_as_they_are() -> No
     assert not torch.equal(model[4].weight, before[4].weight)
 
 
-def test_a_filter_of_zeros_starts_to_move() -> None:
+def test_a_zero_filter_starts_to_move() -> None:
     filters = nn.Parameter(torch.zeros(2, 3, 1, 1))
     filters.grad = torch.randn(2, 3, 1, 1)
     Muon([filters]).step()
     assert filters.isfinite().all() and filters.any()
 
 
-def test_it_continues_from_its_saved_state_to_the_same_bits() -> None:
+def test_muon_continues_from_its_saved_state_to_the_same_bits() -> None:
     model = network()
     muon = Muon(model.parameters())
     stepped(muon, model, 3)

@@ -40,7 +40,7 @@ def rates(scheduler: LinearDecay, count: int) -> list[float]:
         (("scheduler.lightning.interval=epoch", "scheduler.warmup_epochs=1"), 3, 99, [0.25, 0.5, 0.25, 0]),
     ],
 )
-def test_linear_decay_is_its_formula(
+def test_linear_decay_follows_its_formula(
     composed: Compose, words: tuple[str, ...], epochs: int, steps: int, expected: list[float]
 ) -> None:
     config = composed("scheduler=linear", f"epochs={epochs}", *words)

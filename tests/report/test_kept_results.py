@@ -53,7 +53,7 @@ def test_rows_have_the_numbers_and_verdicts_of_the_kept_runs(kept: Reproduction)
             assert shown is None or runs.startswith(f"{len(values)},"), name
 
 
-def test_the_page_counts_rows_and_claims_as_the_report_does(kept: Reproduction, decided: dict[str, Claim]) -> None:
+def test_the_page_has_the_reports_counts_of_rows_and_claims(kept: Reproduction, decided: dict[str, Claim]) -> None:
     page = _page("report.md")
     verdicts = Counter(entry.verdict for entry in kept.entries if entry.noise is not None)
     holds(page, f"{verdicts.total()} rows are compared", f"{verdicts['within noise']} agree", f"{kept.by_chance:.1f}")

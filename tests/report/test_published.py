@@ -55,7 +55,7 @@ def _percent(experiment: str) -> float | None:
     return None if found is None else round(100 * float(found.group(1)), 6)
 
 
-def test_every_row_has_its_published_number_and_every_published_experiment_is_a_row() -> None:
+def test_every_row_has_a_published_number_and_every_published_experiment_is_a_row() -> None:
     told = {table["name"]: {_name(row): _percent(row["experiment"]) for row in table["rows"]} for table in TOLD}
     assert told == PUBLISHED
     rows = {row["experiment"] for table in TOLD for row in table["rows"]}
@@ -64,7 +64,7 @@ def test_every_row_has_its_published_number_and_every_published_experiment_is_a_
     assert files - rows == {"beyond_cnn", "beyond_resnet18", "fast_91", "fast_94", "fast_96", "resnet_adamw_150"}
 
 
-def test_a_composed_row_has_what_is_told_of_it(composed_tables: tuple[Table, ...]) -> None:
+def test_a_composed_row_has_its_listed_settings(composed_tables: tuple[Table, ...]) -> None:
     for table in composed_tables:
         for row in table.rows:
             percent = PUBLISHED[table.name][row.name]
@@ -73,7 +73,7 @@ def test_a_composed_row_has_what_is_told_of_it(composed_tables: tuple[Table, ...
             assert row.config["protocol"]["name"] == "report"
 
 
-def test_a_hypothesis_differs_from_its_row_in_what_it_says(composed_tables: tuple[Table, ...]) -> None:
+def test_a_hypothesis_differs_from_its_row_only_in_its_listed_settings(composed_tables: tuple[Table, ...]) -> None:
     rows = [row for table in composed_tables for row in table.rows]
     assert any(row.hypotheses for row in rows)
     for row in rows:

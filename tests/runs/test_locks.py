@@ -54,7 +54,7 @@ def _tell(lock: Path, **changes: Any) -> None:
     lock.write_text(json.dumps({**told, **changes}))
 
 
-def test_a_lock_is_held_by_one_and_gone_afterwards(lock: Path) -> None:
+def test_a_lock_has_one_owner_and_is_removed_afterwards(lock: Path) -> None:
     with locked(lock):
         told = owner(lock)
         assert told is not None
@@ -65,7 +65,7 @@ def test_a_lock_is_held_by_one_and_gone_afterwards(lock: Path) -> None:
     assert owner(lock) is None
 
 
-def test_a_killed_processs_lock_is_taken_over_and_a_living_ones_is_not(lock: Path) -> None:
+def test_a_killed_processs_lock_is_taken_over_but_not_a_running_ones(lock: Path) -> None:
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], **pipes) as process:
         assert process.stdout.readline() == "held\n"
@@ -78,7 +78,7 @@ def test_a_killed_processs_lock_is_taken_over_and_a_living_ones_is_not(lock: Pat
             assert json.loads(lock.read_text())["process"] == os.getpid()
 
 
-def test_a_process_that_has_got_a_dead_ones_number_or_has_none_does_not_hold_its_lock(lock: Path) -> None:
+def test_a_process_with_a_reused_or_impossible_number_does_not_hold_the_lock(lock: Path) -> None:
     _tell(lock)
     assert owner(lock) is not None
     # A different process with this number, and numbers that no process can have.
@@ -90,7 +90,7 @@ def test_a_process_that_has_got_a_dead_ones_number_or_has_none_does_not_hold_its
 @pytest.mark.parametrize(
     "changes", [{"host": "elsewhere"}, {"machine": "a host of the same name", "process": 2**22, "started": "1"}]
 )
-def test_another_hosts_lock_is_taken_over_once_its_heartbeat_is_old(lock: Path, changes: dict[str, Any]) -> None:
+def test_a_different_hosts_lock_is_taken_over_once_its_heartbeat_is_old(lock: Path, changes: dict[str, Any]) -> None:
     _tell(lock, **changes)
     with pytest.raises(LockedError, match=changes.get("host", str(2**22))), locked(lock):
         pass
@@ -99,7 +99,7 @@ def test_another_hosts_lock_is_taken_over_once_its_heartbeat_is_old(lock: Path, 
         assert json.loads(lock.read_text())["host"] == socket.gethostname()
 
 
-def test_a_lock_beats(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_has_a_heartbeat(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     beat, utime = threading.Event(), os.utime
 
     def touch(path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_lock_beats(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert lock.stat().st_mtime > 0
 
 
-def test_a_host_whose_clock_is_ahead_leaves_a_living_lock_of_another(
+def test_a_host_whose_clock_is_ahead_keeps_the_live_lock_of_a_different_host(
     lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _tell(lock, host="elsewhere")
@@ -127,7 +127,7 @@ def test_a_host_whose_clock_is_ahead_leaves_a_living_lock_of_another(
 
 @pytest.mark.parametrize("racers", [3, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("left", [None, "dead"])
-def test_of_many_that_begin_at_once_one_has_the_lock(lock: Path, left: str | None, racers: int) -> None:
+def test_exactly_one_of_many_concurrent_processes_gets_the_lock(lock: Path, left: str | None, racers: int) -> None:
     if left is not None:
         _tell(lock, host="elsewhere")
         os.utime(lock, (0, 0))
@@ -144,7 +144,7 @@ def test_of_many_that_begin_at_once_one_has_the_lock(lock: Path, left: str | Non
     assert not list(lock.parent.iterdir())
 
 
-def test_a_lock_that_is_taken_over_is_left_to_who_takes_it(lock: Path) -> None:
+def test_a_lock_that_is_being_taken_over_is_left_to_its_taker(lock: Path) -> None:
     _tell(lock, host="elsewhere")
     os.utime(lock, (0, 0))
     taking = lock.with_name(f".run.lock.{hashlib.sha256(lock.read_bytes()).hexdigest()[:8]}")
@@ -154,7 +154,7 @@ def test_a_lock_that_is_taken_over_is_left_to_who_takes_it(lock: Path) -> None:
         assert owner(lock) is not None
 
 
-def test_a_heartbeat_does_not_keep_anothers_lock_alive(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_does_not_keep_a_new_owners_lock_alive(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked, told = threading.Semaphore(0), locks._record
 
     def look(path: Path) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def test_a_heartbeat_does_not_keep_anothers_lock_alive(lock: Path, monkeypatch: 
     assert lock.stat().st_mtime == 0
 
 
-def test_an_empty_lock_is_being_written_for_a_while(lock: Path) -> None:
+def test_an_empty_lock_counts_as_being_written_for_a_while(lock: Path) -> None:
     lock.touch()
     with pytest.raises(LockedError, match="unknown"), locked(lock):
         pass
@@ -182,7 +182,7 @@ def test_an_empty_lock_is_being_written_for_a_while(lock: Path) -> None:
 
 
 @pytest.mark.parametrize("contents", ["{", "\udcff", "[]", '{"host": 3}', "null", "[" * 100_000])
-def test_a_damaged_lock_holds_nobody_off(lock: Path, contents: str) -> None:
+def test_a_damaged_lock_stops_nobody(lock: Path, contents: str) -> None:
     lock.write_bytes(contents.encode(errors="surrogateescape"))
     assert owner(lock) is None
     with locked(lock):

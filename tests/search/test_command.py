@@ -81,7 +81,7 @@ def test_a_search_trains_its_trials_and_prunes(searched: Searched) -> None:
     assert "optimizer.lr=" in over_seeds
 
 
-def test_what_has_been_trained_is_not_trained_again(again: Called, trainings: list[object]) -> None:
+def test_trained_trials_are_not_trained_again(again: Called, trainings: list[object]) -> None:
     frame = pd.read_csv(TABLE)
     assert again(search.main, *LINE, "--trials", 3)[0] == 0
     Path("outputs/found/trials.journal").unlink()
@@ -91,7 +91,7 @@ def test_what_has_been_trained_is_not_trained_again(again: Called, trainings: li
     assert not trainings
 
 
-def test_trials_under_a_former_default_name_are_found_but_not_those_of_another_search(
+def test_trials_under_a_former_default_name_are_found_but_not_those_of_a_different_search(
     called: Called, searched: Searched, trainings: list[object]
 ) -> None:
     unnamed = [word for word in LINE if not word.startswith("name=")]
@@ -102,9 +102,7 @@ def test_trials_under_a_former_default_name_are_found_but_not_those_of_another_s
     assert len(trainings) == 1 and len(list(Path("outputs").glob("search-optimizer.lr-*epochs=1*"))) == 1
 
 
-def test_a_pruned_trial_is_listed_and_compared_as_one_and_can_be_trained_to_its_end(
-    again: Called, called: Called
-) -> None:
+def test_a_pruned_trial_is_listed_and_compared_as_pruned_and_can_be_completed(again: Called, called: Called) -> None:
     assert "pruned" in called(status.main, "outputs")[1]
     assert called(table.main, FOLDER)[0] == 0
     (row,) = [line for _, line in pd.read_csv(FOLDER / "table.csv").iterrows() if "pruned" in line["state"]]
@@ -114,7 +112,7 @@ def test_a_pruned_trial_is_listed_and_compared_as_one_and_can_be_trained_to_its_
     assert (result["status"], result["epochs"]) == ("finished", 2)
 
 
-def test_a_trial_is_the_run_that_its_settings_are(again: Called) -> None:
+def test_a_trial_is_the_run_of_its_settings(again: Called) -> None:
     run = next(run for run in find_runs(FOLDER) if run.has_result())
     result = run.result()
     own = train.run([*(line for line in run.overrides() if not line.startswith("name=")), "hydra.run.dir=alone"])
@@ -122,11 +120,11 @@ def test_a_trial_is_the_run_that_its_settings_are(again: Called) -> None:
     assert [own[name] for name in ("val/acc", "test/acc")] == [result[name] for name in ("val/acc", "test/acc")]
 
 
-def test_another_search_of_the_same_name_is_refused(again: Called) -> None:
+def test_a_different_search_of_the_same_name_is_refused(again: Called) -> None:
     refusal(again(search.main, *LINE, "epochs=1", "--trials", 1), "settings.epochs", "name=")
 
 
-def test_settings_that_are_drawn_twice_are_trained_once_and_those_that_diverge_end_no_search(
+def test_settings_drawn_twice_are_trained_once_and_diverging_ones_do_not_end_the_search(
     called: Called, trainings: list[object]
 ) -> None:
     assert called(search.main, "optimizer.lr=1e-3,1e30", *SHORT, "grad_clip=0", "bn=false", "--trials", 4)[0] == 0
@@ -176,13 +174,13 @@ def test_after_a_failure_and_after_a_signal_the_same_command_resumes_the_search(
     assert len(list(find_runs(FOLDER))) == 1
 
 
-def test_without_optuna_it_is_named_as_what_to_install(called: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_optuna_the_error_names_the_extra_to_install(called: Called, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cifar_lab.search.storage.importlib.util.find_spec", lambda name: None)
     refusal(called(search.main, *LINE), "optuna", "pip install 'cifar-lab[search]'")
     assert not Path("outputs").exists()
 
 
 @pytest.mark.parametrize("option", [("--trials", 0), ("--warmup", 2), ("--sampler-seed", -1), ("--trails", 3)])
-def test_an_option_that_cannot_be_is_refused(called: Called, option: tuple[str, int]) -> None:
+def test_an_impossible_option_is_refused(called: Called, option: tuple[str, int]) -> None:
     refusal(called(search.main, *LINE, *option), option[0])
     assert not Path("outputs").exists()

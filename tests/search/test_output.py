@@ -23,7 +23,7 @@ def shown(trials: tuple[TrialRecord, ...], importances: dict[str, float]) -> Sea
     )
 
 
-def test_the_table_ranks_what_has_finished_and_tells_the_rest_apart(
+def test_the_table_ranks_finished_trials_and_distinguishes_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = SearchFolder(tmp_path)
@@ -54,7 +54,7 @@ def test_before_a_trial_has_finished_there_is_a_table_and_no_figure(tmp_path: Pa
 
 
 @pytest.mark.paints
-def test_the_figures_show_each_setting_before_anything_is_known_of_importance(tmp_path: Path) -> None:
+def test_the_figures_show_each_setting_before_importances_are_known(tmp_path: Path) -> None:
     folder = SearchFolder(tmp_path)
     report(shown(TRIALS[:1], {}), folder)
     assert folder.importance_figure.stat().st_size > 5_000

@@ -59,7 +59,7 @@ def drawn(trials: Trials) -> list[dict[str, str]]:
     return [dict(record.values) for record in trials.records()]
 
 
-def test_a_search_that_was_stopped_goes_on_with_the_trials_of_one_that_was_not(opened: Callable[..., Trials]) -> None:
+def test_a_stopped_search_resumes_with_the_trials_of_an_undisturbed_one(opened: Callable[..., Trials]) -> None:
     whole = opened("whole")
     assert work(whole, 12) == list(range(12))
     for start, until in ((0, 2), (2, 5), (7, None)):
@@ -69,14 +69,14 @@ def test_a_search_that_was_stopped_goes_on_with_the_trials_of_one_that_was_not(o
     assert work(opened("parts"), 13) == [12]
 
 
-def test_another_sampler_seed_draws_other_trials(opened: Callable[..., Trials]) -> None:
+def test_a_different_sampler_seed_draws_different_trials(opened: Callable[..., Trials]) -> None:
     one, other = opened("one"), opened("other", Strategy(startup=3, seed=1))
     work(one, 3)
     work(other, 3)
     assert drawn(one) != drawn(other)
 
 
-def test_what_a_process_has_left_open_is_gone_on_with_first(opened: Callable[..., Trials]) -> None:
+def test_an_unfinished_trial_is_resumed_first(opened: Callable[..., Trials]) -> None:
     killed = opened()
     with held(killed, 5) as trial:
         trial.report(1, 0.25)
@@ -99,7 +99,7 @@ def test_two_processes_never_have_the_same_trial(opened: Callable[..., Trials]) 
         assert {record.state for record in other.records()} == {"running"}
 
 
-def test_a_trial_that_failed_is_tried_again_once_by_the_next_command(opened: Callable[..., Trials]) -> None:
+def test_a_failed_trial_is_retried_once_by_the_next_command(opened: Callable[..., Trials]) -> None:
     trials = opened()
     with held(trials, 2) as trial:
         words = trial.words
@@ -117,7 +117,7 @@ def test_a_trial_that_failed_is_tried_again_once_by_the_next_command(opened: Cal
     assert work(trials, 2) == []
 
 
-def test_a_trial_is_pruned_where_half_of_the_finished_ones_were_better(opened: Callable[..., Trials]) -> None:
+def test_a_trial_is_pruned_if_half_of_the_finished_ones_were_better(opened: Callable[..., Trials]) -> None:
     trials = opened(strategy=Strategy(startup=3, warmup_epochs=2))
     for curve in ((0.1, 0.4, 0.6), (0.2, 0.5, 0.7), (0.3, 0.6, 0.8)):
         with held(trials, 9) as trial:
@@ -136,7 +136,7 @@ def test_a_trial_is_pruned_where_half_of_the_finished_ones_were_better(opened: C
     holds(diverged.description, "diverged", error)
 
 
-def test_without_pruning_the_worst_goes_on(opened: Callable[..., Trials]) -> None:
+def test_without_pruning_the_worst_trial_continues(opened: Callable[..., Trials]) -> None:
     trials = opened(strategy=Strategy(startup=1, pruning=False))
     for value in (0.9, 0.1):
         with held(trials, 2) as trial:
@@ -144,7 +144,7 @@ def test_without_pruning_the_worst_goes_on(opened: Callable[..., Trials]) -> Non
             trial.end("finished", value)
 
 
-def test_another_search_in_the_same_folder_is_refused_with_what_differs(opened: Callable[..., Trials]) -> None:
+def test_a_different_search_in_the_same_folder_is_refused_with_the_difference(opened: Callable[..., Trials]) -> None:
     opened()
     with pytest.raises(ValueError, match=r"\bepochs \(4.* 5.*\).* name="):
         opened(epochs=5)
@@ -152,7 +152,7 @@ def test_another_search_in_the_same_folder_is_refused_with_what_differs(opened: 
         opened(strategy=Strategy(startup=4))
 
 
-def test_a_line_that_a_full_disk_has_cut_is_left_out(opened: Callable[..., Trials]) -> None:
+def test_a_journal_line_cut_by_a_full_disk_is_ignored(opened: Callable[..., Trials]) -> None:
     trials = opened()
     work(trials, 2)
     before = drawn(trials)
@@ -172,7 +172,7 @@ def test_a_damaged_journal_is_named_with_the_remedy(opened: Callable[..., Trials
     assert "\n" not in str(error.value)
 
 
-def test_the_setting_that_decides_is_the_most_important(opened: Callable[..., Trials]) -> None:
+def test_the_decisive_setting_has_the_highest_importance(opened: Callable[..., Trials]) -> None:
     trials = opened(strategy=Strategy(startup=40))
     work(trials, 4)
     assert trials.importances() == {}

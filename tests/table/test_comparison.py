@@ -61,7 +61,7 @@ def _with_runs(runs: list[Run], jobs: list[list[str]]) -> list[tuple[list[str], 
     return [(job, by_words.get(job_key(job))) for job in jobs]
 
 
-def test_a_row_holds_mean_deviation_and_number_over_seeds(make: Make) -> None:
+def test_a_row_holds_mean_deviation_and_number_of_seeds(make: Make) -> None:
     accuracies = {"ce": [0.50, 0.52, 0.57], "focal": [0.40]}
     runs = [make(f"loss={loss} seed={seed}", value) for loss, of in accuracies.items() for seed, value in enumerate(of)]
     comparison = _compared(runs)
@@ -89,7 +89,7 @@ def test_only_what_varies_is_a_column(make: Make) -> None:
     assert _compared(runs).columns == ("optimizer.lr", "loss")
 
 
-def test_another_options_own_settings_are_no_columns_and_the_same_options_are(make: Make) -> None:
+def test_settings_of_different_options_are_not_columns_but_those_of_one_option_are(make: Make) -> None:
     runs = [make("loss=ce"), make("loss=focal")]
     assert _compared(runs).columns == ("loss",)
     comparison = _compared([*runs, make("loss=focal loss.gamma=1")])
@@ -97,7 +97,7 @@ def test_another_options_own_settings_are_no_columns_and_the_same_options_are(ma
     assert [tuple(row.cells.values()) for row in comparison.rows] == [("ce", ""), ("focal", "2"), ("focal", "1")]
 
 
-def test_two_of_one_composition_and_seed_count_once(make: Make) -> None:
+def test_two_runs_of_one_composition_and_seed_count_once(make: Make) -> None:
     first = make("optimizer.lr=0.001 seed=0", 0.5)
     second = make("optimizer.lr=1e-3 seed=0", 0.5)
     unfinished = make("seed=0")
@@ -105,7 +105,7 @@ def test_two_of_one_composition_and_seed_count_once(make: Make) -> None:
     assert [[record.folder for record in row.records] for row in comparison.rows] == [[second.folder]]
 
 
-def test_what_has_no_result_is_a_row_that_says_so(make: Make) -> None:
+def test_a_composition_without_a_result_is_a_row_that_says_so(make: Make) -> None:
     runs = [make("loss=ce seed=0", 0.5), make("loss=ce seed=1"), make("loss=focal seed=0"), make("loss=focal seed=1")]
     runs[1].fail("diverged", RuntimeError("train/loss is nan\nin epoch 1"))
     runs[2].fail("failed", RuntimeError("no memory"))
@@ -123,7 +123,7 @@ def test_what_has_no_result_is_a_row_that_says_so(make: Make) -> None:
     holds(rows.loc["focal", "state"], *facts)
 
 
-def test_a_reason_that_several_runs_share_is_told_once_and_its_bar_splits_no_cell(make: Make, tmp_path: Path) -> None:
+def test_a_reason_that_several_runs_share_is_printed_once_and_its_bar_is_escaped(make: Make, tmp_path: Path) -> None:
     runs = [make(f"seed={seed}") for seed in (0, 1)]
     for run in runs:
         run.fail("failed", RuntimeError("no | memory"))
@@ -133,7 +133,7 @@ def test_a_reason_that_several_runs_share_is_told_once_and_its_bar_splits_no_cel
     assert r" no \| memory" in text.markdown(_compared(runs), "x", tmp_path)
 
 
-def test_a_missing_composition_is_told_by_its_command_line(make: Make) -> None:
+def test_a_missing_composition_is_described_by_its_command_line(make: Make) -> None:
     jobs = [[f"loss={loss}", f"optimizer.lr={lr}"] for loss in ("ce", "focal") for lr in ("1e-3", "0.1")]
     comparison = _compared([make("loss=ce optimizer.lr=1e-3", 0.5)], jobs)
     cells = [("ce", "0.001"), ("ce", "0.1"), ("focal", "0.001"), ("focal", "0.1")]
@@ -148,7 +148,7 @@ def test_a_missing_composition_is_told_by_its_command_line(make: Make) -> None:
     ("group", "options", "columns"),
     [("experiment", ("loss_ce", "optimizer_adam"), ["experiment"]), ("trainer", ("cpu", "auto"), [])],
 )
-def test_two_experiments_of_one_composition_have_a_row_each_and_options_that_change_no_numbers_one_row(
+def test_equal_experiments_have_a_row_each_and_options_that_change_no_numbers_share_one(
     make: Make, group: str, options: tuple[str, ...], columns: list[str]
 ) -> None:
     runs = [make(f"seed={seed}", 0.5) for seed in (0, 1)]
@@ -163,7 +163,7 @@ def test_two_experiments_of_one_composition_have_a_row_each_and_options_that_cha
     )
 
 
-def test_a_missing_composition_states_nothing_that_another_option_would_bring(make: Make) -> None:
+def test_a_missing_composition_shows_no_settings_of_a_different_option(make: Make) -> None:
     runs = [make("loss=ce", 0.5, activation={"slope": 0.1}), make("loss=ce", 0.5, activation={"slope": 0.2})]
     comparison = _compared(runs, [["loss=focal"]])
     assert comparison.columns == ("loss", "activation.slope")
@@ -171,7 +171,7 @@ def test_a_missing_composition_states_nothing_that_another_option_would_bring(ma
     assert tuple(row.cells.values()) == ("focal", "")
 
 
-def test_what_another_folder_holds_is_not_missing(make: Make) -> None:
+def test_a_run_in_a_different_folder_is_not_missing(make: Make) -> None:
     jobs = [["loss=ce", "seed=0"], ["loss=ce", "seed=1"]]
     runs = [make("loss=ce seed=0", 0.5), make("loss=ce seed=1", 0.6)]
     (row,) = compare(collect([(some, _with_runs(some, jobs)) for some in (runs[:1], runs[1:])])).rows
@@ -179,7 +179,7 @@ def test_what_another_folder_holds_is_not_missing(make: Make) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "epoch,val/acc", "epoch,train/acc,val/acc\n1,0.5,0.5\n2,0.", "a,b\n1,2\n"])
-def test_damaged_metrics_leave_the_other_curves(make: Make, content: str) -> None:
+def test_damaged_metrics_do_not_affect_the_other_curves(make: Make, content: str) -> None:
     good, bad = make("loss=focal", 0.5), make("loss=ce", 0.5)
     bad.metrics_file.write_text(content)
     figure = output.curves(_compared([good, bad]), "losses")
@@ -192,12 +192,12 @@ def test_damaged_metrics_leave_the_other_curves(make: Make, content: str) -> Non
     assert [line.get_label() for line in figure.axes[1].lines] == ["focal"]
 
 
-def test_settings_are_written_as_one_types_them() -> None:
+def test_settings_are_written_as_they_are_typed() -> None:
     values = [50.0, 1e-6, 0.1234567891, True, None, [4.0, 8.0]]
     assert list(map(as_text, values)) == ["50", "1e-06", "0.1234567891", "true", "null", "[4,8]"]
 
 
-def test_the_page_says_what_a_reader_must_know(make: Make, tmp_path: Path) -> None:
+def test_the_page_states_data_protocol_and_caveats(make: Make, tmp_path: Path) -> None:
     runs = [make(f"loss={loss} seed={seed}", 0.5) for loss in ("ce", "focal") for seed in (0, 1)]
     runs[0].finish({**runs[0].result(), "train_size": 9_000})
     page = text.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])
@@ -214,7 +214,7 @@ def test_the_page_says_what_a_reader_must_know(make: Make, tmp_path: Path) -> No
     assert f"[{runs[0].folder.name}](<{runs[0].folder.name}>)" in page
 
 
-def test_files_and_figures_are_written_as_far_as_there_are_results(make: Make, tmp_path: Path) -> None:
+def test_files_and_figures_are_written_if_there_are_results(make: Make, tmp_path: Path) -> None:
     runs, folder = [make("loss=ce seed=0", 0.5), make("loss=focal")], tmp_path / "table"
     for shown, figures in ((runs, ["accuracy.png", "curves.png"]), (runs[1:], [])):
         output.write(_compared(shown), folder)
@@ -239,7 +239,7 @@ def test_figures_hold_every_composition_and_its_spread(make: Make) -> None:
 
 
 @pytest.mark.parametrize(("number", "shown"), [(20, range(20)), (21, range(11, 21))])
-def test_figures_show_every_row_or_of_many_the_best_in_the_tables_order(number: int, shown: range) -> None:
+def test_figures_show_every_row_or_the_best_of_many_in_the_tables_order(number: int, shown: range) -> None:
     records = [Record("finished", result={"test/acc": 0.5 + row / 100, "test_size": 100}) for row in range(number)]
     rows = tuple(Row({"lr": str(row)}, (record,)) for row, record in enumerate(records))
     drawn = output.drawn_rows(Comparison(("lr",), rows))

@@ -42,7 +42,9 @@ def broken() -> None:
     raise ValueError("ours")
 
 
-def test_annotations_are_the_command_line_and_a_returned_integer_the_exit_code(ended: Callable[..., Ended]) -> None:
+def test_annotations_define_the_command_line_and_a_returned_integer_is_the_exit_code(
+    ended: Callable[..., Ended],
+) -> None:
     assert ended(halve, "--shout", "4") == (0, "2!\n", "")
     assert ended(halve, "6") == (3, "3\n", "")
     code, page, _ = ended(halve, "--help")
@@ -60,7 +62,7 @@ def test_annotations_are_the_command_line_and_a_returned_integer_the_exit_code(e
         ([halve, stop], [], []),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_2(
+def test_a_users_mistake_gives_one_line_and_exit_code_2(
     ended: Callable[..., Ended], functions: object, arguments: list[str], facts: list[str]
 ) -> None:
     code, _, error = ended(functions, *arguments)
@@ -68,14 +70,16 @@ def test_a_mistake_is_one_line_and_exit_2(
     names(error, *facts)
 
 
-def test_a_fault_of_the_program_is_a_traceback_and_exit_1(ended: Callable[..., Ended]) -> None:
+def test_a_bug_gives_a_traceback_and_exit_code_1(ended: Callable[..., Ended]) -> None:
     code, _, error = ended(broken)
     *lines, last = error.splitlines()
     assert (code, lines[0].startswith("Traceback"), "ValueError" in lines[-1]) == (1, True, True)
     names(last, "CONTRIBUTING.md")
 
 
-def test_several_functions_are_subcommands_and_ctrl_c_is_a_line_and_130(ended: Callable[..., Ended]) -> None:
+def test_several_functions_are_subcommands_and_ctrl_c_gives_a_line_and_exit_code_130(
+    ended: Callable[..., Ended],
+) -> None:
     assert ended([halve, stop], "halve", "6")[0] == 3
     for code, _, error in (ended(stop), ended([halve, stop], "stop")):
         assert (code, error.count("\n")) == (130, 1)

@@ -120,7 +120,7 @@ def test_a_run_leaves_a_complete_directory(lab: Lab, trained: Train, composed: C
     assert result["fingerprint"] == other.result()["fingerprint"]
 
 
-def test_an_experiment_stops_early_and_its_last_lines_tell_the_result_and_what_probes_cost(trained: Train) -> None:
+def test_an_experiment_stops_early_and_its_last_lines_give_the_result_and_the_cost_of_probes(trained: Train) -> None:
     run = trained(*PROBED)
     result, taken = run.result(), run.probes()
     accuracy, data, protocol, epoch, seconds, probes, folder = _lines(run)
@@ -145,7 +145,9 @@ def test_an_experiment_stops_early_and_its_last_lines_tell_the_result_and_what_p
     assert not (trained(*PLAIN, name="plain").folder / "csv").exists()
 
 
-def test_under_the_reports_protocol_the_test_set_chooses_and_the_schedule_is_the_configurations(trained: Train) -> None:
+def test_under_the_reports_protocol_the_test_set_chooses_the_epoch_and_the_schedule_is_as_configured(
+    trained: Train,
+) -> None:
     run = trained(*PLAIN, "protocol=report", "epochs=4", "scheduler.eta_min=1e-4")
     result, metrics = run.result(), run.metrics()
     assert (result["protocol"], result["train_size"]) == ("report", 60)
@@ -174,7 +176,7 @@ def test_an_epoch_without_its_incomplete_batch_has_fewer_steps_and_images(traine
 
 
 @pytest.mark.parametrize("limit", ["null", "2", "0.4", "1.0", "9"])
-def test_val_size_is_the_number_of_images_that_a_validation_measures(limit: str, tmp_path: Path) -> None:
+def test_val_size_is_the_number_of_validated_images(limit: str, tmp_path: Path) -> None:
     counts: list[int] = []
 
     class Counting(Callback):
@@ -200,14 +202,14 @@ def test_a_run_that_is_never_validated_tests_its_last_epoch(trained: Train) -> N
     assert (metrics["train/objective"] > metrics["train/loss"] + 0.01).all()  # includes the L1 penalty
 
 
-def test_what_is_composed_is_what_is_trained(composed: Compose) -> None:
+def test_the_composition_is_trained_as_composed(composed: Compose) -> None:
     config = composed(*TINY, "l1=1e-3", "grad_clip=0.25", "trainer.memory_format=channels_last")
     classifier = make_classifier(config, build(config.data), hardware.choose("cpu", memory_format="channels_last"))
     assert (classifier.l1, classifier.grad_clip) == (1e-3, 0.25)
     assert classifier.memory_format == torch.channels_last
 
 
-def test_swas_result_is_that_of_the_averaged_weights_and_another_seed_draws_others_for_the_same_images(
+def test_swas_result_is_that_of_the_averaged_weights_and_a_new_seed_gives_new_weights_for_the_same_images(
     trained: Train, composed: Compose
 ) -> None:
     averaged = ("averaging=swa", "averaging.start=0.5", "trainer.precision=32-true", "seed=1", "data.seed=0")
@@ -226,7 +228,7 @@ def test_swa_that_never_averaged_is_an_error(composed: Compose, tmp_path: Path) 
         fitting.fit_and_test(composed(*PLAIN, *STOPPED, "averaging=swa"), Attempt(Run(tmp_path)))
 
 
-def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_once(
+def test_a_sweep_continues_after_a_failing_job_and_its_command_trains_each_job_once(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step, initialise, load = Classifier.training_step, Classifier.__init__, Loader.load_configuration
@@ -288,7 +290,7 @@ def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_o
         assert summary(run) in again.stdout
 
 
-def test_a_figure_that_fails_leaves_the_run_finished_and_is_drawn_by_the_next_command(
+def test_a_failing_figure_leaves_the_run_finished_and_is_drawn_by_the_next_command(
     lab: Lab, called: Called, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states: list[str] = []
@@ -315,7 +317,7 @@ def test_a_figure_that_fails_leaves_the_run_finished_and_is_drawn_by_the_next_co
     assert (run.figures / "curves.png").exists()
 
 
-def test_a_process_that_is_killed_while_it_draws_leaves_the_run_finished(
+def test_a_process_killed_while_drawing_leaves_the_run_finished(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Run(tmp_path / "run")
@@ -328,24 +330,24 @@ def test_a_process_that_is_killed_while_it_draws_leaves_the_run_finished(
 
 
 @pytest.mark.paints
-def test_a_name_with_dollars_is_no_formula(lab: Lab) -> None:
+def test_a_name_with_dollars_is_not_a_formula(lab: Lab) -> None:
     outcome = lab(*PLAIN, "epochs=1", "name=cost_$5_vs_$10")
     assert (outcome.code, outcome.stderr) == (0, "")
     assert outcome.runs[0].result()["name"] == "cost_$5_vs_$10"
 
 
-def test_a_run_without_a_whole_epoch_is_a_failed_run(lab: Lab) -> None:
+def test_a_run_without_a_whole_epoch_has_failed(lab: Lab) -> None:
     outcome = lab(*PLAIN, "trainer.max_time=00:00:00:00")
     assert (outcome.code, outcome.runs[0].status()["state"]) == (1, "failed")
     names(outcome.stderr, "trainer.max_time", "data.train_size")
 
 
-def test_what_a_component_cannot_be_made_of_is_one_line_and_exit_2(lab: Lab) -> None:
+def test_wrong_arguments_of_a_component_give_one_line_and_exit_code_2(lab: Lab) -> None:
     refusal(lab(*PLAIN, "model.filters=[1,2]"), "filters=[1, 2]")
     assert not list(Path().iterdir())
 
 
-def test_a_folder_that_is_taken_is_left_as_it_is(lab: Lab, trained: Train) -> None:
+def test_an_occupied_folder_is_left_unchanged(lab: Lab, trained: Train) -> None:
     trained(*PLAIN, name="taken")
     Path("mine/figures").mkdir(parents=True)
     Path("mine/figures/paper.png").write_text("mine")
@@ -369,14 +371,14 @@ runpy.run_module("cifar_lab.train", run_name="__main__", alter_sys=True)
 """
 
 
-def test_what_draws_is_not_imported_before_the_first_step(tmp_path: Path) -> None:
+def test_plotting_libraries_are_not_imported_before_the_first_step(tmp_path: Path) -> None:
     line = [sys.executable, "-c", _WATCHED, *PLAIN, "trainer.enable_progress_bar=false"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert (done.returncode, done.stderr) == (7, "trains\n"), done
 
 
 @pytest.mark.data
-def test_the_users_command_trains_on_real_images(lab: Lab) -> None:
+def test_the_command_trains_on_real_images(lab: Lab) -> None:
     narrow = "model.stages=[[8],[8],[8,8],[8,8],[8,8]]"
     outcome = lab("model=vgg_a", "bn=true", narrow, "epochs=1", "data.train_size=1000", "trainer=cpu")
     assert outcome.code == 0

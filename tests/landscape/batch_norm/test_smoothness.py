@@ -17,7 +17,7 @@ def compared(folder: Path, lr: float = 0.1) -> SmoothnessComparison:
     return compare(group, lr)
 
 
-def test_ratios_are_those_of_the_hessians_of_the_steps_that_both_networks_have(tmp_path: Path) -> None:
+def test_ratios_are_those_of_the_hessians_at_common_steps(tmp_path: Path) -> None:
     leave_probed(tmp_path, seeds=(0, 1, 2), noise=0.25)
     bn = Run(tmp_path / "True_he_0")
     bn.write_probes({name: one if name == "relative_distance" else one[2:] for name, one in bn.probes().items()})
@@ -31,7 +31,7 @@ def test_ratios_are_those_of_the_hessians_of_the_steps_that_both_networks_have(t
     assert lines.loc[("xavier", "hessian_norm"), "seeds"] == 3
 
 
-def test_beta_never_stands_without_its_ceiling(tmp_path: Path) -> None:
+def test_beta_is_always_shown_with_its_ceiling(tmp_path: Path) -> None:
     leave_probed(tmp_path, lr=0.6, inits=("xavier",))  # eta_min is 0.3, and the Hessian without BatchNorm reaches 4
     found = compared(tmp_path, 0.6)
     shares = found.frame.set_index("bn")["share_at_ceiling"]
@@ -40,13 +40,13 @@ def test_beta_never_stands_without_its_ceiling(tmp_path: Path) -> None:
     holds(told, " 0 %", f" {100 * shares[False]:.3g} %")
 
 
-def test_where_batch_norms_loss_varies_more_is_said(tmp_path: Path) -> None:
+def test_a_larger_variation_with_batch_norm_is_reported(tmp_path: Path) -> None:
     leave_probed(tmp_path, inits=("xavier",), sharper=0.25)
     share, steps = compared(tmp_path).lost("xavier")
     assert share == len(steps) / 6
 
 
-def test_a_diverging_network_is_compared_where_it_is_finite_and_runs_that_diverged_with_nothing(tmp_path: Path) -> None:
+def test_a_diverging_network_is_compared_at_finite_steps_and_diverged_runs_are_left_out(tmp_path: Path) -> None:
     leave_probed(tmp_path, seeds=(0, 1))
     for seed in (0, 1):
         diverge(Run(tmp_path / f"False_he_{seed}"))
@@ -62,7 +62,7 @@ def test_a_diverging_network_is_compared_where_it_is_finite_and_runs_that_diverg
     assert any("He" in line and "2 of 2" in line for line in found.sentences)
 
 
-def test_probes_of_one_network_are_refused_with_the_mend(tmp_path: Path) -> None:
+def test_probes_of_only_one_network_are_refused_with_the_remedy(tmp_path: Path) -> None:
     leave_probed(tmp_path)
     for init in ("xavier", "he"):
         (tmp_path / f"True_{init}_0" / "probes.npz").unlink()
@@ -74,7 +74,7 @@ def test_probes_of_one_network_are_refused_with_the_mend(tmp_path: Path) -> None
 
 
 @pytest.mark.paints
-def test_the_figure_and_the_numbers_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_figure_and_its_numbers_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     leave_probed(tmp_path / "runs", seeds=(0, 1), probes=30)
     written = write_smoothness(find_runs(tmp_path / "runs"), tmp_path / "out")
     names = {"smoothness.png", "smoothness.npz", "smoothness.csv", "smoothness_ratios.csv"}
@@ -87,7 +87,7 @@ def test_the_figure_and_the_numbers_beside_it(tmp_path: Path, capsys: pytest.Cap
     assert row["beta"].item() == pytest.approx(np.median(beta))
 
 
-def test_all_arms_are_drawn_in_lines_of_their_own_below_the_ceiling_whose_panels_may_be_empty(tmp_path: Path) -> None:
+def test_each_arm_has_its_own_line_below_the_ceiling_and_panels_may_be_empty(tmp_path: Path) -> None:
     leave_probed(tmp_path)
     drawn = smoothness(compared(tmp_path))
     (beta,) = [axes for axes in drawn.axes if "β-smoothness" in axes.get_title()]

@@ -36,7 +36,7 @@ def test_the_widest_range_of_rates_that_trains(
     assert found.text()[0].isdigit() == (low == 3e-4)  # a bare number only if both ends are known
 
 
-def test_a_rate_trains_if_it_does_in_every_seed_that_has_ended(tmp_path: Path) -> None:
+def test_a_rate_trains_if_it_does_in_every_finished_seed(tmp_path: Path) -> None:
     for seed in (0, 1):
         for lr in (1e-4, 1e-3):
             run = leave(tmp_path / f"{lr}{seed}", bn=True, lr=lr, seed=seed, finished=seed == 0 or lr == 1e-4)

@@ -15,7 +15,7 @@ from tests.published_runs import leave_run
 @pytest.mark.parametrize(
     ("reached", "early", "late"), [(0.9, SUPPORTED, CONTRADICTED), (0.4, CONTRADICTED, INCONCLUSIVE)]
 )
-def test_half_of_the_images_by_epoch_10_and_by_epoch_25_which_lies_beyond_the_published_runs(
+def test_half_of_the_images_by_epoch_10_and_by_epoch_25_beyond_the_published_runs(
     tmp_path: Path, reached: float, early: str, late: str
 ) -> None:
     for seed, name in itertools.product(range(3), ("vgg_a_bn", "vgg_a")):
@@ -24,7 +24,7 @@ def test_half_of_the_images_by_epoch_10_and_by_epoch_25_which_lies_beyond_the_pu
     assert (found["half_by_epoch_10"].verdict, found["half_by_epoch_25"].verdict) == (early, late)
 
 
-def test_half_of_the_images_is_of_every_run_and_not_known_of_one_that_has_diverged(tmp_path: Path) -> None:
+def test_half_of_the_images_must_hold_for_every_run_and_is_unknown_for_a_diverged_one(tmp_path: Path) -> None:
     of_row = row("vgg_a_bn,optimizer.lr=1e-3")
     leave_run(tmp_path / "never" / "0", of_row, 0.4)
     claim = judged(tmp_path / "never")["half_by_epoch_10"]
@@ -45,7 +45,9 @@ def test_half_of_the_images_is_of_every_run_and_not_known_of_one_that_has_diverg
         (0.7, 5, INCONCLUSIVE, ""),
     ],
 )
-def test_larger_rates_with_batch_norm(tmp_path: Path, accuracy: float, number: int, verdict: str, note: str) -> None:
+def test_batch_norm_trains_at_larger_rates(
+    tmp_path: Path, accuracy: float, number: int, verdict: str, note: str
+) -> None:
     for seed in range(number):
         for rate in ("1e-4", "2e-3"):
             leave_run(tmp_path / f"bn{rate}{seed}", row(f"vgg_a_bn,optimizer.lr={rate}"), 0.8, seed=seed)
@@ -55,7 +57,7 @@ def test_larger_rates_with_batch_norm(tmp_path: Path, accuracy: float, number: i
     assert (claim.verdict, claim.note) == (verdict, note)
 
 
-def test_a_seed_under_both_protocols_is_one_seed(tmp_path: Path) -> None:
+def test_a_seed_under_both_protocols_counts_once(tmp_path: Path) -> None:
     for protocol in ("report", "holdout"):
         for seed in range(2):
             for name, accuracy in (("vgg_a_bn", 0.8), ("vgg_a", 0.1)):
@@ -66,7 +68,7 @@ def test_a_seed_under_both_protocols_is_one_seed(tmp_path: Path) -> None:
     holds(claim.numbers, "Adam 2e-3: 2 of 2 seeds", "0 of 2")
 
 
-def test_a_start_from_which_only_batch_norm_trains_decides_in_five_seeds(tmp_path: Path) -> None:
+def test_an_initialisation_from_which_only_batch_norm_trains_decides_with_five_seeds(tmp_path: Path) -> None:
     leave_probed(tmp_path, seeds=range(5))
     for seed in range(5):
         diverge(Run(tmp_path / f"False_he_{seed}"))
@@ -78,7 +80,7 @@ def test_a_start_from_which_only_batch_norm_trains_decides_in_five_seeds(tmp_pat
 
 
 @pytest.mark.parametrize(("reached", "verdict"), [(0.9, SUPPORTED), (0.4, INCONCLUSIVE)])
-def test_shorter_runs_tell_who_has_reached_half_and_not_who_never_will(
+def test_shorter_runs_show_which_reached_half_but_not_which_never_will(
     tmp_path: Path, reached: float, verdict: str
 ) -> None:
     leave_band(tmp_path, rates=(1e-3, 2e-3), seeds=(0, 1, 2), accuracy=reached)
@@ -90,7 +92,7 @@ def test_shorter_runs_tell_who_has_reached_half_and_not_who_never_will(
 @pytest.mark.parametrize(
     "changes", [{"data.train_size": 1000}, {"scheduler._target_": "torch.optim.lr_scheduler.CosineAnnealingLR"}]
 )
-def test_runs_that_are_no_beginning_of_the_reports_tell_nothing_of_when_half_is_reached(
+def test_runs_that_do_not_begin_as_the_reports_do_not_show_when_half_is_reached(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     leave_band(tmp_path, rates=(1e-3, 2e-3), accuracy=0.9, changes=changes)

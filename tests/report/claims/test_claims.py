@@ -14,7 +14,7 @@ from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
 
 
-def test_without_runs_only_the_parameters_decide(tmp_path: Path) -> None:
+def test_without_runs_only_the_number_of_parameters_decides(tmp_path: Path) -> None:
     found = judged(tmp_path)
     decided = {name: claim.verdict for name, claim in found.items() if claim.verdict != UNTESTED}
     assert decided == {"compact": CONTRADICTED}
@@ -30,7 +30,7 @@ JOBS = {
 
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_every_claim_names_command_lines_that_train_what_decides_it(
+def test_every_claim_names_command_lines_that_train_the_runs_that_decide_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: bool
 ) -> None:
     # Composing each job takes long.
@@ -64,7 +64,7 @@ def test_two_activations_are_alike_and_one_is_weaker(
     holds(found["elu_weaker"].numbers, numbers)
 
 
-def test_a_claim_is_decided_under_the_protocol_that_can_decide_and_by_its_own_rows(tmp_path: Path) -> None:
+def test_a_claim_is_decided_by_its_own_rows_under_a_protocol_that_can_decide(tmp_path: Path) -> None:
     for name in ("leaky_relu", "relu", "elu"):
         leave_run(tmp_path / name, row(f"activation_{name}"), 0.7)
     for name in ("leaky_relu", "relu"):
@@ -76,7 +76,7 @@ def test_a_claim_is_decided_under_the_protocol_that_can_decide_and_by_its_own_ro
     holds(found["elu_weaker"].numbers, "protocol=holdout")
 
 
-def test_alike_is_whose_difference_surely_does_not_count_even_where_it_is_surely_one(tmp_path: Path) -> None:
+def test_rows_are_alike_if_their_difference_is_surely_within_the_margin(tmp_path: Path) -> None:
     for name, mean in (("leaky_relu", 0.893), ("relu", 0.89)):
         leave_seeds(tmp_path, row(f"activation_{name}"), mean, spread=0.0001)
     claim = judged(tmp_path)["alike"]
@@ -85,7 +85,7 @@ def test_alike_is_whose_difference_surely_does_not_count_even_where_it_is_surely
     holds(claim.decides, "± 0.5", "Welch")
 
 
-def test_a_row_of_which_a_seed_has_diverged_is_told_and_not_compared(tmp_path: Path) -> None:
+def test_a_row_with_a_diverged_seed_is_reported_but_not_compared(tmp_path: Path) -> None:
     leave_seeds(tmp_path, row("activation_leaky_relu"), 0.894)
     leave_seeds(tmp_path, row("activation_relu"), 0.894)
     diverge(leave_seeds(tmp_path, row("activation_elu"), 0.874, number=7)[6])
@@ -96,7 +96,7 @@ def test_a_row_of_which_a_seed_has_diverged_is_told_and_not_compared(tmp_path: P
 
 
 @pytest.mark.parametrize(("drop", "verdict"), [(0.5, SUPPORTED), (-0.04, INCONCLUSIVE)])
-def test_transitions_are_as_smooth_as_their_largest_jump_after_the_first_epochs(
+def test_the_smoothness_of_transitions_is_the_largest_jump_after_the_first_epochs(
     tmp_path: Path, drop: float, verdict: str
 ) -> None:
     for name in ("plateau", "cosine"):  # rougher first epochs, which say nothing about the schedule
@@ -110,7 +110,9 @@ def test_transitions_are_as_smooth_as_their_largest_jump_after_the_first_epochs(
 
 
 @pytest.mark.parametrize(("of_leaky_relu", "verdict"), [(0.05, SUPPORTED), (0.25, INCONCLUSIVE), (0.35, CONTRADICTED)])
-def test_dead_units_of_relu_beside_those_of_leaky_relu(tmp_path: Path, of_leaky_relu: float, verdict: str) -> None:
+def test_dead_units_of_relu_are_compared_with_those_of_leaky_relu(
+    tmp_path: Path, of_leaky_relu: float, verdict: str
+) -> None:
     for name, share in (("relu", 0.25), ("leaky_relu", of_leaky_relu)):
         leave_seeds(tmp_path, row(f"activation_{name}"), 0.89)
         claim = judged(tmp_path)["units_revived"]
@@ -145,7 +147,7 @@ def test_dead_units_of_relu_beside_those_of_leaky_relu(tmp_path: Path, of_leaky_
         ("cifar10", ["data.train_size=10000"], UNTESTED),
     ],
 )
-def test_a_study_decides_as_it_is_told_and_on_the_images_that_it_is_about(
+def test_a_study_decides_as_written_and_on_its_own_images(
     tmp_path: Path, data: str, typed: list[str], verdict: str
 ) -> None:
     for optimizer, mean in (("adam", 0.89), ("sgd", 0.88), ("sign_sgd", 0.87)):

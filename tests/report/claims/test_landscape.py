@@ -26,18 +26,18 @@ def judged(folder: Path) -> dict[str, Claim]:
     return dict(zip(LANDSCAPE, decided(claims(found(folder))), strict=True))
 
 
-def test_without_runs_nothing_is_tested_and_no_number_is_told() -> None:
+def test_without_runs_nothing_is_tested_and_no_number_is_printed() -> None:
     assert {(claim.verdict, claim.numbers) for claim in decided(claims(Landscape()))} == {(UNTESTED, NOT_MEASURED)}
 
 
 @pytest.mark.parametrize(("sharper", "verdict"), [(4.0, SUPPORTED), (0.25, CONTRADICTED)])
-def test_three_seeds_decide_as_the_hessians_say(tmp_path: Path, sharper: float, verdict: str) -> None:
+def test_three_seeds_decide_according_to_the_hessians(tmp_path: Path, sharper: float, verdict: str) -> None:
     leave_probed(tmp_path, seeds=(0, 1, 2), sharper=sharper, noise=0.03)
     claims = judged(tmp_path)
     assert (claims["gradient_at_the_point"].verdict, claims["predictive"].verdict) == (verdict, verdict)
 
 
-def test_two_seeds_show_their_numbers_and_decide_nothing(tmp_path: Path) -> None:
+def test_two_seeds_give_numbers_but_decide_nothing(tmp_path: Path) -> None:
     leave_probed(tmp_path, seeds=(0, 1))
     claims = judged(tmp_path)
     claim = claims["gradient_at_the_point"]
@@ -47,7 +47,7 @@ def test_two_seeds_show_their_numbers_and_decide_nothing(tmp_path: Path) -> None
     holds(claims["gradient_over_a_step"].numbers, "1/eta_min")
 
 
-def test_loss_and_gradient_are_claims_of_their_own_at_the_point_and_over_a_step(tmp_path: Path) -> None:
+def test_loss_and_gradient_at_the_point_and_over_a_step_are_separate_claims(tmp_path: Path) -> None:
     leave_probed(tmp_path, seeds=(0, 1, 2), inits=("xavier",), noise=0.1)
     for run in find_runs(tmp_path):  # without BatchNorm: less steep at the point, steeper over a step
         probes = dict(np.load(run.probes_file))
@@ -73,14 +73,14 @@ def test_an_initialisation_whose_runs_diverged_is_named(tmp_path: Path) -> None:
             holds(claim.numbers, "not compared: He without BatchNorm (3 of 3 diverged)")
 
 
-def test_the_band_stands_beside_the_loss_variation(tmp_path: Path) -> None:
+def test_the_band_is_reported_with_the_loss_variation(tmp_path: Path) -> None:
     leave_band(tmp_path, rates=ENDS, seeds=(0, 1, 2), widen=0.1)
     claim = judged(tmp_path)["smoother"]
     holds(claim.numbers, "1 to 40", "3.29 [3, 3.6]")
     assert claim.verdict == UNTESTED  # no run has probes
 
 
-def test_of_several_lengths_the_longest_decides(tmp_path: Path) -> None:
+def test_the_longest_of_several_lengths_decides(tmp_path: Path) -> None:
     leave_band(tmp_path / "short", rates=ENDS, epochs=2)
     leave_band(tmp_path / "long", rates=ENDS, epochs=6)
     leave_band(tmp_path / "other images", rates=ENDS, epochs=6, changes={"data.train_size": 1000})
@@ -112,7 +112,7 @@ def write_shift(path: Path, folders: Iterable[str], cosine: dict[bool, float]) -
 
 
 @pytest.mark.parametrize("place", ["covariate_shift.csv", "landscape/covariate_shift.csv"])
-def test_covariate_shift_of_both_networks_is_read_beside_the_runs(tmp_path: Path, place: str) -> None:
+def test_covariate_shift_of_both_networks_is_read_from_files_next_to_the_runs(tmp_path: Path, place: str) -> None:
     leave_band(tmp_path, rates=ENDS, seeds=(0, 1, 2))
     names = [run.folder.name for run in find_runs(tmp_path)]
     for without, verdict in ((0.5, SUPPORTED), (0.95, CONTRADICTED)):

@@ -59,7 +59,7 @@ def fit(lookahead: Lookahead, folder: Path) -> tuple[State, Keep, Keep, Classifi
         ({"alpha": 0.2, "every_n_steps": 2, "power": 1.0, "start": 0.5}, {4: 1.0, 6: 1 - 0.8 * 0.75, 8: 0.2}),
     ],
 )
-def test_slow_weights_move_by_their_share_and_the_fast_ones_go_back_to_them(
+def test_slow_weights_move_by_their_share_and_fast_weights_return_to_them(
     options: dict[str, Any], shares: dict[int, float], tmp_path: Path
 ) -> None:
     start, before, after, classifier, saved = fit(Lookahead(**options), tmp_path)
@@ -86,7 +86,7 @@ def test_slow_weights_move_by_their_share_and_the_fast_ones_go_back_to_them(
     assert not torch.equal(end["0.weight"], start["0.weight"])
 
 
-def test_before_the_slow_weights_begin_the_trained_ones_are_validated_and_returned(tmp_path: Path) -> None:
+def test_trained_weights_are_validated_and_returned_until_slow_weights_start(tmp_path: Path) -> None:
     _, before, after, classifier, saved = fit(Lookahead(every_n_steps=9), tmp_path / "never")
     # The slow weights start as the initial ones, and are never updated.
     assert torch.equal(_state(classifier)["0.weight"], before.validated[0]["0.weight"])
@@ -96,7 +96,7 @@ def test_before_the_slow_weights_begin_the_trained_ones_are_validated_and_return
     assert torch.equal(before.validated[0]["0.weight"], after.steps[3]["0.weight"])
 
 
-def test_a_parameter_that_freezes_on_the_way_stays_where_it_is(tmp_path: Path) -> None:
+def test_a_parameter_frozen_during_training_stays_unchanged(tmp_path: Path) -> None:
     class Freeze(Keep):
         def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
             if trainer.current_epoch == 1:

@@ -28,7 +28,7 @@ def printed(*, terminal: bool) -> str:
     return output.getvalue()
 
 
-def test_where_there_is_no_terminal_each_epoch_is_a_line() -> None:
+def test_without_a_terminal_each_epoch_is_a_line() -> None:
     first, second = printed(terminal=False).splitlines()
     figures = r"\d\.\d{4}\b.* \d+\.\d\d%.* \d+\.\d\d%.* (-|[\d,]+) images/s .*\d\.\d s\b"
     assert re.search(rf"\b1/2\b.* {figures}.* \d+:\d\d\b", first)
@@ -41,7 +41,7 @@ def test_long_epochs_show_their_steps_line_by_line(monkeypatch: pytest.MonkeyPat
     assert re.search(figures, printed(terminal=False))
 
 
-def test_a_pipe_gets_no_control_characters_where_colours_are_forced(
+def test_a_pipe_gets_no_control_characters_even_if_colours_are_forced(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("cifar_lab.terminal.progress.LINE_SECONDS", 0.0)
@@ -80,13 +80,13 @@ def _forecast(monkeypatch: pytest.MonkeyPatch, turn: Turn | None = None, seconds
     return next((line for line in output.getvalue().splitlines() if "measured" in line), "")
 
 
-def test_a_run_says_after_its_first_steps_what_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_prints_a_forecast_after_its_first_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     # 26 of 46 steps of 1 s are left, then 10 and 2 x 20 images at a third of a step's 0.25 s each.
     line = _forecast(monkeypatch, seconds=1.0, max_epochs=2)
     assert re.fullmatch(r"about 30 s: 1\.13 epochs of 90 images at 4 images/s \(measured in the first 20 steps\)", line)
 
 
-def test_slow_steps_are_measured_for_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_steps_are_timed_for_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "measured in the first 3 steps" in _forecast(monkeypatch, seconds=100.0)
 
 
@@ -94,13 +94,13 @@ def test_a_short_run_has_no_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _forecast(monkeypatch, seconds=0.01, max_epochs=2) == ""
 
 
-def test_a_limit_of_time_shortens_the_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_limit_shortens_the_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
     line = _forecast(monkeypatch, max_time="00:00:10:00")
     assert re.match(r"about (9|10) min: ", line)
     assert "trainer.max_time" in line
 
 
-def test_the_first_job_of_a_sweep_says_what_all_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_job_of_a_sweep_forecasts_all_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     turn = Turn.of(0, [1.0, 2.0, 0.0, 6.0])
     line = _forecast(monkeypatch, turn, seconds=100.0)
     left = 20 * 100 + 100 / 4 / 3 * 2 * 20

@@ -56,7 +56,7 @@ def test_accumulated_batches_are_one_step_with_their_mean_loss(tmp_path: Path) -
     assert together.metrics()["step"].tolist() == [2]
 
 
-def test_the_best_checkpoint_is_the_first_of_the_best_epochs_and_the_last_is_the_last(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_the_first_of_equally_good_epochs_and_the_last_is_the_last(tmp_path: Path) -> None:
     run, classifier = fit(tmp_path, max_epochs=5)
     best = torch.load(run.best_checkpoint, weights_only=True)
     last = torch.load(run.last_checkpoint, weights_only=True)
@@ -66,7 +66,7 @@ def test_the_best_checkpoint_is_the_first_of_the_best_epochs_and_the_last_is_the
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
 
 
-def test_throughput_leaves_out_the_first_ten_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_throughput_excludes_the_first_ten_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("cifar_lab.train.callbacks.throughput.time.perf_counter", lambda: clock.now)
     throughput = Throughput()

@@ -85,7 +85,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
         yield Outputs(home, [Run(each["folder"]) for each in made], client)
 
 
-def test_both_have_the_metrics_of_every_epoch_and_of_the_result(outputs: Outputs) -> None:
+def test_both_services_have_the_metrics_of_every_epoch_and_of_the_result(outputs: Outputs) -> None:
     for run in outputs.runs:
         metrics, result, history = run.metrics(), run.result(), _history(run)
         ids = read_ids(run.loggers_file)
@@ -99,7 +99,7 @@ def test_both_have_the_metrics_of_every_epoch_and_of_the_result(outputs: Outputs
         assert of_mlflow["whole_run/best_epoch"] == result["best_epoch"]
 
 
-def test_both_have_the_columns_the_tags_the_configuration_and_the_confusion_matrix(outputs: Outputs) -> None:
+def test_both_services_have_the_columns_tags_configuration_and_confusion_matrix(outputs: Outputs) -> None:
     for run, rate in zip(outputs.runs, (1e-3, 1e-2), strict=True):
         begun, found = _begun(run), outputs.client.get_run(read_ids(run.loggers_file)["mlflow"])
         config = {item.key: item.value_json for item in begun.config.update}
@@ -148,7 +148,7 @@ def test_a_resumed_run_continues_its_curve_and_its_id(outputs: Outputs, lab: Lab
     assert _history(run)["val/acc"] == points == expected and len(points) == 3
 
 
-def test_a_service_that_fails_is_one_note_and_training_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_service_causes_one_note_and_training_continues(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb")
     pytest.importorskip("mlflow")
 
@@ -207,11 +207,13 @@ def test_several_loggers_of_a_sweep_are_one_value(lab: Lab) -> None:
         ("tags=draft", ["tags", "a list"]),
     ],
 )
-def test_a_list_that_cannot_be_is_refused(lab: Lab, word: str, facts: list[str]) -> None:
+def test_an_impossible_list_of_loggers_is_refused(lab: Lab, word: str, facts: list[str]) -> None:
     refusal(lab(*LINE, word), *facts)
 
 
-def test_home_folders_and_variables_are_told_by_their_names(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_folders_and_variables_are_replaced_by_their_names(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = trained(*LINE, "epochs=1", "logger=none")
     home, token = Path.home(), SECRETS["LAB_TOKEN"]
     monkeypatch.setenv("LAB_TOKEN", token)

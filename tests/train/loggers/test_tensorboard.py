@@ -111,7 +111,7 @@ def _statuses(folder: Path) -> set[int]:
     return {session.status for group in _hparams(folder)[1] for session in group.sessions}
 
 
-def test_every_metric_of_every_epoch_and_of_the_result_is_there(outputs: Outputs) -> None:
+def test_every_metric_of_every_epoch_and_of_the_result_is_logged(outputs: Outputs) -> None:
     run = outputs.alone
     events, metrics, result = _events(run), run.metrics(), run.result()
     assert _tags(events, "scalars") == TAGS
@@ -141,7 +141,7 @@ def test_the_first_group_of_tags_is_training_and_validation_accuracy(outputs: Ou
     ]
 
 
-def test_a_sweep_is_one_run_a_job_with_its_axes_and_metrics_as_columns(outputs: Outputs) -> None:
+def test_a_sweep_has_one_run_per_job_with_axes_and_metrics_as_columns(outputs: Outputs) -> None:
     sweep = outputs.swept[0].folder.parent
     experiment, rows = _hparams(sweep)
     assert {info.name for info in experiment.hparam_infos} == {"optimizer.lr", "seed"}
@@ -165,7 +165,7 @@ def test_a_sweep_is_one_run_a_job_with_its_axes_and_metrics_as_columns(outputs: 
     assert len(rows) == 3
 
 
-def test_the_charts_are_the_same_for_all_runs_and_true_of_all(outputs: Outputs) -> None:
+def test_the_charts_are_the_same_for_all_runs(outputs: Outputs) -> None:
     events = [_events(run).Tensors("custom_scalars__config__") for run in (outputs.alone, *outputs.swept)]
     layouts = {tensor_util.make_ndarray(event.tensor_proto).item() for (event,) in events}
     (layout,) = map(Layout.FromString, layouts)  # TensorBoard merges equal layouts
@@ -202,7 +202,7 @@ def test_a_chart_says_whether_the_test_set_chose_the_epoch(protocol: str, tmp_pa
         ("fitting.describe", RuntimeError("broken"), "test/acc"),
     ],
 )
-def test_a_run_without_a_result_leaves_what_it_has(
+def test_a_run_without_a_result_is_logged_as_far_as_it_got(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, place: str, error: BaseException, last: str | None
 ) -> None:
     def breaks(*_: object) -> None:

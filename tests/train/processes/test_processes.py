@@ -89,7 +89,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.slow] if "swa" in row else []) for row in ROWS])
-def test_two_processes_train_what_one_does_and_the_first_alone_prints_and_writes(row: str, trained: Train) -> None:
+def test_two_processes_train_like_one_and_only_the_first_prints_and_writes(row: str, trained: Train) -> None:
     line = (*SAME, *ROWS[row], *TWO, "logger=csv", "callbacks=snapshots")
     ended = command(*line, "hydra.run.dir=several")
     assert ended.code == 0, ended.output
@@ -115,7 +115,7 @@ def test_batch_norm_over_each_processs_part_is_noted() -> None:
 
 
 @pytest.mark.slow
-def test_a_signal_in_several_processes_saves_at_one_step_and_the_run_goes_on_to_the_same_bits() -> None:
+def test_a_signal_saves_all_processes_at_one_step_and_the_run_resumes_to_the_same_bits() -> None:
     # long enough for a signal to arrive through the parent process
     line = [*PLAIN, *TWO, "data.num_train=603", "trainer.accumulate_grad_batches=2", "averaging=ema"]
     ended = command(*line, "hydra.run.dir=run", fault=Fault("step", 5, signal.SIGTERM, rank=1))
@@ -132,7 +132,7 @@ def test_a_signal_in_several_processes_saves_at_one_step_and_the_run_goes_on_to_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_process_ends_all_and_the_same_command_goes_on_to_the_same_bits(rank: int) -> None:
+def test_a_killed_process_ends_all_and_the_same_command_resumes_to_the_same_bits(rank: int) -> None:
     line = ["-m", *PLAIN, *TWO, "seed=0,1"]
     ended = command(*line, fault=Fault("batch", 14, rank=rank))
     assert ended.code == 1
@@ -164,7 +164,7 @@ class Failing(nn.CrossEntropyLoss):
 
 
 @pytest.mark.slow
-def test_what_fails_in_one_process_is_what_the_run_has_failed_by(outside: Callable[..., tuple[str, ...]]) -> None:
+def test_an_error_in_one_process_is_the_runs_error(outside: Callable[..., tuple[str, ...]]) -> None:
     own = outside("my_lab", FAILING_LOSS, "loss", "_target_: my_lab.Failing\nrank: 1\n")
     ended = command(*own, *PLAIN, *TWO, "hydra.run.dir=run")
     assert ended.code == 1
@@ -176,7 +176,7 @@ def test_what_fails_in_one_process_is_what_the_run_has_failed_by(outside: Callab
 
 
 @pytest.mark.slow
-def test_a_run_that_diverges_in_several_processes_tells_the_step_of_one() -> None:
+def test_a_run_that_diverges_in_several_processes_reports_the_same_step_as_one_process() -> None:
     line = [*SAME, "optimizer=sgd", "grad_clip=0", "optimizer.lr=1e30"]
     steps = []
     for folder, words in {"several": TWO, "one": ()}.items():
@@ -187,7 +187,7 @@ def test_a_run_that_diverges_in_several_processes_tells_the_step_of_one() -> Non
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_in_another_number_of_processes_and_says_so() -> None:
+def test_a_run_resumes_with_a_different_number_of_processes_and_a_note() -> None:
     line = (*SAME, "data.num_train=603")
     ended = command(*line, *TWO, "hydra.run.dir=run", fault=Fault("step", 5, signal.SIGTERM, rank=0))
     assert ended.code == 143
