@@ -26,7 +26,7 @@ from cifar_lab.table import compare_folders
 from tests.comparison import differences, sweep_differences
 from tests.conftest import TINY
 from tests.faults import Ended, Fault, command
-from tests.told import named
+from tests.suggestions import suggested_arguments
 
 ENTER = ("unshare", "--user", "--map-root-user", "--mount")
 HOW = ("kill", "bytes", "inodes")
@@ -113,13 +113,17 @@ def faults_of(found: Ended, how: str) -> set[str]:
     return wrong
 
 
-def told(output: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
+def next_arguments(output: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
     """Return the arguments that the last line suggests, or else the same arguments."""
     *_, last = ["", *output.splitlines()]
-    return tuple(named(last, arguments)) if re.search(r"(;|then) (resume=|its own command)", last) else arguments
+    return (
+        tuple(suggested_arguments(last, arguments))
+        if re.search(r"(;|then) (resume=|its own command)", last)
+        else arguments
+    )
 
 
-def tried(place: Path, arguments: tuple[str, ...], before: Path, at: int, how: str, whole: Path) -> set[str]:
+def try_fault(place: Path, arguments: tuple[str, ...], before: Path, at: int, how: str, whole: Path) -> set[str]:
     """Inject a fault, run the command again, and return what is wrong."""
     log = place.with_suffix(".log")
     with mounted(place):
@@ -127,17 +131,17 @@ def tried(place: Path, arguments: tuple[str, ...], before: Path, at: int, how: s
         found = command(*arguments, before=partial(arm, at, how, log), output=place.with_suffix(".txt"))
         shutil.rmtree(_BALLAST, ignore_errors=True)
         wrong = faults_of(found, how)
-        again = command(*told(found.output, arguments), output=place.with_suffix(".txt"))
+        again = command(*next_arguments(found.output, arguments), output=place.with_suffix(".txt"))
         finished = "holds a finished run" in again.output and again.code == 2
         if again.code != 0 and not finished:
             wrong.add(f"again: exit code {again.code}, {again.output.splitlines()[-1:]}")
         else:
-            wrong |= left(whole, Path("."))
+            wrong |= file_differences(whole, Path("."))
     place.rmdir()
     return wrong
 
 
-def left(whole: Path, here: Path) -> set[str]:
+def file_differences(whole: Path, here: Path) -> set[str]:
     """Return the differences from the files of an undisturbed command."""
     names, own = ({str(path.relative_to(folder)) for path in folder.rglob("*")} for folder in (whole, here))
     kept = {name for name in own if name.startswith("replaced")}
@@ -167,7 +171,7 @@ def chaos(folder: Path, name: str, every: int, hows: tuple[str, ...] = HOW) -> i
     print(f"{name}: {operations} file operations", flush=True)
     bad = 0
     for how, at in itertools.product(hows, range(1, operations + 1, every)):
-        wrong = tried(folder / f"{how}{at}", arguments, before, at, how, whole)
+        wrong = try_fault(folder / f"{how}{at}", arguments, before, at, how, whole)
         bad += bool(wrong)
         for what in sorted(wrong):
             print(f"{name}, {how} at {at}: {what}", flush=True)

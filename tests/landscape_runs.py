@@ -16,7 +16,7 @@ from cifar_lab.landscape.maths.functional import Weights
 from cifar_lab.landscape.maths.probing import probe
 from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES
 from cifar_lab.runs import Run
-from tests.judged_runs import row
+from tests.claim_runs import row
 from tests.published_runs import STEPS_PER_EPOCH, leave_run
 
 RATES = (1e-4, 5e-4, 1e-3, 2e-3)

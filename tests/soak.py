@@ -61,7 +61,7 @@ def soak(kills: int, seed: int, sweep: tuple[str, ...] = SWEEP) -> Tally:
     """Kill a sweep in the current folder, at moments drawn from the seed, until there are enough kills."""
     tally, moments = Tally(), random.Random(seed)
     whole = Path("undisturbed")
-    seconds = _undisturbed(whole, sweep)
+    seconds = _run_undisturbed(whole, sweep)
     print(f"undisturbed: {seconds:.0f} s", flush=True)
     while tally.kills < kills:
         tally.rounds += 1
@@ -73,11 +73,11 @@ def soak(kills: int, seed: int, sweep: tuple[str, ...] = SWEEP) -> Tally:
     return tally
 
 
-def _undisturbed(folder: Path, sweep: tuple[str, ...]) -> float:
+def _run_undisturbed(folder: Path, sweep: tuple[str, ...]) -> float:
     folder.mkdir()
     with chdir(folder):
         wait = start(*sweep)
-        while not _trains(wait):
+        while not _is_training(wait):
             time.sleep(0.01)
         started = time.monotonic()
         code, output = wait()
@@ -92,7 +92,7 @@ def _round(
     folder.mkdir()
     with chdir(folder):
         while tally.kills < kills:
-            ended = _killed(start(*sweep), moments.uniform(0, longest))
+            ended = _kill(start(*sweep), moments.uniform(0, longest))
             tally.fallbacks += _fallbacks(ended.output)
             if ended.code == 0:
                 return
@@ -103,15 +103,15 @@ def _round(
     tally.fallbacks += _fallbacks(output)
 
 
-def _killed(wait: Callable[[], Ended], delay: float) -> Ended:
+def _kill(wait: Callable[[], Ended], delay: float) -> Ended:
     """Kill a process `delay` seconds after its training starts, unless it ends before."""
     pid: int = wait.pid  # type: ignore[attr-defined]
-    while not _trains(wait) and _lives(pid):
+    while not _is_training(wait) and _is_alive(pid):
         time.sleep(0.01)
     deadline = time.monotonic() + delay
-    while time.monotonic() < deadline and _lives(pid):
+    while time.monotonic() < deadline and _is_alive(pid):
         time.sleep(min(0.05, max(0.0, deadline - time.monotonic())))
-    if _lives(pid):
+    if _is_alive(pid):
         # The process prints its stack at once, so the kill comes only a millisecond or two later.
         os.kill(pid, signal.SIGPROF)
         time.sleep(0.002)
@@ -119,12 +119,12 @@ def _killed(wait: Callable[[], Ended], delay: float) -> Ended:
     return wait()
 
 
-def _trains(wait: Callable[[], Ended]) -> bool:
+def _is_training(wait: Callable[[], Ended]) -> bool:
     """Return whether a process is training a run in the current folder."""
     return any(run.status().get("process") == wait.pid for run in find_runs("."))  # type: ignore[attr-defined]
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     """Return whether a child process is running; one that has ended without being waited for is a zombie."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()

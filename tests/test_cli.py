@@ -111,7 +111,7 @@ def test_a_file_in_the_current_folder_shadows_no_module_and_components_there_are
     assert (done.stdout.splitlines()[1:], done.stderr) == (["my_lab of here"], "")
 
 
-def _imported(code: str, *arguments: str, folder: Path) -> tuple[Ended, set[str]]:
+def _run_script(code: str, *arguments: str, folder: Path) -> tuple[Ended, set[str]]:
     """Run a Python script; return its exit code and output, and the modules that it imported."""
     line = [sys.executable, "-c", f"import sys\ntry: {code}\nfinally: print('\\fimported', *sys.modules)", *arguments]
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
@@ -121,16 +121,16 @@ def _imported(code: str, *arguments: str, folder: Path) -> tuple[Ended, set[str]
 
 
 def test_help_imports_neither_torch_nor_hydra(tmp_path: Path) -> None:
-    assert not HEAVY & _imported("import cifar_lab.cli", folder=tmp_path)[1]
+    assert not HEAVY & _run_script("import cifar_lab.cli", folder=tmp_path)[1]
 
 
 @pytest.mark.parametrize("command", OF_NETWORKS)
 def test_help_and_refusals_of_commands_on_networks_do_not_import_torch(command: str, tmp_path: Path) -> None:
     code = f"from cifar_lab.{command} import main; main()"
-    (status, page, error), modules = _imported(code, "--help", folder=tmp_path)
+    (status, page, error), modules = _run_script(code, "--help", folder=tmp_path)
     assert status == 0, error
     holds(page, f"cifar-lab {command}", "RUN..." if command == "compare" else "RUN|WEIGHTS", "--allow")
-    ended, of_refusal = _imported(code, *["nowhere", "image.png"][: 1 if command == "export" else 2], folder=tmp_path)
+    ended, of_refusal = _run_script(code, *["nowhere", "image.png"][: 1 if command == "export" else 2], folder=tmp_path)
     refusal(ended, "nowhere")
     assert not HEAVY & (modules | of_refusal)
 
@@ -144,7 +144,7 @@ def test_help_and_refusals_of_commands_on_networks_do_not_import_torch(command: 
     ],
 )
 def test_a_refused_composition_does_not_import_torch(command: str, words: str, fact: str, tmp_path: Path) -> None:
-    ended, modules = _imported(f"from cifar_lab.{command} import main; main()", *words.split(), folder=tmp_path)
+    ended, modules = _run_script(f"from cifar_lab.{command} import main; main()", *words.split(), folder=tmp_path)
     refusal(ended, fact)
     assert not (HEAVY - {"hydra", "omegaconf"}) & modules
 

@@ -16,7 +16,7 @@ from cifar_lab.train.attempt import checkpoint_of
 from tests.comparison import differences
 from tests.conftest import Lab, Train, names, refusal
 from tests.kinds_of_runs import FINISHED
-from tests.told import obeyed
+from tests.suggestions import run_suggestion
 
 WORDS = (*FINISHED, "hydra.run.dir=run")
 
@@ -35,7 +35,7 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def _without(epoch: int) -> Callable[[Path], None]:
+def _drop_epoch(epoch: int) -> Callable[[Path], None]:
     def leave_out(path: Path) -> None:
         path.write_text(
             "".join(row for row in path.read_text().splitlines(keepends=True) if not row.startswith(f"{epoch},"))
@@ -49,8 +49,8 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object], str | None, str]] = {
     "steps, cut": ("steps.npz", _cut, None, "cannot be read"),
     "steps, gone": ("steps.npz", Path.unlink, None, "is missing"),
     "steps, others": ("steps.npz", lambda path: write_arrays(path, {"x": np.arange(3)}), None, "lacks loss"),
-    "metrics, without the last row": ("metrics.csv", _without(2), "previous.ckpt", "lacks epoch 2"),
-    "metrics, without the first row": ("metrics.csv", _without(1), None, "lacks epoch 1"),
+    "metrics, without the last row": ("metrics.csv", _drop_epoch(2), "previous.ckpt", "lacks epoch 2"),
+    "metrics, without the first row": ("metrics.csv", _drop_epoch(1), None, "lacks epoch 1"),
     "metrics, gone": ("metrics.csv", Path.unlink, None, "is missing"),
     "metrics, empty": ("metrics.csv", lambda path: path.write_text(""), None, "cannot be read"),
     "metrics, others": ("metrics.csv", lambda path: path.write_text("epoch,x\n1,1\n2,1\n"), None, "lacks step"),
@@ -85,7 +85,7 @@ def test_damaged_files_are_recomputed_from_an_earlier_checkpoint_or_refused(
 
 
 def test_a_lost_row_is_recomputed_to_the_same_bits(stopped: Run, trained: Train, lab: Lab) -> None:
-    _without(2)(stopped.metrics_file)
+    _drop_epoch(2)(stopped.metrics_file)
     outcome = lab("resume=run")
     assert outcome.code == 0, outcome.stderr
     assert "metrics.csv lacks epoch 2; resuming from previous.ckpt" in outcome.stdout
@@ -98,7 +98,7 @@ def test_a_run_that_cannot_resume_is_trained_again_by_the_suggested_command(
 ) -> None:
     _cut(stopped.steps_file)
     line = refusal(lab("resume=run"), "steps.npz")
-    obeyed(lab, line, FINISHED)
+    run_suggestion(lab, line, FINISHED)
     (aside,) = Path("replaced").iterdir()
     assert Run(aside).status()["state"] == "interrupted"
 

@@ -18,7 +18,7 @@ from tests.conftest import TINY, Lab
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
+def measure_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
     """Measure resident memory in MB after each call of a method whose arguments meet a condition."""
 
     def measure(owner: type, name: str, due: Callable[..., bool] = lambda *_: True) -> list[float]:
@@ -42,8 +42,8 @@ def _resident() -> float:
 
 
 @pytest.mark.slow
-def test_memory_is_flat_over_ten_thousand_steps(lab: Lab, measured: Callable[..., list[float]]) -> None:
-    megabytes = measured(Saving, "on_train_batch_end", lambda _, trainer, *__: trainer.global_step % 500 == 0)
+def test_memory_is_flat_over_ten_thousand_steps(lab: Lab, measure_memory: Callable[..., list[float]]) -> None:
+    megabytes = measure_memory(Saving, "on_train_batch_end", lambda _, trainer, *__: trainer.global_step % 500 == 0)
     outcome = lab(*TINY, "logger=none", "data.num_train=2224", "batch_size=2", "epochs=10")
     assert outcome.code == 0, outcome.stderr
     assert len(megabytes) == 20
@@ -52,8 +52,8 @@ def test_memory_is_flat_over_ten_thousand_steps(lab: Lab, measured: Callable[...
 
 
 @pytest.mark.slow
-def test_memory_is_flat_over_fifty_jobs(lab: Lab, measured: Callable[..., list[float]]) -> None:
-    megabytes = measured(Run, "finish")
+def test_memory_is_flat_over_fifty_jobs(lab: Lab, measure_memory: Callable[..., list[float]]) -> None:
+    megabytes = measure_memory(Run, "finish")
     outcome = lab("-m", *TINY, "logger=none", "epochs=1", "seed=range(0,50)")
     assert outcome.code == 0, outcome.stderr
     assert len(megabytes) == 50

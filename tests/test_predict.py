@@ -34,7 +34,7 @@ def run(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return Path("run")
 
 
-def parsed(out: str) -> list[dict[str, Any]]:
+def parse(out: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
@@ -47,7 +47,7 @@ def test_a_test_image_in_a_file_has_the_logits_of_the_test(run: Path, called: Ca
     code, out, err = called(predict.main, run, "images", "--json", "--top", 50)  # there are only ten classes
     assert (code, err) == (0, "")
     expected = logits.double().softmax(1)
-    for number, (line, row) in enumerate(zip(parsed(out), expected.tolist(), strict=True)):
+    for number, (line, row) in enumerate(zip(parse(out), expected.tolist(), strict=True)):
         assert line["image"] == f"images/{number:02}.png"
         told = {entry["class"]: entry["probability"] for entry in line["top"]}
         assert told == dict(zip(network.classes, row, strict=True))
@@ -57,7 +57,7 @@ def test_a_test_image_in_a_file_has_the_logits_of_the_test(run: Path, called: Ca
 
 
 def test_table_csv_and_json_agree(run: Path, called: Called) -> None:
-    lines = parsed(called(predict.main, run, "images/*.png", "--json", "--batch-size", 7)[1])
+    lines = parse(called(predict.main, run, "images/*.png", "--json", "--batch-size", 7)[1])
     rows = list(csv.DictReader(io.StringIO(called(predict.main, run, "images", "--csv", "--batch-size", 7)[1])))
     _, *table = called(predict.main, run, "images")[1].splitlines()
     assert len(lines) == len(rows) == len(table) == 20
@@ -76,7 +76,7 @@ def test_bad_images_give_a_line_each_and_the_rest_are_predicted(run: Path, calle
     Path("images/new\nline.png").write_bytes(b"")
     code, out, err = called(predict.main, run, "images", "nowhere.png", "--json")
     assert code == 1
-    assert len(parsed(out)) == 18
+    assert len(parse(out)) == 18
     bad = ("nowhere.png", "images/03.png", "images/05.png", "images/new?line.png")
     for line, name in zip(err.splitlines(), bad, strict=True):
         names(line, f"error: {name}: ")
@@ -91,7 +91,7 @@ def test_names_that_a_terminal_cannot_show_are_still_printed(run: Path, called: 
     shutil.copy("images/00.png", name)
     Path(os.fsdecode(b"\xfe.png")).touch()
     code, out, err = called(predict.main, run, name, os.fsdecode(b"\xfe.png"), "--json")
-    assert (code, parsed(out)[0]["image"]) == (1, name)
+    assert (code, parse(out)[0]["image"]) == (1, name)
     names(err, "error: ?.png: ")
     for flags, line in (((), "??.png  "), (("--csv",), "??.png,")):
         assert called(predict.main, run, name, *flags)[1].splitlines()[1].startswith(line)
@@ -102,7 +102,7 @@ def test_a_progress_bar_stays_out_of_the_output(run: Path, called: Called, monke
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     Path("images/07.png").write_bytes(b"")
     code, out, err = called(predict.main, run, "images", "--json")
-    assert (code, len(parsed(out))) == (1, 19)
+    assert (code, len(parse(out))) == (1, 19)
     (complaint,) = (line for line in err.splitlines() if "error: " in line)
     names(complaint[complaint.index("error: ") :], "images/07.png")
     assert len(err) > len(complaint) + 1
@@ -140,7 +140,7 @@ def test_a_published_file_predicts_and_states_its_assumptions(run: Path, called:
     torch.save(ReportVGG(stages=((4,), (4,)), hidden=8).state_dict(), "vgg.pth")
     code, out, err = called(predict.main, "vgg.pth", "images/00.png", "--json")
     assert code == 0
-    assert parsed(out)[0]["class"] in CLASSES
+    assert parse(out)[0]["class"] in CLASSES
     notes = err.splitlines()
     assert all(line.startswith("note: vgg.pth: ") for line in notes)
     assert any("relu" in line for line in notes)

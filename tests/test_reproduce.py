@@ -18,8 +18,8 @@ from cifar_lab.runs import Archive, Run, find_runs, read_run
 from cifar_lab.train import cost, fitting
 from cifar_lab.train.attempt import Attempt
 from cifar_lab.train.cost import Speed
+from tests.claim_runs import row
 from tests.conftest import names, refusal
-from tests.judged_runs import row
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
 

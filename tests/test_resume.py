@@ -21,13 +21,13 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
 
 
-def undisturbed(*arguments: str) -> Run:
+def undisturbed_run(*arguments: str) -> Run:
     ended = command(*LONG, *arguments, "hydra.run.dir=undisturbed")
     assert ended.code == 0, ended.output
     return Run("undisturbed")
 
 
-def disturbed(*arguments: str, faults: list[Fault]) -> Run:
+def disturbed_run(*arguments: str, faults: list[Fault]) -> Run:
     """Return a run that each fault kills and the next command resumes."""
     line = [*LONG, *arguments, "hydra.run.dir=disturbed"]
     for fault in faults:
@@ -60,7 +60,7 @@ def test_a_run_killed_while_saving_resumes_to_the_same_bits(lab: Lab, trained: T
 @pytest.mark.slow
 def test_a_run_killed_anywhere_resumes_to_the_same_bits() -> None:
     faults = [Fault("batch", 5), Fault("save", 2), Fault("replace", 2), Fault("validation", 1), Fault("epoch", 2)]
-    assert not differences(undisturbed(*EVERYTHING), disturbed(*EVERYTHING, faults=faults))
+    assert not differences(undisturbed_run(*EVERYTHING), disturbed_run(*EVERYTHING, faults=faults))
 
 
 COMPOSITIONS = {
@@ -102,4 +102,4 @@ def test_every_composition_killed_anywhere_resumes_to_the_same_bits(name: str, e
     arguments = [*COMPOSITIONS[name], *([EVERY_STEP] if every_step else [])]
     first = Fault("batch", 4 if every_step else 12)  # a checkpoint is saved before it
     faults = [first, Fault("save", 1), Fault("validation", 1), Fault("batch", 3), Fault("test", 1)]
-    assert not differences(undisturbed(*arguments), disturbed(*arguments, faults=faults))
+    assert not differences(undisturbed_run(*arguments), disturbed_run(*arguments, faults=faults))

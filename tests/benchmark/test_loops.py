@@ -32,10 +32,10 @@ def config() -> DictConfig:
 @pytest.fixture(scope="module")
 def plain(config: DictConfig) -> list[float]:
     """Losses of the plain loop."""
-    return list(told(by_hand("plain", config), Turn(STEPS, skipped=0))[1]["losses"])
+    return list(run_turns(by_hand("plain", config), Turn(STEPS, skipped=0))[1]["losses"])
 
 
-def told(train: Callable[[Watch], object], *turns: Turn) -> list[dict[str, Any]]:
+def run_turns(train: Callable[[Watch], object], *turns: Turn) -> list[dict[str, Any]]:
     """Return what a loop sends: its setup, then the measurements of each turn."""
     here, there = Pipe()
     for turn in (*turns, None):
@@ -63,7 +63,7 @@ def test_every_loop_and_cifar_lab_itself_train_to_the_same_losses(
     assert len(set(plain)) == STEPS
     fp32 = loops.Variant(precision="32-true")
     for train in (by_hand("report", config), by_hand("best", config, variant=fp32), partial(ours, WORDS)):
-        _, other = told(train, turn)
+        _, other = run_turns(train, turn)
         torch.testing.assert_close(other["losses"], plain, rtol=1e-4, atol=1e-5)
 
 
@@ -72,14 +72,14 @@ def test_variants_compute_differently_and_train_identically(
     config: DictConfig, plain: list[float], changes: dict[str, str]
 ) -> None:
     variant = loops.Variant(precision="32-true", **changes)
-    how, other = told(by_hand("best", config, variant=variant), Turn(STEPS, skipped=0))
+    how, other = run_turns(by_hand("best", config, variant=variant), Turn(STEPS, skipped=0))
     assert how == {"precision": "32-true", "memory_format": changes.get("memory_format", "channels_last")}
     torch.testing.assert_close(other["losses"], plain, rtol=1e-4, atol=1e-5)
 
 
 def test_a_turn_continues_where_the_last_one_ended(config: DictConfig) -> None:
-    _, whole = told(by_hand("best", config), Turn(6, skipped=0))
-    _, first, second = told(by_hand("best", config), Turn(1, skipped=1), Turn(4, skipped=0))
+    _, whole = run_turns(by_hand("best", config), Turn(6, skipped=0))
+    _, first, second = run_turns(by_hand("best", config), Turn(1, skipped=1), Turn(4, skipped=0))
     assert [*first["losses"], *second["losses"]] == whole["losses"]
 
 
@@ -91,7 +91,7 @@ def test_the_parts_of_a_step_sum_to_most_of_its_time(
     # Processor time does not advance while other processes run.
     monkeypatch.setattr(watch, "time", SimpleNamespace(perf_counter=time.process_time))
     train = by_hand("best", config) if name == "best" else partial(ours, WORDS)
-    _, fast, parted = told(train, Turn(2), Turn(3, in_phases=True))
+    _, fast, parted = run_turns(train, Turn(2), Turn(3, in_phases=True))
     assert fast["phases"] == {}
     assert set(parted["phases"]) == set(PHASES)
     assert all(seconds > 0 for seconds in parted["phases"].values())

@@ -45,7 +45,7 @@ def killing(lab: Lab, outside: Callable[..., tuple[str, ...]]) -> tuple[str, ...
     return (*outside(*KILLING), *PLAIN)
 
 
-def swept(address: str, *arguments: str) -> tuple[int, str, str]:
+def run_sweep(address: str, *arguments: str) -> tuple[int, str, str]:
     """Run a sweep on the cluster, and return its exit code, standard output and standard error."""
     process = command(*arguments, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}")
     out, errors = process.communicate()
@@ -56,14 +56,14 @@ def test_the_same_command_completes_a_sweep_after_a_job_was_killed(
     lab: Lab, address: str, killing: tuple[str, ...]
 ) -> None:
     line = [*killing, "seed=0,1,2,3", "hydra.sweep.dir=ray"]
-    code, _, errors = swept(address, *line, "hydra.launcher.ray.remote.max_retries=0")
+    code, _, errors = run_sweep(address, *line, "hydra.launcher.ray.remote.max_retries=0")
     assert code == 1, errors
     assert errors.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in errors
     before = {run.folder: run.status() for run in Sweep("ray").runs()}
     assert sorted(run.state() for run in Sweep("ray").runs()) == ["dead", "finished", "finished", "finished"]
     assert len({status["process"] for status in before.values()} - {os.getpid()}) >= 2
-    code, out, errors = swept(address, *line)
+    code, out, errors = run_sweep(address, *line)
     assert code == 0, errors
     assert out.count(" 2/2 ") == 1
     after = {run.folder: run.status() for run in Sweep("ray").runs()}
@@ -74,7 +74,7 @@ def test_the_same_command_completes_a_sweep_after_a_job_was_killed(
 
 @pytest.mark.usefixtures("lab")
 def test_ray_restarts_a_job_whose_process_was_killed(address: str, killing: tuple[str, ...]) -> None:
-    code, _, errors = swept(address, *killing, "seed=0,1", "hydra.sweep.dir=sweep")
+    code, _, errors = run_sweep(address, *killing, "seed=0,1", "hydra.sweep.dir=sweep")
     assert code == 0, errors
     assert Path("spared").exists()
     assert [run.state() for run in Sweep("sweep").runs()] == ["finished"] * 2
@@ -93,7 +93,7 @@ def test_a_signal_stops_rays_jobs_where_they_can_resume(address: str, number: si
 
 @pytest.mark.usefixtures("lab")
 def test_an_unreachable_cluster_gives_a_one_line_error() -> None:
-    code, _, errors = swept("127.0.0.1:1", *PLAIN, "seed=0,1")
+    code, _, errors = run_sweep("127.0.0.1:1", *PLAIN, "seed=0,1")
     assert code == 2
     names(errors.splitlines()[-1], "hydra/launcher=ray", "127.0.0.1:1", os.strerror(errno.ECONNREFUSED))
     assert not list(Path().rglob("status.json"))

@@ -63,7 +63,7 @@ def _options(composed: Compose) -> Iterator[dict[str, Any]]:
             yield resolved(composed(f"{path.parent.name}={path.stem}"))
 
 
-def _others(key: str, value: Any) -> list[Any]:
+def _other_values(key: str, value: Any) -> list[Any]:
     """Return other values for a key."""
     if isinstance(value, bool):
         return [not value]
@@ -74,7 +74,7 @@ def _others(key: str, value: Any) -> list[Any]:
     return ["cpu" if key == "trainer.accelerator" else "another", 3]
 
 
-def _changed(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+def _with_value(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     config = copy.deepcopy(config)
     node: Any = config
     *path, name = key.split(".")
@@ -93,7 +93,7 @@ def test_every_key_makes_a_different_run_or_is_known_to_change_no_weight(compose
             if key in seen or key.endswith("_partial_") or value == {}:
                 continue
             seen.add(key)
-            if any(fingerprint(_changed(config, key, other)) == own for other in _others(key, value)):
+            if any(fingerprint(_with_value(config, key, other)) == own for other in _other_values(key, value)):
                 left_out.add(next((name for name in known if f"{key}.".startswith(f"{name}.")), key))
     assert len(seen) > 100
     assert left_out <= known, "a key that makes no other run needs a reason, or a line in NO_WEIGHT"

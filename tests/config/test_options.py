@@ -118,7 +118,7 @@ SHOWN = {
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def help_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Output of commands that only print, by their arguments; they import nothing heavy."""
     code = (
         "import sys\nfrom cifar_lab.train import main\n"
@@ -138,8 +138,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return dict(zip(SHOWN, pages[::2], strict=True))
 
 
-def test_help_names_every_group_option_scalar_and_runnable_examples(shown: dict[str, str]) -> None:
-    page = shown["--help"]
+def test_help_names_every_group_option_scalar_and_runnable_examples(help_pages: dict[str, str]) -> None:
+    page = help_pages["--help"]
     for folder in conf_folder().iterdir():
         if folder.is_dir() and folder.name != "hydra":
             assert re.search(rf"^\s*{folder.name}: ", page, re.MULTILINE), folder.name
@@ -152,7 +152,7 @@ def test_help_names_every_group_option_scalar_and_runnable_examples(shown: dict[
     assert len([example for example in examples if "GROUP" not in example]) == 9
 
 
-def test_requests_that_need_no_training_are_printed(shown: dict[str, str]) -> None:
+def test_requests_that_need_no_training_are_printed(help_pages: dict[str, str]) -> None:
     for line, words in SHOWN.items():
-        assert words in shown[line], line
-        assert "axes:" not in shown[line], line
+        assert words in help_pages[line], line
+        assert "axes:" not in help_pages[line], line

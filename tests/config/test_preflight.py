@@ -192,40 +192,40 @@ TYPED = {
 }
 
 
-def _names(line: str, facts: tuple[str, ...]) -> None:
+def _check_names(line: str, facts: tuple[str, ...]) -> None:
     """Check that the line names each fact as a whole word: `optimizer.lr` is not in `optimizer.lrr`."""
     for fact in facts:
         assert re.search(rf"(?<!\w){re.escape(fact)}(?!\w)", line), f"{fact} is missing in: {line}"
 
 
-def _refused(lab: Lab, line: str, facts: tuple[str, ...], nowhere: Path) -> None:
+def _check_refused(lab: Lab, line: str, facts: tuple[str, ...], nowhere: Path) -> None:
     words = [word.replace("NOWHERE", str(nowhere)) for word in line.split()]
     data = [] if "data=" in line else ["data=synthetic"]
-    _names(refusal(lab(*data, *words)), tuple(fact.replace("NOWHERE", str(nowhere)) for fact in facts))
+    _check_names(refusal(lab(*data, *words)), tuple(fact.replace("NOWHERE", str(nowhere)) for fact in facts))
     assert not list(Path().iterdir())
 
 
 @pytest.mark.parametrize("line", NOT_COMPOSED)
 def test_a_command_line_is_refused_in_one_line_that_names_the_remedy(lab: Lab, tmp_path: Path, line: str) -> None:
-    _refused(lab, line, NOT_COMPOSED[line], tmp_path / "nowhere")
+    _check_refused(lab, line, NOT_COMPOSED[line], tmp_path / "nowhere")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", TYPED)
 def test_a_typed_setting_is_refused_before_torch_is_imported(lab: Lab, tmp_path: Path, line: str) -> None:
-    _refused(lab, line, TYPED[line], tmp_path / "nowhere")
+    _check_refused(lab, line, TYPED[line], tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("line", UNKNOWN)
 def test_the_nearest_key_is_named(composed: Compose, line: str) -> None:
-    _names(unknown_key(line.partition("=")[0], dict(leaves(resolved(composed("data=synthetic"))))), UNKNOWN[line])
+    _check_names(unknown_key(line.partition("=")[0], dict(leaves(resolved(composed("data=synthetic"))))), UNKNOWN[line])
 
 
 @pytest.mark.parametrize("line", COMPOSED)
 def test_a_composition_is_refused_in_one_line_that_names_the_remedy(composed: Compose, line: str) -> None:
     with pytest.raises(ValueError, match=r"^\S[^\n]*$") as refused:
         check_typed(composed, line, *([] if "data=" in line else ["data=synthetic"]))
-    _names(str(refused.value), COMPOSED[line])
+    _check_names(str(refused.value), COMPOSED[line])
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_bn_is_read_as_meant() -> None:
 def test_an_allowed_but_unusual_setting_causes_a_one_line_note(line: str, facts: tuple[str, ...] | None) -> None:
     plan = plan_of(parsed([*line.split(), "data=synthetic"]))
     # A separate note says that the images were replaced.
-    _noted([line for line in plan.notes if not line.startswith("data=")], facts)
+    _check_notes([line for line in plan.notes if not line.startswith("data=")], facts)
 
 
 @pytest.mark.parametrize(
@@ -286,18 +286,18 @@ def test_an_allowed_but_unusual_setting_causes_a_one_line_note(line: str, facts:
 def test_an_unused_part_of_a_schedule_is_noted(
     composed: Compose, scheduler: str, epochs: int, facts: tuple[str, ...] | None
 ) -> None:
-    _noted(notes({**resolved(composed(f"scheduler={scheduler}")), "epochs": epochs}), facts)
+    _check_notes(notes({**resolved(composed(f"scheduler={scheduler}")), "epochs": epochs}), facts)
 
 
 @pytest.mark.parametrize("word", ["scheduler=plateau", "callbacks=early_stopping"])
 def test_a_monitor_of_the_test_set_under_protocol_last_is_noted(composed: Compose, word: str) -> None:
-    _noted(notes(resolved(composed(word, "protocol=last"))), (word.split("=")[0], "test set"))
-    _noted(notes(resolved(composed(word, "protocol=report"))), None)
+    _check_notes(notes(resolved(composed(word, "protocol=last"))), (word.split("=")[0], "test set"))
+    _check_notes(notes(resolved(composed(word, "protocol=report"))), None)
 
 
-def _noted(lines: list[str], facts: tuple[str, ...] | None) -> None:
+def _check_notes(lines: list[str], facts: tuple[str, ...] | None) -> None:
     assert len(lines) == (facts is not None)
-    _names("".join(lines), facts or ())
+    _check_names("".join(lines), facts or ())
 
 
 def _write(path: Path, text: str) -> Path:
@@ -316,7 +316,7 @@ def test_a_component_from_outside_is_accepted_once_its_package_is_allowed(
     assert not refused.runs
     allowed = checked([*own, *TINY, allow, "loss.delta=0.25"]).composition
     assert allowed["loss"] == {"_target_": "outside_lab.Huber", "delta": 0.25}
-    _names(refusal(lab(*own, *TINY, allow, "loss.delte=1")), ("delte", "loss.delta"))
+    _check_names(refusal(lab(*own, *TINY, allow, "loss.delte=1")), ("delte", "loss.delta"))
 
 
 def test_our_ranges_do_not_apply_to_a_users_component(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_a_misspelt_key_in_a_users_file_is_named(
     lab: Lab, tmp_path: Path, group: str, text: str, facts: tuple[str, ...]
 ) -> None:
     _write(tmp_path / "conf" / group / "mine.yaml", text)
-    _names(refusal(lab("--config-dir", str(tmp_path / "conf"), f"{group}=mine", *TINY)), facts)
+    _check_names(refusal(lab("--config-dir", str(tmp_path / "conf"), f"{group}=mine", *TINY)), facts)
 
 
 @pytest.mark.parametrize(

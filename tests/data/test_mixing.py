@@ -25,7 +25,7 @@ COUNT = 6
 both = pytest.mark.parametrize("kind", [MixUp, CutMix])
 
 
-def mixed(kind: type[MixUp], seed: int, alpha: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+def mixed_batch(kind: type[MixUp], seed: int, alpha: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
     """Return a batch's images and labels, with each image in its own class, and the same images unmixed."""
     data = LabelledImages(random_images(COUNT), torch.arange(COUNT))
     loader = BatchLoader(data, COUNT, MEAN, STD, kind(alpha), seed=seed, num_classes=COUNT)
@@ -37,7 +37,7 @@ def mixed(kind: type[MixUp], seed: int, alpha: float = 1.0) -> tuple[Tensor, Ten
 @pytest.mark.parametrize("seed", range(4))
 @both
 def test_mixup_averages_each_image_and_the_one_before_with_one_weight_per_batch(kind: type[MixUp], seed: int) -> None:
-    images, labels, plain = mixed(kind, seed)
+    images, labels, plain = mixed_batch(kind, seed)
     weight, own = labels[0, 0], torch.eye(COUNT)
     torch.testing.assert_close(labels, weight * own + (1 - weight) * own.roll(1, 0))
     assert images.shape == (COUNT, 3, 32, 32) and images.is_contiguous(memory_format=torch.channels_last)
@@ -47,7 +47,7 @@ def test_mixup_averages_each_image_and_the_one_before_with_one_weight_per_batch(
 
 @pytest.mark.parametrize("seed", range(4))
 def test_cutmix_replaces_a_rectangle_whose_area_weights_the_labels(seed: int) -> None:
-    images, labels, plain = mixed(CutMix, seed)
+    images, labels, plain = mixed_batch(CutMix, seed)
     other = plain.roll(1, 0)
     replaced = (images != plain).any(1).any(0)
     rows, columns = replaced.any(1).nonzero().flatten(), replaced.any(0).nonzero().flatten()
@@ -61,7 +61,9 @@ def test_cutmix_replaces_a_rectangle_whose_area_weights_the_labels(seed: int) ->
 
 @both
 def test_weights_follow_the_beta_distribution_and_change_from_batch_to_batch(kind: type[MixUp]) -> None:
-    weights = {alpha: torch.stack([mixed(kind, seed, alpha)[1][0, 0] for seed in range(60)]) for alpha in (0.1, 20.0)}
+    weights = {
+        alpha: torch.stack([mixed_batch(kind, seed, alpha)[1][0, 0] for seed in range(60)]) for alpha in (0.1, 20.0)
+    }
     assert len(weights[20.0].unique()) > 20
     # Beta(alpha, alpha) has variance 1 / (8 alpha + 4); clipping at the edges brings the variances of areas closer.
     assert weights[0.1].var() > 2 * weights[20.0].var()

@@ -109,7 +109,7 @@ def test_cifar10_1_replaces_only_the_test_images(tmp_path: Path, monkeypatch: py
         CIFAR10DataModule(tmp_path / "nowhere", test_set="cifar10_1").setup()
 
 
-def made(dataset: Dataset, folder: Path) -> Dataset:
+def with_checksums(dataset: Dataset, folder: Path) -> Dataset:
     """Return the data set with the checksums of the archives in a folder."""
 
     def archive(one: Archive) -> Archive:
@@ -136,6 +136,6 @@ def test_archives_of_every_kind_are_unpacked_into_files_that_are_found(tmp_path:
     with pytest.raises(DataError, match=f"{dataset.title}.*{dataset.archives[0].name} sent"):
         fetch(dataset, root, [source])
     assert not list(root.iterdir())
-    fetch(made(dataset, served), root, [source])
+    fetch(with_checksums(dataset, served), root, [source])
     assert locate(dataset, root) == root / dataset.folder
     assert sorted(file.name for file in (root / dataset.folder).iterdir()) == sorted(dataset.files)

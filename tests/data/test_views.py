@@ -11,7 +11,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 7, 5)).requires_grad_(False)
 
 
-def moved(image: Tensor, by: int) -> Tensor:
+def shift(image: Tensor, by: int) -> Tensor:
     """Shift an image `(3, H, W)` along both axes by 1 or -1 pixels; pixels beyond the edge are mirrored."""
     height, width = image.shape[1:]
 
@@ -29,7 +29,7 @@ def test_views_are_weighted_as_in_airbench() -> None:
     for kind, weights in (("flip", {0: 1.0}), ("flip_translate", {0: 0.5, 1: 0.25, -1: 0.25})):
         expected = torch.zeros(6, 5)
         for by, weight in weights.items():
-            views = torch.stack([moved(image, by) if by else image for image in images])
+            views = torch.stack([shift(image, by) if by else image for image in images])
             expected += weight * (forward(views) + forward(views.flip(3))) / 2
         torch.testing.assert_close(over_views(forward, images, logits, kind), expected)
 

@@ -46,7 +46,7 @@ def test_the_loss_is_the_mean_over_images_for_any_batch_size() -> None:
     assert mean_loss(found, loss, batch_size=3) == pytest.approx(float(loss(*found)), rel=1e-6)
 
 
-def drawn(count: int = 4_000, classes: int = 5, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+def draw_logits(count: int = 4_000, classes: int = 5, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """Draw labels from the softmax of random logits, and return the logits times `scale` with the labels."""
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(count, classes, generator=generator)
@@ -64,7 +64,7 @@ def test_two_predictions_have_the_calibration_errors_worked_by_hand() -> None:
 
 
 def test_the_error_is_the_weighted_sum_over_bins() -> None:
-    logits, labels = drawn(scale=3.0)
+    logits, labels = draw_logits(scale=3.0)
     bins = reliability(logits, labels)
     filled = bins.images > 0
     gaps = abs(bins.accuracy - bins.confidence)[filled] * bins.images[filled] / bins.images.sum()
@@ -76,7 +76,7 @@ def test_the_error_is_the_weighted_sum_over_bins() -> None:
 
 @pytest.mark.parametrize("scale", [0.25, 1.0, 4.0])
 def test_the_temperature_undoes_a_scale(scale: float) -> None:
-    logits, labels = drawn(20_000, scale=scale)
+    logits, labels = draw_logits(20_000, scale=scale)
     found = temperature(logits, labels)
     assert found == pytest.approx(scale, rel=0.05)
     losses = [float(F.cross_entropy(logits.double() / (found * change), labels)) for change in (0.98, 1.0, 1.02)]
@@ -85,7 +85,7 @@ def test_the_temperature_undoes_a_scale(scale: float) -> None:
 
 
 def test_scaling_is_fitted_on_held_out_images() -> None:
-    logits, labels = drawn(100, scale=3.0)
+    logits, labels = draw_logits(100, scale=3.0)
     fitted = scaled(Answers(logits, labels), Answers(logits[:50], labels[:50]))
     assert fitted.temperature == temperature(logits[:50], labels[:50]) and "50" in fitted.fitted_on
     torch.testing.assert_close(fitted.logits, logits.double() / fitted.temperature)

@@ -16,7 +16,7 @@ from cifar_lab.train.classifier import Classifier
 from tests.comparison import differences
 from tests.conftest import TINY, Outcome, Train, names, refusal
 from tests.faults import Fault, armed
-from tests.told import obeyed
+from tests.suggestions import run_suggestion
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 Lab = Callable[..., Outcome]
@@ -106,7 +106,7 @@ def test_a_signal_in_training_saves_after_the_step_and_the_run_resumes_to_the_sa
     run = Run("run")
     assert run.state() == "interrupted"
     assert read_checkpoint(run.last_checkpoint)["global_step"] == run.status()["step"] == 3
-    obeyed(lab, ended.stderr)
+    run_suggestion(lab, ended.stderr)
     assert not differences(run, trained(*line, name="whole"))
 
 

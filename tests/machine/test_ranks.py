@@ -116,7 +116,7 @@ def test_no_two_processes_draw_the_same_dropout(together: SimpleNamespace, monke
     assert len({*draws, drawn()}) == COUNT + 1
 
 
-def measured(part: slice) -> SplitMetrics:
+def measure(part: slice) -> SplitMetrics:
     metrics = SplitMetrics(10, objective=Mean())
     logits, labels = torch.eye(10)[torch.arange(8) % 7], torch.arange(8)
     values = torch.arange(8.0)[part].mean()
@@ -124,7 +124,7 @@ def measured(part: slice) -> SplitMetrics:
     return metrics
 
 
-def computed(metrics: SplitMetrics) -> dict[str, float]:
+def metric_values(metrics: SplitMetrics) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the warning that nothing was measured since the sums were loaded
         return {name: float(value) for name, value in metrics.compute("train").items()}
@@ -133,20 +133,20 @@ def computed(metrics: SplitMetrics) -> dict[str, float]:
 def test_each_process_resumes_with_its_own_sums_and_a_different_number_of_them_with_the_total(
     together: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = [measured(ranks.share(8, number, COUNT)) for number in range(COUNT)]
+    parts = [measure(ranks.share(8, number, COUNT)) for number in range(COUNT)]
     everybody = [{name: dict(metric.metric_state) for name, metric in each._metrics()} for each in parts]
     monkeypatch.setattr(ranks, "gathered", lambda value: everybody)
     saved = parts[0].sums()
     for together.rank in range(COUNT):
         (again := SplitMetrics(10, objective=Mean())).load_sums(saved)
-        assert computed(again) == computed(parts[together.rank])
+        assert metric_values(again) == metric_values(parts[together.rank])
     monkeypatch.setattr(ranks, "count", lambda: 1)
     together.rank = 0
     (alone := SplitMetrics(10, objective=Mean())).load_sums(saved)
-    assert computed(alone) == computed(measured(slice(None)))
-    before = computed(alone)
+    assert metric_values(alone) == metric_values(measure(slice(None)))
+    before = metric_values(alone)
     alone.update(torch.empty(0, 10), torch.empty(0, dtype=torch.int64), loss=torch.tensor(float("nan")))
-    assert computed(alone) == before  # a part without images contributes nothing
+    assert metric_values(alone) == before  # a part without images contributes nothing
     saved, counts = alone.sums(), []
     monkeypatch.setattr(ranks, "count", lambda: COUNT)
     for together.rank in range(COUNT):  # the first rank gets the sums of fewer processes

@@ -48,7 +48,7 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 2, 3), nn.Flatten(), nn.Linear(8, 4))
 
 
-def stepped(optimizer: torch.optim.Optimizer, model: nn.Module, count: int) -> list[list[Tensor]]:
+def take_steps(optimizer: torch.optim.Optimizer, model: nn.Module, count: int) -> list[list[Tensor]]:
     """Take steps with gradients computed from the weights alone, and return the gradients."""
     gradients = []
     for _ in range(count):
@@ -75,7 +75,7 @@ def test_filters_are_normalised_and_step_along_orthogonal_momentum_and_the_rest_
         weight_decay=0.01,
         foreach=foreach,
     )
-    steps = stepped(muon, model, 4)
+    steps = take_steps(muon, model, 4)
     rest = [weight for weight in start.parameters() if weight.ndim != 4]
     sgd = torch.optim.SGD(rest, lr=0.1, momentum=0.8, weight_decay=0.01, nesterov=True)
     buffers = [torch.zeros_like(weight) for weight in start.parameters()]
@@ -123,12 +123,12 @@ def test_a_zero_filter_starts_to_move() -> None:
 def test_muon_continues_from_its_saved_state_to_the_same_bits() -> None:
     model = network()
     muon = Muon(model.parameters())
-    stepped(muon, model, 3)
+    take_steps(muon, model, 3)
     twin = copy.deepcopy(model)
     resumed = Muon(twin.parameters())
     resumed.load_state_dict(copy.deepcopy(muon.state_dict()))
-    stepped(muon, model, 3)
-    stepped(resumed, twin, 3)
+    take_steps(muon, model, 3)
+    take_steps(resumed, twin, 3)
     assert all(torch.equal(*pair) for pair in zip(model.parameters(), twin.parameters(), strict=True))
 
 

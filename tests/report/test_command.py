@@ -17,8 +17,8 @@ from cifar_lab.report import command
 from cifar_lab.report.claims.evidence import VERDICTS as CLAIM_VERDICTS
 from cifar_lab.report.published import _SCALES, FULL, Scale, tables
 from cifar_lab.report.reproduction import VERDICTS
+from tests.claim_runs import CLAIMS, leave_seeds, row
 from tests.conftest import holds, quick, refusal
-from tests.judged_runs import CLAIMS, leave_seeds, row
 from tests.landscape_runs import diverge, leave_band, leave_probed
 from tests.published_runs import leave_run
 
@@ -90,7 +90,7 @@ def _tables(part: ElementTree.Element) -> list[list[list[str]]]:
     return [[["".join(cell.itertext()) for cell in row] for row in table.iter("tr")] for table in part.iter("table")]
 
 
-def _reported(folder: Path) -> Page:
+def _report_page(folder: Path) -> Page:
     """Report on the runs in a folder and return the page."""
     report.report([folder / "runs"], folder / "report", folder / "results")
     return Page(folder / "report")
@@ -212,7 +212,7 @@ def test_shorter_runs_at_a_constant_rate_give_the_first_epochs_of_longer_ones(tm
     quick = leave_run(tmp_path / "runs" / "a", vgg, 0.8, scale=Scale.QUICK)
     leave_run(tmp_path / "runs" / "part", vgg, 0.8, scale=Scale.QUICK, seed=1, changes={"data.train_size": 1000})
     leave_run(tmp_path / "runs" / "holdout", vgg, 0.8, scale=Scale.QUICK, protocol="holdout", seed=2)
-    measured = [line[3] for line in _losses(_reported(tmp_path)) if line[0] == vgg.label]
+    measured = [line[3] for line in _losses(_report_page(tmp_path)) if line[0] == vgg.label]
     assert measured == [f"{loss:.3f} (1)" for loss in quick.metrics()["train/loss"]] + ["-"] * 3
 
 
@@ -223,7 +223,7 @@ def test_the_page_is_self_contained_and_escapes_the_text_of_a_run(tmp_path: Path
     holds(page.text, "prefers-color-scheme: dark", "@media print")
     run = leave_run(tmp_path / "runs" / "a", row("optimizer_sgd"), 0.78)
     run.result_file.write_text(run.result_file.read_text().replace("a processor", "<script>alert(1)</script>"))
-    text = _reported(tmp_path).text
+    text = _report_page(tmp_path).text
     assert "<script" not in text
     assert "&lt;script&gt;" in text
 
@@ -311,7 +311,7 @@ def test_a_hypothesis_about_a_reproduced_number_is_shown_too(tmp_path: Path) -> 
     for accuracy, facts in ((None, ["protocol=report"]), (0.785, ["78.50 (1)", "n = 1"])):
         if accuracy is not None:
             leave_run(tmp_path / "runs" / "b", row("optimizer_sgd"), accuracy)
-        holds(_reported(tmp_path).section("findings"), hypothesis.label, *facts)
+        holds(_report_page(tmp_path).section("findings"), hypothesis.label, *facts)
 
 
 def test_without_runs_every_row_is_listed_as_not_run_and_a_missing_folder_is_refused(

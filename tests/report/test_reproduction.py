@@ -9,8 +9,8 @@ from cifar_lab.report.reproduction import VERDICTS, Reproduction, reproduce
 from cifar_lab.runs import Archive, Record, UnreadableError, find_runs
 from cifar_lab.runs.fingerprints import leaves, settings
 from cifar_lab.table.records import gather
+from tests.claim_runs import row
 from tests.conftest import holds
-from tests.judged_runs import row
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
 
@@ -18,7 +18,7 @@ WITHIN_NOISE, LOWER, HIGHER, DIVERGED, _, NOT_RUN = VERDICTS
 LENGTHS = {Scale.FULL: FULL, **_SCALES}
 
 
-def _found(folder: Path) -> Reproduction:
+def _reproduction(folder: Path) -> Reproduction:
     return reproduce(tables(), gather(find_runs(folder)))
 
 
@@ -29,12 +29,12 @@ def _names(found: Reproduction) -> list[str]:
 
 def test_a_run_is_in_every_table_that_it_fits(tmp_path: Path) -> None:
     run = leave_run(tmp_path / "a", row("optimizer_adam"), 0.88)
-    found = _found(tmp_path)
+    found = _reproduction(tmp_path)
     assert (_names(found), len(found.runs), found.shortened) == (["loss_ce", "optimizer_adam"], 1, ())
     text = run.composition_file.read_text()
     assert '"lr": 0.001' in text
     run.composition_file.write_text(text.replace('"lr": 0.001', '"lr": 0.002'))  # now it belongs to no row
-    found = _found(tmp_path)
+    found = _reproduction(tmp_path)
     assert (_names(found), len(found.measured)) == ([], 1)
 
 
@@ -60,7 +60,7 @@ def test_the_command_of_a_row_composes_a_run_of_that_row(name: str | None, scale
 def test_each_other_length_has_its_own_table(tmp_path: Path) -> None:
     for seed, epochs in enumerate((7, 12)):
         leave_run(tmp_path / str(seed), row("optimizer_sgd"), 0.5, seed=seed, epochs=epochs)
-    shortened = _found(tmp_path).shortened
+    shortened = _reproduction(tmp_path).shortened
     assert [section.length for section in shortened] == ["12 epochs", "7 epochs"]
     assert [len(entry.runs) for section in shortened for entry in section.entries if entry.runs] == [1, 1]
 
@@ -101,7 +101,7 @@ def test_equal_runs_count_once(tmp_path: Path) -> None:
     leave_run(tmp_path / "dead", row("optimizer_adam"), 0.88, finished=False)
     for name in ("loss_ce", "optimizer_adam"):  # two names of one run
         leave_run(tmp_path / name, row(name), 0.88)
-    assert [run.state for run in _found(tmp_path).entry("loss_ce").runs] == ["finished"]
+    assert [run.state for run in _reproduction(tmp_path).entry("loss_ce").runs] == ["finished"]
 
 
 def test_a_hypothesis_has_its_own_runs(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_hypothesis_has_its_own_runs(tmp_path: Path) -> None:
     leave_run(tmp_path / "printed", row("optimizer_sgd"), 0.70)
     leave_run(tmp_path / "tried", hypothesis.row, 0.78)
     leave_run(tmp_path / "shorter", hypothesis.row, 0.4, scale=Scale.QUICK)
-    found = _found(tmp_path)
+    found = _reproduction(tmp_path)
     entry = found.entry("optimizer_sgd")
     assert (entry.verdict, [tested.verdict for tested in entry.hypotheses]) == (LOWER, [WITHIN_NOISE])
     assert (_names(found), len(found.runs)) == (["optimizer_sgd"], 3)
@@ -120,9 +120,9 @@ def test_a_hypothesis_has_its_own_runs(tmp_path: Path) -> None:
 
 def test_protocols_are_never_mixed(tmp_path: Path) -> None:
     leave_run(tmp_path / "b", row("best_cnn"), 0.91, protocol="holdout")
-    assert _found(tmp_path).entry("best_cnn").verdict == NOT_RUN
+    assert _reproduction(tmp_path).entry("best_cnn").verdict == NOT_RUN
     leave_run(tmp_path / "a", row("best_cnn"), 0.92)
-    entry = _found(tmp_path).entry("best_cnn")
+    entry = _reproduction(tmp_path).entry("best_cnn")
     assert [list(entry.values("test/acc", protocol)) for protocol in ("report", "holdout")] == [[0.92], [0.91]]
 
 
@@ -143,7 +143,7 @@ def test_verdicts_follow_from_the_seeds_accuracies(
     """Compare with optimizer_adam, published at 88.42 %."""
     for seed, accuracy in enumerate(accuracies):
         leave_run(tmp_path / str(seed), row("optimizer_adam"), accuracy, seed=seed)
-    entry = _found(tmp_path).entry("optimizer_adam")
+    entry = _reproduction(tmp_path).entry("optimizer_adam")
     assert (entry.verdict, bool(entry.basis)) == (verdict, bool(basis))
     holds(entry.basis, *basis)
 

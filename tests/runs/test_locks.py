@@ -46,7 +46,7 @@ def lock(tmp_path: Path) -> Path:
     return tmp_path / "run.lock"
 
 
-def _tell(lock: Path, **changes: Any) -> None:
+def _write_lock(lock: Path, **changes: Any) -> None:
     """Write the lock of this process, with changes."""
     lock.unlink(missing_ok=True)
     with locked(lock):
@@ -79,11 +79,11 @@ def test_a_killed_processs_lock_is_taken_over_but_not_a_running_ones(lock: Path)
 
 
 def test_a_process_with_a_reused_or_impossible_number_does_not_hold_the_lock(lock: Path) -> None:
-    _tell(lock)
+    _write_lock(lock)
     assert owner(lock) is not None
     # A different process with this number, and numbers that no process can have.
     for changes in ({"started": "1"}, *({"process": process} for process in (2**40, 2**80, "one", [1]))):
-        _tell(lock, **changes)
+        _write_lock(lock, **changes)
         assert owner(lock) is None
 
 
@@ -91,7 +91,7 @@ def test_a_process_with_a_reused_or_impossible_number_does_not_hold_the_lock(loc
     "changes", [{"host": "elsewhere"}, {"machine": "a host of the same name", "process": 2**22, "started": "1"}]
 )
 def test_a_different_hosts_lock_is_taken_over_once_its_heartbeat_is_old(lock: Path, changes: dict[str, Any]) -> None:
-    _tell(lock, **changes)
+    _write_lock(lock, **changes)
     with pytest.raises(LockedError, match=changes.get("host", str(2**22))), locked(lock):
         pass
     os.utime(lock, (time.time() - 1000, time.time() - 1000))
@@ -117,7 +117,7 @@ def test_a_lock_has_a_heartbeat(lock: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_host_whose_clock_is_ahead_keeps_the_live_lock_of_a_different_host(
     lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _tell(lock, host="elsewhere")
+    _write_lock(lock, host="elsewhere")
     ahead = time.time() + 3_600
     monkeypatch.setattr("cifar_lab.runs.locks.time", SimpleNamespace(time=lambda: ahead))
     assert owner(lock) is None  # according to this host's clock
@@ -129,7 +129,7 @@ def test_a_host_whose_clock_is_ahead_keeps_the_live_lock_of_a_different_host(
 @pytest.mark.parametrize("left", [None, "dead"])
 def test_exactly_one_of_many_concurrent_processes_gets_the_lock(lock: Path, left: str | None, racers: int) -> None:
     if left is not None:
-        _tell(lock, host="elsewhere")
+        _write_lock(lock, host="elsewhere")
         os.utime(lock, (0, 0))
     gate, opener = os.pipe()
     command = [sys.executable, "-c", RACE, str(lock), str(gate)]
@@ -145,7 +145,7 @@ def test_exactly_one_of_many_concurrent_processes_gets_the_lock(lock: Path, left
 
 
 def test_a_lock_that_is_being_taken_over_is_left_to_its_taker(lock: Path) -> None:
-    _tell(lock, host="elsewhere")
+    _write_lock(lock, host="elsewhere")
     os.utime(lock, (0, 0))
     taking = lock.with_name(f".run.lock.{hashlib.sha256(lock.read_bytes()).hexdigest()[:8]}")
     with locked(taking), pytest.raises(LockedError, match=rf"\b{os.getpid()}\b"), locked(lock):

@@ -27,7 +27,7 @@ LINE = ("optimizer.lr=tag(log,interval(1e-4,1e-2))", *TINY, "logger=none", "name
 FOLDER, TABLE = Path("outputs/found"), Path("outputs/found/search.csv")
 
 
-class Searched(NamedTuple):
+class FinishedSearch(NamedTuple):
     """A finished search of three trials, the last one pruned, and its output."""
 
     code: int
@@ -36,20 +36,20 @@ class Searched(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
+def finished_search(tmp_path_factory: pytest.TempPathFactory) -> FinishedSearch:
     place, keep = tmp_path_factory.mktemp("searched"), Trial.report
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
         quick(patch)
         patch.chdir(place)
         patch.setattr(Trial, "report", lambda trial, *told: keep(trial, *told) or trial.number == 2)
         code = search_command.search(list(LINE), trials=3)
-    return Searched(code, place / FOLDER, printed.getvalue())
+    return FinishedSearch(code, place / FOLDER, printed.getvalue())
 
 
 @pytest.fixture
-def again(empty_folder: None, called: Called, searched: Searched) -> Called:
+def again(empty_folder: None, called: Called, finished_search: FinishedSearch) -> Called:
     """Call a command in a folder that contains the finished search."""
-    shutil.copytree(searched.folder, FOLDER)
+    shutil.copytree(finished_search.folder, FOLDER)
     return called
 
 
@@ -67,17 +67,17 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return done
 
 
-def test_a_search_trains_its_trials_and_prunes(searched: Searched) -> None:
-    assert searched.code == 0
-    frame = pd.read_csv(searched.folder / "search.csv")
+def test_a_search_trains_its_trials_and_prunes(finished_search: FinishedSearch) -> None:
+    assert finished_search.code == 0
+    frame = pd.read_csv(finished_search.folder / "search.csv")
     assert frame["state"].tolist() == ["finished", "finished", "pruned"]
     assert frame["epochs"].tolist() == [2, 2, 1]
-    runs = [Run(searched.folder / folder) for folder in frame["folder"]]
+    runs = [Run(finished_search.folder / folder) for folder in frame["folder"]]
     assert [run.state() for run in runs] == ["finished", "finished", "pruned"]
     assert [run.result()["val/acc"] for run in runs[:2]] == frame["val/acc"].dropna().tolist()
     assert len(runs[2].metrics()) == 1
     assert not runs[2].error_file.exists()
-    (over_seeds,) = [line for line in searched.printed.splitlines() if "cifar_lab.train -m" in line]
+    (over_seeds,) = [line for line in finished_search.printed.splitlines() if "cifar_lab.train -m" in line]
     assert "optimizer.lr=" in over_seeds
 
 
@@ -92,10 +92,10 @@ def test_trained_trials_are_not_trained_again(again: Called, trainings: list[obj
 
 
 def test_trials_under_a_former_default_name_are_found_but_not_those_of_a_different_search(
-    called: Called, searched: Searched, trainings: list[object]
+    called: Called, finished_search: FinishedSearch, trainings: list[object]
 ) -> None:
     unnamed = [word for word in LINE if not word.startswith("name=")]
-    shutil.copytree(searched.folder, "outputs/search-optimizer.lr")
+    shutil.copytree(finished_search.folder, "outputs/search-optimizer.lr")
     assert called(search.main, *unnamed, "--trials", 3)[0] == 0
     assert not trainings and len(list(Path("outputs").iterdir())) == 1
     assert called(search.main, *unnamed, "epochs=1", "--trials", 1)[0] == 0
@@ -138,7 +138,7 @@ def test_settings_drawn_twice_are_trained_once_and_diverging_ones_do_not_end_the
 
 
 def test_after_a_failure_and_after_a_signal_the_same_command_resumes_the_search(
-    called: Called, searched: Searched, monkeypatch: pytest.MonkeyPatch
+    called: Called, finished_search: FinishedSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = (*LINE, "--trials", 1)
     with monkeypatch.context() as broken:
@@ -168,7 +168,7 @@ def test_after_a_failure_and_after_a_signal_the_same_command_resumes_the_search(
     assert called(search.main, *line)[0] == 0
     resumed, undisturbed = (
         pd.read_csv(path)[:1].dropna(axis=1).drop(columns="trial")  # a retried trial has a new number
-        for path in (TABLE, searched.folder / "search.csv")
+        for path in (TABLE, finished_search.folder / "search.csv")
     )
     pd.testing.assert_frame_equal(resumed, undisturbed, check_dtype=False)
     assert len(list(find_runs(FOLDER))) == 1

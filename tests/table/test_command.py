@@ -25,7 +25,7 @@ SWEEP = ("-m", *TINY, "epochs=1", "logger=none", "loss=ce,mse", "seed=0,1", "nam
 FOLDER = Path("outputs/loss-seed")
 
 
-class Swept(NamedTuple):
+class FinishedSweep(NamedTuple):
     """A finished sweep and its output."""
 
     folder: Path
@@ -33,42 +33,42 @@ class Swept(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+def finished_sweep(tmp_path_factory: pytest.TempPathFactory) -> FinishedSweep:
     place = tmp_path_factory.mktemp("swept")
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
         quick(patch)
         patch.chdir(place)
         launch(checked(SWEEP))
-    return Swept(place / FOLDER, printed.getvalue())
+    return FinishedSweep(place / FOLDER, printed.getvalue())
 
 
 @pytest.fixture
-def folder(swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(finished_sweep: FinishedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that sweep in the current folder, at the path where its command left it."""
     monkeypatch.chdir(tmp_path)
-    return Path(shutil.copytree(swept.folder, FOLDER))
+    return Path(shutil.copytree(finished_sweep.folder, FOLDER))
 
 
-def test_a_sweep_ends_with_its_table(swept: Swept) -> None:
-    frame = pd.read_csv(swept.folder / "table.csv").set_index("loss")
-    results = [run.result() for run in find_runs(swept.folder)]
+def test_a_sweep_ends_with_its_table(finished_sweep: FinishedSweep) -> None:
+    frame = pd.read_csv(finished_sweep.folder / "table.csv").set_index("loss")
+    results = [run.result() for run in find_runs(finished_sweep.folder)]
     assert len(results) == 4
     for loss in ("ce", "mse"):
         accuracies = pd.Series([result["test/acc"] for result in results if result["options"]["loss"] == loss])
         assert frame.loc[loss, "test/acc_mean"] == pytest.approx(accuracies.mean())
         assert frame.loc[loss, "test/acc_sd"] == pytest.approx(accuracies.std())
-    assert (swept.folder / "curves.png").exists()
-    assert "| ce " in (swept.folder / "table.md").read_text(encoding="utf-8")
+    assert (finished_sweep.folder / "curves.png").exists()
+    assert "| ce " in (finished_sweep.folder / "table.md").read_text(encoding="utf-8")
 
 
-def test_the_curves_of_different_losses_are_training_accuracies(swept: Swept) -> None:
-    figure = output.curves(compare_folders([swept.folder]), "losses")
+def test_the_curves_of_different_losses_are_training_accuracies(finished_sweep: FinishedSweep) -> None:
+    figure = output.curves(compare_folders([finished_sweep.folder]), "losses")
     assert figure is not None
     assert [axes.get_ylabel() for axes in figure.axes] == ["training accuracy", "validation (held out) accuracy"]
 
 
-def test_a_sweep_prints_its_progress_and_its_table(swept: Swept) -> None:
-    lines = swept.printed.splitlines()
+def test_a_sweep_prints_its_progress_and_its_table(finished_sweep: FinishedSweep) -> None:
+    lines = finished_sweep.printed.splitlines()
     announced = [line for line in lines if line.startswith("job ") and "epoch" not in line]
     assert [line.split(":")[0].split(",")[0] for line in announced] == [f"job {number} of 4" for number in (1, 2, 3, 4)]
     assert ["," in line.partition("loss=")[0] for line in announced] == [False, True, True, True]  # the time left

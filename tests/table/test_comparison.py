@@ -52,7 +52,7 @@ def make(tmp_path: Path) -> Make:
     return run
 
 
-def _compared(runs: list[Run], jobs: list[list[str]] | None = None) -> Comparison:
+def _compare(runs: list[Run], jobs: list[list[str]] | None = None) -> Comparison:
     return compare(collect([(runs, _with_runs(runs, jobs or []))]))
 
 
@@ -64,7 +64,7 @@ def _with_runs(runs: list[Run], jobs: list[list[str]]) -> list[tuple[list[str], 
 def test_a_row_holds_mean_deviation_and_number_of_seeds(make: Make) -> None:
     accuracies = {"ce": [0.50, 0.52, 0.57], "focal": [0.40]}
     runs = [make(f"loss={loss} seed={seed}", value) for loss, of in accuracies.items() for seed, value in enumerate(of)]
-    comparison = _compared(runs)
+    comparison = _compare(runs)
     assert comparison.columns == ("loss",)
     frame = comparison.frame().set_index("loss")
     assert frame.loc["ce", "test/acc_mean"] == pytest.approx(0.53)
@@ -81,18 +81,18 @@ def test_a_row_holds_mean_deviation_and_number_of_seeds(make: Make) -> None:
 
 def test_only_what_varies_is_a_column(make: Make) -> None:
     runs = [make(epochs=epochs) for epochs in (10, 20)]  # the schedule's length follows the epochs and is not a column
-    assert _compared(runs).columns == ("epochs",)
+    assert _compare(runs).columns == ("epochs",)
     runs = [make("optimizer.lr=0.1"), make("optimizer.lr=0.01 seed=1")]  # no folder, nothing that follows the seed
-    assert _compared(runs).columns == ("optimizer.lr",)
-    assert _compared(runs[:1]).columns == ()
+    assert _compare(runs).columns == ("optimizer.lr",)
+    assert _compare(runs[:1]).columns == ()
     runs = [make("optimizer.lr=0.1 loss=ce"), make("optimizer.lr=0.2 loss=focal")]  # in typed order
-    assert _compared(runs).columns == ("optimizer.lr", "loss")
+    assert _compare(runs).columns == ("optimizer.lr", "loss")
 
 
 def test_settings_of_different_options_are_not_columns_but_those_of_one_option_are(make: Make) -> None:
     runs = [make("loss=ce"), make("loss=focal")]
-    assert _compared(runs).columns == ("loss",)
-    comparison = _compared([*runs, make("loss=focal loss.gamma=1")])
+    assert _compare(runs).columns == ("loss",)
+    comparison = _compare([*runs, make("loss=focal loss.gamma=1")])
     assert comparison.columns == ("loss", "loss.gamma")
     assert [tuple(row.cells.values()) for row in comparison.rows] == [("ce", ""), ("focal", "2"), ("focal", "1")]
 
@@ -101,7 +101,7 @@ def test_two_runs_of_one_composition_and_seed_count_once(make: Make) -> None:
     first = make("optimizer.lr=0.001 seed=0", 0.5)
     second = make("optimizer.lr=1e-3 seed=0", 0.5)
     unfinished = make("seed=0")
-    comparison = _compared([first, second, unfinished])
+    comparison = _compare([first, second, unfinished])
     assert [[record.folder for record in row.records] for row in comparison.rows] == [[second.folder]]
 
 
@@ -112,8 +112,8 @@ def test_a_composition_without_a_result_is_a_row_that_says_so(make: Make) -> Non
     runs[3].set_state("running", epoch=3, epochs=50)
     jobs = [[f"loss={loss}", f"seed={seed}"] for loss in ("ce", "focal") for seed in (0, 1, 2)]
     with locked(runs[3].lock_file):
-        rows = text.table(_compared(runs, jobs)).set_index("loss")
-    assert "seed 1 dead" in _compared(runs, jobs).rows[1].state
+        rows = text.table(_compare(runs, jobs)).set_index("loss")
+    assert "seed 1 dead" in _compare(runs, jobs).rows[1].state
     assert list(rows.index) == ["ce", "focal"]
     assert rows.loc["ce", text.CHOSEN] == "50.00 (1)"
     holds(rows.loc["ce", "state"], "1 of 3", "seed 1 diverged", "train/loss is nan", "seed 2 missing")
@@ -127,19 +127,19 @@ def test_a_reason_that_several_runs_share_is_printed_once_and_its_bar_is_escaped
     runs = [make(f"seed={seed}") for seed in (0, 1)]
     for run in runs:
         run.fail("failed", RuntimeError("no | memory"))
-    (row,) = _compared(runs).rows
+    (row,) = _compare(runs).rows
     holds(row.state, "0 of 2", "seeds 0 1 failed")
     assert row.state.count("no | memory") == 1
-    assert r" no \| memory" in text.markdown(_compared(runs), "x", tmp_path)
+    assert r" no \| memory" in text.markdown(_compare(runs), "x", tmp_path)
 
 
 def test_a_missing_composition_is_described_by_its_command_line(make: Make) -> None:
     jobs = [[f"loss={loss}", f"optimizer.lr={lr}"] for loss in ("ce", "focal") for lr in ("1e-3", "0.1")]
-    comparison = _compared([make("loss=ce optimizer.lr=1e-3", 0.5)], jobs)
+    comparison = _compare([make("loss=ce optimizer.lr=1e-3", 0.5)], jobs)
     cells = [("ce", "0.001"), ("ce", "0.1"), ("focal", "0.001"), ("focal", "0.1")]
     assert [tuple(row.cells.values()) for row in comparison.rows] == cells
     assert [row.state for row in comparison.rows] == ["finished", "missing", "missing", "missing"]
-    comparison = _compared([], jobs)  # no run exists
+    comparison = _compare([], jobs)  # no run exists
     assert comparison.columns == ("loss", "optimizer.lr")
     assert {row.state for row in comparison.rows} == {"missing"}
 
@@ -156,7 +156,7 @@ def test_equal_experiments_have_a_row_each_and_options_that_change_no_numbers_sh
         told = run.composition()
         told["options"][group] = option
         run.composition_file.write_text(json.dumps(told))
-    comparison = _compared(runs)
+    comparison = _compare(runs)
     assert list(comparison.columns) == columns
     assert [list(row.cells.values()) for row in comparison.rows] == (
         [[option] for option in options] if columns else [[]]
@@ -165,7 +165,7 @@ def test_equal_experiments_have_a_row_each_and_options_that_change_no_numbers_sh
 
 def test_a_missing_composition_shows_no_settings_of_a_different_option(make: Make) -> None:
     runs = [make("loss=ce", 0.5, activation={"slope": 0.1}), make("loss=ce", 0.5, activation={"slope": 0.2})]
-    comparison = _compared(runs, [["loss=focal"]])
+    comparison = _compare(runs, [["loss=focal"]])
     assert comparison.columns == ("loss", "activation.slope")
     (row,) = [row for row in comparison.rows if row.state == "missing"]
     assert tuple(row.cells.values()) == ("focal", "")
@@ -182,12 +182,12 @@ def test_a_run_in_a_different_folder_is_not_missing(make: Make) -> None:
 def test_damaged_metrics_do_not_affect_the_other_curves(make: Make, content: str) -> None:
     good, bad = make("loss=focal", 0.5), make("loss=ce", 0.5)
     bad.metrics_file.write_text(content)
-    figure = output.curves(_compared([good, bad]), "losses")
+    figure = output.curves(_compare([good, bad]), "losses")
     assert figure is not None
     lines = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[1].lines}
     assert lines == {"focal": [0.5]} | ({"ce": [0.5]} if content.count("\n") == 2 and "train" in content else {})
     bad.fail("diverged", RuntimeError("train/loss is nan"))
-    figure = output.curves(_compared([good, bad]), "losses")
+    figure = output.curves(_compare([good, bad]), "losses")
     assert figure is not None
     assert [line.get_label() for line in figure.axes[1].lines] == ["focal"]
 
@@ -200,13 +200,13 @@ def test_settings_are_written_as_they_are_typed() -> None:
 def test_the_page_states_data_protocol_and_caveats(make: Make, tmp_path: Path) -> None:
     runs = [make(f"loss={loss} seed={seed}", 0.5) for loss in ("ce", "focal") for seed in (0, 1)]
     runs[0].finish({**runs[0].result(), "train_size": 9_000})
-    page = text.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])
+    page = text.markdown(_compare(runs), "losses", tmp_path, ["accuracy.png"])
     (data,) = [line for line in page.splitlines() if line.startswith("- data")]
     assert not re.search(r"\d,000", data)
     assert re.findall(r"\d+,000", page) == ["27,000", "45,000"]  # the row means
     for run in runs:
         run.finish({**run.result(), "train_size": 9_000})
-    page = text.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])
+    page = text.markdown(_compare(runs), "losses", tmp_path, ["accuracy.png"])
     (data,) = [line for line in page.splitlines() if line.startswith("- data")]
     holds(data, "CIFAR-10", "9,000", "45,000")
     assert any("protocol" in line and "holdout" in line for line in page.splitlines() if line.startswith("- "))
@@ -217,14 +217,14 @@ def test_the_page_states_data_protocol_and_caveats(make: Make, tmp_path: Path) -
 def test_files_and_figures_are_written_if_there_are_results(make: Make, tmp_path: Path) -> None:
     runs, folder = [make("loss=ce seed=0", 0.5), make("loss=focal")], tmp_path / "table"
     for shown, figures in ((runs, ["accuracy.png", "curves.png"]), (runs[1:], [])):
-        output.write(_compared(shown), folder)
+        output.write(_compare(shown), folder)
         assert sorted(path.name for path in folder.iterdir()) == [*figures, "table.csv", "table.md"]
 
 
 def test_figures_hold_every_composition_and_its_spread(make: Make) -> None:
     values = {"ce": [0.5, 0.6, 0.55], "focal": [0.4]}
     runs = [make(f"loss={loss} seed={seed}", value) for loss, of in values.items() for seed, value in enumerate(of)]
-    comparison = _compared(runs)
+    comparison = _compare(runs)
     curves = output.curves(comparison, "losses")
     assert curves is not None
     _, accuracy = curves.axes

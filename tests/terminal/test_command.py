@@ -13,7 +13,7 @@ Ended = tuple[object, str, str]
 
 
 @pytest.fixture
-def ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     """Run a function, or several as subcommands, on a command line; return the exit code, stdout and stderr."""
 
     def run(functions: object, *arguments: str) -> Ended:
@@ -43,11 +43,11 @@ def broken() -> None:
 
 
 def test_annotations_define_the_command_line_and_a_returned_integer_is_the_exit_code(
-    ended: Callable[..., Ended],
+    run_cli: Callable[..., Ended],
 ) -> None:
-    assert ended(halve, "--shout", "4") == (0, "2!\n", "")
-    assert ended(halve, "6") == (3, "3\n", "")
-    code, page, _ = ended(halve, "--help")
+    assert run_cli(halve, "--shout", "4") == (0, "2!\n", "")
+    assert run_cli(halve, "6") == (3, "3\n", "")
+    code, page, _ = run_cli(halve, "--help")
     assert code == 0
     assert all(fact in page for fact in ("cifar-lab halve", "Halves.", "Even."))
 
@@ -63,23 +63,23 @@ def test_annotations_define_the_command_line_and_a_returned_integer_is_the_exit_
     ],
 )
 def test_a_users_mistake_gives_one_line_and_exit_code_2(
-    ended: Callable[..., Ended], functions: object, arguments: list[str], facts: list[str]
+    run_cli: Callable[..., Ended], functions: object, arguments: list[str], facts: list[str]
 ) -> None:
-    code, _, error = ended(functions, *arguments)
+    code, _, error = run_cli(functions, *arguments)
     assert code == 2
     names(error, *facts)
 
 
-def test_a_bug_gives_a_traceback_and_exit_code_1(ended: Callable[..., Ended]) -> None:
-    code, _, error = ended(broken)
+def test_a_bug_gives_a_traceback_and_exit_code_1(run_cli: Callable[..., Ended]) -> None:
+    code, _, error = run_cli(broken)
     *lines, last = error.splitlines()
     assert (code, lines[0].startswith("Traceback"), "ValueError" in lines[-1]) == (1, True, True)
     names(last, "CONTRIBUTING.md")
 
 
 def test_several_functions_are_subcommands_and_ctrl_c_gives_a_line_and_exit_code_130(
-    ended: Callable[..., Ended],
+    run_cli: Callable[..., Ended],
 ) -> None:
-    assert ended([halve, stop], "halve", "6")[0] == 3
-    for code, _, error in (ended(stop), ended([halve, stop], "stop")):
+    assert run_cli([halve, stop], "halve", "6")[0] == 3
+    for code, _, error in (run_cli(stop), run_cli([halve, stop], "stop")):
         assert (code, error.count("\n")) == (130, 1)

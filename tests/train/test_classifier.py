@@ -13,7 +13,7 @@ from cifar_lab.train.classifier import Classifier
 from tests.train.fits import Watch, fit, images, network
 
 
-def watched(classifier: Classifier, data: L.LightningDataModule | None = None, **options: Any) -> Watch:
+def watch_fit(classifier: Classifier, data: L.LightningDataModule | None = None, **options: Any) -> Watch:
     watch = Watch()
     fit(classifier, watch, data=data, enable_checkpointing=False, **options)
     return watch
@@ -26,7 +26,7 @@ def test_training_equals_a_plain_loop() -> None:
     data = images()
     plain = network()
     classifier = Classifier(copy.deepcopy(plain), nn.CrossEntropyLoss(), SGD, grad_clip=0.5)
-    watch = watched(classifier, data, max_epochs=2)
+    watch = watch_fit(classifier, data, max_epochs=2)
 
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
     loader = data.train_dataloader()
@@ -52,7 +52,7 @@ def test_training_equals_a_plain_loop() -> None:
 def test_clipping_bounds_the_global_norm_of_a_step(limit: float | None) -> None:
     classifier = Classifier(network(), nn.CrossEntropyLoss(), SGD, grad_clip=limit)
     before = nn.utils.parameters_to_vector(classifier.model.parameters()).detach().clone()
-    norm = watched(classifier, max_steps=1).steps[0]["grad_norm"]
+    norm = watch_fit(classifier, max_steps=1).steps[0]["grad_norm"]
     moved = nn.utils.parameters_to_vector(classifier.model.parameters()).detach() - before
     assert norm > 0.01
     assert moved.norm().item() == pytest.approx(0.1 * (limit or norm), rel=1e-3)
@@ -63,8 +63,8 @@ def test_l1_adds_the_sum_over_all_trainable_parameters_only_to_the_objective() -
     model[0].bias.requires_grad_(False)
     norm = sum(weight.abs().sum().item() for weight in model.parameters() if weight.requires_grad)
     frozen = partial(torch.optim.SGD, lr=0.0)
-    with_penalty = watched(Classifier(copy.deepcopy(model), nn.CrossEntropyLoss(), frozen, l1=0.01)).epochs[0]
-    without = watched(Classifier(model, nn.CrossEntropyLoss(), frozen)).epochs[0]
+    with_penalty = watch_fit(Classifier(copy.deepcopy(model), nn.CrossEntropyLoss(), frozen, l1=0.01)).epochs[0]
+    without = watch_fit(Classifier(model, nn.CrossEntropyLoss(), frozen)).epochs[0]
     assert with_penalty["train/loss"] == pytest.approx(without["train/loss"], rel=1e-6)
     assert without["train/objective"] == without["train/loss"]
     assert with_penalty["train/objective"] == pytest.approx(without["train/loss"] + 0.01 * norm, rel=1e-5)
@@ -73,7 +73,7 @@ def test_l1_adds_the_sum_over_all_trainable_parameters_only_to_the_objective() -
 def test_epoch_metrics_are_means_over_images_not_batches() -> None:
     data = images()  # 54 training images in batches of 16: the last one has 6
     classifier = Classifier(network(), nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=0.0))
-    metrics = watched(classifier, data).epochs[0]
+    metrics = watch_fit(classifier, data).epochs[0]
     for split, loader in (("train", data.train_dataloader()), ("val", data.val_dataloader())):
         batches = list(loader)
         logits = torch.cat([classifier(batch) for batch, _ in batches])
@@ -126,7 +126,7 @@ def test_a_scheduler_steps_once_per_epoch_or_step_and_the_last_rate_used_is_logg
     interval: str, rates: list[float], logged: list[float]
 ) -> None:
     decay = {"scheduler": partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5), "interval": interval}
-    watch = watched(Classifier(network(), nn.CrossEntropyLoss(), SGD, decay), max_epochs=2)
+    watch = watch_fit(Classifier(network(), nn.CrossEntropyLoss(), SGD, decay), max_epochs=2)
     assert [step["step_lr"] for step in watch.steps] == pytest.approx(rates)
     assert [epoch["train/lr"] for epoch in watch.epochs] == pytest.approx(logged)
 
@@ -141,7 +141,7 @@ def test_a_plateau_schedule_sees_the_loss_of_each_validated_epoch_once(every: in
     )
     plateau = {"scheduler": factory, "interval": "epoch", "monitor": "val/loss"}
     classifier = Classifier(network(), nn.CrossEntropyLoss(), SGD, plateau)
-    assert watched(classifier, max_epochs=len(rates), check_val_every_n_epoch=every).rates == pytest.approx(rates)
+    assert watch_fit(classifier, max_epochs=len(rates), check_val_every_n_epoch=every).rates == pytest.approx(rates)
 
 
 def test_logits_are_float32_under_autocast_in_the_requested_layout() -> None:
@@ -163,7 +163,7 @@ def test_flops_are_two_per_multiply_add() -> None:
 
 def test_a_model_without_convolutions_has_no_first_convolution_gradient() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-    watch = watched(Classifier(model, nn.CrossEntropyLoss(), SGD))
+    watch = watch_fit(Classifier(model, nn.CrossEntropyLoss(), SGD))
     assert all(step["first_conv_grad_norm"] != step["first_conv_grad_norm"] for step in watch.steps)
     assert all(step["grad_norm"] > 0 for step in watch.steps)
 

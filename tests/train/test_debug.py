@@ -39,14 +39,14 @@ def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-def left(folder: Path) -> list[str]:
+def remaining_files(folder: Path) -> list[str]:
     """Return the files that a command left, without torch's cache."""
     return [path.name for path in folder.iterdir() if not path.name.startswith("torchinductor_")]
 
 
 def test_one_batch_of_each_split_runs_and_leaves_no_files(lab: Lab, tmp_path: Path) -> None:
     outcome = lab(*TINY, "debug=fast")
-    assert (outcome.code, outcome.stderr, left(tmp_path)) == (0, "", [])
+    assert (outcome.code, outcome.stderr, remaining_files(tmp_path)) == (0, "", [])
     holds(outcome.stdout, "epoch 1/1", "debug=fast", "nothing is kept")
 
 
@@ -54,7 +54,7 @@ def test_one_batch_of_each_split_runs_and_leaves_no_files(lab: Lab, tmp_path: Pa
 def test_a_trial_combines_with_any_setting(kind: str, lab: Lab, tmp_path: Path) -> None:
     enough = ["debug.batches=1", "model.filters=[16,16,16]"] if kind == "overfit" else []
     outcome = lab(*TINY, *AWKWARD, f"debug={kind}", *enough)
-    assert (outcome.code, left(tmp_path)) == (0, []), outcome.stderr
+    assert (outcome.code, remaining_files(tmp_path)) == (0, []), outcome.stderr
     assert f"debug={kind}" in outcome.stdout
 
 
@@ -69,7 +69,7 @@ def test_a_network_that_memorises_a_few_images_passes(lab: Lab) -> None:
 
 def test_a_network_that_does_not_learn_fails_with_an_explanation(lab: Lab, tmp_path: Path) -> None:
     outcome = lab(*TINY, "debug=overfit", "debug.passes=2", "optimizer.lr=1e-9")
-    assert (outcome.code, left(tmp_path)) == (1, [])
+    assert (outcome.code, remaining_files(tmp_path)) == (1, [])
     holds(outcome.stderr, "debug=overfit", "2.30", "in 6 steps", "wrong labels", "learning rate", "will not learn")
 
 

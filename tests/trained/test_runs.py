@@ -32,7 +32,7 @@ def run(trained: Train) -> Run:
 
 
 @pytest.fixture
-def kept(run: Run) -> Path:
+def weight_file(run: Run) -> Path:
     """The run's weight file."""
     (weights,) = run.weights.glob("*.pth")
     return weights
@@ -91,23 +91,23 @@ def test_the_reports_classes_load_a_runs_weights(trained: Train, words: tuple[st
     torch.testing.assert_close(own.model(own.normalised(images)), expected)
 
 
-def test_a_weight_file_of_a_run_has_the_runs_configuration(run: Run, kept: Path) -> None:
+def test_a_weight_file_of_a_run_has_the_runs_configuration(run: Run, weight_file: Path) -> None:
     gelu = {"_target_": "torch.nn.GELU", "_partial_": True}
     change(run, activation=gelu, model={"activation": gelu}, data={"mean": [0.1, 0.2, 0.3]})
-    for path in (kept, run.best_checkpoint):
+    for path in (weight_file, run.best_checkpoint):
         trained = load(path)
         assert trained.making["activation"]["_target_"] == "torch.nn.GELU"
         assert list(trained.mean) == [0.1, 0.2, 0.3]
         torch.testing.assert_close(trained.model.state_dict(), load(run.folder).model.state_dict())
 
 
-def test_a_network_other_than_the_runs_or_the_requested_one_is_refused(run: Run, kept: Path) -> None:
+def test_a_network_other_than_the_runs_or_the_requested_one_is_refused(run: Run, weight_file: Path) -> None:
     with pytest.raises(ValueError, match="--activation, --mean"):
         load(run.folder, Overrides(activation="relu", mean=(0.5, 0.5, 0.5)))
     with pytest.raises(ValueError, match=r"bn=true.* vgg_a bn=false"):
         load(run.folder, Overrides(model="vgg_a", bn=False))
-    state = torch.load(kept, weights_only=True)
-    torch.save({name: value for name, value in state.items() if not name.startswith("conv_layers.1.")}, kept)
+    state = torch.load(weight_file, weights_only=True)
+    torch.save({name: value for name, value in state.items() if not name.startswith("conv_layers.1.")}, weight_file)
     with pytest.raises(ValueError, match=r"cnn filters=\[4,4,4\] bn=false.* cnn bn=true .*conv_layers\.1\."):
         load(run.folder)
 
@@ -120,11 +120,11 @@ def test_a_run_without_its_weight_file_uses_its_best_checkpoint_and_fails_withou
         load(run.folder)
 
 
-def test_the_weight_file_of_the_result_is_used_if_there_are_several(run: Run, kept: Path) -> None:
+def test_the_weight_file_of_the_result_is_used_if_there_are_several(run: Run, weight_file: Path) -> None:
     for digits in ("0000", "9999"):
-        shutil.copy(kept, run.weights / f"{kept.stem[:-4]}{digits}.pth")
+        shutil.copy(weight_file, run.weights / f"{weight_file.stem[:-4]}{digits}.pth")
     trained = load(run.folder)
-    assert (trained.weights, trained.architecture) == (kept, "cnn bn=true")
+    assert (trained.weights, trained.architecture) == (weight_file, "cnn bn=true")
     assert not trained.assumed
 
 
@@ -175,7 +175,9 @@ def test_a_folder_whose_configuration_calls_more_than_a_network_is_refused(run: 
         load(run.folder)
 
 
-def test_an_accuracy_is_known_only_for_the_chosen_weights_and_class_names_are_plain(run: Run, kept: Path) -> None:
+def test_an_accuracy_is_known_only_for_the_chosen_weights_and_class_names_are_plain(
+    run: Run, weight_file: Path
+) -> None:
     result = run.result()
     run.result_file.write_text(json.dumps({**result, "classes": ["\x1b[31mred", *result["classes"][1:]]}))
     trained = load(run.folder)
@@ -183,7 +185,7 @@ def test_an_accuracy_is_known_only_for_the_chosen_weights_and_class_names_are_pl
     assert trained.classes[0] == "?[31mred"
     snapshot = run.folder / "snapshots" / "epoch_0001.pt"
     snapshot.parent.mkdir()
-    shutil.copy(kept, snapshot)
+    shutil.copy(weight_file, snapshot)
     facts = load(snapshot).facts
     assert "test/acc" not in facts
     assert facts["fingerprint"] == result["fingerprint"]

@@ -16,7 +16,7 @@ Told = dict[str, Any]
 HALVES = [0.5, 0.5, 0.5]
 
 
-def described(model: torch.nn.Module) -> Told:
+def description_of(model: torch.nn.Module) -> Told:
     return {
         "model": {
             "_target_": "cifar_lab.models.CNN",
@@ -38,7 +38,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
     def saved(change: Callable[[Told], object] = lambda told: None) -> Path:
         model = CNN((4, 4, 4), activation=torch.nn.GELU)
-        told = described(model)
+        told = description_of(model)
         changed = change(told)
         text = changed if isinstance(changed, str) else json.dumps(told)
         save_file(model.state_dict(), tmp_path / "a.safetensors", {"cifar_lab": text})
@@ -65,7 +65,7 @@ def test_a_file_describes_its_network(write: Callable[..., Path]) -> None:
 def test_a_foreign_network_is_built_from_its_files_description(tmp_path: Path) -> None:
     model, path = torch.nn.Linear(6, 10), tmp_path / "linear.safetensors"
     making = {"_target_": "torch.nn.Linear", "in_features": 6, "out_features": 10}
-    save_file(model.state_dict(), path, {"cifar_lab": json.dumps({**described(model), "model": making})})
+    save_file(model.state_dict(), path, {"cifar_lab": json.dumps({**description_of(model), "model": making})})
     torch.testing.assert_close(load(path).model.state_dict(), model.state_dict())
     with pytest.raises(ValueError, match=r"\bcnn$"):
         load(path, Overrides(model="cnn"))

@@ -13,14 +13,14 @@ from tests.landscape_runs import RATES, check_written, leave, leave_band, losses
 from tests.published_runs import STEPS_PER_EPOCH
 
 
-def compared(folder: Path):
+def compare_folder(folder: Path):
     (group,) = groups(gather(find_runs(folder)))
     return compare(group, "xavier")
 
 
 def test_the_ratio_of_the_bands_is_that_of_the_losses(tmp_path: Path) -> None:
     leave_band(tmp_path, seeds=(0, 1, 2), widen=0.1)
-    found = compared(tmp_path)
+    found = compare_folder(tmp_path)
     np.testing.assert_allclose(found.frame["ratio/mean_width"], [3.0, 3.3, 3.6], rtol=1e-5)
     assert (found.seeds, found.rates, found.steps, found.steps_per_epoch) == ([0, 1, 2], [*RATES], 40, STEPS_PER_EPOCH)
     estimate = found.band_ratio()
@@ -35,7 +35,7 @@ def test_a_loss_of_batch_norm_is_reported_and_a_single_seed_named_as_such(tmp_pa
     steps = bn.steps()
     steps["loss"][:5] = 100.0  # half of the first epoch
     bn.write_steps(steps)
-    found = compared(tmp_path)
+    found = compare_folder(tmp_path)
     assert found.epochs["bn_wider"].tolist() == [True, False, False, False]
     assert found.frame["share_bn_wider"].tolist() == [5 / 40]
     assert any("12.5 %" in line and "1 of 4" in line for line in found.sentences)
@@ -51,7 +51,7 @@ def test_runs_outside_both_bands_are_reported(tmp_path: Path) -> None:
     leave(tmp_path / "extra", bn=True, lr=0.01).write_steps({"loss": np.ones(40)})
     (tmp_path / "bn_xavier_0.001_1" / "steps.npz").unlink()
     Run(tmp_path / "bn_xavier_0.001_0").write_steps({"loss": losses(True, 1e-3, 40)[:25].astype(np.float32)})
-    found = compared(tmp_path)
+    found = compare_folder(tmp_path)
     assert (found.seeds, found.rates, found.steps) == ([0], [*RATES[:3]], 25)
     facts = (("lr 0.002", "seed 0", "step 3"), ("lr 0.01,",), ("seed 1",), ("lr 0.001", "seed 0", "25"))
     for line, told in zip(found.left_out, facts, strict=True):
@@ -61,7 +61,7 @@ def test_runs_outside_both_bands_are_reported(tmp_path: Path) -> None:
 def test_runs_that_form_no_band_are_refused_with_the_remedy(tmp_path: Path) -> None:
     leave(tmp_path / "a", bn=True, lr=1e-3).write_steps({"loss": np.ones(40)})
     with pytest.raises(ValueError, match=r"lr 0\.001 .*study=bn_landscape"):
-        compared(tmp_path)
+        compare_folder(tmp_path)
     with pytest.raises(ValueError, match=r"\S"):
         the_group([])
     leave(tmp_path / "b", bn=False, lr=1e-3, epochs=2)

@@ -14,7 +14,7 @@ from cifar_lab.landscape.maths.functional import (
     without_tf32,
 )
 from cifar_lab.models import CNN
-from tests.landscape.maths.quadratics import MATRIX, POINT, named, quadratic
+from tests.landscape.maths.quadratics import MATRIX, POINT, by_name, quadratic
 
 
 @pytest.fixture
@@ -30,15 +30,15 @@ def batch():
 
 
 def test_value_gradient_and_hessian_are_those_of_a_quadratic_and_of_a_linear_loss():
-    point = named(POINT)
+    point = by_name(POINT)
     assert dot(point, point) == pytest.approx(5.25)
     assert norm(point) == pytest.approx(5.25**0.5)
     assert norm(difference(moved(point, point, 2.0), point)) == pytest.approx(2 * 5.25**0.5)
     value, gradient, product = along_gradient(quadratic, point)
     assert value == POINT @ MATRIX @ POINT / 2
-    torch.testing.assert_close(gradient, named(MATRIX @ POINT))
-    torch.testing.assert_close(product, named(MATRIX @ MATRIX @ POINT))
-    torch.testing.assert_close(hessian_vector_product(quadratic, point, point), named(MATRIX @ POINT))
+    torch.testing.assert_close(gradient, by_name(MATRIX @ POINT))
+    torch.testing.assert_close(product, by_name(MATRIX @ MATRIX @ POINT))
+    torch.testing.assert_close(hessian_vector_product(quadratic, point, point), by_name(MATRIX @ POINT))
     value, gradient, product = along_gradient(lambda weights: weights["a"].sum(), point)
     assert (value.item(), gradient["a"].tolist(), product["a"].tolist()) == (-1, [1, 1], [0, 0])
 

@@ -8,15 +8,15 @@ from torch import nn
 from cifar_lab.landscape.maths.functional import NetworkLoss
 from cifar_lab.landscape.maths.probing import MOVED_QUANTITIES, POINT_QUANTITIES, RELATIVE, probe
 from cifar_lab.models import CNN
-from tests.landscape.maths.quadratics import MATRIX, POINT, named, quadratic
+from tests.landscape.maths.quadratics import MATRIX, POINT, by_name, quadratic
 
 
 def test_every_quantity_of_a_quadratic_follows_its_formula_at_the_moved_point():
     gradient, etas, shares = MATRIX @ POINT, [1e-3, 0.1, 0.5, 2.0], [1e-3, 0.1]
-    told = probe(quadratic, named(POINT), etas, shares)
+    told = probe(quadratic, by_name(POINT), etas, shares)
     assert told["eta"].tolist() == etas
     np.testing.assert_allclose(told["relative_eta"] * told["grad_norm"] / told["weight_norm"], shares)
-    assert probe(quadratic, named(POINT), [])["beta"].shape == (0,)
+    assert probe(quadratic, by_name(POINT), [])["beta"].shape == (0,)
     hessian_norm = float((MATRIX @ gradient).norm() / gradient.norm())
     sharpness = float(gradient @ MATRIX @ gradient / gradient.norm() ** 2)
     expected = (POINT @ MATRIX @ POINT / 2, gradient.norm(), POINT.norm(), hessian_norm, sharpness)

@@ -5,7 +5,7 @@ from torch import nn
 
 from cifar_lab.landscape.maths.functional import NetworkLoss
 from cifar_lab.landscape.maths.surfaces import common_levels, grid, losses_at, random_direction, trajectory_plane
-from tests.landscape.maths.quadratics import MATRIX, POINT, named, quadratic
+from tests.landscape.maths.quadratics import MATRIX, POINT, by_name, quadratic
 
 
 def test_a_quadratics_surface_is_a_paraboloid_and_values_that_are_not_finite_stay_so():
@@ -14,7 +14,7 @@ def test_a_quadratics_surface_is_a_paraboloid_and_values_that_are_not_finite_sta
     assert points[:5].tolist() == [[-1, -3], [-1, -1], [-1, 1], [-1, 3], [-0.5, -3]]
     moved = POINT + torch.from_numpy(points) @ axes
     expected = ((moved @ MATRIX) * moved).sum(dim=1) / 2
-    np.testing.assert_allclose(losses_at(quadratic, named(POINT), list(map(named, axes)), points), expected)
+    np.testing.assert_allclose(losses_at(quadratic, by_name(POINT), list(map(by_name, axes)), points), expected)
     one = {"a": torch.ones(1)}
     assert losses_at(lambda w: 1 / w["a"].sum(), {"a": torch.zeros(1)}, [one], np.eye(2)[:, :1]).tolist() == [1, np.inf]
 

@@ -20,7 +20,7 @@ def classifier() -> Classifier:
     return Classifier(network(), nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=0.01))
 
 
-def printed(*, terminal: bool) -> str:
+def progress_output(*, terminal: bool) -> str:
     """Return the output of two epochs of twelve steps."""
     console = Console(file=(output := io.StringIO()), force_terminal=terminal, width=200, legacy_windows=False)
     throughput = Throughput()
@@ -29,7 +29,7 @@ def printed(*, terminal: bool) -> str:
 
 
 def test_without_a_terminal_each_epoch_is_a_line() -> None:
-    first, second = printed(terminal=False).splitlines()
+    first, second = progress_output(terminal=False).splitlines()
     figures = r"\d\.\d{4}\b.* \d+\.\d\d%.* \d+\.\d\d%.* (-|[\d,]+) images/s .*\d\.\d s\b"
     assert re.search(rf"\b1/2\b.* {figures}.* \d+:\d\d\b", first)
     assert re.search(rf"\b2/2\b.* {figures}$", second)
@@ -38,7 +38,7 @@ def test_without_a_terminal_each_epoch_is_a_line() -> None:
 def test_long_epochs_show_their_steps_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cifar_lab.terminal.progress.LINE_SECONDS", 0.0)
     figures = r"\b2/2\b.* 3/12\b.* \d\.\d{4}\b.* \d+\.\d\d%.* [\d,]+ images/s .*\d+:\d\d\b"
-    assert re.search(figures, printed(terminal=False))
+    assert re.search(figures, progress_output(terminal=False))
 
 
 def test_a_pipe_gets_no_control_characters_even_if_colours_are_forced(
@@ -58,7 +58,7 @@ def test_a_pipe_gets_no_control_characters_even_if_colours_are_forced(
 def test_a_terminal_gets_a_bar_over_the_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cifar_lab.train.callbacks.progress._BAR_SECONDS", 0.0)
     monkeypatch.setenv("TERM", "xterm")  # a dumb terminal has no bar
-    output = printed(terminal=True)
+    output = progress_output(terminal=True)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
     assert "━" in plain
     assert "epoch 2/2 validation 1/1" in plain

@@ -63,7 +63,7 @@ def _history(run: Run) -> dict[str, list[float]]:
     return found
 
 
-def _begun(run: Run) -> Any:
+def _run_record(run: Run) -> Any:
     (begun,) = (record.run for record in _records(run) if record.HasField("run"))
     return begun
 
@@ -101,7 +101,7 @@ def test_both_services_have_the_metrics_of_every_epoch_and_of_the_result(outputs
 
 def test_both_services_have_the_columns_tags_configuration_and_confusion_matrix(outputs: Outputs) -> None:
     for run, rate in zip(outputs.runs, (1e-3, 1e-2), strict=True):
-        begun, found = _begun(run), outputs.client.get_run(read_ids(run.loggers_file)["mlflow"])
+        begun, found = _run_record(run), outputs.client.get_run(read_ids(run.loggers_file)["mlflow"])
         config = {item.key: item.value_json for item in begun.config.update}
         assert (config["optimizer.lr"], found.data.params["optimizer.lr"]) == (str(rate), str(rate))
         assert '"epochs":2' in config["config"] and "optimizer.lr=" in config["command"]
@@ -114,7 +114,7 @@ def test_both_services_have_the_columns_tags_configuration_and_confusion_matrix(
 
 
 def test_a_sweep_is_a_group_of_wandb_and_a_run_of_mlflow_with_children(outputs: Outputs) -> None:
-    assert [_begun(run).run_group for run in outputs.runs] == ["rates", "rates"]
+    assert [_run_record(run).run_group for run in outputs.runs] == ["rates", "rates"]
     experiment = outputs.client.get_experiment_by_name("rates")
     found = outputs.client.search_runs([experiment.experiment_id])
     (parent,) = [each for each in found if "mlflow.parentRunId" not in each.data.tags]
@@ -142,7 +142,7 @@ def test_a_resumed_run_continues_its_curve_and_its_id(outputs: Outputs, lab: Lab
     ids = read_ids(run.loggers_file)
     assert lab("resume=run", "epochs=3").code == 0
     assert read_ids(run.loggers_file) == ids
-    assert _begun(run).run_id == ids["wandb"] and len(list(run.folder.glob("wandb/offline-run-*"))) == 1
+    assert _run_record(run).run_id == ids["wandb"] and len(list(run.folder.glob("wandb/offline-run-*"))) == 1
     points = [point.value for point in outputs.client.get_metric_history(ids["mlflow"], "val/acc")]
     expected = pytest.approx(run.metrics()["val/acc"].tolist(), rel=1e-5)
     assert _history(run)["val/acc"] == points == expected and len(points) == 3

@@ -23,7 +23,7 @@ SAME = (*PLAIN, "bn=false", "model.dropout=0")
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
 
-def finished(*arguments: str, folder: str) -> Run:
+def finished_run(*arguments: str, folder: str) -> Run:
     ended = command(*arguments, f"hydra.run.dir={folder}")
     assert ended.code == 0, ended.output
     return Run(folder)
@@ -33,7 +33,7 @@ def errors(ended: Ended) -> list[str]:
     return [line for line in ended.output.splitlines() if line.startswith("error: ")]
 
 
-def living() -> list[int]:
+def other_processes() -> list[int]:
     """Return the other processes whose current folder is this one."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
@@ -46,14 +46,14 @@ def living() -> list[int]:
 
 
 def ended_within(seconds: float) -> bool:
-    for number in living():
+    for number in other_processes():
         try:
             handle = os.pidfd_open(number)
         except ProcessLookupError:
             continue
         select.select([handle], [], [], seconds)
         os.close(handle)
-    return not living()
+    return not other_processes()
 
 
 def check_equal(several: Run, one: Run) -> None:
@@ -127,7 +127,7 @@ def test_a_signal_saves_all_processes_at_one_step_and_the_run_resumes_to_the_sam
     assert ended_within(5)
     assert command("resume=run", fault=Fault("validation", 1, signal.SIGINT, rank=0)).code == 130
     assert command("resume=run").code == 0
-    assert not differences(run, finished(*line, folder="whole"))
+    assert not differences(run, finished_run(*line, folder="whole"))
 
 
 @pytest.mark.slow
@@ -145,7 +145,7 @@ def test_a_killed_process_ends_all_and_the_same_command_resumes_to_the_same_bits
     assert [run.state() for run in find_runs("outputs")] == ["finished"] * 2
     assert " 1/2 " not in command(*line).output  # nothing is trained twice
     assert not {path.name for path in Path().iterdir()} - {"outputs", ".output0", ".output1", ".output2"}
-    whole = finished(*PLAIN, *TWO, "seed=0", folder="whole")
+    whole = finished_run(*PLAIN, *TWO, "seed=0", folder="whole")
     assert differences(first, whole) <= {"overrides", "name"}
 
 
@@ -195,4 +195,4 @@ def test_a_run_resumes_with_a_different_number_of_processes_and_a_note() -> None
     assert ended.code == 0, ended.output
     (note,) = (line for line in ended.output.splitlines() if line.startswith("note: "))
     assert re.findall(r"\d+", note) == ["2", "1"]
-    check_equal(Run("run"), finished(*line, folder="one"))
+    check_equal(Run("run"), finished_run(*line, folder="one"))

@@ -30,7 +30,7 @@ def row(name: str) -> Row:
     return {row.name: row for table in tables() for row in table.rows}[name]
 
 
-def judged(folder: Path) -> dict[str, Claim]:
+def judge(folder: Path) -> dict[str, Claim]:
     """Return every claim by its name in `CLAIMS`."""
     return dict(zip(CLAIMS, claims(reproduce(tables(), gather(find_runs(folder))), _COMPACT), strict=True))
 

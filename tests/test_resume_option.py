@@ -30,7 +30,7 @@ def broken(*_: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def _failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _failed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("failed") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Classifier, "test_step", broken)
@@ -40,14 +40,14 @@ def _failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def failed(_failed: Path, lab: Lab, tmp_path: Path) -> Run:
+def failed_run(_failed_folder: Path, lab: Lab, tmp_path: Path) -> Run:
     """A run of two epochs in the folder `run` that failed after both were trained and saved."""
-    shutil.copytree(_failed, tmp_path / "run")
+    shutil.copytree(_failed_folder, tmp_path / "run")
     return Run("run")
 
 
 @pytest.fixture
-def begun(composed: Compose, lab: Lab) -> Begin:
+def begin_run(composed: Compose, lab: Lab) -> Begin:
     """Write a run's folder in its state before training, without a checkpoint."""
 
     def begin(*overrides: str) -> Run:
@@ -61,8 +61,8 @@ def begun(composed: Compose, lab: Lab) -> Begin:
     return begin
 
 
-def test_overrides_that_change_numbers_are_refused_and_listed_on_resuming(failed: Run, lab: Lab) -> None:
-    before = failed.status()
+def test_overrides_that_change_numbers_are_refused_and_listed_on_resuming(failed_run: Run, lab: Lab) -> None:
+    before = failed_run.status()
     line = refusal(lab("resume=run", "optimizer.lr=0.1", "loss=mse", "data.train_size=30"), "resume=run")
     for facts in (
         ("data.train_size", "None", "30.0"),
@@ -71,10 +71,10 @@ def test_overrides_that_change_numbers_are_refused_and_listed_on_resuming(failed
     ):
         positions = [line.index(fact) for fact in facts]
         assert positions == sorted(positions)
-    assert failed.status() == before
+    assert failed_run.status() == before
 
 
-def test_a_refusal_does_not_import_torch(failed: Run) -> None:
+def test_a_refusal_does_not_import_torch(failed_run: Run) -> None:
     code = (
         "import sys; from cifar_lab.train import main\ntry: main()\n"
         "finally: assert 'torch' not in sys.modules, 'torch was imported'"
@@ -84,8 +84,8 @@ def test_a_refusal_does_not_import_torch(failed: Run) -> None:
     refusal((done.returncode, done.stdout, done.stderr), "resume=run", "seed", "0.0", "1.0")
 
 
-def test_a_run_resumes_with_its_settings_and_seconds_and_typed_threads(failed: Run, lab: Lab) -> None:
-    run = Run(failed.folder.rename("loss=ce,seed=0 (1)"))  # named as sweeps name folders
+def test_a_run_resumes_with_its_settings_and_seconds_and_typed_threads(failed_run: Run, lab: Lab) -> None:
+    run = Run(failed_run.folder.rename("loss=ce,seed=0 (1)"))  # named as sweeps name folders
     checkpoint = read_checkpoint(run.last_checkpoint)
     assert 0 < checkpoint["times"]["seconds"] < 100
     times = {"seconds": 1000.0, "images": 10_000_000, "training_seconds": 500.0}
@@ -118,26 +118,28 @@ def test_a_run_resumes_with_its_settings_and_seconds_and_typed_threads(failed: R
     ],
 )
 def test_different_epochs_are_refused_if_settings_follow_them_or_they_are_fewer(
-    begun: Begin, lab: Lab, composition: tuple[str, ...], epochs: int, facts: list[object]
+    begin_run: Begin, lab: Lab, composition: tuple[str, ...], epochs: int, facts: list[object]
 ) -> None:
-    begun(*TINY, *composition)
+    begin_run(*TINY, *composition)
     refusal(lab("resume=run", f"epochs={epochs}"), f"epochs={epochs}", *facts)
 
 
-def test_a_resumed_run_keeps_snapshots_as_requested(failed: Run, lab: Lab) -> None:
+def test_a_resumed_run_keeps_snapshots_as_requested(failed_run: Run, lab: Lab) -> None:
     assert lab("resume=run", "callbacks=snapshots", "callbacks.snapshots.every_epochs=2", "epochs=4").code == 0
-    assert list(failed.snapshots()) == [4]
+    assert list(failed_run.snapshots()) == [4]
     assert lab("resume=run", "callbacks.snapshots.every_epochs=1", "epochs=6").code == 0  # a finished run as well
-    assert list(failed.snapshots()) == [4, 5, 6]
-    assert failed.config()["callbacks"]["snapshots"]["every_epochs"] == 1
+    assert list(failed_run.snapshots()) == [4, 5, 6]
+    assert failed_run.config()["callbacks"]["snapshots"]["every_epochs"] == 1
     assert lab("resume=run", "callbacks=none", "epochs=7").code == 0
-    assert list(failed.snapshots()) == [4, 5, 6]
-    assert failed.config()["epochs"] == 7
+    assert list(failed_run.snapshots()) == [4, 5, 6]
+    assert failed_run.config()["epochs"] == 7
 
 
-def test_a_folder_without_a_run_or_checkpoint_is_refused_and_a_sweep_refuses_any_folder(begun: Begin, lab: Lab) -> None:
+def test_a_folder_without_a_run_or_checkpoint_is_refused_and_a_sweep_refuses_any_folder(
+    begin_run: Begin, lab: Lab
+) -> None:
     refusal(lab("resume=nowhere"), "resume=nowhere", ".hydra/config.yaml")
-    run = begun(*TINY)
+    run = begin_run(*TINY)
     refusal(lab("resume=run"), run.folder.absolute())
     refusal(lab("-m", "resume=run", "seed=0,1"), "resume=")
 
@@ -161,31 +163,31 @@ def test_auto_starts_resumes_or_skips_a_run_as_needed(lab: Lab) -> None:
 
 
 def test_a_damaged_checkpoint_is_named_and_the_previous_one_resumes_to_the_same_bits(
-    failed: Run, lab: Lab, trained: Train
+    failed_run: Run, lab: Lab, trained: Train
 ) -> None:
-    whole = failed.last_checkpoint.read_bytes()
+    whole = failed_run.last_checkpoint.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
-    failed.last_checkpoint.write_bytes(flipped)
+    failed_run.last_checkpoint.write_bytes(flipped)
     outcome = lab("resume=run", "epochs=3")
     assert outcome.code == 0, outcome.stderr
     (note,) = (line for line in outcome.stdout.splitlines() if line.startswith("note: "))
-    assert str(failed.last_checkpoint.absolute()) in note and "previous.ckpt" in note
-    assert not differences(failed, trained(*CONSTANT, "epochs=3", name="whole")) - {"overrides"}
+    assert str(failed_run.last_checkpoint.absolute()) in note and "previous.ckpt" in note
+    assert not differences(failed_run, trained(*CONSTANT, "epochs=3", name="whole")) - {"overrides"}
 
 
 @pytest.mark.parametrize("contents", [b"", b"garbage", b"PK\x03\x04"], ids=["empty", "garbage", "beginning"])
-def test_a_run_without_an_undamaged_checkpoint_is_refused_by_file_name(failed: Run, contents: bytes) -> None:
-    failed.previous_checkpoint.unlink()
-    failed.last_checkpoint.write_bytes(contents)
+def test_a_run_without_an_undamaged_checkpoint_is_refused_by_file_name(failed_run: Run, contents: bytes) -> None:
+    failed_run.previous_checkpoint.unlink()
+    failed_run.last_checkpoint.write_bytes(contents)
     with pytest.raises(RunFailedError, match=r"run/checkpoints/last\.ckpt") as caught:
-        checkpoint_of(failed, {"resume": "run"}, None)
+        checkpoint_of(failed_run, {"resume": "run"}, None)
     assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize("state", ["failed", "diverged"])
-def test_failed_and_diverged_runs_are_retrained_only_if_allowed(begun: Begin, state: str) -> None:
-    run, job = begun(*TINY), Turn(1, 1, later=0)
+def test_failed_and_diverged_runs_are_retrained_only_if_allowed(begin_run: Begin, state: str) -> None:
+    run, job = begin_run(*TINY), Turn(1, 1, later=0)
     run.fail(state, RuntimeError("unsupported"))
     config = {**run.config(), "retry_diverged": True}
     assert not is_done(run, config, job)

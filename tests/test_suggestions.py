@@ -19,8 +19,8 @@ from cifar_lab.train.classifier import Classifier
 from tests.conftest import CHECKOUT, Lab, Train, refusal
 from tests.faults import Fault, armed
 from tests.kinds_of_runs import FINISHED
-from tests.test_left_folders import full
-from tests.told import named, obeyed, whole_commands
+from tests.suggestions import commands_in, run_suggestion, suggested_arguments
+from tests.test_leftover_folders import full
 
 ODD = "o'brien's größe (1), x"
 THERE = (*FINISHED, f"hydra.run.dir={ODD}")
@@ -37,7 +37,7 @@ def stopped(lab: Lab) -> tuple[Run, str]:
 
 def test_the_command_after_a_signal_works(lab: Lab, stopped: tuple[Run, str]) -> None:
     run, message = stopped
-    obeyed(lab, message)
+    run_suggestion(lab, message)
     assert run.result()["epochs"] == 2
 
 
@@ -46,7 +46,7 @@ def test_the_command_after_a_full_disk_works(lab: Lab, monkeypatch: pytest.Monke
         patch.setattr(Classifier, "test_step", full)
         outcome = lab(*THERE, "epochs=1")
     assert outcome.code == 1
-    obeyed(lab, outcome.stderr)
+    run_suggestion(lab, outcome.stderr)
     assert Run(ODD).has_result()
 
 
@@ -54,8 +54,8 @@ def test_the_command_after_a_full_disk_works(lab: Lab, monkeypatch: pytest.Monke
 def test_the_command_for_a_damaged_file_of_a_stopped_run_works(lab: Lab, stopped: tuple[Run, str], name: str) -> None:
     run, message = stopped
     (run.folder / name).write_bytes(b"[")
-    line = refusal(lab(*named(message)), Path(name).name)
-    obeyed(lab, line, FINISHED)
+    line = refusal(lab(*suggested_arguments(message)), Path(name).name)
+    run_suggestion(lab, line, FINISHED)
     assert run.result()["epochs"] == 2
 
 
@@ -63,7 +63,7 @@ def test_the_command_for_a_damaged_file_of_a_stopped_run_works(lab: Lab, stopped
 def test_the_command_for_a_damaged_file_of_a_finished_run_works(lab: Lab, trained: Train, name: str) -> None:
     run = trained(*FINISHED, name=ODD)
     (run.folder / ".hydra" / name).write_bytes(b"[")
-    obeyed(lab, refusal(lab(f"resume={ODD}"), name), FINISHED)
+    run_suggestion(lab, refusal(lab(f"resume={ODD}"), name), FINISHED)
     assert run.result()["epochs"] == 2 and len(list(Path("replaced").iterdir())) == 1
 
 
@@ -74,7 +74,7 @@ def test_the_command_for_missing_figures_works(lab: Lab, trained: Train, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(summary, "write_figure", lambda *_, **__: [])
         outcome = lab(f"resume={ODD}")
-    obeyed(lab, outcome.stderr)
+    run_suggestion(lab, outcome.stderr)
     assert curves.exists()
 
 
@@ -86,9 +86,9 @@ def test_the_command_after_failed_drawing_works(
 
     with monkeypatch.context() as patch:
         patch.setattr(summary, "draw", breaks)
-        outcome = lab(*named(stopped[1]))
+        outcome = lab(*suggested_arguments(stopped[1]))
     assert "a fault" in outcome.stderr
-    obeyed(lab, outcome.stderr)
+    run_suggestion(lab, outcome.stderr)
     assert (stopped[0].figures / "curves.png").exists()
 
 
@@ -98,27 +98,27 @@ def test_the_commands_for_reused_and_failed_runs_work(lab: Lab, monkeypatch: pyt
         patch.setattr(Classifier, "test_step", lambda *_: 1 / 0)
         assert lab(*typed).code == 1
     line = lab(*typed, "retry_failed=false").stderr
-    obeyed(lab, line, typed)
+    run_suggestion(lab, line, typed)
     (found,) = [line for line in lab(*typed).stdout.splitlines() if line.startswith("found")]
     run = Run(ODD)
     before = run.result_file.stat().st_mtime_ns
-    obeyed(lab, found, typed)
+    run_suggestion(lab, found, typed)
     assert run.result_file.stat().st_mtime_ns != before
 
 
 def test_the_command_of_a_search_for_more_seeds_works() -> None:
     asked = checked_search([*FINISHED, "optimizer.lr=interval(1e-4,1e-2)", "loss=mse", f"name='{ODD[2:7]} (1)'"])
-    (command,) = whole_commands(search._over_seeds(asked, ["optimizer.lr=0.001"]))
+    (command,) = commands_in(search._over_seeds(asked, ["optimizer.lr=0.001"]))
     plan = checked(command[3:])
     assert len(plan.jobs) == 5 and plan.composition["name"] == f"{asked.name}-best"
-    (own,) = whole_commands(search._over_seeds(checked_search([*FINISHED, "optimizer.lr=interval(0.1,1)"]), []))
+    (own,) = commands_in(search._over_seeds(checked_search([*FINISHED, "optimizer.lr=interval(0.1,1)"]), []))
     assert checked(own[3:]).composition["name"].endswith("-best")
 
 
 def test_the_search_command_for_an_open_axis_works() -> None:
     with pytest.raises(ValueError, match="open") as refused:
         checked(["data=synthetic", "search=adam"])
-    (command,) = whole_commands(str(refused.value).replace(" tries values", ""))
+    (command,) = commands_in(str(refused.value).replace(" tries values", ""))
     assert command[2] == "cifar_lab.search" and checked_search([*command[3:], "data=synthetic"]).axes
 
 
@@ -136,4 +136,4 @@ def test_modules_subcommands_and_extras_named_in_the_source_exist() -> None:
 
 @pytest.mark.parametrize("folder", [ODD, "a,b", 'a"b', "a;b", "run", "-x", "$HOME"])
 def test_a_folder_in_a_message_is_quoted_for_a_shell(folder: str) -> None:
-    assert named(f"error: a fault; resume={shlex.quote(folder)} goes on") == [f"resume={folder}"]
+    assert suggested_arguments(f"error: a fault; resume={shlex.quote(folder)} goes on") == [f"resume={folder}"]

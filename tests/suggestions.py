@@ -11,7 +11,7 @@ _SETTING = re.compile(rf"\b(?:resume|retrain|retry_\w+|hydra\.run\.dir)={_LETTER
 _COMMAND = re.compile(rf"python -m cifar_lab\.\w+(?: {_LETTER}+)*")
 
 
-def named(message: str, typed: Sequence[str] = ()) -> list[str]:
+def suggested_arguments(message: str, typed: Sequence[str] = ()) -> list[str]:
     """Return the arguments of the training that the end of a message suggests.
 
     Args:
@@ -25,13 +25,13 @@ def named(message: str, typed: Sequence[str] = ()) -> list[str]:
     return settings if is_whole else [*typed, *settings]
 
 
-def whole_commands(text: str) -> list[list[str]]:
+def commands_in(text: str) -> list[list[str]]:
     """Return the commands spelled out in a text, each split as by a shell."""
     return [shlex.split(command) for command in _COMMAND.findall(text)]
 
 
-def obeyed(lab: Lab, message: str, typed: Sequence[str] = ()) -> Outcome:
+def run_suggestion(lab: Lab, message: str, typed: Sequence[str] = ()) -> Outcome:
     """Run the command that a message suggests, and check that it succeeds."""
-    outcome = lab(*named(message, typed))
+    outcome = lab(*suggested_arguments(message, typed))
     assert outcome.code == 0, f"{message}\n{outcome.stderr}"
     return outcome
