@@ -1,7 +1,8 @@
-"""Kill a command at each of its file operations, or fill the disk there, and see that the same command then finishes.
+"""Kill a command or fill its disk at each of its file operations, then check that the same command finishes.
 
-`make soak` runs it; `python -m tests.chaos --every 10` tries a tenth. It mounts small file systems in a namespace of
-its own. Nothing may be left over, and every number must be that of an undisturbed command.
+`make soak` runs it; `python -m tests.chaos --every 10` tries a tenth of the operations. It mounts small file systems in
+its own namespace. The repeated command must leave no extra files, and every number must equal that of an undisturbed
+command.
 """
 
 import itertools
@@ -25,13 +26,13 @@ from cifar_lab.table import compare_folders
 from tests.comparison import differences, sweep_differences
 from tests.conftest import TINY
 from tests.faults import Ended, Fault, command
-from tests.told import named
+from tests.suggestions import suggested_arguments
 
 ENTER = ("unshare", "--user", "--map-root-user", "--mount")
 HOW = ("kill", "bytes", "inodes")
 SHORT = (*TINY, "data.num_train=20", "trainer.precision=32-true", "logger=none")
 SINGLE = (*SHORT, "hydra.run.dir=run")
-# Each command by its name: its arguments, and those of the command before it, if any, with its fault.
+# Per name: the command's arguments, the arguments of the command before it, if any, and the fault in that one.
 COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], Fault | None]] = {
     "single": (SINGLE, (), None),
     "sweep": (("-m", *SHORT, "epochs=1", "seed=0,1"), (), None),
@@ -44,7 +45,7 @@ _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod"}
 
 
 def arm(at: int, how: str, log: Path) -> None:
-    """Count this process's changes of files in the current folder, and make a fault before one of them, from 1."""
+    """Inject a fault before the `at`-th change of a file in the current folder, and log the number of changes."""
     here, count, busy = os.getcwd(), itertools.count(1), False
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:
@@ -70,7 +71,7 @@ def _writes(arguments: tuple[Any, ...]) -> bool:
 
 
 def fill(folder: Path, how: str) -> None:
-    """Use up a file system's bytes or its inodes, but for those of a folder and a file."""
+    """Use up a file system's bytes or inodes, all but those of one folder and one file."""
     with suppress(OSError):
         folder.mkdir()
         with (folder / "bytes").open("wb", buffering=0) as file:
@@ -82,7 +83,7 @@ def fill(folder: Path, how: str) -> None:
 
 @contextmanager
 def mounted(folder: Path) -> Iterator[None]:
-    """Work in a small file system."""
+    """Change to a new file system of 12 MB until the end of the context."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size=12m,nr_inodes={_FILES}", "none", str(folder)], check=True)
     try:
@@ -93,7 +94,7 @@ def mounted(folder: Path) -> Iterator[None]:
 
 
 def faults_of(found: Ended, how: str) -> set[str]:
-    """What is wrong with how a command ended, and with what it left, by the commands that look at it."""
+    """Return what is wrong with how a command ended and with what it left, as the reading commands see it."""
     wrong = set()
     if how == "kill":
         if found.code != -signal.SIGKILL:
@@ -103,7 +104,7 @@ def faults_of(found: Ended, how: str) -> set[str]:
         if "Traceback" in found.output or not last.startswith("error: ") or found.code != 1:
             wrong.add(f"exit code {found.code}, {last}")
         running = [run for run in find_runs(".") if run.status().get("state") == "running"]
-        if running and "run.lock" not in last:  # without a lock it has touched nothing
+        if running and "run.lock" not in last:  # without its lock, the command has not changed anything
             wrong.add("its state is running")
     for one in find("."):
         describe_run(one) if isinstance(one, Run) else describe_sweeps([one.folder])
@@ -112,32 +113,36 @@ def faults_of(found: Ended, how: str) -> set[str]:
     return wrong
 
 
-def told(output: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """The command that the last line names, else the same again."""
+def next_arguments(output: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the arguments that the last line suggests, or else the same arguments."""
     *_, last = ["", *output.splitlines()]
-    return tuple(named(last, arguments)) if re.search(r"(;|then) (resume=|its own command)", last) else arguments
+    return (
+        tuple(suggested_arguments(last, arguments))
+        if re.search(r"(;|then) (resume=|its own command)", last)
+        else arguments
+    )
 
 
-def tried(place: Path, arguments: tuple[str, ...], before: Path, at: int, how: str, whole: Path) -> set[str]:
-    """Make a fault, and give the command again: what is wrong."""
+def try_fault(place: Path, arguments: tuple[str, ...], before: Path, at: int, how: str, whole: Path) -> set[str]:
+    """Inject a fault, run the command again, and return what is wrong."""
     log = place.with_suffix(".log")
     with mounted(place):
         shutil.copytree(before, ".", dirs_exist_ok=True)
         found = command(*arguments, before=partial(arm, at, how, log), output=place.with_suffix(".txt"))
         shutil.rmtree(_BALLAST, ignore_errors=True)
         wrong = faults_of(found, how)
-        again = command(*told(found.output, arguments), output=place.with_suffix(".txt"))
+        again = command(*next_arguments(found.output, arguments), output=place.with_suffix(".txt"))
         finished = "holds a finished run" in again.output and again.code == 2
         if again.code != 0 and not finished:
             wrong.add(f"again: exit code {again.code}, {again.output.splitlines()[-1:]}")
         else:
-            wrong |= left(whole, Path("."))
+            wrong |= file_differences(whole, Path("."))
     place.rmdir()
     return wrong
 
 
-def left(whole: Path, here: Path) -> set[str]:
-    """What differs from an undisturbed command's files."""
+def file_differences(whole: Path, here: Path) -> set[str]:
+    """Return the differences from the files of an undisturbed command."""
     names, own = ({str(path.relative_to(folder)) for path in folder.rglob("*")} for folder in (whole, here))
     kept = {name for name in own if name.startswith("replaced")}
     wrong = {f"left over: {name}" for name in own - names - kept} | {f"missing: {name}" for name in names - own
@@ -152,7 +157,7 @@ def left(whole: Path, here: Path) -> set[str]:
 
 
 def chaos(folder: Path, name: str, every: int, hows: tuple[str, ...] = HOW) -> int:
-    """Try a command with a fault at every so many operations: how many of them went wrong."""
+    """Try a command with a fault at every `every`-th operation, and return how many tries went wrong."""
     arguments, first, fault = COMMANDS[name]
     before, whole, log = (folder / f"{name} {part}" for part in ("before", "whole", "log"))
     before.mkdir()
@@ -166,7 +171,7 @@ def chaos(folder: Path, name: str, every: int, hows: tuple[str, ...] = HOW) -> i
     print(f"{name}: {operations} file operations", flush=True)
     bad = 0
     for how, at in itertools.product(hows, range(1, operations + 1, every)):
-        wrong = tried(folder / f"{how}{at}", arguments, before, at, how, whole)
+        wrong = try_fault(folder / f"{how}{at}", arguments, before, at, how, whole)
         bad += bool(wrong)
         for what in sorted(wrong):
             print(f"{name}, {how} at {at}: {what}", flush=True)
@@ -174,13 +179,13 @@ def chaos(folder: Path, name: str, every: int, hows: tuple[str, ...] = HOW) -> i
 
 
 def main() -> None:
-    """The command line; exits with 1 if anything is wrong."""
+    """Run the command line; exit with 1 if anything is wrong."""
     parser = ArgumentParser(description=__doc__, prog="python -m tests.chaos")
     parser.add_argument("--every", type=int, default=1, help="of how many operations one is tried; default: all")
     parser.add_argument("--only", choices=[*COMMANDS], action="append")
     parser.add_argument("--how", choices=HOW, action="append")
     arguments = parser.parse_args()
-    if "CHAOS" not in os.environ:  # mounts are this process's own
+    if "CHAOS" not in os.environ:  # a namespace where this process may mount
         os.execvpe(ENTER[0], [*ENTER, sys.executable, "-m", "tests.chaos", *sys.argv[1:]], {**os.environ, "CHAOS": "1"})
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         bad = sum(

@@ -1,4 +1,4 @@
-"""What two runs, or two sweeps, do not have in common, times aside."""
+"""Differences between two runs or two sweeps, apart from times."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +10,12 @@ import torch
 from cifar_lab.runs import Run, Sweep, job_key, read_checkpoint
 
 TIMES = {"seconds", "images_per_second", "peak_memory_bytes", "probe_seconds"}
-# What is checked out may change while a soak runs.
+# The checkout may change during a soak.
 NOT_COMPARED = TIMES | {"git_revision"}
 
 
 def equal(first: Any, second: Any) -> bool:
-    """Whether two values are the same to the bit, NaN included."""
+    """Return whether two values are bitwise equal, NaN included."""
     if isinstance(first, torch.Tensor):
         return isinstance(second, torch.Tensor) and first.dtype == second.dtype and torch.equal(first, second)
     if isinstance(first, np.ndarray):
@@ -32,16 +32,17 @@ def _unlike(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> set[Any]:
 
 
 def differences(first: Run, second: Run) -> set[str]:
-    """What two runs do not have in common, times aside."""
+    """Return the names of the parts in which two runs differ, apart from times."""
     return _unlike(_contents(first), _contents(second))
 
 
 def _contents(run: Run) -> dict[str, Any]:
-    """What a run leaves, by the name that a difference gets."""
+    """Return a run's files and their contents, by the name that a difference is reported under."""
     found: dict[str, Any] = {"snapshots": {path.name: path.read_bytes() for path in run.snapshots().values()}}
     for name in ("best_checkpoint", "last_checkpoint"):
         checkpoint = read_checkpoint(getattr(run, name))
-        # Lightning's counters also count processes' starts and the seconds of a batch; the best's state has paths.
+        # Lightning's counters include process starts and the seconds of a batch; the state of the best checkpoint has
+        # paths.
         parts = {part: value for part, value in checkpoint.items() if part not in ("loops", "callbacks", "times")}
         states = {key: state for key, state in checkpoint["callbacks"].items() if not key.startswith("_Best")}
         found |= {f"{name} {part}": value for part, value in parts.items()}
@@ -52,18 +53,18 @@ def _contents(run: Run) -> dict[str, Any]:
         found |= {f"probes {name}": values for name, values in _timeless(run.probes()).items()}
     found |= {key: value for key, value in run.result().items() if key not in NOT_COMPARED}
     files = {str(path.relative_to(run.folder)) for path in run.folder.rglob("*")}
-    # TensorBoard has a file for each attempt.
+    # TensorBoard writes one file per attempt.
     found |= {f"file {name}": True for name in files if not name.startswith("tensorboard/")}
     return {**found, "weights": torch.load(next(run.weights.glob("*.pth")), weights_only=True)}
 
 
 def _timeless(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """What a probe keeps, without what it took."""
+    """A probe's arrays without its time."""
     return {name: values for name, values in arrays.items() if name != "seconds"}
 
 
 def sweep_differences(first: Sweep, second: Sweep) -> set[str]:
-    """What two sweeps do not have in common: their jobs, their tables, and the runs of each job."""
+    """Return the differences between two sweeps in their jobs, their tables, and the runs of each job."""
     runs, others = ({job_key(run.overrides()): run for run in sweep.runs()} for sweep in (first, second))
     if runs.keys() != others.keys():
         return {"jobs"}

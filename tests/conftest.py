@@ -1,4 +1,4 @@
-"""Shared fixtures: composed configurations, the command in an empty folder, runs that are trained once."""
+"""Shared fixtures: composed configurations, commands in an empty folder, and runs that are trained once."""
 
 import copy
 import gc
@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Before torch is imported, and for the processes that tests start: their tensors are too small for a second thread.
+# Set before torch is imported, also for the processes that tests start: their tensors are too small for two threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
@@ -31,14 +31,14 @@ from cifar_lab.runs import Run
 from cifar_lab.train import run
 from cifar_lab.train.command import command as train
 
-# Small enough for a whole run to take a second.
+# A whole run takes about a second.
 TINY = (
     *("data=synthetic", "data.num_train=60", "data.num_test=20", "model.filters=[4,4,4]"),
     *("batch_size=6", "epochs=2", "trainer=cpu"),
 )
 Compose = Callable[..., DictConfig]
 Train = Callable[..., Run]
-# How tests that are left out are run, by their marker.
+# How to run the tests that are left out, by marker.
 LEFT_OUT = {
     "slow": "make test-all",
     "gpu": "make test-all on a machine with a GPU",
@@ -50,7 +50,7 @@ SLOW_TIMEOUT = 900  # seconds
 
 
 class Outcome(NamedTuple):
-    """How a command ended: its exit code, what it printed, and the runs it left, by folder."""
+    """How a command ended: exit code, output, and the runs it left, sorted by folder."""
 
     code: int
     stdout: str
@@ -58,8 +58,8 @@ class Outcome(NamedTuple):
     runs: list[Run]
 
 
-Lab = Callable[..., Outcome]  # what the fixture `lab` gives
-Called = Callable[..., tuple[int, str, str]]  # what `called` gives
+Lab = Callable[..., Outcome]  # value of the fixture `lab`
+Called = Callable[..., tuple[int, str, str]]  # value of the fixture `called`
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -74,22 +74,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Keep half a million objects of pytest and torch out of the garbage collections that each job of a sweep makes."""
+    """Exclude half a million objects of pytest and torch from the garbage collection after each job of a sweep."""
     gc.collect()
     gc.freeze()
 
 
 class LeftOut:
-    """Says at the end which tests were left out, and how to run them.
+    """Reports at the end which tests were left out and how to run them.
 
-    Processes of pytest-xdist collect the tests and hand on their counts, and their controller prints.
+    Workers of pytest-xdist collect the tests and send their counts; the controller prints.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        """Count each test once, by the last marker of `LEFT_OUT` that it has."""
+        """Count each test once, by its last marker in `LEFT_OUT`."""
         for item in items:
             self.counts.update([name for name in LEFT_OUT if item.get_closest_marker(name)][-1:])
 
@@ -112,7 +112,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep tiny tensors from waiting for threads, and this test's random state and modules from the next one."""
+    """Use one thread for tiny tensors, and keep a test's random state and modules from the next test."""
     threads, modules = torch.get_num_threads(), set(sys.modules)
     torch.set_num_threads(1)
     with torch.random.fork_rng():
@@ -128,12 +128,12 @@ def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paint no figures, but in tests marked `paints`, wait for no disk, and read each option's file once."""
+    """Paint figures only in tests marked `paints`, skip fsync, and read each option file once."""
     quick(monkeypatch, paints=request.node.get_closest_marker("paints") is not None)
 
 
 def quick(patch: pytest.MonkeyPatch, *, paints: bool = False) -> None:
-    """Apply the speed-ups of `_quick` to a fixture of a whole module, which runs before them."""
+    """Apply the speed-ups of `_quick` to a module-wide fixture, which runs before `_quick` does."""
     patch.setattr(os, "fsync", lambda descriptor: None)
     patch.setattr(ConfigRepository, "load_config", _load_config)
     if not paints:
@@ -141,7 +141,7 @@ def quick(patch: pytest.MonkeyPatch, *, paints: bool = False) -> None:
 
 
 def _load_config(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
-    """Hydra's own, which reads our own options' files once, a third of what a composition takes."""
+    """Hydra's own method, with a cache of our option files: reading them takes a third of a composition's time."""
     if any(source.scheme() == "file" and source.path != str(conf_folder()) for source in repository.sources):
         return _hydras_load_config(repository, config_path)
     key = (*(source.path for source in repository.sources), config_path)
@@ -167,14 +167,14 @@ BLANK_SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="1pt" height="1pt" v
 
 @cache
 def blank_png() -> bytes:
-    """A picture of one pixel."""
+    """Return a PNG of one pixel."""
     Image.new("RGB", (1, 1), "white").save(buffer := io.BytesIO(), "png")
     return buffer.getvalue()
 
 
 @pytest.fixture
 def composed() -> Compose:
-    """Compose `conf/train.yaml` with overrides, named `test`: each once, and a copy for each caller."""
+    """Compose `conf/train.yaml` with overrides and the name `test`; cached, with a copy for each caller."""
     return lambda *overrides: copy.deepcopy(_composition(*overrides))
 
 
@@ -186,7 +186,7 @@ def _composition(*overrides: str) -> DictConfig:
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Called:
-    """Call an ordinary command's `main` with arguments in this process: its exit code, and what it printed."""
+    """Call a command's `main` with arguments in this process, and return the exit code, stdout and stderr."""
 
     def command(main: Callable[[], None], *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
@@ -204,7 +204,7 @@ def called(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
 
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, ...]]:
-    """Leave a component of a package of the user's own, and its option: the arguments that choose it."""
+    """Write a component in a user's package and its option file, and return the arguments that choose it."""
 
     def leave(package: str, source: str, group: str, option: str) -> tuple[str, ...]:
         (tmp_path / f"{package}.py").write_text(source)
@@ -219,19 +219,19 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
 
 @pytest.fixture
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The current folder is an empty one."""
+    """Change to an empty folder."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Lab:
-    """Run `python -m cifar_lab.train` with arguments, in an empty folder and in this process."""
+    """Run `python -m cifar_lab.train` with arguments in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.setattr("sys.argv", ["train"])
 
     def command(*arguments: str) -> Outcome:
-        capfd.readouterr()  # what a fixture has printed
+        capfd.readouterr()  # discards the output of fixtures
         with pytest.raises(SystemExit) as exit_:
             run_application(lambda: train(arguments))
         assert isinstance(exit_.value.code, int)
@@ -257,7 +257,7 @@ def _trained_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
 
 @pytest.fixture
 def trained(_trained_once: Callable[..., Path], tmp_path: Path) -> Train:
-    """A finished run of a command line, trained once for all tests: a copy of its own, as `run` or another name."""
+    """Return a copy of a finished run, `run` by default; each command line is trained once for all tests."""
 
     def copied(*words: str, name: str = "run") -> Run:
         shutil.copytree(_trained_once(*words), tmp_path / name)
@@ -267,14 +267,14 @@ def trained(_trained_once: Callable[..., Path], tmp_path: Path) -> Train:
 
 
 def on_a_terminal(patch: pytest.MonkeyPatch) -> None:
-    """Have standard output and standard error be a terminal that draws bars."""
-    patch.setenv("TERM", "xterm")  # not a dumb one, which has none
+    """Make standard output and standard error look like a terminal that can draw bars."""
+    patch.setenv("TERM", "xterm")  # a dumb terminal has no bars
     for stream in (sys.stdout, sys.stderr):
         patch.setattr(stream, "isatty", lambda: True)
 
 
 def refusal(outcome: Outcome | tuple[int, str, str], *facts: object) -> str:
-    """The one line of a command that refused to run, with exit code 2 and nothing printed; it names these facts."""
+    """Check that a command refused in one line, with exit code 2 and no output, and named the facts; return it."""
     code, out, err = outcome[:3]
     assert code == 2, err
     assert out == ""
@@ -282,7 +282,7 @@ def refusal(outcome: Outcome | tuple[int, str, str], *facts: object) -> str:
 
 
 def names(text: str, *facts: object) -> str:
-    """The one line of an error message, `error: ...`, which names all these facts."""
+    """Check that a text is one line, `error: ...`, that names all the facts; return the line."""
     (line,) = text.splitlines()
     assert re.match(r"error: \S", line), line
     holds(line, *facts)
@@ -290,6 +290,6 @@ def names(text: str, *facts: object) -> str:
 
 
 def holds(text: str, *facts: object) -> None:
-    """Check that a text names all these facts."""
+    """Check that a text names all the facts."""
     for fact in facts:
         assert str(fact) in text, f"{fact} is missing in: {text}"

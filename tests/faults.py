@@ -1,4 +1,4 @@
-"""Kills and signals at a chosen place: signals in this process too, kills in processes of the command's own."""
+"""Kills and signals at a chosen place: signals in this process too, kills in a process of the command's own."""
 
 import faulthandler
 import multiprocessing
@@ -19,43 +19,43 @@ import torch
 from cifar_lab.machine import writers
 from tests.conftest import CHECKOUT
 
-# Processes are forked where everything is imported and one command line has been composed.
+# The server that forks processes has imported everything and composed one command line.
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tests.preloaded"])
 
 
 class Fault(NamedTuple):
-    """A signal that a process sends itself."""
+    """A signal that a process sends to itself."""
 
-    # `step` (a training batch begins), `batch` (it has ended), `epoch` (its checkpoint is saved), `validation` and
-    # `test` (a batch of it begins), `save` (half of the last checkpoint is written), `replace` (the one before has
-    # been moved)
+    # `step` (a training batch begins), `batch` (a training batch has ended), `epoch` (its checkpoint is saved),
+    # `validation` and `test` (a batch of it begins), `save` (half of the last checkpoint is written), `replace` (the
+    # previous checkpoint has been moved)
     place: str
-    count: int  # the how manyeth time
+    count: int  # on which occurrence, from 1
     number: signal.Signals = signal.SIGKILL
-    # in which of the processes that train together it happens; another signal than SIGKILL goes to the one that has
-    # started them. None where there is one process.
+    # The rank of the process in which it happens; a signal other than SIGKILL goes to the process that started the
+    # ranks. None for a single process.
     rank: int | None = None
 
 
-ENDED = 2**22 + 1  # a process that has ended: above the largest number
+ENDED = 2**22 + 1  # above the largest process number
 
 
 def unfinished(name: str) -> str:
-    """The name of what a killed process leaves of `name`, which it was writing."""
+    """Return the name of the unfinished file that a process leaves if it is killed while it writes `name`."""
     here, _, started = writers.tag().split("-")
     return f".{name}.{here}-{ENDED}-{started}.abcdefgh.part"
 
 
 class Ended(NamedTuple):
-    """How a process ended: its exit code, -9 after a SIGKILL, and what it printed."""
+    """How a process ended: exit code, -9 after a SIGKILL, and output."""
 
     code: int | None
     output: str
 
 
 def command(*arguments: str, **options: Any) -> Ended:
-    """Run `python -m cifar_lab.train` in a process of its own, in the current folder, as `start` does."""
+    """Run `python -m cifar_lab.train` in its own process, in the current folder, with the options of `start`."""
     started = start(*arguments, **options)
     return started()
 
@@ -66,13 +66,13 @@ def start(
     before: Callable[[], None] | None = None,
     output: Path | None = None,
 ) -> Callable[[], Ended]:
-    """Start it, and return what waits for its end; the process's number is the `pid` of that.
+    """Start the command and return a function that waits for its end, with the process number as `pid`.
 
     Args:
         arguments: The command line.
-        fault: To make in it.
-        before: What the process calls first.
-        output: The file for what it prints; None takes a new one in the current folder.
+        fault: The fault to inject into the process.
+        before: Called first in the process.
+        output: File for the output; None creates one in the current folder.
     """
     output = (output or Path(f".output{len(list(Path.cwd().glob('.output*')))}")).absolute()
     output.write_bytes(b"")
@@ -96,7 +96,7 @@ def _train(
     handle = os.open(output, os.O_WRONLY | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(handle, stream)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell script's background processes ignore SIGINT
     _tell_where_on_sigprof()
     torch.set_num_threads(1)
     from matplotlib.figure import Figure
@@ -115,7 +115,7 @@ def _train(
     elif fault is not None:
         callbacks.append(Armed(fault))
     warnings.filterwarnings("ignore", message=".*multi-threaded.*")
-    # Processes that train together begin with what this one has imported.
+    # Ranks are forked, so they start with this process's imports.
     spawned.get_context = lambda method: multiprocessing.get_context("fork")  # type: ignore[attr-defined]
     sys.argv = ["train", *arguments]
     if before is not None:
@@ -138,16 +138,17 @@ def _tell_where_on_sigprof() -> None:
     from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
     faulthandler.register(signal.SIGPROF, all_threads=False)  # prints the stack at once, whatever runs
-    # Lightning sets back every signal after training, to what Python knows of.
+    # After training, Lightning restores every signal handler that Python knows of, which does not include
+    # faulthandler's.
     numbers = _SignalConnector._valid_signals() - {signal.SIGPROF}
     _SignalConnector._valid_signals = staticmethod(lambda: numbers)  # type: ignore[method-assign]
 
 
 @contextmanager
 def armed(fault: Fault) -> Iterator[None]:
-    """Make a fault in this process, which must outlast it: a signal that a run listens to."""
+    """Send a signal in this process, which must survive it because a run handles the signal."""
     own = signal.default_int_handler if fault.number == signal.SIGINT else signal.SIG_DFL
-    before = signal.signal(fault.number, own)  # ignored in the background of a script, or by nohup
+    before = signal.signal(fault.number, own)  # ignored in a script's background, or under nohup
     try:
         with pytest.MonkeyPatch.context() as patch:
             _arm(fault, patch.setattr)
@@ -204,14 +205,14 @@ def _half_written(replacing: Callable[..., Any], due: Callable[[], bool], send: 
     @contextmanager
     def half(path: Path, mode: str, **options: Any) -> Iterator[Any]:
         with replacing(path, mode, **options) as file:
-            # Of the last checkpoint, not the best.
+            # The last checkpoint, not the best one.
             yield _Half(file, send) if options["keep"] is not None and due() else file
 
     return half
 
 
 def _moving(move: Callable[..., None], due: Callable[[], bool], send: Callable[[], None]) -> Callable[..., None]:
-    """`os.replace`, but for a signal before the last checkpoint takes its place."""
+    """Return `os.replace` with a signal before the last checkpoint is replaced."""
 
     def moved(source: Any, target: Any) -> None:
         if Path(target).name == "last.ckpt" and due():
@@ -222,7 +223,7 @@ def _moving(move: Callable[..., None], due: Callable[[], bool], send: Callable[[
 
 
 class _Half:
-    """A file that gets half of what is written, then a signal."""
+    """A file that sends a signal once half of the contents are written."""
 
     def __init__(self, file: IO[bytes], send: Callable[[], None]) -> None:
         self._file, self._send = file, send

@@ -1,4 +1,4 @@
-"""Runs that tests of several commands read, each trained once by the fixture `trained`, and what changes one."""
+"""Runs that tests of several commands read, each trained once by the fixture `trained`, and a way to edit them."""
 
 import json
 
@@ -15,7 +15,7 @@ AVERAGED = (
 )
 WITHOUT_BN = (*FINISHED, "trainer.precision=bf16-mixed", "bn=false", HALVES)
 EMA = (*FINISHED, "averaging=ema", "averaging.decay=0.5", "activation=mish")
-# What a finished run's result holds, as far as tables read it.
+# Keys of a finished run's result that tables read.
 RESULT = {
     **dict.fromkeys(("test/acc", "test/acc_final", "val/acc"), 0.5),
     "seconds": 10.0,
@@ -34,7 +34,7 @@ RESULT = {
 
 
 def change(run: Run, **options: dict[str, object]) -> None:
-    """Change settings in both files of a run's configuration, by their option."""
+    """Change settings in both files of a run's configuration, by option."""
     composition = json.loads(run.composition_file.read_text())
     config = composition["config"]
     config |= {name: {**config[name], **settings} for name, settings in options.items()}

@@ -16,7 +16,7 @@ from cifar_lab.landscape.maths.functional import Weights
 from cifar_lab.landscape.maths.probing import probe
 from cifar_lab.landscape.maths.smoothness import PAPER_MULTIPLES
 from cifar_lab.runs import Run
-from tests.judged_runs import row
+from tests.claim_runs import row
 from tests.published_runs import STEPS_PER_EPOCH, leave_run
 
 RATES = (1e-4, 5e-4, 1e-3, 2e-3)
@@ -35,7 +35,7 @@ def leave(
     changes: dict[str, Any] | None = None,
     **told: Any,
 ) -> Run:
-    """A run of VGG-A on CIFAR-10 of some epochs, ten steps each, without steps and probes."""
+    """Write a run of VGG-A on CIFAR-10 with ten steps per epoch, without recorded steps and probes."""
     of_row = row("vgg_a_bn,optimizer.lr=1e-3" if bn else "vgg_a,optimizer.lr=1e-3")
     kept = {"optimizer.lr": lr, **(changes or {})}
     options = {"study": "bn_landscape", "experiment": None, "model": "vgg_a", "data": "cifar10"}
@@ -43,7 +43,7 @@ def leave(
 
 
 def losses(bn: bool, lr: float, steps: int, widen: float = 1.0) -> np.ndarray:
-    """A falling loss; the rates spread from twice it to `2 + 2 * widen` times, three times as far without BatchNorm."""
+    """A falling loss times 2 to `2 + 2 * widen` over the rates; the spread is three times as large without BN."""
     place = RATES.index(lr) / (len(RATES) - 1)
     return np.exp(-np.arange(steps) / steps) * (2 + widen * (2 if bn else 6) * place)
 
@@ -59,10 +59,10 @@ def leave_band(
     changes: dict[str, Any] | None = None,
     **told: Any,
 ) -> None:
-    """Runs of both networks; the band without BatchNorm is three times as wide in every seed.
+    """Write runs of both networks; the band without BatchNorm is three times as wide in every seed.
 
-    That is over all four rates, or the first and the last. From seed to seed it is `widen` times wider, for an
-    interval that is no point.
+    This holds for all four rates, and for only the first and the last. The band grows by `widen` from seed to seed, so
+    that its interval is not a point.
     """
     for seed, bn, lr in itertools.product(seeds, (True, False), rates):
         name = f"{'bn' if bn else 'none'}_{init}_{lr:g}_{seed}"
@@ -73,7 +73,7 @@ def leave_band(
 
 
 def diverge(run: Run) -> None:
-    """Make a finished run one that has diverged."""
+    """Turn a finished run into a diverged one."""
     run.result_file.unlink()
     run.fail("diverged", RuntimeError("the loss is nan in step 4"))
 
@@ -89,7 +89,7 @@ def leave_probed(
     probes: int = 6,
     **told: Any,
 ) -> None:
-    """Runs of both networks with probes of quadratics; without BatchNorm the Hessian is `sharper` times as large."""
+    """Write runs of both networks with quadratic probes; without BatchNorm the Hessian is `sharper` times as large."""
     for seed in seeds:
         drawn = np.random.default_rng(seed)
         gradients = drawn.normal(size=(probes, 3))
@@ -105,7 +105,7 @@ def leave_probed(
 def quadratic_probes(
     matrix: np.ndarray, gradients: np.ndarray, lr: float, multiples: Sequence[float], steps: Sequence[int] = (0, 1)
 ) -> dict[str, np.ndarray]:
-    """What `probes.npz` holds of a quadratic loss with a Hessian `(3, 3)`, at points with gradients `(P, 3)`."""
+    """Return the arrays of `probes.npz` for a quadratic loss with Hessian `(3, 3)` and gradients `(P, 3)`."""
     point, hessian = torch.tensor([10.0, 0, 0], dtype=torch.float64), torch.from_numpy(matrix)
 
     def loss(gradient: torch.Tensor, weights: Weights) -> torch.Tensor:
@@ -120,7 +120,7 @@ def quadratic_probes(
 
 
 def check_written(outputs: Outputs, folder: Path, names: set[str], printed: str) -> None:
-    """Check the files of a comparison by their names, the size of its figure, its first table and what it printed."""
+    """Check a comparison's files by name, the size of its figure, its first table, and the printed lines."""
     assert {path.name for path in folder.iterdir()} == names
     assert printed.splitlines() == outputs.sentences
     with Image.open(outputs.figures[0]) as picture:

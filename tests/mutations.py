@@ -1,4 +1,4 @@
-"""Damage to bytes, as hypothesis draws it."""
+"""Damage to bytes, drawn by hypothesis."""
 
 import io
 import zipfile
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 
 class Edit(NamedTuple):
-    """One change: what is done, where (a share of all bytes, or a number of them from either end), and with what."""
+    """One change: its kind, its place (a share of all bytes, or an offset from either end), and the bytes to write."""
 
     kind: str
     place: float | int
@@ -38,7 +38,7 @@ EDITS = st.lists(
     st.builds(
         Edit,
         kind=st.sampled_from(["flip", "overwrite", "insert", "cut", "end"]),
-        # What is not plain content stands at the ends of a file.
+        # Structure such as headers and directories is at the ends of a file.
         place=st.integers(0, 300) | st.integers(-300, -1) | st.floats(0, 1, exclude_max=True),
         junk=st.binary(min_size=1, max_size=8),
     ),
@@ -54,7 +54,7 @@ def damaged(content: bytes, edits: Sequence[Edit]) -> bytes:
 
 
 def damaged_member(archive: bytes, number: int, edits: Sequence[Edit]) -> bytes:
-    """A zip archive with a member damaged, under a checksum that is right again; the pickle for most numbers."""
+    """Damage one member of a zip archive and correct its checksum; most numbers stand for the pickle."""
     with zipfile.ZipFile(io.BytesIO(archive)) as read:
         members = {name: read.read(name) for name in read.namelist()}
     names = list(members)
@@ -70,7 +70,7 @@ def damaged_member(archive: bytes, number: int, edits: Sequence[Edit]) -> bytes:
 def fuzzed(
     draws: st.SearchStrategy[Any], few: int = 15
 ) -> Callable[[Callable[[Any, Path], None]], Callable[..., None]]:
-    """Make a test of a property of what is drawn and an empty folder: a few times, and marked slow 1,000 times."""
+    """Turn a property of drawn values and an empty folder into a test: a few examples, or 1,000 if marked slow."""
 
     def decorate(holds: Callable[[Any, Path], None]) -> Callable[..., None]:
         @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""What a command imports and reads once, for the server that forks the processes of `faults`.
+"""Imports and reads what commands need once, for the server that forks the processes of `faults`.
 
-Nothing is computed here: a process forked after a backward pass could not make one on a machine with a GPU.
+Nothing is computed here: on a machine with a GPU, a process forked after a backward pass cannot run one.
 """
 
 # ruff: noqa: F401

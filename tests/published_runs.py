@@ -20,7 +20,7 @@ STEPS_PER_EPOCH = 10
 
 
 def configured(row: Row, seed: int = 0, protocol: str = "report", scale: Scale = Scale.FULL) -> dict[str, Any]:
-    """What `row.command(scale, seed, protocol)` composes."""
+    """Return the composition of `row.command(scale, seed, protocol)`."""
     config = copy.deepcopy(dict(row.config))
     config["seed"] = config["data"]["seed"] = seed
     config["protocol"]["name"] = protocol
@@ -33,7 +33,7 @@ def configured(row: Row, seed: int = 0, protocol: str = "report", scale: Scale =
 
 
 def _set(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Change settings, by dotted key."""
+    """Change settings by dotted key."""
     for key, value in changes.items():
         *path, last = key.split(".")
         functools.reduce(dict.__getitem__, path, config)[last] = value
@@ -57,8 +57,8 @@ def leave_run(
 ) -> Run:
     """Write a run whose chosen epoch, the last but one, has `accuracy`.
 
-    `overrides` are of a study's run; `changes` are settings otherwise than the row's, by dotted key; `losses` are
-    validated ones otherwise than they fall, by epoch.
+    `overrides` belong to a study's run; `changes` are settings that differ from the row's, by dotted key; `losses`
+    replace the falling validation losses, by epoch.
     """
     config = configured(row, seed, protocol, scale)
     _set(config, changes or {})
@@ -124,5 +124,5 @@ def leave_run(
 
 
 def _dump(content: Any, file: TextIO, **options: Any) -> None:
-    """Write the same YAML by libyaml, where it is there, in a fraction of the time."""
+    """Write the same YAML with libyaml, if available, in a fraction of the time."""
     yaml.dump(content, file, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), **options)

@@ -1,4 +1,4 @@
-"""The published report's own networks, written anew from its text: what its weight files are state dicts of."""
+"""The published report's networks, reimplemented from its text; its weight files are state dicts of these."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -73,7 +73,7 @@ class ReportResNet(nn.Module):
 
 
 class ReportVGG(nn.Module):
-    """VGG-A, and by stages its light and dropout variants."""
+    """VGG-A; with `by_stage`, its light and dropout variants."""
 
     def __init__(
         self,

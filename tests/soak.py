@@ -1,6 +1,6 @@
-"""Kill a sweep at random again and again until it ends, and compare it with an undisturbed one, bit by bit.
+"""Kill a sweep at random times until it ends, and compare it bitwise with an undisturbed one.
 
-`make soak`, or `python -m tests.soak --kills 100 --seed 0`.
+Run `make soak`, or `python -m tests.soak --kills 100 --seed 0`.
 """
 
 import os
@@ -21,7 +21,7 @@ from tests.comparison import sweep_differences
 from tests.conftest import TINY
 from tests.faults import Ended, start
 
-# Eight jobs of nine batches an epoch, saved after every step; dropout is in the network.
+# Eight jobs with nine batches an epoch, saved after every step; the network has dropout.
 SWEEP = (
     *("-m", *TINY, "epochs=15", "trainer.precision=32-true", "logger=none", "augment=randaugment"),
     *("trainer.accumulate_grad_batches=2", "callbacks.checkpoint.every_minutes=1e-9"),
@@ -30,7 +30,7 @@ SWEEP = (
 SHORT = (*SWEEP[:-1], "scheduler=plateau")
 KILLS_PER_ROUND = 25
 
-# Where a process was, by what its stack holds, the first that fits; `faults` lets a process write its stack.
+# Where the process was, by the first pattern that its stack matches; `faults` makes a process print its stack.
 PLACES = {
     "a checkpoint's save": r"in (write_checkpoint|dump_checkpoint)\b",
     "another file's save": r"in (replacing|append_metrics)\b",
@@ -44,24 +44,24 @@ PLACES = {
 
 @dataclass
 class Tally:
-    """What a soak has seen."""
+    """Results of a soak."""
 
-    places: Counter[str] = field(default_factory=Counter)  # kills, by where they landed
+    places: Counter[str] = field(default_factory=Counter)  # kills by place
     rounds: int = 0  # sweeps that were killed until they ended
-    fallbacks: int = 0  # damaged checkpoints, instead of which the one before was taken
-    differences: set[str] = field(default_factory=set)  # what was not the same to the bit
+    fallbacks: int = 0  # damaged checkpoints that were replaced by the previous one
+    differences: set[str] = field(default_factory=set)  # parts that are not bitwise equal
 
     @property
     def kills(self) -> int:
-        """How many there were."""
+        """The number of kills."""
         return self.places.total()
 
 
 def soak(kills: int, seed: int, sweep: tuple[str, ...] = SWEEP) -> Tally:
-    """Kill a sweep in the current folder until there were enough kills, at moments that follow from the seed."""
+    """Kill a sweep in the current folder, at moments drawn from the seed, until there are enough kills."""
     tally, moments = Tally(), random.Random(seed)
     whole = Path("undisturbed")
-    seconds = _undisturbed(whole, sweep)
+    seconds = _run_undisturbed(whole, sweep)
     print(f"undisturbed: {seconds:.0f} s", flush=True)
     while tally.kills < kills:
         tally.rounds += 1
@@ -73,11 +73,11 @@ def soak(kills: int, seed: int, sweep: tuple[str, ...] = SWEEP) -> Tally:
     return tally
 
 
-def _undisturbed(folder: Path, sweep: tuple[str, ...]) -> float:
+def _run_undisturbed(folder: Path, sweep: tuple[str, ...]) -> float:
     folder.mkdir()
     with chdir(folder):
         wait = start(*sweep)
-        while not _trains(wait):
+        while not _is_training(wait):
             time.sleep(0.01)
         started = time.monotonic()
         code, output = wait()
@@ -88,11 +88,11 @@ def _undisturbed(folder: Path, sweep: tuple[str, ...]) -> float:
 def _round(
     folder: Path, sweep: tuple[str, ...], kills: int, longest: float, moments: random.Random, tally: Tally
 ) -> None:
-    """Start the sweep in a folder and kill it, until it ends or there were enough kills, after which it ends."""
+    """Start the sweep in a folder and kill it until it ends; once there are enough kills, let it end."""
     folder.mkdir()
     with chdir(folder):
         while tally.kills < kills:
-            ended = _killed(start(*sweep), moments.uniform(0, longest))
+            ended = _kill(start(*sweep), moments.uniform(0, longest))
             tally.fallbacks += _fallbacks(ended.output)
             if ended.code == 0:
                 return
@@ -103,29 +103,29 @@ def _round(
     tally.fallbacks += _fallbacks(output)
 
 
-def _killed(wait: Callable[[], Ended], delay: float) -> Ended:
-    """Kill a process that long after it began to train; it may have ended before."""
+def _kill(wait: Callable[[], Ended], delay: float) -> Ended:
+    """Kill a process `delay` seconds after its training starts, unless it ends before."""
     pid: int = wait.pid  # type: ignore[attr-defined]
-    while not _trains(wait) and _lives(pid):
+    while not _is_training(wait) and _is_alive(pid):
         time.sleep(0.01)
     deadline = time.monotonic() + delay
-    while time.monotonic() < deadline and _lives(pid):
+    while time.monotonic() < deadline and _is_alive(pid):
         time.sleep(min(0.05, max(0.0, deadline - time.monotonic())))
-    if _lives(pid):
-        # Its stack is written at once, whatever it does, so that the kill comes a millisecond or two later.
+    if _is_alive(pid):
+        # The process prints its stack at once, so the kill comes only a millisecond or two later.
         os.kill(pid, signal.SIGPROF)
         time.sleep(0.002)
         os.kill(pid, signal.SIGKILL)
     return wait()
 
 
-def _trains(wait: Callable[[], Ended]) -> bool:
-    """Whether a process has begun to train a run in the current folder."""
+def _is_training(wait: Callable[[], Ended]) -> bool:
+    """Return whether a process is training a run in the current folder."""
     return any(run.status().get("process") == wait.pid for run in find_runs("."))  # type: ignore[attr-defined]
 
 
-def _lives(pid: int) -> bool:
-    """Whether a process of ours has not ended; one that nobody has waited for is a zombie."""
+def _is_alive(pid: int) -> bool:
+    """Return whether a child process is running; one that has ended without being waited for is a zombie."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def _lives(pid: int) -> bool:
 
 
 def _fallbacks(output: str) -> int:
-    """How often a damaged checkpoint was noted."""
+    """Count the notes about damaged checkpoints."""
     return sum(line.startswith("note: ") and "last.ckpt" in line for line in output.splitlines())
 
 
@@ -145,7 +145,7 @@ def _place(output: str) -> str:
 
 
 def main() -> None:
-    """The command line; exits with 1 if anything differs."""
+    """Run the command line; exit with 1 if anything differs."""
     parser = ArgumentParser(description=__doc__, prog="python -m tests.soak")
     parser.add_argument("--kills", type=int, default=100, help="default: 100")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills; default: 0")

@@ -22,14 +22,14 @@ Ended = tuple[int, str, str]
 
 @pytest.fixture
 def script(called: Called, monkeypatch: pytest.MonkeyPatch) -> Called:
-    """Call the console script in this process: its exit code, and what it printed."""
+    """Call the console script in this process; return the exit code, stdout and stderr."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     return partial(called, cli.main)
 
 
 @pytest.fixture
 def completes(called: Called, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """The words that a shell offers after a line."""
+    """Return the completions that a shell offers for a line."""
     monkeypatch.setattr(sys, "path", [*sys.path])
 
     def offered(line: str, shell: str = "bash", main: Callable[[], None] = cli.main) -> list[str]:
@@ -62,7 +62,7 @@ def test_the_shell_completes_subcommands_options_and_keys(
     assert completes(line) == words
 
 
-def test_fish_and_the_module_are_completed_and_installed_too(
+def test_fish_and_the_module_form_are_completed_and_installed_too(
     completes: Callable[..., list[str]], script: Called
 ) -> None:
     for shell in ("bash", "fish"):
@@ -75,7 +75,7 @@ def test_fish_and_the_module_are_completed_and_installed_too(
     assert completes(f"{MODULE} scheduler=c", "bash", train.main) == schedulers
 
 
-def test_without_a_subcommand_it_says_what_there_is(script: Called) -> None:
+def test_without_a_subcommand_the_command_lists_them(script: Called) -> None:
     assert script("--version")[1].split() == ["cifar-lab", __version__]
     refusal(script(), *COMMANDS)
     code, out, _ = script("--help")
@@ -89,7 +89,7 @@ def test_a_subcommand_has_a_module_that_runs(name: str) -> None:
     assert callable(importlib.import_module(f"cifar_lab.{cli._MODULES.get(name, name)}").main)
 
 
-def test_a_subcommand_is_its_module_and_flags_after_train_are_hydras(script: Called) -> None:
+def test_a_subcommand_runs_its_module_and_flags_after_train_are_hydras(script: Called) -> None:
     refusal(script("trian", "loss=ce"), "'trian'", "'train'")
     refusal(script("train", "loss=foo"), "loss=foo")
     assert "python -m cifar_lab.train" in script("train", "--help")[1]
@@ -99,7 +99,7 @@ def test_a_subcommand_is_its_module_and_flags_after_train_are_hydras(script: Cal
     assert script("train", "--version")[1].split()[0] == "Hydra"
 
 
-def test_a_file_in_the_current_folder_replaces_no_module_and_components_there_are_found(tmp_path: Path) -> None:
+def test_a_file_in_the_current_folder_shadows_no_module_and_components_there_are_found(tmp_path: Path) -> None:
     for folder, name in (("bin", "cifar-lab"), ("here", "queue"), ("here", "my_lab")):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / f"{name}.py").write_text(f"print('{name} of here')")
@@ -111,8 +111,8 @@ def test_a_file_in_the_current_folder_replaces_no_module_and_components_there_ar
     assert (done.stdout.splitlines()[1:], done.stderr) == (["my_lab of here"], "")
 
 
-def _imported(code: str, *arguments: str, folder: Path) -> tuple[Ended, set[str]]:
-    """How a script of Python ends, and the modules that it has imported by then."""
+def _run_script(code: str, *arguments: str, folder: Path) -> tuple[Ended, set[str]]:
+    """Run a Python script; return its exit code and output, and the modules that it imported."""
     line = [sys.executable, "-c", f"import sys\ntry: {code}\nfinally: print('\\fimported', *sys.modules)", *arguments]
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
     page, _, modules = done.stdout.partition("\fimported ")
@@ -120,17 +120,17 @@ def _imported(code: str, *arguments: str, folder: Path) -> tuple[Ended, set[str]
     return (done.returncode, page, done.stderr), set(modules.split())
 
 
-def test_help_waits_for_neither_torch_nor_hydra(tmp_path: Path) -> None:
-    assert not HEAVY & _imported("import cifar_lab.cli", folder=tmp_path)[1]
+def test_help_imports_neither_torch_nor_hydra(tmp_path: Path) -> None:
+    assert not HEAVY & _run_script("import cifar_lab.cli", folder=tmp_path)[1]
 
 
 @pytest.mark.parametrize("command", OF_NETWORKS)
-def test_help_and_refusals_of_commands_on_networks_wait_for_no_torch(command: str, tmp_path: Path) -> None:
+def test_help_and_refusals_of_commands_on_networks_do_not_import_torch(command: str, tmp_path: Path) -> None:
     code = f"from cifar_lab.{command} import main; main()"
-    (status, page, error), modules = _imported(code, "--help", folder=tmp_path)
+    (status, page, error), modules = _run_script(code, "--help", folder=tmp_path)
     assert status == 0, error
     holds(page, f"cifar-lab {command}", "RUN..." if command == "compare" else "RUN|WEIGHTS", "--allow")
-    ended, of_refusal = _imported(code, *["nowhere", "image.png"][: 1 if command == "export" else 2], folder=tmp_path)
+    ended, of_refusal = _run_script(code, *["nowhere", "image.png"][: 1 if command == "export" else 2], folder=tmp_path)
     refusal(ended, "nowhere")
     assert not HEAVY & (modules | of_refusal)
 
@@ -143,15 +143,15 @@ def test_help_and_refusals_of_commands_on_networks_wait_for_no_torch(command: st
         pytest.param("train", "optimizer.lr=nan", "optimizer.lr=nan", marks=pytest.mark.slow),
     ],
 )
-def test_a_refused_composition_waits_for_no_torch(command: str, words: str, fact: str, tmp_path: Path) -> None:
-    ended, modules = _imported(f"from cifar_lab.{command} import main; main()", *words.split(), folder=tmp_path)
+def test_a_refused_composition_does_not_import_torch(command: str, words: str, fact: str, tmp_path: Path) -> None:
+    ended, modules = _run_script(f"from cifar_lab.{command} import main; main()", *words.split(), folder=tmp_path)
     refusal(ended, fact)
     assert not (HEAVY - {"hydra", "omegaconf"}) & modules
 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Callable[..., list[str]]:
-    """Run a script of a shell with our commands in a folder whose name has a space, as a virtual environment's may."""
+    """Run a shell script with our commands in a folder whose name has a space, as a virtual environment's may."""
     place = tmp_path / "my environment"
     place.mkdir()
     for name in ("python", "cifar-lab"):

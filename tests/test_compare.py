@@ -15,7 +15,7 @@ WORDS = (*TINY, "epochs=1", "logger=none")
 
 @pytest.fixture
 def folders(trained: Train) -> list[Path]:
-    """Runs of two losses, two seeds of each."""
+    """Runs of two losses, with two seeds each."""
     lines = [(f"loss={loss}", f"seed={seed}") for loss in ("ce", "mse") for seed in (0, 1)]
     return [trained(*WORDS, *line, name="-".join(line)).folder for line in lines]
 
@@ -56,12 +56,12 @@ def test_single_runs_are_paired_by_image_with_the_numbers_of_their_evaluations(
     counts = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     assert sorted(pair["discordant"]) == sorted(counts)  # type: ignore[call-overload]
     assert pair["p"] == pytest.approx(mcnemar(*counts, 20).p)
-    monkeypatch.setattr(networks, "answer", None)  # what an evaluation has kept is not computed again
+    monkeypatch.setattr(networks, "answer", None)  # results that an evaluation has stored are not computed again
     assert _pair(called(compare.main, *runs, "--json")[1]) == pair
     holds(called(compare.main, *runs)[1], "20 images", "correct by the first only")
 
 
-def test_answers_that_are_not_the_runs_own_are_computed_again(folders: list[Path], called: Called) -> None:
+def test_stored_predictions_of_a_different_run_are_computed_again(folders: list[Path], called: Called) -> None:
     before = called(compare.main, folders[0], folders[2], "--json")[1]
     assert called(evaluate.main, folders[0])[0] == 0
     file = folders[0] / "evaluation" / "test" / "answers.npz"
@@ -73,7 +73,9 @@ def test_answers_that_are_not_the_runs_own_are_computed_again(folders: list[Path
     assert called(compare.main, folders[0], folders[2], "--json")[1] == before
 
 
-def test_what_does_not_compare_is_refused_in_one_line(folders: list[Path], called: Called, trained: Train) -> None:
+def test_runs_that_cannot_be_compared_are_refused_in_one_line(
+    folders: list[Path], called: Called, trained: Train
+) -> None:
     refusal(called(compare.main, folders[0]), "1 finished run", folders[0])
     shutil.copytree(folders[0], folders[0].parent / "again")
     refusal(called(compare.main, folders[0], folders[0].parent / "again"), "1 finished run", "count once")

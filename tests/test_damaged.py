@@ -1,4 +1,4 @@
-"""Damaged files of a run: what can be computed again is, after a note; the rest is one line and a way out."""
+"""Damaged files of a run: recomputed after a note if possible, else refused in one line that says what to do."""
 
 import json
 import shutil
@@ -16,14 +16,14 @@ from cifar_lab.train.attempt import checkpoint_of
 from tests.comparison import differences
 from tests.conftest import Lab, Train, names, refusal
 from tests.kinds_of_runs import FINISHED
-from tests.told import obeyed
+from tests.suggestions import run_suggestion
 
 WORDS = (*FINISHED, "hydra.run.dir=run")
 
 
 @pytest.fixture
 def stopped(trained: Train) -> Run:
-    """A run of two epochs that was stopped once both were trained and saved."""
+    """A run of two epochs that was stopped after both were trained and saved."""
     run = trained(*FINISHED)
     run.result_file.unlink()
     shutil.rmtree(run.weights)
@@ -35,7 +35,7 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def _without(epoch: int) -> Callable[[Path], None]:
+def _drop_epoch(epoch: int) -> Callable[[Path], None]:
     def leave_out(path: Path) -> None:
         path.write_text(
             "".join(row for row in path.read_text().splitlines(keepends=True) if not row.startswith(f"{epoch},"))
@@ -44,13 +44,13 @@ def _without(epoch: int) -> Callable[[Path], None]:
     return leave_out
 
 
-# For each kind: a file, what happens to it, where the run goes on, and what is said of it.
+# Per kind of damage: the file, the change, the checkpoint to resume from (None: refused), and text of the message.
 DAMAGE: dict[str, tuple[str, Callable[[Path], object], str | None, str]] = {
     "steps, cut": ("steps.npz", _cut, None, "cannot be read"),
     "steps, gone": ("steps.npz", Path.unlink, None, "is missing"),
     "steps, others": ("steps.npz", lambda path: write_arrays(path, {"x": np.arange(3)}), None, "lacks loss"),
-    "metrics, without the last row": ("metrics.csv", _without(2), "previous.ckpt", "lacks epoch 2"),
-    "metrics, without the first row": ("metrics.csv", _without(1), None, "lacks epoch 1"),
+    "metrics, without the last row": ("metrics.csv", _drop_epoch(2), "previous.ckpt", "lacks epoch 2"),
+    "metrics, without the first row": ("metrics.csv", _drop_epoch(1), None, "lacks epoch 1"),
     "metrics, gone": ("metrics.csv", Path.unlink, None, "is missing"),
     "metrics, empty": ("metrics.csv", lambda path: path.write_text(""), None, "cannot be read"),
     "metrics, others": ("metrics.csv", lambda path: path.write_text("epoch,x\n1,1\n2,1\n"), None, "lacks step"),
@@ -64,7 +64,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object], str | None, str]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_what_is_damaged_is_computed_again_from_a_checkpoint_before_it_or_else_refused(
+def test_damaged_files_are_recomputed_from_an_earlier_checkpoint_or_refused(
     stopped: Run, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     name, damage, expected, told = DAMAGE[kind]
@@ -84,8 +84,8 @@ def test_what_is_damaged_is_computed_again_from_a_checkpoint_before_it_or_else_r
         assert Run(aside).checkpoints.exists() and not list(stopped.folder.iterdir())
 
 
-def test_a_lost_row_is_computed_again_to_the_same_bits(stopped: Run, trained: Train, lab: Lab) -> None:
-    _without(2)(stopped.metrics_file)
+def test_a_lost_row_is_recomputed_to_the_same_bits(stopped: Run, trained: Train, lab: Lab) -> None:
+    _drop_epoch(2)(stopped.metrics_file)
     outcome = lab("resume=run")
     assert outcome.code == 0, outcome.stderr
     assert "metrics.csv lacks epoch 2; resuming from previous.ckpt" in outcome.stdout
@@ -93,18 +93,18 @@ def test_a_lost_row_is_computed_again_to_the_same_bits(stopped: Run, trained: Tr
 
 
 @pytest.mark.parametrize("words", [("resume=run",), (*WORDS, "retrain=true")], ids=["resumed", "trained again"])
-def test_a_run_that_cannot_go_on_is_trained_again_by_the_words_that_its_refusal_names(
+def test_a_run_that_cannot_resume_is_trained_again_by_the_suggested_command(
     stopped: Run, lab: Lab, words: tuple[str, ...]
 ) -> None:
     _cut(stopped.steps_file)
     line = refusal(lab("resume=run"), "steps.npz")
-    obeyed(lab, line, FINISHED)
+    run_suggestion(lab, line, FINISHED)
     (aside,) = Path("replaced").iterdir()
     assert Run(aside).status()["state"] == "interrupted"
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "composition.json"])
-def test_a_finished_run_whose_configuration_is_damaged_says_how_to_train_it_again(
+def test_a_damaged_configuration_of_a_finished_run_gives_the_command_that_trains_it_again(
     trained: Train, lab: Lab, name: str
 ) -> None:
     run = trained(*FINISHED)

@@ -1,4 +1,4 @@
-"""Disks that are full or cannot be written: as the system's calls tell it, and as mounted file systems do."""
+"""Full and read-only disks, simulated by system calls that fail and by mounted file systems."""
 
 import errno
 import os
@@ -19,23 +19,23 @@ Mounted = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def may_mount() -> bool:
-    """Whether this process may make a namespace of its own and mount there."""
+    """Return whether this process may create a namespace and mount in it."""
     try:
         return subprocess.run([*ENTER, "mount -t tmpfs none /mnt"], capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
         return False
 
 
-def test_a_folder_that_cannot_be_made_is_found_before_training(lab: Lab) -> None:
+def test_a_folder_that_cannot_be_created_is_detected_before_training(lab: Lab) -> None:
     Path("file").touch()
     refusal(lab(*TINY, "hydra.run.dir=file/run"), "file/run", os.strerror(errno.ENOTDIR), "hydra.run.dir=")
 
 
-def test_a_disk_that_is_full_ends_the_run_and_leaves_the_last_checkpoint_whole(
+def test_a_write_without_space_ends_the_run_and_leaves_the_last_checkpoint_whole(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full:
-        """A file that finds no room for half of what is written."""
+        """A file that runs out of space after half of what is written."""
 
         def __init__(self, file: IO[bytes]) -> None:
             self.file = file
@@ -62,7 +62,7 @@ def test_a_disk_that_is_full_ends_the_run_and_leaves_the_last_checkpoint_whole(
 
 @pytest.fixture
 def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mounted:
-    """Train in the folder `disk` that a shell command mounts; what is there at the end is copied to `left`."""
+    """Train in the folder `disk`, which a shell command mounts; the final content is copied to `left`."""
     if not may_mount():
         pytest.skip("mounting is not permitted here")
     monkeypatch.chdir(tmp_path)
@@ -78,7 +78,7 @@ def mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mounted:
 
 @pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_whole(mounted: Mounted) -> None:
-    # Room for two checkpoints of 2.0 MB, and not for a third beside them.
+    # There is room for two checkpoints of 2.0 MB, but not for a third.
     done = mounted("mount -t tmpfs -o size=5500k none disk", "hydra.run.dir=disk/run", "epochs=20")
     assert done.returncode == 1, done
     names(done.stderr, "disk/run/", os.strerror(errno.ENOSPC), "resume=disk/run ")

@@ -1,4 +1,4 @@
-"""What the pages show is so: code prints what stands below it, links lead somewhere, every room has its place."""
+"""The documentation is correct: code prints the output shown below it, links work, and every module is described."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ from tests.conftest import CHECKOUT
 
 DOCS = CHECKOUT / "docs"
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-SHOWN = "num_train=1000, num_test=200"  # of its example in Python
+SHOWN = "num_train=1000, num_test=200"  # in its Python example
 PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md"]
 COMMANDS = sorted(
     {
@@ -29,7 +29,7 @@ COMMANDS = sorted(
             r"^python -m cifar_lab\.train (.*)$|`cifar-lab train (.*?)`", page.read_text(encoding="utf-8"), re.MULTILINE
         )
         for command in command
-        if command.strip(".") and "my_conf" not in command and "=RUN" not in command  # recipes have a test of their own
+        if command.strip(".") and "my_conf" not in command and "=RUN" not in command  # recipes have their own test
     }
 )
 
@@ -47,7 +47,7 @@ def test_the_numbers_of_the_first_ablation_are_computed() -> None:
 
 
 def quick_and_slow(commands: list[str]) -> Iterator[Any]:
-    """All commands; slow are the sweeps, composed job by job, that set nothing that others do not set."""
+    """Yield all commands; sweeps, composed job by job, are slow if they set nothing that others do not set."""
     seen: set[str] = set()
     parts = {command: shlex.split(command, comments=True) for command in commands}
     sweeps = {command for command in commands if {"-m", "--multirun"} & set(parts[command]) or "study=" in command}
@@ -63,7 +63,7 @@ def test_the_commands_that_a_page_shows_can_be_run(
 ) -> None:
     monkeypatch.delenv("CIFAR_LAB_DATA", raising=False)
     monkeypatch.setattr("cifar_lab.config.launchers.shutil.which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr("importlib.util.find_spec", lambda *names: pytest.__spec__)  # every extra is there
+    monkeypatch.setattr("importlib.util.find_spec", lambda *names: pytest.__spec__)  # as if every extra were installed
     for split, label in itertools.product(("train", "test"), ("cat", "dog")):
         (tmp_path / "photos" / split / label).mkdir(parents=True)
         (tmp_path / "photos" / split / label / "1.png").touch()
@@ -72,7 +72,7 @@ def test_the_commands_that_a_page_shows_can_be_run(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_work(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             name, _, heading = target.partition("#")
@@ -89,7 +89,7 @@ def test_the_architecture_names_every_module() -> None:
             assert re.search(rf"\b{path.stem}\b", page), path.name
 
 
-# Lightning's defaults, as a reader would meet them: its bar and its hints.
+# Lightning's defaults, as a reader sees them: its progress bar and its hints.
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 @pytest.mark.filterwarnings("ignore:The '\\w+_dataloader' does not have many workers")
 @pytest.mark.parametrize("images", ["num_train=60, num_test=20", pytest.param(SHOWN, marks=pytest.mark.slow)])
@@ -104,7 +104,7 @@ def test_the_python_example_runs(images: str, tmp_path: Path, monkeypatch: pytes
     assert {"test/acc", "test/loss"} <= trainer.callback_metrics.keys()  # type: ignore[attr-defined]
 
 
-def test_the_commands_of_the_house_exist() -> None:
+def test_the_make_targets_that_the_readme_names_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (CHECKOUT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = set(re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", README, re.MULTILINE))
     assert {first or second for first, second in named} <= targets

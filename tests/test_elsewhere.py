@@ -1,4 +1,4 @@
-"""Other people's machines and folders: what cannot be written, and what libraries remark there."""
+"""Other people's machines and folders: unwritable folders, and warnings of libraries."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.kinds_of_runs import FINISHED
 
 NOTHING = "note: nothing is written: "
 SEARCH = ("optimizer.lr=interval(1e-4,1e-2)", *TINY)
-# Each command on a run, the folder that it writes to by default, and what it prints all the same.
+# Each command for a run, the folder that it writes to by default, and text that it prints anyway.
 PRINTS = {
     "table": (table, ["."], ".", "test acc %"),
     "report": (report, ["run"], "report", "not run"),
@@ -32,7 +32,7 @@ REFUSED = {
 
 @pytest.fixture
 def mine(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[Path]]:
-    """A finished run in the current folder, which is read-only as for one who does not own it: the files in it."""
+    """A finished run in a current folder that looks read-only, owned by someone else; returns its files."""
     trained(*FINISHED)
     monkeypatch.chdir(tmp_path)
     may = os.access
@@ -42,12 +42,12 @@ def mine(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
     monkeypatch.setattr(os, "access", may_read)
     for folder in (tmp_path / "run" / "evaluation", tmp_path / "run" / "explanation", tmp_path / "run" / "export"):
-        folder.touch()  # in the way of a folder
+        folder.touch()  # blocks a folder of that name
     return lambda: set(tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize("command", PRINTS)
-def test_what_can_be_printed_is_with_a_note_that_names_the_folder_and_the_option(
+def test_a_command_prints_its_result_with_a_note_that_names_the_unwritable_folder_and_the_option(
     mine: Callable[[], set[Path]], called: Called, command: str
 ) -> None:
     module, words, folder, fact = PRINTS[command]
@@ -62,7 +62,7 @@ def test_what_can_be_printed_is_with_a_note_that_names_the_folder_and_the_option
 
 
 @pytest.mark.parametrize("command", REFUSED)
-def test_what_only_writes_is_refused_before_it_begins(
+def test_a_command_that_only_writes_is_refused_before_it_begins(
     mine: Callable[[], set[Path]], called: Called, command: str
 ) -> None:
     module, words, folder = REFUSED[command]
@@ -86,7 +86,7 @@ def test_an_option_names_a_folder_that_can_be_written(
     assert mine() == before
 
 
-def test_a_run_that_cannot_begin_names_the_setting_of_its_folder(lab: Lab) -> None:
+def test_the_error_of_a_run_without_a_writable_folder_names_the_setting(lab: Lab) -> None:
     Path("outputs").touch()
     for words, setting in (([], "hydra.run.dir="), (["-m", "seed=0,1"], "hydra.sweep.dir=")):
         outcome = lab(*TINY, *words)
@@ -94,7 +94,7 @@ def test_a_run_that_cannot_begin_names_the_setting_of_its_folder(lab: Lab) -> No
         names(outcome.stderr, "outputs", setting)
 
 
-def test_what_libraries_remark_on_caches_cuda_and_slurm_reaches_no_terminal(tmp_path: Path) -> None:
+def test_libraries_remarks_on_caches_cuda_and_slurm_are_not_printed(tmp_path: Path) -> None:
     srun = tmp_path / "srun"
     srun.write_text("#!/bin/sh\n")
     srun.chmod(0o755)

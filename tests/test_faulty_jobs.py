@@ -1,4 +1,4 @@
-"""One job of a sweep that fails, whatever way it does, stops none of the others."""
+"""A job of a sweep that fails, in whatever way, does not stop the others."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ class Diverges(nn.CrossEntropyLoss):
     def forward(self, logits, labels):
         return super().forward(logits, labels) * float("inf")
 """
-# For each option: the state that it leaves, its class, the exception, and what the message tells of it.
+# Per option: the state that it leaves, its class, the exception, and text of the message.
 FAULTS = {
     "raises": ("failed", "Raises", "RuntimeError: ", "unsupported"),
     "exits": ("failed", "Exits", "SystemExit: 0", "SystemExit: 0"),
@@ -43,7 +43,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def components(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: a module of components, and their options in `conf`."""
+    """A user's folder with a module of components, and their options in `conf`."""
     folder = tmp_path_factory.mktemp("components")
     (folder / "faulty_lab.py").write_text(COMPONENTS)
     (folder / "conf" / "loss").mkdir(parents=True)
@@ -60,7 +60,7 @@ def components(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=len,
 )
-def test_a_job_that_raises_exits_fills_the_memory_or_diverges_stops_no_other_and_is_trained_again(
+def test_a_failing_job_of_any_kind_stops_no_other_and_is_trained_again(
     components: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch, losses: list[str]
 ) -> None:
     monkeypatch.syspath_prepend(components)
@@ -96,6 +96,6 @@ def test_a_job_that_raises_exits_fills_the_memory_or_diverges_stops_no_other_and
     again = lab(*words)
     assert again.code == 1
     assert runs["exits"].state() == "finished"
-    assert runs["diverges"].status() == before  # it would again
+    assert runs["diverges"].status() == before  # a diverged run would diverge again
     (line,) = (line for line in again.stderr.splitlines()[:-1] if str(runs["diverges"].folder) in line)
     names(line, before["error"], "retry_diverged=true")

@@ -61,18 +61,18 @@ def test_a_confusion_matrix_shows_counts_and_percent_of_the_true_class() -> None
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
 
 
-def test_the_cells_of_many_classes_carry_no_numbers_and_a_class_without_images_divides_by_nothing() -> None:
+def test_cells_of_many_classes_have_no_numbers_and_a_class_without_images_is_not_divided_by_zero() -> None:
     assert _texts(confusion_matrix(np.eye(100, dtype=int), list(map(str, range(100))), "a run")) == set()
     assert "0\n0.0%" in _texts(confusion_matrix(np.array([[0, 0], [1, 1]]), ["a", "b"], "a run"))
 
 
-def test_the_curves_of_a_single_composition_without_a_name() -> None:
+def test_curves_of_a_single_composition_need_no_name() -> None:
     metrics = pd.DataFrame({"epoch": [1, 2], "train/loss": [2.0, 1.0], "val/acc": [0.1, 0.2]})
     figure = compared_curves({"": [metrics]}, {"": (0, 0, 1, 1)}, "", "validation")
     assert not figure.legends
 
 
-def test_training_accuracy_takes_the_place_of_losses_that_cannot_be_compared() -> None:
+def test_training_accuracy_replaces_losses_that_cannot_be_compared() -> None:
     metrics = pd.DataFrame({"epoch": [1, 2], "train/loss": [2.0, 1.0], "train/acc": [0.3, 0.4], "val/acc": [0.1, 0.2]})
     shades = {"ce": (0, 0, 1, 1), "mse": (1, 0, 0, 1)}
     for has_one_loss, label, values in ((True, "training loss", [2.0, 1.0]), (False, "training accuracy", [0.3, 0.4])):
@@ -82,7 +82,7 @@ def test_training_accuracy_takes_the_place_of_losses_that_cannot_be_compared() -
         assert [line.get_ydata().tolist() for line in axes.lines] == [values, values]
 
 
-def test_rows_beside_what_is_published_are_told_in_points_and_those_outside_are_diamonds() -> None:
+def test_rows_are_compared_with_published_accuracies_in_points_and_those_outside_are_diamonds() -> None:
     within = Judged("a", 0.884, 0.889, (0.883, 0.895), "within noise")
     far_off = Judged("b", 0.785, 0.651, (0.641, 0.660), "lower")
     (axes,) = agreement([within, far_off]).axes
@@ -93,7 +93,7 @@ def test_rows_beside_what_is_published_are_told_in_points_and_those_outside_are_
 
 
 @pytest.mark.paints
-def test_figures_have_a_style_of_their_own_and_names_with_dollars_are_no_formulas() -> None:
+def test_figures_have_their_own_style_and_names_with_dollars_are_not_formulas() -> None:
     drawn: list[Figure] = []
 
     def draw() -> Figure:
@@ -111,7 +111,7 @@ def test_figures_have_a_style_of_their_own_and_names_with_dollars_are_no_formula
     assert all(label.get_parse_math() for label in axes.get_yticklabels(which="both"))  # powers of ten
 
 
-def test_a_figure_that_fails_is_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_figure_causes_a_note(capsys: pytest.CaptureFixture[str]) -> None:
     def draw() -> Figure:
         raise RuntimeError("no\nfonts")
 
@@ -119,7 +119,7 @@ def test_a_figure_that_fails_is_a_note(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err == "note: out/curves.png was not drawn: no fonts\n"
 
 
-def test_a_figure_that_fails_leaves_an_older_one_and_nothing_to_draw_removes_it(tmp_path: Path) -> None:
+def test_a_failing_figure_keeps_the_old_file_and_an_empty_one_removes_it(tmp_path: Path) -> None:
     def fails() -> Figure:
         raise RuntimeError("no fonts")
 

@@ -1,4 +1,4 @@
-"""Whatever is drawn is refused in one line or gives a right result: no other exception, and no code that runs."""
+"""Any drawn input is refused in one line or gives a right result; no other exception occurs, and no code runs."""
 
 import io
 import os
@@ -22,7 +22,7 @@ from tests.data.test_cifar10 import COUNT, Writer, random_batches, write_binary,
 from tests.mutations import EDITS, Edit, damaged, damaged_member, fuzzed
 from tests.runs.test_checkpoints import CHECKPOINT
 
-# What a payload does, by the names that Python itself announces it under.
+# Actions of payloads, by the names of Python's audit events.
 _CODE = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "socket.connect")
 _calls: list[str] = []
 sys.addaudithook(lambda event, _: _calls.append(event) if event in _CODE else None)
@@ -30,7 +30,7 @@ sys.addaudithook(lambda event, _: _calls.append(event) if event in _CODE else No
 
 @contextmanager
 def refusing(error: type[Exception]) -> Iterator[None]:
-    """Let pass an error of a kind that says something, in one line; and no code that was run meanwhile."""
+    """Accept an expected error with a one-line message, and check that no code was run meanwhile."""
     _calls.clear()
     refusals = []
     try:
@@ -41,7 +41,7 @@ def refusing(error: type[Exception]) -> Iterator[None]:
     assert not _calls
 
 
-def test_code_is_noticed() -> None:
+def test_running_code_is_detected() -> None:
     with pytest.raises(AssertionError), refusing(ValueError):
         os.system("true")
 
@@ -68,7 +68,7 @@ torch.save({**CHECKPOINT, "loops": {"done": [1, 2]}, "optimizer_states": [{"step
 
 
 @fuzzed(EDITS)
-def test_a_damaged_checkpoint_is_refused_or_what_it_was(edits: list[Edit], folder: Path) -> None:
+def test_a_damaged_checkpoint_is_refused_or_read_unchanged(edits: list[Edit], folder: Path) -> None:
     path = folder / "last.ckpt"
     path.write_bytes(damaged(_BYTES.getvalue(), edits))
     with refusing(CheckpointError):
@@ -76,7 +76,7 @@ def test_a_damaged_checkpoint_is_refused_or_what_it_was(edits: list[Edit], folde
 
 
 @fuzzed(st.tuples(st.integers(0, 15), EDITS))
-def test_a_checkpoint_damaged_under_right_checksums_is_refused_or_a_dictionary(
+def test_a_checkpoint_damaged_under_correct_checksums_is_refused_or_read_as_a_dictionary(
     drawn: tuple[int, list[Edit]], folder: Path
 ) -> None:
     path = folder / "last.ckpt"
@@ -131,7 +131,7 @@ _FLAGS = st.sampled_from(["", "--multirun", "-m", "--config-dir .", "--config-di
 
 
 @fuzzed(st.tuples(_FLAGS, _LINES), few=6)
-def test_a_command_line_is_refused_in_one_line_or_can_be_run(drawn: tuple[str, list[str]], folder: Path) -> None:
+def test_a_random_command_line_is_refused_in_one_line_or_can_be_run(drawn: tuple[str, list[str]], folder: Path) -> None:
     flags, lines = drawn
     before = time.process_time()
     with refusing(ValueError):

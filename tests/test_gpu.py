@@ -1,4 +1,4 @@
-"""Whole runs on a GPU; `tests/conftest.py` skips it where there is none."""
+"""Whole runs on a GPU; `tests/conftest.py` skips them if there is none."""
 
 import gc
 from typing import Any
@@ -29,9 +29,9 @@ def test_a_run_on_a_gpu_is_recorded_as_one_and_repeats_bitwise(lab: Lab) -> None
     assert first.steps()["loss"].tolist() == second.steps()["loss"].tolist()
 
 
-def test_a_job_leaves_nothing_in_a_gpus_memory(lab: Lab) -> None:
+def test_a_job_leaves_nothing_in_gpu_memory(lab: Lab) -> None:
     left = []
-    for seeds in ("0", "1,2"):  # after the first there are what cuBLAS and cuDNN keep
+    for seeds in ("0", "1,2"):  # after the first sweep, cuBLAS and cuDNN keep memory
         assert lab("-m", *TINY, "trainer=gpu", f"seed={seeds}", "hydra.sweep.dir=sweep").code == 0
         gc.collect()
         left.append(torch.cuda.memory_allocated())
@@ -52,7 +52,7 @@ def test_a_job_leaves_nothing_in_a_gpus_memory(lab: Lab) -> None:
 def test_no_step_waits_for_the_gpu(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, augment: str, arguments: list[str]
 ) -> None:
-    """From the second epoch's first batch on, its loading included, to the last batch's end, which may wait."""
+    """Check from the second epoch's first batch, including its loading, to the last batch, whose end may wait."""
     steps = []
     begin, kept = Classifier.on_train_batch_start, Recorder.on_train_batch_end
 
@@ -81,9 +81,7 @@ def test_no_step_waits_for_the_gpu(
 
 @pytest.mark.parametrize("extra", [[], ["averaging=ema"], ["averaging=swa", "averaging.start=0.5"]])
 @pytest.mark.parametrize("cuda_graphs", ["false", "true"])
-def test_compiled_training_is_that_of_the_plain_network_within_rounding(
-    lab: Lab, cuda_graphs: str, extra: list[str]
-) -> None:
+def test_compiled_training_equals_plain_training_within_rounding(lab: Lab, cuda_graphs: str, extra: list[str]) -> None:
     plain = ("trainer.precision=32-true", "model.dropout=0", *extra)
     compiled = (*plain, "compile=true", f"cuda_graphs={cuda_graphs}")
     eager, first, second = runs(lab, plain, compiled, compiled)

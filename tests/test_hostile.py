@@ -1,7 +1,7 @@
-"""Files that were made to harm, or that a crash has cut: refused in one line or read past, and nothing in them runs.
+"""Malicious files and files cut by a crash: refused in one line or skipped, and no code in them runs.
 
-Archives, data files and checkpoints of that kind are in `tests/data` and `tests/runs`; these are the folders of runs
-and the YAML of options, read by the commands.
+`tests/data` and `tests/runs` test archives, data files and checkpoints; this module tests run folders and YAML option
+files, as the commands read them.
 """
 
 import io
@@ -31,20 +31,20 @@ from tests.conftest import TINY, Called, Lab, Outcome, names
 
 LINE = (*TINY, "scheduler=constant", "trainer.precision=32-true", "logger=tensorboard")
 DEEP = "[" * 200_000
-# Ten levels of ten repetitions each: some kilobytes that unfold to gigabytes.
+# Ten levels of ten repetitions each: a few kilobytes that expand to gigabytes.
 UNFOLDING = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 11))
 PYTHON_OBJECT = "!!python/object/apply:os.system ['touch marker']"
 
 
 class Touch:
-    """Unpickled, it makes the file `marker`."""
+    """Creates the file `marker` when unpickled."""
 
     def __reduce__(self) -> Any:
         return os.system, ("touch marker",)
 
 
 class Killed(L.Callback):
-    """Keeps a run's folder as a kill after its first epoch would leave it: the process in its lock has ended."""
+    """Copies a run's folder in the state after a kill in the second epoch; the lock names a process that has ended."""
 
     def __init__(self, run: Run, folder: Path) -> None:
         self.run, self.folder = run, folder
@@ -57,7 +57,7 @@ class Killed(L.Callback):
 
 
 @pytest.fixture(scope="module")
-def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _run_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -67,20 +67,20 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def killed(_made: Path, lab: Lab) -> Run:
-    """A run of two epochs in the folder at hand, killed after the first was saved."""
-    return Run(shutil.copytree(_made / "killed", "killed"))
+def killed_run(_run_folders: Path, lab: Lab) -> Run:
+    """A run of two epochs in the current folder, killed after the first was saved."""
+    return Run(shutil.copytree(_run_folders / "killed", "killed"))
 
 
 @pytest.fixture
-def whole(_made: Path, lab: Lab) -> Run:
-    """The same undisturbed, in the folder `outputs/whole`."""
-    return Run(shutil.copytree(_made / "whole", "outputs/whole"))
+def whole_run(_run_folders: Path, lab: Lab) -> Run:
+    """The same run, undisturbed, in the folder `outputs/whole`."""
+    return Run(shutil.copytree(_run_folders / "whole", "outputs/whole"))
 
 
 @pytest.fixture
-def ran(called: Called) -> Callable[..., str]:
-    """Run a command over folders, which does its work: what it printed."""
+def run_command(called: Called) -> Callable[..., str]:
+    """Run a command on folders, check that it succeeds, and return its output."""
 
     def run(module: Any, *arguments: str) -> str:
         code, out, err = called(module.main, *arguments)
@@ -91,17 +91,17 @@ def ran(called: Called) -> Callable[..., str]:
 
 
 def _add_override(run: Run, line: str) -> None:
-    """Have a run tell a longer command line than it was given."""
+    """Add an override to the command line that a run has recorded."""
     told = run.composition()
     run.composition_file.write_text(json.dumps({**told, "overrides": [*told["overrides"], line]}))
 
 
-def _with(run: Run, **changes: Any) -> str:
-    """A run's configuration with top-level values in place of its own."""
+def _config_with(run: Run, **changes: Any) -> str:
+    """Return a run's configuration as YAML, with top-level values replaced."""
     return yaml.safe_dump({**run.config(), **changes})
 
 
-def _refused(outcome: Outcome, *facts: object) -> None:
+def _check_refused(outcome: Outcome, *facts: object) -> None:
     assert outcome.code == 2
     names(outcome.stderr, *facts)
     assert not Path("marker").exists()
@@ -111,20 +111,22 @@ FILE = re.escape("killed/.hydra/config.yaml")
 CONFIGURATIONS = {
     "an object of Python": (lambda run: PYTHON_OBJECT, f"{FILE}.*python/object"),
     "a target": (
-        lambda run: _with(run, loss={"_target_": "pathlib.Path.touch", "self": {"_target_": "pathlib.Path"}}),
+        lambda run: _config_with(run, loss={"_target_": "pathlib.Path.touch", "self": {"_target_": "pathlib.Path"}}),
         r"loss\._target_=pathlib\.Path\.touch",
     ),
     "a target inside": (
-        lambda run: _with(run, model={**run.config()["model"], "activation": {"_target_": "torch.load", "f": "x"}}),
+        lambda run: _config_with(
+            run, model={**run.config()["model"], "activation": {"_target_": "torch.load", "f": "x"}}
+        ),
         r"model\.activation\._target_=torch\.load",
     ),
     "a target in an interpolation": (
-        lambda run: _with(run, model={**run.config()["model"], "init": "${oc.create:'{_target_: torch.load}'}"}),
+        lambda run: _config_with(run, model={**run.config()["model"], "init": "${oc.create:'{_target_: torch.load}'}"}),
         f"{FILE}.*{re.escape('${')}",
     ),
-    "a list in place of an option": (lambda run: _with(run, loss=[1]), f"{FILE}.*loss"),
-    "a word in place of a number": (lambda run: _with(run, seed="one"), "seed.* str.* int"),
-    "a number out of range": (lambda run: _with(run, batch_size=-6), "batch_size=-6"),
+    "a list in place of an option": (lambda run: _config_with(run, loss=[1]), f"{FILE}.*loss"),
+    "a word in place of a number": (lambda run: _config_with(run, seed="one"), "seed.* str.* int"),
+    "a number out of range": (lambda run: _config_with(run, batch_size=-6), "batch_size=-6"),
     "what ends a process": (lambda run: DEEP, FILE),
     "what unfolds": (lambda run: UNFOLDING, FILE),
     "no text": (lambda run: "\x00\x01", FILE),
@@ -132,12 +134,12 @@ CONFIGURATIONS = {
 
 
 @pytest.mark.parametrize("kind", CONFIGURATIONS)
-def test_a_hostile_configuration_is_refused(killed: Run, kind: str) -> None:
-    composed = killed.config()
+def test_a_hostile_configuration_is_refused(killed_run: Run, kind: str) -> None:
+    composed = killed_run.config()
     make, facts = CONFIGURATIONS[kind]
-    killed.config_file.write_text(make(killed))
+    killed_run.config_file.write_text(make(killed_run))
     with pytest.raises(ValueError, match=facts) as error:
-        check_values(merged(killed, composed, []), composed, foreign_groups(composed))
+        check_values(merged(killed_run, composed, []), composed, foreign_groups(composed))
     assert len(str(error.value).splitlines()) == 1
     assert not Path("marker").exists()
 
@@ -149,23 +151,23 @@ FORBIDDEN = (
 
 
 @pytest.mark.parametrize("line", FORBIDDEN)
-def test_a_command_line_that_a_run_tells_gives_settings_alone(killed: Run, lab: Lab, line: str) -> None:
-    (killed.folder / "config.pickle").write_bytes(pickle.dumps(Touch()))
-    _add_override(killed, line)
-    _refused(lab("resume=killed"), killed.composition_file, repr(line))
+def test_a_recorded_command_line_provides_only_settings(killed_run: Run, lab: Lab, line: str) -> None:
+    (killed_run.folder / "config.pickle").write_bytes(pickle.dumps(Touch()))
+    _add_override(killed_run, line)
+    _check_refused(lab("resume=killed"), killed_run.composition_file, repr(line))
 
 
-def test_what_may_run_is_said_by_who_resumes_and_not_by_the_run(
-    killed: Run, lab: Lab, monkeypatch: pytest.MonkeyPatch
+def test_the_resuming_command_and_not_the_run_allows_components(
+    killed_run: Run, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("outside_loss.py").write_text(
         "import pathlib, torch\npathlib.Path('marker').touch()\nclass Loss(torch.nn.CrossEntropyLoss): pass\n"
     )
     monkeypatch.syspath_prepend(".")
-    loss = {**killed.config()["loss"], "_target_": "outside_loss.Loss"}
-    killed.config_file.write_text(_with(killed, loss=loss, allow=["outside_loss"]))
-    _add_override(killed, "allow=[outside_loss]")
-    _refused(lab("resume=killed"), "loss._target_=outside_loss.Loss", "allow=[outside_loss]")
+    loss = {**killed_run.config()["loss"], "_target_": "outside_loss.Loss"}
+    killed_run.config_file.write_text(_config_with(killed_run, loss=loss, allow=["outside_loss"]))
+    _add_override(killed_run, "allow=[outside_loss]")
+    _check_refused(lab("resume=killed"), "loss._target_=outside_loss.Loss", "allow=[outside_loss]")
     assert lab("resume=killed", "allow=[outside_loss]").code == 0
     assert Path("marker").exists()
 
@@ -189,31 +191,31 @@ def test_an_option_of_hostile_yaml_is_refused(lab: Lab, words: str, content: str
     for group in ("loss", "experiment"):
         Path("conf", group).mkdir(parents=True)
         Path("conf", group, "evil.yaml").write_text(content)
-    _refused(lab("--config-dir=conf", *words.split(), *TINY), fact)
+    _check_refused(lab("--config-dir=conf", *words.split(), *TINY), fact)
 
 
-def test_a_run_goes_on_where_a_kill_has_cut_its_files_and_its_status_is_damaged(
-    killed: Run, whole: Run, lab: Lab
+def test_a_run_resumes_after_a_kill_that_cut_its_files_and_with_a_damaged_status(
+    killed_run: Run, whole_run: Run, lab: Lab
 ) -> None:
-    with killed.metrics_file.open("a") as file:
+    with killed_run.metrics_file.open("a") as file:
         file.write("2,18,2.30")
-    (events,) = killed.tensorboard.glob("**/events.*")
+    (events,) = killed_run.tensorboard.glob("**/events.*")
     events.write_bytes(events.read_bytes()[: events.stat().st_size // 2])
-    killed.status_file.write_bytes(b"\xff\x00")
+    killed_run.status_file.write_bytes(b"\xff\x00")
     assert lab("resume=killed", "data.num_train=1").code == 2
-    assert killed.metrics_file.exists() and killed.config_file.exists()
+    assert killed_run.metrics_file.exists() and killed_run.config_file.exists()
     assert lab("resume=killed").code == 0
-    assert killed.metrics()["epoch"].tolist() == [1, 2]
-    assert not differences(killed, whole)
+    assert killed_run.metrics()["epoch"].tolist() == [1, 2]
+    assert not differences(killed_run, whole_run)
 
 
-def test_a_run_whose_earlier_epochs_are_damaged_is_not_gone_on_with(killed: Run) -> None:
-    killed.metrics_file.write_text(killed.metrics_file.read_text().replace("\n1,", "\nx,"))
-    with pytest.raises(UnreadableError, match=rf"{re.escape(str(killed.metrics_file))}.*\b1\b"):
-        killed.check_records(epochs=1, steps=9)
+def test_a_run_with_damaged_earlier_epochs_is_not_resumed(killed_run: Run) -> None:
+    killed_run.metrics_file.write_text(killed_run.metrics_file.read_text().replace("\n1,", "\nx,"))
+    with pytest.raises(UnreadableError, match=rf"{re.escape(str(killed_run.metrics_file))}.*\b1\b"):
+        killed_run.check_records(epochs=1, steps=9)
 
 
-def test_columns_are_named_again_where_a_kill_has_cut_their_names(tmp_path: Path) -> None:
+def test_a_header_cut_by_a_kill_is_written_again(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.metrics_file.write_text("epoch,val/a")
     run.truncate(epochs=0, steps=3)
@@ -234,14 +236,14 @@ READ_PAST = {
 
 
 @pytest.mark.parametrize("kind", READ_PAST)
-def test_damage_behind_the_last_epoch_is_read_past(tmp_path: Path, kind: str) -> None:
+def test_damage_after_the_last_epoch_is_ignored(tmp_path: Path, kind: str) -> None:
     run = Run(tmp_path)
     run.metrics_file.write_text(METRICS + READ_PAST[kind])
     assert run.metrics()["epoch"].tolist() == [1, 2]
     assert (run.best_epoch(), run.validation(2)) == (2, {"val/acc": 0.25, "val/loss": 2.3})
 
 
-def test_of_an_epoch_that_was_written_twice_the_later_row_counts(tmp_path: Path) -> None:
+def test_the_later_row_of_an_epoch_that_was_written_twice_counts(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.metrics_file.write_text(METRICS + "1,9,2.0,0.3,2.1,0.375\n")
     assert run.metrics().set_index("epoch")["val/acc"].to_dict() == {1: 0.375, 2: 0.25}
@@ -256,7 +258,7 @@ def test_metrics_without_numbers_are_named(tmp_path: Path, content: str) -> None
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_steps_that_are_cut_or_hold_objects_are_named_and_run_nothing(tmp_path: Path, lab: Lab) -> None:
+def test_truncated_steps_and_steps_with_objects_are_named_and_run_nothing(tmp_path: Path, lab: Lab) -> None:
     run = Run(tmp_path)
     run.write_steps({"lr": np.arange(100.0)})
     content = run.steps_file.read_bytes()
@@ -269,16 +271,17 @@ def test_steps_that_are_cut_or_hold_objects_are_named_and_run_nothing(tmp_path: 
     assert not Path("marker").exists()
 
 
-def test_tables_read_nothing_of_tensorboard(whole: Run, ran: Callable[..., str]) -> None:
-    before = ran(table, "outputs", "--json")
-    for events in whole.tensorboard.glob("**/events.*"):
+def test_tables_do_not_read_tensorboard_files(whole_run: Run, run_command: Callable[..., str]) -> None:
+    before = run_command(table, "outputs", "--json")
+    for events in whole_run.tensorboard.glob("**/events.*"):
         events.write_bytes(b"\xff" * 1_000)
-    assert ran(table, "outputs", "--json") == before
-    shutil.rmtree(whole.tensorboard)
-    assert ran(table, "outputs", "--json") == before
+    assert run_command(table, "outputs", "--json") == before
+    shutil.rmtree(whole_run.tensorboard)
+    assert run_command(table, "outputs", "--json") == before
 
 
-# Of a finished run, and whether a table has no word about it: it does not read the file, or takes the equal run.
+# Damage to a finished run, and whether a table says nothing about it, because it does not read the file or takes the
+# equal run instead.
 DAMAGE: dict[str, tuple[str, Callable[[str], str | bytes | None], bool]] = {
     "status, binary": ("status.json", lambda text: b"\x00\xff\xfe\x80", True),
     "status, deep": ("status.json", lambda text: DEEP, True),
@@ -331,15 +334,15 @@ def _damage(run: Run, kind: str) -> None:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def test_no_hostile_file_takes_a_list_or_a_table_down(whole: Run, ran: Callable[..., str]) -> None:
+def test_no_hostile_file_breaks_a_list_or_a_table(whole_run: Run, run_command: Callable[..., str]) -> None:
     for kind in DAMAGE:
         folder = Path("outputs/plans", kind, "run") if kind.startswith("plan") else Path("outputs", kind)
-        _damage(Run(shutil.copytree(whole.folder, folder)), kind)
+        _damage(Run(shutil.copytree(whole_run.folder, folder)), kind)
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
-    runs = json.loads(ran(status, "outputs", "--json"), parse_constant=refuse)["runs"]
+    runs = json.loads(run_command(status, "outputs", "--json"), parse_constant=refuse)["runs"]
     states = {Path(run["folder"]).relative_to("outputs").as_posix(): run["state"] for run in runs}
     assert states.pop("whole") == "finished"
     assert len(states) == len(DAMAGE)
@@ -348,10 +351,10 @@ def test_no_hostile_file_takes_a_list_or_a_table_down(whole: Run, ran: Callable[
         is_unreadable = kind.startswith(("status", "result")) and kind != "result, only accuracy"
         expected = "unknown" if kind == "status, no state" else "unreadable" if is_unreadable else "finished"
         assert state == expected, kind
-    assert len(ran(status, "outputs").splitlines()) > len(runs)
-    told = [row["state"] for row in json.loads(ran(table, "outputs", "--json"), parse_constant=refuse)]
+    assert len(run_command(status, "outputs").splitlines()) > len(runs)
+    told = [row["state"] for row in json.loads(run_command(table, "outputs", "--json"), parse_constant=refuse)]
     assert "finished" in told
     for kind, (_, _, is_silent) in DAMAGE.items():
         assert any("unreadable" in state and f"outputs/{kind}/" in state for state in told) != is_silent, kind
-    ran(table, "outputs")
+    run_command(table, "outputs")
     assert not Path("marker").exists()

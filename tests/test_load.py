@@ -1,4 +1,4 @@
-"""What reads runs takes work in proportion to their number, and seconds for thousands."""
+"""Commands that read runs take time in proportion to the number of runs, and only seconds for thousands."""
 
 import cProfile
 import json
@@ -23,12 +23,12 @@ from tests.kinds_of_runs import RESULT
 
 @pytest.fixture
 def config(composed: Compose) -> dict[str, Any]:
-    """What a run of the CNN writes down."""
+    """Configuration of a CNN's run."""
     return resolved(composed("data=cifar10"))
 
 
 def _sweep(folder: Path, number: int, config: dict[str, Any]) -> None:
-    """A sweep of compositions with five seeds each, all finished: one run is written, the others are its copies."""
+    """Write a sweep of compositions with five seeds each, all finished: one run and copies of it."""
     jobs = [[f"optimizer.lr={1 + index // 5}e-5", f"seed={index % 5}"] for index in range(number)]
     Sweep(folder).plan(jobs)
     options = {"data": "cifar10", "optimizer": "adam", "protocol": "holdout"}
@@ -65,7 +65,7 @@ def test_work_grows_in_proportion_to_the_runs(
     tmp_path: Path, config: dict[str, Any], read: Callable[[Path], int], few: int, many: int
 ) -> None:
     calls = {}
-    for number in (1, few, many):  # the first only warms what is cached for all
+    for number in (1, few, many):  # the first only fills the caches
         _sweep(tmp_path / f"{number}", number, config)
         profile = cProfile.Profile()
         assert profile.runcall(read, tmp_path / f"{number}") == number
@@ -80,7 +80,7 @@ def test_thousands_of_runs_take_seconds(tmp_path: Path, config: dict[str, Any], 
     for command in ("status", "table"):
         line = [sys.executable, "-m", f"cifar_lab.{command}", tmp_path]
         seconds = limit
-        for _ in range(3):  # the least of three; one that is within the limit is enough
+        for _ in range(3):  # takes the minimum of three; one within the limit is enough
             if seconds >= limit:
                 before = _processor_seconds()
                 subprocess.run(line, check=True, capture_output=True)
@@ -89,6 +89,6 @@ def test_thousands_of_runs_take_seconds(tmp_path: Path, config: dict[str, Any], 
 
 
 def _processor_seconds() -> float:
-    """What processes that have ended took; on a machine with other work, the clock tells of that work."""
+    """Return the processor time of ended child processes, which other work on the machine does not affect."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -12,7 +12,7 @@ def logits() -> torch.Tensor:
     return 3 * torch.randn(5, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def test_focal_loss_is_the_papers_formula_and_with_gamma_0_and_alpha_1_cross_entropy(logits: torch.Tensor) -> None:
+def test_focal_loss_is_the_papers_formula_and_cross_entropy_for_gamma_0_and_alpha_1(logits: torch.Tensor) -> None:
     p = logits.softmax(1)[torch.arange(5), LABELS]
     torch.testing.assert_close(FocalLoss(0.25, 2)(logits, LABELS), (-0.25 * (1 - p) ** 2 * p.log()).mean())
     torch.testing.assert_close(FocalLoss(1, 0)(logits, LABELS), F.cross_entropy(logits, LABELS))
@@ -20,15 +20,15 @@ def test_focal_loss_is_the_papers_formula_and_with_gamma_0_and_alpha_1_cross_ent
 
 @pytest.mark.parametrize("labels", [torch.tensor([0, 0]), torch.tensor([[1.0, 0.0], [0.25, 0.75]])])
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
-def test_focal_loss_of_a_certain_answer_has_a_finite_gradient(gamma: float, labels: torch.Tensor) -> None:
+def test_focal_loss_of_a_certain_prediction_has_a_finite_gradient(gamma: float, labels: torch.Tensor) -> None:
     logits = torch.tensor([[200.0, 0.0], [-200.0, 0.0]], requires_grad=True)
     loss = FocalLoss(1, gamma)(logits, labels)
     loss.backward()
     assert loss.isfinite() and logits.grad is not None and logits.grad.isfinite().all()
 
 
-def test_label_smoothing_is_the_formula_worked_by_hand() -> None:
-    # Two classes, logits ln 3 and 0: probabilities 3/4 and 1/4. Smoothing 0.2 makes the target 0.9 and 0.1.
+def test_label_smoothing_equals_the_formula_worked_by_hand() -> None:
+    # Two classes with logits ln 3 and 0 have probabilities 3/4 and 1/4. Smoothing 0.2 makes the targets 0.9 and 0.1.
     logits = torch.tensor([[3.0, 1.0]], dtype=torch.float64).log()
     expected = -(0.9 * torch.tensor(0.75).log() + 0.1 * torch.tensor(0.25).log())
     loss = LabelSmoothingCrossEntropy(0.2)(logits, torch.tensor([0]))
@@ -36,13 +36,13 @@ def test_label_smoothing_is_the_formula_worked_by_hand() -> None:
 
 
 def test_mse_is_the_mean_over_batch_and_classes_against_one_hot_labels() -> None:
-    # Distances (1, 1) and (0, 2): squares 1, 1, 0, 4.
+    # The differences (1, 1) and (0, 2) have squares 1, 1, 0 and 4.
     logits = torch.tensor([[2.0, 1.0], [0.0, 3.0]])
     assert MSELoss()(logits, torch.tensor([0, 1])).item() == pytest.approx(6 / 4)
 
 
 @pytest.mark.parametrize("loss", [FocalLoss(0.5, 2), FocalLoss(1, 0.5), LabelSmoothingCrossEntropy(0.1), MSELoss()])
-def test_gradients_are_those_of_finite_differences(loss: torch.nn.Module, logits: torch.Tensor) -> None:
+def test_gradients_equal_finite_differences(loss: torch.nn.Module, logits: torch.Tensor) -> None:
     assert torch.autograd.gradcheck(lambda x: loss(x, LABELS), logits.requires_grad_())
 
 

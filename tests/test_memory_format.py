@@ -1,6 +1,6 @@
-"""No network runs in channels_last where oneDNN would get its gradient wrong: strided 1x1 convolutions of few channels.
+"""No network trains in channels_last if oneDNN gets its gradient wrong: strided 1x1 convolutions with few channels.
 
-A test that fails here may hang or crash instead: that is what the fault does.
+A failing test may also hang or crash, because that is the fault's effect.
 """
 
 import pytest
@@ -23,7 +23,7 @@ LAYER = "layer2.0.shortcut.0"
 
 
 class Stem(nn.Module):
-    """A network of a user's own that reads every other pixel."""
+    """A user's network that reads every other pixel."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Stem(nn.Module):
 
 
 class OwnConv2d(nn.Conv2d):
-    """A convolution of a user's own."""
+    """A user's convolution class."""
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_strided_1x1_convolution_of_few_channels_is_found(layer: nn.Conv2d, is
         assert hardware.safe_memory_format(network, asked) == expected
 
 
-def test_training_is_contiguous_says_so_and_records_it(lab: Lab) -> None:
+def test_training_is_contiguous_with_a_note_and_a_record(lab: Lab) -> None:
     outcome = lab(*NARROW, "trainer.memory_format=channels_last", "probe=gradient", "probe.every=5")
     assert outcome.code == 0, outcome.stderr
     (run,) = outcome.runs
@@ -72,7 +72,7 @@ def test_training_is_contiguous_says_so_and_records_it(lab: Lab) -> None:
     assert torch.isfinite(torch.from_numpy(run.probes()["grad_norm"])).all()
 
 
-def test_the_gradient_is_that_of_float64(composed: Compose) -> None:
+def test_the_gradient_equals_that_of_float64(composed: Compose) -> None:
     config = composed(*NARROW, "trainer.memory_format=channels_last", "batch_size=16")
     data = build(config.data)
     classifier = make_classifier(config, data, hardware.choose("cpu", "32-true", "channels_last"))
@@ -86,7 +86,7 @@ def test_the_gradient_is_that_of_float64(composed: Compose) -> None:
         torch.testing.assert_close(weight.grad.double(), other.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_a_network_of_the_users_own_is_contiguous_in_a_plain_classifier() -> None:
+def test_a_users_network_is_contiguous_in_a_plain_classifier() -> None:
     network = Stem(nn.Conv2d(3, 8, 1, stride=2))
     classifier = Classifier(network, nn.CrossEntropyLoss(), torch.optim.SGD, memory_format=torch.channels_last)
     assert classifier.memory_format == torch.contiguous_format
@@ -98,7 +98,7 @@ def test_a_network_of_the_users_own_is_contiguous_in_a_plain_classifier() -> Non
 
 def test_commands_on_trained_networks_and_a_resumed_run_are_contiguous(trained: Train, lab: Lab) -> None:
     run = trained(*NARROW)
-    run.set_state("finished", memory_format="channels_last")  # as a run of an older version says
+    run.set_state("finished", memory_format="channels_last")  # as recorded by an older version
     network = load(run.folder)
     assert network.native.layout == "contiguous"
     assert any(LAYER in line for line in network.assumed)
@@ -121,7 +121,7 @@ def test_the_loops_of_the_benchmark_and_the_forecast_are_contiguous(
             waited.append(native)
             raise StopIteration
 
-    with pytest.raises(RuntimeError):  # a generator's StopIteration
+    with pytest.raises(RuntimeError):  # StopIteration raised inside a generator
         next(best(config, Watch(), Variant(memory_format="channels_last")))  # type: ignore[arg-type]
     assert waited[0].layout == "contiguous"
 

@@ -1,4 +1,4 @@
-"""Nothing reads a tensor's value in a training step: on a GPU each such read waits until the device has caught up."""
+"""A training step reads no tensor's value: on a GPU, each such read waits until the device has caught up."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ _READS = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_selec
 
 
 class Reads(TorchDispatchMode):
-    """Notes every operation whose result the host has to know."""
+    """Records every operation whose result the host needs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Reads(TorchDispatchMode):
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    """What is read from a batch's first hook to its last."""
+    """Record the reads between a batch's first hook and its last."""
     mode = Reads()
     begin = Classifier.on_train_batch_start
 
@@ -41,20 +41,20 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
         mode.__enter__()
         begin(self, *arguments)
 
-    def leave(self: Classifier, *_: object) -> None:  # the module's hook comes after all callbacks'
+    def leave(self: Classifier, *_: object) -> None:  # the module's hook runs after all callbacks'
         mode.__exit__(None, None, None)
         if mode.steps == 0:
-            mode.found.clear()  # a first step may look at what it begins with
+            mode.found.clear()  # the first step may read values while it sets things up
         mode.steps += 1
 
     monkeypatch.setattr(Classifier, "on_train_batch_start", enter)
     monkeypatch.setattr(Classifier, "on_train_batch_end", leave)
-    # On a CPU it looks at each step's loss, on a GPU at every fiftieth.
+    # Checks the loss at each step on a CPU, and only at every fiftieth on a GPU.
     monkeypatch.setattr(Recorder, "_check", lambda *_: None)
     return mode
 
 
-# Not mse: one_hot looks for the largest label on a CPU, though not on a GPU.
+# Without mse: on a CPU, though not on a GPU, one_hot looks up the largest label.
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -1,4 +1,4 @@
-"""The notebooks as a reader runs them, on runs that are made here: in this process, and by a kernel of their own."""
+"""The notebooks as a reader runs them, on runs made here: in this process, and in their own kernel."""
 
 import ast
 import json
@@ -21,18 +21,18 @@ PICTURES = {"band.png", "smoothness.png"}
 
 
 def cells(notebook: Path) -> list[str]:
-    """The code of each cell."""
+    """Return the code of each cell."""
     contents = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return ["".join(cell["source"]) for cell in contents if cell["cell_type"] == "code"]
 
 
 def run_cells(notebook: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Run a notebook's code, but for its magics, in this process: what each cell shows as its last value."""
+    """Run a notebook's code without its magics in this process, and return the value that each cell shows."""
     monkeypatch.chdir(FOLDER)
     monkeypatch.setenv("CIFAR_LAB_OUTPUTS", str(outputs))
     monkeypatch.delenv("CIFAR_LAB_FIGURES", raising=False)
     shown, names = [], {"__name__": "__main__"}
-    with pd.option_context("display.max_colwidth", None):  # which a notebook sets
+    with pd.option_context("display.max_colwidth", None):  # the notebook sets this option
         for cell in cells(notebook):
             code = ast.parse("\n".join(line for line in cell.splitlines() if not line.startswith("%")))
             last = code.body.pop() if isinstance(code.body[-1], ast.Expr) else None
@@ -96,5 +96,5 @@ def test_the_notebooks_hold_no_logic_and_no_output(notebook: Path) -> None:
         word in line.split() for cell in code for line in cell.splitlines() for word in ("def", "if", "while")
     )
     assert all(not cell.get("outputs") for cell in contents)
-    # A sentence before each cell of code, but for those that go on with what was said.
+    # Every code cell but one follows a sentence of its own.
     assert sum(cell["cell_type"] == "markdown" for cell in contents) >= len(code) - 1

@@ -15,7 +15,7 @@ def plain(values: Tensor) -> Tensor:
     return values
 
 
-# The report's optimizer averages signs, Signum takes the average's sign.
+# The report's optimizer averages signs; Signum takes the sign of the average.
 @pytest.mark.parametrize(("kind", "inside", "outside"), [(SignSGD, torch.sign, plain), (Signum, plain, torch.sign)])
 @pytest.mark.parametrize("foreach", [None, True, False])
 @pytest.mark.parametrize(("momentum", "decay"), [(0.9, 1e-2), (0.0, 0.0), (0.5, 0.0)])
@@ -74,7 +74,7 @@ def test_sign_sgd_refuses_impossible_arguments(arguments: dict[str, float]) -> N
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
-def test_torchs_optimizers_are_fused_and_step_as_their_plain_form(kind: type[torch.optim.Optimizer]) -> None:
+def test_torchs_optimizers_are_fused_and_step_like_the_plain_implementation(kind: type[torch.optim.Optimizer]) -> None:
     def trained(factory: partial[torch.optim.Optimizer]) -> tuple[Tensor, str]:
         weight = nn.Parameter(torch.linspace(-1, 1, 20))
         optimizer, implementation = make_optimizer(factory, nn.ParameterList([weight]))
@@ -96,10 +96,10 @@ def test_torchs_optimizers_are_fused_and_step_as_their_plain_form(kind: type[tor
         (partial(torch.optim.Adam, fused=True), "fused"),
         (SignSGD, "foreach"),
         (partial(SignSGD, foreach=False), "for_loop"),
-        (torch.optim.LBFGS, "for_loop"),  # it has no fast form
+        (torch.optim.LBFGS, "for_loop"),  # has no fast implementation
     ],
 )
-def test_what_the_user_says_of_the_implementation_stays(
+def test_a_users_choice_of_implementation_is_kept(
     factory: Callable[..., torch.optim.Optimizer], implementation: str
 ) -> None:
     assert make_optimizer(factory, nn.ParameterList([nn.Parameter(torch.ones(1))]))[1] == implementation

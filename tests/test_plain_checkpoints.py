@@ -1,4 +1,4 @@
-"""Checkpoints hold plain values and tensors, so that any torch can read them and none runs code for it."""
+"""Checkpoints hold only plain values and tensors, so any torch can read them without running code."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ PLAIN = {dict, OrderedDict, list, tuple, str, int, float, bool, type(None), torc
 
 
 def _foreign(value: Any, place: str) -> Iterator[str]:
-    """Where in nested containers there is something else; a subclass, as of numpy's floats, is something else."""
+    """Yield the places of other types in nested containers; a subclass, such as numpy's floats, is another type."""
     if type(value) not in PLAIN:
         yield f"{place}: {type(value).__module__}.{type(value).__qualname__}"
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Private names of other packages: all that are used stand in docs/private_interfaces.md, and are there."""
+"""Private names of other packages: all that are used are listed in docs/private_interfaces.md, and exist."""
 
 import ast
 import importlib
@@ -23,7 +23,7 @@ def _is_private(name: str) -> bool:
 
 
 def _used(tree: ast.Module) -> Iterator[str]:
-    """Private names of other packages: `module:name`, as far as imports and attributes of modules show them."""
+    """Yield private names of other packages, as `module:name`, that imports and module attributes show."""
     modules: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -41,15 +41,15 @@ def _used(tree: ast.Module) -> Iterator[str]:
                 yield f"{ast.unparse(node.value)}:{node.attr}"
 
 
-def test_all_that_are_used_are_listed() -> None:
-    listed = {part for name, _ in LISTED for part in (name, name.rpartition(".")[0])}  # a method's class, too
+def test_all_private_names_in_use_are_listed() -> None:
+    listed = {part for name, _ in LISTED for part in (name, name.rpartition(".")[0])}  # includes the class of a method
     for path in PACKAGE.rglob("*.py"):
         for name in _used(ast.parse(path.read_text(encoding="utf-8"))):
             assert name in listed, f"{path.relative_to(PACKAGE)} uses {name}, which docs/private_interfaces.md lacks"
 
 
 @pytest.mark.parametrize(("name", "file"), LISTED, ids=[name for name, _ in LISTED])
-def test_what_is_listed_is_there_and_used(name: str, file: str) -> None:
+def test_listed_private_names_exist_and_are_used(name: str, file: str) -> None:
     module, _, path = name.partition(":")
     package = module.partition(".")[0]
     if package not in sys.stdlib_module_names:

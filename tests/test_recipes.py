@@ -1,4 +1,4 @@
-"""The recipes work as they stand on the page: their files, in an empty folder, and their command."""
+"""The recipes work as printed on the page: their files in an empty folder, and their command."""
 
 import os
 import re
@@ -24,19 +24,19 @@ FEW = ("data.num_train=60", "data.num_test=20")
 
 
 class Recipe(NamedTuple):
-    """The code blocks of a section: files by their name, and the command."""
+    """Code blocks of a section: files by name, and the command."""
 
     files: dict[str, str]
     command: str
 
     @classmethod
     def of(cls, text: str) -> "Recipe":
-        """Read a section."""
+        """Parse a section."""
         *files, command = re.findall(r"^```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
         return cls({re.findall(r"^# (?!@)(.*)$", file, re.MULTILINE)[0]: file for file in files}, command)
 
     def write(self, folder: Path) -> None:
-        """Leave its files in a folder."""
+        """Write its files to a folder."""
         for name, content in self.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(content, encoding="utf-8")
@@ -51,7 +51,7 @@ Follow = Callable[..., list[Run]]
 
 @pytest.fixture
 def follow(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
-    """Write a recipe's files and run its command in this process: its runs."""
+    """Write a recipe's files, run its command in this process, and return its runs."""
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("my_lab", None)
 
@@ -67,7 +67,7 @@ def follow(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     sys.modules.pop("my_lab", None)
 
 
-def test_there_is_a_recipe_for_each_kind_of_component() -> None:
+def test_each_kind_of_component_has_a_recipe() -> None:
     assert list(RECIPES) == ["loss", "model", "optimizer", "augmentation", "data set", "study"]
 
 
@@ -79,11 +79,11 @@ def test_a_recipe_has_at_most_fifteen_lines(name: str) -> None:
     assert max(map(len, lines)) <= 140
 
 
-def test_the_recipe_of_a_loss_trains_on_it(follow: Follow) -> None:
+def test_the_recipe_of_a_loss_trains_with_it(follow: Follow) -> None:
     (run,) = follow("loss", *FEW)
     assert run.config()["loss"] == {"_target_": "my_lab.HuberLoss", "delta": 0.5}
     assert run.result()["options"]["loss"] == "huber"
-    # Cross-entropy of ten classes begins near ln 10; a Huber loss, the mean over classes, far below.
+    # Cross-entropy of ten classes starts near ln 10; a Huber loss, averaged over classes, starts far below.
     assert run.steps()["loss"][0] < 0.5
 
 
@@ -91,7 +91,7 @@ def test_the_recipe_of_a_loss_trains_on_it(follow: Follow) -> None:
 @pytest.mark.parametrize(
     "program", ["cifar-lab train", pytest.param("python -m cifar_lab.train", marks=pytest.mark.slow)]
 )
-def test_the_recipe_of_a_model_trains_it_from_a_shell_in_the_folder_at_hand(program: str, tmp_path: Path) -> None:
+def test_the_recipe_of_a_model_trains_it_from_a_shell_in_the_current_folder(program: str, tmp_path: Path) -> None:
     RECIPES["model"].write(tmp_path)
     command = f"{RECIPES['model'].command.strip()} {' '.join(FEW)} logger=none"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -110,14 +110,14 @@ def test_the_recipe_of_a_model_trains_it_from_a_shell_in_the_folder_at_hand(prog
     assert Run(folder).result()["num_parameters"] == 3072 * 64 + 64 + 64 * 10 + 10
 
 
-def test_the_recipe_of_an_optimizer_steps_by_it(follow: Follow) -> None:
+def test_the_recipe_of_an_optimizer_steps_with_it(follow: Follow) -> None:
     (run,) = follow("optimizer", *FEW, "batch_size=6")
     assert run.config()["optimizer"]["_target_"] == "my_lab.CentralisedSGD"
     torch.manual_seed(run.config()["seed"])
     start = CNN((4, 4, 4)).state_dict()["fc_layers.0.weight"]
     (file,) = run.weights.iterdir()
     end = torch.load(file, weights_only=True)["fc_layers.0.weight"]
-    # Its steps have no mean over a unit's inputs, so the units' mean weights stay where they began.
+    # Its steps have zero mean over a unit's inputs, so the units' mean weights do not change.
     assert (end - start).abs().max() > 1e-3
     torch.testing.assert_close(end.mean(1), start.mean(1), rtol=0, atol=1e-5)
 
@@ -134,7 +134,7 @@ def test_the_recipe_of_an_augmentation_changes_images_by_their_place_and_the_epo
     assert seen == [[True, False, True], [True] * 3]
 
 
-def test_the_recipe_of_a_data_set_trains_on_it_however_many_classes_it_has(follow: Follow, tmp_path: Path) -> None:
+def test_the_recipe_of_a_data_set_trains_on_it_with_any_number_of_classes(follow: Follow, tmp_path: Path) -> None:
     random, arrays = np.random.default_rng(0), {}
     for split, count in (("train", 4 * NUM_CLASSES), ("test", 2 * NUM_CLASSES)):
         arrays[f"{split}_images"] = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
@@ -155,7 +155,7 @@ def test_the_recipe_of_a_study_runs_its_axes(follow: Follow, tmp_path: Path) -> 
     assert folder.parent == tmp_path / "outputs" and folder.name.startswith("study-rates-data=synthetic-")
 
 
-def test_a_model_of_another_number_of_classes_than_the_data_is_refused(lab: Lab) -> None:
+def test_a_model_whose_number_of_classes_differs_from_the_datas_is_refused(lab: Lab) -> None:
     outcome = lab("data=synthetic", "data.num_train=20", "data.num_test=10", "model.num_classes=12", "epochs=1")
     refusal(outcome, "model.num_classes=12", "model.num_classes=10")
     assert not outcome.runs

@@ -1,4 +1,4 @@
-"""Every row of the published report by one command: what it plans, what it runs, what it leaves."""
+"""Every row of the published report in one command: its plan, its runs, its files."""
 
 import os
 import signal
@@ -18,20 +18,20 @@ from cifar_lab.runs import Archive, Run, find_runs, read_run
 from cifar_lab.train import cost, fitting
 from cifar_lab.train.attempt import Attempt
 from cifar_lab.train.cost import Speed
+from tests.claim_runs import row
 from tests.conftest import names, refusal
-from tests.judged_runs import row
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
 
 Command = Callable[..., tuple[int, str, str]]
-# Tiny networks: the real ones take minutes on a slow machine, and what is tested here does not depend on them.
+# Tiny networks: real ones take minutes on a slow machine, and these tests do not depend on the size.
 DATA = ["data=synthetic", "data.num_train=80", "data.num_test=20", "data.train_size=64", "batch_size=32"]
 TINY = [*DATA, "model.filters=[2,2,2]", "logger=none"]
 
 
 @pytest.fixture
 def command(called: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run `python -m cifar_lab.reproduce` with arguments, in an empty folder and in this process."""
+    """Run `python -m cifar_lab.reproduce` with arguments in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return partial(called, reproduce.main)
 
@@ -48,7 +48,7 @@ CYCLE = {"scheduler.T_0": 1}
         ("resnet_adamw", {"epochs": 20, **CYCLE}, {**CYCLE, "trainer.check_val_every_n_epoch": 1}),
     ],
 )
-def test_scales_give_lines_that_can_be_run(name: str, quick: dict[str, int], smoke: dict[str, int]) -> None:
+def test_scales_give_command_lines_that_can_be_run(name: str, quick: dict[str, int], smoke: dict[str, int]) -> None:
     made = row(name)
     assert made.shortened(Scale.FULL) == {}
     assert made.shortened(Scale.QUICK) == quick
@@ -63,7 +63,7 @@ def planned_of(names: str) -> list[Planned]:
 
 
 @pytest.mark.usefixtures("empty_folder")
-def test_the_plan_has_every_composition_once_and_a_hypothesis_by_its_name_alone() -> None:
+def test_the_plan_has_every_composition_once_and_a_hypothesis_only_if_named() -> None:
     assert len(chosen("")) == 24
     planned = planned_of("loss_ce,optimizer_adam,optimizer_sgd")
     assert [one.row.name for one in planned] == ["loss_ce", "optimizer_sgd"]
@@ -82,8 +82,8 @@ def test_the_plan_has_every_composition_once_and_a_hypothesis_by_its_name_alone(
 
 
 @pytest.mark.usefixtures("empty_folder")
-def test_a_row_is_found_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "data" / "cifar-10-batches-bin"  # which looks like CIFAR-10 until it is read
+def test_a_rows_run_is_found_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data" / "cifar-10-batches-bin"  # looks like CIFAR-10 until it is read
     folder.mkdir(parents=True)
     for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
         with (folder / f"{name}.bin").open("wb") as file:
@@ -113,7 +113,7 @@ def test_unknown_names_are_refused(command: Command, tmp_path: Path) -> None:
 def test_a_dry_run_measures_each_network_once_and_lists_the_shortest_runs_first(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The network of the rows with the fewest epochs is the slow one, so epochs alone do not give the order.
+    # The rows with the fewest epochs use the slow network, so epochs alone do not give the order.
     measure = Mock(side_effect=lambda config: Speed(100 if config["model"]["dropout"] == 0.5 else 1000, 1000))
     monkeypatch.setattr(cost, "measure", measure)
     code, out, _ = command("--only", "loss,optimizer_sgd", "--dry-run", "data=synthetic")
@@ -130,7 +130,7 @@ def test_a_dry_run_measures_each_network_once_and_lists_the_shortest_runs_first(
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
-def test_a_failure_lets_the_other_rows_run_and_after_a_signal_the_same_command_resumes_them(
+def test_a_failure_does_not_stop_the_other_rows_and_the_same_command_resumes_after_a_signal(
     command: Command, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
     arguments = ("--only", "activation_relu,optimizer_sgd", "--scale", "smoke", *TINY, "epochs=2")

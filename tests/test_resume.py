@@ -1,4 +1,4 @@
-"""A run that is killed and goes on ends with the bits of the one that nothing disturbed."""
+"""A run that is killed and resumed ends with the same bits as an undisturbed one."""
 
 import signal
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.comparison import differences
 from tests.conftest import TINY, Lab, Train
 from tests.faults import Fault, command
 
-# Nine batches an epoch; dropout is in the network.
+# Nine batches an epoch; the network has dropout.
 LONG = (*TINY, "epochs=4", "trainer.precision=32-true", "logger=none")
 EVERY_STEP = "callbacks.checkpoint.every_minutes=1e-9"
 PROBE = ("probe=gradient", "probe.every=4", "probe.etas=[0.1,1]", "probe.relative=[0.1]")
@@ -21,14 +21,14 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
 
 
-def undisturbed(*arguments: str) -> Run:
+def undisturbed_run(*arguments: str) -> Run:
     ended = command(*LONG, *arguments, "hydra.run.dir=undisturbed")
     assert ended.code == 0, ended.output
     return Run("undisturbed")
 
 
-def disturbed(*arguments: str, faults: list[Fault]) -> Run:
-    """The run of the same arguments that each fault kills and the next command goes on with."""
+def disturbed_run(*arguments: str, faults: list[Fault]) -> Run:
+    """Return a run that each fault kills and the next command resumes."""
     line = [*LONG, *arguments, "hydra.run.dir=disturbed"]
     for fault in faults:
         ended = command(*line, fault=fault)
@@ -47,7 +47,7 @@ EVERYTHING = (
 )
 
 
-def test_a_run_killed_while_it_saves_goes_on_to_the_same_bits(lab: Lab, trained: Train) -> None:
+def test_a_run_killed_while_saving_resumes_to_the_same_bits(lab: Lab, trained: Train) -> None:
     line = (*LONG, "epochs=2", *EVERYTHING)
     ended = command(*line, "hydra.run.dir=disturbed", fault=Fault("save", 7))
     assert ended.code == -signal.SIGKILL, ended
@@ -58,9 +58,9 @@ def test_a_run_killed_while_it_saves_goes_on_to_the_same_bits(lab: Lab, trained:
 
 
 @pytest.mark.slow
-def test_a_run_killed_anywhere_goes_on_to_the_same_bits() -> None:
+def test_a_run_killed_anywhere_resumes_to_the_same_bits() -> None:
     faults = [Fault("batch", 5), Fault("save", 2), Fault("replace", 2), Fault("validation", 1), Fault("epoch", 2)]
-    assert not differences(undisturbed(*EVERYTHING), disturbed(*EVERYTHING, faults=faults))
+    assert not differences(undisturbed_run(*EVERYTHING), disturbed_run(*EVERYTHING, faults=faults))
 
 
 COMPOSITIONS = {
@@ -98,8 +98,8 @@ COMPOSITIONS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("every_step", [True, False], ids=["saved after every step", "saved after epochs"])
 @pytest.mark.parametrize("name", COMPOSITIONS)
-def test_every_composition_killed_anywhere_goes_on_to_the_same_bits(name: str, every_step: bool) -> None:
+def test_every_composition_killed_anywhere_resumes_to_the_same_bits(name: str, every_step: bool) -> None:
     arguments = [*COMPOSITIONS[name], *([EVERY_STEP] if every_step else [])]
-    first = Fault("batch", 4 if every_step else 12)  # there is a save before it
+    first = Fault("batch", 4 if every_step else 12)  # a checkpoint is saved before it
     faults = [first, Fault("save", 1), Fault("validation", 1), Fault("batch", 3), Fault("test", 1)]
-    assert not differences(undisturbed(*arguments), disturbed(*arguments, faults=faults))
+    assert not differences(undisturbed_run(*arguments), disturbed_run(*arguments, faults=faults))

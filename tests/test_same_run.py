@@ -1,4 +1,4 @@
-"""Which run a folder holds: another one is neither taken for the run that is asked for, nor continued as it."""
+"""Which run a folder holds: a different run is neither reused nor resumed as the requested one."""
 
 import signal
 from pathlib import Path
@@ -15,7 +15,7 @@ PLAIN = (*TINY, "logger=none")
 AUTO = (*PLAIN, "resume=auto", "hydra.run.dir=x")
 
 
-def test_another_finished_run_is_refused_by_folder_and_difference(lab: Lab, trained: Train) -> None:
+def test_a_different_finished_run_is_refused_with_folder_and_difference(lab: Lab, trained: Train) -> None:
     run = trained(*PLAIN, name="x")
     before = run.result_file.read_text()
     facts = ("x has a different run", "seed (0.0 in the run, 1.0 typed)", "loss._target_", "hydra.run.dir=")
@@ -25,7 +25,7 @@ def test_another_finished_run_is_refused_by_folder_and_difference(lab: Lab, trai
     assert again.code == 0 and "retrain=true" in again.stdout
 
 
-def test_more_epochs_are_trained_where_nothing_follows_their_number(lab: Lab, trained: Train) -> None:
+def test_more_epochs_are_trained_if_no_setting_follows_their_number(lab: Lab, trained: Train) -> None:
     constant = trained(*PLAIN, "scheduler=constant", name="x")
     assert lab(*AUTO, "scheduler=constant", "epochs=3").code == 0
     assert constant.result()["epochs"] == 3
@@ -34,7 +34,7 @@ def test_more_epochs_are_trained_where_nothing_follows_their_number(lab: Lab, tr
     assert cosine.result()["epochs"] == 2
 
 
-def test_another_interrupted_run_is_not_continued(lab: Lab) -> None:
+def test_a_different_interrupted_run_is_not_resumed(lab: Lab) -> None:
     with armed(Fault("epoch", 1, signal.SIGTERM)):
         assert lab(*AUTO).code == 143
     refusal(lab(*AUTO, "seed=1"), "x has a different run", "seed")
@@ -56,13 +56,13 @@ def test_jobs_of_a_sweep_in_one_folder_are_refused(lab: Lab, subdir: str, left: 
     assert [run.result()["seed"] for run in runs] == left
 
 
-def test_variables_of_a_shell_change_neither_numbers_nor_files(
+def test_environment_variables_change_neither_numbers_nor_files(
     lab: Lab, trained: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = trained(*TINY, "logger=csv")
     for name, value in {"MAX_STEPS": 1, "OVERFIT_BATCHES": 1, "GRADIENT_CLIP_VAL": 1e-9, "FAST_DEV_RUN": 1}.items():
         monkeypatch.setenv(f"PL_TRAINER_{name}", str(value))
-    monkeypatch.setattr(rank_zero_only, "rank", 3)  # as with RANK, LOCAL_RANK or SLURM_PROCID when it is imported
+    monkeypatch.setattr(rank_zero_only, "rank", 3)  # as if RANK, LOCAL_RANK or SLURM_PROCID were set at import
     outcome = lab(*TINY, "logger=csv", "hydra.run.dir=other")
     assert outcome.code == 0, outcome.stderr
     assert not differences(plain, Run("other"))

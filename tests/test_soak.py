@@ -12,7 +12,7 @@ from tests.test_disk import may_mount
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_ten_times_at_random_is_the_undisturbed_one_to_the_bit(
+def test_a_sweep_killed_ten_times_at_random_equals_the_undisturbed_one_bitwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -22,7 +22,7 @@ def test_a_sweep_killed_ten_times_at_random_is_the_undisturbed_one_to_the_bit(
 
 
 @pytest.mark.slow
-def test_commands_that_are_killed_or_find_no_room_at_a_change_of_a_file_finish_when_given_again() -> None:
+def test_commands_killed_or_out_of_space_at_a_change_of_a_file_finish_when_run_again() -> None:
     if not may_mount():
         pytest.skip("mounting is not permitted here")
     line = [sys.executable, "-m", "tests.chaos", "--every", "40", "--only", "single"]

@@ -15,7 +15,7 @@ DIVERGED = "train/loss is nan"
 
 @contextmanager
 def _sweep(folder: Path) -> Iterator[None]:
-    """Four jobs: one finished, one running, one diverged, one that has not begun."""
+    """Four jobs: one finished, one running, one diverged, and one not started."""
     Sweep(folder).plan([[f"seed={seed}"] for seed in range(4)])
     runs = [Run(folder / f"seed={seed}") for seed in range(3)]
     for seed, run in enumerate(runs):
@@ -43,9 +43,9 @@ def test_runs_and_sweeps_are_listed_with_state_epoch_accuracy_age_and_folder(cal
     holds(" ".join(sweep), *facts)
 
 
-def test_json_has_the_same(called: Called, tmp_path: Path) -> None:
+def test_json_has_the_same_content(called: Called, tmp_path: Path) -> None:
     with _sweep(tmp_path / "outputs" / "seed"):
-        code, out, _ = called(status.main, "--json")  # of outputs, where nothing else is said
+        code, out, _ = called(status.main, "--json")  # the folder defaults to outputs
     assert code == 0
     told = json.loads(out)
     assert [run["state"] for run in told["runs"]] == ["finished", "running", "diverged"]
@@ -64,7 +64,7 @@ def test_a_run_whose_process_is_gone_is_dead(called: Called, tmp_path: Path) -> 
     assert called(status.main)[1].splitlines()[1].split()[0] == "dead"
 
 
-def test_no_runs_and_no_folder_are_said(called: Called, tmp_path: Path) -> None:
+def test_missing_runs_and_a_missing_folder_are_reported(called: Called, tmp_path: Path) -> None:
     refusal(called(status.main, "outputs"), "outputs")
     (tmp_path / "outputs").mkdir()
     code, out, err = called(status.main, "outputs")
@@ -74,11 +74,11 @@ def test_no_runs_and_no_folder_are_said(called: Called, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(3.2, "3 s"), (120, "2 min"), (7200, "2 h"), (2 * 86_400, "2 d"), (None, "")]
 )
-def test_an_age_is_told_in_one_unit(seconds: float | None, text: str) -> None:
+def test_an_age_is_printed_in_one_unit(seconds: float | None, text: str) -> None:
     assert status._age(seconds) == text
 
 
-def test_watching_into_a_file_tells_each_change_until_nothing_runs(
+def test_watching_into_a_file_prints_each_change_until_nothing_runs(
     called: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def later(_: float) -> None:
@@ -90,14 +90,16 @@ def test_watching_into_a_file_tells_each_change_until_nothing_runs(
     with _sweep(tmp_path / "outputs" / "seed"):
         code, out, err = called(status.main, "--watch")
     *_, first, finished, sweep = out.splitlines()
-    assert (code, err, len(out.splitlines())) == (0, "", 7)  # three runs and a sweep, then what has changed
+    assert (code, err, len(out.splitlines())) == (0, "", 7)  # three runs and a sweep, then the changes
     assert first.split()[:4] == ["running", "2/3", "val", "50.00%"]
     assert finished.split()[:4] == ["finished", "2/3", "test", "62.50%"]
     holds(sweep, "2 finished", "1 diverged", "1 missing")
     assert "running" not in sweep
 
 
-def test_watching_on_a_terminal_draws_anew(called: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watching_on_a_terminal_redraws_the_list(
+    called: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(status.time, "sleep", lambda _: Run(tmp_path / "outputs/seed/seed=1").finish({"test/acc": 0.5}))
     on_a_terminal(monkeypatch)
     with _sweep(tmp_path / "outputs" / "seed"):

@@ -1,8 +1,8 @@
-"""What version 0.1.0 left: the former names of its modules, and the run folders in `tests/old_runs`.
+"""Files of version 0.1.0: the former names of its modules, and the run folders in `tests/old_runs`.
 
-These are a sweep over `averaging=ema,none`, and three runs of `resume=auto`: a cnn, a narrow VGG-A with SWA, and one
-with the gradient probe and snapshots that a signal stopped after its first epoch. Figures, and checkpoints of finished
-runs that nothing reads again, are left out. Their configurations name components by the modules of that version.
+These are a sweep over `averaging=ema,none` and three runs with `resume=auto`: a cnn, a narrow VGG-A with SWA, and one
+with the gradient probe and snapshots that a signal stopped after its first epoch. Figures are left out, and so are
+checkpoints of finished runs, which nothing reads again. The configurations name components by that version's modules.
 """
 
 import importlib
@@ -29,7 +29,7 @@ OPTION = "_target_: cifar_lab.callbacks.averaging.EMA\ndecay: 0.9\nuse_buffers: 
 
 @pytest.fixture
 def folder(lab: Lab, tmp_path: Path) -> Path:
-    """A copy, where the commands that wrote it look for it."""
+    """A copy in the folder where the commands that wrote it look for it."""
     return Path(shutil.copytree(KEPT, tmp_path / "outputs" / "old"))
 
 
@@ -40,11 +40,11 @@ def _run(folder: Path, word: str) -> Run:
 
 def _mtimes(folder: Path) -> dict[str, int]:
     files = [path for path in folder.rglob("*") if path.is_file()]
-    # The repository lacks their figures, which are drawn.
+    # The repository does not contain the figures, so they are drawn.
     return {str(path): path.stat().st_mtime_ns for path in files if path.parent.name != "figures"}
 
 
-def test_they_are_listed_and_compared(folder: Path, called: Called) -> None:
+def test_old_runs_are_listed_and_compared(folder: Path, called: Called) -> None:
     for command, entries in ((status, lambda told: told["runs"]), (table, list)):
         code, out, err = called(command.main, "--json", folder)
         assert code == 0, err
@@ -54,7 +54,7 @@ def test_they_are_listed_and_compared(folder: Path, called: Called) -> None:
 
 
 @pytest.mark.parametrize("word", ["averaging=ema", "averaging=none", "averaging=swa", "model=cnn"])
-def test_their_weights_give_the_recorded_accuracy(folder: Path, called: Called, word: str) -> None:
+def test_old_weights_give_the_recorded_accuracy(folder: Path, called: Called, word: str) -> None:
     run = _run(folder, word)
     code, _, err = called(evaluate.main, run.folder)
     assert code == 0, err
@@ -62,7 +62,7 @@ def test_their_weights_give_the_recorded_accuracy(folder: Path, called: Called, 
     assert evaluation["acc"] == pytest.approx(run.result()["test/acc"])
 
 
-def test_what_was_stopped_is_resumed(folder: Path, lab: Lab) -> None:
+def test_an_old_stopped_run_is_resumed(folder: Path, lab: Lab) -> None:
     run = _run(folder, "probe=gradient")
     first = run.metrics().iloc[0]
     outcome = lab(f"resume={run.folder}")
@@ -86,7 +86,7 @@ def test_the_same_command_trains_nothing_again(folder: Path, lab: Lab, words: st
 
 
 @pytest.mark.parametrize("name", FORMER)
-def test_a_former_name_is_the_same_module_and_warns(name: str) -> None:
+def test_a_former_module_name_is_the_same_module_with_a_warning(name: str) -> None:
     for module in [name, *(parent for parent in cifar_lab.MOVED if name.startswith(f"{parent}."))]:
         sys.modules.pop(module, None)
     now = importlib.import_module(cifar_lab.MOVED[name])
@@ -97,7 +97,7 @@ def test_a_former_name_is_the_same_module_and_warns(name: str) -> None:
 
 
 def test_the_classifier_needs_neither_hydra_nor_figures() -> None:
-    # matplotlib itself is imported by torchmetrics, where it is installed.
+    # torchmetrics imports matplotlib itself, if installed
     code = "import sys, cifar_lab.train.classifier; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert not {"hydra", "omegaconf", "cifar_lab.figures", "cifar_lab.train.command"} & set(done.stdout.split())

@@ -1,4 +1,4 @@
-"""What is published: a wheel and a source archive that work without the checkout."""
+"""The published files: a wheel and a source archive that work without the checkout."""
 
 import os
 import subprocess
@@ -16,8 +16,8 @@ from tests.conftest import CHECKOUT, TINY
 
 WHEEL = f"cifar_lab-{__version__}-py3-none-any.whl"
 SCRIPT, MODULE = ("cifar-lab", "train"), ("python", "-m", "cifar_lab.train")
-# Kinds of the package's files.
-KINDS = {".py", ".typed", ".j2", ".yaml", ".toml", ".md"}  # the last three of the lab that `init` writes
+# File types of the package.
+KINDS = {".py", ".typed", ".j2", ".yaml", ".toml", ".md"}  # the last three belong to the lab that `init` writes
 
 
 def _run(*command: str | Path, folder: Path) -> str:
@@ -28,7 +28,7 @@ def _run(*command: str | Path, folder: Path) -> str:
 
 
 def _build(source: Path, target: str, folder: Path) -> Path:
-    # Without build isolation, which would fetch the build tool.
+    # Build isolation would download the build tool.
     _run(sys.executable, "-m", "hatchling", "build", "-t", target, "-d", folder, folder=source)
     (built,) = folder.iterdir()
     return built
@@ -41,7 +41,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The scripts of a new environment with the wheel, which finds its dependencies, torch above all, in this one."""
+    """Scripts of a new environment with the wheel, which finds its dependencies, such as torch, in this environment."""
     folder = tmp_path_factory.mktemp("environment")
     _run(sys.executable, "-m", "venv", "--without-pip", folder, folder=folder)
     python = folder / "bin" / "python"
@@ -49,7 +49,7 @@ def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     installed = Path(
         _run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=folder).strip()
     )
-    # A folder named by a .pth file is searched last, and the .pth files in it, as that of the checkout, are not read.
+    # Folders named by a .pth file are searched last, and .pth files in them, such as the checkout's, are not read.
     found = [sysconfig.get_path("purelib"), *(path for path in sys.path if path.endswith("site-packages"))]
     (installed / "dependencies.pth").write_text("\n".join(dict.fromkeys(found)))
     where = _run(python, "-c", "import cifar_lab; print(cifar_lab.__file__)", folder=folder)
@@ -57,7 +57,7 @@ def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python.parent
 
 
-def test_the_wheel_holds_the_package_its_options_and_its_licence_alone(wheel: Path) -> None:
+def test_the_wheel_holds_only_the_package_its_options_and_its_licence(wheel: Path) -> None:
     assert wheel.name == WHEEL
     members = zipfile.ZipFile(wheel).infolist()
     names = {member.filename for member in members}
@@ -68,12 +68,12 @@ def test_the_wheel_holds_the_package_its_options_and_its_licence_alone(wheel: Pa
     information = WHEEL.removesuffix("-py3-none-any.whl") + ".dist-info"
     assert {name for name in names if not name.startswith(information)} == options | package
     assert f"{information}/licenses/LICENSE" in names
-    # Sources alone: no file of data among them, and about 1.4 kB each, compressed.
+    # Source files only: no data files, and about 1.4 kB each when compressed.
     assert max(member.file_size for member in members) < 40_000
     assert wheel.stat().st_size < 1_600 * len(members)
 
 
-def test_the_installed_script_says_its_version_and_subcommands_and_composes(scripts: Path, tmp_path: Path) -> None:
+def test_the_installed_script_prints_its_version_and_subcommands_and_composes(scripts: Path, tmp_path: Path) -> None:
     assert _run(scripts / "cifar-lab", "--version", folder=tmp_path).split() == ["cifar-lab", __version__]
     assert "train" in _run(scripts / "cifar-lab", "--help", folder=tmp_path).split()
     printed = _run(scripts / SCRIPT[0], *SCRIPT[1:], "--cfg", "job", "--package", "loss", "loss=focal", folder=tmp_path)

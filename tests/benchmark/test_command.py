@@ -25,14 +25,14 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_cannot_be_is_refused(called: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_options_are_refused(called: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for option, value in (("--batch-size", "x"), ("--batch-size", "0"), ("--model", "alexnet"), ("--rounds", "0")):
         refusal(called(benchmark.main, option, value), option)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_loop_that_trains_otherwise_fails_after_all_is_shown(
+def test_a_loop_that_trains_differently_fails_after_the_table_is_printed(
     called: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shares = dict.fromkeys(("data", "forward", "backward", "optimizer", "framework"), 0.2)

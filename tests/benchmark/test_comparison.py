@@ -1,4 +1,4 @@
-"""What is said of loops that have taken their turns."""
+"""The results of loops that have taken their turns."""
 
 from dataclasses import replace
 
@@ -21,35 +21,35 @@ def comparison() -> Comparison:
 
 
 def _astray(comparison: Comparison) -> list[str]:
-    """Which loops the lines name, besides the plain one."""
+    """Return the names of the loops that the lines report, the plain one excluded."""
     return [name for line in comparison.astray for name in ("report", "best", "train") if name in line.split()]
 
 
-def test_a_ratio_is_the_median_over_the_rounds_and_work_is_three_forward_passes(comparison: Comparison) -> None:
+def test_a_ratio_is_the_median_over_rounds_and_a_step_counts_as_three_forward_passes(comparison: Comparison) -> None:
     rows = {row["name"]: row for row in comparison.plain()["loops"]}
-    assert rows["train"]["ratio_to_best"] == 1.0  # of 1, 0.5 and 1.25
-    assert rows["train"]["ratio_to_report"] == 2.0  # of 2, 2 and 5
+    assert rows["train"]["ratio_to_best"] == 1.0  # the median of 1, 0.5 and 1.25
+    assert rows["train"]["ratio_to_report"] == 2.0  # the median of 2, 2 and 5
     assert rows["report"]["ratio_to_report"] == 1.0
     speeds = {"images_per_second": 125.0, "images_per_second_low": 100.0, "images_per_second_high": 200.0}
     assert speeds.items() <= rows["train"].items()
     assert rows["plain"]["flops_per_second"] == 3 * 10 * 100
     assert rows["plain"]["share_of_matmul"] == pytest.approx(0.3)
-    assert rows["best"]["share_of_matmul"] == pytest.approx(0.3)  # of the matmul of its own precision
+    assert rows["best"]["share_of_matmul"] == pytest.approx(0.3)  # relative to the matmul of its own precision
 
 
-def test_a_loop_is_astray_beyond_its_precisions_rounding(comparison: Comparison) -> None:
+def test_a_loop_is_astray_if_it_differs_beyond_the_rounding_of_its_precision(comparison: Comparison) -> None:
     assert comparison.apart() == pytest.approx({"report": 0, "plain": 0, "best": 0.01, "train": 0.02})
     assert comparison.astray == []
     comparison.measured[3].losses[1] = 1.06
     assert _astray(comparison) == ["train"]
     small = replace(comparison, contest=Contest(("model=cnn",), batch_size=50))
-    assert small.astray == []  # smaller batches average less rounding out
+    assert small.astray == []  # smaller batches average out less rounding
     comparison.measured[0].losses[1] = 1.02
     comparison.measured[3].losses[1] = float("nan")
     assert _astray(comparison) == ["report", "train"]
 
 
-def test_a_network_is_compared_by_its_work_and_by_what_the_host_does_at_best(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_is_compared_by_its_operations_and_the_hosts_peak_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MATMUL_SIZES", (8,))
     monkeypatch.setattr(module, "_MATMUL_SECONDS", 0.01)
     monkeypatch.setattr(module, "race", lambda contest, budget: [Measured(name, "32-true") for name in contest.loops])
@@ -59,11 +59,11 @@ def test_a_network_is_compared_by_its_work_and_by_what_the_host_does_at_best(mon
     compared = module.compare(contest, host, Budget(60, 1))
     assert compared.title == "model=vgg_a bn=true model.stages=[[2],[2]] model.hidden=2 batch_size=8"
     assert [one.name for one in compared.measured] == ["best", *VARIANTS]
-    # Convolutions of 3 and 2 channels at 32x32 and 16x16, then three linear layers; a product is two operations.
+    # Convolutions of 3 and 2 channels at 32x32 and 16x16, then three linear layers; a multiply-add is two operations.
     assert compared.flops_per_image == 2 * (27 * 2 * 1024 + 18 * 2 * 256 + 128 * 2 + 2 * 2 + 2 * 10)
 
 
-def test_what_is_typed_takes_precedence_over_a_networks_own_words() -> None:
+def test_typed_overrides_take_precedence_over_the_networks_own() -> None:
     assert module.contest_of("speed_cnn", ["optimizer=adam"], 8, 1, 0.01).command == (
         "model=speed_cnn",
         "optimizer=adam",
@@ -73,4 +73,4 @@ def test_what_is_typed_takes_precedence_over_a_networks_own_words() -> None:
 def test_an_augmentation_without_pil_transforms_is_refused_before_anything_starts() -> None:
     with pytest.raises(ValueError, match=r"augment=MixUp: .*identity"):
         module.contest_of("cnn", ["augment=mixup"], 8, 1, 0.01)
-    module.contest_of("cnn", ["augment=mixup"], 8, 1, 0.01, variants=True)  # without the report's loop
+    module.contest_of("cnn", ["augment=mixup"], 8, 1, 0.01, variants=True)  # leaves out the report's loop

@@ -1,4 +1,4 @@
-"""The loops of the benchmark: they train the same, and their time is told."""
+"""The benchmark's loops train identically and report their times."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ WORDS = [
     *("model.filters=[2,2,2]", "batch_size=8", "data=synthetic", "data.num_train=44", "data.num_test=20"),
     *("protocol=report", "augment=none", "trainer=cpu", "trainer.precision=32-true", "epochs=100"),
 ]
-STEPS = 9  # one and a half epochs, the short batch at an epoch's end among them
+STEPS = 9  # one and a half epochs, including the short batch at the end of an epoch
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,12 @@ def config() -> DictConfig:
 
 @pytest.fixture(scope="module")
 def plain(config: DictConfig) -> list[float]:
-    """The losses of the plain loop."""
-    return list(told(by_hand("plain", config), Turn(STEPS, skipped=0))[1]["losses"])
+    """Losses of the plain loop."""
+    return list(run_turns(by_hand("plain", config), Turn(STEPS, skipped=0))[1]["losses"])
 
 
-def told(train: Callable[[Watch], object], *turns: Turn) -> list[dict[str, Any]]:
-    """Give a loop its turns; what it tells: how it computes, then of each turn."""
+def run_turns(train: Callable[[Watch], object], *turns: Turn) -> list[dict[str, Any]]:
+    """Return what a loop sends: its setup, then the measurements of each turn."""
     here, there = Pipe()
     for turn in (*turns, None):
         here.send(turn)
@@ -53,7 +53,7 @@ def by_hand(name: str, config: DictConfig, **options: Any) -> Callable[[Watch], 
     return train
 
 
-# Workers are forked from a process with threads, as anybody's are.
+# Workers are forked from a multithreaded process, as a user's are.
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_every_loop_and_cifar_lab_itself_train_to_the_same_losses(
     config: DictConfig, plain: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -63,35 +63,35 @@ def test_every_loop_and_cifar_lab_itself_train_to_the_same_losses(
     assert len(set(plain)) == STEPS
     fp32 = loops.Variant(precision="32-true")
     for train in (by_hand("report", config), by_hand("best", config, variant=fp32), partial(ours, WORDS)):
-        _, other = told(train, turn)
+        _, other = run_turns(train, turn)
         torch.testing.assert_close(other["losses"], plain, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", [{"implementation": "for_loop"}, {"memory_format": "contiguous"}])
-def test_variants_compute_otherwise_and_train_the_same(
+def test_variants_compute_differently_and_train_identically(
     config: DictConfig, plain: list[float], changes: dict[str, str]
 ) -> None:
     variant = loops.Variant(precision="32-true", **changes)
-    how, other = told(by_hand("best", config, variant=variant), Turn(STEPS, skipped=0))
+    how, other = run_turns(by_hand("best", config, variant=variant), Turn(STEPS, skipped=0))
     assert how == {"precision": "32-true", "memory_format": changes.get("memory_format", "channels_last")}
     torch.testing.assert_close(other["losses"], plain, rtol=1e-4, atol=1e-5)
 
 
-def test_turns_go_on_where_the_last_one_ended(config: DictConfig) -> None:
-    _, whole = told(by_hand("best", config), Turn(6, skipped=0))
-    _, first, second = told(by_hand("best", config), Turn(1, skipped=1), Turn(4, skipped=0))
+def test_a_turn_continues_where_the_last_one_ended(config: DictConfig) -> None:
+    _, whole = run_turns(by_hand("best", config), Turn(6, skipped=0))
+    _, first, second = run_turns(by_hand("best", config), Turn(1, skipped=1), Turn(4, skipped=0))
     assert [*first["losses"], *second["losses"]] == whole["losses"]
 
 
 @pytest.mark.parametrize("name", ["best", "train"])
-def test_the_parts_of_a_step_make_up_most_of_it(
+def test_the_parts_of_a_step_sum_to_most_of_its_time(
     config: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # A clock that stands while other processes run.
+    # Processor time does not advance while other processes run.
     monkeypatch.setattr(watch, "time", SimpleNamespace(perf_counter=time.process_time))
     train = by_hand("best", config) if name == "best" else partial(ours, WORDS)
-    _, fast, parted = told(train, Turn(2), Turn(3, in_phases=True))
+    _, fast, parted = run_turns(train, Turn(2), Turn(3, in_phases=True))
     assert fast["phases"] == {}
     assert set(parted["phases"]) == set(PHASES)
     assert all(seconds > 0 for seconds in parted["phases"].values())
@@ -100,7 +100,7 @@ def test_the_parts_of_a_step_make_up_most_of_it(
     assert of_step["forward"] + of_step["backward"] > of_step["data"]
 
 
-def test_an_augmentation_that_the_report_has_no_transform_for_is_refused() -> None:
+def test_an_augmentation_without_a_transform_of_the_report_is_refused() -> None:
     config = OmegaConf.create(composed([*WORDS[:-1], "augment=cutout"]))
     with pytest.raises(ValueError, match=r"augment=cutout: .*identity, flip_crop, randaugment"):
         next(loops.report(config, Watch(Pipe()[0])))

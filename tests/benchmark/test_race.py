@@ -1,4 +1,4 @@
-"""Loops in processes of their own that take turns."""
+"""Loops that take turns, each in its own process."""
 
 import multiprocessing
 from contextlib import chdir
@@ -17,7 +17,7 @@ WORDS = ("model.filters=[2,2,2]", "trainer=cpu")
 
 @pytest.fixture
 def forks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes are forked where everything is imported."""
+    """Fork processes from a server that has imported everything."""
     monkeypatch.setattr(budget, "MOST_STEPS", 4)
     monkeypatch.setattr(race_module, "MOST_STEPS", 4)
     get_context = multiprocessing.get_context
@@ -32,7 +32,7 @@ def test_a_loop_that_cannot_run_is_named(forks: None) -> None:
         race(Contest(("model.filters=[2,2]",), batch_size=8, loops=("plain",), rounds=1), Budget(60, 1))
 
 
-def test_processes_take_turns_and_end(forks: None) -> None:
+def test_processes_take_turns_and_exit(forks: None) -> None:
     contest = Contest(WORDS, batch_size=8, loops=("plain", "best"), rounds=2, seconds=0.01)
     for measured in race(contest, Budget(600, 1)):
         assert len(measured.seconds_per_step) == 2

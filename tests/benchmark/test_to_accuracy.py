@@ -1,4 +1,4 @@
-"""Time and work to an accuracy."""
+"""Time and operations to an accuracy."""
 
 import json
 import multiprocessing
@@ -68,7 +68,7 @@ def test_the_cheapest_recipe_that_reaches_an_accuracy_is_chosen(monkeypatch: pyt
         module.recipe_for(95)
 
 
-def test_slow_weights_by_hand_are_lookaheads() -> None:
+def test_slow_weights_by_hand_equal_lookahead() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)
     slow = SlowWeights(model, Lookahead(alpha=0.5, every_n_steps=2), steps=4)
@@ -76,7 +76,7 @@ def test_slow_weights_by_hand_are_lookaheads() -> None:
     for target in (2.0, 3.0, 5.0):
         nn.init.constant_(model.weight, target)
         slow.update()
-    assert model.weight.item() == 5  # half way from 1 to 3 at the second step
+    assert model.weight.item() == 5  # halfway from 1 to 3 at the second step
     slow.finish()
     assert model.weight.item() == 2
 
@@ -91,7 +91,7 @@ def test_an_accuracy_without_a_recipe_is_refused(called: Call, tmp_path: Path, m
 def test_both_loops_train_the_recipe_to_the_same_accuracy(
     called: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_TURN_SECONDS", 0.6)  # turns of three steps
+    monkeypatch.setattr(module, "_TURN_SECONDS", 0.6)  # makes turns of three steps
     get_context = multiprocessing.get_context
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: get_context("forkserver"))
     multiprocessing.set_forkserver_preload(["tests.preloaded"])

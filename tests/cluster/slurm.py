@@ -1,6 +1,7 @@
-"""A Slurm of two nodes on this machine, for tests: munged, slurmctld and two slurmd as processes of the caller's own.
+"""A Slurm of two nodes on this machine for tests: munged, slurmctld and two slurmd as processes of the caller.
 
-Everything lies in one folder, as root or not. `python -m tests.cluster.slurm COMMAND` runs a command beside one.
+All its files are in one folder. It runs as root or as any user. `python -m tests.cluster.slurm COMMAND` runs a command
+with such a Slurm.
 """
 
 import getpass
@@ -20,10 +21,10 @@ from pathlib import Path
 NODES = ("node1", "node2")
 CPUS_PER_NODE = 2
 _COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
-# Where Debian puts daemons, which is on the path of root alone.
+# Debian installs daemons in a folder that only root's PATH has.
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 
-# No accounting, no cgroups, no binding to cores: what a container lacks. Jobs start at once, as tests wait for them.
+# A container lacks accounting, cgroups and binding to cores. Jobs start at once because tests wait for them.
 _CONFIGURATION = """
 ClusterName=lab
 SlurmctldHost={host}(127.0.0.1)
@@ -60,36 +61,36 @@ PartitionName=short Nodes=node1,node2 MaxTime=1 State=UP
 
 
 class Slurm:
-    """A running Slurm, which a process reaches by its `environment`."""
+    """A running Slurm, which a process reaches through `environment`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": _PATH}
 
     def __call__(self, *command: str) -> str:
-        """What one of its commands prints."""
+        """Run one of Slurm's commands and return its standard output."""
         environment = {**os.environ, **self.environment}
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
     def jobs(self) -> dict[str, str]:
-        """The state of each job that has not ended, by its number: `{"2_0": "RUNNING"}`."""
+        """States of the jobs that have not ended, by job number: `{"2_0": "RUNNING"}`."""
         lines = self("squeue", "--array", "--noheader", "--format=%i %T").splitlines()
         return dict(line.split() for line in lines)
 
     def end_within_two_minutes(self, job: str) -> None:
-        """Give a running job a time limit of its age and one to two minutes more, which it keeps when queued again."""
+        """Limit a running job to one to two more minutes; the limit stays when the job is requeued."""
         hours_minutes_seconds = self("squeue", "--noheader", f"--jobs={job}", "--format=%M").split(":")
         age = sum(int(part) * 60**power for power, part in enumerate(reversed(hours_minutes_seconds)))
         self("scontrol", "update", f"JobId={job}", f"TimeLimit={age // 60 + 2}")
 
     def cancel_all(self) -> None:
-        """Cancel every job, and wait until none is left."""
+        """Cancel all jobs and wait until none is left."""
         self("scancel", "--user", getpass.getuser())
         _wait_for(lambda: not self.jobs(), self.folder)
 
 
 def missing() -> str:
-    """Why there can be no Slurm here; empty where there can."""
+    """Return why Slurm cannot run here, or an empty string if it can."""
     absent = [command for command in _COMMANDS if shutil.which(command, path=_PATH) is None]
     packages = "apt-get install slurmctld slurmd slurm-client munge"
     return f"{', '.join(absent)} not found: {packages}" if absent else ""
@@ -97,10 +98,10 @@ def missing() -> str:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Slurm]:
-    """Run a Slurm in an empty folder, until the end of the context; jobs that are there then are cancelled.
+    """Run a Slurm in an empty folder until the end of the context, which cancels the remaining jobs.
 
     Raises:
-        RuntimeError: It does not come up; says what its daemons say.
+        RuntimeError: It does not start; the message has the daemons' output.
     """
     _write_configuration(folder)
     environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": _PATH}
@@ -127,7 +128,7 @@ def running(folder: Path) -> Iterator[Slurm]:
 
 
 def _write_configuration(folder: Path) -> None:
-    # munged wants folders that others cannot write, and one of its socket that they can reach.
+    # munged requires folders that only their owner can write, and a socket folder that others can enter.
     (folder / "munge").mkdir(mode=0o755)
     (folder / "state").mkdir()
     key = folder / "munge" / "key"
@@ -138,7 +139,7 @@ def _write_configuration(folder: Path) -> None:
     told = {"host": host, "user": getpass.getuser(), "folder": folder, "ports": ports, "cpus": CPUS_PER_NODE}
     (folder / "slurm.conf").write_text(_CONFIGURATION.format(**told))
     version = subprocess.run(["slurmd", "-V"], env={"PATH": _PATH}, check=True, capture_output=True, text=True).stdout
-    if int(re.findall(r"\d+", version)[0]) >= 23:  # else it looks for control groups that nothing here needs
+    if int(re.findall(r"\d+", version)[0]) >= 23:  # otherwise slurmd looks for control groups, which nothing here needs
         (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
 
 
@@ -167,7 +168,7 @@ def _wait_for(condition: Callable[[], bool], folder: Path, seconds: float = 60) 
 
 
 def main() -> None:
-    """Run the command line beside a Slurm, and end with its exit code."""
+    """Run the command line with a Slurm, and exit with the command's exit code."""
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
         Path(folder).chmod(0o755)
         with running(Path(folder)) as slurm:

@@ -1,4 +1,4 @@
-"""A sweep on a cluster of Ray, two nodes of one core each, is the sweep that it is on one machine."""
+"""A sweep on a Ray cluster of two nodes with one core each equals the same sweep on one machine."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ cluster.shutdown()
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A cluster of two nodes, started elsewhere than where sweeps are typed."""
+    """Address of a cluster of two nodes, started in a different folder from the sweeps."""
     environment = {**os.environ, "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     folder = tmp_path_factory.mktemp("elsewhere")
@@ -41,29 +41,29 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def killing(lab: Lab, outside: Callable[..., tuple[str, ...]]) -> tuple[str, ...]:
-    """The words of a sweep, the first of whose jobs to begin is killed, once."""
+    """Overrides of a sweep whose first job is killed once."""
     return (*outside(*KILLING), *PLAIN)
 
 
-def swept(address: str, *arguments: str) -> tuple[int, str, str]:
-    """Run a sweep on the cluster: its exit code, and what it printed."""
+def run_sweep(address: str, *arguments: str) -> tuple[int, str, str]:
+    """Run a sweep on the cluster, and return its exit code, standard output and standard error."""
     process = command(*arguments, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}")
     out, errors = process.communicate()
     return process.returncode, out, errors
 
 
-def test_the_same_command_ends_a_sweep_of_which_a_job_was_killed(
+def test_the_same_command_completes_a_sweep_after_a_job_was_killed(
     lab: Lab, address: str, killing: tuple[str, ...]
 ) -> None:
     line = [*killing, "seed=0,1,2,3", "hydra.sweep.dir=ray"]
-    code, _, errors = swept(address, *line, "hydra.launcher.ray.remote.max_retries=0")
+    code, _, errors = run_sweep(address, *line, "hydra.launcher.ray.remote.max_retries=0")
     assert code == 1, errors
     assert errors.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in errors
     before = {run.folder: run.status() for run in Sweep("ray").runs()}
     assert sorted(run.state() for run in Sweep("ray").runs()) == ["dead", "finished", "finished", "finished"]
     assert len({status["process"] for status in before.values()} - {os.getpid()}) >= 2
-    code, out, errors = swept(address, *line)
+    code, out, errors = run_sweep(address, *line)
     assert code == 0, errors
     assert out.count(" 2/2 ") == 1
     after = {run.folder: run.status() for run in Sweep("ray").runs()}
@@ -73,8 +73,8 @@ def test_the_same_command_ends_a_sweep_of_which_a_job_was_killed(
 
 
 @pytest.mark.usefixtures("lab")
-def test_ray_begins_a_job_again_whose_process_was_killed(address: str, killing: tuple[str, ...]) -> None:
-    code, _, errors = swept(address, *killing, "seed=0,1", "hydra.sweep.dir=sweep")
+def test_ray_restarts_a_job_whose_process_was_killed(address: str, killing: tuple[str, ...]) -> None:
+    code, _, errors = run_sweep(address, *killing, "seed=0,1", "hydra.sweep.dir=sweep")
     assert code == 0, errors
     assert Path("spared").exists()
     assert [run.state() for run in Sweep("sweep").runs()] == ["finished"] * 2
@@ -83,7 +83,7 @@ def test_ray_begins_a_job_again_whose_process_was_killed(address: str, killing: 
 
 @pytest.mark.usefixtures("lab")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_its_jobs_where_they_can_go_on(address: str, number: signal.Signals) -> None:
+def test_a_signal_stops_rays_jobs_where_they_can_resume(address: str, number: signal.Signals) -> None:
     line = [*PLAIN, "epochs=2000", "scheduler=constant", "seed=0,1,2", "hydra.sweep.dir=sweep"]
     started = command(*line, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}")
     wait_for_two(started)
@@ -92,8 +92,8 @@ def test_a_signal_stops_its_jobs_where_they_can_go_on(address: str, number: sign
 
 
 @pytest.mark.usefixtures("lab")
-def test_a_cluster_that_cannot_be_reached_is_one_line() -> None:
-    code, _, errors = swept("127.0.0.1:1", *PLAIN, "seed=0,1")
+def test_an_unreachable_cluster_gives_a_one_line_error() -> None:
+    code, _, errors = run_sweep("127.0.0.1:1", *PLAIN, "seed=0,1")
     assert code == 2
     names(errors.splitlines()[-1], "hydra/launcher=ray", "127.0.0.1:1", os.strerror(errno.ECONNREFUSED))
     assert not list(Path().rglob("status.json"))

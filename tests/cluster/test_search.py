@@ -1,4 +1,4 @@
-"""A search by several processes on one folder."""
+"""A search by several processes in one folder."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def trained(log: str) -> set[str]:
     return {line.split()[1] for line in lines if line.startswith("trial ") and " in all): " in line}
 
 
-def test_processes_share_the_trials_and_what_a_killed_one_leaves_is_gone_on_with() -> None:
+def test_processes_share_the_trials_and_resume_those_of_a_killed_process() -> None:
     survivor, victim = worker("survivor.log"), worker("victim.log")
     wait_for(" 2/4 ", "victim.log", victim)
     victim.send_signal(signal.SIGKILL)
@@ -55,7 +55,7 @@ def test_processes_share_the_trials_and_what_a_killed_one_leaves_is_gone_on_with
     assert {run.folder: os.stat(run.status_file).st_mtime_ns for run in find_runs("outputs")} == before
 
 
-def test_where_all_are_killed_the_same_command_ends_it_whole() -> None:
+def test_the_same_command_completes_a_search_after_all_processes_were_killed() -> None:
     logs = ("one.log", "two.log")
     killed = [worker(log) for log in logs]
     for process, log in zip(killed, logs, strict=True):

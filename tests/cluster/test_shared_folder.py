@@ -1,4 +1,4 @@
-"""Several processes on one sweep's folder, as on several machines that share it: each job is trained once."""
+"""Several processes on one sweep's folder, like several machines that share it, train each job once."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def test_four_processes_train_each_job_of_a_sweep_once(lab: Lab) -> None:
     jobs = ("seed=0,1,2,3,4,5", "hydra.sweep.dir=shared")
     processes = [command(*PLAIN, *jobs) for _ in range(4)]
     told = [process.communicate() for process in processes]
-    codes = [process.returncode for process in processes]  # 1 where another process still trained the last job
+    codes = [process.returncode for process in processes]  # 1 if a different process was still training the last job
     assert 0 in codes, told
     assert all("elsewhere" in err for code, (_, err) in zip(codes, told, strict=True) if code), told
     lines = "".join(out for out, _ in told)
@@ -36,7 +36,7 @@ def test_four_processes_train_each_job_of_a_sweep_once(lab: Lab) -> None:
         assert not differences(one, other)
 
 
-def test_a_run_of_another_host_is_left_to_it_while_its_heart_beats(lab: Lab) -> None:
+def test_a_run_of_a_different_host_is_left_alone_while_its_heartbeat_is_fresh(lab: Lab) -> None:
     line = ("-m", *PLAIN, "seed=0,1", "hydra.sweep.dir=shared")
     assert lab(*line).code == 0
     run = Sweep("shared").runs()[0]

@@ -1,4 +1,4 @@
-"""Sweeps over a real Slurm: what they leave is what the same sweep leaves in one process, whatever happens to a job."""
+"""A sweep on a real Slurm leaves the same results as in one process, whatever happens to its jobs."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from tests.conftest import TINY, Outcome, names
 pytestmark = pytest.mark.cluster
 
 Lab = Callable[..., Outcome]
-# A loss that kills its process, or takes so long that the job's time limit comes, where the command is to be disturbed.
+# In a disturbed command, the loss kills its process or takes so long that the job reaches its time limit.
 FAULTY_LOSS = """
 import os, signal, time
 from torch import nn
@@ -46,7 +46,7 @@ SWEEP = ["-m", *LINE, "loss.fault=none,killed,slow", "seed=0,1"]
 
 
 class Command:
-    """The command in a process of its own, in the current folder and with a Slurm at hand."""
+    """A command in its own process, in the current folder and with access to Slurm."""
 
     def __init__(self, slurm: Slurm, *arguments: str, **environment: str) -> None:
         everything = {**os.environ, **slurm.environment, "PYTHONPATH": os.getcwd()}
@@ -64,18 +64,18 @@ class Command:
         self.process.communicate()
 
     def ended(self) -> Outcome:
-        """Wait for it."""
+        """Wait for the command to end."""
         out, errors = self.process.communicate()
         return Outcome(self.process.returncode, out, errors, [])
 
 
 @pytest.fixture(scope="module")
 def slurm_of_all_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    """A Slurm of two nodes of two processors; skips where its packages cannot be found."""
+    """A Slurm of two nodes with two processors each; skips if its packages are missing."""
     if why := missing():
         pytest.skip(why)
     folder = tmp_path_factory.mktemp("slurm")
-    for path in (folder, *folder.parents[:2]):  # munged wants others to reach its socket
+    for path in (folder, *folder.parents[:2]):  # munged requires that others can reach its socket
         path.chmod(0o755)
     with running(folder) as slurm:
         yield slurm
@@ -83,7 +83,7 @@ def slurm_of_all_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slu
 
 @pytest.fixture
 def slurm(slurm_of_all_tests: Slurm, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
-    """A Slurm, and an empty folder with a loss that fails; nothing is queued after the test."""
+    """A Slurm, and an empty folder with a loss that fails; no job is left in the queue after the test."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'cifar-lab[slurm]'")
     Path("my_lab.py").write_text(FAULTY_LOSS)
     Path("my_conf/loss").mkdir(parents=True)
@@ -102,12 +102,12 @@ def by_fault(folder: str) -> dict[str, list[Run]]:
 
 
 def logs(folder: str) -> list[str]:
-    """What each job of Slurm has printed."""
+    """Output of each Slurm job."""
     return [path.read_text() for path in sorted(Path(folder).glob(".submitit/*/*_log.out"))]
 
 
 def counts(output: str) -> list[tuple[int, int, int]]:
-    """How many jobs waited, ran and had ended, each time that the command said so."""
+    """Numbers of waiting, running and ended jobs in each status line."""
     found = re.findall(r"(\d+) \w+(?: \(.*\))?, (\d+) \w+, (\d+) \w+$", output, re.MULTILINE)
     return [(int(waiting), int(running), int(ended)) for waiting, running, ended in found]
 
@@ -120,10 +120,8 @@ def wait_for(condition: Callable[[], bool], command: Command | None = None, seco
         time.sleep(0.2)
 
 
-@pytest.mark.timeout(1200)  # on two cores it took 270 s at load 10, 390 s at 14
-def test_a_sweep_of_six_with_killed_jobs_and_such_at_their_time_limit_is_the_one_of_one_process(
-    slurm: Slurm, lab: Lab
-) -> None:
+@pytest.mark.timeout(1200)  # took 270 s on two cores at load 10, 390 s at load 14
+def test_a_sweep_with_killed_and_timed_out_jobs_equals_the_sweep_in_one_process(slurm: Slurm, lab: Lab) -> None:
     line = [*SWEEP, *ON_SLURM, "hydra.sweep.dir=over_slurm"]
     limited, stopped = set(), set()
     with Command(slurm, *line, DISTURBED="1") as command:
@@ -139,7 +137,7 @@ def test_a_sweep_of_six_with_killed_jobs_and_such_at_their_time_limit_is_the_one
     assert first.code == 1, first.stderr
     states = {fault: [run.state() for run in runs] for fault, runs in by_fault("over_slurm").items()}
     assert states == {"none": ["finished"] * 2, "killed": ["dead"] * 2, "slow": ["finished"] * 2}, first
-    assert len(stopped) == 2  # those at their time limit have saved, waited in the queue, and gone on
+    assert len(stopped) == 2  # jobs at their time limit saved, were requeued, and resumed
     assert sum("timed-out" in log and "Requeued" in log for log in logs("over_slurm")) == 2
     assert any(run.folder.name in first.stderr.splitlines()[-1] for run in by_fault("over_slurm")["killed"])
     assert "Traceback" not in first.stderr
@@ -150,7 +148,7 @@ def test_a_sweep_of_six_with_killed_jobs_and_such_at_their_time_limit_is_the_one
         second = command.ended()
     assert second.code == 0, second.stderr
     queued = len(logs("over_slurm"))
-    assert queued == 8  # finished runs do not wait in the queue
+    assert queued == 8  # finished runs are not queued
     assert {folder: Run(folder).status() for folder in finished} == finished
     with Command(slurm, *line) as command:
         assert command.ended().code == 0
@@ -160,7 +158,7 @@ def test_a_sweep_of_six_with_killed_jobs_and_such_at_their_time_limit_is_the_one
     assert not sweep_differences(Sweep("over_slurm"), Sweep("in_one_process"))
 
 
-def test_scancel_saves_and_who_stops_waiting_leaves_the_other_jobs_in_the_queue(slurm: Slurm, lab: Lab) -> None:
+def test_scancel_saves_a_job_and_a_stopped_command_leaves_the_others_queued(slurm: Slurm, lab: Lab) -> None:
     sweep = ["-m", *LINE, "loss.fault=slow", "seed=0,1"]
     line = [*sweep, *ON_SLURM, "hydra.sweep.dir=over_slurm"]
     with Command(slurm, *line, DISTURBED="1") as command:
@@ -187,11 +185,11 @@ def test_scancel_saves_and_who_stops_waiting_leaves_the_other_jobs_in_the_queue(
     assert not sweep_differences(Sweep("over_slurm"), Sweep("in_one_process"))
 
 
-def test_why_jobs_wait_is_told_and_cancelled_ones_are_missing(slurm: Slurm) -> None:
+def test_the_reason_why_jobs_wait_is_printed_and_cancelled_jobs_are_missing(slurm: Slurm) -> None:
     line = ["-m", *LINE, "seed=0,1", *ON_SLURM, "hydra.launcher.partition=short", "hydra.launcher.timeout_min=5"]
     with Command(slurm, *line) as command:
         wait_for(lambda: list(slurm.jobs().values()) == ["PENDING"] * 2, command)
-        time.sleep(3)  # a look at the queue
+        time.sleep(3)  # time for one poll of the queue
         slurm("scancel", next(iter(slurm.jobs())).partition("_")[0])
         ended = command.ended()
     assert ended.code == 1
@@ -200,7 +198,7 @@ def test_why_jobs_wait_is_told_and_cancelled_ones_are_missing(slurm: Slurm) -> N
     names(ended.stderr.splitlines()[-1], "seed=0")
 
 
-def test_what_slurm_refuses_is_one_line(slurm: Slurm) -> None:
+def test_a_refusal_by_slurm_gives_a_one_line_error(slurm: Slurm) -> None:
     with Command(slurm, "-m", *LINE, "seed=0,1", *ON_SLURM, "hydra.launcher.partition=nowhere") as command:
         ended = command.ended()
     assert ended.code == 2

@@ -14,8 +14,8 @@ from cifar_lab.train.assembly import make_classifier
 from tests.conftest import Compose
 
 SYNTHETIC = ["data=synthetic", "data.num_train=20", "data.num_test=10"]
-# CIFAR-10 has the same data module as the synthetic images and needs files, `logger` and `trainer` do not train, and
-# experiments have a test of their own.
+# CIFAR-10 uses the same data module as the synthetic images and needs files. `logger` and `trainer` do not change
+# training. Experiments have their own test.
 GROUPS = {
     folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
     for folder in conf_folder().iterdir()
@@ -23,12 +23,12 @@ GROUPS = {
 }
 OPTIONS = [(group, option) for group, options in GROUPS.items() for option in options]
 PAIRS = [pair for pair in itertools.combinations(OPTIONS, 2) if pair[0][0] != pair[1][0]]
-# Of studies and searches, which choose options for what is not typed, one of each stands for all by default.
+# Studies and searches choose options that are not typed; by default one study and one search stand for all.
 AXES = {"study": "bn_smoothness", "search": "adam"}
 
 
 def _covering() -> list[dict[str, str]]:
-    """As few compositions as have each option once, shuffled."""
+    """Return as few shuffled compositions as cover each option once."""
     groups = {group: options[:] for group, options in GROUPS.items() if group not in AXES}
     order = random.Random(0)
     for options in groups.values():
@@ -38,8 +38,8 @@ def _covering() -> list[dict[str, str]]:
 
 
 def train_a_step(composed: Compose, *overrides: str) -> dict[str, float]:
-    """Train one step of a narrow network and validate; the metrics that it logs."""
-    # Of one epoch, the average takes the only one.
+    """Train a narrow network for one step, validate it, and return the logged metrics."""
+    # Average the only epoch.
     whole = ["averaging.start=0"] if "averaging=swa" in overrides or "experiment=swa" in overrides else []
     whole += ["averaging.every_n_steps=1"] if "averaging=lookahead" in overrides else []
     config = composed(*overrides, *SYNTHETIC, "batch_size=9", "epochs=1", "trainer.limit_train_batches=1", *whole)
@@ -117,7 +117,7 @@ def test_any_two_options_train_a_step_together(
     ],
 )
 def test_defaults_are_those_of_the_report(composed: Compose, options: str, settings: str) -> None:
-    # What is typed changes nothing.
+    # The typed settings are the defaults.
     assert composed(*options.split(), *settings.split()) == composed(*options.split())
 
 
@@ -130,7 +130,7 @@ def test_defaults_are_those_of_the_report(composed: Compose, options: str, setti
         ("scheduler=constant scheduler.total_iters=2", ("total_iters", 2)),
     ],
 )
-def test_a_schedules_lengths_are_epochs_also_where_it_is_stepped_by_step(
+def test_a_schedules_lengths_are_in_epochs_even_if_it_is_stepped_per_step(
     composed: Compose, options: str, length: tuple[str, int]
 ) -> None:
     key, epochs = length

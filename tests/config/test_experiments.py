@@ -1,4 +1,4 @@
-"""Every experiment is the row of the report that it names, and trains."""
+"""Every experiment equals the report's row of its name, and trains."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from cifar_lab.runs.fingerprints import settings
 from tests.config.test_composition import train_a_step
 from tests.conftest import Compose
 
-# What the report calls its parts, by our options' names.
+# Our options for the components that the report names.
 CLASSES = {
     "cifar_lab.models": "cnn:CNN vgg_a:VGG resnet14:ResNet",
     "torch.nn": "leaky_relu:LeakyReLU relu:ReLU elu:ELU swish:SiLU ce:CrossEntropyLoss",
@@ -50,7 +50,7 @@ def cosine(end: str, epochs: int) -> str:
 
 
 def cnn(filters: str, dropout: float, clip: int) -> str:
-    """What the CNN's rows share."""
+    """Settings that the CNN's rows share."""
     return (
         f"model=cnn model.init=default model.filters={filters} model.dropout={dropout} grad_clip={clip} l1=0 bn=true "
         "batch_size=128 augment=flip_crop augment.padding=4 "
@@ -76,7 +76,7 @@ RESNET = (
     f"augment=randaugment augment.num_ops=2 augment.magnitude=9 {HALVES}"
 )
 
-# Written from the report's table, not from the files: settings and published accuracy.
+# Settings and published accuracies, copied from the report's table and not from the files.
 ROWS: dict[str, tuple[str, float | None]] = {
     "activation_leaky_relu": (f"{SMALL} {LEAKY} loss=ce {ADAM} {cosine('1e-6', 50)}", 0.8945),
     "activation_relu": (f"{SMALL} activation=relu loss=ce {ADAM} {cosine('1e-6', 50)}", 0.8931),
@@ -110,18 +110,18 @@ ROWS: dict[str, tuple[str, float | None]] = {
     "vgg_a": (f"{VGG} bn=false", None),
     "vgg_a_bn": (f"{VGG} bn=true", None),
 }
-# Options train in test_composition.py; these bring what no option does: images of another mean, and averaged weights.
+# Options train in test_composition.py. These two bring what no option does: images with other means, averaged weights.
 TRAINED = ("resnet_adamw_150", "swa")
 FAST = ("fast_91", "fast_94", "fast_96")
 FILES = {path.stem: path.read_text(encoding="utf-8") for path in (conf_folder() / "experiment").glob("*.yaml")}
 
 
-def test_every_row_has_its_file_and_every_file_its_row() -> None:
-    assert set(FILES) == {*ROWS, *FAST}
+def test_every_row_has_a_file_and_every_file_a_row() -> None:
+    assert set(FILES) == {*ROWS, *BEYOND, *FAST}
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_an_experiment_is_what_its_row_says_in_words_and_nothing_else(composed: Compose, name: str) -> None:
+def test_an_experiment_sets_what_its_row_says_and_nothing_else(composed: Compose, name: str) -> None:
     config, (row, published) = composed(f"experiment={name}"), ROWS[name]
     words = row.split()
     assert settings(resolved(config)) == settings(resolved(composed(*words)))
@@ -134,12 +134,13 @@ def test_an_experiment_is_what_its_row_says_in_words_and_nothing_else(composed: 
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in TRAINED)) for n in sorted(FILES)]
 )
 def test_an_experiment_trains_a_step(composed: Compose, name: str) -> None:
-    # Lists and numbers of the experiment's data would fall away with it, so only its images are exchanged.
+    # The experiment's own statistics and numbers would be dropped with its data option, so only the images are
+    # replaced.
     assert not any(map(math.isnan, train_a_step(composed, f"experiment={name}").values()))
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-def test_an_experiments_file_names_the_options_whose_numbers_it_sets_and_says_what_a_reader_needs(name: str) -> None:
+def test_an_experiments_file_chooses_the_options_that_it_changes_and_has_a_complete_header(name: str) -> None:
     text = FILES[name]
     set_here = set(re.findall(r"^(\w+):", text, re.MULTILINE)) - {"defaults"}
     parents = [FILES[parent] for parent in re.findall(r"^  - (\w+)$", text, re.MULTILINE) if parent != "_self_"]

@@ -1,4 +1,4 @@
-"""What a user can set either makes another run or changes no weight."""
+"""Every user setting either makes a different run or changes no weight."""
 
 import copy
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from cifar_lab.runs.fingerprints import fingerprint, leaves
 from tests.conftest import Compose, Outcome, Train
 
 TINY = ("data=synthetic", "data.num_train=300", "data.num_test=100", "model.filters=[8,8,16]", "epochs=1")
-# Neither hashed nor tried, with the reason.
+# Keys that are neither hashed nor tried, with the reason.
 NOT_TRIED = {
     "name": "where the run lies",
     "allow": "which packages may be used; what is used of them is hashed",
@@ -35,7 +35,7 @@ NOT_TRIED = {
     "scheduler.total_iters": "of a constant factor 1",
     "trainer.limit_train_batches": "no limit by another word; 0.5 is hashed",
 }
-# Not hashed: the words that set another value, which are trained.
+# Keys that are not hashed, with the overrides that set a different value, which are trained.
 NO_WEIGHT = {
     "trainer.enable_progress_bar": "trainer.enable_progress_bar=false",
     "trainer.detect_anomaly": "trainer.detect_anomaly=true",
@@ -46,7 +46,7 @@ NO_WEIGHT = {
     "callbacks.snapshots": "callbacks=snapshots",
     "data.train_size": "data.train_size=270",
 }
-# Two spellings of one run: the shorter one, and what has no effect beside it.
+# Two spellings of one run: the shorter one, and additions that have no effect with it.
 SPELLINGS = [
     ("scheduler=constant", "scheduler.total_iters=2 scheduler.lightning.interval=step"),
     ("scheduler=one_cycle scheduler.cycle_momentum=false", "scheduler.base_momentum=0.5 scheduler.max_momentum=0.6"),
@@ -56,15 +56,15 @@ SPELLINGS = [
 
 
 def _options(composed: Compose) -> Iterator[dict[str, Any]]:
-    """The compositions with each option of each group of settings."""
+    """Yield a composition with each option of each group of settings."""
     whole = {"experiment", "study", "search", "hydra"}
     for path in sorted(conf_folder().glob("*/*.yaml")):
         if path.parent.name not in whole:
             yield resolved(composed(f"{path.parent.name}={path.stem}"))
 
 
-def _others(key: str, value: Any) -> list[Any]:
-    """Other values of a key."""
+def _other_values(key: str, value: Any) -> list[Any]:
+    """Return other values for a key."""
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int | float):
@@ -74,7 +74,7 @@ def _others(key: str, value: Any) -> list[Any]:
     return ["cpu" if key == "trainer.accelerator" else "another", 3]
 
 
-def _changed(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+def _with_value(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     config = copy.deepcopy(config)
     node: Any = config
     *path, name = key.split(".")
@@ -84,7 +84,7 @@ def _changed(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     return config
 
 
-def test_every_key_makes_another_run_or_is_known_to_change_no_weight(composed: Compose) -> None:
+def test_every_key_makes_a_different_run_or_is_known_to_change_no_weight(composed: Compose) -> None:
     known = NOT_TRIED.keys() | NO_WEIGHT.keys()
     left_out, seen = set(), set()
     for config in _options(composed):
@@ -93,14 +93,14 @@ def test_every_key_makes_another_run_or_is_known_to_change_no_weight(composed: C
             if key in seen or key.endswith("_partial_") or value == {}:
                 continue
             seen.add(key)
-            if any(fingerprint(_changed(config, key, other)) == own for other in _others(key, value)):
+            if any(fingerprint(_with_value(config, key, other)) == own for other in _other_values(key, value)):
                 left_out.add(next((name for name in known if f"{key}.".startswith(f"{name}.")), key))
     assert len(seen) > 100
     assert left_out <= known, "a key that makes no other run needs a reason, or a line in NO_WEIGHT"
 
 
 @pytest.mark.parametrize("words", NO_WEIGHT.values())
-def test_what_makes_no_other_run_leaves_every_weight_as_it_is(words: str, lab: Any, trained: Train) -> None:
+def test_a_setting_outside_the_fingerprint_changes_no_weight(words: str, lab: Any, trained: Train) -> None:
     plain = trained(*TINY, "logger=none", name="plain")
     outcome: Outcome = lab(*TINY, "logger=none", words, "hydra.run.dir=other")
     assert outcome.code == 0, outcome.stderr
@@ -111,7 +111,9 @@ def test_what_makes_no_other_run_leaves_every_weight_as_it_is(words: str, lab: A
 
 
 @pytest.mark.parametrize(("words", "more"), SPELLINGS)
-def test_a_setting_without_effect_makes_no_other_run(words: str, more: str, composed: Compose, trained: Train) -> None:
+def test_a_setting_without_effect_keeps_the_fingerprint(
+    words: str, more: str, composed: Compose, trained: Train
+) -> None:
     first, second = words.split(), [*words.split(), *more.split()]
     assert fingerprint(resolved(composed(*first))) == fingerprint(resolved(composed(*second)))
     runs = [trained(*TINY, "logger=none", *each, name=name) for each, name in ((first, "first"), (second, "second"))]
@@ -119,7 +121,7 @@ def test_a_setting_without_effect_makes_no_other_run(words: str, more: str, comp
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
 
 
-def test_images_that_are_not_verified_are_of_their_folder(composed: Compose) -> None:
+def test_unverified_images_are_identified_by_their_folder(composed: Compose) -> None:
     def identity(*words: str) -> str:
         return fingerprint(resolved(composed("data=cifar10", *words)))
 
@@ -143,7 +145,7 @@ def test_images_that_are_not_verified_are_of_their_folder(composed: Compose) -> 
         "optimizer.foreach=true",
     ],
 )
-def test_what_is_typed_of_the_hardware_makes_another_run_and_auto_does_not(composed: Compose, words: str) -> None:
+def test_a_typed_hardware_setting_makes_a_different_run_and_auto_does_not(composed: Compose, words: str) -> None:
     identity = fingerprint(resolved(composed(words)))
     assert identity != fingerprint(resolved(composed()))
     assert fingerprint(resolved(composed("trainer=ddp"))) == fingerprint(resolved(composed()))

@@ -1,4 +1,4 @@
-"""A lab of one's own: what `init` writes, and that commands find its options and components."""
+"""A user's own lab: the files that `init` writes; commands find its options and components."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ TINY = (*MINE, "batch_size=6", "epochs=1", "trainer=cpu", "logger=none")
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: Called) -> Path:
-    """A lab, as written, as the current folder."""
+    """A new lab as the current folder."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.chdir(tmp_path)
     code, out, err = called(cli.main, "init", "my_lab")
@@ -30,14 +30,14 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, called: Called) -> Pat
     return tmp_path / "my_lab"
 
 
-def test_a_lab_has_what_it_needs_in_few_lines(mine: Path) -> None:
+def test_a_new_lab_is_complete_and_short(mine: Path) -> None:
     left = {path.relative_to(mine).as_posix() for path in mine.rglob("*") if path.is_file()}
     options = {"my_conf/loss/mine.yaml", "my_conf/model/mine.yaml"}
     assert left == {"my_lab.py", "test_my_lab.py", "pyproject.toml", "README.md", *options}
     assert len((mine / "README.md").read_text().splitlines()) <= 12
 
 
-def test_its_test_passes_as_written(mine: Path) -> None:
+def test_the_test_of_a_new_lab_passes(mine: Path) -> None:
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(line, cwd=mine, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -45,7 +45,7 @@ def test_its_test_passes_as_written(mine: Path) -> None:
 
 
 @pytest.mark.parametrize("below", ["", "notebooks/today"])
-def test_a_sweep_in_it_finds_options_and_components(below: str, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_in_a_lab_finds_options_and_components(below: str, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (mine / below).mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(mine / below)
     results = sweep(["loss=ce,mine", *TINY[1:], "name=both"])
@@ -54,14 +54,14 @@ def test_a_sweep_in_it_finds_options_and_components(below: str, mine: Path, monk
     assert {Path(result["folder"]).parent for result in results} == {mine / below / "outputs" / "both"}
 
 
-def test_a_folder_that_holds_something_is_left_alone(mine: Path, called: Called) -> None:
+def test_init_leaves_a_folder_that_is_not_empty_alone(mine: Path, called: Called) -> None:
     (mine / "my_lab.py").write_text("mine")
     refusal(called(init.main, mine), mine, "not empty")
     refusal(called(init.main, mine / "my_lab.py"), "my_lab.py", "file")
     assert (mine / "my_lab.py").read_text() == "mine"
 
 
-def test_what_is_typed_wins(mine: Path) -> None:
+def test_typed_settings_win_over_the_labs(mine: Path) -> None:
     (mine / "other" / "loss").mkdir(parents=True)
     (mine / "other" / "loss" / "other.yaml").write_text("_target_: torch.nn.CrossEntropyLoss\n")
     assert plan_of(parsed(["--config-dir", "other", "loss=other"])).composition["loss"] == {
@@ -71,7 +71,7 @@ def test_what_is_typed_wins(mine: Path) -> None:
         plan_of(parsed(["--config-dir", "other", "loss=mine"]))
 
 
-def test_a_folder_of_another_user_is_not_read(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lab_of_a_different_user_is_not_read(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (mine / "below").mkdir()
     monkeypatch.chdir(mine / "below")
     assert lab().allow == ("my_lab",)
@@ -95,7 +95,7 @@ def test_a_folder_of_another_user_is_not_read(mine: Path, monkeypatch: pytest.Mo
         ("[tool.cifar_lab]\nconfig_dir = 'nowhere'", "nowhere"),
     ],
 )
-def test_a_table_that_says_something_else_is_refused(
+def test_an_invalid_table_in_a_lab_is_refused(
     text: str, fact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

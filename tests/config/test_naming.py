@@ -29,15 +29,15 @@ SAME = (
         (("loss=focal", "loss.gamma=2", "grad_clip=0"), ("loss=focal", "loss.gamma=2.0", "grad_clip=null")),
     ],
 )
-def test_what_changes_no_number_is_not_in_the_fingerprint(
+def test_settings_that_change_no_number_are_not_in_the_fingerprint(
     composed: Compose, words: tuple[str, ...], others: tuple[str, ...]
 ) -> None:
     assert fingerprint(resolved(composed(*words))) == fingerprint(resolved(composed(*others)))
 
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_runs_that_are_kept_are_found_again(composed: Compose, every: bool) -> None:
-    # By default the first that has an option of some group, for each option; these groups do not change numbers.
+def test_kept_runs_keep_their_fingerprints(composed: Compose, every: bool) -> None:
+    # By default, take the first run with each option of each group; the groups in `shown` do not change numbers.
     shown = {"experiment", "study", "logger", "trainer", "callbacks"}
     first: dict[tuple[str, str | None], Record] = {}
     kept = list(Archive(ARCHIVE).read())
@@ -54,14 +54,14 @@ def test_runs_that_are_kept_are_found_again(composed: Compose, every: bool) -> N
     assert now == [run.identity for run in runs] != []
 
 
-def test_a_run_from_before_there_were_probes_is_found_again(composed: Compose) -> None:
+def test_a_run_from_before_probes_existed_keeps_its_fingerprint(composed: Compose) -> None:
     before = resolved(composed())
     del before["probe"]
     assert fingerprint(before) == fingerprint(resolved(composed()))
 
 
 def _root(overrides: list[str], **config: Any) -> DictConfig:
-    """A configuration with as much of Hydra's own node as names need; all jobs of its sweep have two keys in common."""
+    """Return a configuration with the part of Hydra's node that names need; all jobs of its sweep share two keys."""
     excluded = {"exclude_keys": ["common", "common.root"]}
     own = {"overrides": {"task": overrides}, "job": {"config": {"override_dirname": excluded}}}
     return OmegaConf.create({**config, "hydra": own})
@@ -89,7 +89,7 @@ def test_a_jobs_folder_ends_in_its_fingerprint(composed: Compose) -> None:
     assert run_folder(True, _root_=_root(["loss=mse"], **config)) == f"loss=mse-{fingerprint(resolved(config))[:8]}"
 
 
-def test_classes_are_called_as_in_torch(composed: Compose) -> None:
+def test_classes_have_torchs_names(composed: Compose) -> None:
     config = resolved(composed("activation=swish", "loss=focal", "optimizer=sign_sgd", "scheduler=plateau"))
     assert class_names(config) == {
         "activation": "SiLU",

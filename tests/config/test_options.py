@@ -1,4 +1,4 @@
-"""An option's file is its schema: its keys are those that its target takes."""
+"""An option's file is its schema: its keys are the arguments of its target."""
 
 import inspect
 import re
@@ -20,8 +20,8 @@ from cifar_lab.config.build import GROUPING
 from cifar_lab.data import datamodule
 from cifar_lab.runs.fingerprints import leaves
 
-# What torch takes and no option offers: layouts and debugging aids that change no result, what the optimizer or the
-# loss gets from elsewhere, and arguments that torch itself is giving up.
+# Arguments of torch that no option offers: layouts and debugging aids that change no result, arguments that the
+# optimizer or the loss gets from elsewhere, and arguments that torch is deprecating.
 LEFT_OUT = {
     **{f"torch.nn.{activation}": {"inplace"} for activation in ("ReLU", "LeakyReLU", "ELU", "SiLU", "Mish")},
     "torch.nn.GELU": {"approximate"},
@@ -42,7 +42,7 @@ GIVEN |= {"run", "throughput"}
 
 @cache
 def _options() -> dict[str, dict[str, Any]]:
-    """Every option's settings, those of its parent in the same group included."""
+    """Return every option's settings, including those of its parent in the same group."""
     others = {"experiment", "study", "search", "debug", "trainer", "protocol", "hydra"}
     paths = [path for path in sorted(conf_folder().glob("*/*.yaml")) if path.parent.name not in others]
     return {f"{path.parent.name}/{path.stem}": _settings(path) for path in paths}
@@ -91,13 +91,13 @@ def test_the_trainers_keys_are_lightnings_arguments() -> None:
         assert set(_settings(conf_folder() / "trainer" / f"{name}.yaml")) == set(settings)
 
 
-def test_the_options_normalisation_is_the_codes() -> None:
+def test_the_option_files_and_the_code_have_the_same_normalisation() -> None:
     for option in ("data/cifar10", "data/synthetic"):
         mean, std = (tuple(_options()[option][key]) for key in ("mean", "std"))
         assert (mean, std) == (datamodule.CIFAR10_MEAN, datamodule.CIFAR10_STD)
 
 
-def test_a_schedulers_epochs_or_steps_are_lightnings_words() -> None:
+def test_a_schedulers_interval_is_a_word_of_lightning() -> None:
     for option, settings in _options().items():
         if option.startswith("scheduler/"):
             assert settings["lightning"]["interval"] in ("epoch", "step")
@@ -118,8 +118,8 @@ SHOWN = {
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What commands that only show something print, by their arguments; they import nothing heavy."""
+def help_pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Output of commands that only print, by their arguments; they import nothing heavy."""
     code = (
         "import sys\nfrom cifar_lab.train import main\n"
         "for line in sys.argv[1:]:\n"
@@ -138,8 +138,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return dict(zip(SHOWN, pages[::2], strict=True))
 
 
-def test_help_names_every_group_option_scalar_and_runnable_examples(shown: dict[str, str]) -> None:
-    page = shown["--help"]
+def test_help_names_every_group_option_scalar_and_runnable_examples(help_pages: dict[str, str]) -> None:
+    page = help_pages["--help"]
     for folder in conf_folder().iterdir():
         if folder.is_dir() and folder.name != "hydra":
             assert re.search(rf"^\s*{folder.name}: ", page, re.MULTILINE), folder.name
@@ -152,7 +152,7 @@ def test_help_names_every_group_option_scalar_and_runnable_examples(shown: dict[
     assert len([example for example in examples if "GROUP" not in example]) == 9
 
 
-def test_what_is_asked_for_without_training_is_shown(shown: dict[str, str]) -> None:
+def test_requests_that_need_no_training_are_printed(help_pages: dict[str, str]) -> None:
     for line, words in SHOWN.items():
-        assert words in shown[line], line
-        assert "axes:" not in shown[line], line
+        assert words in help_pages[line], line
+        assert "axes:" not in help_pages[line], line

@@ -8,7 +8,7 @@ from cifar_lab.config import parser
 from cifar_lab.config.command_line import parsed
 from cifar_lab.machine.exit_codes import UsageError
 
-# What argparse does from Python 3.14 on, for the interpreters before it.
+# Checks that argparse makes since Python 3.14, for older interpreters.
 LATER_ARGPARSE = """
 import argparse, sys
 def check(self, action):
@@ -35,13 +35,13 @@ print(get_args_parser().parse_args(["-m", "loss=ce"]).overrides)
 """
 
 
-def test_hydras_parser_is_made_where_argparse_checks_help_texts_and_still_needs_us_there() -> None:
+def test_hydras_parser_still_needs_our_patch_if_argparse_checks_help_texts() -> None:
     command = [sys.executable, "-c", LATER_ARGPARSE]
     done = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8")
     assert done.stdout == "ValueError\n['loss=ce']\n", "Hydra has mended it: remove parser.py"
 
 
-def test_texts_are_checked_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_help_texts_are_still_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(
         argparse._ActionsContainer, "_check_help", lambda self, action: seen.append(action.help), raising=False

@@ -1,4 +1,4 @@
-"""Folders whose names Hydra's grammar would take for something else, on every part of a command line that names one."""
+"""Folder names that Hydra's grammar would misread, in every part of a command line that names a folder."""
 
 import pwd
 from pathlib import Path
@@ -18,15 +18,15 @@ KEYS = ("data.root", "hydra.run.dir", "hydra.sweep.dir", "resume")
 
 
 @pytest.mark.parametrize("name", [*ODD, *(f"/home/{name}/data" for name in ODD)])
-def test_every_folder_that_a_shell_hands_over_is_read_as_typed(name: str) -> None:
+def test_every_folder_from_a_shell_is_read_as_typed(name: str) -> None:
     for key in KEYS:
         assert str(value_of(as_typed(f"{key}={name}"))) == name
-    if "," not in name:  # several paths, of a component of one's own
+    if "," not in name:  # for a user's component, a comma separates several paths
         assert value_of(as_typed(f"+own=/{name}")) == f"/{name}"
 
 
 @pytest.mark.parametrize("name", ["2026-11-30_model=cnn,epochs=2", "a,b", "plain"])
-def test_folders_with_commas_are_told_from_a_list_of_folders(
+def test_folders_with_commas_are_distinguished_from_a_list_of_folders(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -45,13 +45,13 @@ def test_folders_with_commas_are_told_from_a_list_of_folders(
         *("data.root=/a\\,b", "data.root=/plain/data-2.0", "--config-dir=/a,b", "experiment=glob(activation_*)"),
     ],
 )
-def test_what_hydra_reads_as_meant_is_left_as_it_is(word: str) -> None:
+def test_words_that_hydra_reads_as_meant_stay_unchanged(word: str) -> None:
     assert as_typed(word) == word
 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("value", ["", "''"])
-def test_an_empty_name_as_of_a_variable_that_is_not_set_is_refused(lab: Lab, key: str, value: str) -> None:
+def test_an_empty_name_from_an_unset_variable_is_refused(lab: Lab, key: str, value: str) -> None:
     refusal(lab(*TINY[1:], f"{key}={value}"), f"{key}={value}", "empty")
 
 
@@ -63,7 +63,7 @@ def test_the_home_folder_is_known_whatever_its_name(lab: Lab, tmp_path: Path, mo
     refusal(lab(), home / "images")
 
 
-def test_without_a_home_folder_what_lies_in_it_is_refused_before_a_folder_is_made(
+def test_without_a_home_folder_paths_in_it_are_refused_before_a_folder_is_made(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unknown(number: int) -> NoReturn:
@@ -76,7 +76,7 @@ def test_without_a_home_folder_what_lies_in_it_is_refused_before_a_folder_is_mad
     refusal(lab("data.download=false"), "home folder")
     refusal(lab("data.root=~/data"), "data.root=~/data", "HOME")
     assert not list(tmp_path.iterdir())
-    monkeypatch.setenv("CIFAR_LAB_DATA", "")  # as good as not set
+    monkeypatch.setenv("CIFAR_LAB_DATA", "")  # equivalent to an unset variable
     refusal(lab(), "home folder")
 
 
@@ -93,7 +93,7 @@ def test_runs_in_odd_folders_are_trained_and_resumed_with_options_from_one(lab: 
     assert {run.folder.parent for run in outcome.runs} == {place, place / "sweep"}
 
 
-def test_a_search_takes_odd_folders_too(tmp_path: Path) -> None:
+def test_a_search_accepts_odd_folder_names_too(tmp_path: Path) -> None:
     place = tmp_path / "o'brien, (1)"
     asked = checked_search([*TINY, "loss=ce,mse"], None, place)
     assert asked.name.startswith("search-loss-") and asked.folder == place
@@ -102,7 +102,7 @@ def test_a_search_takes_odd_folders_too(tmp_path: Path) -> None:
     assert checked(asked.command(["loss=ce"])).composition["name"] == asked.name
 
 
-def test_a_relative_data_root_is_that_of_the_folder_where_the_command_is_typed(
+def test_a_relative_data_root_is_resolved_in_the_folder_of_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

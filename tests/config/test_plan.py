@@ -1,4 +1,4 @@
-"""What a command line is checked for beyond each of its values: the jobs of a sweep, and faults of the check itself."""
+"""Checks of a command line beyond each value: the jobs of a sweep, and faults of the check itself."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,18 +30,18 @@ PLAIN = [word for word in TINY if not word.startswith("epochs=")]
         ("seed=0,1 model.filters=[4,4,4],[4,4]", ("model.filters=[4, 4]", "three", "model.filters=[4,4])")),
         ("model=resnet14 model.blocks=[1,1],[1] model.widths=[4,4],[4]", ("model.blocks=[1] model.widths=[4, 4]",)),
         ("model=vgg_a model.stages=[[4]],[[4],[]]", ("model.stages=[[4], []]",)),
-        # each of both options takes one of both values
+        # each option takes only one of the two values
         ("model=vgg_a,cnn model.dropout=0.1,null", ("model.dropout=None", "(in the job model=cnn model.dropout=null)")),
-        # typed: what one of both schedules sets
+        # only one of the two schedules sets the typed momentum
         ("seed=0 optimizer=sgd optimizer.momentum=0.9 scheduler=step,one_cycle", ("(in the job scheduler=one_cycle)",)),
-        # three together
+        # only the three together conflict
         (
             "compile=true,false cuda_graphs=false,true trainer.accelerator=gpu,cpu",
             ("(in the job compile=True cuda_graphs=True trainer.accelerator=cpu)",),
         ),
     ],
 )
-def test_a_sweep_with_a_job_that_cannot_run_is_refused_before_it_begins(
+def test_a_sweep_with_an_impossible_job_is_refused_before_it_begins(
     lab: Lab, line: str, facts: tuple[str, ...]
 ) -> None:
     data = [word for word in PLAIN if not word.startswith("model.")]
@@ -50,14 +50,14 @@ def test_a_sweep_with_a_job_that_cannot_run_is_refused_before_it_begins(
     assert not list(Path().iterdir())
 
 
-def test_an_option_that_replaces_what_another_sets_is_no_contradiction() -> None:
+def test_an_option_that_replaces_a_setting_of_a_different_option_is_accepted() -> None:
     plan = checked(["-m", *PLAIN, "optimizer=sgd,adam", "seed=0,1"])
     assert len(plan.jobs) == 4
 
 
 @pytest.fixture
 def composed_jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The command lines that the check has composed."""
+    """Command lines that the check has composed."""
     composed: list[list[str]] = []
     compose = preflight.compose
 
@@ -69,8 +69,10 @@ def composed_jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return composed
 
 
-def test_a_value_that_follows_another_axis_is_no_reason_to_compose_its_jobs(composed_jobs: list[list[str]]) -> None:
-    # The average's own epochs follow `epochs`: those of ten epochs would leave none of five to average.
+def test_a_value_that_follows_a_different_axis_does_not_cause_its_jobs_to_be_composed(
+    composed_jobs: list[list[str]],
+) -> None:
+    # The epochs of the average follow `epochs`: those of ten epochs would leave none of five to average.
     plan = checked(["-m", *PLAIN, "averaging=none,swa", "epochs=10,5"])
     assert (len(plan.jobs), len(composed_jobs)) == (4, 3)
 
@@ -84,7 +86,7 @@ def _refusing_twos(looked_at: list[Any]) -> Callable[[dict[str, Any]], None]:
     return check
 
 
-def test_each_job_is_looked_at_and_those_alone_are_composed_that_are_refused() -> None:
+def test_each_job_is_checked_and_only_refused_jobs_are_composed() -> None:
     axes = [["a=1", "a=2"], ["b=1", "b=2"], ["c=1", "c=2"]]
     base = {"a": 1, "b": 1}
     plain: dict[tuple[str, ...], dict[str, Any]] = {
@@ -98,7 +100,7 @@ def test_each_job_is_looked_at_and_those_alone_are_composed_that_are_refused() -
     assert [tuple(map(config.get, "abc")) for config in looked_at] == [(1, 2, 2), (2, 1, 2), (2, 2, None), (2, 2, 2)]
 
 
-def test_a_value_inside_a_group_that_another_value_takes_away_is_put_together_with_it() -> None:
+def test_a_value_inside_a_group_is_combined_with_a_value_that_replaces_the_group() -> None:
     base = {"g": {"h": {"x": 1}}}
     plain: dict[tuple[str, ...], dict[str, Any]] = {
         ("g=a", "x=1"): base,
@@ -119,7 +121,7 @@ def test_the_check_of_ten_thousand_jobs_composes_each_value_once(composed_jobs: 
     assert len(composed_jobs) == 1 + 9 + 1 + 9
 
 
-def test_a_bug_in_the_check_is_a_traceback_and_exit_1(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_the_check_gives_a_traceback_and_exit_code_1(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(config: dict[str, Any]) -> None:
         raise KeyError("a bug")
 

@@ -1,4 +1,4 @@
-"""Command line > experiment > model > default; and what an experiment set inside a replaced option falls away."""
+"""Command line > experiment > model > default; an experiment's settings of a replaced option are dropped."""
 
 import itertools
 from functools import cache
@@ -14,17 +14,17 @@ from cifar_lab.config import conf_folder
 from cifar_lab.config.precedence import Loader
 
 EXPERIMENTS = sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml"))
-# One option of each group that few experiments name.
+# One option per group that few experiments choose.
 ANOTHER = {"activation": "mish", "model": "vgg_a_light", "loss": "focal", "optimizer": "adamw", "averaging": "ema"}
 ANOTHER |= {"scheduler": "warm_restarts", "augment": "cutout", "data": "synthetic", "protocol": "report"}
 OPTIONS = [(group, path.stem) for group in ANOTHER for path in sorted((conf_folder() / group).glob("*.yaml"))]
-# They differ in the groups whose options they name; resnet_adamw_150 builds on another.
-SOME = ("activation_elu", "loss_focal", "fast_91", "resnet_adamw_150", "swa")
+# These differ in the groups whose options they choose; resnet_adamw_150 extends a different experiment.
+SOME = ("activation_elu", "loss_focal", "beyond_resnet18", "resnet_adamw_150", "swa")
 
 
 @cache
 def _composition(*overrides: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """A composition in plain values, and the chosen option of each group."""
+    """Return a composition in plain values and the chosen option of each group."""
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         assert isinstance(loader, Loader)
@@ -51,13 +51,13 @@ def _words(options: dict[str, str]) -> list[str]:
 def test_options_replace_the_experiments_with_their_numbers_and_no_others(
     experiment: str, options: dict[str, str]
 ) -> None:
-    """Replaced options keep nothing of the experiment's, and the rest of the experiment stays."""
+    """A replaced option keeps none of the experiment's settings; the rest of the experiment stays."""
     default, _ = _composition(*_words(options))
     alone, chosen = _composition(f"experiment={experiment}")
     others = {group: option for group, option in options.items() if chosen[group] != option}
     replaced, _ = _composition(f"experiment={experiment}", *_words(others))
     assert {group: replaced[group] for group in others} == {group: default[group] for group in others}
-    # A model brings its activation, unless the experiment names one.
+    # A model sets its activation, unless the experiment chooses one.
     rest = set(alone) - set(others) - {"activation"}
     assert {key: replaced[key] for key in rest} == {key: alone[key] for key in rest}
 
@@ -81,13 +81,13 @@ def test_the_command_line_wins_over_the_experiment_over_the_model_over_the_defau
         assert activation(*line.split())["_target_"] == f"torch.nn.{name}"
     assert activation("experiment=swa")["negative_slope"] == 0.05
     assert activation("experiment=swa", "activation.negative_slope=0.2")["negative_slope"] == 0.2
-    # Numbers of a replaced option fall away, and typed ones stay.
+    # The experiment's numbers for a replaced option are dropped; typed ones stay.
     config, _ = _composition("experiment=swa", "loss=focal", "optimizer=adam", "optimizer.lr=0.3")
     assert "smoothing" not in config["loss"]
     assert (config["optimizer"]["lr"], config["optimizer"]["weight_decay"], config["epochs"]) == (0.3, 1e-4, 100)
 
 
-def test_what_no_option_replaces_stays() -> None:
+def test_settings_that_no_option_replaces_stay() -> None:
     assert _composition("experiment=resnet_adamw_150")[0]["data"]["mean"] == [0.5, 0.5, 0.5]
     config, _ = _composition("experiment=resnet_adamw_150", "trainer=cpu", "data=synthetic")
     assert config["trainer"]["check_val_every_n_epoch"] == 5

@@ -1,4 +1,4 @@
-"""What cannot be run is refused in one line, with exit code 2, before torch is imported and any folder made."""
+"""Command lines that cannot run: refused in one line with exit code 2, before torch is imported or a folder made."""
 
 import re
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from cifar_lab.runs.fingerprints import leaves
 from tests.config.typed import check_typed
 from tests.conftest import TINY, Compose, Lab, refusal
 
-# What a line names, by the line: the setting with its value, the nearest that exists, limits and allowed values.
-# Refused before there is a composition, or while it is made.
+# Facts that each line's message names: the setting with its value, the nearest existing key, limits, allowed values.
+# These are refused before or during composition.
 NOT_COMPOSED = {
     "bn=yess": ("bn=yess", "true", "false"),
     "epochs=abc": ("epochs=abc", "1"),
@@ -64,7 +64,7 @@ NOT_COMPOSED = {
     "data=cifar10 data.root=NOWHERE": ("NOWHERE", "CIFAR-10", "cifar-10-batches-bin/"),
     "--config-dir NOWHERE epochs=1": ("--config-dir NOWHERE",),
 }
-# Keys that Hydra finds nowhere.
+# Keys that Hydra does not find.
 UNKNOWN = {
     "lrr=0.1": ("lrr", "optimizer.lr"),
     "epoch=3": ("epoch", "epochs"),
@@ -77,7 +77,7 @@ UNKNOWN = {
     "trainer.gradient_clip_val=1": ("trainer.gradient_clip_val", "grad_clip="),
     "trainer.logger=false": ("trainer.logger", "logger="),
 }
-# What a composition holds.
+# Values that are refused once composed.
 COMPOSED = {
     "epochs=0": ("epochs=0", "1"),
     "epochs=-0.5": ("epochs=-0.5", "1"),
@@ -143,7 +143,7 @@ COMPOSED = {
     # keys
     "+lrr=0.1": ("lrr", "optimizer.lr"),
     "~optimizer.lr": ("optimizer.lr",),
-    # together
+    # combinations
     "data.val_fraction=0": ("protocol.name=holdout", "data.val_fraction=0"),
     "protocol.val_fraction=0": ("protocol.name=holdout", "protocol.val_fraction=0"),
     "protocol=report data.val_fraction=0.1": ("protocol.name=report", "data.val_fraction=0.1"),
@@ -180,10 +180,10 @@ COMPOSED = {
     "trainer.devices=2 trainer.accelerator=mps": ("trainer.devices=2", "trainer.accelerator=mps"),
     "trainer.devices=2 jobs_per_device=2": ("trainer.devices=2", "jobs_per_device="),
     "trainer=ddp trainer.devices=2 compile=true cuda_graphs=true": ("trainer.devices=2", "cuda_graphs="),
-    # what may be made
+    # allowed targets
     "optimizer._target_=os.system": ("optimizer._target_=os.system",),
 }
-# Those whose setting belongs to an option that is not the default, and Hydra's own.
+# Settings of options that are not the default, and Hydra's own.
 TYPED = {
     **COMPOSED,
     **UNKNOWN,
@@ -192,40 +192,40 @@ TYPED = {
 }
 
 
-def _names(line: str, facts: tuple[str, ...]) -> None:
-    """The line names the facts as words: `optimizer.lr` is not in `optimizer.lrr`."""
+def _check_names(line: str, facts: tuple[str, ...]) -> None:
+    """Check that the line names each fact as a whole word: `optimizer.lr` is not in `optimizer.lrr`."""
     for fact in facts:
         assert re.search(rf"(?<!\w){re.escape(fact)}(?!\w)", line), f"{fact} is missing in: {line}"
 
 
-def _refused(lab: Lab, line: str, facts: tuple[str, ...], nowhere: Path) -> None:
+def _check_refused(lab: Lab, line: str, facts: tuple[str, ...], nowhere: Path) -> None:
     words = [word.replace("NOWHERE", str(nowhere)) for word in line.split()]
     data = [] if "data=" in line else ["data=synthetic"]
-    _names(refusal(lab(*data, *words)), tuple(fact.replace("NOWHERE", str(nowhere)) for fact in facts))
+    _check_names(refusal(lab(*data, *words)), tuple(fact.replace("NOWHERE", str(nowhere)) for fact in facts))
     assert not list(Path().iterdir())
 
 
 @pytest.mark.parametrize("line", NOT_COMPOSED)
-def test_a_command_line_is_refused_in_one_line_that_names_the_mend(lab: Lab, tmp_path: Path, line: str) -> None:
-    _refused(lab, line, NOT_COMPOSED[line], tmp_path / "nowhere")
+def test_a_command_line_is_refused_in_one_line_that_names_the_remedy(lab: Lab, tmp_path: Path, line: str) -> None:
+    _check_refused(lab, line, NOT_COMPOSED[line], tmp_path / "nowhere")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", TYPED)
-def test_it_is_refused_when_it_is_typed(lab: Lab, tmp_path: Path, line: str) -> None:
-    _refused(lab, line, TYPED[line], tmp_path / "nowhere")
+def test_a_typed_setting_is_refused_before_torch_is_imported(lab: Lab, tmp_path: Path, line: str) -> None:
+    _check_refused(lab, line, TYPED[line], tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("line", UNKNOWN)
 def test_the_nearest_key_is_named(composed: Compose, line: str) -> None:
-    _names(unknown_key(line.partition("=")[0], dict(leaves(resolved(composed("data=synthetic"))))), UNKNOWN[line])
+    _check_names(unknown_key(line.partition("=")[0], dict(leaves(resolved(composed("data=synthetic"))))), UNKNOWN[line])
 
 
 @pytest.mark.parametrize("line", COMPOSED)
-def test_a_composition_is_refused_in_one_line_that_names_the_mend(composed: Compose, line: str) -> None:
+def test_a_composition_is_refused_in_one_line_that_names_the_remedy(composed: Compose, line: str) -> None:
     with pytest.raises(ValueError, match=r"^\S[^\n]*$") as refused:
         check_typed(composed, line, *([] if "data=" in line else ["data=synthetic"]))
-    _names(str(refused.value), COMPOSED[line])
+    _check_names(str(refused.value), COMPOSED[line])
 
 
 @pytest.mark.parametrize(
@@ -245,11 +245,11 @@ def test_a_composition_is_refused_in_one_line_that_names_the_mend(composed: Comp
         pytest.param("epochs=3 --multirun loss=ce,mse bn=true,false", marks=pytest.mark.slow),
     ],
 )
-def test_it_is_accepted(line: str) -> None:
+def test_a_valid_command_line_is_accepted(line: str) -> None:
     plan_of(parsed([*line.split(), "data=synthetic"]))
 
 
-def test_of_single_values_of_one_key_the_last_counts() -> None:
+def test_the_last_of_several_values_of_a_key_counts() -> None:
     assert checked([*TINY, "seed=1", "seed=2"]).composition["seed"] == 2
     study = checked([*TINY, "study=loss", "seed=1", "seed=2"])
     assert {word for job in study.jobs for word in job.words if word.startswith("seed=")} == {"seed=2"}
@@ -270,10 +270,10 @@ def test_bn_is_read_as_meant() -> None:
         ("experiment=loss_focal optimizer.lr=1", None),
     ],
 )
-def test_what_is_allowed_but_worth_a_word_is_said_in_one_line(line: str, facts: tuple[str, ...] | None) -> None:
+def test_an_allowed_but_unusual_setting_causes_a_one_line_note(line: str, facts: tuple[str, ...] | None) -> None:
     plan = plan_of(parsed([*line.split(), "data=synthetic"]))
-    # That the images were replaced is another note.
-    _noted([line for line in plan.notes if not line.startswith("data=")], facts)
+    # A separate note says that the images were replaced.
+    _check_notes([line for line in plan.notes if not line.startswith("data=")], facts)
 
 
 @pytest.mark.parametrize(
@@ -283,21 +283,21 @@ def test_what_is_allowed_but_worth_a_word_is_said_in_one_line(line: str, facts: 
         *(("warm_restarts", 40, ("40", "70")), ("warm_restarts", 70, None), ("warm_restarts", 200, ("200", "310"))),
     ],
 )
-def test_what_a_schedule_leaves_unused_is_said(
+def test_an_unused_part_of_a_schedule_is_noted(
     composed: Compose, scheduler: str, epochs: int, facts: tuple[str, ...] | None
 ) -> None:
-    _noted(notes({**resolved(composed(f"scheduler={scheduler}")), "epochs": epochs}), facts)
+    _check_notes(notes({**resolved(composed(f"scheduler={scheduler}")), "epochs": epochs}), facts)
 
 
 @pytest.mark.parametrize("word", ["scheduler=plateau", "callbacks=early_stopping"])
-def test_what_watches_the_test_set_where_nothing_is_to_be_chosen_is_said(composed: Compose, word: str) -> None:
-    _noted(notes(resolved(composed(word, "protocol=last"))), (word.split("=")[0], "test set"))
-    _noted(notes(resolved(composed(word, "protocol=report"))), None)
+def test_a_monitor_of_the_test_set_under_protocol_last_is_noted(composed: Compose, word: str) -> None:
+    _check_notes(notes(resolved(composed(word, "protocol=last"))), (word.split("=")[0], "test set"))
+    _check_notes(notes(resolved(composed(word, "protocol=report"))), None)
 
 
-def _noted(lines: list[str], facts: tuple[str, ...] | None) -> None:
+def _check_notes(lines: list[str], facts: tuple[str, ...] | None) -> None:
     assert len(lines) == (facts is not None)
-    _names("".join(lines), facts or ())
+    _check_names("".join(lines), facts or ())
 
 
 def _write(path: Path, text: str) -> Path:
@@ -316,10 +316,10 @@ def test_a_component_from_outside_is_accepted_once_its_package_is_allowed(
     assert not refused.runs
     allowed = checked([*own, *TINY, allow, "loss.delta=0.25"]).composition
     assert allowed["loss"] == {"_target_": "outside_lab.Huber", "delta": 0.25}
-    _names(refusal(lab(*own, *TINY, allow, "loss.delte=1")), ("delte", "loss.delta"))
+    _check_names(refusal(lab(*own, *TINY, allow, "loss.delte=1")), ("delte", "loss.delta"))
 
 
-def test_our_ranges_do_not_speak_of_a_component_that_is_not_ours(tmp_path: Path) -> None:
+def test_our_ranges_do_not_apply_to_a_users_component(tmp_path: Path) -> None:
     _write(
         tmp_path / "scheduler" / "cyclic.yaml",
         "_target_: torch.optim.lr_scheduler.CyclicLR\n_partial_: true\nbase_lr: 0.1\nmax_lr: 0.2\n"
@@ -344,11 +344,11 @@ def test_flags_may_stand_anywhere() -> None:
         ("experiment", "# @package _global_\noptimizer:\n  lrr: 0.1\n", ("optimizer", "lrr", "optimizer.lr")),
     ],
 )
-def test_a_misspelt_key_in_the_users_own_file_is_named(
+def test_a_misspelt_key_in_a_users_file_is_named(
     lab: Lab, tmp_path: Path, group: str, text: str, facts: tuple[str, ...]
 ) -> None:
     _write(tmp_path / "conf" / group / "mine.yaml", text)
-    _names(refusal(lab("--config-dir", str(tmp_path / "conf"), f"{group}=mine", *TINY)), facts)
+    _check_names(refusal(lab("--config-dir", str(tmp_path / "conf"), f"{group}=mine", *TINY)), facts)
 
 
 @pytest.mark.parametrize(
@@ -366,15 +366,15 @@ def test_a_misspelt_key_in_the_users_own_file_is_named(
         ),
     ],
 )
-def test_a_users_file_that_is_no_option_is_named_with_the_mend(
+def test_a_users_file_that_is_not_an_option_is_named_with_the_remedy(
     lab: Lab, tmp_path: Path, group: str, text: bytes, facts: tuple[str, ...]
 ) -> None:
-    folder = tmp_path / "o'brien's, conf"  # a name that Hydra's grammar quotes
+    folder = tmp_path / "o'brien's, conf"  # a name that Hydra's grammar must quote
     _write(folder / group / "mine.yaml", "").write_bytes(text)
     line = refusal(lab("--config-dir", str(folder), f"{group}=mine", *TINY))
     assert all(fact in line for fact in facts), line
 
 
-def test_an_option_of_ones_own_may_have_all_that_a_librarys_class_takes(tmp_path: Path) -> None:
+def test_a_users_option_may_have_all_arguments_of_a_librarys_class(tmp_path: Path) -> None:
     _write(tmp_path / "loss" / "mine.yaml", "_target_: torch.nn.CrossEntropyLoss\nlabel_smoothing: 0.1\n")
     plan_of(parsed(["--config-dir", str(tmp_path), "loss=mine", "data=synthetic"]))

@@ -1,4 +1,4 @@
-"""`docs/configuration.md` is what `conf/` says, and `conf/` says something of everything."""
+"""`docs/configuration.md` is generated from `conf/`, and `conf/` describes every key."""
 
 import re
 import runpy
@@ -11,7 +11,7 @@ from cifar_lab.config.options import groups, options, scalars
 from tests.conftest import CHECKOUT
 
 PAGE = (CHECKOUT / "docs" / "configuration.md").read_text(encoding="utf-8")
-HEADED = {"experiment", "study", "search", "debug"}  # their headers describe them, not comments on their keys
+HEADED = {"experiment", "study", "search", "debug"}  # described by their headers, not by comments on their keys
 
 
 def test_the_module_prints_the_page_whatever_the_users_data_folder(
@@ -32,7 +32,7 @@ def test_every_group_option_and_key_has_a_description() -> None:
     assert all(setting.description for setting in scalars())
 
 
-def test_every_group_option_and_key_stands_on_the_page() -> None:
+def test_every_group_option_and_key_is_on_the_page() -> None:
     folders = {folder.name for folder in conf_folder().iterdir() if folder.is_dir()} - {"hydra"}
     assert set(groups()) == folders
     for folder in folders:
@@ -54,6 +54,6 @@ def test_every_group_option_and_key_stands_on_the_page() -> None:
         ("bn", True, ["true", "false"]),
     ],
 )
-def test_what_a_key_takes_is_said_in_words(key: str, default: Any, facts: list[str]) -> None:
+def test_the_values_of_a_key_are_described_in_words(key: str, default: Any, facts: list[str]) -> None:
     words = re.findall(r"\w+", checks.accepted(key, default))
     assert [word for word in words if word in {"number", "list", "whole", "null", *facts}] == facts

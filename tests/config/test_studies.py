@@ -1,4 +1,4 @@
-"""A study is a controlled sweep, in one command that may be narrowed, and like any sweep in all else."""
+"""A study is a controlled sweep in one command, which can be narrowed; otherwise it behaves as any sweep."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ from tests.comparison import equal
 from tests.config.typed import PARSER
 from tests.conftest import TINY, Compose, Lab, refusal
 
-# What each varies, by number of values; three seeds each.
+# Each study's axes with their numbers of values; all have three seeds.
 STUDIES = {
     "activation": {"activation": 6},
     "loss": {"loss": 4},
@@ -41,7 +41,7 @@ STUDIES = {
     "bn_landscape": {"bn": 2, "optimizer.lr": 4},
     "bn_smoothness": {"bn": 2, "model.init": 2},
 }
-# What follows an axis, as `model.batch_norm` does `bn`.
+# Keys that follow an axis, as `model.batch_norm` follows `bn`.
 FOLLOWING = {"bn": {"model.batch_norm"}, "activation": {"model.activation"}, "augment": {"data.augment"}}
 FILES = {path.stem: path.read_text(encoding="utf-8") for path in (conf_folder() / "study").glob("*.yaml")}
 EPOCH_IMAGES = 45_000
@@ -50,7 +50,7 @@ FIRST_JOB = ["study=batch_norm", "bn=True", "seed=0"]
 
 @cache
 def _study(name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """A study's composition without its axes, in plain values, and the chosen option of each group."""
+    """Return a study's composition without its axes, in plain values, and the chosen option of each group."""
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = compose("train", [f"study={name}", "name=test"], return_hydra_config=True)
     return plain(config), dict(config.hydra.runtime.choices)
@@ -63,7 +63,7 @@ def _compositions(jobs: list[list[str]]) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs without a check of each, as a composition takes long."""
+    """Skip the check of each job, because composing takes long."""
     monkeypatch.setattr(preflight, "around", lambda axes: [[axis[0] for axis in axes]])
     monkeypatch.setattr(preflight, "suspects", lambda *_: [])
 
@@ -84,13 +84,13 @@ def _header(name: str) -> dict[str, str]:
     return dict(re.findall(r"^# (\w+): (.*)$", text, re.MULTILINE))
 
 
-def test_every_study_stands_here() -> None:
+def test_every_study_is_listed_here() -> None:
     assert set(FILES) == set(STUDIES)
 
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["last values", "all"])
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_values_of_a_studys_axes_change_its_axes_alone(name: str, every: bool) -> None:
+def test_the_values_of_a_studys_axes_change_only_its_axes(name: str, every: bool) -> None:
     axes = _axes(name)
     assert axes.pop("seed") == "range(0,3)"
     words = [[f"{key}={as_typed([value])}" for value in values] for key, values in axes.items()]
@@ -115,7 +115,7 @@ def test_a_study_has_a_job_for_each_value_of_each_axis_and_each_seed(name: str) 
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_studys_header_says_what_is_fixed_and_what_it_costs(name: str) -> None:
+def test_a_studys_header_states_the_fixed_settings_and_the_cost(name: str) -> None:
     header, number = _header(name), 3 * math.prod(STUDIES[name].values())
     assert list(header) == ["Question", "Source", "Command", "Fixed", "Cost"]
     assert header["Command"] == f"python -m cifar_lab.train study={name}"
@@ -137,7 +137,7 @@ def test_each_optimizer_has_its_own_rate_and_the_grid_around_it(composed: Compos
         grid = _axes(f"learning_rate_{name}")["optimizer.lr"]
         assert sorted(map(float, grid))[2] == own.lr
         assert _study(f"learning_rate_{name}")[0]["optimizer"] == own
-    # Written as in the file.
+    # The grid keeps the file's notation.
     assert as_typed(_axes("learning_rate_adam")["optimizer.lr"]) == "1e-4,3e-4,1e-3,3e-3,1e-2"
 
 
@@ -148,7 +148,7 @@ LANDSCAPE = [(name, rate) for name in ("vgg_a", "vgg_a_bn") for rate in ("1e-4",
     ("name", "rate"),
     [pytest.param(*each, marks=[pytest.mark.slow] * (0 < number < 7)) for number, each in enumerate(LANDSCAPE)],
 )
-def test_the_landscapes_runs_are_the_reports_rows(composed: Compose, name: str, rate: str) -> None:
+def test_the_landscape_studys_runs_are_the_reports_rows(composed: Compose, name: str, rate: str) -> None:
     row = Row(name, "", (f"optimizer.lr={rate}",))
     theirs = fingerprint(resolved(composed(*row.command(Scale.FULL, 2020, "report"))))
     bn = "true" if name == "vgg_a_bn" else "false"
@@ -156,7 +156,7 @@ def test_the_landscapes_runs_are_the_reports_rows(composed: Compose, name: str, 
     assert fingerprint(resolved(ours)) == theirs
 
 
-def test_the_landscape_has_every_row_of_the_report() -> None:
+def test_the_landscape_study_has_every_row_of_the_report() -> None:
     tables = yaml.safe_load((conf_folder() / "published.yaml").read_text(encoding="utf-8"))["tables"]
     (rows,) = (table["rows"] for table in tables if table["name"] == "vgg")
     assert [(row["experiment"], *row["overrides"]) for row in rows] == [(n, f"optimizer.lr={r}") for n, r in LANDSCAPE]
@@ -176,7 +176,7 @@ def test_runs_of_a_seed_see_the_same_batches_with_and_without_batch_norm(compose
     assert not torch.equal(batches[True, 0][0][1], batches[True, 1][0][1])
 
 
-def test_the_smoothness_study_is_the_papers_protocol_and_finer() -> None:
+def test_the_smoothness_study_is_the_papers_protocol_with_a_finer_grid() -> None:
     config, _ = _study("bn_smoothness")
     etas = config["probe"]["etas"]
     assert {0.5, 1, 2, 4} < set(etas)
@@ -193,7 +193,7 @@ def test_the_smoothness_study_is_the_papers_protocol_and_finer() -> None:
             *("study=loss -m epochs=3 model=cnn,vgg_a", 24, "study=loss loss=ce seed=0 epochs=3 model=cnn"),
             "study-loss-data=synthetic-epochs=3",
         ),
-        # A value is written as the study has it.
+        # Values are written as the study writes them.
         ("study=batch_norm bn=true name=rehearsal", 3, "study=batch_norm bn=True seed=0 name=rehearsal", "rehearsal"),
     ],
 )
@@ -217,7 +217,7 @@ def test_the_command_line_wins_over_the_experiment_over_the_study() -> None:
     assert (at_length["epochs"], at_length["optimizer"]["lr"], short["epochs"]) == (100, 2e-3, 9)
 
 
-def test_what_an_experiment_sets_falls_away_with_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiments_settings_are_dropped_with_its_option(capsys: pytest.CaptureFixture[str]) -> None:
     typed = ["study=smoothing", "experiment=loss_focal", "loss.smoothing=0.2", "seed=0", "data=synthetic"]
     asked = checked(typed)
     assert asked.composition["loss"]["smoothing"] == 0.2 and "gamma" not in asked.composition["loss"]
@@ -236,14 +236,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_a_users_study_that_is_none_is_refused(lab: Lab, tmp_path: Path, text: str) -> None:
+def test_an_invalid_study_of_a_user_is_refused(lab: Lab, tmp_path: Path, text: str) -> None:
     _write(tmp_path, "mine", text)
     outcome = lab("--config-dir", "my_conf", "study=mine", *TINY)
     refusal(outcome, "study=mine", BROKEN[text])
     assert not outcome.runs
 
 
-def test_a_users_study_may_build_on_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_study_may_extend_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     _write(tmp_path, "mine", "defaults: [loss, _self_]\nbatch_size: 10\naxes: {loss: [ce, mse], seed: 7}")
     asked = checked(["--config-dir", "my_conf", "study=mine", "data=synthetic", "loss=mse"])
@@ -265,7 +265,7 @@ def test_a_study_is_trained_once_and_ends_in_its_table(lab: Lab, tmp_path: Path)
     table = (folder / "table.md").read_text(encoding="utf-8")
     heading, _, *rows = [line for line in table.splitlines() if line.startswith("|")]
     assert heading.split()[1] == "loss" and [row.split()[1] for row in rows[:2]] == ["ce", "mse"]
-    # A run of it is a run like any other.
+    # A study's run can be resumed like any other run.
     assert lab(f"resume='{first.folder}'").code == 0
     assert first.result_file.stat().st_mtime_ns == time
     refusal(lab(f"resume='{first.folder}'", "study=loss"), "resume=")

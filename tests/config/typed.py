@@ -1,4 +1,4 @@
-"""Checks a command line whose options are composed once, and whose settings are set as if they had been typed."""
+"""Check a command line by composing its options once and setting its values as if they had been typed."""
 
 import copy
 from typing import Any
@@ -14,10 +14,10 @@ GROUPS = {folder.name for folder in conf_folder().iterdir() if folder.is_dir()}
 
 
 def check_typed(composed: Compose, line: str, *base: str) -> None:
-    """Check what `line` stands for on top of `base`, as far as that is a matter of what is composed.
+    """Check `line` on top of `base`, as far as composed values decide.
 
     Raises:
-        ValueError: It is refused.
+        ValueError: The line is refused.
     """
     overrides = PARSER.parse_overrides(line.split())
     options = [str(override.input_line) for override in overrides if override.key_or_group in GROUPS]

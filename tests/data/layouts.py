@@ -17,7 +17,7 @@ COARSE = [f"coarse{number}" for number in range(20)]
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes texts and bytes as Python 2 wrote its strings."""
+    """Pickles str and bytes as Python 2 pickled its strings."""
 
     def save_string(self, value: str | bytes) -> None:
         content = value.encode() if isinstance(value, str) else value
@@ -27,18 +27,18 @@ class Python2Pickler(pickle._Pickler):
 
 
 def python2_file(value: Any) -> bytes:
-    """A pickle as Python 2 wrote it."""
+    """Return a pickle in the format of Python 2."""
     Python2Pickler(file := io.BytesIO(), protocol=2).dump(value)
-    return file.getvalue().replace(b"numpy._core", b"numpy.core")  # its name until numpy 2
+    return file.getvalue().replace(b"numpy._core", b"numpy.core")  # the module's name before numpy 2
 
 
 def pixels(count: int, *shape: int, seed: int = 0) -> np.ndarray:
-    """Random bytes `(count, *shape)`."""
+    """Return random bytes `(count, *shape)`."""
     return np.random.default_rng(seed).integers(256, size=(count, *(shape or (32, 32, 3))), dtype=np.uint8)
 
 
 def cifar100(root: Path, num_train: int = 400, num_test: int = 200) -> dict[str, Any]:
-    """`cifar-100-python`: what its files hold, by their names."""
+    """Write `cifar-100-python`, and return the content of its files by name."""
     folder = root / "cifar-100-python"
     folder.mkdir(parents=True)
     content: dict[str, Any] = {"meta": {"fine_label_names": FINE, "coarse_label_names": COARSE}}
@@ -52,7 +52,7 @@ def cifar100(root: Path, num_train: int = 400, num_test: int = 200) -> dict[str,
 
 
 def svhn(folder: Path, count: int = 40) -> dict[str, np.ndarray]:
-    """SVHN's two files: the images `(count, 32, 32, 3)` of each."""
+    """Write SVHN's two files, and return the images `(count, 32, 32, 3)` of each."""
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for seed, split in enumerate(("train", "test")):
@@ -63,7 +63,7 @@ def svhn(folder: Path, count: int = 40) -> dict[str, np.ndarray]:
 
 
 def fashion_mnist(folder: Path, count: int = 40, *, packed: bool = False) -> dict[str, np.ndarray]:
-    """Fashion-MNIST's four files, each packed or not: the images `(count, 28, 28)` of `train` and `t10k`."""
+    """Write Fashion-MNIST's four files, packed or not; return the images `(count, 28, 28)` of `train` and `t10k`."""
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for seed, split in enumerate(("train", "t10k")):
@@ -79,7 +79,7 @@ def fashion_mnist(folder: Path, count: int = 40, *, packed: bool = False) -> dic
 
 
 def cifar10_1(folder: Path, count: int = 20) -> np.ndarray:
-    """CIFAR-10.1's two files: the images."""
+    """Write CIFAR-10.1's two files, and return the images."""
     folder.mkdir(parents=True, exist_ok=True)
     images = pixels(count)
     np.save(folder / "cifar10.1_v6_data.npy", images)
@@ -88,13 +88,13 @@ def cifar10_1(folder: Path, count: int = 20) -> np.ndarray:
 
 
 def tar(folder: Path, archive: Path) -> None:
-    """Pack a folder, under its name."""
+    """Pack a folder under its own name."""
     with tarfile.open(archive, "w:gz") as file:
         file.add(folder, folder.name)
 
 
 def photos(folder: Path, classes: dict[str, int], size: tuple[int, int] = (40, 30), seed: int = 0) -> None:
-    """A folder for each class with so many images of random colours."""
+    """Write a folder per class with the given number of single-coloured images."""
     random = np.random.default_rng(seed)
     for name, count in classes.items():
         (folder / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Random images and generators of the tests of this folder."""
+"""Random images and generators for the tests in this folder."""
 
 import torch
 from torch import Tensor

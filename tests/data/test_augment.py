@@ -1,4 +1,4 @@
-"""Batched augmentation does to every image what torchvision does to one, at offsets drawn for each image."""
+"""Batched augmentation equals torchvision's on each image, at offsets drawn per image."""
 
 import itertools
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from tests.data.pictures import random_images, seeded
 
 
 def position_images(count: int, side: int = 12) -> Tensor:
-    """Images whose red is the row and whose green is the column, counted from 1 because padding is 0."""
+    """Return images whose red is the row and whose green is the column, counted from 1 because padding is 0."""
     place = torch.arange(1, side + 1, dtype=torch.uint8)
     image = torch.stack([place[:, None].expand(side, side), place.expand(side, side), torch.full((side, side), 255)], 2)
     return image.to(torch.uint8).repeat(count, 1, 1, 1)
 
 
 def read_positions(images: Tensor, padding: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each of the augmented position images was cut, and whether it was mirrored."""
+    """Return the offsets at which the augmented position images were cut, and whether each was mirrored."""
     middle = images.shape[1] // 2
     red, green = images[:, middle, middle, :2].long().unbind(1)
     flipped = images[:, middle, middle + 1, 1].long() < green
@@ -35,7 +35,7 @@ def read_positions(images: Tensor, padding: int) -> tuple[Tensor, Tensor, Tensor
 def by_torchvision(
     images: Tensor, tops: Tensor, lefts: Tensor, flipped: Tensor, padding: int, mode: str = "constant"
 ) -> Tensor:
-    """Pad, cut and mirror the images one at a time."""
+    """Pad, crop and mirror the images one at a time."""
     height, width = images.shape[1:3]
     results = []
     for image, top, left, mirror in zip(images, tops.tolist(), lefts.tolist(), flipped.tolist(), strict=True):
@@ -59,7 +59,7 @@ def test_crop_at_every_offset_equals_torchvision(padding: int, size: tuple[int, 
         assert cropped.dtype == torch.uint8 and torch.equal(cropped, expected)
 
 
-def test_flip_mirrors_the_chosen_images_and_no_other() -> None:
+def test_flip_mirrors_only_the_chosen_images() -> None:
     images = random_images(6, 5, 8)
     flipped = torch.tensor([True, False, False, True, True, False])
     zeros = torch.zeros(6, dtype=torch.int64)
@@ -67,7 +67,7 @@ def test_flip_mirrors_the_chosen_images_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("padding", [0, 1, 2, 4])
-def test_flip_crop_equals_torchvision_at_the_offsets_that_were_drawn(padding: int) -> None:
+def test_flip_crop_equals_torchvision_at_the_drawn_offsets(padding: int) -> None:
     places, images = position_images(200), random_images(200, 12, 12)
     positions = read_positions(flip_crop(places, seeded(3), padding), padding)
     augmented = flip_crop(images, seeded(3), padding)
@@ -97,7 +97,7 @@ def visit(epoch: int, indices: Tensor, seed: int = 0, count: int = 1000) -> Visi
     return Visit(seed, epoch, indices, count, torch.full_like(indices, epoch))
 
 
-def test_alternating_flips_mirror_each_image_once_in_two_epochs_and_follow_seed_place_and_epoch_alone() -> None:
+def test_alternating_flips_mirror_each_image_once_in_two_epochs_by_seed_place_and_epoch() -> None:
     augment, places, indices = AlternatingFlip(padding=0), position_images(1000), torch.arange(1000)
     flipped = [read_positions(augment(places, seeded(n), visit(n, indices)), 0)[2] for n in range(4)]
     assert torch.equal(flipped[0], ~flipped[1]) and torch.equal(flipped[0], flipped[2])
@@ -109,7 +109,7 @@ def test_alternating_flips_mirror_each_image_once_in_two_epochs_and_follow_seed_
     assert 400 < (other != flipped[0]).sum() < 600
 
 
-def test_alternating_flips_translate_by_reflection_at_offsets_that_are_uniform() -> None:
+def test_alternating_flips_translate_by_reflection_at_uniform_offsets() -> None:
     images, indices = random_images(1000, 12, 12), torch.arange(1000)
     places = AlternatingFlip(reflect=False)(position_images(1000), seeded(3), visit(5, indices))
     tops, lefts, flipped = read_positions(places, 2)
@@ -125,10 +125,10 @@ def test_alternating_flips_with_cutout_blacken_a_square_of_the_same_images() -> 
     black = (cut == 0).all(3)
     assert torch.equal(cut, torch.where(black[..., None], 0, without))
     areas = black.sum((1, 2))
-    assert areas.max() == 144 and 36 <= areas.min() < 144  # a part beyond the edges is lost
+    assert areas.max() == 144 and 36 <= areas.min() < 144  # squares are clipped at the edges
 
 
-def test_brightness_and_contrast_are_torchvisions_for_each_image() -> None:
+def test_brightness_and_contrast_equal_torchvisions_on_each_image() -> None:
     images = random_images(60)
     brightness, contrast = torch.rand(2, 60, generator=seeded(1), dtype=torch.float64) * 2
     expected = torch.stack(
@@ -140,7 +140,7 @@ def test_brightness_and_contrast_are_torchvisions_for_each_image() -> None:
         ]
     ).permute(0, 2, 3, 1)
     difference = (adjust(images, brightness, contrast).int() - expected.int()).abs()
-    assert difference.max() <= 1 and (difference > 0).float().mean() < 1e-4  # a fused product and sum rounds once
+    assert difference.max() <= 1 and (difference > 0).float().mean() < 1e-4  # a fused multiply-add rounds only once
     ones = torch.ones(60, dtype=torch.float64)
     assert torch.equal(adjust(images, ones, ones), images)
 
@@ -148,7 +148,7 @@ def test_brightness_and_contrast_are_torchvisions_for_each_image() -> None:
 def test_jitter_draws_factors_of_each_image_uniformly_within_its_strength() -> None:
     grey = torch.full((4000, 8, 8, 3), 100, dtype=torch.uint8)
     levels = color_jitter(grey, seeded(0), brightness=0.5, contrast=0.7, padding=0)[:, 0, 0, 0].double()
-    # A grey image has no contrast; its level is the brightness factor times 100, up to rounding downwards.
+    # A grey image has no contrast, so its level is 100 times the brightness factor, rounded down.
     assert scipy.stats.kstest((levels + 0.5) / 100, "uniform", (0.5, 1.0)).pvalue > 1e-4
     edge = torch.full((4000, 2, 2, 3), 50, dtype=torch.uint8)
     edge[:, :, 1] = 200
@@ -168,7 +168,7 @@ every_augmentation = pytest.mark.parametrize(
 
 
 @every_augmentation
-def test_an_augmentation_depends_on_its_generator_alone_and_changes_nothing_else(
+def test_an_augmentation_depends_only_on_its_generator_and_changes_nothing_else(
     augment: Callable[[Tensor, torch.Generator], Tensor],
 ) -> None:
     images = random_images(32)
@@ -185,8 +185,8 @@ def test_an_augmentation_depends_on_its_generator_alone_and_changes_nothing_else
 
 @every_augmentation
 @pytest.mark.parametrize("count", [1, 128])
-def test_no_value_of_the_images_is_waited_for(augment: Callable[..., Tensor], count: int) -> None:
-    # Tensors without values: reading one, or a shape that depends on one, is an error.
+def test_an_augmentation_reads_no_value_of_the_images(augment: Callable[..., Tensor], count: int) -> None:
+    # Meta tensors have no values: reading one, or a shape that depends on one, is an error.
     images = random_images(count).to("meta")
     augmented = augment(images, seeded(0))
     assert (augmented.shape, augmented.dtype) == (images.shape, torch.uint8)

@@ -1,4 +1,4 @@
-"""CIFAR-10's files are read pixel by pixel into the right place, and anything else is refused in one line."""
+"""CIFAR-10's files are read pixel by pixel into the right place, and any other file is refused in one line."""
 
 import functools
 import hashlib
@@ -32,7 +32,7 @@ Batches = dict[str, tuple[np.ndarray, list[int]]]
 
 
 def random_batches(seed: int = 0) -> Batches:
-    """Planes uint8 `(COUNT, 3072)` and labels of each file."""
+    """Random planes `(COUNT, 3072)` uint8 and labels for each file."""
     generator = np.random.default_rng(seed)
     return {
         name: (generator.integers(256, size=(COUNT, 3072), dtype=np.uint8), generator.integers(10, size=COUNT).tolist())
@@ -63,7 +63,7 @@ read_once = functools.partial(load_once, verify=False, images_per_file=COUNT)
 
 
 def refusal(root: Path, *, verify: bool = False) -> str:
-    """The message of the DataError, which is one line."""
+    """Return the one-line message of the DataError."""
     with pytest.raises(DataError) as error:
         load(root, verify, COUNT)
     message = str(error.value)
@@ -72,7 +72,7 @@ def refusal(root: Path, *, verify: bool = False) -> str:
 
 
 def overwrite_first(tmp_path: Path, content: bytes) -> Path:
-    """Valid Python batches except for the first file, whose path is returned."""
+    """Write valid Python batches except for the first file, and return that file's path."""
     path = write_python(tmp_path / PYTHON, random_batches()) / "data_batch_1"
     path.write_bytes(content)
     return path
@@ -101,11 +101,11 @@ def test_every_byte_of_a_plane_lands_at_its_channel_row_and_column(tmp_path: Pat
         assert data.labels.tolist() == [label for name in names for label in batches[name][1]]
         assert data.images.is_contiguous()
         data.images.zero_()
-    folder.rename(tmp_path / "renamed")  # the folder of the layout itself, whose files did not change with the images
+    folder.rename(tmp_path / "renamed")  # now the root itself holds the files, which zeroing did not change
     assert first_bytes(read(tmp_path / "renamed")[0]) == expected_first_bytes(0)
 
 
-def test_root_may_start_at_the_home_folder_and_is_else_in_the_users_cache(
+def test_root_may_start_at_the_home_folder_and_defaults_to_the_users_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -117,7 +117,7 @@ def test_root_may_start_at_the_home_folder_and_is_else_in_the_users_cache(
         assert first_bytes(read(root)[0]) == expected_first_bytes(seed)
 
 
-def test_a_whole_layout_is_preferred_and_of_two_the_binary_one(tmp_path: Path) -> None:
+def test_a_complete_layout_is_preferred_and_the_binary_one_if_both_are_complete(tmp_path: Path) -> None:
     write_python(tmp_path / PYTHON, random_batches(seed=1))
     assert first_bytes(read(tmp_path)[0]) == expected_first_bytes(1)
     folder = write_binary(tmp_path / BINARY, random_batches(seed=2))
@@ -126,7 +126,7 @@ def test_a_whole_layout_is_preferred_and_of_two_the_binary_one(tmp_path: Path) -
     assert first_bytes(read(tmp_path)[0]) == expected_first_bytes(1)
 
 
-def test_a_folder_without_data_is_refused_and_the_line_says_what_to_do(tmp_path: Path) -> None:
+def test_a_folder_without_data_is_refused_with_a_remedy(tmp_path: Path) -> None:
     facts = (BINARY, "data_batch_1.bin", "test_batch.bin", PYTHON, "data.root=", "CIFAR_LAB_DATA", "data=synthetic")
     for root in (tmp_path, tmp_path / "nowhere"):
         holds(refusal(root), root, *facts)
@@ -153,7 +153,7 @@ def test_a_binary_file_of_another_size_is_refused_with_both_sizes(tmp_path: Path
 
 @both_layouts
 @pytest.mark.parametrize("label", [10, 255])
-def test_labels_that_are_no_class_are_refused(tmp_path: Path, layout: str, write: Writer, label: int) -> None:
+def test_labels_that_are_not_a_class_are_refused(tmp_path: Path, layout: str, write: Writer, label: int) -> None:
     batches = random_batches()
     batches["data_batch_2"][1][7] = label
     folder = write(tmp_path / layout, batches)
@@ -162,7 +162,7 @@ def test_labels_that_are_no_class_are_refused(tmp_path: Path, layout: str, write
 
 
 class Call:
-    """Pickled as the call of a function, which a trusting unpickler makes."""
+    """Pickled as a function call, which an unrestricted unpickler makes."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any, state: Any = None) -> None:
         self.call = (function, arguments, state)
@@ -172,13 +172,13 @@ class Call:
 
 
 PLANES, LABELS = random_batches()["data_batch_1"]
-# A dtype's pickled state can say that objects are plain bytes; copying such an array then follows addresses that the
-# file has chosen. This is the address of None, so that following it does no harm here.
+# A dtype's pickled state can claim that objects are plain bytes. Copying such an array follows addresses from the file.
+# This one is the address of None, so following it does no harm here.
 OBJECTS = Call(np.dtype, "O8", False, True, state=(3, "|", None, None, None, -1, -1, 0))
 POINTER_STATE = (1, (1,), OBJECTS, False, struct.pack("P", id(None)))
 POINTER = Call(np.empty(0).__reduce__()[0], np.ndarray, (0,), "b", state=POINTER_STATE)
 OTHER_KINDS = [
-    # Labels that would fit a byte only if they were wrapped.
+    # These labels would fit into a byte only by wrapping around.
     *((PLANES, [label, *LABELS[1:]], "labels") for label in (-1, -250, 256, 259, 2**31 - 1)),
     (PLANES[:-1], LABELS, "(19, 3072)"),
     (PLANES[:, :-1], LABELS, "(20, 3071)"),
@@ -203,7 +203,7 @@ BEYOND_ARRAYS = ("frombuffer", "ndarray.tofile", "dtype.__class__", "load", "sav
 
 
 def named_in_numpy(name: str) -> bytes:
-    """A pickle of something in numpy, by its name."""
+    """Return a pickle of a global in numpy."""
     return b"\x80\x04\x8c\x05numpy\x8c" + bytes([len(name)]) + name.encode() + b"\x93."
 
 
@@ -216,7 +216,7 @@ def named_in_numpy(name: str) -> bytes:
     ],
     ids=lambda value: value or "any" if isinstance(value, str) else f"{len(value)} bytes {value[:8]!r}",
 )
-def test_a_damaged_or_foreign_pickle_and_images_and_labels_of_another_kind_are_refused(
+def test_damaged_and_foreign_pickles_and_images_and_labels_of_a_wrong_type_are_refused(
     tmp_path: Path, content: bytes, fact: str
 ) -> None:
     path = overwrite_first(tmp_path, content)
@@ -225,7 +225,7 @@ def test_a_damaged_or_foreign_pickle_and_images_and_labels_of_another_kind_are_r
 
 
 def attacks(marker: Path) -> dict[str, bytes]:
-    """Pickles that leave a marker where a trusting unpickler reads them."""
+    """Return pickles that create the marker file when an unrestricted unpickler reads them."""
     python = f"open({str(marker)!r}, 'w').close()"
     evil = Call(os.system, f"touch '{marker}'")
     array = np.empty(1, object)
@@ -249,19 +249,20 @@ def attacks(marker: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", attacks(Path()))
-def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(tmp_path: Path, kind: str) -> None:
+def test_a_pickle_with_a_call_is_refused_without_calling(tmp_path: Path, kind: str) -> None:
     marker = tmp_path / "marker"
     content = attacks(marker)[kind]
     pickle.loads(content)
-    assert marker.exists()  # on a trusting unpickler the attack works
+    assert marker.exists()  # the attack works on an unrestricted unpickler
     marker.unlink()
     path = overwrite_first(tmp_path, content)
     assert refusal(tmp_path).startswith(f"{path} ")
     assert not marker.exists()
 
 
-def test_ten_bytes_fill_no_memory(tmp_path: Path) -> None:
-    # They say that the value is to be remembered as number 2,147,483,647; Python's unpickler in C makes room for all.
+def test_ten_bytes_cannot_fill_the_memory(tmp_path: Path) -> None:
+    # The bytes ask to memoize the value under index 2,147,483,647; Python's C unpickler allocates memory for all
+    # indices.
     overwrite_first(tmp_path, b"\x80\x02Nr\xff\xff\xff\x7f.")
     tracemalloc.start()
     refusal(tmp_path)
@@ -284,7 +285,7 @@ def test_the_digest_is_the_sha256_of_the_sorted_sha256_of_the_records() -> None:
     assert cifar10.digest(rows) != found
 
 
-def test_images_of_the_right_digest_are_accepted_and_others_refused_with_the_way_out(
+def test_images_of_the_right_digest_are_accepted_and_others_refused_with_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = random_batches()
@@ -301,7 +302,7 @@ def test_images_of_the_right_digest_are_accepted_and_others_refused_with_the_way
     assert len(load(tmp_path, verify=True, images_per_file=COUNT)[0].labels) == 5 * COUNT
 
 
-def test_a_file_of_the_python_layout_with_another_md5_is_refused_before_it_is_unpickled(
+def test_a_file_of_the_python_layout_with_a_wrong_md5_is_refused_before_it_is_unpickled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_python(tmp_path / PYTHON, random_batches())
@@ -313,13 +314,13 @@ def test_a_file_of_the_python_layout_with_another_md5_is_refused_before_it_is_un
     holds(refusal(tmp_path, verify=True), "test_batch", found["test_batch"], "0" * 32, "data.verify=false")
 
 
-def test_the_published_md5s_are_torchvisions() -> None:
+def test_the_published_md5s_equal_torchvisions() -> None:
     published = torchvision.datasets.CIFAR10
     assert dict([*published.train_list, *published.test_list]) == cifar10.MD5
 
 
 @both_layouts
-def test_files_are_read_again_only_once_they_have_been_written_to(tmp_path: Path, layout: str, write: Writer) -> None:
+def test_files_are_read_again_only_after_a_change(tmp_path: Path, layout: str, write: Writer) -> None:
     folder = write(tmp_path / layout, random_batches())
     first = read_once(tmp_path)
     assert read_once(folder)[0].images is first[0].images
@@ -328,7 +329,7 @@ def test_files_are_read_again_only_once_they_have_been_written_to(tmp_path: Path
     assert first_bytes(read_once(tmp_path)[0]) == expected_first_bytes(1)
 
 
-def test_a_file_whose_time_was_put_back_is_read_again(tmp_path: Path) -> None:
+def test_a_changed_file_with_its_old_time_is_read_again(tmp_path: Path) -> None:
     path = write_binary(tmp_path / BINARY, random_batches()) / "test_batch.bin"
     before, status = read_once(tmp_path), path.stat()
     content = bytearray(path.read_bytes())
@@ -340,7 +341,7 @@ def test_a_file_whose_time_was_put_back_is_read_again(tmp_path: Path) -> None:
     assert not torch.equal(before[1].images, after[1].images)
 
 
-def test_images_are_read_again_where_they_must_be_verified_and_memory_holds_one_data_set(tmp_path: Path) -> None:
+def test_images_are_read_again_to_verify_them_and_memory_holds_only_one_data_set(tmp_path: Path) -> None:
     for name in ("one", "other"):
         write_binary(tmp_path / name / BINARY, random_batches())
     first, _, again = (read_once(tmp_path / name)[0].images for name in ("one", "other", "one"))
@@ -355,11 +356,11 @@ def test_the_published_images_have_their_published_sizes_means_and_deviations(la
     root = Path(os.environ["CIFAR_LAB_DATA"]).expanduser()
     if not (root / layout).is_dir():
         pytest.skip(f"no {layout} in {root}")
-    # The copy that the tests are given may have the images in another order, and so other files than the published.
+    # The test's copy may order the images differently, so its files may differ from the published ones.
     train, test = load(root / layout, verify=layout == BINARY)
     assert train.images.shape == (50_000, 32, 32, 3) and test.images.shape == (10_000, 32, 32, 3)
     assert train.labels.bincount().tolist() == [5_000] * 10 and test.labels.bincount().tolist() == [1_000] * 10
-    # Of every value 0 to 255, how many pixels have it: sums of integers, so the digits are exact.
+    # Count the pixels of each value 0 to 255: sums of integers, so the digits are exact.
     counts = [train.images[..., channel].flatten().bincount(minlength=256).double() for channel in range(3)]
     values = torch.arange(256, dtype=torch.float64) / 255
     means = [(count * values).sum() / count.sum() for count in counts]

@@ -1,4 +1,4 @@
-"""Cutout blackens one square in every image, at a place drawn for each, after crop and flip."""
+"""Cutout blackens one square in every image, at a place drawn per image, after crop and flip."""
 
 import functools
 
@@ -12,11 +12,11 @@ from cifar_lab.data.cutout import cutout
 from tests.data import pictures
 from tests.data.pictures import seeded
 
-random_images = functools.partial(pictures.random_images, darkest=1)  # every zero is a cut one
+random_images = functools.partial(pictures.random_images, darkest=1)  # so every zero pixel was cut out
 
 
 def as_in_the_paper(image: Tensor, row: int, column: int, size: int) -> Tensor:
-    """The square of the authors' code, clipped; its sizes are even, and half a side lies to each side of the centre."""
+    """Cut the clipped square of the authors' code; sizes are even, with half a side on each side of the centre."""
     result, top, left = image.clone(), row - size // 2, column - size // 2
     result[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = 0
     return result
@@ -28,7 +28,7 @@ PLACES = [(16, 16), (0, 0), (31, 31), (0, 31), (31, 0), (3, 12), (12, 3), (8, 24
 @pytest.mark.parametrize(
     ("size", "shape", "places"), [*((size, (32, 32), PLACES) for size in (1, 2, 5, 8, 16, 64)), (4, (6, 9), [(1, 7)])]
 )
-def test_squares_at_every_kind_of_place_equal_the_papers(
+def test_squares_at_every_kind_of_place_equal_the_papers_code(
     size: int, shape: tuple[int, int], places: list[tuple[int, int]]
 ) -> None:
     images = random_images(len(places), *shape)
@@ -37,7 +37,7 @@ def test_squares_at_every_kind_of_place_equal_the_papers(
     assert torch.equal(cut_squares(images, rows, columns, size), torch.stack(expected))
 
 
-def test_all_outside_the_square_is_what_flip_crop_made() -> None:
+def test_pixels_outside_the_square_equal_flip_crops() -> None:
     images, generator = random_images(64), seeded(3)
     cropped = flip_crop(images, generator)
     rows, columns = (torch.randint(32, (64,), generator=generator) for _ in range(2))
@@ -54,7 +54,7 @@ def test_centres_are_uniform_over_the_image_and_independent_of_their_neighbours(
     assert scipy.stats.chisquare(pairs.numpy()).pvalue > 1e-4
 
 
-def test_size_zero_leaves_flip_crop_alone_and_a_negative_one_is_refused() -> None:
+def test_size_zero_equals_flip_crop_and_a_negative_size_is_refused() -> None:
     images = random_images(16)
     assert torch.equal(cutout(images, seeded(), size=0, padding=2), flip_crop(images, seeded(), padding=2))
     with pytest.raises(ValueError, match=r"size .*-1$"):

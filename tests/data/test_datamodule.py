@@ -1,4 +1,4 @@
-"""Both protocols divide the images as they promise, and Lightning trains on them in a new order each epoch."""
+"""Both protocols split the images as documented, and Lightning trains on them in a new order each epoch."""
 
 import re
 from collections import Counter, defaultdict
@@ -31,7 +31,7 @@ class NumberedDataModule(InMemoryDataModule):
     """Images whose first pixel is their number: 0 to 199 train, 200 to 249 test; the label is its last digit."""
 
     def __init__(self, **options: Any) -> None:
-        # With these the normalised images are the numbers themselves.
+        # With these statistics, the normalised images are the numbers themselves.
         super().__init__(**{"mean": (0, 0, 0), "std": (1 / 255,) * 3, **options})
         self.num_loads = 0
 
@@ -48,7 +48,7 @@ def numbers(images: Tensor) -> list[int]:
 
 
 def content(loader: BatchLoader) -> list[int]:
-    """The numbers of the images, in the loader's order."""
+    """Return the numbers of the images in the loader's order."""
     return [number for images, _ in loader for number in numbers(images)]
 
 
@@ -69,7 +69,7 @@ def test_holdout_divides_the_training_images_once_and_leaves_the_test_images_alo
     assert content(data.val_dataloader()) == val and data.num_loads == 1
 
 
-def test_what_is_held_out_and_taken_depends_on_the_split_seed_alone() -> None:
+def test_held_out_and_selected_images_depend_only_on_the_split_seed() -> None:
     def taken(**options: Any) -> tuple[list[int], list[int]]:
         data = NumberedDataModule(**{"train_size": 70, "split_seed": 1, **options})
         return content(data.val_dataloader()), sorted(content(data.train_dataloader()))
@@ -82,7 +82,7 @@ def test_what_is_held_out_and_taken_depends_on_the_split_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("val_fraction", [0.0, 0.1])
-def test_train_size_takes_its_images_by_class_from_what_the_protocol_leaves(val_fraction: float) -> None:
+def test_train_size_draws_by_class_from_the_images_that_are_not_held_out(val_fraction: float) -> None:
     data = NumberedDataModule(val_fraction=val_fraction, train_size=70)
     train = content(data.train_dataloader())
     assert content(data.test_dataloader()) == list(range(200, 250))
@@ -109,7 +109,7 @@ def test_train_size_takes_its_images_by_class_from_what_the_protocol_leaves(val_
         *(({"val_fraction": part}, ValueError, f"val_fraction={part}") for part in (-0.1, 1.0, 1.5, float("nan"))),
     ],
 )
-def test_options_out_of_range_and_a_part_without_images_or_larger_than_there_are_are_refused(
+def test_options_out_of_range_and_empty_or_too_large_parts_are_refused(
     options: dict[str, float], kind: type[ValueError], facts: str
 ) -> None:
     with pytest.raises(kind, match=facts):
@@ -117,7 +117,7 @@ def test_options_out_of_range_and_a_part_without_images_or_larger_than_there_are
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(1, 180), (50, 4), (60, 3), (180, 1), (500, 1)])
-def test_steps_per_epoch_counts_the_partial_batch_too(batch_size: int, steps: int) -> None:
+def test_steps_per_epoch_include_the_partial_batch(batch_size: int, steps: int) -> None:
     data = NumberedDataModule(batch_size=batch_size)
     assert data.steps_per_epoch == steps == len(list(data.train_dataloader()))
 
@@ -157,14 +157,14 @@ def test_mean_and_std_reach_the_batches_of_every_split() -> None:
             torch.testing.assert_close(images[:, channel], (pixels[:, channel] / 255 - mean) / std, rtol=0, atol=1e-5)
 
 
-def test_synthetic_images_have_the_sizes_asked_for_and_vary_with_the_data_seed() -> None:
+def test_synthetic_images_have_the_requested_sizes_and_vary_with_the_data_seed() -> None:
     data, again, other = (SyntheticDataModule(40, 20, data_seed=seed, val_fraction=0.25) for seed in (1, 1, 2))
     assert [data.size(split) for split in ("train", "val", "test")] == [30, 10, 20]
     (images, _), (same, _), (others, _) = (next(iter(one.test_dataloader())) for one in (data, again, other))
     assert torch.equal(images, same) and not torch.equal(images, others)
 
 
-def test_cifar10_is_read_from_its_root_and_verified_unless_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar10_is_read_from_its_root_and_verified_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     load = Mock(return_value=NumberedDataModule().load())
     monkeypatch.setattr(cifar10, "load_once", load)
     CIFAR10DataModule("somewhere", batch_size=3).setup()
@@ -173,7 +173,7 @@ def test_cifar10_is_read_from_its_root_and_verified_unless_told_not_to(monkeypat
 
 
 class Recorder(L.LightningModule):
-    """A linear classifier that remembers the numbers of the images of every epoch."""
+    """A linear classifier that records the numbers of the images of every epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -193,7 +193,7 @@ class Recorder(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-def test_a_lightning_trainer_visits_every_image_once_an_epoch_in_an_order_of_its_own() -> None:
+def test_a_trainer_visits_every_image_once_per_epoch_in_a_new_order() -> None:
     data, module = NumberedDataModule(batch_size=50, seed=3), Recorder()
     fit(module, data=data, max_epochs=2, enable_checkpointing=False)
     assert module.trainer.global_step == 2 * data.steps_per_epoch
@@ -207,7 +207,7 @@ def test_a_lightning_trainer_visits_every_image_once_an_epoch_in_an_order_of_its
 
 
 def test_processes_share_each_batch_and_none_may_be_left_without_images() -> None:
-    data = NumberedDataModule(batch_size=60, val_fraction=0.0)  # whose last batch holds 20
+    data = NumberedDataModule(batch_size=60, val_fraction=0.0)  # the last batch holds 20 images
     device = SimpleNamespace(root_device=torch.device("cpu"))
     data.trainer = SimpleNamespace(strategy=device, global_rank=1, world_size=2)
     assert [len(labels) for _, labels in data.train_dataloader()] == [30, 30, 30, 10]
@@ -220,7 +220,7 @@ def test_processes_share_each_batch_and_none_may_be_left_without_images() -> Non
     ("root", "download", "fetches"),
     [(None, None, True), (None, False, False), ("named", None, False), ("named", True, True), ("named", False, False)],
 )
-def test_missing_files_are_fetched_only_where_they_may_be(
+def test_missing_files_are_downloaded_only_if_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str | None, download: bool | None, fetches: bool
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -228,19 +228,19 @@ def test_missing_files_are_fetched_only_where_they_may_be(
     monkeypatch.setattr("cifar_lab.data.datamodule.fetch", fetch)
     folder = tmp_path / (root or "cifar_lab")
     data = CIFAR10DataModule(None if root is None else folder, download=download, sources=("http://x",))
-    with pytest.raises(DataError, match=re.escape(str(folder))):  # as nothing was really fetched
+    with pytest.raises(DataError, match=re.escape(str(folder))):  # because nothing was fetched
         data.setup()
     assert fetch.call_args_list == [call(CIFAR10, folder, ("http://x",))] * fetches
     folder.mkdir()
     for name in (name for names in FILES.values() for name in names):
         (folder / name).touch()
-    with pytest.raises(DataError, match=re.escape(str(folder / "data_batch_1"))):  # as it is empty
+    with pytest.raises(DataError, match=re.escape(str(folder / "data_batch_1"))):  # because the file is empty
         data.setup()
     assert fetch.call_count == fetches
 
 
 class ArraysDataModule(InMemoryDataModule):
-    """What a user's data set may return: numpy's arrays, with labels of any whole kind."""
+    """A user's data set that returns numpy arrays, with labels of any integer type."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, **options: Any) -> None:
         super().__init__(**options)
@@ -253,7 +253,7 @@ class ArraysDataModule(InMemoryDataModule):
 IMAGES = np.zeros((30, 32, 32, 3), np.uint8)
 
 
-def test_a_subclass_may_give_arrays_and_has_the_classes_of_their_labels_or_those_it_names() -> None:
+def test_a_subclass_may_return_arrays_and_takes_its_classes_from_them_or_names_them() -> None:
     data = ArraysDataModule(IMAGES, np.arange(30, dtype=np.uint8) % 3)
     images, labels = next(iter(data.train_dataloader()))
     assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
@@ -274,6 +274,6 @@ def test_a_subclass_may_give_arrays_and_has_the_classes_of_their_labels_or_those
         (IMAGES, np.arange(30) - 1, r"-1\b.*\b28\b"),
     ],
 )
-def test_arrays_of_another_kind_are_refused(images: np.ndarray, labels: np.ndarray, facts: str) -> None:
+def test_arrays_of_a_wrong_type_are_refused(images: np.ndarray, labels: np.ndarray, facts: str) -> None:
     with pytest.raises(DataError, match=facts):
         ArraysDataModule(images, labels).setup()

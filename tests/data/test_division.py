@@ -1,4 +1,4 @@
-"""Imbalance and label noise change training images alone, as the formulas say, and by the split's seed alone."""
+"""Imbalance and label noise change only training images, follow their formulas, and depend only on the split's seed."""
 
 from typing import Any
 
@@ -17,17 +17,17 @@ def parts(**options: Any) -> dict[str, LabelledImages]:
     return {split: loader.data for split, loader in loaders.items()}
 
 
-def test_classes_fall_exponentially_to_the_share_of_the_last() -> None:
+def test_class_sizes_fall_exponentially_to_the_share_of_the_last() -> None:
     labels = torch.arange(50_000) % 10
     kept = long_tailed(labels, 0.01, 10, torch.Generator().manual_seed(0))
-    # The published counts of long-tailed CIFAR-10 with an imbalance of 100 (arXiv:1906.07413's code).
+    # The published counts of long-tailed CIFAR-10 with an imbalance of 100 (the code of arXiv:1906.07413).
     assert labels[kept].bincount().tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
     assert torch.equal(kept, kept.unique())
     few = long_tailed(torch.tensor([0, 1, 1, 2]), 0.01, 3, torch.Generator())
     assert few.tolist() in ([0, 1, 3], [0, 2, 3]), "no class is lost"
 
 
-def test_exactly_a_share_of_the_labels_is_wrong_and_every_other_class_is_as_likely() -> None:
+def test_an_exact_share_of_labels_is_wrong_with_all_other_classes_equally_likely() -> None:
     labels = torch.arange(30_000) % 3
     noisy = mislabelled(labels, 0.2, 3, torch.Generator().manual_seed(0))
     wrong = noisy != labels
@@ -38,7 +38,7 @@ def test_exactly_a_share_of_the_labels_is_wrong_and_every_other_class_is_as_like
         assert given.max() - given[given > 0].min() < 200
 
 
-def test_both_are_of_training_images_alone_and_depend_on_the_split_seed_alone() -> None:
+def test_imbalance_and_noise_affect_only_training_images_and_depend_only_on_the_split_seed() -> None:
     plain, changed = parts(), parts(imbalance=0.1, label_noise=0.3)
     for split in ("val", "test"):
         assert all(torch.equal(one, other) for one, other in zip(plain[split], changed[split], strict=True))
@@ -51,7 +51,7 @@ def test_both_are_of_training_images_alone_and_depend_on_the_split_seed_alone() 
     assert not torch.equal(other.images[:50], changed["train"].images[:50])
 
 
-def test_a_part_of_thinned_out_images_keeps_their_profile_and_the_exact_share_of_noise() -> None:
+def test_a_part_of_imbalanced_images_keeps_their_profile_and_the_exact_share_of_noise() -> None:
     data = SyntheticDataModule(2_000, 100, val_fraction=0, imbalance=0.1, train_size=300, label_noise=0.5)
     noisy = data.train_dataloader().data.labels
     data.label_noise, data._splits = 0.0, {}

@@ -1,4 +1,4 @@
-"""Whatever a server or a disk does, a download ends with the whole data set or with one line, and leaves no litter."""
+"""Whatever a server or disk does, a download ends with the whole data set or one error line, and no leftover files."""
 
 import errno
 import functools
@@ -29,7 +29,7 @@ NAMES = [f"data_batch_{number}.bin" for number in range(1, 6)] + ["test_batch.bi
 
 
 def make_archive() -> bytes:
-    """As published, with members that are not needed, one of which leads elsewhere."""
+    """Return an archive as published, plus members that are not needed, one with a path outside the folder."""
     pixels = np.random.default_rng(0)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
@@ -67,7 +67,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers `/good` with the archive and every other path with `reply`."""
+    """Serves the archive at `/good` and `reply` at every other path."""
 
     daemon_threads = True
 
@@ -92,7 +92,7 @@ cut: Reply = functools.partial(send, content=ARCHIVE[:1000], promised=len(ARCHIV
 
 
 def stall(handler: Handler) -> None:
-    """A part of the archive, and the rest when the test says so."""
+    """Send part of the archive, and the rest when the test sets `go_on`."""
     cut(handler)
     handler.wfile.flush()
     handler.server.go_on.wait(10)
@@ -100,11 +100,11 @@ def stall(handler: Handler) -> None:
 
 
 def endless(handler: Handler) -> None:
-    handler.start()  # no length is promised
+    handler.start()  # sends no Content-Length
     handler.wfile.write(ARCHIVE + b"x")
 
 
-# Replies that deliver no archive, with what the line about them names.
+# Replies that do not deliver the archive, with the fact that the error line names.
 BAD: dict[str, tuple[Reply, str]] = {
     "missing": (lambda handler: handler.start(404), "404"),
     "busy": (lambda handler: handler.start(503), "503"),
@@ -135,13 +135,13 @@ def get(root: Path, sources: list[str], sha256: str = SHA256, timeout: float = 5
 
 
 def is_whole(root: Path) -> bool:
-    """The data set is there, and nothing else."""
+    """Check that the folder holds the data set and nothing else."""
     load(root, verify=False, images_per_file=COUNT)
     return os.listdir(root) == [FOLDER] and sorted(os.listdir(root / FOLDER)) == sorted(NAMES)
 
 
 def refusal(root: Path, *sources: str, timeout: float = 5) -> str:
-    """The message of the DataError: one line that names addresses, folder and other places for the data."""
+    """Return the DataError's one-line message, which names the addresses, the folder and other places for the data."""
     with pytest.raises(DataError) as error:
         get(root, list(sources), timeout=timeout)
     message = str(error.value)
@@ -151,7 +151,7 @@ def refusal(root: Path, *sources: str, timeout: float = 5) -> str:
     return message
 
 
-def test_the_archive_becomes_a_folder_that_load_reads_and_is_fetched_once(
+def test_the_archive_is_downloaded_once_into_a_folder_that_load_reads(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     on_a_terminal(monkeypatch)
@@ -166,7 +166,7 @@ def test_the_archive_becomes_a_folder_that_load_reads_and_is_fetched_once(
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_server_without_the_archive_is_refused_and_the_next_address_helps(
+def test_a_server_without_the_archive_is_refused_and_the_next_address_is_tried(
     tmp_path: Path, server: Server, kind: str
 ) -> None:
     server.reply, fact = BAD[kind]
@@ -186,12 +186,12 @@ def test_a_server_without_the_archive_is_refused_and_the_next_address_helps(
         ([], ""),
     ],
 )
-def test_what_is_no_address_or_refuses_the_connection_is_refused(tmp_path: Path, sources: list[str], fact: str) -> None:
+def test_an_invalid_address_and_a_refused_connection_are_refused(tmp_path: Path, sources: list[str], fact: str) -> None:
     assert fact in refusal(tmp_path, *sources)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_with_files_is_neither_fetched_nor_touched(tmp_path: Path, server: Server) -> None:
+def test_a_folder_with_files_stays_untouched_and_nothing_is_downloaded(tmp_path: Path, server: Server) -> None:
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / NAMES[0]).write_bytes(b"mine")
     get(tmp_path, [server.url])
@@ -199,7 +199,7 @@ def test_a_folder_with_files_is_neither_fetched_nor_touched(tmp_path: Path, serv
     assert os.listdir(tmp_path) == [FOLDER] and (tmp_path / FOLDER / NAMES[0]).read_bytes() == b"mine"
 
 
-def test_what_a_killed_process_left_is_replaced_also_from_a_file(tmp_path: Path) -> None:
+def test_files_of_a_killed_process_are_replaced_even_from_a_local_archive(tmp_path: Path) -> None:
     (archive := tmp_path / "archive.tar.gz").write_bytes(ARCHIVE)
     tmp_path /= "root"
     (tmp_path / FOLDER).mkdir(parents=True)
@@ -210,7 +210,7 @@ def test_what_a_killed_process_left_is_replaced_also_from_a_file(tmp_path: Path)
     assert is_whole(tmp_path)
 
 
-def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_fetched(tmp_path: Path, server: Server) -> None:
+def test_a_folder_that_cannot_be_created_is_refused_before_the_download(tmp_path: Path, server: Server) -> None:
     (tmp_path / "file").touch()
     assert os.strerror(errno.ENOTDIR) in refusal(tmp_path / "file" / "root", server.url)
     assert server.num_requests == 0
@@ -231,7 +231,7 @@ def test_a_full_disk_or_an_interruption_leaves_nothing(
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_of_two_fetches_at_once_one_waits_and_goes_on_where_the_other_failed(
+def test_one_of_two_concurrent_downloads_waits_and_takes_over_if_the_other_fails(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     server.reply = (lambda handler: (stall(handler), handler.wfile.write(b"x"))[0]) if fails else stall

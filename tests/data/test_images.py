@@ -1,4 +1,4 @@
-"""Splits keep every class's share, and generators depend on their keys alone."""
+"""Splits keep every class's share, and generators depend only on their keys."""
 
 import itertools
 
@@ -21,11 +21,13 @@ def shuffled_labels(sizes: list[int]) -> Tensor:
 @example([20] * 10, 0.25)
 @example([91, *[1] * 9], 0.5)
 @example([7, 7], 1)
-def test_a_split_is_complete_ascending_and_within_an_image_of_every_class_share(sizes: list[int], part: float) -> None:
+def test_a_split_is_complete_ascending_and_within_one_image_of_every_classs_share(
+    sizes: list[int], part: float
+) -> None:
     labels, count = shuffled_labels(sizes), round(part * sum(sizes))
     first, rest = stratified_split(labels, count, keyed_generator(count))
     shares = torch.tensor(sizes, dtype=torch.float64) * count / len(labels)
-    # Less than one image off: exact where the shares are whole.
+    # Off by less than one image, and exact where the shares are whole numbers.
     assert (labels[first].bincount(minlength=len(sizes)) - shares).abs().max() < 1
     assert len(first) == count and first.dtype == rest.dtype == torch.int64
     assert torch.cat([first, rest]).sort().values.tolist() == list(range(len(labels)))
@@ -36,12 +38,12 @@ def test_every_image_of_a_class_is_drawn_equally_often() -> None:
     drawn = torch.zeros(20)
     for key in range(1000):
         drawn[stratified_split(torch.arange(20) % 2, 4, keyed_generator(key))[0]] += 1
-    # Binomial (1000, 1/5): a mean of 200 and a deviation of 12.6; five deviations either way.
+    # Binomial (1000, 1/5) has mean 200 and standard deviation 12.6; the bounds are five deviations away.
     assert drawn.min() > 137 and drawn.max() < 263
 
 
 @pytest.mark.parametrize("count", [-1, 21])
-def test_more_images_than_there_are_and_a_negative_key_are_refused(count: int) -> None:
+def test_too_many_images_and_a_negative_key_are_refused(count: int) -> None:
     with pytest.raises(ValueError, match="non-negative"):
         keyed_generator(-1)
     with pytest.raises(DataError, match=rf"{count} .*\b20\b"):
@@ -52,7 +54,7 @@ def draws(*key: int) -> tuple[int, ...]:
     return tuple(torch.randint(2**62, (4,), generator=keyed_generator(*key)).tolist())
 
 
-def test_a_key_alone_decides_the_draws_and_leaves_the_global_random_state() -> None:
+def test_draws_depend_only_on_the_key_and_keep_the_global_random_state() -> None:
     state = torch.get_rng_state()
     first = draws(1, 2, 3)
     assert torch.equal(torch.get_rng_state(), state)

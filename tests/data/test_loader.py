@@ -1,4 +1,4 @@
-"""Batches are normalised as torchvision does, complete, and depend on nothing but seed, epoch and index."""
+"""Batches are complete, normalised as by torchvision, and depend only on seed, epoch and index."""
 
 import itertools
 
@@ -47,7 +47,7 @@ def test_normalising_equals_torchvision() -> None:
 
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize(("count", "batch_size", "sizes"), [(23, 5, [5, 5, 5, 5, 3]), (10, 5, [5, 5]), (3, 5, [3])])
-def test_every_image_comes_once_with_its_label_and_the_last_batch_holds_what_is_left(
+def test_every_image_comes_once_with_its_label_and_the_last_batch_holds_the_rest(
     shuffle: bool, count: int, batch_size: int, sizes: list[int]
 ) -> None:
     data = numbered_images(count)
@@ -59,7 +59,7 @@ def test_every_image_comes_once_with_its_label_and_the_last_batch_holds_what_is_
         assert torch.equal(images, normalise(data.images[labels], torch.tensor(MEAN), torch.tensor(STD)))
 
 
-def test_the_order_depends_on_seed_and_epoch_alone_and_without_shuffling_on_nothing() -> None:
+def test_the_order_depends_only_on_seed_and_epoch_and_is_fixed_without_shuffling() -> None:
     plain = BatchLoader(numbered_images(), 5, MEAN, STD, seed=3)
     assert order(plain, epoch=0) == order(plain, epoch=1) == list(range(23))
     orders = {(seed, epoch): order(shuffled_loader(seed=seed), epoch) for seed in range(4) for epoch in range(4)}
@@ -69,7 +69,7 @@ def test_the_order_depends_on_seed_and_epoch_alone_and_without_shuffling_on_noth
         assert order(shuffled_loader(seed=2, **options), epoch=3) == orders[2, 3]
 
 
-def test_every_batch_of_every_epoch_and_seed_is_augmented_by_its_own_draws_and_not_by_those_of_the_order() -> None:
+def test_every_batch_is_augmented_with_its_own_draws_and_not_with_those_of_the_order() -> None:
     drawn = []
 
     def record(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -81,7 +81,7 @@ def test_every_batch_of_every_epoch_and_seed_is_augmented_by_its_own_draws_and_n
     assert len({tuple(numbers) for numbers in (*drawn, *orders)}) == 3 * 3 * (5 + 1)
 
 
-def test_a_batch_depends_on_seed_epoch_and_index_alone() -> None:
+def test_a_batch_depends_only_on_seed_epoch_and_index() -> None:
     through = shuffled_loader(seed=1)
     for epoch in range(3):
         torch.manual_seed(epoch)
@@ -91,7 +91,7 @@ def test_a_batch_depends_on_seed_epoch_and_index_alone() -> None:
             assert torch.equal(images, expected) and torch.equal(labels, expected_labels)
 
 
-def test_an_augmentation_by_visit_gets_each_images_place_in_all_parts_and_after_a_resume() -> None:
+def test_an_augmentation_by_visit_gets_each_images_place_in_all_parts_and_after_resuming() -> None:
     whole = shuffled_loader(augment=AlternatingFlip(padding=0), seed=4)
     whole.set_epoch(1)
     expected = list(whole)
@@ -111,7 +111,7 @@ def test_an_augmentation_by_visit_gets_each_images_place_in_all_parts_and_after_
     assert [images.tolist() for images in joined] == [images.tolist() for images, _ in expected[2:]]
 
 
-def test_setting_the_epoch_changes_the_next_iteration_and_neither_one_that_has_started_nor_the_images() -> None:
+def test_setting_the_epoch_changes_only_the_next_iteration() -> None:
     loader = shuffled_loader()
     expected = list(loader)
     iterator = iter(loader)

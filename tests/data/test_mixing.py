@@ -1,4 +1,4 @@
-"""Mixed batches: the formulas of the papers, at weights read off the labels."""
+"""Mixed batches against the papers' formulas, with weights read from the labels."""
 
 from pathlib import Path
 
@@ -25,8 +25,8 @@ COUNT = 6
 both = pytest.mark.parametrize("kind", [MixUp, CutMix])
 
 
-def mixed(kind: type[MixUp], seed: int, alpha: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of the loader, images and labels, each image of a class of its own, and the same images not mixed."""
+def mixed_batch(kind: type[MixUp], seed: int, alpha: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a batch's images and labels, with each image in its own class, and the same images unmixed."""
     data = LabelledImages(random_images(COUNT), torch.arange(COUNT))
     loader = BatchLoader(data, COUNT, MEAN, STD, kind(alpha), seed=seed, num_classes=COUNT)
     cropped = flip_crop(data.images, keyed_generator(1, seed, 0, 0))
@@ -36,10 +36,8 @@ def mixed(kind: type[MixUp], seed: int, alpha: float = 1.0) -> tuple[Tensor, Ten
 
 @pytest.mark.parametrize("seed", range(4))
 @both
-def test_a_batch_has_one_weight_of_each_image_and_the_one_before_by_which_mixup_means_them(
-    kind: type[MixUp], seed: int
-) -> None:
-    images, labels, plain = mixed(kind, seed)
+def test_mixup_averages_each_image_and_the_one_before_with_one_weight_per_batch(kind: type[MixUp], seed: int) -> None:
+    images, labels, plain = mixed_batch(kind, seed)
     weight, own = labels[0, 0], torch.eye(COUNT)
     torch.testing.assert_close(labels, weight * own + (1 - weight) * own.roll(1, 0))
     assert images.shape == (COUNT, 3, 32, 32) and images.is_contiguous(memory_format=torch.channels_last)
@@ -48,8 +46,8 @@ def test_a_batch_has_one_weight_of_each_image_and_the_one_before_by_which_mixup_
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_cutmix_replaces_a_rectangle_whose_area_the_labels_have(seed: int) -> None:
-    images, labels, plain = mixed(CutMix, seed)
+def test_cutmix_replaces_a_rectangle_whose_area_weights_the_labels(seed: int) -> None:
+    images, labels, plain = mixed_batch(CutMix, seed)
     other = plain.roll(1, 0)
     replaced = (images != plain).any(1).any(0)
     rows, columns = replaced.any(1).nonzero().flatten(), replaced.any(0).nonzero().flatten()
@@ -62,15 +60,17 @@ def test_cutmix_replaces_a_rectangle_whose_area_the_labels_have(seed: int) -> No
 
 
 @both
-def test_weights_are_betas_and_change_from_batch_to_batch(kind: type[MixUp]) -> None:
-    weights = {alpha: torch.stack([mixed(kind, seed, alpha)[1][0, 0] for seed in range(60)]) for alpha in (0.1, 20.0)}
+def test_weights_follow_the_beta_distribution_and_change_from_batch_to_batch(kind: type[MixUp]) -> None:
+    weights = {
+        alpha: torch.stack([mixed_batch(kind, seed, alpha)[1][0, 0] for seed in range(60)]) for alpha in (0.1, 20.0)
+    }
     assert len(weights[20.0].unique()) > 20
-    # The variance of Beta(alpha, alpha) is 1 / (8 alpha + 4); clipping at the edges brings those of areas closer.
+    # Beta(alpha, alpha) has variance 1 / (8 alpha + 4); clipping at the edges brings the variances of areas closer.
     assert weights[0.1].var() > 2 * weights[20.0].var()
 
 
 @both
-def test_a_mix_depends_on_its_generator_alone_and_leaves_the_global_one(kind: type[MixUp]) -> None:
+def test_a_mix_depends_only_on_its_generator_and_keeps_the_global_random_state(kind: type[MixUp]) -> None:
     images, labels, state = torch.rand(COUNT, 3, 8, 8), torch.arange(COUNT), torch.get_rng_state()
     generator = seeded(7)
     first = kind().mix(images, labels, COUNT, generator)
@@ -82,12 +82,12 @@ def test_a_mix_depends_on_its_generator_alone_and_leaves_the_global_one(kind: ty
 
 
 @both
-def test_alpha_is_positive(kind: type[MixUp]) -> None:
+def test_alpha_must_be_positive(kind: type[MixUp]) -> None:
     with pytest.raises(ValueError, match="alpha=0"):
         kind(0)
 
 
-def test_accuracy_on_mixed_labels_is_that_of_the_more_probable_class() -> None:
+def test_accuracy_on_mixed_labels_counts_the_more_probable_class() -> None:
     metrics = SplitMetrics(3)
     logits = torch.tensor([[5.0, 1, 0], [5, 1, 0], [0, 1, 5]])
     labels = torch.tensor([[0.6, 0.4, 0], [0.4, 0.6, 0], [0, 0.3, 0.7]])
@@ -102,7 +102,7 @@ def test_every_loss_trains_on_mixed_labels(composed: Compose, tmp_path: Path, lo
     assert 0 <= result["val/acc"] <= 1
 
 
-def test_a_loss_that_takes_no_probabilities_is_refused_in_one_line(composed: Compose) -> None:
+def test_a_loss_without_support_for_probabilities_is_refused_in_one_line(composed: Compose) -> None:
     config = composed(*TINY, "augment=mixup", "loss._target_=torch.nn.MultiMarginLoss")
     native = hardware.choose("cpu", "32-true", "contiguous")
     with pytest.raises(ValueError, match=r"^loss\._target_=torch\.nn\.MultiMarginLoss: .*MixUp[^\n]*$"):

@@ -1,4 +1,4 @@
-"""Images of one's own are found, resized, kept, and known by their content."""
+"""A user's own images are found, resized, cached, and identified by their content."""
 
 import os
 from pathlib import Path
@@ -23,14 +23,14 @@ from tests.data import layouts
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
+    """The test's own cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "cifar_lab"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Photos of three classes for training, of two of them for tests."""
+    """Photos of three classes for training and two of these classes for tests."""
     layouts.photos(tmp_path / "mine" / "train", {"dog": 6, "ant": 4, "cat": 2})
     layouts.photos(tmp_path / "mine" / "test", {"cat": 2, "ant": 1}, size=(32, 32), seed=1)
     return tmp_path / "mine"
@@ -43,7 +43,7 @@ def refusal(path: Path | str | None, **options: Any) -> str:
     return str(error.value)
 
 
-def test_a_folder_for_each_class_becomes_images_with_its_name(folder: Path) -> None:
+def test_a_folder_per_class_becomes_images_with_the_folders_name(folder: Path) -> None:
     data = OwnDataModule(str(folder), val_fraction=0, mean=None, std=None)
     train, test = data.train_dataloader().data, data.test_dataloader().data
     assert list(data.classes) == ["ant", "cat", "dog"]
@@ -53,7 +53,7 @@ def test_a_folder_for_each_class_becomes_images_with_its_name(folder: Path) -> N
     assert np.array_equal(test.images[2].numpy(), expected), "a 32x32 image keeps its pixels"
 
 
-def test_without_a_folder_test_a_stratified_share_is_the_test_set_whatever_the_split_seed(tmp_path: Path) -> None:
+def test_without_a_test_folder_a_stratified_share_independent_of_the_split_seed_is_the_test_set(tmp_path: Path) -> None:
     layouts.photos(tmp_path / "mine", {"a": 20, "b": 10})
     sets = [OwnDataModule(str(tmp_path / "mine"), test_fraction=0.2, split_seed=seed) for seed in (0, 1)]
     tests = [data.test_dataloader().data for data in sets]
@@ -61,7 +61,7 @@ def test_without_a_folder_test_a_stratified_share_is_the_test_set_whatever_the_s
     assert [sets[0].size(split) for split in ("train", "val")] == [22, 2]
 
 
-def test_images_are_decoded_once_and_again_where_the_cache_is_damaged(
+def test_images_are_decoded_once_and_again_if_the_cache_is_damaged(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = OwnDataModule(str(folder)).test_dataloader().data.images
@@ -73,7 +73,7 @@ def test_images_are_decoded_once_and_again_where_the_cache_is_damaged(
     assert torch.equal(OwnDataModule(str(folder)).test_dataloader().data.images, first)
 
 
-def test_the_digest_is_of_names_and_contents_and_not_of_place_or_time(folder: Path, tmp_path: Path) -> None:
+def test_the_digest_covers_names_and_contents_but_not_place_or_time(folder: Path, tmp_path: Path) -> None:
     first = own.digest(str(folder))
     os.utime(folder / "train" / "dog" / "0.png", (0, 0))
     folder.rename(tmp_path / "moved")
@@ -88,7 +88,7 @@ def test_the_digest_is_of_names_and_contents_and_not_of_place_or_time(folder: Pa
     assert "content has changed" in refusal(tmp_path / "moved", digest=first)
 
 
-def test_content_is_read_once_for_its_digest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_content_is_read_only_once_for_its_digest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = own.digest(str(folder))
     monkeypatch.setattr(Path, "read_bytes", pytest.fail)
     assert own.digest(str(folder)) == first
@@ -107,7 +107,7 @@ def test_an_npz_file_of_either_naming_is_read(tmp_path: Path, names: str) -> Non
     assert list(data.classes) == ["a", "b", "c", "d"] and data.size("test") == 20
 
 
-def test_grey_arrays_of_another_size_are_resized_in_three_channels(tmp_path: Path) -> None:
+def test_grey_arrays_of_a_different_size_are_resized_to_three_channels(tmp_path: Path) -> None:
     grey = np.full((30, 28, 28), 7, np.uint8)
     np.savez(tmp_path / "mine.npz", train_images=grey, train_labels=np.arange(30) % 3)
     data = OwnDataModule(str(tmp_path / "mine.npz"))
@@ -116,7 +116,7 @@ def test_grey_arrays_of_another_size_are_resized_in_three_channels(tmp_path: Pat
     assert images.shape == (22, 32, 32, 3) and images.unique().tolist() == [7]
 
 
-def test_what_holds_no_images_in_classes_is_refused_in_one_line(tmp_path: Path, folder: Path) -> None:
+def test_a_path_without_images_in_classes_is_refused_in_one_line(tmp_path: Path, folder: Path) -> None:
     assert "data.path" in refusal(None)
     assert "does not exist" in refusal(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -136,7 +136,7 @@ def test_what_holds_no_images_in_classes_is_refused_in_one_line(tmp_path: Path, 
     assert f"{folder}/train/dog/bad.png" in refusal(folder)
 
 
-def test_a_run_is_known_by_the_content_wherever_it_is_and_the_model_follows_its_classes(
+def test_a_run_is_identified_by_the_images_content_and_the_model_follows_their_classes(
     folder: Path, tmp_path: Path, composed: Compose
 ) -> None:
     config = resolved(composed("data=folder", f"data.path={folder}", "model=vgg_a"))
@@ -162,7 +162,7 @@ def test_a_run_is_known_by_the_content_wherever_it_is_and_the_model_follows_its_
         ("data=cifar100 data.mean=[1,2]", "data.mean=[1, 2]"),
     ],
 )
-def test_what_cannot_be_used_is_refused_before_anything_heavy_is_imported(
+def test_unusable_images_are_refused_before_anything_heavy_is_imported(
     words: str, fact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

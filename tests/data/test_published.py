@@ -1,4 +1,4 @@
-"""Published data sets are read as torchvision reads them, fetched and verified by one table."""
+"""Published data sets are read as torchvision reads them, and fetched and verified by one table."""
 
 import hashlib
 from pathlib import Path
@@ -29,7 +29,7 @@ def images(data: InMemoryDataModule, split: str = "test") -> tuple[torch.Tensor,
     return tuple(data._splits[split])  # type: ignore[return-value]
 
 
-def test_the_checksums_are_torchvisions_and_stand_in_the_reference() -> None:
+def test_the_checksums_equal_torchvisions_and_are_in_the_reference() -> None:
     sets = torchvision.datasets
     assert CIFAR100.archives == (Archive(sets.CIFAR100.filename, f"md5:{sets.CIFAR100.tgz_md5}"),)
     meta = sets.CIFAR100.meta
@@ -97,7 +97,7 @@ def test_fashion_mnist_is_read_as_torchvision_reads_it_padded_and_in_three_chann
         FashionMNISTDataModule(tmp_path).setup()
 
 
-def test_cifar10_1_replaces_the_test_images_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar10_1_replaces_only_the_test_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = [cifar10.LabelledImages.checked(layouts.pixels(40, seed=seed), np.arange(40) % 10) for seed in (1, 2)]
     monkeypatch.setattr(cifar10, "load_once", lambda root, verify: own)
     expected = layouts.cifar10_1(tmp_path / "cifar-10.1")
@@ -109,8 +109,8 @@ def test_cifar10_1_replaces_the_test_images_alone(tmp_path: Path, monkeypatch: p
         CIFAR10DataModule(tmp_path / "nowhere", test_set="cifar10_1").setup()
 
 
-def made(dataset: Dataset, folder: Path) -> Dataset:
-    """The data set with the checksums of the archives in a folder."""
+def with_checksums(dataset: Dataset, folder: Path) -> Dataset:
+    """Return the data set with the checksums of the archives in a folder."""
 
     def archive(one: Archive) -> Archive:
         content, algorithm = (folder / one.name).read_bytes(), one.checksum.partition(":")[0]
@@ -122,7 +122,7 @@ def made(dataset: Dataset, folder: Path) -> Dataset:
 
 
 @pytest.mark.parametrize("dataset", [CIFAR100, CIFAR10_1, SVHN, FASHION_MNIST], ids=lambda dataset: dataset.title)
-def test_archives_of_every_kind_become_files_that_are_found(tmp_path: Path, dataset: Dataset) -> None:
+def test_archives_of_every_kind_are_unpacked_into_files_that_are_found(tmp_path: Path, dataset: Dataset) -> None:
     served = tmp_path / "served"
     served.mkdir()
     if dataset is CIFAR100:
@@ -136,6 +136,6 @@ def test_archives_of_every_kind_become_files_that_are_found(tmp_path: Path, data
     with pytest.raises(DataError, match=f"{dataset.title}.*{dataset.archives[0].name} sent"):
         fetch(dataset, root, [source])
     assert not list(root.iterdir())
-    fetch(made(dataset, served), root, [source])
+    fetch(with_checksums(dataset, served), root, [source])
     assert locate(dataset, root) == root / dataset.folder
     assert sorted(file.name for file in (root / dataset.folder).iterdir()) == sorted(dataset.files)

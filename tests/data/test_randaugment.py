@@ -1,4 +1,4 @@
-"""RandAugment of a batch does to every image what torchvision does to one, at operations drawn for each image."""
+"""Batched RandAugment equals torchvision's on each image, with operations drawn per image."""
 
 import itertools
 
@@ -27,7 +27,7 @@ SIGNED_NAMES = [(name, negated) for name in NAMES for negated in (False, True)[:
 
 
 def sample_images() -> Tensor:
-    """Noise, smooth pictures in high and low contrast, and the flat ones that contrast and histograms stumble over."""
+    """Noise, smooth pictures with high and low contrast, and flat ones, edge cases of contrast and histograms."""
     noise, coarse = random_images(6), torch.rand(8, 3, 5, 5, generator=seeded(1))
     smooth = F.interpolate(coarse, (32, 32), mode="bicubic").clamp(0, 1).permute(0, 2, 3, 1) * 255
     faint = 90 + smooth[:4] / 10
@@ -46,12 +46,12 @@ def torchvision_strength(name: str, magnitude: int, negated: bool, height: int =
 
 
 def by_torchvision(image: Tensor, name: str, magnitude: int, negated: bool) -> Tensor:
-    """One operation on one image `(H, W, 3)`."""
+    """Apply one operation to one image `(H, W, 3)`."""
     value = torchvision_strength(name, magnitude, negated, *image.shape[:2])
     return _apply_op(image.permute(2, 0, 1), name, value, InterpolationMode.NEAREST, None).permute(1, 2, 0)
 
 
-def test_the_operations_are_torchvisions_in_its_order_and_as_signed() -> None:
+def test_the_operations_have_torchvisions_order_and_signs() -> None:
     space = RandAugment()._augmentation_space(MAX_MAGNITUDE + 1, (32, 32))
     assert [(name, signed) for name, (_, signed) in space.items()] == [
         (name, operation.signed) for name, operation in OPERATIONS.items()
@@ -104,10 +104,10 @@ def test_pil_images_would_differ_by_one_level_at_most_at_magnitude_nine(name: st
 
 
 @pytest.mark.parametrize("options", [(), (0, 9, 4), (1, 9, 4), (3, 20, 2)])
-def test_a_batch_is_cropped_and_flipped_and_then_changed_by_the_operations_that_were_drawn(
+def test_a_batch_is_cropped_and_flipped_and_then_changed_by_the_drawn_operations(
     options: tuple[int, ...],
 ) -> None:
-    num_ops, magnitude, padding = options or (2, 9, 4)  # the report's
+    num_ops, magnitude, padding = options or (2, 9, 4)  # the report's settings
     images, generator, own = random_images(100), seeded(3), seeded(3)
     expected = flip_crop(images, generator, padding)
     for operations, negated in zip(*draw_operations(num_ops, len(images), generator), strict=True):
@@ -125,7 +125,7 @@ def test_draws_are_uniform_and_independent_and_only_signed_operations_are_negate
     signed = torch.tensor([operation.signed for operation in OPERATIONS.values()])
     assert scipy.stats.chisquare(counts[:, signed].flatten().numpy()).pvalue > 1e-4
     assert counts[1, ~signed].sum() == 0
-    for first, second in (rounds, (rounds[0, ::2], rounds[0, 1::2])):  # of two rounds, and of neighbours
+    for first, second in (rounds, (rounds[0, ::2], rounds[0, 1::2])):  # two rounds; neighbouring images
         pairs = (first * 14 + second).bincount(minlength=14**2)
         assert scipy.stats.chisquare(pairs.numpy()).pvalue > 1e-4
 
@@ -138,11 +138,11 @@ def test_numbers_out_of_range_are_refused(name: str, value: int) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("magnitude", [9, 30])
-def test_a_gpu_makes_the_same_batch_without_waiting_for_itself(magnitude: int) -> None:
+def test_a_gpu_makes_the_same_batch_without_synchronising(magnitude: int) -> None:
     images = random_images(512)
     expected = randaugment(images, seeded(), magnitude=magnitude)
     on_gpu = images.cuda()
-    # The first call makes the maps of the moves.
+    # The first call creates the maps of the geometric operations.
     randaugment(on_gpu, seeded(), magnitude=magnitude)
     torch.cuda.set_sync_debug_mode("error")
     try:

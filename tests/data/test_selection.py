@@ -22,7 +22,7 @@ def _selection(losses: Tensor, skip_easy: float = 0.6) -> Selection:
     return selection
 
 
-def test_an_image_below_the_mean_is_left_out_of_a_pass_with_the_probability_and_others_never() -> None:
+def test_an_image_below_the_mean_loss_is_skipped_with_the_given_probability_and_others_never() -> None:
     losses = torch.cat([torch.full((3 * COUNT,), 0.1), torch.full((COUNT,), 2.0)])[torch.randperm(4 * COUNT)]
     selection = _selection(losses)
     visits = torch.zeros(4 * COUNT)
@@ -31,15 +31,15 @@ def test_an_image_below_the_mean_is_left_out_of_a_pass_with_the_probability_and_
         assert len(chosen) == 4 * COUNT
         visits += torch.bincount(chosen, minlength=4 * COUNT)
     hard, easy = visits[losses > 1], visits[losses < 1]
-    # A pass visits all hard images and 40 % of the easy ones: 0.55 of all.
+    # A pass visits all hard images and 40 % of the easy ones, a share of 0.55.
     assert hard.mean() / 50 == pytest.approx(1 / 0.55, rel=0.02)
     assert easy.mean() / hard.mean() == pytest.approx(0.4, rel=0.05)
     first = selection.order(0, 0, 0)[: int(0.5 * 4 * COUNT)]
-    assert len(first.unique()) == len(first)  # within a pass none comes twice
+    assert len(first.unique()) == len(first)  # no image is visited twice within a pass
     assert not torch.equal(selection.order(0, 0, 1), selection.order(0, 0, 2))
 
 
-def test_the_first_epoch_is_one_pass_over_all_and_a_mean_is_that_of_the_epochs_start() -> None:
+def test_the_first_epoch_is_one_full_pass_and_the_mean_is_taken_at_an_epochs_start() -> None:
     selection = Selection(COUNT, 0.9)
     selection.begin()
     assert selection.order(0, 0, 0).sort().values.tolist() == list(range(COUNT))
@@ -56,7 +56,7 @@ def _loader(skip_easy: float = 0.7) -> BatchLoader:
 
 
 def _visit(loader: BatchLoader, epoch: int, stop: int | None = None) -> list[tuple[list[int], Tensor]]:
-    """Visit batches of an epoch; an image's loss is its label squared, over its place in the batch."""
+    """Visit batches of an epoch; an image's loss is its squared label divided by its place in the batch."""
     loader.set_epoch(epoch)
     seen = []
     for index, (images, labels) in enumerate(loader):
@@ -68,7 +68,7 @@ def _visit(loader: BatchLoader, epoch: int, stop: int | None = None) -> list[tup
 
 
 @pytest.mark.parametrize("stop", [0, 3, 7])
-def test_a_resumed_loader_goes_on_to_the_bit(stop: int) -> None:
+def test_a_resumed_loader_continues_bitwise(stop: int) -> None:
     whole, cut = _loader(), _loader()
     for epoch in range(2):
         _visit(whole, epoch)
@@ -97,7 +97,7 @@ def test_an_image_is_mirrored_at_every_other_visit_however_often_an_epoch_visits
             assert torch.equal(before.flip(2), after)
 
 
-def test_without_losses_it_visits_as_an_ordinary_loader_does() -> None:
+def test_without_losses_the_order_is_that_of_an_ordinary_loader() -> None:
     ordinary = _loader(0.0)
     assert ordinary.selection is None
     ordinary.note(torch.zeros(1))

@@ -11,7 +11,7 @@ from cifar_lab.data.synthetic import CLASSES, generate
 from tests.conftest import Outcome
 
 
-def test_the_arguments_alone_decide_the_tensors_and_the_global_random_state_stays_as_it_was() -> None:
+def test_synthetic_images_depend_only_on_the_arguments_and_keep_the_global_random_state() -> None:
     torch.manual_seed(1)
     first = generate(50, 30, seed=7)
     torch.manual_seed(2)
@@ -24,7 +24,7 @@ def test_the_arguments_alone_decide_the_tensors_and_the_global_random_state_stay
 
 
 @pytest.mark.parametrize(("num_train", "num_test"), [(20, 7), (1, 1), (7, 1003)])
-def test_sets_have_the_sizes_format_and_balance_promised(num_train: int, num_test: int) -> None:
+def test_sets_have_the_promised_sizes_format_and_balance(num_train: int, num_test: int) -> None:
     for data, count in zip(generate(num_train, num_test), (num_train, num_test), strict=True):
         assert data.images.shape == (count, 32, 32, 3) and data.images.dtype == torch.uint8
         assert data.labels.shape == (count,) and data.labels.dtype == torch.int64
@@ -33,13 +33,13 @@ def test_sets_have_the_sizes_format_and_balance_promised(num_train: int, num_tes
         assert sizes.max() - sizes.min() <= 1
 
 
-def test_train_and_test_are_different_draws_of_one_distribution_which_uses_the_range_without_saturating() -> None:
+def test_train_and_test_are_different_draws_of_one_distribution_that_does_not_saturate() -> None:
     train, test = generate(500, 200)
     distinct = torch.cat([train.images, test.images]).flatten(1)[:, :96].unique(dim=0)
     assert len(distinct) == 700
     assert train.images.float().mean() == pytest.approx(test.images.float().mean().item(), abs=8)
     assert not torch.equal(train.labels[:200], test.labels)
-    # Labels come in random order.
+    # Labels are shuffled.
     assert (train.labels[1:] == train.labels[:-1]).float().mean() == pytest.approx(1 / NUM_CLASSES, abs=0.06)
     assert 110 < train.images.float().mean() < 145 and 40 < train.images.float().std() < 80
     assert ((train.images == 0) | (train.images == 255)).float().mean() < 0.05
@@ -51,10 +51,10 @@ def test_no_images_or_a_negative_seed_is_refused(num_train: int, num_test: int, 
         generate(num_train, num_test, seed)
 
 
-def test_a_linear_model_on_the_pixels_stays_under_half() -> None:
+def test_a_linear_model_on_the_pixels_stays_below_half() -> None:
     train, test = (LabelledImages(data.images.flatten(1) / 255 - 0.5, data.labels) for data in generate(1000, 500))
     targets = nn.functional.one_hot(train.labels, NUM_CLASSES).float() - 1 / NUM_CLASSES
-    # Ridge regression onto the labels in its dual form, a system of 1,000 equations instead of 3,072.
+    # Ridge regression onto the labels in the dual form, a system of 1,000 equations instead of 3,072.
     gram = train.images @ train.images.T
     weights = train.images.T @ torch.linalg.solve(gram + 30 * torch.eye(len(gram)), targets)
     is_right = [(data.images @ weights).argmax(1) == data.labels for data in (train, test)]

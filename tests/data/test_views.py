@@ -1,4 +1,4 @@
-"""Logits over views of an image are the weighted mean that the views' probabilities say."""
+"""Logits over views of an image are the weighted mean of the views' logits."""
 
 import torch
 from torch import Tensor, nn
@@ -7,12 +7,12 @@ from cifar_lab.data.views import over_views
 
 
 def network() -> nn.Module:
-    """One that sees every shift and mirror."""
+    """Return a network that is sensitive to every shift and mirroring."""
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 7, 5)).requires_grad_(False)
 
 
-def moved(image: Tensor, by: int) -> Tensor:
-    """An image `(3, H, W)` one pixel further along both axes, `by` 1 or -1; pixels beyond the edge are mirrored."""
+def shift(image: Tensor, by: int) -> Tensor:
+    """Shift an image `(3, H, W)` along both axes by 1 or -1 pixels; pixels beyond the edge are mirrored."""
     height, width = image.shape[1:]
 
     def source(place: int, length: int) -> int:
@@ -23,18 +23,18 @@ def moved(image: Tensor, by: int) -> Tensor:
     return image[:, rows][:, :, columns]
 
 
-def test_views_are_weighted_as_airbench_does() -> None:
+def test_views_are_weighted_as_in_airbench() -> None:
     forward, images = network(), torch.randn(6, 3, 8, 9)
     logits = forward(images)
     for kind, weights in (("flip", {0: 1.0}), ("flip_translate", {0: 0.5, 1: 0.25, -1: 0.25})):
         expected = torch.zeros(6, 5)
         for by, weight in weights.items():
-            views = torch.stack([moved(image, by) if by else image for image in images])
+            views = torch.stack([shift(image, by) if by else image for image in images])
             expected += weight * (forward(views) + forward(views.flip(3))) / 2
         torch.testing.assert_close(over_views(forward, images, logits, kind), expected)
 
 
-def test_only_images_that_are_less_sure_get_other_logits() -> None:
+def test_only_uncertain_images_get_new_logits() -> None:
     forward, images = network(), torch.randn(40, 3, 8, 9)
     logits = 8 * forward(images)
     seen = []

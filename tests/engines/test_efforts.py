@@ -7,7 +7,7 @@ from cifar_lab.engines.handover import Turn
 from cifar_lab.train.cost import effort
 
 
-def test_jobs_are_weighed_by_the_words_by_which_they_differ_from_the_first() -> None:
+def test_jobs_are_weighted_by_their_cost_relative_to_the_first() -> None:
     plan = plan_of(parsed(["--multirun", "model=cnn,vgg_a", "epochs=2,6", "seed=0,1"]))
     known = {"CNN": 5.0, "VGG": 20.0}
 
@@ -21,12 +21,12 @@ def test_jobs_are_weighed_by_the_words_by_which_they_differ_from_the_first() -> 
     assert Turn.of(2, [1, 1, 3, 0, 4]).seconds_left(own=60.0, own_left=30.0) == 30 + 60 / 3 * 4
 
 
-def test_only_what_training_costs_is_weighed() -> None:
+def test_settings_that_do_not_change_the_cost_are_not_weighed() -> None:
     plan = plan_of(parsed(["--multirun", "optimizer.lr=1e-3,1e-4", "seed=0,1"]))
     assert efforts_of(plan, lambda config: 1 / 0) == [1] * 4
 
 
-def test_an_effort_counts_images_and_operations() -> None:
+def test_an_effort_is_proportional_to_images_and_operations() -> None:
     (job,) = plan_of(parsed(["epochs=2", "data=synthetic", "data.num_train=100"])).jobs
     from cifar_lab.config.naming import plain
 

@@ -1,4 +1,4 @@
-"""A sweep whose jobs run side by side, in processes of their own, is the sweep that it is one after the other."""
+"""A sweep whose jobs run side by side in separate processes equals the sweep run one job at a time."""
 
 import importlib.util
 import multiprocessing
@@ -45,12 +45,12 @@ class Killed(nn.CrossEntropyLoss):
 """
 
 
-# For `outside`: the first run is killed as it takes its first loss, once.
+# For `outside`: the first run is killed when its loss is first called, once.
 KILLING = ("my_lab", KILLED_LOSS, "loss", "_target_: my_lab.Killed\n")
 
 
 def check_same(one: Sweep, other: Sweep) -> None:
-    """Check that two sweeps have left the same, to the bit."""
+    """Check that two sweeps left bitwise identical results."""
     assert not sweep_differences(one, other)
     for left, right in zip(one.runs(), other.runs(), strict=True):
         assert left.steps_file.read_bytes() == right.steps_file.read_bytes()
@@ -66,11 +66,11 @@ def wait_for_two(started: subprocess.Popen[str]) -> None:
 
 
 def check_two_interrupted(started: subprocess.Popen[str], number: signal.Signals) -> None:
-    """Check that a signal to a sweep of three has stopped the two that had begun, where they can go on."""
+    """Check that a signal to a sweep of three jobs stopped the two running ones, and that both can be resumed."""
     _, errors = started.communicate()
     assert started.returncode == 128 + number, errors
     runs = Sweep("sweep").runs()
-    assert [run.state() for run in runs] == ["interrupted"] * 2  # the third was not begun
+    assert [run.state() for run in runs] == ["interrupted"] * 2  # the third did not start
     assert all(run.last_checkpoint.exists() for run in runs)
     names(errors.splitlines()[-1], number.name)
     assert "Traceback" not in errors
@@ -78,13 +78,13 @@ def check_two_interrupted(started: subprocess.Popen[str], number: signal.Signals
 
 @pytest.fixture
 def joblib(lab: Lab) -> None:
-    """An empty folder, and the package installed."""
+    """An empty folder; skips if the launcher is not installed."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
 
 
 @pytest.fixture
 def in_this_process(joblib: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have joblib's part done here: each job in its turn, by the function that a process of jobs would call."""
+    """Replace joblib by a loop in this process that calls the function that a worker process would call."""
 
     class Parallel:
         def __init__(self, n_jobs: int, backend: str, **_: object) -> None:
@@ -107,7 +107,7 @@ def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_what_became_of_jobs_side_by_side_is_told_by_their_folders(lab: Lab) -> None:
+def test_outcomes_of_jobs_side_by_side_are_read_from_their_folders(lab: Lab) -> None:
     line = ["-m", *PLAIN, "epochs=1", "optimizer=sgd", "bn=false", "grad_clip=0", "optimizer.lr=0.01,1e30"]
     outcome = lab(*line, "jobs_per_device=2")
     assert outcome.code == 1
@@ -124,7 +124,7 @@ def test_a_study_of_an_experiment_runs_side_by_side(lab: Lab) -> None:
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_runs_of_other_words_and_of_a_former_name_are_found_from_other_processes(lab: Lab) -> None:
+def test_equal_runs_under_other_overrides_and_a_former_name_are_found_from_other_processes(lab: Lab) -> None:
     line = ["-m", *PLAIN, "epochs=1", "seed=0,1"]
     runs = lab(*line, "name=seed").runs
     again = lab(*line, "loss=ce", "logger=csv", "jobs_per_device=2")
@@ -132,7 +132,7 @@ def test_runs_of_other_words_and_of_a_former_name_are_found_from_other_processes
     assert again.stdout.count("retrain=true") >= 2 and "missing" not in again.stdout
 
 
-def test_jobs_that_are_missing_left_or_interrupted_are_told_apart(lab: Lab) -> None:
+def test_missing_dead_and_interrupted_jobs_are_distinguished(lab: Lab) -> None:
     sweep = Sweep("sweep")
     lines = [["seed=0"], ["seed=1"], ["seed=2"]]
     sweep.plan(lines)
@@ -154,7 +154,7 @@ def test_jobs_that_are_missing_left_or_interrupted_are_told_apart(lab: Lab) -> N
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_a_process_of_jobs_begins_no_other_after_a_signal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_worker_process_starts_no_job_after_a_signal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def task(job: Job) -> bool:
         done.append(job)
         raise Interrupted(signal.SIGINT)
@@ -170,7 +170,7 @@ def test_a_process_of_jobs_begins_no_other_after_a_signal(monkeypatch: pytest.Mo
 
 @pytest.mark.usefixtures("joblib")
 @pytest.mark.parametrize(("number", "handed_on"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
-def test_a_signal_is_handed_on_but_for_what_a_terminal_sends_to_all(
+def test_a_signal_is_forwarded_unless_the_terminal_sends_it_to_all(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals, handed_on: int
 ) -> None:
     killed: list[tuple[int, int]] = []
@@ -182,7 +182,7 @@ def test_a_signal_is_handed_on_but_for_what_a_terminal_sends_to_all(
 
 
 @pytest.mark.usefixtures("joblib")
-def test_a_killed_process_of_jobs_is_told() -> None:
+def test_a_killed_worker_process_is_reported() -> None:
     with pytest.raises(RunFailedError), side_by_side.supervised():
         raise BrokenExecutor
 
@@ -190,7 +190,7 @@ def test_a_killed_process_of_jobs_is_told() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("joblib")
 @pytest.mark.parametrize("how", ["jobs_per_device=2", "hydra/launcher=joblib hydra.launcher.n_jobs=2"])
-def test_the_same_command_ends_a_sweep_of_which_a_process_was_killed_and_has_the_numbers_of_one_process(
+def test_the_same_command_completes_a_sweep_with_a_killed_worker_and_gives_the_numbers_of_one_process(
     lab: Lab, outside: Callable[..., tuple[str, ...]], how: str
 ) -> None:
     line = ["-m", *outside(*KILLING), *PLAIN, "seed=0,1,2,3"]
@@ -206,7 +206,7 @@ def test_the_same_command_ends_a_sweep_of_which_a_process_was_killed_and_has_the
     assert len({status["process"] for status in before} - {os.getpid()}) >= 2
     assert lab(*line, "hydra.sweep.dir=serial").code == 0
     check_same(Sweep("beside"), Sweep("serial"))
-    # A finished one is not trained again, in whichever way the command asks for it.
+    # A finished run is not trained again, whichever way the sweep is run.
     assert lab(*line, "hydra.sweep.dir=beside").code == 0
     assert [run.status() for run in Sweep("beside").runs()] == before
 
@@ -214,7 +214,7 @@ def test_the_same_command_ends_a_sweep_of_which_a_process_was_killed_and_has_the
 @pytest.mark.slow
 @pytest.mark.usefixtures("joblib")
 @pytest.mark.parametrize(("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
-def test_a_signal_stops_all_of_them_where_they_can_go_on(lab: Lab, number: signal.Signals, to_all: bool) -> None:
+def test_a_signal_stops_all_jobs_where_they_can_resume(lab: Lab, number: signal.Signals, to_all: bool) -> None:
     line = [*PLAIN, "epochs=2000", "scheduler=constant", "seed=0,1,2", "jobs_per_device=2", "hydra.sweep.dir=sweep"]
     started = command(*line, start_new_session=True)
     wait_for_two(started)
@@ -222,7 +222,9 @@ def test_a_signal_stops_all_of_them_where_they_can_go_on(lab: Lab, number: signa
     check_two_interrupted(started, number)
 
 
-def test_a_missing_package_is_one_line_that_says_how_to_get_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_launcher_gives_a_one_line_error_that_says_how_to_install_it(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     plugins = {"jobs_per_device=2": "joblib", "hydra/launcher=joblib": "joblib", "hydra/launcher=ray": "ray"}
     for word, plugin in {**plugins, "hydra/launcher=submitit_slurm": "submitit"}.items():
@@ -231,12 +233,12 @@ def test_a_missing_package_is_one_line_that_says_how_to_get_it(lab: Lab, monkeyp
 
 
 @pytest.mark.usefixtures("joblib")
-def test_what_is_no_number_of_jobs_is_refused(lab: Lab) -> None:
+def test_an_invalid_number_of_jobs_is_refused(lab: Lab) -> None:
     for word in ("jobs_per_device=0", "jobs_per_device=1,2"):
         refusal(lab("-m", *TINY, "seed=0,1", word), word)
 
 
-def test_a_job_has_a_gpu_of_its_own(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_job_has_its_own_gpu(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "device_count", lambda accelerator: 2)
     config, native = composed(*TINY), hardware.Native("cuda", "32-true", hardware.torch.channels_last)
     turns = [Turn(number, 4, later=0, parallel=4) for number in (1, 2, 3, 4)]
@@ -247,14 +249,14 @@ def test_a_job_has_a_gpu_of_its_own(composed: Compose, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("turn", "own", "seconds"),
     [
-        (Turn(3, 5, 2, each=15.0), {}, 45.0),  # this job and those after it
+        (Turn(3, 5, 2, each=15.0), {}, 45.0),  # this job and the ones after it
         (Turn(3, 5, 2, each=15.0), {"own": 100.0, "own_left": 4.0}, 34.0),
         (Turn(1, 5, 4), {}, None),
-        (Turn(1, 5, 4), {"own": 10.0, "own_left": 4.0}, 44.0),  # the first stands for the others
-        (Turn(1, 5, 1, each=10.0), {}, 20.0),  # those that have finished before take no time
+        (Turn(1, 5, 4), {"own": 10.0, "own_left": 4.0}, 44.0),  # the first job's time stands for the others
+        (Turn(1, 5, 1, each=10.0), {}, 20.0),  # jobs that finished before take no time
         (Turn(1, 9, later=7, each=10.0, parallel=3), {}, 10 + 10 * 3),
     ],
 )
-def test_the_time_left_is_that_of_the_jobs_to_come(turn: Turn, own: dict[str, float], seconds: float | None) -> None:
+def test_the_time_left_covers_the_remaining_jobs(turn: Turn, own: dict[str, float], seconds: float | None) -> None:
     assert turn.seconds_left(**own) == seconds
     assert re.findall(r"\d+", str(turn)) == [str(turn.number), str(turn.total)]

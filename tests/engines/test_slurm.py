@@ -1,4 +1,4 @@
-"""What Slurm is asked for is checked before anything is queued, and what its jobs do with signals."""
+"""Settings for Slurm are checked before anything is queued; Slurm's jobs handle signals."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ LOCAL = f"hydra.launcher._target_={launchers.SLURM.plugin}.LocalLauncher"
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slurm's commands seem to be there, and the plugin is."""
+    """Make Slurm's commands appear installed; skips without the plugin."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
 
@@ -52,13 +52,13 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", (SLURM, "--multirun")),
     ],
 )
-def test_what_no_job_can_have_is_refused(lab: Lab, words: str, facts: tuple[str, ...]) -> None:
+def test_impossible_settings_of_a_job_are_refused(lab: Lab, words: str, facts: tuple[str, ...]) -> None:
     refusal(lab(*TINY, SLURM, *words.split()), *facts)
     assert not list(Path().iterdir())
 
 
 @pytest.mark.usefixtures("commands")
-def test_a_clusters_settings_may_be_an_option_of_ones_own_with_any_option_of_sbatch(lab: Lab) -> None:
+def test_a_users_option_may_set_any_option_of_sbatch(lab: Lab) -> None:
     folder = Path("my_conf/hydra/launcher")
     folder.mkdir(parents=True)
     (folder / "ours.yaml").write_text("defaults: [submitit_slurm, _self_]\npartition: gpu\ngpus_per_node: 1\n")
@@ -70,24 +70,24 @@ def test_a_clusters_settings_may_be_an_option_of_ones_own_with_any_option_of_sba
     refusal(lab(*line), "hydra.launcher.gpus_per_node=0", "1")
 
 
-def test_a_missing_slurm_is_one_line(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_slurm_gives_a_one_line_error(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     monkeypatch.setattr(shutil, "which", lambda name: None)
     refusal(lab("-m", *TINY, "seed=0,1", SLURM), SLURM, "sbatch")
 
 
-def test_the_options_file_has_every_setting_of_the_plugin() -> None:
+def test_the_option_file_has_every_setting_of_the_plugin() -> None:
     config = pytest.importorskip("hydra_plugins.hydra_submitit_launcher.config")
     ours = yaml.safe_load((conf_folder() / "hydra" / "launcher" / "submitit_slurm.yaml").read_text())
     assert ours.keys() == {field.name for field in dataclasses.fields(config.SlurmQueueConf)}
 
 
-def test_ended_jobs_are_those_that_the_queue_no_longer_has(capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_have_ended_once_they_left_the_queue(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("submitit")
     from cifar_lab.engines.slurm_queue import Queue
 
     queue = Queue()
-    for job in ("7", "7_0", "7_1", "7_2"):  # submitit takes the array for a job
+    for job in ("7", "7_0", "7_1", "7_2"):  # submitit registers the array itself as a job
         queue.register_job(job)
     told = queue.read_info("7_0|CONFIGURING|None\n7_2|PENDING|PartitionTimeLimit\n9|RUNNING|None\n")
     states = {job: info["State"] for job, info in told.items()}
@@ -96,7 +96,7 @@ def test_ended_jobs_are_those_that_the_queue_no_longer_has(capsys: pytest.Captur
     assert re.findall(r"\d+|PartitionTimeLimit", line) == ["7", "1", "PartitionTimeLimit", "1", "1"]
 
 
-def test_within_a_job_of_slurm_a_run_of_one_process_is_one(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_inside_a_slurm_job_has_one_process(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     told = {"JOB_ID": "12", "NTASKS": "2", "NTASKS_PER_NODE": "2", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
     for name, value in told.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
@@ -117,13 +117,13 @@ def _jobs(task: Callable[..., Any], folder: Path) -> SlurmJobs:
 NUMBER = 200
 
 
-def test_a_job_of_a_large_sweep_does_not_hold_the_others(tmp_path: Path) -> None:
+def test_a_job_of_a_large_sweep_is_sent_without_the_others(tmp_path: Path) -> None:
     jobs = _jobs(print, tmp_path)
     assert len(jobs.due(range(NUMBER))) == NUMBER
     assert len(pickle.dumps(jobs.handed(range(NUMBER)))) < 2_000
 
 
-def test_a_sweep_larger_than_an_array_is_queued_in_several(tmp_path: Path) -> None:
+def test_a_sweep_larger_than_an_array_is_queued_in_several_arrays(tmp_path: Path) -> None:
     jobs = _jobs(print, tmp_path)
     (first,) = jobs.arrays(range(NUMBER))
     assert len(first) == NUMBER
@@ -132,7 +132,7 @@ def test_a_sweep_larger_than_an_array_is_queued_in_several(tmp_path: Path) -> No
     assert jobs.arrays([0, 2, 3]) == [[0, 2], [3]]
 
 
-def test_what_has_finished_is_queued_only_where_options_were_edited_since(trained: Train, tmp_path: Path) -> None:
+def test_a_finished_run_is_queued_only_if_its_options_were_edited_since(trained: Train, tmp_path: Path) -> None:
     run = trained(*TINY, "logger=none")
     composition = {**run.composition(), "overrides": [*TINY, "seed=1"]}
     run.composition_file.write_text(json.dumps(composition), encoding="utf-8")
@@ -145,7 +145,7 @@ def test_what_has_finished_is_queued_only_where_options_were_edited_since(traine
 @pytest.mark.parametrize(
     ("error", "code"), [(RunFailedError("it failed"), 1), (Interrupted(signal.SIGTERM), 143), (None, None)]
 )
-def test_a_job_of_slurm_ends_as_its_run_does(
+def test_a_slurm_job_ends_with_the_exit_code_of_its_run(
     error: BaseException | None, code: int | None, composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def task(job: Job) -> bool:
@@ -166,5 +166,5 @@ def test_a_job_of_slurm_ends_as_its_run_does(
     assert (folder, words, settings["name"]) == (Path("run"), ["seed=0"], "test")
 
 
-def test_who_stops_waiting_is_told_how_to_stop_the_jobs() -> None:
+def test_a_stopped_command_prints_how_to_stop_the_jobs() -> None:
     holds(DetachedError(signal.SIGINT, ["12", "13"]).message, "SIGINT", "scancel 12 13")

@@ -28,18 +28,18 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def command(called: Command) -> Command:
-    """Run `python -m cifar_lab.evaluate` with arguments in this process: its exit code, and what it printed."""
+    """Run `python -m cifar_lab.evaluate` with arguments in this process; return the exit code, stdout and stderr."""
     return partial(called, main)
 
 
 @pytest.fixture
 def run(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A finished run, in the folder at hand."""
+    """A finished run in the current folder."""
     monkeypatch.chdir(tmp_path)
     return trained(*FINISHED)
 
 
-def test_it_finds_the_runs_own_accuracy_on_either_split_and_leaves_files(run: Run, command: Command) -> None:
+def test_an_evaluation_gives_the_runs_own_accuracy_on_either_split_and_writes_files(run: Run, command: Command) -> None:
     code, out, err = command(run.folder)
     assert code == 0, err
     folder = run.folder / "evaluation" / "test"
@@ -58,13 +58,13 @@ def test_it_finds_the_runs_own_accuracy_on_either_split_and_leaves_files(run: Ru
     (told,) = json.loads(out)
     assert (told["split"], told["images"]) == ("val", run.result()["val_size"])
     assert told["acc"] == pytest.approx(run.result()["val/acc"])
-    assert told["temperature"] is told["ece_scaled"] is None  # it would be fitted on what it is measured on
+    assert told["temperature"] is told["ece_scaled"] is None  # not fitted on the images that it is measured on
 
 
-def test_a_folder_is_all_of_its_runs_which_are_compared_and_one_that_cannot_be_used_stops_no_other(
+def test_all_runs_of_a_folder_are_compared_and_an_unusable_one_does_not_stop_the_others(
     run: Run, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Tables and figures take the longest.
+    # Tables and figures take the most time.
     monkeypatch.setattr("cifar_lab.evaluate.evaluating.write", lambda evaluation, folder: [folder / "evaluation.json"])
     for name in ("a", "b", "c"):
         shutil.copytree(run.folder, tmp_path / "sweep" / name)
@@ -82,7 +82,7 @@ def test_a_folder_is_all_of_its_runs_which_are_compared_and_one_that_cannot_be_u
     refusal(command("empty"), "empty")
 
 
-def test_calibration_is_marked_where_the_loss_has_trained_no_probabilities(
+def test_calibration_is_marked_if_the_loss_does_not_train_probabilities(
     run: Run, trained: Train, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     titles: list[str] = []
@@ -103,7 +103,7 @@ def test_calibration_is_marked_where_the_loss_has_trained_no_probabilities(
     assert " * " not in first and " * " in second and below.startswith("* ")
     code, _, err = command(run.folder)
     assert (code, err) == (0, "")
-    named = shutil.copy(of_mse.chosen_weights(), run.folder.parent)  # a file alone, as the report's are
+    named = shutil.copy(of_mse.chosen_weights(), run.folder.parent)  # a bare weight file, named like the report's
     assert [load(Path(path)).gives_probabilities for path in (run.folder, of_mse.folder, named)] == [True, False, False]
 
 
@@ -122,7 +122,7 @@ def test_networks_of_other_data_or_classes_or_without_batch_norm_are_refused(run
         evaluate(without_bn, Settings(reestimate_bn=True))
 
 
-def test_the_mean_of_an_image_and_its_mirror_is_the_same_for_both(run: Run) -> None:
+def test_the_mean_over_an_image_and_its_mirror_is_symmetric(run: Run) -> None:
     trained = load(run.folder)
     nameless = dataclasses.replace(trained, classes=[])
     plain, flipped = (evaluate(nameless, Settings(tta=tta)) for tta in (None, "flip"))
@@ -130,10 +130,10 @@ def test_the_mean_of_an_image_and_its_mirror_is_the_same_for_both(run: Run) -> N
     expected = (trained.logits(images) + trained.logits(images.flip(3))) / 2
     torch.testing.assert_close(flipped.answers.logits[: len(images)], expected)
     assert not torch.equal(plain.answers.logits, flipped.answers.logits)
-    assert [row["class"] for row in plain.result["per_class"]][:2] == ["0", "1"]  # logits without names
+    assert [row["class"] for row in plain.result["per_class"]][:2] == ["0", "1"]  # logits without class names
 
 
-def test_batch_norm_is_estimated_as_torch_does(run: Run) -> None:
+def test_batch_norm_statistics_are_estimated_as_by_torch(run: Run) -> None:
     trained, expected = (load(run.folder, Overrides(precision="32-true")) for _ in range(2))
     evaluate(trained, Settings(reestimate_bn=True))
     loader = expected.datamodule(augment=True).train_dataloader()
@@ -143,7 +143,7 @@ def test_batch_norm_is_estimated_as_torch_does(run: Run) -> None:
     assert not trained.model.training
 
 
-def test_what_cannot_be_is_one_line(run: Run, command: Command) -> None:
+def test_impossible_requests_give_a_one_line_error(run: Run, command: Command) -> None:
     change(run, protocol={"val_fraction": 0.0}, data={"val_fraction": 0.0})
     for option, value, fact in (
         *(("--split", "val", "--split val"), ("--tta", "turn", "flip")),
@@ -155,13 +155,13 @@ def test_what_cannot_be_is_one_line(run: Run, command: Command) -> None:
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
-    """A file of weights alone, named as the report's are."""
+    """A bare weight file, named like the report's."""
     path = tmp_path / "best_model_ReLU_CrossEntropy_Adam_StepLR_8842.pth"
     torch.save(ReportCNN((4, 4, 4)).state_dict(), path)
     return path
 
 
-def test_missing_images_are_one_line_that_says_where_to_put_them(
+def test_missing_images_give_a_one_line_error_that_says_where_to_put_them(
     published: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CIFAR_LAB_DATA", raising=False)
@@ -173,7 +173,7 @@ def test_missing_images_are_one_line_that_says_where_to_put_them(
 
 
 @pytest.mark.data
-def test_a_file_alone_is_evaluated_on_cifar10(published: Path, command: Command) -> None:
+def test_a_bare_weight_file_is_evaluated_on_cifar10(published: Path, command: Command) -> None:
     _, out, _ = command(published, "--json")
     (told,) = json.loads(out)
     assert told["images"] == 10_000

@@ -1,4 +1,4 @@
-"""Dead units, of networks whose units are known to be."""
+"""Dead units, measured in networks whose dead units are known."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ IMAGES = torch.randn(7, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 def network(activation: Activation) -> nn.Sequential:
-    """Of its six channels the first two are never positive, of its five features the last three; the others vary."""
+    """Return a network with 2 of 6 channels and 3 of 5 features that are never positive."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1), activation(), nn.Flatten(), nn.Linear(6 * 64, 5), activation(), nn.Linear(5, 2)
@@ -30,12 +30,14 @@ def network(activation: Activation) -> nn.Sequential:
     ("activation", "dead"),
     [(nn.ReLU, True), (nn.LeakyReLU, False), (nn.ELU, False), (nn.SiLU, False), (nn.GELU, False), (nn.Mish, False)],
 )
-def test_a_unit_that_is_never_positive_is_dead_where_the_activation_is_flat(activation: Activation, dead: bool) -> None:
+def test_a_unit_that_is_never_positive_is_dead_if_the_activation_is_flat_there(
+    activation: Activation, dead: bool
+) -> None:
     convolution, linear = measure(network(activation), IMAGES.split(3))
     assert (convolution.layer, linear.layer) == ("1", "4")
     assert convolution.activation == activation.__name__  # type: ignore[attr-defined]
     assert (convolution.units, linear.units) == (6, 5)
-    # The linear layer's others depend on the activation, and one of two may be on one side by chance.
+    # The count of the linear layer's other two units depends on the activation: one may be on one side by chance.
     assert convolution.negative_only_units == 2 and convolution.row()["negative_only"] == pytest.approx(2 / 6)
     assert linear.negative_only_units >= 3
     assert convolution.dead_units == (2 if dead else 0)
@@ -45,7 +47,7 @@ def test_a_unit_that_is_never_positive_is_dead_where_the_activation_is_flat(acti
     assert told["dead"] == pytest.approx(told["dead_units"] / 11)
 
 
-def test_a_saturated_unit_is_dead_too_and_one_image_on_the_other_side_revives_a_unit() -> None:
+def test_a_saturated_unit_is_dead_and_one_image_on_the_other_side_revives_it() -> None:
     for activation in (nn.ReLU6(), nn.Tanh()):
         (layer,) = measure(nn.Sequential(activation), [torch.full((3, 2), 100.0)])
         assert (layer.dead_units, layer.negative_only_units) == (2, 0)
@@ -57,7 +59,7 @@ def test_a_saturated_unit_is_dead_too_and_one_image_on_the_other_side_revives_a_
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.ReLU(inplace=True), nn.GELU, nn.Tanh])
-def test_its_numbers_are_those_of_inputs_and_outputs(activation: Activation) -> None:
+def test_a_layers_numbers_describe_its_inputs_and_outputs(activation: Activation) -> None:
     model = network(activation)
     layers = measure(model, IMAGES.split(2))
     inputs = model[0](IMAGES)
@@ -66,12 +68,12 @@ def test_its_numbers_are_those_of_inputs_and_outputs(activation: Activation) -> 
     assert layers[0].std == pytest.approx(float(outputs.std(correction=0)), rel=1e-5)
     assert layers[0].negative_inputs == pytest.approx(float((inputs < 0).float().mean()))
     assert layers[0].zeros == pytest.approx(float((outputs == 0).float().mean()))
-    far = 1e4 + torch.randn(500, 4)  # a spread that is small next to the mean is not lost
+    far = 1e4 + torch.randn(500, 4)  # a spread that is small compared with the mean is not lost
     (layer,) = measure(nn.Sequential(nn.Identity(), nn.ReLU()), far.split(7))
     assert layer.std == pytest.approx(float(far.double().std(correction=0)), rel=1e-3)
 
 
-def test_every_activation_of_a_network_has_its_row() -> None:
+def test_every_activation_of_a_network_has_a_row() -> None:
     images = torch.randn(2, 3, 32, 32)
     units = {"conv_layers.3": 4, "conv_layers.7": 5, "conv_layers.11": 6, "fc_layers.1": 512, "fc_layers.4": 256}
     of_vgg = {"features.3": 4, "classifier.1": 8, "classifier.3": 8}
@@ -85,7 +87,7 @@ def test_every_activation_of_a_network_has_its_row() -> None:
 
 
 class Half(nn.Module):
-    """An activation of one's own."""
+    """An activation defined by the user."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs.clamp(min=0) / 2
@@ -96,7 +98,7 @@ class Step(nn.Module):
         return (inputs.detach() > 0).float()
 
 
-def test_an_activation_that_is_used_twice_has_two_rows_and_ones_own_is_known_by_its_name() -> None:
+def test_an_activation_used_twice_has_two_rows_and_a_users_activation_has_its_class_name() -> None:
     images = torch.randn(6, 4).split(2)
     relu, half, step = (
         nn.Sequential(nn.Linear(4, 3), activation, nn.Linear(3, 2), activation)
@@ -108,13 +110,13 @@ def test_an_activation_that_is_used_twice_has_two_rows_and_ones_own_is_known_by_
     assert [layer.dead_units for layer in measure(step, images, "Step")] == [3, 2]
 
 
-def test_a_layer_whose_shape_does_not_tell_its_units_is_named() -> None:
+def test_a_layer_whose_shape_does_not_show_its_units_is_named() -> None:
     told: list[str] = []
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Unflatten(1, (2, 3)), nn.GELU())
     layers = measure(model, torch.randn(6, 4).split(3), complain=told.append)
     assert [layer.layer for layer in layers] == ["1"]
     (complaint,) = told
     assert complaint.startswith("3 ") and "(N, 2, 3)" in complaint
-    # What mixes features is no activation layer.
+    # A layer that mixes features is not an activation layer.
     assert measure(nn.Sequential(nn.Softmax(dim=1)), [torch.randn(2, 3)]) == []
     assert totals([])["dead"] is None

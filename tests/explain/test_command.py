@@ -1,4 +1,4 @@
-"""A run's Grad-CAM, filters, activations and dead units, from the command."""
+"""Grad-CAM, filters, activations and dead units of a run, through the command."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def runs(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two runs, `runs/leaky` with LeakyReLU and `runs/relu` with ReLU, beside a picture."""
+    """Two runs, `runs/leaky` with LeakyReLU and `runs/relu` with ReLU, and a picture in the current folder."""
     trained(*FINISHED, name="runs/leaky")
     relu = {"_target_": "torch.nn.ReLU", "_partial_": True}
     change(trained(*FINISHED, name="runs/relu"), activation=relu, model={"activation": relu})
@@ -37,12 +37,12 @@ def runs(trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.fixture
 def command(called: Command) -> Command:
-    """Run `python -m cifar_lab.explain` with arguments in this process: its exit code, and what it printed."""
+    """Run `python -m cifar_lab.explain` with arguments in this process; return the exit code, stdout and stderr."""
     return partial(called, explain.main)
 
 
 @pytest.mark.paints
-def test_mistakes_filters_and_activations_are_told_and_drawn(runs: Path, command: Command) -> None:
+def test_mistakes_filters_and_activations_are_printed_and_drawn(runs: Path, command: Command) -> None:
     code, out, err = command(runs / "leaky", "--mistakes", 2, "--images", 30, "--json")
     assert (code, err) == (0, "")
     told = json.loads(out)
@@ -63,7 +63,7 @@ def test_mistakes_filters_and_activations_are_told_and_drawn(runs: Path, command
     assert told["images"] == 30
 
 
-def test_the_mistakes_are_the_most_confident_ones_of_the_test(runs: Path) -> None:
+def test_the_most_confident_mistakes_of_the_test_are_shown(runs: Path) -> None:
     network = load(runs / "leaky")
     (images, labels), *_ = network.datamodule().test_dataloader()
     probabilities = network.logits(images).double().softmax(1)
@@ -77,10 +77,10 @@ def test_the_mistakes_are_the_most_confident_ones_of_the_test(runs: Path) -> Non
     assert len(mistaken(network, 1000)) == len(wrong)
 
 
-def test_relu_and_leaky_relu_are_a_number_each(runs: Path, command: Command) -> None:
+def test_dead_units_are_one_number_per_activation(runs: Path, command: Command) -> None:
     (file,) = (runs / "relu" / "weights").glob("*.pth")
     state = torch.load(file, weights_only=True)
-    state["conv_layers.0.bias"].fill_(-100)  # below anything that the weights can bring: all four channels die
+    state["conv_layers.0.bias"].fill_(-100)  # more negative than the weights can offset: all four channels die
     torch.save(state, file)
     code, out, err = command(runs / "relu", "--against", runs / "leaky", "--images", 40)
     assert (code, err) == (0, "")
@@ -95,7 +95,7 @@ def test_relu_and_leaky_relu_are_a_number_each(runs: Path, command: Command) -> 
     assert lines[1].endswith("0 (0.00%)")
 
 
-def test_explanations_are_in_float32_whatever_the_precision(runs: Path, command: Command) -> None:
+def test_explanations_are_in_float32_for_any_precision(runs: Path, command: Command) -> None:
     means = {}
     for name in ("32-true", "bf16-true", "64-true"):
         arguments = ("--precision", name, "--images", 20, "--mistakes", 1, "--output", name)
@@ -105,10 +105,10 @@ def test_explanations_are_in_float32_whatever_the_precision(runs: Path, command:
 
 
 @pytest.mark.paints
-def test_only_pictures_need_no_data(runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explaining_pictures_needs_no_data(runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = Mock(side_effect=DataError("no-data"))
     monkeypatch.setattr("cifar_lab.data.datamodule.SyntheticDataModule.load", missing)
-    run = (runs / "leaky").rename(runs / r"a$\x$")  # which is no formula
+    run = (runs / "leaky").rename(runs / r"a$\x$")  # must not be read as a formula
     Path("bad.png").write_text("no image")
     code, out, err = command(run, "a $price$.png", "bad.png", "--output", "out/of/it")
     assert code == 1
@@ -121,7 +121,7 @@ def test_only_pictures_need_no_data(runs: Path, command: Command, monkeypatch: p
         refusal(command(run, *arguments), "no-data")
 
 
-def test_a_published_files_explanation_lies_beside_it(runs: Path, command: Command) -> None:
+def test_the_explanation_of_a_published_file_is_written_next_to_it(runs: Path, command: Command) -> None:
     torch.save(ReportCNN((4, 4, 4)).state_dict(), "cnn.pth")
     code, _, err = command("cnn.pth", "a $price$.png", "--data-root", "nowhere")
     assert code == 0
@@ -132,7 +132,7 @@ def test_a_published_files_explanation_lies_beside_it(runs: Path, command: Comma
     names(err.splitlines()[-1], "nowhere", "data.root=")
 
 
-def test_a_mistake_is_one_line(runs: Path, command: Command) -> None:
+def test_a_users_mistake_gives_a_one_line_error(runs: Path, command: Command) -> None:
     Path("many").mkdir()
     for number in range(65):
         shutil.copy("a $price$.png", f"many/{number}.png")
@@ -151,7 +151,7 @@ def test_a_mistake_is_one_line(runs: Path, command: Command) -> None:
         refusal(command(*arguments), *facts)
 
 
-def test_without_captum_grad_cam_says_what_to_install_and_the_rest_works(
+def test_without_captum_grad_cam_names_the_package_and_the_rest_works(
     runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "captum", None)

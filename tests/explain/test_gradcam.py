@@ -1,4 +1,4 @@
-"""Grad-CAM against its formula."""
+"""Grad-CAM compared with its formula."""
 
 import pytest
 import torch
@@ -10,16 +10,16 @@ from cifar_lab.models import CNN, VGG, ResNet
 
 
 def network() -> nn.Sequential:
-    """Two maps of 4x4, whose ReLU is weighed by a linear layer; like a trained one it asks for no gradient."""
+    """Return a network whose linear layer weights the ReLU of two 4x4 maps; like a trained one, without gradients."""
     model = nn.Sequential(nn.Conv2d(3, 2, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
     return model.eval().requires_grad_(False)
 
 
-def test_it_is_the_relu_of_the_maps_weighed_by_their_mean_gradient_and_leaves_the_network_as_it_was() -> None:
+def test_grad_cam_is_the_relu_of_maps_weighted_by_mean_gradients_and_keeps_the_network_unchanged() -> None:
     model = network()
     images, labels = torch.randn(5, 3, 8, 8), torch.tensor([0, 1, 2, 0, 1])
     maps = F.conv2d(images, model[0].weight, model[0].bias, stride=2, padding=1)  # type: ignore[arg-type]
-    # d logit / d A is the linear layer's weight where ReLU lets through, and 0 elsewhere.
+    # d logit / d A is the linear layer's weight where ReLU is active, and 0 elsewhere.
     weights = model[3].weight.unflatten(1, (2, 4, 4))[labels]  # type: ignore[operator]
     alphas = (weights * (maps > 0)).mean(dim=(2, 3))
     by_hand = (alphas[:, :, None, None] * maps).sum(1).clamp(min=0)
@@ -39,12 +39,12 @@ def test_it_is_the_relu_of_the_maps_weighed_by_their_mean_gradient_and_leaves_th
     [
         (CNN((4, 4, 4)), None, "conv_layers.8"),
         (VGG([[4], [4, 4]], hidden=8), None, "features.5"),
-        (ResNet((1, 1), (8, 8)), None, "layer2.0.conv2"),  # and not the shortcut's projection, which comes after it
+        (ResNet((1, 1), (8, 8)), None, "layer2.0.conv2"),  # not the shortcut's projection, which comes later
         (ResNet((1, 1), (8, 8)), "layer1", "layer1"),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_it_is_of_the_last_convolution_or_of_any_layer_with_maps(
+def test_grad_cam_uses_the_last_convolution_or_any_named_layer_with_maps(
     model: nn.Module, name: str | None, expected: str
 ) -> None:
     layer = map_layer(model.eval(), name)
@@ -68,13 +68,13 @@ FLAT = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
         (FLAT, "1", "convolution"),
     ],
 )
-def test_a_layer_without_maps_is_one_line(model: nn.Module, name: str | None, facts: str) -> None:
+def test_a_layer_without_maps_gives_a_one_line_error(model: nn.Module, name: str | None, facts: str) -> None:
     with pytest.raises(ValueError, match=facts) as caught:
         grad_cam(model, map_layer(model, name), torch.randn(1, 3, 8, 8), torch.tensor([0]))
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_the_first_filters_are_those_that_see_colours() -> None:
+def test_first_filters_exist_only_for_a_first_convolution_on_colours() -> None:
     model = CNN((4, 5, 6))
     assert first_filters(model).shape == (4, 3, 3, 3)  # type: ignore[union-attr]
     assert first_filters(nn.Sequential(nn.Conv2d(1, 4, 3))) is None

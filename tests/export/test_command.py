@@ -1,4 +1,4 @@
-"""The command: files that hold what their run or file of weights does, and lines for what cannot be."""
+"""The export command: the files compute what their run or weight file does, and errors take one line."""
 
 import builtins
 import json
@@ -38,7 +38,7 @@ CHOSEN = "The test set chose the epoch"
 
 @pytest.fixture
 def command(called: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run `python -m cifar_lab.export` in an empty folder and in this process: its exit code, and what it printed."""
+    """Run `python -m cifar_lab.export` in this process, in an empty folder; return the exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     return partial(called, export.main)
 
@@ -52,7 +52,7 @@ def run(trained: Train) -> Run:
 def test_a_run_is_exported_in_every_format_with_a_card_whose_code_runs(
     run: Run, command: Command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    left = run.folder / "export" / unfinished("onnx")  # by a killed process
+    left = run.folder / "export" / unfinished("onnx")  # left by a killed process
     left.mkdir(parents=True)
     (left / "model.onnx").touch()
     code, out, err = command(run.folder)
@@ -110,13 +110,13 @@ def test_a_run_is_exported_in_every_format_with_a_card_whose_code_runs(
     [FINISHED, (*FINISHED, "loss=mse"), *(pytest.param(words, marks=SLOW) for words in (AVERAGED, WITHOUT_BN, EMA))],
     ids=["plain", "mse", "averaged", "without bn", "ema"],
 )
-def test_a_runs_own_weights_are_exported_and_again_without_the_run(
+def test_a_runs_own_weights_are_exported_and_can_be_exported_again_without_the_run(
     trained: Train, command: Command, words: tuple[str, ...]
 ) -> None:
     run = trained(*words)
     own, result = load(run.folder), run.result()
     images = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8)
-    is_trained = "loss=mse" not in words  # probabilities that the loss has not trained are not promised
+    is_trained = "loss=mse" not in words  # MSE does not train probabilities, so none are promised
     code, out, err = command(run.folder, *LIGHT_WORK, "--output", "out", "--json")
     assert (code, err.count(NO_PROBABILITIES), err.count("\n")) == (0, not is_trained, not is_trained)
     told = json.loads(out)
@@ -138,7 +138,7 @@ def test_a_runs_own_weights_are_exported_and_again_without_the_run(
     assert told["card"] == "out/model_card.md"
 
 
-def test_a_card_has_the_accuracy_of_its_weights_alone_and_says_that_the_test_set_chose_the_epoch(
+def test_a_card_has_the_accuracy_of_its_own_weights_and_says_if_the_test_set_chose_the_epoch(
     run: Run, command: Command
 ) -> None:
     code, _, err = command(run.last_checkpoint, *LIGHT_WORK)
@@ -151,7 +151,7 @@ def test_a_card_has_the_accuracy_of_its_weights_alone_and_says_that_the_test_set
     assert CHOSEN in (run.folder / "export" / "model_card.md").read_text()
 
 
-def test_what_is_assumed_of_a_file_alone_is_noted_and_stands_in_its_card(
+def test_assumptions_about_a_bare_file_are_noted_and_in_its_card(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CIFAR_LAB_DATA", str(tmp_path / "nowhere"))
@@ -165,7 +165,7 @@ def test_what_is_assumed_of_a_file_alone_is_noted_and_stands_in_its_card(
     assert all(note.partition("best.pth: ")[2] in card for note in notes)
 
 
-def test_a_component_from_outside_is_exported_only_where_it_is_allowed(
+def test_a_users_component_is_exported_only_if_it_is_allowed(
     run: Run, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_nets.py").write_text("from cifar_lab.models import CNN\n\n\nclass Net(CNN): ...\n")
@@ -181,7 +181,7 @@ def test_a_component_from_outside_is_exported_only_where_it_is_allowed(
     assert command("out/model.safetensors", *LIGHT_WORK, *allowed)[0] == 0
 
 
-def test_a_run_is_exported_elsewhere_without_its_data(
+def test_a_run_is_exported_on_a_machine_without_its_data(
     run: Run, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.move(run.folder, tmp_path / "moved")
@@ -198,7 +198,7 @@ def test_a_run_is_exported_elsewhere_without_its_data(
     refusal(command("moved", *LIGHT_WORK, "--data-root", nowhere), nowhere, "CIFAR-10")
 
 
-def test_a_file_that_differs_is_refused_and_the_others_are_written(
+def test_a_file_with_other_logits_is_refused_and_the_others_are_written(
     run: Run, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def encode(kind: kinds.Format, *rest: Any) -> bytes:
@@ -217,7 +217,7 @@ def test_a_file_that_differs_is_refused_and_the_others_are_written(
     assert [file["path"] for file in json.loads(out)["files"]] == [None]
 
 
-def test_a_missing_extra_is_one_line(run: Run, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_gives_a_one_line_error(run: Run, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     command(run.folder, *LIGHT_WORK, "--output", "out")
     find = kinds.importlib.util.find_spec
     monkeypatch.setattr(kinds.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name))
@@ -235,7 +235,7 @@ def test_a_missing_extra_is_one_line(run: Run, command: Command, monkeypatch: py
     refusal(command("out/model.safetensors", *LIGHT_WORK), "out/model.safetensors", install)
 
 
-def test_what_cannot_be_is_one_line(tmp_path: Path, command: Command) -> None:
+def test_impossible_requests_give_a_one_line_error(tmp_path: Path, command: Command) -> None:
     torch.save(ReportCNN((4, 4, 4), LEAKY).state_dict(), tmp_path / "a.pth")
     (tmp_path / "file").write_text("")
     for arguments, facts in (

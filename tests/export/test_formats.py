@@ -1,4 +1,4 @@
-"""Every format computes what the network does; a file that does not never gets its name."""
+"""Every format computes what the network does; a file that differs never gets its name."""
 
 import copy
 import math
@@ -32,7 +32,7 @@ NETWORKS = {
     "resnet18": {"_target_": "cifar_lab.models.ResNet", "blocks": [2, 2, 2, 2], "widths": [8, 8, 8, 16]},
     "speed_cnn": {"_target_": "cifar_lab.models.SpeedCNN", "widths": [8, 8, 16]},
 }
-# A graph takes two to six seconds to trace.
+# Tracing a graph takes two to six seconds.
 CASES = [
     *((option, "leaky_relu", True) for option in NETWORKS),
     *((option, "relu", False) for option in NETWORKS),
@@ -44,7 +44,7 @@ GRAPHS = [Format.TORCH_EXPORT, pytest.param(Format.ONNX, marks=pytest.mark.slow)
 
 
 def network(folder: Path, option: str = "cnn", activation: str = "leaky_relu", bn: bool = True) -> Trained:
-    """A network whose BatchNorm has seen images, loaded from a file of its weights."""
+    """Return a network whose BatchNorm has running statistics, loaded from its weight file."""
     made = {**NETWORKS[option], "activation": ACTIVATIONS[activation], "batch_norm": bn}
     model = build(OmegaConf.create(made))
     model.train()(torch.randn(32, 3, 32, 32))
@@ -57,12 +57,12 @@ def pixels(count: int = 7) -> Tensor:
     return torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8)
 
 
-def exported(trained: Trained, folder: Path, *formats: Format, takes: Input = Input.UINT8) -> list[Exported]:
+def export_network(trained: Trained, folder: Path, *formats: Format, takes: Input = Input.UINT8) -> list[Exported]:
     return list(export(trained, formats, takes, folder, Images(pixels(16), "16 test images"), 1e-4, Overrides()))
 
 
-def computed(graph: Path, images: Tensor) -> Tensor:
-    """The logits of a graph's file, by what its users have."""
+def graph_logits(graph: Path, images: Tensor) -> Tensor:
+    """Compute a graph file's logits with the library that its users have."""
     if graph.suffix == ".pt2":
         return torch.export.load(graph).module()(images)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
@@ -70,7 +70,7 @@ def computed(graph: Path, images: Tensor) -> Tensor:
 
 
 def check(found: Tensor, trained: Trained, images: Tensor) -> None:
-    """The logits of uint8 images are those of a network."""
+    """Check that logits of uint8 images equal those of a network."""
     torch.testing.assert_close(found, trained.logits_of_pixels(images), atol=1e-5, rtol=0)
 
 
@@ -78,10 +78,10 @@ def check(found: Tensor, trained: Trained, images: Tensor) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_onnx_and_torch_export_give_every_networks_logits(tmp_path: Path, case: tuple[str, str, bool]) -> None:
     trained = network(tmp_path, *case)
-    for graph in exported(trained, tmp_path / "out", Format.ONNX, Format.TORCH_EXPORT):
+    for graph in export_network(trained, tmp_path / "out", Format.ONNX, Format.TORCH_EXPORT):
         assert graph.problem is None
         for images in map(pixels, (1, 2, 7)):
-            check(computed(graph.path, images), trained, images)
+            check(graph_logits(graph.path, images), trained, images)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_onnx_and_torch_export_give_every_networks_logits(tmp_path: Path, case: 
 )
 def test_safetensors_holds_the_network(tmp_path: Path, case: tuple[str, str, bool]) -> None:
     trained = network(tmp_path, *case)
-    (file,) = exported(trained, tmp_path / "out", Format.SAFETENSORS)
+    (file,) = export_network(trained, tmp_path / "out", Format.SAFETENSORS)
     assert file.problem is None
     again, images = load(file.path), pixels()
     check(again.logits_of_pixels(images), trained, images)
@@ -101,17 +101,17 @@ def test_safetensors_holds_the_network(tmp_path: Path, case: tuple[str, str, boo
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_a_graph_of_floats_takes_images_from_0_to_1(tmp_path: Path, kind: Format) -> None:
     trained, images = network(tmp_path), pixels()
-    (graph,) = exported(trained, tmp_path / "out", kind, takes=Input.FLOAT)
+    (graph,) = export_network(trained, tmp_path / "out", kind, takes=Input.FLOAT)
     floats = (images.permute(0, 3, 1, 2).float() / 255).contiguous()
-    check(computed(graph.path, floats), trained, images)
+    check(graph_logits(graph.path, floats), trained, images)
 
 
 @pytest.mark.parametrize("kind", [Format.SAFETENSORS, *GRAPHS])
-def test_a_file_of_other_weights_or_a_damaged_one_is_refused_and_the_one_before_it_stays(
+def test_wrong_and_damaged_files_are_refused_and_the_previous_file_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Format
 ) -> None:
     trained = network(tmp_path)
-    (right,) = exported(trained, tmp_path / "out", kind)
+    (right,) = export_network(trained, tmp_path / "out", kind)
     content = right.path.read_bytes()
     limit = ("--tolerance", "0.0001")
     for change, written, facts in (
@@ -123,19 +123,19 @@ def test_a_file_of_other_weights_or_a_damaged_one_is_refused_and_the_one_before_
         other = copy.deepcopy(trained.model)
         with torch.no_grad():
             other.get_parameter("fc_layers.6.bias")[3] += change
-        (one,) = exported(replace(trained, model=other), tmp_path / "out", kind)
+        (one,) = export_network(replace(trained, model=other), tmp_path / "out", kind)
         assert one.problem is not None and "\n" not in one.problem
         holds(one.problem, *facts)
         assert (right.path.read_bytes(), list((tmp_path / "out").iterdir())) == (content, [right.path])
 
 
-def test_a_network_that_no_graph_can_follow_is_one_line(tmp_path: Path) -> None:
+def test_a_network_that_cannot_be_traced_gives_a_one_line_error(tmp_path: Path) -> None:
     class Choosing(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             return images.flatten(1)[:, :10] if images.sum() > 0 else images.flatten(1)[:, 10:20]
 
     trained = replace(network(tmp_path), model=Choosing())
-    (one,) = exported(trained, tmp_path / "out", Format.TORCH_EXPORT)
+    (one,) = export_network(trained, tmp_path / "out", Format.TORCH_EXPORT)
     assert one.problem is not None
     assert "\n" not in one.problem
     assert not list((tmp_path / "out").iterdir())

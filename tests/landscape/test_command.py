@@ -25,12 +25,12 @@ TINY = (
     *("model.hidden=8", "batch_size=18", "epochs=2", "trainer=cpu", "logger=none", "optimizer=sgd", "augment=none"),
     "callbacks=snapshots",
 )
-IMAGES = 54  # all that a run trains on, so that which are drawn makes no difference
+IMAGES = 54  # all training images, so it does not matter which are drawn
 
 
 @pytest.fixture
 def runs(trained, tmp_path, monkeypatch):
-    """A run with BatchNorm and its twin, with their snapshots, in the folder `sweep`."""
+    """A run with BatchNorm and its twin, with snapshots, in the folder `sweep`."""
     for name in ("with", "twin"):
         trained(*TINY, "bn=true", name=f"sweep/{name}")
     monkeypatch.chdir(tmp_path)
@@ -39,12 +39,12 @@ def runs(trained, tmp_path, monkeypatch):
 
 @pytest.fixture
 def command(called):
-    """Run `python -m cifar_lab.landscape` with arguments in this process: its exit code, and what it printed."""
+    """Run `python -m cifar_lab.landscape` with arguments in this process; return the exit code, stdout and stderr."""
     return partial(called, landscape.main)
 
 
 def network(run, epoch):
-    """A run's network with the weights of an epoch, its training images, their labels, and its loss."""
+    """Return a run's network with an epoch's weights, its training images and labels, and its loss."""
     config = saved(run)
     model = build(config.model)
     model.load_state_dict(torch.load(run.snapshots()[epoch], weights_only=True))
@@ -60,7 +60,7 @@ def final_loss(run):
     return float(criterion(model(images), labels).detach())
 
 
-def test_a_surface_has_the_loss_of_the_final_weights_in_its_middle_and_passes_every_snapshot(runs, command):
+def test_a_surface_has_the_final_loss_in_its_middle_and_passes_every_snapshot(runs, command):
     code, out, err = command("surface", runs / "with", runs / "twin", "--images", IMAGES, "--points", 3)
     assert code == 0, err
     frame = pd.read_csv(runs / "landscape" / "surface.csv")
@@ -78,7 +78,7 @@ def test_a_surface_has_the_loss_of_the_final_weights_in_its_middle_and_passes_ev
     assert err.startswith("surface: 54 ")
 
 
-def test_without_snapshots_a_surface_has_no_trajectory_and_the_last_checkpoint_in_its_middle(runs, command):
+def test_without_snapshots_a_surface_has_no_trajectory_and_is_centred_on_the_last_checkpoint(runs, command):
     shutil.copytree(runs / "with", runs / "bare")
     shutil.rmtree(runs / "bare" / "snapshots")
     code, _, err = command("surface", runs / "bare", "--images", IMAGES, "--points", 3)
@@ -91,7 +91,7 @@ def test_without_snapshots_a_surface_has_no_trajectory_and_the_last_checkpoint_i
     assert not (runs / "landscape" / "trajectory.csv").exists()
 
 
-def test_an_interrupted_command_goes_on_to_the_same_numbers_and_a_finished_one_reads_what_it_has(
+def test_an_interrupted_command_resumes_to_the_same_numbers_and_a_finished_one_reads_its_points(
     runs, command, tmp_path, monkeypatch
 ):
     surface = ("surface", "sweep/with", "--images", "20", "--points", "3", "--output")
@@ -123,7 +123,7 @@ def test_an_interrupted_command_goes_on_to_the_same_numbers_and_a_finished_one_r
     assert (code, "AssertionError: computed" in err) == (1, True)
 
 
-def test_curvature_is_told_for_the_first_middle_and_last_epoch_beside_two_over_lr(runs, command):
+def test_curvature_of_the_first_middle_and_last_epoch_is_printed_with_two_over_lr(runs, command):
     code, out, err = command("curvature", runs / "with", "--images", 18, "--eigenvalues", 2, "--json")
     assert code == 0, err
     told = json.loads(out)
@@ -144,7 +144,7 @@ def test_curvature_is_told_for_the_first_middle_and_last_epoch_beside_two_over_l
     assert [file.rpartition("/")[2] for file in told["files"]] == ["curvature.csv", "curvature.png"]
 
 
-def test_interpolation_ends_at_the_two_networks_and_between_a_run_and_its_twin_nothing_changes(runs, command):
+def test_interpolation_ends_at_the_two_networks_and_is_constant_between_a_run_and_its_twin(runs, command):
     run = Run(runs / "with")
     code, _, err = command("interpolate", run.folder, "--images", IMAGES, "--points", 3)
     assert code == 0, err
@@ -154,7 +154,8 @@ def test_interpolation_ends_at_the_two_networks_and_between_a_run_and_its_twin_n
         model, images, labels, criterion = network(run, epoch)
         weights = {name: value.detach() for name, value in model.named_parameters()}
         logits = with_weights(model, weights, [(images, labels)])(images)
-        # The command's statistics are averages over three batches; the means of equal ones are those of all.
+        # The command averages statistics over three batches; for equal-sized batches the means equal those of all
+        # images.
         assert frame["train_loss"][row] == pytest.approx(float(criterion(logits, labels).detach()), rel=0.1)
     assert frame["held_out_accuracy"].between(0, 1).all()
     shutil.copytree(runs / "twin", runs / "again" / "with")
@@ -168,7 +169,7 @@ def test_interpolation_ends_at_the_two_networks_and_between_a_run_and_its_twin_n
     assert np.ptp(frame["held_out_loss"]) == pytest.approx(0, abs=1e-6)
 
 
-def test_covariate_shift_tells_the_gradients_of_each_layer_at_the_start(runs, command):
+def test_covariate_shift_reports_the_gradients_of_each_layer_at_the_start(runs, command):
     code, out, err = command("covariate-shift", runs / "with", "--images", 18, "--at", 0, "--json")
     assert code == 0, err
     rows = json.loads(out)["rows"]
@@ -197,7 +198,7 @@ PLAIN_SGD = ("optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false"
         (("optimizer=adam", "grad_clip=null"), 0.1, [0.9, 1.9]),
     ],
 )
-def test_a_step_is_the_run_optimizers_with_clipped_gradients(composed, words, lr, expected):
+def test_a_step_is_that_of_the_runs_optimizer_with_clipped_gradients(composed, words, lr, expected):
     config = composed("optimizer.weight_decay=0", *words)
     weights, gradient = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 4.0])}
     torch.testing.assert_close(
@@ -206,7 +207,7 @@ def test_a_step_is_the_run_optimizers_with_clipped_gradients(composed, words, lr
     assert weights["w"].tolist() == [1, 2]
 
 
-def test_what_cannot_be_looked_at_is_one_line(runs, trained, command):
+def test_unusable_runs_give_a_one_line_error(runs, trained, command):
     trained(*FINISHED, name="sweep/cnn")
     for name in ("bare", "damaged", "foreign"):
         shutil.copytree(runs / "with", runs / name)

@@ -1,4 +1,4 @@
-"""Probes tell what they say, and training does not notice them."""
+"""Probes record the right quantities without affecting the training."""
 
 import copy
 from collections.abc import Sequence
@@ -99,7 +99,7 @@ def fit(
     trainer.fit(classifier, SyntheticDataModule(60, 20, batch_size=16))
 
 
-def test_the_loss_and_the_gradient_are_those_of_the_step_dropout_included(tmp_path: Path) -> None:
+def test_the_loss_and_the_gradient_are_those_of_the_step_including_dropout(tmp_path: Path) -> None:
     fit(GradientProbe(every=1, etas=[1.0]), tmp_path)
     probes, steps = Run(tmp_path).probes(), Run(tmp_path).steps()
     assert probes["step"].tolist() == list(range(8))
@@ -108,7 +108,7 @@ def test_the_loss_and_the_gradient_are_those_of_the_step_dropout_included(tmp_pa
     np.testing.assert_array_equal(probes["lr"], steps["lr"])
 
 
-def test_a_step_of_plain_sgd_goes_where_the_probe_of_its_learning_rate_went(tmp_path: Path) -> None:
+def test_a_step_of_plain_sgd_reaches_the_point_that_was_probed_at_its_learning_rate(tmp_path: Path) -> None:
 
     class After(L.Callback):
         def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, index: int) -> None:
@@ -123,7 +123,7 @@ def test_a_step_of_plain_sgd_goes_where_the_probe_of_its_learning_rate_went(tmp_
     np.testing.assert_allclose(probe.arrays()["moved_loss"][:, 0], losses, rtol=1e-5)
 
 
-def test_probes_are_of_every_so_many_steps_and_those_named_in_the_shapes_that_the_page_gives(tmp_path: Path) -> None:
+def test_probes_are_taken_at_regular_and_named_steps_with_the_documented_shapes(tmp_path: Path) -> None:
     fit(GradientProbe(every=4, etas=[0.5, 2.0, 4.0], relative=[1e-3, 1e-2], at=[1, 100]), tmp_path)
     probes = Run(tmp_path).probes()
     assert probes["step"].tolist() == [0, 1, 4]
@@ -140,7 +140,7 @@ def test_probes_are_of_every_so_many_steps_and_those_named_in_the_shapes_that_th
     assert all(f"`{name}`" in documented for name in probes if not name.startswith(RELATIVE))
 
 
-def test_of_accumulated_batches_the_last_is_probed_without_the_l1_penalty() -> None:
+def test_the_last_of_accumulated_batches_is_probed_without_the_l1_penalty() -> None:
     class Losses(L.Callback):
         def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
             losses.append(float(pl_module.step_loss))
@@ -151,11 +151,11 @@ def test_of_accumulated_batches_the_last_is_probed_without_the_l1_penalty() -> N
     assert probe.arrays()["loss"].tolist() == losses[1::2]
     other = GradientProbe()
     assert other.arrays() == {}
-    other.load_state_dict(probe.state_dict())  # as a run that is resumed does
+    other.load_state_dict(probe.state_dict())  # as resuming a run does
     assert equal(other.state_dict(), probe.state_dict())
 
 
-def test_a_run_that_diverges_keeps_the_probes_before(tmp_path: Path) -> None:
+def test_a_diverging_run_keeps_its_earlier_probes(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"\bstep 2\b"):
         fit(GradientProbe(every=1, etas=[1.0]), tmp_path, lr=1e30)
     probes = Run(tmp_path).probes()
@@ -164,7 +164,7 @@ def test_a_run_that_diverges_keeps_the_probes_before(tmp_path: Path) -> None:
     assert not np.isfinite(probes["moved_loss"]).any()
 
 
-def test_probes_are_no_part_of_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probes_do_not_count_towards_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("cifar_lab.train.callbacks.throughput.time.perf_counter", lambda: now)
     throughput = Throughput()

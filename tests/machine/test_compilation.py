@@ -1,4 +1,4 @@
-"""`compile=true` trains the same network under the same names."""
+"""`compile=true` trains the same network under the same parameter names."""
 
 import copy
 import re
@@ -30,7 +30,7 @@ Compilations = list[tuple[nn.Module, bool]]
 
 @pytest.fixture
 def compilations(monkeypatch: pytest.MonkeyPatch) -> Compilations:
-    """What was to be compiled, and whether with CUDA graphs, instead of compiling it; no compiler is needed."""
+    """Record the networks to compile, and whether with CUDA graphs, instead of compiling; needs no compiler."""
     asked: Compilations = []
 
     @contextmanager
@@ -51,7 +51,7 @@ def test_a_compiled_network_keeps_its_names_and_its_copies_are_not_compiled() ->
         assert copy.deepcopy(network)._compiled_call_impl is None
 
 
-def test_without_a_compiler_a_run_is_refused_in_one_line(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_run_without_a_compiler_is_refused_in_one_line(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> str:
         raise InvalidCxxCompiler
 
@@ -60,7 +60,7 @@ def test_without_a_compiler_a_run_is_refused_in_one_line(lab: Lab, monkeypatch: 
     assert not list(Path().iterdir())
 
 
-def test_cuda_graphs_without_a_gpu_are_left_out_in_one_line(
+def test_cuda_graphs_without_a_gpu_are_left_out_with_a_one_line_note(
     composed: Compose, compilations: Compilations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
 ) -> None:
     monkeypatch.setattr("cifar_lab.machine.hardware.training_device", lambda accelerator: "cpu")
@@ -76,7 +76,7 @@ def test_cuda_graphs_without_a_gpu_are_left_out_in_one_line(
 
 
 @pytest.mark.parametrize("began", [True, False])
-def test_a_run_that_goes_on_is_compiled_if_it_was_where_it_began(
+def test_a_resumed_run_is_compiled_if_it_was_compiled_at_its_start(
     composed: Compose, compilations: Compilations, tmp_path: Path, capsys: Printed, began: bool
 ) -> None:
     run = Run(tmp_path)
@@ -96,7 +96,7 @@ def test_a_run_that_goes_on_is_compiled_if_it_was_where_it_began(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("averaging", ["none", "ema", "swa"])
-def test_compiled_training_is_that_of_the_plain_network_within_rounding(lab: Lab, averaging: str) -> None:
+def test_compiled_training_equals_plain_training_within_rounding(lab: Lab, averaging: str) -> None:
     arguments = [*PLAIN, "model.dropout=0", "epochs=3", "data.num_train=63", f"averaging={averaging}"]
     arguments += ["averaging.start=0.4"] if averaging == "swa" else []
     for folder, extra in (("a", []), ("b", ["compile=true"])):
@@ -113,9 +113,7 @@ def test_compiled_training_is_that_of_the_plain_network_within_rounding(lab: Lab
 
 
 @pytest.mark.slow
-def test_a_compiled_run_that_is_killed_goes_on_to_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_compiled_run_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     line = [*PLAIN, "compile=true", "averaging=ema", "callbacks.checkpoint.every_minutes=1e-9"]
     assert command(*line, "hydra.run.dir=undisturbed").code == 0

@@ -24,7 +24,7 @@ def _unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, "", "32-true"),
     ],
 )
-def test_a_cpu_trains_in_bf16_only_where_it_may_use_the_instructions(
+def test_a_cpu_trains_in_bf16_only_if_it_has_the_instructions(
     monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], isa: str, precision: str
 ) -> None:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
@@ -32,7 +32,7 @@ def test_a_cpu_trains_in_bf16_only_where_it_may_use_the_instructions(
 
 
 @pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_a_gpu_trains_in_bf16_only_where_it_is_not_emulated_and_an_older_torch_is_asked_too(
+def test_a_gpu_trains_in_bf16_only_if_it_is_native_even_under_an_older_torch(
     monkeypatch: pytest.MonkeyPatch, native: bool, precision: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
@@ -43,7 +43,7 @@ def test_a_gpu_trains_in_bf16_only_where_it_is_not_emulated_and_an_older_torch_i
     assert hardware.native_precision("cpu") == precision
 
 
-def test_what_is_said_wins_over_the_hardware_and_apples_gpus_train_in_float32_and_contiguous() -> None:
+def test_explicit_settings_win_over_the_hardware_and_apples_gpus_train_in_contiguous_float32() -> None:
     assert hardware.choose("mps") == hardware.Native("mps", "32-true", torch.contiguous_format)
     assert hardware.choose("cpu", "32-true", "contiguous") == hardware.Native("cpu", "32-true", torch.contiguous_format)
     assert hardware.choose("cpu", 64).precision == "64"
@@ -53,7 +53,7 @@ def test_what_is_said_wins_over_the_hardware_and_apples_gpus_train_in_float32_an
 
 
 @pytest.mark.parametrize(("cuda", "device"), [(True, "cuda"), (False, "cpu")])
-def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch, cuda: bool, device: str) -> None:
+def test_auto_takes_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch, cuda: bool, device: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert hardware.training_device("auto") == device
@@ -68,14 +68,14 @@ def test_the_machine_is_described_in_plain_values() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
-def test_memory_that_is_kept_is_not_mapped_again() -> None:
+def test_kept_memory_is_not_mapped_again() -> None:
     assert hardware.keep_freed_memory("cpu")
     for step in range(70):  # fifty tensors of 36 MiB, each freed before the next; the heap grows at first
         if step == 20:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(9 * 2**20)
-    mapped = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before  # pages
-    assert mapped < 50 * (36 << 20) / os.sysconf("SC_PAGE_SIZE") / 10  # now and then it grows
+    mapped = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before  # in pages
+    assert mapped < 50 * (36 << 20) / os.sysconf("SC_PAGE_SIZE") / 10  # the heap grows now and then
 
 
 def test_memory_is_left_to_the_allocators_of_other_devices_and_c_libraries(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,14 +16,14 @@ from cifar_lab.train.classifier import Classifier
 from tests.comparison import differences
 from tests.conftest import TINY, Outcome, Train, names, refusal
 from tests.faults import Fault, armed
-from tests.told import obeyed
+from tests.suggestions import run_suggestion
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 Lab = Callable[..., Outcome]
 PLAIN = (*TINY, "trainer.precision=32-true", "logger=none")
 
 
-def test_whoever_listened_before_still_hears_a_signal_and_is_back_at_the_end() -> None:
+def test_the_previous_handler_still_receives_a_signal_and_is_restored_at_the_end() -> None:
     heard: list[int] = []
     before = {number: signal.getsignal(number) for number in SIGNALS}
     signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
@@ -31,7 +31,7 @@ def test_whoever_listened_before_still_hears_a_signal_and_is_back_at_the_end() -
         mine = signal.getsignal(signal.SIGUSR1)
         with (interruption := Interruption()).listening():
             interruption.check()
-            for _ in range(2):  # Slurm may send it twice, and does not force an end by it
+            for _ in range(2):  # Slurm may send it twice, which does not force an end
                 signal.raise_signal(signal.SIGUSR1)
             assert heard == []
             with pytest.raises(Interrupted, match="SIGUSR1") as caught:
@@ -50,7 +50,7 @@ def test_a_signal_that_is_ignored_stays_ignored(number: signal.Signals) -> None:
     try:
         with (interruption := Interruption()).listening():
             signal.raise_signal(number)
-            signal.signal(number, lambda *_: None)  # as Lightning does
+            signal.signal(number, lambda *_: None)  # Lightning replaces the handler as well
             interruption.take_back()
             signal.raise_signal(number)
             interruption.check()
@@ -59,7 +59,7 @@ def test_a_signal_that_is_ignored_stays_ignored(number: signal.Signals) -> None:
         signal.signal(number, before)
 
 
-def test_a_closed_terminal_may_tell_it_twice() -> None:
+def test_a_closed_terminal_may_send_the_signal_twice() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
     try:
         with (interruption := Interruption()).listening():
@@ -94,11 +94,11 @@ def test_a_second_signal_ends_the_process_at_once(number: signal.Signals) -> Non
         *(pytest.param(number, 143, marks=pytest.mark.slow) for number in (signal.SIGUSR1, signal.SIGUSR2)),
     ],
 )
-def test_a_signal_in_training_saves_at_the_batchs_end_and_the_run_goes_on_to_the_same_bits(
+def test_a_signal_in_training_saves_after_the_step_and_the_run_resumes_to_the_same_bits(
     lab: Lab, trained: Train, number: signal.Signals, code: int
 ) -> None:
     line = [*PLAIN, "trainer.accumulate_grad_batches=2"]
-    # While a batch is trained: the sixth batch ends the third step, from which it is saved.
+    # The signal arrives in the fifth batch. The sixth ends the third step, after which the run is saved.
     with armed(Fault("step", 5, number)):
         ended = lab(*line, "hydra.run.dir=run")
     assert ended.code == code
@@ -106,12 +106,12 @@ def test_a_signal_in_training_saves_at_the_batchs_end_and_the_run_goes_on_to_the
     run = Run("run")
     assert run.state() == "interrupted"
     assert read_checkpoint(run.last_checkpoint)["global_step"] == run.status()["step"] == 3
-    obeyed(lab, ended.stderr)
+    run_suggestion(lab, ended.stderr)
     assert not differences(run, trained(*line, name="whole"))
 
 
 def test_a_signal_in_validation_stops_without_saving(lab: Lab) -> None:
-    with armed(Fault("validation", 1, signal.SIGTERM)):  # which has two batches
+    with armed(Fault("validation", 1, signal.SIGTERM)):  # the validation has two batches
         ended = lab(*PLAIN, "data.num_test=110", "protocol=report", "hydra.run.dir=run")
     assert ended.code == 143
     run = Run("run")
@@ -120,7 +120,7 @@ def test_a_signal_in_validation_stops_without_saving(lab: Lab) -> None:
     assert not run.metrics_file.exists()
 
 
-def test_an_interrupted_sweep_is_ended_by_the_same_command_which_comes_back_to_what_another_process_trains(
+def test_the_same_command_completes_an_interrupted_sweep_and_returns_to_a_run_of_a_different_process(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = ["-m", *PLAIN, "epochs=1", "seed=0,1", "name=seed"]
@@ -138,8 +138,8 @@ def test_an_interrupted_sweep_is_ended_by_the_same_command_which_comes_back_to_w
         other.close()
         test_step(*arguments)
 
-    monkeypatch.setattr(Classifier, "test_step", let_go)  # in the second run
-    other.enter_context(locked(first.lock_file))  # as if this were another process
+    monkeypatch.setattr(Classifier, "test_step", let_go)  # reached only in the second run
+    other.enter_context(locked(first.lock_file))  # stands for a different process
     first.set_state("running")
     refusal(lab(*PLAIN, "epochs=1", f"hydra.run.dir='{first.folder}'"), first.folder, os.getpid(), "hydra.run.dir=")
     again = lab(*line)

@@ -1,7 +1,7 @@
-"""Each kind of layer has the gradient of float64 where `hardware.misgraded_layer` does not name it.
+"""Each kind of layer has float64's gradient unless `hardware.misgraded_layer` names it.
 
-oneDNN's kernels write past their buffers for some shapes, so the cases run in processes that may hang or crash; the
-search takes minutes. As a program, this module runs the cases that it reads, and names each before it runs.
+oneDNN's kernels write past their buffers for some shapes, so the cases run in processes that may hang or crash. The
+search takes minutes. As a program, this module runs the cases that it reads, and prints each number before it runs it.
 """
 
 import itertools
@@ -23,9 +23,9 @@ from cifar_lab.machine import hardware
 
 pytestmark = pytest.mark.slow
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-# Relative errors of a right gradient: 1e-6 in float32, 5e-3 in bf16; the wrong ones seen are from 0.02 on.
+# Relative errors: 1e-6 for a right gradient in float32 and 5e-3 in bf16; wrong gradients were off by 0.02 or more.
 TOLERANCES = {"float32": 1e-3, "bfloat16": 2e-2}
-CPU_SECONDS = 5  # of one case, which takes milliseconds; a hanging one keeps all cores busy
+CPU_SECONDS = 5  # limit per case, which takes milliseconds; a hanging case keeps all cores busy
 PRECISIONS = ["float32"] + ["bfloat16"] * (hardware.native_precision("cpu") == "bf16-mixed")
 
 
@@ -38,14 +38,14 @@ class Case(NamedTuple):
     memory_format: str
 
     def make(self) -> nn.Module:
-        """The layer, in float32."""
+        """Create the layer in float32."""
         arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in self.arguments.items()}
         layer: nn.Module = getattr(nn, self.layer)(**arguments)
         return layer
 
 
 def pointwise(*choices: Sequence[int]) -> list[Case]:
-    """Convolutions 1x1 of each width, number of outputs, stride and size."""
+    """1x1 convolutions with every combination of width, number of outputs, stride and size."""
     cases = []
     for width, output, stride, size in itertools.product(*choices):
         arguments = {"in_channels": width, "out_channels": output, "kernel_size": 1, "stride": stride}
@@ -54,7 +54,7 @@ def pointwise(*choices: Sequence[int]) -> list[Case]:
 
 
 def convolutions(count: int, seed: int = 0) -> Iterator[Case]:
-    """Convolutions of odd widths, kernels, strides and groups, drawn at random."""
+    """Convolutions with random, unusual widths, kernels, strides and groups."""
     draw = random.Random(seed)
     for _ in range(count):
         groups = draw.choice([1, 1, 2, 3, 4, 8])
@@ -76,7 +76,7 @@ def convolutions(count: int, seed: int = 0) -> Iterator[Case]:
 
 
 def others() -> Iterator[Case]:
-    """Layers that are no convolutions."""
+    """Layers other than convolutions."""
     activations = ("ReLU", "LeakyReLU", "ELU", "SiLU", "GELU", "Mish", "Hardswish", "Sigmoid", "Tanh", "Softplus")
     pools = [
         (name, {"kernel_size": kernel, "stride": stride})
@@ -105,15 +105,15 @@ def others() -> Iterator[Case]:
 def faults(
     cases: Sequence[Case], precision: str = "float32", threads: int = 1, isa: str | None = None
 ) -> dict[int, str]:
-    """What is wrong with which case: SIGPROF (it hangs), SIGSEGV, or the relative error of an output or a gradient.
+    """Return each failing case's fault: SIGPROF (a hang), SIGSEGV, or the relative error of an output or a gradient.
 
-    Many cases run in one process, which is replaced when one ends it.
+    Many cases run in one process, which is replaced if a case ends it.
 
     Args:
         cases: Each runs once.
         precision: `float32`, or `bfloat16` by autocast.
-        threads: Of the process.
-        isa: oneDNN's ONEDNN_MAX_CPU_ISA; None leaves the host's.
+        threads: Number of threads of the process.
+        isa: Value of oneDNN's ONEDNN_MAX_CPU_ISA; None keeps the host's.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)} | ({} if isa is None else {"ONEDNN_MAX_CPU_ISA": isa})
     found: dict[int, str] = {}
@@ -126,12 +126,12 @@ def faults(
         for line in done.stdout.splitlines():
             number, *error = line.split()
             seen.add(int(number))
-            if not error:  # it begins; what is said here stays if it does not end
+            if not error:  # the case starts; the fault recorded here is deleted if it ends well
                 ended = signal.Signals(-done.returncode).name if done.returncode < 0 else done.stderr.splitlines()[-1:]
                 found[int(number)] = str(ended)
             elif float(error[0]) <= TOLERANCES[precision]:
                 del found[int(number)]
-            else:  # NaN, too
+            else:  # including NaN
                 found[int(number)] = error[0]
         assert seen, f"no case ran: {done.stderr}"
         left = [number for number in left if number not in seen]
@@ -139,9 +139,9 @@ def faults(
 
 
 def largest_error(case: Case, precision: str) -> float:
-    """The largest relative error of a layer's output and gradients: of its input and of each weight.
+    """Return the largest relative error of a layer's output and of its gradients by the input and each weight.
 
-    0 if the layer does not accept the shape.
+    Returns 0 if the layer does not accept the shape.
     """
     torch.manual_seed(0)
     layer, exact = case.make(), case.make().double()
@@ -154,10 +154,10 @@ def largest_error(case: Case, precision: str) -> float:
     try:
         wanted = exact(expected)
     except (RuntimeError, ValueError):
-        return 0.0  # larger than its input: no case
+        return 0.0  # the kernel is larger than the input
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
         output = layer(given)
-    back = torch.randn(output.shape).abs()  # so that a sum over it, a bias's gradient, is not near zero by chance
+    back = torch.randn(output.shape).abs()  # so that its sum, the bias's gradient, is not near zero by chance
     wanted.backward(back.double())
     output.backward(back.to(output.dtype).contiguous(memory_format=memory_format))
     pairs = [(output, wanted), (given.grad, expected.grad)]
@@ -166,12 +166,12 @@ def largest_error(case: Case, precision: str) -> float:
 
 
 def _relative(value: Tensor, exact: Tensor) -> float:
-    # A gradient that is exactly zero, as BatchNorm's of its input over few values, has no relative error.
+    # An exactly zero gradient, such as BatchNorm's by its input over few values, has no relative error.
     return float((value.double() - exact).norm() / exact.norm().clamp_min(1e-3))
 
 
 def _is_known(case: Case, precision: str) -> bool:
-    """Whether AMX leaves a bf16 output unwritten: of a dilated, strided 1xk convolution, one pixel wide."""
+    """Return whether AMX leaves a bf16 output unwritten: that of a dilated, strided 1xk convolution, one pixel wide."""
     if case.layer != "Conv2d" or precision != "bfloat16":
         return False
     layer = case.make()
@@ -209,14 +209,14 @@ def test_other_layers_are_right(isa: str | None) -> None:
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN's fault is in its kernels for x86")
 @pytest.mark.parametrize(("isa", "channels"), [("AVX2", (1, 3, 4)), (None, (8, 12))])
-def test_the_fault_that_is_avoided_is_still_there(isa: str | None, channels: tuple[int, ...]) -> None:
-    """If this fails, `hardware.misgraded_layer` can go."""
+def test_the_avoided_fault_still_exists(isa: str | None, channels: tuple[int, ...]) -> None:
+    """If this fails, `hardware.misgraded_layer` can be removed."""
     if isa is None and torch.backends.cpu.get_cpu_capability() != "AVX512":
         pytest.skip("vectors of sixteen numbers are AVX-512's")
     assert faults(pointwise(channels, (16,), (2,), (16, 32)), threads=2, isa=isa)
 
 
-def test_a_layer_that_ends_its_process_is_told_from_those_around_it() -> None:
+def test_a_layer_that_ends_its_process_is_distinguished_from_its_neighbours() -> None:
     names = ("Linear", "NoSuchLayer", "Linear")
     cases = [Case(name, {"in_features": 3, "out_features": 2}, (4, 3), "contiguous") for name in names]
     assert list(faults(cases)) == [1]
@@ -226,5 +226,5 @@ if __name__ == "__main__":
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     for number, *fields in json.load(sys.stdin):
         print(number, flush=True)
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # of all threads; its signal ends the process
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # counts the time of all threads; its signal ends the process
         print(number, largest_error(Case(*fields), sys.argv[1]), flush=True)

@@ -1,4 +1,4 @@
-"""The arithmetic of processes that train together, in one process that stands for each of them in turn."""
+"""The arithmetic of processes that train together, with one process standing for each of them in turn."""
 
 import os
 import pickle
@@ -33,7 +33,7 @@ COUNT = 3
 
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Stands for the process of each `rank` in turn."""
+    """A stand-in for the process of each `rank`, which a test sets."""
     process = SimpleNamespace(rank=0)
     monkeypatch.setattr(ranks, "count", lambda: COUNT)
     monkeypatch.setattr(ranks, "rank", lambda: process.rank)
@@ -42,7 +42,7 @@ def together(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 @pytest.mark.parametrize("of", [0, 1, 2, 3, 4, 7, 128, 129])
 @pytest.mark.parametrize("among", [1, 2, 3, 8])
-def test_parts_joined_are_the_whole_and_differ_by_one_at_most(of: int, among: int) -> None:
+def test_joined_parts_are_the_whole_and_their_sizes_differ_by_at_most_one(of: int, among: int) -> None:
     parts = [list(range(of))[ranks.share(of, number, among)] for number in range(among)]
     assert list(chain(*parts)) == list(range(of))
     sizes = [len(part) for part in parts]
@@ -55,7 +55,7 @@ def loader(part: tuple[int, int] = (0, 1), **options: object) -> BatchLoader:
 
 @pytest.mark.parametrize("augment", [None, identity, flip_crop, cutout, randaugment, MixUp(), CutMix()])
 @pytest.mark.parametrize("among", [2, 3])
-def test_the_parts_of_a_batch_joined_are_the_batch_to_the_bit(augment: object, among: int) -> None:
+def test_the_joined_parts_of_a_batch_equal_the_batch_bitwise(augment: object, among: int) -> None:
     own = [loader((number, among), augment=augment) for number in range(among)]
     for each in (whole := loader(augment=augment), *own):
         each.set_epoch(4)
@@ -64,7 +64,7 @@ def test_the_parts_of_a_batch_joined_are_the_batch_to_the_bit(augment: object, a
         assert torch.equal(torch.cat([part[1] for part in parts]), labels)
 
 
-def test_a_part_goes_on_in_mid_epoch_and_is_whole_again_when_asked() -> None:
+def test_a_part_resumes_within_an_epoch_and_can_become_the_whole_loader_again() -> None:
     first, again = loader((1, 2), augment=flip_crop), loader((1, 2), augment=flip_crop)
     batches = list(first)
     taken = iter(first)
@@ -116,7 +116,7 @@ def test_no_two_processes_draw_the_same_dropout(together: SimpleNamespace, monke
     assert len({*draws, drawn()}) == COUNT + 1
 
 
-def measured(part: slice) -> SplitMetrics:
+def measure(part: slice) -> SplitMetrics:
     metrics = SplitMetrics(10, objective=Mean())
     logits, labels = torch.eye(10)[torch.arange(8) % 7], torch.arange(8)
     values = torch.arange(8.0)[part].mean()
@@ -124,40 +124,38 @@ def measured(part: slice) -> SplitMetrics:
     return metrics
 
 
-def computed(metrics: SplitMetrics) -> dict[str, float]:
+def metric_values(metrics: SplitMetrics) -> dict[str, float]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that nothing was measured since it was loaded
+        warnings.simplefilter("ignore")  # the warning that nothing was measured since the sums were loaded
         return {name: float(value) for name, value in metrics.compute("train").items()}
 
 
-def test_each_process_goes_on_with_its_own_sums_and_another_number_of_them_with_all(
+def test_each_process_resumes_with_its_own_sums_and_a_different_number_of_them_with_the_total(
     together: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = [measured(ranks.share(8, number, COUNT)) for number in range(COUNT)]
+    parts = [measure(ranks.share(8, number, COUNT)) for number in range(COUNT)]
     everybody = [{name: dict(metric.metric_state) for name, metric in each._metrics()} for each in parts]
     monkeypatch.setattr(ranks, "gathered", lambda value: everybody)
     saved = parts[0].sums()
     for together.rank in range(COUNT):
         (again := SplitMetrics(10, objective=Mean())).load_sums(saved)
-        assert computed(again) == computed(parts[together.rank])
+        assert metric_values(again) == metric_values(parts[together.rank])
     monkeypatch.setattr(ranks, "count", lambda: 1)
     together.rank = 0
     (alone := SplitMetrics(10, objective=Mean())).load_sums(saved)
-    assert computed(alone) == computed(measured(slice(None)))
-    before = computed(alone)
+    assert metric_values(alone) == metric_values(measure(slice(None)))
+    before = metric_values(alone)
     alone.update(torch.empty(0, 10), torch.empty(0, dtype=torch.int64), loss=torch.tensor(float("nan")))
-    assert computed(alone) == before  # a part without images counts for nothing
+    assert metric_values(alone) == before  # a part without images contributes nothing
     saved, counts = alone.sums(), []
     monkeypatch.setattr(ranks, "count", lambda: COUNT)
-    for together.rank in range(COUNT):  # the first one has the sums of fewer processes
+    for together.rank in range(COUNT):  # the first rank gets the sums of fewer processes
         (again := SplitMetrics(10, objective=Mean())).load_sums(saved)
         counts.append(float(again.loss.count))
     assert counts == [8.0, 0.0, 0.0]
 
 
-def test_a_signal_that_another_process_has_received_stops_this_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_signal_to_a_different_rank_stops_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interruption = Interruption()
     saving = Saving(Run(tmp_path), interruption)
     assert not saving._agreed(due=False)
@@ -172,7 +170,7 @@ def test_a_signal_that_another_process_has_received_stops_this_one(
     assert (str(sent), sent.exit_code) == ("SIGTERM", 143)
 
 
-def test_a_run_that_is_followed_is_not_written(tmp_path: Path) -> None:
+def test_other_ranks_do_not_write_the_run(tmp_path: Path) -> None:
     run, model = FollowedRun(tmp_path), nn.Linear(2, 2)
     run.set_state("running", step=3)
     run.append_metrics({"epoch": 1})
@@ -184,7 +182,7 @@ def test_a_run_that_is_followed_is_not_written(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_one_process_waits_for_nobody() -> None:
+def test_a_single_process_does_not_wait() -> None:
     values = torch.ones(2)
     assert (ranks.count(), ranks.rank()) == (1, 0)
     assert ranks.total(values) is values

@@ -14,7 +14,7 @@ needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason
 
 
 def sides(network: nn.Module) -> list[int]:
-    """Height of each convolution's output, for images of 32 pixels, in the order in which they are computed."""
+    """Return each convolution's output height for images of 32 pixels, in the order of computation."""
     found: list[int] = []
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -23,7 +23,7 @@ def sides(network: nn.Module) -> list[int]:
     return found
 
 
-def test_a_resnet_gets_the_stem_of_ours() -> None:
+def test_a_librarys_resnet_gets_our_stem() -> None:
     theirs, ours = Torchvision("resnet18"), ResNet()
     assert sum(weight.numel() for weight in theirs.parameters()) == sum(weight.numel() for weight in ours.parameters())
     assert sides(theirs) == sides(ours)
@@ -46,7 +46,7 @@ def test_a_resnet_gets_the_stem_of_ours() -> None:
         ("swin_t", [8]),
     ],
 )
-def test_stems_with_stride_2_keep_the_resolution_and_others_stay(name: str, first: list[int]) -> None:
+def test_stems_with_stride_2_keep_the_resolution_and_others_stay_unchanged(name: str, first: list[int]) -> None:
     network = Torchvision(name)
     assert sides(network)[: len(first)] == first
     assert network.train()(torch.randn(2, 3, 32, 32)).shape == (2, 10)
@@ -63,14 +63,14 @@ def test_stems_with_stride_2_keep_the_resolution_and_others_stay(name: str, firs
         ("convnext_atto", [8, 8]),
     ],
 )
-def test_stems_of_timm_are_treated_alike(name: str, first: list[int]) -> None:
+def test_timms_stems_are_adapted_as_well(name: str, first: list[int]) -> None:
     network = Timm(name)
     assert sides(network)[: len(first)] == first
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("model", ["torchvision", pytest.param("timm", marks=needs_timm)])
-def test_a_run_of_a_librarys_network(model: str, lab: Lab) -> None:
+def test_a_librarys_network_trains_in_a_run(model: str, lab: Lab) -> None:
     name = {"torchvision": "mobilenet_v2", "timm": "mobilenetv3_small_050"}[model]
     outcome = lab(*WORDS, f"model={model}", f"model.architecture={name}", "debug=fast")
     assert outcome.code == 0, outcome.stderr
@@ -86,18 +86,22 @@ def test_a_run_of_a_librarys_network(model: str, lab: Lab) -> None:
         (["activation.negative_slope=0.2"], ["activation", "leave"]),
     ],
 )
-def test_what_a_library_cannot_make_is_refused_in_one_line(words: list[str], facts: list[str], lab: Lab) -> None:
+def test_a_network_that_a_library_cannot_build_is_refused_in_one_line(
+    words: list[str], facts: list[str], lab: Lab
+) -> None:
     outcome = lab(*WORDS, "model=torchvision", *words)
     assert outcome.runs == []
     refusal(outcome, *facts)
 
 
 @needs_timm
-def test_an_unknown_network_of_timm_is_refused_with_those_near(lab: Lab) -> None:
+def test_an_unknown_network_of_timm_is_refused_with_similar_names(lab: Lab) -> None:
     refusal(lab(*WORDS, "model=timm", "model.architecture=resnet181"), "timm has no such network", "resnet18")
 
 
-def test_without_timm_it_is_refused_before_anything_is_made(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_of_timm_without_timm_is_refused_before_anything_is_created(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "timm" else find(name))
     outcome = lab(*WORDS, "model=timm")

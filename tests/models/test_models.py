@@ -16,13 +16,13 @@ from cifar_lab.models.resnet import BasicBlock, PreActBlock
 MODELS = ("cnn", "vgg_a", "vgg_a_light", "vgg_a_dropout", "resnet14", "resnet18", "speed_cnn")
 ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "swish": nn.SiLU, "gelu": nn.GELU}
 ACTIVATIONS |= {"mish": nn.Mish}
-# By default each model and each activation once, none of them the model's own.
+# By default, each model and each activation runs once, paired so that none is the model's own activation.
 QUICK = set(zip(MODELS, [*ACTIVATIONS, "relu"], strict=True))
 
 
 @cache
 def network(*options: str) -> nn.Module:
-    """The network that options make; its weights have no values, as nothing here depends on them."""
+    """Build the network on the meta device, because nothing here depends on its weights."""
     with initialize_config_dir(str(conf_folder()), version_base="1.3"), torch.device("meta"):
         return build(compose("train", ["name=test", *options]).model)
 
@@ -38,7 +38,7 @@ def network(*options: str) -> nn.Module:
         ("model=vgg_a_light bn=false", 285_162),
         ("model=resnet14 bn=true", 2_777_674),
         ("model=resnet18 bn=true", 11_173_962),
-        # As their papers have them: 0.27 million, 36.5 million, 2.75 million (table 4 of arXiv:1605.07146).
+        # The papers give 0.27 million, 36.5 million and 2.75 million (table 4 of arXiv:1605.07146).
         ("model=resnet20", 269_722),
         ("model=wide_resnet", 36_479_194),
         ("model=wide_resnet model.blocks=[2,2,2] model.widths=[64,128,256]", 2_748_890),
@@ -63,7 +63,7 @@ def test_an_activation_is_used_everywhere_in_a_model(model: str, activation: str
 
 
 def kinds(model: nn.Module) -> set[type[nn.Module]]:
-    """The activations in a model."""
+    """Return the activation types in a model."""
     return {type(module) for module in model.modules()} & set(ACTIVATIONS.values())
 
 
@@ -82,14 +82,14 @@ def test_a_block_whose_residual_is_zero_is_its_shortcut() -> None:
     torch.testing.assert_close(padded(features), expected)
     same = PreActBlock(4, 4, 1, True, nn.ReLU)
     nn.init.zeros_(same.conv2.weight)
-    torch.testing.assert_close(same(features), features)  # nothing is between the blocks' inputs and outputs
+    torch.testing.assert_close(same(features), features)  # no activation follows the sum
     projected = PreActBlock(4, 6, 2, True, nn.ReLU)
     nn.init.zeros_(projected.conv2.weight)
     activated = projected.activation1(projected.bn1(features))
     torch.testing.assert_close(projected(features), projected.shortcut(activated))
 
 
-def test_dropout_in_a_block_acts_in_training_alone() -> None:
+def test_dropout_in_a_block_acts_only_in_training() -> None:
     block, features = PreActBlock(4, 4, 1, True, nn.ReLU, dropout=0.5), torch.randn(2, 4, 6, 6)
     block.bn1.eval(), block.bn2.eval()
     assert not torch.equal(block(features), block(features))
@@ -125,7 +125,7 @@ def test_an_activations_settings_reach_the_model(options: str, setting: str, val
 
 @pytest.mark.parametrize("bn", [True, False])
 @pytest.mark.parametrize("model", MODELS)
-def test_batch_norm_is_there_or_each_convolution_has_a_bias(model: str, bn: bool) -> None:
+def test_each_convolution_has_batch_norm_or_a_bias(model: str, bn: bool) -> None:
     modules = list(network(f"model={model}", f"bn={str(bn).lower()}").modules())
     convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
     norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
@@ -143,7 +143,7 @@ def test_logits_have_a_row_per_image_and_every_weight_gets_a_gradient(model: str
     assert all(weight.grad is not None for weight in made.parameters() if weight.requires_grad)
 
 
-def test_names_of_the_cnns_weights_are_the_reports() -> None:
+def test_the_cnns_weights_have_the_reports_names() -> None:
     for batch_norm in (True, False):
         modules = {name.rpartition(".")[0] for name, _ in CNN(batch_norm=batch_norm).named_parameters()}
         norms = {f"conv_layers.{number}" for number in (1, 5, 9)} if batch_norm else set()
@@ -151,14 +151,14 @@ def test_names_of_the_cnns_weights_are_the_reports() -> None:
         assert modules == expected | norms
 
 
-def test_names_of_the_resnets_weights_are_the_reports() -> None:
+def test_the_resnets_weights_have_the_reports_names() -> None:
     keys = ResNet(blocks=(2, 2, 2), widths=(8, 16, 32)).state_dict().keys()
     assert {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer1.0.bn1.weight", "linear.bias"} <= set(keys)
     assert {"layer2.0.shortcut.0.weight", "layer2.0.shortcut.1.weight"} <= set(keys)
     assert not any(key.startswith("layer1.0.shortcut") for key in keys)
 
 
-def test_names_of_vggs_weights_are_the_reports() -> None:
+def test_vggs_weights_have_the_reports_names() -> None:
     with torch.device("meta"):
         standard, dropout = VGG(), VGG(by_stage=True, dropout=0.5)
     plain = {name.rpartition(".")[0] for name, _ in standard.named_parameters()}
@@ -178,7 +178,7 @@ def test_a_basic_block_adds_its_input_to_two_normalised_convolutions() -> None:
 
 
 @pytest.mark.parametrize("activation", [*ACTIVATIONS.values(), lambda: nn.LeakyReLU(-0.1)])
-def test_an_activation_and_its_pool_are_what_they_are_one_after_the_other(activation: Callable[[], nn.Module]) -> None:
+def test_an_activation_merged_with_its_pool_equals_the_two_in_sequence(activation: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     images = torch.randn(4, 3, 8, 8, dtype=torch.float64, requires_grad=True)
     upstream = torch.randn(4, 3, 4, 4, dtype=torch.float64)
@@ -190,13 +190,13 @@ def test_an_activation_and_its_pool_are_what_they_are_one_after_the_other(activa
         assert torch.equal(plain, reordered)
 
 
-def test_only_an_activation_that_never_falls_stands_behind_its_pool() -> None:
+def test_only_a_monotone_activation_is_applied_after_its_pool() -> None:
     behind = {name for name, activation in ACTIVATIONS.items() if isinstance(pooled(activation())[0], nn.MaxPool2d)}
     assert behind == {"relu", "leaky_relu", "elu"}
 
 
 def test_xavier_and_he_draw_their_variances_and_zero_biases() -> None:
-    fan_in, fan_out = 128 * 9, 256 * 9  # of a 3x3 convolution of 128 to 256 channels
+    fan_in, fan_out = 128 * 9, 256 * 9  # for a 3x3 convolution from 128 to 256 channels
     torch.manual_seed(0)
     for init, variance in {"xavier": 2 / (fan_in + fan_out), "he": 2 / fan_in}.items():
         layer = CNN(init=init).conv_layers[8]

@@ -1,4 +1,4 @@
-"""The network of airbench against its paper."""
+"""The network of airbench compared with its paper."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_its_first_convolution_whitens_patches_and_is_frozen(images: Tensor) -> 
     assert torch.equal(trained.whiten.weight, weight) and trained.whiten.weight.requires_grad
 
 
-def test_convolutions_begin_as_the_identity_of_as_many_channels_as_they_can() -> None:
+def test_convolutions_start_as_the_identity_on_as_many_channels_as_possible() -> None:
     model = SpeedCNN((32, 48, 40), depth=3)
     features = torch.randn(2, 24, 8, 8)
     torch.testing.assert_close(model.groups[0].convs[0](features)[:, :24], features)
@@ -41,7 +41,7 @@ def test_convolutions_begin_as_the_identity_of_as_many_channels_as_they_can() ->
     assert not torch.equal(SpeedCNN(init="he").groups[0].convs[0].weight, model.groups[0].convs[0].weight)
 
 
-def test_a_blurred_pool_sees_all_pixels_and_mirror_images_alike() -> None:
+def test_a_blurred_pool_uses_all_pixels_and_commutes_with_mirroring() -> None:
     blurred, plain = SpeedCNN(blur_pool=True), SpeedCNN()
     features = torch.randn(2, 3, 31, 31)
     maxima = features.unfold(2, 2, 1).unfold(3, 2, 1).amax((4, 5))
@@ -54,7 +54,7 @@ def test_a_blurred_pool_sees_all_pixels_and_mirror_images_alike() -> None:
     assert blurred(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
-def test_a_residual_group_adds_its_first_output_in_front_of_the_last_activation() -> None:
+def test_a_residual_group_adds_its_first_output_before_the_last_activation() -> None:
     plain, residual = SpeedCNN((8, 8, 8), depth=3).eval(), SpeedCNN((8, 8, 8), depth=3, residual=True).eval()
     residual.load_state_dict(plain.state_dict())
     (group, other), features = (model.groups[1] for model in (plain, residual)), torch.randn(1, 8, 6, 6)
@@ -66,7 +66,7 @@ def test_a_residual_group_adds_its_first_output_in_front_of_the_last_activation(
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_logits_are_those_of_the_head_scaled(batch_norm: bool, images: Tensor) -> None:
+def test_logits_are_the_scaled_outputs_of_the_head(batch_norm: bool, images: Tensor) -> None:
     model = SpeedCNN((8, 8, 8), batch_norm=batch_norm, bn_momentum=0.25, logit_scale=0.5).eval()
     features = model.groups(model.activation(model.whiten(images[:4])))
     assert features.shape == (4, 8, 3, 3)

@@ -1,4 +1,4 @@
-"""Rates and weight decay by the kind of a parameter."""
+"""Learning rates and weight decay by kind of parameter."""
 
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ def network() -> nn.Sequential:
 
 
 def settings(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, tuple[float, float]]:
-    """The rate and the weight decay of each parameter, by its name."""
+    """Return each parameter's learning rate and weight decay, by name."""
     groups = {id(weight): group for group in optimizer.param_groups for weight in group["params"]}
     named = {name: groups[id(weight)] for name, weight in model.named_parameters()}
     return {name: (group["lr"], group["weight_decay"]) for name, group in named.items()}
@@ -55,7 +55,7 @@ def test_each_kind_has_its_rate_and_its_weight_decay(kind: Any, by_rate: bool, d
         assert (decay * rate if by_rate else decay) == (0 if is_left_out else whole)
 
 
-def test_the_first_group_is_that_of_plain_weights_and_a_schedule_keeps_the_ratios() -> None:
+def test_plain_weights_are_the_first_group_and_a_schedule_keeps_the_ratios() -> None:
     model = network()
     optimizer = Grouped(partial(torch.optim.SGD, lr=0.5), RATES)(model)
     assert optimizer.param_groups[0]["params"] == [model[0].weight, model[2].weight, model[3].weight]
@@ -70,7 +70,7 @@ def test_the_first_group_is_that_of_plain_weights_and_a_schedule_keeps_the_ratio
         assert [other / first for other in others] == pytest.approx([2, 8, 4])
 
 
-def test_muons_rest_is_relative_to_its_own_rate() -> None:
+def test_the_rate_of_muons_other_weights_is_relative_to_its_own_rate() -> None:
     model = network()
     make = partial(Muon, lr=0.5, sgd_lr=0.25, weight_decay=0.125)
     optimizer, implementation = make_optimizer(Grouped(make, {"norms": 8.0}, False, True), model)
@@ -82,7 +82,7 @@ def test_muons_rest_is_relative_to_its_own_rate() -> None:
     assert found["4.bias"] == (0.25, 0)
 
 
-def test_with_the_defaults_all_that_is_trained_is_one_group_in_the_networks_order(composed: Compose) -> None:
+def test_by_default_all_trained_weights_are_one_group_in_the_networks_order(composed: Compose) -> None:
     model = network()
     model[0].weight.requires_grad_(False)
     for option in ("adam", "adamw", "sgd", "sign_sgd", "signum"):
@@ -107,7 +107,7 @@ def test_unknown_kinds_and_negative_rates_are_refused(wrong: dict[str, float], c
         build_optimizer(config.optimizer)
 
 
-def test_an_optimizer_without_weight_decay_has_none_to_leave_out() -> None:
+def test_exclusions_from_weight_decay_need_an_optimizer_that_has_it() -> None:
     with pytest.raises(ValueError, match=r"Rprop.*weight_decay"):
         Grouped(torch.optim.Rprop, decay_norms=False)(network())
 

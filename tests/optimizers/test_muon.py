@@ -1,4 +1,4 @@
-"""Muon's steps against their formulas."""
+"""Muon's steps compared with their formulas."""
 
 import copy
 from typing import Any
@@ -12,7 +12,7 @@ from cifar_lab.optimizers.muon import orthogonalised
 
 
 def reference(matrix: Tensor, steps: int) -> Tensor:
-    """Newton-Schulz iterations as airbench94_muon.py applies them, one after the other, in double precision."""
+    """Apply Newton-Schulz iterations one after the other, as airbench94_muon.py does, in double precision."""
     x = matrix.double() / (matrix.double().norm() + 1e-7)
     x = x.T if len(matrix) > matrix.size(1) else x
     for _ in range(steps):
@@ -23,11 +23,13 @@ def reference(matrix: Tensor, steps: int) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(8, 27), (27, 8), (16, 16), (1, 9)])
 @pytest.mark.parametrize("steps", [1, 3, 5])
-def test_newton_schulz_multiplies_its_polynomials_first(shape: tuple[int, int], steps: int) -> None:
+def test_newton_schulz_with_combined_polynomials_equals_the_plain_iterations(
+    shape: tuple[int, int], steps: int
+) -> None:
     matrix = torch.randn(shape, dtype=torch.float64)
     result = orthogonalised(matrix, steps)
     torch.testing.assert_close(result, reference(matrix, steps))
-    stacked = orthogonalised(torch.stack([matrix, 100 * matrix]), steps)  # of each matrix alone, whatever its scale
+    stacked = orthogonalised(torch.stack([matrix, 100 * matrix]), steps)  # each matrix is normalised separately
     torch.testing.assert_close(stacked, torch.stack([result, result]), rtol=1e-4, atol=1e-6)
 
 
@@ -46,8 +48,8 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 2, 3), nn.Flatten(), nn.Linear(8, 4))
 
 
-def stepped(optimizer: torch.optim.Optimizer, model: nn.Module, count: int) -> list[list[Tensor]]:
-    """The gradients of steps that follow from the weights alone."""
+def take_steps(optimizer: torch.optim.Optimizer, model: nn.Module, count: int) -> list[list[Tensor]]:
+    """Take steps with gradients computed from the weights alone, and return the gradients."""
     gradients = []
     for _ in range(count):
         for weight in model.parameters():
@@ -59,7 +61,7 @@ def stepped(optimizer: torch.optim.Optimizer, model: nn.Module, count: int) -> l
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("foreach", [None, False])
-def test_filters_are_scaled_and_step_along_orthogonal_momentum_and_the_rest_as_by_sgd(
+def test_filters_are_normalised_and_step_along_orthogonal_momentum_and_the_rest_steps_as_in_sgd(
     foreach: bool | None, memory_format: torch.memory_format
 ) -> None:
     model = network()
@@ -73,7 +75,7 @@ def test_filters_are_scaled_and_step_along_orthogonal_momentum_and_the_rest_as_b
         weight_decay=0.01,
         foreach=foreach,
     )
-    steps = stepped(muon, model, 4)
+    steps = take_steps(muon, model, 4)
     rest = [weight for weight in start.parameters() if weight.ndim != 4]
     sgd = torch.optim.SGD(rest, lr=0.1, momentum=0.8, weight_decay=0.01, nesterov=True)
     buffers = [torch.zeros_like(weight) for weight in start.parameters()]
@@ -90,7 +92,7 @@ def test_filters_are_scaled_and_step_along_orthogonal_momentum_and_the_rest_as_b
         torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_groups_say_what_is_orthogonal_and_have_rates_of_their_own() -> None:
+def test_groups_choose_what_is_orthogonalised_and_have_their_own_rates() -> None:
     model = network()
     first, *others = model.parameters()
     muon = Muon([{"params": [first], "orthogonal": False, "lr": 1.0}, {"params": others}], lr=0.3, sgd_lr=0.7)
@@ -99,7 +101,7 @@ def test_groups_say_what_is_orthogonal_and_have_rates_of_their_own() -> None:
     assert [group["weight_decay"] for group in muon.param_groups] == [5e-4, 0, 5e-4]
 
 
-def test_frozen_parameters_and_those_without_a_gradient_stay_as_they_are() -> None:
+def test_frozen_parameters_and_those_without_a_gradient_stay_unchanged() -> None:
     model = network()
     frozen, unused = model[0].weight.requires_grad_(False), model[2].weight
     before = copy.deepcopy(model)
@@ -111,22 +113,22 @@ def test_frozen_parameters_and_those_without_a_gradient_stay_as_they_are() -> No
     assert not torch.equal(model[4].weight, before[4].weight)
 
 
-def test_a_filter_of_zeros_starts_to_move() -> None:
+def test_a_zero_filter_starts_to_move() -> None:
     filters = nn.Parameter(torch.zeros(2, 3, 1, 1))
     filters.grad = torch.randn(2, 3, 1, 1)
     Muon([filters]).step()
     assert filters.isfinite().all() and filters.any()
 
 
-def test_it_continues_from_its_saved_state_to_the_same_bits() -> None:
+def test_muon_continues_from_its_saved_state_to_the_same_bits() -> None:
     model = network()
     muon = Muon(model.parameters())
-    stepped(muon, model, 3)
+    take_steps(muon, model, 3)
     twin = copy.deepcopy(model)
     resumed = Muon(twin.parameters())
     resumed.load_state_dict(copy.deepcopy(muon.state_dict()))
-    stepped(muon, model, 3)
-    stepped(resumed, twin, 3)
+    take_steps(muon, model, 3)
+    take_steps(resumed, twin, 3)
     assert all(torch.equal(*pair) for pair in zip(model.parameters(), twin.parameters(), strict=True))
 
 

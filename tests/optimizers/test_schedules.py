@@ -1,4 +1,4 @@
-"""Schedules against their formulas, by step and by epoch."""
+"""Schedules compared with their formulas, by step and by epoch."""
 
 import copy
 
@@ -17,7 +17,7 @@ def optimizer() -> torch.optim.Optimizer:
 
 
 def rates(scheduler: LinearDecay, count: int) -> list[float]:
-    """The rates of the first group, at each step and after the last."""
+    """Return the first group's rates at each step and after the last one."""
     found = [scheduler.optimizer.param_groups[0]["lr"]]
     for _ in range(count):
         scheduler.optimizer.step()
@@ -33,14 +33,14 @@ def rates(scheduler: LinearDecay, count: int) -> list[float]:
     [
         ((), 4, 8, [0.5 * (1 - t / 8) for t in range(9)]),
         (("scheduler.final=0.5",), 4, 4, [0.5, 0.4375, 0.375, 0.3125, 0.25]),
-        # One epoch of two steps of warm-up: a third, two thirds, then the line over six steps.
+        # One epoch of two warm-up steps: a third, two thirds, then a line over six steps.
         (("scheduler.warmup_epochs=1",), 4, 8, [0.5 / 3, 1 / 3, *(0.5 * (1 - t / 6) for t in range(7))]),
         (("scheduler.warmup_epochs=0.5",), 4, 8, [0.25, *(0.5 * (1 - t / 7) for t in range(8))]),
         (("scheduler.lightning.interval=epoch",), 4, 8, [0.5, 0.375, 0.25, 0.125, 0]),
         (("scheduler.lightning.interval=epoch", "scheduler.warmup_epochs=1"), 3, 99, [0.25, 0.5, 0.25, 0]),
     ],
 )
-def test_linear_decay_is_its_formula(
+def test_linear_decay_follows_its_formula(
     composed: Compose, words: tuple[str, ...], epochs: int, steps: int, expected: list[float]
 ) -> None:
     config = composed("scheduler=linear", f"epochs={epochs}", *words)

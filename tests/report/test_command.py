@@ -1,4 +1,4 @@
-"""The page that sets runs beside the published rows, as a user writes and reads it."""
+"""The page that compares runs with the published rows, as a user writes and reads it."""
 
 import re
 import subprocess
@@ -17,8 +17,8 @@ from cifar_lab.report import command
 from cifar_lab.report.claims.evidence import VERDICTS as CLAIM_VERDICTS
 from cifar_lab.report.published import _SCALES, FULL, Scale, tables
 from cifar_lab.report.reproduction import VERDICTS
+from tests.claim_runs import CLAIMS, leave_seeds, row
 from tests.conftest import holds, quick, refusal
-from tests.judged_runs import CLAIMS, leave_seeds, row
 from tests.landscape_runs import diverge, leave_band, leave_probed
 from tests.published_runs import leave_run
 
@@ -39,7 +39,7 @@ def _networks_are_counted_once(monkeypatch: pytest.MonkeyPatch, parameters: dict
 
 
 def _leave_runs(folder: Path) -> None:
-    """Runs of every kind."""
+    """Write runs of every kind."""
     for name, accuracy in (("leaky_relu", 0.894), ("relu", 0.893), ("elu", 0.860)):
         leave_seeds(folder, row(f"activation_{name}"), accuracy, spread=0.0004)
     leave_run(folder / "holdout", row("activation_relu"), 0.871, protocol="holdout")
@@ -53,7 +53,7 @@ def _leave_runs(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a report on those runs."""
+    """Folder of a report on these runs."""
     folder = tmp_path_factory.mktemp("written")
     with pytest.MonkeyPatch.context() as patch:
         quick(patch)
@@ -68,7 +68,7 @@ def page(outputs: Path) -> "Page":
 
 
 class Page:
-    """Tables as lists of rows of cells, all and those of each section, and the addresses that a page names."""
+    """A page's tables as lists of rows of cells, all and by section, and the addresses that the page refers to."""
 
     def __init__(self, folder: Path) -> None:
         self.text = (folder / "index.html").read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ class Page:
         self.addresses = [part.attrib[name] for part in root.iter() for name in ("href", "src") if name in part.attrib]
 
     def section(self, name: str) -> str:
-        """The text from a section's beginning to the next section's, or its end."""
+        """Return the text from a section's start to the next section or its own end."""
         return re.split("<section|</section>", self.text.partition(f'<section id="{name}')[2])[0]
 
     @property
@@ -90,13 +90,13 @@ def _tables(part: ElementTree.Element) -> list[list[list[str]]]:
     return [[["".join(cell.itertext()) for cell in row] for row in table.iter("tr")] for table in part.iter("table")]
 
 
-def _reported(folder: Path) -> Page:
-    """The page of a report on the runs in a folder."""
+def _report_page(folder: Path) -> Page:
+    """Report on the runs in a folder and return the page."""
     report.report([folder / "runs"], folder / "report", folder / "results")
     return Page(folder / "report")
 
 
-def test_published_stands_beside_measured(page: Page) -> None:
+def test_published_and_measured_accuracies_are_side_by_side(page: Page) -> None:
     activation, differences, *_ = page.of["activation"]
     _, _, relu, elu = activation
     known = {ROW: "ReLU", PUBLISHED: "89.31", PARAMETERS: "2,603,274", MACHINE: "a processor"}
@@ -113,7 +113,7 @@ def test_published_stands_beside_measured(page: Page) -> None:
     holds(unfinished[STATE], "seed 0", "report", "dead")
 
 
-def test_the_verdicts_are_counted_at_its_head_and_what_the_choice_of_the_epoch_is_worth_is_said_once(
+def test_the_head_counts_the_verdicts_and_states_the_effect_of_choosing_the_epoch_once(
     outputs: Path, page: Page
 ) -> None:
     frame = pd.read_csv(outputs / "report" / "tables.csv")
@@ -131,12 +131,12 @@ def test_the_verdicts_are_counted_at_its_head_and_what_the_choice_of_the_epoch_i
         assert sum("18 runs" in line and " 1.00 " in line for line in text.splitlines()) == 1
 
 
-def test_shorter_runs_are_in_tables_of_their_own(page: Page) -> None:
+def test_shorter_runs_are_in_separate_tables(page: Page) -> None:
     whole, _, shorter = page.text.partition('<section id="shortened">')
     (best, *_) = [table for table in page.tables if any(line[0] == "Best CNN" for line in table)]
     assert best[2][:3] == ["SWA", "85.17", "-"]
     assert QUICK not in whole
-    assert "<figure" not in page.section("batch-norm")  # which has no runs
+    assert "<figure" not in page.section("batch-norm")  # the chapter has no runs
     assert not any(line[3].startswith("supported") for line in page.of["batch-norm"][0][1:])
     assert QUICK in shorter
     ((headings, cells),) = page.of["shortened"]
@@ -144,7 +144,7 @@ def test_shorter_runs_are_in_tables_of_their_own(page: Page) -> None:
     assert (cells[0], cells[1], cells[5]) == ("SWA", "80.00 (1)", "10")
 
 
-def test_a_number_that_the_settings_do_not_give_stands_with_its_hypothesis(outputs: Path, page: Page) -> None:
+def test_a_number_that_is_not_reproduced_is_listed_with_its_hypothesis(outputs: Path, page: Page) -> None:
     holds(page.section("findings"), "optimizer_sgd", "78.58", "70.00 (1)", "68.80", "71.21", "n = 1")
     label = row("optimizer_sgd").hypotheses[0].row.label
     (cells,) = [line for table in page.of["findings"] for line in table if line[0] == label]
@@ -158,7 +158,7 @@ def test_a_number_that_the_settings_do_not_give_stands_with_its_hypothesis(outpu
 
 def test_tensorboard_has_a_category_for_each_table(outputs: Path) -> None:
     folders = {path.parent for path in (outputs / "report" / "tensorboard").rglob("events.*")}
-    assert len(folders) == 5 * 3 + 1 + 2 + 2 + 1 + 1  # cross-entropy and Adam are one run, in two tables
+    assert len(folders) == 5 * 3 + 1 + 2 + 2 + 1 + 1  # cross-entropy and Adam are one run, which is in two tables
     adam = EventAccumulator(str(outputs / "report" / "tensorboard" / "optimizer_adam,protocol=report,seed=0"))
     adam.Reload()
     assert [point.step for point in adam.Scalars("optimizer/report/val/acc")] == list(range(1, 51))
@@ -173,10 +173,10 @@ def test_tensorboard_has_a_category_for_each_table(outputs: Path) -> None:
     assert not re.match(tag, "loss/report/val/acc")
 
 
-def test_the_chapter_on_batch_norm_is_the_same_from_what_is_kept(tmp_path: Path) -> None:
+def test_the_chapter_on_batch_norm_is_the_same_from_kept_results(tmp_path: Path) -> None:
     leave_band(tmp_path / "runs" / "band", seeds=(0, 1, 2), rates=(1e-4, 2e-3), widen=0.1, epochs=2)
     leave_probed(tmp_path / "runs" / "probed", seeds=(0, 1, 2), inits=("xavier",), noise=0.2)
-    from_runs, page = _from_runs_and_from_what_is_kept(tmp_path)
+    from_runs, page = _pages_from_runs_and_from_kept_results(tmp_path)
     chapter = page.section("batch-norm")
     assert from_runs.section("batch-norm") == chapter
     assert chapter.count("<figure") == 2
@@ -189,7 +189,7 @@ def test_the_chapter_on_batch_norm_is_the_same_from_what_is_kept(tmp_path: Path)
     assert lipschitz[3].startswith("supported")
 
 
-def _from_runs_and_from_what_is_kept(folder: Path) -> Iterator[Page]:
+def _pages_from_runs_and_from_kept_results(folder: Path) -> Iterator[Page]:
     (folder / "none").mkdir()
     for source, keep in (("runs", True), ("none", False)):
         report.report([folder / source], folder / "report", folder / "results", keep=keep)
@@ -197,12 +197,12 @@ def _from_runs_and_from_what_is_kept(folder: Path) -> Iterator[Page]:
 
 
 def _losses(page: Page) -> list[list[str]]:
-    """Row, epoch, published, measured, and their ratio, of the one table of training losses."""
+    """Return row, epoch, published and measured loss, and their ratio, from the only table of training losses."""
     (losses,) = [table for table in page.tables if any(line[2:3] == ["1.744"] for line in table)]
     return losses
 
 
-def test_at_a_constant_rate_shorter_runs_tell_the_first_epochs_of_longer_ones(tmp_path: Path, page: Page) -> None:
+def test_shorter_runs_at_a_constant_rate_give_the_first_epochs_of_longer_ones(tmp_path: Path, page: Page) -> None:
     losses = _losses(page)
     published = {"1": "1.744", "2": "1.198", "5": "0.600", "10": "0.226", "20": "0.083"}
     assert dict(line[1:3] for line in losses[1:6]) == published
@@ -212,23 +212,23 @@ def test_at_a_constant_rate_shorter_runs_tell_the_first_epochs_of_longer_ones(tm
     quick = leave_run(tmp_path / "runs" / "a", vgg, 0.8, scale=Scale.QUICK)
     leave_run(tmp_path / "runs" / "part", vgg, 0.8, scale=Scale.QUICK, seed=1, changes={"data.train_size": 1000})
     leave_run(tmp_path / "runs" / "holdout", vgg, 0.8, scale=Scale.QUICK, protocol="holdout", seed=2)
-    measured = [line[3] for line in _losses(_reported(tmp_path)) if line[0] == vgg.label]
+    measured = [line[3] for line in _losses(_report_page(tmp_path)) if line[0] == vgg.label]
     assert measured == [f"{loss:.3f} (1)" for loss in quick.metrics()["train/loss"]] + ["-"] * 3
 
 
-def test_the_page_needs_nothing_but_itself_and_shows_words_of_a_run_unexecuted(tmp_path: Path, page: Page) -> None:
+def test_the_page_is_self_contained_and_escapes_the_text_of_a_run(tmp_path: Path, page: Page) -> None:
     assert all(address.startswith(("#", "data:")) for address in page.addresses)
     assert all(f'id="{address[1:]}"' in page.text for address in page.addresses if address.startswith("#"))
     assert "<script" not in page.text
     holds(page.text, "prefers-color-scheme: dark", "@media print")
     run = leave_run(tmp_path / "runs" / "a", row("optimizer_sgd"), 0.78)
     run.result_file.write_text(run.result_file.read_text().replace("a processor", "<script>alert(1)</script>"))
-    text = _reported(tmp_path).text
+    text = _report_page(tmp_path).text
     assert "<script" not in text
     assert "&lt;script&gt;" in text
 
 
-def test_markdown_and_csv_lie_beside_it_and_what_is_kept_gives_the_same(outputs: Path) -> None:
+def test_markdown_and_csv_are_next_to_the_page_and_kept_results_give_the_same(outputs: Path) -> None:
     folder = outputs / "report"
     markdown = (folder / "report.md").read_text(encoding="utf-8")
     assert "| ReLU | 89.31 | 89.30 ± 0.06 (5) |" in markdown
@@ -251,7 +251,7 @@ def test_markdown_and_csv_lie_beside_it_and_what_is_kept_gives_the_same(outputs:
 
 
 @pytest.mark.slow
-def test_a_process_paints_the_figures_and_keeps_little(tmp_path: Path) -> None:
+def test_the_report_command_paints_figures_and_keeps_small_results(tmp_path: Path) -> None:
     _leave_runs(tmp_path / "runs")
     command = [sys.executable, "-m", "cifar_lab.report", "runs", "--keep", "--results", "results"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
@@ -263,7 +263,7 @@ def test_a_process_paints_the_figures_and_keeps_little(tmp_path: Path) -> None:
     assert 50_000 < sum(path.stat().st_size for path in (tmp_path / "results").rglob("*") if path.is_file()) < 1_000_000
 
 
-def test_a_study_is_tested_under_each_protocol_by_itself_from_what_is_kept_too(tmp_path: Path) -> None:
+def test_a_study_is_tested_separately_under_each_protocol_even_from_kept_results(tmp_path: Path) -> None:
     for protocol, loss, accuracy in (("holdout", "ce", 0.88), ("holdout", "focal", 0.88), ("report", "ce", 0.9)):
         leave_seeds(
             tmp_path / "runs" / loss,
@@ -275,7 +275,7 @@ def test_a_study_is_tested_under_each_protocol_by_itself_from_what_is_kept_too(t
             overrides=[f"loss={loss}", f"protocol={protocol}"],
             changes={"loss.name": loss},
         )
-    for page in _from_runs_and_from_what_is_kept(tmp_path):
+    for page in _pages_from_runs_and_from_kept_results(tmp_path):
         holdout, only_ce = page.text.partition('<section id="studies">')[2].split("<h3>study=")[1:]
         for part, protocol in ((holdout, "holdout"), (only_ce, "report")):
             holds(part.partition("</h3>")[0], "loss", "50 epochs", f"protocol={protocol}")
@@ -285,7 +285,7 @@ def test_a_study_is_tested_under_each_protocol_by_itself_from_what_is_kept_too(t
         assert holdout.count("<figure") == 1
 
 
-def test_a_row_that_diverged_is_kept_and_told_from_one_that_was_not_run_and_damaged_runs_are_counted(
+def test_a_diverged_row_is_kept_and_distinguished_from_one_that_was_not_run_and_damaged_runs_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     diverge(leave_run(tmp_path / "runs" / "a", row("optimizer_sgd"), 0.8))
@@ -294,7 +294,7 @@ def test_a_row_that_diverged_is_kept_and_told_from_one_that_was_not_run_and_dama
     leave_run(tmp_path / "runs" / "d", row("optimizer_sgd").hypotheses[0].row, 0.4, scale=Scale.QUICK)
     for name in ("e", "f", "g"):
         leave_run(tmp_path / "runs" / name, row("best_cnn"), 0.9).result_file.write_text("{")
-    from_runs, from_kept = _from_runs_and_from_what_is_kept(tmp_path)
+    from_runs, from_kept = _pages_from_runs_and_from_kept_results(tmp_path)
     assert re.findall(r"^unreadable +\S*(.): ", capsys.readouterr().out, re.MULTILINE) == ["e", "f", "g"]
     for page, is_counted in ((from_runs, True), (from_kept, False)):
         assert ("3" in re.findall(r"(?<![-\d])\d+(?![-\d])", page.header.partition("</p>")[0])) == is_counted
@@ -305,16 +305,16 @@ def test_a_row_that_diverged_is_kept_and_told_from_one_that_was_not_run_and_dama
     assert lines.loc[("sgd_no_dropout", QUICK), "report/runs"] == 1
 
 
-def test_a_hypothesis_about_a_number_that_was_reached_is_shown_too(tmp_path: Path) -> None:
+def test_a_hypothesis_about_a_reproduced_number_is_shown_too(tmp_path: Path) -> None:
     hypothesis = row("optimizer_sgd").hypotheses[0].row
     leave_run(tmp_path / "runs" / "a", hypothesis, 0.78)
     for accuracy, facts in ((None, ["protocol=report"]), (0.785, ["78.50 (1)", "n = 1"])):
         if accuracy is not None:
             leave_run(tmp_path / "runs" / "b", row("optimizer_sgd"), accuracy)
-        holds(_reported(tmp_path).section("findings"), hypothesis.label, *facts)
+        holds(_report_page(tmp_path).section("findings"), hypothesis.label, *facts)
 
 
-def test_without_runs_every_row_is_not_run_and_a_missing_folder_is_refused(
+def test_without_runs_every_row_is_listed_as_not_run_and_a_missing_folder_is_refused(
     tmp_path: Path, called: Callable[..., tuple[int, str, str]]
 ) -> None:
     code, out, _ = called(report.main, tmp_path, "--output", tmp_path / "report", "--results", tmp_path / "results")

@@ -18,7 +18,7 @@ def _picture(counts: list[list[int]]) -> Picture:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the figures that are drawn."""
+    """Names of the figures that were drawn."""
     names: list[str] = []
     monkeypatch.setattr(figures, "painted", lambda draw, name, **_: names.append(name) or b"<svg/>")
     return names
@@ -51,7 +51,7 @@ def test_a_figure_that_reads_files_is_always_drawn(drawn: list[str], tmp_path: P
     assert len(drawn) == 2
 
 
-def test_a_run_far_below_the_best_one_is_at_the_edge_with_its_accuracy() -> None:
+def test_a_run_far_below_the_best_is_drawn_at_the_edge_with_its_accuracy() -> None:
     groups = {"rows": [(0.5, 0.90), (0.5, 0.20), (2.0, 0.89)], "fast_91": [(0.08, 0.92)]}
     (axes,) = figures.accuracy_by_compute(groups).axes
     rows, fast = axes.lines

@@ -1,4 +1,4 @@
-"""The published report's tables as they are told in conf/published.yaml."""
+"""The published report's tables as listed in conf/published.yaml."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from cifar_lab.config import conf_folder
 from cifar_lab.report import published
 from cifar_lab.report.published import Table
 
-# Percent; None where the report prints no accuracy.
+# Percent; None if the report prints no accuracy.
 PUBLISHED = {
     "activation": {"activation_leaky_relu": 89.45, "activation_relu": 89.31, "activation_elu": 87.45},
     "loss": {"loss_ce": 88.42, "loss_label_smoothing": 89.61, "loss_focal": 87.61, "loss_mse": 90.03},
@@ -32,13 +32,13 @@ TRAIN_LOSS = {
 
 
 TOLD = yaml.safe_load((conf_folder() / "published.yaml").read_text(encoding="utf-8"))["tables"]
-# A row without more, the other of its kind, one with a hypothesis, and one that sets something itself.
+# A plain row of each kind, one with a hypothesis, and one with its own settings.
 FEW = ("loss_ce", "optimizer_adam", "optimizer_sgd", "vgg_a,optimizer.lr=1e-3")
 
 
 @pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["few", "all"])
 def composed_tables(request: pytest.FixtureRequest) -> tuple[Table, ...]:
-    """A few of the tables' rows, composed; in the slow tests all."""
+    """The composed rows of the tables: a few, or all in the slow tests."""
     few = [{**table, "rows": [row for row in table["rows"] if _name(row) in FEW]} for table in TOLD]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(yaml, "safe_load", lambda text: {"tables": TOLD if request.param else few})
@@ -55,16 +55,16 @@ def _percent(experiment: str) -> float | None:
     return None if found is None else round(100 * float(found.group(1)), 6)
 
 
-def test_every_row_has_its_published_number_and_every_published_experiment_is_a_row() -> None:
+def test_every_row_has_a_published_number_and_every_published_experiment_is_a_row() -> None:
     told = {table["name"]: {_name(row): _percent(row["experiment"]) for row in table["rows"]} for table in TOLD}
     assert told == PUBLISHED
     rows = {row["experiment"] for table in TOLD for row in table["rows"]}
     files = {path.stem for path in (conf_folder() / "experiment").glob("*.yaml")}
-    # Ours are the fast bases, and the report's ResNet for as long as its cycles last.
-    assert files - rows == {"fast_91", "fast_94", "fast_96", "resnet_adamw_150"}
+    # Our additions: two experiments beyond the report, three fast ones, and the ResNet trained for whole cycles.
+    assert files - rows == {"beyond_cnn", "beyond_resnet18", "fast_91", "fast_94", "fast_96", "resnet_adamw_150"}
 
 
-def test_a_composed_row_has_what_is_told_of_it(composed_tables: tuple[Table, ...]) -> None:
+def test_a_composed_row_has_its_listed_settings(composed_tables: tuple[Table, ...]) -> None:
     for table in composed_tables:
         for row in table.rows:
             percent = PUBLISHED[table.name][row.name]
@@ -73,7 +73,7 @@ def test_a_composed_row_has_what_is_told_of_it(composed_tables: tuple[Table, ...
             assert row.config["protocol"]["name"] == "report"
 
 
-def test_a_hypothesis_differs_from_its_row_in_what_it_says(composed_tables: tuple[Table, ...]) -> None:
+def test_a_hypothesis_differs_from_its_row_only_in_its_listed_settings(composed_tables: tuple[Table, ...]) -> None:
     rows = [row for table in composed_tables for row in table.rows]
     assert any(row.hypotheses for row in rows)
     for row in rows:
@@ -81,6 +81,6 @@ def test_a_hypothesis_differs_from_its_row_in_what_it_says(composed_tables: tupl
             tried = hypothesis.row
             differing = {key for key, value in tried.settings.items() if row.settings.get(key) != value}
             typed = {line.partition("=")[0] for line in tried.overrides[len(row.overrides) :]} - {"published"}
-            # An option's name stands for the values that it brings.
+            # An option's name stands for the values that it sets.
             assert {next(name for name in typed if f"{key}.".startswith(f"{name}.")) for key in differing} == typed
             assert (tried.accuracy, tried.config["published"]) == (row.accuracy, None)

@@ -9,8 +9,8 @@ from cifar_lab.report.reproduction import VERDICTS, Reproduction, reproduce
 from cifar_lab.runs import Archive, Record, UnreadableError, find_runs
 from cifar_lab.runs.fingerprints import leaves, settings
 from cifar_lab.table.records import gather
+from tests.claim_runs import row
 from tests.conftest import holds
-from tests.judged_runs import row
 from tests.landscape_runs import diverge
 from tests.published_runs import leave_run
 
@@ -18,23 +18,23 @@ WITHIN_NOISE, LOWER, HIGHER, DIVERGED, _, NOT_RUN = VERDICTS
 LENGTHS = {Scale.FULL: FULL, **_SCALES}
 
 
-def _found(folder: Path) -> Reproduction:
+def _reproduction(folder: Path) -> Reproduction:
     return reproduce(tables(), gather(find_runs(folder)))
 
 
 def _names(found: Reproduction) -> list[str]:
-    """The full-length rows that have runs."""
+    """Return the names of the full-length rows that have runs."""
     return [entry.row.name for entry in found.entries if entry.runs]
 
 
-def test_one_run_serves_every_table_that_it_fits(tmp_path: Path) -> None:
+def test_a_run_is_in_every_table_that_it_fits(tmp_path: Path) -> None:
     run = leave_run(tmp_path / "a", row("optimizer_adam"), 0.88)
-    found = _found(tmp_path)
+    found = _reproduction(tmp_path)
     assert (_names(found), len(found.runs), found.shortened) == (["loss_ce", "optimizer_adam"], 1, ())
     text = run.composition_file.read_text()
     assert '"lr": 0.001' in text
-    run.composition_file.write_text(text.replace('"lr": 0.001', '"lr": 0.002'))  # which makes it a run of no row
-    found = _found(tmp_path)
+    run.composition_file.write_text(text.replace('"lr": 0.001', '"lr": 0.002'))  # now it belongs to no row
+    found = _reproduction(tmp_path)
     assert (_names(found), len(found.measured)) == ([], 1)
 
 
@@ -49,7 +49,7 @@ def test_one_run_serves_every_table_that_it_fits(tmp_path: Path) -> None:
         *(pytest.param(None, scale, marks=pytest.mark.slow) for scale in Scale),
     ],
 )
-def test_what_the_command_of_a_row_composes_is_a_run_of_that_row(name: str | None, scale: Scale) -> None:
+def test_the_command_of_a_row_composes_a_run_of_that_row(name: str | None, scale: Scale) -> None:
     every = [published for table in tables() for published in table.rows]
     for published in every if name is None else [row(name)]:
         for tested in (published, *(hypothesis.row for hypothesis in published.hypotheses)):
@@ -57,10 +57,10 @@ def test_what_the_command_of_a_row_composes_is_a_run_of_that_row(name: str | Non
             assert (tested.name, length_of(tested, dict(composition), seed=3)) == (tested.name, LENGTHS[scale])
 
 
-def test_other_lengths_are_each_in_a_table_of_their_own(tmp_path: Path) -> None:
+def test_each_other_length_has_its_own_table(tmp_path: Path) -> None:
     for seed, epochs in enumerate((7, 12)):
         leave_run(tmp_path / str(seed), row("optimizer_sgd"), 0.5, seed=seed, epochs=epochs)
-    shortened = _found(tmp_path).shortened
+    shortened = _reproduction(tmp_path).shortened
     assert [section.length for section in shortened] == ["12 epochs", "7 epochs"]
     assert [len(entry.runs) for section in shortened for entry in section.entries if entry.runs] == [1, 1]
 
@@ -77,7 +77,7 @@ IMAGES = "10,000 training images"
         ({**PART, "epochs": 9, "scheduler.T_max": 4}, f"9 epochs, {IMAGES}, scheduler.T_max=4"),
         ({**PART, "epochs": 5, "scheduler.T_max": 5}, f"{LENGTHS[Scale.QUICK]}, {IMAGES}"),
         ({"epochs": 12, "scheduler.T_max": 12}, "12 epochs"),
-        ({"epochs": 12}, "12 epochs, scheduler.T_max=50"),  # it does not follow the epochs
+        ({"epochs": 12}, "12 epochs, scheduler.T_max=50"),  # T_max does not follow the epochs
         ({"epochs": 5}, "5 epochs, scheduler.T_max=50"),
         ({"scheduler.T_max": 25}, "50 epochs, scheduler.T_max=25"),
         ({}, FULL),
@@ -89,7 +89,7 @@ IMAGES = "10,000 training images"
         ({"trainer.limit_test_batches": 2}, None),
     ],
 )
-def test_a_length_names_its_schedule_and_another_share_or_part_held_out_is_of_no_row(
+def test_a_length_names_its_schedule_and_runs_with_a_different_held_out_part_belong_to_no_row(
     changes: dict[str, object], length: str | None
 ) -> None:
     published = row("activation_relu")
@@ -97,19 +97,19 @@ def test_a_length_names_its_schedule_and_another_share_or_part_held_out_is_of_no
     assert length_of(published, {**published.settings, "data.seed": 7}, seed=7) == FULL
 
 
-def test_runs_whose_numbers_must_be_equal_count_once(tmp_path: Path) -> None:
+def test_equal_runs_count_once(tmp_path: Path) -> None:
     leave_run(tmp_path / "dead", row("optimizer_adam"), 0.88, finished=False)
     for name in ("loss_ce", "optimizer_adam"):  # two names of one run
         leave_run(tmp_path / name, row(name), 0.88)
-    assert [run.state for run in _found(tmp_path).entry("loss_ce").runs] == ["finished"]
+    assert [run.state for run in _reproduction(tmp_path).entry("loss_ce").runs] == ["finished"]
 
 
-def test_a_hypothesis_has_runs_of_its_own(tmp_path: Path) -> None:
+def test_a_hypothesis_has_its_own_runs(tmp_path: Path) -> None:
     (hypothesis,) = row("optimizer_sgd").hypotheses
     leave_run(tmp_path / "printed", row("optimizer_sgd"), 0.70)
     leave_run(tmp_path / "tried", hypothesis.row, 0.78)
     leave_run(tmp_path / "shorter", hypothesis.row, 0.4, scale=Scale.QUICK)
-    found = _found(tmp_path)
+    found = _reproduction(tmp_path)
     entry = found.entry("optimizer_sgd")
     assert (entry.verdict, [tested.verdict for tested in entry.hypotheses]) == (LOWER, [WITHIN_NOISE])
     assert (_names(found), len(found.runs)) == (["optimizer_sgd"], 3)
@@ -120,9 +120,9 @@ def test_a_hypothesis_has_runs_of_its_own(tmp_path: Path) -> None:
 
 def test_protocols_are_never_mixed(tmp_path: Path) -> None:
     leave_run(tmp_path / "b", row("best_cnn"), 0.91, protocol="holdout")
-    assert _found(tmp_path).entry("best_cnn").verdict == NOT_RUN
+    assert _reproduction(tmp_path).entry("best_cnn").verdict == NOT_RUN
     leave_run(tmp_path / "a", row("best_cnn"), 0.92)
-    entry = _found(tmp_path).entry("best_cnn")
+    entry = _reproduction(tmp_path).entry("best_cnn")
     assert [list(entry.values("test/acc", protocol)) for protocol in ("report", "holdout")] == [[0.92], [0.91]]
 
 
@@ -137,11 +137,13 @@ def test_protocols_are_never_mixed(tmp_path: Path) -> None:
         ([0.8700, 0.8800, 0.8900], WITHIN_NOISE, ["95 %", "prediction", "n = 3"]),
     ],
 )
-def test_verdicts(tmp_path: Path, accuracies: list[float], verdict: str, basis: list[str]) -> None:
-    """Of optimizer_adam, published at 88.42 %."""
+def test_verdicts_follow_from_the_seeds_accuracies(
+    tmp_path: Path, accuracies: list[float], verdict: str, basis: list[str]
+) -> None:
+    """Compare with optimizer_adam, published at 88.42 %."""
     for seed, accuracy in enumerate(accuracies):
         leave_run(tmp_path / str(seed), row("optimizer_adam"), accuracy, seed=seed)
-    entry = _found(tmp_path).entry("optimizer_adam")
+    entry = _reproduction(tmp_path).entry("optimizer_adam")
     assert (entry.verdict, bool(entry.basis)) == (verdict, bool(basis))
     holds(entry.basis, *basis)
 
@@ -158,7 +160,7 @@ def sgd(tmp_path: Path) -> Record:
     return record
 
 
-def test_the_archive_gives_back_what_it_was_given(tmp_path: Path, archive: Archive, sgd: Record) -> None:
+def test_the_archive_reads_back_the_runs_it_was_given(tmp_path: Path, archive: Archive, sgd: Record) -> None:
     leave_run(tmp_path / "b", row("best_cnn"), 0.92, seed=3, protocol="holdout")
     measured = gather(find_runs(tmp_path))
     for _ in range(2):
@@ -174,10 +176,10 @@ def test_the_archive_gives_back_what_it_was_given(tmp_path: Path, archive: Archi
     assert len(gather(find_runs(tmp_path), archive)) == 2
 
 
-def test_the_archive_keeps_that_a_run_diverged_until_it_has_finished(
+def test_the_archive_keeps_a_run_as_diverged_until_it_has_finished(
     tmp_path: Path, archive: Archive, sgd: Record
 ) -> None:
-    assert sgd.metrics is not None  # read before the run is made another
+    assert sgd.metrics is not None  # read before the run is changed
     (run,) = find_runs(tmp_path)
     diverge(run)
     for _ in range(2):
@@ -191,10 +193,10 @@ def test_the_archive_keeps_that_a_run_diverged_until_it_has_finished(
     (kept,) = gather([], archive)
     assert kept.is_finished and kept.metrics is not None
     (unfinished,) = gather([leave_run(tmp_path / "b", row("optimizer_sgd"), 0.8, finished=False)], archive)
-    assert (unfinished.is_finished, unfinished.folder) == (True, None)  # the kept run stands for it
+    assert (unfinished.is_finished, unfinished.folder) == (True, None)  # the kept run replaces it
 
 
-def test_a_composition_that_two_studies_share_is_a_run_of_both(tmp_path: Path, archive: Archive) -> None:
+def test_a_composition_of_two_studies_is_a_run_of_both(tmp_path: Path, archive: Archive) -> None:
     for study, option in (("loss", "ce"), ("optimizer", "adam")):
         options = {"study": study, study: option, "experiment": None}
         leave_run(tmp_path / study, row("activation_relu"), 0.89, protocol="holdout", options=options)
@@ -207,14 +209,14 @@ def test_a_composition_that_two_studies_share_is_a_run_of_both(tmp_path: Path, a
         assert (len(found.of_studies), len(found.entry("activation_relu").runs)) == (2, 1)
 
 
-def test_the_archive_keeps_what_can_be_read_again_with_its_dead_units_and_is_named_where_it_is_damaged(
+def test_the_archive_keeps_odd_names_and_dead_units_and_errors_name_a_damaged_file(
     archive: Archive, sgd: Record
 ) -> None:
     assert sgd.numbers is not None
     sgd.numbers.dead_units.parent.mkdir()
     line = f"a,{sgd.identity},2000,0.25"
     sgd.numbers.dead_units.write_text(f"network,fingerprint,images,negative_only\n{line}\nb,c,2000,0.5\n")
-    words = 'a\rb\nc,"d"'  # can be read again
+    words = 'a\rb\nc,"d"'  # must be read back unchanged
     archive.add([replace(sgd, result={**sgd.result, "name": words})])
     with pytest.raises(ValueError, match="seed 0"):
         archive.add([replace(sgd, identity="ab", result={**sgd.result, "fingerprint": "ab", "hardware": "x"})])

@@ -14,7 +14,7 @@ PROBES = {"loss": np.ones(2), "seconds": np.ones(2)}
 def _record(
     folder: Path, steps: Mapping[str, np.ndarray], probes: Mapping[str, np.ndarray] | None = None, name: str = "ab12"
 ) -> Record:
-    """A run with losses, and perhaps with probes."""
+    """Return a record with step losses, and with probes if given."""
     numbers = Numbers(*(folder / file for file in ("metrics.csv", "steps.npz", "probes.npz", "dead_units.csv")))
     folder.mkdir()
     for path, arrays in ((numbers.steps, steps), (numbers.probes, probes)):
@@ -38,7 +38,7 @@ def test_the_archive_keeps_losses_and_probes_in_single_precision(tmp_path: Path)
     np.testing.assert_array_equal(kept["beta"], np.array([[np.inf, np.nan], [0.1, 2.0]], np.float32))
 
 
-def test_what_is_kept_stays_as_it_is(tmp_path: Path) -> None:
+def test_kept_results_stay_unchanged(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     archive.add_arrays(_record(tmp_path / "a", {"loss": np.zeros(2)}))
     archive.add_arrays(_record(tmp_path / "b", {"loss": np.ones(2)}, {**PROBES, "step": np.arange(2)}))
@@ -47,7 +47,7 @@ def test_what_is_kept_stays_as_it_is(tmp_path: Path) -> None:
     assert read_arrays(numbers.probes)["step"].tolist() == [0, 1]
 
 
-def test_missing_and_damaged_numbers_are_none_except_damaged_curves_of_the_archive(tmp_path: Path) -> None:
+def test_missing_and_damaged_numbers_are_none_but_damaged_curves_of_the_archive_are_an_error(tmp_path: Path) -> None:
     run = _record(tmp_path / "run", {"loss": np.zeros(2)})
     kept = Record("finished", numbers=run.numbers)
     assert (run.metrics, kept.metrics, run.probes) == (None, None, None)

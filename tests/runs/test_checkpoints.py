@@ -13,7 +13,7 @@ CHECKPOINT = {"epoch": 3, "state_dict": {"weight": torch.arange(1000.0)}, "lr": 
 
 
 class _Code:
-    """Unpickled, it would write a file."""
+    """Creates a folder when unpickled."""
 
     def __init__(self, victim: Path) -> None:
         self.victim = victim
@@ -22,7 +22,7 @@ class _Code:
         return os.mkdir, (str(self.victim),)
 
 
-def test_what_is_written_is_read_and_the_one_before_it_kept(tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_back_and_the_previous_one_is_kept(tmp_path: Path) -> None:
     path, previous = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "checkpoints" / "previous.ckpt"
     write_checkpoint(CHECKPOINT, path, previous)
     assert not previous.exists()
@@ -33,7 +33,7 @@ def test_what_is_written_is_read_and_the_one_before_it_kept(tmp_path: Path) -> N
     assert sorted(path.parent.iterdir()) == [path, previous]
 
 
-def test_every_flipped_bit_of_the_weights_is_found(tmp_path: Path) -> None:
+def test_every_flipped_bit_of_the_weights_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     write_checkpoint(CHECKPOINT, path)
     whole = path.read_bytes()
@@ -42,13 +42,13 @@ def test_every_flipped_bit_of_the_weights_is_found(tmp_path: Path) -> None:
         flipped = bytearray(whole)
         flipped[at] ^= 1 << at % 8
         path.write_bytes(flipped)
-        assert torch.load(path, weights_only=True)["epoch"] == 3  # torch reads it without a word
+        assert torch.load(path, weights_only=True)["epoch"] == 3  # torch does not notice the damage
         with pytest.raises(CheckpointError, match=re.escape(str(path))):
             read_checkpoint(path)
 
 
-def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # with which Lightning and torch.load(path) run it
+def test_code_in_a_checkpoint_is_refused_without_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # makes Lightning and torch.load(path) run the code
     path, victim = tmp_path / "last.ckpt", tmp_path / "victim"
     torch.save({"state_dict": {}, "callbacks": _Code(victim)}, path)
     with pytest.raises(CheckpointError, match=re.escape(str(path))):
@@ -56,7 +56,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, monkeypatch
     assert not victim.exists()
 
 
-def test_a_zip_bomb_and_what_is_no_dictionary_are_refused(tmp_path: Path) -> None:
+def test_a_zip_bomb_and_a_file_without_a_dictionary_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(50_000_000))
@@ -67,7 +67,7 @@ def test_a_zip_bomb_and_what_is_no_dictionary_are_refused(tmp_path: Path) -> Non
         read_checkpoint(path)
 
 
-def test_the_first_whole_one_is_chosen_and_the_reasons_told(tmp_path: Path) -> None:
+def test_the_first_undamaged_checkpoint_is_chosen_and_the_reasons_are_reported(tmp_path: Path) -> None:
     last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
     assert first_whole([last, previous]) == (None, [])
     write_checkpoint(CHECKPOINT, previous)

@@ -31,7 +31,7 @@ def test_weights_are_named_as_in_the_report(classes: str, accuracy: float, name:
     assert weights_name(dict(zip(parts, classes.split(), strict=True)), accuracy) == f"best_model_{name}.pth"
 
 
-def test_float32_digits_drop_what_the_conversion_added() -> None:
+def test_float32_numbers_are_printed_without_the_digits_of_the_conversion() -> None:
     assert float32_digits(torch.tensor(0.08).item()) == 0.08
 
 
@@ -45,10 +45,10 @@ def test_float32_digits_drop_what_the_conversion_added() -> None:
         ("last", 0.0, 0.0, False, "last"),
         ("mine", 0.0, 0.2, True, "mine"),
         ("mine", 0.1, 0.0, False, "mine"),
-        ("mine", 0.0, None, False, "mine"),  # a data module from outside
+        ("mine", 0.0, None, False, "mine"),  # a user's data module
     ],
 )
-def test_what_the_data_held_out_decides_who_chose_the_epoch(
+def test_the_data_that_was_held_out_decides_what_chose_the_epoch(
     name: str, of_protocol: float, of_data: float | None, held_out: bool, called: str
 ) -> None:
     data = {} if of_data is None else {"val_fraction": of_data}
@@ -59,7 +59,7 @@ def test_what_the_data_held_out_decides_who_chose_the_epoch(
         assert (holds_out(settings), protocol_name(settings)) == (held_out, called)
 
 
-def test_a_run_of_version_0_1_that_held_nothing_out_is_labelled_so_by_every_reader(
+def test_every_command_labels_a_run_of_version_0_1_that_held_nothing_out(
     trained: Train, called: Called, tmp_path: Path
 ) -> None:
     run, chosen = trained(*FINISHED), "the epoch chosen on the test set"
@@ -88,7 +88,7 @@ def test_a_run_of_version_0_1_that_held_nothing_out_is_labelled_so_by_every_read
 
 
 @pytest.mark.parametrize("change", [{"label_noise": 0.2}, {"imbalance": 0.01}, {"test_set": "cifar10_1"}])
-def test_other_data_of_an_option_is_named_and_no_run_of_the_report(change: dict[str, object]) -> None:
+def test_changed_data_of_an_option_is_named_and_is_not_a_run_of_the_report(change: dict[str, object]) -> None:
     neutral = {"label_noise": 0, "imbalance": 1, "test_set": "cifar10"}
     (named,) = (f"{name}={value}" for name, value in change.items())
     assert data_words("cifar10", {"data": neutral}) == data_words("cifar10", {}) == "CIFAR-10"

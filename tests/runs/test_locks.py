@@ -46,15 +46,15 @@ def lock(tmp_path: Path) -> Path:
     return tmp_path / "run.lock"
 
 
-def _tell(lock: Path, **changes: Any) -> None:
-    """Write the lock that this process would hold, with changes."""
+def _write_lock(lock: Path, **changes: Any) -> None:
+    """Write the lock of this process, with changes."""
     lock.unlink(missing_ok=True)
     with locked(lock):
         told = json.loads(lock.read_text())
     lock.write_text(json.dumps({**told, **changes}))
 
 
-def test_a_lock_is_held_by_one_and_gone_afterwards(lock: Path) -> None:
+def test_a_lock_has_one_owner_and_is_removed_afterwards(lock: Path) -> None:
     with locked(lock):
         told = owner(lock)
         assert told is not None
@@ -65,7 +65,7 @@ def test_a_lock_is_held_by_one_and_gone_afterwards(lock: Path) -> None:
     assert owner(lock) is None
 
 
-def test_a_killed_processs_lock_is_taken_over_and_a_living_ones_is_not(lock: Path) -> None:
+def test_a_killed_processs_lock_is_taken_over_but_not_a_running_ones(lock: Path) -> None:
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], **pipes) as process:
         assert process.stdout.readline() == "held\n"
@@ -78,20 +78,20 @@ def test_a_killed_processs_lock_is_taken_over_and_a_living_ones_is_not(lock: Pat
             assert json.loads(lock.read_text())["process"] == os.getpid()
 
 
-def test_a_process_that_has_got_a_dead_ones_number_or_has_none_does_not_hold_its_lock(lock: Path) -> None:
-    _tell(lock)
+def test_a_process_with_a_reused_or_impossible_number_does_not_hold_the_lock(lock: Path) -> None:
+    _write_lock(lock)
     assert owner(lock) is not None
-    # Another process with this number, and numbers that no process can have.
+    # A different process with this number, and numbers that no process can have.
     for changes in ({"started": "1"}, *({"process": process} for process in (2**40, 2**80, "one", [1]))):
-        _tell(lock, **changes)
+        _write_lock(lock, **changes)
         assert owner(lock) is None
 
 
 @pytest.mark.parametrize(
     "changes", [{"host": "elsewhere"}, {"machine": "a host of the same name", "process": 2**22, "started": "1"}]
 )
-def test_another_hosts_lock_is_taken_over_once_its_heartbeat_is_old(lock: Path, changes: dict[str, Any]) -> None:
-    _tell(lock, **changes)
+def test_a_different_hosts_lock_is_taken_over_once_its_heartbeat_is_old(lock: Path, changes: dict[str, Any]) -> None:
+    _write_lock(lock, **changes)
     with pytest.raises(LockedError, match=changes.get("host", str(2**22))), locked(lock):
         pass
     os.utime(lock, (time.time() - 1000, time.time() - 1000))
@@ -99,7 +99,7 @@ def test_another_hosts_lock_is_taken_over_once_its_heartbeat_is_old(lock: Path, 
         assert json.loads(lock.read_text())["host"] == socket.gethostname()
 
 
-def test_a_lock_beats(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_has_a_heartbeat(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     beat, utime = threading.Event(), os.utime
 
     def touch(path: Path) -> None:
@@ -114,22 +114,22 @@ def test_a_lock_beats(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert lock.stat().st_mtime > 0
 
 
-def test_a_host_whose_clock_is_ahead_leaves_a_living_lock_of_another(
+def test_a_host_whose_clock_is_ahead_keeps_the_live_lock_of_a_different_host(
     lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _tell(lock, host="elsewhere")
+    _write_lock(lock, host="elsewhere")
     ahead = time.time() + 3_600
     monkeypatch.setattr("cifar_lab.runs.locks.time", SimpleNamespace(time=lambda: ahead))
-    assert owner(lock) is None  # by this host's clock
-    with pytest.raises(LockedError, match="elsewhere"), locked(lock):  # by the clock of the files
+    assert owner(lock) is None  # according to this host's clock
+    with pytest.raises(LockedError, match="elsewhere"), locked(lock):  # according to the file system's clock
         pass
 
 
 @pytest.mark.parametrize("racers", [3, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("left", [None, "dead"])
-def test_of_many_that_begin_at_once_one_has_the_lock(lock: Path, left: str | None, racers: int) -> None:
+def test_exactly_one_of_many_concurrent_processes_gets_the_lock(lock: Path, left: str | None, racers: int) -> None:
     if left is not None:
-        _tell(lock, host="elsewhere")
+        _write_lock(lock, host="elsewhere")
         os.utime(lock, (0, 0))
     gate, opener = os.pipe()
     command = [sys.executable, "-c", RACE, str(lock), str(gate)]
@@ -144,8 +144,8 @@ def test_of_many_that_begin_at_once_one_has_the_lock(lock: Path, left: str | Non
     assert not list(lock.parent.iterdir())
 
 
-def test_a_lock_that_is_taken_over_is_left_to_who_takes_it(lock: Path) -> None:
-    _tell(lock, host="elsewhere")
+def test_a_lock_that_is_being_taken_over_is_left_to_its_taker(lock: Path) -> None:
+    _write_lock(lock, host="elsewhere")
     os.utime(lock, (0, 0))
     taking = lock.with_name(f".run.lock.{hashlib.sha256(lock.read_bytes()).hexdigest()[:8]}")
     with locked(taking), pytest.raises(LockedError, match=rf"\b{os.getpid()}\b"), locked(lock):
@@ -154,7 +154,7 @@ def test_a_lock_that_is_taken_over_is_left_to_who_takes_it(lock: Path) -> None:
         assert owner(lock) is not None
 
 
-def test_a_heartbeat_does_not_keep_anothers_lock_alive(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_does_not_keep_a_new_owners_lock_alive(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked, told = threading.Semaphore(0), locks._record
 
     def look(path: Path) -> dict[str, Any]:
@@ -168,11 +168,11 @@ def test_a_heartbeat_does_not_keep_anothers_lock_alive(lock: Path, monkeypatch: 
         os.utime(taken, (0, 0))
         taken.replace(lock)
         monkeypatch.setattr(locks, "_record", look)
-        assert all(looked.acquire(timeout=20) for _ in range(3))  # two beats, and the beginning of a third
+        assert all(looked.acquire(timeout=20) for _ in range(3))  # two heartbeats, and the start of a third
     assert lock.stat().st_mtime == 0
 
 
-def test_an_empty_lock_is_being_written_for_a_while(lock: Path) -> None:
+def test_an_empty_lock_counts_as_being_written_for_a_while(lock: Path) -> None:
     lock.touch()
     with pytest.raises(LockedError, match="unknown"), locked(lock):
         pass
@@ -182,7 +182,7 @@ def test_an_empty_lock_is_being_written_for_a_while(lock: Path) -> None:
 
 
 @pytest.mark.parametrize("contents", ["{", "\udcff", "[]", '{"host": 3}', "null", "[" * 100_000])
-def test_a_damaged_lock_holds_nobody_off(lock: Path, contents: str) -> None:
+def test_a_damaged_lock_stops_nobody(lock: Path, contents: str) -> None:
     lock.write_bytes(contents.encode(errors="surrogateescape"))
     assert owner(lock) is None
     with locked(lock):

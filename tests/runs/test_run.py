@@ -15,7 +15,7 @@ from tests.conftest import Train
 from tests.kinds_of_runs import FINISHED
 
 
-def test_what_a_run_writes_is_read_back(tmp_path: Path) -> None:
+def test_a_runs_files_are_read_back(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     run.folder.mkdir()
     config = {"seed": 1, "model": {"filters": [1, 2, 3]}}
@@ -38,7 +38,7 @@ def test_what_a_run_writes_is_read_back(tmp_path: Path) -> None:
     assert not [path.name for path in run.folder.iterdir() if path.name.startswith(".status")]
 
 
-def test_a_finished_run_is_not_written_over(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.start({})
     run.finish({"test/acc": 0.5})
@@ -48,21 +48,21 @@ def test_a_finished_run_is_not_written_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("goes_on", [True, False])
-def test_what_a_killed_process_was_writing_is_removed_when_the_run_starts_again(tmp_path: Path, goes_on: bool) -> None:
+def test_unfinished_files_of_a_killed_process_are_removed_when_the_run_restarts(tmp_path: Path, goes_on: bool) -> None:
     run = Run(tmp_path)
     run.start({})
     run.checkpoints.mkdir()
     (run.checkpoints / ".mine").touch()
     writing = [replacing(path) for path in (run.status_file, run.config_file, run.last_checkpoint)]
     for file in writing:
-        file.__enter__()  # and not left, as by a SIGKILL
+        file.__enter__()  # never exited, as after a SIGKILL
     assert len(list(tmp_path.rglob("*.part"))) == 3
     run.start({}, goes_on=goes_on)
     assert not list(tmp_path.rglob("*.part"))
     assert (run.checkpoints / ".mine").exists() == goes_on
 
 
-def test_a_failure_leaves_its_traceback_and_no_result_and_the_run_starts_again_from_nothing(tmp_path: Path) -> None:
+def test_a_failure_leaves_a_traceback_and_no_result_and_the_run_restarts_from_nothing(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.start({})
     run.append_metrics({"epoch": 1})
@@ -88,7 +88,7 @@ def test_a_failure_leaves_its_traceback_and_no_result_and_the_run_starts_again_f
     assert not any(path.exists() for path in left)
 
 
-def test_a_write_that_breaks_off_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_an_aborted_write_leaves_the_file_unchanged(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.start({})
     with pytest.raises(TypeError):
@@ -109,7 +109,7 @@ def test_weights_are_a_plain_contiguous_state_dict(tmp_path: Path) -> None:
     assert [path.name for path in run.weights.iterdir()] == ["trained_further.pth"]
 
 
-def test_the_best_epoch_is_the_first_of_equals_and_its_validation_is_its_row(tmp_path: Path) -> None:
+def test_the_best_epoch_is_the_first_of_equals_with_the_validation_of_its_row(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.append_metrics({"epoch": 1, "val/acc": float("nan"), "val/loss": float("nan")})
     assert run.best_epoch() is None
@@ -119,7 +119,7 @@ def test_the_best_epoch_is_the_first_of_equals_and_its_validation_is_its_row(tmp
     assert run.validation(4) == {"val/acc": 0.75, "val/loss": 0.25}
 
 
-def test_an_outcome_is_the_result_or_what_became_of_the_run(tmp_path: Path) -> None:
+def test_an_outcome_is_the_result_or_the_state_of_the_run(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.start({}, ["seed=1"])
     with locked(run.lock_file):
@@ -133,7 +133,7 @@ def test_an_outcome_is_the_result_or_what_became_of_the_run(tmp_path: Path) -> N
     assert "error" not in run.status()
 
 
-def test_a_running_run_is_dead_where_nobody_living_has_its_lock(tmp_path: Path) -> None:
+def test_a_running_run_is_dead_if_no_live_process_holds_its_lock(tmp_path: Path) -> None:
     run = Run(tmp_path)
     with locked(run.lock_file):
         run.start({})
@@ -147,17 +147,17 @@ def test_a_running_run_is_dead_where_nobody_living_has_its_lock(tmp_path: Path) 
     assert run.state() == "finished"
 
 
-def test_what_was_written_after_a_checkpoint_is_taken_back(tmp_path: Path) -> None:
+def test_records_after_a_checkpoint_are_removed(tmp_path: Path) -> None:
     run = Run(tmp_path)
     for epoch in (1, 2, 3):
         run.append_metrics({"epoch": epoch, "val/acc": 0.5})
     with run.metrics_file.open("a") as file:
-        file.write("4,0.")  # its writer was killed in the middle of a row
+        file.write("4,0.")  # the writer was killed in the middle of a row
     run.write_steps({"loss": np.arange(12.0), "lr": np.arange(12.0)})
     run.truncate(epochs=2, steps=8)
     assert run.metrics()["epoch"].tolist() == [1, 2]
     assert [len(values) for values in run.steps().values()] == [8, 8]
-    run.truncate(epochs=3, steps=20)  # the last epoch's row may not be there yet
+    run.truncate(epochs=3, steps=20)  # the last epoch's row may not exist yet
     assert run.metrics()["epoch"].tolist() == [1, 2]
 
 
@@ -172,6 +172,6 @@ def test_final_weights_are_the_raw_ones_with_and_without_snapshots(trained: Trai
     from_checkpoint = run.final_state()
     for state in (both, from_checkpoint):
         torch.testing.assert_close(state, snapshot, rtol=0, atol=0)
-    run.last_checkpoint.unlink()  # the best epoch's weights are there, and are not final
+    run.last_checkpoint.unlink()  # the best epoch's weights remain, but are not the final ones
     with pytest.raises(ValueError, match="last checkpoint"):
         run.final_state()

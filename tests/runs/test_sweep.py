@@ -7,7 +7,7 @@ from pathlib import Path
 from cifar_lab.runs import Run, Sweep, find_runs, find_sweeps, is_run, job_key, replacing
 
 
-def test_the_plan_is_that_of_the_last_command(tmp_path: Path) -> None:
+def test_the_plan_of_a_sweep_is_that_of_the_last_command(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path / "outputs" / "loss")
     assert sweep.jobs() == []
     sweep.plan([["loss=ce"], ["loss=mse"]])
@@ -15,7 +15,7 @@ def test_the_plan_is_that_of_the_last_command(tmp_path: Path) -> None:
     assert sweep.jobs() == [(["loss=mse"], None), (["loss=focal"], None)]
 
 
-def test_a_jobs_run_is_the_one_that_the_plan_names_or_that_of_its_words(tmp_path: Path) -> None:
+def test_a_jobs_run_is_found_by_the_plan_or_by_its_command_line(tmp_path: Path) -> None:
     sweep, elsewhere, named, gone = Sweep(tmp_path / "loss"), *(Run(tmp_path / name) for name in ("a/x", "loss/y", "z"))
     elsewhere.start({}, ["loss=mse", "logger=csv"])
     named.start({}, ["loss=focal"])
@@ -36,12 +36,12 @@ def test_runs_and_sweeps_are_found_below_a_folder_by_name(tmp_path: Path) -> Non
     assert not is_run(tmp_path / "b")
 
 
-def test_a_job_is_known_by_its_command_line_whatever_its_order_and_name() -> None:
+def test_a_job_is_identified_by_its_command_line_in_any_order_and_under_any_name() -> None:
     assert job_key(["a=1", "b=2", "name=x"]) == job_key(["b=2", "a=1"])
     assert job_key(["a=1"]) != job_key(["a=2"])
 
 
-def test_what_a_kill_left_half_written_is_removed_and_what_another_process_writes_is_not(tmp_path: Path) -> None:
+def test_unfinished_files_of_a_killed_process_are_removed_but_not_those_of_a_running_one(tmp_path: Path) -> None:
     code = (
         "import os, signal\nfrom cifar_lab.runs import Sweep, replacing\n"
         "with replacing(Sweep('.').table_markdown) as file:\n    file.write('|')\n"
@@ -56,7 +56,7 @@ def test_what_a_kill_left_half_written_is_removed_and_what_another_process_write
         path.touch()
         os.utime(path, (time.time() - age, time.time() - age))
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == -9
-    assert len(list(tmp_path.iterdir())) == 3  # the old one is gone, and the killed one's there
+    assert len(list(tmp_path.iterdir())) == 3  # the old file is gone, and the killed process left its own
     with replacing(table):
         pass
     assert set(tmp_path.iterdir()) == {recent, elsewhere, table}

@@ -17,17 +17,17 @@ TRIALS = (
 )
 
 
-def shown(trials: tuple[TrialRecord, ...], importances: dict[str, float]) -> SearchReport:
+def make_report(trials: tuple[TrialRecord, ...], importances: dict[str, float]) -> SearchReport:
     return SearchReport(
         "search-x", ["fixed: epochs=2"], trials, importances, frozenset(["optimizer.lr"]), "python -m x"
     )
 
 
-def test_the_table_ranks_what_has_finished_and_tells_the_rest_apart(
+def test_the_table_ranks_finished_trials_and_distinguishes_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = SearchFolder(tmp_path)
-    report(shown(TRIALS, {"optimizer.lr": 0.75, "loss": 0.25}), folder)
+    report(make_report(TRIALS, {"optimizer.lr": 0.75, "loss": 0.25}), folder)
     printed = capsys.readouterr().out
     assert [line.split()[0] for line in printed.splitlines()[1:6]] == ["2", "0", "1", "3", "4"]
     pruned = printed.splitlines()[3]
@@ -48,13 +48,13 @@ def test_the_table_ranks_what_has_finished_and_tells_the_rest_apart(
 
 def test_before_a_trial_has_finished_there_is_a_table_and_no_figure(tmp_path: Path) -> None:
     folder = SearchFolder(tmp_path)
-    report(shown(TRIALS[1:2], {}), folder)
+    report(make_report(TRIALS[1:2], {}), folder)
     assert "pruned" in folder.table_markdown.read_text()
     assert not folder.history_figure.exists()
 
 
 @pytest.mark.paints
-def test_the_figures_show_each_setting_before_anything_is_known_of_importance(tmp_path: Path) -> None:
+def test_the_figures_show_each_setting_before_importances_are_known(tmp_path: Path) -> None:
     folder = SearchFolder(tmp_path)
-    report(shown(TRIALS[:1], {}), folder)
+    report(make_report(TRIALS[:1], {}), folder)
     assert folder.importance_figure.stat().st_size > 5_000

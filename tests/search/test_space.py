@@ -1,4 +1,4 @@
-"""What a search varies is read from a file or a command line, and refused where it leads outside what a key takes."""
+"""A search's axes are read from a file or a command line, and refused if they leave a key's range."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ FILES = sorted(path.stem for path in (conf_folder() / "search").glob("*.yaml"))
 
 @pytest.fixture
 def first_corner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check the first corner alone, as a composition takes long."""
+    """Check only the first corner, because composing takes long."""
     monkeypatch.setattr(space, "around", lambda axes: [[axis[0] for axis in axes]])
 
 
@@ -35,7 +35,7 @@ def test_every_file_can_be_searched(name: str) -> None:
 
 
 @pytest.mark.usefixtures("first_corner")
-def test_a_file_says_what_varies_and_on_which_scale() -> None:
+def test_a_file_defines_the_axes_and_their_scales() -> None:
     search = checked_search(["search=adam", "data=synthetic", "epochs=3"])
     assert search.axes == (
         Axis("optimizer.lr", low=1e-4, high=1e-2, log=True),
@@ -48,7 +48,7 @@ def test_a_file_says_what_varies_and_on_which_scale() -> None:
 
 
 @pytest.mark.usefixtures("first_corner")
-def test_what_is_typed_fixes_narrows_or_adds_an_axis() -> None:
+def test_a_typed_setting_fixes_narrows_or_adds_an_axis() -> None:
     typed = [
         "optimizer.lr=1e-3",
         "loss.smoothing=interval(0,0.1)",
@@ -71,7 +71,7 @@ def test_without_a_file_the_folder_is_named_by_the_axes() -> None:
     assert search.name == "search-optimizer.lr-loss-data=synthetic"
 
 
-def test_numbers_have_four_digits_and_stay_within_their_ends() -> None:
+def test_numbers_have_four_digits_and_stay_within_their_interval() -> None:
     axis = Axis("optimizer.lr", low=1e-4, high=0.0123449, log=True)
     assert axis.word(0.00123456) == "optimizer.lr=0.001235"
     assert axis.word(0.0123448) == "optimizer.lr=0.01234"
@@ -100,14 +100,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("line", REFUSED)
-def test_what_cannot_be_searched_is_refused_in_one_line(line: str) -> None:
+def test_an_impossible_space_is_refused_in_one_line(line: str) -> None:
     with pytest.raises(ValueError, match=r"^\S[^\n]*$") as refused:
         checked_search([*line.split(), "data=synthetic"])
     assert [fact for fact in REFUSED[line] if fact not in str(refused.value)] == []
 
 
 @pytest.mark.usefixtures("first_corner")
-def test_a_file_of_the_users_own_is_found_and_needs_axes(tmp_path: Path) -> None:
+def test_a_users_file_is_found_and_needs_axes(tmp_path: Path) -> None:
     (tmp_path / "search").mkdir()
     (tmp_path / "search" / "mine.yaml").write_text(
         "# @package _global_\nepochs: 7\naxes:\n  l1: tag(log,interval(1e-8,1e-3))\n"
@@ -120,7 +120,7 @@ def test_a_file_of_the_users_own_is_found_and_needs_axes(tmp_path: Path) -> None
         checked_search(["search=none", "data=synthetic"], tmp_path)
 
 
-def test_train_refuses_what_a_search_leaves_open_and_trains_what_it_does_not(composed: Compose) -> None:
+def test_train_refuses_open_axes_and_trains_a_search_file_without_them(composed: Compose) -> None:
     with pytest.raises(ValueError, match=r"\boptimizer\.weight_decay\b.*\bloss\.smoothing\b.*cifar_lab\.search"):
         checked(["search=adam", "data=synthetic", "optimizer.lr=1e-3"])
     typed = ["optimizer.lr=1e-3", "optimizer.weight_decay=1e-4", "loss.smoothing=0.1"]

@@ -5,15 +5,15 @@ from cifar_lab.statistics.power import seeds_needed
 from cifar_lab.statistics.significance import of_rows, of_seeds
 
 
-def test_the_numbers_of_cohens_tables() -> None:
-    # Cohen 1988, tables 2.4.1: d = 0.5 and 0.8 at power 0.8; and one mean by G*Power.
+def test_numbers_of_seeds_equal_cohens_tables() -> None:
+    # Cohen 1988, table 2.4.1: d = 0.5 and 0.8 at power 0.8. One mean: G*Power.
     assert [seeds_needed(1, difference) for difference in (0.5, -0.8)] == [64, 26]
     assert seeds_needed(1, 0.5, paired=True) == 34
     assert seeds_needed(0, 0.1) == 2
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_so_many_seeds_find_the_difference_in_four_of_five_cases_and_one_fewer_in_less(paired: bool) -> None:
+def test_the_computed_number_of_seeds_has_a_power_of_four_fifths_and_one_fewer_has_less(paired: bool) -> None:
     seeds = seeds_needed(0.3, 0.5, paired=paired)
     drawn = np.random.default_rng(0)
 
@@ -27,6 +27,6 @@ def test_so_many_seeds_find_the_difference_in_four_of_five_cases_and_one_fewer_i
 
 
 @pytest.mark.parametrize(("deviation", "difference"), [(0.3, 0.0), (float("nan"), 0.1), (-1.0, 0.1)])
-def test_what_no_number_of_seeds_tells_is_refused(deviation: float, difference: float) -> None:
+def test_a_difference_that_no_number_of_seeds_shows_is_refused(deviation: float, difference: float) -> None:
     with pytest.raises(ValueError, match=str(deviation)):
         seeds_needed(deviation, difference)

@@ -14,7 +14,7 @@ def test_an_option_has_the_same_colour_in_every_comparison() -> None:
     assert len(set(of_all.values())) == 4
 
 
-def test_options_of_ones_own_and_rows_without_runs_get_colours_that_are_free() -> None:
+def test_users_options_and_rows_without_runs_get_unused_colours() -> None:
     shipped = colours_by_name(_runs("loss", "ce", "mse"))
     runs = {"not run": [], **_runs("loss", "our_loss", "mse", "ce")}
     colours = colours_by_name(runs, "loss")
@@ -22,7 +22,7 @@ def test_options_of_ones_own_and_rows_without_runs_get_colours_that_are_free() -
     assert len(set(colours.values())) == len(runs)
 
 
-def test_compositions_that_do_not_differ_in_one_group_alone_have_colours_by_their_order() -> None:
+def test_compositions_that_differ_in_more_than_one_group_get_colours_by_their_order() -> None:
     by_rate = {"lr=0.1": [Record("finished", options={"optimizer": "sgd"})], "lr=1": []}
     two_groups = {
         name: [Record("finished", options={"loss": loss, "optimizer": optimizer})]

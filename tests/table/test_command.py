@@ -25,50 +25,50 @@ SWEEP = ("-m", *TINY, "epochs=1", "logger=none", "loss=ce,mse", "seed=0,1", "nam
 FOLDER = Path("outputs/loss-seed")
 
 
-class Swept(NamedTuple):
-    """A finished sweep, and what it printed."""
+class FinishedSweep(NamedTuple):
+    """A finished sweep and its output."""
 
     folder: Path
     printed: str
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+def finished_sweep(tmp_path_factory: pytest.TempPathFactory) -> FinishedSweep:
     place = tmp_path_factory.mktemp("swept")
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
         quick(patch)
         patch.chdir(place)
         launch(checked(SWEEP))
-    return Swept(place / FOLDER, printed.getvalue())
+    return FinishedSweep(place / FOLDER, printed.getvalue())
 
 
 @pytest.fixture
-def folder(swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that sweep in the current folder, where its command has left it."""
+def folder(finished_sweep: FinishedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that sweep in the current folder, at the path where its command left it."""
     monkeypatch.chdir(tmp_path)
-    return Path(shutil.copytree(swept.folder, FOLDER))
+    return Path(shutil.copytree(finished_sweep.folder, FOLDER))
 
 
-def test_a_sweep_ends_in_its_table(swept: Swept) -> None:
-    frame = pd.read_csv(swept.folder / "table.csv").set_index("loss")
-    results = [run.result() for run in find_runs(swept.folder)]
+def test_a_sweep_ends_with_its_table(finished_sweep: FinishedSweep) -> None:
+    frame = pd.read_csv(finished_sweep.folder / "table.csv").set_index("loss")
+    results = [run.result() for run in find_runs(finished_sweep.folder)]
     assert len(results) == 4
     for loss in ("ce", "mse"):
         accuracies = pd.Series([result["test/acc"] for result in results if result["options"]["loss"] == loss])
         assert frame.loc[loss, "test/acc_mean"] == pytest.approx(accuracies.mean())
         assert frame.loc[loss, "test/acc_sd"] == pytest.approx(accuracies.std())
-    assert (swept.folder / "curves.png").exists()
-    assert "| ce " in (swept.folder / "table.md").read_text(encoding="utf-8")
+    assert (finished_sweep.folder / "curves.png").exists()
+    assert "| ce " in (finished_sweep.folder / "table.md").read_text(encoding="utf-8")
 
 
-def test_the_curves_of_different_losses_are_training_accuracies(swept: Swept) -> None:
-    figure = output.curves(compare_folders([swept.folder]), "losses")
+def test_the_curves_of_different_losses_are_training_accuracies(finished_sweep: FinishedSweep) -> None:
+    figure = output.curves(compare_folders([finished_sweep.folder]), "losses")
     assert figure is not None
     assert [axes.get_ylabel() for axes in figure.axes] == ["training accuracy", "validation (held out) accuracy"]
 
 
-def test_a_sweep_prints_how_far_it_is_and_its_table(swept: Swept) -> None:
-    lines = swept.printed.splitlines()
+def test_a_sweep_prints_its_progress_and_its_table(finished_sweep: FinishedSweep) -> None:
+    lines = finished_sweep.printed.splitlines()
     announced = [line for line in lines if line.startswith("job ") and "epoch" not in line]
     assert [line.split(":")[0].split(",")[0] for line in announced] == [f"job {number} of 4" for number in (1, 2, 3, 4)]
     assert ["," in line.partition("loss=")[0] for line in announced] == [False, True, True, True]  # the time left
@@ -77,7 +77,7 @@ def test_a_sweep_prints_how_far_it_is_and_its_table(swept: Swept) -> None:
     assert any(line.startswith("ce ") for line in lines)
 
 
-def test_failures_damaged_runs_and_an_interruption_take_no_table_down(
+def test_failures_damaged_runs_and_an_interruption_do_not_prevent_the_table(
     folder: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit_and_test = fitting.fit_and_test
@@ -111,7 +111,7 @@ def _run(folder: Path, loss: str, seed: int) -> Run:
     return run
 
 
-def test_the_command_compares_a_folder_any_time_later(folder: Path, called: Called) -> None:
+def test_the_command_compares_a_folder_at_any_later_time(folder: Path, called: Called) -> None:
     written = {name: (folder / name).read_bytes() for name in ("table.md", "table.csv")}
     for name in (*written, "curves.png", "accuracy.png"):
         (folder / name).unlink()
@@ -125,7 +125,7 @@ def test_the_command_compares_a_folder_any_time_later(folder: Path, called: Call
 def test_any_runs_can_be_compared(folder: Path, called: Called, tmp_path: Path) -> None:
     first, second = (_run(folder, loss, 0).folder for loss in ("ce", "mse"))
     Path("link").symlink_to(folder)
-    for paths, seeds in (((first, second), 1), ((folder, folder, "link"), 2)):  # the same folder is one
+    for paths, seeds in (((first, second), 1), ((folder, folder, "link"), 2)):  # a repeated folder counts once
         code, out, _ = called(table.main, *paths, "--json")
         assert code == 0
         assert [(row["loss"], row["runs"], row["state"]) for row in json.loads(out)] == [
@@ -133,19 +133,23 @@ def test_any_runs_can_be_compared(folder: Path, called: Called, tmp_path: Path) 
             ("mse", seeds, "finished"),
         ]
     assert called(table.main, first)[0] == 0
-    assert not (first / "table.md").exists()  # a run's folder is not a place for a table
+    assert not (first / "table.md").exists()  # tables are not written into a run's folder
     assert called(table.main, first, second, "--output", tmp_path / "both")[0] == 0
     assert (tmp_path / "both" / "table.csv").exists()
 
 
-def test_what_cannot_be_compared_is_named(called: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_cannot_be_compared_are_named(
+    called: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for path in ("nowhere", "."):
         assert path in refusal(called(table.main, path)).split(";")[0].split()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_reader_that_has_enough_is_no_error(folder: Path, called: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_stops_early_causes_no_error(
+    folder: Path, called: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w", buffering=1, encoding="utf-8") as nobody_reads:
@@ -156,7 +160,7 @@ def test_a_reader_that_has_enough_is_no_error(folder: Path, called: Called, monk
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [["-u"], []], ids=["unbuffered", "buffered"])
-def test_a_reader_that_has_enough_is_no_error_of_a_process(folder: Path, flags: list[str]) -> None:
+def test_a_reader_that_stops_early_causes_no_error_in_a_process(folder: Path, flags: list[str]) -> None:
     words = [sys.executable, *flags, "-m", "cifar_lab.table", str(folder), "--json"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
@@ -166,7 +170,7 @@ def test_a_reader_that_has_enough_is_no_error_of_a_process(folder: Path, flags: 
     assert process.returncode == 0
 
 
-def test_a_table_that_cannot_be_written_is_a_failure_and_not_the_end_of_the_sweep(
+def test_a_table_that_cannot_be_written_is_a_failure_but_does_not_end_the_sweep(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:

@@ -23,7 +23,7 @@ Make = Callable[..., Run]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Write a run's folder: `make("loss=focal seed=1", accuracy=0.5)`; without an accuracy it goes on running."""
+    """Write a run's folder: `make("loss=focal seed=1", accuracy=0.5)`; without an accuracy, it is still running."""
 
     def run(line: str = "", accuracy: float | None = None, **changes: Any) -> Run:
         words = dict(word.split("=") for word in line.split())
@@ -52,7 +52,7 @@ def make(tmp_path: Path) -> Make:
     return run
 
 
-def _compared(runs: list[Run], jobs: list[list[str]] | None = None) -> Comparison:
+def _compare(runs: list[Run], jobs: list[list[str]] | None = None) -> Comparison:
     return compare(collect([(runs, _with_runs(runs, jobs or []))]))
 
 
@@ -61,10 +61,10 @@ def _with_runs(runs: list[Run], jobs: list[list[str]]) -> list[tuple[list[str], 
     return [(job, by_words.get(job_key(job))) for job in jobs]
 
 
-def test_a_row_holds_mean_deviation_and_number_over_seeds(make: Make) -> None:
+def test_a_row_holds_mean_deviation_and_number_of_seeds(make: Make) -> None:
     accuracies = {"ce": [0.50, 0.52, 0.57], "focal": [0.40]}
     runs = [make(f"loss={loss} seed={seed}", value) for loss, of in accuracies.items() for seed, value in enumerate(of)]
-    comparison = _compared(runs)
+    comparison = _compare(runs)
     assert comparison.columns == ("loss",)
     frame = comparison.frame().set_index("loss")
     assert frame.loc["ce", "test/acc_mean"] == pytest.approx(0.53)
@@ -80,40 +80,40 @@ def test_a_row_holds_mean_deviation_and_number_over_seeds(make: Make) -> None:
 
 
 def test_only_what_varies_is_a_column(make: Make) -> None:
-    runs = [make(epochs=epochs) for epochs in (10, 20)]  # the schedule's length follows, and is no column
-    assert _compared(runs).columns == ("epochs",)
-    runs = [make("optimizer.lr=0.1"), make("optimizer.lr=0.01 seed=1")]  # neither folders nor what follows the seed
-    assert _compared(runs).columns == ("optimizer.lr",)
-    assert _compared(runs[:1]).columns == ()
-    runs = [make("optimizer.lr=0.1 loss=ce"), make("optimizer.lr=0.2 loss=focal")]  # in the order that was typed
-    assert _compared(runs).columns == ("optimizer.lr", "loss")
+    runs = [make(epochs=epochs) for epochs in (10, 20)]  # the schedule's length follows the epochs and is not a column
+    assert _compare(runs).columns == ("epochs",)
+    runs = [make("optimizer.lr=0.1"), make("optimizer.lr=0.01 seed=1")]  # no folder, nothing that follows the seed
+    assert _compare(runs).columns == ("optimizer.lr",)
+    assert _compare(runs[:1]).columns == ()
+    runs = [make("optimizer.lr=0.1 loss=ce"), make("optimizer.lr=0.2 loss=focal")]  # in typed order
+    assert _compare(runs).columns == ("optimizer.lr", "loss")
 
 
-def test_another_options_own_settings_are_no_columns_and_the_same_options_are(make: Make) -> None:
+def test_settings_of_different_options_are_not_columns_but_those_of_one_option_are(make: Make) -> None:
     runs = [make("loss=ce"), make("loss=focal")]
-    assert _compared(runs).columns == ("loss",)
-    comparison = _compared([*runs, make("loss=focal loss.gamma=1")])
+    assert _compare(runs).columns == ("loss",)
+    comparison = _compare([*runs, make("loss=focal loss.gamma=1")])
     assert comparison.columns == ("loss", "loss.gamma")
     assert [tuple(row.cells.values()) for row in comparison.rows] == [("ce", ""), ("focal", "2"), ("focal", "1")]
 
 
-def test_two_of_one_composition_and_seed_count_once(make: Make) -> None:
+def test_two_runs_of_one_composition_and_seed_count_once(make: Make) -> None:
     first = make("optimizer.lr=0.001 seed=0", 0.5)
     second = make("optimizer.lr=1e-3 seed=0", 0.5)
     unfinished = make("seed=0")
-    comparison = _compared([first, second, unfinished])
+    comparison = _compare([first, second, unfinished])
     assert [[record.folder for record in row.records] for row in comparison.rows] == [[second.folder]]
 
 
-def test_what_has_no_result_is_a_row_that_says_so(make: Make) -> None:
+def test_a_composition_without_a_result_is_a_row_that_says_so(make: Make) -> None:
     runs = [make("loss=ce seed=0", 0.5), make("loss=ce seed=1"), make("loss=focal seed=0"), make("loss=focal seed=1")]
     runs[1].fail("diverged", RuntimeError("train/loss is nan\nin epoch 1"))
     runs[2].fail("failed", RuntimeError("no memory"))
     runs[3].set_state("running", epoch=3, epochs=50)
     jobs = [[f"loss={loss}", f"seed={seed}"] for loss in ("ce", "focal") for seed in (0, 1, 2)]
     with locked(runs[3].lock_file):
-        rows = text.table(_compared(runs, jobs)).set_index("loss")
-    assert "seed 1 dead" in _compared(runs, jobs).rows[1].state
+        rows = text.table(_compare(runs, jobs)).set_index("loss")
+    assert "seed 1 dead" in _compare(runs, jobs).rows[1].state
     assert list(rows.index) == ["ce", "focal"]
     assert rows.loc["ce", text.CHOSEN] == "50.00 (1)"
     holds(rows.loc["ce", "state"], "1 of 3", "seed 1 diverged", "train/loss is nan", "seed 2 missing")
@@ -123,23 +123,23 @@ def test_what_has_no_result_is_a_row_that_says_so(make: Make) -> None:
     holds(rows.loc["focal", "state"], *facts)
 
 
-def test_a_reason_that_several_runs_share_is_told_once_and_its_bar_splits_no_cell(make: Make, tmp_path: Path) -> None:
+def test_a_reason_that_several_runs_share_is_printed_once_and_its_bar_is_escaped(make: Make, tmp_path: Path) -> None:
     runs = [make(f"seed={seed}") for seed in (0, 1)]
     for run in runs:
         run.fail("failed", RuntimeError("no | memory"))
-    (row,) = _compared(runs).rows
+    (row,) = _compare(runs).rows
     holds(row.state, "0 of 2", "seeds 0 1 failed")
     assert row.state.count("no | memory") == 1
-    assert r" no \| memory" in text.markdown(_compared(runs), "x", tmp_path)
+    assert r" no \| memory" in text.markdown(_compare(runs), "x", tmp_path)
 
 
-def test_a_missing_composition_is_told_by_its_command_line(make: Make) -> None:
+def test_a_missing_composition_is_described_by_its_command_line(make: Make) -> None:
     jobs = [[f"loss={loss}", f"optimizer.lr={lr}"] for loss in ("ce", "focal") for lr in ("1e-3", "0.1")]
-    comparison = _compared([make("loss=ce optimizer.lr=1e-3", 0.5)], jobs)
+    comparison = _compare([make("loss=ce optimizer.lr=1e-3", 0.5)], jobs)
     cells = [("ce", "0.001"), ("ce", "0.1"), ("focal", "0.001"), ("focal", "0.1")]
     assert [tuple(row.cells.values()) for row in comparison.rows] == cells
     assert [row.state for row in comparison.rows] == ["finished", "missing", "missing", "missing"]
-    comparison = _compared([], jobs)  # nothing ran
+    comparison = _compare([], jobs)  # no run exists
     assert comparison.columns == ("loss", "optimizer.lr")
     assert {row.state for row in comparison.rows} == {"missing"}
 
@@ -148,7 +148,7 @@ def test_a_missing_composition_is_told_by_its_command_line(make: Make) -> None:
     ("group", "options", "columns"),
     [("experiment", ("loss_ce", "optimizer_adam"), ["experiment"]), ("trainer", ("cpu", "auto"), [])],
 )
-def test_two_experiments_of_one_composition_have_a_row_each_and_options_that_change_no_numbers_one_row(
+def test_equal_experiments_have_a_row_each_and_options_that_change_no_numbers_share_one(
     make: Make, group: str, options: tuple[str, ...], columns: list[str]
 ) -> None:
     runs = [make(f"seed={seed}", 0.5) for seed in (0, 1)]
@@ -156,22 +156,22 @@ def test_two_experiments_of_one_composition_have_a_row_each_and_options_that_cha
         told = run.composition()
         told["options"][group] = option
         run.composition_file.write_text(json.dumps(told))
-    comparison = _compared(runs)
+    comparison = _compare(runs)
     assert list(comparison.columns) == columns
     assert [list(row.cells.values()) for row in comparison.rows] == (
         [[option] for option in options] if columns else [[]]
     )
 
 
-def test_a_missing_composition_states_nothing_that_another_option_would_bring(make: Make) -> None:
+def test_a_missing_composition_shows_no_settings_of_a_different_option(make: Make) -> None:
     runs = [make("loss=ce", 0.5, activation={"slope": 0.1}), make("loss=ce", 0.5, activation={"slope": 0.2})]
-    comparison = _compared(runs, [["loss=focal"]])
+    comparison = _compare(runs, [["loss=focal"]])
     assert comparison.columns == ("loss", "activation.slope")
     (row,) = [row for row in comparison.rows if row.state == "missing"]
     assert tuple(row.cells.values()) == ("focal", "")
 
 
-def test_what_another_folder_holds_is_not_missing(make: Make) -> None:
+def test_a_run_in_a_different_folder_is_not_missing(make: Make) -> None:
     jobs = [["loss=ce", "seed=0"], ["loss=ce", "seed=1"]]
     runs = [make("loss=ce seed=0", 0.5), make("loss=ce seed=1", 0.6)]
     (row,) = compare(collect([(some, _with_runs(some, jobs)) for some in (runs[:1], runs[1:])])).rows
@@ -179,34 +179,34 @@ def test_what_another_folder_holds_is_not_missing(make: Make) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "epoch,val/acc", "epoch,train/acc,val/acc\n1,0.5,0.5\n2,0.", "a,b\n1,2\n"])
-def test_damaged_metrics_leave_the_other_curves(make: Make, content: str) -> None:
+def test_damaged_metrics_do_not_affect_the_other_curves(make: Make, content: str) -> None:
     good, bad = make("loss=focal", 0.5), make("loss=ce", 0.5)
     bad.metrics_file.write_text(content)
-    figure = output.curves(_compared([good, bad]), "losses")
+    figure = output.curves(_compare([good, bad]), "losses")
     assert figure is not None
     lines = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[1].lines}
     assert lines == {"focal": [0.5]} | ({"ce": [0.5]} if content.count("\n") == 2 and "train" in content else {})
     bad.fail("diverged", RuntimeError("train/loss is nan"))
-    figure = output.curves(_compared([good, bad]), "losses")
+    figure = output.curves(_compare([good, bad]), "losses")
     assert figure is not None
     assert [line.get_label() for line in figure.axes[1].lines] == ["focal"]
 
 
-def test_settings_are_written_as_one_types_them() -> None:
+def test_settings_are_written_as_they_are_typed() -> None:
     values = [50.0, 1e-6, 0.1234567891, True, None, [4.0, 8.0]]
     assert list(map(as_text, values)) == ["50", "1e-06", "0.1234567891", "true", "null", "[4,8]"]
 
 
-def test_the_page_says_what_a_reader_must_know(make: Make, tmp_path: Path) -> None:
+def test_the_page_states_data_protocol_and_caveats(make: Make, tmp_path: Path) -> None:
     runs = [make(f"loss={loss} seed={seed}", 0.5) for loss in ("ce", "focal") for seed in (0, 1)]
     runs[0].finish({**runs[0].result(), "train_size": 9_000})
-    page = text.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])
+    page = text.markdown(_compare(runs), "losses", tmp_path, ["accuracy.png"])
     (data,) = [line for line in page.splitlines() if line.startswith("- data")]
     assert not re.search(r"\d,000", data)
-    assert re.findall(r"\d+,000", page) == ["27,000", "45,000"]  # the means of each row
+    assert re.findall(r"\d+,000", page) == ["27,000", "45,000"]  # the row means
     for run in runs:
         run.finish({**run.result(), "train_size": 9_000})
-    page = text.markdown(_compared(runs), "losses", tmp_path, ["accuracy.png"])
+    page = text.markdown(_compare(runs), "losses", tmp_path, ["accuracy.png"])
     (data,) = [line for line in page.splitlines() if line.startswith("- data")]
     holds(data, "CIFAR-10", "9,000", "45,000")
     assert any("protocol" in line and "holdout" in line for line in page.splitlines() if line.startswith("- "))
@@ -214,17 +214,17 @@ def test_the_page_says_what_a_reader_must_know(make: Make, tmp_path: Path) -> No
     assert f"[{runs[0].folder.name}](<{runs[0].folder.name}>)" in page
 
 
-def test_files_and_figures_are_written_as_far_as_there_are_results(make: Make, tmp_path: Path) -> None:
+def test_files_and_figures_are_written_if_there_are_results(make: Make, tmp_path: Path) -> None:
     runs, folder = [make("loss=ce seed=0", 0.5), make("loss=focal")], tmp_path / "table"
     for shown, figures in ((runs, ["accuracy.png", "curves.png"]), (runs[1:], [])):
-        output.write(_compared(shown), folder)
+        output.write(_compare(shown), folder)
         assert sorted(path.name for path in folder.iterdir()) == [*figures, "table.csv", "table.md"]
 
 
 def test_figures_hold_every_composition_and_its_spread(make: Make) -> None:
     values = {"ce": [0.5, 0.6, 0.55], "focal": [0.4]}
     runs = [make(f"loss={loss} seed={seed}", value) for loss, of in values.items() for seed, value in enumerate(of)]
-    comparison = _compared(runs)
+    comparison = _compare(runs)
     curves = output.curves(comparison, "losses")
     assert curves is not None
     _, accuracy = curves.axes
@@ -239,7 +239,7 @@ def test_figures_hold_every_composition_and_its_spread(make: Make) -> None:
 
 
 @pytest.mark.parametrize(("number", "shown"), [(20, range(20)), (21, range(11, 21))])
-def test_figures_show_every_row_or_of_many_the_best_in_the_tables_order(number: int, shown: range) -> None:
+def test_figures_show_every_row_or_the_best_of_many_in_the_tables_order(number: int, shown: range) -> None:
     records = [Record("finished", result={"test/acc": 0.5 + row / 100, "test_size": 100}) for row in range(number)]
     rows = tuple(Row({"lr": str(row)}, (record,)) for row, record in enumerate(records))
     drawn = output.drawn_rows(Comparison(("lr",), rows))

@@ -23,7 +23,7 @@ def _row(name: str, accuracies: list[float], first_seed: int = 0, **changes: obj
     return Row({"loss": name}, tuple(records))
 
 
-def test_the_best_row_is_tested_against_each_other_by_seed_and_corrected_over_these_pairs() -> None:
+def test_the_best_row_is_tested_against_each_other_row_by_seed_and_corrected_over_these_pairs() -> None:
     pairs = by_seed({name: _row(name, values) for name, values in ROWS.items()})
     assert [(pair.first, pair.second) for pair in pairs] == [("ce", "focal"), ("ce", "mse")]
     for pair in pairs:
@@ -50,7 +50,7 @@ def test_runs_of_other_test_sets_or_protocols_are_refused(changes: dict[str, obj
     holds(line, "not tested", fact)
 
 
-def test_a_page_ends_in_the_differences_in_words(tmp_path: object) -> None:
+def test_a_page_ends_with_the_differences_in_words(tmp_path: object) -> None:
     rows = [_row(name, values) for name, values in ROWS.items()]
     lines = described([*rows, _row("hinge", [0.5])])
     assert len(lines) == 3
@@ -62,12 +62,12 @@ def test_a_page_ends_in_the_differences_in_words(tmp_path: object) -> None:
     assert described(rows[:1]) == []
 
 
-def test_rows_of_one_label_are_not_lost() -> None:
+def test_rows_with_the_same_label_are_not_lost() -> None:
     (line,) = described([_row("ce", ROWS["ce"]), _row("ce", ROWS["mse"])])
     holds(line, "ce (90.38%) minus ce (2)")
 
 
-def test_of_many_pairs_a_few_are_written() -> None:
+def test_only_a_few_of_many_pairs_are_written() -> None:
     lines = described([_row(f"{number}", [0.5, 0.5 + number / 1000]) for number in range(30)])
     assert len(lines) == 11
     holds(lines[-1], "19 more pairs")

@@ -13,8 +13,8 @@ Ended = tuple[object, str, str]
 
 
 @pytest.fixture
-def ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """Run a function, or several as subcommands, on a command line: the exit code, and what was printed."""
+def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run a function, or several as subcommands, on a command line; return the exit code, stdout and stderr."""
 
     def run(functions: object, *arguments: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["cifar-lab", *arguments])
@@ -42,10 +42,12 @@ def broken() -> None:
     raise ValueError("ours")
 
 
-def test_annotations_are_the_command_line_and_a_returned_integer_the_exit_code(ended: Callable[..., Ended]) -> None:
-    assert ended(halve, "--shout", "4") == (0, "2!\n", "")
-    assert ended(halve, "6") == (3, "3\n", "")
-    code, page, _ = ended(halve, "--help")
+def test_annotations_define_the_command_line_and_a_returned_integer_is_the_exit_code(
+    run_cli: Callable[..., Ended],
+) -> None:
+    assert run_cli(halve, "--shout", "4") == (0, "2!\n", "")
+    assert run_cli(halve, "6") == (3, "3\n", "")
+    code, page, _ = run_cli(halve, "--help")
     assert code == 0
     assert all(fact in page for fact in ("cifar-lab halve", "Halves.", "Even."))
 
@@ -60,22 +62,24 @@ def test_annotations_are_the_command_line_and_a_returned_integer_the_exit_code(e
         ([halve, stop], [], []),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_2(
-    ended: Callable[..., Ended], functions: object, arguments: list[str], facts: list[str]
+def test_a_users_mistake_gives_one_line_and_exit_code_2(
+    run_cli: Callable[..., Ended], functions: object, arguments: list[str], facts: list[str]
 ) -> None:
-    code, _, error = ended(functions, *arguments)
+    code, _, error = run_cli(functions, *arguments)
     assert code == 2
     names(error, *facts)
 
 
-def test_a_fault_of_the_program_is_a_traceback_and_exit_1(ended: Callable[..., Ended]) -> None:
-    code, _, error = ended(broken)
+def test_a_bug_gives_a_traceback_and_exit_code_1(run_cli: Callable[..., Ended]) -> None:
+    code, _, error = run_cli(broken)
     *lines, last = error.splitlines()
     assert (code, lines[0].startswith("Traceback"), "ValueError" in lines[-1]) == (1, True, True)
     names(last, "CONTRIBUTING.md")
 
 
-def test_several_functions_are_subcommands_and_ctrl_c_is_a_line_and_130(ended: Callable[..., Ended]) -> None:
-    assert ended([halve, stop], "halve", "6")[0] == 3
-    for code, _, error in (ended(stop), ended([halve, stop], "stop")):
+def test_several_functions_are_subcommands_and_ctrl_c_gives_a_line_and_exit_code_130(
+    run_cli: Callable[..., Ended],
+) -> None:
+    assert run_cli([halve, stop], "halve", "6")[0] == 3
+    for code, _, error in (run_cli(stop), run_cli([halve, stop], "stop")):
         assert (code, error.count("\n")) == (130, 1)

@@ -40,25 +40,25 @@ BROKEN = {
 
 @pytest.fixture(params=BROKEN)
 def broken(request: pytest.FixtureRequest) -> Iterator[TextIO]:
-    """A stream to which nothing can be written."""
+    """A stream that cannot be written to."""
     stream = os.fdopen(BROKEN[request.param](), "w", buffering=1, encoding="utf-8")
     yield stream
     with suppress(OSError):
         stream.close()
 
 
-def test_text_that_cannot_be_written_is_lost_or_an_error(broken: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_that_cannot_be_written_is_dropped_or_an_error(broken: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", broken)
     with printing():
         print("lost", flush=True)
         print("in the buffer", end="")
-    broken.flush()  # as Python does at its end, with exit code 120 if something is left to write
+    broken.flush()  # as Python does at exit, with exit code 120 if something is left to write
     assert sys.stdout is broken
     with printing(loses=()), pytest.raises(OSError, match="Errno"):
         print("an error", flush=True)
 
 
-def test_a_sweep_trains_in_silence(lab: Lab, broken: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_trains_in_silence_if_nobody_reads(lab: Lab, broken: TextIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", broken)
     monkeypatch.setattr(sys, "stderr", broken)
     outcome = lab("-m", *PLAIN, "seed=0,1")
@@ -78,13 +78,13 @@ def test_processes_of_a_command_train_in_silence(words: list[str], tmp_path: Pat
     assert runs and {run.state() for run in runs} == {"finished"}
 
 
-def test_files_are_utf_8_whatever_the_terminal_whose_missing_symbols_are_replaced(
+def test_files_are_utf_8_and_symbols_that_the_terminal_lacks_are_replaced(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = locale.setlocale(locale.LC_CTYPE)
     shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", shown)
-    locale.setlocale(locale.LC_CTYPE, "C")  # open()'s encoding is then ASCII, as with LC_ALL=C PYTHONUTF8=0
+    locale.setlocale(locale.LC_CTYPE, "C")  # makes open() default to ASCII, as LC_ALL=C PYTHONUTF8=0 does
     try:
         outcome = lab("-m", *PLAIN, "seed=0,1", "name='größe'")
     finally:
@@ -107,13 +107,13 @@ run_command(draw)
 """
 
 
-def test_a_backend_that_matplotlib_lacks_ends_no_command() -> None:
+def test_an_unknown_backend_of_matplotlib_does_not_stop_a_command() -> None:
     done = subprocess.run([sys.executable, "-c", _IMPORTS], env=BOGUS, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("place", ["", "MATPLOTLIBRC", "MPLCONFIGDIR"])
-def test_a_matplotlibrc_that_is_not_utf_8_ends_no_command(tmp_path: Path, place: str) -> None:
+def test_a_matplotlibrc_that_is_not_utf_8_does_not_stop_a_command(tmp_path: Path, place: str) -> None:
     (tmp_path / "matplotlibrc").write_bytes("axes.facecolor: red # gr\xf6\xdfer\n".encode("latin-1"))
     environment = {**os.environ, **({place: str(tmp_path)} if place else {})}
     line, folder = [sys.executable, "-c", _IMPORTS], None if place else tmp_path
@@ -133,7 +133,7 @@ def test_a_matplotlibrc_that_is_not_utf_8_ends_no_command(tmp_path: Path, place:
     ],
     ids=["table", "report", "evaluate", "explain", "export", "status"],
 )
-def test_a_closed_pipe_ends_no_command_before_its_files_are_written(
+def test_a_closed_pipe_does_not_stop_a_command_before_its_files_are_written(
     command: Callable[[], None],
     arguments: list[str],
     file: str | None,

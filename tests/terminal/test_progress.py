@@ -8,7 +8,7 @@ from tests.conftest import on_a_terminal
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
-def test_a_clock_has_hours_only_where_there_are_some(seconds: float, text: str) -> None:
+def test_a_clock_shows_hours_only_if_there_are_any(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
@@ -16,7 +16,7 @@ def test_a_clock_has_hours_only_where_there_are_some(seconds: float, text: str) 
     ("seconds", "text"),
     [(45.2, "45 s"), (720, "12 min"), (7_799, "2 h 10 min"), (7_170, "2 h 0 min"), (2.2 * 86_400, "2 d 5 h")],
 )
-def test_a_forecast_has_two_units_at_most(seconds: float, text: str) -> None:
+def test_a_forecast_has_at_most_two_units(seconds: float, text: str) -> None:
     assert span(seconds) == text
 
 
@@ -42,4 +42,4 @@ def test_work_of_a_few_seconds_prints_nothing_to_a_file_and_leaves_nothing_on_a_
     out, err = capsys.readouterr()
     assert out == ""
     assert "numbers [bold]" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", err)
-    assert err.rstrip().endswith("\x1b[2K")  # the bar is gone
+    assert err.rstrip().endswith("\x1b[2K")  # the bar is erased

@@ -11,20 +11,20 @@ from cifar_lab.data.datamodule import SyntheticDataModule
 
 
 def network(*between: nn.Module) -> nn.Sequential:
-    """A convolution, what may come between, and a linear layer, always with the same weights."""
+    """Return a convolution, the given modules, and a linear layer, always with the same weights."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), *between, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 10))
 
 
 def images(num_train: int = 60, batch_size: int = 16, **options: Any) -> SyntheticDataModule:
-    """A tenth of them validates: of 60 images 54 train, in batches of 16, 16, 16 and 6."""
+    """A tenth of the images is held out: of 60 images 54 train, in batches of 16, 16, 16 and 6."""
     return SyntheticDataModule(num_train, 20, batch_size=batch_size, **options)
 
 
 def fit(
     module: L.LightningModule, *callbacks: L.Callback, data: L.LightningDataModule | None = None, **options: Any
 ) -> None:
-    """Train a module for an epoch, or as the Trainer's options say."""
+    """Train a module for one epoch, or as the Trainer options say."""
     silent = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     silent |= {"max_epochs": 1, "accelerator": "cpu", "num_sanity_val_steps": 0, "log_every_n_steps": 1}
     silent["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
@@ -33,7 +33,7 @@ def fit(
 
 
 class Watch(L.Callback):
-    """Keeps a Classifier's values of each step, each epoch's rate and metrics, and the weights at each of them."""
+    """Records a Classifier's values per step, rate and metrics per epoch, and weights at each of these times."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []

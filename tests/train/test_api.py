@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("empty_folder")
 ONE = [*TINY, "epochs=1", "logger=none"]
 
 
-def test_run_trains_a_composition_returns_its_result_and_leaves_the_callers_hydra_and_logging(
+def test_run_returns_its_result_and_keeps_the_callers_hydra_and_logging(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))  # no file, as in a notebook
@@ -39,7 +39,7 @@ def test_run_trains_a_composition_returns_its_result_and_leaves_the_callers_hydr
     assert Run(folder).result() == result
 
 
-def test_sweep_trains_every_composition_goes_on_where_one_fails_and_returns_all_in_order() -> None:
+def test_sweep_trains_every_composition_despite_failures_and_returns_all_in_order() -> None:
     command = [*ONE, "optimizer=sgd", "grad_clip=0", "optimizer.lr=1e30,0.01", "seed=range(3,4)"]
     results = diverged, finished = sweep(command)
     rates = [line.partition("=")[2] for result in results for line in result["overrides"] if ".lr=" in line]
@@ -65,16 +65,16 @@ def test_sweep_trains_every_composition_goes_on_where_one_fails_and_returns_all_
         (run, [*ONE, "hydra.mode=MULTIRUN"], "hydra.mode=MULTIRUN.*--multirun"),
     ],
 )
-def test_what_cannot_be_run_is_a_value_error(call: Callable[..., object], words: list[str] | str, facts: str) -> None:
+def test_an_impossible_run_is_a_value_error(call: Callable[..., object], words: list[str] | str, facts: str) -> None:
     with pytest.raises(ValueError, match=facts):
         call(words)
     assert not list(Path.cwd().iterdir())
 
 
-def test_a_run_that_diverges_raises_and_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diverging_run_raises_and_leaves_the_process_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.setattr(sys, "argv", ["notebook", "-f", "kernel.json"])
-    Path("mine").mkdir()  # an empty folder may be named
+    Path("mine").mkdir()  # an existing empty folder is allowed
     with pytest.raises(RunFailedError, match=r"\bnan\b.* step 2\b.*\boptimizer\.lr\b") as error:
         run([*ONE, "optimizer=sgd", "grad_clip=0", "optimizer.lr=1e30", "bn=false", "hydra.run.dir=mine"])
     assert error.value.exit_code == 1
@@ -84,5 +84,5 @@ def test_a_run_that_diverges_raises_and_leaves_the_process_as_it_was(monkeypatch
     status = diverged.status()
     assert (status["state"], status["hardware"]["device"]) == ("diverged", "cpu")
     assert status.get("git_revision") == provenance.git_revision()
-    assert np.isnan(diverged.steps()["loss"]).tolist() == [False, True]  # it stopped within that step
+    assert np.isnan(diverged.steps()["loss"]).tolist() == [False, True]  # the run stopped within that step
     assert not diverged.result_file.exists() and not diverged.checkpoints.exists()

@@ -13,7 +13,7 @@ from cifar_lab.train.classifier import Classifier
 from tests.train.fits import Watch, fit, images, network
 
 
-def watched(classifier: Classifier, data: L.LightningDataModule | None = None, **options: Any) -> Watch:
+def watch_fit(classifier: Classifier, data: L.LightningDataModule | None = None, **options: Any) -> Watch:
     watch = Watch()
     fit(classifier, watch, data=data, enable_checkpointing=False, **options)
     return watch
@@ -22,11 +22,11 @@ def watched(classifier: Classifier, data: L.LightningDataModule | None = None, *
 SGD = partial(torch.optim.SGD, lr=0.1)
 
 
-def test_training_is_the_plain_loops_training() -> None:
+def test_training_equals_a_plain_loop() -> None:
     data = images()
     plain = network()
     classifier = Classifier(copy.deepcopy(plain), nn.CrossEntropyLoss(), SGD, grad_clip=0.5)
-    watch = watched(classifier, data, max_epochs=2)
+    watch = watch_fit(classifier, data, max_epochs=2)
 
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
     loader = data.train_dataloader()
@@ -52,19 +52,19 @@ def test_training_is_the_plain_loops_training() -> None:
 def test_clipping_bounds_the_global_norm_of_a_step(limit: float | None) -> None:
     classifier = Classifier(network(), nn.CrossEntropyLoss(), SGD, grad_clip=limit)
     before = nn.utils.parameters_to_vector(classifier.model.parameters()).detach().clone()
-    norm = watched(classifier, max_steps=1).steps[0]["grad_norm"]
+    norm = watch_fit(classifier, max_steps=1).steps[0]["grad_norm"]
     moved = nn.utils.parameters_to_vector(classifier.model.parameters()).detach() - before
     assert norm > 0.01
     assert moved.norm().item() == pytest.approx(0.1 * (limit or norm), rel=1e-3)
 
 
-def test_l1_adds_the_sum_over_all_trainable_parameters_to_the_objective_alone() -> None:
+def test_l1_adds_the_sum_over_all_trainable_parameters_only_to_the_objective() -> None:
     model = network()
     model[0].bias.requires_grad_(False)
     norm = sum(weight.abs().sum().item() for weight in model.parameters() if weight.requires_grad)
     frozen = partial(torch.optim.SGD, lr=0.0)
-    with_penalty = watched(Classifier(copy.deepcopy(model), nn.CrossEntropyLoss(), frozen, l1=0.01)).epochs[0]
-    without = watched(Classifier(model, nn.CrossEntropyLoss(), frozen)).epochs[0]
+    with_penalty = watch_fit(Classifier(copy.deepcopy(model), nn.CrossEntropyLoss(), frozen, l1=0.01)).epochs[0]
+    without = watch_fit(Classifier(model, nn.CrossEntropyLoss(), frozen)).epochs[0]
     assert with_penalty["train/loss"] == pytest.approx(without["train/loss"], rel=1e-6)
     assert without["train/objective"] == without["train/loss"]
     assert with_penalty["train/objective"] == pytest.approx(without["train/loss"] + 0.01 * norm, rel=1e-5)
@@ -73,7 +73,7 @@ def test_l1_adds_the_sum_over_all_trainable_parameters_to_the_objective_alone() 
 def test_epoch_metrics_are_means_over_images_not_batches() -> None:
     data = images()  # 54 training images in batches of 16: the last one has 6
     classifier = Classifier(network(), nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=0.0))
-    metrics = watched(classifier, data).epochs[0]
+    metrics = watch_fit(classifier, data).epochs[0]
     for split, loader in (("train", data.train_dataloader()), ("val", data.val_dataloader())):
         batches = list(loader)
         logits = torch.cat([classifier(batch) for batch, _ in batches])
@@ -87,7 +87,7 @@ def test_the_test_counts_every_image_in_the_confusion_matrix() -> None:
     data = images()
     classifier = Classifier(network(), nn.CrossEntropyLoss(), SGD)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    for _ in range(2):  # a second test starts from nothing
+    for _ in range(2):  # a second test starts from zero
         (metrics,) = trainer.test(classifier, data, verbose=False)
         counts = classifier.test_confusion.compute()
         assert counts.sum() == 20
@@ -98,7 +98,7 @@ def test_the_test_counts_every_image_in_the_confusion_matrix() -> None:
     assert torch.equal(counts, expected)
 
 
-def test_a_step_is_the_mean_over_its_batches_also_an_epochs_last_one() -> None:
+def test_a_step_is_the_mean_over_its_batches_including_an_epochs_last_step() -> None:
     classifier, expected = Classifier(network(), nn.CrossEntropyLoss(), SGD), network()
     data = images()
     fit(classifier, data=data, accumulate_grad_batches=3, enable_checkpointing=False)
@@ -122,11 +122,11 @@ def test_a_step_is_the_mean_over_its_batches_also_an_epochs_last_one() -> None:
         ("step", [0.1 / 2**step for step in range(8)], [0.1 / 2**3, 0.1 / 2**7]),
     ],
 )
-def test_a_scheduler_is_stepped_once_an_epoch_or_step_and_the_last_rate_used_is_logged(
+def test_a_scheduler_steps_once_per_epoch_or_step_and_the_last_rate_used_is_logged(
     interval: str, rates: list[float], logged: list[float]
 ) -> None:
     decay = {"scheduler": partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5), "interval": interval}
-    watch = watched(Classifier(network(), nn.CrossEntropyLoss(), SGD, decay), max_epochs=2)
+    watch = watch_fit(Classifier(network(), nn.CrossEntropyLoss(), SGD, decay), max_epochs=2)
     assert [step["step_lr"] for step in watch.steps] == pytest.approx(rates)
     assert [epoch["train/lr"] for epoch in watch.epochs] == pytest.approx(logged)
 
@@ -134,17 +134,17 @@ def test_a_scheduler_is_stepped_once_an_epoch_or_step_and_the_last_rate_used_is_
 @pytest.mark.parametrize(
     ("every", "rates"), [(1, [0.1, 0.1, 0.05, 0.025]), (2, [0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.025])]
 )
-def test_a_plateau_sees_the_loss_of_each_epoch_that_is_validated_once(every: int, rates: list[float]) -> None:
+def test_a_plateau_schedule_sees_the_loss_of_each_validated_epoch_once(every: int, rates: list[float]) -> None:
     # No loss falls by that threshold, so every validation but the first halves the rate.
     factory = partial(
         torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=1e9, threshold_mode="abs"
     )
     plateau = {"scheduler": factory, "interval": "epoch", "monitor": "val/loss"}
     classifier = Classifier(network(), nn.CrossEntropyLoss(), SGD, plateau)
-    assert watched(classifier, max_epochs=len(rates), check_val_every_n_epoch=every).rates == pytest.approx(rates)
+    assert watch_fit(classifier, max_epochs=len(rates), check_val_every_n_epoch=every).rates == pytest.approx(rates)
 
 
-def test_logits_are_float32_under_autocast_and_the_layout_is_the_one_asked_for() -> None:
+def test_logits_are_float32_under_autocast_in_the_requested_layout() -> None:
     seen: list[Tensor] = []
     model = network()
     model[0].register_forward_hook(lambda module, inputs, output: seen.extend([inputs[0], module.weight]))
@@ -161,14 +161,14 @@ def test_flops_are_two_per_multiply_add() -> None:
     assert classifier.training
 
 
-def test_a_model_without_convolutions_has_no_first_gradient() -> None:
+def test_a_model_without_convolutions_has_no_first_convolution_gradient() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-    watch = watched(Classifier(model, nn.CrossEntropyLoss(), SGD))
+    watch = watch_fit(Classifier(model, nn.CrossEntropyLoss(), SGD))
     assert all(step["first_conv_grad_norm"] != step["first_conv_grad_norm"] for step in watch.steps)
     assert all(step["grad_norm"] > 0 for step in watch.steps)
 
 
-def test_the_size_of_evaluations_batches_changes_neither_count_nor_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_evaluation_batch_size_changes_neither_counts_nor_means(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier, measured = Classifier(network(), nn.CrossEntropyLoss(), SGD), []
     for size in (7, 100):
         monkeypatch.setattr("cifar_lab.data.in_memory._CPU_EVAL_BATCH_SIZE", size)
@@ -180,7 +180,7 @@ def test_the_size_of_evaluations_batches_changes_neither_count_nor_mean(monkeypa
     assert measured[0]["test/loss"] == pytest.approx(measured[1]["test/loss"], rel=1e-6)
 
 
-def test_what_a_batch_draws_depends_on_seed_epoch_and_batch_alone() -> None:
+def test_a_batchs_draws_depend_only_on_seed_epoch_and_batch() -> None:
     def draws(seed: int, batch: int) -> list[float]:
         torch.rand(3)
         classifier = Classifier(network(), nn.CrossEntropyLoss(), SGD, seed=seed)

@@ -36,7 +36,7 @@ from tests.comparison import equal
 from tests.conftest import CHECKOUT, TINY, Called, Compose, Outcome, Train, holds, names, refusal
 
 Lab = Callable[..., Outcome]
-# What runs leave is looked at by several tests, and each of these is trained once.
+# Several tests read these runs, each of which is trained once.
 PLAIN = (*TINY, "logger=none")
 STOPPED = ("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-12", "epochs=20")
 PROBED = (
@@ -103,16 +103,16 @@ def test_a_run_leaves_a_complete_directory(lab: Lab, trained: Train, composed: C
     assert result["best_epoch"] == run.metrics()["val/acc"].argmax() + 1
     assert len(run.steps()["loss"]) == result["epochs"] * 9
 
-    # The weights are those that the result is about.
+    # The weights are the ones that the result measured.
     (weights,) = run.weights.iterdir()
     digits = f"{round(10_000 * result['test/acc']):04d}"
     assert weights.name == f"best_model_LeakyReLU_CrossEntropy_Adam_CosineAnnealingLR_{digits}.pth"
     state, best = _weights(run), read_checkpoint(run.best_checkpoint)
     assert best["epoch"] + 1 == result["best_epoch"]
     assert all(torch.equal(state[name], best["state_dict"][f"model.{name}"]) for name in state)
-    assert _accuracy(state, composed) == pytest.approx(result["test/acc"], abs=0.1)  # measured in bf16, perhaps
+    assert _accuracy(state, composed) == pytest.approx(result["test/acc"], abs=0.1)  # perhaps measured in bf16
 
-    # The same command gives the same bits, whatever logs them.
+    # The same command gives the same bits with any logger.
     other = trained(*PLAIN)
     assert not other.tensorboard.exists()
     assert equal(_weights(run), _weights(other))
@@ -120,7 +120,7 @@ def test_a_run_leaves_a_complete_directory(lab: Lab, trained: Train, composed: C
     assert result["fingerprint"] == other.result()["fingerprint"]
 
 
-def test_an_experiment_stops_early_and_its_last_lines_tell_the_result_and_what_probes_cost(trained: Train) -> None:
+def test_an_experiment_stops_early_and_its_last_lines_give_the_result_and_the_cost_of_probes(trained: Train) -> None:
     run = trained(*PROBED)
     result, taken = run.result(), run.probes()
     accuracy, data, protocol, epoch, seconds, probes, folder = _lines(run)
@@ -133,7 +133,7 @@ def test_an_experiment_stops_early_and_its_last_lines_tell_the_result_and_what_p
     assert _numbers(epoch) == [str(result["best_epoch"]), str(result["epochs"])]
     assert _numbers(seconds) == [f"{result['seconds']:,.0f}", f"{result['images_per_second']:,.0f}"]
     assert folder.endswith(os.path.relpath(run.folder))
-    assert result["probes"] == len(taken["step"]) == result["epochs"]  # each has five steps
+    assert result["probes"] == len(taken["step"]) == result["epochs"]  # each epoch has five steps
     assert result["probe_seconds"] == pytest.approx(taken["seconds"].sum(), abs=1e-3)
     steps = result["epochs"] * result["train_size"] / result["images_per_second"]
     share = result["probe_seconds"] / steps
@@ -145,13 +145,15 @@ def test_an_experiment_stops_early_and_its_last_lines_tell_the_result_and_what_p
     assert not (trained(*PLAIN, name="plain").folder / "csv").exists()
 
 
-def test_under_the_reports_protocol_the_test_set_chooses_and_the_schedule_is_the_configurations(trained: Train) -> None:
+def test_under_the_reports_protocol_the_test_set_chooses_the_epoch_and_the_schedule_is_as_configured(
+    trained: Train,
+) -> None:
     run = trained(*PLAIN, "protocol=report", "epochs=4", "scheduler.eta_min=1e-4")
     result, metrics = run.result(), run.metrics()
     assert (result["protocol"], result["train_size"]) == ("report", 60)
     assert result["test/acc"] == pytest.approx(result["val/acc"]) == pytest.approx(metrics["val/acc"].max())
     assert result["test/acc_final"] == pytest.approx(metrics["val/acc"].iloc[-1])
-    assert "chosen on the test set" in _lines(run)[2]  # that a reader is told so is the point
+    assert "chosen on the test set" in _lines(run)[2]  # readers must be told
     expected = [1e-4 + 9e-4 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)]
     assert metrics["train/lr"].tolist() == pytest.approx(expected, rel=1e-5)
 
@@ -160,7 +162,7 @@ def test_protocol_last_trains_on_all_images_and_tests_the_last_epochs_weights(tr
     words = (*PLAIN, "epochs=4", "scheduler.eta_min=1e-4")
     run, chosen = trained(*words, "protocol=last"), trained(*words, "protocol=report", name="report")
     result, of_last = run.result(), chosen.result()["test/loss_final"]
-    assert chosen.result()["test/loss"] != of_last  # otherwise nothing is tested
+    assert chosen.result()["test/loss"] != of_last  # the two must differ for the next line to test anything
     assert result["test/loss"] == result["test/loss_final"] == of_last
     assert (result["protocol"], result["best_epoch"], result["train_size"]) == ("last", None, 60)
     assert not run.best_checkpoint.exists()
@@ -174,7 +176,7 @@ def test_an_epoch_without_its_incomplete_batch_has_fewer_steps_and_images(traine
 
 
 @pytest.mark.parametrize("limit", ["null", "2", "0.4", "1.0", "9"])
-def test_val_size_is_the_number_of_images_that_a_validation_measures(limit: str, tmp_path: Path) -> None:
+def test_val_size_is_the_number_of_validated_images(limit: str, tmp_path: Path) -> None:
     counts: list[int] = []
 
     class Counting(Callback):
@@ -197,17 +199,17 @@ def test_a_run_that_is_never_validated_tests_its_last_epoch(trained: Train) -> N
     assert _numbers(_lines(run)[3]) == ["2"]
     assert len(rates) == 2 * 5
     assert rates[-1] == pytest.approx(1e-3 / 25 / 1e4, rel=1e-3)
-    assert (metrics["train/objective"] > metrics["train/loss"] + 0.01).all()  # with l1
+    assert (metrics["train/objective"] > metrics["train/loss"] + 0.01).all()  # includes the L1 penalty
 
 
-def test_what_is_composed_is_what_is_trained(composed: Compose) -> None:
+def test_the_composition_is_trained_as_composed(composed: Compose) -> None:
     config = composed(*TINY, "l1=1e-3", "grad_clip=0.25", "trainer.memory_format=channels_last")
     classifier = make_classifier(config, build(config.data), hardware.choose("cpu", memory_format="channels_last"))
     assert (classifier.l1, classifier.grad_clip) == (1e-3, 0.25)
     assert classifier.memory_format == torch.channels_last
 
 
-def test_swas_result_is_that_of_the_averaged_weights_and_another_seed_draws_others_for_the_same_images(
+def test_swas_result_is_that_of_the_averaged_weights_and_a_new_seed_gives_new_weights_for_the_same_images(
     trained: Train, composed: Compose
 ) -> None:
     averaged = ("averaging=swa", "averaging.start=0.5", "trainer.precision=32-true", "seed=1", "data.seed=0")
@@ -222,11 +224,11 @@ def test_swas_result_is_that_of_the_averaged_weights_and_another_seed_draws_othe
 
 
 def test_swa_that_never_averaged_is_an_error(composed: Compose, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"\b16$"):  # the epoch in which it was to begin
+    with pytest.raises(RuntimeError, match=r"\b16$"):  # the epoch in which averaging was to begin
         fitting.fit_and_test(composed(*PLAIN, *STOPPED, "averaging=swa"), Attempt(Run(tmp_path)))
 
 
-def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_once(
+def test_a_sweep_continues_after_a_failing_job_and_its_command_trains_each_job_once(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step, initialise, load = Classifier.training_step, Classifier.__init__, Loader.load_configuration
@@ -253,16 +255,16 @@ def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_o
     monkeypatch.setattr(Classifier, "__init__", counted)
     monkeypatch.setattr(Classifier, "training_step", broken)
     monkeypatch.setattr(Loader, "load_configuration", composed)
-    monkeypatch.setattr("cifar_lab.train.command.tabulate", lambda folder: None)  # the table has tests of its own
+    monkeypatch.setattr("cifar_lab.train.command.tabulate", lambda folder: None)  # the table has its own tests
     command = ("-m", *PLAIN, "epochs=1", "seed=range(0,3)", "name=seed")
-    gc.disable()  # so that what is found in time is not by chance
+    gc.disable()  # so that collection at the right time is not left to chance
     try:
         outcome = lab(*command)
     finally:
         gc.enable()
 
     assert outcome.code == 130
-    assert len(compositions) == 3  # each job once, by the check
+    assert len(compositions) == 3  # the check composes each job once
     assert alive == [0, 0, 0]  # neither a finished job nor a failed one leaves its network behind
     assert {run.folder.parent.name for run in outcome.runs} == {"seed"}
     runs = {run.config()["seed"]: run for run in outcome.runs}
@@ -288,7 +290,7 @@ def test_a_sweep_goes_on_past_a_job_that_fails_and_its_command_trains_each_job_o
         assert summary(run) in again.stdout
 
 
-def test_a_figure_that_fails_leaves_the_run_finished_and_is_drawn_by_the_next_command(
+def test_a_failing_figure_leaves_the_run_finished_and_is_drawn_by_the_next_command(
     lab: Lab, called: Called, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states: list[str] = []
@@ -315,7 +317,7 @@ def test_a_figure_that_fails_leaves_the_run_finished_and_is_drawn_by_the_next_co
     assert (run.figures / "curves.png").exists()
 
 
-def test_a_process_that_is_killed_while_it_draws_leaves_the_run_finished(
+def test_a_process_killed_while_drawing_leaves_the_run_finished(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Run(tmp_path / "run")
@@ -328,24 +330,24 @@ def test_a_process_that_is_killed_while_it_draws_leaves_the_run_finished(
 
 
 @pytest.mark.paints
-def test_a_name_with_dollars_is_no_formula(lab: Lab) -> None:
+def test_a_name_with_dollars_is_not_a_formula(lab: Lab) -> None:
     outcome = lab(*PLAIN, "epochs=1", "name=cost_$5_vs_$10")
     assert (outcome.code, outcome.stderr) == (0, "")
     assert outcome.runs[0].result()["name"] == "cost_$5_vs_$10"
 
 
-def test_a_run_without_a_whole_epoch_is_a_failed_run(lab: Lab) -> None:
+def test_a_run_without_a_whole_epoch_has_failed(lab: Lab) -> None:
     outcome = lab(*PLAIN, "trainer.max_time=00:00:00:00")
     assert (outcome.code, outcome.runs[0].status()["state"]) == (1, "failed")
     names(outcome.stderr, "trainer.max_time", "data.train_size")
 
 
-def test_what_a_component_cannot_be_made_of_is_one_line_and_exit_2(lab: Lab) -> None:
+def test_wrong_arguments_of_a_component_give_one_line_and_exit_code_2(lab: Lab) -> None:
     refusal(lab(*PLAIN, "model.filters=[1,2]"), "filters=[1, 2]")
     assert not list(Path().iterdir())
 
 
-def test_a_folder_that_is_taken_is_left_as_it_is(lab: Lab, trained: Train) -> None:
+def test_an_occupied_folder_is_left_unchanged(lab: Lab, trained: Train) -> None:
     trained(*PLAIN, name="taken")
     Path("mine/figures").mkdir(parents=True)
     Path("mine/figures/paper.png").write_text("mine")
@@ -369,14 +371,14 @@ runpy.run_module("cifar_lab.train", run_name="__main__", alter_sys=True)
 """
 
 
-def test_what_draws_is_not_imported_before_the_first_step(tmp_path: Path) -> None:
+def test_plotting_libraries_are_not_imported_before_the_first_step(tmp_path: Path) -> None:
     line = [sys.executable, "-c", _WATCHED, *PLAIN, "trainer.enable_progress_bar=false"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert (done.returncode, done.stderr) == (7, "trains\n"), done
 
 
 @pytest.mark.data
-def test_the_users_command_trains_on_real_images(lab: Lab) -> None:
+def test_the_command_trains_on_real_images(lab: Lab) -> None:
     narrow = "model.stages=[[8],[8],[8,8],[8,8],[8,8]]"
     outcome = lab("model=vgg_a", "bn=true", narrow, "epochs=1", "data.train_size=1000", "trainer=cpu")
     assert outcome.code == 0

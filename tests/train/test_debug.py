@@ -1,4 +1,4 @@
-"""Short trials of a composition: what they print, and that they leave nothing."""
+"""Short trials of a composition: their output, and that they leave nothing behind."""
 
 import re
 import tempfile
@@ -14,7 +14,7 @@ from cifar_lab.train import run
 from tests.conftest import TINY, Lab, holds, refusal
 
 KINDS = ("fast", "overfit", "profile")
-# Of the whole, what a short trial could stumble over: averages that begin late, schedules that warm up, fractions.
+# Settings that a short trial might not handle: averages that begin late, schedules that warm up, fractions.
 AWKWARD = (
     *("experiment=swa", "epochs=6.6", "trainer.check_val_every_n_epoch=5", "trainer.limit_val_batches=0.5"),
     *("trainer.max_time=00:00:00:01", "callbacks=early_stopping", "probe=gradient", "tta=flip"),
@@ -35,18 +35,18 @@ class Net(nn.Sequential):
 
 @pytest.fixture(autouse=True)
 def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Temporary folders are made where `lab` looks for files."""
+    """Create temporary folders where `lab` looks for files."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-def left(folder: Path) -> list[str]:
-    """What a command has left, without torch's cache."""
+def remaining_files(folder: Path) -> list[str]:
+    """Return the files that a command left, without torch's cache."""
     return [path.name for path in folder.iterdir() if not path.name.startswith("torchinductor_")]
 
 
-def test_one_batch_of_each_split_runs_and_nothing_is_left(lab: Lab, tmp_path: Path) -> None:
+def test_one_batch_of_each_split_runs_and_leaves_no_files(lab: Lab, tmp_path: Path) -> None:
     outcome = lab(*TINY, "debug=fast")
-    assert (outcome.code, outcome.stderr, left(tmp_path)) == (0, "", [])
+    assert (outcome.code, outcome.stderr, remaining_files(tmp_path)) == (0, "", [])
     holds(outcome.stdout, "epoch 1/1", "debug=fast", "nothing is kept")
 
 
@@ -54,26 +54,26 @@ def test_one_batch_of_each_split_runs_and_nothing_is_left(lab: Lab, tmp_path: Pa
 def test_a_trial_combines_with_any_setting(kind: str, lab: Lab, tmp_path: Path) -> None:
     enough = ["debug.batches=1", "model.filters=[16,16,16]"] if kind == "overfit" else []
     outcome = lab(*TINY, *AWKWARD, f"debug={kind}", *enough)
-    assert (outcome.code, left(tmp_path)) == (0, []), outcome.stderr
+    assert (outcome.code, remaining_files(tmp_path)) == (0, []), outcome.stderr
     assert f"debug={kind}" in outcome.stdout
 
 
-def test_a_network_that_learns_a_few_images_by_heart_passes(lab: Lab) -> None:
+def test_a_network_that_memorises_a_few_images_passes(lab: Lab) -> None:
     outcome = lab(*TINY, "debug=overfit", "debug.batches=2", "loss=label_smoothing", "model.filters=[16,16,16]")
     assert outcome.code == 0, outcome.stderr
     first, last, least = map(float, re.findall(r"from ([\d.]+) to ([\d.]+) .*value is ([\d.]+)\)", outcome.stdout)[0])
-    assert least == pytest.approx(0.5003, abs=1e-3)  # the entropy of (0.91, 0.01, ...), which label smoothing leaves
+    assert least == pytest.approx(0.5003, abs=1e-3)  # the entropy of (0.91, 0.01, ...), the floor under label smoothing
     assert last - least <= 0.2 * (first - least)
     assert "accuracy 100.00%" in outcome.stdout
 
 
-def test_a_network_that_does_not_learn_fails_and_says_why_that_matters(lab: Lab, tmp_path: Path) -> None:
+def test_a_network_that_does_not_learn_fails_with_an_explanation(lab: Lab, tmp_path: Path) -> None:
     outcome = lab(*TINY, "debug=overfit", "debug.passes=2", "optimizer.lr=1e-9")
-    assert (outcome.code, left(tmp_path)) == (1, [])
+    assert (outcome.code, remaining_files(tmp_path)) == (1, [])
     holds(outcome.stderr, "debug=overfit", "2.30", "in 6 steps", "wrong labels", "learning rate", "will not learn")
 
 
-def test_a_loss_that_is_no_number_ends_at_once(lab: Lab) -> None:
+def test_a_nan_loss_ends_a_trial_at_once(lab: Lab) -> None:
     outcome = lab(*TINY, "debug=overfit", "optimizer=sgd", "optimizer.lr=1e30", "grad_clip=0", "bn=false")
     assert outcome.code == 1
     holds(outcome.stderr, "nan", "in 3 steps")
@@ -94,7 +94,7 @@ def test_a_profile_divides_a_step_among_its_phases(lab: Lab) -> None:
     assert len(lab(*TINY, "debug=profile", "debug.batches=1", "debug.operators=4").stdout.splitlines()) == 14
 
 
-def test_what_fails_in_a_trial_shows_its_traceback(
+def test_an_error_in_a_trial_shows_its_traceback(
     lab: Lab, outside: Callable[..., tuple[str, ...]], tmp_path: Path
 ) -> None:
     words = [word for word in TINY if not word.startswith("model.")]
@@ -118,11 +118,11 @@ def test_what_fails_in_a_trial_shows_its_traceback(
         (["debug.batches=2"], ["debug.batches"]),
     ],
 )
-def test_what_cannot_be_tried_is_refused(words: list[str], facts: list[str], lab: Lab) -> None:
+def test_an_impossible_trial_is_refused(words: list[str], facts: list[str], lab: Lab) -> None:
     refusal(lab(*TINY, *words), *facts)
 
 
-def test_a_trial_is_no_run_that_can_be_found() -> None:
+def test_a_trial_is_not_a_run_that_can_be_found() -> None:
     def identity(*words: str) -> str:
         return fingerprint(plan_of(parsed([*TINY, *words])).composition)
 

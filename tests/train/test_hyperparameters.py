@@ -21,7 +21,7 @@ TYPED = {**ALONE, "epochs": 2, "bn": True, "experiment": "loss_mse"}
     ],
     ids=["axes of a sweep", "a single run", "what was typed", "what changes no number", "no scalars"],
 )
-def test_a_run_has_its_axes_or_what_was_typed_and_always_the_seed(
+def test_hyperparameters_are_the_axes_or_the_typed_settings_and_always_the_seed(
     typed: list[str], common: list[str] | None, columns: dict[str, object]
 ) -> None:
     assert hyperparameters(CONFIG, OPTIONS, typed, common) == {**columns, "seed": "3"}

@@ -1,4 +1,4 @@
-"""Runs on other data than ten classes of CIFAR-10: their network, tables and figures follow it."""
+"""Runs on other data than ten classes of CIFAR-10: their network, tables and figures adapt."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_cifar100_trains_is_evaluated_and_predicts_with_its_classes(lab: Lab, ca
     refusal(called(evaluate.main, run.folder, "--test-set", "cifar10_1"), "not trained on CIFAR-10")
 
 
-def test_a_folder_of_photos_trains_and_is_refused_once_it_has_changed(lab: Lab, called: Called, tmp_path: Path) -> None:
+def test_a_folder_of_photos_trains_and_is_refused_after_a_change(lab: Lab, called: Called, tmp_path: Path) -> None:
     layouts.photos(tmp_path / "mine", {"ant": 30, "bee": 20, "cat": 10})
     run = trained(lab, "data=folder", "data.path=mine", "data.label_noise=0.25")
     assert run.result()["classes"] == ["ant", "bee", "cat"] and run.config()["model"]["num_classes"] == 3
@@ -95,7 +95,7 @@ def test_a_network_for_cifar10_is_measured_on_later_and_on_corrupted_images(
     refusal(called(evaluate.main, run.folder, "--corruptions", tmp_path), "not CIFAR-10-C")
 
 
-def test_noise_and_imbalance_make_another_run_and_their_neutral_values_do_not(lab: Lab) -> None:
+def test_noise_and_imbalance_make_a_different_run_but_their_neutral_values_do_not(lab: Lab) -> None:
     tiny = (*TINY, "epochs=1", "logger=none", "data.imbalance=0.5")
     outcome = lab("-m", *tiny, "data.label_noise=0,0.4")
     assert outcome.code == 0, outcome.stderr

@@ -1,4 +1,4 @@
-"""What network, loss, optimizer and schedule cannot do together is refused in one line, before a folder is made."""
+"""Network, loss, optimizer and schedule that do not work together are refused in one line, before a folder is made."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -111,7 +111,7 @@ class OfOne(nn.Module):
         ),
     ],
 )
-def test_a_part_of_ones_own_that_does_not_fit_is_named(
+def test_a_users_part_that_does_not_fit_is_named(
     lab: Lab, outside: Callable[..., tuple[str, ...]], group: str, option: str, facts: tuple[str, ...]
 ) -> None:
     line = refusal(lab(*WORDS, "logger=none", *outside("own_lab", SOURCE, group, option)))
@@ -162,7 +162,7 @@ def test_settings_that_leave_nothing_to_train_are_named(lab: Lab, words: list[st
         (["optimizer.fused=true"], None, ""),
     ],
 )
-def test_what_can_work_does(
+def test_unusual_but_valid_combinations_work(
     lab: Lab, outside: Callable[..., tuple[str, ...]], words: list[str], option: tuple[str, str] | None, note: str
 ) -> None:
     own = () if option is None else outside("own_lab", SOURCE, *option)
@@ -181,7 +181,7 @@ def test_a_rehearsal_changes_no_number(lab: Lab, monkeypatch: pytest.MonkeyPatch
     assert all(first[name].equal(second[name]) for name in first)
 
 
-def test_what_may_need_another_device_is_left_to_the_run(outside: Callable[..., tuple[str, ...]]) -> None:
+def test_parts_that_may_need_a_different_device_are_left_to_the_run(outside: Callable[..., tuple[str, ...]]) -> None:
     config = OmegaConf.create(
         checked([*WORDS, *outside("own_lab", SOURCE, "model", "_target_: own_lab.Elsewhere")]).composition
     )

@@ -1,4 +1,4 @@
-"""Training that starts from the weights of another network, and frozen layers."""
+"""Training that starts from the weights of a different network, and frozen layers."""
 
 import shutil
 import signal
@@ -37,7 +37,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.filterwarnings("ignore:Found 3 module")
-def test_frozen_layers_get_no_gradient_no_optimizer_and_keep_their_statistics() -> None:
+def test_frozen_layers_get_no_gradient_and_no_optimizer_and_keep_their_statistics() -> None:
     model = CNN((4, 4, 4))
     freeze(model, ["conv_layers", "fc_layers.0.bias"])
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
@@ -57,7 +57,7 @@ def test_frozen_layers_get_no_gradient_no_optimizer_and_keep_their_statistics() 
     assert not any(each.training for each in model.modules() if isinstance(each, nn.BatchNorm2d))
 
 
-def test_frozen_statistics_stay_where_batch_norm_is_synchronised() -> None:
+def test_frozen_statistics_stay_if_batch_norm_is_synchronised() -> None:
     model: Any = CNN((4, 4, 4))
     freeze(model, ["conv_layers"])
     module = Classifier(model, nn.functional.cross_entropy, torch.optim.Adam)
@@ -76,13 +76,13 @@ def test_frozen_statistics_stay_where_batch_norm_is_synchronised() -> None:
         (["conv_layers", "fc_layers"], "leaves no weight"),
     ],
 )
-def test_what_cannot_be_frozen_is_refused(names: list[str], facts: str) -> None:
+def test_parts_that_cannot_be_frozen_are_refused(names: list[str], facts: str) -> None:
     with pytest.raises(UsageError) as error:
         freeze(CNN((4, 4, 4)), names)
     assert all(fact in str(error.value) for fact in facts.split())
 
 
-def test_an_ablation_of_weights_and_of_what_is_frozen(lab: Lab, trained: Train) -> None:
+def test_weights_and_frozen_layers_can_be_axes_of_a_sweep(lab: Lab, trained: Train) -> None:
     first = trained(*PLAIN, name="first")
     outcome = lab(*PLAIN, "-m", "weights=first,null", f"freeze=[],{FROZEN[7:]}", "epochs=1", "hydra.sweep.dir=s")
     assert outcome.code == 0, outcome.stderr
@@ -99,7 +99,7 @@ def test_an_ablation_of_weights_and_of_what_is_frozen(lab: Lab, trained: Train) 
     assert head and "freeze" in head[0]
 
 
-def test_a_run_from_weights_resumes_to_the_bit_without_their_file(lab: Lab, trained: Train) -> None:
+def test_a_run_from_weights_resumes_bitwise_without_their_file(lab: Lab, trained: Train) -> None:
     shutil.copy(trained(*PLAIN, name="first").chosen_weights(), "start.pth")
     words = (*PLAIN, "weights=start.pth", FROZEN, "averaging=ema", "scheduler=constant")
     assert lab(*words, "epochs=1", "hydra.run.dir=run").code == 0
@@ -132,7 +132,7 @@ def test_a_run_from_weights_resumes_to_the_bit_without_their_file(lab: Lab, trai
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_what_a_schedule_does_for_more_epochs_is_what_it_does(
+def test_the_message_on_more_epochs_gives_the_schedules_rates(
     lab: Lab, trained: Train, words: tuple[str, ...], facts: str
 ) -> None:
     run = trained(*PLAIN, *words)
@@ -145,12 +145,12 @@ def test_what_a_schedule_does_for_more_epochs_is_what_it_does(
     assert "plateau" in words[0] or f"has {rates[36]:.3g}" in line
 
 
-def test_the_content_and_what_is_frozen_are_the_identity(composed: Compose, tmp_path: Path) -> None:
+def test_weights_content_and_frozen_layers_are_part_of_the_identity(composed: Compose, tmp_path: Path) -> None:
     def identity(*words: str) -> str:
         return fingerprint(resolved(composed(*words)))
 
     for name, value in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
-        torch.save({"x": torch.tensor(value)}, tmp_path / "same.pth")  # its name is in the file
+        torch.save({"x": torch.tensor(value)}, tmp_path / "same.pth")  # torch saves the file's name in the file
         (tmp_path / "same.pth").rename(tmp_path / name)
     one, other, third = (identity(f"weights={tmp_path / name}") for name in "abc")
     assert one == other and len({one, third, identity()}) == 3
@@ -158,7 +158,7 @@ def test_the_content_and_what_is_frozen_are_the_identity(composed: Compose, tmp_
     assert identity("freeze=[b,a]") == identity("freeze=[a,b,a]") != identity("freeze=[a]")
 
 
-def test_what_does_not_fit_is_named(lab: Lab, trained: Train) -> None:
+def test_weights_that_do_not_fit_are_named(lab: Lab, trained: Train) -> None:
     trained(*PLAIN, name="first")
     outcome = lab(*PLAIN, "weights=first", "data.num_train=40", "model.filters=[4,4,8]", "epochs=1")
     assert outcome.code == 0, outcome.stderr
@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_named(lab: Lab, trained: Train) -> None:
     refusal(lab(*PLAIN, "weights=x.pth"), "weights=x.pth", "x", "conv_layers.0.weight")
 
 
-def test_a_whitening_layer_is_the_files(lab: Lab) -> None:
+def test_a_whitening_layer_is_loaded_from_the_file(lab: Lab) -> None:
     widths = (4, 4, 4)
     model = SpeedCNN(widths)
     torch.save(model.state_dict(), "x.pth")
@@ -179,14 +179,14 @@ def test_a_whitening_layer_is_the_files(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("named", ["missing.pth", "folder", ""])
-def test_what_is_not_there_is_refused_before_anything_trains(lab: Lab, named: str) -> None:
+def test_missing_weights_are_refused_before_anything_trains(lab: Lab, named: str) -> None:
     Path("folder").mkdir()
     outcome = lab(*PLAIN, "-m", f"weights=null,{named}" if named else "weights=")
     refusal(outcome, f"weights={named}", "name")
     assert not outcome.runs
 
 
-def test_a_run_with_signs_of_hydras_in_its_name(lab: Lab, trained: Train) -> None:
+def test_weights_may_come_from_a_run_whose_name_has_hydras_special_characters(lab: Lab, trained: Train) -> None:
     for name in ("loss=ce,seed=1", "loss=ce,seed=2"):
         shutil.copytree(trained(*PLAIN, name=name.replace(",", "")).folder, name)
     outcome = lab(*PLAIN, "epochs=1", "weights=loss=ce,seed=1")
@@ -194,7 +194,7 @@ def test_a_run_with_signs_of_hydras_in_its_name(lab: Lab, trained: Train) -> Non
     assert "weights=loss=ce,seed=1: 27 of 27" in outcome.stdout
 
 
-def test_weights_that_change_between_the_check_and_the_training_are_refused(
+def test_weights_that_change_between_check_and_training_are_refused(
     composed: Compose, monkeypatch: pytest.MonkeyPatch, trained: Train
 ) -> None:
     from cifar_lab.train import starting
@@ -206,7 +206,7 @@ def test_weights_that_change_between_the_check_and_the_training_are_refused(
         starting.load_weights(CNN((4, 4, 4)), config)
 
 
-def test_an_interrupted_run_with_frozen_layers_and_an_average_goes_on_to_the_bit(lab: Lab, trained: Train) -> None:
+def test_an_interrupted_run_with_frozen_layers_and_an_average_resumes_bitwise(lab: Lab, trained: Train) -> None:
     words = (*PLAIN, "weights=first", FROZEN, "averaging=swa", "averaging.start=0.5")
     start = torch.load(trained(*PLAIN, name="first").chosen_weights(), weights_only=True)
     assert lab(*words, "hydra.run.dir=whole").code == 0

@@ -18,7 +18,7 @@ from cifar_lab.trained.architecture import architecture
         ("vgg_a", models.VGG([[4], [8]], hidden=16)),
     ],
 )
-def test_a_state_dict_says_its_option_and_arguments(option: str, network: nn.Module) -> None:
+def test_a_state_dict_determines_its_option_and_arguments(option: str, network: nn.Module) -> None:
     found = architecture(network.state_dict())
     assert found is not None
     assert found.option == option

@@ -1,4 +1,4 @@
-"""Weights as other programs save them load as the network that they are."""
+"""Weights saved by other programs load as the network that they belong to."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ SAID = Overrides(activation="relu", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 @pytest.fixture
 def model() -> CNN:
     model = CNN((4, 4, 4), activation=nn.ReLU)
-    model.train()(torch.rand(8, 3, 32, 32))  # BatchNorm's statistics are no longer the initial ones
+    model.train()(torch.rand(8, 3, 32, 32))  # changes BatchNorm's initial statistics
     return model.eval()
 
 
@@ -35,7 +35,7 @@ def wrapped(model: CNN, tmp_path: Path) -> Any:
 
 
 class Module(L.LightningModule):
-    """Somebody's, with weights besides the network's."""
+    """Someone else's module, with weights in addition to the network's."""
 
     def __init__(self, name: str, network: nn.Module) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def assert_same(path: Path, model: CNN, overrides: Overrides = SAID) -> list[str
     return list(trained.assumed)
 
 
-def test_a_file_of_ddp_and_of_torch_compile(wrapped: nn.Module, model: CNN, tmp_path: Path) -> None:
+def test_files_of_ddp_and_torch_compile_load(wrapped: nn.Module, model: CNN, tmp_path: Path) -> None:
     torch.save(wrapped.state_dict(), tmp_path / "ddp.pth")
     torch.save(torch.compile(model).state_dict(), tmp_path / "compiled.pth")
     torch.save(torch.compile(wrapped).state_dict(), tmp_path / "both.pth")
@@ -82,20 +82,18 @@ def test_a_file_of_ddp_and_of_torch_compile(wrapped: nn.Module, model: CNN, tmp_
 
 
 @pytest.mark.parametrize("name", ["model", "network", "net"])
-def test_a_checkpoint_of_lightning_with_other_weights_beside_the_networks(
-    model: CNN, tmp_path: Path, name: str
-) -> None:
+def test_a_lightning_checkpoint_with_additional_weights_loads(model: CNN, tmp_path: Path, name: str) -> None:
     lightning(name, torch.compile(model) if name == "net" else model, tmp_path / "x.ckpt")  # type: ignore[arg-type]
     assert assert_same(tmp_path / "x.ckpt", model) == []
 
 
 @pytest.mark.parametrize("nest", NESTED.values(), ids=NESTED)
-def test_a_checkpoint_with_other_things_in_it(model: CNN, tmp_path: Path, nest: Any) -> None:
+def test_a_checkpoint_with_additional_content_loads(model: CNN, tmp_path: Path, nest: Any) -> None:
     torch.save(nest(model.state_dict()), tmp_path / "x.pth")
     assert assert_same(tmp_path / "x.pth", model) == []
 
 
-def test_the_average_is_taken_and_named_where_a_checkpoint_has_one_too(model: CNN, tmp_path: Path) -> None:
+def test_the_average_is_used_and_named_if_a_checkpoint_has_one(model: CNN, tmp_path: Path) -> None:
     average, raw = AveragedModel(model).state_dict(), CNN((4, 4, 4)).state_dict()
     torch.save({"model": raw, "model_ema": average}, tmp_path / "x.pth")
     (line,) = assert_same(tmp_path / "x.pth", model)
@@ -112,7 +110,7 @@ def test_half_precision_is_converted(model: CNN, tmp_path: Path, dtype: torch.dt
         assert_same(tmp_path / name, model)
 
 
-def test_a_file_of_torch_before_1_6(model: CNN, tmp_path: Path) -> None:
+def test_a_file_of_torch_before_1_6_loads(model: CNN, tmp_path: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "x.pth", _use_new_zipfile_serialization=False)
     assert_same(tmp_path / "x.pth", model)
     (tmp_path / "x.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:-50])
@@ -120,7 +118,7 @@ def test_a_file_of_torch_before_1_6(model: CNN, tmp_path: Path) -> None:
         load(tmp_path / "x.pth", SAID)
 
 
-def test_a_residual_network_of_a_checkpoint_is_recognised(tmp_path: Path) -> None:
+def test_a_residual_network_in_a_checkpoint_is_recognised(tmp_path: Path) -> None:
     model = ResNet((1, 1), (4, 8))
     torch.save({"net": nn.DataParallel(model).state_dict()}, tmp_path / "x.pth")
     assert load(tmp_path / "x.pth", SAID).making["widths"] == [4, 8]
@@ -140,7 +138,7 @@ def test_a_residual_network_of_a_checkpoint_is_recognised(tmp_path: Path) -> Non
     ],
     ids=["a module", "arguments", "two networks", "empty", "nothing"],
 )
-def test_what_holds_no_weights_is_one_line_with_the_way_out(
+def test_a_file_without_weights_gives_a_one_line_error_with_a_remedy(
     model: CNN, tmp_path: Path, content: Any, facts: str
 ) -> None:
     torch.save(content(model), tmp_path / "x.pth")

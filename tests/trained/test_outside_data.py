@@ -1,4 +1,4 @@
-"""Networks trained on data from outside, where that data is and where it is not."""
+"""Networks trained on a user's data, with and without that data."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def run(lab: Lab, outside: Callable[..., tuple[str, ...]], tmp_path: Path, monke
     return outcome.runs[0].folder
 
 
-def test_its_data_is_looked_for_where_it_was_and_missed_where_it_is_needed(
+def test_the_data_is_read_from_its_recorded_folder_and_missing_only_if_needed(
     run: Path, tmp_path: Path, called: Called
 ) -> None:
     refusal(called(evaluate.main, run, "--json"), "--allow folder_lab")
@@ -62,7 +62,7 @@ def test_its_data_is_looked_for_where_it_was_and_missed_where_it_is_needed(
     assert json.loads(out)["image"] == "red.png"
 
 
-def test_data_that_holds_images_out_against_the_protocol_is_refused(
+def test_data_that_holds_out_images_against_the_protocol_is_refused(
     lab: Lab, outside: Callable[..., tuple[str, ...]]
 ) -> None:
     module = MODULE.replace("kept = np.load", "return synthetic.generate(60, 20, 0)\n        kept = np.load")

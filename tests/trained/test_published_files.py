@@ -1,4 +1,4 @@
-"""The report's published weight files, in its naming, load as what they are."""
+"""The report's published weight files, under its naming, load as the networks that they hold."""
 
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ HALVES = (0.5, 0.5, 0.5)
 
 
 def published(model: nn.Module, path: Path) -> nn.Module:
-    """A file as the report has it; BatchNorm's statistics are no longer the initial ones."""
+    """Save a network as the report does, with BatchNorm statistics that are not the initial ones."""
     model.train()(torch.rand(16, 3, 32, 32))
     torch.save(model.state_dict(), path)
     return model.eval()
@@ -69,7 +69,7 @@ def normalised(pixels: torch.Tensor, mean: tuple[float, ...], std: tuple[float, 
     ],
     ids=lambda value: value if isinstance(value, str) and value.endswith(".pth") else "",
 )
-def test_a_published_file_gives_the_logits_of_the_reports_own_network(
+def test_a_published_file_gives_the_logits_of_the_reports_network(
     tmp_path: Path, name: str, model: nn.Module, overrides: Overrides, architecture: str, mean: tuple[float, ...] | None
 ) -> None:
     published(model, tmp_path / name)
@@ -83,7 +83,7 @@ def test_a_published_file_gives_the_logits_of_the_reports_own_network(
     assert list(trained.classes)[:2] == ["airplane", "automobile"]
 
 
-def test_an_averages_file_loads_without_its_prefix(tmp_path: Path) -> None:
+def test_a_file_of_averaged_weights_loads_without_its_prefix(tmp_path: Path) -> None:
     averaged = AveragedModel(ReportCNN((4, 4, 4), partial(nn.LeakyReLU, 0.05)))
     torch.save(averaged.state_dict(), tmp_path / "best_model_swa_8517.pth")
     trained = load(tmp_path / "best_model_swa_8517.pth")
@@ -91,7 +91,7 @@ def test_an_averages_file_loads_without_its_prefix(tmp_path: Path) -> None:
     torch.testing.assert_close(trained.logits(images), averaged.module.eval()(images).detach())
 
 
-def test_what_is_assumed_is_said_and_can_be_said_otherwise(tmp_path: Path) -> None:
+def test_assumptions_are_stated_and_can_be_overridden(tmp_path: Path) -> None:
     path = tmp_path / "best_model_LeakyReLU_CrossEntropy_Adam_StepLR_8842.pth"
     published(ReportCNN((4, 4, 4), partial(nn.LeakyReLU, 0.3)), path)
     assumed = "\n".join(load(path).assumed)
@@ -114,7 +114,7 @@ def test_what_is_assumed_is_said_and_can_be_said_otherwise(tmp_path: Path) -> No
         ({"std": (0.5, 0.5, 0.0)}, r"--std 0\.5,0\.5,0\.0"),
     ],
 )
-def test_what_is_not_so_or_cannot_be_is_refused(tmp_path: Path, overrides: dict[str, Any], facts: str) -> None:
+def test_wrong_and_impossible_overrides_are_refused(tmp_path: Path, overrides: dict[str, Any], facts: str) -> None:
     path = tmp_path / "best_model_ReLU_x.pth"
     published(ReportCNN((4, 4, 4), bn=False), path)
     with pytest.raises(ValueError, match=facts):
@@ -138,7 +138,7 @@ LARGER = {**ReportCNN((4, 4, 4)).state_dict(), "fc_layers.0.weight": torch.zeros
     ],
     ids=["another network", "words", "numbers for names", "no shapes", "larger than its file", "damaged", "missing"],
 )
-def test_a_file_without_a_networks_weights_is_one_line(tmp_path: Path, content: object, facts: str) -> None:
+def test_a_file_without_a_networks_weights_gives_a_one_line_error(tmp_path: Path, content: object, facts: str) -> None:
     path = tmp_path / "x.pth"
     if isinstance(content, bytes):
         path.write_bytes(content)

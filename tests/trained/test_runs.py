@@ -1,4 +1,4 @@
-"""A run's network, as its test had it."""
+"""A run's network, as its test used it."""
 
 import json
 import re
@@ -32,8 +32,8 @@ def run(trained: Train) -> Run:
 
 
 @pytest.fixture
-def kept(run: Run) -> Path:
-    """Its file of weights."""
+def weight_file(run: Run) -> Path:
+    """The run's weight file."""
     (weights,) = run.weights.glob("*.pth")
     return weights
 
@@ -79,7 +79,7 @@ def test_a_runs_network_has_the_runs_test_accuracy(trained: Train, words: tuple[
         ),
     ],
 )
-def test_the_reports_own_classes_load_a_runs_weights(trained: Train, words: tuple[str, ...], model: nn.Module) -> None:
+def test_the_reports_classes_load_a_runs_weights(trained: Train, words: tuple[str, ...], model: nn.Module) -> None:
     run = trained(*words)
     (kept,) = run.weights.glob("*.pth")
     state = torch.load(kept, weights_only=True)
@@ -91,28 +91,28 @@ def test_the_reports_own_classes_load_a_runs_weights(trained: Train, words: tupl
     torch.testing.assert_close(own.model(own.normalised(images)), expected)
 
 
-def test_a_file_of_a_run_has_the_runs_configuration(run: Run, kept: Path) -> None:
+def test_a_weight_file_of_a_run_has_the_runs_configuration(run: Run, weight_file: Path) -> None:
     gelu = {"_target_": "torch.nn.GELU", "_partial_": True}
     change(run, activation=gelu, model={"activation": gelu}, data={"mean": [0.1, 0.2, 0.3]})
-    for path in (kept, run.best_checkpoint):
+    for path in (weight_file, run.best_checkpoint):
         trained = load(path)
         assert trained.making["activation"]["_target_"] == "torch.nn.GELU"
         assert list(trained.mean) == [0.1, 0.2, 0.3]
         torch.testing.assert_close(trained.model.state_dict(), load(run.folder).model.state_dict())
 
 
-def test_another_network_than_the_runs_or_than_asked_for_is_refused(run: Run, kept: Path) -> None:
+def test_a_network_other_than_the_runs_or_the_requested_one_is_refused(run: Run, weight_file: Path) -> None:
     with pytest.raises(ValueError, match="--activation, --mean"):
         load(run.folder, Overrides(activation="relu", mean=(0.5, 0.5, 0.5)))
     with pytest.raises(ValueError, match=r"bn=true.* vgg_a bn=false"):
         load(run.folder, Overrides(model="vgg_a", bn=False))
-    state = torch.load(kept, weights_only=True)
-    torch.save({name: value for name, value in state.items() if not name.startswith("conv_layers.1.")}, kept)
+    state = torch.load(weight_file, weights_only=True)
+    torch.save({name: value for name, value in state.items() if not name.startswith("conv_layers.1.")}, weight_file)
     with pytest.raises(ValueError, match=r"cnn filters=\[4,4,4\] bn=false.* cnn bn=true .*conv_layers\.1\."):
         load(run.folder)
 
 
-def test_without_its_file_of_weights_a_run_has_its_best_checkpoint_and_without_that_nothing(run: Run) -> None:
+def test_a_run_without_its_weight_file_uses_its_best_checkpoint_and_fails_without_both(run: Run) -> None:
     shutil.rmtree(run.weights)
     assert load(run.folder).weights == run.best_checkpoint
     shutil.rmtree(run.checkpoints)
@@ -120,15 +120,15 @@ def test_without_its_file_of_weights_a_run_has_its_best_checkpoint_and_without_t
         load(run.folder)
 
 
-def test_of_several_files_the_one_of_the_result_counts(run: Run, kept: Path) -> None:
+def test_the_weight_file_of_the_result_is_used_if_there_are_several(run: Run, weight_file: Path) -> None:
     for digits in ("0000", "9999"):
-        shutil.copy(kept, run.weights / f"{kept.stem[:-4]}{digits}.pth")
+        shutil.copy(weight_file, run.weights / f"{weight_file.stem[:-4]}{digits}.pth")
     trained = load(run.folder)
-    assert (trained.weights, trained.architecture) == (kept, "cnn bn=true")
+    assert (trained.weights, trained.architecture) == (weight_file, "cnn bn=true")
     assert not trained.assumed
 
 
-def test_a_component_from_outside_runs_only_where_it_is_allowed(
+def test_a_users_component_runs_only_if_it_is_allowed(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_lab.py").write_text("import torch\n\n\nclass Mine(torch.nn.ReLU): ...\n")
@@ -140,7 +140,7 @@ def test_a_component_from_outside_runs_only_where_it_is_allowed(
     assert {type(module).__name__ for module in trained.model.modules()} >= {"Mine"}
 
 
-def test_a_network_from_outside_may_call_its_parts_model(lab: Lab, outside: Callable[..., tuple[str, ...]]) -> None:
+def test_a_users_network_may_have_a_part_called_model(lab: Lab, outside: Callable[..., tuple[str, ...]]) -> None:
     source = (
         "import torch\n"
         "class Net(torch.nn.Module):\n"
@@ -161,7 +161,7 @@ def test_a_network_from_outside_may_call_its_parts_model(lab: Lab, outside: Call
         assert set(trained.model.state_dict()) == {"model.weight", "model.bias", "head.weight", "head.bias"}
 
 
-def test_a_folder_that_makes_more_than_a_network_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_folder_whose_configuration_calls_more_than_a_network_is_refused(run: Run, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()
     attack = {"_target_": "cifar_lab.data.download.shutil.rmtree", "path": str(victim)}
@@ -175,7 +175,9 @@ def test_a_folder_that_makes_more_than_a_network_is_refused(run: Run, tmp_path: 
         load(run.folder)
 
 
-def test_an_accuracy_is_known_of_the_chosen_weights_alone_and_names_of_classes_are_plain(run: Run, kept: Path) -> None:
+def test_an_accuracy_is_known_only_for_the_chosen_weights_and_class_names_are_plain(
+    run: Run, weight_file: Path
+) -> None:
     result = run.result()
     run.result_file.write_text(json.dumps({**result, "classes": ["\x1b[31mred", *result["classes"][1:]]}))
     trained = load(run.folder)
@@ -183,13 +185,13 @@ def test_an_accuracy_is_known_of_the_chosen_weights_alone_and_names_of_classes_a
     assert trained.classes[0] == "?[31mred"
     snapshot = run.folder / "snapshots" / "epoch_0001.pt"
     snapshot.parent.mkdir()
-    shutil.copy(kept, snapshot)
+    shutil.copy(weight_file, snapshot)
     facts = load(snapshot).facts
     assert "test/acc" not in facts
     assert facts["fingerprint"] == result["fingerprint"]
 
 
-def test_of_a_run_that_goes_on_the_best_epoch_so_far_counts(run: Run) -> None:
+def test_the_best_epoch_so_far_of_a_running_run_is_used(run: Run) -> None:
     run.result_file.unlink()
     run.set_state("interrupted")
     trained = load(run.folder)
@@ -199,7 +201,7 @@ def test_of_a_run_that_goes_on_the_best_epoch_so_far_counts(run: Run) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"accelerator": "tpu"}, {"precision": "16-mixed"}], ids=["tpu", "16-mixed"])
-def test_what_this_machine_has_not_is_replaced_and_said(run: Run, changes: dict[str, str]) -> None:
+def test_hardware_that_this_machine_lacks_is_replaced_with_a_note(run: Run, changes: dict[str, str]) -> None:
     change(run, trainer={"precision": "32-true", **changes})
     run.set_state("finished", precision=changes.get("precision", "32-true"))
     trained = load(run.folder)

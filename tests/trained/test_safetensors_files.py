@@ -1,4 +1,4 @@
-"""A safetensors file says its network itself, and whatever somebody wrote into one is a line at worst."""
+"""A safetensors file describes its own network; any foreign metadata causes a one-line error at worst."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Told = dict[str, Any]
 HALVES = [0.5, 0.5, 0.5]
 
 
-def described(model: torch.nn.Module) -> Told:
+def description_of(model: torch.nn.Module) -> Told:
     return {
         "model": {
             "_target_": "cifar_lab.models.CNN",
@@ -34,11 +34,11 @@ def described(model: torch.nn.Module) -> Told:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Write a CNN's weights with what is told of it, changed."""
+    """Write a CNN's weights with changed metadata."""
 
     def saved(change: Callable[[Told], object] = lambda told: None) -> Path:
         model = CNN((4, 4, 4), activation=torch.nn.GELU)
-        told = described(model)
+        told = description_of(model)
         changed = change(told)
         text = changed if isinstance(changed, str) else json.dumps(told)
         save_file(model.state_dict(), tmp_path / "a.safetensors", {"cifar_lab": text})
@@ -47,7 +47,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return saved
 
 
-def test_a_file_says_its_network(write: Callable[..., Path]) -> None:
+def test_a_file_describes_its_network(write: Callable[..., Path]) -> None:
     trained = load(write())
     assert trained.making["activation"]["_target_"] == "torch.nn.GELU"
     assert next(iter(trained.classes)) == "c0"
@@ -62,16 +62,16 @@ def test_a_file_says_its_network(write: Callable[..., Path]) -> None:
             load(trained.weights, overrides)
 
 
-def test_a_network_that_is_none_of_ours_is_what_its_file_says(tmp_path: Path) -> None:
+def test_a_foreign_network_is_built_from_its_files_description(tmp_path: Path) -> None:
     model, path = torch.nn.Linear(6, 10), tmp_path / "linear.safetensors"
     making = {"_target_": "torch.nn.Linear", "in_features": 6, "out_features": 10}
-    save_file(model.state_dict(), path, {"cifar_lab": json.dumps({**described(model), "model": making})})
+    save_file(model.state_dict(), path, {"cifar_lab": json.dumps({**description_of(model), "model": making})})
     torch.testing.assert_close(load(path).model.state_dict(), model.state_dict())
     with pytest.raises(ValueError, match=r"\bcnn$"):
         load(path, Overrides(model="cnn"))
 
 
-def test_somebody_elses_file_is_a_plain_state_dict(tmp_path: Path) -> None:
+def test_a_foreign_file_is_a_plain_state_dict(tmp_path: Path) -> None:
     model = CNN((4, 4, 4))
     save_file(model.state_dict(), tmp_path / "best_model_ReLU.safetensors", {"format": "pt"})
     trained = load(tmp_path / "best_model_ReLU.safetensors", Overrides(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
@@ -106,7 +106,7 @@ HUGE = {"_target_": "torch.nn.Linear", "in_features": 10**7, "out_features": 10*
         (lambda told: told["model"].update(activation=HUGE), r"a\.safetensors"),
     ],
 )
-def test_metadata_that_somebody_made_up_is_one_line(
+def test_made_up_metadata_gives_a_one_line_error(
     write: Callable[..., Path], change: Callable[[Told], object], facts: str
 ) -> None:
     with pytest.raises(ValueError, match=facts) as error:
@@ -114,7 +114,7 @@ def test_metadata_that_somebody_made_up_is_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_a_damaged_file_is_one_line(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_damaged_file_gives_a_one_line_error(write: Callable[..., Path], tmp_path: Path) -> None:
     path = write()
     content = path.read_bytes()
     for damaged in (b"", b"no file of tensors", content[:-100], content[:50], b"\xff" * 8 + content[8:]):

@@ -13,14 +13,14 @@ from tests.landscape_runs import RATES, check_written, leave, leave_band, losses
 from tests.published_runs import STEPS_PER_EPOCH
 
 
-def compared(folder: Path):
+def compare_folder(folder: Path):
     (group,) = groups(gather(find_runs(folder)))
     return compare(group, "xavier")
 
 
-def test_the_band_without_batch_norm_is_as_much_wider_as_the_losses_say(tmp_path: Path) -> None:
+def test_the_ratio_of_the_bands_is_that_of_the_losses(tmp_path: Path) -> None:
     leave_band(tmp_path, seeds=(0, 1, 2), widen=0.1)
-    found = compared(tmp_path)
+    found = compare_folder(tmp_path)
     np.testing.assert_allclose(found.frame["ratio/mean_width"], [3.0, 3.3, 3.6], rtol=1e-5)
     assert (found.seeds, found.rates, found.steps, found.steps_per_epoch) == ([0, 1, 2], [*RATES], 40, STEPS_PER_EPOCH)
     estimate = found.band_ratio()
@@ -29,13 +29,13 @@ def test_the_band_without_batch_norm_is_as_much_wider_as_the_losses_say(tmp_path
     assert not found.epochs["bn_wider"].any()
 
 
-def test_where_batch_norm_loses_is_said_and_one_seed_as_one(tmp_path: Path) -> None:
+def test_a_loss_of_batch_norm_is_reported_and_a_single_seed_named_as_such(tmp_path: Path) -> None:
     leave_band(tmp_path)
     bn = Run(tmp_path / "bn_xavier_0.002_0")
     steps = bn.steps()
     steps["loss"][:5] = 100.0  # half of the first epoch
     bn.write_steps(steps)
-    found = compared(tmp_path)
+    found = compare_folder(tmp_path)
     assert found.epochs["bn_wider"].tolist() == [True, False, False, False]
     assert found.frame["share_bn_wider"].tolist() == [5 / 40]
     assert any("12.5 %" in line and "1 of 4" in line for line in found.sentences)
@@ -43,7 +43,7 @@ def test_where_batch_norm_loses_is_said_and_one_seed_as_one(tmp_path: Path) -> N
     holds(found.sentences[0], "vgg_a", "CIFAR-10", "50,000", "4 epochs", "seed 0", "Xavier")
 
 
-def test_what_is_in_neither_band_is_told(tmp_path: Path) -> None:
+def test_runs_outside_both_bands_are_reported(tmp_path: Path) -> None:
     leave_band(tmp_path, seeds=(0, 1))
     gone = Run(tmp_path / "none_xavier_0.002_0")
     gone.write_steps({"loss": np.array([2.0, 3.0, np.inf], dtype=np.float32)})
@@ -51,17 +51,17 @@ def test_what_is_in_neither_band_is_told(tmp_path: Path) -> None:
     leave(tmp_path / "extra", bn=True, lr=0.01).write_steps({"loss": np.ones(40)})
     (tmp_path / "bn_xavier_0.001_1" / "steps.npz").unlink()
     Run(tmp_path / "bn_xavier_0.001_0").write_steps({"loss": losses(True, 1e-3, 40)[:25].astype(np.float32)})
-    found = compared(tmp_path)
+    found = compare_folder(tmp_path)
     assert (found.seeds, found.rates, found.steps) == ([0], [*RATES[:3]], 25)
     facts = (("lr 0.002", "seed 0", "step 3"), ("lr 0.01,",), ("seed 1",), ("lr 0.001", "seed 0", "25"))
     for line, told in zip(found.left_out, facts, strict=True):
         holds(line, *told)
 
 
-def test_what_makes_no_band_is_refused_with_its_mend(tmp_path: Path) -> None:
+def test_runs_that_form_no_band_are_refused_with_the_remedy(tmp_path: Path) -> None:
     leave(tmp_path / "a", bn=True, lr=1e-3).write_steps({"loss": np.ones(40)})
     with pytest.raises(ValueError, match=r"lr 0\.001 .*study=bn_landscape"):
-        compared(tmp_path)
+        compare_folder(tmp_path)
     with pytest.raises(ValueError, match=r"\S"):
         the_group([])
     leave(tmp_path / "b", bn=False, lr=1e-3, epochs=2)
@@ -70,7 +70,7 @@ def test_what_makes_no_band_is_refused_with_its_mend(tmp_path: Path) -> None:
 
 
 @pytest.mark.paints
-def test_the_figure_and_the_numbers_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_figure_and_its_numbers_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     leave_band(tmp_path / "runs", seeds=(0, 1))
     written = write_band(find_runs(tmp_path / "runs"), tmp_path / "out")
     names = {"band.png", "band.npz", "band.csv", "band_epochs.csv"}
@@ -81,7 +81,7 @@ def test_the_figure_and_the_numbers_beside_it(tmp_path: Path, capsys: pytest.Cap
     assert band.width.mean() == pytest.approx(written.tables["band"]["none/mean_width"][1])
 
 
-def test_each_initialisation_has_a_figure_of_its_own(tmp_path: Path) -> None:
+def test_each_initialisation_has_its_own_figure(tmp_path: Path) -> None:
     for init in ("xavier", "he"):
         leave_band(tmp_path / init, init=init)
     written = write_band(find_runs(tmp_path), tmp_path / "out")

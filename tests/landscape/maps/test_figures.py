@@ -9,7 +9,7 @@ def panel(losses, trajectory=None):
     return Contour("a plane", (axis, axis), losses, ("one", "two"), trajectory)
 
 
-def test_all_planes_have_the_same_levels_whatever_lies_in_them(tmp_path):
+def test_all_planes_have_the_same_levels_for_any_content(tmp_path):
     levels = np.geomspace(0.1, 2, 6)
     wild = np.full((4, 4), 50.0)
     wild[0, 0], wild[0, 1], wild[1, 1] = np.nan, np.inf, 0
@@ -18,13 +18,13 @@ def test_all_planes_have_the_same_levels_whatever_lies_in_them(tmp_path):
     figure.savefig(tmp_path / "planes.png")
     drawn = [collection for axes in figure.axes for collection in axes.collections]
     found = [collection.levels.tolist() for collection in drawn if hasattr(collection, "levels")]
-    assert found == [found[0]] * 4  # filled and lines, twice
+    assert found == [found[0]] * 4  # filled contours and lines, of two planes
     flat = panel(np.ones((3, 3)))
     without_trajectory = contours([[flat, flat], [flat]], levels, "planes")
-    assert len(without_trajectory.axes) == 4  # three planes and the bar
+    assert len(without_trajectory.axes) == 4  # three planes and the colour bar
 
 
-def test_a_profile_is_drawn_as_it_is_and_ends_where_it_is_not_finite():
+def test_a_profile_is_drawn_unchanged_up_to_the_first_value_that_is_not_finite():
     distances = np.array([-1.0, 0.0, 1.0])
     figure = profiles({"a": (distances, np.array([3.0, 1.0, np.inf])), "b": (distances, np.ones(3))}, "profiles")
     first, second = figure.axes[0].lines
@@ -51,7 +51,7 @@ def test_curvature_has_a_scale_that_shows_all_of_it(lowest, scale):
     assert len(curvature([unknown], "curvature").axes) == 1
 
 
-def test_interpolation_says_what_its_ends_are():
+def test_interpolation_labels_its_ends():
     names = ("train_loss", "train_accuracy", "held_out_loss", "held_out_accuracy")
     values = {name: np.array([0.5, 0.7, 0.9]) + number for number, name in enumerate(names)}
     figure = interpolation(np.linspace(0, 1, 3), values, ("seed 0", "seed 1"), "test images", "between")
@@ -61,7 +61,7 @@ def test_interpolation_says_what_its_ends_are():
     assert loss.lines[1].get_label() == "test images"
 
 
-def test_covariate_shift_leaves_out_the_lowest_layer_below_which_there_is_none():
+def test_covariate_shift_leaves_out_the_lowest_layer():
     rows = [
         {"run": "a", "epoch": 0, "layer": layer, "distance": 0.3 * (layer > 1), "cosine": 0.9, "gradient_norm": 0.6}
         for layer in (1, 2, 3)

@@ -29,7 +29,7 @@ def job(points):
     return of
 
 
-def test_points_are_there_in_the_next_process_of_the_same_computation_but_for_those_of_a_damaged_file(points):
+def test_points_are_kept_for_the_next_process_of_the_same_computation_unless_their_file_is_damaged(points):
     first = points(3)
     assert first.pending() == [0, 1, 2]
     first.keep(1, {"loss": 2.5, "both": [1.0, np.inf]})
@@ -40,7 +40,7 @@ def test_points_are_there_in_the_next_process_of_the_same_computation_but_for_th
     assert points(3, "other").pending() == [0, 1, 2]
     for index in (0, 2):
         again.keep(index, {"loss": np.nan, "both": [0.0, 0.0]})
-    assert points(3).pending() == []  # a loss that is NaN has been computed too
+    assert points(3).pending() == []  # a point with a NaN loss counts as computed
     assert points(2).pending() == [0, 1]
     for damage in (b"", b"not an archive"):
         first.path.write_bytes(damage)
@@ -57,7 +57,7 @@ def test_a_digest_changes_with_each_setting_and_each_bit():
     assert digest({"count": 5}, {"w": weights["w"].clone()}) == told[0]
 
 
-def test_it_computes_only_what_is_not_there_and_says_before_how_long_it_will_take(job, capsys):
+def test_only_missing_points_are_computed_after_a_forecast(job, capsys):
     first = job(3)
     first.points.keep(1, {"square": -1.0})
     compute("squares", [first])
@@ -70,7 +70,7 @@ def test_it_computes_only_what_is_not_there_and_says_before_how_long_it_will_tak
     assert not re.search(r"\d", line)
 
 
-def test_it_says_how_far_it_is_in_lines_and_on_a_terminal_by_a_bar(job, capsys, monkeypatch):
+def test_progress_is_printed_in_lines_and_as_a_bar_on_a_terminal(job, capsys, monkeypatch):
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     compute("squares", [job(4)])
     _, *lines = capsys.readouterr().err.splitlines()

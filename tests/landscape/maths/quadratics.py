@@ -6,7 +6,7 @@ MATRIX = torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, -1.0], [0.0, -1.0, 5.0]], dty
 POINT = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
 
 
-def named(point):
+def by_name(point):
     return {"a": point[:2].clone(), "b": point[2:].clone()}
 
 

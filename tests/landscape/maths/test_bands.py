@@ -14,17 +14,17 @@ def test_the_band_of_known_curves_has_the_known_area():
     fan = band([np.exp(-STEPS / 50), np.exp(-STEPS / 25)]).numbers()
     assert fan["log_area"] == pytest.approx(100**2 / 2 / 50)
     assert fan["mean_log_width"] == pytest.approx(1.0)
-    thrice = band([3 * (1 + STEPS), np.full(101, 3.0)]).numbers()  # the unit of the loss
+    thrice = band([3 * (1 + STEPS), np.full(101, 3.0)]).numbers()  # changes the unit of the loss
     assert thrice["mean_width"] == pytest.approx(3 * 50)
     assert thrice["mean_log_width"] == pytest.approx(triangle.numbers()["mean_log_width"])
 
 
-def test_a_loss_that_is_rounded_to_zero_counts_as_the_smallest_that_float32_tells():
+def test_a_loss_that_is_rounded_to_zero_counts_as_the_smallest_resolution_of_float32():
     assert band([np.zeros(3), np.full(3, SMALLEST_LOSS)]).log_width.tolist() == [0, 0, 0]
     assert band([np.zeros(3), np.ones(3)]).log_width == pytest.approx(24 * np.log(2))
 
 
-def test_a_band_ends_with_the_run_that_ends_first_and_is_of_two_or_more_with_finite_losses():
+def test_a_band_ends_with_its_shortest_run_and_needs_two_runs_with_finite_losses():
     assert len(band([np.ones(5), np.ones(3), np.ones(4)]).low) == 3
     for losses, steps in (([1.0, 2.0, np.inf, 1.0], 2), ([np.nan], 0), (np.ones(4), 4)):
         assert finite_steps(np.array(losses)) == steps
@@ -33,7 +33,7 @@ def test_a_band_ends_with_the_run_that_ends_first_and_is_of_two_or_more_with_fin
             band(curves)
 
 
-def test_the_wider_one_may_be_another_in_logarithms():
+def test_which_band_is_wider_may_differ_in_logarithms():
     high, low = band([np.full(4, 10.0), np.full(4, 12.0)]), band([np.full(4, 0.1), np.full(4, 1.0)])
     assert (share_wider(high, low), share_wider(high, low, in_log=True)) == (1.0, 0.0)
     quarter = band([np.zeros(4), np.array([3.0, 1.0, 1.0, 1.0])])

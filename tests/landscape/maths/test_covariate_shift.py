@@ -8,7 +8,7 @@ from cifar_lab.landscape.maths.functional import NetworkLoss, moved, value_and_g
 from cifar_lab.models import VGG
 
 
-def test_a_layer_has_its_bias_and_the_batch_norm_behind_it():
+def test_a_layer_includes_its_bias_and_the_batch_norm_after_it():
     model = VGG(stages=[[4], [4]], hidden=5, batch_norm=True)
     found = layers(dict(model.named_parameters()))
     assert found["features.0"] == [f"features.{name}" for name in ("0.weight", "0.bias", "1.weight", "1.bias")]
@@ -17,7 +17,7 @@ def test_a_layer_has_its_bias_and_the_batch_norm_behind_it():
     assert [name for names in found.values() for name in names] == [name for name, _ in model.named_parameters()]
 
 
-def test_a_network_shifts_as_by_steps_taken_one_layer_after_the_other_and_without_gradient_there_is_no_angle():
+def test_the_shift_is_that_of_steps_taken_layer_by_layer_and_a_zero_gradient_has_no_angle():
     torch.manual_seed(0)
     model = VGG(stages=[[4], [4]], hidden=5, batch_norm=True)
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)

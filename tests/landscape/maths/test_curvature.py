@@ -27,7 +27,7 @@ def point():
     return {"a": drawn[:24].view(4, 6), "b": drawn[24:]}
 
 
-def test_a_quadratics_eigenvalues_are_the_matrixs(point):
+def test_a_quadratics_eigenvalues_are_those_of_its_matrix(point):
     matrix = symmetric(30)
     told = []
     largest, smallest, products = spectrum_ends(
@@ -39,7 +39,7 @@ def test_a_quadratics_eigenvalues_are_the_matrixs(point):
 
 
 @pytest.mark.parametrize("lowest", [-50.0, -0.01, 0.0])
-def test_the_smallest_eigenvalue_is_found_in_few_products_even_near_zero_and_below_all_others(lowest):
+def test_the_smallest_eigenvalue_is_found_in_few_products_even_near_zero_and_far_below_the_others(lowest):
     values = torch.cat([torch.tensor([lowest]), torch.linspace(1e-6, 1e-3, 290), torch.linspace(1, 20, 9)])
     _, smallest, products = spectrum_ends(
         lambda weights: (values * weights["a"].square()).sum() / 2, {"a": torch.ones(300)}, 3
@@ -57,8 +57,8 @@ def test_a_networks_eigenvalues_are_those_of_its_whole_hessian():
     sizes = [value.numel() for value in weights.values()]
 
     def flat_loss(flat):
-        # Written out, as torch.func's second derivatives of batch_norm in train mode are wrong in torch 2.14: the
-        # Hessian that it gives is not symmetric.
+        # Written out because torch.func's second derivatives of batch_norm in train mode are wrong in torch 2.14: they
+        # give a Hessian that is not symmetric.
         parts = zip(weights.values(), flat.split(sizes), strict=True)
         kernel, bias, scale, shift, matrix, last = (part.view(value.shape) for value, part in parts)
         outputs = nn.functional.conv2d(images, kernel, bias).transpose(0, 1).flatten(1)
@@ -75,7 +75,7 @@ def test_a_networks_eigenvalues_are_those_of_its_whole_hessian():
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_sharpness_is_the_curvature_along_the_gradients_and_weighs_batches_by_them(point, count):
+def test_sharpness_is_the_curvature_along_the_gradients_and_weights_batches_by_them(point, count):
     flat = torch.cat([point["a"].flatten(), point["b"]])
     matrices = [symmetric(30, seed) for seed in range(count)]
     gradients = [matrix @ flat for matrix in matrices]
@@ -84,13 +84,13 @@ def test_sharpness_is_the_curvature_along_the_gradients_and_weighs_batches_by_th
     assert sharpness(map(quadratic, matrices), point) == pytest.approx(float(expected))
 
 
-def test_a_gradient_that_is_zero_has_no_sharpness_and_a_hessian_that_is_not_finite_no_eigenvalues(point):
+def test_a_zero_gradient_has_no_sharpness_and_a_hessian_that_is_not_finite_no_eigenvalues(point):
     assert np.isnan(sharpness([lambda weights: (weights["a"] * 0).sum()], point))
     found, smallest, _ = spectrum_ends(lambda weights: (weights["a"] / 0).square().sum(), point, 2)
     assert np.isnan([*found, smallest]).all()
 
 
 @pytest.mark.parametrize("count", [0, 30])
-def test_a_count_of_eigenvalues_that_there_are_not_is_refused(point, count):
+def test_an_impossible_number_of_eigenvalues_is_refused(point, count):
     with pytest.raises(ValueError, match=rf"^{count} .*\b30\b"):
         spectrum_ends(quadratic(symmetric(30)), point, count)

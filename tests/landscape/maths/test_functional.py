@@ -14,7 +14,7 @@ from cifar_lab.landscape.maths.functional import (
     without_tf32,
 )
 from cifar_lab.models import CNN
-from tests.landscape.maths.quadratics import MATRIX, POINT, named, quadratic
+from tests.landscape.maths.quadratics import MATRIX, POINT, by_name, quadratic
 
 
 @pytest.fixture
@@ -30,15 +30,15 @@ def batch():
 
 
 def test_value_gradient_and_hessian_are_those_of_a_quadratic_and_of_a_linear_loss():
-    point = named(POINT)
+    point = by_name(POINT)
     assert dot(point, point) == pytest.approx(5.25)
     assert norm(point) == pytest.approx(5.25**0.5)
     assert norm(difference(moved(point, point, 2.0), point)) == pytest.approx(2 * 5.25**0.5)
     value, gradient, product = along_gradient(quadratic, point)
     assert value == POINT @ MATRIX @ POINT / 2
-    torch.testing.assert_close(gradient, named(MATRIX @ POINT))
-    torch.testing.assert_close(product, named(MATRIX @ MATRIX @ POINT))
-    torch.testing.assert_close(hessian_vector_product(quadratic, point, point), named(MATRIX @ POINT))
+    torch.testing.assert_close(gradient, by_name(MATRIX @ POINT))
+    torch.testing.assert_close(product, by_name(MATRIX @ MATRIX @ POINT))
+    torch.testing.assert_close(hessian_vector_product(quadratic, point, point), by_name(MATRIX @ POINT))
     value, gradient, product = along_gradient(lambda weights: weights["a"].sum(), point)
     assert (value.item(), gradient["a"].tolist(), product["a"].tolist()) == (-1, [1, 1], [0, 0])
 
@@ -47,7 +47,7 @@ def test_a_networks_loss_and_gradient_are_those_of_its_training(network, batch):
     images, labels = batch
     criterion = nn.CrossEntropyLoss()
     loss = NetworkLoss(network, criterion, images, labels, lambda: torch.manual_seed(3))
-    with torch.autocast("cpu", torch.bfloat16):  # it computes in float32 all the same
+    with torch.autocast("cpu", torch.bfloat16):  # the loss must still be computed in float32
         value, gradient = value_and_gradient(loss, loss.weights())
     torch.manual_seed(3)
     expected = criterion(network(images), labels)
@@ -58,7 +58,7 @@ def test_a_networks_loss_and_gradient_are_those_of_its_training(network, batch):
 
 
 @pytest.mark.parametrize("seed_draws", [None, lambda: torch.manual_seed(3)])
-def test_nothing_of_it_is_seen_from_outside(network, batch, seed_draws):
+def test_computing_a_loss_changes_neither_the_network_nor_the_random_state(network, batch, seed_draws):
     loss = NetworkLoss(network, nn.CrossEntropyLoss(), *batch, seed_draws)
     state, random = {name: value.clone() for name, value in network.state_dict().items()}, torch.get_rng_state()
     values = [value_and_gradient(loss, loss.weights())[0] for _ in range(2)]
@@ -69,14 +69,14 @@ def test_nothing_of_it_is_seen_from_outside(network, batch, seed_draws):
     assert all(weight.grad is None for weight in network.parameters())
 
 
-def test_frozen_weights_stay_where_they_are(network, batch):
+def test_frozen_weights_do_not_move(network, batch):
     network.conv_layers[0].weight.requires_grad_(False)
     loss = NetworkLoss(network, nn.CrossEntropyLoss(), *batch)
     assert "conv_layers.0.weight" not in loss.weights()
     assert "conv_layers.0.weight" not in value_and_gradient(loss, loss.weights())[1]
 
 
-def test_what_is_along_the_gradient_is_what_the_single_calls_give(network, batch):
+def test_values_along_the_gradient_equal_those_of_single_calls(network, batch):
     loss = NetworkLoss(network, nn.CrossEntropyLoss(), *batch, lambda: torch.manual_seed(3))
     told = along_gradient(loss, loss.weights())
     value, gradient = value_and_gradient(loss, loss.weights())
@@ -85,7 +85,7 @@ def test_what_is_along_the_gradient_is_what_the_single_calls_give(network, batch
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_weights_of_another_type_are_taken_as_float32(network, batch, dtype):
+def test_weights_of_a_different_type_are_converted_to_float32(network, batch, dtype):
     images, labels = batch
     loss = NetworkLoss(network.to(dtype), nn.CrossEntropyLoss(), images.to(dtype), labels)
     value, gradient = value_and_gradient(loss, loss.weights())
@@ -93,7 +93,7 @@ def test_weights_of_another_type_are_taken_as_float32(network, batch, dtype):
     assert {weight.dtype for weight in network.parameters()} == {dtype}
 
 
-def test_a_gpus_tf32_is_switched_off_and_on_again():
+def test_tf32_is_switched_off_and_back_on():
     convolutions = torch.backends.cudnn.conv
     before = convolutions.fp32_precision
     with without_tf32(torch.device("cuda")):

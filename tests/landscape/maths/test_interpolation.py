@@ -36,7 +36,7 @@ def test_statistics_are_those_of_the_weights_averaged_over_batches():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_estimating_statistics_leaves_the_random_state():
+def test_estimating_statistics_keeps_the_random_state():
     model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3))
     state, weights = torch.get_rng_state(), {name: value.detach() for name, value in model.named_parameters()}
     first, again = (with_weights(model, weights, [(torch.ones(9, 3), None)])[1].running_mean for _ in range(2))
@@ -44,7 +44,7 @@ def test_estimating_statistics_leaves_the_random_state():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_measurement_is_the_mean_over_images_whatever_the_batches():
+def test_a_measurement_is_the_mean_over_images_for_any_batch_size():
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5], [1.0, 0.0]])
     labels = torch.tensor([0, 1, 1, 1, 1])
     criterion = nn.CrossEntropyLoss()

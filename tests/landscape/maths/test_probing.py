@@ -8,15 +8,15 @@ from torch import nn
 from cifar_lab.landscape.maths.functional import NetworkLoss
 from cifar_lab.landscape.maths.probing import MOVED_QUANTITIES, POINT_QUANTITIES, RELATIVE, probe
 from cifar_lab.models import CNN
-from tests.landscape.maths.quadratics import MATRIX, POINT, named, quadratic
+from tests.landscape.maths.quadratics import MATRIX, POINT, by_name, quadratic
 
 
-def test_on_a_quadratic_every_quantity_is_the_formulas_at_the_moved_point():
+def test_every_quantity_of_a_quadratic_follows_its_formula_at_the_moved_point():
     gradient, etas, shares = MATRIX @ POINT, [1e-3, 0.1, 0.5, 2.0], [1e-3, 0.1]
-    told = probe(quadratic, named(POINT), etas, shares)
+    told = probe(quadratic, by_name(POINT), etas, shares)
     assert told["eta"].tolist() == etas
     np.testing.assert_allclose(told["relative_eta"] * told["grad_norm"] / told["weight_norm"], shares)
-    assert probe(quadratic, named(POINT), [])["beta"].shape == (0,)
+    assert probe(quadratic, by_name(POINT), [])["beta"].shape == (0,)
     hessian_norm = float((MATRIX @ gradient).norm() / gradient.norm())
     sharpness = float(gradient @ MATRIX @ gradient / gradient.norm() ** 2)
     expected = (POINT @ MATRIX @ POINT / 2, gradient.norm(), POINT.norm(), hessian_norm, sharpness)
@@ -39,7 +39,7 @@ def test_on_a_quadratic_every_quantity_is_the_formulas_at_the_moved_point():
     assert all(values.dtype == np.float64 for values in told.values())
 
 
-def test_what_is_not_finite_is_recorded_as_it_is_and_quotients_of_a_gradient_that_vanishes_are_no_number():
+def test_values_that_are_not_finite_are_recorded_and_quotients_by_a_zero_gradient_are_nan():
     told = probe(lambda weights: weights["a"].square().sum() ** 2, {"a": torch.tensor([1e3])}, [1e-9, 1e30])
     assert np.isfinite(told["moved_loss"][0]) and np.isinf(told["moved_loss"][1])
     assert np.isnan(told["grad_cosine"][1])
@@ -51,7 +51,7 @@ def test_what_is_not_finite_is_recorded_as_it_is_and_quotients_of_a_gradient_tha
 
 
 @pytest.mark.parametrize("spatial_dropout", [False, True])
-def test_the_hessians_product_is_the_same_in_another_layout_whatever_dropout_draws(spatial_dropout):
+def test_the_hessian_product_is_the_same_in_a_different_layout_with_dropout(spatial_dropout):
     torch.manual_seed(0)
     body = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Softplus(), nn.Dropout(0.5) if spatial_dropout else nn.Identity()]
     network = nn.Sequential(*body, nn.Flatten(), nn.Linear(144, 10)).to(memory_format=torch.channels_last)
@@ -64,11 +64,11 @@ def test_the_hessians_product_is_the_same_in_another_layout_whatever_dropout_dra
     for name, values in alone.items():
         np.testing.assert_allclose(beside[name], values, rtol=1e-3, err_msg=name)
     other = probe(twin, {name: value.contiguous() for name, value in loss.weights().items()}, [])["hessian_norm"]
-    assert (abs(other / alone["hessian_norm"] - 1) < 1e-3) != spatial_dropout  # else the mask would tell nothing
+    assert (abs(other / alone["hessian_norm"] - 1) < 1e-3) != spatial_dropout  # otherwise the mask would not matter
 
 
 def naive(network, criterion, images, labels, eta):
-    """The loss and the gradient after a step, by a copy of the network whose weights are moved in place."""
+    """Return the loss after a step and the gradients before and after it, from a copy that is moved in place."""
     torch.manual_seed(5)
     here = copy.deepcopy(network)
     criterion(here(images), labels).backward()
@@ -84,7 +84,7 @@ def naive(network, criterion, images, labels, eta):
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_a_networks_probe_is_that_of_a_copy_that_is_moved(batch_norm):
+def test_a_networks_probe_equals_that_of_a_moved_copy(batch_norm):
     torch.manual_seed(0)
     network, criterion = CNN(filters=(4, 4, 4), dropout=0.5, batch_norm=batch_norm), nn.CrossEntropyLoss()
     images, labels = torch.randn(16, 3, 32, 32), torch.randint(10, (16,))

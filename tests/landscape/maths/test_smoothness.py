@@ -14,10 +14,10 @@ def of_quadratic(multiples=PAPER_MULTIPLES, lr=0.01):
 
 
 @pytest.mark.parametrize("multiples", [PAPER_MULTIPLES, FINE])
-def test_on_a_quadratic_quantities_are_those_of_its_taylor_series(multiples):
+def test_quantities_of_a_quadratic_follow_its_taylor_series(multiples):
     found = smoothness(of_quadratic(multiples))
     bent, square = np.linalg.norm(GRADIENTS @ MATRIX, axis=1), (GRADIENTS**2).sum(axis=1)
-    np.testing.assert_allclose(found["beta"], bent / square**0.5)  # whatever the grid
+    np.testing.assert_allclose(found["beta"], bent / square**0.5)  # for any grid
     np.testing.assert_allclose(found["hessian_norm"], bent / square**0.5)
     np.testing.assert_allclose(found["gradient_range"], 0.01 * (multiples[-1] - multiples[0]) * bent)
     curved = np.einsum("pi,ij,pj->p", GRADIENTS, MATRIX, GRADIENTS)
@@ -31,7 +31,7 @@ def test_on_a_quadratic_quantities_are_those_of_its_taylor_series(multiples):
     np.testing.assert_allclose(found["change_at_0.01"], 0.1 / square**0.5 * bent / square**0.5)
 
 
-def test_a_grid_is_chosen_in_learning_rates():
+def test_a_grid_is_chosen_in_multiples_of_the_learning_rate():
     whole, paper = smoothness(of_quadratic(FINE)), smoothness(of_quadratic(FINE), PAPER_MULTIPLES)
     np.testing.assert_allclose(whole.ceiling, 1 / 1e-5)
     np.testing.assert_allclose(paper.ceiling, 1 / 0.005)
@@ -42,7 +42,7 @@ def test_a_grid_is_chosen_in_learning_rates():
 
 
 @pytest.mark.parametrize("length", [0.01, 0.5, 1.0])
-def test_a_gradient_orthogonal_to_the_first_puts_beta_at_the_ceiling_whatever_its_length(length):
+def test_a_gradient_orthogonal_to_the_first_puts_beta_at_the_ceiling_for_any_length(length):
     probes = of_quadratic()
     norms = np.linalg.norm(GRADIENTS, axis=1)[:, None]
     probes["grad_distance"] = np.broadcast_to(norms * np.hypot(1, length), probes["eta"].shape)
@@ -61,7 +61,7 @@ def test_the_cosine_is_the_one_at_the_learning_rate():
     assert np.isnan(smoothness(of_quadratic((0.5, 2.0))).cosine).all()
 
 
-def test_a_step_to_a_loss_that_is_no_number_is_infinitely_far():
+def test_a_step_to_a_nan_loss_counts_as_infinitely_far():
     probes = of_quadratic()
     for name in ("moved_loss", "moved_grad_norm", "grad_distance", "beta"):
         probes[name] = probes[name].copy()
@@ -71,5 +71,5 @@ def test_a_step_to_a_loss_that_is_no_number_is_infinitely_far():
     assert np.isposinf(far.loc[0]).all()
     assert np.isfinite(far.loc[1]).all()
     assert not found.at_ceiling[0]
-    probes["loss"] = np.array([np.nan, 1.0])  # of a network that has diverged before
+    probes["loss"] = np.array([np.nan, 1.0])  # a network that diverged before
     assert smoothness(probes).index.tolist() == [1]

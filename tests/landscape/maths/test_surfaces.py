@@ -5,21 +5,21 @@ from torch import nn
 
 from cifar_lab.landscape.maths.functional import NetworkLoss
 from cifar_lab.landscape.maths.surfaces import common_levels, grid, losses_at, random_direction, trajectory_plane
-from tests.landscape.maths.quadratics import MATRIX, POINT, named, quadratic
+from tests.landscape.maths.quadratics import MATRIX, POINT, by_name, quadratic
 
 
-def test_a_quadratics_surface_is_the_paraboloid_and_what_is_not_finite_stays_so():
+def test_a_quadratics_surface_is_a_paraboloid_and_values_that_are_not_finite_stay_so():
     axes = torch.tensor([[1.0, 0.0, 2.0], [0.0, -1.0, 1.0]], dtype=torch.float64)
     points = grid(np.linspace(-1, 1, 5), np.linspace(-3, 3, 4))
     assert points[:5].tolist() == [[-1, -3], [-1, -1], [-1, 1], [-1, 3], [-0.5, -3]]
     moved = POINT + torch.from_numpy(points) @ axes
     expected = ((moved @ MATRIX) * moved).sum(dim=1) / 2
-    np.testing.assert_allclose(losses_at(quadratic, named(POINT), list(map(named, axes)), points), expected)
+    np.testing.assert_allclose(losses_at(quadratic, by_name(POINT), list(map(by_name, axes)), points), expected)
     one = {"a": torch.ones(1)}
     assert losses_at(lambda w: 1 / w["a"].sum(), {"a": torch.zeros(1)}, [one], np.eye(2)[:, :1]).tolist() == [1, np.inf]
 
 
-def test_levels_are_common_rise_and_leave_out_the_heights():
+def test_levels_are_common_and_ascending_and_leave_out_the_peaks():
     first, second = np.geomspace(0.01, 1, 50), np.array([*np.geomspace(0.1, 2, 40), 1e9, np.inf, np.nan, 0.0])
     levels = common_levels([first, second], count=7)
     assert levels[0] == pytest.approx(0.01)
@@ -39,7 +39,7 @@ def network(norm):
     )
 
 
-def test_each_filter_of_a_direction_has_the_norm_of_the_weights_filter_and_a_seed_draws_its_own():
+def test_each_filter_of_a_direction_has_the_norm_of_the_networks_filter_and_each_seed_its_own_direction():
     weights = dict(network(nn.BatchNorm2d).named_parameters())
     direction, again, other = (random_direction(weights, generator(seed)) for seed in (0, 0, 1))
     for name in ("0.weight", "5.weight"):
@@ -51,13 +51,13 @@ def test_each_filter_of_a_direction_has_the_norm_of_the_weights_filter_and_a_see
 
 
 @pytest.mark.parametrize(("norm", "factors"), [(nn.BatchNorm2d, [0.1, 0.5, 1.0, 3.0, 20.0]), (nn.Identity, [8.0] * 5)])
-def test_a_surface_does_not_change_where_filters_are_scaled_and_the_network_stays_the_same(norm, factors):
+def test_a_surface_is_invariant_to_scaling_filters_and_leaves_the_network_unchanged(norm, factors):
     plain, scaled = network(norm), network(norm)
-    plain[1].eps = scaled[1].eps = 1e-12  # which scales with the filters otherwise
+    plain[1].eps = scaled[1].eps = 1e-12  # otherwise eps would have to scale with the filters
     with torch.no_grad():
         scaled[0].weight *= torch.tensor(factors)[:, None, None, None]
         scaled[0].bias *= torch.tensor(factors)
-        if norm is nn.Identity:  # ReLU passes a scale on
+        if norm is nn.Identity:  # ReLU preserves a positive scale
             scaled[5].weight /= 8
     batch = torch.randn(6, 3, 8, 8, generator=generator(1)), torch.arange(6) % 4
     profiles = []
@@ -68,7 +68,7 @@ def test_a_surface_does_not_change_where_filters_are_scaled_and_the_network_stay
     np.testing.assert_allclose(*profiles, rtol=1e-4)
 
 
-def test_a_trajectory_lies_where_it_was_in_a_plane_that_explains_it_whose_first_direction_is_of_most_variance():
+def test_a_trajectory_lies_in_the_plane_of_its_directions_of_most_variance():
     drawn = torch.linalg.qr(torch.randn(7, 2, generator=generator(), dtype=torch.float64)).Q
     places = torch.tensor([[4.0, 1.0], [3.0, -2.0], [1.0, 0.5], [0.0, 0.0]], dtype=torch.float64)
     snapshots = [{"a": flat[:3], "b": flat[3:].view(2, 2)} for flat in places @ drawn.T + 5]

@@ -1,4 +1,4 @@
-"""The report's conclusions on a fast experiment, decided by studies on it."""
+"""The report's conclusions on a fast experiment, decided by studies of it."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def test_a_conclusion_is_decided_by_its_arms_over_seeds() -> None:
     assert turned["Label smoothing is above cross-entropy"] == "contradicted"
 
 
-def test_where_a_study_lacks_an_arm_the_experiments_own_runs_are_it() -> None:
+def test_the_experiments_own_runs_replace_a_missing_arm_of_a_study() -> None:
     others = _of_losses({loss: mean for loss, mean in MEANS.items() if loss != "ce"})
     own = [_run(MEANS["ce"] + off, seed, study=None) for seed, off in enumerate(AROUND)]
     apart = [_run(0.5, seed, "augment=none", study=None, augment="none") for seed in range(5)]
@@ -75,7 +75,7 @@ def test_where_a_study_lacks_an_arm_the_experiments_own_runs_are_it() -> None:
     assert not _only(own).claims
 
 
-def test_the_interval_is_welchs_and_the_effect_size_cohens() -> None:
+def test_the_interval_is_welchs_and_the_effect_size_is_cohens() -> None:
     first, second = MEANS["label_smoothing"] + AROUND, MEANS["ce"] + AROUND
     low, high = (100 * bound for bound in ttest_ind(first, second, equal_var=False).confidence_interval())
     told = {claim.words: claim.numbers for claim in _only(_of_losses(MEANS)).claims}
@@ -84,7 +84,7 @@ def test_the_interval_is_welchs_and_the_effect_size_cohens() -> None:
     assert f"d = {0.005 / AROUND.std(ddof=1):+.1f}" in words
 
 
-def test_an_arm_counts_with_the_rate_that_most_of_its_runs_have_never_with_the_best_one() -> None:
+def test_an_arm_counts_at_its_most_frequent_rate_not_at_its_best() -> None:
     runs = _of_losses(MEANS, "optimizer.sgd_lr=1")
     better = [_run(0.99, 0, "loss=ce", "optimizer.sgd_lr=9", loss="ce")]
     assert _verdicts(_only(runs + better)) == _verdicts(_only(runs))
@@ -93,7 +93,7 @@ def test_an_arm_counts_with_the_rate_that_most_of_its_runs_have_never_with_the_b
 
 
 @pytest.mark.parametrize("word", ["epochs=2", "protocol=holdout", "model.widths=[8,8,8]", "data.train_size=100"])
-def test_what_changes_more_than_the_arm_and_its_rates_does_not_count(word: str) -> None:
+def test_runs_that_differ_in_more_than_arm_and_rates_do_not_count(word: str) -> None:
     key = word.partition("=")[0]
     others = _of_losses({"label_smoothing": 0.5, "ce": 0.9}, word)
     for run in others:
@@ -103,7 +103,7 @@ def test_what_changes_more_than_the_arm_and_its_rates_does_not_count(word: str) 
     assert _verdicts(_only(with_others)) == _verdicts(_only(_of_losses(MEANS)))
 
 
-def test_batch_norm_is_a_setting_and_not_an_option() -> None:
+def test_batch_norm_is_an_arm_although_it_is_not_an_option() -> None:
     def arm(bn: bool, mean: float) -> list[Record]:
         runs = [_run(mean + off, seed, f"bn={str(bn).lower()}", study="batch_norm") for seed, off in enumerate(AROUND)]
         for run in runs:
@@ -114,7 +114,7 @@ def test_batch_norm_is_a_setting_and_not_an_option() -> None:
     assert _verdicts(base)["BatchNorm raises the accuracy"] == "supported"
 
 
-def test_a_row_in_which_a_run_diverged_is_told_and_not_compared() -> None:
+def test_a_row_with_a_diverged_run_is_reported_but_not_compared() -> None:
     runs = _of_losses(MEANS)
     lost = Record(**{**vars(runs[0]), "state": "diverged", "result": {}})
     base = _only([lost, *runs[1:]])
@@ -123,7 +123,7 @@ def test_a_row_in_which_a_run_diverged_is_told_and_not_compared() -> None:
     assert (claim.verdict, "1 of 5 diverged" in claim.numbers) == ("inconclusive", True)
 
 
-def test_a_bases_own_runs_are_those_as_it_stands() -> None:
+def test_the_runs_of_a_base_are_those_of_the_unchanged_experiment() -> None:
     own = [_run(0.92, seed, "data.root=/data", study=None) for seed in (1, 0)]
     for run in own:
         run.settings["data.root"] = "/data"  # type: ignore[index]

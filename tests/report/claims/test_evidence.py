@@ -1,4 +1,4 @@
-"""The one rule by which claims are decided."""
+"""The one rule that decides claims."""
 
 from collections import Counter
 
@@ -31,7 +31,7 @@ def verdict(*conditions: Condition | None) -> str:
 
 
 def rows(difference: float, deviation: float, seeds: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Two rows of accuracies with exactly this difference and deviation."""
+    """Return two rows of accuracies with exactly this difference and standard deviation."""
     spread = np.linspace(-1, 1, seeds)
     row = 0.9 + deviation * spread / spread.std(ddof=1)
     return row + difference, row
@@ -47,7 +47,7 @@ def rows(difference: float, deviation: float, seeds: int = 5) -> tuple[np.ndarra
         (0.0045, SUPPORTED, INCONCLUSIVE),
     ],
 )
-def test_an_interval_on_one_side_of_the_bound_decides_and_one_that_holds_it_does_not(
+def test_an_interval_on_one_side_of_the_bound_decides_and_one_that_contains_it_does_not(
     difference: float, direction: str, equality: str
 ) -> None:
     effect = of_rows(*rows(difference, 0.002))
@@ -57,7 +57,7 @@ def test_an_interval_on_one_side_of_the_bound_decides_and_one_that_holds_it_does
     assert (max(-low, high) < 0.005, low > 0.005 or high < -0.005) == (equality == SUPPORTED, equality == CONTRADICTED)
 
 
-def test_a_true_difference_is_never_contradicted_and_equal_rows_are_told_apart_in_one_of_twenty_cases() -> None:
+def test_a_true_difference_is_never_contradicted_and_equal_rows_differ_in_one_of_twenty_cases() -> None:
     drawn = np.random.default_rng(0).normal(0.89, 0.003, (500, 2, 5))
     told = Counter(verdict(above(of_rows(first + 0.005, second))) for first, second in drawn)
     assert told[SUPPORTED] / 500 == pytest.approx(0.62, abs=0.07)
@@ -66,7 +66,7 @@ def test_a_true_difference_is_never_contradicted_and_equal_rows_are_told_apart_i
     assert told[INCONCLUSIVE] / 500 == pytest.approx(0.95, abs=0.03)
 
 
-def test_what_is_inconclusive_says_how_many_seeds_would_tell() -> None:
+def test_an_inconclusive_claim_names_the_number_of_seeds_that_would_decide() -> None:
     (told,) = judged([claim(above(of_rows(*rows(0.002, 0.002))))])
     assert (told.verdict, told.note) == (INCONCLUSIVE, f"{seeds_needed(0.002, 0.002)} seeds needed")
     assert told.command == f"train seed='range(0,{seeds_needed(0.002, 0.002)})'"
@@ -78,7 +78,7 @@ def test_what_is_inconclusive_says_how_many_seeds_would_tell() -> None:
     assert many.note == "more than 1,000 seeds needed"
 
 
-def test_so_many_seeds_tell_equal_rows_to_be_equal() -> None:
+def test_the_named_number_of_seeds_shows_equal_rows_to_be_equal() -> None:
     (told,) = judged([claim(alike(of_rows(*rows(0.0, 0.004))))])
     assert told.verdict == INCONCLUSIVE
     seeds = int(told.note.split()[0])
@@ -92,7 +92,7 @@ def test_so_many_seeds_tell_equal_rows_to_be_equal() -> None:
     assert supported(seeds - 2) < 0.8
 
 
-def test_holm_is_over_all_claims_that_were_tested() -> None:
+def test_holms_correction_covers_all_tested_claims() -> None:
     effect = of_rows(*rows(0.004, 0.002))
     p = effect.p(effect.mean)
     assert 0.05 / 5 < p < 0.05
@@ -103,7 +103,7 @@ def test_holm_is_over_all_claims_that_were_tested() -> None:
     assert [one.verdict for one in judged([claim(above(effect), words="a"), *untested])] == [SUPPORTED, *[UNTESTED] * 4]
 
 
-def test_all_conditions_must_hold_and_one_that_does_not_contradicts() -> None:
+def test_all_conditions_must_hold_and_a_single_failure_contradicts() -> None:
     holds, fails, unsure = (above(of_rows(*rows(difference, 0.002))) for difference in (0.02, -0.02, 0.001))
     assert verdict(holds, holds) == SUPPORTED
     assert verdict(holds, unsure) == INCONCLUSIVE

@@ -1,4 +1,4 @@
-"""Test-time augmentation at the end of a run measures its weights, and changes none."""
+"""Test-time augmentation at the end of a run measures its weights without changing them."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.conftest import TINY, Train
 WORDS = (*TINY, "data.num_test=100", "epochs=1", "logger=none", "trainer.precision=32-true")
 
 
-def test_a_run_measures_what_evaluate_does_and_trains_as_one_without(trained: Train, called: Any) -> None:
+def test_a_run_measures_as_evaluate_does_and_trains_as_without_augmentation(trained: Train, called: Any) -> None:
     plain = trained(*WORDS, name="plain")
     run = trained(*WORDS, "tta=flip_translate", "averaging=none", name="augmented")
     own, result = plain.result(), run.result()

@@ -1,4 +1,4 @@
-"""A last epoch that is not whole is the beginning of a whole one, and ends as one does."""
+"""A fractional last epoch trains like the beginning of a whole epoch and ends like one."""
 
 import io
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def test_the_last_epoch_has_its_share_of_the_batches_rounded_up(epochs: float, w
     assert batches_of_run(epochs, whole) == batches
 
 
-def test_steps_of_the_run_count_the_incomplete_ones_of_each_epoch(composed: Compose) -> None:
+def test_the_runs_steps_include_the_incomplete_step_of_each_epoch(composed: Compose) -> None:
     def steps(*words: str) -> int:
         data = SyntheticDataModule(num_train=60, num_test=20, batch_size=6)
         return total_steps(composed(*TINY, *words), data)
@@ -39,7 +39,7 @@ def test_steps_of_the_run_count_the_incomplete_ones_of_each_epoch(composed: Comp
 
 
 @pytest.mark.parametrize("averaging", ["ema", "swa", "lookahead averaging.power=3"])
-def test_half_an_epoch_is_an_epoch_of_half_the_batches_to_the_bit(trained: Train, averaging: str) -> None:
+def test_half_an_epoch_equals_an_epoch_of_half_the_batches_bitwise(trained: Train, averaging: str) -> None:
     words = (*SHORT, "scheduler=one_cycle", *f"averaging={averaging}".split(), "trainer.accumulate_grad_batches=3")
     words += ("averaging.start=0",) if averaging == "swa" else ()
     half = trained(*words, "epochs=0.5", name="half")
@@ -50,7 +50,7 @@ def test_half_an_epoch_is_an_epoch_of_half_the_batches_to_the_bit(trained: Train
     assert all(np.array_equal(values, whole.steps()[name]) for name, values in half.steps().items())
 
 
-def test_a_run_begins_as_a_longer_one_and_its_last_epoch_is_validated_and_counted(trained: Train) -> None:
+def test_a_run_begins_like_a_longer_one_and_its_last_epoch_is_validated_and_counted(trained: Train) -> None:
     words = (*SHORT, "scheduler=constant", "callbacks=snapshots", "callbacks.snapshots.every_epochs=2")
     run, longer = trained(*words, "epochs=1.4", name="run"), trained(*words, "epochs=2", name="longer")
     losses = run.steps()["loss"]
@@ -70,17 +70,17 @@ def test_a_schedule_by_step_has_its_lengths_in_the_steps_of_the_run(composed: Co
     assert build_scheduler(by_epoch, total_steps=1600, epochs=6.4)["scheduler"].keywords["total_steps"] == 7
 
 
-def test_progress_counts_the_batches_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_counts_the_remaining_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cifar_lab.terminal.progress.LINE_SECONDS", 0.0)
     console, throughput = Console(file=(output := io.StringIO()), width=200), Throughput()
     progress = Progress(throughput, console, epochs=1.5)
     fit(classifier(), throughput, LastEpoch(1.5), progress, data=images(100, 8), max_epochs=2)
     lines = [line for line in output.getvalue().splitlines() if "validation" not in line]
     assert "1/2 step 12/12" in lines[11] and "2/2 step 6/6" in lines[-2]
-    assert lines[-1].startswith("epoch 2/2  loss") and "left" not in lines[-1]  # nothing is
+    assert lines[-1].startswith("epoch 2/2  loss") and "left" not in lines[-1]  # no time is left
 
 
-def test_more_epochs_after_one_that_is_not_whole_are_refused(lab: Callable[..., Outcome], trained: Train) -> None:
+def test_more_epochs_after_a_fractional_one_are_refused(lab: Callable[..., Outcome], trained: Train) -> None:
     run = trained(*SHORT, "scheduler=constant", "epochs=1.5")
     refusal(lab(f"resume={run.folder}", "epochs=3"), "epochs=3", "1.5")
     assert Run(run.folder).result()["epochs"] == 1.5

@@ -1,4 +1,4 @@
-"""Slow weights against their formula, step by step."""
+"""Slow weights compared with their formula, step by step."""
 
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,12 @@ from cifar_lab.train.classifier import Classifier
 from tests.train import fits
 
 State = dict[str, Tensor]
-# The statistics' count of batches; all else moves, but for what is frozen.
+# The batch counter of BatchNorm and a frozen bias do not move.
 COUNT, FROZEN = "1.num_batches_tracked", "0.bias"
 
 
 class Keep(L.Callback):
-    """Keeps the state at each step and at each validation."""
+    """Records the state at each step and at each validation."""
 
     def __init__(self) -> None:
         self.steps: list[State] = []
@@ -39,7 +39,7 @@ def _state(module: Classifier) -> State:
 
 
 def fit(lookahead: Lookahead, folder: Path) -> tuple[State, Keep, Keep, Classifier, State]:
-    """Train two epochs of four steps: the initial state, the states in front of the callback and behind it, the end."""
+    """Train two epochs of four steps; return the initial state, those before and after the callback, and the end."""
     classifier = Classifier(
         fits.network(nn.BatchNorm2d(4)), nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=0.1, momentum=0.9)
     )
@@ -52,14 +52,14 @@ def fit(lookahead: Lookahead, folder: Path) -> tuple[State, Keep, Keep, Classifi
 @pytest.mark.parametrize(
     ("options", "shares"),
     [
-        # By step: whether and how far the slow weights move; of eight steps the first is number 1.
+        # Per step, from 1 to 8: the share by which the slow weights move, if they do.
         ({"alpha": 0.25, "every_n_steps": 2}, {2: 0.25, 4: 0.25, 6: 0.25, 8: 0.25}),
         ({"alpha": 0.75, "every_n_steps": 3}, {3: 0.75, 6: 0.75}),
         ({"alpha": 0.2, "every_n_steps": 4, "power": 3.0}, {4: 1 - 0.8 / 8, 8: 0.2}),
         ({"alpha": 0.2, "every_n_steps": 2, "power": 1.0, "start": 0.5}, {4: 1.0, 6: 1 - 0.8 * 0.75, 8: 0.2}),
     ],
 )
-def test_slow_weights_move_by_their_share_and_the_fast_ones_go_back_to_them(
+def test_slow_weights_move_by_their_share_and_fast_weights_return_to_them(
     options: dict[str, Any], shares: dict[int, float], tmp_path: Path
 ) -> None:
     start, before, after, classifier, saved = fit(Lookahead(**options), tmp_path)
@@ -86,9 +86,9 @@ def test_slow_weights_move_by_their_share_and_the_fast_ones_go_back_to_them(
     assert not torch.equal(end["0.weight"], start["0.weight"])
 
 
-def test_before_the_slow_weights_begin_the_trained_ones_are_validated_and_returned(tmp_path: Path) -> None:
+def test_trained_weights_are_validated_and_returned_until_slow_weights_start(tmp_path: Path) -> None:
     _, before, after, classifier, saved = fit(Lookahead(every_n_steps=9), tmp_path / "never")
-    # From the initial weights on, but never updated.
+    # The slow weights start as the initial ones, and are never updated.
     assert torch.equal(_state(classifier)["0.weight"], before.validated[0]["0.weight"])
     _, before, after, classifier, saved = fit(Lookahead(every_n_steps=5, start=0.9), tmp_path / "late")
     for name, value in _state(classifier).items():
@@ -96,7 +96,7 @@ def test_before_the_slow_weights_begin_the_trained_ones_are_validated_and_return
     assert torch.equal(before.validated[0]["0.weight"], after.steps[3]["0.weight"])
 
 
-def test_a_parameter_that_freezes_on_the_way_stays_where_it_is(tmp_path: Path) -> None:
+def test_a_parameter_frozen_during_training_stays_unchanged(tmp_path: Path) -> None:
     class Freeze(Keep):
         def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
             if trainer.current_epoch == 1:

@@ -36,7 +36,7 @@ def test_metrics_have_a_row_per_epoch_and_steps_an_entry_per_step(tmp_path: Path
     assert {name: values.shape for name, values in steps.items()} == dict.fromkeys(
         ("loss", "grad_norm", "first_conv_grad_norm", "lr"), (12,)
     )
-    # An epoch's mean over its images, 16 + 16 + 16 + 6, is that of its steps.
+    # An epoch's mean over its 16 + 16 + 16 + 6 images equals the weighted mean of its steps.
     weights = np.tile([16, 16, 16, 6], 3).reshape(3, 4) / 54
     np.testing.assert_allclose((steps["loss"].reshape(3, 4) * weights).sum(1), metrics["train/loss"], rtol=1e-5)
     assert run.status()["epoch"] == run.status()["epochs"] == 3
@@ -56,7 +56,7 @@ def test_accumulated_batches_are_one_step_with_their_mean_loss(tmp_path: Path) -
     assert together.metrics()["step"].tolist() == [2]
 
 
-def test_the_best_checkpoint_is_the_first_of_the_best_epochs_and_the_last_is_the_last(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_the_first_of_equally_good_epochs_and_the_last_is_the_last(tmp_path: Path) -> None:
     run, classifier = fit(tmp_path, max_epochs=5)
     best = torch.load(run.best_checkpoint, weights_only=True)
     last = torch.load(run.last_checkpoint, weights_only=True)
@@ -66,7 +66,7 @@ def test_the_best_checkpoint_is_the_first_of_the_best_epochs_and_the_last_is_the
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
 
 
-def test_throughput_leaves_out_the_first_ten_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_throughput_excludes_the_first_ten_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("cifar_lab.train.callbacks.throughput.time.perf_counter", lambda: clock.now)
     throughput = Throughput()

@@ -18,13 +18,13 @@ from tests.train.fits import fit, images, network
 SNAPSHOTS = (*TINY, "callbacks=snapshots", "logger=none", "trainer.precision=32-true", "seed=3")
 
 
-def test_the_initial_weights_and_every_epochs_are_kept_as_plain_state_dicts(trained: Train, composed: Compose) -> None:
+def test_snapshots_of_the_start_and_every_epoch_are_plain_state_dicts(trained: Train, composed: Compose) -> None:
     run = trained(*SNAPSHOTS)
     names = {epoch: path.name for epoch, path in run.snapshots().items()}
     assert names == {0: "epoch_0000.pt", 1: "epoch_0001.pt", 2: "epoch_0002.pt"}
     torch.manual_seed(3)
     model = build(composed(*TINY).model)
-    assert equal(dict(model.state_dict()), run.snapshot(0))  # every run of the seed starts from them
+    assert equal(dict(model.state_dict()), run.snapshot(0))  # all runs with this seed start from them
     for epoch, path in run.snapshots().items():
         state = torch.load(path, weights_only=True)
         model.load_state_dict(state)
@@ -35,23 +35,25 @@ def test_the_initial_weights_and_every_epochs_are_kept_as_plain_state_dicts(trai
 
 
 @pytest.mark.parametrize(("epochs", "every", "kept"), [(4, 2, [0, 2, 4]), (3, 2, [0, 2, 3]), (2, 5, [0, 2])])
-def test_every_so_many_epochs_and_the_last_are_kept(tmp_path: Path, epochs: int, every: int, kept: list[int]) -> None:
+def test_snapshots_are_kept_at_intervals_and_of_the_last_epoch(
+    tmp_path: Path, epochs: int, every: int, kept: list[int]
+) -> None:
     classifier = Classifier(network(), nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=0.1))
     fit(classifier, Snapshots(Run(tmp_path), every), data=images(20), max_epochs=epochs, enable_checkpointing=False)
     assert list(Run(tmp_path).snapshots()) == kept
 
 
 @pytest.mark.parametrize("averaging", ["ema", "swa"])
-def test_where_weights_are_averaged_the_raw_ones_are_kept(trained: Train, averaging: str) -> None:
+def test_snapshots_of_averaged_runs_are_the_raw_weights(trained: Train, averaging: str) -> None:
     extra = {"ema": "averaging.decay=0.5", "swa": "averaging.start=0.5"}[averaging]
     averaged, plain = trained(*SNAPSHOTS, f"averaging={averaging}", extra, name="averaged"), trained(*SNAPSHOTS)
     assert [epoch for epoch in plain.snapshots() if equal(averaged.snapshot(epoch), plain.snapshot(epoch))] == [0, 1, 2]
     last = read_checkpoint(averaged.last_checkpoint)["state_dict"]
     same = all(torch.equal(value, last[f"model.{name}"]) for name, value in averaged.snapshot(2).items())
-    assert same == (averaging == "swa")  # whose average of one epoch is that epoch
+    assert same == (averaging == "swa")  # SWA's average of a single epoch is that epoch
 
 
-def test_a_snapshot_that_was_not_kept_or_is_damaged_is_named(trained: Train, tmp_path: Path) -> None:
+def test_a_missing_or_damaged_snapshot_is_named(trained: Train, tmp_path: Path) -> None:
     run = trained(*SNAPSHOTS)
     with pytest.raises(FileNotFoundError, match=r"epoch_0007\.pt"):
         run.snapshot(7)

@@ -21,21 +21,21 @@ SWEEP = (*LINE, "logger=[wandb,mlflow]", "tags=[draft,'${oc.env:LAB_TOKEN}']", "
 SECRETS = {"LAB_TOKEN": "token-of-nobody", "WANDB_API_KEY": "0123456789" * 4}
 EPOCH = {"train/loss", "train/objective", "train/acc", "train/lr", "val/loss", "val/acc"}
 RESULT = {"test/acc", "test/acc_final", "val/acc_chosen", "whole_run/best_epoch", "whole_run/seconds"}
-# What the services' libraries warn of is theirs, and importing them and making a database takes long.
+# The services' libraries raise warnings of their own; importing them and creating a database takes long.
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
-BLOCK = 32_768  # bytes of a block of LevelDB's log, which W&B's file is
+BLOCK = 32_768  # bytes per block of W&B's file, which is a LevelDB log
 
 
 class Outputs(NamedTuple):
-    """A folder with a sweep that both services have, and a home folder that it is in."""
+    """A home folder with a sweep that both services have recorded."""
 
     folder: Path
     runs: list[Run]
-    client: Any  # MLflow's
+    client: Any  # MLflow's client
 
 
 def _records(run: Run) -> Iterator[Any]:
-    """What the one file holds that W&B has of a run."""
+    """Yield the records in W&B's only file of a run."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     (file,) = run.folder.glob("wandb/offline-run-*/*.wandb")
@@ -47,13 +47,13 @@ def _records(run: Run) -> Iterator[Any]:
         length, kind = struct.unpack_from("<HB", data, at + 4)
         whole += data[at + 7 : at + 7 + length]
         at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
+        if kind in (1, 4):  # a whole record, or its last part
             yield Record.FromString(whole)
             whole = b""
 
 
 def _history(run: Run) -> dict[str, list[float]]:
-    """Each metric of W&B's history, in order."""
+    """Return each metric of W&B's history, in order."""
     found: dict[str, list[float]] = {}
     for record in _records(run):
         for item in record.history.item:
@@ -63,7 +63,7 @@ def _history(run: Run) -> dict[str, list[float]]:
     return found
 
 
-def _begun(run: Run) -> Any:
+def _run_record(run: Run) -> Any:
     (begun,) = (record.run for record in _records(run) if record.HasField("run"))
     return begun
 
@@ -85,7 +85,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
         yield Outputs(home, [Run(each["folder"]) for each in made], client)
 
 
-def test_both_have_the_metrics_of_every_epoch_and_of_the_result(outputs: Outputs) -> None:
+def test_both_services_have_the_metrics_of_every_epoch_and_of_the_result(outputs: Outputs) -> None:
     for run in outputs.runs:
         metrics, result, history = run.metrics(), run.result(), _history(run)
         ids = read_ids(run.loggers_file)
@@ -99,9 +99,9 @@ def test_both_have_the_metrics_of_every_epoch_and_of_the_result(outputs: Outputs
         assert of_mlflow["whole_run/best_epoch"] == result["best_epoch"]
 
 
-def test_both_have_the_columns_the_tags_the_configuration_and_the_confusion_matrix(outputs: Outputs) -> None:
+def test_both_services_have_the_columns_tags_configuration_and_confusion_matrix(outputs: Outputs) -> None:
     for run, rate in zip(outputs.runs, (1e-3, 1e-2), strict=True):
-        begun, found = _begun(run), outputs.client.get_run(read_ids(run.loggers_file)["mlflow"])
+        begun, found = _run_record(run), outputs.client.get_run(read_ids(run.loggers_file)["mlflow"])
         config = {item.key: item.value_json for item in begun.config.update}
         assert (config["optimizer.lr"], found.data.params["optimizer.lr"]) == (str(rate), str(rate))
         assert '"epochs":2' in config["config"] and "optimizer.lr=" in config["command"]
@@ -114,7 +114,7 @@ def test_both_have_the_columns_the_tags_the_configuration_and_the_confusion_matr
 
 
 def test_a_sweep_is_a_group_of_wandb_and_a_run_of_mlflow_with_children(outputs: Outputs) -> None:
-    assert [_begun(run).run_group for run in outputs.runs] == ["rates", "rates"]
+    assert [_run_record(run).run_group for run in outputs.runs] == ["rates", "rates"]
     experiment = outputs.client.get_experiment_by_name("rates")
     found = outputs.client.search_runs([experiment.experiment_id])
     (parent,) = [each for each in found if "mlflow.parentRunId" not in each.data.tags]
@@ -142,13 +142,13 @@ def test_a_resumed_run_continues_its_curve_and_its_id(outputs: Outputs, lab: Lab
     ids = read_ids(run.loggers_file)
     assert lab("resume=run", "epochs=3").code == 0
     assert read_ids(run.loggers_file) == ids
-    assert _begun(run).run_id == ids["wandb"] and len(list(run.folder.glob("wandb/offline-run-*"))) == 1
+    assert _run_record(run).run_id == ids["wandb"] and len(list(run.folder.glob("wandb/offline-run-*"))) == 1
     points = [point.value for point in outputs.client.get_metric_history(ids["mlflow"], "val/acc")]
     expected = pytest.approx(run.metrics()["val/acc"].tolist(), rel=1e-5)
     assert _history(run)["val/acc"] == points == expected and len(points) == 3
 
 
-def test_a_service_that_fails_is_one_note_and_training_goes_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_service_causes_one_note_and_training_continues(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb")
     pytest.importorskip("mlflow")
 
@@ -207,11 +207,13 @@ def test_several_loggers_of_a_sweep_are_one_value(lab: Lab) -> None:
         ("tags=draft", ["tags", "a list"]),
     ],
 )
-def test_a_list_that_cannot_be_is_refused(lab: Lab, word: str, facts: list[str]) -> None:
+def test_an_impossible_list_of_loggers_is_refused(lab: Lab, word: str, facts: list[str]) -> None:
     refusal(lab(*LINE, word), *facts)
 
 
-def test_home_folders_and_variables_are_told_by_their_names(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_folders_and_variables_are_replaced_by_their_names(
+    trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = trained(*LINE, "epochs=1", "logger=none")
     home, token = Path.home(), SECRETS["LAB_TOKEN"]
     monkeypatch.setenv("LAB_TOKEN", token)

@@ -41,11 +41,11 @@ TAGS = {
 }
 SHORT = (*TINY, "epochs=1", "data.num_train=20")
 ALONE = (*TINY, "model.dropout=0.2", "protocol=report", "trainer.precision=32-true")
-PICTURE = (7, 5)  # pixels, width and height
+PICTURE = (7, 5)  # width and height in pixels
 
 
 class Outputs(NamedTuple):
-    """A folder with a run of its own and with a sweep over learning rates."""
+    """A folder with a single run and a sweep over learning rates."""
 
     folder: Path
     alone: Run
@@ -69,7 +69,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
 
 
 def _events(run: Run) -> EventAccumulator:
-    """What the run's one event file holds."""
+    """Read the run's only event file."""
     (file,) = run.tensorboard.rglob("*")
     return EventAccumulator(str(file), **ALL).Reload()
 
@@ -89,7 +89,7 @@ def _tags(events: EventAccumulator, plugin: str) -> set[str]:
 
 
 def _hparams(folder: Path) -> tuple[api_pb2.Experiment, list[api_pb2.SessionGroup]]:
-    """The HParams tab: its columns and rows."""
+    """Return the columns and rows of the HParams tab."""
     multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
     tabs = TBContext(logdir=str(folder), data_provider=MultiplexerDataProvider(multiplexer, str(folder)))
     context, request = backend_context.Context(tabs), RequestContext()
@@ -107,11 +107,11 @@ def _hparams(folder: Path) -> tuple[api_pb2.Experiment, list[api_pb2.SessionGrou
 
 
 def _statuses(folder: Path) -> set[int]:
-    gc.collect()  # which ends the file of a run that failed after training
+    gc.collect()  # finalizes the event file of a run that failed after training
     return {session.status for group in _hparams(folder)[1] for session in group.sessions}
 
 
-def test_every_metric_of_every_epoch_and_of_the_result_is_there(outputs: Outputs) -> None:
+def test_every_metric_of_every_epoch_and_of_the_result_is_logged(outputs: Outputs) -> None:
     run = outputs.alone
     events, metrics, result = _events(run), run.metrics(), run.result()
     assert _tags(events, "scalars") == TAGS
@@ -141,7 +141,7 @@ def test_the_first_group_of_tags_is_training_and_validation_accuracy(outputs: Ou
     ]
 
 
-def test_a_sweep_is_one_run_a_job_with_its_axes_and_metrics_as_columns(outputs: Outputs) -> None:
+def test_a_sweep_has_one_run_per_job_with_axes_and_metrics_as_columns(outputs: Outputs) -> None:
     sweep = outputs.swept[0].folder.parent
     experiment, rows = _hparams(sweep)
     assert {info.name for info in experiment.hparam_infos} == {"optimizer.lr", "seed"}
@@ -156,7 +156,7 @@ def test_a_sweep_is_one_run_a_job_with_its_axes_and_metrics_as_columns(outputs: 
         assert values["test/acc"] == pytest.approx(run.result()["test/acc"])
     assert _statuses(sweep) == {api_pb2.STATUS_SUCCESS}
 
-    # Single runs share a table with it.
+    # Single runs share a table with the sweep.
     experiment, rows = _hparams(outputs.folder)
     assert {"loss", "model", "optimizer", "model.dropout", "seed"} <= {info.name for info in experiment.hparam_infos}
     (alone,) = [row for row in rows if row.name.startswith(f"{outputs.alone.folder.relative_to(outputs.folder)}/")]
@@ -165,10 +165,10 @@ def test_a_sweep_is_one_run_a_job_with_its_axes_and_metrics_as_columns(outputs: 
     assert len(rows) == 3
 
 
-def test_the_charts_are_the_same_for_all_runs_and_true_of_all(outputs: Outputs) -> None:
+def test_the_charts_are_the_same_for_all_runs(outputs: Outputs) -> None:
     events = [_events(run).Tensors("custom_scalars__config__") for run in (outputs.alone, *outputs.swept)]
     layouts = {tensor_util.make_ndarray(event.tensor_proto).item() for (event,) in events}
-    (layout,) = map(Layout.FromString, layouts)  # TensorBoard merges equal ones
+    (layout,) = map(Layout.FromString, layouts)  # TensorBoard merges equal layouts
     charts = [chart for category in layout.category for chart in category.chart]
     assert {tag.removesuffix("$") for chart in charts for tag in chart.multiline.tag} <= TAGS
     with_val = [chart.title for chart in charts if any(tag.startswith("val/") for tag in chart.multiline.tag)]
@@ -202,7 +202,7 @@ def test_a_chart_says_whether_the_test_set_chose_the_epoch(protocol: str, tmp_pa
         ("fitting.describe", RuntimeError("broken"), "test/acc"),
     ],
 )
-def test_a_run_without_a_result_leaves_what_it_has(
+def test_a_run_without_a_result_is_logged_as_far_as_it_got(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, place: str, error: BaseException, last: str | None
 ) -> None:
     def breaks(*_: object) -> None:
@@ -279,12 +279,12 @@ def test_fifty_epochs_stay_under_two_megabytes(lab: Lab) -> None:
     (run,) = lab(*arguments, "data.num_train=20", "epochs=50", "logger.log_graph=true").runs
     assert len(_curve(_events(run), "val/acc")) == 50
     (file,) = run.tensorboard.iterdir()
-    assert file.stat().st_size < 1_000_000  # half of the limit: other figures have other sizes
+    assert file.stat().st_size < 1_000_000  # half of the limit, because figures vary in size
 
 
 def test_other_loggers_need_no_tensorboard(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    gc.collect()  # loggers of other tests, which write as they end
-    monkeypatch.delattr(cifar_lab.train.callbacks, "tensorboard", raising=False)  # ours
+    gc.collect()  # closes loggers of other tests, which write when they end
+    monkeypatch.delattr(cifar_lab.train.callbacks, "tensorboard", raising=False)  # our module
     monkeypatch.delitem(sys.modules, "cifar_lab.train.loggers.tensorboard", raising=False)
     for name in ("tensorboard", *sys.modules):
         if name.partition(".")[0] == "tensorboard" or name.startswith("torch.utils.tensorboard"):

@@ -1,4 +1,4 @@
-"""Processes that train one run together: its numbers are those of one, and whatever ends them, it goes on."""
+"""Several processes train one run with the numbers of a single process; whatever ends them, the run can be resumed."""
 
 import os
 import re
@@ -16,14 +16,14 @@ from tests.conftest import TINY, Train, names
 from tests.faults import Ended, Fault, command
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
-# 57 images in batches of 6, so that parts are uneven in the last one; BatchNorm and dropout are in the network.
+# 57 images in batches of 6 leave uneven parts of the last batch; the network has BatchNorm and dropout.
 PLAIN = (*TINY, "data.num_train=63", "trainer.precision=32-true", "logger=none")
-# What makes the numbers of several processes those of one.
+# With these settings, several processes give the numbers of one.
 SAME = (*PLAIN, "bn=false", "model.dropout=0")
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 
 
-def finished(*arguments: str, folder: str) -> Run:
+def finished_run(*arguments: str, folder: str) -> Run:
     ended = command(*arguments, f"hydra.run.dir={folder}")
     assert ended.code == 0, ended.output
     return Run(folder)
@@ -33,8 +33,8 @@ def errors(ended: Ended) -> list[str]:
     return [line for line in ended.output.splitlines() if line.startswith("error: ")]
 
 
-def living() -> list[int]:
-    """Other processes whose current folder is this one."""
+def other_processes() -> list[int]:
+    """Return the other processes whose current folder is this one."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -46,24 +46,24 @@ def living() -> list[int]:
 
 
 def ended_within(seconds: float) -> bool:
-    for number in living():
+    for number in other_processes():
         try:
             handle = os.pidfd_open(number)
         except ProcessLookupError:
             continue
         select.select([handle], [], [], seconds)
         os.close(handle)
-    return not living()
+    return not other_processes()
 
 
 def check_equal(several: Run, one: Run) -> None:
-    """Check that two runs have the same numbers, to the rounding of sums in another order."""
+    """Check that two runs have the same numbers, up to the rounding of sums in a different order."""
     for name, values in one.steps().items():
         # Rounding may move a value across an activation's kink, which changes a small gradient by a percent.
         rtol = 0.05 if name == "first_conv_grad_norm" else 1e-4
         torch.testing.assert_close(torch.tensor(several.steps()[name]), torch.tensor(values), rtol=rtol, atol=1e-6)
     states = [read_checkpoint(run.last_checkpoint)["state_dict"] for run in (several, one)]
-    assert list(states[0]) == list(states[1])  # and so none begins with `module.`
+    assert list(states[0]) == list(states[1])  # so no name begins with `module.`
     for name, weight in states[1].items():
         torch.testing.assert_close(states[0][name], weight, rtol=1e-3, atol=2e-5, msg=name)
     columns = [column for column in one.metrics() if column not in ("seconds", "images_per_second")]
@@ -91,7 +91,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, marks=[pytest.mark.slow] if "swa" in row else []) for row in ROWS])
-def test_two_processes_train_what_one_does_and_the_first_alone_prints_and_writes(row: str, trained: Train) -> None:
+def test_two_processes_train_like_one_and_only_the_first_prints_and_writes(row: str, trained: Train) -> None:
     line = (*SAME, *ROWS[row], *TWO, "logger=csv", "callbacks=snapshots")
     ended = command(*line, "hydra.run.dir=several")
     assert ended.code == 0, ended.output
@@ -117,8 +117,8 @@ def test_batch_norm_over_each_processs_part_is_noted() -> None:
 
 
 @pytest.mark.slow
-def test_a_signal_in_several_processes_saves_at_one_step_and_the_run_goes_on_to_the_same_bits() -> None:
-    # Long enough for a signal to come by way of the process that has started them.
+def test_a_signal_saves_all_processes_at_one_step_and_the_run_resumes_to_the_same_bits() -> None:
+    # long enough for a signal to arrive through the parent process
     line = [*PLAIN, *TWO, "data.num_train=603", "trainer.accumulate_grad_batches=2", "averaging=ema"]
     ended = command(*line, "hydra.run.dir=run", fault=Fault("step", 5, signal.SIGTERM, rank=1))
     assert ended.code == 143
@@ -129,12 +129,12 @@ def test_a_signal_in_several_processes_saves_at_one_step_and_the_run_goes_on_to_
     assert ended_within(5)
     assert command("resume=run", fault=Fault("validation", 1, signal.SIGINT, rank=0)).code == 130
     assert command("resume=run").code == 0
-    assert not differences(run, finished(*line, folder="whole"))
+    assert not differences(run, finished_run(*line, folder="whole"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_process_ends_all_and_the_same_command_goes_on_to_the_same_bits(rank: int) -> None:
+def test_a_killed_process_ends_all_and_the_same_command_resumes_to_the_same_bits(rank: int) -> None:
     line = ["-m", *PLAIN, *TWO, "seed=0,1"]
     ended = command(*line, fault=Fault("batch", 14, rank=rank))
     assert ended.code == 1
@@ -142,12 +142,12 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on_to_the_same_bits
     assert ended_within(5)
     first, second = find_runs("outputs")
     assert f"process {rank} " in first.status()["error"] and "SIGKILL" in first.status()["error"]
-    assert [run.state() for run in (first, second)] == ["failed"] * 2  # it was killed there too
+    assert [run.state() for run in (first, second)] == ["failed"] * 2  # the second run was killed as well
     assert command(*line).code == 0
     assert [run.state() for run in find_runs("outputs")] == ["finished"] * 2
     assert " 1/2 " not in command(*line).output  # nothing is trained twice
     assert not {path.name for path in Path().iterdir()} - {"outputs", ".output0", ".output1", ".output2"}
-    whole = finished(*PLAIN, *TWO, "seed=0", folder="whole")
+    whole = finished_run(*PLAIN, *TWO, "seed=0", folder="whole")
     assert differences(first, whole) <= {"overrides", "name"}
 
 
@@ -166,7 +166,7 @@ class Failing(nn.CrossEntropyLoss):
 
 
 @pytest.mark.slow
-def test_what_fails_in_one_process_is_what_the_run_has_failed_by(outside: Callable[..., tuple[str, ...]]) -> None:
+def test_an_error_in_one_process_is_the_runs_error(outside: Callable[..., tuple[str, ...]]) -> None:
     own = outside("my_lab", FAILING_LOSS, "loss", "_target_: my_lab.Failing\nrank: 1\n")
     ended = command(*own, *PLAIN, *TWO, "hydra.run.dir=run")
     assert ended.code == 1
@@ -178,7 +178,7 @@ def test_what_fails_in_one_process_is_what_the_run_has_failed_by(outside: Callab
 
 
 @pytest.mark.slow
-def test_a_run_that_diverges_in_several_processes_tells_the_step_of_one() -> None:
+def test_a_run_that_diverges_in_several_processes_reports_the_same_step_as_one_process() -> None:
     line = [*SAME, "optimizer=sgd", "grad_clip=0", "optimizer.lr=1e30"]
     steps = []
     for folder, words in {"several": TWO, "one": ()}.items():
@@ -189,7 +189,7 @@ def test_a_run_that_diverges_in_several_processes_tells_the_step_of_one() -> Non
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_in_another_number_of_processes_and_says_so() -> None:
+def test_a_run_resumes_with_a_different_number_of_processes_and_a_note() -> None:
     line = (*SAME, "data.num_train=603")
     ended = command(*line, *TWO, "hydra.run.dir=run", fault=Fault("step", 5, signal.SIGTERM, rank=0))
     assert ended.code == 143
@@ -197,4 +197,4 @@ def test_a_run_goes_on_in_another_number_of_processes_and_says_so() -> None:
     assert ended.code == 0, ended.output
     (note,) = (line for line in ended.output.splitlines() if line.startswith("note: "))
     assert re.findall(r"\d+", note) == ["2", "1"]
-    check_equal(Run("run"), finished(*line, folder="one"))
+    check_equal(Run("run"), finished_run(*line, folder="one"))

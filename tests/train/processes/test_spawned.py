@@ -1,4 +1,4 @@
-"""What the process that has started others makes of their ends."""
+"""How the process that started others interprets their ends."""
 
 import pickle
 import re
@@ -40,7 +40,7 @@ def process(rank: int, code: int | None = None, answer: Any = None) -> _Process:
         ([(1, CLOSED), (1, ValueError("first")), (1, ValueError("second"))], ValueError, "first"),
     ],
 )
-def test_the_first_that_fails_by_itself_is_the_cause(
+def test_the_first_process_that_fails_on_its_own_is_the_cause(
     ends: list[tuple[Any, ...]], kind: type[Exception], facts: str
 ) -> None:
     failures = _failures([process(rank, *end) for rank, end in enumerate(ends)])
@@ -49,7 +49,7 @@ def test_the_first_that_fails_by_itself_is_the_cause(
     assert re.search(facts, str(error))
 
 
-def test_who_has_finished_trains_or_was_ended_on_purpose_has_not_failed() -> None:
+def test_processes_that_finished_still_train_or_were_stopped_have_not_failed() -> None:
     finished, trains, ended = process(0, 0, {"test/acc": 0.5}), process(0), process(1, -signal.SIGKILL)
     ended.was_ended = True
     assert not _failures([finished, trains, ended])
@@ -57,7 +57,7 @@ def test_who_has_finished_trains_or_was_ended_on_purpose_has_not_failed() -> Non
 
 
 def portable(error: BaseException, context: BaseException | None = None) -> BaseException:
-    """What another process gets of an error, which was raised while `context` was handled."""
+    """Return an error, raised while `context` was handled, as a different process receives it."""
     try:
         try:
             raise context or error
@@ -72,7 +72,7 @@ class UnsendableError(Exception):
         super().__init__(one + other)
 
 
-def test_an_error_comes_with_its_traceback_and_an_interruption_from_behind_lightnings_exit() -> None:
+def test_an_error_keeps_its_traceback_and_an_interruption_is_found_behind_lightnings_exit() -> None:
     error = portable(ValueError("no"))
     assert isinstance(error, ValueError) and str(error) == "no"
     assert "in portable" in error.__notes__[0]
@@ -80,7 +80,7 @@ def test_an_error_comes_with_its_traceback_and_an_interruption_from_behind_light
     assert isinstance(portable(SystemExit(1), Interrupted(signal.SIGTERM)), Interrupted)
 
 
-def test_callbacks_that_cannot_be_sent_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callbacks_that_cannot_be_sent_give_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Local(L.Callback):
         pass
 

@@ -1,4 +1,4 @@
-"""Finished runs that a command finds: which they are, and where their numbers come from."""
+"""Finished runs that a command reuses: which runs they are, and where their numbers come from."""
 
 import csv
 import signal
@@ -28,7 +28,7 @@ def _folders(outcome: Outcome) -> list[str]:
     return [run.folder.name for run in outcome.runs]
 
 
-def test_a_typed_precision_is_another_run_and_an_axis_of_the_table(lab: Lab) -> None:
+def test_a_typed_precision_makes_a_different_run_and_an_axis_of_the_table(lab: Lab) -> None:
     first = _folders(lab("-m", *WORDS, "trainer.precision=bf16-mixed"))
     outcome = lab("-m", *WORDS, "trainer.precision=32-true")
     assert len(first) == 2 and len(_folders(outcome)) == 4
@@ -38,7 +38,7 @@ def test_a_typed_precision_is_another_run_and_an_axis_of_the_table(lab: Lab) -> 
 
 
 @pytest.mark.parametrize("multirun", [True, False])
-def test_a_typed_value_that_the_hardware_chose_by_itself_is_that_run(lab: Lab, multirun: bool) -> None:
+def test_a_typed_value_equal_to_the_automatic_choice_is_the_same_run(lab: Lab, multirun: bool) -> None:
     line = ("-m", *WORDS) if multirun else (*TINY, "epochs=1", "name=again", "resume=auto")
     runs = lab(*line).runs
     precision = runs[0].result()["precision"]
@@ -49,14 +49,14 @@ def test_a_typed_value_that_the_hardware_chose_by_itself_is_that_run(lab: Lab, m
     assert len(_folders(lab(*line, f"trainer.precision={other}"))) == 2 * len(runs)
 
 
-def test_a_run_that_is_trained_again_has_the_hardware_that_is_typed(lab: Lab) -> None:
+def test_a_retrained_run_uses_the_typed_hardware(lab: Lab) -> None:
     line = (*TINY, "epochs=1", "name=again", "resume=auto")
     precision = lab(*line).runs[0].result()["precision"]
     again = lab(*line, f"trainer.precision={precision}", "retrain=true")
     assert {run.config()["trainer"]["precision"] for run in again.runs} == {"auto", precision}
 
 
-def test_words_that_change_no_number_find_the_runs_for_every_command(lab: Lab) -> None:
+def test_overrides_that_change_no_number_find_the_same_runs_for_every_command(lab: Lab) -> None:
     folders = _folders(lab("-m", *WORDS))
     for word in ("trainer=cpu loss=ce logger=csv", "callbacks=snapshots"):
         again = lab("-m", *WORDS, *word.split())
@@ -69,9 +69,9 @@ def test_words_that_change_no_number_find_the_runs_for_every_command(lab: Lab) -
     assert [result["status"] for result in sweep([*WORDS, "loss=ce"])] == ["finished"] * 2
 
 
-def test_runs_that_finished_under_a_former_default_name_are_found_and_in_the_table(lab: Lab) -> None:
+def test_finished_runs_under_a_former_default_name_are_reused_and_in_the_table(lab: Lab) -> None:
     words = ("-m", *TINY, "epochs=1", "seed=0,1")
-    runs = lab(*words[:-1], "seed=0", "name=seed").runs  # as the sweep was called
+    runs = lab(*words[:-1], "seed=0", "name=seed").runs  # the sweep's former name
     before = runs[0].status()
     again = lab(*words)
     assert again.code == 0 and again.stdout.count("retrain=true") == 1
@@ -83,7 +83,7 @@ def test_runs_that_finished_under_a_former_default_name_are_found_and_in_the_tab
     assert [len(compare_folders([Path("outputs", name)]).rows[0].finished) for name in ("seed", "")] == [1, 2]
 
 
-def test_while_a_sweep_runs_status_knows_the_runs_that_it_found(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_counts_the_reused_runs_of_a_running_sweep(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     states: list[dict[str, int]] = []
     trained = fitting.trained
 
@@ -92,14 +92,14 @@ def test_while_a_sweep_runs_status_knows_the_runs_that_it_found(lab: Lab, monkey
         return trained(work)
 
     words = ("-m", *TINY, "epochs=1")
-    lab(*words, "seed=0", "name=seed")  # as the sweep was called
+    lab(*words, "seed=0", "name=seed")  # the sweep's former name
     monkeypatch.setattr(fitting, "trained", looking)
     lab(*words, "seed=0,1")
     lab(*words, "seed=2,0,1")
     assert states == [{"finished": 1, "running": 1}, {"running": 1, "finished": 2}]
 
 
-def test_words_that_change_no_number_find_a_single_run_and_continue_it(lab: Lab) -> None:
+def test_overrides_that_change_no_number_find_a_single_run_and_resume_it(lab: Lab) -> None:
     line = (*TINY, "epochs=1", "resume=auto")
     with armed(Fault("step", 2, signal.SIGTERM)):
         assert lab(*line).code == 143
@@ -109,7 +109,7 @@ def test_words_that_change_no_number_find_a_single_run_and_continue_it(lab: Lab)
     assert len(_folders(lab(*line, "loss=mse"))) == 2
 
 
-def test_what_a_found_run_was_trained_without_is_noted_and_made_on_request(lab: Lab) -> None:
+def test_outputs_that_a_reused_run_lacks_are_noted_and_created_on_request(lab: Lab) -> None:
     (run,) = lab(*TINY, "epochs=1", "resume=auto").runs
     line = (*TINY, "epochs=1", "resume=auto", "logger=csv", "callbacks=snapshots")
     (note,) = (text for text in lab(*line).stdout.splitlines() if text.startswith("note: "))
@@ -120,7 +120,7 @@ def test_what_a_found_run_was_trained_without_is_noted_and_made_on_request(lab: 
     assert "note: " not in lab(*line).stdout
 
 
-def test_a_run_whose_folder_was_named_when_less_was_hashed_is_found(lab: Lab) -> None:
+def test_a_run_whose_folder_name_has_an_older_hash_is_found(lab: Lab) -> None:
     words = ("-m", *WORDS, "trainer.precision=32-true")
     runs = lab(*words).runs
     for run in runs:
@@ -130,7 +130,7 @@ def test_a_run_whose_folder_was_named_when_less_was_hashed_is_found(lab: Lab) ->
     assert again.stdout.count("retrain=true") == 2
 
 
-def test_a_found_run_says_when_and_from_which_source_and_is_trained_again_on_request(lab: Lab, outside: Any) -> None:
+def test_a_reused_run_is_reported_with_date_and_source_and_retrained_on_request(lab: Lab, outside: Any) -> None:
     source = "import torch\nclass Mine(torch.nn.CrossEntropyLoss):\n    pass\n"
     mine = outside("my_losses", source, "loss", "_target_: my_losses.Mine\n")
     words = ("-m", *WORDS, *mine)
@@ -149,13 +149,13 @@ def test_a_found_run_says_when_and_from_which_source_and_is_trained_again_on_req
     assert "my_losses changed" not in lab(*words).stdout
 
 
-def test_sweep_returns_the_run_that_the_hardware_chose_alike(empty_folder: None) -> None:
+def test_sweep_returns_the_run_with_the_same_automatic_hardware(empty_folder: None) -> None:
     words = [*TINY, "epochs=1", "seed=0,1", "name=again"]
     first = sweep(words)
     assert sweep([*words, "trainer=cpu"])[0]["folder"] == first[0]["folder"]
 
 
-def test_a_looser_limit_trains_on_to_the_same_bits_and_a_tighter_one_does_not(lab: Lab) -> None:
+def test_a_looser_limit_resumes_to_the_same_bits_and_a_tighter_one_does_not_train(lab: Lab) -> None:
     line = ("-m", *TINY, "epochs=6", "seed=0,1", "callbacks=early_stopping", "optimizer.lr=1e-12")
     patience = "callbacks.early_stopping.patience"
     stopped = lab(*line, "name=limits", f"{patience}=1").runs
@@ -179,11 +179,11 @@ def test_a_looser_limit_trains_on_to_the_same_bits_and_a_tighter_one_does_not(la
         ("00:00:10:00", None, False),
     ],
 )
-def test_a_limit_of_time_is_looser_if_it_is_later_or_gone(now: str | None, before: str | None, looser: bool) -> None:
+def test_a_time_limit_is_looser_if_it_is_longer_or_absent(now: str | None, before: str | None, looser: bool) -> None:
     assert is_looser({"trainer": {"max_time": now}}, {"trainer": {"max_time": before}}) is looser
 
 
-def test_what_a_limit_of_time_cut_within_an_epoch_goes_on_from_the_epoch_before(lab: Lab, tmp_path: Path) -> None:
+def test_a_run_cut_by_a_time_limit_within_an_epoch_resumes_from_the_previous_epoch(lab: Lab, tmp_path: Path) -> None:
     (run, _) = lab("-m", *WORDS).runs
     checkpoint = torch.load(run.last_checkpoint, weights_only=True)
     run.previous_checkpoint.write_bytes(run.last_checkpoint.read_bytes())

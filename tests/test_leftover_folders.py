@@ -1,4 +1,4 @@
-"""Folders that a full disk, a kill or another process has left: the same command cleans them up and goes on."""
+"""Folders left by a full disk, a kill or a different process: the same command cleans them up and resumes."""
 
 import errno
 import json
@@ -24,7 +24,9 @@ def full(*_: object, **__: object) -> Any:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_run_that_found_no_room_to_begin_begins_once_there_is_some(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_could_not_begin_on_a_full_disk_begins_once_there_is_space(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = (*FINISHED, "epochs=1", "hydra.run.dir=run")
     with monkeypatch.context() as patch:
         patch.setattr(written, "replacing", full)
@@ -34,7 +36,7 @@ def test_a_run_that_found_no_room_to_begin_begins_once_there_is_some(lab: Lab, m
     assert lab(*words).code == 0
 
 
-def test_a_run_with_no_room_for_another_file_still_says_that_it_failed(
+def test_a_run_without_space_for_a_new_file_still_records_its_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(tmp_path)
@@ -45,9 +47,7 @@ def test_a_run_with_no_room_for_another_file_still_says_that_it_failed(
     assert run.status()["error"] == "no room"
 
 
-def test_a_run_that_was_stopped_anywhere_in_beginning_anew_begins_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_restart_that_was_stopped_anywhere_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, left = Run(tmp_path / "run"), 0
     for stop in range(100):
         run.folder.mkdir(exist_ok=True)
@@ -71,7 +71,7 @@ def test_a_run_that_was_stopped_anywhere_in_beginning_anew_begins_anew(
 
 
 def _stop_after(count: int, patch: pytest.MonkeyPatch) -> None:
-    """Stop at one of this thread's changes of files, and let none follow, as a kill does."""
+    """Raise at the `count`-th change of files in this thread and at all later ones, as if the process were killed."""
     done = iter(range(10_000))
 
     def stopping(change: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,11 +88,11 @@ def _stop_after(count: int, patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def dead() -> dict[str, Any]:
-    """What a process that has ended left in its lock."""
+    """Content of a lock whose process has ended."""
     return {**writers.identity(), "process": ENDED}
 
 
-def test_what_killed_processes_left_in_a_finished_run_is_removed_by_the_command_that_finds_it(
+def test_a_command_that_reuses_a_finished_run_removes_files_of_killed_processes(
     trained: Train, lab: Lab, dead: dict[str, Any]
 ) -> None:
     run = trained(*FINISHED)
@@ -105,7 +105,7 @@ def test_what_killed_processes_left_in_a_finished_run_is_removed_by_the_command_
     assert {path.relative_to(run.folder) for path in run.folder.rglob("*")} == files
 
 
-def test_a_lock_that_cannot_be_removed_ends_no_finished_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_cannot_be_removed_does_not_fail_a_finished_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     unlink = Path.unlink
 
     def refusing(path: Path, *, missing_ok: bool = False) -> None:
@@ -118,7 +118,7 @@ def test_a_lock_that_cannot_be_removed_ends_no_finished_run(lab: Lab, monkeypatc
     assert (outcome.code, outcome.stderr) == (0, "")
 
 
-def test_a_folder_without_room_for_a_lock_is_one_line(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_space_for_a_lock_gives_a_one_line_error(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cifar_lab.runs.locks.json.dump", full)
     outcome = lab(*FINISHED, "hydra.run.dir=run")
     assert outcome.code == 1
@@ -127,7 +127,7 @@ def test_a_folder_without_room_for_a_lock_is_one_line(lab: Lab, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("moved", [True, False])
-def test_a_folder_that_is_moved_or_removed_while_it_is_trained_is_one_line_and_is_not_made_again(
+def test_a_folder_moved_or_removed_during_training_gives_a_one_line_error_and_is_not_recreated(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, moved: bool
 ) -> None:
     step = Classifier.training_step
@@ -144,7 +144,7 @@ def test_a_folder_that_is_moved_or_removed_while_it_is_trained_is_one_line_and_i
     names(outcome.stderr, "run was removed or moved while it was trained", "resume=")
     assert not Path("run").exists()
     if moved:
-        Path("elsewhere/run.lock").unlink()  # of this process, which lives on
+        Path("elsewhere/run.lock").unlink()  # this process holds the lock, and is alive
         assert lab("resume=elsewhere").code == 0
 
 
@@ -158,7 +158,7 @@ def test_unfinished_files_of_other_programs_stay(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {".movie.mkv.part", ".torrent.part", "table.csv"}
 
 
-def test_a_finished_run_with_a_damaged_status_is_moved_aside_and_not_removed(trained: Train, lab: Lab) -> None:
+def test_a_finished_run_with_a_damaged_status_is_moved_aside_instead_of_removed(trained: Train, lab: Lab) -> None:
     run = trained(*FINISHED)
     run.status_file.write_text("{")
     assert lab(*FINISHED, "hydra.run.dir=run").code == 0
@@ -167,7 +167,7 @@ def test_a_finished_run_with_a_damaged_status_is_moved_aside_and_not_removed(tra
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_a_finished_run_is_put_back_where_a_full_disk_ends_more_epochs(
+def test_a_finished_run_is_restored_if_a_full_disk_ends_more_epochs(
     trained: Train, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
     run = trained(*FINISHED)
@@ -189,7 +189,7 @@ def test_a_finished_run_is_put_back_where_a_full_disk_ends_more_epochs(
     assert not list(run.folder.rglob("*.kept"))
 
 
-def test_what_fails_after_a_run_has_finished_leaves_it_finished(
+def test_a_failure_after_a_run_has_finished_leaves_it_finished(
     trained: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained(*FINISHED)

@@ -1,4 +1,4 @@
-"""The report's claims as runs in a folder decide them, and runs of several seeds for that."""
+"""The report's claims as decided by the runs in a folder, and runs of several seeds to decide them."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from tests.published_runs import leave_run
 _COMPACT = {"best_cnn": 5_809_418}
 LIPSCHITZ = ("loss_at_the_point", "loss_over_a_step", "gradient_at_the_point", "gradient_over_a_step")
 LANDSCAPE = ("smoother", *LIPSCHITZ, "predictive", "shift")
-# The claims in the order in which the page has them: what they say in words is looked for by no test.
+# The claims in the order of the page. Tests do not look for their text.
 CLAIMS = (
     *("alike", "elu_weaker", "units_revived"),
     *("ce_calmer", "focal_fast", "smoothing_median", "mse_stable", "many_epochs"),
@@ -26,17 +26,17 @@ CLAIMS = (
 
 
 def row(name: str) -> Row:
-    """The published row of a name."""
+    """Return the published row with a name."""
     return {row.name: row for table in tables() for row in table.rows}[name]
 
 
-def judged(folder: Path) -> dict[str, Claim]:
-    """Every claim by its name in `CLAIMS`."""
+def judge(folder: Path) -> dict[str, Claim]:
+    """Return every claim by its name in `CLAIMS`."""
     return dict(zip(CLAIMS, claims(reproduce(tables(), gather(find_runs(folder))), _COMPACT), strict=True))
 
 
 def leave_seeds(folder: Path, row: Row, mean: float, number: int = 5, spread: float = 0.0005, **told: Any) -> list[Run]:
-    """Finished runs of a row; the accuracies of five, `spread` apart, have a mean of `mean`."""
+    """Write finished runs of a row; five accuracies, `spread` apart, average `mean`."""
     name = f"{row.name}{told.get('protocol', '')}"
     return [
         leave_run(folder / f"{name}{seed}", row, mean + spread * (seed - 2), seed=seed, **told)
@@ -45,7 +45,7 @@ def leave_seeds(folder: Path, row: Row, mean: float, number: int = 5, spread: fl
 
 
 def leave_loss(folder: Path, loss: str, mean: float, *, epochs: int = 50, **told: Any) -> list[Run]:
-    """Seeds of `study=loss`; each loss is a composition of its own, here by its dropout."""
+    """Write seeds of `study=loss`; each loss is its own composition, which differs in its dropout here."""
     return leave_seeds(
         folder / f"{loss}{epochs}",
         row("loss_ce"),

@@ -1,4 +1,4 @@
-"""What `resume=` goes on with, and what it refuses."""
+"""`resume=`: which runs and settings it resumes with, and which it refuses."""
 
 import shutil
 import signal
@@ -30,7 +30,7 @@ def broken(*_: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def _failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _failed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("failed") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Classifier, "test_step", broken)
@@ -40,15 +40,15 @@ def _failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def failed(_failed: Path, lab: Lab, tmp_path: Path) -> Run:
-    """A run of two epochs that failed when both were trained and saved, in the folder `run`."""
-    shutil.copytree(_failed, tmp_path / "run")
+def failed_run(_failed_folder: Path, lab: Lab, tmp_path: Path) -> Run:
+    """A run of two epochs in the folder `run` that failed after both were trained and saved."""
+    shutil.copytree(_failed_folder, tmp_path / "run")
     return Run("run")
 
 
 @pytest.fixture
-def begun(composed: Compose, lab: Lab) -> Begin:
-    """Write a run's folder as it is before it trains, without a checkpoint."""
+def begin_run(composed: Compose, lab: Lab) -> Begin:
+    """Write a run's folder in its state before training, without a checkpoint."""
 
     def begin(*overrides: str) -> Run:
         config = composed(*overrides)
@@ -61,8 +61,8 @@ def begun(composed: Compose, lab: Lab) -> Begin:
     return begin
 
 
-def test_what_is_typed_with_resume_and_changes_numbers_is_refused_and_listed(failed: Run, lab: Lab) -> None:
-    before = failed.status()
+def test_overrides_that_change_numbers_are_refused_and_listed_on_resuming(failed_run: Run, lab: Lab) -> None:
+    before = failed_run.status()
     line = refusal(lab("resume=run", "optimizer.lr=0.1", "loss=mse", "data.train_size=30"), "resume=run")
     for facts in (
         ("data.train_size", "None", "30.0"),
@@ -71,10 +71,10 @@ def test_what_is_typed_with_resume_and_changes_numbers_is_refused_and_listed(fai
     ):
         positions = [line.index(fact) for fact in facts]
         assert positions == sorted(positions)
-    assert failed.status() == before
+    assert failed_run.status() == before
 
 
-def test_a_refusal_needs_no_torch(failed: Run) -> None:
+def test_a_refusal_does_not_import_torch(failed_run: Run) -> None:
     code = (
         "import sys; from cifar_lab.train import main\ntry: main()\n"
         "finally: assert 'torch' not in sys.modules, 'torch was imported'"
@@ -84,10 +84,8 @@ def test_a_refusal_needs_no_torch(failed: Run) -> None:
     refusal((done.returncode, done.stdout, done.stderr), "resume=run", "seed", "0.0", "1.0")
 
 
-def test_a_run_goes_on_with_its_settings_seconds_and_threads_by_words_that_change_no_number(
-    failed: Run, lab: Lab
-) -> None:
-    run = Run(failed.folder.rename("loss=ce,seed=0 (1)"))  # as sweeps name folders
+def test_a_run_resumes_with_its_settings_and_seconds_and_typed_threads(failed_run: Run, lab: Lab) -> None:
+    run = Run(failed_run.folder.rename("loss=ce,seed=0 (1)"))  # named as sweeps name folders
     checkpoint = read_checkpoint(run.last_checkpoint)
     assert 0 < checkpoint["times"]["seconds"] < 100
     times = {"seconds": 1000.0, "images": 10_000_000, "training_seconds": 500.0}
@@ -103,9 +101,9 @@ def test_a_run_goes_on_with_its_settings_seconds_and_threads_by_words_that_chang
     assert (run.folder / "csv").exists()
     result = run.result()
     assert 1000 < result["seconds"] < 1100
-    assert 19_000 < result["images_per_second"] <= 20_000  # the speed too, of what was trained before
+    assert 19_000 < result["images_per_second"] <= 20_000  # the speed includes the earlier part of the training
     assert result["hardware"]["threads"] == 3
-    assert torch.get_num_threads() == 1  # the next job has its own
+    assert torch.get_num_threads() == 1  # the next job uses its own number of threads
 
 
 @pytest.mark.parametrize(
@@ -119,32 +117,34 @@ def test_a_run_goes_on_with_its_settings_seconds_and_threads_by_words_that_chang
         pytest.param(("scheduler=constant", "averaging=swa"), 9, ["averaging.epochs"], marks=pytest.mark.slow),
     ],
 )
-def test_other_epochs_are_refused_where_something_follows_them_or_they_are_fewer(
-    begun: Begin, lab: Lab, composition: tuple[str, ...], epochs: int, facts: list[object]
+def test_different_epochs_are_refused_if_settings_follow_them_or_they_are_fewer(
+    begin_run: Begin, lab: Lab, composition: tuple[str, ...], epochs: int, facts: list[object]
 ) -> None:
-    begun(*TINY, *composition)
+    begin_run(*TINY, *composition)
     refusal(lab("resume=run", f"epochs={epochs}"), f"epochs={epochs}", *facts)
 
 
-def test_snapshots_begin_and_end_where_a_run_that_goes_on_is_told_to_keep_them(failed: Run, lab: Lab) -> None:
+def test_a_resumed_run_keeps_snapshots_as_requested(failed_run: Run, lab: Lab) -> None:
     assert lab("resume=run", "callbacks=snapshots", "callbacks.snapshots.every_epochs=2", "epochs=4").code == 0
-    assert list(failed.snapshots()) == [4]
-    assert lab("resume=run", "callbacks.snapshots.every_epochs=1", "epochs=6").code == 0  # of a finished one too
-    assert list(failed.snapshots()) == [4, 5, 6]
-    assert failed.config()["callbacks"]["snapshots"]["every_epochs"] == 1
+    assert list(failed_run.snapshots()) == [4]
+    assert lab("resume=run", "callbacks.snapshots.every_epochs=1", "epochs=6").code == 0  # a finished run as well
+    assert list(failed_run.snapshots()) == [4, 5, 6]
+    assert failed_run.config()["callbacks"]["snapshots"]["every_epochs"] == 1
     assert lab("resume=run", "callbacks=none", "epochs=7").code == 0
-    assert list(failed.snapshots()) == [4, 5, 6]
-    assert failed.config()["epochs"] == 7
+    assert list(failed_run.snapshots()) == [4, 5, 6]
+    assert failed_run.config()["epochs"] == 7
 
 
-def test_a_folder_without_a_run_or_a_checkpoint_is_refused_and_for_a_sweep_any(begun: Begin, lab: Lab) -> None:
+def test_a_folder_without_a_run_or_checkpoint_is_refused_and_a_sweep_refuses_any_folder(
+    begin_run: Begin, lab: Lab
+) -> None:
     refusal(lab("resume=nowhere"), "resume=nowhere", ".hydra/config.yaml")
-    run = begun(*TINY)
+    run = begin_run(*TINY)
     refusal(lab("resume=run"), run.folder.absolute())
     refusal(lab("-m", "resume=run", "seed=0,1"), "resume=")
 
 
-def test_auto_begins_where_there_is_nothing_goes_on_with_what_is_left_and_ends_where_all_is_done(lab: Lab) -> None:
+def test_auto_starts_resumes_or_skips_a_run_as_needed(lab: Lab) -> None:
     line = (*PLAIN, "resume=auto")
     with armed(Fault("epoch", 1, signal.SIGTERM)):
         first = lab(*line)
@@ -162,32 +162,32 @@ def test_auto_begins_where_there_is_nothing_goes_on_with_what_is_left_and_ends_w
     assert " 2/2 " not in third.stdout and f"{run.result()['test/acc']:.2%}" in third.stdout
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken_to_the_bits_of_more_epochs(
-    failed: Run, lab: Lab, trained: Train
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_resumes_to_the_same_bits(
+    failed_run: Run, lab: Lab, trained: Train
 ) -> None:
-    whole = failed.last_checkpoint.read_bytes()
+    whole = failed_run.last_checkpoint.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
-    failed.last_checkpoint.write_bytes(flipped)
+    failed_run.last_checkpoint.write_bytes(flipped)
     outcome = lab("resume=run", "epochs=3")
     assert outcome.code == 0, outcome.stderr
     (note,) = (line for line in outcome.stdout.splitlines() if line.startswith("note: "))
-    assert str(failed.last_checkpoint.absolute()) in note and "previous.ckpt" in note
-    assert not differences(failed, trained(*CONSTANT, "epochs=3", name="whole")) - {"overrides"}
+    assert str(failed_run.last_checkpoint.absolute()) in note and "previous.ckpt" in note
+    assert not differences(failed_run, trained(*CONSTANT, "epochs=3", name="whole")) - {"overrides"}
 
 
 @pytest.mark.parametrize("contents", [b"", b"garbage", b"PK\x03\x04"], ids=["empty", "garbage", "beginning"])
-def test_a_run_without_a_whole_checkpoint_is_refused_by_its_files_name(failed: Run, contents: bytes) -> None:
-    failed.previous_checkpoint.unlink()
-    failed.last_checkpoint.write_bytes(contents)
+def test_a_run_without_an_undamaged_checkpoint_is_refused_by_file_name(failed_run: Run, contents: bytes) -> None:
+    failed_run.previous_checkpoint.unlink()
+    failed_run.last_checkpoint.write_bytes(contents)
     with pytest.raises(RunFailedError, match=r"run/checkpoints/last\.ckpt") as caught:
-        checkpoint_of(failed, {"resume": "run"}, None)
+        checkpoint_of(failed_run, {"resume": "run"}, None)
     assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize("state", ["failed", "diverged"])
-def test_what_has_failed_or_diverged_is_trained_again_only_where_it_may_be(begun: Begin, state: str) -> None:
-    run, job = begun(*TINY), Turn(1, 1, later=0)
+def test_failed_and_diverged_runs_are_retrained_only_if_allowed(begin_run: Begin, state: str) -> None:
+    run, job = begin_run(*TINY), Turn(1, 1, later=0)
     run.fail(state, RuntimeError("unsupported"))
     config = {**run.config(), "retry_diverged": True}
     assert not is_done(run, config, job)
@@ -197,7 +197,7 @@ def test_what_has_failed_or_diverged_is_trained_again_only_where_it_may_be(begun
 
 
 @pytest.mark.parametrize("how", ["refused", "failed", "interrupted"])
-def test_a_finished_run_stays_as_it_was_where_more_epochs_come_to_nothing(
+def test_a_finished_run_stays_unchanged_if_more_epochs_fail(
     trained: Train, lab: Lab, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     words = ("scheduler=one_cycle", "scheduler.total_steps=18") if how == "refused" else ("scheduler=constant",)
@@ -210,7 +210,7 @@ def test_a_finished_run_stays_as_it_was_where_more_epochs_come_to_nothing(
     assert outcome.code == {"refused": 2, "failed": 1, "interrupted": 130}[how], outcome.stderr
     assert how != "refused" or "scheduler.total_steps=18" in outcome.stderr
     after = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file() and path != run.error_file}
-    # The rows of metrics.csv may end in another way.
+    # The rows of metrics.csv may have different line endings.
     assert {path.name for path in before if before[path].split() != after.get(path, b"").split()} <= {"run.lock"}
     monkeypatch.undo()
     assert run.result()["epochs"] == 2 and run.status()["state"] == "finished"

@@ -1,4 +1,4 @@
-"""Every message that names a command names one that works, in a folder whose name a shell has to quote too."""
+"""Every command that a message suggests works, even in a folder whose name a shell must quote."""
 
 import re
 import shlex
@@ -19,8 +19,8 @@ from cifar_lab.train.classifier import Classifier
 from tests.conftest import CHECKOUT, Lab, Train, refusal
 from tests.faults import Fault, armed
 from tests.kinds_of_runs import FINISHED
-from tests.test_left_folders import full
-from tests.told import named, obeyed, whole_commands
+from tests.suggestions import commands_in, run_suggestion, suggested_arguments
+from tests.test_leftover_folders import full
 
 ODD = "o'brien's größe (1), x"
 THERE = (*FINISHED, f"hydra.run.dir={ODD}")
@@ -28,57 +28,57 @@ THERE = (*FINISHED, f"hydra.run.dir={ODD}")
 
 @pytest.fixture
 def stopped(lab: Lab) -> tuple[Run, str]:
-    """A run that a signal stopped after its first epoch, and what that printed."""
+    """A run that a signal stopped after its first epoch, and the error output."""
     with armed(Fault("epoch", 1, signal.SIGTERM)):
         outcome = lab(*THERE)
     assert outcome.code == 143
     return Run(ODD), outcome.stderr
 
 
-def test_after_a_signal(lab: Lab, stopped: tuple[Run, str]) -> None:
+def test_the_command_after_a_signal_works(lab: Lab, stopped: tuple[Run, str]) -> None:
     run, message = stopped
-    obeyed(lab, message)
+    run_suggestion(lab, message)
     assert run.result()["epochs"] == 2
 
 
-def test_after_a_full_disk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_after_a_full_disk_works(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "test_step", full)
         outcome = lab(*THERE, "epochs=1")
     assert outcome.code == 1
-    obeyed(lab, outcome.stderr)
+    run_suggestion(lab, outcome.stderr)
     assert Run(ODD).has_result()
 
 
 @pytest.mark.parametrize("name", ["steps.npz", ".hydra/composition.json", ".hydra/config.yaml"])
-def test_of_a_stopped_run_whose_file_is_damaged(lab: Lab, stopped: tuple[Run, str], name: str) -> None:
+def test_the_command_for_a_damaged_file_of_a_stopped_run_works(lab: Lab, stopped: tuple[Run, str], name: str) -> None:
     run, message = stopped
     (run.folder / name).write_bytes(b"[")
-    line = refusal(lab(*named(message)), Path(name).name)
-    obeyed(lab, line, FINISHED)
+    line = refusal(lab(*suggested_arguments(message)), Path(name).name)
+    run_suggestion(lab, line, FINISHED)
     assert run.result()["epochs"] == 2
 
 
 @pytest.mark.parametrize("name", ["composition.json", "config.yaml"])
-def test_of_a_finished_run_whose_file_is_damaged(lab: Lab, trained: Train, name: str) -> None:
+def test_the_command_for_a_damaged_file_of_a_finished_run_works(lab: Lab, trained: Train, name: str) -> None:
     run = trained(*FINISHED, name=ODD)
     (run.folder / ".hydra" / name).write_bytes(b"[")
-    obeyed(lab, refusal(lab(f"resume={ODD}"), name), FINISHED)
+    run_suggestion(lab, refusal(lab(f"resume={ODD}"), name), FINISHED)
     assert run.result()["epochs"] == 2 and len(list(Path("replaced").iterdir())) == 1
 
 
-def test_of_a_finished_run_without_figures(lab: Lab, trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_for_missing_figures_works(lab: Lab, trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(*FINISHED, name=ODD)
     curves = run.figures / "curves.png"
     curves.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(summary, "write_figure", lambda *_, **__: [])
         outcome = lab(f"resume={ODD}")
-    obeyed(lab, outcome.stderr)
+    run_suggestion(lab, outcome.stderr)
     assert curves.exists()
 
 
-def test_of_a_finished_run_whose_drawing_ended_in_a_fault(
+def test_the_command_after_failed_drawing_works(
     lab: Lab, stopped: tuple[Run, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(*_: Any, **__: Any) -> None:
@@ -86,43 +86,43 @@ def test_of_a_finished_run_whose_drawing_ended_in_a_fault(
 
     with monkeypatch.context() as patch:
         patch.setattr(summary, "draw", breaks)
-        outcome = lab(*named(stopped[1]))
+        outcome = lab(*suggested_arguments(stopped[1]))
     assert "a fault" in outcome.stderr
-    obeyed(lab, outcome.stderr)
+    run_suggestion(lab, outcome.stderr)
     assert (stopped[0].figures / "curves.png").exists()
 
 
-def test_of_a_run_that_is_found_and_of_one_that_failed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_for_reused_and_failed_runs_work(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = (*THERE, "resume=auto", "epochs=1")
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "test_step", lambda *_: 1 / 0)
         assert lab(*typed).code == 1
     line = lab(*typed, "retry_failed=false").stderr
-    obeyed(lab, line, typed)
+    run_suggestion(lab, line, typed)
     (found,) = [line for line in lab(*typed).stdout.splitlines() if line.startswith("found")]
     run = Run(ODD)
     before = run.result_file.stat().st_mtime_ns
-    obeyed(lab, found, typed)
+    run_suggestion(lab, found, typed)
     assert run.result_file.stat().st_mtime_ns != before
 
 
-def test_of_a_search_the_training_with_more_seeds() -> None:
+def test_the_command_of_a_search_for_more_seeds_works() -> None:
     asked = checked_search([*FINISHED, "optimizer.lr=interval(1e-4,1e-2)", "loss=mse", f"name='{ODD[2:7]} (1)'"])
-    (command,) = whole_commands(search._over_seeds(asked, ["optimizer.lr=0.001"]))
+    (command,) = commands_in(search._over_seeds(asked, ["optimizer.lr=0.001"]))
     plan = checked(command[3:])
     assert len(plan.jobs) == 5 and plan.composition["name"] == f"{asked.name}-best"
-    (own,) = whole_commands(search._over_seeds(checked_search([*FINISHED, "optimizer.lr=interval(0.1,1)"]), []))
+    (own,) = commands_in(search._over_seeds(checked_search([*FINISHED, "optimizer.lr=interval(0.1,1)"]), []))
     assert checked(own[3:]).composition["name"].endswith("-best")
 
 
-def test_of_an_open_axis_the_search() -> None:
+def test_the_search_command_for_an_open_axis_works() -> None:
     with pytest.raises(ValueError, match="open") as refused:
         checked(["data=synthetic", "search=adam"])
-    (command,) = whole_commands(str(refused.value).replace(" tries values", ""))
+    (command,) = commands_in(str(refused.value).replace(" tries values", ""))
     assert command[2] == "cifar_lab.search" and checked_search([*command[3:], "data=synthetic"]).axes
 
 
-def test_modules_subcommands_and_extras_that_the_source_names_exist() -> None:
+def test_modules_subcommands_and_extras_named_in_the_source_exist() -> None:
     extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     text = "\n".join(file.read_text(encoding="utf-8") for file in (CHECKOUT / "cifar_lab").rglob("*.py"))
     modules = set(re.findall(r"python -m (cifar_lab\.[\w.]*\w)", text))
@@ -135,5 +135,5 @@ def test_modules_subcommands_and_extras_that_the_source_names_exist() -> None:
 
 
 @pytest.mark.parametrize("folder", [ODD, "a,b", 'a"b', "a;b", "run", "-x", "$HOME"])
-def test_a_folder_in_a_message_is_read_as_a_shell_reads_it(folder: str) -> None:
-    assert named(f"error: a fault; resume={shlex.quote(folder)} goes on") == [f"resume={folder}"]
+def test_a_folder_in_a_message_is_quoted_for_a_shell(folder: str) -> None:
+    assert suggested_arguments(f"error: a fault; resume={shlex.quote(folder)} goes on") == [f"resume={folder}"]

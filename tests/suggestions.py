@@ -1,4 +1,4 @@
-"""The commands that messages name, read as a shell reads them, and given."""
+"""Commands that messages suggest, parsed as a shell does, and run."""
 
 import re
 import shlex
@@ -11,12 +11,12 @@ _SETTING = re.compile(rf"\b(?:resume|retrain|retry_\w+|hydra\.run\.dir)={_LETTER
 _COMMAND = re.compile(rf"python -m cifar_lab\.\w+(?: {_LETTER}+)*")
 
 
-def named(message: str, typed: Sequence[str] = ()) -> list[str]:
-    """The arguments of the training that the end of a message names.
+def suggested_arguments(message: str, typed: Sequence[str] = ()) -> list[str]:
+    """Return the arguments of the training that the end of a message suggests.
 
     Args:
-        message: In one line; of several parts the last says what to do.
-        typed: What gave the message, for one that adds to that command.
+        message: A single line; its last part says what to do.
+        typed: The arguments that led to the message, to which the suggestion may be added.
     """
     way_out = message.rpartition("; ")[2].strip()
     settings = [shlex.split(word)[0] for word in _SETTING.findall(way_out)]
@@ -25,13 +25,13 @@ def named(message: str, typed: Sequence[str] = ()) -> list[str]:
     return settings if is_whole else [*typed, *settings]
 
 
-def whole_commands(text: str) -> list[list[str]]:
-    """The commands that a text spells out, each as a shell splits it."""
+def commands_in(text: str) -> list[list[str]]:
+    """Return the commands spelled out in a text, each split as by a shell."""
     return [shlex.split(command) for command in _COMMAND.findall(text)]
 
 
-def obeyed(lab: Lab, message: str, typed: Sequence[str] = ()) -> Outcome:
-    """Give the command that a message names: it works."""
-    outcome = lab(*named(message, typed))
+def run_suggestion(lab: Lab, message: str, typed: Sequence[str] = ()) -> Outcome:
+    """Run the command that a message suggests, and check that it succeeds."""
+    outcome = lab(*suggested_arguments(message, typed))
     assert outcome.code == 0, f"{message}\n{outcome.stderr}"
     return outcome
