@@ -141,7 +141,7 @@ def test_a_folder_that_is_moved_or_removed_while_it_is_trained_is_one_line_and_i
         patch.setattr(Classifier, "training_step", taking_away)
         outcome = lab(*FINISHED, "hydra.run.dir=run")
     assert outcome.code == 1
-    names(outcome.stderr, "run was removed or moved while it was trained", "resume=")
+    names(outcome.stderr, "run was removed or moved during training", "resume=")
     assert not Path("run").exists()
     if moved:
         Path("elsewhere/run.lock").unlink()  # of this process, which lives on
