@@ -202,7 +202,7 @@ def test_weights_that_change_between_the_check_and_the_training_are_refused(
     run = trained(*PLAIN, name="first")
     config = resolved(composed(*PLAIN, f"weights={run.folder}"))
     monkeypatch.setattr(starting, "digest", lambda named: "another")
-    with pytest.raises(UsageError, match=r"weights=.*is not what it was"):
+    with pytest.raises(UsageError, match=r"weights=.*has changed since the command began"):
         starting.load_weights(CNN((4, 4, 4)), config)
 
 
