@@ -141,7 +141,7 @@ def test_a_folder_moved_or_removed_during_training_gives_a_one_line_error_and_is
         patch.setattr(Classifier, "training_step", taking_away)
         outcome = lab(*FINISHED, "hydra.run.dir=run")
     assert outcome.code == 1
-    names(outcome.stderr, "run was removed or moved while it was trained", "resume=")
+    names(outcome.stderr, "run was removed or moved during training", "resume=")
     assert not Path("run").exists()
     if moved:
         Path("elsewhere/run.lock").unlink()  # this process holds the lock, and is alive

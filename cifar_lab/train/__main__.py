@@ -1,4 +1,4 @@
-"""`python -m cifar_lab.train`."""
+"""Entry point of `python -m cifar_lab.train`."""
 
 from cifar_lab.train.command import main
 

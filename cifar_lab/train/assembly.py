@@ -37,20 +37,20 @@ from cifar_lab.train.classifier import Classifier
 from cifar_lab.train.freezing import freeze
 from cifar_lab.train.rehearsal import drop_single_image
 
-_FITTED_TO = 5_000  # training images
+_FITTED_TO = 5_000  # training images passed to a model's `fit_to`
 
 
 def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: hardware.Native) -> Classifier:
-    """The module that the configuration describes; its weights come from the global random state.
+    """Build the module that the configuration describes; its weights depend on the global random state.
 
     Raises:
-        ValueError: The model has another number of classes than the data or no module that `freeze` names, the loss
-            takes no mixed labels, or the data holds images out against the protocol.
+        ValueError: Model and data differ in the number of classes, `freeze` names a module that the model lacks, the
+            loss does not accept mixed labels, or the held-out fraction contradicts the protocol.
     """
-    if bool(datamodule.val_fraction) != holds_out(config):  # the option of a class from outside lacks it
+    if bool(datamodule.val_fraction) != holds_out(config):  # an external class's option file may lack it
         raise UsageError(
-            f"protocol={config.protocol.name}, and {type(datamodule).__name__} holds out {datamodule.val_fraction}; "
-            "give its option val_fraction: ${protocol.val_fraction}"
+            f"protocol={config.protocol.name}, but {type(datamodule).__name__} holds out {datamodule.val_fraction}; "
+            "add val_fraction: ${protocol.val_fraction} to its option file"
         )
     datamodule.setup()
     num_classes = len(datamodule.classes)
@@ -61,7 +61,7 @@ def make_classifier(config: DictConfig, datamodule: InMemoryDataModule, native: 
         )
     model = build(config.model)
     if any(isinstance(weight, nn.UninitializedParameter) for weight in model.parameters()):
-        model(datamodule.training_images(2))  # lazy layers find their sizes
+        model(datamodule.training_images(2))  # materialises lazy layers
     if hasattr(model, "fit_to"):  # initial weights that depend on the data
         model.fit_to(datamodule.training_images(_FITTED_TO))
     freeze(model, config.get("freeze") or ())
@@ -94,19 +94,19 @@ def _make_loss(config: DictConfig, datamodule: InMemoryDataModule) -> Any:
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise UsageError(
                 f"loss._target_={config.loss._target_}: it does not accept label probabilities, which "
-                f"augment._target_={config.augment._target_} makes: {' '.join(str(error).split())}"
+                f"augment._target_={config.augment._target_} produces: {' '.join(str(error).split())}"
             ) from None
     return loss
 
 
 def make_callbacks(config: DictConfig, attempt: Attempt, throughput: Throughput, averaging: Any) -> list[Any]:
-    """Lightning's callbacks: our own, then the configuration's, then the caller's."""
+    """Return the Lightning callbacks of a run: our own, then the configuration's, then the caller's."""
     run, options = attempt.run, dict(config.callbacks)
     saving = Saving(run, attempt.interruption, options.pop("checkpoint")["every_minutes"], attempt.goes_beyond)
     made = [build(option) for option in options.values()]
     val_name = "val acc" if holds_out(config) else "test acc"
     has_progress = config.trainer.enable_progress_bar and ranks.rank() == 0
-    # Lightning calls checkpoints last, and in this order: a loss is checked before the weights behind it are kept.
+    # Lightning calls `Checkpoint` callbacks last, in this order: the Recorder checks the loss before weights are saved.
     callbacks = [
         throughput,
         Recorder(run, throughput),
@@ -124,7 +124,7 @@ def make_callbacks(config: DictConfig, attempt: Attempt, throughput: Throughput,
 
 
 def make_averaging(config: DictConfig) -> Any:
-    """The callback that averages weights, or None; a trial averages from its beginning."""
+    """Return the callback that averages weights, or None; with `debug=`, averaging starts at the first step."""
     averaging = build(config.averaging, **({"start": 0} if config.debug and "start" in config.averaging else {}))
     if config.debug and isinstance(averaging, SWA):
         averaging.most_batches = config.debug.batches
@@ -132,10 +132,12 @@ def make_averaging(config: DictConfig) -> Any:
 
 
 def trainer_options(config: DictConfig, native: hardware.Native, turn: Turn | None = None) -> dict[str, Any]:
-    """Lightning's Trainer arguments, with the hardware's choices filled in; each Trainer needs its own, for a strategy.
+    """Return the arguments of Lightning's Trainer, with `auto` resolved for the hardware.
+
+    Call it for each Trainer: a strategy cannot be shared between two of them.
 
     Raises:
-        ValueError: Synchronised BatchNorm is asked for on several processes without GPUs.
+        ValueError: Synchronised BatchNorm was requested for several processes without GPUs.
     """
     options = {**resolved(config.trainer), **_processes()}
     if options["sync_batchnorm"] and ranks.count() > 1 and native.device != "cuda":
@@ -144,13 +146,13 @@ def trainer_options(config: DictConfig, native: hardware.Native, turn: Turn | No
     if native.device == "cuda" and turn is not None and turn.parallel > 1 and options["devices"] == 1:
         options["devices"] = [(turn.number - 1) % hardware.device_count("gpu")]
     if native.device == "cpu" and ranks.count() == 1:
-        options["devices"] = 1  # the only number that Lightning takes for a CPU; `auto` and [0] mean it too
+        options["devices"] = 1  # `auto` means the same; so does [0], which Lightning rejects for a CPU
     if options["deterministic"] == "auto":
-        # On a CPU everything we use is deterministic already, and torch's switch would fill fresh memory.
+        # On a CPU all operations we use are deterministic, and torch's deterministic mode would fill new memory.
         options["deterministic"] = native.device == "cuda"
     return {
         **options,
-        # Nothing is logged within an epoch; a number above the epoch's batches would only draw a warning.
+        # Nothing is logged within an epoch; a value above the batches per epoch would only cause a warning.
         "log_every_n_steps": 1,
         "precision": native.precision,
         "max_epochs": math.ceil(config.epochs),
@@ -162,27 +164,27 @@ def trainer_options(config: DictConfig, native: hardware.Native, turn: Turn | No
 
 
 def _limits(batches: int) -> dict[str, Any]:
-    """Lightning's arguments for an epoch of some batches of each split."""
+    """Return the Trainer arguments for one epoch of `batches` batches per split."""
     limits = dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches"), batches)
     return {**limits, "max_epochs": 1, "check_val_every_n_epoch": 1, "max_time": None}
 
 
 def make_trainer(**options: Any) -> L.Trainer:
-    """Lightning's Trainer; arguments that are left out are its defaults, not `PL_TRAINER_` variables of a shell."""
+    """Build Lightning's Trainer, ignoring the shell's `PL_TRAINER_` variables, which would replace its defaults."""
     parameters = inspect.signature(L.Trainer).parameters
     return L.Trainer(**{**{name: parameter.default for name, parameter in parameters.items()}, **options})
 
 
 def _processes() -> dict[str, Any]:
-    """Lightning's arguments about processes that train together."""
+    """Return the Trainer arguments for distributed training."""
     if ranks.count() == 1:
-        # Within a Slurm job, Lightning would otherwise take the job's tasks for the run's processes, wait for them,
-        # and at the scheduler's signal queue the job again before the run is saved.
+        # In a Slurm job, Lightning would otherwise take the job's tasks for the run's processes and wait for them, and
+        # requeue the job at the scheduler's signal before the run is saved.
         return {"strategy": "auto", "num_nodes": 1, "plugins": [LightningEnvironment()]}
-    # Our own processes, like torchrun's, have started already: Lightning is to start none.
+    # Our own processes, like torchrun's, are already running, so Lightning must not start any.
     here = int(os.environ["LOCAL_WORLD_SIZE"])
-    # Otherwise torch moves gradients between its buckets after a process's first step; sums over more than two
-    # processes depend on their place, and a resumed run would have other bits.
+    # Otherwise torch rebuilds its gradient buckets after a process's first step. Sums over more than two processes
+    # depend on the position in a bucket, so a resumed run would not be bitwise identical.
     keeps_places = ranks.count() > 2
     return {
         "strategy": DDPStrategy(cluster_environment=TorchElasticEnvironment(), find_unused_parameters=keeps_places),
@@ -194,14 +196,14 @@ def _processes() -> dict[str, Any]:
 
 
 def _limited(batches: int, limit: float | None) -> int:
-    """How many of an epoch's batches Lightning takes: at most a number of them, a share, or all."""
+    """Return the batches of an epoch that Lightning uses: `limit` is a maximum (int), a fraction (float) or None."""
     if limit is None:
         return batches
     return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
 
 def total_steps(config: DictConfig, datamodule: InMemoryDataModule) -> int:
-    """Optimizer steps of the whole run."""
+    """Return the number of optimizer steps of the whole run."""
     batches = _limited(datamodule.steps_per_epoch, config.trainer.limit_train_batches)
     if batches == 0:
         limit = f"trainer.limit_train_batches={config.trainer.limit_train_batches}"
@@ -215,7 +217,7 @@ def total_steps(config: DictConfig, datamodule: InMemoryDataModule) -> int:
 def describe(
     config: DictConfig, classifier: Classifier, datamodule: InMemoryDataModule, native: hardware.Native
 ) -> dict[str, Any]:
-    """The result's entries about model, data, machine and source, in plain values."""
+    """Return the result's entries about model, data, machine and source code, as plain values."""
     trained = _limited(datamodule.steps_per_epoch, config.trainer.limit_train_batches) * config.batch_size
     loader = datamodule.val_dataloader()
     validated = _limited(len(loader), config.trainer.limit_val_batches) * loader.batch_size

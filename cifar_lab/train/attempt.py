@@ -1,4 +1,4 @@
-"""One attempt at training a run: whether to train, from which checkpoint, and the task of each process."""
+"""An attempt at training a run: deciding whether to train and from which checkpoint, and the task of each process."""
 
 import functools
 import math
@@ -26,34 +26,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at training a run."""
+    """One attempt at training a run."""
 
     run: Run
-    turn: Turn | None = None  # in a sweep; None for a single run
+    turn: Turn | None = None  # place in a sweep; None for a single run
     interruption: Interruption = field(default_factory=Interruption)
-    checkpoint: Path | None = None  # where to resume; None starts from the beginning
-    goes_beyond: bool = False  # whether it trains on although a limit had ended it
-    callbacks: tuple["Callback", ...] = ()  # Lightning's, called after the run's own
+    checkpoint: Path | None = None  # to resume from; None starts from the beginning
+    goes_beyond: bool = False  # whether to continue past the limit that ended training
+    callbacks: tuple["Callback", ...] = ()  # Lightning callbacks, called after the run's own
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Everything that a process needs to train a run. It is sent to processes that have not imported torch yet."""
+    """All that a process needs to train a run. It is pickled for processes that have not imported torch yet."""
 
     config: Mapping[str, Any]  # resolved, plain values
     attempt: Attempt
-    options: Mapping[str, str | None]  # the chosen one of each group
+    options: Mapping[str, str | None]  # the chosen option of each group
     overrides: Sequence[str]  # the command line
     hyperparameters: Mapping[str, bool | float | str]  # the settings that distinguish the run from others
     threads: int  # per process
 
 
 def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
-    """Whether a run that may be resumed has finished with at least the epochs of the configuration.
+    """Return whether a resumable run has finished with at least the epochs of the configuration.
 
     Raises:
-        RunFailedError: It failed or diverged, and `retry_failed` or `retry_diverged` forbids another try; or the folder
-            holds another run.
+        RunFailedError: The run failed or diverged, and `retry_failed` or `retry_diverged` forbids a retry; or the
+            folder contains a different run.
     """
     begins_anew = turn is None and config["resume"] is None
     if not names_run(config["resume"]) and (run.has_begun() or not begins_anew):
@@ -69,21 +69,21 @@ def is_done(run: Run, config: Mapping[str, Any], turn: Turn | None) -> bool:
 
 
 def _check_same(run: Run, config: Mapping[str, Any], folder: str, but: Collection[str]) -> None:
-    """Raise `RunFailedError` if a folder, which the setting `folder` names, holds another run than `config` describes.
+    """Raise `RunFailedError` if the run's folder contains a different run than `config` describes.
 
-    It may differ in the keys of `but`.
+    Differences in the keys of `but` are allowed. `folder` is the setting that names the folder, for the message.
     """
     if not (run.status() and run.config_file.exists()):
         return
     try:
         saved = run.config()
     except UnreadableError:
-        return  # reported or repaired when it is trained
+        return  # reported or repaired when training starts
     try:
         changed = differences(saved, config)
         if changed.keys() - set(but):
             raise UsageError(
-                f"{run.folder} has a different run: {listed(changed)}; set {folder}= to a different folder"
+                f"{run.folder} contains a different run: {listed(changed)}; set {folder}= to a different folder"
             )
         if config["epochs"] > saved.get("epochs", math.inf):
             check_epochs(run, saved, config["epochs"])
@@ -92,15 +92,15 @@ def _check_same(run: Run, config: Mapping[str, Any], folder: str, but: Collectio
 
 
 def goes_beyond(run: Run, config: Mapping[str, Any]) -> bool:
-    """Whether a run that a limit has ended before its last epoch may take longer now."""
+    """Return whether a limit ended the run before its last epoch and the configuration now relaxes that limit."""
     return run.has_result() and run.result()["epochs"] < config["epochs"] and is_looser(config, run.config())
 
 
 def set_aside(run: Run, config: Mapping[str, Any], turn: Turn | None) -> None:
-    """Move a run aside for `retrain=true`, but one that the same command resumes.
+    """Move a run aside if `retrain=true`, unless it is an unfinished run that the same command resumes.
 
     Raises:
-        LockedError: Another process trains it.
+        LockedError: Another process is training it.
     """
     goes_on = turn is not None or config["resume"] is not None
     if config["retrain"] and run.status_file.exists() and not (goes_on and run.is_under_way()):
@@ -109,10 +109,10 @@ def set_aside(run: Run, config: Mapping[str, Any], turn: Turn | None) -> None:
 
 
 def checkpoint_of(run: Run, config: Mapping[str, Any], turn: Turn | None) -> Path | None:
-    """Return the checkpoint from which a run resumes; None to start from the beginning. The caller holds the lock.
+    """Return the checkpoint to resume from; None to start from the beginning. The caller holds the lock.
 
-    It is the last checkpoint, or the one before if that or the records up to it are damaged. A run with neither is
-    moved aside and restarted.
+    This is the last checkpoint, or the previous one if the last one or the records up to it are damaged. If neither
+    can be used, the run is moved aside and restarted.
 
     Raises:
         RunFailedError: `resume=` names a run without a checkpoint to resume from.
@@ -121,13 +121,13 @@ def checkpoint_of(run: Run, config: Mapping[str, Any], turn: Turn | None) -> Pat
         return None
     paths = [run.last_checkpoint, run.previous_checkpoint]
     if goes_beyond(run, config) and first_whole(paths[:1])[0] and read_checkpoint(paths[0]).get("is_cut"):
-        del paths[0]  # a limit of time has cut its epoch
+        del paths[0]  # a time limit cut its last epoch short
     path, reasons = first_whole(paths, lambda path: _check_goes_on(run, config, path))
     if path is None and names_run(config["resume"]):
         reason = "; ".join(reasons) or f"{run.folder} has no checkpoint to resume from"
         raise RunFailedError(f"{reason}; {trains_again(run)}", exit_codes.USAGE)
     if path is not None and run.status().get("state") == "unreadable":
-        reasons.append(f"{run.status()['error']}; this machine's own precision and threads are taken")
+        reasons.append(f"{run.status()['error']}; using this machine's precision and number of threads")
     for reason in reasons:
         print(f"note: {reason}; resuming from {path.name if path else 'the beginning'}", flush=True)
     if path is None and reasons:
@@ -136,7 +136,7 @@ def checkpoint_of(run: Run, config: Mapping[str, Any], turn: Turn | None) -> Pat
 
 
 def _check_goes_on(run: Run, config: Mapping[str, Any], path: Path) -> None:
-    """Raise `UsageError` unless a checkpoint can be read, and all that was recorded up to it."""
+    """Raise `UsageError` unless the checkpoint and the records up to it can be read."""
     saved = read_checkpoint(path)
     try:
         epochs = int(saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
@@ -147,17 +147,17 @@ def _check_goes_on(run: Run, config: Mapping[str, Any], path: Path) -> None:
 
 
 def trains_again(run: Run, turn: Turn | None = None) -> str:
-    """How to train again a run that cannot be used, in words."""
-    command = "the same command" if turn else f"its own command with hydra.run.dir={quoted(run.folder)}"
-    return f"{command} and retrain=true trains it again, and keeps the old folder in {REPLACED}/"
+    """Explain in a line how to train an unusable run again."""
+    command = "the same command with" if turn else f"its own command with hydra.run.dir={quoted(run.folder)} and"
+    return f"{command} retrain=true trains it again and keeps the old folder in {REPLACED}/"
 
 
 def quoted(folder: Path) -> str:
-    """Quote a folder for a shell."""
+    """Return the relative path of a folder, quoted for a shell."""
     return shlex.quote(os.path.relpath(folder))
 
 
-# Settings of a command line on which no number depends.
+# Settings that do not affect a run's numbers.
 _NO_HYPERPARAMETERS = ("name", "logger", "tags", "allow", "published", "data.root", "trainer.enable_progress_bar")
 
 
@@ -167,17 +167,17 @@ def hyperparameters(
     overrides: Sequence[str],
     common: Collection[str] | None = None,
 ) -> dict[str, bool | float | str]:
-    """Return the columns of a run: in a sweep its axes, otherwise model, loss, optimizer and the typed settings.
+    """Return the hyperparameters for loggers: in a sweep its axes, else model, loss, optimizer and typed settings.
 
     Args:
         config: The resolved configuration, plain values.
         options: The chosen option of each group.
-        overrides: The run's command line, `key=value` each.
-        common: The keys that all jobs of the run's sweep share; None for a single run.
+        overrides: The run's command line, as `key=value`.
+        common: Keys that all jobs of the sweep share; None for a single run.
 
     Returns:
-        By key: the chosen option of a group, or a value of the configuration, as text unless it is a bool or a number.
-        The seed is always included, as text, because it is a label rather than a quantity.
+        For each key, the chosen option of a group or a value of the configuration, as text unless it is a bool or a
+        number. The seed is always included, as text, because it is a label and not a quantity.
     """
     typed = [override.lstrip("+").partition("=")[0] for override in overrides]
     if common is None:

@@ -1,7 +1,7 @@
-"""Train one composition, or each of a sweep: `python -m cifar_lab.train model=vgg_a bn=true`.
+"""Train one composition or a sweep: `python -m cifar_lab.train model=vgg_a bn=true`.
 
-torch and Lightning are imported where training starts, so that help and mistakes do not wait for them; figures where
-it has ended.
+Help and errors in the command line appear without delay, because torch and Lightning are imported when training starts
+and the figures when it has ended.
 """
 
 import gc
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """The command line; exits with 0, 1 (a run failed), 2 (it cannot be run as asked), 130 or 143 (a signal)."""
+    """Run the command line; exit with 0, 1 (a run failed), 2 (invalid command line), 130 or 143 (a signal)."""
     if torchrun.rank() > 0:
         follow()
         return
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def command(arguments: Sequence[str], leader: Leader | None = None) -> None:
-    """Train a command line, or show the requested information; raises like `launch`."""
+    """Train what a command line describes, or show the requested information; raises the same errors as `launch`."""
     line = parsed(arguments)
     if line.trains:
         plan = planned(line)
@@ -68,25 +68,24 @@ def command(arguments: Sequence[str], leader: Leader | None = None) -> None:
 def run(overrides: Sequence[str], callbacks: Sequence["Callback"] = ()) -> dict[str, Any]:
     """Train one composition from Python, in this process: `run(["model=vgg_a", "epochs=1"])`.
 
-    It does, prints and writes the same as `python -m cifar_lab.train` with the same words, and seeds the global random
-    states.
+    Equivalent to `python -m cifar_lab.train` with the same overrides. Seeds the global random states.
 
     Args:
-        overrides: The overrides of the command line.
-        callbacks: Lightning's, called after the run's own; not recorded.
+        overrides: Overrides as on the command line.
+        callbacks: Lightning callbacks, called after the run's own; not recorded.
 
     Returns:
-        The result by the names of `docs/run_directory.md`, and its `folder`.
+        The result, with the keys of `docs/run_directory.md`, and its `folder`.
 
     Raises:
         ValueError: The composition cannot be run.
-        RunFailedError: The run failed or diverged; its folder says why.
+        RunFailedError: The run failed or diverged; its folder contains the reason.
     """
     plan = checked(_words(overrides))
     if plan.sweep_folder is not None:
-        raise UsageError(f"run() trains one composition, which {' '.join(overrides)} is not; sweep() trains several")
+        raise UsageError(f"run() trains one composition, but {' '.join(overrides)} is a sweep; use sweep()")
     if plan.composition["debug"]:
-        raise UsageError("run() returns the result of a run, and debug= leaves none; python -m cifar_lab.train has it")
+        raise UsageError("run() does not accept debug=, which leaves no result; use python -m cifar_lab.train")
     (folder,) = launch(plan, callbacks)
     return Run(folder).outcome()
 
@@ -94,17 +93,17 @@ def run(overrides: Sequence[str], callbacks: Sequence["Callback"] = ()) -> dict[
 def sweep(overrides: Sequence[str]) -> list[dict[str, Any]]:
     """Train every composition of a sweep from Python: `sweep(["loss=ce,mse", "seed=range(0,3)"])`.
 
-    Like `python -m cifar_lab.train --multirun`, it leaves a table in the sweep's folder and continues past failed runs.
+    Like `python -m cifar_lab.train --multirun`, it writes a table to the sweep's folder and continues past failed runs.
 
     Args:
-        overrides: The words of the command line, without `--multirun`.
+        overrides: Overrides as on the command line, without `--multirun`.
 
     Returns:
-        For each job, in order: `status`, `folder`, `overrides`, and either its result by the names of
-        `docs/run_directory.md` or its `error`.
+        For each job, in order: `status`, `folder`, `overrides`, and either its result, with the keys of
+        `docs/run_directory.md`, or its `error`.
 
     Raises:
-        ValueError: The sweep cannot be run, in one line.
+        ValueError: The sweep cannot be run; the message is one line.
     """
     plan = checked(["--multirun", *_words(overrides)])
     assert plan.sweep_folder is not None
@@ -119,20 +118,21 @@ def _words(overrides: Sequence[str]) -> Sequence[str]:
         raise UsageError("training processes import this script again; call run() and sweep() under "
                          "if __name__ == '__main__':")  # fmt: skip
     if torchrun.processes() is not None:
-        raise UsageError("under torchrun, python -m cifar_lab.train trains; trainer.devices= is for run() and sweep()")
+        raise UsageError("run() and sweep() do not work under torchrun; set trainer.devices= instead, or use "
+                         "torchrun -m cifar_lab.train")  # fmt: skip
     if isinstance(overrides, str):
-        raise UsageError(f"a list of words is needed, such as {overrides.split()!r}")
+        raise UsageError(f"the overrides must be a list, such as {overrides.split()!r}")
     return overrides
 
 
 @printing()
 def launch(plan: Plan, callbacks: Sequence["Callback"] = (), leader: Leader | None = None) -> list[Path]:
-    """Train a checked command line, and compare the runs of a sweep; return the folders of the runs.
+    """Train the jobs of a checked command line and tabulate a sweep; return the folders of the runs.
 
     Raises:
-        ValueError: It cannot be run.
+        ValueError: The command line cannot be run.
         RunFailedError: A run failed or diverged, or the table could not be written.
-        KeyboardInterrupt: A signal ended it.
+        KeyboardInterrupt: A signal interrupted training.
     """
     task = partial(train, callbacks=tuple(callbacks), leader=leader)
     try:
@@ -146,16 +146,16 @@ def launch(plan: Plan, callbacks: Sequence["Callback"] = (), leader: Leader | No
 
 
 def _effort(config: Mapping[str, Any]) -> float | None:
-    from cifar_lab.train.cost import effort  # only for sweeps
+    from cifar_lab.train.cost import effort  # needed by sweeps only
 
     return effort(config)
 
 
 def tabulate(sweep_folder: Path | None) -> None:
-    """Write and show the table of a sweep of which at least one job has started.
+    """Write and show the table of a sweep if at least one of its jobs has started.
 
     Raises:
-        RunFailedError: It could not be written.
+        RunFailedError: The table could not be written.
     """
     if sweep_folder is not None and any(run for _, run in Sweep(sweep_folder).jobs()):
         try:
@@ -165,16 +165,16 @@ def tabulate(sweep_folder: Path | None) -> None:
 
 
 def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None = None) -> bool:
-    """Train a job, or resume it: whether there was something left to train.
+    """Train or resume a job; return False if there was nothing left to train.
 
     Raises:
-        LockedError: Another process trains it.
-        RunFailedError: The run ended without a result; its folder says why.
-        Interrupted: A signal ended it.
+        LockedError: Another process is training it.
+        RunFailedError: The run ended without a result; its folder contains the reason.
+        Interrupted: A signal interrupted training.
     """
     run, turn = Run(job.folder), job.turn
     if turn is not None:
-        gc.collect()  # the previous job's network is part of a reference cycle, and this one may need its memory
+        gc.collect()  # frees the previous job's network, which is part of a reference cycle
         left = turn.seconds_left()
         print(f"{turn}{'' if left is None else f', {clock(left)} left'}: {run.folder.name}", flush=True)
     interruption = Interruption()
@@ -192,7 +192,7 @@ def train(job: Job, callbacks: Sequence["Callback"] = (), leader: Leader | None 
         if not is_trained:
             run.tidy()
             lines.append(origin(run, job.settings))
-            with suppress(OSError):  # perhaps of a run of somebody else's
+            with suppress(OSError):  # the folder may be another user's, not writable
                 draw(run, missing=True)
     print("\n".join(lines), flush=True)
     interruption.check()
@@ -215,7 +215,7 @@ def _train(
 
 @contextmanager
 def _reading(run: Run, turn: Turn | None) -> Iterator[None]:
-    """Turn unreadable files of a run into a `RunFailedError` with the way out."""
+    """Turn an error about unreadable files of a run into a `RunFailedError` that explains how to recover."""
     try:
         yield
     except (UnreadableError, FileNotFoundError) as error:
@@ -225,10 +225,10 @@ def _reading(run: Run, turn: Turn | None) -> Iterator[None]:
 
 
 def train_run(job: Job, attempt: Attempt, leader: Leader | None = None) -> None:
-    """Train a run whose lock is held, in this process, in torchrun's, or in new ones for several devices.
+    """Train a run in this process, in torchrun's, or in new processes for several devices; the caller holds its lock.
 
     Raises:
-        RunFailedError: The run ended without a result; its folder says why.
+        RunFailedError: The run ended without a result; its folder contains the reason.
     """
     run, settings = attempt.run, job.settings
     overrides = [word for word in job.words if not word.startswith(HOW_IT_IS_RUN)]

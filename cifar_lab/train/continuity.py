@@ -1,4 +1,4 @@
-"""How a run resumes: computing as its first attempt did, to the same bits."""
+"""Settings that a resumed run takes from its first attempt, so that its results are bitwise identical."""
 
 import math
 import os
@@ -19,14 +19,14 @@ from cifar_lab.train.classifier import Classifier
 
 
 def choose_native(config: Mapping[str, Any], run: Run) -> hardware.Native:
-    """Choose the run's numerics: those of its first attempt, or the hardware's native ones.
+    """Choose precision and memory format: those of the run's first attempt, or the hardware's native ones.
 
-    The hardware and the source's revision are recorded at once, because an unfinished run has no result with them.
+    Also records the hardware and the source revision, because an unfinished run has no result that contains them.
     """
     recorded = run.status()
     options = {key: config["trainer"][key] for key in ("precision", "memory_format")}
     if config["optimizer"]["_target_"] == "torch.optim.LBFGS" and options["memory_format"] == "auto":
-        options["memory_format"] = "contiguous"  # it takes views of gradients that channels_last does not have
+        options["memory_format"] = "contiguous"  # LBFGS calls `view` on gradients, which fails in channels_last
     chosen = {key: recorded.get(key, "auto") if value == "auto" else value for key, value in options.items()}
     native = hardware.choose(config["trainer"]["accelerator"], **chosen)
     where = {"hardware": hardware.describe(native.device), "git_revision": provenance.git_revision()}
@@ -35,7 +35,7 @@ def choose_native(config: Mapping[str, Any], run: Run) -> hardware.Native:
 
 
 def in_safe_memory_format(native: hardware.Native, model: nn.Module, run: Run) -> hardware.Native:
-    """The same, but contiguous, with a note, if channels_last would give the network wrong gradients."""
+    """Switch to contiguous memory, with a note, if channels_last would give the network wrong gradients."""
     suited = native.suited_to(model)
     if suited != native:
         run.set_state("running", memory_format=suited.layout)
@@ -48,22 +48,22 @@ def in_safe_memory_format(native: hardware.Native, model: nn.Module, run: Run) -
 def compiled_as_recorded(
     config: Mapping[str, Any], attempt: Attempt, classifier: Classifier, native: hardware.Native
 ) -> Iterator[dict[str, bool]]:
-    """Compile the network if the configuration says so or, for a resumed run, if its first attempt did.
+    """Compile the network if the configuration requests it or, for a resumed run, if its first attempt did.
 
     Yields:
         The settings `compile` and `cuda_graphs` in use.
 
     Raises:
-        ValueError: There is nothing to compile with.
+        ValueError: No compiler was found.
     """
     run, wanted = attempt.run, {key: config[key] for key in ("compile", "cuda_graphs")}
     recorded = wanted if attempt.checkpoint is None else run.status()
     does = {key: bool(recorded.get(key, False)) for key in wanted}
     if does["compile"] != wanted["compile"]:
-        # A compiled network rounds differently and draws other random numbers.
-        print(f"note: the run began with compile={str(does['compile']).lower()}, and keeps it", flush=True)
+        # A compiled network rounds differently and draws different random numbers.
+        print(f"note: the run began with compile={str(does['compile']).lower()} and keeps it", flush=True)
     if does["cuda_graphs"] and native.device != "cuda":
-        print("note: cuda_graphs=true is for GPUs, and there is none; it is left out", flush=True)
+        print("note: cuda_graphs=true is ignored because it needs a GPU", flush=True)
         does["cuda_graphs"] = False
     if does["compile"]:
         compilation.check_compiler(native.device)
@@ -73,9 +73,9 @@ def compiled_as_recorded(
 
 
 def longer(run: Run, config: Mapping[str, Any]) -> str | None:
-    """Where the learning rate of a run that is given more epochs continues, in a line; None without more.
+    """Describe in a line how the learning rate continues if a run gets more epochs; None if it does not.
 
-    Only schedules that do not depend on the number of epochs are given more, see `config.check_epochs`.
+    Only schedules that do not depend on the number of epochs can be extended, see `config.check_epochs`.
     """
     try:
         before, rows, scheduler = run.config()["epochs"], run.metrics(), config["scheduler"]
@@ -84,22 +84,25 @@ def longer(run: Run, config: Mapping[str, Any]) -> str | None:
     target, done = str(scheduler["_target_"]), len(rows)
     if config["epochs"] <= before or not done or not target.startswith(("torch.", "cifar_lab.")):
         return None
-    begins = f"epochs={config['epochs']}: {before} before, on which {target.rpartition('.')[2]} does not depend"
+    begins = f"epochs={config['epochs']}: {before} before, {target.rpartition('.')[2]} unaffected"
     if target.endswith(".ReduceLROnPlateau"):
         now, monitor = rows["train/lr"].iloc[-1], scheduler["lightning"]["monitor"]
-        return f"{begins}; epoch {done + 1} continues at the rate {now:.3g}, which falls as {monitor} stops improving"
+        return f"{begins}; epoch {done + 1} continues at lr {now:.3g}, which falls when {monitor} stops improving"
     rates = _rates(config, math.ceil(rows["step"].iloc[-1] / done))
-    return f"{begins}; epoch {done + 1} continues at the rate {rates[done]:.3g}, epoch {len(rates)} has {rates[-1]:.3g}"
+    return f"{begins}; epoch {done + 1} continues at lr {rates[done]:.3g}, epoch {len(rates)} has {rates[-1]:.3g}"
 
 
 def _rates(config: Mapping[str, Any], steps: int) -> list[float]:
-    """The first group's rate at the beginning of each epoch of some steps, by the schedule alone."""
+    """Return the first group's learning rate at the start of each epoch, by the schedule alone.
+
+    Each epoch has `steps` steps.
+    """
     epochs = math.ceil(config["epochs"])
     options = build_scheduler(config["scheduler"], steps * epochs, config["epochs"])
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=config["optimizer"]["lr"], momentum=0.9)
     scheduler, rates = options["scheduler"](optimizer), []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of steps of the schedule without one of the optimizer
+        warnings.simplefilter("ignore")  # torch warns if the scheduler steps before the optimizer
         for epoch in range(1, epochs + 1):
             rates.append(float(optimizer.param_groups[0]["lr"]))
             for step in range(1, steps + 1):
@@ -111,10 +114,10 @@ def _rates(config: Mapping[str, Any], steps: int) -> list[float]:
 
 @contextmanager
 def same_threads(attempt: Attempt, processes: int = 1) -> Iterator[int]:
-    """Compute with as many threads as the run's first attempt: another number gives other bits.
+    """Use as many threads as the run's first attempt, because results depend bitwise on the number of threads.
 
-    Each of the `processes` that train it on this machine gets an equal share, unless `OMP_NUM_THREADS` is set. Their
-    number is recorded, with a note if the first attempt had another.
+    Each of the `processes` on this machine gets an equal share, unless `OMP_NUM_THREADS` is set. The number of
+    processes is recorded; a note is printed if it differs from that of the first attempt.
 
     Yields:
         The number of threads per process.
@@ -123,14 +126,15 @@ def same_threads(attempt: Attempt, processes: int = 1) -> Iterator[int]:
     began = status.get("world_size", 1)
     if attempt.checkpoint is not None and began != processes:
         print(
-            f"note: the run began in {began} processes, and continues in {processes}: not to the same bits", flush=True
+            f"note: the run began with {began} processes and continues with {processes}; results differ bitwise",
+            flush=True,
         )
     own = torch.get_num_threads()
     share = own if "OMP_NUM_THREADS" in os.environ else max(1, own // processes)
     recorded = status.get("threads", share)
     run.set_state("running", world_size=processes, threads=recorded)
     if recorded > max(own, cores()):
-        print(f"note: the run began with {recorded} threads, and keeps them on {cores()} cores", flush=True)
+        print(f"note: the run began with {recorded} threads and keeps that number on {cores()} cores", flush=True)
     torch.set_num_threads(recorded)
     try:
         yield recorded

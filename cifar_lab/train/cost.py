@@ -1,6 +1,6 @@
-"""How long training takes on this machine, measured on a few steps, and relative to another composition.
+"""Training time on this machine, measured on a few steps, and training effort for comparing compositions.
 
-torch is imported where it is needed.
+torch is imported inside the functions that need it.
 """
 
 import statistics
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _WARM_UP = 2
-_HALVES = (0.5, 0.5, 0.5)  # where mean and deviation are the images' own
+_HALVES = (0.5, 0.5, 0.5)  # used if mean and standard deviation come from the images
 _MOST_STEPS, _FEWEST_STEPS = 40, 3
 
 
@@ -30,15 +30,15 @@ class Speed:
     evaluation: float
 
     def seconds(self, epochs: float, train_size: int, test_size: int, validations: int) -> float:
-        """Seconds of training, with `validations` validations of the test set's size and two tests at the end."""
+        """Return the seconds of training, `validations` validations and two tests, each over `test_size` images."""
         return epochs * train_size / self.training + (validations + 2) * test_size / self.evaluation
 
 
 def measure(config: Mapping[str, Any], seconds: float = 2.0) -> Speed:
-    """Time steps of a composition, resolved to plain values, on random images on this machine.
+    """Time training and evaluation steps of a composition (resolved, plain values) on random images.
 
-    It takes about `seconds`, after two steps of warm-up, but at least three steps. Reading and augmenting batches, a
-    few percent of a step, is left out.
+    Training is timed for about `seconds` after two warm-up steps, but for at least three steps. Loading and augmenting
+    batches, a few percent of a step, is not included.
     """
     import torch
 
@@ -81,9 +81,9 @@ def measure(config: Mapping[str, Any], seconds: float = 2.0) -> Speed:
 
 
 def effort(config: Mapping[str, Any]) -> float | None:
-    """The operations of all training images of a composition, in plain values; None if the network cannot be counted.
+    """Return the forward FLOPs over all training images of a composition (plain values); None if they are unknown.
 
-    Networks are compared by their matrix products and convolutions, on torch's `meta` device: nothing is computed.
+    Counts matrix products and convolutions on torch's `meta` device, without computing anything.
     """
     import torch
 
@@ -94,7 +94,7 @@ def effort(config: Mapping[str, Any]) -> float | None:
     try:
         with torch.device("meta"):
             each = flops(build(OmegaConf.create({"model": config["model"]}).model), torch.zeros(1, 3, 32, 32))
-    except Exception:  # a component from outside may need more than a device without data
+    except Exception:  # an external component may not work on the meta device
         return None
     return float(config["epochs"] * images * each)
 

@@ -1,4 +1,4 @@
-"""Figures of a run: its curves and its learning rate."""
+"""Figures of a run: training curves and learning rate."""
 
 import numpy as np
 import pandas as pd
@@ -9,10 +9,10 @@ from cifar_lab.figures import TRAIN_COLOUR, VAL_COLOUR, epoch_axis, wrapped
 
 
 def training_curves(metrics: pd.DataFrame, title: str, val_label: str = "validation") -> Figure:
-    """Loss and accuracy of training and validation over epochs, with the best epoch marked.
+    """Plot training and validation loss and accuracy over epochs, with the best epoch marked.
 
-    A row per epoch of `metrics` has `epoch`, `train/loss`, `train/acc`, `val/loss` and `val/acc`; `val_label` names the
-    images behind `val/*`.
+    `metrics` has one row per epoch with `epoch`, `train/loss`, `train/acc`, `val/loss` and `val/acc`. `val_label` is
+    the legend label of `val/*`.
     """
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     figure.suptitle(wrapped(title, 110), fontsize=10)
@@ -35,7 +35,7 @@ def training_curves(metrics: pd.DataFrame, title: str, val_label: str = "validat
 
 
 def learning_rate(rates: np.ndarray, steps_per_epoch: int, title: str) -> Figure:
-    """The learning rate of every step, `rates` `(steps,)`, over epochs of `steps_per_epoch` optimizer steps."""
+    """Plot the learning rate of every step, `rates` `(steps,)`, over epochs of `steps_per_epoch` optimizer steps."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot(np.arange(1, len(rates) + 1) / steps_per_epoch, rates, color=TRAIN_COLOUR, drawstyle="steps-pre")

@@ -1,4 +1,4 @@
-"""A run's training and its tests, from composed parts to a result."""
+"""Training and testing of a run, from its configuration to its result."""
 
 import logging
 import math
@@ -37,22 +37,22 @@ from cifar_lab.train.loggers import log_result, opened
 from cifar_lab.train.rehearsal import rehearse
 from cifar_lab.train.starting import load_weights
 
-# Warnings about Lightning's use of torch, which a user cannot change, and about intended behaviour.
+# Warnings about how Lightning uses torch, which a user cannot change, and about intended behaviour.
 _IGNORED_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)`",
-    r"It is recommended to use `self\.log",  # logged values are of all processes already
+    r"It is recommended to use `self\.log",  # logged values already cover all processes
     r"Found \d+ module\(s\) in eval mode",  # frozen BatchNorm
     "Checkpoint directory .* exists and is not empty",
 )
 
 
 def trained(task: TrainingTask) -> dict[str, Any]:
-    """Train a run that has been started, finish it, and draw it: the result, by the names of `docs/run_directory.md`.
+    """Train, test and draw a run that has been started; return the result, with the keys of `docs/run_directory.md`.
 
-    Processes that train together all call it; the first one writes.
+    All processes that train together call it; only rank 0 writes.
     """
     config, run, is_first = OmegaConf.create(dict(task.config)), task.attempt.run, ranks.rank() == 0
-    # Lightning takes it from RANK or SLURM_PROCID, which a shell may have.
+    # Lightning reads it from RANK or SLURM_PROCID, which the shell may define.
     rank_zero_only.rank = ranks.rank()  # type: ignore[attr-defined]
     if config.debug and config.debug.kind != "fast":
         from cifar_lab.train.debug.overfit import overfit
@@ -69,7 +69,7 @@ def trained(task: TrainingTask) -> dict[str, Any]:
 
 
 def _show(run: Run, result: dict[str, Any], loggers: Sequence[Logger]) -> None:
-    """Draw a finished run, and pass its result to loggers; a failure is a note."""
+    """Draw a finished run and log its result; print a note if that fails."""
     from cifar_lab.train.summary import confusion_card, draw
 
     try:
@@ -79,27 +79,27 @@ def _show(run: Run, result: dict[str, Any], loggers: Sequence[Logger]) -> None:
     except Exception as error:
         reason = " ".join(described(error).split())
         note(
-            f"not all is drawn or logged: {reason}; the run has finished, "
+            f"some figures or logs are missing: {reason}; the run has finished, "
             f"and resume={quoted(run.folder)} draws the rest"
         )
 
 
 def fit_and_test(config: DictConfig, attempt: Attempt, loggers: Sequence[Logger] = ()) -> dict[str, Any]:
-    """Train, then test the chosen and the final epoch's weights, and keep the chosen ones.
+    """Train, then test the weights of the selected and the last epoch, and save the selected ones.
 
-    Lightning's loggers get the metrics in addition to the run's own files.
+    Metrics go to `loggers` in addition to the run's own files.
 
     Returns:
-        The result in plain values, by the names of `docs/run_directory.md`.
+        The result as plain values, with the keys of `docs/run_directory.md`.
     """
     throughput = Throughput()
-    sources = provenance.sources(resolved(config))  # files that are edited during training are not the code that runs
+    sources = provenance.sources(resolved(config))  # before training, because files may be edited while it runs
     with prepared(config, attempt) as parts:
         return {**_fit_and_test(config, attempt, loggers, throughput, parts), **parts.compilation, "sources": sources}
 
 
 class Prepared(NamedTuple):
-    """The parts that are trained."""
+    """The parts needed for training."""
 
     classifier: Classifier
     datamodule: InMemoryDataModule
@@ -109,8 +109,8 @@ class Prepared(NamedTuple):
 
 @contextmanager
 def prepared(config: DictConfig, attempt: Attempt) -> Iterator[Prepared]:
-    """Make the parts of a run and try a step with them, with the random state that training begins in."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the result names the devices
+    """Build the parts of a run, try a step with them, and leave the random state that training starts from."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # the result contains the devices
     for message in _IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     native = choose_native(config, attempt.run)
@@ -119,8 +119,8 @@ def prepared(config: DictConfig, attempt: Attempt) -> Iterator[Prepared]:
     hardware.keep_freed_memory(native.device)
     datamodule = build(config.data)
     L.seed_everything(config.seed, verbose=False)
-    # Part of torch's deterministic algorithms. Nothing here reads uninitialised memory, and on a GPU it costs a kernel
-    # for each new tensor.
+    # Part of torch's deterministic mode. Nothing here reads uninitialised memory, and on a GPU filling it costs a
+    # kernel for each new tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     classifier = make_classifier(config, datamodule, native)
     if attempt.checkpoint is None:
@@ -148,11 +148,11 @@ def _fit_and_test(
         trainer.fit(classifier, datamodule, ckpt_path=attempt.checkpoint, weights_only=True)
     except MisconfigurationException as error:
         raise UsageError(" ".join(str(error).split())) from error
-    if averaging is not None and not throughput.has_trained:  # no epoch was left, so Lightning has not ended training
+    if averaging is not None and not throughput.has_trained:  # without an epoch left, Lightning skips on_train_end
         averaging.on_train_end(trainer, classifier)
     if not ranks.first_of(run.metrics_file.exists()):
-        raise RuntimeError("no epoch was trained to its end; give trainer.max_time more, or data.train_size less")
-    # An average over epochs does not belong to an epoch; the average itself was chosen.
+        raise RuntimeError("no epoch was completed; raise trainer.max_time or lower data.train_size")
+    # SWA's result is an average over epochs, so no single epoch is selected.
     has_choice = config.protocol.name != LAST and not isinstance(averaging, SWA)
     best_epoch = ranks.first_of(run.best_epoch()) if has_choice else None
     options = trainer_options(config, native, attempt.turn)
@@ -162,7 +162,7 @@ def _fit_and_test(
     if config.tta != "none":
         during.append(AugmentedTest(config.tta, config.tta_below, len(datamodule.classes)))
     tester = make_trainer(**options, callbacks=during, logger=False, enable_checkpointing=False)
-    ranks.share_buffers(classifier.model)  # after an epoch without validation they differ between processes
+    ranks.share_buffers(classifier.model)  # buffers differ between processes after an epoch without validation
     measured = test(tester, classifier, datamodule, run, best_epoch)
     for active in trainer.loggers:
         active.log_metrics({name: value for name, value in measured.items() if "test/" in name}, trainer.global_step)
@@ -190,11 +190,11 @@ def _fit_and_test(
 def test(
     tester: L.Trainer, classifier: Classifier, datamodule: InMemoryDataModule, run: Run, best_epoch: int | None
 ) -> dict[str, float]:
-    """Measure the last epoch's weights, then those of `best_epoch`, counted from 1, which stay loaded.
+    """Test the weights of the last epoch, then those of `best_epoch` (counted from 1), which stay loaded.
 
     Returns:
-        `test/*` and `val/*` of the chosen weights, the last epoch's if `best_epoch` is None, and `test/*_final` of
-        the last epoch's.
+        `test/*` and `val/*` of the selected weights (the last epoch's if `best_epoch` is None), and `test/*_final` of
+        the last epoch's weights.
     """
     (final,) = tester.test(classifier, datamodule, verbose=False)
     if best_epoch is None:

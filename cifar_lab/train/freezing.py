@@ -1,4 +1,4 @@
-"""Layers that are frozen in training."""
+"""Freezes layers during training."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from cifar_lab.machine.exit_codes import UsageError
 def freeze(model: nn.Module, names: Sequence[str]) -> None:
     """Freeze modules or parameters of a network: they get no gradient and are not passed to the optimizer.
 
-    A frozen BatchNorm normalises by its running statistics, as in evaluation, and keeps them, even if the statistics of
-    averaged weights are re-estimated; `Classifier.train` keeps it in that mode. Dropout stays active.
+    A frozen BatchNorm uses its running statistics and does not update them, even if the statistics of averaged weights
+    are re-estimated. `Classifier.train` keeps it in evaluation mode. Dropout stays active.
 
     Raises:
         ValueError: The network has no such module, or nothing is left to train.
@@ -45,7 +45,7 @@ def _has_statistics(module: nn.Module) -> bool:
 
 
 def _nearest(model: nn.Module, name: str) -> str:
-    """The longest beginning of a dotted name that is a module of the network; empty for the network itself."""
+    """Return the longest prefix of a dotted name that is a module of the network; empty for the network itself."""
     modules = dict(model.named_modules())
     while name not in modules:
         name = name.rpartition(".")[0]

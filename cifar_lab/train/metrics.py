@@ -1,4 +1,4 @@
-"""Metrics of a split: accuracy, and means over images."""
+"""Metrics of a split: accuracy and means over images."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,10 +12,10 @@ from cifar_lab.machine import ranks
 
 
 class Mean(Metric):
-    """The mean over images, from means of batches.
+    """Mean over images, accumulated from batch means.
 
-    torchmetrics' MeanMetric either checks for NaN, which waits for the GPU at every step, or ignores the weights
-    (`nan_strategy="disable"`, version 1.9).
+    Replaces torchmetrics' MeanMetric, which either checks for NaN, and so waits for the GPU at every step, or ignores
+    the weights (`nan_strategy="disable"`, version 1.9).
     """
 
     total: Tensor
@@ -27,17 +27,17 @@ class Mean(Metric):
         self.add_state("count", torch.tensor(0.0), dist_reduce_fx="sum")
 
     def update(self, mean: Tensor, count: int) -> None:
-        """Add a batch of `count` images with the mean `mean`, a scalar."""
+        """Add a batch of `count` images with the scalar mean `mean`."""
         self.total += mean * count
         self.count += count
 
     def compute(self) -> Tensor:
-        """The mean over all images so far, a scalar."""
+        """Return the mean over all images so far, a scalar."""
         return self.total / self.count
 
 
 class SplitMetrics(nn.Module):
-    """A split's accuracy, and means over images of `loss` and of further named quantities, `means`."""
+    """Accuracy of a split, and means over images of `loss` and of the quantities named in `means`."""
 
     def __init__(self, num_classes: int, **means: Mean) -> None:
         super().__init__()
@@ -47,10 +47,10 @@ class SplitMetrics(nn.Module):
             self.add_module(name, metric)
 
     def update(self, logits: Tensor, labels: Tensor, **means: Tensor) -> None:
-        """Add a batch: logits `(N, num_classes)`, labels `(N,)`, and named scalars that are means over it.
+        """Add a batch: logits `(N, num_classes)`, labels `(N,)`, and named scalars, each a mean over the batch.
 
-        For the accuracy, the label of a mixed image, probabilities `(N, num_classes)`, is its most probable class. N
-        may be 0, because a process's part of a small batch may be empty.
+        Labels of mixed images are probabilities `(N, num_classes)`; the accuracy uses the most probable class. N may be
+        0, because a process's part of a small batch may be empty.
         """
         if not len(labels):
             return
@@ -59,11 +59,11 @@ class SplitMetrics(nn.Module):
             getattr(self, name).update(value, len(labels))
 
     def compute(self, split: str) -> dict[str, Tensor]:
-        """Each metric so far, a scalar, by its logged name, such as `val/loss`."""
+        """Return the metrics so far, scalars by their logged names such as `val/loss`."""
         return {f"{split}/{name}": metric.compute() for name, metric in self._metrics()}
 
     def sums(self) -> dict[str, dict[str, Any]]:
-        """The metrics' states, for `load_sums`; those of several processes are stacked."""
+        """Return the states of the metrics for `load_sums`; those of several processes are stacked."""
         own: dict[str, dict[str, Any]] = {name: dict(metric.metric_state) for name, metric in self._metrics()}
         if ranks.count() == 1:
             return own
@@ -75,12 +75,12 @@ class SplitMetrics(nn.Module):
         }
 
     def load_sums(self, sums: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Continue from a result of `sums`, by the same or another number of processes."""
+        """Restore the states that `sums` returned, also if the number of processes has changed."""
         for name, metric in self._metrics():
             for part, value in sums[name].items():
                 own = getattr(metric, part)
                 rows = value if value.ndim > own.ndim else value[None]
-                if len(rows) != ranks.count():  # the first process takes the sum over all
+                if len(rows) != ranks.count():  # rank 0 gets the sum over all processes
                     rest = torch.zeros_like(rows[:1]).expand(ranks.count() - 1, *rows.shape[1:])
                     rows = torch.cat([rows.sum(0, keepdim=True), rest])
                 setattr(metric, part, rows[ranks.rank()].to(metric.device, own.dtype))

@@ -1,4 +1,4 @@
-"""How a run without a result ends."""
+"""Records how a run ends if it has no result."""
 
 import os
 import shutil
@@ -19,20 +19,20 @@ from cifar_lab.train.attempt import quoted
 
 @contextmanager
 def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
-    """Record an exception as the run's state, its traceback in `error.txt`, and raise it as one line.
+    """Record an exception as the run's state, write its traceback to `error.txt`, and raise it with a one-line message.
 
-    A single run that is refused, by a `UsageError` before it trains, leaves no folder; one in a sweep does.
+    A single run that is refused by a `UsageError` before training leaves no folder; a run of a sweep does.
 
     Raises:
         RunFailedError: The run failed, diverged or was pruned, or was refused (a `UsageError`: exit code 2).
-        KeyboardInterrupt: It was interrupted.
+        KeyboardInterrupt: The run was interrupted.
     """
     before = _changed(run.result_file)
     try:
         yield
-    except RunExistsError as error:  # the folder is not this run's to write into
+    except RunExistsError as error:  # the folder belongs to a different run, so nothing is written
         raise RunFailedError(str(error), exit_codes.USAGE) from None
-    except RunFailedError:  # in the words for the user already
+    except RunFailedError:  # its message is already written for the user
         raise
     except PrunedError as error:
         run.set_state("pruned")
@@ -40,8 +40,8 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         raise RunFailedError(str(error)) from None
     except BaseException as error:
         if isinstance(error, FileNotFoundError) and not run.status_file.exists():
-            line = f"{os.path.relpath(run.folder)} was removed or moved while it was trained"
-            raise RunFailedError(f"{line}; to continue, set resume= to its new name") from None
+            line = f"{os.path.relpath(run.folder)} was removed or moved during training"
+            raise RunFailedError(f"{line}; to continue, set resume= to its new path") from None
         # Lightning turns Ctrl-C into a SystemExit.
         has_finished = run.has_result() and _changed(run.result_file) != before
         if has_finished and isinstance(error, Exception):
@@ -49,7 +49,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
             return
         interrupt = next((e for e in (error, error.__context__) if isinstance(e, KeyboardInterrupt)), None)
         diverged = isinstance(error, DivergedError)
-        with suppress(OSError):  # on a full disk the error is still reported
+        with suppress(OSError):  # on a full disk, still report the error
             if not has_finished:
                 run.fail("interrupted" if interrupt else "diverged" if diverged else "failed", interrupt or error)
         _forget(error)
@@ -60,7 +60,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
         message = " ".join(described(error).split())
         is_refused = isinstance(error, exit_codes.UsageError) and not in_sweep and not run.has_begun()
         if is_refused:
-            run.discard()  # a sweep shows it as a run that failed
+            run.discard()  # in a sweep it is kept, and listed as failed
         if is_refused or isinstance(error, DataError):
             raise RunFailedError(message, exit_codes.USAGE) from None
         if isinstance(error, OSError) and error.errno in FULL:  # there may be no room for the traceback
@@ -74,7 +74,7 @@ def recording_outcome(run: Run, in_sweep: bool) -> Iterator[None]:
 
 @contextmanager
 def keeping_finished(run: Run) -> Iterator[None]:
-    """Restore a finished run if its continuation ends before it saves anything."""
+    """Restore a finished run if training it further ends before anything new is saved."""
     if not run.has_result():
         yield
         return
@@ -83,8 +83,8 @@ def keeping_finished(run: Run) -> Iterator[None]:
     for path, other in kept.items():
         other.unlink(missing_ok=True)
         try:
-            os.link(path, other)  # a full disk has room for a name
-        except OSError:  # a file system without links
+            os.link(path, other)  # works on a full disk
+        except OSError:  # the file system does not support links
             shutil.copyfile(path, other)
     saved = _saved(run)
     try:
@@ -101,7 +101,7 @@ def keeping_finished(run: Run) -> Iterator[None]:
 
 
 def _saved(run: Run) -> tuple[int, ...]:
-    """Return the files of a run that change with each epoch."""
+    """Return the number of recorded epochs, and the modification times of the last and best checkpoints."""
     epochs = run.metrics_file.read_bytes().count(b"\n") if run.metrics_file.exists() else 0
     return epochs, _changed(run.last_checkpoint), _changed(run.best_checkpoint)
 
@@ -113,11 +113,11 @@ def _changed(path: Path) -> int:
 def _how_to_go_on(run: Run, in_sweep: bool) -> str:
     saved = run.last_checkpoint.exists()
     how = "the same command" if in_sweep or not saved else f"resume={quoted(run.folder)}"
-    return f"{how} {'resumes it' if saved else 'begins again'}"
+    return f"{how} {'resumes it' if saved else 'starts it again'}"
 
 
 def _forget(error: BaseException) -> None:
-    """Release the failed run's model and data, which tracebacks keep alive as long as a sweep lasts."""
+    """Release the failed run's model and data, which its tracebacks would keep alive until the sweep ends."""
     chained: BaseException | None = error
     while chained is not None:
         traceback.clear_frames(chained.__traceback__)

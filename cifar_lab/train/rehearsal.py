@@ -1,4 +1,4 @@
-"""One training step of two images before a run begins, to find components that do not work together."""
+"""One training step on two images before a run starts, to find components that do not work together."""
 
 import copy
 import traceback
@@ -21,26 +21,26 @@ from cifar_lab.train.classifier import Classifier
 
 _PARTS = ("model", "loss", "optimizer", "scheduler")
 _IMAGES = 2
-# Folders of packages whose lines tell a user nothing.
+# Folders of packages whose lines of code do not help a user to find the fault.
 _LIBRARIES = tuple(str(Path(str(package.__file__)).parent) for package in (torch, lightning, cifar_lab))
 
 
 class _PartError(Exception):
-    """A part raised something."""
+    """A component raised an exception."""
 
 
 def rehearse(config: Mapping[str, Any], classifier: Classifier, datamodule: InMemoryDataModule, device: str) -> None:
-    """Take a step on copies of network and loss, on the CPU; weights and random states do not change.
+    """Take a step with copies of network and loss on the CPU; weights and random states do not change.
 
-    A network that cannot be copied is not rehearsed. For a run on a different device, only wrong return values are
-    refused, because other errors may come from the CPU.
+    A network that cannot be copied is not rehearsed. If the run uses a different device, only wrong return values are
+    refused, because other errors may be specific to the CPU.
 
     Raises:
-        ValueError: A component failed. The message names the component, its expected input and output, and the fault.
+        ValueError: A component failed. The message names the component, its expected input and output, and the error.
     """
     names = {part: f"{part}._target_={config[part].get('_target_')}" for part in _PARTS}
     if datamodule.size("train") < _IMAGES:
-        raise UsageError("one training image is too few; give more")
+        raise UsageError("one training image is too few; use more")
     with isolate_rng(include_cuda=False), torch.enable_grad():
         try:
             model, loss = copy.deepcopy(classifier.model).train(), copy.deepcopy(classifier.loss)
@@ -65,7 +65,7 @@ def _step(
         images = datamodule.training_images(_IMAGES)
         try:
             logits = model(images.to(memory_format=classifier.memory_format))
-        except Exception:  # some take whole batches alone
+        except Exception:  # some networks accept only whole batches
             images = datamodule.training_images(datamodule.batch_size)
             logits = model(images.to(memory_format=classifier.memory_format))
     _check_logits(logits, (len(images), classes), names["model"])
@@ -73,7 +73,7 @@ def _step(
         value = loss(logits, torch.arange(len(images)) % classes)
     _check_loss(value, names["loss"])
     if not value.requires_grad:
-        raise UsageError(f"{names['model']}: no weight trains; leave one that is not frozen")
+        raise UsageError(f"{names['model']}: no weight is trainable; leave at least one unfrozen")
     with _of(names["optimizer"], "it must take the network's parameters"):
         optimizer, _ = make_optimizer(classifier.optimizer_factory, model)
     if classifier.scheduler_options is not None:
@@ -85,29 +85,29 @@ def _step(
 
 
 def drop_single_image(model: nn.Module, datamodule: InMemoryDataModule) -> None:
-    """Leave an epoch's last batch out, with a note, if it has one image and the network's BatchNorm needs two."""
+    """Drop an epoch's last batch, with a note, if it has one image and the network's BatchNorm needs two."""
     is_single = datamodule.size("train") % datamodule.batch_size == 1 < datamodule.batch_size
     if not is_single or datamodule.drop_last:
         return
-    with isolate_rng(include_cuda=False), torch.no_grad(), suppress(Exception):  # the rehearsal says why
+    with isolate_rng(include_cuda=False), torch.no_grad(), suppress(Exception):  # the rehearsal reports other errors
         copied = copy.deepcopy(model).train()
         try:
             copied(datamodule.training_images(1))
         except ValueError:
             datamodule.drop_last = True
             if ranks.rank() == 0:
-                print("note: an epoch's last batch has one image, too few for BatchNorm; it is left out", flush=True)
+                print("note: an epoch's last batch has one image, too few for BatchNorm; it is dropped", flush=True)
 
 
 def _closure(value: Tensor) -> Callable[[], float]:
-    """Return the loss for L-BFGS; the gradients are there already."""
+    """Return the closure that L-BFGS calls for the loss; the gradients are already computed."""
     return lambda: float(value.detach())
 
 
 def _check_logits(logits: Any, shape: tuple[int, int], name: str) -> None:
     if not isinstance(logits, Tensor):
         raise UsageError(
-            f"{name}: it returns a {type(logits).__name__}; it must return logits (N, classes) alone, a tensor"
+            f"{name}: it returns a {type(logits).__name__}; it must return a single tensor of logits (N, classes)"
         )
     if logits.shape != shape:
         raise UsageError(f"{name}: it maps {shape[0]} images to {tuple(logits.shape)}; it must return logits {shape}")
@@ -116,12 +116,12 @@ def _check_logits(logits: Any, shape: tuple[int, int], name: str) -> None:
 def _check_loss(value: Any, name: str) -> None:
     if not isinstance(value, Tensor) or value.numel() != 1:
         is_one = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise UsageError(f"{name}: it returns {is_one}; it must return the batch's mean, one number")
+        raise UsageError(f"{name}: it returns {is_one}; it must return the batch mean, one number")
 
 
 @contextmanager
 def _of(name: str, what: str) -> Iterator[None]:
-    """Turn a component's exception into `_PartError`: its name, its contract, the message, and the line of code."""
+    """Turn a component's exception into a `_PartError` with its name, contract, message and line of code."""
     try:
         yield
     except Exception as error:

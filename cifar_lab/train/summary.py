@@ -1,4 +1,4 @@
-"""A finished run's last lines and its figures."""
+"""The printed summary and the figures of a finished run."""
 
 import math
 import os
@@ -29,7 +29,7 @@ _EXTRAS = {
 
 
 def summary(run: Run) -> str:
-    """A finished run's last lines: test accuracy with its 95 % Wilson interval, data, protocol, best epoch, seconds."""
+    """Summarise a finished run: test accuracy with its 95 % Wilson interval, data, protocol, best epoch, seconds."""
     result, config = run.result(), run.composition()["config"]
     accuracy, images, speed = result["test/acc"], result["test_size"], result["images_per_second"]
     low, high = wilson_interval(round(accuracy * images), images)
@@ -73,11 +73,11 @@ def origin(run: Run, config: Mapping[str, Any]) -> str:
     saved = run.config()
     lacking = [name for name, key in _EXTRAS.items() if value_of(config, key) not in (None, value_of(saved, key))]
     lacking += [f"logger={name}" for name, target in _loggers(config).items() if target not in _loggers(saved).values()]
-    return f"{words}\nnote: {' and '.join(lacking)}: the run was trained without; retrain=true" if lacking else words
+    return f"{words}\nnote: the run was trained without {' and '.join(lacking)}; set retrain=true" if lacking else words
 
 
 def _loggers(config: Mapping[str, Any]) -> dict[str, str]:
-    """The class of each logger, by its option; a run of version 0.1 has one, without its option."""
+    """Return the class of each logger by its option; a run of version 0.1 has a single logger and no option names."""
     chosen = leaves(config.get("logger") or {})
     classes = {key.partition(".")[0]: current(str(value)) for key, value in chosen if key.endswith("_target_")}
     return {name: target.rpartition(".")[2] for name, target in classes.items()}
@@ -88,20 +88,20 @@ def _short(revision: str) -> str:
 
 
 def confusion_card(result: Mapping[str, Any]) -> bytes:
-    """The PNG of a result's confusion matrix for a card of TensorBoard's size; empty where drawing fails."""
+    """Return the confusion matrix as a PNG of the size of a TensorBoard card; empty if drawing fails."""
     counts = np.array(result["confusion_matrix"])
     return painted(lambda: card(counts, result["classes"]), "the confusion matrix", format="png", dpi=150) or b""
 
 
 def draw(run: Run, *, missing: bool = False) -> None:
-    """Write a finished run's `figures/`: curves of loss and accuracy, the learning rate, the confusion matrix.
+    """Draw a finished run's `figures/`: curves of loss and accuracy, the learning rate, the confusion matrix.
 
     Args:
         run: The run.
-        missing: Write only those that are not there.
+        missing: Draw only the missing ones.
 
     Raises:
-        OSError: They cannot be written.
+        OSError: A figure cannot be written.
     """
     result = run.result()
     title = f"{result['name']}: {', '.join(result['overrides']) or 'defaults'}"

@@ -99,7 +99,7 @@ class OfOne(nn.Module):
         ("model", "_target_: own_lab.Pair", ("own_lab.Pair", "tuple", "logits (N, classes)")),
         ("model", "_target_: own_lab.Features", ("own_lab.Features", "(2, 3072)", "(2, 10)")),
         ("model", "_target_: own_lab.Short", ("own_lab.Short", "(N, 3, 32, 32)", "own_lab.py:14")),
-        ("model", "_target_: own_lab.Frozen", ("own_lab.Frozen", "no weight trains")),
+        ("model", "_target_: own_lab.Frozen", ("own_lab.Frozen", "no weight is trainable")),
         ("model", "_target_: own_lab.Linear\nfeature: 3072", ("feature",)),
         ("loss", "_target_: own_lab.OfEach", ("own_lab.OfEach", "(2,)", "mean")),
         ("loss", "_target_: own_lab.OfOne", ("own_lab.OfOne", "logits (N, classes)", "labels (N,)")),

@@ -108,26 +108,26 @@ def test_a_run_from_weights_resumes_bitwise_without_their_file(lab: Lab, trained
     outcome = lab("resume=run", "epochs=2")
     assert outcome.code == 0, outcome.stderr
     (line,) = (line for line in outcome.stdout.splitlines() if line.startswith("epochs=2: 1 before"))
-    assert "ConstantLR" in line and "epoch 2 continues at the rate 0.001" in line
+    assert "ConstantLR" in line and "epoch 2 continues at lr 0.001" in line
     assert not differences(Run("run"), Run("whole")) - {"overrides"}
 
 
 @pytest.mark.parametrize(
     ("words", "facts"),
     [
-        (("scheduler=step", "scheduler.step_size=2"), "StepLR|3 continues at the rate 0.0001|5 has 1e-05"),
+        (("scheduler=step", "scheduler.step_size=2"), "StepLR|3 continues at lr 0.0001|5 has 1e-05"),
         (
             ("scheduler=warm_restarts", "scheduler.T_0=1"),
-            "WarmRestarts|3 continues at the rate 0.0005|5 has 0.00085",
+            "WarmRestarts|3 continues at lr 0.0005|5 has 0.00085",
         ),
         (
             ("scheduler=cosine", "scheduler.T_max=2"),
-            "CosineAnnealingLR|3 continues at the rate 1e-06|5 has 0.001",
+            "CosineAnnealingLR|3 continues at lr 1e-06|5 has 0.001",
         ),
-        (("scheduler=plateau",), "ReduceLROnPlateau|3 continues at the rate 0.001|val/loss"),
+        (("scheduler=plateau",), "ReduceLROnPlateau|3 continues at lr 0.001|val/loss"),
         (
             ("scheduler=linear", "scheduler.total_steps=45"),
-            "LinearDecay|3 continues at the rate 0.0006|5 has 0.0002",
+            "LinearDecay|3 continues at lr 0.0006|5 has 0.0002",
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
@@ -141,7 +141,7 @@ def test_the_message_on_more_epochs_gives_the_schedules_rates(
     (line,) = (line for line in outcome.stdout.splitlines() if line.startswith("epochs=5: 2 before"))
     assert all(fact in line for fact in facts.split("|")), line
     rates = run.steps()["lr"]
-    assert f"continues at the rate {rates[18]:.3g}" in line
+    assert f"continues at lr {rates[18]:.3g}" in line
     assert "plateau" in words[0] or f"has {rates[36]:.3g}" in line
 
 
@@ -163,7 +163,7 @@ def test_weights_that_do_not_fit_are_named(lab: Lab, trained: Train) -> None:
     outcome = lab(*PLAIN, "weights=first", "data.num_train=40", "model.filters=[4,4,8]", "epochs=1")
     assert outcome.code == 0, outcome.stderr
     lines = [line for line in outcome.stdout.splitlines() if line.startswith("weights=first")]
-    assert len(lines) == 2 and "of another shape there: conv_layers.8.weight, " in lines[1]
+    assert len(lines) == 2 and "different shape: conv_layers.8.weight, " in lines[1]
     torch.save({"x": torch.ones(3)}, "x.pth")
     refusal(lab(*PLAIN, "weights=x.pth"), "weights=x.pth", "x", "conv_layers.0.weight")
 
@@ -202,7 +202,7 @@ def test_weights_that_change_between_check_and_training_are_refused(
     run = trained(*PLAIN, name="first")
     config = resolved(composed(*PLAIN, f"weights={run.folder}"))
     monkeypatch.setattr(starting, "digest", lambda named: "another")
-    with pytest.raises(UsageError, match=r"weights=.*has changed since"):
+    with pytest.raises(UsageError, match=r"weights=.*has changed since the command began"):
         starting.load_weights(CNN((4, 4, 4)), config)
 
 

@@ -1,4 +1,4 @@
-"""Averages of the weights over time."""
+"""Averages of the weights over training steps or epochs."""
 
 from itertools import islice
 from typing import Any
@@ -15,18 +15,18 @@ from cifar_lab.machine.compilation import uncompiled
 from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.optimizers import relative_rates
 
-_LARGEST_KEPT = 0.05  # of the first weights in an average
+_LARGEST_KEPT = 0.05  # share of the first step's weights in the average, above which a note is printed
 
 
 class EMA(EMAWeightAveraging):
-    """Lightning's exponential moving average, without a wait for the GPU in each step; equal but for rounding.
+    """Lightning's exponential moving average without a GPU synchronisation per step; equal up to rounding.
 
     Args:
         decay: Share of the average that an update keeps.
-        use_buffers: Average BatchNorm's statistics too; otherwise they are the last step's.
+        use_buffers: Average BatchNorm's statistics too; otherwise keep those of the last step.
         update_every_n_steps: Optimizer steps between two updates.
-        warmup: Keep the share `min(decay, (1 + n) / (10 + n))` after n updates (as TensorFlow's
-            `ExponentialMovingAverage` with `num_updates`), so that the average forgets the first steps.
+        warmup: After n updates, use a decay of `min(decay, (1 + n) / (10 + n))`, so that the average forgets the first
+            steps (TensorFlow's `ExponentialMovingAverage` with `num_updates`).
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class EMA(EMAWeightAveraging):
         self._updates = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the average the weights' device and dtype; it was made on the CPU, in float32."""
+        """Move the average, created on the CPU in float32, to the device and dtype of the weights."""
         assert self._average_model is not None
         self._average_model.module.to(pl_module.device, _dtype(pl_module))
         self._updates = int(self._average_model.n_averaged)
@@ -71,7 +71,7 @@ class EMA(EMAWeightAveraging):
         else:
             for kept, now in buffers:
                 kept.copy_(now)
-        for is_float in (True, False):  # torch's function decides for all by the first
+        for is_float in (True, False):  # torch's function treats all tensors like the first one
             of_kind = [pair for pair in pairs if pair[0].is_floating_point() == is_float]
             if of_kind:
                 mix([kept for kept, _ in of_kind], [now for _, now in of_kind], 0)
@@ -80,24 +80,24 @@ class EMA(EMAWeightAveraging):
 
 
 class SWA(WeightAveraging):
-    """The equal average of the weights at the ends of the last epochs (arXiv:1803.05407, algorithm 1).
+    """Stochastic weight averaging: the mean of the weights after the last epochs (arXiv:1803.05407, algorithm 1).
 
-    At the end of each averaged epoch the weights are added to the average, and the learning rate takes a step towards
-    `lr`, along a line over some epochs, instead of the run's own scheduler; so the first averaged epoch still runs at
-    that scheduler's rate. Epochs are validated with the raw weights. At the end of training the average replaces them,
-    and BatchNorm's statistics are estimated again over the training images.
+    At the end of each averaged epoch, the weights are added to the average and the learning rate moves linearly towards
+    `lr`. This replaces the run's own scheduler, whose learning rate still applies in the first averaged epoch. Epochs
+    are validated with the raw weights. At the end of training, the average replaces them, and BatchNorm's statistics
+    are re-estimated over the training images.
 
     Args:
         epochs: Epochs of the whole run.
         start: Fraction of the epochs after which averaging starts.
-        anneal: Fraction of the epochs over which the learning rate goes to `lr`.
-        lr: Constant learning rate at the end, of the optimizer's first group; the others' keep their ratio to it.
+        anneal: Fraction of the epochs over which the learning rate moves to `lr`.
+        lr: Final, constant learning rate of the optimizer's first group; other groups keep their ratio to it.
 
     Raises:
         ValueError: No epoch would be averaged.
     """
 
-    most_batches: int | None = None  # from which those statistics are estimated
+    most_batches: int | None = None  # maximum number of batches for re-estimating the statistics
 
     def __init__(self, epochs: float, start: float = 0.8, anneal: float = 0.1, lr: float = 0.05) -> None:
         super().__init__(use_buffers=False)
@@ -110,11 +110,11 @@ class SWA(WeightAveraging):
         self._scheduler_state: dict[str, Any] | None = None
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Update at the ends of averaged epochs."""
+        """Return True at the end of an averaged epoch."""
         return epoch_idx is not None and epoch_idx >= self.first_epoch
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Make the scheduler of the last epochs, and give the average the weights' dtype."""
+        """Create the scheduler of the averaged epochs, and convert the average to the dtype of the weights."""
         assert self._average_model is not None
         self._average_model.module.to(_dtype(pl_module))
         optimizer = trainer.optimizers[0]
@@ -125,7 +125,7 @@ class SWA(WeightAveraging):
             self._scheduler.load_state_dict(self._scheduler_state)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: object, batch_idx: int) -> None:
-        """Stop the run's own scheduler in averaged epochs."""
+        """Disable the run's own scheduler in averaged epochs."""
         pl_module.follows_schedule = trainer.current_epoch < self.first_epoch
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -136,16 +136,16 @@ class SWA(WeightAveraging):
             self._scheduler.step()
 
     def on_validation_epoch_start(self, *_: Any) -> None:
-        """Validate the raw weights."""
+        """Keep the raw weights for validation; Lightning would swap in the average."""
 
     def on_validation_epoch_end(self, *_: Any) -> None:
-        """Keep the raw weights."""
+        """Keep the raw weights, because nothing was swapped."""
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Replace the weights by the average, and estimate its BatchNorm statistics.
+        """Replace the weights by the average, and re-estimate its BatchNorm statistics.
 
         Raises:
-            RuntimeError: Training ended before an epoch was averaged.
+            RuntimeError: Training ended before averaging began.
         """
         if not self._has_average():
             ended, begins = trainer.current_epoch, self.first_epoch
@@ -153,9 +153,9 @@ class SWA(WeightAveraging):
         super().on_train_end(trainer, pl_module)
         loader: Any = trainer.train_dataloader
         if ranks.count() > 1 and not any(isinstance(module, SyncBatchNorm) for module in pl_module.modules()):
-            loader = loader.whole()  # every process computes the same as a single one
+            loader = loader.whole()  # every process uses whole batches, so the statistics equal those of one process
         loader.set_epoch(trainer.max_epochs)
-        # The momentum changes with every batch, and each value would be compiled separately.
+        # The momentum changes with every batch, and each value would trigger a recompilation.
         with uncompiled(), trainer.precision_plugin.forward_context():
             batches = islice(map(trainer.precision_plugin.convert_input, loader), self.most_batches)
             update_bn(batches, pl_module, device=pl_module.device)
@@ -170,16 +170,16 @@ class SWA(WeightAveraging):
         return self._average_model is not None and bool(self._average_model.n_averaged > 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """The scheduler's state too."""
+        """Return the state, including the scheduler's."""
         assert self._scheduler is not None
         return {**super().state_dict(), "scheduler": self._scheduler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the saved state."""
+        """Load the state; the scheduler's is applied when training starts."""
         super().load_state_dict(state_dict)
         self._scheduler_state = state_dict["scheduler"]
 
 
 def _dtype(pl_module: L.LightningModule) -> torch.dtype:
-    """That of the weights, which `pl_module.dtype` does not follow."""
+    """Return the dtype of the weights, which `pl_module.dtype` does not track."""
     return next(weight.dtype for weight in pl_module.parameters())

@@ -1,4 +1,4 @@
-"""Forecasts the duration of a run or sweep from its first steps."""
+"""Forecasts the remaining time of a run or sweep from its first steps."""
 
 import time
 from typing import Any
@@ -11,13 +11,13 @@ from cifar_lab.engines.handover import Turn
 from cifar_lab.terminal.progress import span
 
 _WARM_UP_STEPS, _STEPS = 5, 20
-_WARM_UP_SECONDS, _SECONDS, _FEWEST = 10.0, 20.0, 2  # of slow steps, fewer: so many are measured at least
-_SHORTEST = 10.0  # seconds, below which a forecast is of no use
-_FORWARD = 1 / 3  # of a training step's operations
+_WARM_UP_SECONDS, _SECONDS, _FEWEST = 10.0, 20.0, 2  # time limits for slow steps, and the fewest steps measured
+_SHORTEST = 10.0  # seconds; shorter forecasts are not printed
+_FORWARD = 1 / 3  # cost of a forward pass, as a share of a training step's operations
 
 
 class _Moment:
-    """A moment in a device's work, which nothing waits for."""
+    """A timestamp in a device's stream of work, taken without synchronisation."""
 
     def __init__(self, device: torch.device) -> None:
         self._time = time.perf_counter()
@@ -26,17 +26,17 @@ class _Moment:
             self._event.record()
 
     def since(self, earlier: "_Moment") -> float | None:
-        """Seconds since an earlier one; None while the device has not reached this one."""
+        """Return the seconds since an earlier moment; None while the device has not reached this one."""
         if self._event is None or earlier._event is None:
             return self._time - earlier._time
         return earlier._event.elapsed_time(self._event) / 1000 if self._event.query() else None
 
 
 class Forecast:
-    """Measures steps five to twenty of a run, slow ones for half a minute, and prints the time left.
+    """Forecasts the time left from steps 5 to 20 of a run, or from the first half minute if steps are slow.
 
     Args:
-        turn: Place in a sweep. There is no forecast once earlier jobs have been timed.
+        turn: Place in a sweep. No forecast is made if earlier jobs have been timed.
     """
 
     def __init__(self, turn: Turn | None = None) -> None:
@@ -48,7 +48,7 @@ class Forecast:
         self._is_over = turn is not None and turn.each is not None
 
     def line(self, trainer: L.Trainer, pl_module: Any, batches_left: int) -> str | None:
-        """The forecast, once, after a training step after which so many are left; None otherwise."""
+        """Return the forecast once it can be made, otherwise None; called after each step with the batches left."""
         if self._is_over:
             return None
         self._steps += 1
@@ -77,7 +77,7 @@ class Forecast:
         timer = next((each for each in callbacks if isinstance(each, Timer)), None)
         remaining = None if timer is None else timer.time_remaining()
         if remaining is not None and remaining < left:
-            left, limit = remaining, "; trainer.max_time ends it before"
+            left, limit = remaining, "; trainer.max_time ends it earlier"
         whole = left if self.turn is None else self.turn.seconds_left(left + time.perf_counter() - self._begun, left)
         if whole is None or whole < _SHORTEST:
             return None

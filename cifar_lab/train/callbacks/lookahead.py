@@ -1,4 +1,4 @@
-"""Slow weights that follow the trained ones."""
+"""Lookahead: slow weights that follow the trained ones."""
 
 from typing import Any
 
@@ -10,23 +10,23 @@ from cifar_lab.machine.exit_codes import UsageError
 
 
 class Lookahead(WeightAveraging):
-    """Slow weights that move towards the trained, fast weights, from which training continues (arXiv:1907.08610).
+    """Moves slow weights towards the trained, fast weights and continues training from them (arXiv:1907.08610).
 
     Every `every_n_steps` optimizer steps, `slow += a * (fast - slow)`, then `fast = slow`. Here `a = alpha`, or with
-    `power`, after step t of T, `a = 1 - (1 - alpha) * (t / T) ** power`, which begins at 1, so that averaging sets in
+    `power`, after step t of T, `a = 1 - (1 - alpha) * (t / T) ** power`. This starts at 1, so averaging sets in
     gradually. BatchNorm's running statistics are averaged like weights, as in github.com/KellerJordan/cifar10-airbench,
-    whose lookahead has alpha 0.2262, power 3, 5 steps and a start after 0.3 of the run. Departures from the paper: it
-    does not average statistics, and `a` is constant. Frozen parameters do not change. The optimizer keeps its state.
+    whose lookahead uses alpha 0.2262, power 3, 5 steps and a start after 0.3 of the run. The paper, in contrast, does
+    not average statistics and keeps `a` constant. Frozen parameters do not change. The optimizer keeps its state.
 
     Validation, checkpoints and the end of training use the slow weights, which the paper's algorithm returns. If the
     number of steps is not a multiple of `every_n_steps`, the last steps have no effect. After a validation, training
     continues from the fast weights; airbench returns to the slow ones. Before `start` there are no slow weights, and
-    the trained weights are measured and saved.
+    the trained weights are validated and saved.
 
     Args:
         alpha: Step of the slow weights towards the fast ones, a fraction; with `power`, its final value.
         every_n_steps: Optimizer steps between two updates.
-        power: 0 keeps `alpha` constant.
+        power: Exponent of the schedule of `a`; 0 keeps `a = alpha`.
         start: Fraction of the run's steps after which the slow weights begin as a copy; 0 copies the initial weights.
 
     Raises:
@@ -36,12 +36,12 @@ class Lookahead(WeightAveraging):
     def __init__(self, alpha: float = 0.5, every_n_steps: int = 5, power: float = 0.0, start: float = 0.0) -> None:
         super().__init__()
         if not 0 < alpha <= 1:
-            raise UsageError(f"averaging.alpha={alpha}: lookahead takes a number above 0, at most 1")
+            raise UsageError(f"averaging.alpha={alpha}: lookahead needs a number above 0 and at most 1")
         self.alpha, self.every, self.power, self.start = alpha, every_n_steps, power, start
         self._has_begun = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Begin with the initial weights, unless `start` is later."""
+        """Copy the initial weights if `start` is 0."""
         assert self._average_model is not None
         weight = next(pl_module.model.parameters())
         self._average_model.module.to(weight.device, weight.dtype)
@@ -51,7 +51,7 @@ class Lookahead(WeightAveraging):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Update the slow weights and return to them, every `every_n_steps` steps."""
+        """Update the slow weights and continue from them, every `every_n_steps` steps."""
         step = trainer.global_step
         if step == self._latest_update_step or step % self.every:
             return
@@ -90,17 +90,17 @@ class Lookahead(WeightAveraging):
             super().on_validation_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Replace the weights by the slow ones."""
+        """Replace the weights by the slow weights."""
         if self._has_begun:
             super().on_train_end(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the slow weights as the checkpoint's; before they begin, the trained ones."""
+        """Save the slow weights as the checkpoint's weights; before `start`, the trained ones."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if not self._has_begun:
             checkpoint["state_dict"] = checkpoint["current_model_state"]
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Load both weights."""
+        """Load the fast and the slow weights."""
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
         self._has_begun = self._average_model is not None and bool(self._average_model.n_averaged)

@@ -1,4 +1,4 @@
-"""Shows the progress and the forecast of a run: a bar on a terminal, lines elsewhere."""
+"""Shows the progress and the forecast of a run: a bar on a terminal, lines otherwise."""
 
 import math
 import time
@@ -25,16 +25,16 @@ _BAR_SECONDS = 0.5
 class Progress(Checkpoint):
     """Shows epoch, loss, validation accuracy, images per second and the time left for the whole run.
 
-    On a terminal it shows a bar and, above it, a line for each finished epoch. Elsewhere it prints these lines, and a
-    line every half minute within an epoch. After the first steps, a line forecasts the duration of the run or sweep. It
-    is a `Checkpoint` so that Lightning calls it after the module has logged the epoch.
+    A terminal shows a bar and, above it, a line for each finished epoch. Other outputs get these lines, and a line
+    every half minute within an epoch. After the first steps, a line forecasts the duration of the run or sweep. The
+    class is a `Checkpoint` because Lightning calls these after the module has logged the epoch.
 
     Args:
-        throughput: Measures the run.
-        console: Where to print. Default: standard output.
-        val_name: Label of `val/acc`; under the report's protocol it is the test set's.
+        throughput: Measures the speed of the run.
+        console: Console to print to. Default: standard output.
+        val_name: Label of `val/acc`, which is measured on the test set under `protocol=report`.
         turn: Place in a sweep.
-        epochs: Epochs of the run if not a whole number. Default: the Trainer's.
+        epochs: Epochs of the run if fractional. Default: the Trainer's `max_epochs`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Progress(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: object, batch: Any, batch_idx: int
     ) -> None:
-        """Show the step, now and then only: reading a loss waits for the device."""
+        """Show the step at intervals only, because reading a loss waits for the device."""
         self._steps_done += 1
         if line := self._forecast.line(trainer, pl_module, self._batches_left(trainer)):
             self.console.print(line)
@@ -86,7 +86,7 @@ class Progress(Checkpoint):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: object, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Show a validation that takes long."""
+        """Show the progress of a long validation."""
         if self._is_due():
             number = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
             self._show(f"{self._job()}epoch {number} validation {batch_idx + 1}/{sum(trainer.num_val_batches)}")
@@ -127,7 +127,7 @@ class Progress(Checkpoint):
         return _BAR_SECONDS if self._has_bar() else progress.LINE_SECONDS
 
     def _has_bar(self) -> bool:
-        """Whether to draw one: jobs side by side would draw over each other."""
+        """Return whether to draw a bar; parallel jobs would overwrite each other's."""
         return self.console.is_terminal and (self.turn is None or self.turn.parallel == 1)
 
     def _accuracy(self, trainer: L.Trainer) -> str:
@@ -160,7 +160,7 @@ class Progress(Checkpoint):
 
 
 class ProgressOfTest(L.Callback):
-    """Shows how far a test is, on standard error.
+    """Shows the progress of a test on standard error.
 
     Args:
         turn: Place in a sweep.
@@ -179,7 +179,7 @@ class ProgressOfTest(L.Callback):
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: object, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Show it, now and then."""
+        """Update the bar."""
         self._show("", batch_idx + 1)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:

@@ -1,4 +1,4 @@
-"""Every epoch and every step of a run, on disk."""
+"""Records every epoch and every step of a run on disk."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from cifar_lab.runs import DivergedError, Run, float32_digits
 from cifar_lab.runs.run_files import STEP_QUANTITIES
 from cifar_lab.train.callbacks.throughput import Throughput
 
-# Optimizer steps between two checks on a GPU that the loss is finite.
+# Optimizer steps between two checks that the loss is finite, on a GPU.
 CHECKED_EVERY_STEPS = 50
 _EPOCH_METRICS = ("train/loss", "train/objective", "train/acc", "val/loss", "val/acc", "train/lr")
 
@@ -20,8 +20,8 @@ _EPOCH_METRICS = ("train/loss", "train/objective", "train/acc", "val/loss", "val
 class Recorder(Checkpoint):
     """Writes `metrics.csv`, `steps.npz` and the state of a run.
 
-    It is a `Checkpoint` so that Lightning calls it after the module has logged the epoch. Values of steps stay on the
-    device until the epoch's end, so that no step waits for it. A step is one of the optimizer; its loss is the mean
+    The class is a `Checkpoint` because Lightning calls these after the module has logged the epoch. Step values stay on
+    the device until the epoch ends, so that no step waits for it. A step is an optimizer step; its loss is the mean
     over the batches that it accumulates.
     """
 
@@ -35,7 +35,7 @@ class Recorder(Checkpoint):
         self._global_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Record that training begins; on resuming, remove the records after the checkpoint."""
+        """Record the start of training; when resuming, remove the records made after the checkpoint."""
         self._global_step = trainer.global_step
         steps = trainer.global_step - len(self._steps)
         if trainer.global_step > 0:
@@ -45,15 +45,15 @@ class Recorder(Checkpoint):
         self.run.set_state("running", epoch=trainer.current_epoch, epochs=trainer.max_epochs, step=trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """The steps of the current epoch, which are not on disk yet."""
+        """Return the steps of the current epoch, which are not on disk yet."""
         return {"steps": list(self._steps), "lr": list(self._lr)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the saved state."""
+        """Load the steps of the current epoch."""
         self._steps, self._lr = list(state_dict["steps"]), list(state_dict["lr"])
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: object) -> None:
-        """Keep the module's values of its last step.
+        """Store the values of the last step.
 
         Raises:
             DivergedError: The loss is not finite.
@@ -67,12 +67,12 @@ class Recorder(Checkpoint):
         self._steps.append(torch.stack([loss, pl_module.grad_norm, pl_module.first_conv_grad_norm.float()]))
         self._lr.append(pl_module.step_lr)
         self._accumulated = []
-        # Reading a loss waits for the GPU, so there it is checked now and then, and before an epoch is validated.
+        # Reading a loss waits for the GPU, so it is checked every CHECKED_EVERY_STEPS steps and before validation.
         if pl_module.device.type == "cpu" or trainer.is_last_batch or self._global_step % CHECKED_EVERY_STEPS == 0:
             self._check(loss)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write the epoch."""
+        """Write the epoch's row to `metrics.csv` and its steps to `steps.npz`."""
         self._write_steps()
         epoch = trainer.current_epoch + 1
         row: dict[str, float | int | None] = {"epoch": epoch, "step": trainer.global_step}
@@ -95,7 +95,7 @@ class Recorder(Checkpoint):
 
     def _write_steps(self) -> None:
         if self._steps:
-            columns = torch.stack(self._steps).T.tolist()  # the epoch's one wait for the device
+            columns = torch.stack(self._steps).T.tolist()  # the only synchronisation with the device in an epoch
             for name, values in zip(STEP_QUANTITIES[:-1], columns, strict=True):
                 self._saved[name] += values
             self._saved["lr"] += self._lr

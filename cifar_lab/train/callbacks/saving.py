@@ -1,4 +1,4 @@
-"""The checkpoints that a run keeps: the last one, to resume from, the one before it, and the best epoch's."""
+"""Checkpoints of a run: the last one to resume from, the one before it, and the best epoch's."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from cifar_lab.runs import Run, read_checkpoint, write_checkpoint
 
 
 def best(run: Run) -> ModelCheckpoint:
-    """Lightning's callback that keeps the checkpoint of the epoch with the best `val/acc`, the first of equals."""
+    """Return the callback that keeps the checkpoint of the epoch with the best `val/acc`; ties go to the first."""
     return _Best(
         dirpath=run.checkpoints,
         filename=run.best_checkpoint.stem,
@@ -29,7 +29,7 @@ def best(run: Run) -> ModelCheckpoint:
 
 
 class _Best(ModelCheckpoint):
-    """Remembers the best accuracy even if the run's folder was moved; Lightning's own forgets it then."""
+    """Keeps the best accuracy even if the run's folder was moved, where Lightning's ModelCheckpoint loses it."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         paths = ("best_model_path", "kth_best_model_path", "last_model_path")
@@ -42,20 +42,20 @@ class _Best(ModelCheckpoint):
 
 
 class CheckpointFiles(CheckpointIO):
-    """Writes checkpoints whole or not at all, and reads only those that are whole and hold no code."""
+    """Writes checkpoints atomically, and reads only complete ones that contain no code."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint; the last checkpoint's predecessor is kept."""
+        """Write a checkpoint; if it is the last checkpoint, keep its predecessor."""
         previous = self.run.previous_checkpoint if path == self.run.last_checkpoint else None
         write_checkpoint(checkpoint, self.run.checkpoints / str(path), previous)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint without running code, whatever `weights_only` is."""
+        """Read a checkpoint without running code, regardless of `weights_only`."""
         return read_checkpoint(self.run.checkpoints / str(path), map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -64,17 +64,17 @@ class CheckpointFiles(CheckpointIO):
 
 
 class Saving(Checkpoint):
-    """Saves the last checkpoint at every epoch's end, within long epochs, and where a signal asks the run to stop.
+    """Saves the last checkpoint at the end of every epoch, at intervals within long epochs, and after a signal.
 
-    Within an epoch it saves only after complete optimizer steps, and never after the epoch's last batch: resumed from
-    there, Lightning would skip that epoch's end and validation. Nothing is saved during validation, when averaged
-    weights may replace the raw ones. Processes that train together save and stop at the same step.
+    Within an epoch, it saves only after complete optimizer steps and never after the last batch. A run resumed from
+    there would skip the end of the epoch and its validation, because of Lightning. Nothing is saved during validation,
+    when averaged weights may replace the raw ones. Processes that train together save and stop at the same step.
 
     Args:
-        run: Where to save.
-        interruption: Notes signals.
-        every_minutes: Within an epoch; None saves at its end only.
-        goes_beyond: Train on where a limit had ended training.
+        run: Run to save.
+        interruption: Records signals.
+        every_minutes: Minutes between two checkpoints within an epoch; None saves only at its end.
+        goes_beyond: Continue training past the limit that had ended it.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Saving(Checkpoint):
         self._patience: list[int] = []
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Save whether training was stopped early, which Lightning forgets."""
+        """Save whether training was stopped early, which Lightning does not."""
         checkpoint["has_stopped"] = bool(trainer.should_stop)
         checkpoint["is_cut"] = self._is_cut
 
@@ -98,20 +98,20 @@ class Saving(Checkpoint):
         self._has_stopped = checkpoint["has_stopped"]
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Take the patience from the configuration."""
+        """Remember the configured patience."""
         self._patience = [callback.patience for callback in trainer.early_stopping_callbacks]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock, and stop at once if training had been stopped."""
+        """Start the clock, and stop at once if training had been stopped early."""
         self._saved = time.monotonic()
         trainer.should_stop = self._has_stopped and not self.goes_beyond
         for callback, patience in zip(trainer.early_stopping_callbacks, self._patience, strict=True):
-            callback.patience = patience  # the checkpoint has set its own
+            callback.patience = patience  # loading the checkpoint has overwritten it
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: object, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time, or a signal was received."""
+        """Save if a checkpoint is due or a signal was received."""
         is_whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if trainer.is_last_batch or not is_whole_step:
             return
@@ -122,21 +122,21 @@ class Saving(Checkpoint):
             self.interruption.check()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Save the epoch, of which a limit of time may have left out the end."""
+        """Save the epoch, which a time limit may have cut short."""
         self._is_cut = not trainer.is_last_batch
         self._agreed(due=False)
         self._save(trainer, pl_module)
         self.interruption.check()
 
     def _agreed(self, due: bool) -> bool:
-        """Whether it is time, or a signal was received, in any of the processes that train together."""
+        """Return whether a checkpoint is due or a signal was received, in any of the processes."""
         due_anywhere, received = ranks.largest([due, self.interruption.received or 0])
         if received:
             self.interruption.received = signal.Signals(received)
         return bool(due_anywhere or received)
 
     def _save(self, trainer: L.Trainer, pl_module: Any) -> None:
-        # On a GPU the loss is checked now and then only; weights after a non-finite one must not be kept.
+        # On a GPU the loss is not checked at every step, and weights after a non-finite loss must not be saved.
         if bool(torch.isfinite(pl_module.step_loss)):
             trainer.save_checkpoint(self.run.last_checkpoint)
             self.run.set_state("running", step=trainer.global_step)
@@ -144,7 +144,7 @@ class Saving(Checkpoint):
 
 
 class Stopping(L.Callback):
-    """Stops validations and tests after a signal, without saving."""
+    """Stops validation and tests after a signal, without saving."""
 
     def __init__(self, interruption: Interruption) -> None:
         self.interruption = interruption

@@ -1,4 +1,4 @@
-"""Saves the network's weights during training, as plain files."""
+"""Saves the weights of the network during training, as state dict files."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from cifar_lab.runs import Run
 
 
 class Snapshots(L.Callback):
-    """Keeps the network's state dict before the first step, then after epochs.
+    """Saves the network's state dict before the first step and every `every_epochs` epochs.
 
-    They are the raw weights, also of a run that averages them, with BatchNorm's statistics.
+    These are the raw weights with BatchNorm's statistics, even if the run averages weights.
 
     Args:
-        run: Where to write.
-        every_epochs: Epochs between two snapshots; the last epoch's is always kept.
+        run: Run to write to.
+        every_epochs: Epochs between two snapshots; the last epoch is always saved.
     """
 
     def __init__(self, run: Run, every_epochs: int = 1) -> None:
@@ -22,12 +22,12 @@ class Snapshots(L.Callback):
         self.every_epochs = every_epochs
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Keep the initial weights."""
+        """Save the initial weights."""
         if trainer.global_step == 0:
             self.run.save_snapshot(pl_module.model, 0)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Keep the epoch's weights, if they are due."""
+        """Save the epoch's weights, if they are due."""
         epoch = trainer.current_epoch + 1
         if epoch % self.every_epochs == 0 or epoch == trainer.max_epochs or trainer.should_stop:
             self.run.save_snapshot(pl_module.model, epoch)

@@ -1,4 +1,4 @@
-"""How fast a run trains."""
+"""Measures the speed of a run."""
 
 import time
 from typing import Any
@@ -12,9 +12,11 @@ WARM_UP_STEPS = 10
 
 
 class Throughput(L.Callback):
-    """Times a run and, without validation, saving and the first ten steps, its training steps and their data.
+    """Times a run, and its training steps with data loading but without validation, end-of-epoch saving and warm-up.
 
-    A resumed run adds to the times in its checkpoint. Processes that train together are taken to have equal parts of
+    The warm-up is the first ten steps.
+
+    A resumed run adds to the times in its checkpoint. Processes that train together are assumed to have equal parts of
     each batch.
     """
 
@@ -28,12 +30,12 @@ class Throughput(L.Callback):
 
     @property
     def images_per_second(self) -> float:
-        """Training images per second since the warm-up; NaN before its end."""
+        """Training images per second since the warm-up; NaN during it."""
         return self._images / self._seconds if self._images else float("nan")
 
     @property
     def epoch_images_per_second(self) -> float:
-        """The same since the epoch's start."""
+        """Training images per second of the current or last epoch, without the warm-up; NaN during it."""
         return self._epoch_images / self._epoch_training_seconds if self._epoch_images else float("nan")
 
     @property
@@ -55,26 +57,26 @@ class Throughput(L.Callback):
         checkpoint["times"] = {"seconds": self.seconds, "images": self._images, "training_seconds": self._seconds}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Load the times; early checkpoints have none."""
+        """Load the times; checkpoints of early versions have none."""
         times = checkpoint.get("times", {"seconds": 0.0, "images": 0, "training_seconds": 0.0})
         self._seconds_before = times["seconds"]
         self._images, self._seconds = times["images"], times["training_seconds"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note that there is an epoch to train."""
+        """Record that training has begun; Lightning skips this hook if no epoch is left."""
         self.has_trained = True
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start an epoch's clocks."""
+        """Start the clocks of the epoch."""
         self._clock = self._epoch_clock = time.perf_counter()
         self._epoch_images, self._epoch_training_seconds = 0, 0.0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Any, batch_idx: int
     ) -> None:
-        """Count a step, from the end of the previous one, so that it includes the wait for its data."""
+        """Count a step, timed from the end of the previous one, so that it includes waiting for its data."""
         if trainer.is_last_batch and pl_module.device.type == "cuda":
-            torch.cuda.synchronize()  # the epoch's steps end when the device has finished them
+            torch.cuda.synchronize()  # the device may still be working on the epoch's steps
         now = time.perf_counter()
         self._steps += 1
         if self._steps > WARM_UP_STEPS:
@@ -86,5 +88,5 @@ class Throughput(L.Callback):
         self._clock = now
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Exclude a validation in mid-epoch from the next step."""
+        """Exclude a mid-epoch validation from the time of the next step."""
         self._clock = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Short trials of a composition, which leave no run: `debug=fast`, `debug=overfit`, `debug=profile`."""
+"""Short trials of a composition that keep no run: `debug=fast`, `debug=overfit`, `debug=profile`."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from cifar_lab.runs import Run
 
 @contextmanager
 def leaving_nothing(plan: Plan) -> Iterator[None]:
-    """Give a trial a folder that is removed at the end, and print the traceback in it; does nothing without `debug=`.
+    """Run a trial in a temporary folder, and print its traceback if it fails; do nothing without `debug=`.
 
     Raises:
         RunFailedError: The trial failed.
@@ -22,7 +22,7 @@ def leaving_nothing(plan: Plan) -> Iterator[None]:
     if not plan.composition["debug"]:
         yield
         return
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch reads it when it is imported; its profiler prints its steps
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences torch's profiler; read when torch is imported
     with tempfile.TemporaryDirectory(prefix="cifar_lab_debug_") as folder:
         plan.put_in(folder)
         try:

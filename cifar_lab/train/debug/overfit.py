@@ -1,4 +1,4 @@
-"""Whether a network can learn a few images by heart: the same batches until the loss is near its smallest value."""
+"""Checks that a network can memorise a few images: trains on the same batches until the loss is near its minimum."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -23,11 +23,11 @@ _LARGE_LOGIT = 50.0  # beyond it a softmax is 1
 
 
 def overfit(config: DictConfig, attempt: Attempt) -> dict[str, Any]:
-    """Train on `debug.batches` fixed batches for `debug.passes` at most; prints how far the loss falls.
+    """Train on `debug.batches` fixed batches for at most `debug.passes` passes, and print how far the loss falls.
 
     Raises:
-        RunFailedError: An image is still wrong, or more than `debug.near` of the first loss is left, above its smallest
-            value.
+        RunFailedError: An image is still misclassified, or the loss is above its minimum by more than the fraction
+            `debug.near` of the initial excess.
     """
     with prepared(config, attempt) as (classifier, datamodule, native, _):
         datamodule.augment = None
@@ -51,7 +51,7 @@ def overfit(config: DictConfig, attempt: Attempt) -> dict[str, Any]:
 
 
 class _Fixed:
-    """The same batches in each epoch; Lightning takes a list for a list of loaders."""
+    """The same batches in every epoch. Lightning would treat a list as a list of loaders."""
 
     def __init__(self, batches: list[Batch]) -> None:
         self.batches = batches
@@ -64,7 +64,7 @@ class _Fixed:
 
 
 class _Memory(L.Callback):
-    """Measures the loss on the batches after each pass, in evaluation mode, and stops where it is small."""
+    """Measures the loss on the batches after each pass, in evaluation mode, and stops when it is small enough."""
 
     def __init__(self, classifier: Classifier, batches: list[Batch], near: float, interruption: Interruption) -> None:
         self.batches = batches
@@ -76,11 +76,11 @@ class _Memory(L.Callback):
 
     @property
     def is_near(self) -> bool:
-        """Whether the loss has fallen far enough, and every image is right."""
+        """Whether the loss has fallen far enough and every image is classified correctly."""
         return self.accuracy == 1 and self.losses[-1] - self.least <= self.near * (self.losses[0] - self.least)
 
     def described(self, steps: int) -> str:
-        """How far the loss has fallen."""
+        """Describe how far the loss has fallen."""
         images = sum(len(labels) for _, labels in self.batches)
         return (
             f"the loss on {images:,} images fell from {self.losses[0]:.4g} to {self.losses[-1]:.4g} in {steps} steps "
@@ -88,15 +88,15 @@ class _Memory(L.Callback):
         )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Measure the first loss."""
+        """Measure the initial loss."""
         self._measure(trainer, pl_module)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Stop at a signal."""
+        """Stop if a signal was received."""
         self.interruption.check()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Measure, print now and then, and stop where nothing is left to learn, or the loss is not finite."""
+        """Measure the loss, print it every 10 passes, and stop if it is small enough or not finite."""
         self._measure(trainer, pl_module)
         passes, loss = trainer.current_epoch + 1, self.losses[-1]
         if passes % _LINE_EVERY == 0:
@@ -120,7 +120,7 @@ class _Memory(L.Callback):
 
 
 def _least(loss: Callable[[Tensor, Tensor], Tensor], batches: list[Batch]) -> float:
-    """The loss of the best logits that are a multiple of the one-hot labels, which label smoothing keeps above 0."""
+    """Return the minimum of the loss over logits proportional to one-hot labels; label smoothing keeps it above 0."""
     labels = torch.cat([labels for _, labels in batches])
     one_hot = nn.functional.one_hot(labels).float()
     return float(minimize_scalar(lambda scale: float(loss(scale * one_hot, labels)), bounds=(0, _LARGE_LOGIT)).fun)

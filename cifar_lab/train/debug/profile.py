@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: by phase, then by operator."""
+"""Time of a training step by phase and by operator."""
 
 import math
 import time
@@ -20,8 +20,8 @@ from cifar_lab.train.callbacks import CheckpointFiles, Progress, Throughput
 from cifar_lab.train.fitting import prepared
 
 _WARM_UP = 5  # steps
-_TRACED = 4  # steps whose operators are measured, the first of them to warm up
-# The phases of a step, by the ends of the names of Lightning's actions; the rest is Lightning's own.
+_TRACED = 4  # steps with torch's profiler, the first of which is a warm-up
+# Phases of a step, with the suffixes of the names of Lightning's actions; the rest counts as Lightning's own time.
 _PHASES = {
     "data": (".train_dataloader_next", ".batch_to_device"),
     "forward": (".training_step",),
@@ -29,11 +29,11 @@ _PHASES = {
     "optimizer": (".optimizer_step", ".optimizer_zero_grad", ".configure_gradient_clipping", ".lr_scheduler_step"),
 }
 _CALLBACKS, _LIGHTNING = "callbacks", "Lightning"
-_FIRST, _LAST = ".train_dataloader_next", ".on_train_batch_end"  # actions of a step
+_FIRST, _LAST = ".train_dataloader_next", ".on_train_batch_end"  # the first and last action of a step
 
 
 def profile(config: DictConfig, attempt: Attempt) -> dict[str, Any]:
-    """Train some steps; prints the milliseconds of a step's phases, and of its slowest operators."""
+    """Train for some steps, and print the milliseconds per step of each phase and of the slowest operators."""
     timed, steps = config.debug.batches, _WARM_UP + config.debug.batches + _TRACED
     with prepared(config, attempt) as (classifier, datamodule, native, _):
         each = min(datamodule.steps_per_epoch, steps)
@@ -52,11 +52,11 @@ def profile(config: DictConfig, attempt: Attempt) -> dict[str, Any]:
     if ranks.rank() == 0:
         whole = sum(mean.values())
         how = f"on {native.device}, {native.precision}, {native.layout}"
-        print(f"debug=profile: {timed} steps of {config.batch_size} images {how}: {_ms(whole)} ms a step, "
+        print(f"debug=profile: {timed} steps of {config.batch_size} images {how}: {_ms(whole)} ms per step, "
               f"{config.batch_size / whole:,.0f} images/s")  # fmt: skip
         _print("phase", mean, whole)
         slowest = operators.seconds()
-        print(f"the slowest of {len(slowest)} operators, over {_TRACED - 1} steps more, without those that they call")
+        print(f"the slowest of {len(slowest)} operators over {_TRACED - 1} more steps, without the operators they call")
         top = sorted(slowest, key=lambda name: -slowest[name])[: config.debug.operators]
         _print("operator", {name: slowest[name] for name in top}, sum(slowest.values()))
     return {"phases": mean}
@@ -64,7 +64,7 @@ def profile(config: DictConfig, attempt: Attempt) -> dict[str, Any]:
 
 def _print(what: str, seconds: Mapping[str, float], whole: float) -> None:
     rows = [
-        {what: name, "ms a step": _ms(own), "share": f"{own / whole:.1%}" if whole else ""}
+        {what: name, "ms per step": _ms(own), "share": f"{own / whole:.1%}" if whole else ""}
         for name, own in seconds.items()
     ]
     print_table(rows, left=[what])
@@ -75,22 +75,22 @@ def _ms(seconds: float) -> str:
 
 
 class _Phases(Profiler):
-    """Divides the time of each training step among its phases; nested phases count once.
+    """Divides the time of each training step among its phases; time in a nested phase counts only there.
 
     Args:
-        wait: Waits for a device that computes asynchronously.
+        wait: Synchronises with a device that computes asynchronously; None for a CPU.
     """
 
     def __init__(self, wait: Callable[[], None] | None) -> None:
         super().__init__()
         self.wait = wait
         self.steps: list[dict[str, float]] = []
-        self._phases: list[str] = [_LIGHTNING]  # those that are under way, from the outermost on
-        self._step: dict[str, float] | None = None  # the one under way
+        self._phases: list[str] = [_LIGHTNING]  # stack of the current phases, outermost first
+        self._step: dict[str, float] | None = None  # seconds by phase of the current step
         self._since = 0.0
 
     def start(self, action_name: str) -> None:
-        """Begin an action, and with the first of its actions a step."""
+        """Begin an action; the first action of a step begins the step."""
         if action_name.endswith(_FIRST) and self._step is None:
             self._step, self._since = defaultdict(float), time.perf_counter()
         phase = next((name for name, ends in _PHASES.items() if action_name.endswith(ends)), None)
@@ -99,7 +99,7 @@ class _Phases(Profiler):
         self._phases.append(phase)
 
     def stop(self, action_name: str) -> None:
-        """End an action, and with the last of its actions a step."""
+        """End an action; the last action of a step ends the step."""
         self._turn(self._phases[-2])
         self._phases.pop()
         if self._step is not None and action_name.startswith("[LightningModule]") and action_name.endswith(_LAST):
@@ -107,7 +107,7 @@ class _Phases(Profiler):
             self._step = None
 
     def _turn(self, phase: str) -> None:
-        """Note the time of the phase that another one follows."""
+        """Add the elapsed time to the current phase if a different phase follows."""
         if self._step is not None and phase != self._phases[-1]:
             if self.wait is not None:
                 self.wait()
@@ -117,7 +117,7 @@ class _Phases(Profiler):
 
 
 class _Operators(L.Callback):
-    """Measures operators by torch's profiler after some steps."""
+    """Measures operators with torch's profiler after `after` steps."""
 
     def __init__(self, device: str, after: int) -> None:
         self.is_on_gpu = device == "cuda"
@@ -126,7 +126,7 @@ class _Operators(L.Callback):
         self.profiler = torch.profiler.profile(activities=activities, schedule=window)
 
     def on_train_start(self, *_: Any) -> None:
-        """Start to count steps."""
+        """Start the profiler, which counts the steps itself."""
         self.profiler.start()
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -134,11 +134,11 @@ class _Operators(L.Callback):
         self.profiler.step()
 
     def on_train_end(self, *_: Any) -> None:
-        """Stop."""
+        """Stop the profiler."""
         self.profiler.stop()
 
     def seconds(self) -> dict[str, float]:
-        """Seconds a step of each operator, on the device, without those that it calls."""
+        """Return the seconds per step of each operator on the device, without the operators it calls."""
         seconds: dict[str, float] = defaultdict(float)
         for event in self.profiler.key_averages():
             if event.device_type.name == "CPU" and not event.is_user_annotation:

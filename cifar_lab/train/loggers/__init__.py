@@ -1,4 +1,4 @@
-"""Where a run's metrics go besides its own files: Lightning's loggers, with all else that a run has to show."""
+"""Loggers that receive a run's metrics, description and result in addition to its own files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,8 +13,8 @@ from cifar_lab.train.loggers.description import Description, result_metrics
 
 @contextmanager
 def opened(options: Any, task: TrainingTask) -> Iterator[list[Logger]]:
-    """Open the loggers of the group's options, and close them at the end, as failed after an exception."""
-    listed = [options] if "_target_" in options else list(options.values())  # a user's own may stand alone
+    """Create the loggers of the chosen options and close them at the end; an exception closes them as failed."""
+    listed = [options] if "_target_" in options else list(options.values())  # a user's option may be a single logger
     made = [logger for option in listed if (logger := _made(option, task)) is not None]
     succeeded = False
     try:
@@ -27,7 +27,7 @@ def opened(options: Any, task: TrainingTask) -> Iterator[list[Logger]]:
 
 
 def log_result(loggers: Sequence[Logger], result: Mapping[str, Any], step: int, confusion_matrix: bytes) -> None:
-    """Give loggers a run's result after its last optimizer step, and the PNG of its confusion matrix."""
+    """Log a run's result at its last optimizer step, and the PNG of its confusion matrix."""
     for logger in loggers:
         if own := getattr(logger, "log_result", None):
             own(result_metrics(result), step, confusion_matrix)
@@ -37,9 +37,9 @@ def log_result(loggers: Sequence[Logger], result: Mapping[str, Any], step: int, 
 
 
 def _made(option: Any, task: TrainingTask) -> Logger | None:
-    """Make the logger of an option with its description; None for an option without one, such as `logger=none`."""
+    """Create the logger of an option and describe the run to it; None for an option without a logger (`none`)."""
     description = Description.of(task)
-    takes_folder = "save_dir" in list(option)  # a key of which the value is missing is not `in` the option itself
+    takes_folder = "save_dir" in list(option)  # OmegaConf's `in` is False for a key with a missing value (`???`)
     logger = build(option, **({"save_dir": task.attempt.run.folder} if takes_folder else {}))
     if describe := getattr(logger, "describe", None):
         describe(description)

@@ -1,4 +1,4 @@
-"""A run's description for loggers, and the part of it that may leave the machine."""
+"""Description of a run for loggers, and the part of it that may leave the machine."""
 
 import os
 import re
@@ -13,8 +13,9 @@ from cifar_lab.runs.fingerprints import value_of
 from cifar_lab.runs.labels import holds_out
 from cifar_lab.train.attempt import TrainingTask
 
-CONFUSION_MATRIX = "test/confusion_matrix"  # the picture's name in every logger
-# The result's numbers. `val/acc` is a curve that ends with the last epoch, so the chosen weights' has another name.
+CONFUSION_MATRIX = "test/confusion_matrix"  # name of the image in every logger
+# Numbers of the result by their logged names. `val/acc` is a curve that ends with the last epoch, so the value of the
+# selected weights needs a different name.
 _RESULT = {
     "val/acc": "val/acc_chosen",
     "val/loss": "val/loss_chosen",
@@ -22,22 +23,22 @@ _RESULT = {
     "seconds": "whole_run/seconds",
     "images_per_second": "whole_run/images_per_second",
 }
-_PLANS = ("sweep.json", "trials.journal")  # in the folder of a sweep and of a search
-_LEAST = 4  # letters of a variable's value that is recognised within other text
+_PLANS = ("sweep.json", "trials.journal")  # files in the folder of a sweep or search
+_LEAST = 4  # minimum length of an environment variable's value that is replaced within other text
 
 
 def result_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a run's result by the names that every logger has them by; `test/*` is logged before."""
+    """Return the numbers of a run's result by their logged names, without `test/*`, which is logged earlier."""
     return {name: result[key] for key, name in _RESULT.items() if result[key] is not None}
 
 
 @dataclass(frozen=True)
 class Description:
-    """A run's description for loggers, besides its metrics."""
+    """What loggers show of a run besides its metrics."""
 
     run: Run
     name: str  # of the run
-    group: str | None  # the sweep or search that the run is part of; None without one
+    group: str | None  # name of the run's sweep or search; None for a single run
     tags: tuple[str, ...]
     words: tuple[str, ...]  # the command line
     config: Mapping[str, Any]  # resolved, plain values
@@ -46,9 +47,9 @@ class Description:
 
     @classmethod
     def of(cls, task: TrainingTask) -> "Description":
-        """The description of a run that has started."""
+        """Build the description of a run that has started."""
         run, config = task.attempt.run, task.config
-        # A run of a sweep may be resumed by itself.
+        # Not `attempt.turn`, because a run of a sweep may be resumed on its own.
         is_one_of_many = any((run.folder.parent / name).exists() for name in _PLANS)
         return cls(
             run,
@@ -63,11 +64,11 @@ class Description:
 
     @property
     def command(self) -> str:
-        """The command line, a word a line."""
+        """The command line, one override per line."""
         return " \\\n  ".join(["python -m cifar_lab.train", *map(shlex.quote, self.words)])
 
     def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """The metrics of each epoch that the run has recorded, with its last step."""
+        """Yield the last step (from 0) and the metrics of each recorded epoch."""
         if self.run.metrics_file.exists():
             for row in self.run.metrics().to_dict("records"):
                 metrics = {str(name): float(value) for name, value in row.items() if "/" in str(name)}
@@ -81,9 +82,9 @@ class Description:
                 )
 
     def without_private(self) -> "Description":
-        """The same without values of environment variables, paths of the user's home, and settings of loggers.
+        """Return a copy without values of environment variables, paths of the home folder and settings of loggers.
 
-        A value that was taken from a variable is replaced by the interpolation that names the variable.
+        A value taken from a variable is replaced by the interpolation that names the variable.
         """
         hidden = {str(home): "~" for home in (Path.home(), Path.home().resolve()) if len(home.parts) > 1}
         for key, source in self.run.composition()["interpolations"].items():
@@ -92,7 +93,7 @@ class Description:
             if names and isinstance(value := value_of(self.config, key), str):
                 values[value] = source
             hidden |= {value: instead for value, instead in values.items() if len(value) >= _LEAST}
-        # As in a folder's name.
+        # A run folder's name contains values with these characters replaced.
         hidden |= {re.sub(r"[^A-Za-z0-9=.,_+-]+", "-", value): "-" for value in hidden if "/" in value}
 
         def public(value: Any) -> Any:

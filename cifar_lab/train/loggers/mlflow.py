@@ -1,4 +1,4 @@
-"""A run in MLflow. Imported only if it is used."""
+"""Logs a run to MLflow. Imported only if MLflow is used."""
 
 import os
 from contextlib import suppress
@@ -10,8 +10,8 @@ from PIL import Image
 from cifar_lab.runs import guarded
 from cifar_lab.train.loggers.remote import Remote, keep_id, read_ids
 
-_LOCAL = "sqlite:///mlflow.db"  # where `mlflow ui` looks by itself
-# MLflow's own defaults hold training up for minutes if a server cannot be reached, and report usage to its developers.
+_LOCAL = "sqlite:///mlflow.db"  # the default of `mlflow ui`
+# MLflow's defaults block training for minutes if a server cannot be reached, and report usage to its developers.
 _VARIABLES = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -19,15 +19,16 @@ _VARIABLES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _NAME, _PARENT = "mlflow.runName", "mlflow.parentRunId"
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # else its page begins with language models
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # otherwise its page opens with language models
 
 
 class MLflow(Remote, MLFlowLogger):
-    """Lightning's logger, whose run is a child of its sweep's, and tells nothing of user, program and git repository.
+    """Lightning's logger with runs nested under their sweep's run, and no data about user, program and git repository.
 
     Args:
-        experiment_name: MLflow's experiment.
-        tracking_uri: A server's address or a database; None for `MLFLOW_TRACKING_URI`, or a file in the current folder.
+        experiment_name: Name of the MLflow experiment.
+        tracking_uri: Address of a server, or a database. Default: `MLFLOW_TRACKING_URI`, else `mlflow.db` in the
+            current folder.
     """
 
     service = "mlflow"
@@ -36,7 +37,9 @@ class MLflow(Remote, MLFlowLogger):
         for name, value in _VARIABLES.items():
             os.environ.setdefault(name, value)
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _LOCAL
-        self._try(lambda: super(MLflow, self).__init__(experiment_name, tracking_uri=uri))  # opens a database
+        self._try(
+            lambda: super(MLflow, self).__init__(experiment_name, tracking_uri=uri)
+        )  # may fail to open a database
 
     def _open(self) -> None:
         self.has_history = self._continued()
@@ -44,7 +47,7 @@ class MLflow(Remote, MLFlowLogger):
             self._begin()
 
     def _continued(self) -> bool:
-        """Continue the run of an earlier attempt, if the server has it."""
+        """Reopen the run of an earlier attempt; return False if the server does not have it."""
         if self.known_id is None or not self._has(self.known_id):
             return False
         self._run_id = self.known_id
@@ -66,7 +69,7 @@ class MLflow(Remote, MLFlowLogger):
         tags = {_NAME: description.name, **dict.fromkeys(description.tags, "true")}
         if description.group is not None:
             tags[_PARENT] = self._parent(experiment, description.group)
-        # By the client: MLflow's fluent interface and Lightning's logger add the user, the program and its repository.
+        # Use the client, because MLflow's fluent API and Lightning's logger add the user, program and git repository.
         self._run_id = client.create_run(experiment, tags=tags).info.run_id
         self.keep_id(self._run_id)
         self.log_hyperparams(dict(description.hyperparameters))
@@ -78,13 +81,13 @@ class MLflow(Remote, MLFlowLogger):
 
         client, name = self._mlflow_client, self._experiment_name
         if (experiment := client.get_experiment_by_name(name)) is None:
-            with suppress(MlflowException):  # another process was first
+            with suppress(MlflowException):  # another process created it first
                 return str(client.create_experiment(name, tags=_KIND))
             experiment = client.get_experiment_by_name(name)
         return str(experiment.experiment_id)
 
     def _parent(self, experiment: str, name: str) -> str:
-        """The run of which the sweep's runs are children, begun by the first of them."""
+        """Return the id of the sweep's parent run; the sweep's first run creates it."""
         file = self.description.run.folder.parent / self.description.run.loggers_file.name
         with guarded(file):
             known = read_ids(file).get(self.service)

@@ -1,4 +1,4 @@
-"""The base of loggers of other services: no failure ends training, and a resumed run has one curve."""
+"""Base of the loggers for external services: no failure stops training, and a resumed run keeps one curve."""
 
 import io
 import json
@@ -17,17 +17,17 @@ from cifar_lab.runs import described, from_json, replacing
 from cifar_lab.terminal.printing import note
 from cifar_lab.train.loggers.description import CONFUSION_MATRIX, Description
 
-_LONGEST = 200  # letters of an error
+_LONGEST = 200  # characters of an error message
 
 
 class Remote(Logger):
-    """A mixin in front of Lightning's logger of a service.
+    """Mixin for Lightning's logger of a service; place it first among the base classes.
 
-    The first failure is a note, after which nothing more is sent. A run that the service does not have yet, or whose
-    earlier part it keeps elsewhere, gets the epochs that the run's own files hold.
+    After the first failure, which is printed as a note, nothing more is sent. If the service does not have the metrics
+    before this attempt, it gets the epochs recorded in the run's own files.
     """
 
-    service: str  # its name, for notes
+    service: str  # name of the service, for notes
     description: Description
     has_history = False  # whether the service has the metrics before this attempt
     _is_open = _is_caught_up = _has_failed = False
@@ -38,17 +38,17 @@ class Remote(Logger):
 
     @property
     def known_id(self) -> str | None:
-        """The run's id of an earlier attempt."""
+        """The service's run id of an earlier attempt, or None."""
         return read_ids(self.description.run.loggers_file).get(self.service)
 
     def keep_id(self, run_id: str) -> None:
-        """Keep the run's id for further attempts."""
+        """Store the service's run id for later attempts."""
         keep_id(self.description.run.loggers_file, self.service, run_id)
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The service's run object; its first use, when training begins, opens the run."""
+        """The service's run object; the first access, when training starts, opens the run."""
         if not self._is_open:
             self._is_open = True
             self._try(self._open)
@@ -69,7 +69,7 @@ class Remote(Logger):
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
-        """Leave the run open; its tests come after training."""
+        """Leave the run open, because it is tested after training."""
 
     @rank_zero_only
     def close(self, succeeded: bool) -> None:
@@ -79,7 +79,7 @@ class Remote(Logger):
 
     @abstractmethod
     def _open(self) -> None:
-        """Begin the run, or continue it, and set `has_history`."""
+        """Create or reopen the run, and set `has_history`."""
 
     @abstractmethod
     def _log_image(self, name: str, image: Image.Image, step: int) -> None: ...
@@ -103,18 +103,18 @@ class Remote(Logger):
                 self.note(f"{line(error)}; training continues without it")
 
     def note(self, text: str) -> None:
-        """Print a note on the service."""
+        """Print a note that names the service."""
         note(f"{self.service}: {text}")
 
 
 def line(error: Exception) -> str:
-    """Return an exception's message in one short line."""
+    """Return an exception's message in one line of at most 200 characters."""
     words = " ".join(described(error).split())
     return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
 
 
 def read_ids(path: Path) -> dict[str, str]:
-    """The ids that a file of a run or a sweep keeps, by service; none without the file."""
+    """Read run ids by service from a file of a run or a sweep; empty if the file cannot be read."""
     try:
         return {str(service): str(each) for service, each in from_json(path.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError):
@@ -122,7 +122,7 @@ def read_ids(path: Path) -> dict[str, str]:
 
 
 def keep_id(path: Path, service: str, each: str) -> None:
-    """Add the id of a service to those that a file keeps."""
+    """Add a service's run id to such a file."""
     ids = {**read_ids(path), service: each}
     with replacing(path) as file:
         json.dump(ids, file)

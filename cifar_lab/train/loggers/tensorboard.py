@@ -1,4 +1,4 @@
-"""A run in TensorBoard: one event file per training, with the columns by which a sweep is compared.
+"""Logs a run to TensorBoard: one event file per attempt, with the hyperparameters by which a sweep is compared.
 
 Imported only if TensorBoard is used.
 """
@@ -29,33 +29,33 @@ from cifar_lab.train.loggers.description import CONFUSION_MATRIX, Description
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-# TensorBoard orders tags by the alphabet and opens the first two groups, so these curves are also in a group of their
-# own: the first cards of Time Series.
+# TensorBoard sorts tags alphabetically and opens the first two groups. These curves are logged a second time in a group
+# that comes first in Time Series.
 _FIRST = {"train/acc": "accuracy/train", "val/acc": "accuracy/val"}
 _DESCRIPTIONS = {
-    "train/objective": "the loss with the L1 penalty",
-    "train/lr": "of the epoch's last step",
+    "train/objective": "loss plus L1 penalty",
+    "train/lr": "learning rate at the epoch's last step",
     **dict.fromkeys(("val/acc_chosen", "val/loss_chosen", "test/acc", "test/loss"), "with the chosen weights"),
     "test/acc_tta": "with the chosen weights and test-time augmentation",
-    **dict.fromkeys(("test/acc_final", "test/loss_final"), "with the last epoch's weights, which nothing selected"),
-    "whole_run/best_epoch": "the chosen epoch, from 1",
+    **dict.fromkeys(("test/acc_final", "test/loss_final"), "with the last epoch's weights, without selection"),
+    "whole_run/best_epoch": "the chosen epoch, counted from 1",
     "whole_run/seconds": "wall time from loading the data to the last test",
-    "whole_run/images_per_second": "training images over the time in training steps and their data",
+    "whole_run/images_per_second": "training images per second of training steps, including data loading",
 }
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's logger, with one event file per training and every tab filled.
+    """Lightning's logger, with one event file per attempt and every tab filled.
 
-    Scalars are the metrics by their names, over optimizer steps. `describe` sets the contents of the Text, HParams and
-    Custom Scalars tabs; `log_result` adds the result and the confusion matrix. A run that is closed without a result is
-    a failure in HParams. Nothing is written within an epoch.
+    Scalars are plotted over optimizer steps; nothing is written within an epoch. `describe` sets the contents of the
+    Text and HParams tabs; `log_result` adds the result and the confusion matrix. HParams shows a run that is closed
+    without a result as failed.
 
     Args:
         save_dir: The run's folder.
-        name: Folder of the event file in it.
-        version: Folder in that folder; empty for none.
-        log_graph: Draw the network as training begins; a copy is traced, so training stays bitwise the same.
+        name: Subfolder for the event file.
+        version: Subfolder of that; empty for none.
+        log_graph: Log the network's graph when training starts. A copy is traced, so training stays bitwise identical.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class TensorBoard(TensorBoardLogger):
         self._descriptions = dict(_DESCRIPTIONS)
 
     def describe(self, description: Description) -> None:
-        """Describe the run; written when the file is opened."""
+        """Set the run's description, which is written when the file is opened."""
         self._hyperparameters = description.hyperparameters
         self._texts = {
             "command": description.command,
@@ -75,7 +75,7 @@ class TensorBoard(TensorBoardLogger):
             **({"tags": " ".join(description.tags)} if description.tags else {}),
         }
         if description.val_is_test:
-            chose = "" if protocol_name(description.config) == LAST else ", which chose the epoch"
+            chose = "" if protocol_name(description.config) == LAST else ", which also chose the epoch"
             for tag in ("accuracy/val", "val/acc", "val/loss", "val/acc_chosen", "val/loss_chosen"):
                 also = f", {_DESCRIPTIONS[tag]}" if tag in _DESCRIPTIONS else ""
                 self._descriptions[tag] = f"the test set{chose}{also}"
@@ -83,29 +83,29 @@ class TensorBoard(TensorBoardLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> "SummaryWriter":
-        """The event file's writer; the first use opens the file and writes the description."""
+        """The writer of the event file; the first access opens the file and writes the description."""
         writer = self._experiment
         if writer is None:
             writer = super().experiment
             writer.add_custom_scalars(_layout())
             self._write(_session_start(self._hyperparameters))
             for tag, text in self._texts.items():
-                block = "\n".join(f"    {line}" for line in text.splitlines())  # of Markdown: code
+                block = "\n".join(f"    {line}" for line in text.splitlines())  # a Markdown code block
                 self._write(text_pb(tag, block))
         return writer
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Write scalars by their tags, except Lightning's `epoch`, at an optimizer step."""
+        """Write scalars at an optimizer step, except Lightning's `epoch`."""
         values = {tag: value for tag, value in metrics.items() if tag != "epoch"}
         values |= {tag: metrics[name] for name, tag in _FIRST.items() if name in metrics}
         self._write(_scalars(values, self._descriptions), step or 0)
         for tag in values:
-            self._descriptions.pop(tag, None)  # TensorBoard keeps a tag's first
+            self._descriptions.pop(tag, None)  # TensorBoard keeps the first description of a tag
 
     @rank_zero_only
     def log_graph(self, model: Any, input_array: object = None) -> None:
-        """Draw the network of a Classifier from a black image, by tracing a copy on the CPU, if `log_graph` is set."""
+        """Log the graph of a Classifier's network if `log_graph` is set, by tracing a copy on the CPU."""
         if self._log_graph:
             network = copy.deepcopy(model.model).cpu()
             image = torch.zeros(1, 3, 32, 32, dtype=next(network.parameters()).dtype)
@@ -115,27 +115,27 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_result(self, metrics: Mapping[str, float], step: int, confusion_matrix: bytes) -> None:
-        """Write a run's result, and the PNG of its confusion matrix."""
+        """Write a run's result and the PNG of its confusion matrix."""
         self.log_metrics(metrics, step)
         if confusion_matrix:
-            width, height = struct.unpack(">II", confusion_matrix[16:24])  # a PNG's first chunk begins with its size
+            width, height = struct.unpack(">II", confusion_matrix[16:24])  # a PNG's first chunk starts with its size
             image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=confusion_matrix)
             self._write(Summary(value=[Summary.Value(tag=CONFUSION_MATRIX, image=image)]), step)
 
     @rank_zero_only
     def save(self) -> None:
-        """Flush the log to the disk."""
+        """Flush the log to disk."""
         self.experiment.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Flush the log to the disk; the file stays open for the tests and the result."""
+        """Flush the log to disk; the file stays open for the tests and the result."""
         if self._experiment is not None:
             self.save()
 
     @rank_zero_only
     def close(self, succeeded: bool) -> None:
-        """Record how the run ended, and close its file, if it was opened."""
+        """Record whether the run succeeded and close its file, if it was opened."""
         if self._experiment is not None:
             self._write(_session_end(succeeded))
             self._experiment.close()
@@ -145,15 +145,15 @@ class TensorBoard(TensorBoardLogger):
 
 
 def _scalars(values: Mapping[str, float], descriptions: Mapping[str, str]) -> Summary:
-    # Tensors, like TensorFlow 2: TensorBoard's fast loader drops the description of a `simple_value`.
+    # Written as tensors, like TensorFlow 2 does: TensorBoard's fast loader drops the description of a `simple_value`.
     points = [scalar_pb(tag, float(value), descriptions.get(tag)) for tag, value in values.items()]
     return Summary(value=[value for point in points for value in point.value])
 
 
 def _session_start(hyperparameters: Mapping[str, bool | float | str]) -> Summary:
-    """A row of the HParams tab.
+    """Return a row of the HParams tab.
 
-    A summary of the whole experiment is left out on purpose: TensorBoard takes the first that it finds for all runs,
+    There is deliberately no summary of the whole experiment: TensorBoard would use the first one it finds for all runs,
     and without one it shows the columns of every run.
     """
     start = SessionStartInfo(start_time_secs=time.time())
@@ -170,9 +170,9 @@ def _session_end(succeeded: bool) -> Summary:
 
 
 def _layout() -> dict[str, dict[str, list[str | list[str]]]]:
-    """The charts of the Custom Scalars tab: each run's training and validation, then the runs compared.
+    """Return the charts of the Custom Scalars tab: training and validation of each run, then a comparison of runs.
 
-    TensorBoard merges the charts of all runs by their titles, so the titles hold for all protocols.
+    TensorBoard merges charts of all runs by title, so the titles must fit every protocol.
     """
 
     def chart(*tags: str) -> list[str | list[str]]:

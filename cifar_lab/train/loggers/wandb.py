@@ -1,4 +1,4 @@
-"""A run in Weights & Biases. Imported only if it is used."""
+"""Logs a run to Weights & Biases. Imported only if W&B is used."""
 
 import os
 import shutil
@@ -10,9 +10,9 @@ from PIL import Image
 
 from cifar_lab.train.loggers.remote import Remote, line
 
-_SECONDS = 30  # timeout for the server's answers, and for the rest at the end; everything is also on the disk
-_VARIABLES = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}  # the reports are to W&B's developers
-# W&B would send facts about the machine, the user and the program; only the device loads are kept.
+_SECONDS = 30  # timeout for the server's answers and for the final upload; all data is also on disk
+_VARIABLES = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}  # error reports go to W&B's developers
+# By default W&B sends data about the machine, the user and the program; only device utilisation is kept.
 _NOTHING_BY_ITSELF = {
     **dict.fromkeys(("x_disable_meta", "x_disable_machine_info", "disable_git", "disable_code"), True),
     **dict.fromkeys(("x_save_requirements", "save_code"), False),
@@ -22,13 +22,13 @@ _NOTHING_BY_ITSELF = {
 
 
 class WandB(Remote, WandbLogger):
-    """Lightning's logger, whose run is part of its sweep's group, and is kept in the run's folder until it is uploaded.
+    """Lightning's logger with runs grouped by sweep, and stored in the run's folder until they are uploaded.
 
     Args:
         save_dir: The run's folder.
-        project: W&B's project.
-        entity: W&B's user or team; None for the account's default.
-        offline: Write files alone; else a server that cannot be reached is a note, and files are written.
+        project: W&B project.
+        entity: W&B user or team. Default: the account's default.
+        offline: Only write files. If False, files are written, with a note, if the server cannot be reached.
     """
 
     service = "wandb"
@@ -42,10 +42,10 @@ class WandB(Remote, WandbLogger):
 
         limits = {"init_timeout": _SECONDS, "login_timeout": _SECONDS, "finish_timeout": _SECONDS}
         settings = wandb.Settings(**_NOTHING_BY_ITSELF, **limits, finish_timeout_raises=True)
-        # Lightning's own `offline` would change the process's environment.
+        # Lightning's `offline` would change the environment variables of the process.
         mode = "offline" if offline else "online"
         super().__init__(save_dir=save_dir, project=project, entity=entity, mode=mode, settings=settings)
-        self._wandb_init.pop("anonymous", None)  # which W&B warns of
+        self._wandb_init.pop("anonymous", None)  # W&B warns about this argument
 
     def _open(self) -> None:
         import wandb
@@ -56,12 +56,12 @@ class WandB(Remote, WandbLogger):
         start["config"] = {**description.hyperparameters, "command": description.command, "config": description.config}
         try:
             begun = super(Remote, self).experiment
-        except Exception as error:  # of many kinds
+        except Exception as error:  # W&B raises many types
             if start["mode"] == "offline":
                 raise
             self.note(f"{line(error)}; the run is kept offline, and `wandb sync` uploads it")
             start["mode"] = "offline"
-            wandb.teardown()  # which still has the run under its id
+            wandb.teardown()  # otherwise W&B still holds the run under its id
             begun = super(Remote, self).experiment
         self.keep_id(str(self._id))
         self.has_history = begun.resumed

@@ -1,4 +1,4 @@
-"""Processes that train one run together, each with its part of every batch."""
+"""Processes that train one run together, each on its part of every batch."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def trained_together(
     task: TrainingTask, interruption: Interruption, store: "Store", rank: int, count: int
 ) -> dict[str, Any]:
-    """Train a run as one of `count` processes that share a store; that of rank 0 writes: the run's result."""
+    """Train a run as one of `count` processes that share a store, and return its result; only rank 0 writes files."""
     from torch import cuda, distributed, set_num_threads
 
     from cifar_lab.machine.hardware import training_device
@@ -29,7 +29,7 @@ def trained_together(
         attempt = replace(attempt, run=FollowedRun(attempt.run.folder))
     backend = "gloo"
     if training_device(trainer["accelerator"]) == "cuda":
-        # Python objects go between the CPUs, which then do not wait for the GPUs.
+        # gloo exchanges Python objects between CPUs without waiting for the GPUs.
         backend = "cpu:gloo,cuda:nccl"
         devices, local = trainer["devices"], int(os.environ["LOCAL_RANK"])
         cuda.set_device(devices[local] if isinstance(devices, list) else local)
@@ -41,12 +41,12 @@ def trained_together(
 
 
 def quiet_torch(count: int) -> None:
-    """Silence torch's advice against `find_unused_parameters` in `assembly`; call it before torch is imported."""
+    """Silence torch's warning about `find_unused_parameters`, set in `assembly`; call it before torch is imported."""
     if count > 2:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def hush() -> None:
-    """Leave printing to the first process."""
+    """Silence this process's standard output and warnings; rank 0 prints."""
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     warnings.simplefilter("ignore")

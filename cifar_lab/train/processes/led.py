@@ -1,4 +1,4 @@
-"""Processes started by torchrun: the first reads the command line and sends the others one run after another."""
+"""Processes started by torchrun: rank 0 reads the command line and sends one run after another to the others."""
 
 import os
 import pickle
@@ -21,12 +21,12 @@ from cifar_lab.train.processes import hush, quiet_torch, trained_together
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
-# The first process may check a long sweep before it has a run to train; if it ends, torchrun ends the others.
+# Rank 0 may check a long sweep before it has a run to train; if it ends, torchrun ends the others.
 _PATIENCE = timedelta(days=30)
 
 
 class Leader:
-    """The first of torchrun's `count` processes."""
+    """Rank 0 of torchrun's `count` processes."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -34,13 +34,13 @@ class Leader:
         self._is_alone = False  # after a failure the others have ended, or wait in vain
 
     def trained(self, task: TrainingTask) -> dict[str, Any]:
-        """Train a run together with the others: its result.
+        """Train a run together with the other processes, and return its result.
 
         Raises:
-            RankLostError: Another process has ended, in this run or in one before it.
+            RankLostError: Another process has ended, in this run or in an earlier one.
         """
         if self._is_alone:
-            raise ranks.RankLostError("the processes of torchrun are apart since a run failed; start it again")
+            raise ranks.RankLostError("the other processes were lost when a run failed; start torchrun again")
         number, attempt = self._sent, replace(task.attempt, interruption=Interruption(), callbacks=())
         self._send(pickle.dumps(replace(task, attempt=attempt)))
         try:
@@ -49,12 +49,12 @@ class Leader:
             self._is_alone = not isinstance(error, DivergedError)
             if not ranks.has_lost(error):
                 raise
-            lost = f"one of the {self.count} processes has ended; its message is in the output of torchrun"
+            lost = f"one of the {self.count} processes has ended; torchrun's output contains its message"
             raise ranks.RankLostError(lost) from error
 
     def release(self) -> None:
-        """Let the others end."""
-        with suppress(RuntimeError):  # torchrun has ended them already
+        """Let the other processes end."""
+        with suppress(RuntimeError):  # torchrun has already ended them
             self._send(b"")
 
     def _send(self, payload: bytes) -> None:
@@ -68,7 +68,7 @@ class Leader:
 
 @contextmanager
 def leading() -> Iterator[Leader | None]:
-    """Be the first of torchrun's processes, if there are several; the others are released at the end."""
+    """Yield a `Leader` under torchrun, otherwise None; release the other processes at the end."""
     started = torchrun.processes()
     if started is None:
         yield None
@@ -83,7 +83,7 @@ def leading() -> Iterator[Leader | None]:
 
 @printing()
 def follow() -> None:
-    """Run as one of torchrun's other processes: train the tasks of the first one, until it releases this one."""
+    """Run as one of torchrun's other processes: train the tasks that rank 0 sends until it releases this process."""
     rank, count = torchrun.rank(), int(os.environ["WORLD_SIZE"])
     hush()
     show_nothing()
@@ -95,7 +95,7 @@ def follow() -> None:
             try:
                 trained_together(pickle.loads(payload), interruption, _group(store, number), rank, count)
             except BaseException as error:
-                # Divergence and signals reach every process at the same step, so they may train the next run together.
+                # Divergence and signals stop all processes at the same step, so they can train the next run together.
                 causes = (error, error.__context__)
                 if not isinstance(error, DivergedError) and not any(isinstance(each, Interrupted) for each in causes):
                     _leave(error, rank)
@@ -103,7 +103,7 @@ def follow() -> None:
 
 
 def _leave(error: BaseException, rank: int) -> NoReturn:
-    """End this process at once, so that torchrun ends the others, which wait for it."""
+    """End this process at once; torchrun then ends the others, which wait for it."""
     if not ranks.has_lost(error):
         traceback.print_exception(error)
         print(f"error: process {rank}: {' '.join(described(error).split())}", file=sys.stderr, flush=True)
@@ -116,12 +116,12 @@ def _connected(is_first: bool) -> "Store":
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     is_theirs = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = TCPStore(address, port, is_master=is_first and not is_theirs, wait_for_workers=False, timeout=_PATIENCE)
-    # After a failure torchrun starts all processes again, with the old entries still in its store.
+    # After a failure torchrun restarts all processes but keeps the old entries in its store.
     return PrefixStore(f"cifar_lab/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def _group(store: "Store", number: int) -> "Store":
-    """A part of the store for the `number`th run."""
+    """Return the part of the store for the `number`th run."""
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
     return PrefixStore(f"group/{number}", store)

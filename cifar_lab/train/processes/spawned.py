@@ -1,7 +1,7 @@
 """Processes that the command starts to train one run together on this machine.
 
-The command's process holds the run's lock, sends each of them the same composed run, waits for them, and decides how
-the run has ended. It forwards signals through a pipe, so that none reaches them twice, and when it is gone they end.
+The command's process holds the run's lock, sends the same task to each process, waits for them, and decides how the run
+has ended. It forwards signals through a pipe, so no signal reaches them twice. If it ends, they end too.
 """
 
 import os
@@ -27,14 +27,14 @@ from cifar_lab.terminal.process import printing, show_nothing
 from cifar_lab.train.attempt import TrainingTask
 from cifar_lab.train.processes import hush, quiet_torch, trained_together
 
-# Between the failure of one process and the end of the others.
+# Time between the failure of one process and the killing of the others.
 GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 
 
 @dataclass
 class _Process:
-    """One of the processes, the pipes to and from it, and its answer: a time and a result or an exception."""
+    """A process, the pipes to and from it, and its answer: a time, and a result or an exception."""
 
     rank: int
     process: BaseProcess
@@ -44,24 +44,24 @@ class _Process:
     was_ended: bool = False
 
     def look(self) -> None:
-        """Take the answer, if there is one."""
+        """Receive the answer, if there is one."""
         with suppress(EOFError):
             while self.answer is None and self.answers.poll():
                 self.answer = self.answers.recv()
 
     def result(self) -> dict[str, Any] | None:
-        """Its result, if it has finished."""
+        """Return the result, or None if the process has not finished successfully."""
         return None if self.answer is None or isinstance(self.answer[1], BaseException) else self.answer[1]
 
     def failure(self) -> tuple[bool, float, BaseException] | None:
-        """If it has failed: whether only because of another process, when, and the exception."""
+        """Return None, or for a failed process: whether another process caused the failure, its time, the exception."""
         if self.answer is not None and isinstance(self.answer[1], BaseException):
             return ranks.has_lost(self.answer[1]), self.answer[0], self.answer[1]
         code = self.process.exitcode
         if self.answer is not None or not code or self.was_ended:
             return None
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has ended with exit code {code}"
-        memory = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
+        memory = ", perhaps out of memory" if code == -signal.SIGKILL else ""
         return False, 0.0, ranks.RankLostError(f"process {self.rank} {how}{memory}")
 
 
@@ -70,13 +70,13 @@ def _failures(processes: list[_Process]) -> list[tuple[bool, float, BaseExceptio
 
 
 def trained_by(count: int, task: TrainingTask) -> dict[str, Any]:
-    """Train a run that has been started in `count` processes of this machine, at least 2: its result.
+    """Train a run that has been started in `count` processes (at least 2) on this machine, and return its result.
 
     Raises:
         ValueError: The callbacks cannot be pickled.
         RankLostError: One of the processes was killed.
-        Interrupted: They stopped at a signal.
-        BaseException: The first exception that one of them raised.
+        Interrupted: The processes stopped at a signal.
+        BaseException: The first exception that one of the processes raised.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -101,13 +101,13 @@ def _started(rank: int, count: int, port: int, task: TrainingTask) -> _Process:
     (received, orders), (answers, answered) = context.Pipe(duplex=False), context.Pipe(duplex=False)
     arguments = (rank, count, port, task, received, answered)
     process = context.Process(target=_rank, args=arguments, name=f"rank {rank}")
-    # It starts with signals blocked, so that not even a Ctrl-C while it imports reaches it.
-    resource_tracker.ensure_running()  # otherwise the first start runs it, which unblocks them
+    # The process starts with signals blocked, so that a Ctrl-C does not reach it, even during its imports.
+    resource_tracker.ensure_running()  # otherwise the first start launches it, which unblocks the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         process.start()
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise UsageError(f"callbacks cannot be handed to the processes that train: {error}") from None
+        raise UsageError(f"callbacks cannot be pickled for the training processes: {error}") from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     received.close()
@@ -116,7 +116,7 @@ def _started(rank: int, count: int, port: int, task: TrainingTask) -> _Process:
 
 
 def _wait(processes: list[_Process], interruption: Interruption) -> None:
-    """Wait until all have ended, or for some time after one has failed; forward a signal."""
+    """Wait until all have ended, or at most `GRACE_SECONDS` after a failure; forward a received signal."""
     has_forwarded = False
     give_up = float("inf")
     while running := [each for each in processes if each.process.is_alive()]:
@@ -148,7 +148,7 @@ def _end(processes: list[_Process]) -> None:
 
 
 class _Forwarded(Interruption):
-    """Signals that the command's process has received and sends as numbers; without that process this one ends."""
+    """Signals forwarded by the command's process as numbers; this process ends if the command's process does."""
 
     def __init__(self, orders: Connection) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class _Forwarded(Interruption):
 
 @printing()
 def _rank(rank: int, count: int, port: int, task: TrainingTask, orders: Connection, answers: Connection) -> None:
-    """Train as one of the processes, and answer."""
+    """Train as one of the processes, and send the result or the exception."""
     interruption = _Forwarded(orders)
     show_nothing()
     quiet_torch(count)
@@ -173,7 +173,7 @@ def _rank(rank: int, count: int, port: int, task: TrainingTask, orders: Connecti
 
         settings = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "GROUP_RANK": 0}
         os.environ.update({name: str(value) for name, value in settings.items()})
-        # All are on this machine, and other machines must not reach them.
+        # All processes are on this machine and must not be reachable from others.
         interfaces = [name for _, name in socket.if_nameindex()]
         os.environ.setdefault(
             "GLOO_SOCKET_IFNAME", next((name for name in ("lo", "lo0") if name in interfaces), interfaces[0])
@@ -189,7 +189,7 @@ def _rank(rank: int, count: int, port: int, task: TrainingTask, orders: Connecti
 
 
 def _portable(error: BaseException) -> BaseException:
-    """An exception that can be pickled, with its traceback as a note; an `Interrupted` hidden by Lightning's exit."""
+    """Return a picklable exception with its traceback as a note, or the `Interrupted` that Lightning's exit hides."""
     error = next((each for each in (error, error.__context__) if isinstance(each, Interrupted)), error)
     text = "".join(traceback.format_exception(error))
     try:
