@@ -12,8 +12,8 @@ class Selection:
     An epoch has as many visits as there are images, in passes. A pass visits each image once, but with probability
     `skip_easy` skips an image whose loss at its last visit was below the mean. When a pass ends within an epoch, the
     next one begins. The first epoch is one pass over all images. Losses and means are those at the start of the epoch.
-    Source: InfoBatch (arXiv:2303.04947), section 3. Departures: an epoch of InfoBatch is one shorter pass, the gradients
-    of the remaining easy images are multiplied by 1 / (1 - `skip_easy`), and the last epochs visit all images.
+    Source: InfoBatch (arXiv:2303.04947), section 3. Departures: an epoch of InfoBatch is one shorter pass, gradients of
+    the remaining easy images are multiplied by 1 / (1 - `skip_easy`), and the last epochs visit all images.
 
     Args:
         count: Number of images.
